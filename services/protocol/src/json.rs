@@ -1,0 +1,251 @@
+//! Metrics as JSON: `{"id": string, "type": "gauge"|"counter", "value": number (gauge) | "delta": integer (counter)}`.
+//!
+//! Keys match without regard to case, unknown fields are ignored, null is as good as absent, and of a key that stands
+//! twice the last one counts: so the original's decoder reads, and so its peers may write.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::{IdError, Kind, Metric, MetricId, Selector, UnknownKind, Value, ValueError};
+
+/// Why a body is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON, or JSON of another shape.
+    #[error("{0}")]
+    Shape(String),
+    /// A metric that breaks a rule.
+    #[error(transparent)]
+    Item(#[from] ItemError),
+    /// A metric of a batch that breaks a rule, and where it stands.
+    #[error("item {index}: {reason}")]
+    ItemAt {
+        /// Where the item stands in the array, from 0.
+        index: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An array without items.
+    #[error("the batch is empty, expected a non-empty array of metrics")]
+    Empty,
+    /// More items than the limit.
+    #[error("the batch has more than {0} items")]
+    TooMany(usize),
+}
+
+/// Which rule a metric object breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ItemError {
+    /// No id, or one that is none.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// No type.
+    #[error("\"type\" is missing, expected \"gauge\" or \"counter\"")]
+    NoKind,
+    /// Another type.
+    #[error(transparent)]
+    Kind(#[from] UnknownKind),
+    /// A gauge without a value.
+    #[error("a gauge needs a number in \"value\"")]
+    NoValue,
+    /// A counter without a delta.
+    #[error("a counter needs a whole number in \"delta\"")]
+    NoDelta,
+    /// A number that no metric may have.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+}
+
+/// Reads one metric object.
+pub fn decode_metric(body: &[u8]) -> Result<Metric, DecodeError> {
+    Ok(whole(body, Fields { numbers: true })?.metric()?)
+}
+
+/// Reads which metric is asked for: `{"id", "type"}`; what else the object has is ignored.
+pub fn decode_selector(body: &[u8]) -> Result<Selector, DecodeError> {
+    let raw = whole(body, Fields { numbers: false })?;
+    Ok(Selector { id: raw.id()?, kind: raw.kind()? })
+}
+
+/// Reads a non-empty array of at most `max_items` metric objects. The first bad item is named, and nothing after it is read.
+pub fn decode_batch(body: &[u8], max_items: usize) -> Result<Vec<Metric>, DecodeError> {
+    let mut refused = None;
+    let batch = whole(body, Batch { max_items, refused: &mut refused });
+    match (refused, batch) {
+        (Some(error), _) | (None, Err(error)) => Err(error),
+        (None, Ok(items)) if items.is_empty() => Err(DecodeError::Empty),
+        (None, Ok(items)) => Ok(items),
+    }
+}
+
+/// Writes a metric object.
+pub fn encode_metric(metric: &Metric) -> Vec<u8> {
+    serde_json::to_vec(metric).expect("a valid metric always encodes")
+}
+
+/// Writes an array of metric objects.
+pub fn encode_batch(metrics: &[Metric]) -> Vec<u8> {
+    serde_json::to_vec(metrics).expect("valid metrics always encode")
+}
+
+impl Serialize for Metric {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("id", self.id.as_str())?;
+        map.serialize_entry("type", self.kind().as_str())?;
+        match self.value {
+            Value::Gauge(value) => map.serialize_entry("value", &value)?,
+            Value::Counter(delta) => map.serialize_entry("delta", &delta)?,
+        }
+        map.end()
+    }
+}
+
+/// Reads one JSON text to its end.
+fn whole<'de, S: DeserializeSeed<'de>>(body: &'de [u8], seed: S) -> Result<S::Value, DecodeError> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = seed.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+    value.map_err(|error| DecodeError::Shape(format!("invalid JSON: {error}")))
+}
+
+/// The fields of a metric object as they stand.
+#[derive(Default)]
+struct Raw<'de> {
+    id: Option<Cow<'de, str>>,
+    kind: Option<Cow<'de, str>>,
+    value: Option<f64>,
+    delta: Option<i64>,
+}
+
+impl Raw<'_> {
+    fn id(&self) -> Result<MetricId, ItemError> {
+        Ok(MetricId::parse(self.id.as_deref().unwrap_or_default())?)
+    }
+
+    fn kind(&self) -> Result<Kind, ItemError> {
+        Ok(Kind::parse(self.kind.as_deref().ok_or(ItemError::NoKind)?)?)
+    }
+
+    fn metric(&self) -> Result<Metric, ItemError> {
+        let id = self.id()?;
+        let value = match self.kind()? {
+            Kind::Gauge => Value::gauge(self.value.ok_or(ItemError::NoValue)?)?,
+            Kind::Counter => Value::counter(self.delta.ok_or(ItemError::NoDelta)?)?,
+        };
+        Ok(Metric { id, value })
+    }
+}
+
+/// Reads a metric object's fields; its numbers only where they are asked for.
+#[derive(Clone, Copy)]
+struct Fields {
+    numbers: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Fields {
+    type Value = Raw<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = Raw<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a metric object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw<'de>, A::Error> {
+        let mut raw = Raw::default();
+        while let Some(Text(key)) = map.next_key()? {
+            if key.eq_ignore_ascii_case("id") {
+                raw.id = map.next_value::<Option<Text>>()?.map(|t| t.0).or(raw.id);
+            } else if key.eq_ignore_ascii_case("type") {
+                raw.kind = map.next_value::<Option<Text>>()?.map(|t| t.0).or(raw.kind);
+            } else if self.numbers && key.eq_ignore_ascii_case("value") {
+                raw.value = map.next_value()?;
+            } else if self.numbers && key.eq_ignore_ascii_case("delta") {
+                raw.delta = map.next_value()?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(raw)
+    }
+}
+
+/// Reads an array of metric objects. Its own verdict is left in `refused`, since serde_json's errors carry only text.
+struct Batch<'a> {
+    max_items: usize,
+    refused: &'a mut Option<DecodeError>,
+}
+
+impl<'de> DeserializeSeed<'de> for Batch<'_> {
+    type Value = Vec<Metric>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Metric>, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Batch<'_> {
+    type Value = Vec<Metric>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of metric objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Metric>, A::Error> {
+        let mut items = Vec::new();
+        loop {
+            let index = items.len();
+            let refusal = match seq.next_element_seed(Fields { numbers: true }) {
+                Ok(None) => return Ok(items),
+                Ok(Some(_)) if index == self.max_items => DecodeError::TooMany(self.max_items),
+                Ok(Some(raw)) => match raw.metric() {
+                    Ok(metric) => {
+                        items.push(metric);
+                        continue;
+                    }
+                    Err(error) => DecodeError::ItemAt { index, reason: error.to_string() },
+                },
+                Err(error) => DecodeError::ItemAt { index, reason: error.to_string() },
+            };
+            *self.refused = Some(refusal);
+            return Err(A::Error::custom("refused"));
+        }
+    }
+}
+
+/// A string, borrowed from the body where it has no escapes.
+struct Text<'de>(Cow<'de, str>);
+
+impl<'de> serde::Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,25 @@
+//! What crosses golectra's wire, and nothing else.
+//!
+//! Both ends use this crate: the agent and the server speak the same metric objects, hashes, keys and header names
+//! because they are the same code. It is pure: no I/O, no clock, no async runtime. docs/protocol.md says the same in prose.
+//!
+//! A value of a type of this crate is valid by construction: [`MetricId`], [`Source`], [`Metric`] and
+//! [`IdempotencyKey`] can only be had by parsing, so nothing behind the parser checks twice.
+#![deny(missing_docs)]
+
+pub mod audit;
+pub mod gzip;
+pub mod hash;
+pub mod header;
+mod id;
+pub mod json;
+mod key;
+mod metric;
+pub mod number;
+mod source;
+pub mod webhook;
+
+pub use id::{IdError, MetricId};
+pub use key::{IdempotencyKey, KeyError, MAX_AHEAD_MILLIS, WindowError};
+pub use metric::{Kind, Metric, Selector, UnknownKind, Value, ValueError};
+pub use source::{Source, SourceError};

@@ -1,0 +1,45 @@
+//! The wall clock, injected so that tests can set it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Tells the time in unix milliseconds. Clones of a set clock tell the same time.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    /// The machine's clock.
+    #[default]
+    System,
+    /// A clock that stands still until it is set.
+    Set(Arc<AtomicU64>),
+}
+
+impl Clock {
+    /// A clock that stands at this time.
+    #[cfg(test)]
+    pub fn at(unix_millis: u64) -> Self {
+        Self::Set(Arc::new(AtomicU64::new(unix_millis)))
+    }
+
+    /// Sets a standing clock.
+    #[cfg(test)]
+    pub fn set(&self, unix_millis: u64) {
+        let Self::Set(now) = self else { panic!("the system's clock can't be set") };
+        now.store(unix_millis, Ordering::SeqCst);
+    }
+
+    /// Now, in unix milliseconds.
+    pub fn unix_millis(&self) -> u64 {
+        match self {
+            Self::System => {
+                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+            }
+            Self::Set(now) => now.load(Ordering::SeqCst),
+        }
+    }
+
+    /// Now, in unix seconds.
+    pub fn unix_seconds(&self) -> i64 {
+        i64::try_from(self.unix_millis() / 1000).unwrap_or(i64::MAX)
+    }
+}

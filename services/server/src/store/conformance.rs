@@ -1,0 +1,1 @@
+//! The one suite of cases that every store must pass.

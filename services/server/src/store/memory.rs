@@ -1,0 +1,1 @@
+//! The store in memory: a snapshot file and a journal beside it.
