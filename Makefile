@@ -1,0 +1,33 @@
+# Every target is one line here and a script in scripts/; the workflow runs the same ones.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint build fmt coverage fuzz sqlx-prepare clean
+
+help: ## list what make can do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build and start a server and an agent here, until Ctrl-C
+	@scripts/run
+
+test: ## run every test against a private PostgreSQL, ending with the count
+	@scripts/test
+
+lint: ## check formatting, clippy, documentation, licences, scripts and workflows
+	@scripts/lint
+
+build: ## build the release programs into target/release
+	@scripts/build
+
+fmt: ## format the code
+	@cargo fmt --all
+
+coverage: ## measure what the tests reach (needs cargo-llvm-cov)
+	@scripts/coverage
+
+fuzz: ## feed the decoder random input for a minute (needs nightly and cargo-fuzz)
+	@scripts/fuzz
+
+sqlx-prepare: ## write .sqlx anew after a query or a migration changed
+	@scripts/sqlx-prepare
+
+clean: ## remove what was built; your data in data/ stays
+	@cargo clean
