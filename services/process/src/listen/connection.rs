@@ -1,0 +1,102 @@
+//! One connection, from accept to close.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::ConnectInfo;
+use http::{Request, Response};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::guard::{Guard, Phase};
+use super::{ConnectionLimits, ConnectionStats};
+
+/// hyper's own minimum for its read buffer.
+const MIN_BUFFER_BYTES: usize = 8 << 10;
+
+/// Answers the connection's requests until it closes, runs out of a limit or is told to end.
+pub(super) async fn run(
+    stream: TcpStream,
+    peer: SocketAddr,
+    app: Router,
+    limits: ConnectionLimits,
+    stats: ConnectionStats,
+    shutdown: CancellationToken,
+    abort: CancellationToken,
+) {
+    let _open = stats.opened();
+    // Answers are written whole; waiting to fill a packet only delays them. Without it they still arrive.
+    let _ = stream.set_nodelay(true);
+    let phase = Phase::default();
+    let io = TokioIo::new(Guard::new(stream, phase.clone(), limits, stats));
+    let service = service_fn(move |request| answer(app.clone(), request, peer, phase.clone()));
+    let connection = http1::Builder::new()
+        .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER_BYTES))
+        .max_header_size(limits.max_header_bytes)
+        .header_read_timeout(None)
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    let ended = async {
+        tokio::select! {
+            result = connection.as_mut() => return result,
+            () = shutdown.cancelled() => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    };
+    if let Some(Err(error)) = abort.run_until_cancelled(ended).await {
+        tracing::debug!(%peer, %error, "a connection ended early");
+    }
+}
+
+async fn answer(
+    app: Router,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    phase: Phase,
+) -> Result<Response<Tracked>, Infallible> {
+    phase.busy();
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let response = app.oneshot(request).await?;
+    Ok(response.map(|body| Tracked { body, _until: UntilIdle(phase) }))
+}
+
+/// An answer's body that tells the connection's phase when it is done.
+struct Tracked {
+    body: Body,
+    _until: UntilIdle,
+}
+
+struct UntilIdle(Phase);
+
+impl Drop for UntilIdle {
+    fn drop(&mut self) {
+        self.0.idle();
+    }
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

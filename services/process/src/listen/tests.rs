@@ -1,0 +1,1 @@
+//! What the limits do to real sockets.

@@ -1,0 +1,183 @@
+//! What a service's settings are: read from variables and flags, shown as help and as a table.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+
+use clap::{Arg, Args, Command};
+use serde::de::DeserializeOwned;
+
+use super::SettingsError;
+use super::args::{self, Flag, Parsed};
+use super::field::{Given, Origin, is_secret, is_switch};
+use crate::telemetry;
+
+/// One field of the declaration.
+#[derive(Debug)]
+pub struct FieldInfo {
+    name: &'static str,
+    default: Option<&'static str>,
+    switch: bool,
+    secret: bool,
+}
+
+impl FieldInfo {
+    /// A field of type `T`; the default as an operator would write it.
+    pub fn new<T: 'static>(name: &'static str, default: Option<&'static str>) -> Self {
+        Self { name, default, switch: is_switch::<T>(), secret: is_secret::<T>() }
+    }
+
+    fn variable(&self) -> String {
+        self.name.to_ascii_uppercase()
+    }
+}
+
+/// A service's settings, before any value is known.
+#[derive(Debug)]
+pub struct Definition {
+    command: Command,
+    fields: Vec<FieldInfo>,
+}
+
+impl Definition {
+    /// `R` is the struct whose clap derive names the flags.
+    pub fn new<R: Args>(about: &'static str, fields: Vec<FieldInfo>) -> Self {
+        let about = about.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+        let mut command = R::augment_args(Command::new("")).about(about.trim().to_owned()).no_binary_name(true);
+        for field in &fields {
+            command = command.mut_arg(field.name, |arg| described(arg, field));
+        }
+        Self { command: command.after_help(other_variables()), fields }
+    }
+
+    /// The settings' variables that are set and not empty.
+    pub fn variables<R: DeserializeOwned>(&self, variables: Vec<(OsString, OsString)>) -> Result<R, SettingsError> {
+        let mut known = Vec::new();
+        let mut other = Vec::new();
+        for (name, value) in variables.into_iter().filter(|(_, value)| !value.is_empty()) {
+            // A name that is not UTF-8 is not one of ours.
+            let Ok(name) = name.into_string() else { continue };
+            let ours = self.fields.iter().any(|field| field.variable() == name);
+            if !ours && !telemetry::VARIABLES.iter().any(|variable| variable.name == name) {
+                continue;
+            }
+            let value = value
+                .into_string()
+                .map_err(|_| SettingsError::Invalid(format!("the variable {name} is not valid UTF-8: set it again")))?;
+            if ours { known.push((name, value)) } else { other.push((name, value)) }
+        }
+        telemetry::check(&other).map_err(SettingsError::Invalid)?;
+        envy::from_iter(known).map_err(|_| SettingsError::Invalid("the variables could not be read".to_owned()))
+    }
+
+    /// The flags that are given; help when it was asked for.
+    pub fn flags<R: Args>(&self, program: &str, arguments: Vec<OsString>) -> Result<R, SettingsError> {
+        let given = match args::parse(&self.known_flags(), arguments).map_err(SettingsError::Invalid)? {
+            Parsed::Help => return Err(SettingsError::Help(self.help(program))),
+            Parsed::Flags(given) => given.into_iter().map(|(long, value)| format!("--{long}={value}")),
+        };
+        self.command
+            .clone()
+            .try_get_matches_from(given)
+            .and_then(|matches| R::from_arg_matches(&matches))
+            .map_err(|_| SettingsError::Invalid("the flags could not be read: see -h for every flag".to_owned()))
+    }
+
+    /// What the sources gave for a field: the variable wins over the flag.
+    pub fn given(&self, field: &str, from_variable: Option<String>, from_flag: Option<String>) -> Given {
+        let variable = field.to_ascii_uppercase();
+        let from_variable = from_variable.map(|value| (value, Origin::Variable(variable.clone())));
+        let value = from_variable.or_else(|| from_flag.map(|value| (value, Origin::Flag(self.flag(field)))));
+        Given { value, variable }
+    }
+
+    /// The flag of a field as help writes it.
+    fn flag(&self, field: &str) -> String {
+        let arg = self.command.get_arguments().find(|arg| arg.get_id() == field);
+        let long = arg.and_then(Arg::get_long).unwrap_or(field);
+        arg.and_then(Arg::get_short).map_or_else(|| format!("--{long}"), |short| format!("-{short}, --{long}"))
+    }
+
+    fn known_flags(&self) -> Vec<Flag> {
+        let known = |field: &FieldInfo| {
+            let arg = self.command.get_arguments().find(|arg| arg.get_id() == field.name)?;
+            Some(Flag {
+                long: arg.get_long()?.to_owned(),
+                short: arg.get_short(),
+                switch: field.switch,
+                secret: field.secret,
+            })
+        };
+        self.fields.iter().filter_map(known).collect()
+    }
+
+    fn help(&self, program: &str) -> String {
+        let usage = format!("{program} [FLAGS]");
+        self.command.clone().override_usage(usage).render_long_help().to_string()
+    }
+
+    /// A Markdown table: flag, variable, default, meaning.
+    pub fn markdown(&self) -> String {
+        let mut table = String::from("| Flag | Variable | Default | Meaning |\n|---|---|---|---|\n");
+        for field in &self.fields {
+            let meaning = self.command.get_arguments().find(|arg| arg.get_id() == field.name).map(meaning);
+            let flag = self.flag(field.name).replace(", ", "`, `");
+            let default = field.default.map_or_else(String::new, |default| format!("`{default}`"));
+            row(&mut table, &format!("`{flag}`"), &field.variable(), &default, &meaning.unwrap_or_default());
+        }
+        for variable in telemetry::VARIABLES {
+            let default = variable.default.map_or_else(String::new, |default| format!("`{default}`"));
+            row(&mut table, "", variable.name, &default, variable.meaning);
+        }
+        table
+    }
+}
+
+fn row(table: &mut String, flag: &str, variable: &str, default: &str, meaning: &str) {
+    let meaning = meaning.replace('|', "\\|");
+    // Writing to a string does not fail.
+    let _ = writeln!(table, "| {flag} | `{variable}` | {default} | {meaning} |");
+}
+
+/// The field's doc comment, on one line.
+fn meaning(arg: &Arg) -> String {
+    let text = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Adds to a flag's help what the derive does not know.
+fn described(arg: Arg, field: &FieldInfo) -> Arg {
+    let default = field.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+    let text = meaning(&arg);
+    let end = if text.is_empty() || text.ends_with('.') { "" } else { "." };
+    let help = format!("{text}{end} [env: {}]{default}", field.variable());
+    let arg = arg.long_help(None).help(help);
+    if field.switch {
+        return arg.value_name("true|false").num_args(0..=1).require_equals(true);
+    }
+    arg.value_name("VALUE").allow_hyphen_values(true)
+}
+
+fn other_variables() -> String {
+    let mut text = String::from("Variables come before flags, flags before defaults; an empty variable counts as unset.\n");
+    text.push_str("Variables without a flag:\n");
+    for variable in telemetry::VARIABLES {
+        let default = variable.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+        let _ = writeln!(text, "  {}  {}{default}", variable.name, variable.meaning);
+    }
+    text
+}
+
+/// Ends the process: help on stdout with code 0, anything else as one sentence on stderr with code 2.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line's answer, not a log")]
+pub fn exit_with(program: &str, error: &SettingsError) -> ! {
+    match error {
+        SettingsError::Help(text) => {
+            println!("{}", text.trim_end());
+            std::process::exit(0);
+        }
+        SettingsError::Invalid(sentence) => {
+            eprintln!("{program}: {sentence}");
+            std::process::exit(2);
+        }
+    }
+}

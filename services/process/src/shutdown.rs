@@ -1,0 +1,129 @@
+//! How a service ends: a first signal asks everything to finish within a limit, a second one or the limit ends it at once.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a service may take to finish after a signal, unless it is told otherwise.
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(20);
+
+/// The exit code of a process that did not finish by itself.
+const ABORTED: i32 = 1;
+
+/// Tells every part of a service that it is time to finish, and knows which parts still run.
+#[derive(Clone, Debug, Default)]
+pub struct Shutdown {
+    token: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Shutdown {
+    /// Nothing is asked to finish yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// From now on SIGINT and SIGTERM start the shutdown instead of killing the process. A second signal, or `limit`
+    /// passing after the first, ends the process with code 1.
+    ///
+    /// Must be called inside a runtime. The error is the system's refusal to install a signal handler.
+    pub fn listen_for_signals(&self, limit: Duration) -> io::Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let token = self.token.clone();
+        tokio::spawn(async move {
+            let name = next(&mut interrupt, &mut terminate).await;
+            tracing::info!(signal = name, limit_seconds = limit.as_secs_f64(), "stopping: finishing what is under way");
+            watch(limit);
+            token.cancel();
+            let name = next(&mut interrupt, &mut terminate).await;
+            tracing::error!(signal = name, "stopped at once by a second signal: what was under way is cut off");
+            std::process::exit(ABORTED);
+        });
+        Ok(())
+    }
+
+    /// Starts the shutdown without a signal.
+    pub fn start(&self) {
+        self.token.cancel();
+    }
+
+    /// Cancelled when the shutdown starts.
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
+    /// Resolves when the shutdown starts.
+    pub async fn cancelled(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// Runs a task that [`wait`](Self::wait) waits for.
+    pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.tasks.spawn(task)
+    }
+
+    /// Waits until every spawned task has ended, at most `limit`; says whether they all have.
+    pub async fn wait(&self, limit: Duration) -> bool {
+        self.tasks.close();
+        tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()
+    }
+}
+
+/// The name of the next signal.
+async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    }
+}
+
+/// Ends the process when the limit passes: on a thread of its own, since what hangs may be the runtime.
+fn watch(limit: Duration) {
+    let watchdog = move || {
+        std::thread::sleep(limit);
+        tracing::error!(limit_seconds = limit.as_secs_f64(), "stopped at the time limit: what was under way is cut off");
+        std::process::exit(ABORTED);
+    };
+    if let Err(error) = std::thread::Builder::new().name("shutdown-limit".to_owned()).spawn(watchdog) {
+        tracing::warn!(%error, "the time limit of the shutdown could not be set: a second signal still ends the process");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Shutdown;
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_for_tasks_but_not_longer_than_the_limit() {
+        let shutdown = Shutdown::new();
+        let finishing = shutdown.clone();
+        shutdown.spawn(async move {
+            finishing.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        });
+        assert!(!shutdown.wait(Duration::from_secs(60)).await, "nothing asked the task to finish");
+        shutdown.start();
+        assert!(!shutdown.wait(Duration::from_secs(2)).await);
+        assert!(shutdown.wait(Duration::from_secs(2)).await);
+    }
+
+    #[tokio::test]
+    async fn every_clone_and_token_is_told() {
+        let shutdown = Shutdown::new();
+        let (clone, token) = (shutdown.clone(), shutdown.token());
+        shutdown.start();
+        clone.cancelled().await;
+        assert!(token.is_cancelled());
+    }
+}

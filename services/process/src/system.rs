@@ -1,0 +1,35 @@
+//! The few calls to the system that have no safe wrapper here.
+
+/// Raises the number of files and sockets the process may open to the most the system allows it, and returns that number.
+#[expect(unsafe_code, reason = "getrlimit and setrlimit read and write one plain struct that outlives the call")]
+pub(crate) fn raise_open_files() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live rlimit.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return usize::MAX;
+    }
+    let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+    // SAFETY: the pointer is to a live rlimit.
+    if limit.rlim_cur < limit.rlim_max && unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0 {
+        limit = raised;
+    }
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+}
+
+/// How many of /proc's clock ticks make a second.
+#[expect(unsafe_code, reason = "sysconf takes a number and returns a number")]
+pub(crate) fn clock_ticks_per_second() -> u32 {
+    // SAFETY: no pointers are involved.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u32::try_from(ticks).ok().filter(|ticks| *ticks > 0).unwrap_or(100)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_limit_is_raised_and_stays() {
+        let first = super::raise_open_files();
+        assert!(first > 0);
+        assert_eq!(super::raise_open_files(), first);
+    }
+}

@@ -1,0 +1,91 @@
+//! Logs on stderr, and traces to an OTLP endpoint when there is one.
+
+mod export;
+mod options;
+pub mod trace;
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+
+use self::export::Export;
+pub(crate) use self::options::{VARIABLES, check};
+use self::options::{Format, Options};
+
+/// Keeps the trace exporter alive; dropping it, like [`shutdown`](Self::shutdown), sends what is left.
+#[derive(Debug)]
+#[must_use = "traces end when this is dropped"]
+pub struct Telemetry {
+    export: Option<Export>,
+}
+
+impl Telemetry {
+    /// Sends the spans that are left; blocks the thread for 3 s at most. Nothing to do when traces are off.
+    pub fn shutdown(mut self) {
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        if let Some(export) = self.export.take() {
+            trace::deactivate();
+            export.shutdown();
+        }
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Starts logging, and tracing when `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set.
+///
+/// `service` is the name traces carry. Settings that cannot be used are logged and left out: a service does not fail
+/// over its telemetry. (`Settings::load` has refused them before.)
+pub fn init(service: &'static str) -> Telemetry {
+    let (options, problem) = Options::from_process();
+    let (export, failure) = match options.export.then(|| Export::start(service)).transpose() {
+        Ok(export) => (export, None),
+        Err(error) => (None, Some(error)),
+    };
+    let traces = export.as_ref().map(Export::layer);
+    // Installing fails when a test has installed a subscriber before: the first one stays.
+    let _ = Registry::default().with(traces).with(log_layer(&options)).try_init();
+    if export.is_some() {
+        trace::activate();
+    }
+    if let Some(problem) = problem {
+        tracing::warn!(problem, "a telemetry setting is not used");
+    }
+    if let Some(error) = failure {
+        tracing::warn!(%error, "traces are off: the exporter could not be made");
+    }
+    Telemetry { export }
+}
+
+/// Lines for people on a terminal, JSON for machines otherwise, unless the operator chose.
+fn log_layer<S>(options: &Options) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
+{
+    let terminal = io::stderr().is_terminal();
+    let filter = EnvFilter::builder().parse_lossy(&options.filter);
+    let json = match options.format {
+        Some(format) => format == Format::Json,
+        None => !terminal,
+    };
+    if json {
+        fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false).with_writer(io::stderr).with_filter(filter).boxed()
+    } else {
+        fmt::layer().with_ansi(terminal).with_writer(io::stderr).with_filter(filter).boxed()
+    }
+}
+
+/// Makes TLS possible for every client in the process: call it before building one. Calling it again does nothing.
+pub fn install_crypto() {
+    // An error means that a provider is there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

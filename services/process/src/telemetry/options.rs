@@ -1,0 +1,144 @@
+//! The variables of logs and traces. They are the ecosystem's own names, so they have no flags.
+
+use std::env;
+
+use tracing_subscriber::EnvFilter;
+
+/// A variable that has no flag, for help texts.
+pub(crate) struct Variable {
+    pub(crate) name: &'static str,
+    pub(crate) default: Option<&'static str>,
+    pub(crate) meaning: &'static str,
+}
+
+/// Every variable read here.
+pub(crate) const VARIABLES: &[Variable] = &[
+    Variable {
+        name: "LOG_LEVEL",
+        default: Some("info"),
+        meaning: "What is logged: error, warn, info, debug, trace or off, or a filter such as info,golectra_server=debug.",
+    },
+    Variable { name: "RUST_LOG", default: None, meaning: "The same filter under Rust's usual name; it wins over LOG_LEVEL." },
+    Variable {
+        name: "LOG_FORMAT",
+        default: None,
+        meaning: "text or json; without it text on a terminal and JSON otherwise.",
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_ENDPOINT",
+        default: None,
+        meaning: "URL of an OpenTelemetry collector (OTLP over HTTP), such as http://localhost:4318; without it no traces.",
+    },
+    Variable {
+        name: "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        default: None,
+        meaning: "The same as a full URL for traces alone, such as http://localhost:4318/v1/traces.",
+    },
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Options {
+    /// None: as the terminal suggests.
+    pub(super) format: Option<Format>,
+    pub(super) filter: String,
+    pub(super) export: bool,
+}
+
+impl Options {
+    /// Those of this process; a bad variable is left out and named.
+    pub(super) fn from_process() -> (Self, Option<String>) {
+        let variables: Vec<_> =
+            VARIABLES.iter().filter_map(|variable| Some((variable.name.to_owned(), env::var(variable.name).ok()?))).collect();
+        match Self::read(&variables) {
+            Ok(options) => (options, None),
+            Err(problem) => (Self { format: None, filter: "info".to_owned(), export: false }, Some(problem)),
+        }
+    }
+
+    fn read(variables: &[(String, String)]) -> Result<Self, String> {
+        let get = |name: &str| {
+            let found = variables.iter().find(|(known, value)| known == name && !value.is_empty());
+            found.map(|(_, value)| value.as_str())
+        };
+        let format = match get("LOG_FORMAT") {
+            None => None,
+            Some("text") => Some(Format::Text),
+            Some("json") => Some(Format::Json),
+            Some(other) => return Err(format!("invalid value {other:?} in the variable LOG_FORMAT: expected text or json")),
+        };
+        let (name, filter) = match (get("RUST_LOG"), get("LOG_LEVEL")) {
+            (Some(filter), _) => ("RUST_LOG", filter),
+            (None, Some(filter)) => ("LOG_LEVEL", filter),
+            (None, None) => ("LOG_LEVEL", "info"),
+        };
+        if EnvFilter::builder().parse(filter).is_err() {
+            return Err(format!(
+                "invalid value {filter:?} in the variable {name}: expected error, warn, info, debug, trace, off or a filter such as info,golectra_server=debug"
+            ));
+        }
+        let mut export = false;
+        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] {
+            let Some(url) = get(name) else { continue };
+            let uri: Option<http::Uri> = url.parse().ok();
+            if !uri.is_some_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()) {
+                // The URL may carry a password, so it is not repeated.
+                return Err(format!("invalid value in the variable {name}: expected a URL such as http://localhost:4318"));
+            }
+            export = true;
+        }
+        Ok(Self { format, filter: filter.to_owned(), export })
+    }
+}
+
+/// Whether these variables can be used; the error is one sentence.
+pub(crate) fn check(variables: &[(String, String)]) -> Result<(), String> {
+    Options::read(variables).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Format, Options};
+
+    fn read(variables: &[(&str, &str)]) -> Result<Options, String> {
+        let owned: Vec<_> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Options::read(&owned)
+    }
+
+    #[test]
+    fn nothing_set_means_info_and_no_traces() {
+        let quiet = Options { format: None, filter: "info".to_owned(), export: false };
+        assert_eq!(read(&[]).as_ref(), Ok(&quiet));
+        assert_eq!(read(&[("LOG_LEVEL", ""), ("OTEL_EXPORTER_OTLP_ENDPOINT", "")]), Ok(quiet));
+    }
+
+    #[test]
+    fn each_variable_counts() {
+        assert_eq!(read(&[("LOG_FORMAT", "json")]).unwrap().format, Some(Format::Json));
+        assert_eq!(read(&[("LOG_FORMAT", "text")]).unwrap().format, Some(Format::Text));
+        assert_eq!(read(&[("LOG_LEVEL", "debug")]).unwrap().filter, "debug");
+        assert_eq!(read(&[("LOG_LEVEL", "debug"), ("RUST_LOG", "warn,hyper=off")]).unwrap().filter, "warn,hyper=off");
+        assert!(read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")]).unwrap().export);
+        assert!(read(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector/v1/traces")]).unwrap().export);
+    }
+
+    #[test]
+    fn bad_values_are_one_sentence() {
+        for (name, value) in [
+            ("LOG_FORMAT", "xml"),
+            ("LOG_LEVEL", "=="),
+            ("RUST_LOG", "golectra=loud"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "/v1/traces"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "grpc://collector"),
+        ] {
+            let error = read(&[(name, value)]).unwrap_err();
+            assert!(error.contains(name) && error.contains("expected") && !error.contains('\n'), "{error}");
+        }
+    }
+}
