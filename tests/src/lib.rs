@@ -1,1 +1,35 @@
-//! Harness.
+//! The harness of the tests that need the real programs.
+//!
+//! A test starts golectra-server, golectra-agent or golectra-audit-sink as an operator would, with variables and flags, on
+//! loopback and in a folder of its own, and looks at them from outside: over HTTP, at their output, files and memory.
+//! Everything it starts is ended again, also when the test fails or is killed.
+
+mod agent;
+mod audit_sink;
+mod client;
+mod matrix;
+mod otlp;
+mod ports;
+mod postgres;
+mod process;
+mod program;
+mod proxy;
+mod raw;
+mod receiver;
+mod server;
+mod wait;
+
+pub use agent::{Agent, AgentBuilder};
+pub use audit_sink::{AuditSink, AuditSinkBuilder};
+pub use client::{Answer, Client, RequestBuilder, fresh_key, gunzip, gzip, key_at, unix_millis};
+pub use matrix::{KEY, Target, run};
+pub use otlp::{OtlpReceiver, Span};
+pub use ports::free_port;
+pub use postgres::{Database, PostgresCluster, skip};
+pub use process::Exit;
+pub use program::{Program, ProgramBuilder, binary};
+pub use proxy::{Fault, Proxy};
+pub use raw::{Raw, RawAnswer, exchange};
+pub use receiver::{Received, Receiver, Reply};
+pub use server::{Server, ServerBuilder, Store};
+pub use wait::{eventually, runtime, until};

@@ -84,7 +84,8 @@ macro_rules! settings {
                     $(#[doc = $doc])*
                     #[arg(long)]
                     $(#[arg($($arg)*)])?
-                    $field: ::std::option::Option<::std::string::String>,
+                    // clap knows an optional flag by this spelling alone.
+                    $field: Option<::std::string::String>,
                 )*
             }
 

@@ -15,6 +15,8 @@ use crate::telemetry;
 #[derive(Debug)]
 pub struct FieldInfo {
     name: &'static str,
+    /// The doc comment, on one line.
+    meaning: String,
     default: Option<&'static str>,
     switch: bool,
     secret: bool,
@@ -23,7 +25,7 @@ pub struct FieldInfo {
 impl FieldInfo {
     /// A field of type `T`; the default as an operator would write it.
     pub fn new<T: 'static>(name: &'static str, default: Option<&'static str>) -> Self {
-        Self { name, default, switch: is_switch::<T>(), secret: is_secret::<T>() }
+        Self { name, meaning: String::new(), default, switch: is_switch::<T>(), secret: is_secret::<T>() }
     }
 
     fn variable(&self) -> String {
@@ -40,10 +42,10 @@ pub struct Definition {
 
 impl Definition {
     /// `R` is the struct whose clap derive names the flags.
-    pub fn new<R: Args>(about: &'static str, fields: Vec<FieldInfo>) -> Self {
+    pub fn new<R: Args>(about: &'static str, mut fields: Vec<FieldInfo>) -> Self {
         let about = about.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         let mut command = R::augment_args(Command::new("")).about(about.trim().to_owned()).no_binary_name(true);
-        for field in &fields {
+        for field in &mut fields {
             command = command.mut_arg(field.name, |arg| described(arg, field));
         }
         Self { command: command.after_help(other_variables()), fields }
@@ -119,10 +121,9 @@ impl Definition {
     pub fn markdown(&self) -> String {
         let mut table = String::from("| Flag | Variable | Default | Meaning |\n|---|---|---|---|\n");
         for field in &self.fields {
-            let meaning = self.command.get_arguments().find(|arg| arg.get_id() == field.name).map(meaning);
             let flag = self.flag(field.name).replace(", ", "`, `");
             let default = field.default.map_or_else(String::new, |default| format!("`{default}`"));
-            row(&mut table, &format!("`{flag}`"), &field.variable(), &default, &meaning.unwrap_or_default());
+            row(&mut table, &format!("`{flag}`"), &field.variable(), &default, &field.meaning);
         }
         for variable in telemetry::VARIABLES {
             let default = variable.default.map_or_else(String::new, |default| format!("`{default}`"));
@@ -138,18 +139,21 @@ fn row(table: &mut String, flag: &str, variable: &str, default: &str, meaning: &
     let _ = writeln!(table, "| {flag} | `{variable}` | {default} | {meaning} |");
 }
 
-/// The field's doc comment, on one line.
+/// The field's doc comment as one line of whole sentences; clap drops the last full stop of a short one.
 fn meaning(arg: &Arg) -> String {
     let text = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if !line.is_empty() && !line.ends_with('.') {
+        line.push('.');
+    }
+    line
 }
 
 /// Adds to a flag's help what the derive does not know.
-fn described(arg: Arg, field: &FieldInfo) -> Arg {
+fn described(arg: Arg, field: &mut FieldInfo) -> Arg {
     let default = field.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
-    let text = meaning(&arg);
-    let end = if text.is_empty() || text.ends_with('.') { "" } else { "." };
-    let help = format!("{text}{end} [env: {}]{default}", field.variable());
+    field.meaning = meaning(&arg);
+    let help = format!("{} [env: {}]{default}", field.meaning, field.variable());
     let arg = arg.long_help(None).help(help);
     if field.switch {
         return arg.value_name("true|false").num_args(0..=1).require_equals(true);

@@ -1,0 +1,22 @@
+//! Whatever a client sends is decoded or refused; what is decoded survives another round.
+#![no_main]
+
+use golectra_protocol::{MetricId, gzip, json};
+use libfuzzer_sys::fuzz_target;
+
+const MAX_ITEMS: usize = 100;
+
+fuzz_target!(|body: &[u8]| {
+    if let Ok(batch) = json::decode_batch(body, MAX_ITEMS) {
+        let again = json::decode_batch(&json::encode_batch(&batch), MAX_ITEMS).expect("what was encoded decodes");
+        assert_eq!(batch, again);
+        for metric in &batch {
+            assert_eq!(MetricId::parse(metric.id.as_str()).as_ref(), Ok(&metric.id));
+        }
+    }
+    let _ = json::decode_metric(body);
+    let _ = json::decode_selector(body);
+    if let Ok(unpacked) = gzip::unpack(body, 1 << 16) {
+        assert!(unpacked.len() <= 1 << 16);
+    }
+});

@@ -1,0 +1,67 @@
+//! golectra-agent under test.
+
+use std::ops::{Deref, DerefMut};
+
+use crate::{Client, Program, ProgramBuilder, free_port};
+
+/// How an agent is to be started.
+#[derive(Clone)]
+pub struct AgentBuilder {
+    program: ProgramBuilder,
+    metrics_port: u16,
+}
+
+impl AgentBuilder {
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.program = self.program.env(name, value);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn flags<S: ToString>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
+        self.program = self.program.flags(flags);
+        self
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Agent {
+        let program = self.program.env("METRICS_ADDRESS", format!("127.0.0.1:{}", self.metrics_port)).start();
+        Agent { program, metrics: Client::new(&format!("http://127.0.0.1:{}", self.metrics_port), None) }
+    }
+}
+
+/// A running agent.
+pub struct Agent {
+    program: Program,
+    metrics: Client,
+}
+
+impl Agent {
+    /// An agent that reports to this URL under the name `agent`.
+    pub fn builder(url: &str) -> AgentBuilder {
+        let program = ProgramBuilder::new("golectra-agent").env("ADDRESS", url).env("SOURCE", "agent").env("LOG_LEVEL", "info");
+        AgentBuilder { program, metrics_port: free_port() }
+    }
+
+    /// A figure of its own /metrics; none while it does not answer or has none of that name.
+    pub async fn figure(&self, name: &str) -> Option<f64> {
+        self.metrics.try_get("/metrics").await?.figure(name)
+    }
+}
+
+impl Deref for Agent {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl DerefMut for Agent {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
+}

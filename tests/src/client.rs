@@ -1,0 +1,299 @@
+//! An HTTP client that sees what crosses the wire: it neither unpacks nor follows anything by itself.
+//!
+//! Every answer is held against the rules that all answers of the server share (compression, HashSHA256), whatever the test is about.
+
+use std::io::{Read, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use golectra_protocol::{IdempotencyKey, hash, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::Value;
+
+/// How long any answer may take.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A client of one server.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    key: Option<String>,
+}
+
+impl Client {
+    /// A client of the server at this URL; with a key it signs its bodies and expects signed answers.
+    pub fn new(base: &str, key: Option<&str>) -> Self {
+        // The first caller decides; the others find a provider, which is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT);
+        let http = http.build().expect("a client can be built");
+        Self { http, base: base.to_owned(), key: key.map(str::to_owned) }
+    }
+
+    /// The key it signs with.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Begins a request.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder<'_> {
+        RequestBuilder { client: self, method, path: path.to_owned(), headers: HeaderMap::new(), body: Vec::new(), packed: false, sign: true }
+    }
+
+    /// Begins a GET.
+    pub fn get(&self, path: &str) -> RequestBuilder<'_> {
+        self.request(Method::GET, path)
+    }
+
+    /// Begins a POST.
+    pub fn post(&self, path: &str) -> RequestBuilder<'_> {
+        self.request(Method::POST, path)
+    }
+
+    /// A GET that may fail to connect.
+    pub async fn try_get(&self, path: &str) -> Option<Answer> {
+        self.get(path).try_send().await.ok()
+    }
+
+    /// Sends a batch.
+    pub async fn updates(&self, batch: &Value) -> Answer {
+        self.post("/updates").json(batch).send().await
+    }
+
+    /// The text of a metric's value, if the server has it.
+    pub async fn value(&self, kind: &str, id: &str) -> Option<String> {
+        let answer = self.get(&format!("/value/{kind}/{}", encode(id))).send().await;
+        (answer.status == 200).then(|| answer.text())
+    }
+
+    /// A counter's total; 0 when the server does not have it.
+    pub async fn counter(&self, id: &str) -> i64 {
+        self.value("counter", id).await.map_or(0, |text| text.parse().expect("a counter is an integer"))
+    }
+}
+
+/// An id as a segment of a path.
+fn encode(id: &str) -> String {
+    let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    id.bytes().map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// A request being made.
+#[derive(Clone)]
+pub struct RequestBuilder<'a> {
+    client: &'a Client,
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Vec<u8>,
+    packed: bool,
+    sign: bool,
+}
+
+impl RequestBuilder<'_> {
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
+        self.headers.append(name, HeaderValue::from_bytes(value.as_ref()).expect("a header value"));
+        self
+    }
+
+    /// Names the source.
+    #[must_use]
+    pub fn source(self, name: &str) -> Self {
+        self.header(header::SOURCE, name)
+    }
+
+    /// Gives the batch its key.
+    #[must_use]
+    pub fn idempotency_key(self, key: &str) -> Self {
+        self.header(header::IDEMPOTENCY_KEY, key)
+    }
+
+    /// Accepts packed answers.
+    #[must_use]
+    pub fn accepts_gzip(self) -> Self {
+        self.header("accept-encoding", "gzip")
+    }
+
+    /// Sends this body.
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Sends this JSON.
+    #[must_use]
+    pub fn json(self, value: &Value) -> Self {
+        self.header("content-type", "application/json").body(value.to_string())
+    }
+
+    /// Packs the body.
+    #[must_use]
+    pub fn gzip(mut self) -> Self {
+        self.packed = true;
+        self
+    }
+
+    /// Leaves out the hash that the client's key asks for.
+    #[must_use]
+    pub fn unsigned(mut self) -> Self {
+        self.sign = false;
+        self
+    }
+
+    /// Sends it and expects an answer.
+    pub async fn send(self) -> Answer {
+        let what = format!("{} {}", self.method, self.path);
+        self.try_send().await.unwrap_or_else(|error| panic!("{what}: {error:?}"))
+    }
+
+    /// Sends it. The error is that of the connection.
+    pub async fn try_send(mut self) -> Result<Answer, reqwest::Error> {
+        if let (true, Some(key)) = (self.sign && !self.body.is_empty(), &self.client.key)
+            && !self.headers.contains_key(header::HASH_SHA256)
+        {
+            self = self.clone().header(header::HASH_SHA256, hash::body_hash(&self.body, key.as_bytes()));
+        }
+        if self.packed {
+            self.body = gzip(&self.body);
+            self = self.header("content-encoding", "gzip");
+        }
+        let url = format!("{}{}", self.client.base, self.path);
+        let mut request = self.client.http.request(self.method.clone(), url).headers(self.headers.clone());
+        if self.method != Method::GET || !self.body.is_empty() {
+            request = request.body(self.body);
+        }
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let wire = response.bytes().await?;
+        let packed = headers.get("content-encoding").is_some_and(|value| value == "gzip");
+        let body = if packed { gunzip(&wire) } else { wire.to_vec() };
+        let answer = Answer { status, headers, wire, body };
+        answer.keeps_the_rules(&self.method, self.client.key.as_deref());
+        Ok(answer)
+    }
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers as they came.
+    pub headers: HeaderMap,
+    /// The body's bytes as they came.
+    pub wire: Bytes,
+    /// The body, unpacked.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("the body is UTF-8")
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.to_str().expect("the header is ASCII"))
+    }
+
+    /// The media type without its parameters; empty where there is none.
+    pub fn media_type(&self) -> &str {
+        self.header("content-type").map_or("", |value| value.split(';').next().unwrap_or_default().trim())
+    }
+
+    /// Whether the body came packed.
+    pub fn is_packed(&self) -> bool {
+        self.headers.contains_key("content-encoding")
+    }
+
+    /// Fails with the whole answer when the status is another one.
+    #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "as a statement it is an assertion")]
+    pub fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{:?} {}", self.headers, String::from_utf8_lossy(&self.body));
+        self
+    }
+
+    /// The reason of a refusal on a JSON route; fails when the answer has another shape than `{"error": "..."}`.
+    #[track_caller]
+    pub fn error(&self) -> String {
+        assert_eq!(self.media_type(), "application/json", "{self:?}");
+        let json = self.json();
+        let fields = json.as_object().expect("an object");
+        assert_eq!(fields.len(), 1, "{json}");
+        let reason = fields["error"].as_str().expect("a text");
+        assert!(!reason.is_empty());
+        reason.to_owned()
+    }
+
+    /// The sum of a metric's samples, in an answer in Prometheus's text format; none when there is no sample.
+    pub fn figure(&self, name: &str) -> Option<f64> {
+        let text = self.text();
+        let samples = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            (rest.starts_with([' ', '{'])).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
+        });
+        samples.reduce(|sum, sample| sum + sample)
+    }
+
+    /// The rules of every answer.
+    fn keeps_the_rules(&self, method: &Method, key: Option<&str>) {
+        let shown = || format!("{method} {self:?}");
+        let encoding = self.header("content-encoding");
+        assert!(matches!(encoding, None | Some("gzip")), "an unknown encoding: {}", shown());
+        if self.wire.is_empty() {
+            assert_eq!(encoding, None, "an empty body is marked gzip: {}", shown());
+        }
+        if encoding.is_some() {
+            assert!(matches!(self.media_type(), "application/json" | "text/html"), "only JSON and HTML are packed: {}", shown());
+        }
+        assert!(!(300..400).contains(&self.status) || self.status == 304, "a redirect: {}", shown());
+        let expected = key.filter(|_| !self.body.is_empty()).map(|key| hash::body_hash(&self.body, key.as_bytes()));
+        if *method != Method::HEAD {
+            assert_eq!(self.header(header::HASH_SHA256), expected.as_deref(), "the answer's hash: {}", shown());
+        }
+    }
+}
+
+/// Packs bytes.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("writing to memory never fails")
+}
+
+/// Unpacks bytes that must be gzip.
+pub fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    MultiGzDecoder::new(bytes).read_to_end(&mut out).expect("what is marked gzip is gzip");
+    out
+}
+
+/// The time in unix milliseconds.
+pub fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    u64::try_from(since.as_millis()).expect("the time fits")
+}
+
+/// A new idempotency key of now.
+pub fn fresh_key() -> String {
+    key_at(unix_millis())
+}
+
+/// A new idempotency key of this time in unix milliseconds.
+pub fn key_at(unix_millis: u64) -> String {
+    IdempotencyKey::at(unix_millis).to_string()
+}

@@ -1,0 +1,67 @@
+//! A collector for traces over OTLP/HTTP.
+
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use prost::Message as _;
+
+use crate::{Receiver, Reply, eventually};
+
+/// A finished span as it was exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// The service it is from.
+    pub service: String,
+    /// What it is called.
+    pub name: String,
+    /// The trace it is part of, 16 bytes.
+    pub trace: Vec<u8>,
+    /// Itself, 8 bytes.
+    pub id: Vec<u8>,
+    /// The span above it; empty for a root.
+    pub parent: Vec<u8>,
+}
+
+/// The collector.
+pub struct OtlpReceiver(Receiver);
+
+impl OtlpReceiver {
+    /// Starts one.
+    pub async fn start() -> Self {
+        Self(Receiver::start(|_| Reply::status(200).body("application/x-protobuf", Vec::new())).await)
+    }
+
+    /// What OTEL_EXPORTER_OTLP_ENDPOINT is to be.
+    pub fn url(&self) -> String {
+        self.0.url()
+    }
+
+    /// All spans that came so far.
+    pub fn spans(&self) -> Vec<Span> {
+        self.0.requests().iter().filter(|request| request.path == "/v1/traces").flat_map(|request| decode(&request.unpacked())).collect()
+    }
+
+    /// Waits for the first thing that the spans that came show.
+    pub async fn find<T>(&self, what: &str, limit: Duration, mut look: impl FnMut(&[Span]) -> Option<T>) -> T {
+        eventually(what, limit, async || look(&self.spans())).await
+    }
+}
+
+fn decode(body: &[u8]) -> Vec<Span> {
+    let request = ExportTraceServiceRequest::decode(body).expect("an export request");
+    let mut spans = Vec::new();
+    for resource in request.resource_spans {
+        let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
+        let service = attributes.into_iter().find(|attribute| attribute.key == "service.name").and_then(|attribute| attribute.value);
+        let service = service.map(|value| format!("{:?}", value.value)).unwrap_or_default();
+        let found = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+        spans.extend(found.map(|span| Span {
+            service: service.clone(),
+            name: span.name,
+            trace: span.trace_id,
+            id: span.span_id,
+            parent: span.parent_span_id,
+        }));
+    }
+    spans
+}

@@ -1,0 +1,185 @@
+//! Child processes that never outlive the test program.
+
+use std::io::{self, Read};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The thread that starts every child: the kernel ends a child with the thread that started it, and a test's thread ends
+/// with its test, while a server may be shared by many.
+static KEEPER: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
+    let (sender, jobs) = mpsc::channel::<Job>();
+    let work = move || {
+        for job in jobs {
+            job();
+        }
+    };
+    thread::Builder::new().name("keeper".to_owned()).spawn(work).expect("a thread starts");
+    sender
+});
+
+/// What is done when the test program ends.
+static AT_EXIT: Mutex<Vec<Job>> = Mutex::new(Vec::new());
+
+/// How long the closing jobs may take.
+const EXIT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs a job when the test program ends by itself. Statics are never dropped, so what is shared is ended here.
+pub(crate) fn at_exit(job: impl FnOnce() + Send + 'static) {
+    static REGISTERED: LazyLock<()> = LazyLock::new(|| {
+        #[expect(unsafe_code, reason = "atexit only takes the address of a function that lives as long as the program")]
+        // SAFETY: `run_exit_jobs` is a plain function that does not unwind: its work is done on another thread.
+        let code = unsafe { libc::atexit(run_exit_jobs) };
+        assert_eq!(code, 0, "atexit has room");
+    });
+    LazyLock::force(&REGISTERED);
+    AT_EXIT.lock().expect("no job panics while the list is held").push(Box::new(job));
+}
+
+extern "C" fn run_exit_jobs() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let jobs = AT_EXIT.lock().map(|mut jobs| std::mem::take(&mut *jobs)).unwrap_or_default();
+    let all = Box::new(move || {
+        for job in jobs {
+            job();
+        }
+        DONE.store(true, Ordering::Release);
+    });
+    let start = Instant::now();
+    let sent = KEEPER.send(all).is_ok();
+    while sent && !DONE.load(Ordering::Acquire) && start.elapsed() < EXIT_LIMIT {
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        status.code().map_or_else(|| Self::Signal(status.signal().unwrap_or_default()), Self::Code)
+    }
+}
+
+/// A running child and what it has written so far.
+pub(crate) struct Running {
+    child: Child,
+    stdout: Captured,
+    stderr: Captured,
+    exit: Option<Exit>,
+}
+
+impl Running {
+    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        #[expect(unsafe_code, reason = "there is no safe way to have a child end with its parent")]
+        // SAFETY: between fork and exec only prctl is called, which is safe to call from a signal handler.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
+        let (sender, started) = mpsc::channel();
+        KEEPER.send(Box::new(move || drop(sender.send(command.spawn())))).expect("the keeper lives");
+        let mut child = started.recv().expect("the keeper answers")?;
+        let stdout = Captured::of(child.stdout.take().expect("piped"));
+        let stderr = Captured::of(child.stderr.take().expect("piped"));
+        Ok(Self { child, stdout, stderr, exit: None })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    /// Sends a signal, unless the process has ended.
+    pub(crate) fn signal(&mut self, signal: i32) {
+        if self.exited().is_none() {
+            let pid = libc::pid_t::try_from(self.pid()).expect("a pid fits");
+            #[expect(unsafe_code, reason = "the standard library only sends SIGKILL")]
+            // SAFETY: the child has not been waited for, so the pid is still its own.
+            unsafe {
+                libc::kill(pid, signal);
+            }
+        }
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn exited(&mut self) -> Option<Exit> {
+        if self.exit.is_none() {
+            self.exit = self.child.try_wait().expect("a child can be waited for").map(Exit::from);
+        }
+        self.exit
+    }
+
+    /// Waits for the end at most this long.
+    pub(crate) fn wait(&mut self, limit: Duration) -> Option<Exit> {
+        let start = Instant::now();
+        while self.exited().is_none() && start.elapsed() < limit {
+            thread::sleep(Duration::from_millis(5));
+        }
+        if self.exit.is_some() {
+            self.stdout.finish();
+            self.stderr.finish();
+        }
+        self.exit
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn rss(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.expect("a living process has a resident size") * 1024
+    }
+}
+
+/// A pipe read to its end by a thread.
+struct Captured {
+    text: Arc<Mutex<Vec<u8>>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Captured {
+    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&text);
+        let reader = thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut piece) {
+                sink.lock().expect("no reader panics").extend_from_slice(&piece[..length]);
+            }
+        });
+        Self { text, reader: Some(reader) }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.text.lock().expect("no reader panics")).into_owned()
+    }
+
+    /// Takes what was still in the pipe when the process ended.
+    fn finish(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("a reader does not panic");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! One of golectra's programs as a child process: settings in, output and exit out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::process::{Exit, Running};
+
+/// What of the test's own environment a program gets; the variables of a service set in a developer's shell are not among them.
+const INHERITED: [&str; 4] = ["PATH", "TMPDIR", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"];
+
+/// How long a program may take to end by itself when a test is done with it: the contract's limit and a little more.
+const EXIT_LIMIT: Duration = Duration::from_secs(25);
+
+/// Where a program's binary is: beside the test programs.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test program has a path");
+    let beside = test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    beside.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace --bins` first, which `make test` does"))
+}
+
+/// How a program is to be started.
+#[derive(Clone)]
+pub struct ProgramBuilder {
+    name: &'static str,
+    variables: BTreeMap<String, String>,
+    flags: Vec<String>,
+    folder: Option<Arc<TempDir>>,
+}
+
+impl ProgramBuilder {
+    /// A program without any setting.
+    pub fn new(name: &'static str) -> Self {
+        Self { name, variables: BTreeMap::new(), flags: Vec::new(), folder: None }
+    }
+
+    /// Sets a variable.
+    #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given alike")]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.variables.insert(name.to_owned(), value.to_string());
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn flags<S: ToString>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
+        self.flags.extend(flags.into_iter().map(|flag| flag.to_string()));
+        self
+    }
+
+    /// Runs it in a folder that outlives it.
+    #[must_use]
+    pub fn folder(mut self, folder: &Arc<TempDir>) -> Self {
+        self.folder = Some(Arc::clone(folder));
+        self
+    }
+
+    /// A variable that was set.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    /// Starts it.
+    pub fn start(&self) -> Program {
+        let folder = self.folder.clone().unwrap_or_else(new_folder);
+        let mut command = Command::new(binary(self.name));
+        command.env_clear().args(&self.flags).current_dir(folder.path());
+        command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.envs(&self.variables);
+        let running = Running::start(command).unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
+        Program { name: self.name, running, folder }
+    }
+}
+
+/// A new empty folder, removed with its last user.
+pub(crate) fn new_folder() -> Arc<TempDir> {
+    Arc::new(TempDir::with_prefix("golectra-test-").expect("a temporary folder can be made"))
+}
+
+/// A program that was started. Dropping it asks it to end, and ends it when it does not.
+pub struct Program {
+    name: &'static str,
+    running: Running,
+    folder: Arc<TempDir>,
+}
+
+impl Program {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
+    /// What it has written to stdout so far.
+    pub fn stdout(&self) -> String {
+        self.running.stdout()
+    }
+
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.running.stderr()
+    }
+
+    /// The folder it runs in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The folder, to start another program in it.
+    pub fn shared_folder(&self) -> Arc<TempDir> {
+        Arc::clone(&self.folder)
+    }
+
+    /// Its resident memory in bytes.
+    pub fn rss(&self) -> u64 {
+        self.running.rss()
+    }
+
+    /// How it ended, if it has.
+    pub fn exited(&mut self) -> Option<Exit> {
+        self.running.exited()
+    }
+
+    /// Waits until it ends by itself; panics when it does not within the limit.
+    pub fn wait(&mut self, limit: Duration) -> Exit {
+        self.running.wait(limit).unwrap_or_else(|| panic!("{} did not end within {limit:?}\n{}", self.name, self.tail()))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&mut self, signal: i32) {
+        self.running.signal(signal);
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) -> Exit {
+        self.signal(libc::SIGTERM);
+        self.wait(EXIT_LIMIT)
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.wait(EXIT_LIMIT);
+    }
+
+    /// The last of what it wrote, to be shown with a failure.
+    pub fn tail(&self) -> String {
+        let text = format!("--- stdout\n{}\n--- stderr\n{}", self.stdout(), self.stderr());
+        let skip = text.chars().count().saturating_sub(4000);
+        format!("{} (pid {}) wrote:\n{}", self.name, self.pid(), text.chars().skip(skip).collect::<String>())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.tail());
+        }
+        self.running.signal(libc::SIGTERM);
+        if self.running.wait(EXIT_LIMIT).is_none() {
+            eprintln!("{} (pid {}) did not end within {EXIT_LIMIT:?} of SIGTERM and is killed", self.name, self.pid());
+            self.running.signal(libc::SIGKILL);
+            self.running.wait(EXIT_LIMIT);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! golectra-server under test.
+
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::program::new_folder;
+use crate::{Client, Database, Exit, Program, ProgramBuilder, free_port, raw};
+
+/// Where a server keeps its metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Store {
+    /// In memory, with its snapshot file.
+    Memory,
+    /// In a database of its own.
+    Postgres,
+}
+
+/// How long a server may take to answer after its start; debug builds on a busy machine are slow.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How a server is to be started.
+#[derive(Clone)]
+pub struct ServerBuilder {
+    program: ProgramBuilder,
+    database: Option<Arc<Database>>,
+    key: Option<String>,
+    port: u16,
+    metrics_port: Option<u16>,
+}
+
+impl ServerBuilder {
+    /// Sets a variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.program = self.program.env(name, value);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn flags<S: ToString>(mut self, flags: impl IntoIterator<Item = S>) -> Self {
+        self.program = self.program.flags(flags);
+        self
+    }
+
+    /// Signs with a key.
+    #[must_use]
+    pub fn key(mut self, key: Option<&str>) -> Self {
+        self.key = key.map(str::to_owned);
+        match key {
+            Some(key) => self.env("KEY", key),
+            None => self,
+        }
+    }
+
+    /// Keeps metrics in a database, which other servers may share.
+    #[must_use]
+    pub fn database(mut self, database: &Arc<Database>) -> Self {
+        self.database = Some(Arc::clone(database));
+        let url = database.url().to_owned();
+        self.env("DATABASE_DSN", url)
+    }
+
+    /// Listens for scrapers on a port of its own.
+    #[must_use]
+    pub fn metrics(mut self) -> Self {
+        self.metrics_port = Some(free_port());
+        self
+    }
+
+    /// Starts it and waits until it answers.
+    pub fn start(mut self) -> Server {
+        for _ in 0..5 {
+            if let Some(server) = self.try_start() {
+                return server;
+            }
+            self.port = free_port();
+            self.metrics_port = self.metrics_port.map(|_| free_port());
+        }
+        panic!("five ports in a row were taken by others");
+    }
+
+    /// None when another program has taken a port meanwhile.
+    fn try_start(&self) -> Option<Server> {
+        let mut builder = self.program.clone().env("ADDRESS", format!("127.0.0.1:{}", self.port));
+        if let Some(port) = self.metrics_port {
+            builder = builder.env("METRICS_ADDRESS", format!("127.0.0.1:{port}"));
+        }
+        let mut program = builder.start();
+        let start = Instant::now();
+        while !raw::answers(self.port, "/ping/live") {
+            if let Some(exit) = program.exited() {
+                program.wait(Duration::from_secs(1));
+                if program.stderr().contains("another program has this port") {
+                    return None;
+                }
+                panic!("golectra-server ended at its start with {exit:?}\n{}", program.tail());
+            }
+            assert!(start.elapsed() < START_LIMIT, "golectra-server did not answer within {START_LIMIT:?}\n{}", program.tail());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(Server { program, builder: self.clone() })
+    }
+}
+
+/// A server that answers.
+pub struct Server {
+    // Ends before the database is dropped.
+    program: Program,
+    builder: ServerBuilder,
+}
+
+impl Server {
+    /// A server of the memory store, in a folder of its own.
+    pub fn builder() -> ServerBuilder {
+        let program = ProgramBuilder::new("golectra-server").folder(&new_folder()).env("LOG_LEVEL", "info");
+        ServerBuilder { program, database: None, key: None, port: free_port(), metrics_port: None }
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.builder.port
+    }
+
+    /// Its address as an URL without a path.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port())
+    }
+
+    /// A client that signs as the server does.
+    pub fn client(&self) -> Client {
+        Client::new(&self.url(), self.builder.key.as_deref())
+    }
+
+    /// A client of its listener for scrapers.
+    pub fn metrics_client(&self) -> Client {
+        let port = self.builder.metrics_port.expect("the server was started with a listener for scrapers");
+        Client::new(&format!("http://127.0.0.1:{port}"), None)
+    }
+
+    /// Its snapshot file.
+    pub fn snapshot_path(&self) -> PathBuf {
+        self.program.folder().join(self.builder.program.variable("FILE_STORAGE_PATH").unwrap_or("metrics-db.json"))
+    }
+
+    /// Its database.
+    pub fn database(&self) -> Option<&Arc<Database>> {
+        self.builder.database.as_ref()
+    }
+
+    /// Another server with the same settings and database, on another port and in another folder.
+    pub fn twin(&self) -> ServerBuilder {
+        let mut twin = self.builder.clone();
+        twin.port = free_port();
+        twin.metrics_port = twin.metrics_port.map(|_| free_port());
+        twin.program = twin.program.folder(&new_folder());
+        twin
+    }
+
+    /// Starts it again on its port, with its files and settings, after it has ended.
+    #[must_use]
+    pub fn start_again(mut self) -> Self {
+        assert!(self.program.exited().is_some(), "the server still runs");
+        self.builder.try_start().expect("nobody took the port of a server that was only just stopped")
+    }
+
+    /// Ends it as an operator does, and starts it again with another setting or two.
+    #[must_use]
+    pub fn restart_with(mut self, settings: &[(&str, &str)]) -> Self {
+        assert_eq!(self.program.stop(), Exit::Code(0), "{}", self.program.tail());
+        for (name, value) in settings {
+            self.builder = self.builder.clone().env(name, value);
+        }
+        self.start_again()
+    }
+
+    /// Ends it without warning, and starts it again with another setting or two.
+    #[must_use]
+    pub fn crash_and_restart_with(mut self, settings: &[(&str, &str)]) -> Self {
+        self.program.kill();
+        for (name, value) in settings {
+            self.builder = self.builder.clone().env(name, value);
+        }
+        self.start_again()
+    }
+}
+
+impl Deref for Server {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Program {
+        &mut self.program
+    }
+}
