@@ -3,7 +3,9 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Longer than anything here should take.
@@ -27,7 +29,7 @@ fn run(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, 
 /// A service that listens; killed when a test ends early.
 struct Running {
     child: Child,
-    stderr: BufReader<ChildStderr>,
+    log: mpsc::Receiver<String>,
     address: String,
 }
 
@@ -49,18 +51,20 @@ impl Running {
             .spawn()
             .expect("the example is built: cargo build --examples");
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut running = Self { child, stderr, address: String::new() };
+        let (hand_over, log) = mpsc::sync_channel(64);
+        // A thread of its own, so that waiting for a line has a limit.
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| hand_over.send(line)));
+        let mut running = Self { child, log, address: String::new() };
         let line = running.log_line("listening");
         let address = line.split("\"address\":\"").nth(1).and_then(|rest| rest.split('"').next());
-        running.address = address.expect(&line).to_owned();
+        address.expect(&line).clone_into(&mut running.address);
         running
     }
 
     /// The next log line with this message.
-    fn log_line(&mut self, message: &str) -> String {
+    fn log_line(&self, message: &str) -> String {
         loop {
-            let mut line = String::new();
-            assert!(self.stderr.read_line(&mut line).unwrap() > 0, "the log ended before {message:?}");
+            let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("the log has no {message:?}"));
             if line.contains(message) {
                 return line;
             }
@@ -86,7 +90,7 @@ impl Running {
                 return status;
             }
             assert!(Instant::now() < until, "the service goes on");
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -138,8 +142,7 @@ fn a_signal_ends_it_with_code_0_although_a_connection_is_kept() {
         answered(&mut kept, "hello");
         running.signal(signal);
         assert_eq!(running.ended().code(), Some(0));
-        let mut log = String::new();
-        running.stderr.read_to_string(&mut log).unwrap();
+        let log: String = running.log.iter().collect();
         assert!(log.contains(&format!("\"signal\":\"SIG{signal}\"")) && log.contains("stopped"), "{log}");
         assert!(!log.contains("swordfish"));
     }
@@ -202,7 +205,7 @@ fn accept(listener: &TcpListener) -> TcpStream {
             return stream;
         }
         assert!(Instant::now() < until, "nothing connects");
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -47,12 +47,12 @@ async fn start(limits: ConnectionLimits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stats, shutdown, release) = (ConnectionStats::default(), CancellationToken::new(), CancellationToken::new());
-    let (starts, begun) = mpsc::channel(8);
+    let (tell, begun) = mpsc::channel(8);
     let held = release.clone();
     let slow = move || {
-        let (starts, held) = (starts.clone(), held.clone());
+        let (tell, held) = (tell.clone(), held.clone());
         async move {
-            starts.send(()).await.unwrap();
+            tell.send(()).await.unwrap();
             held.cancelled().await;
             "slow"
         }

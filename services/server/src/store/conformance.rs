@@ -1,1 +1,187 @@
-//! The one suite of cases that every store must pass.
+//! One suite of cases that both stores must pass: the words at the top of [`crate::store`], each as a test.
+//!
+//! A store's own tests name a maker and get one test a case:
+//!
+//! ```ignore
+//! async fn make(setup: Setup) -> Option<Made> { … }
+//! crate::store::conformance::conformance_suite!(make);
+//! ```
+//!
+//! The maker gives a fresh, empty store, or `None` where it can't run here, after it printed why (and failed with CI=true).
+
+mod caps;
+mod counters;
+mod gauges;
+mod listing;
+mod load;
+mod repeats;
+mod window;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use golectra_protocol::{IdempotencyKey, Kind, Metric, MetricId, Selector, Source, Value};
+use sha2::{Digest, Sha256};
+
+use super::{Applied, Batch, Series, SeriesFilter, SeriesLimits, Store, StoreError};
+use crate::clock::Clock;
+
+/// What a case asks of its store.
+#[derive(Debug, Clone)]
+pub(crate) struct Setup {
+    pub(crate) limits: SeriesLimits,
+    /// How long keys are remembered.
+    pub(crate) history: Duration,
+    /// The server's clock: it stands still at today's date, so that partitions by day are where a database makes them.
+    pub(crate) clock: Clock,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let clock = Clock::at(Clock::System.unix_millis());
+        Self { limits: SeriesLimits { total: 100_000, per_source: 50_000 }, history: Duration::from_hours(48), clock }
+    }
+}
+
+/// A fresh store, and what must live as long as it does.
+pub(crate) struct Made {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) guard: Box<dyn Any + Send>,
+}
+
+/// A store under test with the words that cases are written in.
+pub(crate) struct Lab {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Clock,
+    /// The clock's time at the start, in unix milliseconds.
+    pub(crate) now: u64,
+    _guard: Box<dyn Any + Send>,
+}
+
+impl Lab {
+    pub(crate) async fn new(make: &impl AsyncFn(Setup) -> Option<Made>) -> Option<Self> {
+        Self::with(make, Setup::default()).await
+    }
+
+    pub(crate) async fn capped(make: &impl AsyncFn(Setup) -> Option<Made>, total: usize, per_source: usize) -> Option<Self> {
+        Self::with(make, Setup { limits: SeriesLimits { total, per_source }, ..Setup::default() }).await
+    }
+
+    pub(crate) async fn with(make: &impl AsyncFn(Setup) -> Option<Made>, setup: Setup) -> Option<Self> {
+        let clock = setup.clock.clone();
+        let Made { store, guard } = make(setup).await?;
+        Some(Self { store, now: clock.unix_millis(), clock, _guard: guard })
+    }
+
+    /// Applies a new batch sampled now.
+    pub(crate) async fn put(&self, source: &str, metrics: Vec<Metric>) -> Result<Applied, StoreError> {
+        self.put_at(source, self.now, metrics).await
+    }
+
+    /// Applies a new batch sampled at this time.
+    pub(crate) async fn put_at(&self, source: &str, at_millis: u64, metrics: Vec<Metric>) -> Result<Applied, StoreError> {
+        self.store.apply(batch(source, IdempotencyKey::at(at_millis), metrics)).await
+    }
+
+    pub(crate) async fn gauge(&self, id: &str) -> Option<f64> {
+        let value = self.store.value(&Selector { id: name(id), kind: Kind::Gauge }).await.unwrap();
+        value.map(|value| if let Value::Gauge(value) = value { value } else { panic!("{value:?} is no gauge") })
+    }
+
+    pub(crate) async fn counter(&self, id: &str) -> Option<i64> {
+        let value = self.store.value(&Selector { id: name(id), kind: Kind::Counter }).await.unwrap();
+        value.map(|value| if let Value::Counter(value) = value { value } else { panic!("{value:?} is no counter") })
+    }
+
+    /// All series of all sources.
+    pub(crate) async fn series(&self) -> Vec<Series> {
+        self.store.series(&SeriesFilter { limit: usize::MAX, ..SeriesFilter::default() }).await.unwrap()
+    }
+
+    /// Asserts that a write leaves no trace in what can be read.
+    pub(crate) async fn leaves_no_trace(&self, batch: Batch) -> StoreError {
+        let before = (self.series().await, self.store.snapshot().await.unwrap(), self.store.sources().await.unwrap());
+        let error = self.store.apply(batch).await.expect_err("a refusal");
+        let after = (self.series().await, self.store.snapshot().await.unwrap(), self.store.sources().await.unwrap());
+        assert_eq!(before, after, "after {error}");
+        error
+    }
+}
+
+/// A batch with a key of the client's.
+pub(crate) fn batch(name: &str, key: IdempotencyKey, metrics: Vec<Metric>) -> Batch {
+    let digest = Sha256::digest(format!("{metrics:?}")).into();
+    Batch { source: source(name), key, keyed: true, digest, metrics, audit: None }
+}
+
+pub(crate) fn source(name: &str) -> Source {
+    Source::from_stored(name).unwrap()
+}
+
+pub(crate) fn name(id: &str) -> MetricId {
+    MetricId::parse(id).unwrap()
+}
+
+pub(crate) fn gauge(id: &str, value: f64) -> Metric {
+    Metric { id: name(id), value: Value::gauge(value).unwrap() }
+}
+
+pub(crate) fn counter(id: &str, delta: i64) -> Metric {
+    Metric { id: name(id), value: Value::counter(delta).unwrap() }
+}
+
+/// Makes one test of each case. The names of the cases stand here and nowhere else.
+macro_rules! conformance_suite {
+    ($maker:path) => {
+        $crate::store::conformance::conformance_suite! { $maker;
+            gauges::the_newest_batch_wins
+            gauges::a_tie_goes_to_the_later_arrival
+            gauges::a_late_batch_does_not_overwrite
+            gauges::the_newest_over_all_sources_counts
+            gauges::doubles_are_kept_bit_for_bit
+            gauges::zero_is_a_value
+            counters::deltas_add_up
+            counters::the_view_is_the_sum_over_sources
+            counters::the_sum_over_sources_saturates
+            counters::a_late_delta_still_counts
+            counters::zero_makes_the_counter
+            counters::an_overflow_leaves_no_trace
+            counters::a_gauge_and_a_counter_of_one_id_are_two
+            repeats::a_repeat_changes_nothing
+            repeats::of_many_at_once_one_is_new
+            repeats::a_key_of_another_body_is_refused
+            repeats::keys_are_per_source
+            repeats::a_refused_batch_may_come_again
+            window::the_edges_are_closed
+            window::a_refused_time_leaves_no_trace
+            window::a_repeat_outside_of_the_window_is_too_old
+            caps::a_source_is_full_at_its_cap
+            caps::the_store_is_full_at_its_cap
+            caps::existing_series_are_written_at_the_cap
+            caps::a_batch_over_the_cap_is_refused_whole
+            caps::writers_at_once_never_exceed_the_cap
+            listing::an_empty_store_lists_nothing
+            listing::series_come_in_order
+            listing::series_are_filtered_by_source
+            listing::series_are_filtered_by_name
+            listing::the_limit_cuts_the_end
+            listing::ids_of_every_kind_come_back
+            listing::the_unnamed_source_is_a_source
+            listing::sources_tell_when_they_were_seen
+            listing::series_tell_their_time
+            load::writers_of_many_sources_sum_right
+            load::a_big_batch_is_one_batch
+            load::nothing_is_applied_after_close
+        }
+    };
+    ($maker:path; $($group:ident::$case:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                $crate::store::conformance::$group::$case(&$maker).await;
+            }
+        )*
+    };
+}
+pub(crate) use conformance_suite;

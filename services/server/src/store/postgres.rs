@@ -1,1 +1,201 @@
-//! The store in PostgreSQL.
+//! The store in PostgreSQL. Any number of servers share one database and hold nothing of their own but caches.
+//!
+//! - `connect` opens connections, `migrate` brings the schema up behind the server's back, `partitions` and `retention` keep
+//!   the history's days.
+//! - `writer` applies a batch in one transaction, `reader` answers.
+//!
+//! A database that is away is no reason not to start: until it is there, every call answers `Unavailable` at once.
+
+mod cache;
+mod connect;
+mod dsn;
+mod error;
+mod migrate;
+mod partitions;
+mod reader;
+mod retention;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use golectra_process::Secret;
+use golectra_protocol::{Selector, Value};
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use self::cache::Cache;
+pub use self::error::OpenError;
+use self::migrate::Schema;
+use self::partitions::Partitions;
+use super::{Applied, Batch, Series, SeriesFilter, SeriesLimits, Snapshot, SourceInfo, Store, StoreError, StoreStats};
+use crate::audit::Draft;
+use crate::clock::Clock;
+
+/// How long closing waits for what is under way.
+const CLOSE_LIMIT: Duration = Duration::from_secs(4);
+
+/// What joins a batch's transaction, so that it stands exactly when the batch stands.
+#[async_trait]
+pub trait TransactionHook: Send + Sync + 'static {
+    /// Called for a batch that is applied now (not for a repeat) and has a draft. An error undoes the batch.
+    async fn in_transaction(&self, conn: &mut PgConnection, draft: &Draft) -> Result<(), sqlx::Error>;
+}
+
+/// What the store needs to know.
+pub struct PostgresConfig {
+    /// Where the database is: a URL, or libpq's `host=… user=…`.
+    pub dsn: Secret,
+    /// How long batches are kept and remembered.
+    pub history: Duration,
+    /// How many series there may be.
+    pub limits: SeriesLimits,
+    /// How many connections there may be; 10 is enough for most.
+    pub pool_size: u32,
+    /// Joins each batch's transaction.
+    pub hook: Option<Arc<dyn TransactionHook>>,
+}
+
+/// The promises stand in [`super`].
+pub struct PostgresStore {
+    pool: PgPool,
+    clock: Clock,
+    history_millis: u64,
+    limits: SeriesLimits,
+    hook: Option<Arc<dyn TransactionHook>>,
+    schema: watch::Receiver<Schema>,
+    cache: Arc<Cache>,
+    partitions: Arc<Partitions>,
+    /// Slow reads may hold half of the connections, never all: writes go on.
+    readers: Semaphore,
+    writes_under_way: AtomicU64,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _stop_when_dropped: DropGuard,
+}
+
+impl PostgresStore {
+    /// Opens the store at once; the database may come later. Needs a tokio runtime.
+    pub fn open(config: PostgresConfig, clock: Clock) -> Result<Arc<Self>, OpenError> {
+        let options = dsn::parse(config.dsn.expose())?;
+        let cache = Arc::new(Cache::default());
+        let partitions = Arc::new(Partitions::default());
+        let pool_size = config.pool_size.max(1);
+        let pool = connect::pool(&options, pool_size, Arc::clone(&cache));
+        let (schema_sender, schema) = watch::channel(Schema::Missing("the database was not reached yet".into()));
+        let history_millis = u64::try_from(config.history.as_millis()).unwrap_or(u64::MAX);
+
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let keeper = retention::Keeper { options, clock: clock.clone(), history_millis, partitions: Arc::clone(&partitions) };
+        let stopped = stop.clone();
+        tasks.spawn(async move {
+            let work = async {
+                migrate::bring_up(&keeper, &schema_sender).await;
+                keeper.run().await;
+            };
+            // Dropping a connection in the middle is safe: what it had begun is rolled back.
+            let _ = stopped.run_until_cancelled(work).await;
+        });
+        tasks.close();
+
+        Ok(Arc::new(Self {
+            pool,
+            clock,
+            history_millis,
+            limits: config.limits,
+            hook: config.hook,
+            schema,
+            cache,
+            partitions,
+            readers: Semaphore::new((pool_size as usize / 2).max(1)),
+            writes_under_way: AtomicU64::new(0),
+            tasks,
+            _stop_when_dropped: stop.clone().drop_guard(),
+            stop,
+        }))
+    }
+
+    /// The connections, for others who keep their tables in the same database.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Waits until the schema is there; returns false when the store was closed before.
+    pub async fn ready(&self) -> bool {
+        self.schema.clone().wait_for(|schema| matches!(schema, Schema::Ready)).await.is_ok()
+    }
+
+    /// Refuses while the schema is missing.
+    fn check_schema(&self) -> Result<(), StoreError> {
+        match &*self.schema.borrow() {
+            Schema::Ready => Ok(()),
+            Schema::Missing(why) => Err(StoreError::Unavailable(format!("the schema is not there yet: {why}"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
+        self.check_schema()?;
+        self.writes_under_way.fetch_add(1, Ordering::Relaxed);
+        // Counted down also when the caller gives up waiting.
+        let _under_way = CountDown(&self.writes_under_way);
+        writer::apply(self, &batch).await
+    }
+
+    async fn value(&self, selector: &Selector) -> Result<Option<Value>, StoreError> {
+        reader::value(self, selector).await
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        reader::snapshot(self).await
+    }
+
+    async fn sources(&self) -> Result<Vec<SourceInfo>, StoreError> {
+        reader::sources(self).await
+    }
+
+    async fn series(&self, filter: &SeriesFilter) -> Result<Vec<Series>, StoreError> {
+        reader::series(self, filter).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        reader::ping(self).await
+    }
+
+    fn stats(&self) -> StoreStats {
+        let (size, idle) = (self.pool.size(), u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX));
+        let in_use = size.saturating_sub(idle);
+        let under_way = self.writes_under_way.load(Ordering::Relaxed);
+        StoreStats { series: None, pool: Some((in_use, idle)), queue_depth: under_way.saturating_sub(in_use.into()) }
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.stop.cancel();
+        let all = async {
+            self.pool.close().await;
+            self.tasks.wait().await;
+        };
+        tokio::time::timeout(CLOSE_LIMIT, all)
+            .await
+            .map_err(|_| StoreError::Unavailable(format!("connections were still busy after {} s", CLOSE_LIMIT.as_secs())))
+    }
+}
+
+/// Counts one down when dropped.
+struct CountDown<'a>(&'a AtomicU64);
+
+impl Drop for CountDown<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
