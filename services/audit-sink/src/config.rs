@@ -1,0 +1,38 @@
+//! What an operator may set.
+
+use std::path::PathBuf;
+
+use golectra_process::{Bytes, Interval, ListenAddress, Secret};
+
+golectra_process::settings! {
+    /// golectra's audit sink: receives audit events, keeps each once on disk, shows them.
+    pub struct Settings {
+        /// Where to listen: host:port, :port or port.
+        #[arg(short = 'a')]
+        pub address: ListenAddress = ":8090",
+        /// The key that events must be signed with, the server's AUDIT_KEY; without it they are taken from anyone.
+        pub audit_key: Option<Secret>,
+        /// The folder of the events, made if need be.
+        pub data_dir: PathBuf = "./audit",
+        /// A file that would grow beyond this is followed by a new one.
+        pub rotate_bytes: Bytes = "64MiB",
+        /// How many files of events are kept, the oldest going first; 0 keeps all.
+        pub retain_files: usize = "0",
+        /// How long an event's id is remembered, so that a repeat of it is dropped.
+        pub remember: Interval = "48h",
+        /// How many ids are remembered at most.
+        pub remember_ids: usize = "1000000",
+        /// The longest event that is taken.
+        pub max_body: Bytes = "1MiB",
+        /// A request's head must have come within this time.
+        pub header_timeout: Interval = "10s",
+        /// A request's body must have come within this time.
+        pub body_timeout: Interval = "30s",
+        /// Connections open at once; more wait.
+        pub max_connections: usize = "1024",
+        /// How long the end may take after a signal.
+        pub shutdown_limit: Interval = "20s",
+        /// Where /metrics is served; without it there is none.
+        pub metrics_address: Option<ListenAddress>,
+    }
+}

@@ -1,0 +1,6 @@
+//! The routes, one file a resource.
+
+pub(crate) mod error;
+pub(crate) mod events;
+pub(crate) mod ping;
+pub(crate) mod receive;

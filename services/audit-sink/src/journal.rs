@@ -1,0 +1,156 @@
+//! The events on disk: `audit-SEQUENCE.ndjson`, each event once, synced before its sender is told.
+//!
+//! Beside each file stands `audit-SEQUENCE.ids`, which says where each event ends and what its id was. An event counts as
+//! stored when both are on disk, and only then is it acknowledged: after a crash, what one file has and the other has not
+//! was never acknowledged and will come again.
+
+pub(crate) mod id;
+mod read;
+mod recover;
+mod seen;
+mod segment;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use self::writer::{Command, Writer};
+use crate::figures::Figures;
+
+/// Events that wait for the writer at once; more are told to come back.
+const QUEUE: usize = 1024;
+
+/// How long a sender waits for the disk. The event may be stored all the same; then its next try is a repeat.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A ping is answered within a second.
+const PING_LIMIT: Duration = Duration::from_millis(900);
+
+/// What the journal keeps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// A file that would grow beyond this is followed by a new one.
+    pub(crate) rotate_bytes: u64,
+    /// Files kept; 0 keeps all.
+    pub(crate) retain_files: usize,
+    /// Ids remembered, at most.
+    pub(crate) remember_ids: usize,
+    /// How long an id is remembered.
+    pub(crate) remember: Duration,
+}
+
+/// Why there is no journal.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder can't be made, read or written.
+    #[error("the folder {} (DATA_DIR) can't be used: {error}", folder.display())]
+    Folder {
+        /// Which folder.
+        folder: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another sink writes there.
+    #[error("the folder {} (DATA_DIR) is in use by another audit sink: give each its own", .0.display())]
+    InUse(PathBuf),
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// It is on disk now.
+    Stored,
+    /// It had been on disk before.
+    Repeat,
+}
+
+/// How far readers may read: the file that is written to, and its acknowledged length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Extent {
+    sequence: u64,
+    bytes: u64,
+}
+
+/// The journal of this process. Clones are the same journal.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    folder: Arc<Path>,
+    commands: mpsc::Sender<Command>,
+    extent: Arc<Mutex<Extent>>,
+    healthy: Arc<AtomicBool>,
+}
+
+/// The writer's thread.
+pub(crate) struct WriterHandle {
+    ended: oneshot::Receiver<()>,
+}
+
+impl WriterHandle {
+    /// Waits until everything is written; every [`Journal`] must be gone by then.
+    pub(crate) async fn finish(self, limit: Duration) {
+        if timeout(limit, self.ended).await.is_err() {
+            tracing::error!("the disk did not take the last events in time");
+        }
+    }
+}
+
+impl Journal {
+    /// Opens the folder, sets right what a crash left, and starts the writer.
+    pub(crate) fn open(folder: &Path, limits: Limits, figures: Figures, now: i64) -> Result<(Self, WriterHandle), OpenError> {
+        let unusable = |error| OpenError::Folder { folder: folder.to_owned(), error };
+        fs::create_dir_all(folder).map_err(unusable)?;
+        let lock = File::create(folder.join(".lock")).map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(folder.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        let writer = Writer::open(folder, limits, figures, now).map_err(unusable)?;
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let (extent, healthy) = (writer.extent(), writer.health());
+        let (ending, ended) = oneshot::channel();
+        let work = move || {
+            writer.run(queue);
+            drop((lock, ending));
+        };
+        std::thread::Builder::new().name("journal".to_owned()).spawn(work).map_err(unusable)?;
+        Ok((Self { folder: folder.into(), commands, extent, healthy }, WriterHandle { ended }))
+    }
+
+    /// Stores an event, a line of JSON without its newline. The error is a sentence for the sender: it is to come again.
+    pub(crate) async fn append(&self, id: String, line: Vec<u8>, now: i64) -> Result<Appended, &'static str> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Append { id, line, now, reply };
+        self.commands.try_send(command).map_err(|_| "more events wait for the disk than are allowed: try again later")?;
+        match timeout(LIMIT, answer).await {
+            Ok(Ok(Ok(appended))) => Ok(appended),
+            Ok(_) => Err("the event could not be written to disk: try again later"),
+            Err(_) => Err("the disk did not take the event in time: try again later"),
+        }
+    }
+
+    /// Whether an event could be stored now. After a failure this tries the disk anew.
+    pub(crate) async fn ping(&self) -> bool {
+        if self.commands.is_closed() {
+            return false;
+        }
+        if self.healthy.load(Ordering::Relaxed) {
+            return true;
+        }
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(Command::Probe { reply }).is_ok() && timeout(PING_LIMIT, answer).await.is_ok_and(|answer| answer == Ok(true))
+    }
+
+    fn extent(&self) -> Extent {
+        *self.extent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
