@@ -1,1 +1,36 @@
-//! Under construction.
+//! The wire contract over HTTP against the real server: each case on both stores, with and without a key.
+//!
+//! Beside what a case looks at, every answer is held against the rules that all answers share (see `Answer` in the harness):
+//! what is packed and what is not, and the HashSHA256 header.
+
+mod batches;
+mod compression;
+mod dashboard;
+mod hashes;
+mod json;
+mod keys;
+mod limits;
+mod methods;
+mod metrics;
+mod reads;
+mod replays;
+mod sources;
+mod text;
+
+/// Doubles that a careless way through text, JSON, a file or a database would change.
+const DELICATE: [f64; 14] = [
+    0.1,
+    -0.0,
+    5e-324,
+    2.225_073_858_507_201e-308,
+    f64::MIN_POSITIVE,
+    f64::MAX,
+    f64::MIN,
+    f64::EPSILON,
+    1.0 / 3.0,
+    9_007_199_254_740_993.0,
+    1.797_693_134_862_315_5e308,
+    123_456_789.123_456_79,
+    1e23,
+    6.022_140_76e23,
+];

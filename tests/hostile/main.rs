@@ -1,1 +1,78 @@
-//! Under construction.
+//! Hostile clients against the real server, on both stores: no answer is a 5xx, the process lives on, its memory stays bounded
+//! and valid traffic is served meanwhile.
+
+mod bombs;
+mod corpus;
+mod forged;
+mod slow;
+mod valid;
+
+use golectra_tests::{Database, Raw, Server, ServerBuilder, Store, Target, on_every_store};
+
+on_every_store!(the_whole_corpus);
+
+/// What all hostile requests together may add to the server's memory: a few of the largest bodies at once, not their sum.
+const CORPUS_GROWTH_BYTES: u64 = 256 << 20;
+
+/// A server of the store with short time limits; none when there is no database.
+fn server(store: Store) -> Option<ServerBuilder> {
+    let builder = Server::builder().env("HEADER_TIMEOUT", "2s").env("BODY_TIMEOUT", "3s").env("IDLE_TIMEOUT", "3s");
+    Some(match store {
+        Store::Memory => builder,
+        Store::Postgres => builder.database(&Database::create()?),
+    })
+}
+
+async fn the_whole_corpus(t: Target) {
+    let mut server = t.own().env("HEADER_TIMEOUT", "2s").env("BODY_TIMEOUT", "3s").start();
+    let traffic = valid::Traffic::start(&server).await;
+    let cases = corpus::cases();
+    assert!(cases.len() >= 60, "the corpus has only {} requests", cases.len());
+    server.reset_peak();
+    let before = server.rss();
+    // Four at a time: enough to meet each other, few enough to leave the machine to valid traffic.
+    let port = server.port();
+    let mut cases = cases.into_iter();
+    let mut running = tokio::task::JoinSet::new();
+    let mut failures = Vec::new();
+    loop {
+        while running.len() < 4
+            && let Some(case) = cases.next()
+        {
+            running.spawn(async move { play(port, case).await.err() });
+        }
+        match running.join_next().await {
+            Some(outcome) => failures.extend(outcome.expect("no panic")),
+            None => break,
+        }
+    }
+    assert!(server.exited().is_none(), "the server ended\n{}", server.tail());
+    let growth = server.peak_rss().saturating_sub(before);
+    let writes = traffic.stop().await;
+    assert!(failures.is_empty(), "{} of the corpus:\n{}", failures.len(), failures.join("\n"));
+    assert!(growth < CORPUS_GROWTH_BYTES, "memory grew by {} MiB", growth >> 20);
+    assert!(writes > 0);
+}
+
+/// Sends one hostile request and says what is wrong with the server's reaction.
+async fn play(port: u16, case: corpus::Case) -> Result<(), String> {
+    let mut raw = Raw::connect(port).await;
+    raw.send(&case.bytes).await;
+    if case.then_finish {
+        raw.finish().await;
+    }
+    let answer = raw.answer().await;
+    let status = answer.as_ref().map(|answer| answer.status);
+    let fine = match (&case.expected, status) {
+        (_, Some(500..)) | (corpus::Expected::Status(_), None) => false,
+        (corpus::Expected::Status(list), Some(status)) => list.contains(&status),
+        (corpus::Expected::Refused, status) => status.is_none_or(|status| (400..500).contains(&status)),
+        (corpus::Expected::Harmless, _) => true,
+    };
+    let redirect = status.is_some_and(|status| (300..400).contains(&status));
+    if fine && !redirect {
+        return Ok(());
+    }
+    let shown = answer.map(|answer| answer.text().chars().take(200).collect::<String>());
+    Err(format!("{}: expected {:?}, got {status:?} {shown:?}", case.name, case.expected))
+}

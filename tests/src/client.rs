@@ -41,7 +41,15 @@ impl Client {
 
     /// Begins a request.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder<'_> {
-        RequestBuilder { client: self, method, path: path.to_owned(), headers: HeaderMap::new(), body: Vec::new(), packed: false, sign: true }
+        RequestBuilder {
+            client: self,
+            method,
+            path: path.to_owned(),
+            headers: HeaderMap::new(),
+            body: Vec::new(),
+            packed: false,
+            sign: true,
+        }
     }
 
     /// Begins a GET.

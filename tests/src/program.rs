@@ -120,6 +120,16 @@ impl Program {
         self.running.rss()
     }
 
+    /// The most resident memory in bytes since the last `reset_peak`.
+    pub fn peak_rss(&self) -> u64 {
+        self.running.peak_rss()
+    }
+
+    /// Measures the peak anew from here on.
+    pub fn reset_peak(&self) {
+        self.running.reset_peak();
+    }
+
     /// How it ended, if it has.
     pub fn exited(&mut self) -> Option<Exit> {
         self.running.exited()

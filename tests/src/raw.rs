@@ -76,8 +76,21 @@ impl Raw {
     }
 
     /// The next answer; none when the server closes the connection without one. Panics when neither happens in time.
+    /// Nothing is lost when it is given up before.
     pub async fn answer(&mut self) -> Option<RawAnswer> {
-        timeout(LIMIT, self.read_answer()).await.unwrap_or_else(|_| panic!("neither an answer nor an end within {LIMIT:?}"))
+        let read = async {
+            loop {
+                if let Some((answer, length)) = parse(&self.buffer) {
+                    self.buffer.drain(..length);
+                    if answer.status != 100 {
+                        return Some(answer);
+                    }
+                } else if !self.more().await {
+                    return None;
+                }
+            }
+        };
+        timeout(LIMIT, read).await.unwrap_or_else(|_| panic!("neither an answer nor an end within {LIMIT:?}"))
     }
 
     /// Waits until the server closes the connection; panics when it does not in time.
@@ -89,51 +102,34 @@ impl Raw {
     async fn more(&mut self) -> bool {
         matches!(self.stream.read_buf(&mut self.buffer).await, Ok(1..))
     }
+}
 
-    async fn read_answer(&mut self) -> Option<RawAnswer> {
-        let head = self.take_until(b"\r\n\r\n").await?;
-        let head = String::from_utf8_lossy(&head).into_owned();
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status line: {head:?}"));
-        let mut answer = RawAnswer { status, head, body: Vec::new() };
-        if status == 100 {
-            return Box::pin(self.read_answer()).await;
-        }
-        if answer.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
-            loop {
-                let line = self.take_until(b"\r\n").await?;
-                let size = String::from_utf8_lossy(&line).trim().to_owned();
-                let size = usize::from_str_radix(&size, 16).unwrap_or_else(|_| panic!("no chunk size: {size:?}"));
-                let chunk = self.take(size + 2).await?;
-                answer.body.extend_from_slice(&chunk[..size]);
-                if size == 0 {
-                    return Some(answer);
-                }
-            }
-        }
-        let length = answer.header("content-length").map_or(0, |value| value.parse().expect("a length"));
-        answer.body = self.take(length).await?;
-        Some(answer)
-    }
-
-    async fn take_until(&mut self, end: &[u8]) -> Option<Vec<u8>> {
+/// The first answer in the bytes and how long it is; none while it is not whole.
+fn parse(bytes: &[u8]) -> Option<(RawAnswer, usize)> {
+    let (head, mut at) = line(bytes, 0, b"\r\n\r\n")?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status line: {head:?}"));
+    let mut answer = RawAnswer { status, head, body: Vec::new() };
+    if answer.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
         loop {
-            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
-                return Some(self.buffer.drain(..at + end.len()).collect());
-            }
-            if !self.more().await {
-                return None;
+            let (size, start) = line(bytes, at, b"\r\n")?;
+            let size = usize::from_str_radix(&size, 16).unwrap_or_else(|_| panic!("no chunk size: {size:?}"));
+            answer.body.extend_from_slice(bytes.get(start..start + size)?);
+            at = start + size + 2;
+            if size == 0 {
+                return (bytes.len() >= at).then_some((answer, at));
             }
         }
     }
+    let length: usize = answer.header("content-length").map_or(0, |value| value.parse().expect("a length"));
+    answer.body = bytes.get(at..at + length)?.to_vec();
+    Some((answer, at + length))
+}
 
-    async fn take(&mut self, length: usize) -> Option<Vec<u8>> {
-        while self.buffer.len() < length {
-            if !self.more().await {
-                return None;
-            }
-        }
-        Some(self.buffer.drain(..length).collect())
-    }
+/// The text from here to an end mark, and where what follows begins.
+fn line(bytes: &[u8], from: usize, end: &[u8]) -> Option<(String, usize)> {
+    let rest = bytes.get(from..)?;
+    let length = rest.windows(end.len()).position(|window| window == end)?;
+    Some((String::from_utf8_lossy(&rest[..length]).into_owned(), from + length + end.len()))
 }
 
 /// Sends bytes on a connection of its own and gives the first answer; none when the server closes without one.

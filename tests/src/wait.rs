@@ -10,9 +10,8 @@ const STEP: Duration = Duration::from_millis(20);
 
 /// The runtime of everything that a test runs beside itself (proxies, receivers), so that a test that blocks does not stop it.
 pub fn runtime() -> &'static Runtime {
-    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts")
-    });
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts"));
     &RUNTIME
 }
 

@@ -4,6 +4,7 @@ mod process;
 
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -19,12 +20,12 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Scrapers and probes are few.
 const LIMITS: ConnectionLimits = ConnectionLimits {
-    headers: std::time::Duration::from_secs(5),
-    idle: std::time::Duration::from_secs(120),
-    write_stall: std::time::Duration::from_secs(10),
+    headers: Duration::from_secs(5),
+    idle: Duration::from_mins(2),
+    write_stall: Duration::from_secs(10),
     max_connections: 64,
     max_header_bytes: 16 << 10,
-    drain: std::time::Duration::from_secs(2),
+    drain: Duration::from_secs(2),
 };
 
 /// A registry that holds the build and process figures; a service adds its own.
@@ -62,9 +63,7 @@ where
     };
     let ping = move || {
         let ping = ping.clone();
-        async move {
-            if ping().await { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") }
-        }
+        async move { if ping().await { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") } }
     };
     Router::new().route("/metrics", get(metrics)).route("/ping", get(ping))
 }
@@ -82,12 +81,7 @@ fn render(registry: &Registry) -> axum::response::Response {
 /// Serves [`router`] on an address of its own until the shutdown; does nothing without an address.
 ///
 /// Returns once the address is bound. The error names the address and what to do about it.
-pub async fn serve_observability<F, P>(
-    address: Option<&ListenAddress>,
-    registry: Registry,
-    ping: F,
-    shutdown: &Shutdown,
-) -> io::Result<()>
+pub async fn serve_observability<F, P>(address: Option<&ListenAddress>, registry: Registry, ping: F, shutdown: &Shutdown) -> io::Result<()>
 where
     F: Fn() -> P + Clone + Send + Sync + 'static,
     P: Future<Output = bool> + Send,
@@ -97,4 +91,97 @@ where
     tracing::info!(address = %listener.local_addr()?, "metrics are at /metrics");
     shutdown.spawn(listen::serve(listener, router(registry, ping), LIMITS, shutdown.token()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::Router;
+    use axum::body::Body;
+    use http::{Request, StatusCode};
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::{Metrics, router, serve_observability};
+    use crate::Shutdown;
+
+    async fn get(app: &Router, path: &str) -> (StatusCode, String, String) {
+        let response = app.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+        let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, content_type, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn app() -> Router {
+        router(Metrics::new("golectra-test").unwrap().registry, || async { true })
+    }
+
+    #[tokio::test]
+    async fn build_and_process_figures_are_there_and_plausible() {
+        let (status, content_type, text) = get(&app(), "/metrics").await;
+        assert_eq!((status, content_type.as_str()), (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8"));
+        assert!(text.contains("golectra_build_info{commit=\"") && text.contains("service=\"golectra-test\""), "{text}");
+        let value = |name: &str| -> f64 {
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or_else(|| panic!("{name}")).parse().unwrap()
+        };
+        assert!(value("process_cpu_seconds_total") >= 0.0);
+        assert!(value("process_resident_memory_bytes") > 1e6);
+        assert!(value("process_virtual_memory_bytes") >= value("process_resident_memory_bytes"));
+        assert!((3.0..1e5).contains(&value("process_open_fds")));
+        assert!(value("process_max_fds") >= value("process_open_fds"));
+        assert!(value("process_threads") >= 1.0);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+        let age = now - value("process_start_time_seconds");
+        assert!((-2.0..86_400.0).contains(&age), "{age}");
+    }
+
+    /// promtool comes with Debian's package prometheus; where it is missing the test fails and says so.
+    #[tokio::test]
+    async fn promtool_finds_nothing_to_complain_about() {
+        let (_, _, text) = get(&app(), "/metrics").await;
+        let mut promtool = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("promtool runs: install the Debian package prometheus");
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let outcome = promtool.wait_with_output().unwrap();
+        assert!(outcome.status.success() && outcome.stderr.is_empty(), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn ping_tells_whether_the_service_is_well() {
+        let well = Arc::new(AtomicBool::new(true));
+        let asked = Arc::clone(&well);
+        let app = router(prometheus::Registry::new(), move || {
+            let asked = Arc::clone(&asked);
+            async move { asked.load(Ordering::Relaxed) }
+        });
+        let (status, _, text) = get(&app, "/ping").await;
+        assert_eq!((status, text.as_str()), (StatusCode::OK, "ok"));
+        well.store(false, Ordering::Relaxed);
+        assert_eq!(get(&app, "/ping").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn the_listener_is_optional_and_ends_with_the_service() {
+        let shutdown = Shutdown::new();
+        let registry = prometheus::Registry::new();
+        serve_observability(None, registry.clone(), || async { true }, &shutdown).await.unwrap();
+        let address = "127.0.0.1:0".parse().unwrap();
+        serve_observability(Some(&address), registry.clone(), || async { true }, &shutdown).await.unwrap();
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap().to_string().parse().unwrap();
+        let error = serve_observability(Some(&address), registry, || async { true }, &shutdown).await.unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        shutdown.start();
+        assert!(shutdown.wait(std::time::Duration::from_secs(5)).await);
+    }
 }

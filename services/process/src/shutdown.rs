@@ -112,7 +112,7 @@ mod tests {
             finishing.cancelled().await;
             tokio::time::sleep(Duration::from_secs(3)).await;
         });
-        assert!(!shutdown.wait(Duration::from_secs(60)).await, "nothing asked the task to finish");
+        assert!(!shutdown.wait(Duration::from_mins(1)).await, "nothing asked the task to finish");
         shutdown.start();
         assert!(!shutdown.wait(Duration::from_secs(2)).await);
         assert!(shutdown.wait(Duration::from_secs(2)).await);

@@ -2,6 +2,8 @@
 
 mod export;
 mod options;
+#[cfg(test)]
+mod tests;
 pub mod trace;
 
 use std::io::{self, IsTerminal as _};
@@ -11,8 +13,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use self::export::Export;
-pub(crate) use self::options::{VARIABLES, check};
 use self::options::{Format, Options};
+pub(crate) use self::options::{VARIABLES, check};
 
 /// Keeps the trace exporter alive; dropping it, like [`shutdown`](Self::shutdown), sends what is left.
 #[derive(Debug)]
@@ -78,7 +80,14 @@ where
         None => !terminal,
     };
     if json {
-        fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false).with_writer(io::stderr).with_filter(filter).boxed()
+        fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .with_writer(io::stderr)
+            .with_filter(filter)
+            .boxed()
     } else {
         fmt::layer().with_ansi(terminal).with_writer(io::stderr).with_filter(filter).boxed()
     }

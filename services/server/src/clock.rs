@@ -43,3 +43,10 @@ impl Clock {
         i64::try_from(self.unix_millis() / 1000).unwrap_or(i64::MAX)
     }
 }
+
+/// A time as people and JSON read it: RFC 3339 in UTC with milliseconds, such as `2026-01-02T03:04:05.678Z`.
+pub fn rfc3339(unix_millis: u64) -> String {
+    // Years beyond 9999 have no such text; no key that the server accepts is from there.
+    let latest = 253_402_300_799_999;
+    humantime::format_rfc3339_millis(UNIX_EPOCH + std::time::Duration::from_millis(unix_millis.min(latest))).to_string()
+}

@@ -12,7 +12,7 @@ use http::{Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -42,7 +42,10 @@ pub(super) async fn run(
     let connection = http1::Builder::new()
         .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER_BYTES))
         .max_header_size(limits.max_header_bytes)
-        .header_read_timeout(None)
+        .timer(TokioTimer::new())
+        // The guard cuts earlier. But hyper only looks at the stream after an answer, which is when the guard's wait for the
+        // next request begins, if it has a limit of its own.
+        .header_read_timeout(limits.headers.saturating_add(limits.idle))
         .serve_connection(io, service);
     let mut connection = pin!(connection);
     let ended = async {
@@ -58,12 +61,7 @@ pub(super) async fn run(
     }
 }
 
-async fn answer(
-    app: Router,
-    mut request: Request<Incoming>,
-    peer: SocketAddr,
-    phase: Phase,
-) -> Result<Response<Tracked>, Infallible> {
+async fn answer(app: Router, mut request: Request<Incoming>, peer: SocketAddr, phase: Phase) -> Result<Response<Tracked>, Infallible> {
     phase.busy();
     request.extensions_mut().insert(ConnectInfo(peer));
     let response = app.oneshot(request).await?;

@@ -1,1 +1,278 @@
 //! What the limits do to real sockets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::routing::get;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{ConnectionLimits, ConnectionStats, Cut, serve_counted};
+
+/// Longer than any wait here should take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// More than the socket buffers of both ends hold.
+const LARGE_BYTES: usize = 64 << 20;
+
+struct Running {
+    address: SocketAddr,
+    stats: ConnectionStats,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+    /// One message for each `/slow` request that has begun.
+    begun: mpsc::Receiver<()>,
+    /// Lets `/slow` requests be answered.
+    release: CancellationToken,
+}
+
+/// Limits that no test meets unless it shortens one.
+fn long() -> ConnectionLimits {
+    ConnectionLimits {
+        headers: PATIENCE * 3,
+        idle: PATIENCE * 3,
+        write_stall: PATIENCE * 3,
+        drain: PATIENCE * 3,
+        ..ConnectionLimits::default()
+    }
+}
+
+async fn start(limits: ConnectionLimits) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stats, shutdown, release) = (ConnectionStats::default(), CancellationToken::new(), CancellationToken::new());
+    let (tell, begun) = mpsc::channel(8);
+    let held = release.clone();
+    let slow = move || {
+        let (tell, held) = (tell.clone(), held.clone());
+        async move {
+            tell.send(()).await.unwrap();
+            held.cancelled().await;
+            "slow"
+        }
+    };
+    let app = Router::new()
+        .route("/peer", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
+        .route("/large", get(|| async { vec![b'x'; LARGE_BYTES] }))
+        .route("/slow", get(slow));
+    let task = tokio::spawn(serve_counted(listener, app, limits, stats.clone(), shutdown.clone()));
+    Running { address, stats, shutdown, task, begun, release }
+}
+
+impl Running {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+}
+
+async fn send(client: &mut TcpStream, text: &str) {
+    client.write_all(text.as_bytes()).await.unwrap();
+}
+
+/// Reads one answer, head and body.
+async fn answer(client: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    let whole = |text: &[u8]| {
+        let text = String::from_utf8_lossy(text);
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse::<usize>().ok()?;
+        (body.len() >= length).then_some(())
+    };
+    while whole(&text).is_none() {
+        let read = timeout(PATIENCE, client.read_buf(&mut text)).await.expect("no answer").unwrap();
+        assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&text));
+    }
+    String::from_utf8(text).unwrap()
+}
+
+/// Waits until the server closes the connection.
+async fn closed(client: &mut TcpStream) {
+    let mut rest = Vec::new();
+    // A reset is a close as well.
+    let _ = timeout(PATIENCE, client.read_to_end(&mut rest)).await.expect("the connection stays open");
+}
+
+const PEER: &str = "GET /peer HTTP/1.1\r\nHost: x\r\n\r\n";
+const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[tokio::test]
+async fn a_connection_is_kept_for_the_next_request_and_knows_its_peer() {
+    let running = start(long()).await;
+    let mut client = running.connect().await;
+    let peer = client.local_addr().unwrap().to_string();
+    for _ in 0..3 {
+        send(&mut client, PEER).await;
+        let text = answer(&mut client).await;
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with(&peer), "{text}");
+    }
+    assert_eq!((running.stats.accepted_total(), running.stats.open()), (1, 1));
+}
+
+#[tokio::test]
+async fn slow_heads_are_cut_on_fresh_and_on_kept_connections() {
+    let running = start(ConnectionLimits { headers: Duration::from_millis(200), ..long() }).await;
+    let mut silent = running.connect().await;
+    let mut partial = running.connect().await;
+    send(&mut partial, "GET /peer HTTP/1.1\r\nHo").await;
+    let mut kept = running.connect().await;
+    send(&mut kept, PEER).await;
+    answer(&mut kept).await;
+    closed(&mut silent).await;
+    closed(&mut partial).await;
+    // The time between requests is not the head's.
+    send(&mut kept, PEER).await;
+    answer(&mut kept).await;
+    send(&mut kept, "GET /pe").await;
+    closed(&mut kept).await;
+    assert_eq!(running.stats.cut_total(Cut::Headers), 3);
+    assert_eq!(running.stats.cut_total(Cut::Idle), 0);
+}
+
+#[tokio::test]
+async fn a_head_that_trickles_in_is_cut_although_bytes_keep_coming() {
+    let running = start(ConnectionLimits { headers: Duration::from_millis(300), ..long() }).await;
+    let (mut read, mut write) = running.connect().await.into_split();
+    let trickle = tokio::spawn(async move {
+        write.write_all(b"GET /peer HTTP/1.1\r\nX: ").await?;
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            every.tick().await;
+            write.write_all(b"x").await?;
+        }
+        #[expect(unreachable_code, reason = "names the error's type")]
+        Ok::<(), std::io::Error>(())
+    });
+    let mut rest = Vec::new();
+    let _ = timeout(PATIENCE, read.read_to_end(&mut rest)).await.expect("the connection stays open");
+    assert_eq!(running.stats.cut_total(Cut::Headers), 1);
+    assert!(timeout(PATIENCE, trickle).await.unwrap().unwrap().is_err());
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_its_time_and_then_cut() {
+    let running = start(ConnectionLimits { idle: Duration::from_millis(300), ..long() }).await;
+    let mut client = running.connect().await;
+    send(&mut client, PEER).await;
+    answer(&mut client).await;
+    let since = Instant::now();
+    closed(&mut client).await;
+    assert!(since.elapsed() >= Duration::from_millis(250), "{:?}", since.elapsed());
+    assert_eq!(running.stats.cut_total(Cut::Idle), 1);
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_not_idle() {
+    let short = Duration::from_millis(100);
+    let mut running = start(ConnectionLimits { idle: short, headers: short, ..long() }).await;
+    let mut client = running.connect().await;
+    send(&mut client, SLOW).await;
+    running.begun.recv().await.unwrap();
+    // Another connection's limit passing shows that this one's would have.
+    closed(&mut running.connect().await).await;
+    running.release.cancel();
+    assert!(answer(&mut client).await.ends_with("slow"));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut() {
+    let running = start(ConnectionLimits { write_stall: Duration::from_millis(300), ..long() }).await;
+    let mut client = running.connect().await;
+    send(&mut client, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let until = Instant::now() + PATIENCE;
+    while running.stats.open() > 0 || running.stats.accepted_total() == 0 {
+        assert!(Instant::now() < until, "the connection stays open");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(running.stats.cut_total(Cut::Write), 1);
+    let mut taken = Vec::new();
+    let _ = client.read_to_end(&mut taken).await;
+    assert!(taken.len() < LARGE_BYTES);
+}
+
+#[tokio::test]
+async fn a_slow_reader_that_makes_progress_gets_all_of_a_large_answer() {
+    let limits = ConnectionLimits { write_stall: Duration::from_millis(500), idle: Duration::from_millis(500), ..long() };
+    let running = start(limits).await;
+    let mut client = running.connect().await;
+    send(&mut client, "GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    let mut every = tokio::time::interval(Duration::from_millis(20));
+    let (mut taken, mut chunk) = (0, vec![0; 1 << 20]);
+    loop {
+        every.tick().await;
+        match timeout(PATIENCE, client.read(&mut chunk)).await.unwrap().unwrap() {
+            0 => break,
+            read => taken += read,
+        }
+    }
+    assert!(taken > LARGE_BYTES, "{taken}");
+}
+
+#[tokio::test]
+async fn no_more_connections_than_allowed_are_open() {
+    let running = start(ConnectionLimits { max_connections: 2, ..long() }).await;
+    let mut first = running.connect().await;
+    let mut second = running.connect().await;
+    for client in [&mut first, &mut second] {
+        send(client, PEER).await;
+        answer(client).await;
+    }
+    let mut third = running.connect().await;
+    send(&mut third, PEER).await;
+    let mut byte = [0];
+    assert!(timeout(Duration::from_millis(200), third.read(&mut byte)).await.is_err(), "a third was served");
+    assert_eq!((running.stats.open(), running.stats.cap_reached_total()), (2, 1));
+    drop(first);
+    assert!(answer(&mut third).await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_answered_431() {
+    let running = start(long()).await;
+    let mut client = running.connect().await;
+    send(&mut client, &format!("GET /peer HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(60 << 10))).await;
+    assert!(answer(&mut client).await.starts_with("HTTP/1.1 200"));
+    let mut client = running.connect().await;
+    // The server may close before all of it is sent.
+    let _ = client.write_all(format!("GET /peer HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(65 << 10)).as_bytes()).await;
+    assert!(answer(&mut client).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_idle_connections_and_finishes_requests_under_way() {
+    let mut running = start(long()).await;
+    let mut fresh = running.connect().await;
+    let mut idle = running.connect().await;
+    send(&mut idle, PEER).await;
+    answer(&mut idle).await;
+    let mut busy = running.connect().await;
+    send(&mut busy, SLOW).await;
+    running.begun.recv().await.unwrap();
+    running.shutdown.cancel();
+    closed(&mut fresh).await;
+    closed(&mut idle).await;
+    assert!(!running.task.is_finished());
+    assert!(TcpStream::connect(running.address).await.is_err(), "new clients are refused");
+    running.release.cancel();
+    assert!(answer(&mut busy).await.ends_with("slow"));
+    closed(&mut busy).await;
+    timeout(PATIENCE, running.task).await.expect("serving goes on").unwrap();
+    assert_eq!(running.stats.open(), 0);
+}
+
+#[tokio::test]
+async fn what_does_not_finish_within_the_drain_is_cut() {
+    let mut running = start(ConnectionLimits { drain: Duration::from_millis(200), ..long() }).await;
+    let mut busy = running.connect().await;
+    send(&mut busy, SLOW).await;
+    running.begun.recv().await.unwrap();
+    running.shutdown.cancel();
+    timeout(PATIENCE, running.task).await.expect("serving goes on").unwrap();
+    closed(&mut busy).await;
+    assert_eq!(running.stats.open(), 0);
+}

@@ -63,17 +63,21 @@ impl Collect for Collector {
 }
 
 fn counter((name, help): (&str, &str), value: f64) -> Vec<MetricFamily> {
-    Counter::new(name, help).map(|counter| {
-        counter.inc_by(value);
-        counter.collect()
-    }).unwrap_or_default()
+    Counter::new(name, help)
+        .map(|counter| {
+            counter.inc_by(value);
+            counter.collect()
+        })
+        .unwrap_or_default()
 }
 
 fn gauge((name, help): (&str, &str), value: f64) -> Vec<MetricFamily> {
-    Gauge::new(name, help).map(|gauge| {
-        gauge.set(value);
-        gauge.collect()
-    }).unwrap_or_default()
+    Gauge::new(name, help)
+        .map(|gauge| {
+            gauge.set(value);
+            gauge.collect()
+        })
+        .unwrap_or_default()
 }
 
 /// What is wanted of /proc/self/stat.
@@ -90,12 +94,7 @@ impl Stat {
         // The program's name stands in parentheses and may hold anything, parentheses and spaces included.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-        Some(Self {
-            cpu_ticks: field(14)? + field(15)?,
-            threads: field(20)?,
-            start_ticks: field(22)?,
-            virtual_bytes: field(23)?,
-        })
+        Some(Self { cpu_ticks: field(14)? + field(15)?, threads: field(20)?, start_ticks: field(22)?, virtual_bytes: field(23)? })
     }
 }
 
@@ -111,4 +110,28 @@ fn open_files_limit(limits: &str) -> Option<f64> {
 
 fn boot_seconds(stat: &str) -> Option<f64> {
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Stat, boot_seconds, open_files_limit, resident_bytes};
+
+    #[test]
+    fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
+        let text = "42 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 7 0 12345 1048576 300 18446744073709551615 1";
+        let stat = Stat { cpu_ticks: 300.0, threads: 7.0, start_ticks: 12345.0, virtual_bytes: 1_048_576.0 };
+        assert_eq!(Stat::parse(text), Some(stat));
+        assert_eq!(Stat::parse("42 (a) S 1"), None);
+        assert_eq!(Stat::parse(""), None);
+    }
+
+    #[test]
+    fn the_other_files() {
+        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n"), Some(2_097_152.0));
+        assert_eq!(resident_bytes("Name:\tx\n"), None);
+        let limits = "Limit Soft Hard Units\nMax open files            1024                 4096                 files     \n";
+        assert_eq!(open_files_limit(limits), Some(1024.0));
+        assert_eq!(open_files_limit("Max open files            unlimited            unlimited            files\n"), None);
+        assert_eq!(boot_seconds("cpu 1 2\nbtime 1700000000\n"), Some(1_700_000_000.0));
+    }
 }

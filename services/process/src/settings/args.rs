@@ -31,8 +31,7 @@ pub(super) fn parse(flags: &[Flag], arguments: Vec<OsString>) -> Result<Parsed, 
         if argument == "--" {
             return if rest.next().is_none() { Ok(Parsed::Flags(given)) } else { Err(stray(given.last())) };
         }
-        let Some(body) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')).filter(|body| !body.is_empty())
-        else {
+        let Some(body) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')).filter(|body| !body.is_empty()) else {
             // A stray word may be the second half of an unquoted secret, so it is not repeated.
             return Err(stray(given.last()));
         };

@@ -62,9 +62,8 @@ impl Definition {
             if !ours && !telemetry::VARIABLES.iter().any(|variable| variable.name == name) {
                 continue;
             }
-            let value = value
-                .into_string()
-                .map_err(|_| SettingsError::Invalid(format!("the variable {name} is not valid UTF-8: set it again")))?;
+            let value =
+                value.into_string().map_err(|_| SettingsError::Invalid(format!("the variable {name} is not valid UTF-8: set it again")))?;
             if ours { known.push((name, value)) } else { other.push((name, value)) }
         }
         telemetry::check(&other).map_err(SettingsError::Invalid)?;
@@ -102,12 +101,7 @@ impl Definition {
     fn known_flags(&self) -> Vec<Flag> {
         let known = |field: &FieldInfo| {
             let arg = self.command.get_arguments().find(|arg| arg.get_id() == field.name)?;
-            Some(Flag {
-                long: arg.get_long()?.to_owned(),
-                short: arg.get_short(),
-                switch: field.switch,
-                secret: field.secret,
-            })
+            Some(Flag { long: arg.get_long()?.to_owned(), short: arg.get_short(), switch: field.switch, secret: field.secret })
         };
         self.fields.iter().filter_map(known).collect()
     }

@@ -84,10 +84,8 @@ fn go_duration(mut text: &str) -> Result<Option<u128>, IntervalError> {
         if whole.is_empty() && fraction.is_empty() {
             return Err(IntervalError::Format);
         }
-        let (unit, rest) = UNITS
-            .iter()
-            .find_map(|(suffix, unit)| Some((u128::from(*unit), rest.strip_prefix(suffix)?)))
-            .ok_or(IntervalError::Format)?;
+        let (unit, rest) =
+            UNITS.iter().find_map(|(suffix, unit)| Some((u128::from(*unit), rest.strip_prefix(suffix)?))).ok_or(IntervalError::Format)?;
         total = total.and_then(|total| total.checked_add(scaled(whole, fraction, unit)?));
         text = rest;
     }
@@ -145,11 +143,7 @@ mod tests {
             ("1000000ns", 1),
             ("+3s", 3_000),
         ] {
-            assert_eq!(
-                text.parse::<Interval>().map(Interval::duration),
-                Ok(Duration::from_millis(milliseconds)),
-                "{text}"
-            );
+            assert_eq!(text.parse::<Interval>().map(Interval::duration), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
     }
 

@@ -49,7 +49,7 @@ fn defaults() {
     assert_eq!(settings.address.to_string(), ":8080");
     assert_eq!(settings.file_storage_path, PathBuf::from("metrics-db.json"));
     assert!(settings.database_dsn.is_none() && settings.audit_file.is_none() && !settings.restore);
-    assert_eq!(settings.store_interval.duration(), Duration::from_secs(300));
+    assert_eq!(settings.store_interval.duration(), Duration::from_mins(5));
     assert_eq!((settings.rate_limit, settings.max_body.get()), (1, 16 << 20));
 }
 
@@ -70,11 +70,9 @@ fn a_variable_wins_over_a_flag_and_an_empty_one_does_not() {
 
 #[test]
 fn go_forms_reach_every_kind_of_setting() {
-    let settings = parse(
-        &["-r", "-i", "1m30s", "-d=postgres://u:p@h/db?a=b", "--audit-file", "-x", "-max-body=1GiB", "-l=7", "-f", "x y"],
-        &[],
-    )
-    .unwrap();
+    let settings =
+        parse(&["-r", "-i", "1m30s", "-d=postgres://u:p@h/db?a=b", "--audit-file", "-x", "-max-body=1GiB", "-l=7", "-f", "x y"], &[])
+            .unwrap();
     assert!(settings.restore);
     assert_eq!(settings.store_interval.duration(), Duration::from_secs(90));
     assert_eq!(settings.database_dsn.unwrap().expose(), "postgres://u:p@h/db?a=b");

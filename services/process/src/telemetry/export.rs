@@ -36,11 +36,9 @@ impl Export {
         Ok(Self::over(service, exporter))
     }
 
-    fn over(service: &'static str, exporter: SpanExporter) -> Self {
-        let resource = Resource::builder()
-            .with_service_name(service)
-            .with_attribute(KeyValue::new("service.version", BUILD.version))
-            .build();
+    pub(super) fn over(service: &'static str, exporter: SpanExporter) -> Self {
+        let resource =
+            Resource::builder().with_service_name(service).with_attribute(KeyValue::new("service.version", BUILD.version)).build();
         let exporter = Reporting { exporter, failing: AtomicBool::new(false) };
         let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
         Self { service, provider }

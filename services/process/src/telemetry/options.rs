@@ -19,11 +19,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
         meaning: "What is logged: error, warn, info, debug, trace or off, or a filter such as info,golectra_server=debug.",
     },
     Variable { name: "RUST_LOG", default: None, meaning: "The same filter under Rust's usual name; it wins over LOG_LEVEL." },
-    Variable {
-        name: "LOG_FORMAT",
-        default: None,
-        meaning: "text or json; without it text on a terminal and JSON otherwise.",
-    },
+    Variable { name: "LOG_FORMAT", default: None, meaning: "text or json; without it text on a terminal and JSON otherwise." },
     Variable {
         name: "OTEL_EXPORTER_OTLP_ENDPOINT",
         default: None,

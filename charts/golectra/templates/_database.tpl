@@ -1,0 +1,80 @@
+{{/* How the server reaches its store. */}}
+
+{{- define "golectra.database.secret" -}}
+{{- if eq .Values.database.mode "cnpg" -}}
+{{- include "golectra.postgres" . }}-app
+{{- else -}}
+{{- default (printf "%s-database" (include "golectra.fullname" .)) .Values.database.external.existingSecret.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "golectra.database.caSecret" -}}
+{{- if eq .Values.database.mode "cnpg" -}}
+{{- include "golectra.postgres" . }}-ca
+{{- else if eq .Values.database.mode "external" -}}
+{{- .Values.database.external.caSecret.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "golectra.database.env" -}}
+{{- $mode := .Values.database.mode -}}
+{{- if eq $mode "embedded" }}
+- name: FILE_STORAGE_PATH
+  value: /data/metrics-db.json
+- name: RESTORE
+  value: "true"
+- name: STORE_INTERVAL
+  value: {{ .Values.database.embedded.storeInterval | quote }}
+{{- else }}
+{{- $entry := "uri" -}}
+{{- if eq $mode "external" -}}
+{{- $existing := .Values.database.external.existingSecret -}}
+{{- $entry = $existing.name | empty | ternary "dsn" $existing.key -}}
+{{- end }}
+{{ include "golectra.env.secret" (dict "name" "DATABASE_DSN" "secret" (include "golectra.database.secret" .) "key" $entry) }}
+{{- if include "golectra.database.caSecret" . }}
+- name: PGSSLMODE
+  value: verify-full
+- name: PGSSLROOTCERT
+  value: /etc/golectra/postgres/ca.crt
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "golectra.database.volumeMounts" -}}
+{{- if eq .Values.database.mode "embedded" -}}
+- name: data
+  mountPath: /data
+{{- else if include "golectra.database.caSecret" . -}}
+- name: postgres-ca
+  mountPath: /etc/golectra/postgres
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{/* Of the authority's Secret only the certificate: its key is in there as well. */}}
+{{- define "golectra.database.volumes" -}}
+{{- if eq .Values.database.mode "embedded" -}}
+- name: data
+  persistentVolumeClaim:
+    claimName: {{ include "golectra.server" . }}-data
+{{- else if include "golectra.database.caSecret" . -}}
+- name: postgres-ca
+  secret:
+    secretName: {{ include "golectra.database.caSecret" . }}
+    items:
+      - key: {{ eq .Values.database.mode "cnpg" | ternary "ca.crt" .Values.database.external.caSecret.key }}
+        path: ca.crt
+{{- end -}}
+{{- end -}}
+
+{{/* Changes when the URL in the values or in a Secret that can be read from here does. */}}
+{{- define "golectra.database.checksum" -}}
+{{- $external := .Values.database.external -}}
+{{- $value := $external.dsn -}}
+{{- if $external.existingSecret.name -}}
+{{- $found := lookup "v1" "Secret" .Release.Namespace $external.existingSecret.name | default dict -}}
+{{- $value = get ($found.data | default dict) $external.existingSecret.key -}}
+{{- end -}}
+{{- printf "%s/%s" (include "golectra.database.secret" .) $value | sha256sum | trunc 8 -}}
+{{- end -}}

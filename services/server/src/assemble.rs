@@ -1,0 +1,127 @@
+//! From settings to the parts that handlers share.
+
+use std::error::Error;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use golectra_process::ConnectionLimits;
+use golectra_process::listen::ConnectionStats;
+use prometheus::Registry;
+use sqlx::PgConnection;
+
+use crate::audit::{AuditConfig, Backend, Draft, Hook, Trail};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::http::AppState;
+use crate::http::extract::body::BodyLimits;
+use crate::ingest::Ingest;
+use crate::metrics::{Borrowed, ServerMetrics};
+use crate::store::memory::{MemoryConfig, MemoryStore};
+use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
+use crate::store::{SeriesLimits, Store};
+
+/// What a server is made of.
+pub struct Parts {
+    /// What handlers share.
+    pub state: AppState,
+    /// The audit trail, where there is a sink.
+    pub trail: Option<Trail>,
+}
+
+/// Opens the store and the audit trail. An error says what can't be used and what to do.
+pub async fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionStats) -> Result<Parts, Box<dyn Error>> {
+    let clock = Clock::System;
+    let limits = SeriesLimits { total: settings.max_series, per_source: settings.max_series_per_source };
+    let history = settings.history_retention.duration();
+    let audit = AuditConfig {
+        file: settings.audit_file.clone(),
+        url: settings.audit_url.clone(),
+        key: settings.audit_key.clone(),
+        queue: settings.audit_queue,
+        instance: settings.instance.clone().unwrap_or_else(host_name),
+    };
+    let (store, trail): (Arc<dyn Store>, _) = match &settings.database_dsn {
+        Some(dsn) => {
+            let hook = Arc::new(LateHook::default());
+            let config = PostgresConfig {
+                dsn: dsn.clone(),
+                history,
+                limits,
+                pool_size: settings.database_connections,
+                hook: Some(Arc::<LateHook>::clone(&hook)),
+            };
+            let store = PostgresStore::open(config, clock.clone())?;
+            let backend = Backend::Postgres { pool: store.pool().clone(), ready: store.ready() };
+            let trail = Trail::start(audit, backend, registry, clock.clone())?;
+            hook.set(trail.as_ref().and_then(Trail::hook));
+            (store, trail)
+        }
+        None => {
+            let config = MemoryConfig {
+                path: Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty()),
+                store_interval: settings.store_interval.duration(),
+                restore: settings.restore,
+                history,
+                max_keys: settings.max_remembered_keys,
+                limits,
+            };
+            let store = tokio::task::block_in_place(|| MemoryStore::open(config, clock.clone()))?;
+            (store, Trail::start(audit, Backend::Memory, registry, clock.clone())?)
+        }
+    };
+    let metrics = ServerMetrics::register(registry)?;
+    Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
+    let state = AppState {
+        ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock),
+        store,
+        bodies: BodyLimits::new(
+            settings.max_body_bytes.get(),
+            settings.body_timeout.duration(),
+            settings.max_inflight_bytes.get(),
+        ),
+        max_batch_items: settings.max_batch_items,
+        key: settings.key.as_ref().map(|key| key.expose().into()),
+        trusted_proxies: Arc::new(settings.trusted_proxies.clone()),
+        metrics,
+    };
+    Ok(Parts { state, trail })
+}
+
+/// What a connection may cost.
+pub fn connection_limits(settings: &Settings) -> ConnectionLimits {
+    ConnectionLimits {
+        headers: settings.header_timeout.duration(),
+        idle: settings.idle_timeout.duration(),
+        max_connections: settings.max_connections,
+        drain: settings.shutdown_timeout.duration() / 2,
+        ..ConnectionLimits::default()
+    }
+}
+
+/// What the kernel calls this machine or container.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Some(name.trim()).filter(|name| !name.is_empty()).unwrap_or("localhost").to_owned()
+}
+
+/// The store is opened with its hook, the trail with the store's connections: the hook is filled in when both are there.
+#[derive(Default)]
+struct LateHook(OnceLock<Hook>);
+
+impl LateHook {
+    fn set(&self, hook: Option<Hook>) {
+        if let Some(hook) = hook {
+            let _ = self.0.set(hook);
+        }
+    }
+}
+
+#[async_trait]
+impl TransactionHook for LateHook {
+    async fn in_transaction(&self, conn: &mut PgConnection, draft: &Draft) -> Result<(), sqlx::Error> {
+        match self.0.get() {
+            Some(hook) => hook.in_transaction(conn, draft).await,
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The server's settings: the only place that reads the environment and the flags.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use golectra_process::{Bytes, Interval, ListenAddress, Secret};
+use ipnet::IpNet;
+
+golectra_process::settings! {
+    /// golectra-server takes metrics, keeps them and shows them.
+    pub struct Settings {
+        /// Where to listen: host:port, :port or port.
+        #[arg(short = 'a', long)]
+        pub address: ListenAddress = ":8080",
+        /// The snapshot file of the memory store; its journal stands beside it with `.journal` at the end.
+        #[arg(short = 'f', long)]
+        pub file_storage_path: PathBuf = "metrics-db.json",
+        /// The PostgreSQL database, as postgres://user:password@host/name. Without it metrics are kept in memory.
+        #[arg(short = 'd', long)]
+        pub database_dsn: Option<Secret>,
+        /// The key that bodies are hashed with (header HashSHA256). Without it hashes are neither checked nor sent.
+        #[arg(short = 'k', long)]
+        pub key: Option<Secret>,
+        /// How often the memory store writes its snapshot; 0 has every write on disk before its answer.
+        #[arg(short = 'i', long)]
+        pub store_interval: Interval = "300s",
+        /// Load the snapshot file at start.
+        #[arg(short = 'r', long)]
+        pub restore: bool = "false",
+        /// A file that gets one JSON line for each successful write.
+        pub audit_file: Option<PathBuf>,
+        /// A webhook that gets one POST for each successful write.
+        pub audit_url: Option<String>,
+        /// The key that webhook requests are signed with (Standard Webhooks): any text, or whsec_ and base64.
+        pub audit_key: Option<Secret>,
+        /// How many audit events may wait in memory for each sink; more are dropped and counted. A database has no such bound.
+        pub audit_queue: usize = "10000",
+        /// Where /metrics and /ping of this process are served for Prometheus. Without it they are not.
+        pub metrics_address: Option<ListenAddress>,
+        /// What this server is called among those that share a database: its audit file gets the events of its own writes. The host's name by default.
+        pub instance: Option<String>,
+        /// How long batches are remembered, so that a repeat is recognised, and how long the database keeps their history.
+        pub history_retention: Interval = "48h",
+        /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
+        pub max_remembered_keys: usize = "2000000",
+        /// How many series may be held in all.
+        pub max_series: usize = "1000000",
+        /// How many series one source may have.
+        pub max_series_per_source: usize = "100000",
+        /// The largest body, packed or unpacked; a larger one is answered 413.
+        pub max_body_bytes: Bytes = "16MiB",
+        /// The most metrics in one batch; more are answered 413.
+        pub max_batch_items: usize = "10000",
+        /// The memory that all bodies under way may take together; beyond it requests are answered 503 with Retry-After.
+        pub max_inflight_bytes: Bytes = "128MiB",
+        /// How many connections may be open at once; more wait.
+        pub max_connections: usize = "8192",
+        /// How long a request's head may take from its first byte.
+        pub header_timeout: Interval = "10s",
+        /// How long a request's body may take.
+        pub body_timeout: Interval = "30s",
+        /// How long a connection may stay open between two requests.
+        pub idle_timeout: Interval = "75s",
+        /// How long stopping may take after SIGINT or SIGTERM.
+        pub shutdown_timeout: Interval = "20s",
+        /// How many connections to the database may be open.
+        pub database_connections: u32 = "10",
+        /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
+        pub trusted_proxies: Networks = "",
+    }
+}
+
+/// A list of networks.
+#[derive(Debug, Clone, Default)]
+pub struct Networks(Vec<IpNet>);
+
+/// What the list should have looked like.
+#[derive(Debug, thiserror::Error)]
+#[error("addresses or networks such as 10.0.0.0/8, separated by commas")]
+pub struct NetworksError;
+
+impl Networks {
+    /// Whether one of the networks has this address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl FromStr for Networks {
+    type Err = NetworksError;
+
+    fn from_str(text: &str) -> Result<Self, NetworksError> {
+        let network = |one: &str| one.parse().or_else(|_| one.parse::<IpAddr>().map(IpNet::from)).map_err(|_| NetworksError);
+        text.split(',').map(str::trim).filter(|one| !one.is_empty()).map(network).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contracts_flags_and_defaults() {
+        let defaults = Settings::parse([] as [&str; 0], [] as [(&str, &str); 0]).unwrap();
+        assert_eq!(defaults.address.to_string(), ":8080");
+        assert_eq!(defaults.file_storage_path, PathBuf::from("metrics-db.json"));
+        assert_eq!(defaults.store_interval.duration().as_secs(), 300);
+        assert!(!defaults.restore && defaults.database_dsn.is_none() && defaults.key.is_none());
+
+        let args = ["-a=:1", "-f", "x.json", "-d=postgres://h/d", "-k", "secret", "-i=0", "-r", "--audit-file", "a.log", "-audit-url=http://s"];
+        let set = Settings::parse(args, [("ADDRESS", "localhost:2"), ("KEY", "")]).unwrap();
+        assert_eq!(set.address.to_string(), "localhost:2", "a variable wins over its flag");
+        assert_eq!(set.key.unwrap().expose(), "secret", "an empty variable is unset");
+        assert!(set.restore && set.store_interval.duration().is_zero());
+        assert_eq!(set.audit_file, Some(PathBuf::from("a.log")));
+        assert_eq!(set.audit_url.as_deref(), Some("http://s"));
+    }
+
+    #[test]
+    fn networks_are_addresses_or_prefixes() {
+        let networks: Networks = "10.0.0.0/8, 192.0.2.7,fd00::/8".parse().unwrap();
+        for (address, inside) in [("10.1.2.3", true), ("192.0.2.7", true), ("192.0.2.8", false), ("fd00::1", true), ("::1", false)] {
+            assert_eq!(networks.contains(address.parse().unwrap()), inside, "{address}");
+        }
+        assert!("10.0.0.0/33".parse::<Networks>().is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! The HTTP side: one file a resource, each doing no more than extract, call, respond.
+
+pub mod error;
+pub mod extract;
+pub mod layers;
+
+pub mod catalog;
+pub mod dashboard;
+pub mod fallback;
+pub mod ping;
+pub mod snapshot;
+pub mod update;
+pub mod updates;
+pub mod value;
+
+use std::sync::Arc;
+
+use crate::ingest::Ingest;
+use crate::metrics::ServerMetrics;
+use crate::store::Store;
+use extract::body::BodyLimits;
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct AppState {
+    /// Where metrics are read.
+    pub store: Arc<dyn Store>,
+    /// How metrics are written.
+    pub ingest: Ingest,
+    /// What a request's body may cost.
+    pub bodies: BodyLimits,
+    /// The most metrics in one batch.
+    pub max_batch_items: usize,
+    /// The key of HashSHA256.
+    pub key: Option<Arc<str>>,
+    /// Whose X-Forwarded-For is believed.
+    pub trusted_proxies: Arc<crate::config::Networks>,
+    /// What the server says about itself.
+    pub metrics: ServerMetrics,
+}

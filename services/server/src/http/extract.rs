@@ -1,0 +1,9 @@
+//! What handlers take out of a request.
+
+pub mod body;
+mod client;
+mod identity;
+
+pub use body::Payload;
+pub use client::ClientAddress;
+pub use identity::{Key, Sender};

@@ -1,0 +1,45 @@
+//! Who sent a batch and which batch it is: the headers Golectra-Source and Idempotency-Key.
+
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use golectra_protocol::{IdempotencyKey, Source, header};
+
+use crate::http::error::ApiError;
+
+/// The node that measured; the unnamed one without the header.
+pub struct Sender(pub Source);
+
+/// The batch's key, where the client sent one.
+pub struct Key(pub Option<IdempotencyKey>);
+
+impl<S: Sync> FromRequestParts<S> for Sender {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let Some(text) = single(&parts.headers, header::SOURCE)? else { return Ok(Self(Source::unnamed())) };
+        let source = Source::parse(text).map_err(|error| ApiError::bad_request("invalid_source", format!("Golectra-Source: {error}")))?;
+        Ok(Self(source))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Key {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let text = single(&parts.headers, header::IDEMPOTENCY_KEY)?;
+        let key = text.map(IdempotencyKey::parse).transpose();
+        key.map(Self).map_err(|error| ApiError::bad_request("invalid_key", error.to_string()))
+    }
+}
+
+/// The header's value; a header that stands twice could mean either, so it means neither.
+fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+    let mut values = headers.get_all(name).iter();
+    let (first, second) = (values.next(), values.next());
+    if second.is_some() {
+        return Err(ApiError::bad_request("malformed", format!("header {name} stands more than once")));
+    }
+    let text = first.map(axum::http::HeaderValue::to_str).transpose();
+    text.map_err(|_| ApiError::bad_request("malformed", format!("header {name} has characters outside of ASCII")))
+}

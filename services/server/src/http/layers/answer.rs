@@ -1,0 +1,87 @@
+//! What every answer gets on its way out: the hash of its body, then gzip where the client takes it.
+//!
+//! Both are the wire contract's own: the hash is over the uncompressed body, JSON and HTML are packed however small
+//! they are, text never is, and an empty body is never marked.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use golectra_protocol::{gzip, hash, header as names};
+use http_body_util::BodyExt;
+
+/// Finishes an answer. The state is the key of HashSHA256.
+pub async fn finish(State(key): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
+    let accepted = accepts_gzip(request.headers());
+    let (mut parts, body) = next.run(request).await.into_parts();
+    // Handlers answer from memory; a body that fails here is a bug of theirs.
+    let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
+    let mut body = body.to_bytes();
+    if let Some(key) = key.filter(|_| !body.is_empty()) {
+        let hash = hash::body_hash(&body, key.as_bytes());
+        parts.headers.insert(names::HASH_SHA256, HeaderValue::from_str(&hash).expect("hex is a header's value"));
+    }
+    if is_packable(&parts.headers) {
+        parts.headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        if accepted && !body.is_empty() {
+            body = gzip::pack(&body).into();
+            parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
+    }
+    Response::from_parts(parts, Body::from(body))
+}
+
+fn is_packable(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.starts_with("application/json") || kind.starts_with("text/html")
+}
+
+/// Whether the client takes gzip, by RFC 9110: named (or `*` where it is not named) with a weight above 0.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let mut star = false;
+    for value in headers.get_all(header::ACCEPT_ENCODING) {
+        for coding in value.to_str().unwrap_or_default().split(',') {
+            let mut parts = coding.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+            let wanted = weight.is_none_or(|q| q.trim().parse().is_ok_and(|q: f32| q > 0.0));
+            if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
+                return wanted;
+            }
+            star |= name == "*" && wanted;
+        }
+    }
+    star
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_sent_to_those_who_take_it() {
+        for (value, taken) in [
+            ("gzip", true),
+            ("GZIP", true),
+            ("deflate, gzip;q=0.1", true),
+            ("identity;q=1, gzip; q=0.5", true),
+            ("*", true),
+            ("br, *;q=0.5", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.000", false),
+            ("gzip;q=0, *", false),
+            ("*;q=0", false),
+            ("br", false),
+            ("", false),
+            ("gzip;q=x", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]);
+            assert_eq!(accepts_gzip(&headers), taken, "{value:?}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
+}

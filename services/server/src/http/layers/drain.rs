@@ -1,0 +1,79 @@
+//! An early refusal still reads what the client goes on sending, so that the client sees the answer instead of a reset.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::header;
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+
+/// How much is read and dropped; a client that sends more than this meets a closed connection.
+const MAX_DRAINED_BYTES: usize = 8 << 20;
+
+/// How long is read and dropped.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Reads and drops what the handler left of the body.
+pub async fn drain(request: Request, next: Next) -> Response {
+    // A client that asked before sending has not sent: reading would invite it to.
+    let waits = request.headers().contains_key(header::EXPECT);
+    if waits || request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let shared = Shared(Arc::new(Mutex::new(Some(body))));
+    let response = next.run(Request::from_parts(parts, Body::new(Shared(Arc::clone(&shared.0))))).await;
+    let left = shared.lock().take();
+    if let Some(mut body) = left {
+        let rest = async {
+            let mut dropped = 0;
+            while dropped < MAX_DRAINED_BYTES
+                && let Some(Ok(frame)) = body.frame().await
+            {
+                dropped += frame.data_ref().map_or(0, Bytes::len);
+            }
+        };
+        // Too slow or too much is the client's loss: hyper closes the connection behind the answer.
+        let _ = tokio::time::timeout(LIMIT, rest).await;
+    }
+    response
+}
+
+/// A body that is still there for draining when its reader gave up. `None` once it was read to its end or failed.
+struct Shared(Arc<Mutex<Option<Body>>>);
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Body>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HttpBody for Shared {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut body = self.lock();
+        let Some(inner) = body.as_mut() else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(inner).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            *body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lock().as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.lock().as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}

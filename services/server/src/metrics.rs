@@ -1,0 +1,214 @@
+//! What the server says about itself on /metrics. Every name and label is here, so that dashboards and alerts have one
+//! place to look.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::http::StatusCode;
+use golectra_process::listen::{ConnectionStats, Cut};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Gauge, GaugeVec, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::store::{Applied, SourceInfo, Store};
+
+/// At most this many sources are exported one by one; the rest are on /api/v1/sources.
+const MAX_EXPORTED_SOURCES: usize = 1_000;
+
+/// From half a millisecond to 10 s.
+const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The server's own figures. Cheap to clone.
+#[derive(Clone)]
+pub struct ServerMetrics(Arc<Inner>);
+
+struct Inner {
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    in_flight: IntGauge,
+    batches: IntCounterVec,
+    metrics: IntCounter,
+    rejected: IntCounterVec,
+    store: HistogramVec,
+    store_up: IntGauge,
+    last_seen: GaugeVec,
+    sources: IntGauge,
+}
+
+impl ServerMetrics {
+    /// Registers every metric.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let inner = Inner {
+            requests: counters("http_requests_total", "Requests answered.", &["route", "method", "status"])?,
+            durations: seconds("http_request_duration_seconds", "From a request's head to its answer.", "route")?,
+            in_flight: IntGauge::new("golectra_http_requests_in_flight", "Requests under way.")?,
+            batches: counters("ingest_batches_total", "Batches applied, and repeats of those that had been.", &["outcome"])?,
+            metrics: IntCounter::new("golectra_ingest_metrics_total", "Metrics applied.")?,
+            rejected: counters("ingest_rejected_total", "Writes refused.", &["reason"])?,
+            store: seconds("store_duration_seconds", "How long the store took.", "operation")?,
+            store_up: IntGauge::new("golectra_store_up", "1 when the store answered last time, 0 when it did not.")?,
+            last_seen: GaugeVec::new(
+                Opts::new("golectra_source_last_seen_timestamp_seconds", "When a source's last batch arrived, unix time."),
+                &["source"],
+            )?,
+            sources: IntGauge::new("golectra_sources", "Sources known.")?,
+        };
+        for collector in [
+            Box::new(inner.requests.clone()) as Box<dyn Collector>,
+            Box::new(inner.durations.clone()),
+            Box::new(inner.in_flight.clone()),
+            Box::new(inner.batches.clone()),
+            Box::new(inner.metrics.clone()),
+            Box::new(inner.rejected.clone()),
+            Box::new(inner.store.clone()),
+            Box::new(inner.store_up.clone()),
+            Box::new(inner.last_seen.clone()),
+            Box::new(inner.sources.clone()),
+        ] {
+            registry.register(collector)?;
+        }
+        for outcome in ["applied", "repeat"] {
+            inner.batches.with_label_values(&[outcome]);
+        }
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Starts watching a request.
+    pub fn request_starts(&self) -> RequestWatch {
+        self.0.in_flight.inc();
+        RequestWatch { metrics: self.clone(), started: Instant::now() }
+    }
+
+    /// Counts a batch and its metrics.
+    pub fn applied(&self, applied: Applied, metrics: usize) {
+        match applied {
+            Applied::New => {
+                self.0.batches.with_label_values(&["applied"]).inc();
+                self.0.metrics.inc_by(metrics as u64);
+            }
+            Applied::Repeat => self.0.batches.with_label_values(&["repeat"]).inc(),
+        }
+    }
+
+    /// Counts a write that was refused.
+    pub fn rejected(&self, reason: &str) {
+        self.0.rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// Times an operation of the store until the timer is told to observe.
+    pub fn store_timer(&self, operation: &str) -> HistogramTimer {
+        self.0.store.with_label_values(&[operation]).start_timer()
+    }
+
+    /// Whether the store answered.
+    pub fn store_up(&self, up: bool) {
+        self.0.store_up.set(i64::from(up));
+    }
+
+    /// Exports when each source was seen last.
+    pub fn sources(&self, sources: &[SourceInfo]) {
+        self.0.sources.set(i64::try_from(sources.len()).unwrap_or(i64::MAX));
+        self.0.last_seen.reset();
+        for source in sources.iter().take(MAX_EXPORTED_SOURCES) {
+            #[expect(clippy::cast_precision_loss, reason = "unix time in milliseconds is far below 2^53")]
+            let seconds = source.last_seen_millis as f64 / 1000.0;
+            self.0.last_seen.with_label_values(&[source.name.as_str()]).set(seconds);
+        }
+    }
+}
+
+/// A request under way. Dropped without an answer, its client went away.
+pub struct RequestWatch {
+    metrics: ServerMetrics,
+    started: Instant,
+}
+
+impl RequestWatch {
+    /// The request was answered.
+    pub fn ends(self, route: &str, method: &str, status: StatusCode) {
+        let inner = &self.metrics.0;
+        inner.requests.with_label_values(&[route, method, status.as_str()]).inc();
+        inner.durations.with_label_values(&[route]).observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for RequestWatch {
+    fn drop(&mut self) {
+        self.metrics.0.in_flight.dec();
+    }
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(Opts::new(format!("golectra_{name}"), help), labels)
+}
+
+fn seconds(name: &str, help: &str, label: &str) -> prometheus::Result<HistogramVec> {
+    HistogramVec::new(HistogramOpts::new(format!("golectra_{name}"), help).buckets(SECONDS.to_vec()), &[label])
+}
+
+/// Figures that others keep and that are read when Prometheus asks.
+pub struct Borrowed {
+    store: Arc<dyn Store>,
+    connections: ConnectionStats,
+    series: Gauge,
+    queue: IntGauge,
+    pool: IntGaugeVec,
+    open: IntGauge,
+    accepted: IntCounter,
+    cut: IntCounterVec,
+}
+
+impl Borrowed {
+    /// Registers what the store and the listener know.
+    pub fn register(registry: &Registry, store: Arc<dyn Store>, connections: ConnectionStats) -> prometheus::Result<()> {
+        let pool = Opts::new("golectra_store_pool_connections", "Connections to the database.");
+        registry.register(Box::new(Self {
+            store,
+            connections,
+            series: Gauge::new("golectra_store_series", "Series held in memory or known in this process.")?,
+            queue: IntGauge::new("golectra_store_queue_depth", "Writes that wait for the store.")?,
+            pool: IntGaugeVec::new(pool, &["state"])?,
+            open: IntGauge::new("golectra_http_connections_open", "Connections open.")?,
+            accepted: IntCounter::new("golectra_http_connections_accepted_total", "Connections accepted.")?,
+            cut: counters("http_connections_cut_total", "Connections closed at a time limit.", &["limit"])?,
+        }))
+    }
+
+    fn parts(&self) -> [&dyn Collector; 6] {
+        [&self.series, &self.queue, &self.pool, &self.open, &self.accepted, &self.cut]
+    }
+}
+
+impl Collector for Borrowed {
+    fn desc(&self) -> Vec<&Desc> {
+        self.parts().into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let stats = self.store.stats();
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53 series")]
+        self.series.set(stats.series.unwrap_or(0) as f64);
+        self.queue.set(int(stats.queue_depth));
+        if let Some((used, idle)) = stats.pool {
+            self.pool.with_label_values(&["used"]).set(used.into());
+            self.pool.with_label_values(&["idle"]).set(idle.into());
+        }
+        self.open.set(int(self.connections.open()));
+        catch_up(&self.accepted, self.connections.accepted_total());
+        for cut in Cut::ALL {
+            catch_up(&self.cut.with_label_values(&[cut.as_str()]), self.connections.cut_total(cut));
+        }
+        self.parts().into_iter().flat_map(Collector::collect).collect()
+    }
+}
+
+/// Brings a counter to a total that someone else counts.
+fn catch_up(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+fn int(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

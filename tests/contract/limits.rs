@@ -1,0 +1,88 @@
+//! How much is too much.
+
+use golectra_tests::{Client, Target, exchange, gzip, on_every_store};
+use serde_json::{Value, json};
+
+on_every_store!(
+    ten_thousand_items_are_taken_and_one_more_is_413,
+    a_body_over_16_mib_is_413_packed_or_not,
+    the_limits_are_settings,
+    max_series_refuses_only_new_series,
+    max_series_per_source_refuses_only_that_source,
+);
+
+fn counters(ids: impl Iterator<Item = String>) -> Value {
+    ids.map(|id| json!({"id": id, "type": "counter", "delta": 1})).collect()
+}
+
+async fn ten_thousand_items_are_taken_and_one_more_is_413(t: Target) {
+    let id = t.id("many");
+    let batch = |count: usize| counters((0..count).map(|_| id.clone()));
+    t.updates(&batch(10_000)).await.expect(200);
+    t.updates(&batch(10_001)).await.expect(413).error();
+    assert_eq!(t.counter(&id).await, 10_000);
+}
+
+async fn a_body_over_16_mib_is_413_packed_or_not(t: Target) {
+    const LIMIT: usize = 16 << 20;
+    let id = t.id("large");
+    let batch = json!([{"id": id, "type": "counter", "delta": 1}]).to_string();
+    let padded = |length: usize| format!("{batch}{}", " ".repeat(length - batch.len()));
+    t.post("/updates").body(padded(LIMIT)).send().await.expect(200);
+    t.post("/updates").body(padded(LIMIT)).gzip().send().await.expect(200);
+    // Told by its length alone: a client that waits for the answer need not send what is too much.
+    let head = format!("POST /updates HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", LIMIT + 1);
+    assert_eq!(exchange(t.server().port(), head).await.map(|answer| answer.status), Some(413));
+    t.post("/updates").body(padded(LIMIT + 1)).gzip().send().await.expect(413).error();
+    let bomb = gzip(&vec![0; 64 << 20]);
+    for path in ["/updates", "/update", "/value"] {
+        t.post(path).unsigned().header("content-encoding", "gzip").body(bomb.clone()).send().await.expect(413).error();
+    }
+    assert_eq!(t.counter(&id).await, 2);
+}
+
+async fn the_limits_are_settings(t: Target) {
+    let server = t.own().env("MAX_BODY_BYTES", "1000").env("MAX_BATCH_ITEMS", "3").start();
+    let client = server.client();
+    client.updates(&counters((0..3).map(|index| index.to_string()))).await.expect(200);
+    client.updates(&counters((0..4).map(|index| index.to_string()))).await.expect(413).error();
+    client.updates(&counters(std::iter::once("x".repeat(1000)))).await.expect(413).error();
+}
+
+/// A batch that is refused for its new series, with a time to try again.
+async fn refused(client: &Client, source: &str, batch: &Value) -> String {
+    let answer = client.post("/updates").source(source).json(batch).send().await.expect(429);
+    let after = answer.header("retry-after").expect("Retry-After").parse::<u32>();
+    assert!(after.is_ok_and(|seconds| seconds > 0), "{answer:?}");
+    answer.error()
+}
+
+async fn max_series_refuses_only_new_series(t: Target) {
+    let server = t.own().env("MAX_SERIES", "3").start();
+    let client = server.client();
+    client.updates(&counters(["a", "b", "c"].into_iter().map(str::to_owned))).await.expect(200);
+    let error = refused(&client, "s", &counters(["a", "d"].into_iter().map(str::to_owned))).await;
+    assert!(error.contains("MAX_SERIES"), "{error}");
+    client.post("/update").json(&json!({"id": "a", "type": "gauge", "value": 1})).send().await.expect(429);
+    client.post("/update/gauge/a/1").send().await.expect(429);
+    for _ in 0..2 {
+        client.updates(&counters(["a", "b", "c"].into_iter().map(str::to_owned))).await.expect(200);
+    }
+    let snapshot = client.get("/api/v1/snapshot").send().await.expect(200).json();
+    assert_eq!(snapshot, json!({"gauges": {}, "counters": {"a": 3, "b": 3, "c": 3}}));
+    // The refused source left no trace.
+    assert_eq!(client.get("/api/v1/sources").send().await.expect(200).json()["sources"].as_array().map(Vec::len), Some(1));
+}
+
+async fn max_series_per_source_refuses_only_that_source(t: Target) {
+    let server = t.own().env("MAX_SERIES_PER_SOURCE", "2").start();
+    let client = server.client();
+    let two = counters(["a", "b"].into_iter().map(str::to_owned));
+    client.post("/updates").source("s").json(&two).send().await.expect(200);
+    let error = refused(&client, "s", &counters(["c"].into_iter().map(str::to_owned))).await;
+    assert!(error.contains("MAX_SERIES_PER_SOURCE"), "{error}");
+    assert!(refused(&client, "t", &counters(["a", "b", "c"].into_iter().map(str::to_owned))).await.contains("MAX_SERIES_PER_SOURCE"));
+    client.post("/updates").source("s").json(&two).send().await.expect(200);
+    client.post("/updates").source("t").json(&two).send().await.expect(200);
+    assert_eq!((client.counter("a").await, client.counter("c").await), (3, 0));
+}

@@ -1,0 +1,48 @@
+//! The listener for scrapers.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use golectra_tests::{Target, fresh_key, on_every_store, skip};
+use serde_json::json;
+
+on_every_store!(the_figures_tell_what_happened, scrapers_have_a_listener_of_their_own);
+
+async fn the_figures_tell_what_happened(t: Target) {
+    let server = t.own().metrics().start();
+    let (client, key) = (server.client(), fresh_key());
+    let batch = json!([{"id": "a", "type": "counter", "delta": 1}, {"id": "b", "type": "gauge", "value": 1}]);
+    for _ in 0..3 {
+        client.post("/updates").idempotency_key(&key).json(&batch).send().await.expect(200);
+    }
+    client.updates(&json!([])).await.expect(400);
+    client.get("/value/counter/a").send().await.expect(200);
+    client.get("/value/counter/secret-name-of-a-metric").send().await.expect(404);
+    let answer = server.metrics_client().get("/metrics").send().await.expect(200);
+    let text = answer.text();
+    assert_eq!(answer.media_type(), "text/plain");
+    for part in
+        ["golectra_build_info", "process_resident_memory_bytes", "route=\"/value/{kind}/{id}\"", "status=\"404\"", "method=\"POST\""]
+    {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert!(!text.contains("secret-name"), "paths are counted by their template");
+    promtool(&text);
+}
+
+fn promtool(text: &str) {
+    let run =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut run) = run else { return skip("promtool is not installed; it comes with Debian's package prometheus") };
+    run.stdin.take().expect("piped").write_all(text.as_bytes()).expect("promtool reads");
+    let outcome = run.wait_with_output().expect("promtool ends");
+    assert!(outcome.status.success(), "{}{}", String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
+}
+
+async fn scrapers_have_a_listener_of_their_own(t: Target) {
+    let server = t.own().metrics().start();
+    server.client().get("/metrics").send().await.expect(404);
+    server.metrics_client().get("/metrics").send().await.expect(200);
+    server.metrics_client().get("/api/v1/snapshot").send().await.expect(404);
+    server.metrics_client().post("/updates").send().await.expect(404);
+}

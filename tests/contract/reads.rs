@@ -1,0 +1,63 @@
+//! /ping, /ping/live and /api/v1/snapshot.
+
+use std::time::{Duration, Instant};
+
+use golectra_tests::{Store, Target, on_every_store};
+use serde_json::json;
+
+on_every_store!(
+    ping_answers_200_within_a_second,
+    the_snapshot_of_an_empty_store,
+    the_snapshot_has_every_metric,
+    what_was_acknowledged_is_there_after_a_restart,
+);
+
+async fn ping_answers_200_within_a_second(t: Target) {
+    for path in ["/ping", "/ping/live"] {
+        let start = Instant::now();
+        t.get(path).send().await.expect(200);
+        assert!(start.elapsed() < Duration::from_secs(1), "{path} took {:?}", start.elapsed());
+    }
+}
+
+async fn the_snapshot_of_an_empty_store(t: Target) {
+    let server = t.own().start();
+    let answer = server.client().get("/api/v1/snapshot").send().await.expect(200);
+    assert_eq!((answer.media_type(), answer.text().as_str()), ("application/json", r#"{"gauges":{},"counters":{}}"#));
+}
+
+async fn the_snapshot_has_every_metric(t: Target) {
+    let server = t.own().start();
+    let client = server.client();
+    let batch = json!([
+        {"id": "a", "type": "gauge", "value": 0.1},
+        {"id": "b<&>\"ü", "type": "gauge", "value": -0.0},
+        {"id": "a", "type": "counter", "delta": i64::MAX},
+    ]);
+    client.updates(&batch).await.expect(200);
+    client.post("/updates").source("node-1").json(&json!([{"id": "n", "type": "counter", "delta": 0}])).send().await.expect(200);
+    let snapshot = client.get("/api/v1/snapshot").send().await.expect(200).json();
+    assert_eq!(snapshot, json!({"gauges": {"a": 0.1, "b<&>\"ü": -0.0}, "counters": {"a": i64::MAX, "n": 0}}));
+    let minus_zero = snapshot["gauges"]["b<&>\"ü"].as_f64().expect("a number");
+    assert!(minus_zero.is_sign_negative());
+}
+
+async fn what_was_acknowledged_is_there_after_a_restart(t: Target) {
+    let server = t.own().env("RESTORE", "true").start();
+    for (index, value) in crate::DELICATE.into_iter().enumerate() {
+        let id = format!("d{index}");
+        let metric = json!({"id": id, "type": "gauge", "value": value});
+        server.client().post("/update").source("node.1").json(&metric).send().await.expect(200);
+    }
+    server.client().updates(&json!([{"id": "c{a=\"1\"}", "type": "counter", "delta": 77}])).await.expect(200);
+    let snapshot = |client: golectra_tests::Client| async move { client.get("/api/v1/snapshot").send().await.expect(200).body };
+    let before = snapshot(server.client()).await;
+    let series = server.client().get("/api/v1/series").send().await.expect(200).json();
+    let server = server.restart_with(&[]);
+    assert_eq!(String::from_utf8_lossy(&snapshot(server.client()).await), String::from_utf8_lossy(&before));
+    assert_eq!(server.client().get("/api/v1/series").send().await.expect(200).json(), series);
+    if t.store() == Store::Postgres {
+        let server = server.crash_and_restart_with(&[("RESTORE", "false")]);
+        assert_eq!(snapshot(server.client()).await, before, "a database needs no RESTORE and no good-bye");
+    }
+}

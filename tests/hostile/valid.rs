@@ -1,0 +1,48 @@
+//! Valid traffic that goes on beside the hostile one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use golectra_tests::{Client, Server, runtime};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+/// A client that writes and reads until it is stopped, and expects nothing but 200.
+pub(crate) struct Traffic {
+    client: Client,
+    stop: Arc<AtomicBool>,
+    work: JoinHandle<i64>,
+}
+
+const ID: &str = "valid_traffic";
+
+impl Traffic {
+    pub(crate) async fn start(server: &Server) -> Self {
+        let (client, stop) = (server.client(), Arc::new(AtomicBool::new(false)));
+        let (worker, stopping) = (client.clone(), Arc::clone(&stop));
+        let work = runtime().spawn(async move {
+            let mut sent = 0;
+            while !stopping.load(Ordering::Relaxed) {
+                worker.updates(&json!([{"id": ID, "type": "counter", "delta": 1}])).await.expect(200);
+                sent += 1;
+                worker.get("/ping").send().await.expect(200);
+                worker.get("/").send().await.expect(200);
+                assert_eq!(worker.counter(ID).await, sent);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            sent
+        });
+        let traffic = Self { client, stop, work };
+        golectra_tests::until("valid traffic begins", Duration::from_secs(30), async || traffic.client.counter(ID).await > 0).await;
+        traffic
+    }
+
+    /// Ends it, and says how many writes were taken: all that were sent.
+    pub(crate) async fn stop(self) -> i64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let sent = self.work.await.expect("valid traffic was answered with nothing but 200");
+        assert_eq!(self.client.counter(ID).await, sent);
+        sent
+    }
+}
