@@ -2,7 +2,9 @@
 
 mod audit;
 mod clock;
+mod config;
 mod ingest;
+mod metrics;
 mod store;
 
 fn main() {}
