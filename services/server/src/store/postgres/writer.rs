@@ -125,15 +125,15 @@ impl Write<'_> {
     async fn in_transaction(&self, conn: &mut PgConnection) -> Result<Written, WriteError> {
         let source = ledger::lock_source(conn, self).await?;
         let key = (source.id, resolve::layout_digest(&self.batch.metrics));
-        let layout = match self.store.cache.get(&key).filter(|layout| layout.last_day >= self.day) {
-            Some(layout) => layout,
-            None => {
-                // A repeat makes no series and meets no cap.
-                if let Some(entry) = ledger::find(conn, self, source.id).await? {
-                    return self.repeated(&entry);
-                }
-                Arc::new(resolve::layout(conn, self, &source, &key.1).await?)
+        let remembered = self.store.cache.get(&key).filter(|layout| layout.last_day >= self.day);
+        let layout = if let Some(layout) = remembered {
+            layout
+        } else {
+            // A repeat makes no series and meets no cap.
+            if let Some(entry) = ledger::find(conn, self, source.id).await? {
+                return self.repeated(&entry);
             }
+            Arc::new(resolve::layout(conn, self, &source, &key.1).await?)
         };
         if !ledger::insert(conn, self, source.id, &layout).await? {
             let entry = ledger::find(conn, self, source.id).await?.ok_or(WriteError::Stale)?;
