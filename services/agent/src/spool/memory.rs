@@ -10,6 +10,9 @@ use crate::batch::Batch;
 /// After so many tries a batch takes turns with those that have had fewer.
 const PATIENCE_TRIES: u32 = 3;
 
+/// One that fails alone lets 64 others pass at most.
+const MAX_TURN_DOUBLINGS: u32 = 6;
+
 /// Bounds of a spool; batches under way count, but only waiting ones are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -27,6 +30,7 @@ pub struct Memory {
     waiting_bytes: usize,
     handed_out: BTreeMap<IdempotencyKey, HandedOut>,
     last_was_failing: bool,
+    settled_since_failing: u32,
 }
 
 #[derive(Debug)]
@@ -38,11 +42,26 @@ struct HandedOut {
 impl Memory {
     /// An empty spool.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, waiting: VecDeque::new(), waiting_bytes: 0, handed_out: BTreeMap::new(), last_was_failing: false }
+        Self {
+            limits,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            handed_out: BTreeMap::new(),
+            last_was_failing: false,
+            settled_since_failing: 0,
+        }
     }
 
     fn bytes(&self) -> usize {
         self.waiting_bytes + self.handed_out.values().map(|out| out.bytes).sum::<usize>()
+    }
+
+    /// Whether a failing batch comes before one that was hardly tried. While nothing works they alternate, which keeps
+    /// down how many batches are of unknown fate. Where others succeed the fault is its own, and after every
+    /// further try it lets twice as many of them pass.
+    fn is_turn_of(&self, failing: usize) -> bool {
+        let others = 1 << (self.waiting[failing].tries() - PATIENCE_TRIES).min(MAX_TURN_DOUBLINGS);
+        !self.last_was_failing && (self.settled_since_failing == 0 || self.settled_since_failing >= others)
     }
 
     fn remove(&mut self, index: usize) -> Option<Batch> {
@@ -83,21 +102,28 @@ impl Spool for Memory {
         let failing = (0..self.waiting.len())
             .filter(|index| self.waiting[*index].tries() >= PATIENCE_TRIES)
             .min_by_key(|index| self.waiting[*index].tries());
-        let (first, second) = if self.last_was_failing { (fresh, failing) } else { (failing, fresh) };
-        let index = first.or(second)?;
+        let index = match (failing, fresh) {
+            (Some(failing), Some(_)) if self.is_turn_of(failing) => failing,
+            (failing, fresh) => fresh.or(failing)?,
+        };
         self.last_was_failing = Some(index) == failing;
+        if self.last_was_failing {
+            self.settled_since_failing = 0;
+        }
         let batch = self.remove(index)?;
         self.handed_out.insert(batch.key(), HandedOut { bytes: batch.memory_bytes(), polls: batch.polls() });
         Some(batch)
     }
 
     fn put_back(&mut self, batch: Batch) -> Vec<Batch> {
-        self.forget(batch.key());
+        self.handed_out.remove(&batch.key());
         self.insert(batch)
     }
 
     fn forget(&mut self, key: IdempotencyKey) {
-        self.handed_out.remove(&key);
+        if self.handed_out.remove(&key).is_some() {
+            self.settled_since_failing = self.settled_since_failing.saturating_add(1);
+        }
     }
 
     fn waiting(&self) -> usize {
@@ -200,19 +226,35 @@ mod tests {
             failing.tried(true);
             spool.put_back(failing);
         }
-        for time in 2..=4 {
+        for time in 2..=9 {
             spool.push(batch(time));
         }
         let mut order = Vec::new();
-        for _ in 0..6 {
-            let batch = spool.take().unwrap();
+        for _ in 0..11 {
+            let mut batch = spool.take().unwrap();
             order.push(batch.key().unix_millis());
             if batch.key().unix_millis() == 1 {
+                batch.tried(true);
                 spool.put_back(batch);
             } else {
                 spool.forget(batch.key());
             }
         }
-        assert_eq!(order, [1, 2, 1, 3, 1, 4]);
+        assert_eq!(order, [1, 2, 3, 1, 4, 5, 6, 7, 1, 8, 9]);
+        assert_eq!(take_time(&mut spool), Some(1), "nothing else is left");
+    }
+
+    #[test]
+    fn while_nothing_works_few_batches_are_tried() {
+        let mut spool = Memory::new(ROOMY);
+        for time in 1..=20 {
+            spool.push(batch(time));
+        }
+        for _ in 0..24 {
+            let mut batch = spool.take().unwrap();
+            batch.tried(true);
+            spool.put_back(batch);
+        }
+        assert!(spool.waiting.iter().filter(|batch| batch.may_be_applied()).count() <= 5);
     }
 }
