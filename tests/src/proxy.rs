@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub enum Fault {
 }
 
 struct State {
-    upstream: u16,
+    upstream: AtomicU16,
     /// The faults of the next connections, in their order.
     next: Mutex<VecDeque<Fault>>,
     /// The fault of those after them.
@@ -60,7 +60,7 @@ impl Proxy {
         let listener = runtime().spawn(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).await.expect("no panic").expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let state = Arc::new(State {
-            upstream,
+            upstream: AtomicU16::new(upstream),
             next: Mutex::default(),
             standing: Mutex::new(Fault::None),
             connections: AtomicUsize::new(0),
@@ -102,6 +102,12 @@ impl Proxy {
     /// Does these things to the next connections, one each, in order; those that are open are cut.
     pub fn next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state.next.lock().expect("no holder panics").extend(faults);
+        self.cut();
+    }
+
+    /// Leads to another port from now on.
+    pub fn lead_to(&self, upstream: u16) {
+        self.state.upstream.store(upstream, Ordering::SeqCst);
         self.cut();
     }
 
@@ -148,7 +154,7 @@ async fn serve(mut client: TcpStream, state: &State) {
         }
         _ => {}
     }
-    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, state.upstream)).await else { return };
+    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, state.upstream.load(Ordering::SeqCst))).await else { return };
     let _ = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
     if fault == Fault::None {
         // A connection ends in an error as often as not; the programs at its ends deal with that.

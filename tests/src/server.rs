@@ -54,6 +54,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Listens on this port, which another server has just left.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
     /// Signs with a key.
     #[must_use]
     pub fn key(mut self, key: Option<&str>) -> Self {
