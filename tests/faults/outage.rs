@@ -79,10 +79,10 @@ impl Load {
         for writer in 0..4 {
             let (client, stop) = (client.clone(), Arc::clone(&load.stop));
             let (taken, refused) = (Arc::clone(&load.taken), Arc::clone(&load.refused));
+            let source = format!("writer-{writer}");
             load.work.push(runtime().spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    let tries = deliver(&client, &format!("writer-{writer}"), &refused);
-                    tries.await;
+                    deliver(&client, &source, &refused).await;
                     taken.fetch_add(1, Ordering::SeqCst);
                 }
             }));

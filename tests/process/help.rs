@@ -24,7 +24,7 @@ fn the_first_lines_name_the_build() {
 #[test]
 fn every_program_has_the_banner() {
     for program in PROGRAMS {
-        let mut running = ProgramBuilder::new(program).env("ADDRESS", "127.0.0.1:0").start();
+        let running = ProgramBuilder::new(program).env("ADDRESS", "127.0.0.1:0").start();
         // The banner comes first, so it is there once anything else is.
         let start = std::time::Instant::now();
         while running.stdout().lines().count() < 3 && start.elapsed() < LIMIT {
@@ -35,7 +35,6 @@ fn every_program_has_the_banner() {
             stdout.starts_with("Build version: ") && stdout.contains("\nBuild date: ") && stdout.contains("\nBuild commit: "),
             "{stdout}"
         );
-        assert_eq!(running.stop(), Exit::Code(0), "{program}");
     }
 }
 
