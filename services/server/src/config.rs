@@ -71,6 +71,15 @@ golectra_process::settings! {
     }
 }
 
+golectra_process::settings! {
+    /// golectra-server selfcheck URL writes a batch twice to a running server and sees that it was counted once.
+    pub struct SelfcheckSettings {
+        /// The server's key, as KEY of the server.
+        #[arg(short = 'k', long)]
+        pub key: Option<Secret>,
+    }
+}
+
 /// A list of networks.
 #[derive(Debug, Clone, Default)]
 pub struct Networks(Vec<IpNet>);
@@ -115,6 +124,13 @@ mod tests {
         assert!(set.restore && set.store_interval.duration().is_zero());
         assert_eq!(set.audit_file, Some(PathBuf::from("a.log")));
         assert_eq!(set.audit_url.unwrap().expose(), "http://s");
+    }
+
+    #[test]
+    fn the_readme_has_the_table_of_settings() {
+        let table = Settings::markdown();
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(table.trim()), "README.md's table of golectra-server should be:\n{table}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod config;
 mod http;
 mod ingest;
 mod metrics;
+mod selfcheck;
 mod store;
 
 use std::error::Error;
@@ -26,6 +27,9 @@ const SOURCES_EVERY: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
     banner::print();
+    if std::env::args_os().nth(1).is_some_and(|first| first == "selfcheck") {
+        return selfcheck::main();
+    }
     let settings = Settings::load("golectra-server");
     let telemetry = telemetry::init("golectra-server");
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
