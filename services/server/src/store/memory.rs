@@ -177,14 +177,17 @@ impl MemoryStore {
         };
         let (queue, commands) = mpsc::channel();
         let thread = std::thread::Builder::new().name("memory-keeper".into());
-        let _thread = thread.spawn(move || keeper.run(&commands)).map_err(OpenError::Thread)?;
+        let thread = thread.spawn(move || keeper.run(&commands)).map_err(OpenError::Thread)?;
         let keeper = KeeperHandle {
             queue: Mutex::new(Some(queue)),
             health,
             journaled: config.store_interval.is_zero(),
             #[cfg(test)]
-            thread: Mutex::new(Some(_thread)),
+            thread: Mutex::new(Some(thread)),
         };
+        // Outside of tests nobody joins it: a close waits for its answer, and the end of the queue ends it.
+        #[cfg(not(test))]
+        drop(thread);
         Ok(Arc::new(Self { shards, clock, stats, keeper: Some(keeper) }))
     }
 
