@@ -49,8 +49,6 @@ const CLOSE_WAIT: Duration = Duration::from_secs(15);
 const MAX_QUEUED_BYTES: u64 = 64 * 1024 * 1024;
 /// A journal smaller than this is not worth folding into its snapshot.
 const FOLD_JOURNAL_AT_BYTES: u64 = 16 * 1024 * 1024;
-/// How many keys are remembered unless set otherwise.
-pub const DEFAULT_MAX_KEYS: usize = 2_000_000;
 
 /// How a memory store is to be.
 #[derive(Debug, Clone)]
