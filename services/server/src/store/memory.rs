@@ -49,8 +49,6 @@ const CLOSE_WAIT: Duration = Duration::from_secs(15);
 const MAX_QUEUED_BYTES: u64 = 64 * 1024 * 1024;
 /// A journal smaller than this is not worth folding into its snapshot.
 const FOLD_JOURNAL_AT_BYTES: u64 = 16 * 1024 * 1024;
-/// How many keys are remembered unless set otherwise.
-pub const DEFAULT_MAX_KEYS: usize = 2_000_000;
 
 /// How a memory store is to be.
 #[derive(Debug, Clone)]
@@ -177,14 +175,17 @@ impl MemoryStore {
         };
         let (queue, commands) = mpsc::channel();
         let thread = std::thread::Builder::new().name("memory-keeper".into());
-        let _thread = thread.spawn(move || keeper.run(&commands)).map_err(OpenError::Thread)?;
+        let thread = thread.spawn(move || keeper.run(&commands)).map_err(OpenError::Thread)?;
         let keeper = KeeperHandle {
             queue: Mutex::new(Some(queue)),
             health,
             journaled: config.store_interval.is_zero(),
             #[cfg(test)]
-            thread: Mutex::new(Some(_thread)),
+            thread: Mutex::new(Some(thread)),
         };
+        // Outside of tests nobody joins it: a close waits for its answer, and the end of the queue ends it.
+        #[cfg(not(test))]
+        drop(thread);
         Ok(Arc::new(Self { shards, clock, stats, keeper: Some(keeper) }))
     }
 

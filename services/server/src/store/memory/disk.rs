@@ -62,11 +62,12 @@ pub(super) struct Disk {
 
 impl Disk {
     #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests look and fail here"))]
-    fn about_to(&self, _op: Op) -> io::Result<()> {
+    fn about_to(&self, op: Op) -> io::Result<()> {
         #[cfg(test)]
         if let Some(hook) = &self.hook {
-            hook(_op)?;
+            hook(op)?;
         }
+        let _ = op;
         Ok(())
     }
 

@@ -110,8 +110,13 @@ impl Keeper {
                         answers.push(answer);
                     }
                     Command::Barrier { answer } => answers.push(answer),
-                    other => {
-                        last = Some(other);
+                    #[cfg(test)]
+                    save @ Command::Save { .. } => {
+                        last = Some(save);
+                        break;
+                    }
+                    close @ Command::Close { .. } => {
+                        last = Some(close);
                         break;
                     }
                 }

@@ -52,7 +52,7 @@ impl Shard {
 /// All sources.
 #[derive(Debug)]
 pub(super) struct Shards {
-    shards: Box<[Mutex<Shard>]>,
+    all: Box<[Mutex<Shard>]>,
     hasher: RandomState,
     limits: SeriesLimits,
     history_millis: u64,
@@ -64,7 +64,7 @@ impl Shards {
     pub(super) fn new(limits: SeriesLimits, history_millis: u64, max_keys: usize) -> Self {
         let shard = || Shard { sources: Vec::new(), places: HashMap::new(), keys: Keys::new(max_keys / SHARDS), epoch: 0, closed: false };
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
+            all: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
             hasher: RandomState::new(),
             limits,
             history_millis,
@@ -75,12 +75,12 @@ impl Shards {
 
     /// Each shard in turn; hold one shortly and never across an await.
     pub(super) fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
-        self.shards.iter().map(lock)
+        self.all.iter().map(lock)
     }
 
     pub(super) fn of(&self, source: &Source) -> MutexGuard<'_, Shard> {
         let hash = self.hasher.hash_one(source.as_str());
-        lock(&self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)])
+        lock(&self.all[usize::try_from(hash % SHARDS as u64).unwrap_or(0)])
     }
 
     pub(super) fn series(&self) -> usize {

@@ -13,7 +13,7 @@ use super::conformance::{counter as count, gauge};
 use super::*;
 
 const WRITERS: usize = 4;
-const BATCHES_A_WRITER: usize = 30;
+const BATCHES_A_WRITER: usize = 16;
 
 /// What a process killed here leaves behind.
 struct Image {
@@ -54,12 +54,12 @@ fn numbered(number: usize, keys: &[IdempotencyKey]) -> Batch {
     let source = format!("s{}", number % 3);
     let one = batch(&source, keys[number], vec![count(&format!("c{number}"), 1), gauge("g", 0.5), count("sum", 1)]);
     // Every fourth came without a key, so that nothing but the files keeps it from being doubled.
-    Batch { keyed: number % 4 != 0, ..one }
+    Batch { keyed: !number.is_multiple_of(4), ..one }
 }
 
 fn open(folder: &Path, store_interval: Duration, disk: Disk) -> Arc<MemoryStore> {
     let config = config(Some(folder.join("m.json")), store_interval, true);
-    MemoryStore::open_on(config, Clock::at(NOW), disk, 1500).unwrap()
+    MemoryStore::open_on(config, Clock::at(NOW), disk, 400).unwrap()
 }
 
 /// How often each batch was applied.
@@ -100,6 +100,10 @@ async fn trial(fail_one_in: Option<usize>) {
                     tries += 1;
                     assert!(tries < 10_000, "the disk never recovered");
                 }
+                // Besides the saves of an outgrown journal, which run while writes go on.
+                if number.is_multiple_of(5 * WRITERS) {
+                    let _ = store.save_now().await;
+                }
             }
         })
     });
@@ -107,11 +111,11 @@ async fn trial(fail_one_in: Option<usize>) {
         writer.unwrap();
     }
     let saves = store.memory_stats().snapshots_written.load(Ordering::Relaxed);
-    assert!(saves >= 3, "{saves} saves");
+    assert!(saves >= if fail_one_in.is_some() { 1 } else { 3 }, "{saves} saves");
     store.crash();
 
     let images = std::mem::take(&mut *witness.images.lock().unwrap());
-    assert!(images.iter().filter(|image| image.before == Op::Rename).count() >= 6);
+    assert!(images.iter().filter(|image| image.before == Op::Rename).count() >= 2);
     for image in images {
         let store = open(&image.folder, Duration::ZERO, Disk::default());
         let found = applied(&store).await;
@@ -120,14 +124,16 @@ async fn trial(fail_one_in: Option<usize>) {
         }
         assert!(found.values().all(|times| *times == 1), "doubled before {:?} in {:?}: {found:?}", image.before, image.folder);
         // Every client that has a key tries again, and the process dies once more.
-        for number in (0..keys.len()).filter(|number| number % 4 != 0) {
-            let answer = store.apply(numbered(number, &keys)).await.unwrap();
-            assert_eq!(answer == Applied::Repeat, found.contains_key(&number), "batch {number} before {:?}", image.before);
+        let retries = (0..keys.len())
+            .filter(|number| !number.is_multiple_of(4))
+            .map(async |number| (number, store.apply(numbered(number, &keys)).await));
+        for (number, answer) in join_all(retries).await {
+            assert_eq!(answer.unwrap() == Applied::Repeat, found.contains_key(&number), "batch {number} before {:?}", image.before);
         }
         store.crash();
         let store = open(&image.folder, Duration::from_hours(1), Disk::default());
         let found = applied(&store).await;
-        assert!((0..keys.len()).filter(|number| number % 4 != 0).all(|number| found.get(&number) == Some(&1)));
+        assert!((0..keys.len()).filter(|number| !number.is_multiple_of(4)).all(|number| found.get(&number) == Some(&1)));
         assert!(found.values().all(|times| *times == 1), "doubled before {:?}: {found:?}", image.before);
         assert_eq!(counter(&store, "sum").await, Some(i64::try_from(found.len()).unwrap()));
         store.crash();
@@ -169,7 +175,8 @@ async fn a_crash_within_a_save_brings_back_one_snapshot_or_the_other() {
         store.save_now().await.unwrap();
     }
     store.crash();
-    for image in std::mem::take(&mut *witness.images.lock().unwrap()) {
+    let images = std::mem::take(&mut *witness.images.lock().unwrap());
+    for image in images {
         let store = open(&image.folder, Duration::from_hours(1), Disk::default());
         let found = counter(&store, "c").await.unwrap_or(0);
         assert_eq!(found % 2, 0, "before {:?}", image.before);

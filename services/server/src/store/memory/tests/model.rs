@@ -1,6 +1,6 @@
 //! Any sequence of writes, repeats, saves, restarts and crashes gives what a simple model gives.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 
 use golectra_protocol::Kind;
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ enum Step {
 }
 
 type Series = BTreeMap<(String, String, Kind), (Value, u64)>;
-type Keys = HashMap<(String, IdempotencyKey), ()>;
+type Keys = HashSet<(String, IdempotencyKey)>;
 
 #[derive(Debug, Clone, Default)]
 struct Model {
@@ -35,7 +35,7 @@ struct Model {
 impl Model {
     fn apply(&mut self, batch: &Batch) -> Applied {
         let key = (batch.source.to_string(), batch.key);
-        if batch.keyed && self.keys.insert(key, ()).is_some() {
+        if batch.keyed && !self.keys.insert(key) {
             return Applied::Repeat;
         }
         let at = batch.key.unix_millis();

@@ -143,9 +143,9 @@ async fn without_restore_the_files_stay_until_the_first_save() {
         assert_eq!(store.apply(old).await.unwrap(), Applied::New);
         store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 4)])).await.unwrap();
         if interval.is_zero() {
-            store.crash()
+            store.crash();
         } else {
-            store.close().await.unwrap()
+            store.close().await.unwrap();
         }
         assert_eq!(counter(&journaled(&path), "c").await, Some(5));
     }
