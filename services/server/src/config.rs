@@ -31,7 +31,7 @@ golectra_process::settings! {
         /// A file that gets one JSON line for each successful write.
         pub audit_file: Option<PathBuf>,
         /// A webhook that gets one POST for each successful write.
-        pub audit_url: Option<String>,
+        pub audit_url: Option<Secret>,
         /// The key that webhook requests are signed with (Standard Webhooks): any text, or whsec_ and base64.
         pub audit_key: Option<Secret>,
         /// How many audit events may wait in memory for each sink; more are dropped and counted. A database has no such bound.
@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(set.key.unwrap().expose(), "secret", "an empty variable is unset");
         assert!(set.restore && set.store_interval.duration().is_zero());
         assert_eq!(set.audit_file, Some(PathBuf::from("a.log")));
-        assert_eq!(set.audit_url.as_deref(), Some("http://s"));
+        assert_eq!(set.audit_url.unwrap().expose(), "http://s");
     }
 
     #[test]

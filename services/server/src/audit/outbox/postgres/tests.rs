@@ -1,0 +1,254 @@
+//! The outbox in a real database; each test has one of its own.
+
+mod database;
+
+use std::collections::BTreeSet;
+
+use golectra_protocol::audit::Event;
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use self::database::Database;
+use super::*;
+use crate::audit::delivery::Courier;
+use crate::audit::figures::Families;
+use crate::audit::sinks::{Fault, Pace, Sink, file::FileSink};
+
+const BOTH: [&str; 2] = ["webhook", "file:here"];
+
+fn draft(number: i64) -> Draft {
+    let event = Event { ts: number, metrics: vec!["b\u{0}\"".into()], ip_address: "::1".into() };
+    Draft { event, traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()) }
+}
+
+impl Database {
+    fn lane(&self, sink: &str) -> Lane {
+        let (_, ready) = watch::channel(true);
+        Lane::new(self.pool.clone(), ready, sink.to_owned(), Arc::new(Notify::new()))
+    }
+
+    async fn write(&self, numbers: std::ops::Range<i64>, sinks: &[&str]) {
+        let names: Vec<String> = sinks.iter().map(|&name| name.to_owned()).collect();
+        let bells = names.iter().map(|_| Arc::new(Notify::new())).collect();
+        let hook = Hook::new(names, bells);
+        for number in numbers {
+            let mut transaction = self.pool.begin().await.unwrap();
+            hook.in_transaction(&mut transaction, &draft(number)).await.unwrap();
+            transaction.commit().await.unwrap();
+        }
+    }
+
+    async fn count(&self, table: &str) -> i64 {
+        let sql = format!("select count(*) from {table}");
+        sqlx::query_scalar(&sql).fetch_one(&self.pool).await.unwrap()
+    }
+
+    async fn run(&self, sql: &str) {
+        sqlx::raw_sql(sql).execute(&self.pool).await.unwrap();
+    }
+}
+
+fn all(claimed: &[Delivery], verdict: &Verdict) -> Vec<Settlement> {
+    claimed.iter().map(|delivery| Settlement { ticket: delivery.ticket, verdict: verdict.clone() }).collect()
+}
+
+fn numbers(claimed: &[Delivery]) -> Vec<i64> {
+    claimed.iter().map(|delivery| serde_json::from_slice::<Event>(&delivery.body).unwrap().ts).collect()
+}
+
+#[tokio::test]
+async fn an_event_belongs_to_its_transaction() {
+    let Some(database) = Database::new().await else { return };
+    let mut transaction = database.pool.begin().await.unwrap();
+    insert(&mut transaction, &draft(1), &["webhook".to_owned()]).await.unwrap();
+    let lane = database.lane("webhook");
+    assert!(lane.claim(9).await.unwrap().is_empty(), "not before the commit");
+    transaction.rollback().await.unwrap();
+    assert!(lane.claim(9).await.unwrap().is_empty(), "and never after a rollback");
+    database.write(2..3, &BOTH).await;
+    let claimed = lane.claim(9).await.unwrap();
+    assert_eq!(claimed.len(), 1);
+    assert_eq!(claimed[0].body, draft(2).event.to_json());
+    assert_eq!(claimed[0].traceparent, draft(2).traceparent);
+}
+
+#[tokio::test]
+async fn each_sink_has_its_own_progress_and_what_all_have_is_gone() {
+    let Some(database) = Database::new().await else { return };
+    database.write(0..5, &BOTH).await;
+    let (webhook, file) = (database.lane("webhook"), database.lane("file:here"));
+    assert!(database.lane("file:elsewhere").claim(9).await.unwrap().is_empty());
+    let claimed = webhook.claim(9).await.unwrap();
+    assert_eq!(numbers(&claimed), [0, 1, 2, 3, 4]);
+    webhook.settle(&all(&claimed, &Verdict::Delivered)).await.unwrap();
+    assert_eq!((database.count("outbox").await, database.count("deliveries").await), (5, 5));
+    assert_eq!(file.backlog().await.unwrap().events, 5);
+    let claimed = file.claim(3).await.unwrap();
+    file.settle(&all(&claimed, &Verdict::Delivered)).await.unwrap();
+    assert_eq!((database.count("outbox").await, database.count("deliveries").await), (2, 2));
+    assert_eq!(numbers(&file.claim(9).await.unwrap()), [3, 4]);
+}
+
+#[tokio::test]
+async fn sinks_that_finish_at_once_leave_nothing_behind() {
+    let Some(database) = Database::new().await else { return };
+    for _ in 0..20 {
+        database.write(0..10, &BOTH).await;
+        let (webhook, file) = (database.lane("webhook"), database.lane("file:here"));
+        let (one, other) = (webhook.claim(99).await.unwrap(), file.claim(99).await.unwrap());
+        let (one, other) = (all(&one, &Verdict::Delivered), all(&other, &Verdict::Delivered));
+        let (one, other) = tokio::join!(webhook.settle(&one), file.settle(&other));
+        one.and(other).unwrap();
+        assert_eq!((database.count("outbox").await, database.count("deliveries").await), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_is_taken_over_and_its_old_holder_is_not_listened_to() {
+    let Some(database) = Database::new().await else { return };
+    database.write(0..2, &["webhook"]).await;
+    let (lost, other) = (database.lane("webhook"), database.lane("webhook"));
+    let held = lost.claim(9).await.unwrap();
+    assert!(other.claim(9).await.unwrap().is_empty());
+    database.run("update deliveries set due_at = now() - interval '1 second'").await;
+    let taken = other.claim(9).await.unwrap();
+    assert_eq!(taken.iter().map(|d| d.id).collect::<Vec<_>>(), held.iter().map(|d| d.id).collect::<Vec<_>>());
+    // A late failure would put back what the other one is delivering.
+    lost.settle(&all(&held, &Verdict::Return)).await.unwrap();
+    assert!(lost.claim(9).await.unwrap().is_empty());
+    // A late success is one all the same.
+    lost.settle(&all(&held[..1], &Verdict::Delivered)).await.unwrap();
+    other.settle(&all(&taken, &Verdict::Delivered)).await.unwrap();
+    assert_eq!((database.count("outbox").await, database.count("deliveries").await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_retry_waits_and_counts_and_a_returned_event_does_neither() {
+    let Some(database) = Database::new().await else { return };
+    database.write(0..2, &["webhook"]).await;
+    let lane = database.lane("webhook");
+    let claimed = lane.claim(9).await.unwrap();
+    let settlements = [
+        Settlement { ticket: claimed[0].ticket, verdict: Verdict::Retry(Duration::from_secs(60)) },
+        Settlement { ticket: claimed[1].ticket, verdict: Verdict::Return },
+    ];
+    lane.settle(&settlements).await.unwrap();
+    let again = lane.claim(9).await.unwrap();
+    assert_eq!((again.len(), again[0].id, again[0].attempts), (1, claimed[1].id, 0));
+    database.run("update deliveries set due_at = now()").await;
+    let again = lane.claim(1).await.unwrap();
+    assert_eq!((again[0].id, again[0].attempts), (claimed[0].id, 1));
+}
+
+#[tokio::test]
+async fn dead_letters_are_kept_until_their_time() {
+    let Some(database) = Database::new().await else { return };
+    database.write(0..2, &BOTH).await;
+    let lane = database.lane("webhook");
+    let claimed = lane.claim(1).await.unwrap();
+    lane.settle(&all(&claimed, &Verdict::Dead("it answered 410".into()))).await.unwrap();
+    let letter: (Uuid, String, String, String) =
+        sqlx::query_as("select event_id, sink, body, reason from dead_letters").fetch_one(&database.pool).await.unwrap();
+    let body = String::from_utf8(claimed[0].body.to_vec()).unwrap();
+    assert_eq!(letter, (claimed[0].id, "webhook".into(), body, "it answered 410".into()));
+    assert_eq!(database.lane("file:here").claim(9).await.unwrap().len(), 2, "the other sink still gets it");
+    let hour = Duration::from_secs(3600);
+    assert!(sweep(&database.pool, hour, hour).await.unwrap().is_empty());
+    assert_eq!(database.count("dead_letters").await, 1);
+    database.run("update dead_letters set died_at = now() - interval '2 hours'").await;
+    sweep(&database.pool, hour, hour).await.unwrap();
+    assert_eq!(database.count("dead_letters").await, 0);
+}
+
+#[tokio::test]
+async fn events_of_a_server_that_never_came_back_are_given_up() {
+    let Some(database) = Database::new().await else { return };
+    database.write(0..3, &["file:gone"]).await;
+    database.run("update outbox set created_at = now() - interval '49 hours'; update deliveries set created_at = now() - interval '49 hours'").await;
+    database.write(3..5, &["file:gone", "webhook"]).await;
+    let (retention, kept) = (Duration::from_secs(48 * 3600), Duration::from_secs(7 * 86400));
+    let lane = database.lane("file:gone");
+    assert!(lane.backlog().await.unwrap().oldest_seconds > 48.0 * 3600.0);
+    assert_eq!(sweep(&database.pool, retention, kept).await.unwrap(), [("file:gone".to_owned(), 3)].into());
+    assert_eq!((database.count("outbox").await, database.count("deliveries").await), (2, 4));
+    assert_eq!(database.count("dead_letters").await, 3);
+    assert!(lane.backlog().await.unwrap().oldest_seconds < 3600.0);
+    assert!(sweep(&database.pool, retention, kept).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_asked_of_a_database_that_is_not_ready() {
+    let (sender, ready) = watch::channel(false);
+    // Nothing listens there: asking would be an error.
+    let pool = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
+    let lane = Lane::new(pool, ready, "webhook".into(), Arc::new(Notify::new()));
+    assert!(lane.claim(9).await.unwrap().is_empty());
+    assert_eq!(lane.backlog().await.unwrap(), Backlog::default());
+    sender.send(true).unwrap();
+    assert!(lane.claim(9).await.is_err());
+}
+
+/// Remembers what it took; every second try of an event is the first that works.
+#[derive(Default)]
+struct Moody(std::sync::Mutex<(BTreeSet<Uuid>, Vec<Uuid>)>);
+
+#[async_trait]
+impl Sink for Moody {
+    fn name(&self) -> &'static str {
+        "webhook"
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { batch: 1, at_once: 8 }
+    }
+
+    async fn deliver(&self, batch: &[Delivery]) -> Result<(), Fault> {
+        let mut state = self.0.lock().unwrap();
+        for delivery in batch {
+            if delivery.body.len() % 2 == 0 && state.0.insert(delivery.id) {
+                return Err(Fault::Failed { reason: "not now".into(), retry_after: None });
+            }
+            state.1.push(delivery.id);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn two_servers_share_the_webhook_and_each_keeps_its_file() {
+    let Some(database) = Database::new().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let sink = Arc::new(Moody::default());
+    let stop = CancellationToken::new();
+    let mut couriers = Vec::new();
+    for name in ["a", "b"] {
+        let families = Families::register(&Registry::new()).unwrap();
+        let file: Arc<dyn Sink> = Arc::new(FileSink::new(folder.path().join(name)));
+        let webhook: Arc<dyn Sink> = Arc::<Moody>::clone(&sink);
+        for (lane, sink) in [(format!("file:{name}"), file), ("webhook".to_owned(), webhook)] {
+            let figures = families.of(sink.name());
+            let courier = Courier::new(Arc::new(database.lane(&lane)), sink, figures, Duration::from_secs(3600));
+            couriers.push(tokio::spawn(courier.run(stop.clone())));
+        }
+    }
+    // Events of one digit or two have an odd or an even length: half of them need a second try.
+    tokio::join!(database.write(0..60, &["file:a", "webhook"]), database.write(60..100, &["file:b", "webhook"]));
+    let emptied = async {
+        while database.count("outbox").await > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), emptied).await.expect("every event is delivered");
+    stop.cancel();
+    for courier in couriers {
+        courier.await.unwrap();
+    }
+    let taken = sink.0.lock().unwrap().1.clone();
+    assert_eq!((taken.len(), taken.iter().collect::<BTreeSet<_>>().len()), (100, 100), "each event once");
+    assert!(!sink.0.lock().unwrap().0.is_empty());
+    for (name, expected) in [("a", (0..60).collect::<Vec<i64>>()), ("b", (60..100).collect())] {
+        let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        let found: Vec<i64> = text.lines().map(|line| serde_json::from_str::<Event>(line).unwrap().ts).collect();
+        assert_eq!(found, expected);
+    }
+}

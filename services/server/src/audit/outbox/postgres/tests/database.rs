@@ -1,0 +1,50 @@
+//! A database for one test, dropped behind it.
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection as _, PgConnection, PgPool};
+use uuid::Uuid;
+
+pub struct Database {
+    pub pool: PgPool,
+    admin: PgConnectOptions,
+    name: String,
+}
+
+impl Database {
+    /// None, said aloud, when there is no PostgreSQL to test against; in CI that is a failure.
+    pub async fn new() -> Option<Self> {
+        let Some(url) = std::env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty()) else {
+            assert!(
+                std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+                "TEST_DATABASE_URL is not set: name a PostgreSQL whose role may create databases"
+            );
+            println!("left out: TEST_DATABASE_URL is not set");
+            return None;
+        };
+        let admin: PgConnectOptions = url.parse().expect("TEST_DATABASE_URL is a PostgreSQL address");
+        let name = format!("golectra_audit_{}", Uuid::now_v7().simple());
+        let mut conn = PgConnection::connect_with(&admin).await.unwrap();
+        sqlx::raw_sql(&format!("create database {name}")).execute(&mut conn).await.unwrap();
+        let pool = PgPoolOptions::new().max_connections(8).connect_with(admin.clone().database(&name)).await.unwrap();
+        sqlx::raw_sql(include_str!("../../../../../migrations/0002_audit.sql")).execute(&pool).await.unwrap();
+        Some(Self { pool, admin, name })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (admin, drop) = (self.admin.clone(), format!("drop database if exists {} with (force)", self.name));
+        // The test's own runtime may be ending: the clean-up has one of its own.
+        let clean = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let mut conn = PgConnection::connect_with(&admin).await?;
+                sqlx::raw_sql(&drop).execute(&mut conn).await?;
+                Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+            })
+        };
+        if !matches!(std::thread::spawn(clean).join(), Ok(Ok(()))) {
+            eprintln!("the test's database {} was not dropped", self.name);
+        }
+    }
+}
