@@ -1,1 +1,6 @@
-//! Under construction.
+//! The real agent against servers that are late, broken, hanging, restarted or old: no poll is lost and none is counted twice.
+
+mod faults;
+mod names;
+mod plain;
+mod tally;

@@ -22,7 +22,7 @@ async fn the_figures_tell_what_happened(t: Target) {
     let text = answer.text();
     assert_eq!(answer.media_type(), "text/plain");
     for part in
-        ["golectra_build_info", "process_resident_memory_bytes", "route=\"/value/{kind}/{id}\"", "status=\"404\"", "method=\"POST\""]
+        ["golectra_build_info", "process_resident_memory_bytes", "route=\"/value/{kind}/{name}\"", "status=\"404\"", "method=\"POST\""]
     {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }

@@ -1,1 +1,4 @@
-//! Under construction.
+//! What the server does when its database or a neighbour fails.
+
+mod outage;
+mod several;

@@ -1,1 +1,6 @@
-//! Under construction.
+//! The programs as processes: settings, first lines, signals, files.
+
+mod help;
+mod settings;
+mod signals;
+mod snapshot;

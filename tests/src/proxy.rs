@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,12 +29,13 @@ pub enum Fault {
     Hang,
     /// The server's answer waits this long.
     Delay(Duration),
-    /// Once the client has sent these bytes they still reach the server, but no answer comes back any more.
-    SilentAfter(&'static [u8]),
+    /// Once the client has sent these texts, in this order, no answer comes back any more. What it sends goes on to the
+    /// server, the last text after a pause.
+    SilentAfter(Vec<String>, Duration),
 }
 
 struct State {
-    upstream: u16,
+    upstream: AtomicU16,
     /// The faults of the next connections, in their order.
     next: Mutex<VecDeque<Fault>>,
     /// The fault of those after them.
@@ -59,7 +60,7 @@ impl Proxy {
         let listener = runtime().spawn(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).await.expect("no panic").expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
         let state = Arc::new(State {
-            upstream,
+            upstream: AtomicU16::new(upstream),
             next: Mutex::default(),
             standing: Mutex::new(Fault::None),
             connections: AtomicUsize::new(0),
@@ -101,6 +102,12 @@ impl Proxy {
     /// Does these things to the next connections, one each, in order; those that are open are cut.
     pub fn next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state.next.lock().expect("no holder panics").extend(faults);
+        self.cut();
+    }
+
+    /// Leads to another port from now on.
+    pub fn lead_to(&self, upstream: u16) {
+        self.state.upstream.store(upstream, Ordering::SeqCst);
         self.cut();
     }
 
@@ -147,7 +154,7 @@ async fn serve(mut client: TcpStream, state: &State) {
         }
         _ => {}
     }
-    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, state.upstream)).await else { return };
+    let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, state.upstream.load(Ordering::SeqCst))).await else { return };
     let _ = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
     if fault == Fault::None {
         // A connection ends in an error as often as not; the programs at its ends deal with that.
@@ -156,7 +163,24 @@ async fn serve(mut client: TcpStream, state: &State) {
     }
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), server.into_split());
     match fault {
-        Fault::SilentAfter(needle) => silent_after(needle, from_client, to_client, from_server, to_server, strike).await,
+        Fault::SilentAfter(texts, pause) => {
+            let (silence, silent) = watch::channel(false);
+            let requests = async {
+                let mut search = Search { texts: texts.into(), seen: Vec::new() };
+                while let Ok(length @ 1..) = from_client.read(&mut piece).await {
+                    // Said before the bytes leave, or the answer could overtake the silence.
+                    if !*silence.borrow() && search.ends_with(&piece[..length]) {
+                        silence.send_replace(true);
+                        strike();
+                        tokio::time::sleep(pause).await;
+                    }
+                    if to_server.write_all(&piece[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::join!(requests, answers_until(silent, from_server, to_client));
+        }
         Fault::Delay(delay) => {
             let answers = async {
                 while let Ok(length @ 1..) = from_server.read(&mut piece).await {
@@ -187,36 +211,35 @@ async fn serve(mut client: TcpStream, state: &State) {
     }
 }
 
-async fn silent_after(
-    needle: &[u8],
-    mut from_client: OwnedReadHalf,
-    mut to_client: OwnedWriteHalf,
-    mut from_server: OwnedReadHalf,
-    mut to_server: OwnedWriteHalf,
-    strike: impl Fn() -> usize,
-) {
-    let (silence, silent) = watch::channel(false);
-    let requests = async {
-        let (mut piece, mut seen) = (vec![0; 8192], Vec::new());
-        while let Ok(length @ 1..) = from_client.read(&mut piece).await {
-            seen.extend_from_slice(&piece[..length]);
-            // Said before the bytes leave, or the answer could overtake the silence.
-            if seen.windows(needle.len()).any(|window| window == needle) && !silence.send_replace(true) {
-                strike();
-            }
-            seen.drain(..seen.len().saturating_sub(needle.len() - 1));
-            if to_server.write_all(&piece[..length]).await.is_err() {
-                return;
-            }
+/// Passes answers on until it is told to be silent.
+async fn answers_until(silent: watch::Receiver<bool>, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    let mut piece = vec![0; 8192];
+    while let Ok(length @ 1..) = from.read(&mut piece).await {
+        if !*silent.borrow() && to.write_all(&piece[..length]).await.is_err() {
+            return;
         }
-    };
-    let answers = async {
-        let mut piece = vec![0; 8192];
-        while let Ok(length @ 1..) = from_server.read(&mut piece).await {
-            if !*silent.borrow() && to_client.write_all(&piece[..length]).await.is_err() {
-                return;
-            }
+    }
+}
+
+/// Looks for texts in a stream, one after the other.
+struct Search {
+    texts: VecDeque<String>,
+    seen: Vec<u8>,
+}
+
+impl Search {
+    /// Whether the last text has come with these bytes.
+    fn ends_with(&mut self, bytes: &[u8]) -> bool {
+        self.seen.extend_from_slice(bytes);
+        while let Some(text) = self.texts.front() {
+            let Some(at) = self.seen.windows(text.len()).position(|window| window == text.as_bytes()) else {
+                let kept = text.len() - 1;
+                self.seen.drain(..self.seen.len().saturating_sub(kept));
+                return false;
+            };
+            self.seen.drain(..at + text.len());
+            self.texts.pop_front();
         }
-    };
-    tokio::join!(requests, answers);
+        true
+    }
 }

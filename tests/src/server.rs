@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use crate::program::new_folder;
 use crate::{Client, Database, Exit, Program, ProgramBuilder, free_port, raw};
 
@@ -45,6 +47,20 @@ impl ServerBuilder {
         self
     }
 
+    /// Runs it in this folder.
+    #[must_use]
+    pub fn folder(mut self, folder: &Arc<TempDir>) -> Self {
+        self.program = self.program.folder(folder);
+        self
+    }
+
+    /// Listens on this port, which another server has just left.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
     /// Signs with a key.
     #[must_use]
     pub fn key(mut self, key: Option<&str>) -> Self {
@@ -70,10 +86,19 @@ impl ServerBuilder {
         self
     }
 
-    /// Starts it and waits until it answers.
-    pub fn start(mut self) -> Server {
+    /// Starts it and waits until it is ready to take writes.
+    pub fn start(self) -> Server {
+        self.start_until("/ping")
+    }
+
+    /// Starts it and waits until the process answers, whatever its database does.
+    pub fn start_alive(self) -> Server {
+        self.start_until("/ping/live")
+    }
+
+    fn start_until(mut self, path: &'static str) -> Server {
         for _ in 0..5 {
-            if let Some(server) = self.try_start() {
+            if let Some(server) = self.try_start(path) {
                 return server;
             }
             self.port = free_port();
@@ -83,14 +108,14 @@ impl ServerBuilder {
     }
 
     /// None when another program has taken a port meanwhile.
-    fn try_start(&self) -> Option<Server> {
+    fn try_start(&self, path: &str) -> Option<Server> {
         let mut builder = self.program.clone().env("ADDRESS", format!("127.0.0.1:{}", self.port));
         if let Some(port) = self.metrics_port {
             builder = builder.env("METRICS_ADDRESS", format!("127.0.0.1:{port}"));
         }
         let mut program = builder.start();
         let start = Instant::now();
-        while !raw::answers(self.port, "/ping/live") {
+        while !raw::answers(self.port, path) {
             if let Some(exit) = program.exited() {
                 program.wait(Duration::from_secs(1));
                 if program.stderr().contains("another program has this port") {
@@ -163,7 +188,7 @@ impl Server {
     #[must_use]
     pub fn start_again(mut self) -> Self {
         assert!(self.program.exited().is_some(), "the server still runs");
-        self.builder.try_start().expect("nobody took the port of a server that was only just stopped")
+        self.builder.try_start("/ping").expect("nobody took the port of a server that was only just stopped")
     }
 
     /// Ends it as an operator does, and starts it again with another setting or two.

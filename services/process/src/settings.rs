@@ -94,9 +94,13 @@ macro_rules! settings {
                 /// The settings of this process. Prints help and exits 0 when asked to; says what is wrong in one
                 /// sentence on stderr and exits 2 when a value is bad.
                 $vis fn load(program: &str) -> Self {
-                    let arguments = ::std::env::args_os().skip(1).collect();
+                    Self::load_from(program, ::std::env::args_os().skip(1))
+                }
+
+                /// As `load`, with other arguments than all of the process's: those of a subcommand, say.
+                $vis fn load_from(program: &str, arguments: impl ::std::iter::Iterator<Item = ::std::ffi::OsString>) -> Self {
                     let variables = ::std::env::vars_os().collect();
-                    Self::parse_as(program, arguments, variables)
+                    Self::parse_as(program, arguments.collect(), variables)
                         .unwrap_or_else(|error| $crate::__private::exit_with(program, &error))
                 }
 

@@ -8,6 +8,7 @@ use golectra_process::ConnectionLimits;
 use golectra_process::listen::ConnectionStats;
 use prometheus::Registry;
 use sqlx::PgConnection;
+use tokio::sync::watch;
 
 use crate::audit::{AuditConfig, Backend, Draft, Hook, Trail};
 use crate::clock::Clock;
@@ -15,6 +16,7 @@ use crate::config::Settings;
 use crate::http::AppState;
 use crate::http::extract::body::BodyLimits;
 use crate::ingest::Ingest;
+use crate::metrics::memory::MemoryFigures;
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
@@ -35,7 +37,7 @@ pub async fn parts(settings: &Settings, registry: &Registry, connections: &Conne
     let history = settings.history_retention.duration();
     let audit = AuditConfig {
         file: settings.audit_file.clone(),
-        url: settings.audit_url.clone(),
+        url: settings.audit_url.as_ref().map(|url| url.expose().to_owned()),
         key: settings.audit_key.clone(),
         queue: settings.audit_queue,
         instance: settings.instance.clone().unwrap_or_else(host_name),
@@ -51,7 +53,7 @@ pub async fn parts(settings: &Settings, registry: &Registry, connections: &Conne
                 hook: Some(Arc::<LateHook>::clone(&hook)),
             };
             let store = PostgresStore::open(config, clock.clone())?;
-            let backend = Backend::Postgres { pool: store.pool().clone(), ready: store.ready() };
+            let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
             let trail = Trail::start(audit, backend, registry, clock.clone())?;
             hook.set(trail.as_ref().and_then(Trail::hook));
             (store, trail)
@@ -66,6 +68,7 @@ pub async fn parts(settings: &Settings, registry: &Registry, connections: &Conne
                 limits,
             };
             let store = tokio::task::block_in_place(|| MemoryStore::open(config, clock.clone()))?;
+            MemoryFigures::register(registry, Arc::clone(&store))?;
             (store, Trail::start(audit, Backend::Memory, registry, clock.clone())?)
         }
     };
@@ -85,6 +88,18 @@ pub async fn parts(settings: &Settings, registry: &Registry, connections: &Conne
         metrics,
     };
     Ok(Parts { state, trail })
+}
+
+/// Turns true once the database has its schema.
+fn ready(store: &Arc<PostgresStore>) -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    let store = Arc::clone(store);
+    tokio::spawn(async move {
+        store.ready().await;
+        // Nobody listens when there is no sink.
+        let _ = sender.send(true);
+    });
+    receiver
 }
 
 /// What a connection may cost.

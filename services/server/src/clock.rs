@@ -1,7 +1,10 @@
 //! The wall clock, injected so that tests can set it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(test)]
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Tells the time in unix milliseconds. Clones of a set clock tell the same time.
@@ -11,6 +14,7 @@ pub enum Clock {
     #[default]
     System,
     /// A clock that stands still until it is set.
+    #[cfg(test)]
     Set(Arc<AtomicU64>),
 }
 
@@ -34,6 +38,7 @@ impl Clock {
             Self::System => {
                 SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
             }
+            #[cfg(test)]
             Self::Set(now) => now.load(Ordering::SeqCst),
         }
     }

@@ -31,7 +31,7 @@ golectra_process::settings! {
         /// A file that gets one JSON line for each successful write.
         pub audit_file: Option<PathBuf>,
         /// A webhook that gets one POST for each successful write.
-        pub audit_url: Option<String>,
+        pub audit_url: Option<Secret>,
         /// The key that webhook requests are signed with (Standard Webhooks): any text, or whsec_ and base64.
         pub audit_key: Option<Secret>,
         /// How many audit events may wait in memory for each sink; more are dropped and counted. A database has no such bound.
@@ -68,6 +68,15 @@ golectra_process::settings! {
         pub database_connections: u32 = "10",
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
+    }
+}
+
+golectra_process::settings! {
+    /// golectra-server selfcheck URL writes a batch twice to a running server and sees that it was counted once.
+    pub struct SelfcheckSettings {
+        /// The server's key, as KEY of the server.
+        #[arg(short = 'k', long)]
+        pub key: Option<Secret>,
     }
 }
 
@@ -114,7 +123,14 @@ mod tests {
         assert_eq!(set.key.unwrap().expose(), "secret", "an empty variable is unset");
         assert!(set.restore && set.store_interval.duration().is_zero());
         assert_eq!(set.audit_file, Some(PathBuf::from("a.log")));
-        assert_eq!(set.audit_url.as_deref(), Some("http://s"));
+        assert_eq!(set.audit_url.unwrap().expose(), "http://s");
+    }
+
+    #[test]
+    fn the_readme_has_the_table_of_settings() {
+        let table = Settings::markdown();
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(table.trim()), "README.md's table of golectra-server should be:\n{table}");
     }
 
     #[test]

@@ -1,8 +1,91 @@
 //! golectra-server: takes metrics, keeps them, shows them.
 
+mod app;
+mod assemble;
 mod audit;
 mod clock;
+mod config;
+mod http;
 mod ingest;
+mod metrics;
+mod selfcheck;
 mod store;
 
-fn main() {}
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use golectra_process::listen::{ConnectionStats, serve_counted};
+use golectra_process::metrics::{Metrics, serve_observability};
+use golectra_process::{Shutdown, banner, telemetry};
+
+use crate::assemble::Parts;
+use crate::config::Settings;
+
+/// How often the sources' figures on /metrics are brought up to date.
+const SOURCES_EVERY: Duration = Duration::from_secs(15);
+
+fn main() -> ExitCode {
+    banner::print();
+    if std::env::args_os().nth(1).is_some_and(|first| first == "selfcheck") {
+        return selfcheck::main();
+    }
+    let settings = Settings::load("golectra-server");
+    let telemetry = telemetry::init("golectra-server");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let served = runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run(settings)));
+    let code = match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("golectra-server can't run: {error}");
+            ExitCode::FAILURE
+        }
+    };
+    telemetry.shutdown();
+    code
+}
+
+async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let shutdown = Shutdown::new();
+    shutdown.listen_for_signals(settings.shutdown_timeout.duration())?;
+    let metrics = Metrics::new("server")?;
+    let connections = ConnectionStats::default();
+    let Parts { state, trail } = assemble::parts(&settings, &metrics.registry, &connections).await?;
+    let listener = settings.address.bind().await?;
+    tracing::info!(address = %listener.local_addr()?, "listening");
+
+    let probe = state.clone();
+    let ping = move || {
+        let state = probe.clone();
+        async move { http::ping::answers(&state).await }
+    };
+    serve_observability(settings.metrics_address.as_ref(), metrics.registry, ping, &shutdown).await?;
+    let watched = state.clone();
+    shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { watch_sources(&watched).await }));
+
+    let limits = assemble::connection_limits(&settings);
+    serve_counted(listener, app::router(state.clone()), limits, connections, shutdown.token()).await;
+
+    // What is left of the time limit is shared: events first, since they come from the writes, then the store.
+    let share = settings.shutdown_timeout.duration() / 5;
+    if let Some(trail) = trail {
+        trail.finish(share).await;
+    }
+    state.store.close().await?;
+    shutdown.wait(share).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Keeps /metrics told of when each source was seen last.
+async fn watch_sources(state: &http::AppState) {
+    let mut ticks = tokio::time::interval(SOURCES_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Ok(sources) = state.store.sources().await {
+            state.metrics.sources(&sources);
+        }
+        http::ping::answers(state).await;
+    }
+}

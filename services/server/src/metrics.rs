@@ -1,6 +1,8 @@
 //! What the server says about itself on /metrics. Every name and label is here, so that dashboards and alerts have one
 //! place to look.
 
+pub mod memory;
+
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -116,7 +116,8 @@ impl Definition {
         let mut table = String::from("| Flag | Variable | Default | Meaning |\n|---|---|---|---|\n");
         for field in &self.fields {
             let flag = self.flag(field.name).replace(", ", "`, `");
-            let default = field.default.map_or_else(String::new, |default| format!("`{default}`"));
+            let default = field.default.filter(|default| !default.is_empty());
+            let default = default.map_or_else(String::new, |default| format!("`{default}`"));
             row(&mut table, &format!("`{flag}`"), &field.variable(), &default, &field.meaning);
         }
         for variable in telemetry::VARIABLES {

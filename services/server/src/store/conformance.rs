@@ -9,13 +9,13 @@
 //!
 //! The maker gives a fresh, empty store, or `None` where it can't run here, after it printed why (and failed with CI=true).
 
-mod caps;
-mod counters;
-mod gauges;
-mod listing;
-mod load;
-mod repeats;
-mod window;
+pub(crate) mod caps;
+pub(crate) mod counters;
+pub(crate) mod gauges;
+pub(crate) mod listing;
+pub(crate) mod load;
+pub(crate) mod repeats;
+pub(crate) mod window;
 
 use std::any::Any;
 use std::sync::Arc;

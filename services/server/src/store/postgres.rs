@@ -76,6 +76,8 @@ pub struct PostgresStore {
     partitions: Arc<Partitions>,
     /// Slow reads may hold half of the connections, never all: writes go on.
     readers: Semaphore,
+    /// Who writes next.
+    turns: writer::Turns,
     writes_under_way: AtomicU64,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -116,6 +118,7 @@ impl PostgresStore {
             cache,
             partitions,
             readers: Semaphore::new((pool_size as usize / 2).max(1)),
+            turns: writer::Turns::new(pool_size.div_ceil(2) as usize),
             writes_under_way: AtomicU64::new(0),
             tasks,
             _stop_when_dropped: stop.clone().drop_guard(),

@@ -105,6 +105,7 @@ mod tests {
             assert!(cache.lock().ids <= MAX_IDS);
             assert!(cache.get(&(id, [0; 32])).is_some());
         }
-        assert_eq!(cache.lock().ids, cache.lock().layouts.len() * (MAX_IDS / 4));
+        let held = cache.lock();
+        assert_eq!(held.ids, held.layouts.len() * (MAX_IDS / 4));
     }
 }

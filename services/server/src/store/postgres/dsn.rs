@@ -7,8 +7,25 @@ use super::OpenError;
 
 /// What sqlx knows of a URL's query. It logs the values of others, which may be secrets, so they are left out.
 const KNOWN: [&str; 19] = [
-    "sslmode", "ssl-mode", "sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key", "host", "hostaddr", "port",
-    "dbname", "user", "password", "application_name", "options", "statement-cache-capacity", "",
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    "statement-cache-capacity",
+    "",
 ];
 
 /// The options of a DSN.
@@ -102,7 +119,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_without_being_quoted() {
-        for dsn in ["", "hunter2", "mysql://u:hunter2@h/d", "postgres://u:hunter2@h:port/d", "host=h password='hunter2", "port=hunter2 host=h"] {
+        for dsn in
+            ["", "hunter2", "mysql://u:hunter2@h/d", "postgres://u:hunter2@h:port/d", "host=h password='hunter2", "port=hunter2 host=h"]
+        {
             let error = parse(dsn).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{dsn}");
         }

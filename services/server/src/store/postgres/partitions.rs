@@ -85,7 +85,9 @@ async fn create(conn: &mut PgConnection, day: i32) -> Result<(), sqlx::Error> {
         let (suffix, from, to) = (bounds.suffix, bounds.from, bounds.to);
         // Made aside and then attached: CREATE TABLE … PARTITION OF would make all writers wait.
         for statement in [
-            format!("CREATE TABLE frames_{suffix} (LIKE frames INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE)"),
+            format!(
+                "CREATE TABLE frames_{suffix} (LIKE frames INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE)"
+            ),
             format!("ALTER TABLE frames ATTACH PARTITION frames_{suffix} FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00')"),
         ] {
             sqlx::query(&statement).execute(&mut *tx).await?;

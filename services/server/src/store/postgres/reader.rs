@@ -158,8 +158,9 @@ pub(super) async fn ping(store: &PostgresStore) -> Result<(), StoreError> {
     store.check_schema()?;
     let asked = async {
         let mut lease = Lease::acquire(&store.pool).await?;
-        let read_only =
-            sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only')::boolean AS "read_only!""#).fetch_one(lease.conn()).await?;
+        let read_only = sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only')::boolean AS "read_only!""#)
+            .fetch_one(lease.conn())
+            .await?;
         // A connection to a primary that became a standby is of no use any more.
         if !read_only {
             lease.give_back();

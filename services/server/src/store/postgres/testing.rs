@@ -1,1 +1,150 @@
 //! Databases for tests: each test has one of its own and drops it at its end.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use golectra_process::Secret;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+
+use super::{PostgresConfig, PostgresStore, SeriesLimits};
+use crate::clock::Clock;
+
+/// Says why a test can't run here; where everything must run, that is a failure.
+pub(crate) fn cannot_run(why: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "this test must run with CI=true, but {why}");
+    println!("not run: {why}");
+}
+
+/// A database of one's own on the server that TEST_DATABASE_URL names.
+pub(crate) struct TestDatabase {
+    admin: PgConnectOptions,
+    name: String,
+}
+
+impl TestDatabase {
+    /// Makes an empty database, or says why it can't.
+    pub(crate) async fn create() -> Option<Self> {
+        let Ok(url) = std::env::var("TEST_DATABASE_URL") else {
+            cannot_run("TEST_DATABASE_URL is not set; `make test` starts a PostgreSQL and sets it");
+            return None;
+        };
+        let admin = PgConnectOptions::from_str(&url).expect("TEST_DATABASE_URL is a PostgreSQL URL").disable_statement_logging();
+        let name = format!("golectra_test_{}", uuid::Uuid::now_v7().simple());
+        let mut conn = admin.connect().await.expect("the PostgreSQL of TEST_DATABASE_URL can be reached");
+        sqlx::query(&format!("CREATE DATABASE {name}")).execute(&mut conn).await.expect("a database can be made");
+        conn.close().await.unwrap();
+        Some(Self { admin, name })
+    }
+
+    /// Where it is.
+    pub(crate) fn dsn(&self) -> Secret {
+        Secret::from(self.admin.clone().database(&self.name).to_url_lossy().to_string())
+    }
+
+    /// A connection to it.
+    pub(crate) async fn connect(&self) -> PgConnection {
+        self.admin.clone().database(&self.name).connect().await.unwrap()
+    }
+
+    /// A store on it whose schema is there.
+    pub(crate) async fn store(&self) -> Arc<PostgresStore> {
+        let store = PostgresStore::open(config(self.dsn()), Clock::System).unwrap();
+        assert!(ready(&store).await);
+        store
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        let (admin, statement) = (self.admin.clone(), format!("DROP DATABASE {} WITH (FORCE)", self.name));
+        // The test's own runtime can't be waited for here.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let mut conn = admin.connect().await?;
+                sqlx::query(&statement).execute(&mut conn).await?;
+                conn.close().await
+            })
+        });
+        if !std::thread::panicking() {
+            dropped.join().expect("no panic").expect("the test's database is dropped");
+        }
+    }
+}
+
+/// Two days of history and plenty of room.
+pub(crate) fn config(dsn: Secret) -> PostgresConfig {
+    let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
+    PostgresConfig { dsn, history: Duration::from_hours(48), limits, pool_size: 10, hook: None }
+}
+
+/// Waits for the schema, 10 s at most.
+pub(crate) async fn ready(store: &PostgresStore) -> bool {
+    tokio::time::timeout(Duration::from_secs(10), store.ready()).await.unwrap_or(false)
+}
+
+/// A PostgreSQL of one's own, for tests that stop it.
+pub(crate) struct TestCluster {
+    dir: tempfile::TempDir,
+}
+
+impl TestCluster {
+    /// Makes and starts one, or says why it can't.
+    pub(crate) fn start_new() -> Option<Self> {
+        // Not TMPDIR: the user postgres must be able to get there, and a socket's path is short.
+        let dir = tempfile::Builder::new().prefix("golectra-cluster").tempdir_in("/tmp").unwrap();
+        let path = dir.path().to_owned();
+        let mut permissions = std::fs::metadata(&path).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o711);
+        std::fs::set_permissions(&path, permissions).unwrap();
+        let cluster = Self { dir };
+        let output = cluster.run(&["start"], None);
+        if output.status.success() {
+            return Some(cluster);
+        }
+        cannot_run(&format!("no PostgreSQL could be started: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        None
+    }
+
+    /// Starts it again where it was.
+    pub(crate) fn start(&self) {
+        let output = self.run(&["start"], None);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Stops it without a goodbye to anyone.
+    pub(crate) fn stop(&self) {
+        let output = self.run(&["stop"], Some("immediate"));
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Where it is.
+    pub(crate) fn dsn(&self) -> Secret {
+        let output = self.run(&["url"], None);
+        Secret::from(String::from_utf8(output.stdout).unwrap().trim().to_owned())
+    }
+
+    /// The cluster's data folder.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder().join("data")
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.dir.path().join("postgres")
+    }
+
+    fn run(&self, action: &[&str], how: Option<&str>) -> Output {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/postgres");
+        Command::new(script).args(action).arg(self.folder()).args(how).output().expect("scripts/postgres runs")
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        drop(self.run(&["stop"], Some("immediate")));
+    }
+}

@@ -1,1 +1,22 @@
-//! Tests.
+//! What the suite that both stores share can't see: several servers on one database, the database's own state, and its absence.
+
+mod away;
+mod crowd;
+mod history;
+mod hook;
+
+use super::testing::{TestDatabase, config, ready};
+use super::*;
+use crate::store::conformance::{Made, Setup};
+
+async fn make(setup: Setup) -> Option<Made> {
+    let database = TestDatabase::create().await?;
+    let config = PostgresConfig { history: setup.history, limits: setup.limits, ..config(database.dsn()) };
+    let store = PostgresStore::open(config, setup.clock).unwrap();
+    assert!(ready(&store).await);
+    Some(Made { store, guard: Box::new(database) })
+}
+
+mod conformance {
+    crate::store::conformance::conformance_suite!(super::make);
+}

@@ -6,6 +6,7 @@
 mod fold;
 mod ledger;
 mod resolve;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use sqlx::{Acquire, PgConnection};
 use tokio::time::timeout;
 
 use self::ledger::Entry;
+pub(super) use self::turns::Turns;
 use super::cache::{Layout, LayoutKey};
 use super::connect::{Lease, timed_out};
 use super::error::{has_code, unavailable};
@@ -86,6 +88,7 @@ pub(super) async fn apply(store: &PostgresStore, batch: &Batch) -> Result<Applie
 impl Write<'_> {
     /// Tries once more where what this process remembered was wrong.
     async fn apply_or_retry(&self) -> Result<Applied, WriteError> {
+        let _turn = self.store.turns.take(&self.batch.source).await;
         match self.apply_once().await {
             Err(WriteError::Stale) => self.store.cache.clear(),
             // check_violation: no partition takes the frame.
@@ -125,15 +128,15 @@ impl Write<'_> {
     async fn in_transaction(&self, conn: &mut PgConnection) -> Result<Written, WriteError> {
         let source = ledger::lock_source(conn, self).await?;
         let key = (source.id, resolve::layout_digest(&self.batch.metrics));
-        let layout = match self.store.cache.get(&key).filter(|layout| layout.last_day >= self.day) {
-            Some(layout) => layout,
-            None => {
-                // A repeat makes no series and meets no cap.
-                if let Some(entry) = ledger::find(conn, self, source.id).await? {
-                    return self.repeated(&entry);
-                }
-                Arc::new(resolve::layout(conn, self, &source, &key.1).await?)
+        let remembered = self.store.cache.get(&key).filter(|layout| layout.last_day >= self.day);
+        let layout = if let Some(layout) = remembered {
+            layout
+        } else {
+            // A repeat makes no series and meets no cap.
+            if let Some(entry) = ledger::find(conn, self, source.id).await? {
+                return self.repeated(&entry);
             }
+            Arc::new(resolve::layout(conn, self, &source, &key.1).await?)
         };
         if !ledger::insert(conn, self, source.id, &layout).await? {
             let entry = ledger::find(conn, self, source.id).await?.ok_or(WriteError::Stale)?;

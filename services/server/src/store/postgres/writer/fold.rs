@@ -33,8 +33,7 @@ pub(super) async fn gauges(conn: &mut PgConnection, write: &Write<'_>, source: &
         return Ok(());
     }
     // Newer values stand, or the rows are gone.
-    let there =
-        sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM latest WHERE series_id = ANY($1)"#, &ids).fetch_one(conn).await?;
+    let there = sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM latest WHERE series_id = ANY($1)"#, &ids).fetch_one(conn).await?;
     if usize::try_from(there) == Ok(ids.len()) { Ok(()) } else { Err(WriteError::Stale) }
 }
 

@@ -24,7 +24,12 @@ pub(super) fn layout_digest(metrics: &[Metric]) -> [u8; 32] {
 }
 
 /// The batch's layout as the database holds it, made where it is new. Its `last_day` covers the batch's day.
-pub(super) async fn layout(conn: &mut PgConnection, write: &Write<'_>, source: &HeldSource, digest: &[u8; 32]) -> Result<Layout, WriteError> {
+pub(super) async fn layout(
+    conn: &mut PgConnection,
+    write: &Write<'_>,
+    source: &HeldSource,
+    digest: &[u8; 32],
+) -> Result<Layout, WriteError> {
     let known = sqlx::query_as!(
         Layout,
         r#"UPDATE layouts SET last_day = greatest(last_day, date '1970-01-01' + $3::integer) WHERE source_id = $1 AND digest = $2

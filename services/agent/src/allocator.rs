@@ -1,0 +1,148 @@
+//! Counts what the process allocates: the figures Go's runtime keeps for itself and a Rust process otherwise does not have.
+//!
+//! Everything here that is `unsafe` talks to the C library's allocator, and is here so that nothing else has to be.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+static ALLOCATED_BYTES: AtomicU64 = AtomicU64::new(0);
+static FREED_BYTES: AtomicU64 = AtomicU64::new(0);
+static MALLOCS: AtomicU64 = AtomicU64::new(0);
+static FREES: AtomicU64 = AtomicU64::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The system's allocator, counted. Counts are relaxed: each is exact, but two read together may be a moment apart.
+struct Counting;
+
+fn allocated(bytes: usize) {
+    ALLOCATED_BYTES.fetch_add(bytes as u64, Relaxed);
+    MALLOCS.fetch_add(1, Relaxed);
+}
+
+fn freed(bytes: usize) {
+    FREED_BYTES.fetch_add(bytes as u64, Relaxed);
+    FREES.fetch_add(1, Relaxed);
+}
+
+#[expect(unsafe_code, reason = "a global allocator is an unsafe trait; every call is passed on to the system's as it came")]
+// SAFETY: memory comes from `System` alone, under the caller's own promises; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps alloc's contract.
+        let place = unsafe { System.alloc(layout) };
+        if !place.is_null() {
+            allocated(layout.size());
+        }
+        place
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps alloc_zeroed's contract.
+        let place = unsafe { System.alloc_zeroed(layout) };
+        if !place.is_null() {
+            allocated(layout.size());
+        }
+        place
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps dealloc's contract.
+        unsafe { System.dealloc(place, layout) };
+        freed(layout.size());
+    }
+
+    /// Counted as a new object in place of the old one, which is what Go's append does.
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller keeps realloc's contract.
+        let new_place = unsafe { System.realloc(place, layout, new_size) };
+        if !new_place.is_null() {
+            freed(layout.size());
+            allocated(new_size);
+        }
+        new_place
+    }
+}
+
+/// What the process has allocated since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Bytes of objects allocated, those freed since included.
+    pub total_bytes: u64,
+    /// Bytes of objects alive.
+    pub alive_bytes: u64,
+    /// Objects allocated.
+    pub mallocs: u64,
+    /// Objects freed.
+    pub frees: u64,
+}
+
+/// The counts now.
+pub fn counts() -> Counts {
+    // What was freed is read first, so that it was allocated before what is read second.
+    let (freed_bytes, frees) = (FREED_BYTES.load(Relaxed), FREES.load(Relaxed));
+    let (total_bytes, mallocs) = (ALLOCATED_BYTES.load(Relaxed), MALLOCS.load(Relaxed));
+    Counts { total_bytes, alive_bytes: total_bytes.saturating_sub(freed_bytes), mallocs, frees }
+}
+
+/// What the C library's allocator holds from the system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heap {
+    /// Obtained from the system: arenas and mapped blocks.
+    pub system_bytes: u64,
+    /// In blocks handed out, the allocator's own headers included.
+    pub in_use_bytes: u64,
+    /// In free blocks, kept for the next ones.
+    pub idle_bytes: u64,
+}
+
+/// The heap now; walks the free lists, which takes microseconds.
+#[expect(unsafe_code, reason = "mallinfo2 takes nothing and returns numbers")]
+pub fn heap() -> Heap {
+    // SAFETY: no pointers are involved; glibc takes its own locks.
+    let info = unsafe { libc::mallinfo2() };
+    Heap {
+        system_bytes: (info.arena + info.hblkhd) as u64,
+        in_use_bytes: (info.uordblks + info.hblkhd) as u64,
+        idle_bytes: info.fordblks as u64,
+    }
+}
+
+/// Makes all threads share one arena: the few that there are rarely allocate at once, and an arena of its own costs each
+/// of them address space and pages. To be called before any thread is started.
+#[expect(unsafe_code, reason = "mallopt takes and returns numbers")]
+pub fn keep_one_arena() {
+    // SAFETY: no pointers are involved. A refusal (0) leaves the default, which works as well.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{counts, heap};
+
+    // Other tests allocate at the same time, so only what cannot shrink is compared.
+    #[test]
+    fn an_allocation_and_its_end_are_counted() {
+        let before = counts();
+        let mut block = Vec::<u8>::with_capacity(1 << 20);
+        let with_block = counts();
+        assert!(with_block.total_bytes >= before.total_bytes + (1 << 20));
+        assert!(with_block.mallocs > before.mallocs);
+        assert!(with_block.alive_bytes >= 1 << 20);
+        block.reserve_exact(2 << 20);
+        let grown = counts();
+        assert!(grown.total_bytes >= with_block.total_bytes + (2 << 20), "growing is a new object");
+        assert!(grown.frees > with_block.frees);
+        drop(block);
+        assert!(counts().frees > grown.frees);
+    }
+
+    #[test]
+    fn the_heap_adds_up() {
+        let block = vec![1_u8; 4 << 20];
+        let heap = heap();
+        assert!(heap.in_use_bytes >= block.len() as u64);
+        assert_eq!(heap.system_bytes, heap.in_use_bytes + heap.idle_bytes);
+    }
+}

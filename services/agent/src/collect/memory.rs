@@ -1,0 +1,29 @@
+//! The host's memory.
+
+use sysinfo::{MemoryRefreshKind, System};
+
+use super::{CollectError, Collector, Readings};
+
+/// Total and free memory of the host, in bytes; what the system uses for caches is not free.
+#[derive(Default)]
+pub(super) struct Memory(Option<System>);
+
+impl Collector for Memory {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn collect(&mut self, readings: &mut Readings) -> Result<(), CollectError> {
+        let system = match &mut self.0 {
+            Some(system) => system,
+            None => self.0.insert(System::new()?),
+        };
+        system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        // A refresh has no errors: a host whose memory could not be read is one without memory.
+        if system.total_memory() == 0 {
+            return Err(CollectError::Missing { path: "/proc/meminfo", wanted: "how much memory there is" });
+        }
+        readings.count("TotalMemory", system.total_memory())?;
+        readings.count("FreeMemory", system.free_memory())
+    }
+}

@@ -1,0 +1,136 @@
+//! A collector's own thread: what it does there, panic or hang included, cannot hold up a poll for longer than the limit.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use golectra_protocol::Metric;
+use tokio::sync::oneshot;
+use tokio::time::timeout_at;
+
+use super::{Collector, Readings};
+use crate::HELPER_STACK_BYTES;
+
+/// How long a poll waits for a collector.
+pub(super) const LIMIT: Duration = Duration::from_secs(1);
+
+/// What came of asking a collector.
+pub(super) struct Report {
+    pub(super) readings: Vec<Metric>,
+    /// How long it took; while it hangs, how long it has taken.
+    pub(super) seconds: f64,
+    pub(super) success: bool,
+}
+
+/// What the thread sends back.
+struct Answer {
+    readings: Vec<Metric>,
+    took: Duration,
+    error: Option<String>,
+}
+
+/// One collector. It is never asked again before it has answered, so a hung one costs one thread and one question.
+pub(super) struct Worker {
+    name: &'static str,
+    questions: mpsc::SyncSender<oneshot::Sender<Answer>>,
+    asked: Option<Asked>,
+    failing: bool,
+}
+
+struct Asked {
+    at: Instant,
+    answer: oneshot::Receiver<Answer>,
+    /// The poll that asked has given up on it.
+    late: bool,
+}
+
+impl Worker {
+    pub(super) fn start(mut collector: Box<dyn Collector>) -> io::Result<Self> {
+        let name = collector.name();
+        let (questions, asked) = mpsc::sync_channel::<oneshot::Sender<Answer>>(1);
+        let work = move || {
+            for question in asked {
+                // A poll that has given up drops its end; then the answer is for nobody.
+                let _ = question.send(measure(collector.as_mut()));
+            }
+        };
+        thread::Builder::new().name(format!("collect-{name}")).stack_size(HELPER_STACK_BYTES).spawn(work)?;
+        Ok(Self { name, questions, asked: None, failing: false })
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Starts a measurement, unless the one before is still under way.
+    pub(super) fn ask(&mut self) {
+        if let Some(asked) = &mut self.asked {
+            // What a late answer says is old, but that it came means that the thread is free again.
+            if matches!(asked.answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+                return;
+            }
+        }
+        let (question, answer) = oneshot::channel();
+        let at = Instant::now();
+        self.asked = self.questions.try_send(question).is_ok().then_some(Asked { at, answer, late: false });
+    }
+
+    /// Waits for what [`ask`](Self::ask) started.
+    pub(super) async fn answer(&mut self, deadline: tokio::time::Instant) -> Report {
+        let Some(mut asked) = self.asked.take() else {
+            return self.failed(0.0, "its thread has ended");
+        };
+        let in_time = if asked.late { None } else { timeout_at(deadline, &mut asked.answer).await.ok() };
+        match in_time {
+            Some(Ok(Answer { readings, took, error })) => {
+                let seconds = took.as_secs_f64();
+                match error {
+                    Some(error) => Report { readings, ..self.failed(seconds, &error) },
+                    None => self.succeeded(readings, seconds),
+                }
+            }
+            Some(Err(_)) => self.failed(asked.at.elapsed().as_secs_f64(), "its thread has ended"),
+            None => {
+                let seconds = asked.at.elapsed().as_secs_f64();
+                asked.late = true;
+                self.asked = Some(asked);
+                self.failed(seconds, "it takes longer than a second and is left out until it answers")
+            }
+        }
+    }
+
+    fn succeeded(&mut self, readings: Vec<Metric>, seconds: f64) -> Report {
+        if std::mem::take(&mut self.failing) {
+            tracing::info!(collector = self.name, "the collector works again");
+        }
+        Report { readings, seconds, success: true }
+    }
+
+    /// Logs the first failure in a row only: a collector is asked every few seconds.
+    fn failed(&mut self, seconds: f64, error: &str) -> Report {
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(collector = self.name, error, "a collector failed: its metrics are missing or incomplete");
+        }
+        Report { readings: Vec::new(), seconds, success: false }
+    }
+}
+
+fn measure(collector: &mut dyn Collector) -> Answer {
+    let start = Instant::now();
+    let mut readings = Readings::default();
+    // A collector holds nothing but handles and its last figures, so a panic leaves nothing half-done that matters.
+    let result = catch_unwind(AssertUnwindSafe(|| collector.collect(&mut readings)));
+    let error = match result {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(panic) => Some(format!("it panicked: {}", panic_text(panic.as_ref()))),
+    };
+    Answer { readings: readings.0, took: start.elapsed(), error }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

@@ -1,0 +1,145 @@
+//! The agent's settings; the only reader of the environment.
+
+mod address;
+mod limits;
+mod source;
+
+use golectra_process::{Bytes, ListenAddress, Secret};
+use golectra_protocol::Source;
+
+pub use self::address::{Address, AddressError};
+pub use self::limits::{LimitError, Period, QueueBatches, QueueBytes, RateLimit};
+pub use self::source::SourceName;
+use crate::spool::Limits;
+
+golectra_process::settings! {
+    /// Samples this process and this host, and ships what it saw to a golectra server.
+    pub struct Settings {
+        /// The server: a URL (http or https) or host:port.
+        #[arg(short = 'a', long)]
+        pub address: Address = "http://localhost:8080",
+        /// Key shared with the server: reports carry a HashSHA256 made with it, and the server's answers are checked.
+        #[arg(short = 'k', long)]
+        pub key: Option<Secret>,
+        /// Time between two reports: whole seconds or a duration such as 1m30s, 100ms to 24h.
+        #[arg(short = 'r', long)]
+        pub report_interval: Period = "10s",
+        /// Time between two polls: whole seconds or a duration such as 500ms, 100ms to 24h.
+        #[arg(short = 'p', long)]
+        pub poll_interval: Period = "2s",
+        /// Reports under way at once, 1 to 64.
+        #[arg(short = 'l', long)]
+        pub rate_limit: RateLimit = "1",
+        /// The name the server knows this node by: letters, digits, '.', '-' and '_'; without it the host's name.
+        pub source: Option<SourceName>,
+        /// Where to answer /metrics and /ping: host:port or :port; without it nowhere.
+        pub metrics_address: Option<ListenAddress>,
+        /// Reports kept while the server does not take them, 1 to 1000000; the oldest make room for newer ones.
+        pub queue_batches: QueueBatches = "2048",
+        /// Memory for these reports, at least 64KiB.
+        pub queue_bytes: QueueBytes = "4MiB",
+    }
+}
+
+impl Settings {
+    /// The name the server knows this node by.
+    pub fn source(&self) -> Source {
+        self.source.as_ref().map_or_else(source::of_this_host, |name| name.0.clone())
+    }
+
+    /// The bounds of the queue.
+    pub fn queue_limits(&self) -> Limits {
+        Limits { batches: self.queue_batches.get(), bytes: Bytes::get(self.queue_bytes.bytes()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Settings;
+
+    const NOTHING: [(&str, &str); 0] = [];
+
+    fn parse(arguments: &[&str]) -> Settings {
+        Settings::parse(arguments, NOTHING).unwrap()
+    }
+
+    fn refusal(arguments: &[&str]) -> String {
+        Settings::parse(arguments, NOTHING).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_original() {
+        let settings = parse(&[]);
+        assert_eq!(settings.address.to_string(), "http://localhost:8080");
+        assert_eq!(settings.report_interval.duration(), Duration::from_secs(10));
+        assert_eq!(settings.poll_interval.duration(), Duration::from_secs(2));
+        assert_eq!(settings.rate_limit.get(), 1);
+        assert!(settings.key.is_none() && settings.metrics_address.is_none());
+        assert!(!settings.source().is_unnamed());
+    }
+
+    #[test]
+    fn every_go_spelling_of_a_flag_works() {
+        for arguments in [
+            ["-a=server:9000", "-r=5", "-p=1s", "-l=3", "-k=s3cret"].as_slice(),
+            &["-a", "server:9000", "-r", "5s", "-p", "1", "-l", "3", "-k", "s3cret"],
+            &["--address=server:9000", "--report-interval", "5", "-poll-interval=1", "-rate-limit", "3", "--key=s3cret"],
+        ] {
+            let settings = parse(arguments);
+            assert_eq!(settings.address.to_string(), "http://server:9000", "{arguments:?}");
+            assert_eq!(settings.report_interval.duration(), Duration::from_secs(5));
+            assert_eq!(settings.poll_interval.duration(), Duration::from_secs(1));
+            assert_eq!(settings.rate_limit.get(), 3);
+            assert_eq!(settings.key.as_ref().unwrap().expose(), "s3cret");
+            assert!(!format!("{settings:?}").contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn a_variable_wins_over_a_flag_unless_it_is_empty() {
+        let settings = Settings::parse(["-r=5", "-p=1"], [("REPORT_INTERVAL", "20"), ("POLL_INTERVAL", ""), ("SOURCE", "node-1")]).unwrap();
+        assert_eq!(settings.report_interval.duration(), Duration::from_secs(20));
+        assert_eq!(settings.poll_interval.duration(), Duration::from_secs(1));
+        assert_eq!(settings.source().as_str(), "node-1");
+    }
+
+    #[test]
+    fn a_bad_value_is_one_sentence_that_names_the_flag() {
+        for (arguments, expected) in [
+            (["-l=0"], "1 to 64"),
+            (["-l=65"], "1 to 64"),
+            (["-l=x"], "1 to 64"),
+            (["-p=0"], "100ms to 24h"),
+            (["-r=25h"], "100ms to 24h"),
+            (["-r=often"], "duration"),
+            (["-a=ftp://server"], "http"),
+            (["--source=a/b"], "letters"),
+            (["--queue-batches=0"], "1 to 1000000"),
+            (["--queue-bytes=1KiB"], "64KiB"),
+            (["--no-such-flag=1"], "no-such-flag"),
+        ] {
+            let sentence = refusal(&arguments);
+            assert!(sentence.contains(expected) && sentence.trim_end().lines().count() == 1, "{arguments:?}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn the_help_names_every_variable() {
+        let help = refusal(&["-h"]);
+        for variable in [
+            "ADDRESS",
+            "KEY",
+            "REPORT_INTERVAL",
+            "POLL_INTERVAL",
+            "RATE_LIMIT",
+            "SOURCE",
+            "METRICS_ADDRESS",
+            "QUEUE_BATCHES",
+            "QUEUE_BYTES",
+        ] {
+            assert!(help.contains(variable), "{variable} is missing in {help}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! The name a server knows this node by.
+
+use std::str::FromStr;
+
+use golectra_protocol::{Source, SourceError};
+
+/// The longest name, in bytes.
+const MAX_BYTES: usize = 253;
+
+/// A source that an operator named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceName(pub Source);
+
+impl FromStr for SourceName {
+    type Err = SourceError;
+
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        Source::parse(text).map(Self)
+    }
+}
+
+/// This host's name as a source.
+pub(super) fn of_this_host() -> Source {
+    from_host_name(&sysinfo::System::host_name().unwrap_or_default())
+}
+
+/// Host names may hold anything; what a source may not becomes a dash.
+fn from_host_name(name: &str) -> Source {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
+    let name: String = name.trim().chars().map(allowed).take(MAX_BYTES).collect();
+    Source::parse(&name).unwrap_or_else(|_| Source::parse("unnamed-host").expect("the name is written here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::from_host_name;
+
+    #[test]
+    fn every_host_name_becomes_a_source() {
+        for (host, source) in [
+            ("node-1.example.org", "node-1.example.org"),
+            ("Anna's laptop\n", "Anna-s-laptop"),
+            ("knoten-äöü", "knoten----"),
+            ("", "unnamed-host"),
+            (" ", "unnamed-host"),
+        ] {
+            assert_eq!(from_host_name(host).as_str(), source, "{host:?}");
+        }
+        assert_eq!(from_host_name(&"x".repeat(300)).as_str().len(), 253);
+    }
+}

@@ -1,0 +1,152 @@
+//! When the agent polls and when it reports.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use golectra_protocol::Metric;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Sealer;
+use crate::spool::Queue;
+use crate::stats::Stats;
+
+/// The first report leaves with this poll if a report interval has not passed before: a new node is seen at once, and the
+/// second poll is the first that knows how busy the processors are.
+const FIRST_REPORT_POLLS: i64 = 2;
+
+/// The two rhythms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Intervals {
+    /// Between two polls.
+    pub poll: Duration,
+    /// Between two reports.
+    pub report: Duration,
+}
+
+/// Polls at once and then at each poll interval; reports early once and then at each report interval, unless no poll was
+/// made in between. When `stop` is cancelled, polls and reports one last time.
+///
+/// Ticks that were missed, as while the host was suspended, are skipped rather than made up for: a poll tells
+/// of now, and a burst of them says no more than one.
+pub async fn run<S>(intervals: Intervals, mut sample: S, sealer: &mut Sealer, queue: &Queue, stats: &Arc<Stats>, stop: CancellationToken)
+where
+    S: AsyncFnMut() -> Vec<Metric>,
+{
+    let start = Instant::now();
+    let mut polls = interval_at(start, intervals.poll);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut next_report = start + intervals.report;
+    let mut reported = false;
+    loop {
+        tokio::select! {
+            // Where both fall together the report tells of this very poll.
+            biased;
+            () = stop.cancelled() => break,
+            _ = polls.tick() => {
+                sealer.add_poll(sample().await);
+                stats.polled();
+            }
+            () = sleep_until(next_report) => {}
+        }
+        // Looked at after every poll as well, so that polls that take longer than their interval do not keep reports waiting.
+        let now = Instant::now();
+        let due = now >= next_report;
+        if due || (!reported && sealer.polls() >= FIRST_REPORT_POLLS) {
+            if sealer.polls() > 0 {
+                report(sealer, queue, stats);
+            }
+            reported = true;
+        }
+        while next_report <= now {
+            next_report += intervals.report;
+        }
+    }
+    sealer.add_poll(sample().await);
+    stats.polled();
+    report(sealer, queue, stats);
+}
+
+fn report(sealer: &mut Sealer, queue: &Queue, stats: &Stats) {
+    // A clock before 1970 makes keys of 1970, which a server refuses with a reason.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    queue.push(sealer.seal(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)));
+    stats.sealed();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::{Limits, Memory};
+
+    /// Runs a schedule on paused time and says when polls were made and what each report counted, in milliseconds.
+    async fn observe(poll: u64, report: u64, sample_takes: u64, run_for: u64) -> (Vec<u64>, Vec<(u64, i64)>) {
+        let start = Instant::now();
+        let millis = move || u64::try_from(start.elapsed().as_millis()).unwrap();
+        let stats = Arc::new(Stats::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap());
+        let queue = Queue::new(Box::new(Memory::new(Limits { batches: 1000, bytes: 1 << 20 })), Arc::clone(&stats));
+        let reader = tokio::spawn({
+            let queue = queue.clone();
+            async move {
+                let mut reports = Vec::new();
+                while queue.ready().await {
+                    let batch = queue.take().unwrap();
+                    reports.push((millis(), batch.polls()));
+                    queue.settled(&batch);
+                }
+                reports
+            }
+        });
+        let stop = CancellationToken::new();
+        let timer = stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(run_for)).await;
+            timer.cancel();
+        });
+        let mut polls = Vec::new();
+        let intervals = Intervals { poll: Duration::from_millis(poll), report: Duration::from_millis(report) };
+        let sample = async || {
+            polls.push(millis());
+            tokio::time::sleep(Duration::from_millis(sample_takes)).await;
+            vec![]
+        };
+        run(intervals, sample, &mut Sealer::new(None, queue.carry()), &queue, &stats, stop).await;
+        queue.close();
+        let reports = reader.await.unwrap();
+        assert_eq!(stats.polls(), polls.len() as u64);
+        assert_eq!(
+            reports.iter().map(|(_, polls)| polls).sum::<i64>(),
+            i64::try_from(polls.len()).unwrap(),
+            "no poll is lost or counted twice"
+        );
+        (polls, reports)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_defaults_the_first_report_leaves_with_the_second_poll() {
+        let (polls, reports) = observe(2000, 10_000, 0, 21_000).await;
+        assert_eq!(polls, [0, 2000, 4000, 6000, 8000, 10_000, 12_000, 14_000, 16_000, 18_000, 20_000, 21_000]);
+        assert_eq!(reports, [(2000, 2), (10_000, 4), (20_000, 5), (21_000, 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_report_leaves_within_a_report_interval() {
+        let (_, reports) = observe(60_000, 10_000, 0, 130_000).await;
+        assert_eq!(reports, [(10_000, 1), (60_000, 1), (120_000, 1), (130_000, 1)], "no report without a poll");
+        let (_, reports) = observe(1000, 1000, 0, 2500).await;
+        assert_eq!(reports, [(1000, 2), (2000, 1), (2500, 1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_collectors_skip_polls_and_delay_no_report_for_long() {
+        let (polls, reports) = observe(500, 2000, 1000, 6100).await;
+        assert!(polls.windows(2).all(|pair| pair[1] - pair[0] >= 1000 && pair[0].is_multiple_of(500)), "{polls:?}");
+        assert!(reports.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 3000), "{reports:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_at_once_still_reports() {
+        let (polls, reports) = observe(2000, 10_000, 0, 0).await;
+        assert_eq!(reports.len(), 1, "{polls:?}");
+    }
+}

@@ -1,0 +1,107 @@
+//! The program itself.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+use crate::server::{Act, Server};
+
+fn agent(variables: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_golectra-agent"));
+    command.env_clear().envs(variables.iter().copied()).env("LOG_FORMAT", "json");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+async fn end(child: Child) -> Output {
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    tokio::time::timeout(Duration::from_secs(20), child.wait_with_output()).await.expect("it ends in time").unwrap()
+}
+
+/// The number after `"field":` in the log.
+fn logged(output: &Output, field: &str) -> i64 {
+    let log = String::from_utf8_lossy(&output.stderr);
+    let (_, rest) = log.rsplit_once(&format!("\"{field}\":")).unwrap_or_else(|| panic!("no {field} in {log}"));
+    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+}
+
+#[tokio::test]
+async fn started_before_its_server_and_ended_by_sigterm_it_has_reported_every_poll() {
+    let address = Server::reserve().await;
+    let metrics = Server::reserve().await;
+    let variables = [
+        ("ADDRESS", address.as_str()),
+        ("POLL_INTERVAL", "100ms"),
+        ("REPORT_INTERVAL", "300ms"),
+        ("METRICS_ADDRESS", &metrics),
+        ("SOURCE", "n1"),
+    ];
+    let child = agent(&variables).spawn().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let server = Server::start_at(&address, None, |number, _| match number {
+        0 => Act::Close,
+        1 => Act::ApplyAndAnswerHalf,
+        _ => Act::Apply,
+    })
+    .await;
+    server.wait_for("reports", |ledger| ledger.applied.len() >= 10).await;
+
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let page = http.get(format!("http://{metrics}/metrics")).send().await.unwrap().text().await.unwrap();
+    for name in [
+        "golectra_agent_polls_total",
+        "golectra_agent_reports_replayed_total 1",
+        "golectra_agent_send_retries_total{reason=\"cut\"}",
+        "golectra_agent_queue_oldest_age_seconds",
+        "golectra_agent_collector_success{collector=\"cpu\"} 1",
+        "golectra_build_info",
+        "process_resident_memory_bytes",
+    ] {
+        assert!(page.contains(name), "{name} is missing in {page}");
+    }
+    assert_eq!(http.get(format!("http://{metrics}/ping")).send().await.unwrap().status(), 200);
+    check_with_promtool(page).await;
+
+    let output = end(child).await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("Build version: "));
+    assert_eq!(server.ledger().polls, logged(&output, "polls"));
+    assert!(server.ledger().requests.iter().all(|request| request.header("golectra-source") == Some("n1")));
+}
+
+/// Prometheus's own rules for names and help texts, where its tool is installed.
+async fn check_with_promtool(page: String) {
+    use tokio::io::AsyncWriteExt as _;
+    let tool =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut tool) = tool else {
+        assert!(std::env::var_os("CI").is_none(), "promtool is not installed: install the package prometheus");
+        return;
+    };
+    tool.stdin.take().unwrap().write_all(page.as_bytes()).await.unwrap();
+    let output = tool.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{}\n{page}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn what_a_dead_server_never_took_is_counted_and_the_exit_is_clean() {
+    let address = Server::reserve().await;
+    let child = agent(&[("ADDRESS", &address), ("POLL_INTERVAL", "100ms"), ("REPORT_INTERVAL", "300ms")]).spawn().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let output = end(child).await;
+    assert!(output.status.success(), "{output:?}");
+    assert!(logged(&output, "polls") >= 8 && logged(&output, "batches") >= 3);
+}
+
+#[tokio::test]
+async fn a_bad_setting_is_one_sentence_and_exit_2() {
+    let output = agent(&[("RATE_LIMIT", "many")]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("RATE_LIMIT") && text.trim_end().lines().count() == 1, "{text}");
+    let help = agent(&[]).arg("-h").output().await.unwrap();
+    assert_eq!(help.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&help.stdout).contains("QUEUE_BATCHES"));
+}

@@ -1,0 +1,183 @@
+//! A server made of a socket and a ledger: it applies each key once, as golectra's does, and misbehaves as it is told.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use golectra_protocol::{IdempotencyKey, Value, gzip, hash, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What the server does with a request.
+#[derive(Clone)]
+pub enum Act {
+    /// Applies it and answers 200; a repeat is told so.
+    Apply,
+    /// Applies it and closes the connection unanswered.
+    ApplyAndClose,
+    /// Applies it and answers half of a 200.
+    ApplyAndAnswerHalf,
+    /// Answers half of a 200 without having applied anything.
+    AnswerHalf,
+    /// Applies it and never answers.
+    ApplyAndHang,
+    /// Closes the connection.
+    Close,
+    /// Answers with this status, these header lines and this body.
+    Refuse(u16, &'static str, String),
+}
+
+/// A request as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let line = self.head.lines().find(|line| line.to_lowercase().starts_with(&format!("{name}:")))?;
+        Some(line[name.len() + 1..].trim())
+    }
+
+    pub fn key(&self) -> IdempotencyKey {
+        IdempotencyKey::parse(self.header("idempotency-key").expect("every report has a key")).unwrap()
+    }
+
+    pub fn unpacked(&self) -> Vec<u8> {
+        gzip::unpack(&self.body, 1 << 20).unwrap()
+    }
+
+    pub fn polls(&self) -> i64 {
+        let metrics = json::decode_batch(&self.unpacked(), 10_000).unwrap();
+        let counters = metrics.iter().filter(|metric| metric.id.as_str() == "PollCount");
+        counters.map(|metric| if let Value::Counter(delta) = metric.value { delta } else { panic!("PollCount is a counter") }).sum()
+    }
+}
+
+#[derive(Default)]
+pub struct Ledger {
+    pub requests: Vec<Request>,
+    pub applied: HashMap<IdempotencyKey, Vec<u8>>,
+    pub polls: i64,
+}
+
+impl Ledger {
+    /// Applies a request once; whether it is a repeat.
+    fn apply(&mut self, request: &Request) -> bool {
+        if let Some(body) = self.applied.get(&request.key()) {
+            assert_eq!(body, &request.body, "a key stands for one body");
+            return true;
+        }
+        self.applied.insert(request.key(), request.body.clone());
+        self.polls += request.polls();
+        false
+    }
+}
+
+pub struct Server {
+    pub address: String,
+    ledger: Arc<Mutex<Ledger>>,
+    changes: watch::Sender<usize>,
+}
+
+impl Server {
+    /// A port that nothing listens on yet.
+    pub async fn reserve() -> String {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
+    }
+
+    /// A server whose `act` is told how many requests came before.
+    pub async fn start(act: impl Fn(usize, &Request) -> Act + Send + Sync + 'static) -> Self {
+        Self::start_at("127.0.0.1:0", None, act).await
+    }
+
+    /// As [`start`](Self::start), at an address and with a key that answers are signed with.
+    pub async fn start_at(address: &str, key: Option<&'static str>, act: impl Fn(usize, &Request) -> Act + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (ledger, changes, act) = (Arc::new(Mutex::new(Ledger::default())), watch::Sender::new(0), Arc::new(act));
+        let server = Self { address, ledger: Arc::clone(&ledger), changes: changes.clone() };
+        tokio::spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                let (ledger, changes, act) = (Arc::clone(&ledger), changes.clone(), Arc::clone(&act));
+                tokio::spawn(async move { serve(stream, key, &ledger, &changes, act.as_ref()).await });
+            }
+        });
+        server
+    }
+
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap()
+    }
+
+    /// Waits until the ledger is as wanted.
+    pub async fn wait_for(&self, what: &str, wanted: impl Fn(&Ledger) -> bool) {
+        let mut changes = self.changes.subscribe();
+        let reached = async {
+            while !wanted(&self.ledger()) {
+                changes.changed().await.unwrap();
+            }
+        };
+        if tokio::time::timeout(Duration::from_mins(1), reached).await.is_err() {
+            let ledger = self.ledger();
+            panic!("waited in vain for {what}: {} requests, {} polls", ledger.requests.len(), ledger.polls);
+        }
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    key: Option<&'static str>,
+    ledger: &Mutex<Ledger>,
+    changes: &watch::Sender<usize>,
+    act: &(dyn Fn(usize, &Request) -> Act + Send + Sync),
+) {
+    while let Some(request) = read(&mut stream).await {
+        let (act, replayed) = {
+            let mut ledger = ledger.lock().unwrap();
+            let act = act(ledger.requests.len(), &request);
+            let apply = matches!(act, Act::Apply | Act::ApplyAndClose | Act::ApplyAndAnswerHalf | Act::ApplyAndHang);
+            let replayed = apply && ledger.apply(&request);
+            ledger.requests.push(request);
+            (act, replayed)
+        };
+        changes.send_modify(|count| *count += 1);
+        let body = r#"{"updated":1}"#.to_owned();
+        let (status, extra, body) = match act {
+            Act::Close | Act::ApplyAndClose => return,
+            Act::ApplyAndHang => std::future::pending().await,
+            Act::AnswerHalf | Act::ApplyAndAnswerHalf => {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"upd").await;
+                return;
+            }
+            Act::Apply => (200, if replayed { "Idempotency-Replayed: true\r\n" } else { "" }, body),
+            Act::Refuse(status, extra, body) => (status, extra, body),
+        };
+        let signature = key.map(|key| format!("HashSHA256: {}\r\n", hash::body_hash(body.as_bytes(), key.as_bytes()))).unwrap_or_default();
+        let answer = format!("HTTP/1.1 {status} X\r\n{extra}{signature}Content-Length: {}\r\n\r\n{body}", body.len());
+        if stream.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read(stream: &mut TcpStream) -> Option<Request> {
+    let mut bytes = Vec::new();
+    let head_end = loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end + 4;
+        }
+        let mut piece = [0; 4096];
+        let read = stream.read(&mut piece).await.ok().filter(|read| *read > 0)?;
+        bytes.extend_from_slice(&piece[..read]);
+    };
+    let mut request = Request { head: String::from_utf8(bytes[..head_end].to_vec()).unwrap(), body: bytes[head_end..].to_vec() };
+    let length: usize = request.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let have = request.body.len();
+    request.body.resize(length, 0);
+    stream.read_exact(&mut request.body[have..]).await.ok()?;
+    Some(request)
+}

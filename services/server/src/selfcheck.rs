@@ -1,0 +1,127 @@
+//! `golectra-server selfcheck URL`: is the server at that address what it promises to be? For `helm test` and for people.
+//!
+//! It writes one counter, `golectra_selfcheck_total` of the source `golectra-selfcheck`, twice under one idempotency key,
+//! and sees that it was counted once. Each step is a line on stdout; the first that fails ends it with exit code 1.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use golectra_protocol::{IdempotencyKey, Metric, MetricId, Value, gzip, hash, header, json};
+use reqwest::{Client, Response, StatusCode};
+use serde_json::Value as Json;
+
+use crate::clock::Clock;
+use crate::config::SelfcheckSettings;
+
+const SOURCE: &str = "golectra-selfcheck";
+const COUNTER: &str = "golectra_selfcheck_total";
+
+/// The limit of each request.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Why the server did not pass.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("usage: golectra-server selfcheck URL, such as http://localhost:8080 (the key in KEY)")]
+    Usage,
+    #[error("{step}: no answer from the server: {source}")]
+    NoAnswer { step: &'static str, source: reqwest::Error },
+    #[error("{step}: answered {status}: {body}")]
+    Status { step: &'static str, status: StatusCode, body: String },
+    #[error("{step}: {problem}")]
+    Wrong { step: &'static str, problem: String },
+}
+
+/// Runs the check that the command line asks for.
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer to the person who ran it")]
+pub fn main() -> ExitCode {
+    let url = std::env::args().nth(2).filter(|url| url.starts_with("http"));
+    let settings = SelfcheckSettings::load_from("golectra-server selfcheck", std::env::args_os().skip(3));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let checked = match (url, runtime) {
+        (Some(url), Ok(runtime)) => runtime.block_on(check(url.trim_end_matches('/'), settings.key.as_ref().map(|key| key.expose()))),
+        _ => Err(Failure::Usage),
+    };
+    match checked {
+        Ok(()) => {
+            println!("the server is well");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("golectra-server selfcheck: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn check(url: &str, key: Option<&str>) -> Result<(), Failure> {
+    golectra_process::install_crypto();
+    let client = Client::builder().timeout(LIMIT).no_proxy().build();
+    let client = client.map_err(|source| Failure::NoAnswer { step: "client", source })?;
+    for (step, path) in [("live", "/ping/live"), ("ready", "/ping")] {
+        answer(step, client.get(format!("{url}{path}")), key).await?;
+        passed(step);
+    }
+    let before = total(&client, url, key).await?;
+    let metric = Metric { id: MetricId::parse(COUNTER).expect("a valid id"), value: Value::Counter(1) };
+    let body = json::encode_batch(&[metric]);
+    let idempotency_key = IdempotencyKey::at(Clock::System.unix_millis()).to_string();
+    for (step, replayed) in [("write", false), ("repeat", true)] {
+        let mut request = client
+            .post(format!("{url}/updates"))
+            .header("content-type", "application/json")
+            .header("content-encoding", "gzip")
+            .header(header::SOURCE, SOURCE)
+            .header(header::IDEMPOTENCY_KEY, &idempotency_key)
+            .body(gzip::pack(&body));
+        if let Some(key) = key {
+            request = request.header(header::HASH_SHA256, hash::body_hash(&body, key.as_bytes()));
+        }
+        let (marked, _) = answer(step, request, key).await?;
+        if marked != replayed {
+            let problem = format!("{} is {marked}, expected {replayed}", header::IDEMPOTENCY_REPLAYED);
+            return Err(Failure::Wrong { step, problem });
+        }
+        passed(step);
+    }
+    let after = total(&client, url, key).await?;
+    // Another selfcheck may run at the same time, hence not just one more.
+    if after <= before {
+        return Err(Failure::Wrong { step: "count", problem: format!("the counter stands at {after} after it stood at {before}") });
+    }
+    passed("count");
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a command's answer to the person who ran it")]
+fn passed(step: &str) {
+    println!("ok: {step}");
+}
+
+/// The counter's total on the server, 0 before it is there.
+async fn total(client: &Client, url: &str, key: Option<&str>) -> Result<i64, Failure> {
+    let step = "count";
+    let (_, body) = answer(step, client.get(format!("{url}/api/v1/series?source={SOURCE}&name={COUNTER}")), key).await?;
+    let answer: Json = serde_json::from_slice(&body).map_err(|error| Failure::Wrong { step, problem: error.to_string() })?;
+    Ok(answer["series"][0]["delta"].as_i64().unwrap_or(0))
+}
+
+/// Sends a request and takes the answer if it is a good one: whether it is marked as a repeat's, and its body.
+async fn answer(step: &'static str, request: reqwest::RequestBuilder, key: Option<&str>) -> Result<(bool, Vec<u8>), Failure> {
+    let no_answer = |source| Failure::NoAnswer { step, source };
+    let response: Response = request.send().await.map_err(no_answer)?;
+    let status = response.status();
+    let replayed = response.headers().get(header::IDEMPOTENCY_REPLAYED).is_some_and(|value| value == "true");
+    let claimed = response.headers().get(header::HASH_SHA256).cloned();
+    let body = response.bytes().await.map_err(no_answer)?;
+    if status != StatusCode::OK {
+        let body = String::from_utf8_lossy(&body).chars().take(300).collect();
+        return Err(Failure::Status { step, status, body });
+    }
+    if let Some(key) = key
+        && !claimed.is_some_and(|claimed| hash::verify(&body, key.as_bytes(), claimed.as_bytes()))
+    {
+        return Err(Failure::Wrong { step, problem: "the answer's hash is not of this key: do both sides have the same KEY?".into() });
+    }
+    Ok((replayed, body.to_vec()))
+}

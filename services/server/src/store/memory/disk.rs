@@ -1,0 +1,135 @@
+//! Every touch of the disk, in one place, so that tests can make any of them fail or look at the folder in between.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Where the store's files stand.
+#[derive(Debug, Clone)]
+pub(super) struct Paths {
+    pub(super) snapshot: PathBuf,
+    pub(super) snapshot_new: PathBuf,
+    pub(super) journal: PathBuf,
+    pub(super) journal_new: PathBuf,
+    /// What was cut off a damaged journal.
+    pub(super) journal_damaged: PathBuf,
+    pub(super) folder: PathBuf,
+}
+
+impl Paths {
+    pub(super) fn of(snapshot: &Path) -> Self {
+        let beside = |suffix: &str| {
+            let mut name = snapshot.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let folder = match snapshot.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        Self {
+            snapshot: snapshot.to_owned(),
+            snapshot_new: beside(".tmp"),
+            journal: beside(".journal"),
+            journal_new: beside(".journal.tmp"),
+            journal_damaged: beside(".journal.damaged"),
+            folder,
+        }
+    }
+}
+
+/// What is about to be done, for tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Op {
+    Create,
+    Write,
+    Cut,
+    Sync,
+    Rename,
+    SyncFolder,
+}
+
+#[cfg(test)]
+pub(super) type Hook = std::sync::Arc<dyn Fn(Op) -> io::Result<()> + Send + Sync>;
+
+/// The disk.
+#[derive(Clone, Default)]
+pub(super) struct Disk {
+    #[cfg(test)]
+    pub(super) hook: Option<Hook>,
+}
+
+impl Disk {
+    #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests look and fail here"))]
+    fn about_to(&self, op: Op) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(hook) = &self.hook {
+            hook(op)?;
+        }
+        let _ = op;
+        Ok(())
+    }
+
+    /// A new, empty file in place of what was there.
+    pub(super) fn create(&self, path: &Path) -> io::Result<File> {
+        self.about_to(Op::Create)?;
+        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
+    }
+
+    pub(super) fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if let Err(error) = self.about_to(Op::Write) {
+            // A disk that fills up takes the first part.
+            file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+            return Err(error);
+        }
+        file.write_all_at(bytes, offset)
+    }
+
+    pub(super) fn cut(&self, file: &File, length: u64) -> io::Result<()> {
+        self.about_to(Op::Cut)?;
+        file.set_len(length)
+    }
+
+    /// Brings a file's bytes and its length to the disk.
+    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
+        self.about_to(Op::Sync)?;
+        file.sync_data()
+    }
+
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.about_to(Op::Rename)?;
+        std::fs::rename(from, to)
+    }
+
+    /// Brings renames in a folder to the disk.
+    pub(super) fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        self.about_to(Op::SyncFolder)?;
+        File::open(folder)?.sync_all()
+    }
+}
+
+/// Writes a file from its start to its end.
+pub(super) struct Appender<'a> {
+    disk: &'a Disk,
+    file: &'a File,
+    pub(super) offset: u64,
+}
+
+impl<'a> Appender<'a> {
+    pub(super) fn new(disk: &'a Disk, file: &'a File) -> Self {
+        Self { disk, file, offset: 0 }
+    }
+}
+
+impl Write for Appender<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.disk.write_at(self.file, bytes, self.offset)?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! The journal file: appended in groups, repaired after a failed write, replaced together with the snapshot.
+//!
+//! A save replaces two files, and the process may die between any two steps. The order is: both new files written and
+//! synced; snapshot renamed; folder synced; journal renamed; folder synced. A journal names its snapshot by digest, so
+//! the next start sees which journal (the old one or the new one, still under its temporary name) continues the
+//! snapshot it finds. Nothing is acknowledged between the two renames.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use super::disk::{Disk, Paths};
+use super::save::Prepared;
+
+const COPY_BYTES: u64 = 1024 * 1024;
+
+/// A write that is applied but not yet on disk.
+#[derive(Debug)]
+struct Pending {
+    epoch: u64,
+    frame: Vec<u8>,
+}
+
+/// The journal of one store, owned by its keeper.
+pub(super) struct Journal {
+    disk: Disk,
+    paths: Paths,
+    /// Absent until a save makes one that continues the snapshot.
+    file: Option<File>,
+    /// Up to here everything is on disk.
+    good_bytes: u64,
+    /// Whether a failed write may have left bytes behind that.
+    torn: bool,
+    pending: Vec<Pending>,
+    /// The epoch of the save that is in place: writes of earlier ones are in its snapshot.
+    saved_epoch: u64,
+    /// The save under way: writes of its epoch belong into the next journal too, and stand at these places of this one.
+    saving_epoch: Option<u64>,
+    behind: Vec<Range<u64>>,
+    /// What is left to do after the new snapshot was renamed.
+    left: Option<Left>,
+}
+
+/// The steps that follow a snapshot's rename.
+#[derive(Debug, Clone, Copy)]
+enum Left {
+    SyncSnapshotName,
+    RenameJournal,
+    SyncJournalName,
+}
+
+impl Journal {
+    /// Goes on with a file that is good up to `good_bytes`, or waits for the first save to make one.
+    pub(super) fn new(disk: Disk, paths: Paths, file: Option<(File, u64)>) -> Self {
+        let (file, good_bytes) = file.map_or((None, 0), |(file, good)| (Some(file), good));
+        Self {
+            disk,
+            paths,
+            file,
+            good_bytes,
+            torn: false,
+            pending: Vec::new(),
+            saved_epoch: 0,
+            saving_epoch: None,
+            behind: Vec::new(),
+            left: None,
+        }
+    }
+
+    /// Whether there is a file to append to.
+    pub(super) fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// The length in bytes of what is on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.good_bytes
+    }
+
+    /// Whether something waits for the disk.
+    pub(super) fn is_behind(&self) -> bool {
+        self.left.is_some() || !self.pending.is_empty()
+    }
+
+    /// Takes a write; [`Self::flush`] brings it to the disk. One that waited while a save took it in needs no second place.
+    pub(super) fn push(&mut self, epoch: u64, frame: Vec<u8>) {
+        if epoch >= self.saved_epoch {
+            self.pending.push(Pending { epoch, frame });
+        }
+    }
+
+    /// Brings everything taken to the disk. What failed stays and goes with the next try.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.finish_renames()?;
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let Some(file) = &self.file else { return Err(io::Error::other("no journal could be made yet")) };
+        if self.torn {
+            // A failed sync may have dropped the pages and yet succeed when it is asked again: the bytes are written anew.
+            self.disk.cut(file, self.good_bytes)?;
+        }
+        let bytes: Vec<u8> = self.pending.iter().flat_map(|pending| &pending.frame).copied().collect();
+        self.torn = true;
+        self.disk.write_at(file, &bytes, self.good_bytes)?;
+        self.disk.sync(file)?;
+        self.torn = false;
+        for pending in self.pending.drain(..) {
+            let end = self.good_bytes + pending.frame.len() as u64;
+            if self.saving_epoch.is_some_and(|saving| pending.epoch >= saving) {
+                match self.behind.last_mut() {
+                    Some(last) if last.end == self.good_bytes => last.end = end,
+                    _ => self.behind.push(self.good_bytes..end),
+                }
+            }
+            self.good_bytes = end;
+        }
+        Ok(())
+    }
+
+    /// A save begins: from now on writes of this epoch are behind it. Refused while the last one is not wholly in place.
+    pub(super) fn begin(&mut self, epoch: u64) -> io::Result<()> {
+        self.finish_renames()?;
+        self.saving_epoch = Some(epoch);
+        self.behind.clear();
+        Ok(())
+    }
+
+    /// Puts a save's files in place of the old ones, with the writes behind it. On an error before the first rename
+    /// everything is as it was; on a later one the renames are tried again before anything else.
+    pub(super) fn switch(&mut self, prepared: Prepared) -> io::Result<()> {
+        let Prepared { journal, mut journal_bytes, epoch, .. } = prepared;
+        if let Some(old) = &self.file {
+            for range in &self.behind {
+                journal_bytes = copy(&self.disk, old, range.clone(), &journal, journal_bytes)?;
+            }
+        }
+        for pending in self.pending.iter().filter(|pending| pending.epoch >= epoch) {
+            self.disk.write_at(&journal, &pending.frame, journal_bytes)?;
+            journal_bytes += pending.frame.len() as u64;
+        }
+        self.disk.sync(&journal)?;
+        self.disk.rename(&self.paths.snapshot_new, &self.paths.snapshot)?;
+        // What was pending is in the snapshot or in the new journal.
+        self.pending.clear();
+        self.behind.clear();
+        (self.file, self.good_bytes, self.torn) = (Some(journal), journal_bytes, false);
+        (self.saved_epoch, self.saving_epoch) = (epoch, None);
+        self.left = Some(Left::SyncSnapshotName);
+        self.finish_renames()
+    }
+
+    fn finish_renames(&mut self) -> io::Result<()> {
+        while let Some(left) = self.left {
+            self.left = match left {
+                Left::SyncSnapshotName => {
+                    self.disk.sync_folder(&self.paths.folder)?;
+                    Some(Left::RenameJournal)
+                }
+                Left::RenameJournal => {
+                    self.disk.rename(&self.paths.journal_new, &self.paths.journal)?;
+                    Some(Left::SyncJournalName)
+                }
+                // Until this is done a crash may bring the temporary name back, where the next start looks too.
+                Left::SyncJournalName => {
+                    self.disk.sync_folder(&self.paths.folder)?;
+                    None
+                }
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Copies a range of one file to another, and says where that ends there.
+fn copy(disk: &Disk, from: &File, range: Range<u64>, to: &File, mut at: u64) -> io::Result<u64> {
+    let mut next = range.start;
+    let mut bytes = Vec::new();
+    while next < range.end {
+        let length = (range.end - next).min(COPY_BYTES);
+        bytes.resize(usize::try_from(length).unwrap_or(0), 0);
+        from.read_exact_at(&mut bytes, next)?;
+        disk.write_at(to, &bytes, at)?;
+        next += length;
+        at += length;
+    }
+    Ok(at)
+}

@@ -1,0 +1,297 @@
+//! The thread that owns the files.
+//!
+//! At STORE_INTERVAL=0 it takes all writes that queued while its last sync ran, appends them, syncs once and answers
+//! each. It decides when to save: after an interval in which something changed, or when the journal has outgrown its
+//! snapshot. A thread of the save's own writes the new files meanwhile; only their renames stop the journal.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::disk::{Disk, Paths};
+use super::journal::Journal;
+use super::save::{self, Prepared};
+use super::shard::Shards;
+use super::stats::{MemoryStats, add, set};
+use crate::clock::Clock;
+
+/// How much of the queue goes into one write and sync.
+const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// How often a save under way is looked at.
+const SAVE_POLL: Duration = Duration::from_millis(10);
+/// How long a failed disk or a failed save is left alone; jitter is added.
+const RETRY: Duration = if cfg!(test) { Duration::from_millis(2) } else { Duration::from_millis(500) };
+const SAVE_RETRY: Duration = if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(10) };
+
+/// The answer to a write: whether it is on disk.
+pub(super) type Durable = Result<(), String>;
+
+pub(super) enum Command {
+    /// A write that was applied.
+    Write { epoch: u64, frame: Vec<u8>, answer: oneshot::Sender<Durable> },
+    /// Answers when everything before it is on disk.
+    Barrier { answer: oneshot::Sender<Durable> },
+    /// Saves and answers.
+    #[cfg(test)]
+    Save { answer: oneshot::Sender<Durable> },
+    /// Saves what changed and ends.
+    Close { answer: oneshot::Sender<Durable> },
+}
+
+/// What the store sees of its keeper.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// The disk refuses: nothing new is taken until what waits is on disk.
+    pub(super) failed: AtomicBool,
+    /// Bytes and writes that wait in the queue.
+    pub(super) queued_bytes: AtomicU64,
+    pub(super) queued_writes: AtomicU64,
+}
+
+/// What a keeper is made of.
+pub(super) struct Keeper {
+    pub(super) shards: Arc<Shards>,
+    pub(super) clock: Clock,
+    pub(super) disk: Disk,
+    pub(super) paths: Paths,
+    pub(super) journal: Journal,
+    pub(super) health: Arc<Health>,
+    pub(super) stats: Arc<MemoryStats>,
+    /// Zero: every write is journaled.
+    pub(super) interval: Duration,
+    /// How large a journal may grow at the least before it is folded into its snapshot.
+    pub(super) fold_journal_at_bytes: u64,
+    pub(super) progress: Progress,
+}
+
+/// Where the keeper stands.
+pub(super) struct Progress {
+    /// How many writes the last save had seen.
+    saved_writes: u64,
+    /// The journal's length right after the last save.
+    folded_bytes: u64,
+    next_save: Instant,
+    next_repair: Instant,
+    epoch: u64,
+    saving: Option<(JoinHandle<io::Result<Prepared>>, Instant)>,
+}
+
+impl Progress {
+    pub(super) fn new(saved_writes: u64, interval: Duration) -> Self {
+        let now = Instant::now();
+        Self { saved_writes, folded_bytes: 0, next_save: now + interval, next_repair: now, epoch: 0, saving: None }
+    }
+}
+
+impl Keeper {
+    /// Works until it is closed, or until the store is gone.
+    pub(super) fn run(mut self, queue: &Receiver<Command>) {
+        let mut answers = Vec::new();
+        loop {
+            let mut last = None;
+            let mut next = match queue.recv_timeout(self.patience()) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let mut bytes = 0;
+            while let Some(command) = next {
+                match command {
+                    Command::Write { epoch, frame, answer } => {
+                        bytes += frame.len();
+                        self.health.queued_bytes.fetch_sub(frame.len() as u64, Ordering::Relaxed);
+                        self.health.queued_writes.fetch_sub(1, Ordering::Relaxed);
+                        self.journal.push(epoch, frame);
+                        answers.push(answer);
+                    }
+                    Command::Barrier { answer } => answers.push(answer),
+                    #[cfg(test)]
+                    save @ Command::Save { .. } => {
+                        last = Some(save);
+                        break;
+                    }
+                    close @ Command::Close { .. } => {
+                        last = Some(close);
+                        break;
+                    }
+                }
+                next = if bytes < GROUP_BYTES { queue.try_recv().ok() } else { None };
+            }
+            self.settle(&mut answers);
+            self.mind_saves();
+            match last {
+                #[cfg(test)]
+                Some(Command::Save { answer }) => drop(answer.send(self.save_now())),
+                Some(Command::Close { answer }) => {
+                    let _ = answer.send(self.close());
+                    return;
+                }
+                _ => {}
+            }
+        }
+        self.abandon_save();
+    }
+
+    /// How long to wait for a command.
+    fn patience(&self) -> Duration {
+        let now = Instant::now();
+        if self.progress.saving.is_some() {
+            SAVE_POLL
+        } else if self.health.failed.load(Ordering::Relaxed) {
+            self.progress.next_repair.saturating_duration_since(now)
+        } else if self.interval.is_zero() {
+            // The journal grows only by commands.
+            Duration::from_mins(1)
+        } else {
+            self.progress.next_save.saturating_duration_since(now)
+        }
+    }
+
+    /// Brings what was taken to the disk and answers.
+    fn settle(&mut self, answers: &mut Vec<oneshot::Sender<Durable>>) {
+        let behind = self.journal.is_behind() || self.health.failed.load(Ordering::SeqCst);
+        let due = !answers.is_empty() || (behind && Instant::now() >= self.progress.next_repair);
+        if !due {
+            return;
+        }
+        let durable = self.journal_now();
+        if let Err(reason) = &durable {
+            add(&self.stats.journal_failures, 1);
+            if !self.health.failed.swap(true, Ordering::SeqCst) {
+                tracing::error!(path = %self.paths.journal.display(), reason, "the journal can't be written; at STORE_INTERVAL=0 writes are refused until it can");
+            }
+            self.progress.next_repair = Instant::now() + jitter(RETRY);
+        } else if self.health.failed.swap(false, Ordering::SeqCst) {
+            tracing::info!(path = %self.paths.journal.display(), "the journal can be written again");
+        }
+        set(&self.stats.journal_bytes, self.journal.bytes());
+        for answer in answers.drain(..) {
+            // Whoever waited may have given up.
+            let _ = answer.send(durable.clone());
+        }
+    }
+
+    fn journal_now(&mut self) -> Durable {
+        if !self.journal.is_open() && self.journal.is_behind() {
+            // The first write of a store whose journal does not continue its snapshot: a save makes one that does.
+            return self.save_now();
+        }
+        self.journal.flush().map_err(|error| error.to_string())
+    }
+
+    /// Starts a save that is due, and finishes one that has prepared its files.
+    fn mind_saves(&mut self) {
+        if self.progress.saving.as_ref().is_some_and(|(thread, _)| thread.is_finished()) {
+            let _ = self.finish_save();
+        }
+        if self.progress.saving.is_none() && Instant::now() >= self.progress.next_save && self.save_is_due() {
+            self.start_save();
+        }
+    }
+
+    fn save_is_due(&mut self) -> bool {
+        if self.interval.is_zero() {
+            let snapshot_bytes = super::stats::get(&self.stats.last_snapshot_bytes);
+            let grown = self.journal.bytes().saturating_sub(self.progress.folded_bytes);
+            return self.journal.is_open() && grown > self.fold_journal_at_bytes.max(2 * (snapshot_bytes + self.progress.folded_bytes));
+        }
+        self.progress.next_save = Instant::now() + self.interval;
+        self.shards.writes() != self.progress.saved_writes
+    }
+
+    fn start_save(&mut self) {
+        let started = Instant::now();
+        let epoch = self.progress.epoch + 1;
+        if let Err(error) = self.journal.begin(epoch) {
+            let _ = self.saved(started, Err(error));
+            return;
+        }
+        self.progress.epoch = epoch;
+        let (shards, clock, disk, paths) = (self.shards.clone(), self.clock.clone(), self.disk.clone(), self.paths.clone());
+        let thread = std::thread::Builder::new().name("memory-save".into());
+        match thread.spawn(move || save::prepare(&shards, &clock, &disk, &paths, epoch)) {
+            Ok(thread) => self.progress.saving = Some((thread, started)),
+            Err(error) => drop(self.saved(started, Err(error))),
+        }
+    }
+
+    /// Waits for the save under way and puts its files in place.
+    fn finish_save(&mut self) -> Durable {
+        let Some((thread, started)) = self.progress.saving.take() else { return Ok(()) };
+        let prepared = thread.join().unwrap_or_else(|_| Err(io::Error::other("the save panicked")));
+        let put = prepared.and_then(|prepared| self.put(prepared));
+        self.saved(started, put)
+    }
+
+    /// A whole save, here and now.
+    fn save_now(&mut self) -> Durable {
+        self.finish_save()?;
+        self.start_save();
+        if self.progress.saving.is_none() {
+            return Err("the save could not be started".into());
+        }
+        self.finish_save()
+    }
+
+    fn put(&mut self, prepared: Prepared) -> io::Result<(u64, u64)> {
+        let (writes, snapshot_bytes) = (prepared.writes, prepared.snapshot_bytes);
+        let head_bytes = prepared.journal_bytes;
+        self.journal.switch(prepared)?;
+        self.progress.folded_bytes = head_bytes;
+        Ok((writes, snapshot_bytes))
+    }
+
+    /// Counts and logs how a save ended.
+    fn saved(&mut self, started: Instant, put: io::Result<(u64, u64)>) -> Durable {
+        let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        set(&self.stats.last_snapshot_millis, took);
+        match put {
+            Ok((writes, bytes)) => {
+                self.progress.saved_writes = writes;
+                add(&self.stats.snapshots_written, 1);
+                set(&self.stats.last_snapshot_bytes, bytes);
+                set(&self.stats.journal_bytes, self.journal.bytes());
+                tracing::debug!(path = %self.paths.snapshot.display(), bytes, took_millis = took, "snapshot saved");
+                Ok(())
+            }
+            Err(error) => {
+                add(&self.stats.snapshot_failures, 1);
+                self.progress.next_save = Instant::now() + if self.interval.is_zero() { jitter(SAVE_RETRY) } else { self.interval };
+                tracing::error!(path = %self.paths.snapshot.display(), %error, "the snapshot could not be saved; the last one stays and it is tried again");
+                Err(format!("the snapshot could not be saved: {error}"))
+            }
+        }
+    }
+
+    fn close(&mut self) -> Durable {
+        let journaled = self.journal_now();
+        let _ = self.finish_save();
+        if self.shards.writes() == self.progress.saved_writes {
+            return journaled;
+        }
+        match self.save_now() {
+            // Every write is in the journal, so nothing is lost.
+            Err(reason) if self.interval.is_zero() && journaled.is_ok() => {
+                tracing::warn!(reason, "the last snapshot could not be saved; the journal has every write");
+                Ok(())
+            }
+            saved => saved,
+        }
+    }
+
+    /// The store is gone without a close: nothing is put in place, and nothing writes any more.
+    fn abandon_save(&mut self) {
+        if let Some((thread, _)) = self.progress.saving.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn jitter(base: Duration) -> Duration {
+    base + base.mul_f64(fastrand::f64() / 2.0)
+}

@@ -1,0 +1,195 @@
+//! The start: the snapshot file and the journal become a store again.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use golectra_protocol::Source;
+
+use super::OpenError;
+use super::disk::{Disk, Paths};
+use super::record::{self, FRAME_HEAD_BYTES, Record};
+use super::shard::Shards;
+use super::snapshot::{self, Hashing};
+use super::stats::{MemoryStats, add, set};
+
+/// Fills an empty store. The journal to go on with and its good length come back where it continues the snapshot.
+pub(super) fn restore(
+    shards: &Shards,
+    disk: &Disk,
+    paths: &Paths,
+    stats: &MemoryStats,
+    now_millis: u64,
+) -> Result<Option<(File, u64)>, OpenError> {
+    let digest = read_snapshot(shards, paths, stats, now_millis)?;
+    let journal_error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Journal { path, source }
+    };
+    let mut continues = head(&paths.journal).map_err(journal_error(&paths.journal))? == digest && digest.is_some();
+    if !continues && digest.is_some() && head(&paths.journal_new).map_err(journal_error(&paths.journal_new))? == digest {
+        // The process died between the renames of a save: this one belongs to the new snapshot.
+        let renamed = disk.rename(&paths.journal_new, &paths.journal).and_then(|()| disk.sync_folder(&paths.folder));
+        renamed.map_err(journal_error(&paths.journal_new))?;
+        continues = true;
+    }
+    read_journal(shards, paths, stats, continues).map_err(journal_error(&paths.journal))
+}
+
+/// Whether there is anything a start without RESTORE would leave behind.
+pub(super) fn holds_something(paths: &Paths) -> bool {
+    std::fs::metadata(&paths.snapshot).is_ok_and(|file| file.len() > "[]\n".len() as u64)
+}
+
+/// Reads the snapshot file and returns its digest; `None` where there is no file.
+fn read_snapshot(shards: &Shards, paths: &Paths, stats: &MemoryStats, now_millis: u64) -> Result<Option<[u8; 32]>, OpenError> {
+    let path = &paths.snapshot;
+    let unreadable = |source| OpenError::Unreadable { path: path.clone(), source };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(unreadable)?,
+    };
+    let mut input = Hashing::new(BufReader::with_capacity(256 * 1024, file));
+    let read = snapshot::read(&mut input, |row| {
+        // Without a time the series is older than anything that comes.
+        let at_millis = row.at_millis.unwrap_or(0);
+        let fits = shards.restore(&row.source, row.metric, at_millis, row.at_millis.unwrap_or(now_millis));
+        if fits { Ok(()) } else { Err("the counter stands twice and its sum exceeds 9223372036854775807".into()) }
+    });
+    read.map_err(|error| match error.classify() {
+        serde_json::error::Category::Io => unreadable(error.into()),
+        _ => OpenError::Damaged { path: path.clone(), reason: error.to_string() },
+    })?;
+    let (digest, bytes) = input.finish();
+    set(&stats.last_snapshot_bytes, bytes);
+    Ok(Some(digest))
+}
+
+/// The snapshot that a journal names; `None` where there is no journal or it is damaged there.
+fn head(path: &Path) -> io::Result<Option<[u8; 32]>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut frames = Frames::new(file)?;
+    Ok(match frames.next()? {
+        Some(Record::Head(digest)) => Some(digest),
+        _ => None,
+    })
+}
+
+/// Reads the journal. Its values count only where it continues the snapshot; its keys are remembered anyway.
+fn read_journal(shards: &Shards, paths: &Paths, stats: &MemoryStats, continues: bool) -> io::Result<Option<(File, u64)>> {
+    let file = match OpenOptions::new().read(true).write(true).open(&paths.journal) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut frames = Frames::new(file)?;
+    let mut sources: Vec<Source> = Vec::new();
+    let mut left_out = 0_u64;
+    while let Some(record) = frames.next()? {
+        match record {
+            Record::Head(_) => {}
+            Record::Source(head) => {
+                let mut shard = shards.of(&head.name);
+                shard.keys.raise_floor(head.floor_millis);
+                let place = shard.ensure(&head.name, head.first_seen_millis);
+                let source = shard.source_mut(place);
+                (source.first_seen_millis, source.last_seen_millis) = (head.first_seen_millis, head.last_seen_millis);
+                drop(shard);
+                sources.push(head.name);
+            }
+            Record::Keys(keys) => {
+                for (source, key, digest) in keys {
+                    let Some(name) = sources.get(source as usize) else { continue };
+                    let mut shard = shards.of(name);
+                    let place = shard.ensure(name, key.unix_millis());
+                    shard.keys.remember(key, place, digest);
+                }
+            }
+            Record::Write(write) => {
+                shards.replay(write, continues);
+                if continues {
+                    add(&stats.journal_replayed, 1);
+                } else {
+                    left_out += 1;
+                }
+            }
+        }
+    }
+    let Frames { input, good_bytes, bytes, .. } = frames;
+    let mut file = input.into_inner();
+    if good_bytes < bytes {
+        set(&stats.journal_skipped_bytes, bytes - good_bytes);
+        keep_damaged(&mut file, paths, good_bytes);
+        tracing::warn!(
+            path = %paths.journal.display(),
+            good_bytes,
+            skipped_bytes = bytes - good_bytes,
+            "the journal is damaged or was cut off in the middle of a write: the rest is skipped and kept in a file ending in .damaged"
+        );
+        if continues {
+            file.set_len(good_bytes)?;
+            file.sync_all()?;
+        }
+    }
+    if left_out > 0 {
+        tracing::warn!(
+            path = %paths.journal.display(),
+            writes = left_out,
+            "the journal belongs to another snapshot file: its keys are remembered, its values are taken to be in the snapshot"
+        );
+    }
+    Ok(continues.then_some((file, good_bytes)))
+}
+
+/// Keeps what is cut off, for whoever wants to look at it; a start does not depend on it.
+fn keep_damaged(file: &mut File, paths: &Paths, from: u64) {
+    let kept = file.seek(SeekFrom::Start(from)).and_then(|_| io::copy(file, &mut File::create(&paths.journal_damaged)?));
+    if let Err(error) = kept {
+        tracing::warn!(path = %paths.journal_damaged.display(), %error, "the damaged end of the journal could not be kept");
+    }
+}
+
+/// Reads frames until the first that is damaged.
+pub(super) struct Frames {
+    input: BufReader<File>,
+    /// Up to here every frame was good.
+    pub(super) good_bytes: u64,
+    /// The file's length.
+    bytes: u64,
+    payload: Vec<u8>,
+}
+
+impl Frames {
+    pub(super) fn new(file: File) -> io::Result<Self> {
+        let bytes = file.metadata()?.len();
+        Ok(Self { input: BufReader::with_capacity(256 * 1024, file), good_bytes: 0, bytes, payload: Vec::new() })
+    }
+
+    /// The next record; `None` at the end or where the damage begins.
+    pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
+        let left = self.bytes - self.good_bytes;
+        if left < FRAME_HEAD_BYTES as u64 {
+            return Ok(None);
+        }
+        let mut head = [0; FRAME_HEAD_BYTES];
+        self.input.read_exact(&mut head)?;
+        let [l0, l1, l2, l3, s0, s1, s2, s3] = head;
+        let length = u32::from_le_bytes([l0, l1, l2, l3]);
+        // A damaged length must not ask for memory that the file can't fill.
+        if u64::from(length) > left - FRAME_HEAD_BYTES as u64 {
+            return Ok(None);
+        }
+        self.payload.resize(length as usize, 0);
+        self.input.read_exact(&mut self.payload)?;
+        if record::sum(&self.payload) != u32::from_le_bytes([s0, s1, s2, s3]) {
+            return Ok(None);
+        }
+        let record = record::decode(&self.payload);
+        if record.is_some() {
+            self.good_bytes += FRAME_HEAD_BYTES as u64 + u64::from(length);
+        }
+        Ok(record)
+    }
+}

@@ -1,0 +1,82 @@
+//! A save, as far as it disturbs nobody: both new files are written and synced beside the old ones.
+//!
+//! The journal's keeper then puts them in place (see [`super::journal`]).
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+
+use super::copy::ShardCopy;
+use super::disk::{Appender, Disk, Paths};
+use super::record::{self, HEAD_FRAME_BYTES, KEYS_A_FRAME};
+use super::shard::Shards;
+use super::snapshot::{Hashing, SnapshotWriter};
+use crate::clock::Clock;
+
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Two new files, ready to take the place of the old ones.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) journal: File,
+    /// The new journal's length in bytes.
+    pub(super) journal_bytes: u64,
+    /// The new snapshot's length in bytes.
+    pub(super) snapshot_bytes: u64,
+    /// How many writes there were before the first shard was copied.
+    pub(super) writes: u64,
+    /// Writes of this epoch and later ones are not in the snapshot.
+    pub(super) epoch: u64,
+}
+
+/// Writes a snapshot of all shards and the journal that continues it, with the keys in it. Each shard's later writes get this epoch.
+pub(super) fn prepare(shards: &Shards, clock: &Clock, disk: &Disk, paths: &Paths, epoch: u64) -> io::Result<Prepared> {
+    let writes = shards.writes();
+    let now_millis = clock.unix_millis();
+    let snapshot = disk.create(&paths.snapshot_new)?;
+    let journal = disk.create(&paths.journal_new)?;
+    let mut keys_out = BufWriter::with_capacity(BUFFER_BYTES, Appender::new(disk, &journal));
+    // The head names the snapshot's digest, which is known last; until then zeros stand in its place, which are no frame.
+    keys_out.write_all(&[0; HEAD_FRAME_BYTES])?;
+    let rows_out = BufWriter::with_capacity(BUFFER_BYTES, Appender::new(disk, &snapshot));
+    let mut rows = SnapshotWriter::new(Hashing::new(rows_out));
+
+    let mut sources_before = 0;
+    for mut shard in shards.each() {
+        let oldest_millis = shards.oldest_millis(&shard, now_millis);
+        let copy = ShardCopy::cut(&mut shard, epoch, oldest_millis);
+        drop(shard);
+        for (source, id, value, at_millis) in copy.series() {
+            rows.row(source, id, value, at_millis)?;
+        }
+        write_keys(&mut keys_out, &copy, &mut sources_before)?;
+    }
+
+    let (digest, snapshot_bytes) = rows.finish()?.finish();
+    disk.sync(&snapshot)?;
+    let journal_bytes = keys_out.into_inner().map_err(io::IntoInnerError::into_error)?.offset;
+    let mut head = Vec::with_capacity(HEAD_FRAME_BYTES);
+    record::encode_head(&mut head, &digest);
+    disk.write_at(&journal, &head, 0)?;
+    disk.sync(&journal)?;
+    Ok(Prepared { journal, journal_bytes, snapshot_bytes, writes, epoch })
+}
+
+fn write_keys(out: &mut impl Write, copy: &ShardCopy, sources_before: &mut u32) -> io::Result<()> {
+    let mut frames = Vec::new();
+    for (source, _) in &copy.sources {
+        record::encode_source(&mut frames, source);
+        if frames.len() > BUFFER_BYTES {
+            out.write_all(&frames)?;
+            frames.clear();
+        }
+    }
+    for some in copy.keys.chunks(KEYS_A_FRAME) {
+        let some: Vec<_> = some.iter().map(|(key, place, digest)| (*sources_before + place, *key, *digest)).collect();
+        record::encode_keys(&mut frames, &some);
+        out.write_all(&frames)?;
+        frames.clear();
+    }
+    out.write_all(&frames)?;
+    *sources_before += u32::try_from(copy.sources.len()).expect("fewer sources than series, which are capped");
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! The memory store's figures for /metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Figures that the store counts as it works.
+#[derive(Debug, Default)]
+pub struct MemoryStats {
+    /// Idempotency keys in memory, as of the last look.
+    pub keys_remembered: AtomicU64,
+    /// Snapshot files put in place.
+    pub snapshots_written: AtomicU64,
+    /// Saves that failed.
+    pub snapshot_failures: AtomicU64,
+    /// How long the last save took, in milliseconds.
+    pub last_snapshot_millis: AtomicU64,
+    /// How large the last snapshot file is.
+    pub last_snapshot_bytes: AtomicU64,
+    /// How large the journal is.
+    pub journal_bytes: AtomicU64,
+    /// Writes to the journal that failed.
+    pub journal_failures: AtomicU64,
+    /// How many bytes of a damaged journal were skipped at the start.
+    pub journal_skipped_bytes: AtomicU64,
+    /// Writes since the snapshot that were read back from the journal at the start.
+    pub journal_replayed: AtomicU64,
+}
+
+pub(super) fn set(figure: &AtomicU64, to: u64) {
+    figure.store(to, Ordering::Relaxed);
+}
+
+pub(super) fn add(figure: &AtomicU64, more: u64) {
+    figure.fetch_add(more, Ordering::Relaxed);
+}
+
+pub(super) fn get(figure: &AtomicU64) -> u64 {
+    figure.load(Ordering::Relaxed)
+}

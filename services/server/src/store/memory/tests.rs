@@ -1,0 +1,97 @@
+//! The memory store held to its promises: with a file and without, through restarts, crashes and full disks.
+
+mod crashes;
+mod faults;
+mod frames;
+mod model;
+mod restarts;
+
+use std::path::Path;
+
+use golectra_protocol::{IdempotencyKey, Metric};
+
+use super::super::conformance::{self, Setup};
+use super::*;
+
+const NOW: u64 = 1_800_000_000_000;
+
+fn config(path: Option<PathBuf>, store_interval: Duration, restore: bool) -> MemoryConfig {
+    let limits = SeriesLimits { total: 100_000, per_source: 50_000 };
+    MemoryConfig { path, store_interval, restore, history: Duration::from_hours(48), max_keys: 100_000, limits }
+}
+
+/// A store on this file that never saves by itself but at its end.
+fn saved(path: &Path) -> Arc<MemoryStore> {
+    MemoryStore::open(config(Some(path.into()), Duration::from_hours(1), true), Clock::at(NOW)).unwrap()
+}
+
+/// A store on this file that journals each write.
+fn journaled(path: &Path) -> Arc<MemoryStore> {
+    MemoryStore::open(config(Some(path.into()), Duration::ZERO, true), Clock::at(NOW)).unwrap()
+}
+
+fn batch(source: &str, key: IdempotencyKey, metrics: Vec<Metric>) -> Batch {
+    conformance::batch(source, key, metrics)
+}
+
+async fn counter(store: &MemoryStore, id: &str) -> Option<i64> {
+    store.snapshot().await.unwrap().counters.get(id).copied()
+}
+
+impl MemoryStore {
+    /// A snapshot now, without waiting for its time.
+    async fn save_now(&self) -> Result<(), StoreError> {
+        let (answer, saved) = oneshot::channel();
+        drop(self.keeper.as_ref().unwrap().queue().unwrap().send(Command::Save { answer }));
+        wait(saved, CLOSE_WAIT).await
+    }
+
+    /// The process dies: nothing is saved, and the keeper is gone when this returns.
+    fn crash(self: Arc<Self>) {
+        let keeper = self.keeper.as_ref().unwrap();
+        drop(keeper.queue.lock().unwrap().take());
+        let thread = keeper.thread.lock().unwrap().take();
+        thread.unwrap().join().unwrap();
+    }
+}
+
+/// The suite on each way of keeping.
+mod volatile {
+    use super::*;
+    use crate::store::conformance::{Made, conformance_suite};
+
+    async fn make(setup: Setup) -> Option<Made> {
+        let config = MemoryConfig { history: setup.history, limits: setup.limits, ..config(None, Duration::ZERO, false) };
+        Some(Made { store: MemoryStore::open(config, setup.clock).unwrap(), guard: Box::new(()) })
+    }
+    conformance_suite!(make);
+}
+
+mod with_snapshots {
+    use super::*;
+    use crate::store::conformance::{Made, conformance_suite};
+
+    async fn make(setup: Setup) -> Option<Made> {
+        let folder = tempfile::tempdir().unwrap();
+        // Saved all the time, so that saves and writes meet.
+        let config = config(Some(folder.path().join("metrics-db.json")), Duration::from_millis(5), true);
+        let config = MemoryConfig { history: setup.history, limits: setup.limits, ..config };
+        Some(Made { store: MemoryStore::open(config, setup.clock).unwrap(), guard: Box::new(folder) })
+    }
+    conformance_suite!(make);
+}
+
+mod with_a_journal {
+    use super::*;
+    use crate::store::conformance::{Made, conformance_suite};
+
+    async fn make(setup: Setup) -> Option<Made> {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(Some(folder.path().join("metrics-db.json")), Duration::ZERO, true);
+        let config = MemoryConfig { history: setup.history, limits: setup.limits, ..config };
+        // Folded all the time, so that saves and writes meet.
+        let store = MemoryStore::open_on(config, setup.clock, Disk::default(), 1).unwrap();
+        Some(Made { store, guard: Box::new(folder) })
+    }
+    conformance_suite!(make);
+}

@@ -1,0 +1,147 @@
+//! The journal's bytes: round trips, and whatever is done to them.
+
+use golectra_protocol::{MetricId, Source};
+use proptest::prelude::*;
+
+use super::super::load::Frames;
+use super::super::record::{self, Record, SourceHead, Write};
+use super::*;
+
+fn read(bytes: &[u8]) -> (Vec<Record>, u64) {
+    let mut file = tempfile::tempfile().unwrap();
+    io::Write::write_all(&mut file, bytes).unwrap();
+    io::Seek::rewind(&mut file).unwrap();
+    let mut frames = Frames::new(file).unwrap();
+    let mut records = Vec::new();
+    while let Some(record) = frames.next().unwrap() {
+        records.push(record);
+    }
+    (records, frames.good_bytes)
+}
+
+prop_compose! {
+    fn any_write()(
+        source in "[a-zA-Z0-9._-]{0,40}", at in 0..(1_u64 << 48), keyed in any::<bool>(), digest in any::<[u8; 32]>(), seen in any::<u64>(),
+        metrics in proptest::collection::vec(("[^\\p{Cc}]{1,60}", any::<u64>(), 0..=i64::MAX), 1..6),
+    ) -> (Batch, u64) {
+        let metrics = metrics.into_iter().map(|(id, bits, delta)| {
+            let value = f64::from_bits(bits);
+            let value = if value.is_finite() { Value::Gauge(value) } else { Value::Counter(delta) };
+            Metric { id: MetricId::parse(&id).unwrap(), value }
+        });
+        let source = Source::from_stored(&source).unwrap();
+        (Batch { source, key: IdempotencyKey::at(at), keyed, digest, metrics: metrics.collect(), audit: None }, seen)
+    }
+}
+
+fn write_of((batch, seen_millis): &(Batch, u64)) -> Record {
+    let Batch { source, key, keyed, digest, metrics, .. } = batch.clone();
+    Record::Write(Write { seen_millis: *seen_millis, source, key, keyed, digest: super::super::keys::short(&digest), metrics })
+}
+
+/// A journal, its records and where each frame ends.
+fn journal(writes: &[(Batch, u64)]) -> (Vec<u8>, Vec<Record>, Vec<u64>) {
+    let head = SourceHead { first_seen_millis: 1, last_seen_millis: 2, floor_millis: 3, name: Source::parse("a").unwrap() };
+    let keys: Vec<_> = writes.iter().map(|(batch, _)| (0, batch.key, super::super::keys::short(&batch.digest))).collect();
+    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    record::encode_head(&mut bytes, &[9; 32]);
+    assert_eq!(bytes.len(), record::HEAD_FRAME_BYTES);
+    ends.push(bytes.len() as u64);
+    record::encode_source(&mut bytes, &head);
+    ends.push(bytes.len() as u64);
+    record::encode_keys(&mut bytes, &keys);
+    ends.push(bytes.len() as u64);
+    let mut records = vec![Record::Head([9; 32]), Record::Source(head), Record::Keys(keys)];
+    for one in writes {
+        record::encode_write(&mut bytes, &one.0, one.1);
+        ends.push(bytes.len() as u64);
+        records.push(write_of(one));
+    }
+    (bytes, records, ends)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_record_comes_back(writes in proptest::collection::vec(any_write(), 0..6)) {
+        let (bytes, records, _) = journal(&writes);
+        prop_assert_eq!(read(&bytes), (records, bytes.len() as u64));
+    }
+
+    #[test]
+    fn a_cut_journal_gives_its_whole_frames(writes in proptest::collection::vec(any_write(), 0..4), at in any::<prop::sample::Index>()) {
+        let (bytes, records, ends) = journal(&writes);
+        let cut = at.index(bytes.len());
+        let whole = ends.iter().filter(|end| **end <= cut as u64).count();
+        let good = if whole == 0 { 0 } else { ends[whole - 1] };
+        prop_assert_eq!(read(&bytes[..cut]), (records[..whole].to_vec(), good));
+    }
+
+    #[test]
+    fn a_flipped_bit_ends_the_journal_before_its_frame(
+        writes in proptest::collection::vec(any_write(), 0..4), at in any::<prop::sample::Index>(), bit in 0..8_u8,
+    ) {
+        let (mut bytes, records, ends) = journal(&writes);
+        let place = at.index(bytes.len());
+        bytes[place] ^= 1 << bit;
+        let whole = ends.iter().filter(|end| **end <= place as u64).count();
+        prop_assert_eq!(read(&bytes).0, records[..whole].to_vec());
+    }
+
+    #[test]
+    fn no_payload_makes_it_panic(payload in proptest::collection::vec(any::<u8>(), 0..120), tag in 0..6_u8) {
+        let _ = record::decode(&payload);
+        let _ = record::decode(&[&[tag], payload.as_slice()].concat());
+    }
+}
+
+#[test]
+fn golden_bytes_of_a_write() {
+    let key = IdempotencyKey::parse("017f22e2-79b0-7cc3-98c4-dc0c0c07398f").unwrap();
+    let metrics = vec![super::conformance::counter("c", 2), super::conformance::gauge("g", 1.0)];
+    let batch = Batch { digest: [7; 32], ..batch("n1", key, metrics) };
+    let mut bytes = Vec::new();
+    record::encode_write(&mut bytes, &batch, 258);
+    let golden = concat!(
+        "4300000045ef7d09",
+        "04",
+        "0201000000000000",
+        "026e31",
+        "017f22e279b07cc398c4dc0c0c07398f",
+        "01",
+        "07070707070707070707070707070707",
+        "010200000000000000",
+        "0163",
+        "00000000000000f03f",
+        "0167",
+    );
+    assert_eq!(hex::encode(bytes), golden);
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_skipped_counted_kept_and_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let store = journaled(&path);
+    for _ in 0..3 {
+        store.apply(batch("a", IdempotencyKey::at(NOW), vec![super::conformance::counter("c", 1)])).await.unwrap();
+    }
+    store.crash();
+    let journal = folder.path().join("m.json.journal");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    bytes.truncate(bytes.len() - 5);
+    std::fs::write(&journal, &bytes).unwrap();
+    let store = journaled(&path);
+    assert_eq!(counter(&store, "c").await, Some(2));
+    let skipped = store.memory_stats().journal_skipped_bytes.load(Ordering::Relaxed);
+    assert_eq!(
+        std::fs::read(folder.path().join("m.json.journal.damaged")).unwrap(),
+        bytes[bytes.len() - usize::try_from(skipped).unwrap()..]
+    );
+    store.apply(batch("a", IdempotencyKey::at(NOW), vec![super::conformance::counter("c", 10)])).await.unwrap();
+    store.crash();
+    let store = journaled(&path);
+    assert_eq!(counter(&store, "c").await, Some(12));
+    assert_eq!(store.memory_stats().journal_skipped_bytes.load(Ordering::Relaxed), 0);
+}

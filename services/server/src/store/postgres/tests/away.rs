@@ -1,0 +1,117 @@
+//! A database that is away, comes back, or is the wrong one.
+
+use std::time::Instant;
+
+use golectra_protocol::IdempotencyKey;
+
+use super::super::testing::TestCluster;
+use super::*;
+use crate::store::conformance::{batch, counter, name};
+
+/// Applies until it succeeds, 10 s at most.
+async fn apply_at_last(store: &PostgresStore, one: &Batch) -> Applied {
+    let applied = async {
+        loop {
+            match store.apply(one.clone()).await {
+                Ok(applied) => return applied,
+                Err(StoreError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), applied).await.expect("it recovers within 10 s")
+}
+
+async fn is_unavailable(store: &PostgresStore, one: &Batch) -> String {
+    let started = Instant::now();
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    assert!(started.elapsed() < Duration::from_secs(1), "ping took {:?}", started.elapsed());
+    let started = Instant::now();
+    let error = store.apply(one.clone()).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(3), "a write took {:?}", started.elapsed());
+    let StoreError::Unavailable(why) = error else { panic!("{error:?}") };
+    why
+}
+
+fn count_one() -> Batch {
+    batch("a", IdempotencyKey::at(Clock::System.unix_millis()), vec![counter("c", 1)])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_comes_back() {
+    let Some(cluster) = TestCluster::start_new() else { return };
+    let store = PostgresStore::open(config(cluster.dsn()), Clock::System).unwrap();
+    assert!(ready(&store).await);
+    assert_eq!(store.apply(count_one()).await.unwrap(), Applied::New);
+    for round in 2..4 {
+        cluster.stop();
+        let one = count_one();
+        for _ in 0..2 {
+            is_unavailable(&store, &one).await;
+        }
+        store.snapshot().await.unwrap_err();
+        cluster.start();
+        assert_eq!(apply_at_last(&store, &one).await, Applied::New);
+        store.ping().await.unwrap();
+        let total = store.value(&Selector { id: name("c"), kind: golectra_protocol::Kind::Counter }).await.unwrap();
+        assert_eq!(total, Some(Value::Counter(round)));
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_may_come_later_and_must_be_a_primary() {
+    let Some(cluster) = TestCluster::start_new() else { return };
+    cluster.stop();
+    let signal = cluster.data().join("standby.signal");
+    let store = PostgresStore::open(config(cluster.dsn()), Clock::System).unwrap();
+    let one = count_one();
+    let why = is_unavailable(&store, &one).await;
+    assert!(why.starts_with("the schema is not there yet"), "{why}");
+
+    // A standby is refused, and the reason says so.
+    std::fs::write(&signal, "").unwrap();
+    cluster.start();
+    let refused = async {
+        while !is_unavailable(&store, &one).await.contains("standby") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), refused).await.expect("the standby is noticed");
+
+    cluster.stop();
+    std::fs::remove_file(&signal).unwrap();
+    cluster.start();
+    assert_eq!(apply_at_last(&store, &one).await, Applied::New);
+
+    // What was a primary when the server started is refused as well once it is none.
+    cluster.stop();
+    std::fs::write(&signal, "").unwrap();
+    cluster.start();
+    is_unavailable(&store, &one).await;
+    cluster.stop();
+    std::fs::remove_file(&signal).unwrap();
+    cluster.start();
+    assert_eq!(apply_at_last(&store, &one).await, Applied::Repeat);
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_without_the_password() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let dsn = Secret::from(format!("postgres://me:hunter2@127.0.0.1:{port}/metrics"));
+    let store = PostgresStore::open(config(dsn), Clock::System).unwrap();
+    let refused = async {
+        loop {
+            let why = is_unavailable(&store, &count_one()).await;
+            assert!(!why.contains("hunter2"), "{why}");
+            if why.contains("refused") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), refused).await.unwrap();
+    assert_eq!(store.stats().pool, Some((0, 0)));
+    store.close().await.unwrap();
+}

@@ -1,0 +1,205 @@
+//! Frames, their partitions, and what is remembered of them.
+
+use golectra_protocol::IdempotencyKey;
+use sqlx::{Executor, PgConnection};
+
+use super::super::partitions::{day_of, existing};
+use super::super::retention::Keeper;
+use super::*;
+use crate::store::conformance::{batch, counter, gauge};
+
+const DAY: u64 = 24 * 60 * 60 * 1000;
+
+async fn days(conn: &mut PgConnection) -> Vec<i32> {
+    existing(conn).await.unwrap().into_iter().map(|(day, _)| day).collect()
+}
+
+fn keeper(database: &TestDatabase, store: &PostgresStore) -> Keeper {
+    Keeper {
+        options: dsn::parse(database.dsn().expose()).unwrap(),
+        clock: store.clock.clone(),
+        history_millis: store.history_millis,
+        partitions: Arc::clone(&store.partitions),
+    }
+}
+
+#[tokio::test]
+async fn days_come_and_go() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let start = 20_000 * DAY + DAY / 2;
+    let clock = Clock::at(start);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    let mut conn = database.connect().await;
+    let today = day_of(start);
+    assert_eq!(days(&mut conn).await, (today - 2..=today + 2).collect::<Vec<_>>());
+
+    let old = batch("a", IdempotencyKey::at(start - DAY), vec![counter("c", 1), gauge("g", 1.0)]);
+    assert_eq!(store.apply(old.clone()).await.unwrap(), Applied::New);
+    assert_eq!(store.apply(batch("a", IdempotencyKey::at(start), vec![counter("c", 1)])).await.unwrap(), Applied::New);
+
+    // 48 h after the first batch's day and an hour of grace, that day goes, its repeat is refused, and the totals stand.
+    clock.set((20_000 + 2) * DAY + 60 * 60 * 1000 - 1);
+    assert_eq!(keeper(&database, &store).round().await.unwrap(), [today - 2]);
+    clock.set((20_000 + 2) * DAY + 60 * 60 * 1000);
+    assert_eq!(keeper(&database, &store).round().await.unwrap(), [today - 1]);
+    assert_eq!(days(&mut conn).await, (today..=today + 4).collect::<Vec<_>>());
+    assert!(matches!(store.apply(old).await.unwrap_err(), StoreError::Window(_)));
+    let left: (i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM frames), (SELECT count(*) FROM layouts), (SELECT total FROM latest WHERE total IS NOT NULL)",
+    )
+    .fetch_one(&mut conn)
+    .await
+    .unwrap();
+    assert_eq!(left, (1, 1, 2));
+}
+
+#[tokio::test]
+async fn one_server_at_a_time_trims() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let store = database.store().await;
+    let mut conn = database.connect().await;
+    assert!(migrate::try_lock(&mut conn, connect::Lock::Retention).await.unwrap());
+    store.partitions.forget(day_of(0));
+    conn.execute("CREATE TABLE frames_19700101 PARTITION OF frames FOR VALUES FROM ('1970-01-01 00:00+00') TO ('1970-01-02 00:00+00')")
+        .await
+        .unwrap();
+    assert!(keeper(&database, &store).round().await.unwrap().is_empty());
+    drop(conn);
+    let mut dropped = Vec::new();
+    for _ in 0..100 {
+        dropped = keeper(&database, &store).round().await.unwrap();
+        if !dropped.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(dropped, [0]);
+}
+
+#[tokio::test]
+async fn a_batch_of_a_day_without_a_partition_makes_it() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let clock = Clock::at(Clock::System.unix_millis());
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    // The process slept over many midnights.
+    let later = clock.unix_millis() + 30 * DAY;
+    clock.set(later);
+    assert_eq!(store.apply(batch("a", IdempotencyKey::at(later), vec![counter("c", 1)])).await.unwrap(), Applied::New);
+    // Another hand dropped the day that this process knows of.
+    let mut conn = database.connect().await;
+    let (_, table) = existing(&mut conn).await.unwrap().pop().unwrap();
+    conn.execute(&*format!("DROP TABLE {table}")).await.unwrap();
+    assert_eq!(store.apply(batch("a", IdempotencyKey::at(later), vec![counter("c", 1)])).await.unwrap(), Applied::New);
+    assert!(days(&mut conn).await.contains(&day_of(later)));
+}
+
+#[tokio::test]
+async fn deleted_series_come_back_with_the_next_batch() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let store = database.store().await;
+    let now = store.clock.unix_millis();
+    let put = || batch("a", IdempotencyKey::at(now), vec![counter("c", 1), gauge("g", 1.0), counter("d", 1)]);
+    let mut conn = database.connect().await;
+    for delete in ["DELETE FROM series WHERE name = 'c'", "DELETE FROM series WHERE name = 'g'", "DELETE FROM sources"] {
+        for _ in 0..2 {
+            assert_eq!(store.apply(put()).await.unwrap(), Applied::New);
+        }
+        let done = conn.execute(delete).await.unwrap();
+        assert_eq!(done.rows_affected(), 1, "{delete}");
+        assert_eq!(store.apply(put()).await.unwrap(), Applied::New, "after {delete}");
+        let listed = store.series(&SeriesFilter { limit: 10, ..SeriesFilter::default() }).await.unwrap();
+        assert_eq!((listed.len(), store.sources().await.unwrap()[0].series), (3, 3), "after {delete}");
+    }
+    let total: i64 = sqlx::query_scalar("SELECT series FROM series_total").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(total, 3);
+}
+
+#[tokio::test]
+async fn samples_are_there_for_plain_sql() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let store = database.store().await;
+    let now = store.clock.unix_millis();
+    let odd = f64::from_bits(1);
+    store.apply(batch("node-1", IdempotencyKey::at(now), vec![gauge("g", odd), counter("c", 7)])).await.unwrap();
+    store.apply(batch("", IdempotencyKey::at(now - 1), vec![gauge("g", -0.0)])).await.unwrap();
+    let mut conn = database.connect().await;
+    let rows: Vec<(String, String, String, f64, i64)> =
+        sqlx::query_as("SELECT source, name, kind, value, (extract(epoch FROM at) * 1000)::bigint FROM samples ORDER BY source, name")
+            .fetch_all(&mut conn)
+            .await
+            .unwrap();
+    let at = i64::try_from(now).unwrap();
+    let read: Vec<_> = rows.iter().map(|(source, name, kind, value, at)| (&**source, &**name, &**kind, value.to_bits(), *at)).collect();
+    assert_eq!(
+        read,
+        [
+            ("", "g", "gauge", (-0.0_f64).to_bits(), at - 1),
+            ("node-1", "c", "counter", 7.0_f64.to_bits(), at),
+            ("node-1", "g", "gauge", 1, at)
+        ]
+    );
+    let mut out = sqlx::postgres::PgConnection::copy_out_raw(&mut conn, "COPY (SELECT * FROM samples) TO STDOUT").await.unwrap();
+    let mut text = Vec::new();
+    while let Some(chunk) = futures_util::StreamExt::next(&mut out).await {
+        text.extend_from_slice(&chunk.unwrap());
+    }
+    assert_eq!(String::from_utf8(text).unwrap().lines().count(), 3);
+}
+
+#[tokio::test]
+async fn a_repeat_writes_nothing() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let store = database.store().await;
+    let one = batch("a", IdempotencyKey::at(store.clock.unix_millis()), vec![gauge("g", 1.0), counter("c", 1)]);
+    store.apply(one.clone()).await.unwrap();
+    let mut conn = database.connect().await;
+    // A row that is written, even to the value it had, stands somewhere else afterwards.
+    let places = "SELECT array_agg(ctid::text || xmin::text ORDER BY 1) FROM (SELECT ctid, xmin FROM latest
+        UNION ALL SELECT ctid, xmin FROM layouts UNION ALL SELECT ctid, xmin FROM series UNION ALL SELECT ctid, xmin FROM frames) AS rows";
+    let before: Vec<String> = sqlx::query_scalar(places).fetch_one(&mut conn).await.unwrap();
+    let seen = store.sources().await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(store.apply(one.clone()).await.unwrap(), Applied::Repeat);
+        store.cache.clear();
+    }
+    let after: Vec<String> = sqlx::query_scalar(places).fetch_one(&mut conn).await.unwrap();
+    assert_eq!(before, after);
+    assert_eq!(store.sources().await.unwrap(), seen);
+}
+
+#[tokio::test]
+async fn updates_of_latest_touch_no_index() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let store = database.store().await;
+    for round in 0..50 {
+        let metrics = (0..60).map(|i| gauge(&format!("g{i}"), f64::from(round))).collect();
+        store.apply(batch("a", IdempotencyKey::at(store.clock.unix_millis()), metrics)).await.unwrap();
+    }
+    store.close().await.unwrap();
+    let mut conn = database.connect().await;
+    // The figures come when the backends are gone.
+    let counted = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            let (all, hot): (i64, i64) =
+                sqlx::query_as("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'latest'")
+                    .fetch_one(&mut conn)
+                    .await
+                    .unwrap();
+            if all >= 3000 {
+                return (all, hot);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let (all, hot) = counted.await.expect("the figures come");
+    // An index on what changes would make it none; some miss where autovacuum looks on.
+    assert!(hot * 2 >= all, "{hot} of {all} updates were hot");
+    let storage: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT attstorage::text FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid WHERE relname LIKE 'frames%' AND attname = 'values'",
+    )
+    .fetch_all(&mut conn)
+    .await
+    .unwrap();
+    assert_eq!(storage, ["e"], "EXTERNAL in every partition");
+}

@@ -1,0 +1,119 @@
+//! Every alert is a valid rule, fires and stays quiet when it should, has a runbook, and asks for metrics that exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::render::{ALL_APIS, chart, find, have, have_helm, rendered, root, text};
+
+fn names_in(folder: &str, extension: &str) -> BTreeSet<String> {
+    let suffix = format!(".{extension}");
+    fs::read_dir(root().join(folder))
+        .unwrap_or_else(|error| panic!("{folder}: {error}"))
+        .filter_map(|entry| entry.expect("entry").file_name().to_string_lossy().strip_suffix(&suffix).map(str::to_owned))
+        .filter(|name| name != "README")
+        .collect()
+}
+
+fn alerts() -> BTreeSet<String> {
+    names_in("charts/golectra/alerts", "yaml")
+}
+
+#[test]
+fn each_alert_has_a_runbook_and_a_test() {
+    let alerts = alerts();
+    assert!(alerts.len() >= 8);
+    assert_eq!(names_in("docs/runbooks", "md"), alerts, "docs/runbooks has one file an alert");
+    assert_eq!(names_in("tests/bundle/alerts", "yaml"), alerts, "tests/bundle/alerts has one file an alert");
+    for alert in &alerts {
+        let runbook = fs::read_to_string(root().join(format!("docs/runbooks/{alert}.md"))).expect("the runbook");
+        assert!(runbook.starts_with(&format!("# {alert}\n")), "docs/runbooks/{alert}.md does not begin with its alert");
+        for part in ["## What it means", "## What to look at", "## What to do"] {
+            assert!(runbook.contains(part), "docs/runbooks/{alert}.md lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn each_rule_says_what_is_needed() {
+    if !have_helm() {
+        return;
+    }
+    let objects = rendered(&ALL_APIS, &[]);
+    let rules = find(&objects, "PrometheusRule/golectra")["spec"]["groups"][0]["rules"].as_array().expect("rules");
+    let rendered_names: BTreeSet<_> = rules.iter().map(|rule| text(rule, "/alert").to_owned()).collect();
+    assert_eq!(rendered_names, alerts(), "a file is named as its alert");
+    for rule in rules {
+        let alert = text(rule, "/alert");
+        assert!(["warning", "critical"].contains(&text(rule, "/labels/severity")), "{alert}");
+        assert!(text(rule, "/annotations/runbook_url").ends_with(&format!("/docs/runbooks/{alert}.md")), "{alert}");
+        assert!(text(rule, "/annotations/summary").ends_with('.') && text(rule, "/annotations/description").ends_with('.'), "{alert}");
+    }
+}
+
+/// The rules as the chart renders them, run by promtool against made-up series in tests/bundle/alerts.
+#[test]
+fn rules_fire_when_they_should() {
+    if !have_helm() || !have("promtool", "--version") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let objects = rendered(&ALL_APIS, &[]);
+    let spec = &find(&objects, "PrometheusRule/golectra")["spec"];
+    fs::write(folder.path().join("rules.yaml"), spec.to_string()).expect("JSON is YAML");
+    for alert in alerts() {
+        let file = format!("{alert}.yaml");
+        fs::copy(root().join("tests/bundle/alerts").join(&file), folder.path().join(&file)).expect("the test can be copied");
+    }
+    let mut command = Command::new("promtool");
+    command.current_dir(folder.path()).args(["test", "rules"]).args(alerts().iter().map(|alert| format!("{alert}.yaml")));
+    let output = command.output().expect("promtool runs");
+    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+/// Metrics that rules and dashboard ask for, without labels.
+fn metrics_asked_for() -> BTreeSet<String> {
+    let mut asked = BTreeSet::new();
+    let mut texts: Vec<String> =
+        alerts().iter().map(|alert| fs::read_to_string(chart().join(format!("alerts/{alert}.yaml"))).expect("an alert")).collect();
+    let dashboard = fs::read_to_string(chart().join("dashboards/golectra.json")).expect("the dashboard");
+    let dashboard: Value = serde_json::from_str(&dashboard).expect("the dashboard is JSON");
+    for panel in dashboard["panels"].as_array().expect("panels") {
+        texts.extend(panel["targets"].as_array().expect("targets").iter().map(|target| text(target, "/expr").to_owned()));
+    }
+    for expression in &texts {
+        for word in expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            if word.starts_with("golectra_") || word.starts_with("process_") {
+                asked.insert(word.strip_suffix("_bucket").unwrap_or(word).to_owned());
+            }
+        }
+    }
+    asked
+}
+
+/// The names stand in the programs' sources, whole or after the prefix that the code adds.
+#[test]
+fn metrics_asked_for_are_exported() {
+    let mut sources = String::new();
+    let mut folders = vec![root().join("services")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("services can be read") {
+            let path = entry.expect("entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push_str(&fs::read_to_string(&path).expect("a source"));
+            }
+        }
+    }
+    let missing: Vec<_> = metrics_asked_for()
+        .into_iter()
+        .filter(|name| {
+            let short = name.strip_prefix("golectra_").unwrap_or(name);
+            !sources.contains(&format!("\"{name}\"")) && !sources.contains(&format!("\"{short}\""))
+        })
+        .collect();
+    assert!(missing.is_empty(), "no service exports {missing:?}");
+}

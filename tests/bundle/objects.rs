@@ -1,0 +1,211 @@
+//! Promises about single objects that must hold in every rendering.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::render::{ALL_APIS, ci_values, find, have_helm, name, rendered, text};
+
+const WORKLOADS: [&str; 3] = ["Deployment", "DaemonSet", "StatefulSet"];
+
+fn each_rendering(check: impl Fn(&str, &[Value])) {
+    if !have_helm() {
+        return;
+    }
+    for (file, path) in ci_values() {
+        check(&file, &rendered(&ALL_APIS, &["--values", &path]));
+    }
+}
+
+fn workloads(objects: &[Value]) -> impl Iterator<Item = &Value> {
+    objects.iter().filter(|object| WORKLOADS.contains(&text(object, "/kind")))
+}
+
+/// A selector can't be changed once it is installed: these three labels, for ever.
+#[test]
+fn selectors_are_stable_over_versions() {
+    each_rendering(|file, objects| {
+        for workload in workloads(objects) {
+            let selector = workload.pointer("/spec/selector/matchLabels").expect("a selector");
+            let component = text(workload, "/metadata/labels/app.kubernetes.io~1component");
+            let expected = json!({
+                "app.kubernetes.io/name": "golectra",
+                "app.kubernetes.io/instance": "golectra",
+                "app.kubernetes.io/component": component,
+            });
+            assert_eq!(*selector, expected, "{file}: {}", name(workload));
+            let labels = workload.pointer("/spec/template/metadata/labels").and_then(Value::as_object).expect("labels");
+            for (key, value) in expected.as_object().expect("an object") {
+                assert_eq!(labels.get(key), Some(value), "{file}: {} selects pods it does not make", name(workload));
+            }
+            for key in labels.keys() {
+                assert!(
+                    !key.contains("version") && !key.contains("chart"),
+                    "{file}: {}: {key} would restart pods on every upgrade",
+                    name(workload)
+                );
+            }
+        }
+    });
+}
+
+/// A Service, policy, budget or monitor that selects nothing is silent about it, so a test is not.
+#[test]
+fn every_selector_selects_a_pod() {
+    each_rendering(|file, objects| {
+        let mut pods: Vec<Value> = workloads(objects).map(|workload| workload["spec"]["template"]["metadata"]["labels"].clone()).collect();
+        pods.extend(objects.iter().filter(|object| text(object, "/kind") == "Pod").map(|pod| pod["metadata"]["labels"].clone()));
+        for cluster in objects.iter().filter(|object| text(object, "/kind") == "Cluster") {
+            pods.push(json!({"cnpg.io/cluster": cluster["metadata"]["name"], "cnpg.io/podRole": "instance"}));
+        }
+        for object in objects {
+            let pointer = match text(object, "/kind") {
+                "Service" => "/spec/selector",
+                "NetworkPolicy" => "/spec/podSelector/matchLabels",
+                "PodDisruptionBudget" | "PodMonitor" => "/spec/selector/matchLabels",
+                _ => continue,
+            };
+            let selector = object.pointer(pointer).and_then(Value::as_object).expect("a selector");
+            let found = pods.iter().any(|pod| selector.iter().all(|(key, value)| pod.get(key) == Some(value)));
+            assert!(found, "{file}: {} selects no pod", name(object));
+        }
+    });
+}
+
+/// Each name a pod mentions is one that the rendering has, the operator makes, or the values named.
+#[test]
+fn what_a_pod_mentions_is_there() {
+    each_rendering(|file, objects| {
+        let mut known: BTreeSet<String> = objects.iter().map(name).collect();
+        for cluster in objects.iter().filter(|object| text(object, "/kind") == "Cluster") {
+            let cluster = text(cluster, "/metadata/name");
+            known.extend([format!("Secret/{cluster}-app"), format!("Secret/{cluster}-ca")]);
+        }
+        // What the files in ci/ say exists already.
+        known.extend(["my-keys", "golectra-hash-key", "golectra-audit-key", "example-ca"].map(|secret| format!("Secret/{secret}")));
+        for workload in workloads(objects) {
+            let pod = &workload["spec"]["template"]["spec"];
+            let mut mentioned = vec![format!("ServiceAccount/{}", text(pod, "/serviceAccountName"))];
+            for variable in pod["containers"][0]["env"].as_array().expect("variables") {
+                if let Some(secret) = variable.pointer("/valueFrom/secretKeyRef/name").and_then(Value::as_str) {
+                    mentioned.push(format!("Secret/{secret}"));
+                }
+            }
+            for volume in pod["volumes"].as_array().into_iter().flatten() {
+                if let Some(claim) = volume.pointer("/persistentVolumeClaim/claimName").and_then(Value::as_str) {
+                    mentioned.push(format!("PersistentVolumeClaim/{claim}"));
+                }
+                if let Some(secret) = volume.pointer("/secret/secretName").and_then(Value::as_str) {
+                    mentioned.push(format!("Secret/{secret}"));
+                }
+            }
+            for mention in mentioned {
+                assert!(known.contains(&mention), "{file}: {} mentions {mention}, which nothing makes", name(workload));
+            }
+        }
+    });
+}
+
+#[test]
+fn every_workload_is_probed_and_bounded() {
+    each_rendering(|file, objects| {
+        for workload in workloads(objects) {
+            let container = &workload["spec"]["template"]["spec"]["containers"][0];
+            let at = format!("{file}: {}", name(workload));
+            assert_eq!(text(container, "/readinessProbe/httpGet/path"), "/ping", "{at}");
+            assert!(text(container, "/livenessProbe/httpGet/path").starts_with("/ping"), "{at}");
+            assert!(container.pointer("/resources/limits/memory").is_some(), "{at} has no memory limit");
+            assert!(container.pointer("/resources/limits/cpu").is_none(), "{at} has a CPU limit");
+            assert!(container.pointer("/resources/requests/cpu").is_some(), "{at} asks for no CPU");
+            assert_eq!(text(container, "/imagePullPolicy"), "IfNotPresent", "{at}");
+            assert!(!text(container, "/image").ends_with(":latest"), "{at}");
+            let mut names: Vec<_> =
+                container["env"].as_array().expect("variables").iter().map(|variable| text(variable, "/name")).collect();
+            let count = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), count, "{at} sets a variable twice");
+        }
+    });
+}
+
+#[test]
+fn the_defaults_are_the_ones_promised() {
+    if !have_helm() {
+        return;
+    }
+    let objects = rendered(&ALL_APIS, &[]);
+    let server = find(&objects, "Deployment/golectra-server");
+    assert_eq!(server["spec"]["replicas"], 2);
+    assert_eq!(server["spec"]["strategy"]["rollingUpdate"], json!({"maxUnavailable": 0, "maxSurge": 1}));
+    let pod = &server["spec"]["template"]["spec"];
+    let grace = pod["terminationGracePeriodSeconds"].as_u64().expect("a number");
+    let pre_stop = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().expect("a number");
+    assert!(grace > pre_stop + 20, "a server gets its 20 s to finish");
+    assert_eq!(text(&pod["containers"][0], "/livenessProbe/httpGet/path"), "/ping/live");
+
+    let service = find(&objects, "Service/golectra-server");
+    assert_eq!(service["spec"]["ports"].as_array().map(Vec::len), Some(1), "metrics are not on the Service that people reach");
+    assert_eq!(text(service, "/spec/ports/0/name"), "http");
+
+    let agent = &find(&objects, "DaemonSet/golectra-agent")["spec"]["template"]["spec"];
+    assert_eq!(agent["tolerations"], json!([{"operator": "Exists"}]), "on every node, the control plane's too");
+    assert!(agent.get("volumes").is_none() && agent.get("hostNetwork").is_none(), "nothing of the node by default");
+    let source = agent["containers"][0]["env"].as_array().expect("env").iter().find(|variable| text(variable, "/name") == "SOURCE");
+    assert_eq!(text(source.expect("SOURCE"), "/valueFrom/fieldRef/fieldPath"), "spec.nodeName");
+
+    let cluster = find(&objects, "Cluster/golectra-postgres");
+    assert_eq!(cluster["spec"]["instances"], 3);
+    assert_eq!(
+        cluster["spec"]["postgresql"]["synchronous"],
+        json!({"method": "any", "number": 1, "dataDurability": "required", "failoverQuorum": true})
+    );
+    assert!(cluster["spec"].get("imageName").is_none(), "the operator's own default");
+    for kept in ["Cluster/golectra-postgres", "PersistentVolumeClaim/golectra-audit-sink-data"] {
+        assert_eq!(text(find(&objects, kept), "/metadata/annotations/helm.sh~1resource-policy"), "keep", "{kept}");
+    }
+}
+
+/// Agents and servers have to have one key, servers and the sink another.
+#[test]
+fn a_generated_key_is_the_same_wherever_it_is_used() {
+    if !have_helm() {
+        return;
+    }
+    let objects = rendered(&ALL_APIS, &[]);
+    let checksum = |workload: &str, key: &str| {
+        text(find(&objects, workload), &format!("/spec/template/metadata/annotations/checksum~1{key}")).to_owned()
+    };
+    assert_eq!(checksum("Deployment/golectra-server", "hash-key"), checksum("DaemonSet/golectra-agent", "hash-key"));
+    assert_eq!(checksum("Deployment/golectra-server", "audit-key"), checksum("Deployment/golectra-audit-sink", "audit-key"));
+    assert_ne!(
+        text(find(&objects, "Secret/golectra-hash-key"), "/data/key"),
+        text(find(&objects, "Secret/golectra-audit-key"), "/data/key")
+    );
+    assert!(text(find(&objects, "Secret/golectra-hash-key"), "/data/key").len() >= 64, "48 characters in base64");
+
+    let with = |key: &str| {
+        let objects = rendered(&ALL_APIS, &["--set", &format!("keys.hash.value={key},keys.audit.value=a")]);
+        text(find(&objects, "DaemonSet/golectra-agent"), "/spec/template/metadata/annotations/checksum~1hash-key").to_owned()
+    };
+    assert_ne!(with("one"), with("two"), "another key replaces the pods");
+    assert_eq!(with("one"), with("one"));
+}
+
+#[test]
+fn what_a_cluster_does_not_know_is_left_out() {
+    if !have_helm() {
+        return;
+    }
+    let everything = ["--set", "server.httpRoute.enabled=true,server.httpRoute.parentRefs[0].name=public"];
+    let kinds = |apis: &[&str]| rendered(apis, &everything).iter().map(|object| text(object, "/kind").to_owned()).collect::<BTreeSet<_>>();
+    let optional = ["ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute"];
+
+    let without = kinds(&["postgresql.cnpg.io/v1"]);
+    let with = kinds(&ALL_APIS);
+    let some = kinds(&["postgresql.cnpg.io/v1", "monitoring.coreos.com/v1", "monitoring.coreos.com/v1/PodMonitor"]);
+    for kind in optional {
+        assert!(!without.contains(kind) && with.contains(kind), "{kind}");
+        assert_eq!(some.contains(kind), kind == "PodMonitor", "{kind}: a cluster that lists kinds means what it lists");
+    }
+}

@@ -1,0 +1,74 @@
+//! k8s/ is the chart's rendering: the same objects, but for what is Helm's own.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::render::{have, have_helm, kustomized, name, rendered, text};
+
+const CNPG: &str = "postgresql.cnpg.io/v1";
+
+/// Takes out what only means something to Helm, and the order of lists that are sets by name.
+fn plain(mut object: Value) -> (String, Value) {
+    for pointer in ["/metadata", "/spec/template/metadata"] {
+        let Some(metadata) = object.pointer_mut(pointer) else { continue };
+        if let Some(labels) = metadata["labels"].as_object_mut() {
+            labels.remove("helm.sh/chart");
+            labels.remove("app.kubernetes.io/managed-by");
+        }
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.retain(|key, _| !key.starts_with("helm.sh/") && !key.starts_with("checksum/"));
+            if annotations.is_empty() {
+                metadata.as_object_mut().expect("metadata is an object").remove("annotations");
+            }
+        }
+    }
+    if let Some(pod) = object.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut) {
+        if pod.get("volumes").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+            pod.remove("volumes");
+        }
+        let container = &mut pod["containers"][0];
+        if container["volumeMounts"].as_array().is_some_and(Vec::is_empty) {
+            container.as_object_mut().expect("a container is an object").remove("volumeMounts");
+        }
+        container["env"].as_array_mut().expect("variables").sort_by_key(|variable| text(variable, "/name").to_owned());
+    }
+    (name(&object), object)
+}
+
+fn assert_equal(folder: &str, apis: &[&str], set: &[&str]) {
+    if !have_helm() || !have("kubectl", "help") {
+        return;
+    }
+    let mut arguments =
+        vec!["--no-hooks", "--set", "keys.hash.existingSecret.name=golectra-hash-key,keys.audit.existingSecret.name=golectra-audit-key"];
+    for value in set {
+        arguments.extend(["--set", value]);
+    }
+    let chart: BTreeMap<_, _> = rendered(apis, &arguments).into_iter().map(plain).collect();
+    let kustomize: BTreeMap<_, _> = kustomized(folder).into_iter().map(plain).collect();
+    assert_eq!(chart.keys().collect::<Vec<_>>(), kustomize.keys().collect::<Vec<_>>(), "k8s/{folder} and the chart have other objects");
+    for (name, object) in &chart {
+        assert_eq!(object, &kustomize[name], "{name}: the chart's (left) and k8s/{folder}'s (right) differ");
+    }
+}
+
+#[test]
+fn base() {
+    assert_equal("base", &[CNPG], &[]);
+}
+
+#[test]
+fn monitored() {
+    assert_equal("overlays/monitored", &[CNPG, "monitoring.coreos.com/v1"], &[]);
+}
+
+#[test]
+fn external() {
+    assert_equal("overlays/external", &[], &["database.mode=external", "database.external.existingSecret.name=golectra-database"]);
+}
+
+#[test]
+fn embedded() {
+    assert_equal("overlays/embedded", &[], &["database.mode=embedded"]);
+}

@@ -1,0 +1,121 @@
+//! Values that the chart refuses, each with a sentence that says where and what to do.
+
+use crate::render::{ALL_APIS, have_helm, helm_template};
+
+fn refusal(apis: &[&str], set: &[&str]) -> String {
+    let arguments: Vec<&str> = set.iter().flat_map(|value| ["--set", value]).collect();
+    match helm_template(apis, &arguments) {
+        Ok(_) => panic!("{set:?} was not refused"),
+        Err(error) => error,
+    }
+}
+
+/// A typo is named with its path, at every level.
+#[test]
+fn typos_are_named() {
+    if !have_helm() {
+        return;
+    }
+    for (set, path, word) in [
+        ("servr.replicas=2", "", "servr"),
+        ("server.replcas=2", "/server", "replcas"),
+        ("server.settings.maxSerie=2", "/server/settings", "maxSerie"),
+        ("server.image.tagg=x", "/server/image", "tagg"),
+        ("server.resources.limit.cpu=1", "/server/resources", "limit"),
+        ("server.resources.limits.mem=1", "/server/resources/limits", "mem"),
+        ("server.ingress.host=x", "/server/ingress", "host"),
+        ("agent.hostMount=x", "/agent", "hostMount"),
+        ("agent.tolerations[0].operater=Exists", "/agent/tolerations/0", "operater"),
+        ("database.cnpg.instance=1", "/database/cnpg", "instance"),
+        ("database.cnpg.storage.class=x", "/database/cnpg/storage", "class"),
+        ("database.cnpg.synchronous.count=1", "/database/cnpg/synchronous", "count"),
+        ("database.external.existingSecret.keyy=x", "/database/external/existingSecret", "keyy"),
+        ("keys.hash.vaule=x", "/keys/hash", "vaule"),
+        ("auditSink.storage.sise=1Gi", "/auditSink/storage", "sise"),
+        ("networkPolicy.scraper=x", "/networkPolicy", "scraper"),
+        ("monitoring.rules.enable=true", "/monitoring/rules", "enable"),
+    ] {
+        let error = refusal(&ALL_APIS, &[set]);
+        assert!(error.contains(&format!("'{path}'")) && error.contains(word), "--set {set}: {error}");
+    }
+}
+
+#[test]
+fn values_out_of_range_are_named() {
+    if !have_helm() {
+        return;
+    }
+    for (set, path) in [
+        ("database.mode=postgres", "/database/mode"),
+        ("database.cnpg.instances=0", "/database/cnpg/instances"),
+        ("database.cnpg.synchronous.dataDurability=always", "/database/cnpg/synchronous/dataDurability"),
+        ("database.cnpg.storage.size=8Gb", "/database/cnpg/storage/size"),
+        ("database.cnpg.extraSpec.instances=1", "/database/cnpg/extraSpec/instances"),
+        ("database.external.dsn=mysql://x", "/database/external/dsn"),
+        ("server.replicas=0", "/server/replicas"),
+        ("server.service.port=70000", "/server/service/port"),
+        ("server.service.type=External", "/server/service/type"),
+        ("server.image.digest=abc", "/server/image/digest"),
+        ("server.settings.logFormat=xml", "/server/settings/logFormat"),
+        ("agent.settings.reportInterval=fast", "/agent/settings/reportInterval"),
+        ("agent.hostMounts[0]=proc", "/agent/hostMounts/0"),
+        ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+    ] {
+        let error = refusal(&ALL_APIS, &[set]);
+        assert!(error.contains(&format!("'{path}'")), "--set {set}: {error}");
+    }
+}
+
+/// What only the templates can tell: one sentence that names the values and the way out.
+#[test]
+fn contradictions_are_explained_in_a_sentence() {
+    if !have_helm() {
+        return;
+    }
+    let cases: [(&[&str], &[&str], &[&str]); 10] = [
+        (&[], &[], &["CloudNativePG operator", "database.mode=external", "database.mode=embedded", "--api-versions postgresql.cnpg.io/v1"]),
+        (&ALL_APIS[1..], &[], &["CloudNativePG operator"]),
+        (&[], &["database.mode=external"], &["database.external.dsn", "database.external.existingSecret.name"]),
+        (
+            &[],
+            &["database.mode=external", "database.external.dsn=postgres://h/d", "database.external.existingSecret.name=x"],
+            &["keep one"],
+        ),
+        (&ALL_APIS, &["database.external.dsn=postgres://h/d"], &["database.mode is cnpg", "database.mode=external"]),
+        (&[], &["database.mode=embedded", "server.autoscaling.enabled=true"], &["server.autoscaling.enabled=false"]),
+        (&ALL_APIS, &["server.autoscaling.enabled=true", "server.autoscaling.minReplicas=9"], &["minReplicas", "maxReplicas"]),
+        (&ALL_APIS, &["keys.hash.value=x", "keys.hash.existingSecret.name=y"], &["keys.hash.value", "keep one"]),
+        (&ALL_APIS, &["database.cnpg.synchronous.number=3"], &["database.cnpg.instances=3"]),
+        (&ALL_APIS, &["server.ingress.enabled=true"], &["server.ingress.hosts"]),
+    ];
+    for (apis, set, words) in cases {
+        let error = refusal(apis, set);
+        let sentence = error.split("validate.yaml:1:4): ").nth(1).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        assert!(sentence.ends_with('.') && sentence.matches(". ").count() == 0, "--set {set:?} is not answered with one sentence: {error}");
+        for word in words {
+            assert!(sentence.contains(word), "--set {set:?}: {word:?} is not in {sentence:?}");
+        }
+        assert!(!sentence.contains("postgres://h"), "no URL of a database in an error: {sentence}");
+    }
+}
+
+/// Refusing is not the default: these are neighbours of the above that must pass.
+#[test]
+fn what_is_fine_is_not_refused() {
+    if !have_helm() {
+        return;
+    }
+    for set in [
+        "database.cnpg.instances=1",
+        "server.settings.maxSeries=5000000",
+        "server.settings.headerTimeout=15",
+        "server.preStopSeconds=0",
+        "agent.maxUnavailable=1",
+        "global.anything=x",
+        "database.cnpg.extraSpec.walStorage.size=1Gi",
+    ] {
+        helm_template(&ALL_APIS, &["--set", set]).unwrap_or_else(|error| panic!("--set {set}: {error}"));
+    }
+    let large = helm_template(&ALL_APIS, &["--set", "server.settings.maxSeries=5000000"]).expect("it renders");
+    assert!(large.contains(r#"value: "5000000""#), "a large number is not written 5e+06");
+}

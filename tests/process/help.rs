@@ -1,0 +1,170 @@
+//! What a program says before and instead of running.
+
+use std::time::Duration;
+
+use golectra_tests::{Exit, ProgramBuilder, Server};
+
+/// A program refuses at once.
+const LIMIT: Duration = Duration::from_secs(10);
+
+const PROGRAMS: [&str; 3] = ["golectra-server", "golectra-agent", "golectra-audit-sink"];
+
+#[test]
+fn the_first_lines_name_the_build() {
+    let server = Server::builder().start();
+    let stdout = server.stdout();
+    let lines: Vec<_> = stdout.lines().take(3).collect();
+    for (line, name) in lines.iter().zip(["Build version: ", "Build date: ", "Build commit: "]) {
+        let value = line.strip_prefix(name).unwrap_or_else(|| panic!("{name:?} is not how {line:?} begins"));
+        assert!(!value.is_empty());
+    }
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn every_program_has_the_banner() {
+    for program in PROGRAMS {
+        let running = ProgramBuilder::new(program).env("ADDRESS", "127.0.0.1:0").start();
+        // The banner comes first, so it is there once anything else is.
+        let start = std::time::Instant::now();
+        while running.stdout().lines().count() < 3 && start.elapsed() < LIMIT {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let stdout = running.stdout();
+        assert!(
+            stdout.starts_with("Build version: ") && stdout.contains("\nBuild date: ") && stdout.contains("\nBuild commit: "),
+            "{stdout}"
+        );
+    }
+}
+
+#[test]
+fn help_exits_0_and_names_every_variable() {
+    let server = [
+        "ADDRESS",
+        "FILE_STORAGE_PATH",
+        "DATABASE_DSN",
+        "KEY",
+        "STORE_INTERVAL",
+        "RESTORE",
+        "AUDIT_FILE",
+        "AUDIT_URL",
+        "AUDIT_KEY",
+        "METRICS_ADDRESS",
+        "MAX_SERIES",
+        "MAX_SERIES_PER_SOURCE",
+        "MAX_BODY_BYTES",
+        "MAX_BATCH_ITEMS",
+        "MAX_CONNECTIONS",
+        "HEADER_TIMEOUT",
+        "BODY_TIMEOUT",
+        "IDLE_TIMEOUT",
+        "HISTORY_RETENTION",
+        "TRUSTED_PROXIES",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    ];
+    let agent = ["ADDRESS", "KEY", "REPORT_INTERVAL", "POLL_INTERVAL", "RATE_LIMIT", "SOURCE", "METRICS_ADDRESS"];
+    let sink = ["ADDRESS", "AUDIT_KEY", "METRICS_ADDRESS"];
+    for (program, variables) in PROGRAMS.into_iter().zip([server.as_slice(), &agent, &sink]) {
+        for flag in ["-h", "--help"] {
+            let mut run = ProgramBuilder::new(program).env("KEY", "a secret").flags([flag]).start();
+            assert_eq!(run.wait(LIMIT), Exit::Code(0), "{program} {flag}");
+            let help = run.stdout();
+            for variable in variables {
+                assert!(
+                    help.contains(&format!("[env: {variable}]")) || help.contains(&format!("{variable} ")),
+                    "{variable} is not in\n{help}"
+                );
+            }
+            assert!(!help.contains("a secret"));
+        }
+    }
+}
+
+#[test]
+fn the_contracts_flags_are_in_the_help() {
+    for (program, flags) in [
+        ("golectra-server", ["-a", "-f", "-d", "-k", "-i", "-r", "--audit-file", "--audit-url"].as_slice()),
+        ("golectra-agent", &["-a", "-k", "-r", "-p", "-l"]),
+    ] {
+        let mut run = ProgramBuilder::new(program).flags(["-h"]).start();
+        assert_eq!(run.wait(LIMIT), Exit::Code(0));
+        for flag in flags {
+            assert!(run.stdout().contains(flag), "{flag} is not in {}", run.stdout());
+        }
+    }
+}
+
+/// The one sentence that a program refused with.
+fn refusal(program: &ProgramBuilder) -> String {
+    let mut run = program.start();
+    assert_eq!(run.wait(LIMIT), Exit::Code(2), "{}", run.tail());
+    let stderr = run.stderr();
+    assert_eq!(stderr.trim_end().lines().count(), 1, "not one sentence: {stderr:?}");
+    assert!(!stderr.contains("panicked") && !stderr.contains("swordfish"), "{stderr}");
+    stderr
+}
+
+#[test]
+fn an_unknown_flag_is_one_sentence_and_exit_2() {
+    for program in PROGRAMS {
+        for flag in ["-z", "--no-such-flag", "--no-such-flag=1", "-xyz=1"] {
+            let sentence = refusal(&ProgramBuilder::new(program).flags([flag]));
+            let name = flag.trim_start_matches('-').split('=').next().expect("a part");
+            assert!(sentence.contains(name), "{program} {flag}: {sentence}");
+        }
+        refusal(&ProgramBuilder::new(program).flags(["stray"]));
+    }
+}
+
+#[test]
+fn a_bad_value_is_one_sentence_that_says_where() {
+    for (program, variable, value) in [
+        ("golectra-server", "ADDRESS", "nowhere"),
+        ("golectra-server", "ADDRESS", "127.0.0.1:99999"),
+        ("golectra-server", "STORE_INTERVAL", "soon"),
+        ("golectra-server", "STORE_INTERVAL", "-1"),
+        ("golectra-server", "RESTORE", "perhaps"),
+        ("golectra-server", "MAX_SERIES", "many"),
+        ("golectra-server", "MAX_BODY_BYTES", "much"),
+        ("golectra-server", "TRUSTED_PROXIES", "everyone"),
+        ("golectra-server", "LOG_LEVEL", "="),
+        ("golectra-agent", "ADDRESS", "ftp://server"),
+        ("golectra-agent", "REPORT_INTERVAL", "often"),
+        ("golectra-agent", "POLL_INTERVAL", "0"),
+        ("golectra-agent", "RATE_LIMIT", "0"),
+        ("golectra-agent", "RATE_LIMIT", "-1"),
+        ("golectra-agent", "SOURCE", "a b"),
+        ("golectra-audit-sink", "ADDRESS", "nowhere"),
+    ] {
+        let sentence = refusal(&ProgramBuilder::new(program).env("KEY", "swordfish").env("AUDIT_KEY", "swordfish").env(variable, value));
+        assert!(sentence.contains(variable), "{program} {variable}={value}: {sentence}");
+    }
+    for flags in [["-i", "soon"].as_slice(), &["-i=soon"], &["-r=perhaps"], &["-a="], &["-i"], &["-k=swordfish", "-a=x"]] {
+        refusal(&ProgramBuilder::new("golectra-server").flags(flags));
+    }
+}
+
+#[test]
+fn a_bad_dsn_or_webhook_is_refused_without_its_password() {
+    for (variable, value) in [
+        ("DATABASE_DSN", "postgres://user:swordfish@127.0.0.1:notaport/db"),
+        ("DATABASE_DSN", "mysql://user:swordfish@127.0.0.1/db"),
+        ("AUDIT_URL", "ftp://user:swordfish@127.0.0.1/"),
+        ("AUDIT_URL", "swordfish"),
+    ] {
+        let mut run = ProgramBuilder::new("golectra-server").env("ADDRESS", "127.0.0.1:0").env(variable, value).start();
+        let exit = run.wait(LIMIT);
+        assert!(matches!(exit, Exit::Code(1 | 2)), "{variable}={value}: {exit:?}");
+        let said = run.stderr();
+        assert!(said.contains(variable) && !said.contains("swordfish"), "{said}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let first = Server::builder().start();
+    let mut second = ProgramBuilder::new("golectra-server").env("ADDRESS", format!("127.0.0.1:{}", first.port())).start();
+    assert!(matches!(second.wait(LIMIT), Exit::Code(1..)));
+    assert!(second.stderr().contains(&first.port().to_string()), "{}", second.stderr());
+}

@@ -1,0 +1,98 @@
+//! Where a setting comes from, and how it may be spelled.
+
+use std::time::Duration;
+
+use golectra_tests::{Client, Program, ProgramBuilder, free_port, until};
+use serde_json::json;
+
+/// Waits until the program answers on this port.
+async fn answers(program: &Program, port: u16) -> Client {
+    let client = Client::new(&format!("http://127.0.0.1:{port}"), None);
+    until(&format!("an answer on port {port}: {}", program.tail()), Duration::from_secs(20), async || {
+        client.try_get("/ping/live").await.is_some_and(|answer| answer.status == 200)
+    })
+    .await;
+    client
+}
+
+fn server() -> ProgramBuilder {
+    ProgramBuilder::new("golectra-server")
+}
+
+#[tokio::test]
+async fn a_variable_wins_over_a_flag_and_an_empty_one_is_unset() {
+    let (variable, flag) = (free_port(), free_port());
+    let both = server().env("ADDRESS", format!("127.0.0.1:{variable}")).flags([format!("-a=127.0.0.1:{flag}")]).start();
+    answers(&both, variable).await;
+    assert!(Client::new(&format!("http://127.0.0.1:{flag}"), None).try_get("/ping/live").await.is_none());
+    let empty = server().env("ADDRESS", "").env("KEY", "").flags([format!("-a=127.0.0.1:{flag}")]).start();
+    let client = answers(&empty, flag).await;
+    // The client without a key fails on an answer that is signed.
+    client.get("/api/v1/snapshot").send().await.expect(200);
+}
+
+#[tokio::test]
+async fn flags_in_every_spelling_are_understood() {
+    for name in ["-a", "-address", "--address"] {
+        for joined in [true, false] {
+            let port = free_port();
+            let address = format!("127.0.0.1:{port}");
+            let flags = if joined { vec![format!("{name}={address}")] } else { vec![name.to_owned(), address] };
+            let program = server().flags(flags).flags(["-r=false", "-i=0", "-f", "x.json", "-audit-file=x.log", "-k=secret"]).start();
+            let client = Client::new(&format!("http://127.0.0.1:{port}"), Some("secret"));
+            answers_signed(&program, &client).await;
+            client.updates(&json!([{"id": "a", "type": "gauge", "value": 1}])).await.expect(200);
+            until("the audit file of its flag", Duration::from_secs(10), async || {
+                std::fs::read_to_string(program.folder().join("x.log")).is_ok_and(|text| text.ends_with('\n'))
+            })
+            .await;
+        }
+    }
+}
+
+async fn answers_signed(program: &Program, client: &Client) {
+    until(&format!("an answer: {}", program.tail()), Duration::from_secs(20), async || client.try_get("/ping/live").await.is_some()).await;
+}
+
+#[tokio::test]
+async fn localhost_and_a_bare_port_listen_on_ipv4() {
+    for spelling in ["localhost:", ":", "0.0.0.0:", ""] {
+        let port = free_port();
+        let program = server().env("ADDRESS", format!("{spelling}{port}")).start();
+        answers(&program, port).await;
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_in_no_log() {
+    let port = free_port();
+    let dsn = "postgres://user:swordfish@127.0.0.1:1/db?application_name=x";
+    let program = server()
+        .env("ADDRESS", format!("127.0.0.1:{port}"))
+        .env("LOG_LEVEL", "trace")
+        .env("KEY", "swordfish")
+        .env("AUDIT_KEY", "swordfish")
+        .env("AUDIT_URL", "http://user:swordfish@127.0.0.1:1/")
+        .env("DATABASE_DSN", dsn)
+        .start();
+    let client = Client::new(&format!("http://127.0.0.1:{port}"), Some("swordfish"));
+    answers_signed(&program, &client).await;
+    client.updates(&json!([{"id": "a", "type": "gauge", "value": 1}])).await.expect(503);
+    client.get("/ping").send().await.expect(503);
+    let said = program.stdout() + &program.stderr();
+    assert!(said.lines().count() > 3 && !said.contains("swordfish"), "{said}");
+}
+
+#[tokio::test]
+async fn logs_are_json_where_there_is_no_terminal() {
+    let port = free_port();
+    let program = server().env("ADDRESS", format!("127.0.0.1:{port}")).start();
+    answers(&program, port).await;
+    let said = program.stdout() + &program.stderr();
+    let lines: Vec<_> = said.lines().filter(|line| !line.starts_with("Build ")).collect();
+    assert!(!lines.is_empty());
+    for line in lines {
+        let json: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(json["timestamp"].is_string() && json["level"].is_string(), "{line}");
+    }
+}
