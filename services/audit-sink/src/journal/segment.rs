@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn mentions_read_as_they_are_written() {
-        for mention in [Mention { at: 17, end: 90, id: Some("a-b") }, Mention { at: 0, end: 3, id: None }, Mention { at: 5, end: 9, id: Some("-") }]
+        for mention in
+            [Mention { at: 17, end: 90, id: Some("a-b") }, Mention { at: 0, end: 3, id: None }, Mention { at: 5, end: 9, id: Some("-") }]
         {
             assert_eq!(Mention::parse(mention.line().trim_end()), Some(mention));
         }

@@ -1,0 +1,217 @@
+//! The journal through crashes, failures and restarts.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+
+use futures_util::TryStreamExt as _;
+use prometheus::Registry;
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+
+use super::*;
+
+const NOW: i64 = 1_700_000_000;
+
+const LIMITS: Limits = Limits { rotate_bytes: 1 << 20, retain_files: 0, remember_ids: 1000, remember: Duration::from_secs(48 * 3600) };
+
+fn open(folder: &TempDir, limits: Limits, now: i64) -> (Journal, WriterHandle) {
+    let figures = Figures::register(&Registry::new()).unwrap();
+    Journal::open(folder.path(), limits, figures, now).unwrap()
+}
+
+async fn close((journal, writer): (Journal, WriterHandle)) {
+    drop(journal);
+    writer.finish(Duration::from_secs(10)).await;
+}
+
+async fn put(journal: &Journal, id: &str, line: &str) -> Result<Appended, &'static str> {
+    journal.append(id.to_owned(), line.as_bytes().to_vec(), NOW).await
+}
+
+async fn everything(journal: &Journal) -> String {
+    let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let blocks: Vec<_> = journal.everything(permit).unwrap().try_collect().await.unwrap();
+    String::from_utf8(blocks.concat()).unwrap()
+}
+
+async fn newest(journal: &Journal, limit: usize) -> Vec<String> {
+    journal.newest(limit).await.unwrap().into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
+}
+
+fn first(folder: &TempDir, ending: &str) -> PathBuf {
+    folder.path().join(format!("audit-0000000001.{ending}"))
+}
+
+fn add(path: &Path, text: &str) {
+    OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
+}
+
+#[tokio::test]
+async fn events_stand_once_and_ids_outlive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = open(&folder, LIMITS, NOW);
+    for (id, line, expected) in [("a", "{1}", Appended::Stored), ("b", "{2}", Appended::Stored), ("a", "{1}", Appended::Repeat)] {
+        assert_eq!(put(&opened.0, id, line).await, Ok(expected));
+    }
+    close(opened).await;
+    let opened = open(&folder, LIMITS, NOW + 60);
+    assert_eq!(put(&opened.0, "b", "{2}").await, Ok(Appended::Repeat));
+    assert_eq!(put(&opened.0, "c", "{3}").await, Ok(Appended::Stored));
+    assert_eq!(everything(&opened.0).await, "{1}\n{2}\n{3}\n");
+    close(opened).await;
+    // After two days nobody repeats it any more.
+    let opened = open(&folder, LIMITS, NOW + 49 * 3600);
+    assert_eq!(opened.0.append("b".into(), b"{4}".to_vec(), NOW + 49 * 3600).await, Ok(Appended::Stored));
+}
+
+#[tokio::test]
+async fn one_id_sent_many_times_at_once_is_stored_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _writer) = open(&folder, LIMITS, NOW);
+    let tries = (0..200).map(|try_| {
+        let journal = journal.clone();
+        tokio::spawn(async move { put(&journal, &format!("id{}", try_ % 4), "{}").await.unwrap() })
+    });
+    let mut stored = 0;
+    for handle in tries.collect::<Vec<_>>() {
+        stored += usize::from(handle.await.unwrap() == Appended::Stored);
+    }
+    assert_eq!((stored, everything(&journal).await), (4, "{}\n".repeat(4)));
+}
+
+#[tokio::test]
+async fn what_a_crash_left_unacknowledged_is_put_aside() {
+    // Torn in the line, after the line but before its id, and in the id.
+    for (events, ids) in
+        [("{\"torn", ""), ("{3}\n", ""), ("{3}\n", "1700000000 1"), ("", "1700000000 12 c\n"), ("{3}", "1700000000 99 c\n")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = open(&folder, LIMITS, NOW);
+        put(&opened.0, "a", "{1}").await.unwrap();
+        put(&opened.0, "b", "{2}").await.unwrap();
+        close(opened).await;
+        add(&first(&folder, "ndjson"), events);
+        add(&first(&folder, "ids"), ids);
+        let opened = open(&folder, LIMITS, NOW);
+        assert_eq!(everything(&opened.0).await, "{1}\n{2}\n", "{events:?} {ids:?}");
+        assert_eq!(put(&opened.0, "c", "{3}").await, Ok(Appended::Stored), "{events:?} {ids:?}");
+        assert_eq!(put(&opened.0, "a", "{1}").await, Ok(Appended::Repeat));
+        assert_eq!(everything(&opened.0).await, "{1}\n{2}\n{3}\n");
+        assert_eq!(fs::read_to_string(first(&folder, "torn")).unwrap_or_default(), events);
+        close(opened).await;
+    }
+}
+
+#[tokio::test]
+async fn events_without_their_ids_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(first(&folder, "ndjson"), "{1}\n{2}\n{to").unwrap();
+    let opened = open(&folder, LIMITS, NOW);
+    assert_eq!(put(&opened.0, "c", "{3}").await, Ok(Appended::Stored));
+    close(opened).await;
+    let opened = open(&folder, LIMITS, NOW);
+    assert_eq!(everything(&opened.0).await, "{1}\n{2}\n{3}\n");
+    assert_eq!(fs::read_to_string(first(&folder, "torn")).unwrap(), "{to");
+}
+
+#[tokio::test]
+async fn files_rotate_by_size_and_reads_go_over_all_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = open(&folder, Limits { rotate_bytes: 20, ..LIMITS }, NOW);
+    for number in 0..10 {
+        put(&opened.0, &number.to_string(), &format!("{{\"n\":{number}}}")).await.unwrap();
+    }
+    assert_eq!(segment::list(folder.path(), "ndjson").unwrap(), [1, 2, 3, 4, 5]);
+    let all: String = (0..10).map(|number| format!("{{\"n\":{number}}}\n")).collect();
+    assert_eq!(everything(&opened.0).await, all);
+    assert_eq!(newest(&opened.0, 3).await, [r#"{"n":9}"#, r#"{"n":8}"#, r#"{"n":7}"#]);
+    assert_eq!(newest(&opened.0, 99).await.len(), 10);
+    close(opened).await;
+    let opened = open(&folder, Limits { rotate_bytes: 20, ..LIMITS }, NOW);
+    assert_eq!(put(&opened.0, "0", "{}").await, Ok(Appended::Repeat), "ids of finished files are remembered");
+    assert_eq!(everything(&opened.0).await, all);
+}
+
+#[tokio::test]
+async fn only_so_many_files_are_kept_but_ids_for_their_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { rotate_bytes: 20, retain_files: 2, ..LIMITS };
+    let opened = open(&folder, limits, NOW);
+    for number in 0..10 {
+        put(&opened.0, &number.to_string(), &format!("{{\"n\":{number}}}")).await.unwrap();
+    }
+    assert_eq!(segment::list(folder.path(), "ndjson").unwrap(), [4, 5]);
+    assert_eq!(put(&opened.0, "0", "{}").await, Ok(Appended::Repeat));
+    close(opened).await;
+    let later = NOW + 49 * 3600;
+    let opened = open(&folder, limits, later);
+    assert_eq!(segment::list(folder.path(), "ids").unwrap(), [5], "forgotten ids leave their files");
+    assert_eq!(everything(&opened.0).await.lines().count(), 4);
+}
+
+#[tokio::test]
+async fn long_lines_are_read_backwards_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _writer) = open(&folder, Limits { rotate_bytes: 64 << 20, ..LIMITS }, NOW);
+    let long = "x".repeat(300_000);
+    for (id, line) in [("a", "{1}"), ("b", long.as_str()), ("c", "{3}")] {
+        put(&journal, id, line).await.unwrap();
+    }
+    assert_eq!(newest(&journal, 9).await, ["{3}", long.as_str(), "{1}"]);
+}
+
+#[tokio::test]
+async fn an_event_that_can_not_be_written_is_not_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _writer) = open(&folder, Limits { rotate_bytes: 5, ..LIMITS }, NOW);
+    assert_eq!(put(&journal, "a", "{1}").await, Ok(Appended::Stored));
+    // The next file has nowhere to stand.
+    let away = tempfile::tempdir().unwrap();
+    let moved = away.path().join("journal");
+    fs::rename(folder.path(), &moved).unwrap();
+    assert!(put(&journal, "b", "{2}").await.is_err());
+    assert!(!journal.ping().await);
+    fs::rename(&moved, folder.path()).unwrap();
+    assert!(journal.ping().await);
+    assert_eq!(put(&journal, "b", "{2}").await, Ok(Appended::Stored));
+    assert_eq!(put(&journal, "a", "{1}").await, Ok(Appended::Repeat));
+    assert_eq!(everything(&journal).await, "{1}\n{2}\n");
+}
+
+#[tokio::test]
+async fn a_failed_write_leaves_nothing_in_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _writer) = open(&folder, LIMITS, NOW);
+    put(&journal, "a", "{1}").await.unwrap();
+    close((journal, _writer)).await;
+    // As after a write that failed half-way: the writer still knows what is acknowledged.
+    let figures = Figures::register(&Registry::new()).unwrap();
+    let mut writer = Writer::open(folder.path(), LIMITS, figures, NOW).unwrap();
+    add(&first(&folder, "ndjson"), "{2}\n{3");
+    add(&first(&folder, "ids"), "1700000000 8 b\n1700");
+    writer.fail();
+    let (commands, queue) = mpsc::channel(1);
+    let thread = std::thread::spawn(move || writer.run(queue));
+    let (reply, answer) = oneshot::channel();
+    commands.send(Command::Append { id: "c".into(), line: b"{4}".to_vec(), now: NOW, reply }).await.ok().unwrap();
+    assert_eq!(answer.await.unwrap(), Ok(Appended::Stored));
+    drop(commands);
+    thread.join().unwrap();
+    assert_eq!(fs::read_to_string(first(&folder, "ndjson")).unwrap(), "{1}\n{4}\n");
+    assert_eq!(fs::read_to_string(first(&folder, "ids")).unwrap(), "0 0 -\n1700000000 4 a\n1700000000 8 c\n");
+}
+
+#[tokio::test]
+async fn a_folder_has_one_sink() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = open(&folder, LIMITS, NOW);
+    let figures = Figures::register(&Registry::new()).unwrap();
+    let second = Journal::open(folder.path(), LIMITS, figures.clone(), NOW).err().unwrap();
+    assert!(matches!(&second, OpenError::InUse(_)), "{second}");
+    close(opened).await;
+    assert!(Journal::open(folder.path(), LIMITS, figures, NOW).is_ok());
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Journal::open(&file, LIMITS, Figures::register(&Registry::new()).unwrap(), NOW).err().unwrap();
+    assert!(error.to_string().contains("(DATA_DIR) can't be used"), "{error}");
+}

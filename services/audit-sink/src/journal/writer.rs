@@ -22,9 +22,16 @@ const GROUP: usize = 512;
 
 /// What the writer is asked.
 pub(super) enum Command {
-    Append { id: String, line: Vec<u8>, now: i64, reply: oneshot::Sender<Result<Appended, ()>> },
+    Append {
+        id: String,
+        line: Vec<u8>,
+        now: i64,
+        reply: oneshot::Sender<Result<Appended, ()>>,
+    },
     /// Whether the disk takes bytes.
-    Probe { reply: oneshot::Sender<bool> },
+    Probe {
+        reply: oneshot::Sender<bool>,
+    },
 }
 
 pub(super) struct Writer {
@@ -107,13 +114,18 @@ impl Writer {
             let result = self.append(&events);
             if let Err(error) = &result {
                 tracing::error!(%error, folder = %self.folder.display(), "events could not be written: their senders are told to come again");
-                self.open = None;
+                self.fail();
             }
             self.healthy.store(result.is_ok(), Ordering::Relaxed);
             for (index, reply) in replies.into_iter().enumerate() {
                 let _ = reply.send(result.as_ref().map(|appended| appended[index]).map_err(|_| ()));
             }
         }
+    }
+
+    /// Nothing beyond what is acknowledged counts: the next write cuts it off.
+    pub(super) fn fail(&mut self) {
+        self.open = None;
     }
 
     /// Stores the new ones of these events; all of them or, with an error, none.
