@@ -4,8 +4,8 @@ use std::error::Error;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use golectra_process::ConnectionLimits;
 use golectra_process::listen::ConnectionStats;
+use golectra_process::{ConnectionLimits, Secret};
 use prometheus::Registry;
 use sqlx::PgConnection;
 use tokio::sync::watch;
@@ -30,64 +30,74 @@ pub struct Parts {
     pub trail: Option<Trail>,
 }
 
-/// Opens the store and the audit trail. An error says what can't be used and what to do.
-pub async fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionStats) -> Result<Parts, Box<dyn Error>> {
+/// Opens the store and the audit trail. An error says what can't be used and what to do. Must be called inside a runtime.
+pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionStats) -> Result<Parts, Box<dyn Error>> {
     let clock = Clock::System;
-    let limits = SeriesLimits { total: settings.max_series, per_source: settings.max_series_per_source };
-    let history = settings.history_retention.duration();
-    let audit = AuditConfig {
-        file: settings.audit_file.clone(),
-        url: settings.audit_url.as_ref().map(|url| url.expose().to_owned()),
-        key: settings.audit_key.clone(),
-        queue: settings.audit_queue,
-        instance: settings.instance.clone().unwrap_or_else(host_name),
-    };
-    let (store, trail): (Arc<dyn Store>, _) = match &settings.database_dsn {
-        Some(dsn) => {
-            let hook = Arc::new(LateHook::default());
-            let config = PostgresConfig {
-                dsn: dsn.clone(),
-                history,
-                limits,
-                pool_size: settings.database_connections,
-                hook: Some(Arc::<LateHook>::clone(&hook)),
-            };
-            let store = PostgresStore::open(config, clock.clone())?;
-            let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
-            let trail = Trail::start(audit, backend, registry, clock.clone())?;
-            hook.set(trail.as_ref().and_then(Trail::hook));
-            (store, trail)
-        }
-        None => {
-            let config = MemoryConfig {
-                path: Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty()),
-                store_interval: settings.store_interval.duration(),
-                restore: settings.restore,
-                history,
-                max_keys: settings.max_remembered_keys,
-                limits,
-            };
-            let store = tokio::task::block_in_place(|| MemoryStore::open(config, clock.clone()))?;
-            MemoryFigures::register(registry, Arc::clone(&store))?;
-            (store, Trail::start(audit, Backend::Memory, registry, clock.clone())?)
-        }
+    let (store, trail) = if let Some(dsn) = &settings.database_dsn {
+        in_postgres(settings, dsn, registry, &clock)?
+    } else {
+        in_memory(settings, registry, &clock)?
     };
     let metrics = ServerMetrics::register(registry)?;
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     let state = AppState {
         ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock),
         store,
-        bodies: BodyLimits::new(
-            settings.max_body_bytes.get(),
-            settings.body_timeout.duration(),
-            settings.max_inflight_bytes.get(),
-        ),
+        bodies: BodyLimits::new(settings.max_body_bytes.get(), settings.body_timeout.duration(), settings.max_inflight_bytes.get()),
         max_batch_items: settings.max_batch_items,
         key: settings.key.as_ref().map(|key| key.expose().into()),
         trusted_proxies: Arc::new(settings.trusted_proxies.clone()),
         metrics,
     };
     Ok(Parts { state, trail })
+}
+
+type StoreAndTrail = (Arc<dyn Store>, Option<Trail>);
+
+fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &Clock) -> Result<StoreAndTrail, Box<dyn Error>> {
+    let hook = Arc::new(LateHook::default());
+    let config = PostgresConfig {
+        dsn: dsn.clone(),
+        history: settings.history_retention.duration(),
+        limits: series_limits(settings),
+        pool_size: settings.database_connections,
+        hook: Some(Arc::<LateHook>::clone(&hook)),
+    };
+    let store = PostgresStore::open(config, clock.clone())?;
+    let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
+    let trail = Trail::start(audit(settings), backend, registry, clock.clone())?;
+    hook.set(trail.as_ref().and_then(Trail::hook));
+    Ok((store, trail))
+}
+
+fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<StoreAndTrail, Box<dyn Error>> {
+    let config = MemoryConfig {
+        path: Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty()),
+        store_interval: settings.store_interval.duration(),
+        restore: settings.restore,
+        history: settings.history_retention.duration(),
+        max_keys: settings.max_remembered_keys,
+        limits: series_limits(settings),
+    };
+    // Nothing is served yet that could wait for the files to be read.
+    let store = MemoryStore::open(config, clock.clone())?;
+    MemoryFigures::register(registry, Arc::clone(&store))?;
+    let trail = Trail::start(audit(settings), Backend::Memory, registry, clock.clone())?;
+    Ok((store, trail))
+}
+
+fn series_limits(settings: &Settings) -> SeriesLimits {
+    SeriesLimits { total: settings.max_series, per_source: settings.max_series_per_source }
+}
+
+fn audit(settings: &Settings) -> AuditConfig {
+    AuditConfig {
+        file: settings.audit_file.clone(),
+        url: settings.audit_url.as_ref().map(|url| url.expose().to_owned()),
+        key: settings.audit_key.clone(),
+        queue: settings.audit_queue,
+        instance: settings.instance.clone().unwrap_or_else(host_name),
+    }
 }
 
 /// Turns true once the database has its schema.

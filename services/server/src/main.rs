@@ -50,7 +50,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     shutdown.listen_for_signals(settings.shutdown_timeout.duration())?;
     let metrics = Metrics::new("server")?;
     let connections = ConnectionStats::default();
-    let Parts { state, trail } = assemble::parts(&settings, &metrics.registry, &connections).await?;
+    let Parts { state, trail } = assemble::parts(&settings, &metrics.registry, &connections)?;
     let listener = settings.address.bind().await?;
     tracing::info!(address = %listener.local_addr()?, "listening");
 

@@ -140,6 +140,8 @@ pub(super) async fn series(store: &PostgresStore, filter: &SeriesFilter) -> Resu
         .await
     })
     .await?;
+    // An id whose braces are no labels is not one of the name before them.
+    let asked = |id: &MetricId| name.is_none_or(|name| id.as_str() == name || id.name() == name);
     rows.into_iter()
         .map(|row| {
             let value = if row.kind == code_of(Kind::Gauge) { row.value.map(Value::Gauge) } else { row.total.map(Value::Counter) };
@@ -150,6 +152,7 @@ pub(super) async fn series(store: &PostgresStore, filter: &SeriesFilter) -> Resu
                 at_millis: millis(row.at),
             })
         })
+        .filter(|series| series.as_ref().map_or(true, |series| asked(&series.id)))
         .collect()
 }
 
