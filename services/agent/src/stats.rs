@@ -24,6 +24,9 @@ pub enum DropReason {
 }
 
 impl DropReason {
+    /// Every reason.
+    pub const ALL: [Self; 6] = [Self::QueueFull, Self::TooLarge, Self::TooOld, Self::KeyReused, Self::Invalid, Self::Shutdown];
+
     /// As the label `reason` has it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -65,6 +68,11 @@ impl Stats {
             "Time from sending a report to its whole answer or failure, in seconds.",
         )
         .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+        let dropped = by_reason("golectra_agent_reports_dropped_total", "Reports given up, by reason.")?;
+        // Shown as 0 from the start: an alert on a rate needs a value before the first drop.
+        for reason in DropReason::ALL {
+            dropped.with_label_values(&[reason.as_str()]);
+        }
         Ok(Self {
             polls: counter("golectra_agent_polls_total", "Polls made.")?,
             sealed: counter("golectra_agent_reports_sealed_total", "Reports made ready for sending.")?,
@@ -73,7 +81,7 @@ impl Stats {
                 "golectra_agent_reports_replayed_total",
                 "Of the reports taken, those that an earlier try had already delivered.",
             )?,
-            dropped: by_reason("golectra_agent_reports_dropped_total", "Reports given up, by reason.")?,
+            dropped,
             retries: by_reason(
                 "golectra_agent_send_retries_total",
                 "Tries that did not settle a report and are followed by another one, by reason.",
