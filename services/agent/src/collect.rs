@@ -75,9 +75,10 @@ impl Readings {
     }
 }
 
-/// Every collector of this agent.
+/// Every collector of this agent, in the order they are asked. The agent's own memory comes last, so that it is looked at
+/// while the others work rather than in the moment of rest before.
 pub fn all() -> Vec<Box<dyn Collector>> {
-    vec![Box::new(runtime::Runtime::default()), Box::new(memory::Memory::default()), Box::new(cpu::Cpu::default())]
+    vec![Box::new(cpu::Cpu::default()), Box::new(memory::Memory::default()), Box::new(runtime::Runtime::default())]
 }
 
 /// The collectors at work.

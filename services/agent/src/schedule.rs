@@ -15,6 +15,10 @@ use crate::stats::Stats;
 /// second poll is the first that knows how busy the processors are.
 const FIRST_REPORT_POLLS: i64 = 2;
 
+/// A report leaves up to this much earlier or later than its time, a twentieth of the interval at most, so that nodes
+/// that were started together do not report together for ever. The times themselves do not drift.
+const MAX_SPREAD: Duration = Duration::from_secs(1);
+
 /// The two rhythms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intervals {
@@ -36,7 +40,8 @@ where
     let start = Instant::now();
     let mut polls = interval_at(start, intervals.poll);
     polls.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut next_report = start + intervals.report;
+    let mut report_time = start + intervals.report;
+    let mut next_report = report_time;
     let mut reported = false;
     loop {
         tokio::select! {
@@ -59,12 +64,18 @@ where
             reported = true;
         }
         while next_report <= now {
-            next_report += intervals.report;
+            report_time += intervals.report;
+            next_report = spread(report_time, intervals.report);
         }
     }
     sealer.add_poll(sample().await);
     stats.polled();
     report(sealer, queue, stats);
+}
+
+fn spread(time: Instant, interval: Duration) -> Instant {
+    let spread = (interval / 20).min(MAX_SPREAD);
+    time - spread + (spread * 2).mul_f64(fastrand::f64())
 }
 
 fn report(sealer: &mut Sealer, queue: &Queue, stats: &Stats) {
@@ -126,15 +137,31 @@ mod tests {
     async fn at_defaults_the_first_report_leaves_with_the_second_poll() {
         let (polls, reports) = observe(2000, 10_000, 0, 21_000).await;
         assert_eq!(polls, [0, 2000, 4000, 6000, 8000, 10_000, 12_000, 14_000, 16_000, 18_000, 20_000, 21_000]);
-        assert_eq!(reports, [(2000, 2), (10_000, 4), (20_000, 5), (21_000, 1)]);
+        assert_eq!(reports[..2], [(2000, 2), (10_000, 4)]);
+        // The third leaves up to half a second around its time, so before or after the poll made then.
+        let (at, polls) = reports[2];
+        assert!((19_500..=20_500).contains(&at) && (polls == 5 || at <= 20_000 && polls == 4), "{reports:?}");
+        assert_eq!(reports[3..], [(21_000, 6 - polls)]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_first_report_leaves_within_a_report_interval() {
         let (_, reports) = observe(60_000, 10_000, 0, 130_000).await;
-        assert_eq!(reports, [(10_000, 1), (60_000, 1), (120_000, 1), (130_000, 1)], "no report without a poll");
-        let (_, reports) = observe(1000, 1000, 0, 2500).await;
-        assert_eq!(reports, [(1000, 2), (2000, 1), (2500, 1)]);
+        assert_eq!(reports[0], (10_000, 1));
+        assert_eq!(reports.len(), 4, "no report without a poll: {reports:?}");
+        let (_, reports) = observe(1000, 1000, 0, 500).await;
+        assert_eq!(reports, [(500, 2)]);
+        let (_, reports) = observe(1000, 1000, 0, 1500).await;
+        assert_eq!(reports[0], (1000, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_of_nodes_spread_without_drifting() {
+        let (_, reports) = observe(100, 10_000, 0, 205_000).await;
+        let times: Vec<i64> = reports[2..21].iter().map(|(at, _)| i64::try_from(*at).unwrap()).collect();
+        let off: Vec<i64> = times.iter().zip(2..).map(|(at, number)| at - number * 10_000).collect();
+        assert!(off.iter().all(|off| off.abs() <= 501), "{off:?}");
+        assert!(off.iter().any(|off| *off < 0) && off.iter().any(|off| *off > 0), "{off:?}");
     }
 
     #[tokio::test(start_paused = true)]

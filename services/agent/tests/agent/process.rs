@@ -3,6 +3,7 @@
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use golectra_protocol::{Value, json};
 use tokio::process::{Child, Command};
 
 use crate::server::{Act, Server};
@@ -48,6 +49,7 @@ async fn started_before_its_server_and_ended_by_sigterm_it_has_reported_every_po
     .await;
     server.wait_for("reports", |ledger| ledger.applied.len() >= 10).await;
 
+    golectra_process::install_crypto();
     let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
     let page = http.get(format!("http://{metrics}/metrics")).send().await.unwrap().text().await.unwrap();
     for name in [
@@ -69,6 +71,21 @@ async fn started_before_its_server_and_ended_by_sigterm_it_has_reported_every_po
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("Build version: "));
     assert_eq!(server.ledger().polls, logged(&output, "polls"));
     assert!(server.ledger().requests.iter().all(|request| request.header("golectra-source") == Some("n1")));
+}
+
+#[tokio::test]
+async fn at_default_settings_the_figures_move() {
+    let server = Server::start(|_, _| Act::Apply).await;
+    let child = agent(&[("ADDRESS", &server.address)]).spawn().unwrap();
+    server.wait_for("three reports", |ledger| ledger.applied.len() >= 3).await;
+    let output = end(child).await;
+    assert_eq!(server.ledger().polls, logged(&output, "polls"));
+    let reports: Vec<_> = server.ledger().requests.iter().map(|request| json::decode_batch(&request.unpacked(), 1000).unwrap()).collect();
+    for name in "PollCount RandomValue Alloc TotalAlloc Mallocs Frees HeapAlloc HeapIdle HeapInuse HeapObjects".split(' ') {
+        let values: Vec<Value> =
+            reports.iter().map(|report| report.iter().find(|metric| metric.id.as_str() == name).expect(name).value).collect();
+        assert!(values.windows(2).any(|pair| pair[0] != pair[1]), "{name} stands still: {values:?}");
+    }
 }
 
 /// Prometheus's own rules for names and help texts, where its tool is installed.
