@@ -1,9 +1,6 @@
 //! The listener for scrapers.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
-use golectra_tests::{Target, fresh_key, on_every_store, skip};
+use golectra_tests::{Target, fresh_key, on_every_store, promtool};
 use serde_json::json;
 
 on_every_store!(the_figures_tell_what_happened, scrapers_have_a_listener_of_their_own);
@@ -28,15 +25,6 @@ async fn the_figures_tell_what_happened(t: Target) {
     }
     assert!(!text.contains("secret-name"), "paths are counted by their template");
     promtool(&text);
-}
-
-fn promtool(text: &str) {
-    let run =
-        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let Ok(mut run) = run else { return skip("promtool is not installed; it comes with Debian's package prometheus") };
-    run.stdin.take().expect("piped").write_all(text.as_bytes()).expect("promtool reads");
-    let outcome = run.wait_with_output().expect("promtool ends");
-    assert!(outcome.status.success(), "{}{}", String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
 }
 
 async fn scrapers_have_a_listener_of_their_own(t: Target) {

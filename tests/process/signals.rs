@@ -107,7 +107,7 @@ async fn an_agent_ends_in_time_when_its_server_hangs() {
 async fn an_audit_sink_ends_in_time() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let mut sink = AuditSink::builder().start();
-        let mut raw = Raw::connect(sink.url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")).await;
+        let mut raw = Raw::connect(sink.port()).await;
         raw.send("GET /ping HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert_eq!(raw.answer().await.map(|answer| answer.status), Some(200));
         sink.signal(signal);

@@ -24,14 +24,14 @@ impl AuditSinkBuilder {
         self
     }
 
-    /// Its port, which it will have when it is started.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// Where it will take events when it is started: what AUDIT_URL is to be.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}{}", self.port, AuditSink::WEBHOOK_PATH)
     }
 
     /// Starts it and waits until it answers.
     pub fn start(self) -> AuditSink {
-        let mut program = self.program.clone().env("ADDRESS", format!("127.0.0.1:{}", self.port)).start();
+        let mut program = self.program.clone().env("ADDRESS", format!("127.0.0.1:{}", self.port)).env("DATA_DIR", "audit").start();
         let start = Instant::now();
         while !raw::answers(self.port, "/ping") {
             let exit = program.exited();
@@ -56,14 +56,33 @@ impl AuditSink {
         AuditSinkBuilder { program, port: free_port() }
     }
 
-    /// Its address as an URL without a path.
+    /// Where events are posted.
+    pub const WEBHOOK_PATH: &str = "/";
+
+    /// Where the newest events are.
+    pub const EVENTS_PATH: &str = "/events";
+
+    /// Where all events are, as NDJSON.
+    pub const NDJSON_PATH: &str = "/events.ndjson";
+
+    /// Where it takes events: what AUDIT_URL is to be.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.builder.port)
+        self.builder.url()
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.builder.port
     }
 
     /// A client of it.
     pub fn client(&self) -> Client {
-        Client::new(&self.url(), None)
+        Client::new(&format!("http://127.0.0.1:{}", self.builder.port), None)
+    }
+
+    /// All events it has, one a line.
+    pub async fn ndjson(&self) -> String {
+        self.client().get(Self::NDJSON_PATH).send().await.expect(200).text()
     }
 
     /// Starts it again with its files, after it has ended.

@@ -236,6 +236,12 @@ impl Answer {
         self
     }
 
+    /// Fails with the whole answer when it is not a 2xx.
+    #[track_caller]
+    pub fn expect_success(&self) {
+        assert!((200..300).contains(&self.status), "{self:?}");
+    }
+
     /// The reason of a refusal on a JSON route; fails when the answer has another shape than `{"error": "..."}`.
     #[track_caller]
     pub fn error(&self) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value;
 use prost::Message as _;
 
 use crate::{Receiver, Reply, eventually};
@@ -53,7 +54,10 @@ fn decode(body: &[u8]) -> Vec<Span> {
     for resource in request.resource_spans {
         let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
         let service = attributes.into_iter().find(|attribute| attribute.key == "service.name").and_then(|attribute| attribute.value);
-        let service = service.map(|value| format!("{:?}", value.value)).unwrap_or_default();
+        let service = match service.and_then(|value| value.value) {
+            Some(any_value::Value::StringValue(name)) => name,
+            other => panic!("service.name is no text: {other:?}"),
+        };
         let found = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
         spans.extend(found.map(|span| Span {
             service: service.clone(),

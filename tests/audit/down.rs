@@ -1,0 +1,40 @@
+//! A sink that is away: no write is harmed or slowed, and each event is in the sink once when it is back.
+
+use std::time::{Duration, Instant};
+
+use golectra_tests::{AuditSink, Target, on_every_store};
+
+use crate::{each_once, lines, write};
+
+on_every_store!(a_sink_that_is_down_for_20_seconds_gets_each_event_once);
+
+/// What a write may take at worst on a busy machine; a write that waited for the sink would take its time limit of 5 s.
+const SLOWEST: Duration = Duration::from_secs(2);
+
+async fn a_sink_that_is_down_for_20_seconds_gets_each_event_once(t: Target) {
+    let sink = AuditSink::builder().env("AUDIT_KEY", "audit");
+    let server = t.own().env("AUDIT_URL", sink.url()).env("AUDIT_KEY", "audit").start();
+    let client = server.client();
+    let start = Instant::now();
+    let mut ids = Vec::new();
+    while start.elapsed() < Duration::from_secs(20) {
+        let id = format!("down{}", ids.len());
+        let begun = Instant::now();
+        write(&client, &id).await;
+        assert!(begun.elapsed() < SLOWEST, "a write took {:?} while the sink was down", begun.elapsed());
+        ids.push(id);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(ids.len() > 50, "only {} writes in 20 s", ids.len());
+    let mut sink = sink.start();
+    let read = async |sink: &AuditSink| lines(&sink.ndjson().await);
+    each_once(&ids, async || read(&sink).await).await;
+    // What it has acknowledged outlives it, and it may come and go under load.
+    sink.kill();
+    let sink = sink.start_again();
+    for index in 0..20 {
+        ids.push(format!("after{index}"));
+        write(&client, &ids[ids.len() - 1]).await;
+    }
+    each_once(&ids, async || read(&sink).await).await;
+}

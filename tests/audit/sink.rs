@@ -1,0 +1,93 @@
+//! golectra-audit-sink by itself: what it takes, what it refuses, what it shows.
+
+use golectra_protocol::webhook::Secret;
+use golectra_tests::{Answer, AuditSink, unix_millis};
+use serde_json::{Value, json};
+
+use crate::lines;
+
+const KEY: &str = "audit";
+
+/// An event as a server posts it, signed with a key at a time.
+async fn post(sink: &AuditSink, id: &str, event: &Value, key: &str, at: i64) -> Answer {
+    let body = event.to_string();
+    let signature = Secret::new(key).sign(id, at, body.as_bytes());
+    let client = sink.client();
+    let request = client.post(AuditSink::WEBHOOK_PATH).header("content-type", "application/json").header("webhook-id", id);
+    request.header("webhook-timestamp", at.to_string()).header("webhook-signature", signature).body(body).send().await
+}
+
+fn now() -> i64 {
+    i64::try_from(unix_millis() / 1000).expect("it fits")
+}
+
+fn event(id: &str) -> Value {
+    json!({"ts": now(), "metrics": [id], "ip_address": "127.0.0.1"})
+}
+
+fn start() -> AuditSink {
+    AuditSink::builder().env("AUDIT_KEY", KEY).start()
+}
+
+#[tokio::test]
+async fn a_repeat_is_acknowledged_and_kept_once() {
+    let mut sink = start();
+    for _ in 0..3 {
+        let status = post(&sink, "one", &event("a"), KEY, now()).await.status;
+        assert!((200..300).contains(&status), "{status}");
+    }
+    post(&sink, "two", &event("b"), KEY, now()).await;
+    sink.kill();
+    let sink = sink.start_again();
+    // Repeats are recognised across a crash as well.
+    post(&sink, "one", &event("a"), KEY, now()).await;
+    let kept = lines(&sink.ndjson().await);
+    assert_eq!(kept.iter().map(|event| event["metrics"].to_string()).collect::<Vec<_>>(), [r#"["a"]"#, r#"["b"]"#]);
+}
+
+#[tokio::test]
+async fn what_is_not_signed_rightly_is_refused() {
+    let sink = start();
+    for (key, at) in [("wrong", now()), (KEY, now() - 400), (KEY, now() + 400), ("", now())] {
+        let status = post(&sink, "forged", &event("forged"), key, at).await.status;
+        assert!(matches!(status, 400 | 401 | 403), "{status}");
+    }
+    let bare = sink.client().post(AuditSink::WEBHOOK_PATH).body(event("bare").to_string()).send().await.status;
+    assert!(matches!(bare, 400 | 401 | 403), "{bare}");
+    assert_eq!(sink.ndjson().await, "");
+}
+
+#[tokio::test]
+async fn what_is_no_event_is_refused() {
+    let sink = start();
+    for body in [json!(null), json!([]), json!("x"), json!({"metrics": 7}), json!({"ts": "x", "metrics": [], "ip_address": "y"})] {
+        let answer = post(&sink, "bad", &body, KEY, now()).await;
+        assert!((400..500).contains(&answer.status), "{body}: {answer:?}");
+    }
+    assert_eq!(sink.ndjson().await, "");
+}
+
+#[tokio::test]
+async fn the_newest_events_and_the_whole_file() {
+    let sink = start();
+    for index in 0..150 {
+        post(&sink, &format!("id{index}"), &event(&format!("metric{index}")), KEY, now()).await.expect_success();
+    }
+    let whole = lines(&sink.ndjson().await);
+    assert_eq!(whole.len(), 150);
+    let newest = sink.client().get(AuditSink::EVENTS_PATH).send().await.expect(200);
+    assert_eq!(newest.media_type(), "application/json");
+    let text = newest.text();
+    assert!(text.contains("\"metric149\"") && newest.json().to_string().len() > 50, "{text}");
+    sink.client().get("/ping").send().await.expect(200);
+}
+
+#[tokio::test]
+async fn its_own_figures() {
+    let port = golectra_tests::free_port();
+    let sink = AuditSink::builder().env("AUDIT_KEY", KEY).env("METRICS_ADDRESS", format!("127.0.0.1:{port}")).start();
+    post(&sink, "one", &event("a"), KEY, now()).await.expect_success();
+    let metrics = golectra_tests::Client::new(&format!("http://127.0.0.1:{port}"), None).get("/metrics").send().await.expect(200);
+    assert!(metrics.text().contains("golectra_build_info"));
+    golectra_tests::promtool(&metrics.text());
+}

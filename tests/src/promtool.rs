@@ -1,0 +1,16 @@
+//! Prometheus's own opinion of what a program tells it.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::skip;
+
+/// Has promtool check an answer of /metrics; says so where it is not installed.
+pub fn promtool(text: &str) {
+    let run =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut run) = run else { return skip("promtool is not installed; it comes with Debian's package prometheus") };
+    run.stdin.take().expect("piped").write_all(text.as_bytes()).expect("promtool reads");
+    let outcome = run.wait_with_output().expect("promtool ends");
+    assert!(outcome.status.success(), "{}{}", String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));
+}
