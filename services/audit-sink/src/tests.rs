@@ -30,7 +30,7 @@ impl Sink {
         golectra_process::install_crypto();
         let (folder, registry) = (tempfile::tempdir().unwrap(), Registry::new());
         let figures = Figures::register(&registry).unwrap();
-        let limits = Limits { rotate_bytes: 1000, retain_files: 0, remember_ids: 1000, remember: Duration::from_secs(48 * 3600) };
+        let limits = Limits { rotate_bytes: 1000, retain_files: 0, remember_ids: 1000, remember: Duration::from_hours(48) };
         let (journal, _) = Journal::open(folder.path(), limits, figures.clone(), NOW).unwrap();
         let app = App {
             journal,

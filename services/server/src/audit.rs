@@ -37,17 +37,17 @@ use self::sinks::webhook::{Webhook, WebhookError};
 use crate::clock::Clock;
 
 /// An event that can't be delivered is given up at this age.
-const RETENTION: Duration = Duration::from_secs(48 * 3600);
+const RETENTION: Duration = Duration::from_hours(48);
 
 /// What nobody claims any more is given up a little later, so that its own server has the last try.
-const ABANDONED: Duration = Duration::from_secs(48 * 3600 + 600);
+const ABANDONED: Duration = Duration::from_hours(49);
 
 /// Dead letters are kept for so long.
-const DEAD_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+const DEAD_RETENTION: Duration = Duration::from_hours(7 * 24);
 
 /// How often backlogs are looked at, and how often the database's outbox is swept.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// An event on its way into the outbox, with what its delivery needs to know.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use super::*;
 
 const NOW: i64 = 1_700_000_000;
 
-const LIMITS: Limits = Limits { rotate_bytes: 1 << 20, retain_files: 0, remember_ids: 1000, remember: Duration::from_secs(48 * 3600) };
+const LIMITS: Limits = Limits { rotate_bytes: 1 << 20, retain_files: 0, remember_ids: 1000, remember: Duration::from_hours(48) };
 
 fn open(folder: &TempDir, limits: Limits, now: i64) -> (Journal, WriterHandle) {
     let figures = Figures::register(&Registry::new()).unwrap();
@@ -122,7 +122,7 @@ async fn files_rotate_by_size_and_reads_go_over_all_of_them() {
         put(&opened.0, &number.to_string(), &format!("{{\"n\":{number}}}")).await.unwrap();
     }
     assert_eq!(segment::list(folder.path(), "ndjson").unwrap(), [1, 2, 3, 4, 5]);
-    let all: String = (0..10).map(|number| format!("{{\"n\":{number}}}\n")).collect();
+    let all = (0..10).map(|number| format!("{{\"n\":{number}}}\n")).collect::<Vec<_>>().concat();
     assert_eq!(everything(&opened.0).await, all);
     assert_eq!(newest(&opened.0, 3).await, [r#"{"n":9}"#, r#"{"n":8}"#, r#"{"n":7}"#]);
     assert_eq!(newest(&opened.0, 99).await.len(), 10);
@@ -181,9 +181,9 @@ async fn an_event_that_can_not_be_written_is_not_acknowledged() {
 #[tokio::test]
 async fn a_failed_write_leaves_nothing_in_the_files() {
     let folder = tempfile::tempdir().unwrap();
-    let (journal, _writer) = open(&folder, LIMITS, NOW);
-    put(&journal, "a", "{1}").await.unwrap();
-    close((journal, _writer)).await;
+    let opened = open(&folder, LIMITS, NOW);
+    put(&opened.0, "a", "{1}").await.unwrap();
+    close(opened).await;
     // As after a write that failed half-way: the writer still knows what is acknowledged.
     let figures = Figures::register(&Registry::new()).unwrap();
     let mut writer = Writer::open(folder.path(), LIMITS, figures, NOW).unwrap();

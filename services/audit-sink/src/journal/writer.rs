@@ -113,8 +113,13 @@ impl Writer {
             }
             let result = self.append(&events);
             if let Err(error) = &result {
-                tracing::error!(%error, folder = %self.folder.display(), "events could not be written: their senders are told to come again");
+                // A disk stays full for a while: its first failure is said, and that it works again.
+                if self.healthy.load(Ordering::Relaxed) {
+                    tracing::error!(%error, folder = %self.folder.display(), "events can't be written: their senders are told to come again");
+                }
                 self.fail();
+            } else if !self.healthy.load(Ordering::Relaxed) {
+                tracing::info!("events are written again");
             }
             self.healthy.store(result.is_ok(), Ordering::Relaxed);
             for (index, reply) in replies.into_iter().enumerate() {

@@ -29,7 +29,7 @@ const AHEAD: usize = 64;
 const LAST_CALL_PAUSE: Duration = Duration::from_millis(250);
 
 /// The same trouble is logged at most this often.
-const LOG_EVERY: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_mins(1);
 
 /// Takes one sink's events to the sink.
 pub struct Courier {

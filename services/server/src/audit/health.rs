@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::sinks::Fault;
 
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// So many deliveries have to fail in a row, none succeeding between them, before it is the sink rather than the events.
 const ENOUGH: u32 = 3;

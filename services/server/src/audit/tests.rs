@@ -95,8 +95,7 @@ async fn both_sinks_get_every_event_and_a_hanging_one_delays_nothing() {
     }
     trail.queue(&draft(50));
     trail.finish(Duration::from_millis(200)).await;
-    let lines: Vec<Event> =
-        std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Event> = std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.iter().map(|event| event.ts).collect::<Vec<_>>(), (0..=50).collect::<Vec<_>>());
     let dropped = figure(&registry, r#"golectra_audit_events_total{outcome="dropped",sink="webhook"}"#);
     assert!((dropped - 51.0).abs() < 0.1, "one found no room and fifty were left: {dropped}");

@@ -209,10 +209,10 @@ mod tests {
             queue.push(entry(body));
         }
         let claimed = queue.claim(2).await.unwrap();
-        settle(&queue, claimed[0].ticket, Verdict::Retry(Duration::from_secs(60))).await;
+        settle(&queue, claimed[0].ticket, Verdict::Retry(Duration::from_mins(1))).await;
         assert!(queue.last_call());
         assert_eq!(bodies(&queue, 9).await, ["a", "c"]);
-        settle(&queue, claimed[0].ticket, Verdict::Retry(Duration::from_secs(60))).await;
+        settle(&queue, claimed[0].ticket, Verdict::Retry(Duration::from_mins(1))).await;
         tokio::time::advance(LAST_CALL_PAUSE).await;
         assert_eq!(bodies(&queue, 9).await, ["a"]);
     }

@@ -224,15 +224,10 @@ impl Lane {
         }
         // Two sinks that finish with one event at once would each see the other's row. The lock makes them take turns.
         sqlx::query!("select id from outbox where id = any($1) order by id for update", &sorted.done).fetch_all(&mut *conn).await?;
-        sqlx::query!("delete from deliveries where sink = $1 and event = any($2)", self.sink, &sorted.done)
-            .execute(&mut *conn)
+        sqlx::query!("delete from deliveries where sink = $1 and event = any($2)", self.sink, &sorted.done).execute(&mut *conn).await?;
+        sqlx::query!("delete from outbox where id = any($1) and not exists (select from deliveries where event = outbox.id)", &sorted.done)
+            .execute(conn)
             .await?;
-        sqlx::query!(
-            "delete from outbox where id = any($1) and not exists (select from deliveries where event = outbox.id)",
-            &sorted.done
-        )
-        .execute(conn)
-        .await?;
         Ok(())
     }
 }

@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const READ_AT_MOST_BYTES: usize = 64 << 10;
 
 /// A sink that asks for more patience than this is asked earlier.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
 /// Why there is no webhook sink. The address is not shown: it may hold a password.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ impl Webhook {
         let client = Client::builder()
             .connect_timeout(LIMIT)
             .timeout(LIMIT)
-            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_idle_timeout(Duration::from_mins(1))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .user_agent(concat!("golectra-server/", env!("CARGO_PKG_VERSION")))

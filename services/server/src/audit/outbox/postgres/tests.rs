@@ -129,7 +129,7 @@ async fn a_retry_waits_and_counts_and_a_returned_event_does_neither() {
     let lane = database.lane("webhook");
     let claimed = lane.claim(9).await.unwrap();
     let settlements = [
-        Settlement { ticket: claimed[0].ticket, verdict: Verdict::Retry(Duration::from_secs(60)) },
+        Settlement { ticket: claimed[0].ticket, verdict: Verdict::Retry(Duration::from_mins(1)) },
         Settlement { ticket: claimed[1].ticket, verdict: Verdict::Return },
     ];
     lane.settle(&settlements).await.unwrap();
@@ -152,7 +152,7 @@ async fn dead_letters_are_kept_until_their_time() {
     let body = String::from_utf8(claimed[0].body.to_vec()).unwrap();
     assert_eq!(letter, (claimed[0].id, "webhook".into(), body, "it answered 410".into()));
     assert_eq!(database.lane("file:here").claim(9).await.unwrap().len(), 2, "the other sink still gets it");
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     assert!(sweep(&database.pool, hour, hour).await.unwrap().is_empty());
     assert_eq!(database.count("dead_letters").await, 1);
     database.run("update dead_letters set died_at = now() - interval '2 hours'").await;
@@ -164,9 +164,11 @@ async fn dead_letters_are_kept_until_their_time() {
 async fn events_of_a_server_that_never_came_back_are_given_up() {
     let Some(database) = Database::new().await else { return };
     database.write(0..3, &["file:gone"]).await;
-    database.run("update outbox set created_at = now() - interval '49 hours'; update deliveries set created_at = now() - interval '49 hours'").await;
+    database
+        .run("update outbox set created_at = now() - interval '49 hours'; update deliveries set created_at = now() - interval '49 hours'")
+        .await;
     database.write(3..5, &["file:gone", "webhook"]).await;
-    let (retention, kept) = (Duration::from_secs(48 * 3600), Duration::from_secs(7 * 86400));
+    let (retention, kept) = (Duration::from_hours(48), Duration::from_hours(7 * 24));
     let lane = database.lane("file:gone");
     assert!(lane.backlog().await.unwrap().oldest_seconds > 48.0 * 3600.0);
     assert_eq!(sweep(&database.pool, retention, kept).await.unwrap(), [("file:gone".to_owned(), 3)].into());
@@ -227,7 +229,7 @@ async fn two_servers_share_the_webhook_and_each_keeps_its_file() {
         let webhook: Arc<dyn Sink> = Arc::<Moody>::clone(&sink);
         for (lane, sink) in [(format!("file:{name}"), file), ("webhook".to_owned(), webhook)] {
             let figures = families.of(sink.name());
-            let courier = Courier::new(Arc::new(database.lane(&lane)), sink, figures, Duration::from_secs(3600));
+            let courier = Courier::new(Arc::new(database.lane(&lane)), sink, figures, Duration::from_hours(1));
             couriers.push(tokio::spawn(courier.run(stop.clone())));
         }
     }
@@ -238,7 +240,7 @@ async fn two_servers_share_the_webhook_and_each_keeps_its_file() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(Duration::from_secs(60), emptied).await.expect("every event is delivered");
+    timeout(Duration::from_mins(1), emptied).await.expect("every event is delivered");
     stop.cancel();
     for courier in couriers {
         courier.await.unwrap();
