@@ -34,6 +34,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
         // A request meets the layers from the last to the first.
+        .layer(from_fn(path::refuse_bad_escapes))
         .layer(from_fn(drain::drain))
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(from_fn_with_state(state.metrics.clone(), observe::observe))

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{Gauge, IntCounter, IntGauge, Registry};
 
 use super::{catch_up, int};
 use crate::store::memory::{MemoryStats, MemoryStore};
@@ -13,9 +14,8 @@ use crate::store::memory::{MemoryStats, MemoryStore};
 type Read = fn(&MemoryStats) -> &AtomicU64;
 
 /// A figure's name behind `golectra_memory_`, its help, and where it stands.
-const GAUGES: [(&str, &str, Read); 4] = [
+const GAUGES: [(&str, &str, Read); 3] = [
     ("keys", "Idempotency keys remembered.", |stats| &stats.keys_remembered),
-    ("snapshot_duration_milliseconds", "How long the last snapshot took, in milliseconds.", |stats| &stats.last_snapshot_millis),
     ("snapshot_bytes", "How large the last snapshot is.", |stats| &stats.last_snapshot_bytes),
     ("journal_bytes", "How large the journal is.", |stats| &stats.journal_bytes),
 ];
@@ -31,6 +31,7 @@ const COUNTERS: [(&str, &str, Read); 5] = [
 /// Reads the memory store's figures when Prometheus asks.
 pub struct MemoryFigures {
     store: Arc<MemoryStore>,
+    snapshot_seconds: Gauge,
     gauges: Vec<(IntGauge, Read)>,
     counters: Vec<(IntCounter, Read)>,
 }
@@ -43,6 +44,7 @@ impl MemoryFigures {
         let counters = COUNTERS.map(|(short, help, read)| Ok((IntCounter::new(name(short), help)?, read)));
         registry.register(Box::new(Self {
             store,
+            snapshot_seconds: Gauge::new(name("snapshot_duration_seconds"), "How long the last snapshot took.")?,
             gauges: gauges.into_iter().collect::<prometheus::Result<_>>()?,
             counters: counters.into_iter().collect::<prometheus::Result<_>>()?,
         }))
@@ -50,6 +52,7 @@ impl MemoryFigures {
 
     fn parts(&self) -> impl Iterator<Item = &dyn Collector> {
         let gauges = self.gauges.iter().map(|(gauge, _)| gauge as &dyn Collector);
+        let gauges = gauges.chain([&self.snapshot_seconds as &dyn Collector]);
         gauges.chain(self.counters.iter().map(|(counter, _)| counter as &dyn Collector))
     }
 }
@@ -61,6 +64,8 @@ impl Collector for MemoryFigures {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let stats = self.store.memory_stats();
+        let millis = stats.last_snapshot_millis.load(Ordering::Relaxed);
+        self.snapshot_seconds.set(Duration::from_millis(millis).as_secs_f64());
         for (gauge, read) in &self.gauges {
             gauge.set(int(read(stats).load(Ordering::Relaxed)));
         }

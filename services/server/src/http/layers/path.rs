@@ -5,6 +5,10 @@ use std::borrow::Cow;
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::http::error::{ApiError, TextError};
 
 /// Brings a request's path into its plain form before it is routed.
 pub fn normalize(mut request: Request) -> Request {
@@ -21,6 +25,32 @@ pub fn normalize(mut request: Request) -> Request {
         }
     }
     request
+}
+
+/// Refuses a path or query whose escapes don't spell UTF-8: a name in it could be read in more than one way.
+pub async fn refuse_bad_escapes(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    if is_escaped_well(uri.path()) && uri.query().is_none_or(is_escaped_well) {
+        return next.run(request).await;
+    }
+    let message = "the path or query has a '%' that is not followed by two hex digits, or escapes that are not UTF-8";
+    TextError(ApiError::bad_request("malformed", message)).into_response()
+}
+
+fn is_escaped_well(text: &str) -> bool {
+    if !text.contains('%') {
+        return true;
+    }
+    let mut pieces = text.split('%');
+    let mut decoded = pieces.next().unwrap_or_default().as_bytes().to_vec();
+    for piece in pieces {
+        let Some(byte) = piece.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))) else {
+            return false;
+        };
+        decoded.push(byte);
+        decoded.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    std::str::from_utf8(&decoded).is_ok()
 }
 
 fn plain(path: &str) -> Cow<'_, str> {
@@ -42,6 +72,15 @@ fn plain(path: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn escapes_are_two_hex_digits_and_spell_utf8() {
+        let good = ["/a", "/%20%7e/%41", "/%C3%BC", "x=%F0%9F%A6%80&y"];
+        let bad = ["/%zz", "/a%2", "/%", "/%%20", "/%+1", "/%FF", "/%C3/", "/%C3%28"];
+        for (path, well) in good.map(|path| (path, true)).into_iter().chain(bad.map(|path| (path, false))) {
+            assert_eq!(is_escaped_well(path), well, "{path}");
+        }
+    }
 
     #[test]
     fn slashes_collapse() {
