@@ -142,4 +142,11 @@ mod tests {
             assert!(help.contains(variable), "{variable} is missing in {help}");
         }
     }
+
+    #[test]
+    fn the_readme_has_the_table_of_settings() {
+        let table = Settings::markdown();
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(table.trim()), "README.md's table of golectra-agent should be:\n{table}");
+    }
 }

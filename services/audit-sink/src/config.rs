@@ -23,7 +23,7 @@ golectra_process::settings! {
         /// How many ids are remembered at most.
         pub remember_ids: usize = "1000000",
         /// The longest event that is taken.
-        pub max_body: Bytes = "1MiB",
+        pub max_body_bytes: Bytes = "1MiB",
         /// A request's head must have come within this time.
         pub header_timeout: Interval = "10s",
         /// A request's body must have come within this time.
@@ -31,8 +31,20 @@ golectra_process::settings! {
         /// Connections open at once; more wait.
         pub max_connections: usize = "1024",
         /// How long the end may take after a signal.
-        pub shutdown_limit: Interval = "20s",
+        pub shutdown_timeout: Interval = "20s",
         /// Where /metrics is served; without it there is none.
         pub metrics_address: Option<ListenAddress>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+
+    #[test]
+    fn the_readme_has_the_table_of_settings() {
+        let table = Settings::markdown();
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(table.trim()), "README.md's table of golectra-audit-sink should be:\n{table}");
     }
 }

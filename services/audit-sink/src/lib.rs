@@ -41,7 +41,7 @@ pub enum StartError {
 /// Serves until a signal, then finishes what is under way.
 pub async fn run(settings: Settings) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
-    shutdown.listen_for_signals(settings.shutdown_limit.duration())?;
+    shutdown.listen_for_signals(settings.shutdown_timeout.duration())?;
     let metrics = Metrics::new("golectra-audit-sink")?;
     let figures = Figures::register(&metrics.registry)?;
     let limits = Limits {
@@ -58,7 +58,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         journal,
         figures,
         secret: settings.audit_key.as_ref().map(|key| Arc::new(webhook::Secret::new(key.expose()))),
-        max_body_bytes: settings.max_body.get(),
+        max_body_bytes: settings.max_body_bytes.get(),
         body_limit: settings.body_timeout.duration(),
         clock: Arc::new(unix_seconds),
         downloads: Arc::new(tokio::sync::Semaphore::new(app::DOWNLOADS)),

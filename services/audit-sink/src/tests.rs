@@ -129,7 +129,7 @@ async fn what_is_no_event_gets_a_reason() {
     assert_eq!(sent(sink.post("a b", EVENT)).await.0, 400);
     assert_eq!(sent(sink.post("id", EVENT).header("content-encoding", "gzip")).await.0, 415);
     let (status, text) = sent(sink.post("id", vec![b' '; 2001])).await;
-    assert!(status == 413 && text.contains("2000 bytes (MAX_BODY)"), "{text}");
+    assert!(status == 413 && text.contains("2000 bytes (MAX_BODY_BYTES)"), "{text}");
     assert_eq!((sink.received("invalid"), sink.received("too_large")), (10, 1));
     // None of these used up its id.
     assert_eq!(sent(sink.post("id", EVENT)).await, (200, r#"{"result":"stored"}"#.into()));
@@ -223,7 +223,7 @@ fn settings_have_usable_defaults_and_hide_the_key() {
     let none: [(&str, &str); 0] = [];
     let settings = Settings::parse(Vec::<String>::new(), none).unwrap();
     assert_eq!((settings.address.to_string().as_str(), settings.rotate_bytes.get(), settings.retain_files), (":8090", 64 << 20, 0));
-    let settings = Settings::parse(["-a=:1", "--remember=1h"], [("AUDIT_KEY", "swordfish"), ("MAX_BODY", "2MiB")]).unwrap();
+    let settings = Settings::parse(["-a=:1", "--remember=1h"], [("AUDIT_KEY", "swordfish"), ("MAX_BODY_BYTES", "2MiB")]).unwrap();
     assert!(!format!("{settings:?}").contains("swordfish"));
-    assert_eq!(settings.max_body.get(), 2 << 20);
+    assert_eq!(settings.max_body_bytes.get(), 2 << 20);
 }

@@ -117,7 +117,8 @@ mod tests {
         assert_eq!(defaults.store_interval.duration().as_secs(), 300);
         assert!(!defaults.restore && defaults.database_dsn.is_none() && defaults.key.is_none());
 
-        let args = ["-a=:1", "-f", "x.json", "-d=postgres://h/d", "-k", "secret", "-i=0", "-r", "--audit-file", "a.log", "-audit-url=http://s"];
+        let args =
+            ["-a=:1", "-f", "x.json", "-d=postgres://h/d", "-k", "secret", "-i=0", "-r", "--audit-file", "a.log", "-audit-url=http://s"];
         let set = Settings::parse(args, [("ADDRESS", "localhost:2"), ("KEY", "")]).unwrap();
         assert_eq!(set.address.to_string(), "localhost:2", "a variable wins over its flag");
         assert_eq!(set.key.unwrap().expose(), "secret", "an empty variable is unset");

@@ -24,7 +24,7 @@ pub(crate) enum ApiError {
     Encoding(String),
     #[error("the body broke off")]
     Broken,
-    #[error("the event is longer than {limit} bytes (MAX_BODY)")]
+    #[error("the event is longer than {limit} bytes (MAX_BODY_BYTES)")]
     TooLarge { limit: usize },
     #[error("the body did not come within {seconds} s (BODY_TIMEOUT)")]
     TooSlow { seconds: u64 },

@@ -64,4 +64,3 @@ fn metric(kind: &str, name: &str, value: &str) -> Result<Metric, ApiError> {
     let value = number::parse(kind, value).map_err(|error| ApiError::bad_request("invalid_metric", error.to_string()))?;
     Ok(Metric { id, value })
 }
-
