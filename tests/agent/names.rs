@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use golectra_tests::{Agent, Exit, Server, until};
+use golectra_tests::{Agent, Exit, Server, promtool, until};
 use serde_json::Value;
 
 const GAUGES: [&str; 30] = [
@@ -95,4 +95,20 @@ async fn the_source_is_the_hosts_name_by_default() {
         json["sources"][0]["name"] == host.trim()
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_agents_own_listener_answers_scrapers_and_probes() {
+    // It needs no server for that.
+    let agent = Agent::builder("http://127.0.0.1:1").env("POLL_INTERVAL", "100ms").env("REPORT_INTERVAL", "100ms").start();
+    until("the listener", Duration::from_secs(20), async || {
+        agent.metrics_client().try_get("/ping").await.is_some_and(|answer| answer.status == 200)
+    })
+    .await;
+    let metrics = agent.metrics_client().get("/metrics").send().await.expect(200);
+    let text = metrics.text();
+    for name in ["golectra_build_info", "golectra_agent_polls_total", "process_resident_memory_bytes"] {
+        assert!(text.contains(name), "{name} is not in\n{text}");
+    }
+    promtool(&text);
 }

@@ -1,11 +1,11 @@
 //! AUDIT_FILE: one line for each write that was taken.
 
-use golectra_tests::{Server, Store, Target, fresh_key, on_every_store};
+use golectra_tests::{Server, Store, Target, fresh_key, on_both_stores};
 use serde_json::{Value, json};
 
 use crate::{LIMIT, each_once, lines};
 
-on_every_store!(a_line_for_each_write_taken, nothing_for_a_write_refused_or_repeated, lines_outlive_the_server);
+on_both_stores!(a_line_for_each_write_taken, nothing_for_a_write_refused_or_repeated, lines_outlive_the_server);
 
 /// What stands in the audit file now.
 fn read(server: &Server) -> Vec<Value> {

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use golectra_protocol::webhook::Secret;
-use golectra_tests::{Received, Receiver, Reply, Target, on_every_store, unix_millis, until};
+use golectra_tests::{Received, Receiver, Reply, Target, on_both_stores, unix_millis, until};
 use serde_json::json;
 
 use crate::{LIMIT, write};
 
-on_every_store!(
+on_both_stores!(
     the_body_and_the_signature,
     without_a_key_nothing_is_signed,
     a_failure_is_tried_again_with_the_same_id,

@@ -9,6 +9,7 @@ on_every_store!(
     the_same_key_with_another_body_is_422,
     what_is_no_uuid_of_version_7_is_400,
     too_old_and_too_far_ahead_are_409,
+    the_history_kept_is_a_setting,
     a_refused_batch_leaves_its_key_free,
     packed_or_not_a_repeat_is_a_repeat,
     without_a_key_each_request_is_a_batch_of_its_own,
@@ -97,6 +98,17 @@ async fn too_old_and_too_far_ahead_are_409(t: Target) {
         }
     }
     assert_eq!(t.counter(&id).await, 3);
+}
+
+async fn the_history_kept_is_a_setting(t: Target) {
+    const MINUTE: u64 = 60_000;
+    let server = t.own().env("HISTORY_RETENTION", "1h").start();
+    let (client, now) = (server.client(), unix_millis());
+    for (age, status) in [(59 * MINUTE, 200), (61 * MINUTE, 409), (0, 200)] {
+        let batch = json!([{"id": "a", "type": "counter", "delta": 1}]);
+        client.post("/updates").idempotency_key(&key_at(now - age)).json(&batch).send().await.expect(status);
+    }
+    assert_eq!(client.counter("a").await, 2);
 }
 
 async fn a_refused_batch_leaves_its_key_free(t: Target) {

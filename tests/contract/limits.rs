@@ -7,6 +7,7 @@ on_every_store!(
     ten_thousand_items_are_taken_and_one_more_is_413,
     a_body_over_16_mib_is_413_packed_or_not,
     the_limits_are_settings,
+    an_early_refusal_is_seen_by_a_client_that_still_sends,
     max_series_refuses_only_new_series,
     max_series_per_source_refuses_only_that_source,
 );
@@ -34,7 +35,7 @@ async fn a_body_over_16_mib_is_413_packed_or_not(t: Target) {
     let head = format!("POST /updates HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", LIMIT + 1);
     assert_eq!(exchange(t.server().port(), head).await.map(|answer| answer.status), Some(413));
     t.post("/updates").body(padded(LIMIT + 1)).gzip().send().await.expect(413).error();
-    let bomb = gzip(&vec![0; 64 << 20]);
+    let bomb = gzip(&vec![0; LIMIT + 1]);
     for path in ["/updates", "/update", "/value"] {
         t.post(path).unsigned().header("content-encoding", "gzip").body(bomb.clone()).send().await.expect(413).error();
     }
@@ -47,6 +48,16 @@ async fn the_limits_are_settings(t: Target) {
     client.updates(&counters((0..3).map(|index| index.to_string()))).await.expect(200);
     client.updates(&counters((0..4).map(|index| index.to_string()))).await.expect(413).error();
     client.updates(&counters(std::iter::once("x".repeat(1000)))).await.expect(413).error();
+}
+
+async fn an_early_refusal_is_seen_by_a_client_that_still_sends(t: Target) {
+    // Known from the head alone, while most of the body is still on its way.
+    let body = vec![b' '; 7 << 20];
+    for _ in 0..3 {
+        t.post("/updates").header("golectra-source", "not a source").body(body.clone()).send().await.expect(400).error();
+        t.post("/no/such/route").body(body.clone()).send().await.expect(404);
+        t.request(http::Method::PUT, "/updates").body(body.clone()).send().await.expect(405);
+    }
 }
 
 /// A batch that is refused for its new series, with a time to try again.

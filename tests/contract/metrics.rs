@@ -1,9 +1,9 @@
 //! The listener for scrapers.
 
-use golectra_tests::{Target, fresh_key, on_every_store, promtool};
+use golectra_tests::{Target, fresh_key, on_both_stores, promtool};
 use serde_json::json;
 
-on_every_store!(the_figures_tell_what_happened, scrapers_have_a_listener_of_their_own);
+on_both_stores!(the_figures_tell_what_happened, scrapers_have_a_listener_of_their_own);
 
 async fn the_figures_tell_what_happened(t: Target) {
     let server = t.own().metrics().start();

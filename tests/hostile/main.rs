@@ -7,16 +7,16 @@ mod forged;
 mod slow;
 mod valid;
 
-use golectra_tests::{Database, Raw, Server, ServerBuilder, Store, Target, on_every_store};
+use golectra_tests::{Database, Raw, Server, ServerBuilder, Store, Target, on_both_stores};
 
-on_every_store!(the_whole_corpus);
+on_both_stores!(the_whole_corpus);
 
 /// What all hostile requests together may add to the server's memory: a few of the largest bodies at once, not their sum.
 const CORPUS_GROWTH_BYTES: u64 = 256 << 20;
 
 /// A server of the store with short time limits; none when there is no database.
 fn server(store: Store) -> Option<ServerBuilder> {
-    let builder = Server::builder().env("HEADER_TIMEOUT", "2s").env("BODY_TIMEOUT", "3s").env("IDLE_TIMEOUT", "3s");
+    let builder = Server::builder().env("HEADER_TIMEOUT", "2s").env("BODY_TIMEOUT", "3s");
     Some(match store {
         Store::Memory => builder,
         Store::Postgres => builder.database(&Database::create()?),

@@ -91,7 +91,7 @@ async fn a_trickled_body_is_408_or_cut_off() {
 
 #[tokio::test]
 async fn silent_and_idle_connections_are_closed() {
-    let server = start();
+    let server = server(Store::Memory).expect("memory is always there").env("IDLE_TIMEOUT", "3s").start();
     let traffic = valid::Traffic::start(&server).await;
     let mut silent = Vec::new();
     for _ in 0..300 {

@@ -46,6 +46,11 @@ impl Agent {
         AgentBuilder { program, metrics_port: free_port() }
     }
 
+    /// A client of its listener for scrapers.
+    pub fn metrics_client(&self) -> &Client {
+        &self.metrics
+    }
+
     /// A figure of its own /metrics; none while it does not answer or has none of that name.
     pub async fn figure(&self, name: &str) -> Option<f64> {
         self.metrics.try_get("/metrics").await?.figure(name)

@@ -16,6 +16,10 @@ use serde_json::Value;
 /// How long any answer may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
+/// How long a connection is kept for the next request: less than any server's patience in these tests, since a request that
+/// meets a connection that is just being closed fails.
+const IDLE_LIMIT: Duration = Duration::from_secs(1);
+
 /// A client of one server.
 #[derive(Clone)]
 pub struct Client {
@@ -29,7 +33,8 @@ impl Client {
     pub fn new(base: &str, key: Option<&str>) -> Self {
         // The first caller decides; the others find a provider, which is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT);
+        let http =
+            reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT).pool_idle_timeout(IDLE_LIMIT);
         let http = http.build().expect("a client can be built");
         Self { http, base: base.to_owned(), key: key.map(str::to_owned) }
     }

@@ -127,3 +127,21 @@ macro_rules! on_every_store {
         }
     )+};
 }
+
+/// Makes two tests of each named case: on both stores, where a key would change nothing.
+#[macro_export]
+macro_rules! on_both_stores {
+    ($($case:ident),+ $(,)?) => {$(
+        mod $case {
+            #[test]
+            fn memory() {
+                $crate::run(stringify!($case), $crate::Store::Memory, false, super::$case);
+            }
+
+            #[test]
+            fn postgres() {
+                $crate::run(stringify!($case), $crate::Store::Postgres, false, super::$case);
+            }
+        }
+    )+};
+}

@@ -1,0 +1,79 @@
+//! The audit trail: each write once, also when the sink was away.
+
+use std::time::{Duration, Instant};
+
+use golectra_tests::{Client, until};
+use serde_json::{Value, json};
+
+use crate::forward::Forward;
+use crate::load::Tally;
+use crate::release::Release;
+use crate::say;
+
+/// How long events may take once the sink is there. A server's pause between two tries grows while it is away.
+const DELIVERED: Duration = Duration::from_mins(3);
+
+/// Every event that the sink has.
+async fn events(release: &Release) -> Vec<Value> {
+    let forward = Forward::open(&release.namespace, "deployment/golectra-audit-sink", "8090").await;
+    let text = forward.client(None).get("/events.ndjson").send().await.expect(200).text();
+    text.lines().map(|line| serde_json::from_str(line).expect("a line is an event")).collect()
+}
+
+/// How many events name this metric.
+fn naming(events: &[Value], id: &str) -> usize {
+    events.iter().filter(|event| event["metrics"].as_array().is_some_and(|ids| ids.iter().any(|other| other == id))).count()
+}
+
+async fn write(client: &Client, ids: &[String]) {
+    for id in ids {
+        client.updates(&json!([{"id": id, "type": "gauge", "value": 1}])).await.expect(200);
+    }
+}
+
+/// Each of these ids is named by one event, and goes on being so.
+async fn each_once(release: &Release, ids: &[String]) {
+    let start = Instant::now();
+    until("the events arrive", DELIVERED, async || {
+        let events = events(release).await;
+        ids.iter().all(|id| naming(&events, id) >= 1)
+    })
+    .await;
+    let events = events(release).await;
+    for id in ids {
+        assert_eq!(naming(&events, id), 1, "{id} has one event");
+    }
+    say(&format!("audit: {} writes have one event each after {:.1} s", ids.len(), start.elapsed().as_secs_f64()));
+}
+
+/// Writes while the sink is there, while it is away, and an event that nobody signed.
+pub async fn each_write_once(release: &Release, client: &Client, away: Duration) {
+    let before: Vec<_> = (0..50).map(|index| format!("audited_{index}")).collect();
+    write(client, &before).await;
+    each_once(release, &before).await;
+
+    release.namespace.kubectl(&["scale", "deployment/golectra-audit-sink", "--replicas=0"]).await;
+    let gone = ["wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=audit-sink", "--timeout=60s"];
+    release.namespace.try_kubectl(&gone, Duration::from_mins(2)).await.expect("the sink ends");
+    let while_away: Vec<_> = (0..50).map(|index| format!("unheard_{index}")).collect();
+    let start = Instant::now();
+    write(client, &while_away).await;
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(15), "writes do not wait for the sink: {took:?}");
+    tokio::time::sleep(away.saturating_sub(took)).await;
+    release.namespace.kubectl(&["scale", "deployment/golectra-audit-sink", "--replicas=1"]).await;
+    release.namespace.rolled_out("deployment/golectra-audit-sink").await;
+    each_once(release, &while_away).await;
+
+    let sink = Forward::open(&release.namespace, "deployment/golectra-audit-sink", "8090").await;
+    let forged = sink.client(None).post("/").json(&json!({"ts": 1, "metrics": ["forged"], "ip_address": "192.0.2.1"})).send().await;
+    assert_eq!(forged.status, 401, "an event without a signature is refused: {forged:?}");
+    assert_eq!(naming(&events(release).await, "forged"), 0);
+}
+
+/// A load's writes have an event each, whatever happened to the servers and the database under it.
+pub async fn of_a_load(release: &Release, counter: &str, tally: &Tally) {
+    let wanted = tally.acknowledged.len();
+    until("the load's events arrive", DELIVERED, async || naming(&events(release).await, counter) >= wanted).await;
+    assert_eq!(naming(&events(release).await, counter), wanted, "{counter}: an event a write");
+}

@@ -1,0 +1,56 @@
+//! The default: `helm install golectra charts/golectra`, three instances of PostgreSQL, and all that may happen to them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use golectra_tests::promtool;
+
+use crate::forward::metrics;
+use crate::kube::{Namespace, name};
+use crate::release::Release;
+use crate::{agents, audit, faults, full, keys, page, turn};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_default_install_through_its_life() {
+    let Some(_turn) = turn().await else { return };
+    let release = Release::install(Namespace::fresh("golectra-test-cnpg").await, &[]).await;
+    let client = release.client().await;
+
+    agents::on_every_node(&release, &client).await;
+    agents::each_poll_counts_once(&release, &client, &BTreeMap::new()).await;
+    page::shows_every_node(&release).await;
+    every_service_tells_its_metrics(&release).await;
+    // Before anything replaces an agent: what it counts begins with it.
+    keys::wrong_then_right(&release).await;
+
+    audit::each_write_once(&release, &client, Duration::from_secs(if full() { 120 } else { 20 })).await;
+    let rolled = faults::rollouts(&release, &client, if full() { 10 } else { 2 }).await;
+    audit::of_a_load(&release, "rollout_total", &rolled).await;
+    let failed_over = faults::failover(&release, &client).await;
+    audit::of_a_load(&release, "failover_total", &failed_over).await;
+
+    let rows = (client.counter("rollout_total").await, client.counter("failover_total").await);
+    assert_eq!(rows, (rolled.sum, failed_over.sum));
+    release.upgrade(&["--set", "server.settings.logLevel=debug", "--set", "agent.settings.reportInterval=5s"]).await;
+    assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after an upgrade");
+    release.namespace.helm(&["rollback", "golectra", "1", "--wait", "--timeout", "4m"]).await;
+    assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after a rollback");
+
+    let key = release.key().await;
+    release.namespace.helm(&["uninstall", "golectra", "--wait", "--timeout", "2m"]).await;
+    release.install_again(&[]).await;
+    assert_ne!(release.key().await, key, "a new install has new keys");
+    let client = release.client().await;
+    assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after another install");
+    agents::on_every_node(&release, &client).await;
+}
+
+async fn every_service_tells_its_metrics(release: &Release) {
+    for component in ["server", "agent", "audit-sink"] {
+        for pod in release.namespace.pods(component).await {
+            let figures = metrics(&release.namespace, &name(&pod)).await.text();
+            assert!(figures.contains("golectra_build_info"), "{component}: {figures}");
+            promtool(&figures);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! database.mode=embedded: one server, its memory, and a volume.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use golectra_tests::until;
+use serde_json::json;
+
+use crate::kube::{Namespace, name};
+use crate::release::Release;
+use crate::{agents, turn};
+
+const VALUES: [&str; 2] = ["--set", "database.mode=embedded"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_database() {
+    let Some(_turn) = turn().await else { return };
+    let release = Release::install(Namespace::fresh("golectra-test-embedded").await, &VALUES).await;
+    let client = release.client().await;
+    agents::on_every_node(&release, &client).await;
+    agents::each_poll_counts_once(&release, &client, &BTreeMap::new()).await;
+    client.updates(&json!([{"id": "kept", "type": "counter", "delta": 42}])).await.expect(200);
+
+    // Without a moment to save anything: what was acknowledged is on the volume.
+    let pod = name(&release.namespace.pods("server").await[0]);
+    release.namespace.kubectl(&["delete", "pod", &pod, "--grace-period=0", "--force"]).await;
+    release.namespace.rolled_out("deployment/golectra-server").await;
+    until("the server is back", Duration::from_mins(1), async || client.try_get("/ping").await.is_some_and(|answer| answer.status == 200))
+        .await;
+    assert_eq!(client.counter("kept").await, 42, "after a pod was killed");
+
+    release.namespace.helm(&["uninstall", "golectra", "--wait", "--timeout", "2m"]).await;
+    release.install_again(&VALUES).await;
+    let client = release.client().await;
+    assert_eq!(client.counter("kept").await, 42, "after another install");
+}

@@ -1,0 +1,51 @@
+//! database.mode=external: a PostgreSQL that is not the chart's, reached with its certificate checked.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::kube::Namespace;
+use crate::release::Release;
+use crate::{agents, faults, turn};
+
+/// Someone's own PostgreSQL. That the same operator runs it is nothing the release knows.
+const DATABASE: &str = "
+apiVersion: postgresql.cnpg.io/v1
+kind: Cluster
+metadata: {name: mine}
+spec:
+  instances: 1
+  storage: {size: 1Gi}
+  bootstrap: {initdb: {database: metrics, owner: metrics}}
+";
+
+const VALUES: [&str; 4] = [
+    "--set",
+    "database.mode=external,database.external.existingSecret.name=mine-app,database.external.existingSecret.key=uri",
+    "--set",
+    "database.external.caSecret.name=mine-ca",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_ones_own() {
+    let Some(_turn) = turn().await else { return };
+    let namespace = Namespace::fresh("golectra-test-external").await;
+    namespace.apply(DATABASE).await;
+    let ready = ["wait", "--for=condition=Ready", "clusters.postgresql.cnpg.io/mine", "--timeout=180s"];
+    namespace.try_kubectl(&ready, Duration::from_mins(4)).await.unwrap_or_else(|error| panic!("{error}"));
+
+    let release = Release::install(namespace, &VALUES).await;
+    let client = release.client().await;
+    agents::on_every_node(&release, &client).await;
+    agents::each_poll_counts_once(&release, &client, &BTreeMap::new()).await;
+    client.updates(&json!([{"id": "kept", "type": "counter", "delta": 42}])).await.expect(200);
+    faults::rollouts(&release, &client, 1).await;
+
+    // The rows are where the values said.
+    let select = "SELECT sum(l.total) FROM latest l JOIN series s ON s.id = l.series_id WHERE s.name = 'kept'";
+    let pod = ["exec", "mine-1", "-c", "postgres", "--", "psql", "-At", "metrics", "-c", select];
+    assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42");
+    release.namespace.helm(&["uninstall", "golectra", "--wait", "--timeout", "2m"]).await;
+    assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42", "the release takes nothing of it away");
+}

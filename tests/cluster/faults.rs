@@ -1,0 +1,71 @@
+//! The primary dies, and servers are replaced, while clients write.
+
+use std::time::{Duration, Instant};
+
+use golectra_tests::{Client, eventually};
+
+use crate::load::{Load, Tally};
+use crate::release::Release;
+use crate::say;
+
+/// How soon writes are to be accepted again after the primary's pod was deleted.
+const FAILOVER: Duration = Duration::from_secs(20);
+
+async fn primary(release: &Release) -> String {
+    let path = "jsonpath={.status.currentPrimary}";
+    release.namespace.kubectl(&["get", "clusters.postgresql.cnpg.io", "golectra-postgres", "-o", path]).await
+}
+
+/// The primary's pod is deleted: another takes over, nothing is lost or doubled, and the servers sit it out.
+pub async fn failover(release: &Release, client: &Client) -> Tally {
+    let servers = release.namespace.restarts("server").await;
+    let load = Load::start(release, "failover_total").await;
+    load.go_on(5).await;
+    let old = primary(release).await;
+    let start = Instant::now();
+    release.namespace.kubectl(&["delete", "pod", &old, "--wait=false"]).await;
+    let new = eventually("another primary", Duration::from_mins(2), async || Some(primary(release).await).filter(|now| *now != old)).await;
+    let promoted = start.elapsed();
+    load.go_on(20).await;
+    let tally = load.finish(client).await;
+    let gap = tally.longest_gap();
+    say(&format!(
+        "failover from {old} to {new}: promoted after {:.1} s, no write acknowledged for {:.1} s, {} writes acknowledged, {} tries failed",
+        promoted.as_secs_f64(),
+        gap.as_secs_f64(),
+        tally.acknowledged.len(),
+        tally.failed.len(),
+    ));
+    assert!(gap <= FAILOVER, "writes were accepted again only after {gap:?}");
+    assert_eq!(release.namespace.restarts("server").await, servers, "no server restarts in a failover");
+    whole(release).await;
+    tally
+}
+
+/// Waits until every instance of the database is there again.
+pub async fn whole(release: &Release) {
+    let arguments = ["wait", "--for=condition=Ready", "clusters.postgresql.cnpg.io/golectra-postgres", "--timeout=180s"];
+    release.namespace.try_kubectl(&arguments, Duration::from_mins(4)).await.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Every server is replaced, several times over: not one request fails.
+pub async fn rollouts(release: &Release, client: &Client, times: usize) -> Tally {
+    let load = Load::start(release, "rollout_total").await;
+    load.go_on(2).await;
+    for _ in 0..times {
+        release.namespace.kubectl(&["rollout", "restart", "deployment/golectra-server"]).await;
+        release.namespace.rolled_out("deployment/golectra-server").await;
+        // The pods that were replaced go on for a while; this is when they end.
+        load.go_on(8).await;
+    }
+    let tally = load.finish(client).await;
+    say(&format!(
+        "{times} rollouts: {} writes, {} failed, {} sent again, longest pause {:.2} s",
+        tally.acknowledged.len(),
+        tally.failed.len(),
+        tally.resent,
+        tally.longest_gap().as_secs_f64(),
+    ));
+    assert!(tally.failed.is_empty(), "requests failed in a rollout: {:?}", tally.failed);
+    tally
+}

@@ -1,0 +1,50 @@
+//! `kubectl port-forward`, as NOTES.txt tells people to reach the page.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use golectra_tests::Client;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::kube::Namespace;
+
+/// A port on loopback that leads into a pod, until it is dropped.
+pub struct Forward {
+    _child: Child,
+    port: u16,
+}
+
+impl Forward {
+    /// To `pod/NAME`, `service/NAME` or `deployment/NAME` and one of its ports.
+    pub async fn open(namespace: &Namespace, target: &str, port: &str) -> Self {
+        let mut command = Command::new("kubectl");
+        command.args(["--namespace", namespace.name(), "port-forward", target, &format!(":{port}")]).kill_on_drop(true);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let said = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await;
+        let said = said.unwrap_or_else(|_| panic!("kubectl port-forward {target} says nothing")).expect("its output can be read");
+        let said = said.unwrap_or_else(|| panic!("kubectl port-forward {target} {port} ended at once"));
+        let port = said.split(" -> ").next().and_then(|head| head.rsplit(':').next()).and_then(|port| port.parse().ok());
+        let port = port.unwrap_or_else(|| panic!("no port in {said:?}"));
+        // It says a line a connection; unread they would stop it.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { _child: child, port }
+    }
+
+    /// Where it is reached.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// A client of what is behind it.
+    pub fn client(&self, key: Option<&str>) -> Client {
+        Client::new(&self.url(), key)
+    }
+}
+
+/// A pod's own /metrics.
+pub async fn metrics(namespace: &Namespace, pod: &str) -> golectra_tests::Answer {
+    let forward = Forward::open(namespace, &format!("pod/{pod}"), "9090").await;
+    forward.client(None).get("/metrics").send().await.expect(200)
+}

@@ -1,0 +1,63 @@
+//! The server gets another key than its agents: their reports wait, everybody says why, and none is lost.
+
+use std::time::Duration;
+
+use golectra_tests::until;
+
+use crate::agents;
+use crate::forward::metrics;
+use crate::kube::name;
+use crate::release::Release;
+
+/// Until an agent reports and is refused, or is taken again.
+const REPORTED: Duration = Duration::from_mins(1);
+
+async fn set_key(release: &Release, key: &str) {
+    let patch = format!("{{\"stringData\":{{\"key\":\"{key}\"}}}}");
+    release.namespace.kubectl(&["patch", "secret", "golectra-hash-key", "--type=merge", "-p", &patch]).await;
+    release.namespace.kubectl(&["rollout", "restart", "deployment/golectra-server"]).await;
+    release.namespace.rolled_out("deployment/golectra-server").await;
+}
+
+/// A wrong key on the servers alone, then the right one again.
+pub async fn wrong_then_right(release: &Release) {
+    let right = release.key().await;
+    let agents = agents::by_node(release).await;
+    let restarts = release.namespace.restarts("agent").await;
+    set_key(release, "not-the-key-that-the-agents-have").await;
+
+    for pod in agents.values() {
+        until("an agent's report is refused", REPORTED, async || {
+            let refused = "golectra_agent_send_retries_total{reason=\"invalid_hash\"}";
+            metrics(&release.namespace, pod).await.text().lines().any(|line| line.starts_with(refused))
+        })
+        .await;
+        let log = release.namespace.kubectl(&["logs", pod]).await;
+        assert!(log.contains("check that KEY is the server's"), "the agent's log says what to look at: {log}");
+    }
+    let (mut counted, mut said) = (false, false);
+    for pod in release.namespace.pods("server").await {
+        let figures = metrics(&release.namespace, &name(&pod)).await.text();
+        counted |= figures.lines().any(|line| line.starts_with("golectra_ingest_rejected_total{reason=\"invalid_hash\"}"));
+        said |= release.namespace.kubectl(&["logs", &name(&pod)]).await.contains("hash");
+    }
+    assert!(counted, "a server counts the refusals");
+    assert!(said, "a server's log says that hashes do not match");
+
+    // What was polled up to here has to arrive later.
+    let mut polled = Vec::new();
+    for (node, pod) in &agents {
+        polled.push((node, pod, agents::polled(release, pod).await));
+    }
+    set_key(release, &right).await;
+    let client = release.client().await;
+    for (node, pod, polls) in polled {
+        until("what waited arrives", REPORTED, async || agents::counted(&client, node).await >= polls).await;
+        let counted = agents::counted(&client, node).await;
+        let made = agents::polled(release, pod).await;
+        assert!(counted <= made, "{node}: the server counts {counted} polls, its agent made {made}");
+        let dropped = metrics(&release.namespace, pod).await.figure("golectra_agent_reports_dropped_total");
+        assert_eq!(dropped, Some(0.0), "{node}: nothing was dropped");
+    }
+    assert_eq!(release.namespace.restarts("agent").await, restarts, "no agent restarted");
+}

@@ -1,0 +1,91 @@
+//! The release `golectra` as people install it, and the way to it from outside.
+
+use std::time::{Duration, Instant};
+
+use golectra_tests::{Client, until};
+
+use crate::kube::{Namespace, run};
+use crate::say;
+
+/// Where the server is reached from outside the cluster, past the chart: a port of the nodes leads to all of its pods, as
+/// a load balancer's does. The policy lets a cluster that enforces policies do the same.
+const REACH: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: reach}
+spec:
+  type: NodePort
+  selector: {app.kubernetes.io/instance: golectra, app.kubernetes.io/component: server}
+  ports: [{name: http, port: 8080, targetPort: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: reach}
+spec:
+  podSelector: {matchLabels: {app.kubernetes.io/instance: golectra, app.kubernetes.io/component: server}}
+  policyTypes: [Ingress]
+  ingress: [{ports: [{port: http}]}]
+";
+
+/// An installed release.
+pub struct Release {
+    /// Its namespace.
+    pub namespace: Namespace,
+}
+
+impl Release {
+    /// Installs the chart, waits until all of it is ready, and has it check itself.
+    pub async fn install(namespace: Namespace, values: &[&str]) -> Self {
+        let release = Self { namespace };
+        release.install_again(values).await;
+        release.namespace.apply(REACH).await;
+        release.namespace.helm(&["test", "golectra", "--timeout", "2m"]).await;
+        release
+    }
+
+    /// `helm install`, within the four minutes it may take.
+    pub async fn install_again(&self, values: &[&str]) {
+        let start = Instant::now();
+        self.namespace.helm(&[&["install", "golectra", "charts/golectra", "--wait", "--timeout", "4m"], values].concat()).await;
+        say(&format!("{}: installed and ready after {:.0} s", self.namespace.name(), start.elapsed().as_secs_f64()));
+    }
+
+    /// `helm upgrade` to the defaults and these values.
+    pub async fn upgrade(&self, values: &[&str]) {
+        self.namespace.helm(&[&["upgrade", "golectra", "charts/golectra", "--wait", "--timeout", "4m"], values].concat()).await;
+    }
+
+    /// The key that writes are signed with.
+    pub async fn key(&self) -> String {
+        let template = "go-template={{.data.key | base64decode}}";
+        let key = self.namespace.kubectl(&["get", "secret", "golectra-hash-key", "-o", template]).await;
+        assert!(key.len() >= 32, "a generated key is long");
+        key
+    }
+
+    /// The server's URL from outside, through all of its pods.
+    pub async fn url(&self) -> String {
+        let service = self.namespace.json(&["service", "reach"]).await;
+        let port = service["spec"]["ports"][0]["nodePort"].as_u64().expect("a port");
+        let nodes = self.namespace.json(&["nodes"]).await;
+        let addresses = nodes["items"][0]["status"]["addresses"].as_array().expect("addresses").clone();
+        let address = addresses.iter().find(|address| address["type"] == "InternalIP").expect("a node has an address");
+        format!("http://{}:{port}", address["address"].as_str().expect("text"))
+    }
+
+    /// A client of the server that signs, once that answers.
+    pub async fn client(&self) -> Client {
+        let client = Client::new(&self.url().await, Some(&self.key().await));
+        until("the server answers from outside", Duration::from_mins(1), async || {
+            client.try_get("/ping").await.is_some_and(|answer| answer.status == 200)
+        })
+        .await;
+        client
+    }
+
+    /// The cluster's nodes.
+    pub async fn nodes(&self) -> Vec<String> {
+        let text = run("kubectl", &["get", "nodes", "-o", "name"], None, Duration::from_secs(30)).await.expect("nodes");
+        text.lines().map(|line| line.trim_start_matches("node/").to_owned()).collect()
+    }
+}
