@@ -1,6 +1,6 @@
 //! A request's body: read within limits, unpacked, its hash checked.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
@@ -17,6 +17,9 @@ use crate::http::error::ApiError;
 
 /// The unit of the memory budget: small requests take one.
 const UNIT_BYTES: usize = 16 << 10;
+
+/// Between two lines of the log about hashes that do not match.
+const MISMATCH_SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// What bodies may cost.
 #[derive(Clone)]
@@ -121,7 +124,21 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
 /// A request that carries the hash is held to it; one without is taken.
 fn verify(headers: &HeaderMap, body: &[u8], key: &[u8]) -> Result<(), ApiError> {
     let right = headers.get_all(names::HASH_SHA256).iter().all(|claimed| hash::verify(body, key, claimed.as_bytes()));
-    if right { Ok(()) } else { Err(ApiError::bad_request("invalid_hash", "invalid hash")) }
+    if right {
+        return Ok(());
+    }
+    say_mismatch();
+    Err(ApiError::bad_request("invalid_hash", "invalid hash"))
+}
+
+/// Tells the operator, who is the one to put it right. Once in a while: an agent with another key goes on trying, and so may anyone else.
+fn say_mismatch() {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_none_or(|at| at.elapsed() >= MISMATCH_SAID_EVERY) {
+        *last = Some(Instant::now());
+        tracing::warn!("a request's hash does not match: check that its sender, such as an agent, has the same KEY as this server");
+    }
 }
 
 fn too_large(max_bytes: usize) -> ApiError {
