@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use golectra_process::Secret;
 use golectra_protocol::{IdempotencyKey, Metric, MetricId, Value, gzip, hash, header, json};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::Value as Json;
@@ -39,7 +40,7 @@ pub fn main() -> ExitCode {
     let settings = SelfcheckSettings::load_from("golectra-server selfcheck", std::env::args_os().skip(3));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let checked = match (url, runtime) {
-        (Some(url), Ok(runtime)) => runtime.block_on(check(url.trim_end_matches('/'), settings.key.as_ref().map(|key| key.expose()))),
+        (Some(url), Ok(runtime)) => runtime.block_on(check(url.trim_end_matches('/'), settings.key.as_ref().map(Secret::expose))),
         _ => Err(Failure::Usage),
     };
     match checked {

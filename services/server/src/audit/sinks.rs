@@ -1,4 +1,4 @@
-//! Where audit events go: a [`file`] of this server, and a [`webhook`].
+//! Where audit events go: a [`mod@file`] of this server, and a [`webhook`].
 
 pub mod file;
 pub mod webhook;
