@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use golectra_tests::{Client, until};
+use golectra_protocol::webhook::Secret;
+use golectra_tests::{Client, unix_millis, until};
 use serde_json::{Value, json};
 
 use crate::forward::Forward;
@@ -66,8 +67,11 @@ pub async fn each_write_once(release: &Release, client: &Client, away: Duration)
     each_once(release, &while_away).await;
 
     let sink = Forward::open(&release.namespace, "deployment/golectra-audit-sink", "8090").await;
-    let forged = sink.client(None).post("/").json(&json!({"ts": 1, "metrics": ["forged"], "ip_address": "192.0.2.1"})).send().await;
-    assert_eq!(forged.status, 401, "an event without a signature is refused: {forged:?}");
+    let (body, at) = (json!({"ts": 1, "metrics": ["forged"], "ip_address": "192.0.2.1"}).to_string(), unix_millis() / 1000);
+    let signature = Secret::new("another key").sign("forged", i64::try_from(at).expect("it fits"), body.as_bytes());
+    let client = sink.client(None);
+    let forged = client.post("/").header("content-type", "application/json").header("webhook-id", "forged").body(body);
+    forged.header("webhook-timestamp", at.to_string()).header("webhook-signature", signature).send().await.expect(401);
     assert_eq!(naming(&events(release).await, "forged"), 0);
 }
 

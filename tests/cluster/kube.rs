@@ -124,6 +124,9 @@ impl Drop for Namespace {
                 say(&kubectl(&["logs", "-l", &format!("app.kubernetes.io/component={component}"), "--tail=20", "--prefix"]));
             }
         }
+        // PostgreSQL would wait minutes for its clients to leave.
+        kubectl(&["delete", "clusters.postgresql.cnpg.io", "--all", "--wait=false"]);
+        kubectl(&["delete", "pods", "--all", "--grace-period=5", "--wait=false"]);
         kubectl(&["delete", "namespace", &self.0, "--timeout=120s", "--ignore-not-found"]);
     }
 }
