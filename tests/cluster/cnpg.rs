@@ -37,7 +37,7 @@ async fn the_default_install_through_its_life() {
     assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after a rollback");
 
     let key = release.key().await;
-    release.namespace.helm(&["uninstall", "golectra", "--wait", "--timeout", "2m"]).await;
+    release.uninstall().await;
     release.install_again(&[]).await;
     assert_ne!(release.key().await, key, "a new install has new keys");
     let client = release.client().await;

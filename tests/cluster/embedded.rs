@@ -29,7 +29,7 @@ async fn without_a_database() {
         .await;
     assert_eq!(client.counter("kept").await, 42, "after a pod was killed");
 
-    release.namespace.helm(&["uninstall", "golectra", "--wait", "--timeout", "2m"]).await;
+    release.uninstall().await;
     release.install_again(&VALUES).await;
     let client = release.client().await;
     assert_eq!(client.counter("kept").await, 42, "after another install");

@@ -46,6 +46,6 @@ async fn a_database_of_ones_own() {
     let select = "SELECT sum(l.total) FROM latest l JOIN series s ON s.id = l.series_id WHERE s.name = 'kept'";
     let pod = ["exec", "mine-1", "-c", "postgres", "--", "psql", "-At", "metrics", "-c", select];
     assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42");
-    release.namespace.helm(&["uninstall", "golectra", "--wait", "--timeout", "2m"]).await;
+    release.uninstall().await;
     assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42", "the release takes nothing of it away");
 }

@@ -50,6 +50,13 @@ impl Release {
         say(&format!("{}: installed and ready after {:.0} s", self.namespace.name(), start.elapsed().as_secs_f64()));
     }
 
+    /// `helm uninstall`, and until the last pod is gone: a pod that is about to end still answers, with the keys it had.
+    pub async fn uninstall(&self) {
+        self.namespace.helm(&["uninstall", "golectra", "--wait", "--timeout", "2m"]).await;
+        let gone = ["wait", "--for=delete", "pod", "-l", "app.kubernetes.io/instance=golectra", "--timeout=120s"];
+        self.namespace.try_kubectl(&gone, Duration::from_mins(3)).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// `helm upgrade` to the defaults and these values.
     pub async fn upgrade(&self, values: &[&str]) {
         self.namespace.helm(&[&["upgrade", "golectra", "charts/golectra", "--wait", "--timeout", "4m"], values].concat()).await;
