@@ -44,6 +44,7 @@ pub struct Namespace(String);
 impl Namespace {
     /// An empty one, also when an earlier run left its own behind.
     pub async fn fresh(name: &str) -> Self {
+        empty(name);
         let delete = ["delete", "namespace", name, "--ignore-not-found", "--timeout=180s"];
         run("kubectl", &delete, None, Duration::from_mins(4)).await.expect("an old namespace goes");
         let manifest = format!(
@@ -124,10 +125,18 @@ impl Drop for Namespace {
                 say(&kubectl(&["logs", "-l", &format!("app.kubernetes.io/component={component}"), "--tail=20", "--prefix"]));
             }
         }
-        // PostgreSQL would wait minutes for its clients to leave.
-        kubectl(&["delete", "clusters.postgresql.cnpg.io", "--all", "--wait=false"]);
-        kubectl(&["delete", "pods", "--all", "--grace-period=5", "--wait=false"]);
+        empty(&self.0);
         kubectl(&["delete", "namespace", &self.0, "--timeout=120s", "--ignore-not-found"]);
+    }
+}
+
+/// Ends what runs in a namespace that is about to go: PostgreSQL would wait minutes for its clients to leave.
+fn empty(namespace: &str) {
+    for what in [["clusters.postgresql.cnpg.io", "--wait=false"], ["pods", "--grace-period=5"]] {
+        let mut command = std::process::Command::new("kubectl");
+        command.args(["--namespace", namespace, "delete", "--all", "--ignore-not-found", "--timeout=60s"]).args(what);
+        // What can't be ended early ends with the namespace.
+        let _ = command.output();
     }
 }
 
