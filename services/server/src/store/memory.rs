@@ -21,6 +21,7 @@ mod snapshot;
 mod stats;
 mod view;
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -106,6 +107,20 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
+    /// Another process has the file.
+    #[error("another golectra-server uses the snapshot file (it holds {path:?}): stop it, or change FILE_STORAGE_PATH")]
+    InUse {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The lock can't be made.
+    #[error("the lock {path:?} of the snapshot file can't be taken ({source}): make its folder writable or change FILE_STORAGE_PATH")]
+    Lock {
+        /// The lock.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The system gives no thread.
     #[error("the memory store can't start its thread: {0}")]
     Thread(io::Error),
@@ -126,8 +141,21 @@ struct KeeperHandle {
     health: Arc<Health>,
     /// Whether each write waits for the disk.
     journaled: bool,
+    /// While it is open the files are this process's; closed when the store is.
+    lock: Mutex<Option<File>>,
     #[cfg(test)]
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// Takes the files for this process. The system gives them back when it ends, however it ends.
+fn lock(paths: &Paths) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Lock { path: paths.lock.clone(), source };
+    let file = File::options().create(true).append(true).open(&paths.lock).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: paths.lock.clone() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
 }
 
 impl MemoryStore {
@@ -151,6 +179,7 @@ impl MemoryStore {
             return Err(OpenError::Unreadable { path: paths.snapshot, source: io::ErrorKind::IsADirectory.into() });
         }
 
+        let lock = lock(&paths)?;
         let mut file = None;
         if config.restore {
             file = load::restore(&shards, &disk, &paths, &stats, clock.unix_millis())?;
@@ -180,6 +209,7 @@ impl MemoryStore {
             queue: Mutex::new(Some(queue)),
             health,
             journaled: config.store_interval.is_zero(),
+            lock: Mutex::new(Some(lock)),
             #[cfg(test)]
             thread: Mutex::new(Some(thread)),
         };
@@ -292,7 +322,9 @@ impl Store for MemoryStore {
         let Some(queue) = queue else { return Ok(()) };
         let (answer, saved) = oneshot::channel();
         let _ = queue.send(Command::Close { answer });
-        wait(saved, CLOSE_WAIT).await
+        let closed = wait(saved, CLOSE_WAIT).await;
+        drop(keeper.lock.lock().expect("nothing panics while it holds the lock").take());
+        closed
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) struct Paths {
     pub(super) journal_new: PathBuf,
     /// What was cut off a damaged journal.
     pub(super) journal_damaged: PathBuf,
+    /// Held for as long as a process owns the others. A file of its own, since those are replaced.
+    pub(super) lock: PathBuf,
     pub(super) folder: PathBuf,
 }
 
@@ -32,6 +34,7 @@ impl Paths {
             snapshot: snapshot.to_owned(),
             snapshot_new: beside(".tmp"),
             journal: beside(".journal"),
+            lock: beside(".lock"),
             journal_new: beside(".journal.tmp"),
             journal_damaged: beside(".journal.damaged"),
             folder,

@@ -219,3 +219,14 @@ async fn the_journal_is_folded_into_its_snapshot() {
     store.crash();
     assert_eq!(counter(&journaled(&path), "c").await, Some(400));
 }
+
+#[tokio::test]
+async fn a_file_has_one_store_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let first = journaled(&path);
+    let second = MemoryStore::open(config(Some(path.clone()), Duration::ZERO, true), Clock::at(NOW));
+    assert!(matches!(second, Err(OpenError::InUse { .. })));
+    first.close().await.unwrap();
+    journaled(&path).close().await.unwrap();
+}
