@@ -42,7 +42,7 @@ pub enum StartError {
 pub async fn run(settings: Settings) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals(settings.shutdown_timeout.duration())?;
-    let metrics = Metrics::new("golectra-audit-sink")?;
+    let metrics = Metrics::new("audit-sink")?;
     let figures = Figures::register(&metrics.registry)?;
     let limits = Limits {
         rotate_bytes: settings.rotate_bytes.get() as u64,

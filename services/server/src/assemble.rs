@@ -20,6 +20,7 @@ use crate::metrics::memory::MemoryFigures;
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
+use crate::store::timed::Timed;
 use crate::store::{SeriesLimits, Store};
 
 /// What a server is made of.
@@ -39,6 +40,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
         in_memory(settings, registry, &clock)?
     };
     let metrics = ServerMetrics::register(registry)?;
+    let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     let state = AppState {
         ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock),

@@ -77,10 +77,7 @@ impl Ingest {
             metrics: fold::fold(write.metrics).map_err(|overflow| IngestError::Overflow { index: overflow.index })?,
             audit: inside,
         };
-        let timer = self.metrics.store_timer("apply");
-        let applied = self.store.apply(batch).await;
-        timer.observe_duration();
-        let applied = applied?;
+        let applied = self.store.apply(batch).await?;
         self.metrics.applied(applied, sent);
         if let (Applied::New, Some(trail), Some(draft)) = (applied, &self.trail, behind) {
             trail.queue(&draft);

@@ -99,7 +99,7 @@ impl ServerMetrics {
         self.0.rejected.with_label_values(&[reason]).inc();
     }
 
-    /// Times an operation of the store until the timer is told to observe.
+    /// Times an operation of the store until the timer is dropped.
     pub fn store_timer(&self, operation: &str) -> HistogramTimer {
         self.0.store.with_label_values(&[operation]).start_timer()
     }

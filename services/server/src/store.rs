@@ -11,6 +11,7 @@
 mod conformance;
 pub mod memory;
 pub mod postgres;
+pub mod timed;
 
 use std::collections::BTreeMap;
 

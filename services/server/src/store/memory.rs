@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use golectra_protocol::{Selector, Value};
@@ -42,6 +42,9 @@ pub use self::stats::MemoryStats;
 use super::{Applied, Batch, Series, SeriesFilter, SeriesLimits, Snapshot, SourceInfo, Store, StoreError, StoreStats};
 use crate::clock::Clock;
 
+/// How long a start waits for the process before it to let go of the files.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// How long a write waits for the disk.
 const WRITE_WAIT: Duration = Duration::from_secs(3);
 /// How long the end waits for the last snapshot; the process has 20 s in all.
@@ -151,10 +154,15 @@ struct KeeperHandle {
 fn lock(paths: &Paths) -> Result<File, OpenError> {
     let failed = |source| OpenError::Lock { path: paths.lock.clone(), source };
     let file = File::options().create(true).append(true).open(&paths.lock).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: paths.lock.clone() }),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // The system's lock has no time limit of its own.
+            Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: paths.lock.clone() }),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
     }
 }
 
