@@ -28,6 +28,30 @@ fn logged(output: &Output, field: &str) -> i64 {
     rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
 }
 
+fn client() -> reqwest::Client {
+    golectra_process::install_crypto();
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap()
+}
+
+/// Waits until each of the agent's figures has grown to this.
+async fn wait_for_figures(metrics: &str, least: &[(&str, u64)]) {
+    let http = client();
+    let grown = async {
+        loop {
+            // The agent may not listen yet.
+            if let Ok(answer) = http.get(format!("http://{metrics}/metrics")).send().await {
+                let page = answer.text().await.unwrap();
+                let figure = |name: &str| page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+                if least.iter().all(|(name, least)| figure(name).is_some_and(|figure| figure >= *least)) {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), grown).await.expect("the agent's figures grow");
+}
+
 #[tokio::test]
 async fn started_before_its_server_and_ended_by_sigterm_it_has_reported_every_poll() {
     let address = Server::reserve().await;
@@ -49,8 +73,7 @@ async fn started_before_its_server_and_ended_by_sigterm_it_has_reported_every_po
     .await;
     server.wait_for("reports", |ledger| ledger.applied.len() >= 10).await;
 
-    golectra_process::install_crypto();
-    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+    let http = client();
     let page = http.get(format!("http://{metrics}/metrics")).send().await.unwrap().text().await.unwrap();
     for name in [
         "golectra_agent_polls_total",
@@ -105,8 +128,11 @@ async fn check_with_promtool(page: String) {
 #[tokio::test]
 async fn what_a_dead_server_never_took_is_counted_and_the_exit_is_clean() {
     let address = Server::reserve().await;
-    let child = agent(&[("ADDRESS", &address), ("POLL_INTERVAL", "100ms"), ("REPORT_INTERVAL", "300ms")]).spawn().unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let metrics = Server::reserve().await;
+    let variables =
+        [("ADDRESS", address.as_str()), ("POLL_INTERVAL", "100ms"), ("REPORT_INTERVAL", "300ms"), ("METRICS_ADDRESS", &metrics)];
+    let child = agent(&variables).spawn().unwrap();
+    wait_for_figures(&metrics, &[("golectra_agent_polls_total", 8), ("golectra_agent_reports_sealed_total", 3)]).await;
     let output = end(child).await;
     assert!(output.status.success(), "{output:?}");
     assert!(logged(&output, "polls") >= 8 && logged(&output, "batches") >= 3);
