@@ -56,6 +56,7 @@ async fn an_operator_that_is_missing_is_one_sentence() {
     let Some(_turn) = turn().await else { return };
     let namespace = Namespace::fresh("operator").await;
     let (_proxy, cluster) = cluster_on_loopback().await;
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().expect("a client can be built");
     let seen = Receiver::start(move |asked| without_the_group(&http, &cluster, asked)).await;
 
