@@ -121,6 +121,7 @@ pub fn connection_limits(settings: &Settings) -> ConnectionLimits {
         idle: settings.idle_timeout.duration(),
         max_connections: settings.max_connections,
         drain: settings.shutdown_timeout.duration() / 2,
+        linger: settings.shutdown_linger.duration(),
         ..ConnectionLimits::default()
     }
 }
