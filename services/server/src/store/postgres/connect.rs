@@ -1,13 +1,10 @@
 //! Connections: how they are opened, what every one of them is told, and when one is not used again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, PgPool, Postgres};
-
-use super::cache::Cache;
 
 /// How long a call waits for a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(1);
@@ -31,21 +28,13 @@ impl Lock {
 }
 
 /// A pool that opens connections when they are needed.
-pub(super) fn pool(options: &PgConnectOptions, size: u32, cache: Arc<Cache>) -> PgPool {
+pub(super) fn pool(options: &PgConnectOptions, size: u32) -> PgPool {
     PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(ACQUIRE_LIMIT)
         .idle_timeout(Duration::from_mins(10))
         .max_lifetime(Duration::from_mins(30))
-        .after_connect(move |conn, _| {
-            let cache = Arc::clone(&cache);
-            Box::pin(async move {
-                // A new connection may lead to another database than the last: a promoted replica may lack rows that the
-                // old primary had, and have given their numbers to others.
-                cache.clear();
-                prepare(conn, "6s", "2s").await
-            })
-        })
+        .after_connect(|conn, _| Box::pin(prepare(conn, "6s", "2s")))
         .connect_lazy_with(options.clone())
 }
 
@@ -55,6 +44,28 @@ pub(super) async fn open_for_schema(options: &PgConnectOptions) -> Result<PgConn
     let connect = async {
         let mut conn = options.connect().await?;
         prepare(&mut conn, "0", "5s").await?;
+        Ok(conn)
+    };
+    tokio::time::timeout(CONNECT_LIMIT, connect).await.unwrap_or_else(|_| Err(timed_out(CONNECT_LIMIT)))
+}
+
+/// A writer's connection. Its plans don't depend on how many rows there are or are asked for: rows are met by their index, one
+/// by one, in the order of the arrays that ask for them. With other plans two writers could take the same rows in another order
+/// and wait for each other.
+pub(super) async fn open_for_writing(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    let connect = async {
+        let mut conn = options.connect().await?;
+        prepare(&mut conn, "6s", "2s").await?;
+        sqlx::query!(
+            "SELECT count(set_config(name, setting, false)) FROM (VALUES
+                ('plan_cache_mode', 'force_generic_plan'),
+                ('enable_hashjoin', 'off'),
+                ('enable_mergejoin', 'off'),
+                ('enable_seqscan', 'off'),
+                ('jit', 'off')) AS settings (name, setting)"
+        )
+        .fetch_one(&mut conn)
+        .await?;
         Ok(conn)
     };
     tokio::time::timeout(CONNECT_LIMIT, connect).await.unwrap_or_else(|_| Err(timed_out(CONNECT_LIMIT)))
