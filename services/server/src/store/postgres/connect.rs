@@ -80,16 +80,19 @@ pub(super) fn timed_out(limit: Duration) -> sqlx::Error {
 /// Sets the connection's limits and makes sure that it leads to a primary.
 ///
 /// `statement_timeout` must be longer than the client's own limit on a write: a COMMIT that it ends while it waits for a
-/// synchronous replica answers success without one. So the client gives up first, and leaves the outcome to the key.
+/// synchronous replica answers success without one. So the client gives up first, and leaves the outcome to the key. It closes
+/// the connection, which the database looks for several times a second (from version 14 on) so that the locks are soon free.
 async fn prepare(conn: &mut PgConnection, statement_timeout: &str, lock_timeout: &str) -> Result<(), sqlx::Error> {
     let told = sqlx::query!(
         r#"SELECT pg_is_in_recovery() AS "standby!", count(set_config(name, setting, false)) FROM (VALUES
             ('statement_timeout', $1),
             ('lock_timeout', $2),
             ('idle_in_transaction_session_timeout', '5s'),
+            ('client_connection_check_interval', '200ms'),
             ('tcp_keepalives_idle', '10'),
             ('tcp_keepalives_interval', '5'),
-            ('tcp_keepalives_count', '3')) AS settings (name, setting)"#,
+            ('tcp_keepalives_count', '3')) AS settings (name, setting)
+        WHERE name <> 'client_connection_check_interval' OR current_setting('server_version_num')::integer >= 140000"#,
         statement_timeout,
         lock_timeout,
     )

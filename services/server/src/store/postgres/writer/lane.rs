@@ -21,9 +21,14 @@ use crate::store::postgres::error::{describe, has_code};
 /// How long a group's transaction may take, with all that is tried again. Less than `statement_timeout`, for the reason that
 /// [`connect`] gives.
 const GROUP_LIMIT: Duration = Duration::from_secs(2);
-/// A group is closed at this many metrics, so that its transaction stays short, or batches.
-const MAX_METRICS: usize = 65_536;
+/// A group is closed at this much work, counted in metrics, or at this many batches.
+const MAX_WORK: usize = 65_536;
 const MAX_BATCHES: usize = 4_096;
+/// What a metric whose series may have to be made counts for.
+const WORK_OF_NEW: usize = 8;
+/// How long a transaction should take. Where the database is slower, groups become smaller, or they would end at their limit and
+/// come again as large as before.
+const GOAL: Duration = Duration::from_millis(250);
 /// How often one group starts again where that promises better.
 const MORE_TRIES: u32 = 3;
 /// A connection is replaced at this age, so that servers find their way to another database behind the same name.
@@ -73,6 +78,8 @@ pub(super) struct Lane {
     queue: UnboundedReceiver<Pending>,
     open: Option<Open>,
     known: Known,
+    /// How much work the next group may be.
+    room: usize,
     /// When sources were seen that is not yet written down.
     seen: BTreeMap<i32, Stamp>,
     next_touch: Instant,
@@ -80,7 +87,8 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(shared: Arc<Shared>, queue: UnboundedReceiver<Pending>) -> Self {
-        Self { shared, queue, open: None, known: Known::default(), seen: BTreeMap::new(), next_touch: Instant::now() }
+        let (known, seen) = (Known::default(), BTreeMap::new());
+        Self { shared, queue, open: None, known, room: MAX_WORK, seen, next_touch: Instant::now() }
     }
 
     /// Writes until `stop` is cancelled and what had queued by then is answered.
@@ -105,20 +113,32 @@ impl Lane {
 
     /// One group: the first of the queue and what came behind it while the last transaction was under way.
     async fn write_all_that_queued(&mut self, first: Pending) {
-        let (mut group, mut metrics) = (Vec::new(), 0);
+        let (mut group, mut work) = (Vec::new(), 0);
         let mut next = Some(first);
         while let Some(pending) = next {
             if let Some(pending) = pending.take() {
-                metrics += pending.batch.metrics.len();
+                let weight = if self.known.layout(&pending).is_some() { 1 } else { WORK_OF_NEW };
+                work += pending.batch.metrics.len() * weight;
                 group.push(pending);
             }
-            if metrics >= MAX_METRICS || group.len() >= MAX_BATCHES {
+            if work >= self.room || group.len() >= MAX_BATCHES {
                 break;
             }
             next = self.queue.try_recv().ok();
         }
         if !group.is_empty() {
+            let started = Instant::now();
             self.settle(group).await;
+            self.adapt(work, started.elapsed());
+        }
+    }
+
+    /// Makes the next groups smaller where this one took too long, and larger again where it did not.
+    fn adapt(&mut self, work: usize, took: Duration) {
+        if took > GOAL * 2 {
+            self.room = (work.min(self.room) / 2).max(1);
+        } else if took < GOAL {
+            self.room = (self.room * 2).min(MAX_WORK);
         }
     }
 
