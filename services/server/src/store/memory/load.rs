@@ -91,12 +91,12 @@ fn read_journal(shards: &Shards, paths: &Paths, stats: &MemoryStats, continues: 
         match record {
             Record::Head(_) => {}
             Record::Source(head) => {
-                let mut held = shards.of(&head.name);
-                held.shard.keys.raise_floor(head.floor_millis);
-                let place = held.ensure(head.first_seen_millis);
-                let source = held.shard.source_mut(place);
+                let mut own = shards.of(&head.name);
+                own.shard.keys.raise_floor(head.floor_millis);
+                let place = own.ensure(head.first_seen_millis);
+                let source = own.shard.source_mut(place);
                 (source.first_seen_millis, source.last_seen_millis) = (head.first_seen_millis, head.last_seen_millis);
-                drop(held);
+                drop(own);
                 sources.push(head.name);
             }
             Record::Keys(keys) => {

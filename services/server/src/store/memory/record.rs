@@ -120,8 +120,10 @@ pub(super) fn encode_write(out: &mut Vec<u8>, batch: &super::Batch, seen_millis:
                 Value::Gauge(value) => (GAUGE, value.to_bits().to_le_bytes()),
                 Value::Counter(delta) => (COUNTER, delta.to_le_bytes()),
             };
-            let [a, b, c, d, e, f, g, h] = value;
-            out.extend_from_slice(&[kind, a, b, c, d, e, f, g, h, short_len(metric.id)]);
+            let mut head = [0; METRIC_HEAD_BYTES];
+            (head[0], head[METRIC_HEAD_BYTES - 1]) = (kind, short_len(metric.id));
+            head[1..METRIC_HEAD_BYTES - 1].copy_from_slice(&value);
+            out.extend_from_slice(&head);
             out.extend_from_slice(metric.id.as_bytes());
         }
     });

@@ -10,6 +10,8 @@ pub(super) struct SourceSeries {
     pub(super) first_seen_millis: u64,
     pub(super) last_seen_millis: u64,
     pub(super) table: Table,
+    /// Behind the last batch's last series, where the next part of an agent's many may go on.
+    next: u32,
 }
 
 /// What a batch means for its source, found out before anything is changed.
@@ -26,7 +28,7 @@ pub(super) struct Plan {
 
 impl SourceSeries {
     pub(super) fn new(name: Source, seen_millis: u64) -> Self {
-        Self { name, first_seen_millis: seen_millis, last_seen_millis: seen_millis, table: Table::default() }
+        Self { name, first_seen_millis: seen_millis, last_seen_millis: seen_millis, table: Table::default(), next: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -70,7 +72,7 @@ impl Plan {
             self.new_id_bytes = metrics.iter().map(|metric| metric.id.len()).sum();
             return self.slots.resize(metrics.len(), NEW);
         };
-        let (mut walk, mut left) = (Walk::default(), metrics.iter());
+        let (mut walk, mut left) = (Walk::at(source.next), metrics.iter());
         while !walk.is_lost()
             && let Some(metric) = left.next()
         {
@@ -105,5 +107,6 @@ impl Plan {
                 source.table.push(hasher, metric, stamp);
             }
         }
+        source.next = self.slots.last().copied().filter(|slot| *slot != NEW).map_or(0, |slot| slot + 1);
     }
 }

@@ -199,6 +199,11 @@ pub(super) struct Walk {
 }
 
 impl Walk {
+    /// Begins at this slot, or at the first.
+    pub(super) fn at(next: u32) -> Self {
+        Self { next, ..Self::default() }
+    }
+
     /// Whether this batch is in no order that helps: then it costs less to look many up at once.
     pub(super) fn is_lost(&self) -> bool {
         self.hashed >= SCATTERED_FROM && self.hashed * 2 > self.steps
@@ -245,23 +250,23 @@ impl Table {
     /// that of the others is, instead of one behind the other.
     pub(super) fn find_scattered(&self, hasher: &IdHasher, some: &[MetricRef<'_>], mut each: impl FnMut(MetricRef<'_>, u32)) {
         debug_assert!(some.len() <= SCATTERED_AT_ONCE);
-        let mut hashes = [0; SCATTERED_AT_ONCE];
-        for (hashed, metric) in hashes.iter_mut().zip(some) {
-            *hashed = hash(hasher, metric.id.as_bytes());
+        let mut all = [0; SCATTERED_AT_ONCE];
+        for (full, metric) in all.iter_mut().zip(some) {
+            *full = hash(hasher, metric.id.as_bytes());
         }
         // The first with the right seven bits of hash is nearly always the one.
         let mut likely = [0; SCATTERED_AT_ONCE];
-        for (slot, hashed) in likely.iter_mut().zip(&hashes[..some.len()]) {
-            *slot = self.slots.find(*hashed, |_| true).copied().unwrap_or(NEW);
+        for (slot, full) in likely.iter_mut().zip(&all[..some.len()]) {
+            *slot = self.slots.find(*full, |_| true).copied().unwrap_or(NEW);
         }
         let mut places = [0; SCATTERED_AT_ONCE];
         for (place, slot) in places.iter_mut().zip(&likely[..some.len()]).filter(|(_, slot)| **slot != NEW) {
             *place = self.rows.row(*slot).id;
         }
-        for (((metric, hashed), slot), place) in some.iter().zip(hashes).zip(likely).zip(places) {
+        for (((metric, full), slot), place) in some.iter().zip(all).zip(likely).zip(places) {
             let found = slot != NEW && self.rows.is(place, metric.id, metric.kind());
             let none = slot == NEW;
-            let other = || self.find(hashed, metric.id, metric.kind()).unwrap_or(NEW);
+            let other = || self.find(full, metric.id, metric.kind()).unwrap_or(NEW);
             each(*metric, if found || none { slot } else { other() });
         }
     }

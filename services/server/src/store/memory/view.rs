@@ -104,6 +104,7 @@ pub(super) fn series(shards: &Shards, filter: &SeriesFilter) -> Vec<Series> {
         }
         of_source(shards, &source, filter.name.as_deref(), room, &mut listed);
     }
+    debug_assert!(listed.is_sorted_by(|one, next| one.order() < next.order()));
     listed
 }
 
@@ -114,8 +115,15 @@ fn of_source(shards: &Shards, name: &Source, asked: Option<&str>, room: usize, l
     let rows = held.shard.source(place).table.rows().clone();
     drop(held);
     let mut found: Vec<_> = rows.iter().filter(|(metric, _)| asked.is_none_or(|asked| is_called(metric, asked))).collect();
-    found.sort_unstable_by_key(|(metric, _)| (metric.id, metric.kind()));
-    found.truncate(room);
+    let order = |(metric, _): &(MetricRef<'_>, Stamp), (other, _): &(MetricRef<'_>, Stamp)| {
+        (metric.id, metric.kind()).cmp(&(other.id, other.kind()))
+    };
+    if found.len() > room {
+        // What is beyond the limit need not be sorted.
+        found.select_nth_unstable_by(room, order);
+        found.truncate(room);
+    }
+    found.sort_unstable_by(order);
     let one = |(metric, stamp): (MetricRef<'_>, Stamp)| {
         let (id, value) = (metric.to_id(), metric.value);
         Series { source: name.clone(), id, value, at_millis: stamp.at_millis() }

@@ -34,13 +34,13 @@ fn the_longest_ids_of_a_full_source_have_their_places() {
 /// Looks a batch up as a write does and tells how many of its ids were hashed.
 fn hashed(table: &Table, hasher: &IdHasher, ids: &[&str]) -> usize {
     let mut walk = Walk::default();
-    let mut hashed = 0;
+    let mut times = 0;
     for id in ids {
         let near = [walk.next, walk.aside].iter().any(|slot| table.rows.holds(*slot, id, Kind::Gauge));
-        hashed += usize::from(!near);
+        times += usize::from(!near);
         assert_eq!(table.walk(&mut walk, hasher, id, Kind::Gauge), table.find(hash(hasher, id.as_bytes()), id, Kind::Gauge));
     }
-    hashed
+    times
 }
 
 #[test]

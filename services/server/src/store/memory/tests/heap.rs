@@ -98,10 +98,10 @@ fn a_series_of_a_million_costs_at_most_90_bytes() {
 fn a_save_of_a_million_series_copies_no_row_under_a_lock_and_a_write_copies_its_chunks() {
     let (shards, _) = full(100_000);
     let before = HELD_BYTES.get();
-    let copies: Vec<ShardCopy> = shards.each().map(|mut shard| ShardCopy::cut(&mut shard, 1, 0)).collect();
-    let copied = HELD_BYTES.get() - before;
-    println!("{copied} bytes allocated under the locks to copy {SERIES} series");
-    assert!(copied < 64 * 1024, "{copied} bytes");
+    let saved: Vec<ShardCopy> = shards.each().map(|mut shard| ShardCopy::cut(&mut shard, 1, 0)).collect();
+    let taken = HELD_BYTES.get() - before;
+    println!("{taken} bytes allocated under the locks to copy {SERIES} series");
+    assert!(taken < 64 * 1024, "{taken} bytes");
 
     let before = HELD_BYTES.get();
     let metrics = batches(BATCH).remove(0);
@@ -109,11 +109,11 @@ fn a_save_of_a_million_series_copies_no_row_under_a_lock_and_a_write_copies_its_
     let batch = Batch { source: name.clone(), key: IdempotencyKey::at(NOW), keyed: true, digest: [0; 32], metrics, audit: None };
     shards.apply(&batch, NOW, |_| {}).unwrap();
     drop(batch);
-    let copied = HELD_BYTES.get() - before;
-    assert!(copied < 64 * 1024, "a batch of a chunk copies {copied} bytes");
+    let taken = HELD_BYTES.get() - before;
+    assert!(taken < 64 * 1024, "a batch of a chunk copies {taken} bytes");
     let held = shards.of(&name);
     let source = held.shard.source(held.place().unwrap());
     assert_eq!(source.table.shared_chunks(), 100_000_usize.div_ceil(1024) - 1);
-    drop(copies);
+    drop(saved);
     assert_eq!(source.table.shared_chunks(), 0);
 }
