@@ -41,8 +41,11 @@ impl Queue {
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let mut spool = self.spool();
         let given_back = spool.make_room(now);
-        spool.push(sealer.seal(now, given_back));
+        let batch = sealer.seal(now, given_back);
+        let (key, polls) = (batch.key(), batch.polls());
+        spool.push(batch);
         drop(spool);
+        tracing::debug!(%key, polls, "a report is sealed");
         self.0.changed.notify_waiters();
     }
 
