@@ -59,6 +59,8 @@ fn values_out_of_range_are_named() {
         ("server.settings.logFormat=xml", "/server/settings/logFormat"),
         ("agent.settings.reportInterval=fast", "/agent/settings/reportInterval"),
         ("agent.hostMounts[0]=proc", "/agent/hostMounts/0"),
+        ("agent.spool.sizeMiB=0", "/agent/spool/sizeMiB"),
+        ("agent.spool.hostPath=here", "/agent/spool/hostPath"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);

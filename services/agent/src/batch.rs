@@ -227,12 +227,12 @@ mod tests {
         let key = Secret::from("key");
         let mut sealer = Sealer::new(Some(key.clone()));
         sealer.add_poll(vec![gauge("b", 1.0)]);
-        let sealed = sealer.seal(1, Deltas::default());
-        let (body, deltas) = (sealed.body().clone(), sealed.deltas().clone());
-        let restored = Batch::restored(sealed.key(), body, deltas.clone(), Some(&key), (2, true)).unwrap();
-        assert_eq!((restored.key(), restored.body(), restored.hash()), (sealed.key(), sealed.body(), sealed.hash()));
+        let batch = sealer.seal(1, Deltas::default());
+        let (body, deltas) = (batch.body().clone(), batch.deltas().clone());
+        let restored = Batch::restored(batch.key(), body, deltas.clone(), Some(&key), (2, true)).unwrap();
+        assert_eq!((restored.key(), restored.body(), restored.hash()), (batch.key(), batch.body(), batch.hash()));
         assert_eq!((restored.polls(), restored.tries(), restored.may_be_applied()), (1, 2, true));
-        assert!(Batch::restored(sealed.key(), Bytes::from_static(b"no gzip"), deltas, None, (0, true)).is_err());
+        assert!(Batch::restored(batch.key(), Bytes::from_static(b"no gzip"), deltas, None, (0, true)).is_err());
     }
 
     #[test]

@@ -151,12 +151,11 @@ struct Ledger {
 
 impl Ledger {
     fn apply(&mut self, batch: &Batch) {
-        match self.applied.get(&batch.key()) {
-            Some(body) => assert_eq!(body, batch.body(), "a key stands for one body"),
-            None => {
-                self.applied.insert(batch.key(), batch.body().clone());
-                self.polls += batch.polls();
-            }
+        if let Some(body) = self.applied.get(&batch.key()) {
+            assert_eq!(body, batch.body(), "a key stands for one body");
+        } else {
+            self.applied.insert(batch.key(), batch.body().clone());
+            self.polls += batch.polls();
         }
     }
 }
