@@ -150,7 +150,8 @@ fn the_defaults_are_the_ones_promised() {
 
     let agent = &find(&objects, "DaemonSet/golectra-agent")["spec"]["template"]["spec"];
     assert_eq!(agent["tolerations"], json!([{"operator": "Exists"}]), "on every node, the control plane's too");
-    assert!(agent.get("volumes").is_none() && agent.get("hostNetwork").is_none(), "nothing of the node by default");
+    assert_eq!(agent["volumes"], json!([{"name": "spool", "emptyDir": {"sizeLimit": "80Mi"}}]), "nothing of the node by default");
+    assert!(agent.get("hostNetwork").is_none());
     let source = agent["containers"][0]["env"].as_array().expect("env").iter().find(|variable| text(variable, "/name") == "SOURCE");
     assert_eq!(text(source.expect("SOURCE"), "/valueFrom/fieldRef/fieldPath"), "spec.nodeName");
 

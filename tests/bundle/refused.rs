@@ -60,6 +60,8 @@ fn values_out_of_range_are_named() {
         ("server.settings.logFormat=xml", "/server/settings/logFormat"),
         ("agent.settings.reportInterval=fast", "/agent/settings/reportInterval"),
         ("agent.hostMounts.proc=yes", "/agent/hostMounts/proc"),
+        ("agent.spool.sizeMiB=0", "/agent/spool/sizeMiB"),
+        ("agent.spool.hostPath=here", "/agent/spool/hostPath"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);

@@ -10,10 +10,11 @@ use golectra_process::{Bytes, ListenAddress, Secret};
 use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
-pub use self::limits::{LimitError, Period, QueueBatches, QueueBytes, RateLimit};
+pub use self::limits::{LimitError, Period, QueueBatches, QueueBytes, RateLimit, SpoolAge, SpoolBytes};
 pub use self::source::SourceName;
 use crate::collect::HostFolders;
 use crate::spool::Limits;
+use crate::spool::disk::DiskLimits;
 
 golectra_process::settings! {
     /// Samples this process and this host, and ships what it saw to a golectra server.
@@ -45,6 +46,12 @@ golectra_process::settings! {
         pub host_proc: Option<PathBuf>,
         /// Where the node's / is seen, such as /host/root in a container; with it the space of its filesystems is reported.
         pub host_root: Option<PathBuf>,
+        /// A folder where reports wait until the server has taken them, so that they outlive the agent; made if need be, one agent a folder. Without it they wait in memory only.
+        pub spool_dir: Option<PathBuf>,
+        /// Disk for these reports, 1MiB to 16GiB; the oldest make room for newer ones.
+        pub spool_max_bytes: SpoolBytes = "64MiB",
+        /// How long a report may wait there, at least 1m: an hour less than the server remembers reports by default, since it refuses older ones.
+        pub spool_max_age: SpoolAge = "47h",
     }
 }
 
@@ -59,7 +66,12 @@ impl Settings {
         HostFolders { proc: self.host_proc.clone(), root: self.host_root.clone() }
     }
 
-    /// The bounds of the queue.
+    /// The bounds of the spool on disk.
+    pub fn disk_limits(&self) -> DiskLimits {
+        DiskLimits { bytes: self.spool_max_bytes.bytes().get() as u64, age: self.spool_max_age.duration() }
+    }
+
+    /// The bounds of the queue in memory.
     pub fn queue_limits(&self) -> Limits {
         Limits { batches: self.queue_batches.get(), bytes: Bytes::get(self.queue_bytes.bytes()) }
     }
@@ -130,6 +142,9 @@ mod tests {
             (["--source=a/b"], "letters"),
             (["--queue-batches=0"], "1 to 1000000"),
             (["--queue-bytes=1KiB"], "64KiB"),
+            (["--spool-max-bytes=1KiB"], "1MiB to 16GiB"),
+            (["--spool-max-bytes=1TiB"], "1MiB to 16GiB"),
+            (["--spool-max-age=30s"], "at least 1m"),
             (["--no-such-flag=1"], "no-such-flag"),
         ] {
             let sentence = refusal(&arguments);
@@ -150,6 +165,9 @@ mod tests {
             "METRICS_ADDRESS",
             "QUEUE_BATCHES",
             "QUEUE_BYTES",
+            "SPOOL_DIR",
+            "SPOOL_MAX_BYTES",
+            "SPOOL_MAX_AGE",
         ] {
             assert!(help.contains(variable), "{variable} is missing in {help}");
         }

@@ -27,7 +27,7 @@ struct Agent {
 impl Agent {
     fn start(address: &str, senders: usize, key: Option<&str>, batches: usize) -> Self {
         let stats = Arc::new(Stats::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap());
-        let queue = Queue::new(Box::new(Memory::new(Limits { batches, bytes: 1 << 20 })), Arc::clone(&stats));
+        let queue = Queue::new(Box::new(Memory::new(Limits { batches, bytes: 1 << 20 }, Arc::clone(&stats))));
         let stop = CancellationToken::new();
         let key = key.map(Secret::from);
         let client = Client::new(&address.parse().unwrap(), &Source::parse("node-1").unwrap(), key.clone()).unwrap();
@@ -37,11 +37,11 @@ impl Agent {
                 let senders = ship::start(client, queue.clone(), &stats, senders);
                 let intervals = Intervals { poll: Duration::from_millis(20), report: Duration::from_millis(100) };
                 let sample = async || vec![a_gauge()];
-                schedule::run(intervals, sample, &mut Sealer::new(key, queue.carry()), &queue, &stats, stop).await;
+                schedule::run(intervals, sample, &mut Sealer::new(key), &queue, &stats, stop).await;
                 queue.close();
                 senders.hurry();
                 senders.finish(Duration::from_secs(20)).await;
-                queue.abandon()
+                queue.leave()
             })
         };
         Self { stop, stats, queue, running }
@@ -50,7 +50,7 @@ impl Agent {
     /// Stops the agent, which must have nothing left; how many polls it made.
     async fn finish(self) -> i64 {
         self.stop.cancel();
-        assert_eq!(self.running.await.unwrap(), Left { batches: 0, polls: 0 });
+        assert_eq!(self.running.await.unwrap(), Left::default());
         i64::try_from(self.stats.polls()).unwrap()
     }
 }
