@@ -16,6 +16,7 @@ pub mod json;
 mod key;
 mod metric;
 pub mod number;
+pub mod signature;
 mod source;
 pub mod webhook;
 
