@@ -22,7 +22,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::batch::Sealer;
 use crate::collect::Collectors;
 use crate::config::Settings;
-use crate::ship::Client;
+use crate::ship::{Client, Signer, SignerError};
 use crate::spool::{Memory, Queue};
 use crate::stats::{DropReason, Stats};
 
@@ -53,6 +53,9 @@ pub enum StartError {
     /// The system gave no thread for a collector.
     #[error("a collector's thread could not be started: {0}")]
     Thread(io::Error),
+    /// The keys are not to be had, or it is not clear which of them signs.
+    #[error(transparent)]
+    Keys(#[from] SignerError),
     /// The HTTP client could not be made.
     #[error("the HTTP client could not be made: {0}")]
     Client(#[from] reqwest::Error),
@@ -85,7 +88,8 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     metrics::serve_observability(settings.metrics_address.as_ref(), own.registry, ping, &shutdown).await.map_err(StartError::Listen)?;
 
     let source = settings.source();
-    let client = Client::new(&settings.address, &source, settings.key.clone())?;
+    let signer = Signer::new(&settings)?;
+    let client = Client::new(&settings.address, &source, settings.key.clone(), signer)?;
     let mut collectors = Collectors::start(collect::all(), Arc::clone(&stats)).map_err(StartError::Thread)?;
     let mut sealer = Sealer::new(settings.key.clone(), queue.carry());
     tracing::info!(

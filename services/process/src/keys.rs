@@ -61,6 +61,17 @@ impl std::fmt::Debug for Key {
     }
 }
 
+/// Why it is not clear which key signs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SigningKeyError {
+    /// A key was chosen, and nothing has it.
+    #[error("SIGNING_KEY_ID is {0}: set KEYS_DIR to the folder that has this key")]
+    NoFolder(KeyId),
+    /// There are keys, and none was chosen.
+    #[error("KEYS_DIR is set: set SIGNING_KEY_ID to the key in it that signs, or KEY")]
+    NotChosen,
+}
+
 type ById = BTreeMap<KeyId, Key>;
 
 /// The keys. Clones share them.
@@ -115,6 +126,18 @@ impl Keys {
     /// The ids of all keys that are known now.
     pub fn ids(&self) -> Vec<KeyId> {
         self.known().keys().cloned().collect()
+    }
+
+    /// Which key signs: the chosen one, or `default` where nobody chose. None when there are no keys to choose from.
+    pub fn signing_id(&self, chosen: Option<&KeyId>) -> Result<Option<KeyId>, SigningKeyError> {
+        match chosen {
+            // One that is not in the folder yet may come.
+            Some(id) if self.has_folder() || self.get(id.as_str()).is_some() => Ok(Some(id.clone())),
+            Some(id) => Err(SigningKeyError::NoFolder(id.clone())),
+            None if self.get(DEFAULT_ID).is_some() => Ok(Some(KeyId::default())),
+            None if self.has_folder() => Err(SigningKeyError::NotChosen),
+            None => Ok(None),
+        }
     }
 
     /// How often the folder could not be read.

@@ -89,6 +89,23 @@ async fn key_alone_is_the_default_and_a_file_of_that_name_goes_before_it() {
 }
 
 #[tokio::test]
+async fn the_key_that_signs_is_chosen_or_the_default() {
+    let [chosen, later, default] = ["k", "later", DEFAULT_ID].map(|id| id.parse::<KeyId>().unwrap());
+    let key = Secret::from("swordfish");
+    let folder = folder(&[("k", "1")]);
+    let path = Some(folder.path());
+    let choose = |key, folder, id| Keys::open(key, folder).unwrap().signing_id(id);
+    assert_eq!(choose(None, None, None), Ok(None));
+    assert_eq!(choose(Some(&key), None, None), Ok(Some(KeyId::default())));
+    assert_eq!(choose(Some(&key), None, Some(&default)), Ok(Some(KeyId::default())));
+    assert_eq!(choose(Some(&key), None, Some(&chosen)), Err(SigningKeyError::NoFolder(chosen.clone())));
+    assert_eq!(choose(None, path, Some(&chosen)), Ok(Some(chosen.clone())));
+    assert_eq!(choose(None, path, Some(&later)), Ok(Some(later.clone())));
+    assert_eq!(choose(Some(&key), path, None), Ok(Some(KeyId::default())));
+    assert_eq!(choose(None, path, None), Err(SigningKeyError::NotChosen));
+}
+
+#[tokio::test]
 async fn a_folder_that_is_none_is_an_error_at_the_start() {
     let folder = folder(&[("a", "1")]);
     let error = Keys::open(None, Some(&folder.path().join("nowhere"))).unwrap_err().to_string();
