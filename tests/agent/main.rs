@@ -3,4 +3,5 @@
 mod faults;
 mod names;
 mod plain;
+mod signatures;
 mod tally;

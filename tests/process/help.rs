@@ -167,6 +167,27 @@ fn a_bad_dsn_or_webhook_is_refused_without_its_password() {
 }
 
 #[test]
+fn keys_that_are_not_there_are_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (empty, nowhere) = (folder.path().display().to_string(), folder.path().join("nowhere").display().to_string());
+    for (program, variables, part) in [
+        ("golectra-server", vec![("SIGNATURES", "required")], "SIGNATURES=required needs a key: set KEY, or KEYS_DIR"),
+        ("golectra-server", vec![("SIGNATURES", "required"), ("KEYS_DIR", &empty)], "SIGNATURES=required needs a key"),
+        ("golectra-server", vec![("KEYS_DIR", &nowhere)], "KEYS_DIR can't be read"),
+        ("golectra-agent", vec![("KEYS_DIR", &nowhere), ("SIGNING_KEY_ID", "k")], "KEYS_DIR can't be read"),
+        ("golectra-agent", vec![("KEYS_DIR", &empty)], "set SIGNING_KEY_ID"),
+        ("golectra-agent", vec![("SIGNING_KEY_ID", "k"), ("KEY", "swordfish")], "set KEYS_DIR"),
+    ] {
+        let program = variables.iter().fold(ProgramBuilder::new(program), |program, (name, value)| program.env(name, value));
+        let mut run = program.start();
+        assert_eq!(run.wait(LIMIT), Exit::Code(1), "{variables:?}");
+        let said = run.stderr();
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        assert!(said.contains(part) && !said.contains("swordfish"), "{variables:?}: {said}");
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let first = Server::builder().start();
     let mut second = ProgramBuilder::new("golectra-server").env("ADDRESS", format!("127.0.0.1:{}", first.port())).start();

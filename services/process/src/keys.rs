@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretSlice};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 pub use self::folder::FolderError;
@@ -95,7 +95,8 @@ struct Reader {
     failing: bool,
     /// What was wrong with single files, which is said once.
     complaints: BTreeMap<String, String>,
-    looked_at: Instant,
+    /// When someone last had it look.
+    asked_at: Option<Instant>,
 }
 
 impl Keys {
@@ -107,7 +108,7 @@ impl Keys {
         let mut known = ById::new();
         let reader = folder.map(|folder| {
             let (own, complaints) = (own.clone(), BTreeMap::new());
-            let mut reader = Reader { folder: folder.into(), own, failing: false, complaints, looked_at: Instant::now() };
+            let mut reader = Reader { folder: folder.into(), own, failing: false, complaints, asked_at: None };
             known = reader.look(&known)?;
             Ok(Arc::new(Mutex::new(reader)))
         });
@@ -174,23 +175,25 @@ impl Keys {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.look(Arc::clone(reader), Duration::ZERO).await;
+            self.look(Arc::clone(reader).lock_owned().await).await;
         }
     }
 
     async fn look_again(&self) {
         if let Some(reader) = &self.0.reader {
             // Too late is a look without news. It goes on by itself, and nobody else begins another one meanwhile.
-            let _ = timeout(ASKED_LIMIT, self.look(Arc::clone(reader), ASKED_EVERY)).await;
+            let _ = timeout(ASKED_LIMIT, async {
+                let mut reader = Arc::clone(reader).lock_owned().await;
+                if reader.asked_at.is_none_or(|at| at.elapsed() >= ASKED_EVERY) {
+                    reader.asked_at = Some(Instant::now());
+                    self.look(reader).await;
+                }
+            })
+            .await;
         }
     }
 
-    /// Looks at the folder unless someone has within `since`.
-    async fn look(&self, reader: Arc<Mutex<Reader>>, since: Duration) {
-        let mut reader = reader.lock_owned().await;
-        if reader.looked_at.elapsed() < since {
-            return;
-        }
+    async fn look(&self, mut reader: OwnedMutexGuard<Reader>) {
         let keys = self.clone();
         // The lock goes along: a disk that hangs holds up one thread, not one for each who asks.
         let look = tokio::task::spawn_blocking(move || match reader.look(&keys.known()) {
@@ -215,9 +218,7 @@ impl Keys {
 impl Reader {
     /// The keys as they are now; what is said about changes is said here.
     fn look(&mut self, known: &ById) -> Result<ById, FolderError> {
-        let outcome = read(&self.folder);
-        self.looked_at = Instant::now();
-        let Found { keys: mut now, unusable } = match outcome {
+        let Found { keys: mut now, unusable } = match read(&self.folder) {
             Ok(found) => found,
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) && !known.is_empty() {
