@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretSlice};
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 pub use self::folder::FolderError;
 use self::folder::{Found, read};
@@ -28,11 +28,11 @@ pub const DEFAULT_ID: &str = "default";
 /// How often the folder is looked at.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// How often it is looked at, at most, because someone asked for what is not known.
+/// How often it is looked at, at most, because someone asks.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
 
-/// How long such a look may take, on a disk that hangs.
-const ASKED_LIMIT: Duration = Duration::from_secs(1);
+/// How long who asks may wait: for the next look and, on a disk that hangs, for its end.
+const ASKED_LIMIT: Duration = Duration::from_secs(2);
 
 /// A key's bytes, wiped from memory with their last user. `Debug` shows `[hidden]`.
 #[derive(Clone)]
@@ -95,7 +95,9 @@ struct Reader {
     failing: bool,
     /// What was wrong with single files, which is said once.
     complaints: BTreeMap<String, String>,
-    /// When someone last had it look.
+    /// When the last look began.
+    looked_at: Instant,
+    /// When the last look began that someone had asked for.
     asked_at: Option<Instant>,
 }
 
@@ -108,7 +110,7 @@ impl Keys {
         let mut known = ById::new();
         let reader = folder.map(|folder| {
             let (own, complaints) = (own.clone(), BTreeMap::new());
-            let mut reader = Reader { folder: folder.into(), own, failing: false, complaints, asked_at: None };
+            let mut reader = Reader { folder: folder.into(), own, failing: false, complaints, looked_at: Instant::now(), asked_at: None };
             known = reader.look(&known)?;
             Ok(Arc::new(Mutex::new(reader)))
         });
@@ -151,20 +153,35 @@ impl Keys {
         self.known().get(id).cloned()
     }
 
-    /// The key of this id. One that is not known is looked for in the folder, at most once a second for all who ask together
-    /// and within a second.
+    /// The key of this id. One that is not known is looked for in the folder, once a second for all who ask together: who asks for
+    /// a key that has just come waits for up to a second rather than being told that there is none.
     pub async fn find(&self, id: &str) -> Option<Key> {
         if let Some(key) = self.get(id) {
             return Some(key);
         }
-        self.look_again().await;
+        let since = Instant::now();
+        self.ask(async |keys, reader| {
+            if reader.looked_at > since {
+                return;
+            }
+            if let Some(at) = reader.asked_at {
+                sleep_until(at + ASKED_EVERY).await;
+            }
+            keys.look_for_someone(reader).await;
+        })
+        .await;
         self.get(id)
     }
 
     /// The key of this id as it stands in the folder now, or did less than a second ago: for one who signs, and who must not go on with a
     /// key that was replaced.
     pub async fn fresh(&self, id: &str) -> Option<Key> {
-        self.look_again().await;
+        self.ask(async |keys, reader| {
+            if reader.asked_at.is_none_or(|at| at.elapsed() >= ASKED_EVERY) {
+                keys.look_for_someone(reader).await;
+            }
+        })
+        .await;
         self.get(id)
     }
 
@@ -179,18 +196,17 @@ impl Keys {
         }
     }
 
-    async fn look_again(&self) {
+    /// Lets someone decide, whose turn it is, whether to look.
+    async fn ask(&self, decide: impl AsyncFnOnce(&Self, OwnedMutexGuard<Reader>)) {
         if let Some(reader) = &self.0.reader {
             // Too late is a look without news. It goes on by itself, and nobody else begins another one meanwhile.
-            let _ = timeout(ASKED_LIMIT, async {
-                let mut reader = Arc::clone(reader).lock_owned().await;
-                if reader.asked_at.is_none_or(|at| at.elapsed() >= ASKED_EVERY) {
-                    reader.asked_at = Some(Instant::now());
-                    self.look(reader).await;
-                }
-            })
-            .await;
+            let _ = timeout(ASKED_LIMIT, async { decide(self, Arc::clone(reader).lock_owned().await).await }).await;
         }
+    }
+
+    async fn look_for_someone(&self, mut reader: OwnedMutexGuard<Reader>) {
+        reader.asked_at = Some(Instant::now());
+        self.look(reader).await;
     }
 
     async fn look(&self, mut reader: OwnedMutexGuard<Reader>) {
@@ -218,6 +234,7 @@ impl Keys {
 impl Reader {
     /// The keys as they are now; what is said about changes is said here.
     fn look(&mut self, known: &ById) -> Result<ById, FolderError> {
+        self.looked_at = Instant::now();
         let Found { keys: mut now, unusable } = match read(&self.folder) {
             Ok(found) => found,
             Err(error) => {
