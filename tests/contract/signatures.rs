@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use golectra_protocol::{hash, signature};
-use golectra_tests::{Answer, Client, KEY, Raw, Server, Target, fresh_key, on_both_stores, on_every_store, unix_millis, until};
+use golectra_tests::{
+    Answer, Client, Exit, KEY, ProgramBuilder, Raw, Server, Target, fresh_key, on_both_stores, on_every_store, unix_millis, until,
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -331,4 +333,16 @@ async fn keys_rotate_without_a_gap(t: Target) {
     assert_eq!(server.client().counter("c").await, sent);
     let (id, key) = key_number(4);
     server.client().post("/update/counter/c/1").signed(&id, key).send().await.expect(401);
+}
+
+#[test]
+fn the_selfcheck_signs() {
+    let folder = keys(&[("k1", "one")]);
+    let server = Server::builder().env("KEYS_DIR", folder.path().display()).env("SIGNATURES", "required").start();
+    let check = ProgramBuilder::new("golectra-server").flags(["selfcheck", &server.url()]);
+    let mut signed = check.clone().env("KEYS_DIR", folder.path().display()).env("SIGNING_KEY_ID", "k1").start();
+    assert_eq!(signed.wait(LIMIT), Exit::Code(0), "{}", signed.tail());
+    let mut unsigned = check.start();
+    assert_eq!(unsigned.wait(LIMIT), Exit::Code(1));
+    assert!(unsigned.stderr().contains("401 Unauthorized"), "{}", unsigned.tail());
 }
