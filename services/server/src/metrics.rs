@@ -3,6 +3,7 @@
 
 pub mod keys;
 pub mod memory;
+pub mod postgres;
 
 use std::sync::Arc;
 use std::time::Instant;
