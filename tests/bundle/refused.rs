@@ -32,6 +32,7 @@ fn typos_are_named() {
         ("database.cnpg.synchronous.count=1", "/database/cnpg/synchronous", "count"),
         ("database.external.existingSecret.keyy=x", "/database/external/existingSecret", "keyy"),
         ("keys.hash.vaule=x", "/keys/hash", "vaule"),
+        ("signatures.keyID=x", "/signatures", "keyID"),
         ("auditSink.storage.sise=1Gi", "/auditSink/storage", "sise"),
         ("networkPolicy.scraper=x", "/networkPolicy", "scraper"),
         ("monitoring.rules.enable=true", "/monitoring/rules", "enable"),
@@ -54,6 +55,8 @@ fn values_out_of_range_are_named() {
         ("database.cnpg.extraSpec.instances=1", "/database/cnpg/extraSpec/instances"),
         ("database.external.dsn=mysql://x", "/database/external/dsn"),
         ("server.replicas=0", "/server/replicas"),
+        ("signatures.mode=strict", "/signatures/mode"),
+        ("signatures.keyId=.x", "/signatures/keyId"),
         ("server.service.port=70000", "/server/service/port"),
         ("server.service.type=External", "/server/service/type"),
         ("server.image.digest=abc", "/server/image/digest"),
@@ -75,7 +78,7 @@ fn contradictions_are_explained_in_a_sentence() {
     if !have_helm() {
         return;
     }
-    let cases: [(&[&str], &[&str], &[&str]); 10] = [
+    let cases: [(&[&str], &[&str], &[&str]); 11] = [
         (&[], &[], &["CloudNativePG operator", "database.mode=external", "database.mode=embedded", "--api-versions postgresql.cnpg.io/v1"]),
         (&ALL_APIS[1..], &[], &["CloudNativePG operator"]),
         (&[], &["database.mode=external"], &["database.external.dsn", "database.external.existingSecret.name"]),
@@ -88,6 +91,7 @@ fn contradictions_are_explained_in_a_sentence() {
         (&[], &["database.mode=embedded", "server.autoscaling.enabled=true"], &["server.autoscaling.enabled=false"]),
         (&ALL_APIS, &["server.autoscaling.enabled=true", "server.autoscaling.minReplicas=9"], &["minReplicas", "maxReplicas"]),
         (&ALL_APIS, &["keys.hash.value=x", "keys.hash.existingSecret.name=y"], &["keys.hash.value", "keep one"]),
+        (&ALL_APIS, &["signatures.keyId=k"], &["signatures.existingSecret.name"]),
         (&ALL_APIS, &["database.cnpg.synchronous.number=3"], &["database.cnpg.instances=3"]),
         (&ALL_APIS, &["server.ingress.enabled=true"], &["server.ingress.hosts"]),
     ];
@@ -115,6 +119,8 @@ fn what_is_fine_is_not_refused() {
         "server.preStopSeconds=0",
         "agent.maxUnavailable=1",
         "global.anything=x",
+        "signatures.mode=required",
+        "signatures.existingSecret.name=x",
         "database.cnpg.extraSpec.walStorage.size=1Gi",
     ] {
         helm_template(&ALL_APIS, &["--set", set]).unwrap_or_else(|error| panic!("--set {set}: {error}"));

@@ -6,7 +6,7 @@ mod source;
 
 use std::path::PathBuf;
 
-use golectra_process::{Bytes, ListenAddress, Secret};
+use golectra_process::{Bytes, KeyId, ListenAddress, Secret};
 use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
@@ -22,9 +22,13 @@ golectra_process::settings! {
         /// The server: a URL (http or https) or host:port.
         #[arg(short = 'a', long)]
         pub address: Address = "http://localhost:8080",
-        /// Key shared with the server: reports carry a HashSHA256 made with it, and the server's answers are checked.
+        /// Key shared with the server: reports carry a HashSHA256 and a signature made with it, and the server's answers are checked.
         #[arg(short = 'k', long)]
         pub key: Option<Secret>,
+        /// A folder of keys to sign reports with (header Golectra-Signature): each file's name is a key's id, its content the key. It is read again before each try.
+        pub keys_dir: Option<PathBuf>,
+        /// Which key of the folder signs; without it KEY does, under the id `default`.
+        pub signing_key_id: Option<KeyId>,
         /// Time between two reports: whole seconds or a duration such as 1m30s, 100ms to 24h.
         #[arg(short = 'r', long)]
         pub report_interval: Period = "10s",
@@ -158,6 +162,8 @@ mod tests {
         for variable in [
             "ADDRESS",
             "KEY",
+            "KEYS_DIR",
+            "SIGNING_KEY_ID",
             "REPORT_INTERVAL",
             "POLL_INTERVAL",
             "RATE_LIMIT",

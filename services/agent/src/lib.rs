@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use crate::batch::Sealer;
 use crate::collect::Collectors;
 use crate::config::Settings;
-use crate::ship::Client;
+use crate::ship::{Client, Signer, SignerError};
 use crate::spool::disk::DiskError;
 use crate::spool::{Disk, Left, Memory, Queue, Spool};
 use crate::stats::{DropReason, Stats};
@@ -61,6 +61,9 @@ pub enum StartError {
     /// `SPOOL_DIR` cannot be used; the text says why and what to do.
     #[error(transparent)]
     Spool(#[from] DiskError),
+    /// The keys are not to be had, or it is not clear which of them signs.
+    #[error(transparent)]
+    Keys(#[from] SignerError),
     /// The HTTP client could not be made.
     #[error("the HTTP client could not be made: {0}")]
     Client(#[from] reqwest::Error),
@@ -94,7 +97,8 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     metrics::serve_observability(settings.metrics_address.as_ref(), own.registry, ping, &shutdown).await.map_err(StartError::Listen)?;
 
     let source = settings.source();
-    let client = Client::new(&settings.address, &source, settings.key.clone())?;
+    let signer = Signer::new(&settings)?;
+    let client = Client::new(&settings.address, &source, settings.key.clone(), signer)?;
     let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&stats)).map_err(StartError::Thread)?;
     let mut sealer = Sealer::new(settings.key.clone());
     tracing::info!(

@@ -2,6 +2,7 @@
 
 mod client;
 mod gate;
+mod sign;
 mod verdict;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub use self::client::Client;
 use self::gate::Gate;
+pub use self::sign::{Signer, SignerError};
 use self::verdict::{Retry, Verdict};
 use crate::spool::Queue;
 use crate::stats::Stats;

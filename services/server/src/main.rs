@@ -13,6 +13,7 @@ mod store;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use golectra_process::listen::{ConnectionStats, serve_counted};
@@ -66,6 +67,9 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     serve_observability(settings.metrics_address.as_ref(), metrics.registry, ping, &shutdown).await?;
     let watched = state.clone();
     shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { watch_sources(&watched).await }));
+
+    let signatures = Arc::clone(&state.signatures);
+    shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { signatures.watch_keys().await }));
 
     let limits = assemble::connection_limits(&settings);
     serve_counted(listener, app::router(state.clone()), limits, connections, shutdown.token()).await;
