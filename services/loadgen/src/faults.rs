@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +12,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::plan::Address;
+
+/// How long a server may take to accept a connection before the next one is tried.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often what goes wrong: probabilities from 0 to 1, drawn once a request, the first that strikes counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,7 +93,9 @@ struct Counts {
 }
 
 struct State {
-    upstream: Address,
+    upstreams: Vec<Address>,
+    /// Which of them the next connection goes to.
+    turn: AtomicUsize,
     faults: Mutex<Faults>,
     random: Mutex<fastrand::Rng>,
     counts: Counts,
@@ -116,12 +121,14 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Listens on a free loopback port and leads to the server. The error is the system's refusal to listen.
-    pub async fn start(upstream: Address, faults: Faults, seed: u64) -> io::Result<Self> {
+    /// Listens on a free loopback port and leads to the servers: each connection to the next one, or to the one after it
+    /// where that can't be reached, as a load balancer does. The error is the system's refusal to listen.
+    pub async fn start(upstreams: Vec<Address>, faults: Faults, seed: u64) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
         let random = Mutex::new(fastrand::Rng::with_seed(seed));
-        let state = Arc::new(State { upstream, faults: Mutex::new(faults), random, counts: Counts::default() });
+        let state = State { upstreams, turn: AtomicUsize::new(0), faults: Mutex::new(faults), random, counts: Counts::default() };
+        let state = Arc::new(state);
         let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
         Ok(Self { port, state, accepting })
     }
@@ -170,7 +177,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 }
 
 async fn serve(mut client: TcpStream, state: Arc<State>) {
-    let Ok(mut server) = TcpStream::connect((state.upstream.host(), state.upstream.port())).await else { return };
+    let Some(mut server) = connect(&state).await else { return };
     let nodelay = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
     // What one end says about the other's end is all there is to say: either way both connections end here.
     let reset = nodelay.is_ok() && relay(&mut client, &mut server, &state).await.is_err_and(|end| end == End::Reset);
@@ -178,6 +185,16 @@ async fn serve(mut client: TcpStream, state: Arc<State>) {
         // Dropping a socket that may not linger sends a reset instead of a proper end.
         let _ = client.set_zero_linger().and_then(|()| server.set_zero_linger());
     }
+}
+
+async fn connect(state: &State) -> Option<TcpStream> {
+    for _ in 0..state.upstreams.len() {
+        let next = &state.upstreams[state.turn.fetch_add(1, Ordering::Relaxed) % state.upstreams.len()];
+        if let Ok(Ok(server)) = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect((next.host(), next.port()))).await {
+            return Some(server);
+        }
+    }
+    None
 }
 
 /// Why a relay ended.
@@ -274,7 +291,7 @@ mod tests {
 
     async fn outcomes(faults: Faults, tries: usize) -> (Vec<Result<u16, Failure>>, Struck, u64) {
         let answered = Arc::new(AtomicU64::new(0));
-        let proxy = FaultProxy::start(server(Arc::clone(&answered)).await, faults, 3).await.unwrap();
+        let proxy = FaultProxy::start(vec![server(Arc::clone(&answered)).await], faults, 3).await.unwrap();
         let mut outcomes = Vec::new();
         let mut connection = None;
         for _ in 0..tries {
@@ -316,6 +333,20 @@ mod tests {
         assert_eq!((seen, struck.resets), (vec![Err(Failure::Reset); 5], 5));
         let (seen, struck, _) = outcomes(Faults { delays: 1.0, longest_delay: Duration::from_millis(5), ..Faults::NONE }, 5).await;
         assert_eq!((seen, struck.delays), (vec![Ok(200); 5], 5));
+    }
+
+    #[tokio::test]
+    async fn connections_go_to_each_server_that_is_there() {
+        let counts = [Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0))];
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let upstreams = vec![server(Arc::clone(&counts[0])).await, Address::local(gone), server(Arc::clone(&counts[1])).await];
+        let proxy = FaultProxy::start(upstreams, Faults::NONE, 3).await.unwrap();
+        for _ in 0..10 {
+            let mut connection = Connection::open(&proxy.address(), LIMIT).await.unwrap();
+            assert_eq!(connection.exchange(b"ping", LIMIT, false).await.map(|answer| answer.status), Ok(200));
+        }
+        let seen = counts.map(|count| count.load(Ordering::Relaxed));
+        assert_eq!((seen[0] + seen[1], seen[0]), (10, 5));
     }
 
     #[tokio::test]

@@ -74,7 +74,7 @@ async fn run(settings: &Settings) -> Result<Outcome, Wrong> {
     let proxy = match settings.faults() {
         None => None,
         Some(faults) => {
-            let proxy = FaultProxy::start(settings.address.clone(), faults, settings.seed.unwrap_or_else(|| fastrand::u64(..))).await;
+            let proxy = FaultProxy::start(vec![settings.address.clone()], faults, settings.seed.unwrap_or_else(|| fastrand::u64(..))).await;
             Some(proxy.map_err(|error| Wrong::World(format!("the faults need a port of this machine: {error}")))?)
         }
     };
