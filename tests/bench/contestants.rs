@@ -1,10 +1,11 @@
 //! Who is measured: each is started fresh for each round, and looked at afterwards to see that it did the work.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use golectra_loadgen::Address;
 use golectra_tests::{Client, Database, KEY, Program, ProgramBuilder, Server, free_port, runtime};
 
 use crate::bodies::Pool;
@@ -93,14 +94,14 @@ enum Running {
 
 /// A contestant that answers.
 pub struct Started {
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<Address>,
     running: Vec<Running>,
 }
 
 impl Started {
     /// Servers of golectra, started by the caller.
     pub fn servers(servers: Vec<Server>) -> Self {
-        let addresses = servers.iter().map(|server| loopback(server.port())).collect();
+        let addresses = servers.iter().map(|server| Address::local(server.port())).collect();
         Self { addresses, running: servers.into_iter().map(Running::Server).collect() }
     }
 
@@ -113,12 +114,12 @@ impl Started {
         let port = free_port();
         let mut program = build(port).start();
         let start = Instant::now();
-        while TcpStream::connect(loopback(port)).is_err() {
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             assert!(program.exited().is_none(), "{} ended at its start\n{}", contestant.name(), program.tail());
             assert!(start.elapsed() < START_LIMIT, "{} does not listen\n{}", contestant.name(), program.tail());
             std::thread::sleep(Duration::from_millis(10));
         }
-        Self { addresses: vec![loopback(port)], running: vec![Running::Program(program)] }
+        Self { addresses: vec![Address::local(port)], running: vec![Running::Program(program)] }
     }
 
     fn programs(&self) -> impl Iterator<Item = &Program> {
@@ -163,12 +164,8 @@ impl Started {
     }
 }
 
-pub fn loopback(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
 /// The sum of all counters of a golectra-server.
-pub fn counted(base: &str) -> u64 {
+fn counted(base: &str) -> u64 {
     let client = Client::new(base, Some(KEY));
     let snapshot = runtime().block_on(async { client.get("/api/v1/snapshot").send().await.json() });
     let counters = snapshot["counters"].as_object().expect("a snapshot has counters");
@@ -179,12 +176,12 @@ fn rows_inserted(base: &str) -> u64 {
     const NAME: &str = "vm_rows_inserted_total{type=\"prometheus\"} ";
     // VictoriaMetrics brings its own figures up to date once a second.
     std::thread::sleep(Duration::from_millis(1100));
-    let http = reqwest_get(&format!("{base}/metrics"));
+    let http = page(&format!("{base}/metrics"));
     http.lines().find_map(|line| line.strip_prefix(NAME)?.trim().parse().ok()).expect("VictoriaMetrics counts its rows")
 }
 
 /// A page of a program that does not keep golectra's rules for answers.
-fn reqwest_get(url: &str) -> String {
+fn page(url: &str) -> String {
     // The harness's client decides on the provider of TLS, which reqwest wants even without it.
     let _ = Client::new(url, None);
     runtime().block_on(async {

@@ -2,16 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use golectra_loadgen::{Address, Answer, Connection, Failure};
 use golectra_tests::statistics::percentile;
 
 use crate::bodies::Pool;
-use crate::wire::{Connection, Turn};
+use crate::wire::Turn;
+
+/// How long a connection and an answer may take.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// How long answers may be awaited after the time of a run is over.
 const GRACE: Duration = Duration::from_mins(1);
@@ -19,7 +22,7 @@ const GRACE: Duration = Duration::from_mins(1);
 /// What a run sends.
 pub struct Plan<'a> {
     /// Where to; connections are spread over them.
-    pub addresses: &'a [SocketAddr],
+    pub addresses: &'a [Address],
     pub connections: usize,
     /// Requests a second. None: as fast as answers come.
     pub pace: Option<f64>,
@@ -92,8 +95,8 @@ pub fn run(plan: &Plan<'_>, write: &dyn Fn(&mut Vec<u8>, Turn)) -> Tally {
 async fn send_all(plan: &Plan<'_>, write: &dyn Fn(&mut Vec<u8>, Turn)) -> Tally {
     let mut connections = Vec::new();
     for number in 0..plan.connections {
-        let mut connection = Connection::new(plan.addresses[number % plan.addresses.len()]);
-        connection.open().await.expect("the server accepts connections");
+        let connection = Connection::open(&plan.addresses[number % plan.addresses.len()], LIMIT).await;
+        let connection = connection.expect("the server accepts connections");
         connections.push((number, connection));
     }
     let tally = RefCell::new(Tally::default());
@@ -112,13 +115,15 @@ async fn one_connection(
     plan: &Plan<'_>,
     write: &dyn Fn(&mut Vec<u8>, Turn),
     number: usize,
-    mut connection: Connection,
+    connection: Connection,
     next: &Cell<usize>,
     start: Instant,
     tally: &RefCell<Tally>,
 ) {
     let end = start + Duration::from_secs_f64(plan.seconds);
     let last = plan.bodies.end.min(plan.pool.len());
+    let address = &plan.addresses[number % plan.addresses.len()];
+    let (mut connection, mut request) = (Some(connection), Vec::new());
     loop {
         let index = next.get();
         if index >= last || Instant::now() >= end {
@@ -133,8 +138,10 @@ async fn one_connection(
             }
             tokio::time::sleep_until(due.into()).await;
         }
+        request.clear();
+        write(&mut request, Turn { index, connection: number });
         let sent = Instant::now();
-        let answer = connection.exchange(|out| write(out, Turn { index, connection: number })).await;
+        let answer = exchange(&mut connection, address, &request).await;
         let took = sent.elapsed();
         let mut tally = tally.borrow_mut();
         let Ok(answer) = answer else {
@@ -146,10 +153,21 @@ async fn one_connection(
             tally.accepted.push(Accepted { sent_micros: micros(sent - start), micros: micros(took) });
             tally.metrics += plan.pool.metrics_each as u64;
             tally.deltas += plan.pool.payloads[index].deltas;
-        } else if !answer.retry_after && [429, 503].contains(&answer.status) {
+        } else if answer.retry_after.is_none() && [429, 503].contains(&answer.status) {
             tally.without_retry_after += 1;
         }
     }
+}
+
+/// Sends a request on the connection, or on a new one where the last was closed.
+async fn exchange(connection: &mut Option<Connection>, address: &Address, request: &[u8]) -> Result<Answer, Failure> {
+    let mut open = match connection.take().filter(Connection::is_open) {
+        Some(open) => open,
+        None => Connection::open(address, LIMIT).await?,
+    };
+    let answer = open.exchange(request, LIMIT, false).await?;
+    *connection = Some(open);
+    Ok(answer)
 }
 
 fn micros(duration: Duration) -> u32 {

@@ -1,26 +1,11 @@
-//! HTTP/1.1 with as little work as a client can do: requests written in one piece, of answers only what is counted.
-//!
-//! The client shares the machine with what it measures, so whatever it saves is there for the servers.
+//! Requests as they cross the wire, each in one piece around a body that was made before.
 
-use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::io::Write as _;
 
 use golectra_protocol::IdempotencyKey;
 use golectra_tests::unix_millis;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use crate::bodies::{Format, Pool};
-
-/// What is counted of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
-    pub status: u16,
-    /// Whether it says when to come back.
-    pub retry_after: bool,
-    /// Whether the server closes the connection after it.
-    pub close: bool,
-}
 
 /// Which request it is of a run.
 #[derive(Debug, Clone, Copy)]
@@ -82,78 +67,4 @@ pub fn prometheus(out: &mut Vec<u8>, path: &str, pool: &Pool, sources: Sources, 
     )
     .expect("memory takes everything");
     out.extend_from_slice(&payload.bytes);
-}
-
-/// A connection that is made anew when the server has closed it.
-pub struct Connection {
-    address: SocketAddr,
-    stream: Option<TcpStream>,
-    input: Vec<u8>,
-    output: Vec<u8>,
-}
-
-impl Connection {
-    pub fn new(address: SocketAddr) -> Self {
-        Self { address, stream: None, input: Vec::with_capacity(4096), output: Vec::with_capacity(32 << 10) }
-    }
-
-    /// Connects, so that the first request does not have to.
-    pub async fn open(&mut self) -> io::Result<()> {
-        if self.stream.is_none() {
-            let stream = TcpStream::connect(self.address).await?;
-            stream.set_nodelay(true)?;
-            self.stream = Some(stream);
-        }
-        Ok(())
-    }
-
-    /// Sends what is written and waits for its answer. After an error the next call connects anew.
-    pub async fn exchange(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<Answer> {
-        self.output.clear();
-        write(&mut self.output);
-        self.input.clear();
-        let answered = self.send_and_receive().await;
-        if !matches!(answered, Ok(Answer { close: false, .. })) {
-            self.stream = None;
-        }
-        answered
-    }
-
-    async fn send_and_receive(&mut self) -> io::Result<Answer> {
-        self.open().await?;
-        let stream = self.stream.as_mut().expect("just opened");
-        stream.write_all(&self.output).await?;
-        loop {
-            if stream.read_buf(&mut self.input).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            if let Some((answer, length)) = parse(&self.input)?
-                && self.input.len() >= length
-            {
-                return Ok(answer);
-            }
-        }
-    }
-}
-
-/// The answer and its whole length in bytes, once its head is there.
-fn parse(bytes: &[u8]) -> io::Result<Option<(Answer, usize)>> {
-    let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "an answer that this client does not read");
-    let text = std::str::from_utf8(&bytes[..head]).map_err(|_| invalid())?;
-    let mut lines = text.split("\r\n");
-    let status = lines.next().and_then(|line| line.get(9..12)?.parse().ok()).ok_or_else(invalid)?;
-    let mut answer = Answer { status, retry_after: false, close: false };
-    let mut length = (status == 204).then_some(0);
-    for line in lines {
-        let Some((name, value)) = line.split_once(':') else { continue };
-        if name.eq_ignore_ascii_case("content-length") {
-            length = Some(value.trim().parse().map_err(|_| invalid())?);
-        } else if name.eq_ignore_ascii_case("retry-after") {
-            answer.retry_after = true;
-        } else if name.eq_ignore_ascii_case("connection") {
-            answer.close = value.trim().eq_ignore_ascii_case("close");
-        }
-    }
-    Ok(Some((answer, head + 4 + length.ok_or_else(invalid)?)))
 }

@@ -1,10 +1,8 @@
 //! The audit event: who wrote which metrics when.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 
-use crate::Metric;
+use crate::Metrics;
 
 /// One successful write. As JSON it is one line: `{"ts":…,"metrics":[…],"ip_address":"…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,8 +17,10 @@ pub struct Event {
 
 impl Event {
     /// The event of a write.
-    pub fn of(metrics: &[Metric], ip_address: String, unix_seconds: i64) -> Self {
-        let ids: BTreeSet<&str> = metrics.iter().map(|m| m.id.as_str()).collect();
+    pub fn of(metrics: &Metrics, ip_address: String, unix_seconds: i64) -> Self {
+        let mut ids: Vec<&str> = metrics.iter().map(|metric| metric.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
         Self { ts: unix_seconds, metrics: ids.into_iter().map(str::to_owned).collect(), ip_address }
     }
 
@@ -33,12 +33,12 @@ impl Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MetricId, Value};
+    use crate::{Metric, MetricId, Value};
 
     #[test]
     fn golden_bytes_of_an_event() {
         let metric = |id| Metric { id: MetricId::parse(id).unwrap(), value: Value::Counter(1) };
-        let event = Event::of(&[metric("b"), metric("a"), metric("b")], "127.0.0.1".into(), 1_700_000_000);
+        let event = Event::of(&[metric("b"), metric("a"), metric("b")].into_iter().collect(), "127.0.0.1".into(), 1_700_000_000);
         assert_eq!(event.to_json(), br#"{"ts":1700000000,"metrics":["a","b"],"ip_address":"127.0.0.1"}"#);
     }
 }

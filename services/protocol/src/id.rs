@@ -4,6 +4,7 @@
 //! The notation is that of the Prometheus text exposition format: `name{key="value",…}`, keys `[a-zA-Z_][a-zA-Z0-9_]*`,
 //! values with the escapes `\\`, `\"` and `\n`, a trailing comma allowed.
 
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 
 /// The longest id, in bytes of UTF-8.
@@ -30,16 +31,12 @@ pub enum IdError {
 impl MetricId {
     /// Reads an id and brings its labels into their canonical order. Braces that do not parse as labels make it a plain name, kept as it is.
     pub fn parse(text: &str) -> Result<Self, IdError> {
-        if text.is_empty() {
-            return Err(IdError::Empty);
-        }
-        if text.len() > MAX_BYTES {
-            return Err(IdError::TooLong(text.len()));
-        }
-        if text.chars().any(char::is_control) {
-            return Err(IdError::Control);
-        }
-        Ok(Self(canonical(text).unwrap_or_else(|| text.into())))
+        canonical(text).map(|id| Self(id.into()))
+    }
+
+    /// Takes an id that is canonical.
+    pub(crate) fn from_canonical(id: &str) -> Self {
+        Self(id.into())
     }
 
     /// The id in its canonical form.
@@ -70,8 +67,29 @@ impl AsRef<str> for MetricId {
     }
 }
 
-/// The canonical text where the id has labels that parse.
-fn canonical(text: &str) -> Option<Box<str>> {
+/// So that maps of ids are asked with text.
+impl Borrow<str> for MetricId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The id in its canonical form, borrowed where it is written so.
+pub(crate) fn canonical(text: &str) -> Result<Cow<'_, str>, IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty);
+    }
+    if text.len() > MAX_BYTES {
+        return Err(IdError::TooLong(text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(IdError::Control);
+    }
+    Ok(sorted(text).map_or(Cow::Borrowed(text), Cow::Owned))
+}
+
+/// The text with its labels in order, where it has some that parse.
+fn sorted(text: &str) -> Option<String> {
     let (name, inside) = split(text)?;
     let labels = label_set(inside)?;
     let mut out = String::with_capacity(text.len());
@@ -86,7 +104,7 @@ fn canonical(text: &str) -> Option<Box<str>> {
     if !labels.is_empty() {
         out.push('}');
     }
-    Some(out.into_boxed_str())
+    Some(out)
 }
 
 /// Splits `name{inside}`; the name must have a character.

@@ -9,7 +9,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::{IdError, Kind, Metric, MetricId, Selector, UnknownKind, Value, ValueError};
+use crate::id::canonical;
+use crate::{IdError, Kind, Metric, MetricId, Metrics, Selector, UnknownKind, Value, ValueError};
 
 /// Why a body is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +72,7 @@ pub fn decode_selector(body: &[u8]) -> Result<Selector, DecodeError> {
 }
 
 /// Reads a non-empty array of at most `max_items` metric objects. The first bad item is named, and nothing after it is read.
-pub fn decode_batch(body: &[u8], max_items: usize) -> Result<Vec<Metric>, DecodeError> {
+pub fn decode_batch(body: &[u8], max_items: usize) -> Result<Metrics, DecodeError> {
     let mut refused = None;
     let batch = whole(body, Batch { max_items, refused: &mut refused });
     match (refused, batch) {
@@ -129,13 +130,21 @@ impl Raw<'_> {
         Ok(Kind::parse(self.kind.as_deref().ok_or(ItemError::NoKind)?)?)
     }
 
-    fn metric(&self) -> Result<Metric, ItemError> {
-        let id = self.id()?;
-        let value = match self.kind()? {
+    fn value(&self) -> Result<Value, ItemError> {
+        Ok(match self.kind()? {
             Kind::Gauge => Value::gauge(self.value.ok_or(ItemError::NoValue)?)?,
             Kind::Counter => Value::counter(self.delta.ok_or(ItemError::NoDelta)?)?,
-        };
-        Ok(Metric { id, value })
+        })
+    }
+
+    fn metric(&self) -> Result<Metric, ItemError> {
+        Ok(Metric { id: self.id()?, value: self.value()? })
+    }
+
+    fn push_to(&self, metrics: &mut Metrics) -> Result<(), ItemError> {
+        let id = canonical(self.id.as_deref().unwrap_or_default())?;
+        metrics.push(&id, self.value()?);
+        Ok(())
     }
 }
 
@@ -186,32 +195,29 @@ struct Batch<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for Batch<'_> {
-    type Value = Vec<Metric>;
+    type Value = Metrics;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Metric>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Metrics, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
 impl<'de> Visitor<'de> for Batch<'_> {
-    type Value = Vec<Metric>;
+    type Value = Metrics;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of metric objects")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<Metric>, A::Error> {
-        let mut items = Vec::new();
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Metrics, A::Error> {
+        let mut items = Metrics::default();
         loop {
             let index = items.len();
             let refusal = match seq.next_element_seed(Fields { numbers: true }) {
                 Ok(None) => return Ok(items),
                 Ok(Some(_)) if index == self.max_items => DecodeError::TooMany(self.max_items),
-                Ok(Some(raw)) => match raw.metric() {
-                    Ok(metric) => {
-                        items.push(metric);
-                        continue;
-                    }
+                Ok(Some(raw)) => match raw.push_to(&mut items) {
+                    Ok(()) => continue,
                     Err(error) => DecodeError::ItemAt { index, reason: error.to_string() },
                 },
                 Err(error) => DecodeError::ItemAt { index, reason: error.to_string() },

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use golectra_process::trace;
 use golectra_protocol::audit::Event;
-use golectra_protocol::{IdempotencyKey, Metric, Source};
+use golectra_protocol::{IdempotencyKey, Metrics, Source};
 
 use crate::audit::{Draft, Trail};
 use crate::clock::Clock;
@@ -24,7 +24,7 @@ pub struct Write {
     /// SHA-256 of the request.
     pub digest: [u8; 32],
     /// The metrics as they were sent, not empty.
-    pub metrics: Vec<Metric>,
+    pub metrics: Metrics,
     /// Who sent them.
     pub peer: IpAddr,
 }

@@ -16,7 +16,7 @@ pub mod timed;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use golectra_protocol::{IdempotencyKey, Kind, Metric, MetricId, Selector, Source, Value, WindowError};
+use golectra_protocol::{IdempotencyKey, Kind, MetricId, Metrics, Selector, Source, Value, WindowError};
 
 use crate::audit::Draft;
 
@@ -32,7 +32,7 @@ pub struct Batch {
     /// SHA-256 of the request as it was sent, which tells a repeat from another batch under the same key.
     pub digest: [u8; 32],
     /// One metric a series, not empty.
-    pub metrics: Vec<Metric>,
+    pub metrics: Metrics,
     /// What the audit trail is to say of this write, where there is one.
     pub audit: Option<Draft>,
 }

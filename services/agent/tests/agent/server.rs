@@ -51,7 +51,7 @@ impl Request {
 
     pub fn polls(&self) -> i64 {
         let metrics = json::decode_batch(&self.unpacked(), 10_000).unwrap();
-        let counters = metrics.iter().filter(|metric| metric.id.as_str() == "PollCount");
+        let counters = metrics.iter().filter(|metric| metric.id == "PollCount");
         counters.map(|metric| if let Value::Counter(delta) = metric.value { delta } else { panic!("PollCount is a counter") }).sum()
     }
 }

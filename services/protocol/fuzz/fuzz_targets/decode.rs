@@ -8,10 +8,11 @@ const MAX_ITEMS: usize = 100;
 
 fuzz_target!(|body: &[u8]| {
     if let Ok(batch) = json::decode_batch(body, MAX_ITEMS) {
-        let again = json::decode_batch(&json::encode_batch(&batch), MAX_ITEMS).expect("what was encoded decodes");
+        let metrics: Vec<_> = batch.iter().map(|metric| metric.to_metric()).collect();
+        let again = json::decode_batch(&json::encode_batch(&metrics), MAX_ITEMS).expect("what was encoded decodes");
         assert_eq!(batch, again);
         for metric in &batch {
-            assert_eq!(MetricId::parse(metric.id.as_str()).as_ref(), Ok(&metric.id));
+            assert_eq!(MetricId::parse(metric.id), Ok(metric.to_id()));
         }
     }
     let _ = json::decode_metric(body);

@@ -19,7 +19,7 @@ fn golden_bytes() {
     let batch = [gauge("Alloc", 1.5), counter("PollCount", 5), gauge("t{room=\"a\"}", -0.0)];
     let golden = r#"[{"id":"Alloc","type":"gauge","value":1.5},{"id":"PollCount","type":"counter","delta":5},{"id":"t{room=\"a\"}","type":"gauge","value":-0.0}]"#;
     assert_eq!(String::from_utf8(encode_batch(&batch)).unwrap(), golden);
-    assert_eq!(decode_batch(golden.as_bytes(), 3).unwrap(), batch);
+    assert_eq!(decode_batch(golden.as_bytes(), 3).unwrap(), batch.into_iter().collect());
 }
 
 #[test]
@@ -101,7 +101,7 @@ proptest! {
     fn a_batch_comes_back_bit_for_bit(batch in proptest::collection::vec(any_metric(), 1..20)) {
         let back = decode_batch(&encode_batch(&batch), 20).unwrap();
         for (sent, read) in batch.iter().zip(&back) {
-            prop_assert_eq!(&sent.id, &read.id);
+            prop_assert_eq!(sent.id.as_str(), read.id);
             match (sent.value, read.value) {
                 (Value::Gauge(a), Value::Gauge(b)) => prop_assert_eq!(a.to_bits(), b.to_bits()),
                 (a, b) => prop_assert_eq!(a, b),

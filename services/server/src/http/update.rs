@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use golectra_protocol::hash::body_digest;
-use golectra_protocol::{IdError, Kind, Metric, MetricId, Selector, json, number};
+use golectra_protocol::{IdError, Kind, Metric, MetricId, Metrics, Selector, json, number};
 
 use super::AppState;
 use super::error::{ApiError, TextError};
@@ -24,7 +24,7 @@ pub async fn json(
 ) -> Result<Response, ApiError> {
     let metric = json::decode_metric(&payload.bytes)?;
     let selector = Selector { id: metric.id.clone(), kind: metric.kind() };
-    let write = Write { source, key, digest: body_digest(&payload.bytes), metrics: vec![metric], peer };
+    let write = Write { source, key, digest: body_digest(&payload.bytes), metrics: Metrics::from_iter([metric]), peer };
     let applied = state.ingest.write(write).await?;
     let value = state.store.value(&selector).await?;
     let value = value.ok_or_else(|| ApiError::unavailable("store_unavailable", "the metric was stored but can't be read back"))?;
@@ -45,7 +45,7 @@ pub async fn path(
     let Path((kind, name, value)) = segments.map_err(|error| ApiError::bad_request("malformed", error.body_text()))?;
     let metric = metric(&kind, &name, &value)?;
     let digest = body_digest(format!("{}\n{name}\n{value}", metric.kind()).as_bytes());
-    let write = Write { source, key, digest, metrics: vec![metric], peer };
+    let write = Write { source, key, digest, metrics: Metrics::from_iter([metric]), peer };
     let applied = state.ingest.write(write).await.map_err(ApiError::from)?;
     Ok(replayed(applied, "ok"))
 }

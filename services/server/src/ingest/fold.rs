@@ -1,8 +1,9 @@
 //! Folding: one id several times in a batch becomes one change of its series.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 
-use golectra_protocol::{Metric, Value};
+use foldhash::fast::RandomState;
+use golectra_protocol::{Metrics, Value};
 
 /// Two deltas of one counter in a batch add up to more than an `i64`.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,27 +13,80 @@ pub struct Overflow {
 }
 
 /// Folds a batch to one metric a series, in the order of their first appearance: deltas add up, the last gauge wins.
-pub fn fold(items: Vec<Metric>) -> Result<Vec<Metric>, Overflow> {
-    let mut folded: Vec<Metric> = Vec::with_capacity(items.len());
-    let mut places = HashMap::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        // The id is cloned for its map; agents send each id once, so a second look at the vector would save nothing.
-        let place = *places.entry((item.id.clone(), item.kind())).or_insert(folded.len());
-        match folded.get_mut(place).map(|seen| &mut seen.value) {
-            None => folded.push(item),
-            Some(Value::Counter(total)) => {
-                let Value::Counter(delta) = item.value else { unreachable!("the kind is part of the place") };
-                *total = total.checked_add(delta).ok_or(Overflow { index })?;
+///
+/// Agents send each id once, so looking for repeats is what this costs: nothing is moved unless there is one.
+pub fn fold(mut metrics: Metrics) -> Result<Metrics, Overflow> {
+    if metrics.len() < 2 {
+        return Ok(metrics);
+    }
+    let mut places = Places::with_room_for(metrics.len());
+    let mut repeats = Vec::new();
+    for index in 0..metrics.len() {
+        let Some(first) = places.first_of(&metrics, index) else { continue };
+        let value = match (metrics.get(first).value, metrics.get(index).value) {
+            (Value::Counter(total), Value::Counter(delta)) => Value::Counter(total.checked_add(delta).ok_or(Overflow { index })?),
+            (_, last) => last,
+        };
+        metrics.set(first, value);
+        repeats.push(index);
+    }
+    if !repeats.is_empty() {
+        let mut next = repeats.into_iter().peekable();
+        metrics.retain(|index| next.next_if_eq(&index).is_none());
+    }
+    Ok(metrics)
+}
+
+/// Where each series of a batch stands: an open table of half of each id's hash and its place, which borrows nothing
+/// of the batch, so that the batch can change meanwhile. Its hash is keyed anew for each batch.
+struct Places {
+    hasher: RandomState,
+    slots: Box<[Slot]>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    hash: u32,
+    /// The place in the batch, from 1; 0 where the slot is free.
+    place: u32,
+}
+
+impl Places {
+    fn with_room_for(metrics: usize) -> Self {
+        Self { hasher: RandomState::default(), slots: vec![Slot::default(); (metrics * 2).next_power_of_two()].into() }
+    }
+
+    /// Where the series of the metric at `index` stood before; remembers it where it did not.
+    fn first_of(&mut self, metrics: &Metrics, index: usize) -> Option<usize> {
+        let metric = metrics.get(index);
+        let full = self.hasher.hash_one(metric.id);
+        #[expect(clippy::cast_possible_truncation, reason = "the half that is not the start is what is compared")]
+        let (mut at, hash) = (full as usize, (full >> 32) as u32);
+        let mask = self.slots.len() - 1;
+        loop {
+            let slot = &mut self.slots[at & mask];
+            if slot.place == 0 {
+                let place = u32::try_from(index + 1).expect("a batch is smaller than its text, which has less than 4 GiB");
+                *slot = Slot { hash, place };
+                return None;
             }
-            Some(gauge) => *gauge = item.value,
+            if slot.hash == hash {
+                let first = slot.place as usize - 1;
+                let seen = metrics.get(first);
+                if seen.id == metric.id && seen.kind() == metric.kind() {
+                    return Some(first);
+                }
+            }
+            at += 1;
         }
     }
-    Ok(folded)
 }
 
 #[cfg(test)]
 mod tests {
-    use golectra_protocol::MetricId;
+    use std::collections::HashMap;
+
+    use golectra_protocol::{Kind, Metric, MetricId};
     use proptest::prelude::*;
 
     use super::*;
@@ -43,31 +97,48 @@ mod tests {
 
     #[test]
     fn deltas_add_up_and_the_last_gauge_wins() {
-        let batch = vec![
+        let batch = [
             metric("a", Value::Gauge(1.0)),
             metric("a", Value::Counter(2)),
             metric("b", Value::Counter(5)),
             metric("a", Value::Gauge(3.0)),
             metric("a", Value::Counter(4)),
         ];
-        let folded = vec![metric("a", Value::Gauge(3.0)), metric("a", Value::Counter(6)), metric("b", Value::Counter(5))];
-        assert_eq!(fold(batch), Ok(folded));
+        let folded = [metric("a", Value::Gauge(3.0)), metric("a", Value::Counter(6)), metric("b", Value::Counter(5))];
+        assert_eq!(fold(batch.into_iter().collect()), Ok(folded.into_iter().collect()));
     }
 
     #[test]
     fn an_overflow_within_the_batch_is_named() {
-        let batch = vec![metric("a", Value::Counter(i64::MAX)), metric("b", Value::Counter(1)), metric("a", Value::Counter(1))];
-        assert_eq!(fold(batch), Err(Overflow { index: 2 }));
+        let batch = [metric("a", Value::Counter(i64::MAX)), metric("b", Value::Counter(1)), metric("a", Value::Counter(1))];
+        assert_eq!(fold(batch.into_iter().collect()), Err(Overflow { index: 2 }));
     }
 
     proptest! {
         #[test]
-        fn sums_are_kept_whatever_the_order(deltas in proptest::collection::vec((0..4_u8, 0..1_000_i64), 1..50)) {
-            let batch = deltas.iter().map(|(id, delta)| metric(&id.to_string(), Value::Counter(*delta))).collect();
-            for folded in fold(batch).unwrap() {
-                let sum = deltas.iter().filter(|(id, _)| id.to_string() == folded.id.as_str()).map(|(_, delta)| delta).sum();
-                prop_assert_eq!(folded.value, Value::Counter(sum));
+        fn a_fold_is_what_a_map_of_the_same_would_be(
+            sent in proptest::collection::vec((0..40_u8, proptest::option::of(0..1_000_i32)), 1..120),
+        ) {
+            let batch = sent.iter().enumerate().map(|(index, (id, delta))| match delta {
+                Some(delta) => metric(&id.to_string(), Value::Counter((*delta).into())),
+                None => metric(&id.to_string(), Value::Gauge(f64::from(u32::try_from(index).unwrap()))),
+            });
+            let batch: Vec<Metric> = batch.collect();
+            let mut order: Vec<(MetricId, Kind)> = Vec::new();
+            let mut values: HashMap<(MetricId, Kind), Value> = HashMap::new();
+            for one in &batch {
+                let series = (one.id.clone(), one.kind());
+                match (values.get_mut(&series), one.value) {
+                    (None, value) => {
+                        values.insert(series.clone(), value);
+                        order.push(series);
+                    }
+                    (Some(Value::Counter(total)), Value::Counter(delta)) => *total += delta,
+                    (Some(seen), value) => *seen = value,
+                }
             }
+            let expected: Metrics = order.into_iter().map(|series| Metric { value: values[&series], id: series.0 }).collect();
+            prop_assert_eq!(fold(batch.into()), Ok(expected));
         }
     }
 }

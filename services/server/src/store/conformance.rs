@@ -112,7 +112,7 @@ impl Lab {
 /// A batch with a key of the client's.
 pub(crate) fn batch(name: &str, key: IdempotencyKey, metrics: Vec<Metric>) -> Batch {
     let digest = Sha256::digest(format!("{metrics:?}")).into();
-    Batch { source: source(name), key, keyed: true, digest, metrics, audit: None }
+    Batch { source: source(name), key, keyed: true, digest, metrics: metrics.into(), audit: None }
 }
 
 pub(crate) fn source(name: &str) -> Source {

@@ -243,7 +243,7 @@ impl MemoryStore {
         let queue = keeper.queue()?;
         let (answer, durable) = oneshot::channel();
         let mut answer = Some(answer);
-        let applied = self.shards.apply(batch, now_millis, |epoch| {
+        let applied = self.shards.apply(&batch, now_millis, |epoch| {
             let Some(answer) = answer.take() else { return };
             keeper.health.queued_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
             keeper.health.queued_writes.fetch_add(1, Ordering::Relaxed);
@@ -289,7 +289,7 @@ impl Store for MemoryStore {
     async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
         match &self.keeper {
             Some(keeper) if keeper.journaled => self.apply_journaled(keeper, batch).await,
-            _ => self.shards.apply(batch, self.clock.unix_millis(), |_| {}),
+            _ => self.shards.apply(&batch, self.clock.unix_millis(), |_| {}),
         }
     }
 

@@ -108,7 +108,7 @@ fn read_journal(shards: &Shards, paths: &Paths, stats: &MemoryStats, continues: 
                 }
             }
             Record::Write(write) => {
-                shards.replay(write, continues);
+                shards.replay(&write, continues);
                 if continues {
                     add(&stats.journal_replayed, 1);
                 } else {

@@ -4,7 +4,7 @@
 //! tag. A frame that is cut off, whose sum is wrong, or whose payload says nothing valid ends the journal there.
 
 use flate2::Crc;
-use golectra_protocol::{IdempotencyKey, Metric, MetricId, Source, Value};
+use golectra_protocol::{IdempotencyKey, Metrics, Source, Value};
 use uuid::Uuid;
 
 use super::keys::ShortDigest;
@@ -32,7 +32,7 @@ pub(super) struct Write {
     pub(super) key: IdempotencyKey,
     pub(super) keyed: bool,
     pub(super) digest: ShortDigest,
-    pub(super) metrics: Vec<Metric>,
+    pub(super) metrics: Metrics,
 }
 
 /// A source with what the snapshot file does not tell of it.
@@ -121,7 +121,7 @@ pub(super) fn encode_write(out: &mut Vec<u8>, batch: &super::Batch, seen_millis:
                     out.extend(delta.to_le_bytes());
                 }
             }
-            text(out, metric.id.as_str());
+            text(out, metric.id);
         }
     });
 }
@@ -200,14 +200,14 @@ impl<'a> Rest<'a> {
             _ => return None,
         };
         let digest = self.array()?;
-        let mut metrics = Vec::new();
+        let mut metrics = Metrics::default();
         while !self.0.is_empty() {
             let value = match self.byte()? {
                 GAUGE => Value::gauge(f64::from_bits(self.u64()?)).ok()?,
                 COUNTER => Value::counter(i64::from_le_bytes(self.array()?)).ok()?,
                 _ => return None,
             };
-            metrics.push(Metric { id: MetricId::parse(self.text()?).ok()?, value });
+            metrics.push_parsed(self.text()?, value).ok()?;
         }
         Some(Write { seen_millis, source, key, keyed, digest, metrics })
     }

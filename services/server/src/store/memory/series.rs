@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use golectra_protocol::{Kind, Metric, MetricId, Source, Value};
+use golectra_protocol::{Kind, MetricId, MetricRef, Metrics, Source, Value};
 
 /// A gauge's newest value.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,35 +40,35 @@ impl SourceSeries {
         self.gauges.len() + self.counters.len()
     }
 
-    pub(super) fn has(&self, metric: &Metric) -> bool {
+    pub(super) fn has(&self, metric: MetricRef<'_>) -> bool {
         match metric.kind() {
-            Kind::Gauge => self.gauges.contains_key(&metric.id),
-            Kind::Counter => self.counters.contains_key(&metric.id),
+            Kind::Gauge => self.gauges.contains_key(metric.id),
+            Kind::Counter => self.counters.contains_key(metric.id),
         }
     }
 
     /// The first counter whose total would no longer fit.
-    pub(super) fn overflow<'a>(&self, metrics: &'a [Metric]) -> Option<&'a MetricId> {
-        let overflows = |metric: &&Metric| match metric.value {
+    pub(super) fn overflow(&self, metrics: &Metrics) -> Option<MetricId> {
+        let overflows = |metric: &MetricRef<'_>| match metric.value {
             Value::Gauge(_) => false,
-            Value::Counter(delta) => self.counters.get(&metric.id).is_some_and(|counter| counter.total.checked_add(delta).is_none()),
+            Value::Counter(delta) => self.counters.get(metric.id).is_some_and(|counter| counter.total.checked_add(delta).is_none()),
         };
-        metrics.iter().find(overflows).map(|metric| &metric.id)
+        metrics.iter().find(overflows).map(|metric| metric.to_id())
     }
 
     /// Writes one metric; whether it fits was checked before. An older gauge changes nothing. Tells whether the series is new.
-    pub(super) fn write(&mut self, metric: Metric, at_millis: u64, arrival: u64) -> bool {
+    pub(super) fn write(&mut self, metric: MetricRef<'_>, at_millis: u64, arrival: u64) -> bool {
         match metric.value {
             Value::Gauge(value) => {
                 let newest = Gauge { value, at_millis, arrival };
-                let Some(gauge) = self.gauges.get_mut(&metric.id) else { return self.gauges.insert(metric.id, newest).is_none() };
+                let Some(gauge) = self.gauges.get_mut(metric.id) else { return self.gauges.insert(metric.to_id(), newest).is_none() };
                 if at_millis >= gauge.at_millis {
                     *gauge = newest;
                 }
             }
             Value::Counter(delta) => {
-                let Some(counter) = self.counters.get_mut(&metric.id) else {
-                    return self.counters.insert(metric.id, Counter { total: delta, at_millis }).is_none();
+                let Some(counter) = self.counters.get_mut(metric.id) else {
+                    return self.counters.insert(metric.to_id(), Counter { total: delta, at_millis }).is_none();
                 };
                 counter.total = counter.total.saturating_add(delta);
                 counter.at_millis = counter.at_millis.max(at_millis);

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use golectra_protocol::{Metric, Source};
+use golectra_protocol::{Metric, Metrics, Source};
 
 use super::keys::{Keys, short};
 use super::record::Write;
@@ -103,7 +103,7 @@ impl Shards {
 
     /// Applies a batch. All checks come before the first change. `taken` is called under the lock with the epoch of a
     /// new batch, so that what it queues stands in the order of application.
-    pub(super) fn apply(&self, batch: Batch, now_millis: u64, taken: impl FnOnce(u64)) -> Result<Applied, StoreError> {
+    pub(super) fn apply(&self, batch: &Batch, now_millis: u64, taken: impl FnOnce(u64)) -> Result<Applied, StoreError> {
         let mut guard = self.of(&batch.source);
         let shard = &mut *guard;
         if shard.closed {
@@ -119,10 +119,10 @@ impl Shards {
             return if *seen == digest { Ok(Applied::Repeat) } else { Err(StoreError::KeyReused) };
         }
         let known = place.map(|place| shard.source(place));
-        let new = known.map_or(batch.metrics.len(), |source| batch.metrics.iter().filter(|metric| !source.has(metric)).count());
+        let new = known.map_or(batch.metrics.len(), |source| batch.metrics.iter().filter(|metric| !source.has(*metric)).count());
         self.check_caps(known.map_or(0, SourceSeries::len), new)?;
         if let Some(id) = known.and_then(|source| source.overflow(&batch.metrics)) {
-            return Err(StoreError::Overflow { id: id.clone() });
+            return Err(StoreError::Overflow { id });
         }
         self.reserve(new)?;
 
@@ -131,7 +131,7 @@ impl Shards {
         let place = shard.ensure(&batch.source, now_millis);
         let source = shard.source_mut(place);
         source.seen(now_millis);
-        for metric in batch.metrics {
+        for metric in &batch.metrics {
             source.write(metric, at_millis, arrival);
         }
         if batch.keyed {
@@ -143,7 +143,7 @@ impl Shards {
     }
 
     /// Applies a write of the journal once more, unless its key says that it is there. What was taken once is not refused now.
-    pub(super) fn replay(&self, write: Write, with_values: bool) {
+    pub(super) fn replay(&self, write: &Write, with_values: bool) {
         let mut shard = self.of(&write.source);
         let place = shard.ensure(&write.source, write.seen_millis);
         if write.keyed && shard.keys.find(write.key, place).is_some() {
@@ -153,7 +153,7 @@ impl Shards {
         source.seen(write.seen_millis);
         if with_values {
             let arrival = self.next_arrival();
-            for metric in write.metrics {
+            for metric in &write.metrics {
                 if source.write(metric, write.key.unix_millis(), arrival) {
                     self.series.fetch_add(1, Ordering::Relaxed);
                 }
@@ -170,10 +170,11 @@ impl Shards {
         let place = shard.ensure(source, seen_millis);
         let source = shard.source_mut(place);
         source.seen(seen_millis);
-        if source.overflow(std::slice::from_ref(&metric)).is_some() {
+        let metrics = Metrics::from_iter([metric]);
+        if source.overflow(&metrics).is_some() {
             return false;
         }
-        if source.write(metric, at_millis, self.next_arrival()) {
+        if source.write(metrics.get(0), at_millis, self.next_arrival()) {
             self.series.fetch_add(1, Ordering::Relaxed);
         }
         true

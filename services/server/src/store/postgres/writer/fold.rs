@@ -83,5 +83,5 @@ fn pick<T>(write: &Write<'_>, layout: &Layout, of_type: impl Fn(Value) -> Option
 
 /// The id of the batch's n-th counter, from 0.
 fn nth_counter(write: &Write<'_>, n: usize) -> Option<MetricId> {
-    write.batch.metrics.iter().filter(|metric| matches!(metric.value, Value::Counter(_))).nth(n).map(|metric| metric.id.clone())
+    write.batch.metrics.iter().filter(|metric| matches!(metric.value, Value::Counter(_))).nth(n).map(|metric| metric.to_id())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use golectra_protocol::Metric;
+use golectra_protocol::Metrics;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
@@ -12,10 +12,10 @@ use super::ledger::HeldSource;
 use super::{Write, WriteError, code_of};
 
 /// What tells layouts of one source apart: SHA-256 over each metric's type, length and id.
-pub(super) fn layout_digest(metrics: &[Metric]) -> [u8; 32] {
+pub(super) fn layout_digest(metrics: &Metrics) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for metric in metrics {
-        let id = metric.id.as_str();
+        let id = metric.id;
         hasher.update(code_of(metric.kind()).to_be_bytes());
         hasher.update((id.len() as u64).to_be_bytes());
         hasher.update(id);
@@ -69,7 +69,7 @@ async fn are_there(conn: &mut PgConnection, ids: &[i32]) -> Result<bool, sqlx::E
 /// One series id a metric, in the batch's order.
 async fn series(conn: &mut PgConnection, write: &Write<'_>, source: &HeldSource) -> Result<Vec<i32>, WriteError> {
     let metrics = &write.batch.metrics;
-    let names: Vec<&str> = metrics.iter().map(|metric| metric.id.as_str()).collect();
+    let names: Vec<&str> = metrics.iter().map(|metric| metric.id).collect();
     let kinds: Vec<i16> = metrics.iter().map(|metric| code_of(metric.kind())).collect();
     let rows = sqlx::query!(
         r#"SELECT asked.place AS "place!", series.id FROM unnest($2::text[], $3::smallint[]) WITH ORDINALITY AS asked (name, kind, place)
@@ -93,7 +93,7 @@ async fn series(conn: &mut PgConnection, write: &Write<'_>, source: &HeldSource)
         let kinds: Vec<i16> = missing.iter().map(|place| kinds[*place]).collect();
         let made = make(conn, source, &names, &kinds).await?;
         for place in missing {
-            ids[place] = made.get(&(metrics[place].id.as_str().to_owned(), code_of(metrics[place].kind()))).copied();
+            ids[place] = made.get(&(metrics.get(place).id.to_owned(), code_of(metrics.get(place).kind()))).copied();
         }
     }
     ids.into_iter().collect::<Option<Vec<i32>>>().ok_or(WriteError::Stale)
