@@ -1,0 +1,30 @@
+//! Everything that may fail does, under load, and afterwards the books are compared: nothing that was acknowledged is
+//! lost, nothing is counted twice.
+//!
+//! Beside the clients that keep a batch's key goes a naive one that takes a fresh key for each retry. It has to over-count,
+//! or else the test would not see it if golectra did.
+//!
+//! This is the short form, of seconds each. GOLECTRA_CHAOS=full is the complete one: `make chaos`.
+
+mod agents;
+mod answers;
+mod disk;
+mod disks;
+mod figures;
+mod load;
+mod outage;
+mod overload;
+mod postgres;
+mod servers;
+mod tap;
+mod two;
+
+/// Whether the complete form is asked for.
+pub fn full() -> bool {
+    std::env::var("GOLECTRA_CHAOS").is_ok_and(|value| value == "full")
+}
+
+/// How much of something: in the short form, in the complete one.
+pub fn amount<T>(short: T, complete: T) -> T {
+    if full() { complete } else { short }
+}
