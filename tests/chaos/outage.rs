@@ -33,6 +33,7 @@ async fn everything_polled_in_an_outage_arrives() {
     let server = server.start_again();
     until("the backlog is sent", BACKLOG_LIMIT, async || waiting(&agents).await < f64::from(count)).await;
     let drained = back.elapsed();
+
     let busiest = tap.busiest_second(back);
     let (mut polled, mut stored, mut lost, mut doubled) = (0, 0, 0, 0);
     for (source, mut agent) in agents {
