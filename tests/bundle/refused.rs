@@ -25,6 +25,7 @@ fn typos_are_named() {
         ("server.resources.limits.mem=1", "/server/resources/limits", "mem"),
         ("server.ingress.host=x", "/server/ingress", "host"),
         ("agent.hostMount=x", "/agent", "hostMount"),
+        ("agent.hostMounts.sys=true", "/agent/hostMounts", "sys"),
         ("agent.tolerations[0].operater=Exists", "/agent/tolerations/0", "operater"),
         ("database.cnpg.instance=1", "/database/cnpg", "instance"),
         ("database.cnpg.storage.class=x", "/database/cnpg/storage", "class"),
@@ -58,7 +59,7 @@ fn values_out_of_range_are_named() {
         ("server.image.digest=abc", "/server/image/digest"),
         ("server.settings.logFormat=xml", "/server/settings/logFormat"),
         ("agent.settings.reportInterval=fast", "/agent/settings/reportInterval"),
-        ("agent.hostMounts[0]=proc", "/agent/hostMounts/0"),
+        ("agent.hostMounts.proc=yes", "/agent/hostMounts/proc"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);

@@ -4,12 +4,15 @@ mod address;
 mod limits;
 mod source;
 
+use std::path::PathBuf;
+
 use golectra_process::{Bytes, ListenAddress, Secret};
 use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
 pub use self::limits::{LimitError, Period, QueueBatches, QueueBytes, RateLimit};
 pub use self::source::SourceName;
+use crate::collect::HostFolders;
 use crate::spool::Limits;
 
 golectra_process::settings! {
@@ -38,6 +41,10 @@ golectra_process::settings! {
         pub queue_batches: QueueBatches = "2048",
         /// Memory for these reports, at least 64KiB.
         pub queue_bytes: QueueBytes = "4MiB",
+        /// Where the node's /proc is seen, such as /host/proc in a container; with it the traffic of its network interfaces is reported.
+        pub host_proc: Option<PathBuf>,
+        /// Where the node's / is seen, such as /host/root in a container; with it the space of its filesystems is reported.
+        pub host_root: Option<PathBuf>,
     }
 }
 
@@ -45,6 +52,11 @@ impl Settings {
     /// The name the server knows this node by.
     pub fn source(&self) -> Source {
         self.source.as_ref().map_or_else(source::of_this_host, |name| name.0.clone())
+    }
+
+    /// What may be looked at of the node besides what every process sees.
+    pub fn host_folders(&self) -> HostFolders {
+        HostFolders { proc: self.host_proc.clone(), root: self.host_root.clone() }
     }
 
     /// The bounds of the queue.

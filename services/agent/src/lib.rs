@@ -86,7 +86,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
 
     let source = settings.source();
     let client = Client::new(&settings.address, &source, settings.key.clone())?;
-    let mut collectors = Collectors::start(collect::all(), Arc::clone(&stats)).map_err(StartError::Thread)?;
+    let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&stats)).map_err(StartError::Thread)?;
     let mut sealer = Sealer::new(settings.key.clone(), queue.carry());
     tracing::info!(
         address = %settings.address, %source,

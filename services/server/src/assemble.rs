@@ -17,6 +17,7 @@ use crate::http::AppState;
 use crate::http::extract::body::BodyLimits;
 use crate::ingest::Ingest;
 use crate::metrics::memory::MemoryFigures;
+use crate::metrics::postgres::WriterFigures;
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
@@ -62,8 +63,9 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         dsn: dsn.clone(),
         history: settings.history_retention.duration(),
         limits: series_limits(settings),
-        pool_size: settings.database_connections,
+        connections: settings.database_connections,
         hook: Some(Arc::<LateHook>::clone(&hook)),
+        figures: WriterFigures::register(registry)?,
     };
     let store = PostgresStore::open(config, clock.clone())?;
     let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
@@ -121,6 +123,7 @@ pub fn connection_limits(settings: &Settings) -> ConnectionLimits {
         idle: settings.idle_timeout.duration(),
         max_connections: settings.max_connections,
         drain: settings.shutdown_timeout.duration() / 2,
+        linger: settings.shutdown_linger.duration(),
         ..ConnectionLimits::default()
     }
 }
@@ -145,9 +148,9 @@ impl LateHook {
 
 #[async_trait]
 impl TransactionHook for LateHook {
-    async fn in_transaction(&self, conn: &mut PgConnection, draft: &Draft) -> Result<(), sqlx::Error> {
+    async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error> {
         match self.0.get() {
-            Some(hook) => hook.in_transaction(conn, draft).await,
+            Some(hook) => hook.in_transaction(conn, drafts).await,
             None => Ok(()),
         }
     }

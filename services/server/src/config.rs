@@ -64,6 +64,8 @@ golectra_process::settings! {
         pub idle_timeout: Interval = "75s",
         /// How long stopping may take after SIGINT or SIGTERM.
         pub shutdown_timeout: Interval = "20s",
+        /// How long of that requests are still answered, each with `Connection: close`, so that clients with kept connections lose none; for servers behind a load balancer.
+        pub shutdown_linger: Interval = "0s",
         /// How many connections to the database may be open.
         pub database_connections: u32 = "10",
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.

@@ -26,6 +26,10 @@ use crate::config::Settings;
 const SOURCES_EVERY: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
+    #[cfg(feature = "audit-sink")]
+    if std::env::args_os().next().is_some_and(|name| std::path::Path::new(&name).ends_with("golectra-audit-sink")) {
+        return golectra_audit_sink::main();
+    }
     banner::print();
     if std::env::args_os().nth(1).is_some_and(|first| first == "selfcheck") {
         return selfcheck::main();

@@ -2,6 +2,7 @@
 //! place to look.
 
 pub mod memory;
+pub mod postgres;
 
 use std::sync::Arc;
 use std::time::Instant;
