@@ -20,9 +20,11 @@ use crate::metrics::ServerMetrics;
 use crate::store::Store;
 use extract::body::BodyLimits;
 
-/// What handlers share.
-#[derive(Clone)]
-pub struct AppState {
+/// What handlers share, counted once: a request holds it in several places.
+pub type AppState = Arc<App>;
+
+/// See [`AppState`].
+pub struct App {
     /// Where metrics are read.
     pub store: Arc<dyn Store>,
     /// How metrics are written.
@@ -34,7 +36,7 @@ pub struct AppState {
     /// The key of HashSHA256.
     pub key: Option<Arc<str>>,
     /// Whose X-Forwarded-For is believed.
-    pub trusted_proxies: Arc<crate::config::Networks>,
+    pub trusted_proxies: crate::config::Networks,
     /// What the server says about itself.
     pub metrics: ServerMetrics,
 }
