@@ -1,4 +1,4 @@
-//! A request's body: read within limits, unpacked, its hash checked.
+//! A request's body: read within limits, unpacked, its signature and hash checked.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,6 +51,7 @@ impl FromRequest<AppState> for Payload {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
+        let signature = state.signatures.begin(&parts.headers).await?;
         let packed = is_gzip(&parts.headers)?;
         let limits = &state.bodies;
         let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -60,6 +61,9 @@ impl FromRequest<AppState> for Payload {
         let mut share = Share { budget: Arc::clone(&limits.budget), held: None };
         let read = read(body, packed, limits, &mut share);
         let bytes = timeout_at(Instant::now() + limits.timeout, read).await.map_err(|_| too_slow(limits.timeout))??;
+        if let Some(signature) = signature {
+            signature.verify(&parts, &hash::body_digest(&bytes))?;
+        }
         if let Some(key) = &state.key {
             verify(&parts.headers, &bytes, key.as_bytes())?;
         }
