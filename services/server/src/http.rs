@@ -19,6 +19,7 @@ use crate::ingest::Ingest;
 use crate::metrics::ServerMetrics;
 use crate::store::Store;
 use extract::body::BodyLimits;
+use extract::signature::Signatures;
 
 /// What handlers share, counted once: a request holds it in several places.
 pub type AppState = Arc<App>;
@@ -35,6 +36,8 @@ pub struct App {
     pub max_batch_items: usize,
     /// The key of HashSHA256.
     pub key: Option<Arc<str>>,
+    /// What holds requests to their signatures.
+    pub signatures: Arc<Signatures>,
     /// Whose X-Forwarded-For is believed.
     pub trusted_proxies: crate::config::Networks,
     /// What the server says about itself.

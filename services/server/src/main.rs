@@ -13,6 +13,7 @@ mod store;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use golectra_process::listen::{ConnectionStats, serve_counted};
@@ -28,6 +29,10 @@ use crate::config::Settings;
 const SOURCES_EVERY: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
+    #[cfg(feature = "audit-sink")]
+    if std::env::args_os().next().is_some_and(|name| std::path::Path::new(&name).ends_with("golectra-audit-sink")) {
+        return golectra_audit_sink::main();
+    }
     banner::print();
     if std::env::args_os().nth(1).is_some_and(|first| first == "selfcheck") {
         return selfcheck::main();
@@ -64,6 +69,9 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     serve_observability(settings.metrics_address.as_ref(), metrics.registry, ping, &shutdown).await?;
     let watched = state.clone();
     shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { watch_sources(&watched).await }));
+
+    let signatures = Arc::clone(&state.signatures);
+    shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { signatures.watch_keys().await }));
 
     let limits = assemble::connection_limits(&settings);
     let app = MapRequestLayer::new(http::layers::path::normalize).layer(app::router(state.clone()));

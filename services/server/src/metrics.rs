@@ -1,7 +1,9 @@
 //! What the server says about itself on /metrics. Every name and label is here, so that dashboards and alerts have one
 //! place to look.
 
+pub mod keys;
 pub mod memory;
+pub mod postgres;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -34,6 +36,7 @@ struct Inner {
     batches: IntCounterVec,
     metrics: IntCounter,
     rejected: IntCounterVec,
+    signed: IntCounterVec,
     store: HistogramVec,
     frequent: Frequent,
     store_up: IntGauge,
@@ -88,6 +91,7 @@ impl ServerMetrics {
             batches,
             metrics: IntCounter::new("golectra_ingest_metrics_total", "Metrics applied.")?,
             rejected: counters("ingest_rejected_total", "Writes refused.", &["reason"])?,
+            signed: counters("signed_requests_total", "Requests with a valid signature, by the id of its key.", &["kid"])?,
             store,
             store_up: IntGauge::new("golectra_store_up", "1 when the store answered last time, 0 when it did not.")?,
             last_seen: GaugeVec::new(
@@ -103,6 +107,7 @@ impl ServerMetrics {
             Box::new(inner.batches.clone()),
             Box::new(inner.metrics.clone()),
             Box::new(inner.rejected.clone()),
+            Box::new(inner.signed.clone()),
             Box::new(inner.store.clone()),
             Box::new(inner.store_up.clone()),
             Box::new(inner.last_seen.clone()),
@@ -136,6 +141,11 @@ impl ServerMetrics {
     /// Counts a write that was refused.
     pub fn rejected(&self, reason: &str) {
         self.0.rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a request that was signed with this key.
+    pub fn signed(&self, key_id: &str) {
+        self.0.signed.with_label_values(&[key_id]).inc();
     }
 
     /// Times an operation of the store until the timer is dropped.

@@ -39,10 +39,10 @@ pub async fn path(
     Sender(source): Sender,
     Key(key): Key,
     ClientAddress(peer): ClientAddress,
-    payload: Payload,
+    payload: Result<Payload, ApiError>,
 ) -> Result<Response, TextError> {
-    // The body is only read for its hash: what is written stands in the path.
-    drop(payload);
+    // The body is only read for its signature and hash: what is written stands in the path.
+    drop(payload?);
     let Path((kind, name, value)) = segments.map_err(|error| ApiError::bad_request("malformed", error.body_text()))?;
     let metric = metric(&kind, &name, &value)?;
     let digest = body_digest(format!("{}\n{name}\n{value}", metric.kind()).as_bytes());

@@ -1,4 +1,4 @@
-//! A request's body: read within limits, unpacked, its hash checked.
+//! A request's body: read within limits, unpacked, its signature and hash checked.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,6 +64,7 @@ impl FromRequest<AppState> for Payload {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
+        let signature = state.signatures.begin(&parts.headers).await?;
         let packed = is_gzip(&parts.headers)?;
         let limits = &state.bodies;
         let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -77,6 +78,9 @@ impl FromRequest<AppState> for Payload {
             bytes = unpack(&bytes, limits, &mut share)?;
         }
         let hash = BodyHash::of(&bytes);
+        if let Some(signature) = signature {
+            signature.verify(&parts, &hash.digest())?;
+        }
         if let Some(key) = &state.key {
             verify(&parts.headers, &hash, key.as_bytes())?;
         }

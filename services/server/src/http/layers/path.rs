@@ -9,6 +9,10 @@ use axum::response::{IntoResponse, Response};
 
 use crate::http::error::{ApiError, TextError};
 
+/// A request's URI as the client sent it, left by [`normalize`] where that changed it.
+#[derive(Debug, Clone)]
+pub struct AsReceived(pub Uri);
+
 /// Brings a request's path into its plain form before it is routed.
 pub fn normalize<B>(mut request: Request<B>) -> Request<B> {
     if let Cow::Owned(path) = plain(request.uri().path()) {
@@ -20,7 +24,8 @@ pub fn normalize<B>(mut request: Request<B>) -> Request<B> {
         // What was a valid path is one with fewer slashes too.
         parts.path_and_query = PathAndQuery::try_from(text).ok();
         if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
+            let received = std::mem::replace(request.uri_mut(), uri);
+            request.extensions_mut().insert(AsReceived(received));
         }
     }
     request
