@@ -114,7 +114,7 @@ pub async fn serve_counted(
             next = gate.next() => next,
             () = over.as_mut() => break,
         };
-        let connection = connection::run(stream, peer, app.clone(), limits, stats.clone(), stages.clone());
+        let connection = connection::run(stream, peer, app.clone(), limits, stats.clone(), stages.child());
         tasks.spawn(async move {
             connection.await;
             drop(permit);
@@ -124,7 +124,7 @@ pub async fn serve_counted(
     drop(gate);
     stages.close.cancel();
     tasks.close();
-    if timeout(limits.drain - linger, tasks.wait()).await.is_err() {
+    if timeout(limits.drain.saturating_sub(linger), tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "connections that did not finish in time are cut");
         stages.abort.cancel();
         tasks.wait().await;
@@ -140,6 +140,13 @@ struct Stages {
     close: CancellationToken,
     /// End at once.
     abort: CancellationToken,
+}
+
+impl Stages {
+    /// The same for one connection, which then shares no lock with the others.
+    fn child(&self) -> Self {
+        Self { leave: self.leave.child_token(), close: self.close.child_token(), abort: self.abort.child_token() }
+    }
 }
 
 /// Where connections come in.

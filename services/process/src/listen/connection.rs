@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -38,8 +39,8 @@ pub(super) async fn run(
     let _ = stream.set_nodelay(true);
     let phase = Phase::default();
     let io = TokioIo::new(Guard::new(stream, phase.clone(), limits, stats));
-    let leave = stages.leave;
-    let service = service_fn(move |request| answer(app.clone(), request, peer, phase.clone(), leave.clone()));
+    let leave = Arc::new(stages.leave);
+    let service = service_fn(move |request| answer(app.clone(), request, peer, phase.clone(), Arc::clone(&leave)));
     let connection = http1::Builder::new()
         .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER_BYTES))
         .max_header_size(limits.max_header_bytes)
@@ -67,7 +68,7 @@ async fn answer(
     mut request: Request<Incoming>,
     peer: SocketAddr,
     phase: Phase,
-    leave: CancellationToken,
+    leave: Arc<CancellationToken>,
 ) -> Result<Response<Tracked>, Infallible> {
     phase.busy();
     request.extensions_mut().insert(ConnectInfo(peer));
