@@ -1,6 +1,6 @@
 # Every target is one line here and a script in scripts/; the workflow runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-cluster test-cluster-full lint build fmt coverage fuzz sqlx-prepare clean
+.PHONY: help run test chaos test-cluster test-cluster-full bench lint build fmt coverage fuzz sqlx-prepare clean
 
 help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,11 +11,17 @@ run: ## build and start a server and an agent here, until Ctrl-C
 test: ## run every test against a private PostgreSQL, ending with the count
 	@scripts/test
 
+chaos: ## let everything fail that can, for half an hour, and compare the books
+	@scripts/chaos
+
 test-cluster: ## install the chart in the cluster of KUBECONFIG, use it and hurt it
 	@GOLECTRA_CLUSTER_TESTS=required scripts/test -p golectra-tests --test cluster
 
 test-cluster-full: ## the same with ten rollouts, a long outage and a Prometheus
 	@GOLECTRA_CLUSTER_TESTS=required GOLECTRA_CLUSTER_FULL=1 scripts/test -p golectra-tests --test cluster
+
+bench: ## measure golectra beside others for an hour, ending with the tables
+	@scripts/bench
 
 lint: ## check formatting, clippy, documentation, licences, scripts and workflows
 	@scripts/lint

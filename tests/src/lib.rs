@@ -18,6 +18,7 @@ mod proxy;
 mod raw;
 mod receiver;
 mod server;
+pub mod statistics;
 mod wait;
 
 pub use agent::{Agent, AgentBuilder};
@@ -27,7 +28,7 @@ pub use matrix::{KEY, Target, run};
 pub use otlp::{OtlpReceiver, Span};
 pub use ports::free_port;
 pub use postgres::{Database, PostgresCluster, skip};
-pub use process::Exit;
+pub use process::{Exit, cpu_seconds};
 pub use program::{Program, ProgramBuilder, binary};
 pub use promtool::promtool;
 pub use proxy::{Fault, Proxy};

@@ -153,15 +153,68 @@ impl PostgresCluster {
         self.script(&["start"]);
     }
 
+    /// Stops it as a crash does: nothing is written out, the next start recovers from the log.
+    pub fn stop_immediately(&self) {
+        self.script_then(&["stop"], &["immediate"]);
+    }
+
+    /// SIGKILL to its first process, and waits for its end. The others notice and end; the next start waits for them.
+    pub fn kill(&self) {
+        let path = self.folder.path().join("pg/data/postmaster.pid");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let pid: libc::pid_t = text.lines().next().and_then(|line| line.trim().parse().ok()).expect("the first line is the process id");
+        #[expect(unsafe_code, reason = "the standard library only ends children of one's own")]
+        // SAFETY: the process is the one that this cluster's own file names.
+        let code = unsafe { libc::kill(pid, libc::SIGKILL) };
+        assert_eq!(code, 0, "PostgreSQL's first process can be killed: {}", std::io::Error::last_os_error());
+        let (start, process) = (std::time::Instant::now(), PathBuf::from(format!("/proc/{pid}")));
+        while process.exists() {
+            assert!(start.elapsed() < LIMIT, "PostgreSQL's first process does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts it again after a crash, once the processes of the one before are gone.
+    pub fn start_after_crash(&self) {
+        let start = std::time::Instant::now();
+        while let Err(error) = self.try_script(&["start"], &[]) {
+            assert!(start.elapsed() < LIMIT, "PostgreSQL does not come back: {error}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Ends every session but the one that asks, as an operator's `pg_terminate_backend` does; gives how many there were.
+    pub async fn terminate_backends(&self) -> i64 {
+        let url = self.url.clone();
+        let work = async move {
+            let mut connection = PgConnection::connect(&url).await?;
+            let query = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+            let (ended,): (i64,) = sqlx::query_as(query).fetch_one(&mut connection).await?;
+            Ok::<_, sqlx::Error>(ended)
+        };
+        runtime().spawn(work).await.expect("no panic").expect("the superuser may end sessions")
+    }
+
     fn script(&self, words: &[&str]) -> String {
+        self.script_then(words, &[])
+    }
+
+    fn script_then(&self, words: &[&str], after: &[&str]) -> String {
+        self.try_script(words, after).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// `words`, then the folder, then `after`.
+    fn try_script(&self, words: &[&str], after: &[&str]) -> Result<String, String> {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../scripts/postgres");
-        let (command, rest) = words.split_first().expect("a command");
         let mut run = Command::new(&script);
         // The daemon inherits what is not piped; a file keeps it from holding the test's own output open.
-        let outcome = run.arg(command).arg(self.folder.path().join("pg")).args(rest).output();
+        let outcome = run.args(words).arg(self.folder.path().join("pg")).args(after).output();
         let outcome = outcome.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
-        assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stderr));
-        String::from_utf8_lossy(&outcome.stdout).trim().to_owned()
+        if outcome.status.success() {
+            Ok(String::from_utf8_lossy(&outcome.stdout).trim().to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&outcome.stderr).into_owned())
+        }
     }
 }
 

@@ -149,6 +149,16 @@ impl Running {
         self.status_bytes("VmRSS:")
     }
 
+    /// Resident memory in bytes that no file stands behind.
+    pub(crate) fn anonymous_rss(&self) -> u64 {
+        self.status_bytes("RssAnon:")
+    }
+
+    /// See [`cpu_seconds`].
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        cpu_seconds(self.pid())
+    }
+
     /// The most resident memory in bytes since the last `reset_peak`.
     pub(crate) fn peak_rss(&self) -> u64 {
         self.status_bytes("VmHWM:")
@@ -166,6 +176,27 @@ impl Running {
         let kib = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         kib.unwrap_or_else(|| panic!("{path} has no {field} any more: the process has ended")) * 1024
     }
+}
+
+/// The CPU time of a process in seconds: user and system, of every thread that it has or had.
+pub fn cpu_seconds(pid: u32) -> f64 {
+    let path = format!("/proc/{pid}/stat");
+    let stat = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    cpu_ticks(&stat).unwrap_or_else(|| panic!("{path} cannot be read: {stat}")) / ticks_per_second()
+}
+
+/// utime and stime of a line of /proc/PID/stat. The program's name may hold spaces and parentheses.
+fn cpu_ticks(stat: &str) -> Option<f64> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
+    Some(field(14)? + field(15)?)
+}
+
+fn ticks_per_second() -> f64 {
+    #[expect(unsafe_code, reason = "the standard library does not tell the kernel's clock ticks")]
+    // SAFETY: sysconf only reads.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    f64::from(i32::try_from(ticks).expect("a hundred or a thousand"))
 }
 
 /// A pipe read to its end by a thread.
@@ -196,5 +227,18 @@ impl Captured {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("a reader does not panic");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cpu_ticks, ticks_per_second};
+
+    #[test]
+    fn cpu_time_is_found_behind_any_name() {
+        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 7 0 12345 1048576 300";
+        assert_eq!(cpu_ticks(stat), Some(300.0));
+        assert_eq!(cpu_ticks("42 (a) S 1"), None);
+        assert!(ticks_per_second() >= 1.0);
     }
 }

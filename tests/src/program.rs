@@ -16,8 +16,13 @@ const INHERITED: [&str; 4] = ["PATH", "TMPDIR", "LLVM_PROFILE_FILE", "RUST_BACKT
 /// How long a program may take to end by itself when a test is done with it: the contract's limit and a little more.
 const EXIT_LIMIT: Duration = Duration::from_secs(25);
 
-/// Where a program's binary is: beside the test programs.
+/// Where a program's binary is: in the folder GOLECTRA_BIN, without it beside the test programs.
 pub fn binary(name: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os("GOLECTRA_BIN").filter(|folder| !folder.is_empty()) {
+        let path = PathBuf::from(folder).join(name);
+        assert!(path.is_file(), "GOLECTRA_BIN is set, but there is no {}", path.display());
+        return path;
+    }
     let test = std::env::current_exe().expect("the test program has a path");
     let beside = test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
     beside.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace --bins` first, which `make test` does"))
@@ -27,6 +32,7 @@ pub fn binary(name: &str) -> PathBuf {
 #[derive(Clone)]
 pub struct ProgramBuilder {
     name: &'static str,
+    path: Option<PathBuf>,
     variables: BTreeMap<String, String>,
     flags: Vec<String>,
     folder: Option<Arc<TempDir>>,
@@ -35,7 +41,12 @@ pub struct ProgramBuilder {
 impl ProgramBuilder {
     /// A program without any setting.
     pub fn new(name: &'static str) -> Self {
-        Self { name, variables: BTreeMap::new(), flags: Vec::new(), folder: None }
+        Self { name, path: None, variables: BTreeMap::new(), flags: Vec::new(), folder: None }
+    }
+
+    /// Another's program, which stands at this path.
+    pub fn foreign(name: &'static str, path: impl Into<PathBuf>) -> Self {
+        Self { path: Some(path.into()), ..Self::new(name) }
     }
 
     /// Sets a variable.
@@ -68,7 +79,7 @@ impl ProgramBuilder {
     /// Starts it.
     pub fn start(&self) -> Program {
         let folder = self.folder.clone().unwrap_or_else(new_folder);
-        let mut command = Command::new(binary(self.name));
+        let mut command = Command::new(self.path.clone().unwrap_or_else(|| binary(self.name)));
         command.env_clear().args(&self.flags).current_dir(folder.path());
         command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.envs(&self.variables);
@@ -128,6 +139,16 @@ impl Program {
     /// Measures the peak anew from here on.
     pub fn reset_peak(&self) {
         self.running.reset_peak();
+    }
+
+    /// The CPU time it has spent, user and system, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.running.cpu_seconds()
+    }
+
+    /// Its resident memory in bytes that no file stands behind: heap and stacks.
+    pub fn anonymous_rss(&self) -> u64 {
+        self.running.anonymous_rss()
     }
 
     /// How it ended, if it has.

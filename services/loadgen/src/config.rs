@@ -1,0 +1,156 @@
+//! What a person may set, and the plan that follows from it.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use golectra_loadgen::{Address, Content, Faults, Pace, Plan, Retry};
+use golectra_process::{Interval, Secret};
+
+golectra_process::settings! {
+    /// golectra's load generator: simulated agents that remember what was acknowledged and check it afterwards.
+    /// Exits 0 when nothing acknowledged was lost and nothing counted twice, 1 when something was or can't be checked, 2 on bad arguments.
+    pub struct Settings {
+        /// The server: http://host:port or host:port.
+        #[arg(short = 'a')]
+        pub address: Address = "localhost:8080",
+        /// Key shared with the server: bodies carry a HashSHA256 made with it.
+        #[arg(short = 'k')]
+        pub key: Option<Secret>,
+        /// How many agents, each a source of its own.
+        pub agents: u32 = "10",
+        /// Metrics in a batch.
+        pub metrics: u32 = "60",
+        /// How many of these are counters; a tenth by default.
+        pub counters: Option<u32>,
+        /// Series of each agent, a multiple of METRICS that batches take in turn; as many as METRICS by default.
+        pub series: Option<u32>,
+        /// Each agent sends once an interval, whether or not the server keeps up; 0: each connection sends as soon as its last batch is settled.
+        pub interval: Interval = "0",
+        /// How long new batches are begun.
+        pub duration: Interval = "10s",
+        /// How many batches are begun at most.
+        pub batches: Option<u64>,
+        /// Connections, shared by the agents, each with one request under way; one an agent by default, at most 64.
+        pub connections: Option<u32>,
+        /// Pack bodies, and ask for packed answers.
+        pub gzip: bool = "true",
+        /// Send single metrics to /update instead of batches to /updates; METRICS must be 1.
+        pub single: bool = "false",
+        /// Give each batch an Idempotency-Key.
+        pub keyed: bool = "true",
+        /// What follows a missing acknowledgement: same-key, as golectra-agent does; fresh-key, as naive clients do, which counts twice; none.
+        pub retry: Retry = "same-key",
+        /// How long a batch is tried.
+        pub retry_for: Interval = "60s",
+        /// How long one try may take.
+        pub timeout: Interval = "10s",
+        /// Bodies made before the clock starts and sent again and again under keys of their own; 0: each batch has a body of its own.
+        pub prepare: u32 = "0",
+        /// What all values and faults follow from; random by default.
+        pub seed: Option<u64>,
+        /// What sources are called, before a dash and their number; load- and random letters by default.
+        pub source: Option<String>,
+        /// Remember every batch and check the server at the end; what the sources had before the run counts as doubled.
+        pub verify: bool = "true",
+        /// A new file that gets each intent and each acknowledgement, so that a killed run can be checked.
+        pub ledger: Option<PathBuf>,
+        /// Send nothing: check the server against the LEDGER of an earlier run.
+        pub check: bool = "false",
+        /// How long the server may take until it can be checked.
+        pub check_for: Interval = "60s",
+        /// Print one JSON object instead of text.
+        pub json: bool = "false",
+        /// Share of answers that are cut off, 0 to 1; the server has done its work.
+        pub cut_answers: Probability = "0",
+        /// Share of requests that are cut off.
+        pub cut_requests: Probability = "0",
+        /// Share of connections that are reset when the answer comes.
+        pub resets: Probability = "0",
+        /// Share of answers that wait.
+        pub delays: Probability = "0",
+        /// How long an answer waits at most.
+        pub longest_delay: Interval = "1s",
+    }
+}
+
+/// A number from 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Probability(f64);
+
+/// The text is no such number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a share from 0 to 1, such as 0.05")]
+pub struct ProbabilityError;
+
+impl FromStr for Probability {
+    type Err = ProbabilityError;
+
+    fn from_str(text: &str) -> Result<Self, ProbabilityError> {
+        text.parse().ok().filter(|share| (0.0..=1.0).contains(share)).map(Self).ok_or(ProbabilityError)
+    }
+}
+
+impl Settings {
+    /// What is to be sent.
+    pub fn plan(&self) -> Plan {
+        Plan {
+            address: self.address.clone(),
+            content: if self.single { Content::Single } else { Content::Batches },
+            agents: self.agents,
+            metrics: self.metrics,
+            counters: self.counters,
+            series: self.series,
+            prepared: self.prepare,
+            pace: if self.interval.is_zero() { Pace::Closed } else { Pace::Every(self.interval.duration()) },
+            connections: self.connections,
+            duration: self.duration.duration(),
+            batches: self.batches,
+            gzip: self.gzip,
+            accept_gzip: self.gzip,
+            key: self.key.clone(),
+            keyed: self.keyed,
+            retry: self.retry,
+            retry_for: self.retry_for.duration(),
+            timeout: self.timeout.duration(),
+            seed: self.seed,
+            source: self.source.clone(),
+            remember: self.verify,
+            ledger: self.ledger.clone(),
+        }
+    }
+
+    /// What is to go wrong on the way; none when nothing is.
+    pub fn faults(&self) -> Option<Faults> {
+        let faults = Faults {
+            cut_answers: self.cut_answers.0,
+            cut_requests: self.cut_requests.0,
+            resets: self.resets.0,
+            delays: self.delays.0,
+            longest_delay: self.longest_delay.duration(),
+        };
+        (faults != Faults { longest_delay: faults.longest_delay, ..Faults::NONE }).then_some(faults)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+
+    #[test]
+    fn the_readme_has_the_table_of_settings() {
+        let table = Settings::markdown();
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(table.trim()), "README.md's table of golectra-loadgen should be:\n{table}");
+    }
+
+    #[test]
+    fn defaults_are_a_plan_without_faults() {
+        let settings = Settings::parse([""; 0], [("", ""); 0]).unwrap();
+        assert!(settings.plan().shape().is_ok());
+        assert_eq!(settings.faults(), None);
+        let settings = Settings::parse(["--cut-answers=0.5"], [("INTERVAL", "2s")]).unwrap();
+        assert!(settings.faults().is_some_and(|faults| faults.cut_answers > 0.4));
+        let error = Settings::parse(["--resets=1.5"], [("", ""); 0]).unwrap_err().to_string();
+        assert!(error.contains("--resets") && error.contains("from 0 to 1"), "{error}");
+    }
+}

@@ -1,0 +1,223 @@
+//! Holds what is stored against what was sent: for every series of every source, acknowledged <= stored <= issued.
+
+mod judge;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use golectra_protocol::Kind;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use self::judge::Judge;
+use crate::ledger::{self, LedgerError, Record};
+use crate::plan::Address;
+use crate::shape::Shape;
+use crate::wire;
+
+/// How long one listing may take.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+
+/// Between two tries of a listing.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How many examples of what is wrong a verdict has.
+const EXAMPLES: usize = 10;
+
+/// What was sent and acknowledged, and so what may be stored.
+#[derive(Debug, Clone)]
+pub struct Oracle {
+    shape: Shape,
+    records: Vec<Record>,
+}
+
+/// The server can't be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// It does not list the series of a source.
+    #[error("the server does not list the series of {source_name}: {reason}")]
+    Read {
+        /// The source.
+        source_name: String,
+        /// What it answered, or why it did not.
+        reason: String,
+    },
+    /// It lists a part only.
+    #[error("the server lists only a part of the series of {0}: give agents fewer series")]
+    Truncated(String),
+    /// The ledger can't be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Three sums that should not fall: what was acknowledged, what is stored, what was issued.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// Acknowledged.
+    pub acknowledged: i64,
+    /// Stored.
+    pub stored: i64,
+    /// Issued: what was sent, whether or not an acknowledgement came.
+    pub issued: i64,
+    /// Acknowledged and not stored, summed over the series where that is so.
+    pub lost: i64,
+    /// Stored and never issued, summed over the series where that is so.
+    pub doubled: i64,
+}
+
+/// What the check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// Sources that were read.
+    pub sources: usize,
+    /// Series that were compared.
+    pub series: usize,
+    /// Batches, by the counters that grow by 1 a batch; all 0 in a run without counters.
+    pub batches: Span,
+    /// All counters, by their deltas.
+    pub counters: Span,
+    /// Gauges whose value is not one of those issued at or after the newest acknowledged one, or that are not there.
+    pub stale_gauges: usize,
+    /// The first few things that are wrong, a sentence each.
+    pub examples: Vec<String>,
+}
+
+impl Verdict {
+    /// Whether nothing acknowledged was lost and nothing counted twice.
+    pub fn holds(&self) -> bool {
+        self.lost_nothing() && self.doubled_nothing()
+    }
+
+    /// Whether everything acknowledged is stored, gauges included.
+    pub fn lost_nothing(&self) -> bool {
+        self.counters.lost == 0 && self.stale_gauges == 0
+    }
+
+    /// Whether no counter is higher than what was issued.
+    pub fn doubled_nothing(&self) -> bool {
+        self.counters.doubled == 0
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "checked      {} series of {} sources", self.series, self.sources)?;
+        for (name, span) in [("batches", &self.batches), ("counters", &self.counters)] {
+            let Span { acknowledged, stored, issued, lost, doubled } = span;
+            writeln!(f, "{name:12} acknowledged {acknowledged} <= stored {stored} <= issued {issued}; lost {lost}, doubled {doubled}")?;
+        }
+        writeln!(f, "gauges       {} stale", self.stale_gauges)?;
+        for example in &self.examples {
+            writeln!(f, "  {example}")?;
+        }
+        let word = match (self.lost_nothing(), self.doubled_nothing()) {
+            (true, true) => "nothing acknowledged was lost, nothing was counted twice",
+            (false, true) => "LOST",
+            (true, false) => "DOUBLED",
+            (false, false) => "LOST and DOUBLED",
+        };
+        writeln!(f, "verdict      {word}")
+    }
+}
+
+/// The answer of /api/v1/series.
+#[derive(Deserialize)]
+struct Listing {
+    series: Vec<Listed>,
+    #[serde(default)]
+    truncated: bool,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    value: Option<f64>,
+    delta: Option<i64>,
+}
+
+impl Oracle {
+    pub(crate) fn new(shape: Shape, records: Vec<Record>) -> Self {
+        Self { shape, records }
+    }
+
+    /// What the ledger of a run says, also of one that was killed.
+    pub fn from_ledger(path: &Path) -> Result<Self, LedgerError> {
+        let (shape, records) = ledger::read(path)?;
+        Ok(Self { shape, records })
+    }
+
+    /// How many batches it remembers.
+    pub fn batches(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Reads every source's series from the server and compares them. A server that does not answer yet is asked again
+    /// until the limit has passed.
+    pub async fn check(&self, address: &Address, limit: Duration) -> Result<Verdict, CheckError> {
+        let deadline = Instant::now() + limit;
+        let mut verdict = Verdict::default();
+        let mut by_agent: Vec<Vec<&Record>> = vec![Vec::new(); self.shape.agents as usize];
+        for record in &self.records {
+            by_agent[record.agent as usize].push(record);
+        }
+        for (agent, records) in (0..).zip(by_agent) {
+            if !records.is_empty() {
+                let stored = self.stored(address, agent, deadline).await?;
+                Judge::new(&self.shape, agent, &records, &stored).judge(&mut verdict);
+                verdict.sources += 1;
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// What the server has of an agent: bits of the value, or the total, by series.
+    async fn stored(&self, address: &Address, agent: u32, deadline: Instant) -> Result<HashMap<u32, Stored>, CheckError> {
+        let source_name = self.shape.source(agent);
+        let target = format!("/api/v1/series?source={source_name}");
+        let listing = loop {
+            let reason = match wire::get(address, &target, READ_LIMIT).await {
+                Ok(answer) if answer.status == 200 => match serde_json::from_slice::<Listing>(&answer.body) {
+                    Ok(listing) => break listing,
+                    Err(error) => error.to_string(),
+                },
+                Ok(answer) => format!("status {} {}", answer.status, String::from_utf8_lossy(&answer.body)),
+                Err(failure) => failure.to_string(),
+            };
+            if Instant::now() + PAUSE >= deadline {
+                return Err(CheckError::Read { source_name, reason });
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        if listing.truncated {
+            return Err(CheckError::Truncated(source_name));
+        }
+        let stored = listing.series.into_iter().filter_map(|listed| {
+            let series = self.shape.series_named(&listed.id)?;
+            let kind = self.shape.kind(series);
+            let value = match kind {
+                Kind::Counter => Stored::Counter(listed.delta?),
+                Kind::Gauge => Stored::Gauge(listed.value?),
+            };
+            (listed.kind == kind.as_str()).then_some((series, value))
+        });
+        Ok(stored.collect())
+    }
+}
+
+/// What the server has of a series.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Stored {
+    Counter(i64),
+    Gauge(f64),
+}
+
+/// Adds an example, unless there are enough.
+fn example(verdict: &mut Verdict, text: impl FnOnce() -> String) {
+    if verdict.examples.len() < EXAMPLES {
+        verdict.examples.push(text());
+    }
+}

@@ -1,0 +1,139 @@
+//! Requests as bytes: what is the same each time a body is sent is made once.
+
+use golectra_protocol::{IdempotencyKey, gzip, hash, header};
+
+use crate::plan::{Content, Plan};
+use crate::shape::Shape;
+
+/// A request without what differs from try to try: source and key.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    head: Box<[u8]>,
+    body: Box<[u8]>,
+}
+
+impl Packed {
+    /// Writes the whole request.
+    pub(crate) fn write(&self, source: Option<&str>, key: Option<IdempotencyKey>, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend_from_slice(&self.head);
+        if let Some(source) = source {
+            line(out, header::SOURCE, source.as_bytes());
+        }
+        if let Some(key) = key {
+            let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+            line(out, header::IDEMPOTENCY_KEY, key.uuid().hyphenated().encode_lower(&mut text).as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&self.body);
+    }
+
+    /// What it holds, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+}
+
+fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Makes requests as a plan wants them.
+#[derive(Debug)]
+pub(crate) struct Packer {
+    shape: Shape,
+    content: Content,
+    gzip: bool,
+    key: Option<golectra_process::Secret>,
+    /// The lines that all requests share.
+    start: Vec<u8>,
+    /// The bodies made beforehand.
+    prepared: Vec<Packed>,
+}
+
+impl Packer {
+    /// Makes the bodies that the plan wants beforehand.
+    pub(crate) fn new(plan: &Plan, shape: &Shape) -> Self {
+        let (path, content_type) = match &plan.content {
+            Content::Batches => ("/updates", "application/json"),
+            Content::Single => ("/update", "application/json"),
+            Content::Custom { path, content_type, .. } => (path.as_str(), content_type.as_str()),
+        };
+        let mut start = format!("POST {path} HTTP/1.1\r\nhost: {}\r\n", plan.address).into_bytes();
+        line(&mut start, "content-type", content_type.as_bytes());
+        if plan.accept_gzip {
+            line(&mut start, "accept-encoding", b"gzip");
+        }
+        if plan.gzip {
+            line(&mut start, "content-encoding", b"gzip");
+        }
+        let mut packer = Self {
+            shape: shape.clone(),
+            content: plan.content.clone(),
+            gzip: plan.gzip,
+            key: plan.key.clone(),
+            start,
+            prepared: Vec::new(),
+        };
+        packer.prepared = (0..u64::from(shape.prepared)).map(|body| packer.pack(body)).collect();
+        packer
+    }
+
+    /// What the prepared requests hold, in bytes.
+    pub(crate) fn prepared_bytes(&self) -> usize {
+        self.prepared.iter().map(Packed::len).sum()
+    }
+
+    /// A prepared request.
+    pub(crate) fn prepared(&self, body: u64) -> Option<&Packed> {
+        self.prepared.get(usize::try_from(body).ok()?)
+    }
+
+    /// Makes the request of a body.
+    pub(crate) fn pack(&self, body: u64) -> Packed {
+        let plain = match &self.content {
+            Content::Batches => self.shape.json(body, false),
+            Content::Single => self.shape.json(body, true),
+            Content::Custom { make, .. } => make(body),
+        };
+        let mut head = self.start.clone();
+        if let Some(key) = &self.key {
+            line(&mut head, header::HASH_SHA256, hash::body_hash(&plain, key.expose().as_bytes()).as_bytes());
+        }
+        let body = if self.gzip { gzip::pack(&plain) } else { plain };
+        line(&mut head, "content-length", body.len().to_string().as_bytes());
+        Packed { head: head.into(), body: body.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_holds_what_the_plan_says() {
+        let address = "server:80".parse().unwrap();
+        let plan = Plan { agents: 1, metrics: 2, key: Some("secret".into()), prepared: 1, ..Plan::new(address) };
+        let shape = plan.shape().unwrap();
+        let packer = Packer::new(&plan, &shape);
+        let key = IdempotencyKey::at(1_700_000_000_000);
+        let mut request = Vec::new();
+        packer.prepared(0).unwrap().write(Some("load-0"), Some(key), &mut request);
+        let end = request.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let (head, body) = (String::from_utf8(request[..end].to_vec()).unwrap(), &request[end + 4..]);
+        let unpacked = gzip::unpack(body, 10_000).unwrap();
+        assert_eq!(unpacked, shape.json(0, false));
+        let expected = format!(
+            "POST /updates HTTP/1.1\r\nhost: server:80\r\ncontent-type: application/json\r\naccept-encoding: gzip\r\n\
+             content-encoding: gzip\r\nhashsha256: {}\r\ncontent-length: {}\r\ngolectra-source: load-0\r\nidempotency-key: {key}",
+            hash::body_hash(&unpacked, b"secret"),
+            body.len(),
+        );
+        assert_eq!(head, expected);
+        assert_eq!(packer.prepared_bytes(), packer.pack(0).len());
+        assert!(packer.prepared(1).is_none());
+    }
+}

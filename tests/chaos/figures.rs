@@ -1,0 +1,47 @@
+//! What each scenario found, said aloud.
+
+use std::io::Write as _;
+use std::time::Instant;
+
+use golectra_loadgen::{Report, Span, Verdict};
+
+/// Says what was measured, past the capture of the test harness.
+pub fn say(scenario: &str, line: &str) {
+    let _ = writeln!(std::io::stderr(), "chaos: {scenario}: {line}");
+}
+
+/// What the clients with keys and the naive one came to.
+pub struct Figures {
+    pub keyed: Report,
+    pub verdict: Verdict,
+    pub naive: Report,
+    pub naive_verdict: Verdict,
+}
+
+impl Figures {
+    /// Prints every figure and fails the test where the books do not balance, or the naive client did not over-count.
+    #[track_caller]
+    pub fn judge(&self, scenario: &str, faults: &str, start: Instant) {
+        let Span { acknowledged, stored, issued, lost, doubled } = self.verdict.counters;
+        let batches = &self.keyed.batches;
+        let naive = &self.naive_verdict.counters;
+        say(
+            scenario,
+            &format!(
+                "{faults}; {} batches, {} tries, {} repeats; acked {acknowledged} <= stored {stored} <= issued {issued}; \
+                 lost {lost}, doubled {doubled}, stale gauges {}; naive control over-counted by {} of {}; {:.1} s",
+                batches.begun,
+                self.keyed.tries,
+                batches.replayed,
+                self.verdict.stale_gauges,
+                naive.doubled,
+                naive.issued,
+                start.elapsed().as_secs_f64(),
+            ),
+        );
+        assert!(batches.acknowledged > 0, "nothing was acknowledged: {}", self.keyed);
+        assert!(self.verdict.holds(), "{}{}", self.keyed, self.verdict);
+        assert!(self.naive_verdict.counters.doubled > 0, "the naive client did not over-count: {}{}", self.naive, self.naive_verdict);
+        assert!(self.naive_verdict.counters.lost == 0, "what the naive client was promised is lost: {}", self.naive_verdict);
+    }
+}
