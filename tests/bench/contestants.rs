@@ -9,6 +9,7 @@ use golectra_loadgen::Address;
 use golectra_tests::{Client, Database, KEY, Program, ProgramBuilder, Server, free_port, runtime};
 
 use crate::bodies::Pool;
+use crate::cases::CONNECTIONS;
 use crate::load::Tally;
 use crate::wire::{self, Sources, Turn};
 
@@ -51,6 +52,12 @@ impl Contestant {
     /// Whether it takes Prometheus's text instead of golectra's JSON.
     pub fn takes_text(self) -> bool {
         matches!(self, Self::VictoriaMetrics | Self::Pushgateway)
+    }
+
+    /// How many connections it gets, each a source of its own. Pushgateway holds each push against all that it has: with as
+    /// many as the others it would answer later than any client waits.
+    pub fn connections(self) -> usize {
+        if self == Self::Pushgateway { 4 } else { CONNECTIONS }
     }
 
     /// Starts it with nothing in it.

@@ -1,9 +1,10 @@
 //! The PostgreSQL store, answered after commit, beside raw upserts on the same PostgreSQL.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use golectra_tests::statistics::ratios;
-use golectra_tests::{Database, runtime};
+use golectra_tests::{Database, runtime, until};
 use sqlx::Connection as _;
 
 use crate::bodies::Pool;
@@ -32,6 +33,9 @@ enum Case {
 }
 
 const CASES: [Case; 6] = [Case::Sixty, Case::Wide, Case::RawWide, Case::Same, Case::RawSame, Case::Two];
+
+/// How long PostgreSQL may take to see that a server is gone.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// What a round of a case came to.
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +137,10 @@ fn over_http(database: &Arc<Database>, servers: usize, pool: &Pool, sources: Sou
     started.check(Contestant::Golectra, &[&warm_up, &tally]);
     say(&measured.line());
     started.end();
+    // A connection's deadlocks are counted when it has ended.
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    let ended = async || database.number(open).await == 0;
+    runtime().block_on(until("the servers' connections to PostgreSQL end", LIMIT, ended));
     let query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     #[expect(clippy::cast_precision_loss, reason = "a count of deadlocks")]
     let deadlocks = runtime().block_on(database.number(query)) as f64;
