@@ -3,4 +3,6 @@
 mod faults;
 mod names;
 mod plain;
+mod signatures;
+mod spool;
 mod tally;

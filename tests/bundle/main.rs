@@ -10,4 +10,5 @@ mod parity;
 mod refused;
 mod render;
 mod security;
+mod skaffold;
 mod values;

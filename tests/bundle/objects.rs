@@ -82,7 +82,10 @@ fn what_a_pod_mentions_is_there() {
             known.extend([format!("Secret/{cluster}-app"), format!("Secret/{cluster}-ca")]);
         }
         // What the files in ci/ say exists already.
-        known.extend(["my-keys", "golectra-hash-key", "golectra-audit-key", "example-ca"].map(|secret| format!("Secret/{secret}")));
+        known.extend(
+            ["my-keys", "my-signing-keys", "golectra-hash-key", "golectra-audit-key", "example-ca"]
+                .map(|secret| format!("Secret/{secret}")),
+        );
         for workload in workloads(objects) {
             let pod = &workload["spec"]["template"]["spec"];
             let mut mentioned = vec![format!("ServiceAccount/{}", text(pod, "/serviceAccountName"))];
@@ -150,7 +153,8 @@ fn the_defaults_are_the_ones_promised() {
 
     let agent = &find(&objects, "DaemonSet/golectra-agent")["spec"]["template"]["spec"];
     assert_eq!(agent["tolerations"], json!([{"operator": "Exists"}]), "on every node, the control plane's too");
-    assert!(agent.get("volumes").is_none() && agent.get("hostNetwork").is_none(), "nothing of the node by default");
+    assert_eq!(agent["volumes"], json!([{"name": "spool", "emptyDir": {"sizeLimit": "80Mi"}}]), "nothing of the node by default");
+    assert!(agent.get("hostNetwork").is_none());
     let source = agent["containers"][0]["env"].as_array().expect("env").iter().find(|variable| text(variable, "/name") == "SOURCE");
     assert_eq!(text(source.expect("SOURCE"), "/valueFrom/fieldRef/fieldPath"), "spec.nodeName");
 

@@ -25,12 +25,14 @@ fn typos_are_named() {
         ("server.resources.limits.mem=1", "/server/resources/limits", "mem"),
         ("server.ingress.host=x", "/server/ingress", "host"),
         ("agent.hostMount=x", "/agent", "hostMount"),
+        ("agent.hostMounts.sys=true", "/agent/hostMounts", "sys"),
         ("agent.tolerations[0].operater=Exists", "/agent/tolerations/0", "operater"),
         ("database.cnpg.instance=1", "/database/cnpg", "instance"),
         ("database.cnpg.storage.class=x", "/database/cnpg/storage", "class"),
         ("database.cnpg.synchronous.count=1", "/database/cnpg/synchronous", "count"),
         ("database.external.existingSecret.keyy=x", "/database/external/existingSecret", "keyy"),
         ("keys.hash.vaule=x", "/keys/hash", "vaule"),
+        ("signatures.keyID=x", "/signatures", "keyID"),
         ("auditSink.storage.sise=1Gi", "/auditSink/storage", "sise"),
         ("networkPolicy.scraper=x", "/networkPolicy", "scraper"),
         ("monitoring.rules.enable=true", "/monitoring/rules", "enable"),
@@ -53,12 +55,16 @@ fn values_out_of_range_are_named() {
         ("database.cnpg.extraSpec.instances=1", "/database/cnpg/extraSpec/instances"),
         ("database.external.dsn=mysql://x", "/database/external/dsn"),
         ("server.replicas=0", "/server/replicas"),
+        ("signatures.mode=strict", "/signatures/mode"),
+        ("signatures.keyId=.x", "/signatures/keyId"),
         ("server.service.port=70000", "/server/service/port"),
         ("server.service.type=External", "/server/service/type"),
         ("server.image.digest=abc", "/server/image/digest"),
         ("server.settings.logFormat=xml", "/server/settings/logFormat"),
         ("agent.settings.reportInterval=fast", "/agent/settings/reportInterval"),
-        ("agent.hostMounts[0]=proc", "/agent/hostMounts/0"),
+        ("agent.hostMounts.proc=yes", "/agent/hostMounts/proc"),
+        ("agent.spool.sizeMiB=0", "/agent/spool/sizeMiB"),
+        ("agent.spool.hostPath=here", "/agent/spool/hostPath"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);
@@ -72,7 +78,7 @@ fn contradictions_are_explained_in_a_sentence() {
     if !have_helm() {
         return;
     }
-    let cases: [(&[&str], &[&str], &[&str]); 10] = [
+    let cases: [(&[&str], &[&str], &[&str]); 11] = [
         (&[], &[], &["CloudNativePG operator", "database.mode=external", "database.mode=embedded", "--api-versions postgresql.cnpg.io/v1"]),
         (&ALL_APIS[1..], &[], &["CloudNativePG operator"]),
         (&[], &["database.mode=external"], &["database.external.dsn", "database.external.existingSecret.name"]),
@@ -85,6 +91,7 @@ fn contradictions_are_explained_in_a_sentence() {
         (&[], &["database.mode=embedded", "server.autoscaling.enabled=true"], &["server.autoscaling.enabled=false"]),
         (&ALL_APIS, &["server.autoscaling.enabled=true", "server.autoscaling.minReplicas=9"], &["minReplicas", "maxReplicas"]),
         (&ALL_APIS, &["keys.hash.value=x", "keys.hash.existingSecret.name=y"], &["keys.hash.value", "keep one"]),
+        (&ALL_APIS, &["signatures.keyId=k"], &["signatures.existingSecret.name"]),
         (&ALL_APIS, &["database.cnpg.synchronous.number=3"], &["database.cnpg.instances=3"]),
         (&ALL_APIS, &["server.ingress.enabled=true"], &["server.ingress.hosts"]),
     ];
@@ -112,6 +119,8 @@ fn what_is_fine_is_not_refused() {
         "server.preStopSeconds=0",
         "agent.maxUnavailable=1",
         "global.anything=x",
+        "signatures.mode=required",
+        "signatures.existingSecret.name=x",
         "database.cnpg.extraSpec.walStorage.size=1Gi",
     ] {
         helm_template(&ALL_APIS, &["--set", set]).unwrap_or_else(|error| panic!("--set {set}: {error}"));

@@ -13,7 +13,7 @@ use crate::{agents, audit, faults, full, keys, page, turn};
 #[tokio::test(flavor = "multi_thread")]
 async fn the_default_install_through_its_life() {
     let Some(_turn) = turn().await else { return };
-    let release = Release::install(Namespace::fresh("golectra-test-cnpg").await, &[]).await;
+    let release = Release::install(Namespace::fresh("cnpg").await, &[]).await;
     let client = release.client().await;
 
     agents::on_every_node(&release, &client).await;

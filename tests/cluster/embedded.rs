@@ -15,7 +15,7 @@ const VALUES: [&str; 2] = ["--set", "database.mode=embedded"];
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_database() {
     let Some(_turn) = turn().await else { return };
-    let release = Release::install(Namespace::fresh("golectra-test-embedded").await, &VALUES).await;
+    let release = Release::install(Namespace::fresh("embedded").await, &VALUES).await;
     let client = release.client().await;
     agents::on_every_node(&release, &client).await;
     agents::each_poll_counts_once(&release, &client, &BTreeMap::new()).await;

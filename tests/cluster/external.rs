@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::kube::Namespace;
 use crate::release::Release;
-use crate::{agents, faults, turn};
+use crate::{agents, faults, kustomize, turn};
 
 /// Someone's own PostgreSQL. That the same operator runs it is nothing the release knows.
 const DATABASE: &str = "
@@ -30,7 +30,7 @@ const VALUES: [&str; 4] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_ones_own() {
     let Some(_turn) = turn().await else { return };
-    let namespace = Namespace::fresh("golectra-test-external").await;
+    let namespace = Namespace::fresh("external").await;
     namespace.apply(DATABASE).await;
     let ready = ["wait", "--for=condition=Ready", "clusters.postgresql.cnpg.io/mine", "--timeout=180s"];
     namespace.try_kubectl(&ready, Duration::from_mins(4)).await.unwrap_or_else(|error| panic!("{error}"));
@@ -48,4 +48,14 @@ async fn a_database_of_ones_own() {
     assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42");
     release.uninstall().await;
     assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42", "the release takes nothing of it away");
+
+    // The same database by way of kustomize.
+    let template = "go-template={{.data.uri | base64decode}}";
+    let dsn = release.namespace.kubectl(&["get", "secret", "mine-app", "-o", template]).await;
+    let literal = format!("--from-literal=dsn={dsn}?sslmode=require");
+    release.namespace.kubectl(&["create", "secret", "generic", "golectra-database", &literal]).await;
+    let release = kustomize::apply(release.namespace, "external").await;
+    let client = release.client().await;
+    assert_eq!(client.counter("kept").await, 42, "the overlay finds the rows");
+    agents::on_every_node(&release, &client).await;
 }

@@ -67,5 +67,6 @@ pub async fn rollouts(release: &Release, client: &Client, times: usize) -> Tally
         tally.longest_gap().as_secs_f64(),
     ));
     assert!(tally.failed.is_empty(), "requests failed in a rollout: {:?}", tally.failed);
+    assert_eq!(tally.resent, 0, "kept connections were closed without an answer");
     tally
 }

@@ -2,25 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::OnceCell;
-
 use crate::kube::{root, run};
 use crate::say;
 
 /// A release build of everything from nothing, on a small machine.
 const BUILD_LIMIT: Duration = Duration::from_mins(40);
 
-/// Builds and loads them once a run, where CLUSTER_IMAGE names a program that can; elsewhere they have to be there.
+/// Builds and loads them, where CLUSTER_IMAGE names a program that can; elsewhere they have to be there.
 pub async fn ready() {
-    static READY: OnceCell<()> = OnceCell::const_new();
-    let build = async {
-        let start = Instant::now();
-        for program in ["server", "agent"] {
-            image(&format!("Dockerfile.{program}"), &format!("ghcr.io/golectra/golectra-{program}:{}", version())).await;
-        }
-        say(&format!("the images are there after {:.0} s", start.elapsed().as_secs_f64()));
-    };
-    READY.get_or_init(|| build).await;
+    let start = Instant::now();
+    for program in ["server", "agent"] {
+        image(&format!("Dockerfile.{program}"), &format!("ghcr.io/golectra/golectra-{program}:{}", version())).await;
+    }
+    say(&format!("the images are there after {:.0} s", start.elapsed().as_secs_f64()));
 }
 
 /// Builds one image and puts it on every node; false where nothing here can.

@@ -1,10 +1,10 @@
 //! kubectl and helm, and a namespace that ends with its test.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
@@ -38,20 +38,32 @@ pub async fn run(program: &str, arguments: &[&str], input: Option<&str>, limit: 
     }
 }
 
-/// A namespace that admits only pods of PodSecurity `restricted`. A test that fails shows what is in it; either way it goes.
+/// What says of a namespace that these tests made it, and which process of which machine did.
+const OWNER: &str = "golectra-test-owner";
+
+/// A namespace of this run's own. A test that fails shows what is in it; either way it goes.
 pub struct Namespace(String);
 
 impl Namespace {
-    /// An empty one, also when an earlier run left its own behind.
-    pub async fn fresh(name: &str) -> Self {
-        empty(name);
-        let delete = ["delete", "namespace", name, "--ignore-not-found", "--timeout=180s"];
-        run("kubectl", &delete, None, Duration::from_mins(4)).await.expect("an old namespace goes");
-        let manifest = format!(
-            "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels:\n    pod-security.kubernetes.io/enforce: restricted\n"
-        );
-        run("kubectl", &["apply", "-f", "-"], Some(&manifest), LIMIT).await.expect("a namespace can be made");
-        Self(name.to_owned())
+    /// An empty one that admits only pods of PodSecurity `restricted`.
+    pub async fn fresh(what: &str) -> Self {
+        Self::admitting("restricted", what).await
+    }
+
+    /// An empty one that admits pods of this level of PodSecurity. Its name is nobody else's: runs may share a cluster.
+    pub async fn admitting(level: &str, what: &str) -> Self {
+        let key = golectra_tests::fresh_key();
+        let name = format!("golectra-test-{what}-{}", &key[key.len() - 6..]);
+        let object = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {
+                "name": name,
+                "labels": {"pod-security.kubernetes.io/enforce": level, OWNER: machine()},
+                "annotations": {OWNER: std::process::id().to_string()},
+            },
+        });
+        run("kubectl", &["create", "-f", "-"], Some(&object.to_string()), LIMIT).await.expect("a namespace can be made");
+        Self(name)
     }
 
     /// Its name.
@@ -125,19 +137,39 @@ impl Drop for Namespace {
                 say(&kubectl(&["logs", "-l", &format!("app.kubernetes.io/component={component}"), "--tail=20", "--prefix"]));
             }
         }
-        empty(&self.0);
-        kubectl(&["delete", "namespace", &self.0, "--timeout=120s", "--ignore-not-found"]);
+        remove(&self.0);
     }
 }
 
-/// Ends what runs in a namespace that is about to go: PostgreSQL would wait minutes for its clients to leave.
-fn empty(namespace: &str) {
+/// Takes away what runs on this machine that were killed left in the cluster: it would take the room that others need.
+pub async fn sweep() {
+    let ours = ["get", "namespaces", "-l", &format!("{OWNER}={}", machine()), "-o", "json"];
+    let list = run("kubectl", &ours, None, LIMIT).await.expect("namespaces can be listed");
+    let list: Value = serde_json::from_str(&list).expect("kubectl prints JSON");
+    for namespace in list["items"].as_array().expect("a list") {
+        let process = namespace["metadata"]["annotations"][OWNER].as_str().unwrap_or_default();
+        if !Path::new("/proc").join(process).join("stat").exists() {
+            remove(&name(namespace));
+        }
+    }
+}
+
+/// This machine's name as a label's value.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).take(60).collect();
+    format!("on-{}", name.trim_end_matches(['-', '.']))
+}
+
+/// Takes a namespace away, and first ends what runs in it: left to itself a PostgreSQL takes its time.
+fn remove(namespace: &str) {
     for what in [["clusters.postgresql.cnpg.io", "--wait=false"], ["pods", "--grace-period=5"]] {
         let mut command = std::process::Command::new("kubectl");
         command.args(["--namespace", namespace, "delete", "--all", "--ignore-not-found", "--timeout=60s"]).args(what);
         // What can't be ended early ends with the namespace.
         let _ = command.output();
     }
+    let _ = std::process::Command::new("kubectl").args(["delete", "namespace", namespace, "--timeout=120s", "--ignore-not-found"]).output();
 }
 
 /// An object's name.

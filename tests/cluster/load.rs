@@ -38,7 +38,8 @@ pub struct Tally {
     pub sum: i64,
     /// Tries that were refused or got no answer, with the reason.
     pub failed: Vec<String>,
-    /// Writes sent again at once because a kept connection was closed before its answer, which HTTP leaves to the client.
+    /// Writes sent again at once because a kept connection was closed before its answer: a client that has no key to send the
+    /// write under again would have lost it.
     pub resent: usize,
 }
 

@@ -3,7 +3,7 @@
 //! Needs KUBECONFIG, with helm and kubectl on PATH, and the CloudNativePG operator in the cluster. The images are those
 //! that the chart names by default: already on the nodes, or built and put there with the program that CLUSTER_IMAGE
 //! names, called as `PROGRAM DOCKERFILE TAG`. Each test has a namespace of its own and takes it away again; they run one
-//! after another. GOLECTRA_CLUSTER_FULL=1 asks for the long form: ten rollouts, a long outage, a Prometheus that alerts.
+//! after another, and runs may share a cluster. GOLECTRA_CLUSTER_FULL=1 asks for the long form: ten rollouts, a long outage, a Prometheus that alerts.
 
 mod agents;
 mod audit;
@@ -12,22 +12,28 @@ mod embedded;
 mod external;
 mod faults;
 mod forward;
+mod hosts;
 mod images;
 mod keys;
 mod kube;
+mod kustomize;
 mod load;
 mod monitoring;
 mod operator;
 mod page;
 mod release;
+mod schema;
 
 use std::io::Write as _;
 use std::sync::Once;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// Tests share one cluster, whose nodes have room for one database at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Once a run: room and images.
+static READY: OnceCell<()> = OnceCell::const_new();
 
 /// The right to use the cluster; none where there is no cluster.
 pub async fn turn() -> Option<MutexGuard<'static, ()>> {
@@ -36,11 +42,18 @@ pub async fn turn() -> Option<MutexGuard<'static, ()>> {
         let required = std::env::var("GOLECTRA_CLUSTER_TESTS").is_ok_and(|value| value == "required");
         assert!(!required, "GOLECTRA_CLUSTER_TESTS=required asks for the cluster tests, but KUBECONFIG is not set");
         // Past the capture of the test harness: who runs the tests is to see it.
-        SAID.call_once(|| drop(writeln!(std::io::stderr(), "cluster tests skipped: KUBECONFIG is not set, so there is no cluster to use")));
+        SAID.call_once(|| {
+            drop(writeln!(std::io::stderr(), "cluster tests skipped: `make test-cluster` runs them in the cluster that KUBECONFIG names"))
+        });
         return None;
     }
     let turn = TURN.lock().await;
-    images::ready().await;
+    READY
+        .get_or_init(|| async {
+            kube::sweep().await;
+            images::ready().await;
+        })
+        .await;
     Some(turn)
 }
 

@@ -69,7 +69,7 @@ async fn prometheus_tells_of_a_silent_node() {
         return;
     }
     let values = ["--set", "database.mode=embedded"];
-    let release = Release::install(Namespace::fresh("golectra-test-monitoring").await, &values).await;
+    let release = Release::install(Namespace::fresh("monitoring").await, &values).await;
     let client = release.client().await;
     agents::on_every_node(&release, &client).await;
     install_prometheus(&release.namespace).await;

@@ -30,7 +30,7 @@ pub async fn shows_every_node(release: &Release) {
         assert!(page.contains(&node), "{node} is not on the page: {page}");
     }
     let shot = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster-dashboard.png");
-    chromium(&["--hide-scrollbars", "--window-size=1280,900", &format!("--screenshot={}", shot.display()), &url], profile.path()).await;
+    chromium(&["--hide-scrollbars", "--window-size=1280,400", &format!("--screenshot={}", shot.display()), &url], profile.path()).await;
     let bytes = std::fs::read(&shot).expect("a screenshot");
     assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 10_000, "a picture with something on it");
     say(&format!("the page shows every node: {}", shot.display()));

@@ -9,7 +9,7 @@ use crate::say;
 
 /// Where the server is reached from outside the cluster, past the chart: a port of the nodes leads to all of its pods, as
 /// a load balancer's does. The policy lets a cluster that enforces policies do the same.
-const REACH: &str = "
+pub const REACH: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: reach}

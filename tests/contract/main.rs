@@ -14,6 +14,7 @@ mod methods;
 mod metrics;
 mod reads;
 mod replays;
+mod signatures;
 mod sources;
 mod text;
 

@@ -45,6 +45,8 @@ fn help_exits_0_and_names_every_variable() {
         "FILE_STORAGE_PATH",
         "DATABASE_DSN",
         "KEY",
+        "KEYS_DIR",
+        "SIGNATURES",
         "STORE_INTERVAL",
         "RESTORE",
         "AUDIT_FILE",
@@ -63,7 +65,8 @@ fn help_exits_0_and_names_every_variable() {
         "TRUSTED_PROXIES",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     ];
-    let agent = ["ADDRESS", "KEY", "REPORT_INTERVAL", "POLL_INTERVAL", "RATE_LIMIT", "SOURCE", "METRICS_ADDRESS"];
+    let agent =
+        ["ADDRESS", "KEY", "KEYS_DIR", "SIGNING_KEY_ID", "REPORT_INTERVAL", "POLL_INTERVAL", "RATE_LIMIT", "SOURCE", "METRICS_ADDRESS"];
     let sink = ["ADDRESS", "AUDIT_KEY", "METRICS_ADDRESS"];
     for (program, variables) in PROGRAMS.into_iter().zip([server.as_slice(), &agent, &sink]) {
         for flag in ["-h", "--help"] {
@@ -128,6 +131,7 @@ fn a_bad_value_is_one_sentence_that_says_where() {
         ("golectra-server", "MAX_SERIES", "many"),
         ("golectra-server", "MAX_BODY_BYTES", "much"),
         ("golectra-server", "TRUSTED_PROXIES", "everyone"),
+        ("golectra-server", "SIGNATURES", "perhaps"),
         ("golectra-server", "LOG_LEVEL", "="),
         ("golectra-agent", "ADDRESS", "ftp://server"),
         ("golectra-agent", "REPORT_INTERVAL", "often"),
@@ -135,6 +139,7 @@ fn a_bad_value_is_one_sentence_that_says_where() {
         ("golectra-agent", "RATE_LIMIT", "0"),
         ("golectra-agent", "RATE_LIMIT", "-1"),
         ("golectra-agent", "SOURCE", "a b"),
+        ("golectra-agent", "SIGNING_KEY_ID", "../a"),
         ("golectra-audit-sink", "ADDRESS", "nowhere"),
     ] {
         let sentence = refusal(&ProgramBuilder::new(program).env("KEY", "swordfish").env("AUDIT_KEY", "swordfish").env(variable, value));
@@ -158,6 +163,27 @@ fn a_bad_dsn_or_webhook_is_refused_without_its_password() {
         assert!(matches!(exit, Exit::Code(1 | 2)), "{variable}={value}: {exit:?}");
         let said = run.stderr();
         assert!(said.contains(variable) && !said.contains("swordfish"), "{said}");
+    }
+}
+
+#[test]
+fn keys_that_are_not_there_are_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let (empty, nowhere) = (folder.path().display().to_string(), folder.path().join("nowhere").display().to_string());
+    for (program, variables, part) in [
+        ("golectra-server", vec![("SIGNATURES", "required")], "SIGNATURES=required needs a key: set KEY, or KEYS_DIR"),
+        ("golectra-server", vec![("SIGNATURES", "required"), ("KEYS_DIR", &empty)], "SIGNATURES=required needs a key"),
+        ("golectra-server", vec![("KEYS_DIR", &nowhere)], "KEYS_DIR can't be read"),
+        ("golectra-agent", vec![("KEYS_DIR", &nowhere), ("SIGNING_KEY_ID", "k")], "KEYS_DIR can't be read"),
+        ("golectra-agent", vec![("KEYS_DIR", &empty)], "set SIGNING_KEY_ID"),
+        ("golectra-agent", vec![("SIGNING_KEY_ID", "k"), ("KEY", "swordfish")], "set KEYS_DIR"),
+    ] {
+        let program = variables.iter().fold(ProgramBuilder::new(program), |program, (name, value)| program.env(name, value));
+        let mut run = program.start();
+        assert_eq!(run.wait(LIMIT), Exit::Code(1), "{variables:?}");
+        let said = run.stderr();
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        assert!(said.contains(part) && !said.contains("swordfish"), "{variables:?}: {said}");
     }
 }
 

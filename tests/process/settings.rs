@@ -66,11 +66,14 @@ async fn localhost_and_a_bare_port_listen_on_ipv4() {
 #[tokio::test]
 async fn secrets_are_in_no_log() {
     let port = free_port();
+    let keys = tempfile::tempdir().unwrap();
+    std::fs::write(keys.path().join("k"), "swordfish\n").unwrap();
     let dsn = "postgres://user:swordfish@127.0.0.1:1/db?application_name=x";
     let program = server()
         .env("ADDRESS", format!("127.0.0.1:{port}"))
         .env("LOG_LEVEL", "trace")
         .env("KEY", "swordfish")
+        .env("KEYS_DIR", keys.path().display())
         .env("AUDIT_KEY", "swordfish")
         .env("AUDIT_URL", "http://user:swordfish@127.0.0.1:1/")
         .env("DATABASE_DSN", dsn)
@@ -79,6 +82,9 @@ async fn secrets_are_in_no_log() {
     answers_signed(&program, &client).await;
     client.updates(&json!([{"id": "a", "type": "gauge", "value": 1}])).await.expect(503);
     client.get("/ping").send().await.expect(503);
+    let metric = json!({"id": "a", "type": "gauge", "value": 1});
+    client.post("/value").json(&metric).signed("k", "swordfish").send().await.expect(503);
+    client.post("/value").json(&metric).signed("k", "another").send().await.expect(401);
     let said = program.stdout() + &program.stderr();
     assert!(said.lines().count() > 3 && !said.contains("swordfish"), "{said}");
 }

@@ -36,6 +36,23 @@
 {{- printf "%s/%s/%s" .key (include "golectra.key.secret" .) (include "golectra.key.value" .) | sha256sum | trunc 8 -}}
 {{- end -}}
 
+{{/* Further signing keys, from a Secret that is mounted so that its changes are seen. */}}
+{{- define "golectra.signing.volumeMounts" -}}
+{{- if .Values.signatures.existingSecret.name -}}
+- name: signing-keys
+  mountPath: /etc/golectra/keys
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{- define "golectra.signing.volumes" -}}
+{{- with .Values.signatures.existingSecret.name -}}
+- name: signing-keys
+  secret:
+    secretName: {{ . }}
+{{- end -}}
+{{- end -}}
+
 {{- define "golectra.key.env" -}}
 {{- include "golectra.env.secret" (dict "name" .name "secret" (include "golectra.key.secret" .) "key" (include "golectra.key.entry" .)) -}}
 {{- end -}}

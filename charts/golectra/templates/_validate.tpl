@@ -35,6 +35,11 @@
 {{- fail (printf "keys.%s.value and keys.%s.existingSecret.name are both set: keep one of them." $name $name) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.signatures -}}
+{{- if and .keyId (not .existingSecret.name) -}}
+{{- fail "signatures.keyId names a key of a Secret: set signatures.existingSecret.name to that Secret, or leave signatures.keyId empty." -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.server.ingress.enabled (not .Values.server.ingress.hosts) -}}
 {{- fail "server.ingress.enabled needs at least one name in server.ingress.hosts." -}}
 {{- end -}}

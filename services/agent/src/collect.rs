@@ -1,11 +1,15 @@
 //! What the agent measures: one collector a file, each on a thread of its own so that one that fails or hangs stops nothing else.
 
 mod cpu;
+mod filesystem;
 mod memory;
+mod network;
 mod runtime;
 mod worker;
 
+use std::borrow::Cow;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use golectra_protocol::{Metric, MetricId, Value};
@@ -20,7 +24,7 @@ pub enum CollectError {
     #[error("{path} cannot be read: {error}")]
     Read {
         /// The file.
-        path: &'static str,
+        path: Cow<'static, str>,
         /// What the system says.
         error: io::Error,
     },
@@ -28,9 +32,19 @@ pub enum CollectError {
     #[error("{path} does not say {wanted}")]
     Missing {
         /// The file.
-        path: &'static str,
+        path: Cow<'static, str>,
         /// What was looked for.
         wanted: &'static str,
+    },
+    /// There is more of something than an agent reports.
+    #[error("{path} has more than {limit} {what}: the rest is not reported")]
+    TooMany {
+        /// The file.
+        path: Cow<'static, str>,
+        /// What there is so much of.
+        what: &'static str,
+        /// How many are reported.
+        limit: usize,
     },
     /// sysinfo does not know this system.
     #[error("sysinfo cannot be used here: {0}")]
@@ -75,10 +89,36 @@ impl Readings {
     }
 }
 
+/// Where the node's own folders are seen from here; what is not named is not looked at.
+#[derive(Clone, Debug, Default)]
+pub struct HostFolders {
+    /// Its /proc.
+    pub proc: Option<PathBuf>,
+    /// Its root.
+    pub root: Option<PathBuf>,
+}
+
 /// Every collector of this agent, in the order they are asked. The agent's own memory comes last, so that it is looked at
 /// while the others work rather than in the moment of rest before.
-pub fn all() -> Vec<Box<dyn Collector>> {
-    vec![Box::new(cpu::Cpu::default()), Box::new(memory::Memory::default()), Box::new(runtime::Runtime::default())]
+pub fn all(host: HostFolders) -> Vec<Box<dyn Collector>> {
+    let mut all: Vec<Box<dyn Collector>> = vec![Box::new(cpu::Cpu::default()), Box::new(memory::Memory::default())];
+    if let Some(proc) = host.proc {
+        all.push(Box::new(network::Network::of(&proc)));
+    }
+    if let Some(root) = host.root {
+        all.push(Box::new(filesystem::Filesystems::under(root)));
+    }
+    all.push(Box::new(runtime::Runtime::default()));
+    all
+}
+
+/// A label's value as it stands between the quotes.
+fn escaped(value: &str) -> Cow<'_, str> {
+    if value.contains(['\\', '"', '\n']) {
+        Cow::Owned(value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+    } else {
+        Cow::Borrowed(value)
+    }
 }
 
 /// The collectors at work.
@@ -139,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn this_machine_has_every_metric_of_the_contract() {
-        let mut collectors = Collectors::start(all(), stats()).unwrap();
+        let mut collectors = Collectors::start(all(HostFolders::default()), stats()).unwrap();
         collectors.sample().await;
         tokio::time::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL).await;
         let sample = collectors.sample().await;
@@ -156,6 +196,20 @@ mod tests {
         let free = value(&sample, "FreeMemory").unwrap();
         assert!(free > 0.0 && free < value(&sample, "TotalMemory").unwrap());
         assert!((0.0..=100.0).contains(&value(&sample, "CPUutilization1").unwrap()));
+    }
+
+    /// This machine's own folders stand for a node's.
+    #[tokio::test]
+    async fn with_the_nodes_folders_there_is_more() {
+        let own = HostFolders { proc: Some("/proc".into()), root: Some("/".into()) };
+        let sample = Collectors::start(all(own), stats()).unwrap().sample().await;
+        for name in ["network", "fs"] {
+            assert_eq!(value(&sample, &format!("golectra_agent_collector_success{{collector=\"{name}\"}}")), Some(1.0), "{name}");
+        }
+        let nothing = HostFolders { proc: Some("/nothing".into()), root: None };
+        let sample = Collectors::start(all(nothing), stats()).unwrap().sample().await;
+        assert_eq!(value(&sample, "golectra_agent_collector_success{collector=\"network\"}"), Some(0.0));
+        assert_eq!(value(&sample, "golectra_agent_collector_success{collector=\"fs\"}"), None);
     }
 
     struct Faulty {
@@ -178,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_fails_panics_or_hangs_stops_nothing_else() {
-        let missing = |_| Err(CollectError::Missing { path: "/proc/none", wanted: "anything" });
+        let missing = |_| Err(CollectError::Missing { path: "/proc/none".into(), wanted: "anything" });
         let collectors: Vec<Box<dyn Collector>> = vec![
             Box::new(Faulty { name: "fails", polls: 0, act: missing }),
             Box::new(Faulty { name: "panics", polls: 0, act: |_| panic!("a collector's bug") }),

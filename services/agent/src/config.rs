@@ -4,13 +4,17 @@ mod address;
 mod limits;
 mod source;
 
-use golectra_process::{Bytes, ListenAddress, Secret};
+use std::path::PathBuf;
+
+use golectra_process::{Bytes, KeyId, ListenAddress, Secret};
 use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
-pub use self::limits::{LimitError, Period, QueueBatches, QueueBytes, RateLimit};
+pub use self::limits::{LimitError, Period, QueueBatches, QueueBytes, RateLimit, SpoolAge, SpoolBytes};
 pub use self::source::SourceName;
+use crate::collect::HostFolders;
 use crate::spool::Limits;
+use crate::spool::disk::DiskLimits;
 
 golectra_process::settings! {
     /// Samples this process and this host, and ships what it saw to a golectra server.
@@ -18,9 +22,13 @@ golectra_process::settings! {
         /// The server: a URL (http or https) or host:port.
         #[arg(short = 'a', long)]
         pub address: Address = "http://localhost:8080",
-        /// Key shared with the server: reports carry a HashSHA256 made with it, and the server's answers are checked.
+        /// Key shared with the server: reports carry a HashSHA256 and a signature made with it, and the server's answers are checked.
         #[arg(short = 'k', long)]
         pub key: Option<Secret>,
+        /// A folder of keys to sign reports with (header Golectra-Signature): each file's name is a key's id, its content the key. It is read again before each try.
+        pub keys_dir: Option<PathBuf>,
+        /// Which key of the folder signs; without it KEY does, under the id `default`.
+        pub signing_key_id: Option<KeyId>,
         /// Time between two reports: whole seconds or a duration such as 1m30s, 100ms to 24h.
         #[arg(short = 'r', long)]
         pub report_interval: Period = "10s",
@@ -38,6 +46,16 @@ golectra_process::settings! {
         pub queue_batches: QueueBatches = "2048",
         /// Memory for these reports, at least 64KiB.
         pub queue_bytes: QueueBytes = "4MiB",
+        /// Where the node's /proc is seen, such as /host/proc in a container; with it the traffic of its network interfaces is reported.
+        pub host_proc: Option<PathBuf>,
+        /// Where the node's / is seen, such as /host/root in a container; with it the space of its filesystems is reported.
+        pub host_root: Option<PathBuf>,
+        /// A folder where reports wait until the server has taken them, so that they outlive the agent; made if need be, one agent a folder. Without it they wait in memory only.
+        pub spool_dir: Option<PathBuf>,
+        /// Disk for these reports, 1MiB to 16GiB; the oldest make room for newer ones.
+        pub spool_max_bytes: SpoolBytes = "64MiB",
+        /// How long a report may wait there, at least 1m: an hour less than the server remembers reports by default, since it refuses older ones.
+        pub spool_max_age: SpoolAge = "47h",
     }
 }
 
@@ -47,7 +65,17 @@ impl Settings {
         self.source.as_ref().map_or_else(source::of_this_host, |name| name.0.clone())
     }
 
-    /// The bounds of the queue.
+    /// What may be looked at of the node besides what every process sees.
+    pub fn host_folders(&self) -> HostFolders {
+        HostFolders { proc: self.host_proc.clone(), root: self.host_root.clone() }
+    }
+
+    /// The bounds of the spool on disk.
+    pub fn disk_limits(&self) -> DiskLimits {
+        DiskLimits { bytes: self.spool_max_bytes.bytes().get() as u64, age: self.spool_max_age.duration() }
+    }
+
+    /// The bounds of the queue in memory.
     pub fn queue_limits(&self) -> Limits {
         Limits { batches: self.queue_batches.get(), bytes: Bytes::get(self.queue_bytes.bytes()) }
     }
@@ -118,6 +146,9 @@ mod tests {
             (["--source=a/b"], "letters"),
             (["--queue-batches=0"], "1 to 1000000"),
             (["--queue-bytes=1KiB"], "64KiB"),
+            (["--spool-max-bytes=1KiB"], "1MiB to 16GiB"),
+            (["--spool-max-bytes=1TiB"], "1MiB to 16GiB"),
+            (["--spool-max-age=30s"], "at least 1m"),
             (["--no-such-flag=1"], "no-such-flag"),
         ] {
             let sentence = refusal(&arguments);
@@ -131,6 +162,8 @@ mod tests {
         for variable in [
             "ADDRESS",
             "KEY",
+            "KEYS_DIR",
+            "SIGNING_KEY_ID",
             "REPORT_INTERVAL",
             "POLL_INTERVAL",
             "RATE_LIMIT",
@@ -138,6 +171,9 @@ mod tests {
             "METRICS_ADDRESS",
             "QUEUE_BATCHES",
             "QUEUE_BYTES",
+            "SPOOL_DIR",
+            "SPOOL_MAX_BYTES",
+            "SPOOL_MAX_AGE",
         ] {
             assert!(help.contains(variable), "{variable} is missing in {help}");
         }

@@ -18,12 +18,14 @@ use std::time::Duration;
 
 use golectra_process::{Shutdown, metrics};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 
 use crate::batch::Sealer;
 use crate::collect::Collectors;
 use crate::config::Settings;
-use crate::ship::Client;
-use crate::spool::{Memory, Queue};
+use crate::ship::{Client, Signer, SignerError};
+use crate::spool::disk::DiskError;
+use crate::spool::{Disk, Left, Memory, Queue, Spool};
 use crate::stats::{DropReason, Stats};
 
 /// From a signal to the end of the process, at most: the last poll, the drain, and the metrics listener's own end.
@@ -31,6 +33,9 @@ const EXIT_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long the last batches may take to leave after a signal.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long the disk may take to confirm what stays on it.
+const SYNC_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the metrics listener may take to end.
 const LISTENER_LIMIT: Duration = Duration::from_secs(3);
@@ -53,6 +58,12 @@ pub enum StartError {
     /// The system gave no thread for a collector.
     #[error("a collector's thread could not be started: {0}")]
     Thread(io::Error),
+    /// `SPOOL_DIR` cannot be used; the text says why and what to do.
+    #[error(transparent)]
+    Spool(#[from] DiskError),
+    /// The keys are not to be had, or it is not clear which of them signs.
+    #[error(transparent)]
+    Keys(#[from] SignerError),
     /// The HTTP client could not be made.
     #[error("the HTTP client could not be made: {0}")]
     Client(#[from] reqwest::Error),
@@ -66,14 +77,15 @@ pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().thread_name("helper").thread_stack_size(HELPER_STACK_BYTES).max_blocking_threads(4).build()
 }
 
-/// Runs the agent until SIGINT or SIGTERM; what is queued then is sent as far as the time limit allows.
+/// Runs the agent until SIGINT or SIGTERM; what is queued then is sent as far as the time limit
+/// allows; the rest stays on disk, where there is a spool.
 pub async fn run(settings: Settings) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals(EXIT_LIMIT).map_err(StartError::Signals)?;
 
     let own = metrics::Metrics::new("agent")?;
     let stats = Arc::new(Stats::new(&own.registry, settings.poll_interval.duration())?);
-    let queue = Queue::new(Box::new(Memory::new(settings.queue_limits())), Arc::clone(&stats));
+    let queue = Queue::new(open_spool(&settings, &stats)?);
     own.registry.register(Box::new(queue.figures()?))?;
     let ping = {
         let stats = Arc::clone(&stats);
@@ -85,9 +97,10 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     metrics::serve_observability(settings.metrics_address.as_ref(), own.registry, ping, &shutdown).await.map_err(StartError::Listen)?;
 
     let source = settings.source();
-    let client = Client::new(&settings.address, &source, settings.key.clone())?;
-    let mut collectors = Collectors::start(collect::all(), Arc::clone(&stats)).map_err(StartError::Thread)?;
-    let mut sealer = Sealer::new(settings.key.clone(), queue.carry());
+    let signer = Signer::new(&settings)?;
+    let client = Client::new(&settings.address, &source, settings.key.clone(), signer)?;
+    let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&stats)).map_err(StartError::Thread)?;
+    let mut sealer = Sealer::new(settings.key.clone());
     tracing::info!(
         address = %settings.address, %source,
         poll_seconds = settings.poll_interval.duration().as_secs_f64(),
@@ -97,6 +110,10 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     );
 
     let senders = ship::start(client, queue.clone(), &stats, settings.rate_limit.get());
+    let syncing = settings.spool_dir.is_some().then(|| {
+        let queue = queue.clone();
+        tokio::spawn(async move { queue.keep_synced().await })
+    });
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
     schedule::run(intervals, async || collectors.sample().await, &mut sealer, &queue, &stats, shutdown.token()).await;
 
@@ -104,13 +121,34 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     queue.close();
     senders.hurry();
     senders.finish(DRAIN_LIMIT).await;
-    let left = queue.abandon();
-    if left.batches == 0 && left.polls == 0 {
-        tracing::info!(polls = stats.polls(), "every poll was reported");
-    } else {
-        stats.dropped(DropReason::Shutdown, left.batches);
-        tracing::warn!(batches = left.batches, polls = left.polls, "the server did not take these before the end: they are lost");
+    say_what_is_left(queue.leave(), &stats);
+    if let Some(syncing) = syncing {
+        syncing.abort();
+        if timeout(SYNC_LIMIT, queue.sync()).await.is_err() {
+            tracing::warn!("the disk did not confirm the spool in time: a power cut now may lose reports");
+        }
     }
     shutdown.wait(LISTENER_LIMIT).await;
     Ok(())
+}
+
+fn open_spool(settings: &Settings, stats: &Arc<Stats>) -> Result<Box<dyn Spool>, DiskError> {
+    let memory = Memory::new(settings.queue_limits(), Arc::clone(stats));
+    Ok(match &settings.spool_dir {
+        Some(folder) => Box::new(Disk::open(folder, settings.disk_limits(), memory, settings.key.clone(), Arc::clone(stats))?),
+        None => Box::new(memory),
+    })
+}
+
+fn say_what_is_left(left: Left, stats: &Stats) {
+    if left.batches > 0 || left.polls > 0 {
+        stats.dropped(DropReason::Shutdown, left.batches);
+        tracing::warn!(batches = left.batches, polls = left.polls, "the server did not take these before the end: they are lost");
+    }
+    if left.kept_batches > 0 {
+        tracing::info!(batches = left.kept_batches, polls = left.kept_polls, "these stay in SPOOL_DIR: the next agent sends them");
+    }
+    if left == Left::default() {
+        tracing::info!(polls = stats.polls(), "every poll was reported");
+    }
 }

@@ -1,7 +1,7 @@
 //! When the agent polls and when it reports.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use golectra_protocol::Metric;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
@@ -79,9 +79,7 @@ fn spread(time: Instant, interval: Duration) -> Instant {
 }
 
 fn report(sealer: &mut Sealer, queue: &Queue, stats: &Stats) {
-    // A clock before 1970 makes keys of 1970, which a server refuses with a reason.
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    queue.push(sealer.seal(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)));
+    queue.seal(sealer);
     stats.sealed();
 }
 
@@ -95,7 +93,7 @@ mod tests {
         let start = Instant::now();
         let millis = move || u64::try_from(start.elapsed().as_millis()).unwrap();
         let stats = Arc::new(Stats::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap());
-        let queue = Queue::new(Box::new(Memory::new(Limits { batches: 1000, bytes: 1 << 20 })), Arc::clone(&stats));
+        let queue = Queue::new(Box::new(Memory::new(Limits { batches: 1000, bytes: 1 << 20 }, Arc::clone(&stats))));
         let reader = tokio::spawn({
             let queue = queue.clone();
             async move {
@@ -121,7 +119,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(sample_takes)).await;
             vec![]
         };
-        run(intervals, sample, &mut Sealer::new(None, queue.carry()), &queue, &stats, stop).await;
+        run(intervals, sample, &mut Sealer::new(None), &queue, &stats, stop).await;
         queue.close();
         let reports = reader.await.unwrap();
         assert_eq!(stats.polls(), polls.len() as u64);

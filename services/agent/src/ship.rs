@@ -2,6 +2,7 @@
 
 mod client;
 mod gate;
+mod sign;
 mod verdict;
 
 use std::collections::BTreeSet;
@@ -9,13 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 pub use self::client::Client;
 use self::gate::Gate;
+pub use self::sign::{Signer, SignerError};
 use self::verdict::{Retry, Verdict};
 use crate::spool::Queue;
 use crate::stats::Stats;
+
+/// The longest rest between two reports of a backlog.
+const MAX_REST: Duration = Duration::from_secs(1);
 
 /// The senders at work.
 pub struct Senders {
@@ -58,6 +63,12 @@ struct Sender {
     outage: Mutex<Outage>,
 }
 
+/// A sender with a backlog rests about as long as the server took to answer, so that after an outage many agents together
+/// ask no more of a server the slower it gets.
+fn rest_after(took: Duration) -> Duration {
+    took.mul_f64(0.5 + fastrand::f64()).min(MAX_REST)
+}
+
 /// What went wrong since the server last answered for a batch.
 #[derive(Default)]
 struct Outage {
@@ -74,13 +85,17 @@ impl Sender {
             let Some(mut batch) = self.queue.take() else { continue };
             let start = Instant::now();
             let verdict = self.client.send(&batch).await;
-            self.stats.tried(start.elapsed());
+            let took = start.elapsed();
+            self.stats.tried(took);
             match verdict {
                 Verdict::Acknowledged { replayed } => {
                     pass.succeeded();
                     self.stats.acknowledged(replayed);
                     self.queue.settled(&batch);
                     self.over();
+                    if self.queue.has_backlog() {
+                        sleep(rest_after(took)).await;
+                    }
                 }
                 Verdict::Refused { reason, error } => {
                     pass.succeeded();

@@ -9,8 +9,12 @@ use tokio::time::Instant;
 /// Why a report was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
-    /// It had to make room for newer ones.
+    /// It had to make room for newer ones in memory.
     QueueFull,
+    /// It had to make room for newer ones on disk.
+    SpoolFull,
+    /// It waited on disk for longer than `SPOOL_MAX_AGE`.
+    Expired,
     /// 413: the server takes no body of this size.
     TooLarge,
     /// 409: the server no longer remembers whether it was applied.
@@ -25,12 +29,15 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [Self; 6] = [Self::QueueFull, Self::TooLarge, Self::TooOld, Self::KeyReused, Self::Invalid, Self::Shutdown];
+    pub const ALL: [Self; 8] =
+        [Self::QueueFull, Self::SpoolFull, Self::Expired, Self::TooLarge, Self::TooOld, Self::KeyReused, Self::Invalid, Self::Shutdown];
 
     /// As the label `reason` has it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
+            Self::SpoolFull => "spool_full",
+            Self::Expired => "expired",
             Self::TooLarge => "too_large",
             Self::TooOld => "too_old",
             Self::KeyReused => "key_reused",
@@ -53,6 +60,9 @@ pub struct Stats {
     last_success: Gauge,
     collector_duration: GaugeVec,
     collector_success: GaugeVec,
+    spool_corrupt: IntCounter,
+    spool_write_errors: IntCounter,
+    spool_sync_errors: IntCounter,
     last_poll: Mutex<Instant>,
     poll_interval: Duration,
 }
@@ -99,6 +109,18 @@ impl Stats {
                 "How long the collector took in the last poll, in seconds.",
             )?,
             collector_success: by_collector("golectra_agent_collector_success", "Whether the collector succeeded in the last poll.")?,
+            spool_corrupt: counter(
+                "golectra_agent_spool_corrupt_records_total",
+                "Damaged stretches of the spool's files that were skipped; each is a record, or several that lie together.",
+            )?,
+            spool_write_errors: counter(
+                "golectra_agent_spool_write_errors_total",
+                "Writes to the spool that the disk refused; the report stays in memory.",
+            )?,
+            spool_sync_errors: counter(
+                "golectra_agent_spool_sync_errors_total",
+                "Times the disk did not confirm that it holds what was written.",
+            )?,
             last_poll: Mutex::new(Instant::now()),
             poll_interval,
         })
@@ -154,6 +176,36 @@ impl Stats {
     /// A try took so long.
     pub fn tried(&self, took: Duration) {
         self.send_duration.observe(took.as_secs_f64());
+    }
+
+    /// Damaged stretches of the spool's files were skipped.
+    pub fn spool_corrupt(&self, stretches: u64) {
+        self.spool_corrupt.inc_by(stretches);
+    }
+
+    /// How many there were.
+    pub fn spool_corrupt_so_far(&self) -> u64 {
+        self.spool_corrupt.get()
+    }
+
+    /// The disk refused a write.
+    pub fn spool_write_failed(&self) {
+        self.spool_write_errors.inc();
+    }
+
+    /// How many it refused.
+    pub fn spool_write_errors_so_far(&self) -> u64 {
+        self.spool_write_errors.get()
+    }
+
+    /// The disk did not confirm what was written.
+    pub fn spool_sync_failed(&self) {
+        self.spool_sync_errors.inc();
+    }
+
+    /// How many times it did not.
+    pub fn spool_sync_errors_so_far(&self) -> u64 {
+        self.spool_sync_errors.get()
     }
 
     /// A collector was asked.

@@ -12,11 +12,12 @@ mod journal;
 mod tests;
 
 use std::io;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use golectra_process::metrics::{Metrics, serve_observability};
-use golectra_process::{ConnectionLimits, Shutdown, listen};
+use golectra_process::{ConnectionLimits, Shutdown, banner, listen, telemetry};
 use golectra_protocol::webhook;
 
 use crate::app::App;
@@ -36,6 +37,23 @@ pub enum StartError {
     /// The metrics can't be registered.
     #[error("the metrics can't be registered: {0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+/// The whole program, from its settings to its exit code.
+pub fn main() -> ExitCode {
+    let settings = Settings::load("golectra-audit-sink");
+    banner::print();
+    let telemetry = telemetry::init("golectra-audit-sink");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let code = match runtime.map_err(StartError::Io).and_then(|runtime| runtime.block_on(run(settings))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the audit sink cannot start");
+            ExitCode::FAILURE
+        }
+    };
+    telemetry.shutdown();
+    code
 }
 
 /// Serves until a signal, then finishes what is under way.

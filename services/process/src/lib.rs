@@ -8,6 +8,7 @@
 extern crate self as golectra_process;
 
 pub mod banner;
+pub mod keys;
 pub mod listen;
 pub mod metrics;
 pub mod settings;
@@ -15,6 +16,7 @@ pub mod shutdown;
 mod system;
 pub mod telemetry;
 
+pub use keys::{KeyId, Keys};
 pub use listen::{ConnectionLimits, ConnectionStats};
 pub use settings::{Bytes, Interval, ListenAddress, Secret, SettingsError};
 pub use shutdown::Shutdown;

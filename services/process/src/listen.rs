@@ -9,18 +9,24 @@ mod guard;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod timer;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service;
 
 pub use self::stats::{ConnectionStats, Cut};
 use crate::system;
@@ -46,6 +52,9 @@ pub struct ConnectionLimits {
     pub max_header_bytes: usize,
     /// From the start of a shutdown until connections that still work are cut.
     pub drain: Duration,
+    /// How much of `drain` is spent answering as before, but for `Connection: close` on every answer: a client that keeps its
+    /// connections then leaves with an answer in hand, where an idle connection that is closed may meet a request on its way.
+    pub linger: Duration,
 }
 
 impl Default for ConnectionLimits {
@@ -57,21 +66,27 @@ impl Default for ConnectionLimits {
             max_connections: 8192,
             max_header_bytes: 64 << 10,
             drain: Duration::from_secs(10),
+            linger: Duration::ZERO,
         }
     }
 }
 
+/// What answers requests: a router, or one behind layers that come before routing.
+pub trait App: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static {}
+
+impl<S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static> App for S {}
+
 /// Serves `app` until `shutdown` is cancelled and every connection is closed, which takes at most `limits.drain`.
 ///
 /// Handlers find the peer's address in axum's `ConnectInfo<SocketAddr>`; an IPv4 peer of a dual-stack socket is shown as IPv4.
-pub async fn serve(listener: TcpListener, app: Router, limits: ConnectionLimits, shutdown: CancellationToken) {
+pub async fn serve(listener: TcpListener, app: impl App, limits: ConnectionLimits, shutdown: CancellationToken) {
     serve_counted(listener, app, limits, ConnectionStats::default(), shutdown).await;
 }
 
 /// As [`serve`], counting into `stats`.
 pub async fn serve_counted(
     listener: TcpListener,
-    app: Router,
+    app: impl App,
     limits: ConnectionLimits,
     stats: ConnectionStats,
     shutdown: CancellationToken,
@@ -86,9 +101,20 @@ pub async fn serve_counted(
         cap_log: Throttle::default(),
     };
     let tasks = TaskTracker::new();
-    let abort = CancellationToken::new();
-    while let Some((stream, peer, permit)) = shutdown.run_until_cancelled(gate.next()).await {
-        let connection = connection::run(stream, peer, app.clone(), limits, stats.clone(), shutdown.clone(), abort.clone());
+    let stages = Stages { leave: shutdown.clone(), close: CancellationToken::new(), abort: CancellationToken::new() };
+    let linger = limits.linger.min(limits.drain);
+    let mut over = pin!(async move {
+        shutdown.cancelled().await;
+        if !linger.is_zero() {
+            sleep(linger).await;
+        }
+    });
+    loop {
+        let (stream, peer, permit) = tokio::select! {
+            next = gate.next() => next,
+            () = over.as_mut() => break,
+        };
+        let connection = connection::run(stream, peer, app.clone(), limits, stats.clone(), stages.child());
         tasks.spawn(async move {
             connection.await;
             drop(permit);
@@ -96,11 +122,30 @@ pub async fn serve_counted(
     }
     // New clients are refused from here on rather than left waiting.
     drop(gate);
+    stages.close.cancel();
     tasks.close();
-    if timeout(limits.drain, tasks.wait()).await.is_err() {
+    if timeout(limits.drain.saturating_sub(linger), tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "connections that did not finish in time are cut");
-        abort.cancel();
+        stages.abort.cancel();
         tasks.wait().await;
+    }
+}
+
+/// What connections are told as serving ends, in this order.
+#[derive(Clone, Debug)]
+struct Stages {
+    /// The next answer is the connection's last.
+    leave: CancellationToken,
+    /// Close when idle, and after the answer that is under way.
+    close: CancellationToken,
+    /// End at once.
+    abort: CancellationToken,
+}
+
+impl Stages {
+    /// The same for one connection, which then shares no lock with the others.
+    fn child(&self) -> Self {
+        Self { leave: self.leave.child_token(), close: self.close.child_token(), abort: self.abort.child_token() }
     }
 }
 

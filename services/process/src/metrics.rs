@@ -26,6 +26,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     max_connections: 64,
     max_header_bytes: 16 << 10,
     drain: Duration::from_secs(2),
+    linger: Duration::ZERO,
 };
 
 /// A registry that holds the build and process figures; a service adds its own.

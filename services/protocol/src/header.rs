@@ -2,6 +2,8 @@
 
 /// Lower-case hex of SHA-256 over the uncompressed body followed by the key ([`crate::hash`]).
 pub const HASH_SHA256: &str = "hashsha256";
+/// `t=UNIX,kid=ID,v1=HEX` over everything that gives a request its meaning ([`crate::signature`]).
+pub const SIGNATURE: &str = "golectra-signature";
 /// The node that measured ([`crate::Source`]).
 pub const SOURCE: &str = "golectra-source";
 /// The UUIDv7 of a batch ([`crate::IdempotencyKey`]).

@@ -17,6 +17,7 @@ mod key;
 mod metric;
 mod metrics;
 pub mod number;
+pub mod signature;
 mod source;
 pub mod webhook;
 

@@ -5,18 +5,21 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use golectra_process::listen::ConnectionStats;
-use golectra_process::{ConnectionLimits, Secret};
+use golectra_process::{ConnectionLimits, Keys, Secret};
 use prometheus::Registry;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use crate::audit::{AuditConfig, Backend, Draft, Hook, Trail};
 use crate::clock::Clock;
-use crate::config::Settings;
-use crate::http::AppState;
+use crate::config::{Settings, SignatureMode};
 use crate::http::extract::body::BodyLimits;
+use crate::http::extract::signature::Signatures;
+use crate::http::{App, AppState};
 use crate::ingest::Ingest;
+use crate::metrics::keys::KeyFigures;
 use crate::metrics::memory::MemoryFigures;
+use crate::metrics::postgres::WriterFigures;
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
@@ -34,6 +37,7 @@ pub struct Parts {
 /// Opens the store and the audit trail. An error says what can't be used and what to do. Must be called inside a runtime.
 pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionStats) -> Result<Parts, Box<dyn Error>> {
     let clock = Clock::System;
+    let keys = keys(settings)?;
     let (store, trail) = if let Some(dsn) = &settings.database_dsn {
         in_postgres(settings, dsn, registry, &clock)?
     } else {
@@ -42,16 +46,32 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
     let metrics = ServerMetrics::register(registry)?;
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
-    let state = AppState {
+    KeyFigures::register(registry, keys.clone())?;
+    let state = Arc::new(App {
+        signatures: Arc::new(Signatures::new(keys, settings.signatures, clock.clone(), metrics.clone())),
         ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock),
         store,
         bodies: BodyLimits::new(settings.max_body_bytes.get(), settings.body_timeout.duration(), settings.max_inflight_bytes.get()),
         max_batch_items: settings.max_batch_items,
         key: settings.key.as_ref().map(|key| key.expose().into()),
-        trusted_proxies: Arc::new(settings.trusted_proxies.clone()),
+        trusted_proxies: settings.trusted_proxies.clone(),
         metrics,
-    };
+    });
     Ok(Parts { state, trail })
+}
+
+/// The signing keys; an error when signatures are required and there is nothing to check them with.
+fn keys(settings: &Settings) -> Result<Keys, Box<dyn Error>> {
+    let keys = Keys::open(settings.key.as_ref(), settings.keys_dir.as_deref())?;
+    if keys.ids().is_empty() {
+        if settings.signatures == SignatureMode::Required {
+            return Err("SIGNATURES=required needs a key: set KEY, or KEYS_DIR to a folder with a key in it".into());
+        }
+        if keys.has_folder() {
+            tracing::warn!("KEYS_DIR has no key yet: signed requests are refused until it has");
+        }
+    }
+    Ok(keys)
 }
 
 type StoreAndTrail = (Arc<dyn Store>, Option<Trail>);
@@ -62,8 +82,9 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         dsn: dsn.clone(),
         history: settings.history_retention.duration(),
         limits: series_limits(settings),
-        pool_size: settings.database_connections,
+        connections: settings.database_connections,
         hook: Some(Arc::<LateHook>::clone(&hook)),
+        figures: WriterFigures::register(registry)?,
     };
     let store = PostgresStore::open(config, clock.clone())?;
     let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
@@ -121,6 +142,7 @@ pub fn connection_limits(settings: &Settings) -> ConnectionLimits {
         idle: settings.idle_timeout.duration(),
         max_connections: settings.max_connections,
         drain: settings.shutdown_timeout.duration() / 2,
+        linger: settings.shutdown_linger.duration(),
         ..ConnectionLimits::default()
     }
 }
@@ -145,9 +167,9 @@ impl LateHook {
 
 #[async_trait]
 impl TransactionHook for LateHook {
-    async fn in_transaction(&self, conn: &mut PgConnection, draft: &Draft) -> Result<(), sqlx::Error> {
+    async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error> {
         match self.0.get() {
-            Some(hook) => hook.in_transaction(conn, draft).await,
+            Some(hook) => hook.in_transaction(conn, drafts).await,
             None => Ok(()),
         }
     }

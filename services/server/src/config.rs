@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use golectra_process::{Bytes, Interval, ListenAddress, Secret};
+use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Secret};
 use ipnet::IpNet;
 
 golectra_process::settings! {
@@ -19,9 +19,13 @@ golectra_process::settings! {
         /// The PostgreSQL database, as postgres://user:password@host/name. Without it metrics are kept in memory.
         #[arg(short = 'd', long)]
         pub database_dsn: Option<Secret>,
-        /// The key that bodies are hashed with (header HashSHA256). Without it hashes are neither checked nor sent.
+        /// The key that bodies are hashed with (header HashSHA256), and the signing key `default`. Without it hashes are neither checked nor sent.
         #[arg(short = 'k', long)]
         pub key: Option<Secret>,
+        /// A folder of signing keys (header Golectra-Signature): each file's name is a key's id, its content the key. It is read again when it changes.
+        pub keys_dir: Option<PathBuf>,
+        /// compat: hashes and signatures are checked where a request carries them. required: every POST must carry a valid Golectra-Signature.
+        pub signatures: SignatureMode = "compat",
         /// How often the memory store writes its snapshot; 0 has every write on disk before its answer.
         #[arg(short = 'i', long)]
         pub store_interval: Interval = "300s",
@@ -64,6 +68,8 @@ golectra_process::settings! {
         pub idle_timeout: Interval = "75s",
         /// How long stopping may take after SIGINT or SIGTERM.
         pub shutdown_timeout: Interval = "20s",
+        /// How long of that requests are still answered, each with `Connection: close`, so that clients with kept connections lose none; for servers behind a load balancer.
+        pub shutdown_linger: Interval = "0s",
         /// How many connections to the database may be open.
         pub database_connections: u32 = "10",
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
@@ -77,6 +83,36 @@ golectra_process::settings! {
         /// The server's key, as KEY of the server.
         #[arg(short = 'k', long)]
         pub key: Option<Secret>,
+        /// The server's folder of keys, as KEYS_DIR of the server.
+        pub keys_dir: Option<PathBuf>,
+        /// Which key of the folder signs.
+        pub signing_key_id: Option<KeyId>,
+    }
+}
+
+/// What requests must carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignatureMode {
+    /// What they carry is checked.
+    Compat,
+    /// A valid signature.
+    Required,
+}
+
+/// What the mode should have been.
+#[derive(Debug, thiserror::Error)]
+#[error("expected compat or required")]
+pub struct SignatureModeError;
+
+impl FromStr for SignatureMode {
+    type Err = SignatureModeError;
+
+    fn from_str(text: &str) -> Result<Self, SignatureModeError> {
+        match text {
+            "compat" => Ok(Self::Compat),
+            "required" => Ok(Self::Required),
+            _ => Err(SignatureModeError),
+        }
     }
 }
 

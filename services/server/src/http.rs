@@ -19,10 +19,13 @@ use crate::ingest::Ingest;
 use crate::metrics::ServerMetrics;
 use crate::store::Store;
 use extract::body::BodyLimits;
+use extract::signature::Signatures;
 
-/// What handlers share.
-#[derive(Clone)]
-pub struct AppState {
+/// What handlers share, counted once: a request holds it in several places.
+pub type AppState = Arc<App>;
+
+/// See [`AppState`].
+pub struct App {
     /// Where metrics are read.
     pub store: Arc<dyn Store>,
     /// How metrics are written.
@@ -33,8 +36,10 @@ pub struct AppState {
     pub max_batch_items: usize,
     /// The key of HashSHA256.
     pub key: Option<Arc<str>>,
+    /// What holds requests to their signatures.
+    pub signatures: Arc<Signatures>,
     /// Whose X-Forwarded-For is believed.
-    pub trusted_proxies: Arc<crate::config::Networks>,
+    pub trusted_proxies: crate::config::Networks,
     /// What the server says about itself.
     pub metrics: ServerMetrics,
 }

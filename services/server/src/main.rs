@@ -13,11 +13,14 @@ mod store;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use golectra_process::listen::{ConnectionStats, serve_counted};
 use golectra_process::metrics::{Metrics, serve_observability};
 use golectra_process::{Shutdown, banner, telemetry};
+use tower::Layer as _;
+use tower::util::MapRequestLayer;
 
 use crate::assemble::Parts;
 use crate::config::Settings;
@@ -26,6 +29,10 @@ use crate::config::Settings;
 const SOURCES_EVERY: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
+    #[cfg(feature = "audit-sink")]
+    if std::env::args_os().next().is_some_and(|name| std::path::Path::new(&name).ends_with("golectra-audit-sink")) {
+        return golectra_audit_sink::main();
+    }
     banner::print();
     if std::env::args_os().nth(1).is_some_and(|first| first == "selfcheck") {
         return selfcheck::main();
@@ -63,8 +70,12 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let watched = state.clone();
     shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { watch_sources(&watched).await }));
 
+    let signatures = Arc::clone(&state.signatures);
+    shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { signatures.watch_keys().await }));
+
     let limits = assemble::connection_limits(&settings);
-    serve_counted(listener, app::router(state.clone()), limits, connections, shutdown.token()).await;
+    let app = MapRequestLayer::new(http::layers::path::normalize).layer(app::router(state.clone()));
+    serve_counted(listener, app, limits, connections, shutdown.token()).await;
 
     // What is left of the time limit is shared: events first, since they come from the writes, then the store.
     let share = settings.shutdown_timeout.duration() / 5;

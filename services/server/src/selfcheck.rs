@@ -6,9 +6,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use golectra_process::Secret;
-use golectra_protocol::{IdempotencyKey, Metric, MetricId, Value, gzip, hash, header, json};
-use reqwest::{Client, Response, StatusCode};
+use golectra_process::keys::{FolderError, Key, Keys, SigningKeyError};
+use golectra_process::{KeyId, Secret};
+use golectra_protocol::{IdempotencyKey, Metric, MetricId, Value, gzip, hash, header, json, signature};
+use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::Value as Json;
 
 use crate::clock::Clock;
@@ -25,6 +26,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 enum Failure {
     #[error("usage: golectra-server selfcheck URL, such as http://localhost:8080 (the key in KEY)")]
     Usage,
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    SigningKey(#[from] SigningKeyError),
+    #[error("KEYS_DIR has no key {0}, which SIGNING_KEY_ID names")]
+    NoKey(KeyId),
     #[error("{step}: no answer from the server: {source}")]
     NoAnswer { step: &'static str, source: reqwest::Error },
     #[error("{step}: answered {status}: {body}")]
@@ -40,7 +47,10 @@ pub fn main() -> ExitCode {
     let settings = SelfcheckSettings::load_from("golectra-server selfcheck", std::env::args_os().skip(3));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let checked = match (url, runtime) {
-        (Some(url), Ok(runtime)) => runtime.block_on(check(url.trim_end_matches('/'), settings.key.as_ref().map(Secret::expose))),
+        (Some(url), Ok(runtime)) => runtime.block_on(async {
+            let signing = signing_key(&settings)?;
+            check(url.trim_end_matches('/'), settings.key.as_ref().map(Secret::expose), signing).await
+        }),
         _ => Err(Failure::Usage),
     };
     match checked {
@@ -55,7 +65,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-async fn check(url: &str, key: Option<&str>) -> Result<(), Failure> {
+/// The key that signs, where there is one.
+fn signing_key(settings: &SelfcheckSettings) -> Result<Option<(KeyId, Key)>, Failure> {
+    let keys = Keys::open(settings.key.as_ref(), settings.keys_dir.as_deref())?;
+    let Some(id) = keys.signing_id(settings.signing_key_id.as_ref())? else { return Ok(None) };
+    let key = keys.get(id.as_str());
+    key.map(|key| Some((id.clone(), key))).ok_or(Failure::NoKey(id))
+}
+
+async fn check(url: &str, key: Option<&str>, signing: Option<(KeyId, Key)>) -> Result<(), Failure> {
     golectra_process::install_crypto();
     let client = Client::builder().timeout(LIMIT).no_proxy().build();
     let client = client.map_err(|source| Failure::NoAnswer { step: "client", source })?;
@@ -67,6 +85,7 @@ async fn check(url: &str, key: Option<&str>) -> Result<(), Failure> {
     let metric = Metric { id: MetricId::parse(COUNTER).expect("a valid id"), value: Value::Counter(1) };
     let body = json::encode_batch(&[metric]);
     let idempotency_key = IdempotencyKey::at(Clock::System.unix_millis()).to_string();
+    let target = Url::parse(&format!("{url}/updates")).map_err(|_| Failure::Usage)?.path().to_owned();
     for (step, replayed) in [("write", false), ("repeat", true)] {
         let mut request = client
             .post(format!("{url}/updates"))
@@ -77,6 +96,17 @@ async fn check(url: &str, key: Option<&str>) -> Result<(), Failure> {
             .body(gzip::pack(&body));
         if let Some(key) = key {
             request = request.header(header::HASH_SHA256, hash::body_hash(&body, key.as_bytes()));
+        }
+        if let Some((id, key)) = &signing {
+            let signed = signature::Request {
+                method: "POST",
+                target: &target,
+                source: SOURCE.as_bytes(),
+                idempotency_key: idempotency_key.as_bytes(),
+                body_digest: &hash::body_digest(&body),
+            };
+            let signature = signed.sign(Clock::System.unix_millis() / 1000, id.as_str(), key.expose());
+            request = request.header(header::SIGNATURE, signature);
         }
         let (marked, _) = answer(step, request, key).await?;
         if marked != replayed {

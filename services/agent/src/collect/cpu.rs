@@ -24,7 +24,7 @@ impl Collector for Cpu {
         system.refresh_cpu_usage();
         // A refresh has no errors: a host whose processors could not be read has none.
         if system.cpus().is_empty() {
-            return Err(CollectError::Missing { path: "/proc/stat", wanted: "which processors there are" });
+            return Err(CollectError::Missing { path: "/proc/stat".into(), wanted: "which processors there are" });
         }
         // The first poll has nothing to compare with, and a made-up 0 would be taken for an idle host.
         if std::mem::replace(&mut self.polled, true) {

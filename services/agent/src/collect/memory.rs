@@ -21,7 +21,7 @@ impl Collector for Memory {
         system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
         // A refresh has no errors: a host whose memory could not be read is one without memory.
         if system.total_memory() == 0 {
-            return Err(CollectError::Missing { path: "/proc/meminfo", wanted: "how much memory there is" });
+            return Err(CollectError::Missing { path: "/proc/meminfo".into(), wanted: "how much memory there is" });
         }
         readings.count("TotalMemory", system.total_memory())?;
         readings.count("FreeMemory", system.free_memory())

@@ -63,12 +63,12 @@ impl Collector for Runtime {
         readings.gauge("RandomValue", fastrand::f64())?;
 
         let address_space = reread(&mut self.status, STATUS, 1 << 10, address_space)?
-            .ok_or(CollectError::Missing { path: STATUS, wanted: "VmSize and VmStk" })?;
+            .ok_or(CollectError::Missing { path: STATUS.into(), wanted: "VmSize and VmStk" })?;
         readings.count("Sys", address_space.total_bytes)?;
         readings.count("StackSys", address_space.stack_bytes)?;
         readings.count("StackInuse", address_space.stack_bytes)?;
         let released = reread(&mut self.smaps, SMAPS, SMAPS_PIECE_BYTES, released_bytes)?
-            .ok_or(CollectError::Missing { path: SMAPS, wanted: "how much of the heap is resident" })?;
+            .ok_or(CollectError::Missing { path: SMAPS.into(), wanted: "how much of the heap is resident" })?;
         readings.count("HeapReleased", released)
     }
 }
@@ -94,7 +94,7 @@ fn reread<T>(
     if result.is_err() {
         *open = None;
     }
-    result.map_err(|error| CollectError::Read { path, error })
+    result.map_err(|error| CollectError::Read { path: path.into(), error })
 }
 
 /// From /proc/PID/status.

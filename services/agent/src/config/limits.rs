@@ -92,6 +92,47 @@ impl FromStr for QueueBytes {
     }
 }
 
+/// How much disk waiting reports may take, 1MiB to 16GiB: each needs 16 bytes of memory too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolBytes(Bytes);
+
+impl SpoolBytes {
+    /// As a size.
+    pub const fn bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl FromStr for SpoolBytes {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        let bytes = text.parse::<Bytes>().map_err(|error| LimitError(error.to_string()))?;
+        let fits = (1 << 20..=16 << 30).contains(&bytes.get());
+        if fits { Ok(Self(bytes)) } else { Err(LimitError("expected 1MiB to 16GiB".to_owned())) }
+    }
+}
+
+/// How long a report may wait on disk, at least a minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpoolAge(Duration);
+
+impl SpoolAge {
+    /// The same as the standard library's type.
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for SpoolAge {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        let age = text.parse::<Interval>().map_err(|error| LimitError(error.to_string()))?.duration();
+        if age >= Duration::from_mins(1) { Ok(Self(age)) } else { Err(LimitError("expected a time, at least 1m".to_owned())) }
+    }
+}
+
 fn whole(text: &str, least: usize, most: usize) -> Result<usize, LimitError> {
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| LimitError(format!("expected a whole number, {least} to {most}")))

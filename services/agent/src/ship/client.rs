@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Response, Url, redirect};
 use tracing::Instrument as _;
 
+use super::Signer;
 use super::verdict::{self, Retry, Verdict};
 use crate::batch::Batch;
 use crate::config::Address;
@@ -29,13 +30,16 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 pub struct Client {
     http: reqwest::Client,
     url: Url,
+    /// As it will stand in the request line.
+    target: String,
     source: HeaderValue,
     key: Option<Secret>,
+    signer: Signer,
 }
 
 impl Client {
     /// A client. TLS and the system's certificates are set up for an https address only: they take more memory than the rest of the agent.
-    pub fn new(address: &Address, source: &Source, key: Option<Secret>) -> reqwest::Result<Self> {
+    pub fn new(address: &Address, source: &Source, key: Option<Secret>, signer: Signer) -> reqwest::Result<Self> {
         install_crypto();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("golectra-agent/", env!("CARGO_PKG_VERSION")))
@@ -54,14 +58,20 @@ impl Client {
             builder = builder.no_proxy();
         }
         let source = HeaderValue::from_str(source.as_str()).expect("a source has only characters that a header may have");
-        Ok(Self { http: builder.build()?, url: address.updates().clone(), source, key })
+        let url = address.updates().clone();
+        let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+        Ok(Self { http: builder.build()?, url, target, source, key, signer })
     }
 
     /// Makes one try.
     pub(super) async fn send(&self, batch: &Batch) -> Verdict {
         let span = tracing::info_span!("send", key = %batch.key(), tries = batch.tries());
         async {
-            match self.http.post(self.url.clone()).headers(self.headers(batch)).body(batch.body().clone()).send().await {
+            let mut headers = self.headers(batch);
+            if let Err(retry) = self.signer.sign(&self.target, batch, &mut headers).await {
+                return Verdict::Retry(retry);
+            }
+            match self.http.post(self.url.clone()).headers(headers).body(batch.body().clone()).send().await {
                 Ok(response) => self.judge(response).await,
                 Err(error) => Verdict::Retry(failed(&error)),
             }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use golectra_protocol::WindowError;
+use golectra_protocol::{WindowError, signature};
 use http::StatusCode;
 
 use crate::stats::DropReason;
@@ -76,7 +76,8 @@ pub(super) fn of_failure(status: StatusCode, body: &str, retry_after: Option<&st
     }
     let (reason, hint) = match status {
         StatusCode::BAD_REQUEST => ("invalid_hash", "; check that KEY is the server's"),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ("unauthorized", "; check KEY"),
+        StatusCode::UNAUTHORIZED if body.contains(signature::SKEW) => ("clock_skew", "; check the clocks of this host and of the server"),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ("unauthorized", "; check KEY, or KEYS_DIR and SIGNING_KEY_ID"),
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => ("not_found", "; check that ADDRESS is a golectra server's"),
         StatusCode::CONFLICT => ("ahead_of_clock", "; check the clocks of this host and of the server"),
         StatusCode::TOO_MANY_REQUESTS => ("throttled", ""),
@@ -121,10 +122,12 @@ mod tests {
 
     #[test]
     fn everything_else_is_tried_again() {
+        let skewed = signature::SignatureError::Behind { signed: 1, now: 302 }.to_string();
         let too_new = format!(r#"{{"error":"{}"}}"#, WindowError::TooNew);
         for (status, body, reason, may_be_applied) in [
             (400, r#"{"error":"invalid hash"}"#, "invalid_hash", false),
             (401, "", "unauthorized", false),
+            (401, &skewed, "clock_skew", false),
             (403, "", "unauthorized", false),
             (404, "", "not_found", false),
             (405, "", "not_found", false),

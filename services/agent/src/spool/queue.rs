@@ -2,25 +2,20 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, IntGauge};
 use tokio::sync::Notify;
 
-use super::{Fill, Spool};
-use crate::batch::{Batch, Carry};
-use crate::stats::{DropReason, Stats};
+use super::disk::SyncDone;
+use super::{Fill, Left, Spool};
+use crate::batch::{Batch, Sealer};
+use crate::stats::DropReason;
 
-/// What was not sent when the agent ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Left {
-    /// Batches.
-    pub batches: u64,
-    /// Polls they and the counts between batches told of.
-    pub polls: i64,
-}
+/// How often what was pushed is written through to the disk: what a power cut can lose.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A handle on the spool; clones share it.
 #[derive(Clone)]
@@ -30,26 +25,27 @@ struct Shared {
     spool: Mutex<Box<dyn Spool>>,
     changed: Notify,
     closed: AtomicBool,
-    carry: Carry,
-    stats: Arc<Stats>,
 }
 
 impl Queue {
     /// A queue over a spool.
-    pub fn new(spool: Box<dyn Spool>, stats: Arc<Stats>) -> Self {
-        let (changed, closed, carry) = (Notify::new(), AtomicBool::new(false), Carry::default());
-        Self(Arc::new(Shared { spool: Mutex::new(spool), changed, closed, carry, stats }))
+    pub fn new(spool: Box<dyn Spool>) -> Self {
+        let (changed, closed) = (Notify::new(), AtomicBool::new(false));
+        Self(Arc::new(Shared { spool: Mutex::new(spool), changed, closed }))
     }
 
-    /// Where the counts of dropped batches go.
-    pub fn carry(&self) -> Carry {
-        self.0.carry.clone()
-    }
-
-    /// Adds a sealed batch.
-    pub fn push(&self, batch: Batch) {
-        let made_room = self.spool().push(batch);
-        self.made_room(&made_room);
+    /// Seals what was gathered, together with what dropped batches gave back, and adds it.
+    pub fn seal(&self, sealer: &mut Sealer) {
+        // A clock before 1970 makes keys of 1970, which a server refuses with a reason.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let mut spool = self.spool();
+        let given_back = spool.make_room(now);
+        let batch = sealer.seal(now, given_back);
+        let (key, polls) = (batch.key(), batch.polls());
+        spool.push(batch);
+        drop(spool);
+        tracing::debug!(%key, polls, "a report is sealed");
         self.0.changed.notify_waiters();
     }
 
@@ -75,8 +71,7 @@ impl Queue {
 
     /// Takes back a batch that is to be tried again.
     pub fn put_back(&self, batch: Batch) {
-        let made_room = self.spool().put_back(batch);
-        self.made_room(&made_room);
+        self.spool().put_back(batch);
         self.0.changed.notify_waiters();
     }
 
@@ -87,9 +82,12 @@ impl Queue {
 
     /// The server will never take the batch: it is dropped, and what it certainly did not count is counted by the next one.
     pub fn refused(&self, batch: &Batch, reason: DropReason) {
-        self.spool().forget(batch.key());
-        self.0.stats.dropped(reason, 1);
-        self.0.carry.take_back(batch);
+        self.spool().refuse(batch, reason);
+    }
+
+    /// Whether more than one batch waits although the agent goes on: what an outage leaves behind.
+    pub fn has_backlog(&self) -> bool {
+        !self.0.closed.load(Relaxed) && self.spool().waiting() > 1
     }
 
     /// No batch comes any more; senders end when nothing waits.
@@ -98,10 +96,9 @@ impl Queue {
         self.0.changed.notify_waiters();
     }
 
-    /// Gives up what is left, counts between batches included.
-    pub fn abandon(&self) -> Left {
-        let left = self.spool().abandon();
-        Left { polls: left.polls + self.0.carry.polls(), ..left }
+    /// Ends the spool: what is lost and what stays on disk.
+    pub fn leave(&self) -> Left {
+        self.spool().leave()
     }
 
     /// How full it is.
@@ -109,25 +106,40 @@ impl Queue {
         self.spool().fill()
     }
 
+    /// Writes what was pushed through to the disk every second, off this thread, for as long as it is polled.
+    pub async fn keep_synced(&self) {
+        loop {
+            tokio::time::sleep(SYNC_INTERVAL).await;
+            self.sync().await;
+        }
+    }
+
+    /// Does so once.
+    pub async fn sync(&self) {
+        let Some(work) = self.spool().unsynced() else { return };
+        let done = tokio::task::spawn_blocking(move || work.run()).await;
+        self.spool().synced(done.unwrap_or_else(|error| SyncDone::failed(error.into())));
+    }
+
     /// Its length, size and age for /metrics, read at each scrape.
     pub fn figures(&self) -> prometheus::Result<impl Collector + use<>> {
+        let whole = |name: &str, help: &str| IntGauge::new(name, help);
         Ok(Figures {
             queue: self.clone(),
-            batches: IntGauge::new("golectra_agent_queue_batches", "Reports that the server has not taken yet.")?,
-            bytes: IntGauge::new("golectra_agent_queue_bytes", "Memory these reports take, in bytes.")?,
+            batches: whole("golectra_agent_queue_batches", "Reports that the server has not taken yet, in memory and on disk.")?,
+            bytes: whole("golectra_agent_queue_bytes", "Memory that those in memory take, in bytes.")?,
             age: Gauge::new(
                 "golectra_agent_queue_oldest_age_seconds",
                 "How long the oldest of them has waited, in seconds; 0 when none does.",
             )?,
+            disk_batches: whole("golectra_agent_spool_batches", "Of the reports that the server has not taken yet, those on disk.")?,
+            disk_polls: whole("golectra_agent_spool_polls", "Polls that the reports on disk tell of.")?,
+            disk_bytes: whole("golectra_agent_spool_bytes", "Disk that the spool's files take, in bytes.")?,
+            disk_age: Gauge::new(
+                "golectra_agent_spool_oldest_age_seconds",
+                "How long the oldest report on disk has waited, in seconds; 0 when there is none.",
+            )?,
         })
-    }
-
-    fn made_room(&self, dropped: &[Batch]) {
-        for batch in dropped {
-            self.0.carry.take_back(batch);
-            self.0.stats.dropped(DropReason::QueueFull, 1);
-            tracing::warn!(key = %batch.key(), "the queue is full: the oldest report is dropped; its counts go into the next one");
-        }
     }
 
     fn spool(&self) -> MutexGuard<'_, Box<dyn Spool>> {
@@ -140,22 +152,38 @@ struct Figures {
     batches: IntGauge,
     bytes: IntGauge,
     age: Gauge,
+    disk_batches: IntGauge,
+    disk_polls: IntGauge,
+    disk_bytes: IntGauge,
+    disk_age: Gauge,
+}
+
+impl Figures {
+    fn all(&self) -> [&dyn Collector; 7] {
+        [&self.batches, &self.bytes, &self.age, &self.disk_batches, &self.disk_polls, &self.disk_bytes, &self.disk_age]
+    }
 }
 
 impl Collector for Figures {
     fn desc(&self) -> Vec<&Desc> {
-        [self.batches.desc(), self.bytes.desc(), self.age.desc()].concat()
+        self.all().into_iter().flat_map(Collector::desc).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let fill = self.queue.fill();
-        self.batches.set(i64::try_from(fill.batches).unwrap_or(i64::MAX));
-        self.bytes.set(i64::try_from(fill.bytes).unwrap_or(i64::MAX));
-        let age = fill.oldest_unix_millis.and_then(|at| {
-            let sealed = UNIX_EPOCH + std::time::Duration::from_millis(at);
-            SystemTime::now().duration_since(sealed).ok()
-        });
-        self.age.set(age.unwrap_or_default().as_secs_f64());
-        [self.batches.collect(), self.bytes.collect(), self.age.collect()].concat()
+        let Fill { batches, bytes, oldest_unix_millis, disk } = self.queue.fill();
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.batches.set(whole(batches as u64));
+        self.bytes.set(whole(bytes as u64));
+        self.age.set(age_seconds(oldest_unix_millis));
+        self.disk_batches.set(whole(disk.batches as u64));
+        self.disk_polls.set(whole(disk.polls));
+        self.disk_bytes.set(whole(disk.bytes));
+        self.disk_age.set(age_seconds(disk.oldest_unix_millis));
+        self.all().into_iter().flat_map(Collector::collect).collect()
     }
+}
+
+fn age_seconds(unix_millis: Option<u64>) -> f64 {
+    let age = unix_millis.and_then(|at| SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_millis(at)).ok());
+    age.unwrap_or_default().as_secs_f64()
 }

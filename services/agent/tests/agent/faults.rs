@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use golectra_agent::batch::Sealer;
 use golectra_agent::schedule::{self, Intervals};
-use golectra_agent::ship::{self, Client};
+use golectra_agent::ship::{self, Client, Signer};
 use golectra_agent::spool::{Left, Limits, Memory, Queue};
 use golectra_agent::stats::{DropReason, Stats};
 use golectra_process::Secret;
+use golectra_protocol::signature::{self, Claim};
 use golectra_protocol::{Metric, MetricId, Source, Value, WindowError, hash};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{Act, Server};
+use crate::server::{Act, Request, Server};
 
 /// An agent without collectors that polls and reports fast.
 struct Agent {
@@ -27,21 +28,22 @@ struct Agent {
 impl Agent {
     fn start(address: &str, senders: usize, key: Option<&str>, batches: usize) -> Self {
         let stats = Arc::new(Stats::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap());
-        let queue = Queue::new(Box::new(Memory::new(Limits { batches, bytes: 1 << 20 })), Arc::clone(&stats));
+        let queue = Queue::new(Box::new(Memory::new(Limits { batches, bytes: 1 << 20 }, Arc::clone(&stats))));
         let stop = CancellationToken::new();
         let key = key.map(Secret::from);
-        let client = Client::new(&address.parse().unwrap(), &Source::parse("node-1").unwrap(), key.clone()).unwrap();
+        let client =
+            Client::new(&address.parse().unwrap(), &Source::parse("node-1").unwrap(), key.clone(), Signer::with_key(key.as_ref())).unwrap();
         let running = {
             let (stats, queue, stop) = (Arc::clone(&stats), queue.clone(), stop.clone());
             tokio::spawn(async move {
                 let senders = ship::start(client, queue.clone(), &stats, senders);
                 let intervals = Intervals { poll: Duration::from_millis(20), report: Duration::from_millis(100) };
                 let sample = async || vec![a_gauge()];
-                schedule::run(intervals, sample, &mut Sealer::new(key, queue.carry()), &queue, &stats, stop).await;
+                schedule::run(intervals, sample, &mut Sealer::new(key), &queue, &stats, stop).await;
                 queue.close();
                 senders.hurry();
                 senders.finish(Duration::from_secs(20)).await;
-                queue.abandon()
+                queue.leave()
             })
         };
         Self { stop, stats, queue, running }
@@ -50,7 +52,7 @@ impl Agent {
     /// Stops the agent, which must have nothing left; how many polls it made.
     async fn finish(self) -> i64 {
         self.stop.cancel();
-        assert_eq!(self.running.await.unwrap(), Left { batches: 0, polls: 0 });
+        assert_eq!(self.running.await.unwrap(), Left::default());
         i64::try_from(self.stats.polls()).unwrap()
     }
 }
@@ -83,8 +85,43 @@ async fn a_server_that_works() {
         assert_eq!(request.header("content-encoding"), Some("gzip"));
         assert_eq!(request.header("golectra-source"), Some("node-1"));
         assert!(hash::verify(&request.unpacked(), b"key", request.header("hashsha256").unwrap().as_bytes()));
+        is_signed_now(request, b"key");
     }
     assert_eq!(ledger.applied.len(), ledger.requests.len(), "every report has a key of its own");
+}
+
+/// Fails unless the request is signed with this key under the id `default`.
+fn is_signed_now(request: &Request, key: &[u8]) {
+    let claim = Claim::parse(request.header("golectra-signature").expect("a signature").as_bytes()).unwrap();
+    assert_eq!(claim.key_id(), "default");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    claim.check_time(now).unwrap();
+    let signed = signature::Request {
+        method: "POST",
+        target: "/updates",
+        source: b"node-1",
+        idempotency_key: request.header("idempotency-key").unwrap().as_bytes(),
+        body_digest: &hash::body_digest(&request.unpacked()),
+    };
+    claim.verify(&signed, key).unwrap();
+}
+
+#[tokio::test]
+async fn each_try_is_signed_anew() {
+    let refusal = r#"{"error":"Golectra-Signature does not match"}"#.to_owned();
+    let act = move |number, _: &_| if number == 0 { Act::Refuse(401, "Retry-After: 1\r\n", refusal.clone()) } else { Act::Apply };
+    let server = Server::start_at("127.0.0.1:0", Some("key"), act).await;
+    let agent = Agent::start(&server.address, 1, Some("key"), 1000);
+    server.wait_for("some polls", |ledger| ledger.polls >= 10).await;
+    let polls = agent.finish().await;
+    let ledger = server.ledger();
+    assert_eq!(ledger.polls, polls, "a refused signature loses nothing");
+    let first = &ledger.requests[0];
+    let second = ledger.requests[1..].iter().find(|request| request.key() == first.key()).expect("the batch comes again");
+    assert_eq!((first.key(), &first.body, first.header("hashsha256")), (second.key(), &second.body, second.header("hashsha256")));
+    assert_ne!(first.header("golectra-signature"), second.header("golectra-signature"));
+    is_signed_now(first, b"key");
+    is_signed_now(second, b"key");
 }
 
 #[tokio::test]

@@ -3,3 +3,4 @@
 mod faults;
 mod process;
 mod server;
+mod spool;

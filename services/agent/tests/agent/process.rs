@@ -8,7 +8,7 @@ use tokio::process::{Child, Command};
 
 use crate::server::{Act, Server};
 
-fn agent(variables: &[(&str, &str)]) -> Command {
+pub(crate) fn agent(variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_golectra-agent"));
     command.env_clear().envs(variables.iter().copied()).env("LOG_FORMAT", "json");
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -33,8 +33,15 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap()
 }
 
+/// One of the agent's figures.
+pub(crate) async fn figure(metrics: &str, name: &str) -> u64 {
+    let page = client().get(format!("http://{metrics}/metrics")).send().await.unwrap().text().await.unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    line.unwrap_or_else(|| panic!("no {name} in {page}"))
+}
+
 /// Waits until each of the agent's figures has grown to this.
-async fn wait_for_figures(metrics: &str, least: &[(&str, u64)]) {
+pub(crate) async fn wait_for_figures(metrics: &str, least: &[(&str, u64)]) {
     let http = client();
     let grown = async {
         loop {

@@ -3,22 +3,24 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::ConnectInfo;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::guard::{Guard, Phase};
-use super::{ConnectionLimits, ConnectionStats};
+use super::timer::Never;
+use super::{App, ConnectionLimits, ConnectionStats, Stages};
 
 /// hyper's own minimum for its read buffer.
 const MIN_BUFFER_BYTES: usize = 8 << 10;
@@ -27,44 +29,53 @@ const MIN_BUFFER_BYTES: usize = 8 << 10;
 pub(super) async fn run(
     stream: TcpStream,
     peer: SocketAddr,
-    app: Router,
+    app: impl App,
     limits: ConnectionLimits,
     stats: ConnectionStats,
-    shutdown: CancellationToken,
-    abort: CancellationToken,
+    stages: Stages,
 ) {
     let _open = stats.opened();
     // Answers are written whole; waiting to fill a packet only delays them. Without it they still arrive.
     let _ = stream.set_nodelay(true);
     let phase = Phase::default();
     let io = TokioIo::new(Guard::new(stream, phase.clone(), limits, stats));
-    let service = service_fn(move |request| answer(app.clone(), request, peer, phase.clone()));
+    let leave = Arc::new(stages.leave);
+    let service = service_fn(move |request| answer(app.clone(), request, peer, phase.clone(), Arc::clone(&leave)));
     let connection = http1::Builder::new()
         .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER_BYTES))
         .max_header_size(limits.max_header_bytes)
-        .timer(TokioTimer::new())
-        // The guard cuts earlier. But hyper only looks at the stream after an answer, which is when the guard's wait for the
-        // next request begins, if it has a limit of its own.
+        // The guard cuts. But hyper only looks at the stream after an answer, which is when the guard's wait for the next
+        // request begins, if it has a limit of its own; so it gets one that takes no time to set and never comes.
+        .timer(Never)
         .header_read_timeout(limits.headers.saturating_add(limits.idle))
         .serve_connection(io, service);
     let mut connection = pin!(connection);
     let ended = async {
         tokio::select! {
             result = connection.as_mut() => return result,
-            () = shutdown.cancelled() => {}
+            () = stages.close.cancelled() => {}
         }
         connection.as_mut().graceful_shutdown();
         connection.await
     };
-    if let Some(Err(error)) = abort.run_until_cancelled(ended).await {
+    if let Some(Err(error)) = stages.abort.run_until_cancelled(ended).await {
         tracing::debug!(%peer, %error, "a connection ended early");
     }
 }
 
-async fn answer(app: Router, mut request: Request<Incoming>, peer: SocketAddr, phase: Phase) -> Result<Response<Tracked>, Infallible> {
+async fn answer(
+    app: impl App,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    phase: Phase,
+    leave: Arc<CancellationToken>,
+) -> Result<Response<Tracked>, Infallible> {
     phase.busy();
     request.extensions_mut().insert(ConnectInfo(peer));
-    let response = app.oneshot(request).await?;
+    let mut response = app.oneshot(request).await?;
+    if leave.is_cancelled() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(response.map(|body| Tracked { body, _until: UntilIdle(phase) }))
 }
 

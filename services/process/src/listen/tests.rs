@@ -266,6 +266,40 @@ async fn a_shutdown_closes_idle_connections_and_finishes_requests_under_way() {
 }
 
 #[tokio::test]
+async fn while_it_lingers_a_kept_connection_gets_one_more_answer_and_is_told_to_close() {
+    let running = start(ConnectionLimits { linger: PATIENCE * 2, ..long() }).await;
+    let mut kept = running.connect().await;
+    send(&mut kept, PEER).await;
+    assert!(!answer(&mut kept).await.to_ascii_lowercase().contains("connection: close"));
+    running.shutdown.cancel();
+    send(&mut kept, PEER).await;
+    let last = answer(&mut kept).await;
+    assert!(last.starts_with("HTTP/1.1 200 OK") && last.to_ascii_lowercase().contains("connection: close"), "{last}");
+    closed(&mut kept).await;
+    // Who was not told yet that others serve is served as well.
+    let mut late = running.connect().await;
+    send(&mut late, PEER).await;
+    assert!(answer(&mut late).await.starts_with("HTTP/1.1 200 OK"));
+    closed(&mut late).await;
+    assert!(!running.task.is_finished());
+}
+
+#[tokio::test]
+async fn lingering_ends_and_closes_what_stayed_idle() {
+    let linger = Duration::from_millis(300);
+    let running = start(ConnectionLimits { linger, ..long() }).await;
+    let mut idle = running.connect().await;
+    send(&mut idle, PEER).await;
+    answer(&mut idle).await;
+    let since = Instant::now();
+    running.shutdown.cancel();
+    closed(&mut idle).await;
+    assert!(since.elapsed() >= linger, "{:?}", since.elapsed());
+    timeout(PATIENCE, running.task).await.expect("serving goes on").unwrap();
+    assert!(TcpStream::connect(running.address).await.is_err(), "new clients are refused");
+}
+
+#[tokio::test]
 async fn what_does_not_finish_within_the_drain_is_cut() {
     let mut running = start(ConnectionLimits { drain: Duration::from_millis(200), ..long() }).await;
     let mut busy = running.connect().await;

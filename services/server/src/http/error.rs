@@ -68,6 +68,18 @@ impl ApiError {
         self
     }
 
+    /// Its status.
+    #[cfg(test)]
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// Its short name.
+    #[cfg(test)]
+    pub const fn reason(&self) -> &'static str {
+        self.reason
+    }
+
     fn headers(&self, mut response: Response) -> Response {
         response.extensions_mut().insert(Refused(self.reason));
         let headers = response.headers_mut();
@@ -76,6 +88,9 @@ impl ApiError {
         }
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Golectra-Signature"));
         }
         if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));

@@ -3,6 +3,7 @@
 pub mod body;
 mod client;
 mod identity;
+pub mod signature;
 
 pub use body::Payload;
 pub use client::ClientAddress;

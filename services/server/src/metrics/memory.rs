@@ -32,6 +32,7 @@ const COUNTERS: [(&str, &str, Read); 5] = [
 pub struct MemoryFigures {
     store: Arc<MemoryStore>,
     snapshot_seconds: Gauge,
+    pause_seconds: Gauge,
     gauges: Vec<(IntGauge, Read)>,
     counters: Vec<(IntCounter, Read)>,
 }
@@ -45,6 +46,7 @@ impl MemoryFigures {
         registry.register(Box::new(Self {
             store,
             snapshot_seconds: Gauge::new(name("snapshot_duration_seconds"), "How long the last snapshot took.")?,
+            pause_seconds: Gauge::new(name("snapshot_pause_seconds"), "How long the last snapshot kept writes waiting at the most.")?,
             gauges: gauges.into_iter().collect::<prometheus::Result<_>>()?,
             counters: counters.into_iter().collect::<prometheus::Result<_>>()?,
         }))
@@ -52,7 +54,7 @@ impl MemoryFigures {
 
     fn parts(&self) -> impl Iterator<Item = &dyn Collector> {
         let gauges = self.gauges.iter().map(|(gauge, _)| gauge as &dyn Collector);
-        let gauges = gauges.chain([&self.snapshot_seconds as &dyn Collector]);
+        let gauges = gauges.chain([&self.snapshot_seconds as &dyn Collector, &self.pause_seconds]);
         gauges.chain(self.counters.iter().map(|(counter, _)| counter as &dyn Collector))
     }
 }
@@ -66,6 +68,8 @@ impl Collector for MemoryFigures {
         let stats = self.store.memory_stats();
         let millis = stats.last_snapshot_millis.load(Ordering::Relaxed);
         self.snapshot_seconds.set(Duration::from_millis(millis).as_secs_f64());
+        let micros = stats.longest_pause_micros.load(Ordering::Relaxed);
+        self.pause_seconds.set(Duration::from_micros(micros).as_secs_f64());
         for (gauge, read) in &self.gauges {
             gauge.set(int(read(stats).load(Ordering::Relaxed)));
         }

@@ -1,5 +1,8 @@
 //! The memory store: series in shards, a snapshot file, and a journal beside it.
 //!
+//! `table.rs` keeps a source's series in few bytes and finds them mostly without a hash; `chunks.rs` lets saves and
+//! reads of everything share them with writers.
+//!
 //! - STORE_INTERVAL above 0: a snapshot every interval in which something changed. A crash loses at most one interval.
 //! - STORE_INTERVAL=0: a write is in the journal and synced before it is answered. A crash loses nothing.
 //! - Without a file: everything is gone with the process.
@@ -7,6 +10,7 @@
 //! Remembered keys stand in the journal, so a repeat is recognised after a restart too. What a save's crash leaves behind
 //! and how it is read is told in `journal.rs`.
 
+mod chunks;
 mod copy;
 mod disk;
 mod journal;
@@ -19,6 +23,7 @@ mod series;
 mod shard;
 mod snapshot;
 mod stats;
+mod table;
 mod view;
 
 use std::fs::{File, TryLockError};
@@ -238,7 +243,7 @@ impl MemoryStore {
     async fn apply_journaled(&self, keeper: &KeeperHandle, batch: Batch) -> Result<Applied, StoreError> {
         keeper.admit()?;
         let now_millis = self.clock.unix_millis();
-        let mut frame = Vec::with_capacity(64 + batch.metrics.len() * 48);
+        let mut frame = Vec::new();
         record::encode_write(&mut frame, &batch, now_millis);
         let queue = keeper.queue()?;
         let (answer, durable) = oneshot::channel();
@@ -254,7 +259,8 @@ impl MemoryStore {
             // A repeat is acknowledged when the first one is on disk.
             let _ = queue.send(Command::Barrier { answer });
         }
-        drop(queue);
+        // What waits for the disk is the frame; the batch would be as large again.
+        drop((queue, batch));
         wait(durable, WRITE_WAIT).await.map(|()| applied)
     }
 }

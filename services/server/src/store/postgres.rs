@@ -2,11 +2,10 @@
 //!
 //! - `connect` opens connections, `migrate` brings the schema up behind the server's back, `partitions` and `retention` keep
 //!   the history's days.
-//! - `writer` applies a batch in one transaction, `reader` answers.
+//! - `writer` applies batches, many in one transaction; `reader` answers.
 //!
 //! A database that is away is no reason not to start: until it is there, every call answers `Unavailable` at once.
 
-mod cache;
 mod connect;
 mod dsn;
 mod error;
@@ -21,7 +20,7 @@ mod tests;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,13 +31,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use self::cache::Cache;
 pub use self::error::OpenError;
 use self::migrate::Schema;
 use self::partitions::Partitions;
+use self::writer::{Shared, WRITERS, Writers};
 use super::{Applied, Batch, Series, SeriesFilter, SeriesLimits, Snapshot, SourceInfo, Store, StoreError, StoreStats};
 use crate::audit::Draft;
 use crate::clock::Clock;
+use crate::metrics::postgres::WriterFigures;
 
 /// How long closing waits for what is under way.
 const CLOSE_LIMIT: Duration = Duration::from_secs(4);
@@ -46,8 +46,9 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(4);
 /// What joins a batch's transaction, so that it stands exactly when the batch stands.
 #[async_trait]
 pub trait TransactionHook: Send + Sync + 'static {
-    /// Called for a batch that is applied now (not for a repeat) and has a draft. An error undoes the batch.
-    async fn in_transaction(&self, conn: &mut PgConnection, draft: &Draft) -> Result<(), sqlx::Error>;
+    /// Called once a transaction, with the drafts of those of its batches that are applied now (not of repeats), in the order of
+    /// their arrival. An error undoes the transaction.
+    async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error>;
 }
 
 /// What the store needs to know.
@@ -58,27 +59,21 @@ pub struct PostgresConfig {
     pub history: Duration,
     /// How many series there may be.
     pub limits: SeriesLimits,
-    /// How many connections there may be; 10 is enough for most.
-    pub pool_size: u32,
-    /// Joins each batch's transaction.
+    /// How many connections there may be, those of the writers included, but at least one more than these; 10 is enough for most.
+    pub connections: u32,
+    /// Joins each transaction.
     pub hook: Option<Arc<dyn TransactionHook>>,
+    /// What the writers count.
+    pub figures: WriterFigures,
 }
 
 /// The promises stand in [`super`].
 pub struct PostgresStore {
     pool: PgPool,
-    clock: Clock,
-    history_millis: u64,
-    limits: SeriesLimits,
-    hook: Option<Arc<dyn TransactionHook>>,
     schema: watch::Receiver<Schema>,
-    cache: Arc<Cache>,
-    partitions: Arc<Partitions>,
-    /// Slow reads may hold half of the connections, never all: writes go on.
+    /// Slow reads may hold half of the pool's connections, never all: the audit trail is delivered meanwhile.
     readers: Semaphore,
-    /// Who writes next.
-    turns: writer::Turns,
-    writes_under_way: AtomicU64,
+    writers: Writers,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_when_dropped: DropGuard,
@@ -88,15 +83,25 @@ impl PostgresStore {
     /// Opens the store at once; the database may come later. Needs a tokio runtime.
     pub fn open(config: PostgresConfig, clock: Clock) -> Result<Arc<Self>, OpenError> {
         let options = dsn::parse(config.dsn.expose())?;
-        let cache = Arc::new(Cache::default());
         let partitions = Arc::new(Partitions::default());
-        let pool_size = config.pool_size.max(1);
-        let pool = connect::pool(&options, pool_size, Arc::clone(&cache));
+        let pool_size = config.connections.saturating_sub(WRITERS).max(1);
+        let pool = connect::pool(&options, pool_size);
         let (schema_sender, schema) = watch::channel(Schema::Missing("the database was not reached yet".into()));
         let history_millis = u64::try_from(config.history.as_millis()).unwrap_or(u64::MAX);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let keeper = retention::Keeper { options, clock: clock.clone(), history_millis, partitions: Arc::clone(&partitions) };
+        let shared = Shared {
+            options: options.clone(),
+            clock: clock.clone(),
+            history_millis,
+            limits: config.limits,
+            hook: config.hook,
+            partitions: Arc::clone(&partitions),
+            figures: config.figures,
+            open: AtomicU32::new(0),
+        };
+        let writers = Writers::start(shared, &tasks, &stop);
+        let keeper = retention::Keeper { options, clock, history_millis, partitions };
         let stopped = stop.clone();
         tasks.spawn(async move {
             let work = async {
@@ -110,16 +115,9 @@ impl PostgresStore {
 
         Ok(Arc::new(Self {
             pool,
-            clock,
-            history_millis,
-            limits: config.limits,
-            hook: config.hook,
             schema,
-            cache,
-            partitions,
             readers: Semaphore::new((pool_size as usize / 2).max(1)),
-            turns: writer::Turns::new(pool_size.div_ceil(2) as usize),
-            writes_under_way: AtomicU64::new(0),
+            writers,
             tasks,
             _stop_when_dropped: stop.clone().drop_guard(),
             stop,
@@ -149,10 +147,7 @@ impl PostgresStore {
 impl Store for PostgresStore {
     async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
         self.check_schema()?;
-        self.writes_under_way.fetch_add(1, Ordering::Relaxed);
-        // Counted down also when the caller gives up waiting.
-        let _under_way = CountDown(&self.writes_under_way);
-        writer::apply(self, &batch).await
+        self.writers.apply(batch).await
     }
 
     async fn value(&self, selector: &Selector) -> Result<Option<Value>, StoreError> {
@@ -177,28 +172,19 @@ impl Store for PostgresStore {
 
     fn stats(&self) -> StoreStats {
         let (size, idle) = (self.pool.size(), u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX));
-        let in_use = size.saturating_sub(idle);
-        let under_way = self.writes_under_way.load(Ordering::Relaxed);
-        StoreStats { series: None, pool: Some((in_use, idle)), queue_depth: under_way.saturating_sub(in_use.into()) }
+        let pool = Some((size.saturating_sub(idle) + self.writers.connections(), idle));
+        StoreStats { series: None, pool, queue_depth: self.writers.waiting() }
     }
 
     async fn close(&self) -> Result<(), StoreError> {
         self.stop.cancel();
         let all = async {
-            self.pool.close().await;
+            // What had queued is written first.
             self.tasks.wait().await;
+            self.pool.close().await;
         };
         tokio::time::timeout(CLOSE_LIMIT, all)
             .await
             .map_err(|_| StoreError::Unavailable(format!("connections were still busy after {} s", CLOSE_LIMIT.as_secs())))
-    }
-}
-
-/// Counts one down when dropped.
-struct CountDown<'a>(&'a AtomicU64);
-
-impl Drop for CountDown<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -46,9 +46,9 @@ impl Hook {
         Self { sinks: sinks.into(), news: news.into() }
     }
 
-    /// To be called in the transaction that applies the write. One statement.
-    pub async fn in_transaction(&self, conn: &mut PgConnection, draft: &Draft) -> Result<(), sqlx::Error> {
-        insert(conn, draft, &self.sinks).await?;
+    /// To be called in the transaction that applies the writes. One statement, however many there are.
+    pub async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error> {
+        insert(conn, drafts, &self.sinks).await?;
         for lane in self.news.iter() {
             lane.notify_one();
         }
@@ -56,17 +56,22 @@ impl Hook {
     }
 }
 
-/// Puts an event into the outbox, addressed to these sinks.
-pub async fn insert(conn: &mut PgConnection, draft: &Draft, sinks: &[String]) -> Result<(), sqlx::Error> {
-    let body = String::from_utf8(draft.event.to_json()).map_err(|error| sqlx::Error::Encode(error.into()))?;
+/// Puts events into the outbox, addressed to these sinks, in the order in which they are given.
+pub async fn insert(conn: &mut PgConnection, drafts: &[&Draft], sinks: &[String]) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = drafts.iter().map(|_| Uuid::now_v7()).collect();
+    let bodies = drafts.iter().map(|draft| String::from_utf8(draft.event.to_json()));
+    let bodies: Vec<String> = bodies.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let traceparents: Vec<Option<&str>> = drafts.iter().map(|draft| draft.traceparent.as_deref()).collect();
     sqlx::query!(
         r"with event as (
-            insert into outbox (event_id, body, traceparent) values ($1, $2, $3) returning id
+            insert into outbox (event_id, body, traceparent)
+            select event_id, body, traceparent from unnest($1::uuid[], $2::text[], $3::text[]) as new (event_id, body, traceparent)
+            returning id
         )
         insert into deliveries (event, sink) select event.id, sink from event, unnest($4::text[]) as sink",
-        Uuid::now_v7(),
-        body,
-        draft.traceparent,
+        &ids,
+        &bodies,
+        &traceparents as &[Option<&str>],
         sinks,
     )
     .execute(conn)

@@ -34,7 +34,7 @@ impl<S: Sync> FromRequestParts<S> for Key {
 }
 
 /// The header's value; a header that stands twice could mean either, so it means neither.
-fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
     let mut values = headers.get_all(name).iter();
     let (first, second) = (values.next(), values.next());
     if second.is_some() {

@@ -5,13 +5,16 @@ use std::borrow::Cow;
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::http::error::{ApiError, TextError};
 
+/// A request's URI as the client sent it, left by [`normalize`] where that changed it.
+#[derive(Debug, Clone)]
+pub struct AsReceived(pub Uri);
+
 /// Brings a request's path into its plain form before it is routed.
-pub fn normalize(mut request: Request) -> Request {
+pub fn normalize<B>(mut request: Request<B>) -> Request<B> {
     if let Cow::Owned(path) = plain(request.uri().path()) {
         let text = match request.uri().query() {
             Some(query) => format!("{path}?{query}"),
@@ -21,20 +24,20 @@ pub fn normalize(mut request: Request) -> Request {
         // What was a valid path is one with fewer slashes too.
         parts.path_and_query = PathAndQuery::try_from(text).ok();
         if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
+            let received = std::mem::replace(request.uri_mut(), uri);
+            request.extensions_mut().insert(AsReceived(received));
         }
     }
     request
 }
 
 /// Refuses a path or query whose escapes don't spell UTF-8: a name in it could be read in more than one way.
-pub async fn refuse_bad_escapes(request: Request, next: Next) -> Response {
-    let uri = request.uri();
+pub fn refusal(uri: &Uri) -> Option<Response> {
     if is_escaped_well(uri.path()) && uri.query().is_none_or(is_escaped_well) {
-        return next.run(request).await;
+        return None;
     }
     let message = "the path or query has a '%' that is not followed by two hex digits, or escapes that are not UTF-8";
-    TextError(ApiError::bad_request("malformed", message)).into_response()
+    Some(TextError(ApiError::bad_request("malformed", message)).into_response())
 }
 
 fn is_escaped_well(text: &str) -> bool {

@@ -101,9 +101,14 @@ impl Journal {
             // A failed sync may have dropped the pages and yet succeed when it is asked again: the bytes are written anew.
             self.disk.cut(file, self.good_bytes)?;
         }
-        let bytes: Vec<u8> = self.pending.iter().flat_map(|pending| &pending.frame).copied().collect();
         self.torn = true;
-        self.disk.write_at(file, &bytes, self.good_bytes)?;
+        match self.pending.as_slice() {
+            [only] => self.disk.write_at(file, &only.frame, self.good_bytes)?,
+            group => {
+                let frames: Vec<&[u8]> = group.iter().map(|pending| pending.frame.as_slice()).collect();
+                self.disk.write_at(file, &frames.concat(), self.good_bytes)?;
+            }
+        }
         self.disk.sync(file)?;
         self.torn = false;
         for pending in self.pending.drain(..) {

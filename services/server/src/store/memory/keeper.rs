@@ -240,6 +240,7 @@ impl Keeper {
 
     fn put(&mut self, prepared: Prepared) -> io::Result<(u64, u64)> {
         let (writes, snapshot_bytes) = (prepared.writes, prepared.snapshot_bytes);
+        set(&self.stats.longest_pause_micros, u64::try_from(prepared.longest_pause.as_micros()).unwrap_or(u64::MAX));
         let head_bytes = prepared.journal_bytes;
         self.journal.switch(prepared)?;
         self.progress.folded_bytes = head_bytes;

@@ -1,10 +1,17 @@
 //! The keys that were applied, ordered by time, so that the oldest are forgotten first.
 //!
 //! Whatever is forgotten raises the oldest accepted time above it: a repeat of a forgotten batch is refused, never applied twice.
+//!
+//! Keys come nearly in the order of their times. So they stand in sorted blocks of which all but the last few are full
+//! and never touched again: little more than their own 36 bytes each, and a save's copy shares the blocks.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use golectra_protocol::IdempotencyKey;
+
+/// How many keys share a block of 9 KiB.
+const BLOCK: usize = 256;
 
 /// The first half of a request's SHA-256, enough to tell a repeat from another batch.
 pub(super) type ShortDigest = [u8; 16];
@@ -15,11 +22,105 @@ pub(super) fn short(digest: &[u8; 32]) -> ShortDigest {
     *head
 }
 
+/// A key (time first), the place of its source in the shard, and the digest of its request.
+type Entry = (IdempotencyKey, u32, ShortDigest);
+
+/// Keys in their order. A copy is cheap, and stays as it is.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SortedKeys(VecDeque<Arc<Vec<Entry>>>);
+
+impl SortedKeys {
+    /// All keys with their sources' places, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
+        self.0.iter().flat_map(|block| block.iter().copied())
+    }
+
+    /// The block that has this key or would have it.
+    fn block(&self, key: (IdempotencyKey, u32)) -> usize {
+        // Nearly every key is among the latest.
+        let late = self.0.len().saturating_sub(2)..self.0.len();
+        if let Some(number) = late.rev().find(|number| order(&self.0[*number][0]) <= key) {
+            return number;
+        }
+        self.0.partition_point(|block| order(&block[0]) <= key).saturating_sub(1)
+    }
+
+    fn find(&self, key: (IdempotencyKey, u32)) -> Option<&ShortDigest> {
+        let block = self.0.get(self.block(key))?;
+        let place = block.binary_search_by_key(&key, order).ok()?;
+        Some(&block[place].2)
+    }
+
+    /// Adds a key, or changes the digest of the one that is there. Tells whether it is new.
+    fn insert(&mut self, entry: Entry) -> bool {
+        let number = self.block(order(&entry));
+        let Some(block) = self.0.get_mut(number) else {
+            self.0.push_back(Arc::new(vec![entry]));
+            return true;
+        };
+        let at = match block.binary_search_by_key(&order(&entry), order) {
+            Ok(at) => {
+                Arc::make_mut(block)[at] = entry;
+                return false;
+            }
+            Err(at) => at,
+        };
+        if block.len() < BLOCK {
+            put(Arc::make_mut(block), at, &[entry]);
+        } else if at == BLOCK {
+            self.put_behind(number, &[entry]);
+        } else {
+            // What comes nearly last leaves the full block behind nearly full; others share it between two.
+            let behind = Arc::make_mut(block).split_off(if at > BLOCK / 4 * 3 { at } else { BLOCK / 2 });
+            self.put_behind(number, &behind);
+            return self.insert(entry);
+        }
+        true
+    }
+
+    /// Puts some behind a block: into the next one where they fit, so that no small ones are left between, else into one of their own.
+    fn put_behind(&mut self, number: usize, some: &[Entry]) {
+        match self.0.get_mut(number + 1) {
+            Some(next) if next.len() + some.len() <= BLOCK => put(Arc::make_mut(next), 0, some),
+            _ => self.0.insert(number + 1, Arc::new(some.to_vec())),
+        }
+    }
+
+    /// Forgets the oldest so many and gives the time of the last of them.
+    fn forget(&mut self, mut many: usize) -> Option<u64> {
+        let mut last = None;
+        while many > 0 {
+            let block = self.0.front_mut()?;
+            let some = many.min(block.len());
+            last = Some(block[some - 1].0.unix_millis());
+            many -= some;
+            if some == block.len() {
+                self.0.pop_front();
+            } else {
+                Arc::make_mut(block).drain(..some);
+            }
+        }
+        last
+    }
+}
+
+/// Inserts where there is room for them. A block grows to twice its length, but never beyond what it may hold.
+fn put(block: &mut Vec<Entry>, at: usize, some: &[Entry]) {
+    if block.capacity() - block.len() < some.len() {
+        block.reserve_exact(some.len().max(block.len()).max(4).min(BLOCK - block.len()));
+    }
+    block.splice(at..at, some.iter().copied());
+}
+
+fn order(entry: &Entry) -> (IdempotencyKey, u32) {
+    (entry.0, entry.1)
+}
+
 /// The remembered keys of one shard.
 #[derive(Debug)]
 pub(super) struct Keys {
-    /// By key (time first), then by the source's place in its shard.
-    seen: BTreeMap<(IdempotencyKey, u32), ShortDigest>,
+    seen: SortedKeys,
+    len: usize,
     floor_millis: u64,
     max: usize,
 }
@@ -27,11 +128,11 @@ pub(super) struct Keys {
 impl Keys {
     /// Remembers at most this many.
     pub(super) fn new(max: usize) -> Self {
-        Self { seen: BTreeMap::new(), floor_millis: 0, max: max.max(1) }
+        Self { seen: SortedKeys::default(), len: 0, floor_millis: 0, max: max.max(1) }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.seen.len()
+        self.len
     }
 
     /// Below this time, in unix milliseconds, keys were forgotten.
@@ -45,7 +146,12 @@ impl Keys {
     }
 
     pub(super) fn find(&self, key: IdempotencyKey, source: u32) -> Option<&ShortDigest> {
-        self.seen.get(&(key, source))
+        self.seen.find((key, source))
+    }
+
+    /// All of them, for a save to share.
+    pub(super) fn sorted(&self) -> &SortedKeys {
+        &self.seen
     }
 
     /// Remembers a key. When there are too many, the oldest eighth is forgotten, the new one included where it is among them.
@@ -53,38 +159,33 @@ impl Keys {
         if key.unix_millis() < self.floor_millis {
             return;
         }
-        self.seen.insert((key, source), digest);
-        if self.seen.len() > self.max {
-            for _ in 0..(self.max / 8).max(1) {
-                self.forget_oldest();
-            }
+        self.len += usize::from(self.seen.insert((key, source, digest)));
+        if self.len > self.max {
+            self.forget((self.max / 8).max(1));
         }
     }
 
     /// Forgets up to `at_most` keys older than this time, in unix milliseconds.
     pub(super) fn expire(&mut self, oldest_millis: u64, at_most: usize) {
-        for _ in 0..at_most {
-            if self.seen.first_key_value().is_none_or(|((key, _), _)| key.unix_millis() >= oldest_millis) {
-                return;
-            }
-            self.forget_oldest();
+        let Some(oldest) = self.seen.0.front() else { return };
+        if oldest[0].0.unix_millis() < oldest_millis {
+            self.forget(oldest.partition_point(|(key, ..)| key.unix_millis() < oldest_millis).min(at_most));
         }
     }
 
-    /// All keys with their sources' places, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (IdempotencyKey, u32, ShortDigest)> {
-        self.seen.iter().map(|((key, source), digest)| (*key, *source, *digest))
-    }
-
-    fn forget_oldest(&mut self) {
-        if let Some(((key, _), _)) = self.seen.pop_first() {
-            self.raise_floor(key.unix_millis() + 1);
-        }
+    fn forget(&mut self, many: usize) {
+        let Some(last_millis) = self.seen.forget(many) else { return };
+        self.len -= many.min(self.len);
+        self.raise_floor(last_millis + 1);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -114,5 +215,65 @@ mod tests {
         assert_eq!((keys.len(), keys.floor_millis()), (6, 1004));
         keys.expire(900, 64);
         assert_eq!((keys.len(), keys.floor_millis()), (6, 1004));
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_are_what_a_sorted_map_is(
+            steps in proptest::collection::vec((0..3000_u64, 0..3_u32, 0..40_u64), 1..1500), max in 300..1200_usize,
+        ) {
+            let mut keys = Keys::new(max);
+            let mut map = BTreeMap::new();
+            let mut floor = 0;
+            let all: Vec<_> = steps.iter().map(|(late, ..)| IdempotencyKey::at(10_000 + late)).collect();
+            for (number, ((_, source, expire), key)) in steps.iter().zip(&all).enumerate() {
+                let digest = [u8::try_from(number % 256).unwrap(); 16];
+                keys.remember(*key, *source, digest);
+                if key.unix_millis() >= floor {
+                    map.insert((*key, *source), digest);
+                }
+                let mut forget = |map: &mut BTreeMap<(IdempotencyKey, u32), ShortDigest>| {
+                    let ((key, _), _) = map.pop_first().unwrap();
+                    floor = floor.max(key.unix_millis() + 1);
+                };
+                if map.len() > max {
+                    (0..max / 8).for_each(|_| forget(&mut map));
+                }
+                if *expire == 0 {
+                    let oldest = map.first_key_value().map_or(0, |((key, _), _)| key.unix_millis()) + 1;
+                    keys.expire(oldest, 1);
+                    if !map.is_empty() {
+                        forget(&mut map);
+                    }
+                }
+                prop_assert_eq!(keys.len(), map.len());
+                prop_assert_eq!(keys.floor_millis(), floor);
+                let (probe, copy) = (all[number / 2], keys.sorted().clone());
+                prop_assert_eq!(keys.find(probe, *source), map.get(&(probe, *source)));
+                drop(copy);
+            }
+            prop_assert!(keys.sorted().iter().eq(map.iter().map(|((key, source), digest)| (*key, *source, *digest))));
+        }
+    }
+
+    #[test]
+    fn keys_in_order_fill_their_blocks_and_a_copy_shares_them() {
+        let mut keys = Keys::new(usize::MAX);
+        for i in 0..10_000 {
+            keys.remember(IdempotencyKey::at(1000 + i), 0, [0; 16]);
+        }
+        assert_eq!(keys.seen.0.len(), 10_000_usize.div_ceil(BLOCK));
+        let copy = keys.sorted().clone();
+        keys.remember(IdempotencyKey::at(20_000), 0, [0; 16]);
+        let shared = keys.seen.0.iter().filter(|block| Arc::strong_count(block) > 1).count();
+        assert_eq!(shared, keys.seen.0.len() - 1);
+        assert_eq!(copy.iter().count(), 10_000);
+        // Many keys of one millisecond are in no order among each other.
+        let mut crowded = Keys::new(usize::MAX);
+        for i in 0..100_000 {
+            crowded.remember(IdempotencyKey::at(1000 + i / 20), 0, [0; 16]);
+        }
+        let full = crowded.len() * 100 / (crowded.seen.0.len() * BLOCK);
+        assert!(full > 85, "blocks are filled to {full} %");
     }
 }

@@ -4,13 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use golectra_protocol::Source;
+use golectra_protocol::{MetricRef, Source};
 
 use super::OpenError;
 use super::disk::{Disk, Paths};
 use super::record::{self, FRAME_HEAD_BYTES, Record};
 use super::shard::Shards;
-use super::snapshot::{self, Hashing};
+use super::snapshot::{self, Hashing, ReadError};
 use super::stats::{MemoryStats, add, set};
 
 /// Fills an empty store. The journal to go on with and its good length come back where it continues the snapshot.
@@ -49,18 +49,18 @@ fn read_snapshot(shards: &Shards, paths: &Paths, stats: &MemoryStats, now_millis
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file.map_err(unreadable)?,
     };
-    let mut input = Hashing::new(BufReader::with_capacity(256 * 1024, file));
+    let mut input = BufReader::with_capacity(256 * 1024, Hashing::new(file));
     let read = snapshot::read(&mut input, |row| {
         // Without a time the series is older than anything that comes.
         let at_millis = row.at_millis.unwrap_or(0);
-        let fits = shards.restore(&row.source, row.metric, at_millis, row.at_millis.unwrap_or(now_millis));
-        if fits { Ok(()) } else { Err("the counter stands twice and its sum exceeds 9223372036854775807".into()) }
+        let metric = MetricRef { id: row.metric.id.as_str(), value: row.metric.value };
+        shards.restore(&row.source, metric, at_millis, row.at_millis.unwrap_or(now_millis))
     });
-    read.map_err(|error| match error.classify() {
-        serde_json::error::Category::Io => unreadable(error.into()),
-        _ => OpenError::Damaged { path: path.clone(), reason: error.to_string() },
+    read.map_err(|error| match error {
+        ReadError::Io(error) => unreadable(error),
+        ReadError::Damaged(reason) => OpenError::Damaged { path: path.clone(), reason },
     })?;
-    let (digest, bytes) = input.finish();
+    let (digest, bytes) = input.into_inner().finish();
     set(&stats.last_snapshot_bytes, bytes);
     Ok(Some(digest))
 }
@@ -91,20 +91,20 @@ fn read_journal(shards: &Shards, paths: &Paths, stats: &MemoryStats, continues: 
         match record {
             Record::Head(_) => {}
             Record::Source(head) => {
-                let mut shard = shards.of(&head.name);
-                shard.keys.raise_floor(head.floor_millis);
-                let place = shard.ensure(&head.name, head.first_seen_millis);
-                let source = shard.source_mut(place);
+                let mut own = shards.of(&head.name);
+                own.shard.keys.raise_floor(head.floor_millis);
+                let place = own.ensure(head.first_seen_millis);
+                let source = own.shard.source_mut(place);
                 (source.first_seen_millis, source.last_seen_millis) = (head.first_seen_millis, head.last_seen_millis);
-                drop(shard);
+                drop(own);
                 sources.push(head.name);
             }
             Record::Keys(keys) => {
                 for (source, key, digest) in keys {
                     let Some(name) = sources.get(source as usize) else { continue };
-                    let mut shard = shards.of(name);
-                    let place = shard.ensure(name, key.unix_millis());
-                    shard.keys.remember(key, place, digest);
+                    let mut held = shards.of(name);
+                    let place = held.ensure(key.unix_millis());
+                    held.shard.keys.remember(key, place, digest);
                 }
             }
             Record::Write(write) => {

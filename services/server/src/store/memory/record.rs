@@ -16,6 +16,9 @@ pub(super) const HEAD_FRAME_BYTES: usize = FRAME_HEAD_BYTES + 1 + MAGIC.len() + 
 /// How many keys share a frame.
 pub(super) const KEYS_A_FRAME: usize = 1000;
 
+/// The bytes of a write beside its source and metrics, and of a metric beside its id.
+const WRITE_HEAD_BYTES: usize = 1 + 8 + 1 + 16 + 1 + 16;
+const METRIC_HEAD_BYTES: usize = 1 + 8 + 1;
 const MAGIC: &[u8; 18] = b"golectra journal 1";
 const HEAD: u8 = 1;
 const SOURCE: u8 = 2;
@@ -104,6 +107,8 @@ pub(super) fn encode_keys(out: &mut Vec<u8>, keys: &[(u32, IdempotencyKey, Short
 }
 
 pub(super) fn encode_write(out: &mut Vec<u8>, batch: &super::Batch, seen_millis: u64) {
+    let ids: usize = batch.metrics.iter().map(|metric| metric.id.len()).sum();
+    out.reserve_exact(FRAME_HEAD_BYTES + WRITE_HEAD_BYTES + batch.source.as_str().len() + METRIC_HEAD_BYTES * batch.metrics.len() + ids);
     frame(out, WRITE, |out| {
         out.extend(seen_millis.to_le_bytes());
         text(out, batch.source.as_str());
@@ -111,25 +116,27 @@ pub(super) fn encode_write(out: &mut Vec<u8>, batch: &super::Batch, seen_millis:
         out.push(u8::from(batch.keyed));
         out.extend(super::keys::short(&batch.digest));
         for metric in &batch.metrics {
-            match metric.value {
-                Value::Gauge(value) => {
-                    out.push(GAUGE);
-                    out.extend(value.to_bits().to_le_bytes());
-                }
-                Value::Counter(delta) => {
-                    out.push(COUNTER);
-                    out.extend(delta.to_le_bytes());
-                }
-            }
-            text(out, metric.id);
+            let (kind, value) = match metric.value {
+                Value::Gauge(value) => (GAUGE, value.to_bits().to_le_bytes()),
+                Value::Counter(delta) => (COUNTER, delta.to_le_bytes()),
+            };
+            let mut head = [0; METRIC_HEAD_BYTES];
+            (head[0], head[METRIC_HEAD_BYTES - 1]) = (kind, short_len(metric.id));
+            head[1..METRIC_HEAD_BYTES - 1].copy_from_slice(&value);
+            out.extend_from_slice(&head);
+            out.extend_from_slice(metric.id.as_bytes());
         }
     });
 }
 
 /// A text of at most 255 bytes.
 fn text(out: &mut Vec<u8>, text: &str) {
-    out.push(u8::try_from(text.len()).expect("sources and ids have at most 255 bytes"));
+    out.push(short_len(text));
     out.extend(text.as_bytes());
+}
+
+fn short_len(text: &str) -> u8 {
+    u8::try_from(text.len()).expect("sources and ids have at most 255 bytes")
 }
 
 /// Reads a payload whose sum was right.
@@ -200,7 +207,8 @@ impl<'a> Rest<'a> {
             _ => return None,
         };
         let digest = self.array()?;
-        let mut metrics = Metrics::default();
+        // A guess at ids of 22 bytes; shorter ones make it grow.
+        let mut metrics = Metrics::with_capacity(self.0.len() / (METRIC_HEAD_BYTES + 22), self.0.len());
         while !self.0.is_empty() {
             let value = match self.byte()? {
                 GAUGE => Value::gauge(f64::from_bits(self.u64()?)).ok()?,

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::time::{Duration, Instant};
 
 use super::copy::ShardCopy;
 use super::disk::{Appender, Disk, Paths};
@@ -22,6 +23,8 @@ pub(super) struct Prepared {
     pub(super) journal_bytes: u64,
     /// The new snapshot's length in bytes.
     pub(super) snapshot_bytes: u64,
+    /// How long writes to a shard waited at the most.
+    pub(super) longest_pause: Duration,
     /// How many writes there were before the first shard was copied.
     pub(super) writes: u64,
     /// Writes of this epoch and later ones are not in the snapshot.
@@ -37,28 +40,31 @@ pub(super) fn prepare(shards: &Shards, clock: &Clock, disk: &Disk, paths: &Paths
     let mut keys_out = BufWriter::with_capacity(BUFFER_BYTES, Appender::new(disk, &journal));
     // The head names the snapshot's digest, which is known last; until then zeros stand in its place, which are no frame.
     keys_out.write_all(&[0; HEAD_FRAME_BYTES])?;
-    let rows_out = BufWriter::with_capacity(BUFFER_BYTES, Appender::new(disk, &snapshot));
-    let mut rows = SnapshotWriter::new(Hashing::new(rows_out));
+    let rows_out = Hashing::new(Appender::new(disk, &snapshot));
+    let mut rows = SnapshotWriter::new(BufWriter::with_capacity(BUFFER_BYTES, rows_out));
 
     let mut sources_before = 0;
+    let mut longest_pause = Duration::ZERO;
     for mut shard in shards.each() {
         let oldest_millis = shards.oldest_millis(&shard, now_millis);
+        let started = Instant::now();
         let copy = ShardCopy::cut(&mut shard, epoch, oldest_millis);
         drop(shard);
-        for (source, id, value, at_millis) in copy.series() {
-            rows.row(source, id, value, at_millis)?;
+        longest_pause = longest_pause.max(started.elapsed());
+        for (source, metric, stamp) in copy.series() {
+            rows.row(source, metric.id, metric.value, stamp.at_millis())?;
         }
         write_keys(&mut keys_out, &copy, &mut sources_before)?;
     }
 
-    let (digest, snapshot_bytes) = rows.finish()?.finish();
+    let (digest, snapshot_bytes) = rows.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.finish();
     disk.sync(&snapshot)?;
     let journal_bytes = keys_out.into_inner().map_err(io::IntoInnerError::into_error)?.offset;
     let mut head = Vec::with_capacity(HEAD_FRAME_BYTES);
     record::encode_head(&mut head, &digest);
     disk.write_at(&journal, &head, 0)?;
     disk.sync(&journal)?;
-    Ok(Prepared { journal, journal_bytes, snapshot_bytes, writes, epoch })
+    Ok(Prepared { journal, journal_bytes, snapshot_bytes, longest_pause, writes, epoch })
 }
 
 fn write_keys(out: &mut impl Write, copy: &ShardCopy, sources_before: &mut u32) -> io::Result<()> {
@@ -70,8 +76,11 @@ fn write_keys(out: &mut impl Write, copy: &ShardCopy, sources_before: &mut u32) 
             frames.clear();
         }
     }
-    for some in copy.keys.chunks(KEYS_A_FRAME) {
-        let some: Vec<_> = some.iter().map(|(key, place, digest)| (*sources_before + place, *key, *digest)).collect();
+    let mut keys = copy.keys().map(|(key, place, digest)| (*sources_before + place, key, digest)).peekable();
+    let mut some = Vec::with_capacity(KEYS_A_FRAME);
+    while keys.peek().is_some() {
+        some.clear();
+        some.extend(keys.by_ref().take(KEYS_A_FRAME));
         record::encode_keys(&mut frames, &some);
         out.write_all(&frames)?;
         frames.clear();

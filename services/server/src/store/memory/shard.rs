@@ -1,15 +1,15 @@
 //! The shards: a source lives in one of them with its keys, so one lock makes a batch atomic.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use golectra_protocol::{Metric, Metrics, Source};
+use golectra_protocol::{MetricRef, Source};
+use hashbrown::HashTable;
 
 use super::keys::{Keys, short};
 use super::record::Write;
-use super::series::SourceSeries;
+use super::series::{Plan, SourceSeries};
+use super::table::{self, IdHasher, MOST_SERIES, Stamp};
 use super::{Applied, Batch, SeriesLimits, StoreError};
 
 const SHARDS: usize = 16;
@@ -20,24 +20,36 @@ const EXPIRE_AT_ONCE: usize = 64;
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) sources: Vec<SourceSeries>,
-    places: HashMap<Source, u32>,
+    /// The sources' places by name.
+    places: HashTable<u32>,
     pub(super) keys: Keys,
     /// Which save the next write belongs behind: a save's copy of a shard raises it, under the same lock.
     pub(super) epoch: u64,
     pub(super) closed: bool,
+    /// Room that every batch's plan uses.
+    plan: Plan,
 }
 
 impl Shard {
-    pub(super) fn place(&self, source: &Source) -> Option<u32> {
-        self.places.get(source).copied()
+    fn new(max_keys: usize) -> Self {
+        let (sources, places) = (Vec::new(), HashTable::new());
+        Self { sources, places, keys: Keys::new(max_keys), epoch: 0, closed: false, plan: Plan::default() }
+    }
+
+    fn find(&self, hash: u64, source: &Source) -> Option<u32> {
+        self.places.find(hash, |place| self.sources[*place as usize].name == *source).copied()
     }
 
     /// The source's place, made where there is none.
-    pub(super) fn ensure(&mut self, source: &Source, seen_millis: u64) -> u32 {
-        *self.places.entry(source.clone()).or_insert_with(|| {
-            self.sources.push(SourceSeries::new(source.clone(), seen_millis));
-            u32::try_from(self.sources.len() - 1).expect("fewer sources than series, which are capped")
-        })
+    fn ensure(&mut self, hasher: &IdHasher, hash: u64, source: &Source, seen_millis: u64) -> u32 {
+        if let Some(place) = self.find(hash, source) {
+            return place;
+        }
+        let place = u32::try_from(self.sources.len()).expect("fewer sources than series, which are capped");
+        self.sources.push(SourceSeries::new(source.clone(), seen_millis));
+        let sources = &self.sources;
+        self.places.insert_unique(hash, place, |place| hash_of(hasher, &sources[*place as usize].name));
+        place
     }
 
     pub(super) fn source_mut(&mut self, place: u32) -> &mut SourceSeries {
@@ -53,20 +65,39 @@ impl Shard {
 #[derive(Debug)]
 pub(super) struct Shards {
     all: Box<[Mutex<Shard>]>,
-    hasher: RandomState,
+    hasher: IdHasher,
     limits: SeriesLimits,
     history_millis: u64,
     series: AtomicUsize,
     arrivals: AtomicU64,
 }
 
+/// A shard that nobody else touches meanwhile, and one of its sources. Hold it shortly and never across an await.
+pub(super) struct Held<'a> {
+    pub(super) shard: MutexGuard<'a, Shard>,
+    hasher: &'a IdHasher,
+    hash: u64,
+    source: &'a Source,
+}
+
+impl Held<'_> {
+    /// The source's place, where there is one.
+    pub(super) fn place(&self) -> Option<u32> {
+        self.shard.find(self.hash, self.source)
+    }
+
+    /// The source's place, made where there is none.
+    pub(super) fn ensure(&mut self, seen_millis: u64) -> u32 {
+        self.shard.ensure(self.hasher, self.hash, self.source, seen_millis)
+    }
+}
+
 impl Shards {
     pub(super) fn new(limits: SeriesLimits, history_millis: u64, max_keys: usize) -> Self {
-        let shard = || Shard { sources: Vec::new(), places: HashMap::new(), keys: Keys::new(max_keys / SHARDS), epoch: 0, closed: false };
         Self {
-            all: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
-            hasher: RandomState::new(),
-            limits,
+            all: (0..SHARDS).map(|_| Mutex::new(Shard::new(max_keys / SHARDS))).collect(),
+            hasher: IdHasher::default(),
+            limits: SeriesLimits { per_source: limits.per_source.min(MOST_SERIES), ..limits },
             history_millis,
             series: AtomicUsize::new(0),
             arrivals: AtomicU64::new(0),
@@ -78,9 +109,16 @@ impl Shards {
         self.all.iter().map(lock)
     }
 
-    pub(super) fn of(&self, source: &Source) -> MutexGuard<'_, Shard> {
-        let hash = self.hasher.hash_one(source.as_str());
-        lock(&self.all[usize::try_from(hash % SHARDS as u64).unwrap_or(0)])
+    /// The source's shard.
+    pub(super) fn of<'a>(&'a self, source: &'a Source) -> Held<'a> {
+        let hash = hash_of(&self.hasher, source);
+        // A table takes its buckets from both ends of the hash.
+        let shard = usize::try_from((hash >> 32) % SHARDS as u64).unwrap_or(0);
+        Held { shard: lock(&self.all[shard]), hasher: &self.hasher, hash, source }
+    }
+
+    pub(super) fn hasher(&self) -> &IdHasher {
+        &self.hasher
     }
 
     pub(super) fn series(&self) -> usize {
@@ -104,36 +142,35 @@ impl Shards {
     /// Applies a batch. All checks come before the first change. `taken` is called under the lock with the epoch of a
     /// new batch, so that what it queues stands in the order of application.
     pub(super) fn apply(&self, batch: &Batch, now_millis: u64, taken: impl FnOnce(u64)) -> Result<Applied, StoreError> {
-        let mut guard = self.of(&batch.source);
-        let shard = &mut *guard;
-        if shard.closed {
+        let mut held = self.of(&batch.source);
+        if held.shard.closed {
             return Err(StoreError::Unavailable("the store is closed".into()));
         }
-        let oldest = self.oldest_millis(shard, now_millis);
+        let oldest = self.oldest_millis(&held.shard, now_millis);
         batch.key.check_window(oldest, now_millis)?;
-        let place = shard.place(&batch.source);
+        let place = held.place();
         let digest = short(&batch.digest);
         if batch.keyed
-            && let Some(seen) = place.and_then(|place| shard.keys.find(batch.key, place))
+            && let Some(seen) = place.and_then(|place| held.shard.keys.find(batch.key, place))
         {
             return if *seen == digest { Ok(Applied::Repeat) } else { Err(StoreError::KeyReused) };
         }
-        let known = place.map(|place| shard.source(place));
-        let new = known.map_or(batch.metrics.len(), |source| batch.metrics.iter().filter(|metric| !source.has(*metric)).count());
+        let shard = &mut *held.shard;
+        let known = place.map(|place| &shard.sources[place as usize]);
+        shard.plan.make(known, &self.hasher, &batch.metrics);
+        let new = shard.plan.new;
         self.check_caps(known.map_or(0, SourceSeries::len), new)?;
-        if let Some(id) = known.and_then(|source| source.overflow(&batch.metrics)) {
-            return Err(StoreError::Overflow { id });
+        if let Some(index) = shard.plan.overflow {
+            return Err(StoreError::Overflow { id: batch.metrics.get(index).to_id() });
         }
         self.reserve(new)?;
 
-        let at_millis = batch.key.unix_millis();
-        let arrival = self.next_arrival();
-        let place = shard.ensure(&batch.source, now_millis);
-        let source = shard.source_mut(place);
+        let stamp = Stamp::new(batch.key.unix_millis(), self.next_arrival());
+        let place = place.unwrap_or_else(|| held.ensure(now_millis));
+        let shard = &mut *held.shard;
+        let source = &mut shard.sources[place as usize];
         source.seen(now_millis);
-        for metric in &batch.metrics {
-            source.write(metric, at_millis, arrival);
-        }
+        shard.plan.carry_out(source, &self.hasher, &batch.metrics, stamp);
         if batch.keyed {
             shard.keys.remember(batch.key, place, digest);
         }
@@ -144,40 +181,35 @@ impl Shards {
 
     /// Applies a write of the journal once more, unless its key says that it is there. What was taken once is not refused now.
     pub(super) fn replay(&self, write: &Write, with_values: bool) {
-        let mut shard = self.of(&write.source);
-        let place = shard.ensure(&write.source, write.seen_millis);
+        let mut held = self.of(&write.source);
+        let place = held.ensure(write.seen_millis);
+        let shard = &mut *held.shard;
         if write.keyed && shard.keys.find(write.key, place).is_some() {
             return;
         }
-        let source = shard.source_mut(place);
+        let source = &mut shard.sources[place as usize];
         source.seen(write.seen_millis);
         if with_values {
-            let arrival = self.next_arrival();
-            for metric in &write.metrics {
-                if source.write(metric, write.key.unix_millis(), arrival) {
-                    self.series.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+            let stamp = Stamp::new(write.key.unix_millis(), self.next_arrival());
+            shard.plan.make(Some(source), &self.hasher, &write.metrics);
+            shard.plan.carry_out(source, &self.hasher, &write.metrics, stamp);
+            self.series.fetch_add(shard.plan.new, Ordering::Relaxed);
         }
         if write.keyed {
             shard.keys.remember(write.key, place, write.digest);
         }
     }
 
-    /// Puts one series of a snapshot file in its place. `false`: a counter's total would not fit.
-    pub(super) fn restore(&self, source: &Source, metric: Metric, at_millis: u64, seen_millis: u64) -> bool {
-        let mut shard = self.of(source);
-        let place = shard.ensure(source, seen_millis);
-        let source = shard.source_mut(place);
+    /// Puts one series of a snapshot file in its place, or says why it has none there.
+    pub(super) fn restore(&self, source: &Source, metric: MetricRef<'_>, at_millis: u64, seen_millis: u64) -> Result<(), String> {
+        let mut held = self.of(source);
+        let place = held.ensure(seen_millis);
+        let source = held.shard.source_mut(place);
         source.seen(seen_millis);
-        let metrics = Metrics::from_iter([metric]);
-        if source.overflow(&metrics).is_some() {
-            return false;
-        }
-        if source.write(metrics.get(0), at_millis, self.next_arrival()) {
-            self.series.fetch_add(1, Ordering::Relaxed);
-        }
-        true
+        let stamp = Stamp::new(at_millis, self.next_arrival());
+        let new = source.restore(&self.hasher, metric, stamp)?;
+        self.series.fetch_add(usize::from(new), Ordering::Relaxed);
+        Ok(())
     }
 
     fn check_caps(&self, of_source: usize, new: usize) -> Result<(), StoreError> {
@@ -200,6 +232,10 @@ impl Shards {
             .map(drop)
             .map_err(|_| StoreError::TooManySeries { limit: total })
     }
+}
+
+fn hash_of(hasher: &IdHasher, source: &Source) -> u64 {
+    table::hash(hasher, source.as_str().as_bytes())
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {

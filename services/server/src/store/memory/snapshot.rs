@@ -2,10 +2,13 @@
 //! and `at`, the time of its last batch in unix milliseconds.
 //!
 //! A file without these two loads too, and so does one that the original wrote: keys match without regard to case.
-//! Both ways stream: no text of the whole file is ever held.
+//! Both ways stream: no text of the whole file is ever held. As long as the lines are as they were written, each is
+//! read on its own, which is several times as fast as a stream of bytes; from the first other one on, that is what the
+//! file is.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Cursor, Read, Write};
 
 use golectra_protocol::{Kind, Metric, MetricId, Source, Value};
 use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -18,6 +21,9 @@ pub(super) struct Row {
     pub(super) metric: Metric,
     pub(super) at_millis: Option<u64>,
 }
+
+/// More than any line of the file has: an id of 255 bytes, each escaped, a source, and the rest.
+const MAX_LINE_BYTES: u64 = 4096;
 
 /// Passes bytes on and remembers their digest and number.
 pub(super) struct Hashing<T> {
@@ -101,17 +107,65 @@ impl<W: Write> SnapshotWriter<W> {
     }
 }
 
-/// Reads the file to its end and hands out each row. An error says what is wrong and where.
-pub(super) fn read(input: impl Read, each: impl FnMut(Row) -> Result<(), String>) -> Result<(), serde_json::Error> {
-    let mut reader = serde_json::Deserializer::from_reader(input);
+/// Why a file could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// The system does not give its bytes.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is no snapshot: what is wrong, and where.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl From<serde_json::Error> for ReadError {
+    fn from(error: serde_json::Error) -> Self {
+        match error.classify() {
+            serde_json::error::Category::Io => Self::Io(error.into()),
+            _ => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+/// Reads the file to its end and hands out each row.
+pub(super) fn read(mut input: impl BufRead, mut each: impl FnMut(Row) -> Result<(), String>) -> Result<(), ReadError> {
+    let mut last_source = Source::unnamed();
+    let mut line = Vec::new();
+    let mut next_line = |line: &mut Vec<u8>| {
+        line.clear();
+        // No line of this store's is longer; a file that is one long line is not read into memory.
+        input.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', line)
+    };
+    next_line(&mut line)?;
+    let mut index = 0;
+    let mut before = String::new();
+    let mut lines_before = 0;
+    if line == b"[\n" {
+        next_line(&mut line)?;
+        while let Some(object) = line.strip_suffix(b",\n").and_then(|object| serde_json::from_slice::<Object>(object).ok()) {
+            object.row(&mut last_source).and_then(&mut each).map_err(|reason| ReadError::Damaged(at_item(index, &reason)))?;
+            index += 1;
+            next_line(&mut line)?;
+        }
+        (before, lines_before) = ("[".to_owned(), index + 1);
+    }
+    // Empty lines in place of those that were read, so that an error names the right one.
+    let empty = io::repeat(b'\n').take(lines_before);
+    let mut reader = serde_json::Deserializer::from_reader(Cursor::new(before).chain(empty).chain(Cursor::new(line)).chain(input));
     // The original writes `null` when it holds nothing.
-    (&mut reader).deserialize_option(Rows { each, index: 0 })?;
-    reader.end()
+    (&mut reader).deserialize_option(Rows { each, index, last_source })?;
+    Ok(reader.end()?)
+}
+
+fn at_item(index: u64, reason: &str) -> String {
+    format!("item {index}: {reason}")
 }
 
 struct Rows<F> {
     each: F,
+    /// The next row's, of which there must be one when it is not the first: a comma came before it.
     index: u64,
+    last_source: Source,
 }
 
 impl<'de, F: FnMut(Row) -> Result<(), String>> Visitor<'de> for Rows<F> {
@@ -130,62 +184,103 @@ impl<'de, F: FnMut(Row) -> Result<(), String>> Visitor<'de> for Rows<F> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        let first = self.index;
         while let Some(object) = seq.next_element::<Object>()? {
-            let row = object.row().and_then(&mut self.each);
-            row.map_err(|reason| A::Error::custom(format_args!("item {}: {reason}", self.index)))?;
+            let row = object.row(&mut self.last_source).and_then(&mut self.each);
+            row.map_err(|reason| A::Error::custom(at_item(self.index, &reason)))?;
             self.index += 1;
         }
-        Ok(())
+        let none = first > 0 && self.index == first;
+        if none { Err(A::Error::custom(at_item(first, "there is none behind the comma"))) } else { Ok(()) }
     }
+}
+
+/// A text that is borrowed where it stands in memory without escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> serde::Deserialize<'de> for Text<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyText;
+        impl<'de> Visitor<'de> for AnyText {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(AnyText)
+    }
+}
+
+fn text<'a>(field: Option<&'a Text<'_>>) -> Option<&'a str> {
+    field.map(|text| text.0.as_ref())
 }
 
 /// An object's fields as they stand; null is as good as absent.
 #[derive(Default)]
-struct Object {
-    id: Option<String>,
-    kind: Option<String>,
+struct Object<'a> {
+    id: Option<Text<'a>>,
+    kind: Option<Text<'a>>,
     value: Option<f64>,
     delta: Option<i64>,
-    source: Option<String>,
+    source: Option<Text<'a>>,
     at_millis: Option<u64>,
 }
 
-impl Object {
-    fn row(self) -> Result<Row, String> {
+impl Object<'_> {
+    /// The row of these fields. Rows of one source follow each other, so the last one's is taken where it is the same.
+    fn row(self, last_source: &mut Source) -> Result<Row, String> {
         let said = |error: &dyn fmt::Display| error.to_string();
-        let id = MetricId::parse(&self.id.unwrap_or_default()).map_err(|e| said(&e))?;
-        let kind = Kind::parse(&self.kind.ok_or("\"type\" is missing")?).map_err(|e| said(&e))?;
+        let id = MetricId::parse(text(self.id.as_ref()).unwrap_or_default()).map_err(|e| said(&e))?;
+        let kind = Kind::parse(text(self.kind.as_ref()).ok_or("\"type\" is missing")?).map_err(|e| said(&e))?;
         let value = match kind {
             Kind::Gauge => Value::gauge(self.value.ok_or("a gauge needs a number in \"value\"")?),
             Kind::Counter => Value::counter(self.delta.ok_or("a counter needs a whole number in \"delta\"")?),
         };
-        let source = Source::from_stored(&self.source.unwrap_or_default()).map_err(|e| said(&e))?;
-        Ok(Row { source, metric: Metric { id, value: value.map_err(|e| said(&e))? }, at_millis: self.at_millis })
+        let source = text(self.source.as_ref()).unwrap_or_default();
+        if source != last_source.as_str() {
+            *last_source = Source::from_stored(source).map_err(|e| said(&e))?;
+        }
+        Ok(Row { source: last_source.clone(), metric: Metric { id, value: value.map_err(|e| said(&e))? }, at_millis: self.at_millis })
     }
 }
 
-impl<'de> serde::Deserialize<'de> for Object {
+impl<'de> serde::Deserialize<'de> for Object<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
         impl<'de> Visitor<'de> for Fields {
-            type Value = Object;
+            type Value = Object<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a metric object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
                 let mut object = Object::default();
-                while let Some(mut key) = map.next_key::<String>()? {
-                    key.make_ascii_lowercase();
-                    match key.as_str() {
-                        "id" => object.id = map.next_value()?,
-                        "type" => object.kind = map.next_value()?,
-                        "value" => object.value = map.next_value()?,
-                        "delta" => object.delta = map.next_value()?,
-                        "source" => object.source = map.next_value()?,
-                        "at" => object.at_millis = map.next_value()?,
-                        _ => drop(map.next_value::<IgnoredAny>()?),
+                while let Some(Text(key)) = map.next_key()? {
+                    let is = |name| key.eq_ignore_ascii_case(name);
+                    if is("id") {
+                        object.id = map.next_value()?;
+                    } else if is("type") {
+                        object.kind = map.next_value()?;
+                    } else if is("value") {
+                        object.value = map.next_value()?;
+                    } else if is("delta") {
+                        object.delta = map.next_value()?;
+                    } else if is("source") {
+                        object.source = map.next_value()?;
+                    } else if is("at") {
+                        object.at_millis = map.next_value()?;
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
                     }
                 }
                 Ok(object)

@@ -13,6 +13,8 @@ pub struct MemoryStats {
     pub snapshot_failures: AtomicU64,
     /// How long the last save took, in milliseconds.
     pub last_snapshot_millis: AtomicU64,
+    /// How long the last save kept writes waiting at the most, in microseconds.
+    pub longest_pause_micros: AtomicU64,
     /// How large the last snapshot file is.
     pub last_snapshot_bytes: AtomicU64,
     /// How large the journal is.

@@ -3,6 +3,7 @@
 mod crashes;
 mod faults;
 mod frames;
+mod heap;
 mod model;
 mod restarts;
 

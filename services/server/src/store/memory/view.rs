@@ -1,60 +1,78 @@
 //! Reads: one metric, all metrics over all sources, the sources, the series.
+//!
+//! What reads many series takes a cheap copy first and works on that, so that writers don't wait for it.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 
-use golectra_protocol::{Kind, MetricId, Selector, Source, Value};
+use golectra_protocol::{Kind, MetricId, MetricRef, Selector, Source, Value};
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::shard::Shards;
+use super::table::{self, Stamp};
 use super::{Series, SeriesFilter, Snapshot, SourceInfo};
 
-/// One metric over all sources.
-pub(super) fn value(shards: &Shards, selector: &Selector) -> Option<Value> {
-    match selector.kind {
-        Kind::Gauge => {
-            let mut newest = None;
-            for shard in shards.each() {
-                let of_shard = shard.sources.iter().filter_map(|source| source.gauges.get(&selector.id));
-                newest = of_shard.copied().chain(newest).max_by_key(|gauge| (gauge.at_millis, gauge.arrival));
-            }
-            newest.map(|gauge| Value::Gauge(gauge.value))
-        }
-        Kind::Counter => {
-            let mut sum: Option<i64> = None;
-            for shard in shards.each() {
-                for counter in shard.sources.iter().filter_map(|source| source.counters.get(&selector.id)) {
-                    sum = Some(sum.unwrap_or(0).saturating_add(counter.total));
-                }
-            }
-            sum.map(Value::Counter)
+/// A metric over the sources looked at so far.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    value: Value,
+    stamp: Stamp,
+}
+
+impl Seen {
+    /// Takes in the same metric of another source: the newest gauge counts, counters add up.
+    fn add(&mut self, value: Value, stamp: Stamp) {
+        match (&mut self.value, value) {
+            (Value::Counter(sum), Value::Counter(total)) => *sum = sum.saturating_add(total),
+            _ if stamp >= self.stamp => *self = Self { value, stamp },
+            _ => {}
         }
     }
 }
 
-/// All metrics over all sources.
-pub(super) fn snapshot(shards: &Shards) -> Snapshot {
-    let mut gauges: HashMap<MetricId, super::series::Gauge> = HashMap::new();
-    let mut counters: HashMap<MetricId, i64> = HashMap::new();
+/// One metric over all sources.
+pub(super) fn value(shards: &Shards, selector: &Selector) -> Option<Value> {
+    let id = selector.id.as_str();
+    let hash = table::hash(shards.hasher(), id.as_bytes());
+    let mut seen: Option<Seen> = None;
+    // Sources of one kind send the same ids in the same order, so the next one's slot is likely that of the last.
+    let mut likely = 0;
     for shard in shards.each() {
         for source in &shard.sources {
-            for (id, gauge) in &source.gauges {
-                match gauges.get_mut(id) {
-                    None => drop(gauges.insert(id.clone(), *gauge)),
-                    Some(newest) if (newest.at_millis, newest.arrival) < (gauge.at_millis, gauge.arrival) => *newest = *gauge,
-                    Some(_) => {}
-                }
-            }
-            for (id, counter) in &source.counters {
-                match counters.get_mut(id) {
-                    None => drop(counters.insert(id.clone(), counter.total)),
-                    Some(sum) => *sum = sum.saturating_add(counter.total),
-                }
+            let Some(slot) = source.table.find_near(likely, hash, id, selector.kind) else { continue };
+            likely = slot;
+            let row = source.table.rows().row(slot);
+            match &mut seen {
+                None => seen = Some(Seen { value: row.value(), stamp: row.stamp() }),
+                Some(seen) => seen.add(row.value(), row.stamp()),
             }
         }
     }
-    Snapshot {
-        gauges: gauges.into_iter().map(|(id, gauge)| (id.as_str().to_owned(), gauge.value)).collect(),
-        counters: counters.into_iter().map(|(id, sum)| (id.as_str().to_owned(), sum)).collect(),
+    seen.map(|seen| seen.value)
+}
+
+/// All metrics over all sources.
+pub(super) fn snapshot(shards: &Shards) -> Snapshot {
+    let copies: Vec<_> = shards.each().map(|shard| shard.sources.iter().map(|source| source.table.rows().clone()).collect()).collect();
+    let copies: &Vec<Vec<_>> = &copies;
+    let hasher = shards.hasher();
+    let hash = |(id, _): &(&str, Kind)| hasher.hash_one(id);
+    let mut all: HashTable<((&str, Kind), Seen)> = HashTable::new();
+    for (metric, stamp) in copies.iter().flatten().flat_map(table::Rows::iter) {
+        let series = (metric.id, metric.kind());
+        match all.entry(hash(&series), |(other, _)| *other == series, |(other, _)| hash(other)) {
+            Entry::Occupied(mut entry) => entry.get_mut().1.add(metric.value, stamp),
+            Entry::Vacant(entry) => drop(entry.insert((series, Seen { value: metric.value, stamp }))),
+        }
     }
+    let mut snapshot = Snapshot::default();
+    for ((id, _), seen) in all {
+        match seen.value {
+            Value::Gauge(value) => drop(snapshot.gauges.insert(id.to_owned(), value)),
+            Value::Counter(sum) => drop(snapshot.counters.insert(id.to_owned(), sum)),
+        }
+    }
+    snapshot
 }
 
 /// All sources that have a series, sorted by name.
@@ -80,24 +98,41 @@ pub(super) fn series(shards: &Shards, filter: &SeriesFilter) -> Vec<Series> {
     };
     let mut listed = Vec::new();
     for source in asked {
-        if listed.len() >= filter.limit {
+        let room = filter.limit - listed.len();
+        if room == 0 {
             break;
         }
-        let start = listed.len();
-        of_source(shards, &source, filter.name.as_deref(), &mut listed);
-        listed[start..].sort_unstable_by(|a, b| a.order().cmp(&b.order()));
+        of_source(shards, &source, filter.name.as_deref(), room, &mut listed);
     }
-    listed.truncate(filter.limit);
+    debug_assert!(listed.is_sorted_by(|one, next| one.order() < next.order()));
     listed
 }
 
-fn of_source(shards: &Shards, name: &Source, id: Option<&str>, listed: &mut Vec<Series>) {
-    let shard = shards.of(name);
-    let Some(source) = shard.place(name).map(|place| shard.source(place)) else { return };
-    let asked = |own: &&MetricId| id.is_none_or(|id| own.as_str() == id || own.name() == id);
-    let one = |id: &MetricId, value, at_millis| Series { source: name.clone(), id: id.clone(), value, at_millis };
-    let gauges = source.gauges.iter().filter(|(own, _)| asked(own));
-    listed.extend(gauges.map(|(id, gauge)| one(id, Value::Gauge(gauge.value), gauge.at_millis)));
-    let counters = source.counters.iter().filter(|(own, _)| asked(own));
-    listed.extend(counters.map(|(id, counter)| one(id, Value::Counter(counter.total), counter.at_millis)));
+/// Lists the first `room` series of a source.
+fn of_source(shards: &Shards, name: &Source, asked: Option<&str>, room: usize, listed: &mut Vec<Series>) {
+    let held = shards.of(name);
+    let Some(place) = held.place() else { return };
+    let rows = held.shard.source(place).table.rows().clone();
+    drop(held);
+    let mut found: Vec<_> = rows.iter().filter(|(metric, _)| asked.is_none_or(|asked| is_called(metric, asked))).collect();
+    let order = |(metric, _): &(MetricRef<'_>, Stamp), (other, _): &(MetricRef<'_>, Stamp)| {
+        (metric.id, metric.kind()).cmp(&(other.id, other.kind()))
+    };
+    if found.len() > room {
+        // What is beyond the limit need not be sorted.
+        found.select_nth_unstable_by(room, order);
+        found.truncate(room);
+    }
+    found.sort_unstable_by(order);
+    let one = |(metric, stamp): (MetricRef<'_>, Stamp)| {
+        let (id, value) = (metric.to_id(), metric.value);
+        Series { source: name.clone(), id, value, at_millis: stamp.at_millis() }
+    };
+    listed.extend(found.into_iter().map(one));
+}
+
+/// Whether this is the metric's id or its name without its labels.
+fn is_called(metric: &MetricRef<'_>, asked: &str) -> bool {
+    let Some(rest) = metric.id.strip_prefix(asked) else { return false };
+    rest.is_empty() || (rest.starts_with('{') && MetricId::name(&metric.to_id()) == asked)
 }

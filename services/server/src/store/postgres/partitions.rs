@@ -35,9 +35,9 @@ impl Partitions {
         Ok(())
     }
 
-    /// The day's partition turned out to be missing.
-    pub(super) fn forget(&self, day: i32) {
-        self.lock().remove(&day);
+    /// A partition turned out to be missing.
+    pub(super) fn forget_all(&self) {
+        self.lock().clear();
     }
 
     /// Drops the partitions of the days before `oldest`, and says which.

@@ -58,8 +58,15 @@ impl Keeper {
         self.create_partitions(&mut conn).await?;
         let oldest = self.oldest_day();
         let dropped = self.partitions.drop_before(&mut conn, oldest).await?;
-        // A writer raises last_day before it uses a layout on a later day, so no frame that is kept loses its layout.
-        sqlx::query!("DELETE FROM layouts WHERE last_day < date '1970-01-01' + $1::integer", oldest).execute(&mut conn).await?;
+        // A writer raises last_day before it uses a layout on a later day, so no frame that is kept loses its layout. What a writer
+        // holds just now is left alone: nobody waits here while others wait for it.
+        sqlx::query!(
+            "DELETE FROM layouts WHERE id IN
+                (SELECT id FROM layouts WHERE last_day < date '1970-01-01' + $1::integer FOR UPDATE SKIP LOCKED)",
+            oldest,
+        )
+        .execute(&mut conn)
+        .await?;
         Ok(dropped)
     }
 

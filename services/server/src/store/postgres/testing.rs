@@ -12,6 +12,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::{PostgresConfig, PostgresStore, SeriesLimits};
 use crate::clock::Clock;
+use crate::metrics::postgres::WriterFigures;
 
 /// Says why a test can't run here; where everything must run, that is a failure.
 pub(crate) fn cannot_run(why: &str) {
@@ -79,7 +80,7 @@ impl Drop for TestDatabase {
 /// Two days of history and plenty of room.
 pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
-    PostgresConfig { dsn, history: Duration::from_hours(48), limits, pool_size: 10, hook: None }
+    PostgresConfig { dsn, history: Duration::from_hours(48), limits, connections: 10, hook: None, figures: WriterFigures::unregistered() }
 }
 
 /// Waits for the schema, 10 s at most.

@@ -2,6 +2,7 @@
 
 mod away;
 mod crowd;
+mod group;
 mod history;
 mod hook;
 

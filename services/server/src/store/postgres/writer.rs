@@ -1,30 +1,52 @@
-//! Applies a batch in one transaction of its own. A room apart: how batches share transactions is decided here and nowhere else.
+//! Applies batches, many in one transaction. A room apart: how batches share transactions is decided here and nowhere else.
 //!
-//! The order of locks is the same for all: the source's row, then the count of all series (only for new ones), then rows that
-//! belong to the source. So no two writers wait for each other.
+//! - `queue` holds what waits, bounded in bytes and in time.
+//! - `lane` is one writer: it takes all that queued while its last transaction committed (no timer), answers after the commit,
+//!   and finds the guilty one where a batch spoils the group's transaction.
+//! - `transaction` is that transaction: frames, newest values, outbox. `resolve` joins it for batches whose source or layout
+//!   this process does not know; `known` is what it does.
+//!
+//! The order of locks is the same in every transaction: new sources by name, sources by id, the count of all series, series
+//! and layouts by source, frames by (key, source), rows of latest by series. So no two writers, of this server or another, wait
+//! for each other. It rests on plans that take rows in the order in which they are asked for, see
+//! [`connect::open_for_writing`](super::connect::open_for_writing).
 
 mod fold;
+mod known;
+mod lane;
 mod ledger;
+mod queue;
 mod resolve;
-mod turns;
+mod stamp;
+mod transaction;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use golectra_protocol::Kind;
-use sqlx::{Acquire, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use self::ledger::Entry;
-pub(super) use self::turns::Turns;
-use super::cache::{Layout, LayoutKey};
-use super::connect::{Lease, timed_out};
-use super::error::{has_code, unavailable};
-use super::partitions::day_of;
-use super::{Applied, Batch, PostgresStore, StoreError};
+use self::known::Shapes;
+use self::lane::Lane;
+use self::queue::{Load, Pending};
+use super::partitions::{Partitions, day_of};
+use super::{Applied, Batch, SeriesLimits, StoreError, TransactionHook};
+use crate::clock::Clock;
+use crate::metrics::postgres::WriterFigures;
 
-/// How long a write may take, waiting for its turn included; answers are promised within 3 s.
-const WRITE_LIMIT: Duration = Duration::from_millis(2500);
+/// How many writers a server has, a connection each. With one, its client would idle while the database commits and the
+/// other way round; more only wait for each other's rows.
+pub(super) const WRITERS: u32 = 2;
+
+/// When a caller stops waiting: the longest wait in the queue and the longest transaction, and a little. Answers are promised
+/// within 3 s.
+const ANSWER_LIMIT: Duration = Duration::from_millis(2_850);
 
 /// A type as the tables hold it.
 pub(super) const fn code_of(kind: Kind) -> i16 {
@@ -34,130 +56,71 @@ pub(super) const fn code_of(kind: Kind) -> i16 {
     }
 }
 
-/// Why a transaction does not commit.
-#[derive(Debug, thiserror::Error)]
-enum WriteError {
-    /// The batch is refused.
-    #[error(transparent)]
-    Refused(#[from] StoreError),
-    /// A remembered row is gone: all is to be read again.
-    #[error("rows that were remembered are gone")]
-    Stale,
-    /// The database failed.
-    #[error(transparent)]
-    Sql(#[from] sqlx::Error),
+/// What the writers share.
+pub(super) struct Shared {
+    pub(super) options: PgConnectOptions,
+    pub(super) clock: Clock,
+    pub(super) history_millis: u64,
+    pub(super) limits: SeriesLimits,
+    pub(super) hook: Option<Arc<dyn TransactionHook>>,
+    pub(super) partitions: Arc<Partitions>,
+    pub(super) figures: WriterFigures,
+    /// Connections that the writers have open.
+    pub(super) open: AtomicU32,
 }
 
-/// What a transaction found.
-enum Written {
-    /// The batch is new, and its layout is to be remembered after the commit.
-    New(LayoutKey, Arc<Layout>),
-    /// There is nothing to do.
-    Repeat,
+/// The writers of this server.
+pub(super) struct Writers {
+    pub(super) shared: Arc<Shared>,
+    lanes: Vec<mpsc::UnboundedSender<Pending>>,
+    /// A source is always the same writer's, so that its retries meet themselves there and not in the database.
+    routes: RandomState,
+    shapes: Shapes,
+    load: Arc<Load>,
 }
 
-/// A batch and what follows from its time.
-struct Write<'a> {
-    store: &'a PostgresStore,
-    batch: &'a Batch,
-    now_millis: i64,
-    at_millis: i64,
-    day: i32,
-}
+impl Writers {
+    /// Starts the writers; they end when `stop` is cancelled and what had queued is answered.
+    pub(super) fn start(shared: Shared, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let shared = Arc::new(shared);
+        let lanes = (0..WRITERS).map(|_| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            tasks.spawn(Lane::new(Arc::clone(&shared), receiver).run(stop.clone()));
+            sender
+        });
+        let load = Load::new(shared.figures.clone());
+        Self { lanes: lanes.collect(), shared, routes: RandomState::new(), shapes: Shapes::default(), load }
+    }
 
-/// Applies a batch once.
-pub(super) async fn apply(store: &PostgresStore, batch: &Batch) -> Result<Applied, StoreError> {
-    let now = store.clock.unix_millis();
-    batch.key.check_window(now.saturating_sub(store.history_millis), now)?;
-    let at = batch.key.unix_millis();
-    let write = Write {
-        store,
-        batch,
-        now_millis: i64::try_from(now).unwrap_or(i64::MAX),
-        at_millis: i64::try_from(at).unwrap_or(i64::MAX),
-        day: day_of(at),
-    };
-    let outcome = timeout(WRITE_LIMIT, write.apply_or_retry()).await.unwrap_or_else(|_| Err(timed_out(WRITE_LIMIT).into()));
-    outcome.map_err(|error| match error {
-        WriteError::Refused(refusal) => refusal,
-        WriteError::Stale => StoreError::Unavailable(error.to_string()),
-        WriteError::Sql(cause) => unavailable(&cause),
-    })
-}
-
-impl Write<'_> {
-    /// Tries once more where what this process remembered was wrong.
-    async fn apply_or_retry(&self) -> Result<Applied, WriteError> {
-        let _turn = self.store.turns.take(&self.batch.source).await;
-        match self.apply_once().await {
-            Err(WriteError::Stale) => self.store.cache.clear(),
-            // check_violation: no partition takes the frame.
-            Err(WriteError::Sql(error)) if has_code(&error, "23514") => self.store.partitions.forget(self.day),
-            done => return done,
+    /// Applies a batch once; answers within 3 s.
+    pub(super) async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
+        let now = self.shared.clock.unix_millis();
+        // Outside of the transaction, which it would abort for all.
+        batch.key.check_window(now.saturating_sub(self.shared.history_millis), now)?;
+        let at = batch.key.unix_millis();
+        let (shape, bytes) = self.shapes.of(&batch);
+        let Some(room) = self.load.reserve(bytes) else { return Err(StoreError::Overloaded) };
+        let lane = self.routes.hash_one(&batch.source) % self.lanes.len() as u64;
+        let lane = &self.lanes[usize::try_from(lane).unwrap_or(0)];
+        let (answer, answered) = oneshot::channel();
+        let pending = Pending::new(batch, shape, (now, at, day_of(at)), room, answer);
+        if lane.send(pending).is_err() {
+            return Err(StoreError::Unavailable("the store is closed".into()));
         }
-        self.apply_once().await
-    }
-
-    /// One transaction. Only a connection that ended it cleanly is used again.
-    async fn apply_once(&self) -> Result<Applied, WriteError> {
-        let mut lease = Lease::acquire(&self.store.pool).await?;
-        self.store.partitions.ensure(lease.conn(), self.day).await?;
-        let epoch = self.store.cache.epoch();
-        let mut tx = lease.conn().begin().await?;
-        let outcome = match self.in_transaction(&mut tx).await {
-            Ok(Written::New(key, layout)) => {
-                tx.commit().await?;
-                self.store.cache.put(epoch, key, layout);
-                Ok(Applied::New)
-            }
-            Ok(Written::Repeat) => {
-                tx.rollback().await?;
-                Ok(Applied::Repeat)
-            }
-            Err(WriteError::Refused(refusal)) => {
-                tx.rollback().await?;
-                Err(refusal.into())
-            }
-            Err(error) => return Err(error),
-        };
-        lease.give_back();
-        outcome
-    }
-
-    /// Everything that a batch changes.
-    async fn in_transaction(&self, conn: &mut PgConnection) -> Result<Written, WriteError> {
-        let source = ledger::lock_source(conn, self).await?;
-        let key = (source.id, resolve::layout_digest(&self.batch.metrics));
-        let remembered = self.store.cache.get(&key).filter(|layout| layout.last_day >= self.day);
-        let layout = if let Some(layout) = remembered {
-            layout
-        } else {
-            // A repeat makes no series and meets no cap.
-            if let Some(entry) = ledger::find(conn, self, source.id).await? {
-                return self.repeated(&entry);
-            }
-            Arc::new(resolve::layout(conn, self, &source, &key.1).await?)
-        };
-        if !ledger::insert(conn, self, source.id, &layout).await? {
-            let entry = ledger::find(conn, self, source.id).await?.ok_or(WriteError::Stale)?;
-            return self.repeated(&entry);
+        match timeout(ANSWER_LIMIT, answered).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(_)) => Err(StoreError::Unavailable("the writer ended".into())),
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {:.2} s", ANSWER_LIMIT.as_secs_f32()))),
         }
-        fold::gauges(conn, self, &source, &layout).await?;
-        fold::counters(conn, self, &source, &layout).await?;
-        self.record_audit(conn).await?;
-        Ok(Written::New(key, layout))
     }
 
-    /// The key was used before: for this batch or for another.
-    fn repeated(&self, entry: &Entry) -> Result<Written, WriteError> {
-        if entry.digest == self.batch.digest { Ok(Written::Repeat) } else { Err(StoreError::KeyReused.into()) }
+    /// How many batches wait.
+    pub(super) fn waiting(&self) -> u64 {
+        self.load.waiting()
     }
 
-    /// Lets the audit trail join the transaction.
-    async fn record_audit(&self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-        match (&self.store.hook, &self.batch.audit) {
-            (Some(hook), Some(draft)) => hook.in_transaction(conn, draft).await,
-            _ => Ok(()),
-        }
+    /// How many connections the writers have open.
+    pub(super) fn connections(&self) -> u32 {
+        self.shared.open.load(Ordering::Relaxed)
     }
 }

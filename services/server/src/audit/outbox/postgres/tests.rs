@@ -33,7 +33,7 @@ impl Database {
         let hook = Hook::new(names, bells);
         for number in numbers {
             let mut transaction = self.pool.begin().await.unwrap();
-            hook.in_transaction(&mut transaction, &draft(number)).await.unwrap();
+            hook.in_transaction(&mut transaction, &[&draft(number)]).await.unwrap();
             transaction.commit().await.unwrap();
         }
     }
@@ -60,7 +60,7 @@ fn numbers(claimed: &[Delivery]) -> Vec<i64> {
 async fn an_event_belongs_to_its_transaction() {
     let Some(database) = Database::new().await else { return };
     let mut transaction = database.pool.begin().await.unwrap();
-    insert(&mut transaction, &draft(1), &["webhook".to_owned()]).await.unwrap();
+    insert(&mut transaction, &[&draft(1)], &["webhook".to_owned()]).await.unwrap();
     let lane = database.lane("webhook");
     assert!(lane.claim(9).await.unwrap().is_empty(), "not before the commit");
     transaction.rollback().await.unwrap();
@@ -70,6 +70,18 @@ async fn an_event_belongs_to_its_transaction() {
     assert_eq!(claimed.len(), 1);
     assert_eq!(claimed[0].body, draft(2).event.to_json());
     assert_eq!(claimed[0].traceparent, draft(2).traceparent);
+}
+
+#[tokio::test]
+async fn events_of_one_transaction_come_in_their_order() {
+    let Some(database) = Database::new().await else { return };
+    let drafts: Vec<Draft> = (0..500).map(draft).collect();
+    let mut transaction = database.pool.begin().await.unwrap();
+    insert(&mut transaction, &drafts.iter().collect::<Vec<_>>(), &BOTH.map(str::to_owned)).await.unwrap();
+    transaction.commit().await.unwrap();
+    for sink in BOTH {
+        assert_eq!(numbers(&database.lane(sink).claim(999).await.unwrap()), (0..500).collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]

@@ -61,6 +61,36 @@ fn what_is_no_snapshot_is_refused_and_the_item_named() {
     }
 }
 
+#[test]
+fn what_was_written_may_be_edited_anywhere() {
+    let all: Vec<_> = (0..4).map(|i| row("a", &format!("m{i}"), Value::Counter(i), Some(5))).collect();
+    let file = written(&all);
+    for (from, to) in [
+        ("{\"id\":\"m2\",", "{ \"id\" : \"m2\",\n  "),
+        ("},\n", "}\n,\n"),
+        ("},\n", "},"),
+        ("[\n", "["),
+        ("\n]\n", "]"),
+        ("\"id\":\"m1\"", "\"\\u0069d\":\"\\u006d1\""),
+    ] {
+        assert!(file.contains(from), "{from}");
+        assert_eq!(rows(&file.replace(from, to)).unwrap(), all, "{from:?} to {to:?}");
+        assert_eq!(rows(&file.replacen(from, to, 1)).unwrap(), all, "the first {from:?} to {to:?}");
+    }
+    for (from, to, words) in [
+        ("}\n]", "},\n]", "item 4: there is none behind the comma"),
+        ("},\n{\"id\":\"m3\"", "}{\"id\":\"m3\"", "expected"),
+        ("\"delta\":1,", "\"delta\":-1,", "item 1: "),
+        ("\"delta\":3,", "\"delta\":-1,", "item 3: "),
+        ("\"at\":5},\n{\"id\":\"m3\"", "\"at\":\"5\"},\n{\"id\":\"m3\"", "at line 4 column"),
+        ("\"delta\":3", "\"delta\":x", "at line 5 column"),
+    ] {
+        assert!(file.contains(from), "{from}");
+        let error = rows(&file.replace(from, to)).unwrap_err();
+        assert!(error.contains(words), "{to:?}: {error}");
+    }
+}
+
 prop_compose! {
     fn any_row()(
         source in "[a-zA-Z0-9._-]{0,12}", id in "[^\\p{Cc}]{1,60}", bits in any::<u64>(), total in 0..=i64::MAX,

@@ -1,6 +1,6 @@
 //! What joins a batch's transaction stands and falls with it, and what takes too long is given up.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use golectra_protocol::IdempotencyKey;
@@ -9,19 +9,19 @@ use golectra_protocol::audit::Event;
 use super::*;
 use crate::store::conformance::{batch, counter, name};
 
-/// Counts its calls; hangs when told to.
+/// Counts drafts; hangs when told to.
 #[derive(Default)]
 struct Probe {
-    calls: AtomicUsize,
+    drafts: AtomicUsize,
     hang: AtomicBool,
     fail: AtomicBool,
 }
 
 #[async_trait]
 impl TransactionHook for Probe {
-    async fn in_transaction(&self, conn: &mut PgConnection, draft: &Draft) -> Result<(), sqlx::Error> {
-        assert_eq!(draft.event.ts, 7);
-        self.calls.fetch_add(1, Ordering::SeqCst);
+    async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error> {
+        assert!(!drafts.is_empty() && drafts.iter().all(|draft| draft.event.ts == 7));
+        self.drafts.fetch_add(drafts.len(), Ordering::SeqCst);
         if self.hang.load(Ordering::SeqCst) {
             sqlx::query("SELECT pg_sleep(60)").execute(&mut *conn).await?;
         }
@@ -31,24 +31,24 @@ impl TransactionHook for Probe {
 }
 
 #[tokio::test]
-async fn the_hook_is_called_once_a_batch_and_can_undo_it() {
+async fn the_hook_gets_each_draft_once_and_can_undo_its_transaction() {
     let Some(database) = TestDatabase::create().await else { return };
     let probe = Arc::new(Probe::default());
-    let config = PostgresConfig { hook: Some(Arc::<Probe>::clone(&probe)), pool_size: 1, ..config(database.dsn()) };
+    let config = PostgresConfig { hook: Some(Arc::<Probe>::clone(&probe)), connections: 1, ..config(database.dsn()) };
     let store = PostgresStore::open(config, Clock::System).unwrap();
     assert!(ready(&store).await);
     let event = Event { ts: 7, metrics: vec!["c".into()], ip_address: "127.0.0.1".into() };
     let fresh = || {
-        let plain = batch("a", IdempotencyKey::at(store.clock.unix_millis()), vec![counter("c", 1)]);
+        let plain = batch("a", IdempotencyKey::at(store.writers.shared.clock.unix_millis()), vec![counter("c", 1)]);
         Batch { audit: Some(Draft { event: event.clone(), traceparent: None }), ..plain }
     };
-    let calls = || probe.calls.load(Ordering::SeqCst);
+    let drafts = || probe.drafts.load(Ordering::SeqCst);
 
     let first = fresh();
     assert_eq!(store.apply(first.clone()).await.unwrap(), Applied::New);
     assert_eq!(store.apply(first.clone()).await.unwrap(), Applied::Repeat);
     assert_eq!(store.apply(Batch { audit: None, ..fresh() }).await.unwrap(), Applied::New);
-    assert_eq!(calls(), 1);
+    assert_eq!(drafts(), 1);
 
     probe.fail.store(true, Ordering::SeqCst);
     let undone = fresh();
@@ -56,7 +56,7 @@ async fn the_hook_is_called_once_a_batch_and_can_undo_it() {
     probe.fail.store(false, Ordering::SeqCst);
     assert_eq!(store.apply(undone).await.unwrap(), Applied::New);
 
-    // The only connection hangs: the write is given up in time and the next one has a connection again.
+    // A writer's connection hangs: the write is given up in time and the next one has another connection.
     probe.hang.store(true, Ordering::SeqCst);
     let (stuck, started) = (fresh(), Instant::now());
     assert!(matches!(store.apply(stuck.clone()).await.unwrap_err(), StoreError::Unavailable(_)));

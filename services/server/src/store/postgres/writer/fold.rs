@@ -1,30 +1,129 @@
-//! Folds a batch into the newest state of its series.
+//! Folds a group into one change a series, and these changes into the newest state. However often a series comes in a group,
+//! its row is written once.
 
-use golectra_protocol::{MetricId, Value};
+use golectra_protocol::Value;
 use sqlx::PgConnection;
 
-use super::super::StoreError;
-use super::super::cache::Layout;
-use super::ledger::HeldSource;
-use super::{Write, WriteError};
+use super::known::Layout;
+use super::lane::Failure;
+use super::queue::Pending;
+use super::stamp::Stamp;
+
+/// A series, the place of the batch whose time counts, and the value.
+type Change<T> = (i32, usize, T);
+
+/// A batch by its place in the group, with its layout.
+type Placed<'a> = (usize, &'a Pending, &'a Layout);
+
+/// One change a series, sorted by series.
+#[derive(Debug, PartialEq)]
+pub(super) struct Fold {
+    /// The batches' times by place.
+    times: Vec<Stamp>,
+    gauges: Vec<Change<f64>>,
+    counters: Vec<Change<i64>>,
+}
+
+impl Fold {
+    /// Of batches in their order of arrival. Deltas that add up to more than an `i64` are an error that names the series.
+    pub(super) fn of(batches: &[Placed<'_>]) -> Result<Self, i32> {
+        let mut times = vec![Stamp(0); batches.iter().map(|(place, ..)| place + 1).max().unwrap_or(0)];
+        for (place, pending, _) in batches {
+            times[*place] = pending.at;
+        }
+        // Batches of one layout stand in the same series: the newest one's gauges count, and deltas add up place by place.
+        let mut order: Vec<&Placed<'_>> = batches.iter().collect();
+        order.sort_by_key(|(.., layout)| layout.id);
+        let (mut gauges, mut counters) = (Vec::new(), Vec::new());
+        let mut sums = Vec::new();
+        for alike in order.chunk_by(|one, other| one.2.id == other.2.id) {
+            // The last of the newest: of one time, the later arrival counts.
+            let Some((newest, pending, layout)) = alike.iter().max_by_key(|(place, pending, _)| (pending.at, *place)) else { continue };
+            sums.clear();
+            for (.., other, _) in alike.iter().filter(|(place, ..)| place != newest) {
+                sums.resize(layout.series_ids.len(), 0_i64);
+                for (at, metric) in other.batch.metrics.iter().enumerate() {
+                    if let Value::Counter(delta) = metric.value {
+                        sums[at] = sums[at].checked_add(delta).ok_or(layout.series_ids[at])?;
+                    }
+                }
+            }
+            for (at, (metric, id)) in pending.batch.metrics.iter().zip(&layout.series_ids).enumerate() {
+                match metric.value {
+                    Value::Gauge(value) => gauges.push((*id, *newest, value)),
+                    Value::Counter(delta) => {
+                        let sum = sums.get(at).map_or(Some(delta), |sum| sum.checked_add(delta)).ok_or(*id)?;
+                        counters.push((*id, *newest, sum));
+                    }
+                }
+            }
+        }
+        let newer = |one: usize, other: usize| (times[one], one) > (times[other], other);
+        merge(&mut gauges, |kept, next| {
+            if newer(next.1, kept.1) {
+                *kept = *next;
+            }
+            Ok(())
+        })?;
+        merge(&mut counters, |kept, next| {
+            kept.2 = kept.2.checked_add(next.2).ok_or(kept.0)?;
+            if newer(next.1, kept.1) {
+                kept.1 = next.1;
+            }
+            Ok(())
+        })?;
+        Ok(Self { times, gauges, counters })
+    }
+}
+
+/// Sorts by series and makes one change of several.
+fn merge<T: Copy>(changes: &mut Vec<Change<T>>, mut into: impl FnMut(&mut Change<T>, &Change<T>) -> Result<(), i32>) -> Result<(), i32> {
+    // Layouts are mostly in order within themselves, which a stable sort makes use of.
+    changes.sort_by_key(|(id, ..)| *id);
+    let mut failed = Ok(());
+    changes.dedup_by(|next, kept| {
+        let same = next.0 == kept.0;
+        if same && let Err(id) = into(kept, next) {
+            failed = Err(id);
+        }
+        same
+    });
+    failed
+}
+
+/// Writes the changes. Returns the counters that have no room for theirs; then the transaction is not to be committed.
+pub(super) async fn apply(conn: &mut PgConnection, fold: &Fold, arrival: i64) -> Result<Vec<i32>, Failure> {
+    gauges(conn, &fold.gauges, &fold.times, arrival).await?;
+    counters(conn, &fold.counters, &fold.times, arrival).await
+}
+
+/// Ids, values and places, counted from 1 as PostgreSQL does.
+fn columns<T: Copy>(changes: &[Change<T>]) -> Result<(Vec<i32>, Vec<T>, Vec<i32>), Failure> {
+    let (mut ids, mut values) = (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
+    let mut places = Vec::with_capacity(changes.len());
+    for (id, place, value) in changes {
+        ids.push(*id);
+        values.push(*value);
+        places.push(i32::try_from(place + 1).map_err(|_| Failure::Stale)?);
+    }
+    Ok((ids, values, places))
+}
 
 /// Sets the gauges that no later batch has set.
-pub(super) async fn gauges(conn: &mut PgConnection, write: &Write<'_>, source: &HeldSource, layout: &Layout) -> Result<(), WriteError> {
-    let (ids, values) = pick(write, layout, |value| match value {
-        Value::Gauge(value) => Some(value),
-        Value::Counter(_) => None,
-    });
-    if ids.is_empty() {
+async fn gauges(conn: &mut PgConnection, changes: &[Change<f64>], times: &[Stamp], arrival: i64) -> Result<(), Failure> {
+    if changes.is_empty() {
         return Ok(());
     }
+    let (ids, values, places) = columns(changes)?;
     let set = sqlx::query!(
-        "UPDATE latest SET value = fresh.value, at = to_timestamp($3::bigint / 1000.0), arrival = $4
-        FROM unnest($1::integer[], $2::double precision[]) AS fresh (id, value)
-        WHERE latest.series_id = fresh.id AND latest.at <= to_timestamp($3::bigint / 1000.0)",
+        "UPDATE latest SET value = fresh.value, at = ($4::timestamptz[])[fresh.place], arrival = $5::bigint + fresh.place
+        FROM unnest($1::integer[], $2::double precision[], $3::integer[]) AS fresh (id, value, place)
+        WHERE latest.series_id = fresh.id AND latest.at <= ($4::timestamptz[])[fresh.place]",
         &ids,
         &values,
-        write.at_millis,
-        source.arrival,
+        &places,
+        times as &[Stamp],
+        arrival,
     )
     .execute(&mut *conn)
     .await?
@@ -34,54 +133,39 @@ pub(super) async fn gauges(conn: &mut PgConnection, write: &Write<'_>, source: &
     }
     // Newer values stand, or the rows are gone.
     let there = sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM latest WHERE series_id = ANY($1)"#, &ids).fetch_one(conn).await?;
-    if usize::try_from(there) == Ok(ids.len()) { Ok(()) } else { Err(WriteError::Stale) }
+    if usize::try_from(there) == Ok(ids.len()) { Ok(()) } else { Err(Failure::Stale) }
 }
 
-/// Adds the deltas to their counters, or finds the one that has no room for its own.
-pub(super) async fn counters(conn: &mut PgConnection, write: &Write<'_>, source: &HeldSource, layout: &Layout) -> Result<(), WriteError> {
-    let (ids, deltas) = pick(write, layout, |value| match value {
-        Value::Gauge(_) => None,
-        Value::Counter(delta) => Some(delta),
-    });
-    if ids.is_empty() {
-        return Ok(());
+/// Adds the deltas to their counters, or says which of them have no room.
+async fn counters(conn: &mut PgConnection, changes: &[Change<i64>], times: &[Stamp], arrival: i64) -> Result<Vec<i32>, Failure> {
+    if changes.is_empty() {
+        return Ok(Vec::new());
     }
+    let (ids, deltas, places) = columns(changes)?;
     let added = sqlx::query!(
-        "UPDATE latest SET total = latest.total + fresh.delta, at = greatest(latest.at, to_timestamp($3::bigint / 1000.0)), arrival = $4
-        FROM unnest($1::integer[], $2::bigint[]) AS fresh (id, delta)
+        "UPDATE latest SET total = latest.total + fresh.delta, at = greatest(latest.at, ($4::timestamptz[])[fresh.place]),
+            arrival = $5::bigint + fresh.place
+        FROM unnest($1::integer[], $2::bigint[], $3::integer[]) AS fresh (id, delta, place)
         WHERE latest.series_id = fresh.id AND latest.total <= 9223372036854775807 - fresh.delta",
         &ids,
         &deltas,
-        write.at_millis,
-        source.arrival,
+        &places,
+        times as &[Stamp],
+        arrival,
     )
     .execute(&mut *conn)
     .await?
     .rows_affected();
     if added == ids.len() as u64 {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    // Those that were added to just now carry this batch's arrival.
+    // Those that were added to just now carry this group's arrivals; the others are full, or gone.
     let full = sqlx::query_scalar!(
-        "SELECT fresh.place FROM unnest($1::integer[]) WITH ORDINALITY AS fresh (id, place)
-        JOIN latest ON latest.series_id = fresh.id WHERE latest.arrival <> $2 ORDER BY fresh.place LIMIT 1",
+        "SELECT series_id FROM latest WHERE series_id = ANY($1) AND arrival NOT BETWEEN $2::bigint + 1 AND $2::bigint + 65536",
         &ids,
-        source.arrival,
+        arrival,
     )
-    .fetch_optional(conn)
-    .await?
-    .flatten();
-    let id = full.and_then(|place| usize::try_from(place - 1).ok()).and_then(|place| nth_counter(write, place));
-    Err(id.map_or(WriteError::Stale, |id| StoreError::Overflow { id }.into()))
-}
-
-/// The ids and values of one type.
-fn pick<T>(write: &Write<'_>, layout: &Layout, of_type: impl Fn(Value) -> Option<T>) -> (Vec<i32>, Vec<T>) {
-    let metrics = write.batch.metrics.iter().zip(&layout.series_ids);
-    metrics.filter_map(|(metric, id)| of_type(metric.value).map(|value| (*id, value))).unzip()
-}
-
-/// The id of the batch's n-th counter, from 0.
-fn nth_counter(write: &Write<'_>, n: usize) -> Option<MetricId> {
-    write.batch.metrics.iter().filter(|metric| matches!(metric.value, Value::Counter(_))).nth(n).map(|metric| metric.to_id())
+    .fetch_all(conn)
+    .await?;
+    if usize::try_from(added) == Ok(ids.len() - full.len()) { Ok(full) } else { Err(Failure::Stale) }
 }

@@ -1,147 +1,209 @@
-//! Finds the series of a batch, and makes those that are new while the caps allow it.
+//! Finds the layouts of batches that this process does not know, and makes the sources, series and layouts that are new, while
+//! the caps allow it. All for a whole group at once, under the locks of its sources.
 
-use std::collections::HashMap;
+mod series;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use golectra_protocol::Metrics;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
-use super::super::StoreError;
-use super::super::cache::Layout;
-use super::ledger::HeldSource;
-use super::{Write, WriteError, code_of};
+use super::known::Layout;
+use super::lane::Failure;
+use super::stamp::Stamp;
+use super::transaction::Work;
+use super::{Shared, code_of, ledger};
+
+/// A source whose row this transaction holds.
+struct Held {
+    id: i32,
+    /// How many series it has.
+    series: i32,
+    /// Whether it was made by this transaction.
+    made: bool,
+}
+
+/// A source's row and the digest of types and ids.
+type LayoutKey = (i32, [u8; 32]);
+
+/// The batches of the group that share a layout, and what is known of it.
+struct Asked {
+    /// Their places, in order.
+    places: Vec<usize>,
+    /// The latest of their days.
+    day: i32,
+    found: Option<Layout>,
+}
 
 /// What tells layouts of one source apart: SHA-256 over each metric's type, length and id.
-pub(super) fn layout_digest(metrics: &Metrics) -> [u8; 32] {
+fn layout_digest(metrics: &Metrics) -> [u8; 32] {
     let mut hasher = Sha256::new();
     for metric in metrics {
-        let id = metric.id;
         hasher.update(code_of(metric.kind()).to_be_bytes());
-        hasher.update((id.len() as u64).to_be_bytes());
-        hasher.update(id);
+        hasher.update((metric.id.len() as u64).to_be_bytes());
+        hasher.update(metric.id);
     }
     hasher.finalize().into()
 }
 
-/// The batch's layout as the database holds it, made where it is new. Its `last_day` covers the batch's day.
-pub(super) async fn layout(
-    conn: &mut PgConnection,
-    write: &Write<'_>,
-    source: &HeldSource,
-    digest: &[u8; 32],
-) -> Result<Layout, WriteError> {
-    let known = sqlx::query_as!(
-        Layout,
-        r#"UPDATE layouts SET last_day = greatest(last_day, date '1970-01-01' + $3::integer) WHERE source_id = $1 AND digest = $2
-        RETURNING id, series_ids, last_day - date '1970-01-01' AS "last_day!""#,
-        source.id,
-        &digest[..],
-        write.day,
-    )
-    .fetch_optional(&mut *conn)
-    .await?;
-    if let Some(layout) = known
-        && are_there(conn, &layout.series_ids).await?
-    {
-        return Ok(layout);
-    }
-    // New, or some of its series were deleted by hand: they come back under new numbers, which take the place of the old.
-    let series_ids = series(conn, write, source).await?;
-    let made = sqlx::query_as!(
-        Layout,
-        r#"INSERT INTO layouts (source_id, digest, series_ids, last_day) VALUES ($1, $2, $3, date '1970-01-01' + $4::integer)
-        ON CONFLICT (source_id, digest) DO UPDATE SET series_ids = excluded.series_ids
-        RETURNING id, series_ids, last_day - date '1970-01-01' AS "last_day!""#,
-        source.id,
-        &digest[..],
-        &series_ids,
-        write.day,
-    );
-    Ok(made.fetch_one(conn).await?)
-}
+/// Gives these batches their layout, or their verdict: a repeat makes no series and meets no cap.
+pub(super) async fn layouts(shared: &Shared, conn: &mut PgConnection, work: &mut Work<'_>, unresolved: &[usize]) -> Result<(), Failure> {
+    let held = hold_sources(conn, work, unresolved).await?;
+    let source_of = |work: &Work<'_>, place: usize| held.get(work.group[place].batch.source.as_str()).ok_or(Failure::Stale);
 
-/// Whether all of these series still exist.
-async fn are_there(conn: &mut PgConnection, ids: &[i32]) -> Result<bool, sqlx::Error> {
-    let there = sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM latest WHERE series_id = ANY($1)"#, ids).fetch_one(conn).await?;
-    Ok(usize::try_from(there) == Ok(ids.len()))
-}
-
-/// One series id a metric, in the batch's order.
-async fn series(conn: &mut PgConnection, write: &Write<'_>, source: &HeldSource) -> Result<Vec<i32>, WriteError> {
-    let metrics = &write.batch.metrics;
-    let names: Vec<&str> = metrics.iter().map(|metric| metric.id).collect();
-    let kinds: Vec<i16> = metrics.iter().map(|metric| code_of(metric.kind())).collect();
-    let rows = sqlx::query!(
-        r#"SELECT asked.place AS "place!", series.id FROM unnest($2::text[], $3::smallint[]) WITH ORDINALITY AS asked (name, kind, place)
-        JOIN series ON series.source_id = $1 AND series.name = asked.name AND series.kind = asked.kind"#,
-        source.id,
-        &names as &[&str],
-        &kinds,
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    let mut ids: Vec<Option<i32>> = vec![None; metrics.len()];
-    for row in rows {
-        let place = usize::try_from(row.place - 1).ok().and_then(|place| ids.get_mut(place));
-        *place.ok_or(WriteError::Stale)? = Some(row.id);
-    }
-
-    let missing: Vec<usize> = (0..ids.len()).filter(|place| ids[*place].is_none()).collect();
-    if !missing.is_empty() {
-        take_room(conn, write, source, missing.len()).await?;
-        let names: Vec<&str> = missing.iter().map(|place| names[*place]).collect();
-        let kinds: Vec<i16> = missing.iter().map(|place| kinds[*place]).collect();
-        let made = make(conn, source, &names, &kinds).await?;
-        for place in missing {
-            ids[place] = made.get(&(metrics.get(place).id.to_owned(), code_of(metrics.get(place).kind()))).copied();
+    let mut old = Vec::new();
+    for place in unresolved {
+        let source = source_of(work, *place)?;
+        if !source.made {
+            old.push((*place, &work.group[*place], source.id));
         }
     }
-    ids.into_iter().collect::<Option<Vec<i32>>>().ok_or(WriteError::Stale)
+    for (place, verdict) in ledger::find(conn, old.into_iter()).await? {
+        work.verdicts[place] = Some(verdict);
+    }
+
+    let mut asked: BTreeMap<LayoutKey, Asked> = BTreeMap::new();
+    for place in unresolved.iter().copied().filter(|place| work.verdicts[*place].is_none()) {
+        let pending = &work.group[place];
+        let key = (source_of(work, place)?.id, layout_digest(&pending.batch.metrics));
+        let one = asked.entry(key).or_insert_with(|| Asked { places: Vec::new(), day: pending.day, found: None });
+        one.places.push(place);
+        one.day = one.day.max(pending.day);
+    }
+    find(conn, &mut asked).await?;
+    series::resolve(shared, conn, work, &held, &mut asked).await?;
+    raise_days(conn, &mut asked).await?;
+
+    let by_id: HashMap<i32, &Held> = held.values().map(|source| (source.id, source)).collect();
+    for one in asked.into_values() {
+        let Some(layout) = one.found.map(Arc::new) else { continue };
+        let made = by_id.get(&layout.source_id).is_some_and(|source| source.made);
+        for place in one.places {
+            if made {
+                work.made.insert(place);
+            }
+            work.layouts[place] = Some(Arc::clone(&layout));
+        }
+    }
+    finish_sources(conn, work, &held, unresolved).await
 }
 
-/// Counts new series, if there is room. The source's row is locked already; the total's row is from here on, so both caps are exact.
-async fn take_room(conn: &mut PgConnection, write: &Write<'_>, source: &HeldSource, new: usize) -> Result<(), WriteError> {
-    let limits = write.store.limits;
-    let room = limits.per_source.saturating_sub(usize::try_from(source.series).unwrap_or(0));
-    let (Ok(count), true) = (i32::try_from(new), new <= room) else {
-        return Err(StoreError::TooManySeriesOfSource { limit: limits.per_source }.into());
-    };
-    let total = i64::try_from(limits.total).unwrap_or(i64::MAX);
-    let taken = sqlx::query!("UPDATE series_total SET series = series + $1 WHERE series <= $2::bigint - $1", i64::from(count), total)
-        .execute(&mut *conn)
-        .await?
-        .rows_affected();
-    if taken == 0 {
-        return Err(StoreError::TooManySeries { limit: limits.total }.into());
+/// Locks the sources of these batches until the end of the transaction, made where they are new. By name.
+async fn hold_sources(conn: &mut PgConnection, work: &Work<'_>, unresolved: &[usize]) -> Result<HashMap<String, Held>, Failure> {
+    let mut arrivals: BTreeMap<&str, Stamp> = BTreeMap::new();
+    for place in unresolved {
+        let pending = &work.group[*place];
+        arrivals.entry(pending.batch.source.as_str()).or_insert(pending.arrived);
     }
-    sqlx::query!("UPDATE sources SET series = series + $2 WHERE id = $1", source.id, count).execute(conn).await?;
+    let names: Vec<&str> = arrivals.keys().copied().collect();
+    // Looked for first: an insert that meets its conflict would use up a number each time.
+    let there = sqlx::query_scalar!("SELECT name FROM sources WHERE name = ANY($1)", &names as &[&str]).fetch_all(&mut *conn).await?;
+    let mut new = arrivals;
+    for name in &there {
+        new.remove(name.as_str());
+    }
+    let mut made = Vec::new();
+    if !new.is_empty() {
+        let (new, arrivals): (Vec<&str>, Vec<Stamp>) = new.into_iter().unzip();
+        made = sqlx::query_scalar!(
+            "INSERT INTO sources (name, first_seen, last_seen) SELECT name, at, at FROM unnest($1::text[], $2::timestamptz[]) AS new (name, at)
+            ON CONFLICT (name) DO NOTHING RETURNING id",
+            &new as &[&str],
+            &arrivals as &[Stamp],
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+    }
+    let rows = sqlx::query!("SELECT id, name, series FROM sources WHERE name = ANY($1) ORDER BY id FOR NO KEY UPDATE", &names as &[&str])
+        .fetch_all(conn)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.name, Held { id: row.id, series: row.series, made: made.contains(&row.id) })).collect())
+}
+
+/// Looks up layouts whose series all still exist.
+async fn find(conn: &mut PgConnection, asked: &mut BTreeMap<LayoutKey, Asked>) -> Result<(), Failure> {
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let source_ids: Vec<i32> = asked.keys().map(|(source_id, _)| *source_id).collect();
+    let digests: Vec<&[u8]> = asked.keys().map(|(_, digest)| &digest[..]).collect();
+    let rows = sqlx::query!(
+        r#"SELECT layouts.id, layouts.source_id, layouts.digest, layouts.series_ids, layouts.last_day - date '1970-01-01' AS "last_day!",
+            (SELECT count(*) FROM latest WHERE series_id = ANY(layouts.series_ids)) AS "there!"
+        FROM unnest($1::integer[], $2::bytea[]) AS asked (source_id, digest)
+        JOIN layouts ON layouts.source_id = asked.source_id AND layouts.digest = asked.digest"#,
+        &source_ids,
+        &digests as &[&[u8]],
+    )
+    .fetch_all(conn)
+    .await?;
+    for row in rows {
+        // Where some were deleted by hand, they come back under new numbers, which take the place of the old.
+        if usize::try_from(row.there) == Ok(row.series_ids.len()) {
+            let one = asked.get_mut(&key(row.source_id, &row.digest)?).ok_or(Failure::Stale)?;
+            let series_ids = row.series_ids.into();
+            one.found = Some(Layout { id: row.id, source_id: row.source_id, last_day: row.last_day, series_ids });
+        }
+    }
     Ok(())
 }
 
-/// Makes series and their rows in latest, older than any batch so that the fold sets them.
-async fn make(
-    conn: &mut PgConnection,
-    source: &HeldSource,
-    names: &[&str],
-    kinds: &[i16],
-) -> Result<HashMap<(String, i16), i32>, sqlx::Error> {
-    let rows = sqlx::query!(
-        "INSERT INTO series (source_id, name, kind) SELECT $1, asked.name, asked.kind
-        FROM unnest($2::text[], $3::smallint[]) WITH ORDINALITY AS asked (name, kind, place) ORDER BY asked.place
-        RETURNING id, name, kind",
-        source.id,
-        names as &[&str],
-        kinds,
-    )
-    .fetch_all(&mut *conn)
-    .await?;
-    let ids: Vec<i32> = rows.iter().map(|row| row.id).collect();
-    sqlx::query!(
-        "INSERT INTO latest (series_id, total, at, arrival)
-        SELECT id, CASE kind WHEN 1 THEN 0 END, '-infinity', 0 FROM series WHERE id = ANY($1)",
+fn key(source_id: i32, digest: &[u8]) -> Result<LayoutKey, Failure> {
+    Ok((source_id, digest.try_into().map_err(|_| Failure::Stale)?))
+}
+
+/// Makes layouts stand for the days of their batches, or retention would drop them too early.
+async fn raise_days(conn: &mut PgConnection, asked: &mut BTreeMap<LayoutKey, Asked>) -> Result<(), Failure> {
+    let mut late: Vec<(i32, i32)> = Vec::new();
+    for one in asked.values_mut() {
+        if let Some(layout) = one.found.as_mut().filter(|layout| layout.last_day < one.day) {
+            layout.last_day = one.day;
+            late.push((layout.id, one.day));
+        }
+    }
+    if late.is_empty() {
+        return Ok(());
+    }
+    late.sort_unstable();
+    let (ids, days): (Vec<i32>, Vec<i32>) = late.into_iter().unzip();
+    let raised = sqlx::query!(
+        "UPDATE layouts SET last_day = greatest(last_day, date '1970-01-01' + late.day) FROM unnest($1::integer[], $2::integer[]) AS late (id, day)
+        WHERE layouts.id = late.id",
         &ids,
+        &days,
     )
     .execute(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| ((row.name, row.kind), row.id)).collect())
+    .await?
+    .rows_affected();
+    // Retention was faster where a row is missing.
+    if raised == ids.len() as u64 { Ok(()) } else { Err(Failure::Stale) }
+}
+
+/// Writes down when the sources were seen, and forgets those that were made for batches that are refused.
+async fn finish_sources(
+    conn: &mut PgConnection,
+    work: &Work<'_>,
+    held: &HashMap<String, Held>,
+    unresolved: &[usize],
+) -> Result<(), Failure> {
+    let mut seen: BTreeMap<i32, Stamp> = BTreeMap::new();
+    for place in unresolved.iter().filter(|place| work.layouts[**place].is_some()) {
+        let pending = &work.group[*place];
+        if let Some(source) = held.get(pending.batch.source.as_str()) {
+            let at = seen.entry(source.id).or_insert(pending.arrived);
+            *at = pending.arrived.max(*at);
+        }
+    }
+    let idle: BTreeSet<i32> =
+        held.values().filter(|source| source.made && !seen.contains_key(&source.id)).map(|source| source.id).collect();
+    if !idle.is_empty() {
+        let idle: Vec<i32> = idle.into_iter().collect();
+        sqlx::query!("DELETE FROM sources WHERE id = ANY($1)", &idle).execute(&mut *conn).await?;
+    }
+    if !seen.is_empty() {
+        ledger::touch(conn, &seen).await?;
+    }
+    Ok(())
 }

@@ -1,0 +1,544 @@
+//! The spool on disk: what is in it is found again by the next process, with memory behind it for when the disk is full.
+//!
+//! Batches are appended to files of a fraction of the limit each; only the newest is written to. That a batch is done with is
+//! appended to its own file; a file without any other batch is removed. So nothing is ever rewritten, and a process that dies
+//! anywhere leaves files that can be read up to the record it was writing. What was written outlives the process at once, and
+//! a power cut after the next sync. That a batch is done with is never synced: if that is lost, the batch is sent again under
+//! its key, which is harmless.
+
+mod codec;
+mod folder;
+mod load;
+mod segment;
+mod sync;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use golectra_process::Secret;
+use golectra_protocol::IdempotencyKey;
+
+use self::codec::{Offsets, Record};
+pub use self::folder::DiskError;
+use self::folder::Folder;
+use self::segment::{Entry, Place, Segment, State, seconds};
+pub use self::sync::{SyncDone, SyncWork};
+use super::turns::{PATIENCE_TRIES, Turn, Turns};
+use super::{DiskFill, Fill, Left, Memory, Spool};
+use crate::batch::{Batch, Deltas};
+use crate::stats::{DropReason, Stats};
+
+/// Of the limit, what a file takes: the least that can be dropped at once.
+const SEGMENTS: u64 = 64;
+
+/// A file is at least this long, and at most that.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 20;
+
+/// Bounds of the spool's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// What they take on the disk.
+    pub bytes: u64,
+    /// How long a batch may wait.
+    pub age: Duration,
+}
+
+/// Batches on disk.
+pub struct Disk {
+    folder: Folder,
+    limits: DiskLimits,
+    hash_key: Option<Secret>,
+    stats: Arc<Stats>,
+    /// By their numbers, which is the order of their times.
+    segments: BTreeMap<u64, Segment>,
+    /// The one that is written to, the last of them.
+    active: Option<Active>,
+    next_number: u64,
+    handed_out: BTreeMap<IdempotencyKey, Place>,
+    /// Those that wait and have failed often.
+    failing: Vec<Place>,
+    turns: Turns,
+    /// What the disk did not take.
+    memory: Memory,
+    writes_fail: bool,
+    /// Batches that are never sent again, and the deltas that the next one takes over from them.
+    given_up: Vec<Place>,
+    given_back: Deltas,
+    /// Batches that are done with, which could not be written down.
+    unwritten: Vec<Place>,
+    /// Files that were written to and are not any more, not synced yet.
+    rolled: Vec<Arc<File>>,
+    folder_changed: bool,
+    /// Files to remove, and what they and those being removed take.
+    leaving: Vec<(PathBuf, u64)>,
+    leaving_bytes: u64,
+}
+
+struct Active {
+    number: u64,
+    file: Arc<File>,
+    /// Up to where the disk has confirmed it.
+    synced_bytes: u64,
+    /// Up to where it will have when the sync that is under way is done.
+    syncing_bytes: u64,
+}
+
+/// Why a batch could not be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the record is damaged")]
+    Damaged,
+}
+
+impl Disk {
+    /// Opens the folder, with what an earlier process left in it. Reads files: call it before anything has to be on time.
+    ///
+    /// `memory` takes what the disk does not; `hash_key` makes the hashes of batches read back.
+    pub fn open(path: &Path, limits: DiskLimits, memory: Memory, hash_key: Option<Secret>, stats: Arc<Stats>) -> Result<Self, DiskError> {
+        let folder = Folder::open(path)?;
+        let loaded = load::load(&folder)?;
+        stats.spool_corrupt(loaded.corrupt);
+        let mut disk = Self {
+            folder,
+            limits,
+            hash_key,
+            stats,
+            segments: loaded.segments,
+            active: None,
+            next_number: loaded.next_number,
+            handed_out: BTreeMap::new(),
+            failing: Vec::new(),
+            turns: Turns::default(),
+            memory,
+            writes_fail: false,
+            given_up: Vec::new(),
+            given_back: Deltas::default(),
+            unwritten: Vec::new(),
+            rolled: Vec::new(),
+            folder_changed: false,
+            leaving: Vec::new(),
+            leaving_bytes: 0,
+        };
+        for number in loaded.empty {
+            let path = disk.folder.segment(number);
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "an empty file of the spool cannot be removed");
+            }
+        }
+        for Offsets { segment, offsets } in loaded.replaced {
+            disk.note_settled(segment, &offsets);
+        }
+        let DiskFill { batches, polls, bytes, .. } = disk.fill().disk;
+        if batches > 0 {
+            tracing::info!(batches, polls, bytes, "the spool holds reports of an earlier run: they are sent now");
+        }
+        Ok(disk)
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        (self.limits.bytes / SEGMENTS).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end())
+    }
+
+    /// What the files take, those that are about to be removed included.
+    fn used_bytes(&self) -> u64 {
+        self.segments.values().map(Segment::disk_bytes).sum::<u64>() + self.leaving_bytes
+    }
+
+    fn entry(&self, place: Place) -> Entry {
+        self.segments[&place.segment].entries[place.index]
+    }
+
+    fn set_state(&mut self, place: Place, state: State) {
+        self.segments.get_mut(&place.segment).expect("a place is in a file that is there").set_state(place.index, state);
+    }
+
+    /// Reads a batch back, whole and as it was.
+    fn read(&self, place: Place) -> Result<Batch, ReadError> {
+        let entry = self.entry(place);
+        let payload = self.folder.read(place.segment, u64::from(entry.offset))?.ok_or(ReadError::Damaged)?;
+        let Some(Record::Batch { key, deltas, body, .. }) = codec::decode(&payload) else { return Err(ReadError::Damaged) };
+        let body = bytes::Bytes::copy_from_slice(body);
+        Batch::restored(key, body, deltas, self.hash_key.as_ref(), (u32::from(entry.tries), entry.may_be_applied))
+            .map_err(|_| ReadError::Damaged)
+    }
+
+    /// Skips a batch that cannot be read.
+    fn skip(&mut self, place: Place, error: &ReadError) {
+        self.stats.spool_corrupt(1);
+        let path = self.folder.segment(place.segment);
+        tracing::error!(path = %path.display(), offset = self.entry(place).offset, %error, "a report cannot be read from the spool: it is skipped");
+        self.settle(&[place]);
+    }
+
+    /// Gives up a batch that waits or was handed out: it is not sent again, and the next one takes over what it certainly did not add.
+    fn give_up(&mut self, place: Place, reason: DropReason) {
+        let entry = self.entry(place);
+        if !entry.may_be_applied {
+            match self.read(place) {
+                Ok(batch) => self.given_back.add_all(batch.deltas()),
+                Err(error) => return self.skip(place, &error),
+            }
+        }
+        self.stats.dropped(reason, 1);
+        self.failing.retain(|failing| *failing != place);
+        self.set_state(place, State::GivenUp);
+        self.given_up.push(place);
+    }
+
+    /// Gives up what has waited for too long. A file is looked at up to its first batch that has not.
+    fn expire(&mut self, now_unix_millis: u64) {
+        let now = seconds(now_unix_millis);
+        let age = u32::try_from(self.limits.age.as_secs()).unwrap_or(u32::MAX);
+        let mut expired = Vec::new();
+        for (number, segment) in &self.segments {
+            let waiting = segment.entries.iter().enumerate().filter(|(_, entry)| entry.state == State::Waiting);
+            let old = waiting.take_while(|(_, entry)| entry.at_unix_seconds.saturating_add(age) < now);
+            expired.extend(old.map(|(index, _)| Place { segment: *number, index }));
+        }
+        if !expired.is_empty() {
+            tracing::warn!(batches = expired.len(), "reports have waited for longer than SPOOL_MAX_AGE: they are dropped");
+        }
+        for place in expired {
+            self.give_up(place, DropReason::Expired);
+        }
+    }
+
+    /// Gives up whole files, the oldest first, until another batch fits.
+    fn shrink(&mut self) {
+        // A file is removed only when what replaces it was synced; until then there is room for what comes meanwhile.
+        let reserve = self.segment_bytes();
+        let mut used = self.used_bytes() - self.leaving_bytes;
+        let mut dropped = 0;
+        while used.saturating_add(reserve) > self.limits.bytes {
+            let Some((number, segment)) = self.segments.iter().find(|(_, segment)| segment.waiting() > 0) else { break };
+            let number = *number;
+            let waiting: Vec<usize> =
+                segment.entries.iter().enumerate().filter(|(_, entry)| entry.state == State::Waiting).map(|(index, _)| index).collect();
+            used = used.saturating_sub(segment.disk_bytes());
+            dropped += waiting.len();
+            if self.active.as_ref().is_some_and(|active| active.number == number) {
+                self.roll();
+            }
+            for index in waiting {
+                self.give_up(Place { segment: number, index }, DropReason::SpoolFull);
+            }
+        }
+        if dropped > 0 {
+            tracing::warn!(batches = dropped, limit_bytes = self.limits.bytes, "the spool is full: the oldest reports are dropped");
+        }
+    }
+
+    /// Notes that batches are done with, and lets go of files that hold no other.
+    fn settle(&mut self, places: &[Place]) {
+        let mut by_segment = BTreeMap::<u64, Vec<Place>>::new();
+        for place in places {
+            self.failing.retain(|failing| failing != place);
+            self.set_state(*place, State::Settled);
+            by_segment.entry(place.segment).or_default().push(*place);
+        }
+        for (number, places) in by_segment {
+            if !self.let_go(number) {
+                let offsets: Vec<u32> = places.iter().map(|place| self.entry(*place).offset).collect();
+                if !self.note_settled(number, &offsets) {
+                    self.unwritten.extend(places);
+                }
+            }
+        }
+    }
+
+    /// Writes down that batches are done with. A disk that does not take that is asked again later; until then a crash has
+    /// them sent again, under their keys.
+    fn note_settled(&mut self, number: u64, offsets: &[u32]) -> bool {
+        let Some(segment) = self.segments.get_mut(&number) else { return true };
+        let Some(record) = codec::encode_settled(offsets) else { return true };
+        let written = match &self.active {
+            Some(active) if active.number == number => self.folder.append(&active.file, &record, segment.bytes),
+            _ => self.folder.append_to(number, &record, segment.bytes),
+        };
+        match written {
+            Ok(()) => segment.bytes += record.len() as u64,
+            Err(_) => self.stats.spool_write_failed(),
+        }
+        written.is_ok()
+    }
+
+    fn note_unwritten(&mut self) {
+        let mut by_segment = BTreeMap::<u64, Vec<Place>>::new();
+        for place in std::mem::take(&mut self.unwritten) {
+            by_segment.entry(place.segment).or_default().push(place);
+        }
+        for (number, places) in by_segment {
+            let Some(segment) = self.segments.get(&number) else { continue };
+            let offsets: Vec<u32> = places.iter().map(|place| segment.entries[place.index].offset).collect();
+            if !self.note_settled(number, &offsets) {
+                self.unwritten.extend(places);
+            }
+        }
+    }
+
+    /// Lets go of a file that is not written to and holds no batch that is not done with; whether it was.
+    fn let_go(&mut self, number: u64) -> bool {
+        let is_active = self.active.as_ref().is_some_and(|active| active.number == number);
+        if is_active || self.segments.get(&number).is_none_or(|segment| segment.live() > 0) {
+            return false;
+        }
+        if let Some(segment) = self.segments.remove(&number) {
+            self.leaving_bytes += segment.disk_bytes();
+            self.leaving.push((self.folder.segment(number), segment.disk_bytes()));
+        }
+        true
+    }
+
+    /// Writes to the active file no more.
+    fn roll(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        self.rolled.push(active.file);
+        if let Some(segment) = self.segments.get_mut(&active.number) {
+            segment.entries.shrink_to_fit();
+        }
+        self.let_go(active.number);
+    }
+
+    /// Appends a batch, as what replaces those that were given up: the disk has both or none of it.
+    fn append(&mut self, batch: &Batch, given_up: &[Place]) -> io::Result<()> {
+        let mut replaces = Vec::<Offsets>::new();
+        for place in given_up {
+            let offset = self.entry(*place).offset;
+            match replaces.last_mut() {
+                Some(last) if last.segment == place.segment => last.offsets.push(offset),
+                _ => replaces.push(Offsets { segment: place.segment, offsets: vec![offset] }),
+            }
+        }
+        let record = codec::encode_batch(batch.key(), batch.deltas(), &replaces, batch.body())
+            .filter(|record| record.len() as u64 <= self.limits.bytes)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "the report is larger than SPOOL_MAX_BYTES"))?;
+        let full = |segment: &Segment| !segment.entries.is_empty() && segment.bytes + record.len() as u64 > self.segment_bytes();
+        if self.active.as_ref().is_some_and(|active| full(&self.segments[&active.number])) {
+            self.roll();
+        }
+        if self.active.is_none() {
+            let number = self.next_number;
+            let file = Arc::new(self.folder.create(number)?);
+            self.next_number += 1;
+            self.folder_changed = true;
+            self.segments.insert(number, Segment::new());
+            self.active = Some(Active { number, file, synced_bytes: 0, syncing_bytes: 0 });
+        }
+        let active = self.active.as_ref().expect("it was made if there was none");
+        let segment = self.segments.get_mut(&active.number).expect("the active file is one of them");
+        let offset = u32::try_from(segment.bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        if let Err(error) = self.folder.append(&active.file, &record, segment.bytes) {
+            // What stays of it where the file could not be cut off is damage in a file that is not written to any more.
+            if active.file.metadata().is_ok_and(|file| file.len() != segment.bytes) {
+                self.roll();
+            }
+            return Err(error);
+        }
+        let place = Place { segment: active.number, index: segment.entries.len() };
+        segment.push(Entry::of(batch, offset));
+        segment.bytes += record.len() as u64;
+        if batch.tries() >= PATIENCE_TRIES {
+            self.failing.push(place);
+        }
+        Ok(())
+    }
+
+    /// Appends, or says once that the disk does not take it.
+    fn try_append(&mut self, batch: &Batch, given_up: &[Place]) -> bool {
+        match self.append(batch, given_up) {
+            Ok(()) => {
+                if std::mem::take(&mut self.writes_fail) {
+                    tracing::info!(path = %self.folder.path().display(), "the spool can be written again");
+                }
+                true
+            }
+            Err(error) => {
+                self.stats.spool_write_failed();
+                if !std::mem::replace(&mut self.writes_fail, true) {
+                    tracing::warn!(
+                        path = %self.folder.path().display(), %error,
+                        "the spool cannot be written: reports are kept in memory until it can"
+                    );
+                }
+                false
+            }
+        }
+    }
+
+    fn place_of(&self, turn: Turn) -> Option<Place> {
+        let place = |number: u64, index: usize| Place { segment: number, index };
+        let mut with_waiting = self.segments.iter().filter(|(_, segment)| segment.waiting() > 0);
+        match turn {
+            Turn::Oldest => {
+                with_waiting.find_map(|(number, segment)| Some(place(*number, segment.entries.iter().position(Entry::is_fresh)?)))
+            }
+            Turn::Newest => {
+                with_waiting.rev().find_map(|(number, segment)| Some(place(*number, segment.entries.iter().rposition(Entry::is_fresh)?)))
+            }
+            Turn::Failing => self.failing.iter().copied().min_by_key(|place| self.entry(*place).tries),
+        }
+    }
+
+    fn waiting_on_disk(&self) -> usize {
+        self.segments.values().map(Segment::waiting).sum()
+    }
+}
+
+impl Spool for Disk {
+    fn make_room(&mut self, now_unix_millis: u64) -> Deltas {
+        self.expire(now_unix_millis);
+        self.shrink();
+        let mut given_back = self.memory.make_room(now_unix_millis);
+        // While the disk takes nothing, what was given up stays as it is: a note that a report in memory replaces it could
+        // not be written either, and a crash would count it twice.
+        if !self.writes_fail {
+            given_back.add_all(&std::mem::take(&mut self.given_back));
+        }
+        given_back
+    }
+
+    fn push(&mut self, batch: Batch) {
+        self.note_unwritten();
+        // What waits in memory came before.
+        while let Some(earlier) = self.memory.pop_oldest() {
+            if !self.try_append(&earlier, &[]) {
+                self.memory.push(earlier);
+                break;
+            }
+        }
+        // Those whose deltas were not handed out yet stay given up.
+        let given_up = if self.given_back == Deltas::default() { std::mem::take(&mut self.given_up) } else { Vec::new() };
+        if self.memory.waiting() > 0 || !self.try_append(&batch, &given_up) {
+            self.memory.push(batch);
+        }
+        // Also when the batch is in memory: it holds what was given back, so what that came from may not be sent any more.
+        self.settle(&given_up);
+    }
+
+    fn take(&mut self) -> Option<Batch> {
+        loop {
+            let failing = self.place_of(Turn::Failing);
+            let fresh_on_disk = self.waiting_on_disk() - self.failing.len();
+            let others = fresh_on_disk + self.memory.waiting() > 0;
+            let turn = self.turns.next(failing.map(|place| u32::from(self.entry(place).tries)), others)?;
+            // What is in memory is newer than what is on disk.
+            let from_memory = match turn {
+                Turn::Oldest => fresh_on_disk == 0,
+                Turn::Newest => self.memory.waiting() > 0,
+                Turn::Failing => false,
+            };
+            if from_memory {
+                return self.memory.take_turn(turn);
+            }
+            let place = self.place_of(turn)?;
+            match self.read(place) {
+                Ok(batch) => {
+                    self.set_state(place, State::HandedOut);
+                    self.failing.retain(|failing| *failing != place);
+                    self.handed_out.insert(batch.key(), place);
+                    return Some(batch);
+                }
+                Err(error) => self.skip(place, &error),
+            }
+        }
+    }
+
+    fn put_back(&mut self, batch: Batch) {
+        self.turns.failed();
+        let Some(place) = self.handed_out.remove(&batch.key()) else { return self.memory.put_back(batch) };
+        if let Some(segment) = self.segments.get_mut(&place.segment) {
+            segment.entries[place.index].learn(&batch);
+        }
+        self.set_state(place, State::Waiting);
+        if batch.tries() >= PATIENCE_TRIES {
+            self.failing.push(place);
+        }
+    }
+
+    fn forget(&mut self, key: IdempotencyKey) {
+        self.turns.settled();
+        match self.handed_out.remove(&key) {
+            Some(place) => self.settle(&[place]),
+            None => self.memory.forget(key),
+        }
+    }
+
+    fn refuse(&mut self, batch: &Batch, reason: DropReason) {
+        self.turns.settled();
+        let Some(place) = self.handed_out.remove(&batch.key()) else { return self.memory.refuse(batch, reason) };
+        if let Some(segment) = self.segments.get_mut(&place.segment) {
+            segment.entries[place.index].learn(batch);
+        }
+        self.give_up(place, reason);
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting_on_disk() + self.memory.waiting()
+    }
+
+    fn fill(&self) -> Fill {
+        let mut disk = DiskFill { bytes: self.used_bytes(), ..DiskFill::default() };
+        let live = self.segments.values().flat_map(|segment| &segment.entries).filter(|entry| entry.state != State::Settled);
+        for entry in live {
+            let at = u64::from(entry.at_unix_seconds) * 1000;
+            disk.batches += 1;
+            disk.polls += u64::from(entry.polls);
+            disk.oldest_unix_millis = Some(disk.oldest_unix_millis.map_or(at, |oldest| oldest.min(at)));
+        }
+        let memory = self.memory.fill();
+        let oldest_unix_millis = disk.oldest_unix_millis.into_iter().chain(memory.oldest_unix_millis).min();
+        Fill { batches: disk.batches + memory.batches, bytes: memory.bytes, oldest_unix_millis, disk }
+    }
+
+    fn leave(&mut self) -> Left {
+        self.note_unwritten();
+        let disk = self.fill().disk;
+        Left { kept_batches: disk.batches as u64, kept_polls: disk.polls, ..self.memory.leave() }
+    }
+
+    fn unsynced(&mut self) -> Option<SyncWork> {
+        let mut files = std::mem::take(&mut self.rolled);
+        if let Some(active) = &mut self.active {
+            let segment = &self.segments[&active.number];
+            let unsynced = segment.entries.iter().rev().take_while(|entry| u64::from(entry.offset) >= active.synced_bytes);
+            // What the server has by now need not outlive a power cut: while all goes well, nothing is ever synced.
+            let wanted = !self.leaving.is_empty() || !files.is_empty();
+            if unsynced.clone().any(|entry| entry.state != State::Settled) || wanted && unsynced.count() > 0 {
+                active.syncing_bytes = segment.bytes;
+                files.push(Arc::clone(&active.file));
+            }
+        }
+        let folder = (!files.is_empty() && std::mem::take(&mut self.folder_changed)).then(|| self.folder.handle());
+        let leaving = std::mem::take(&mut self.leaving);
+        (!files.is_empty() || !leaving.is_empty()).then_some(SyncWork { files, folder, leaving })
+    }
+
+    fn synced(&mut self, SyncDone { result, staying }: SyncDone) {
+        let still_to_go = self.leaving.iter().chain(&staying).map(|(_, bytes)| bytes).sum();
+        self.leaving_bytes = still_to_go;
+        self.leaving.extend(staying);
+        match result {
+            Ok(()) => {
+                if let Some(active) = &mut self.active {
+                    active.synced_bytes = active.syncing_bytes;
+                }
+            }
+            Err(error) => {
+                self.stats.spool_sync_failed();
+                tracing::warn!(path = %self.folder.path().display(), %error, "the disk did not confirm the spool: a power cut may lose reports");
+                // After such an error a file says that it is synced when it is not: what comes goes into another one.
+                self.roll();
+                self.rolled.clear();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Golectra-Signature: a request comes from someone who has a key, and is still the one that was sent.
+//!
+//! What the header tells by itself is checked before the body is read: who has no key makes the server hold nothing. What it says about
+//! the request is checked when the body's digest is known.
+
+use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use golectra_process::Keys;
+use golectra_process::keys::Key;
+use golectra_protocol::header as names;
+use golectra_protocol::signature::{Claim, Request, SignatureError};
+use tokio::time::Instant;
+
+use super::identity::single;
+use crate::clock::Clock;
+use crate::config::SignatureMode;
+use crate::http::error::ApiError;
+use crate::http::layers::path::AsReceived;
+use crate::metrics::ServerMetrics;
+
+/// Between two lines of the log about refused signatures.
+const SAID_EVERY: Duration = Duration::from_secs(10);
+
+/// Checks the signatures of requests.
+pub struct Signatures {
+    keys: Keys,
+    /// Whether this server was given keys, even if there is none in the folder right now.
+    active: bool,
+    mode: SignatureMode,
+    clock: Clock,
+    metrics: ServerMetrics,
+}
+
+/// A signature that may be right: its key is known and its time is near.
+pub struct Pending<'a> {
+    claim: Claim<'a>,
+    key: Key,
+    metrics: &'a ServerMetrics,
+}
+
+impl Signatures {
+    /// Checks with these keys. Without any, and without a folder that may get some, nothing is checked.
+    pub fn new(keys: Keys, mode: SignatureMode, clock: Clock, metrics: ServerMetrics) -> Self {
+        let active = keys.has_folder() || !keys.ids().is_empty();
+        Self { keys, active, mode, clock, metrics }
+    }
+
+    /// Looks after the keys; never ends when they come from a folder.
+    pub async fn watch_keys(&self) {
+        self.keys.clone().watch().await;
+    }
+
+    /// What can be said before the body is read. None: the request is not signed and need not be.
+    pub async fn begin<'a>(&'a self, headers: &'a HeaderMap) -> Result<Option<Pending<'a>>, ApiError> {
+        let mut values = headers.get_all(names::SIGNATURE).iter();
+        let (first, second) = (values.next(), values.next());
+        let Some(header) = first.filter(|_| self.active) else {
+            return if self.mode == SignatureMode::Required { Err(missing()) } else { Ok(None) };
+        };
+        if second.is_some() {
+            return Err(refused("signature_malformed", "Golectra-Signature stands more than once"));
+        }
+        let claim = Claim::parse(header.as_bytes())?;
+        claim.check_time(self.clock.unix_millis() / 1000)?;
+        let Some(key) = self.keys.find(claim.key_id()).await else {
+            let message = format!("Golectra-Signature: the server has no key with the id {}", claim.key_id());
+            return Err(refused("signature_unknown_key", message));
+        };
+        Ok(Some(Pending { claim, key, metrics: &self.metrics }))
+    }
+}
+
+impl Pending<'_> {
+    /// Whether it is the signature of this request. The digest is the SHA-256 of the unpacked body.
+    pub fn verify(&self, parts: &Parts, body_digest: &[u8; 32]) -> Result<(), ApiError> {
+        let value = |name| single(&parts.headers, name).map(|value| value.unwrap_or_default().as_bytes());
+        let target = target(parts);
+        let request = Request {
+            method: parts.method.as_str(),
+            target: &target,
+            source: value(names::SOURCE)?,
+            idempotency_key: value(names::IDEMPOTENCY_KEY)?,
+            body_digest,
+        };
+        self.claim.verify(&request, self.key.expose())?;
+        self.metrics.signed(self.claim.key_id());
+        Ok(())
+    }
+}
+
+/// The request target as the client wrote it: nearly always a path with its query, a whole URL in requests that are meant for a proxy.
+fn target(parts: &Parts) -> Cow<'_, str> {
+    let uri = parts.extensions.get::<AsReceived>().map_or(&parts.uri, |received| &received.0);
+    match uri.path_and_query() {
+        Some(path) if uri.authority().is_none() => Cow::Borrowed(path.as_str()),
+        _ => Cow::Owned(uri.to_string()),
+    }
+}
+
+impl From<SignatureError> for ApiError {
+    fn from(error: SignatureError) -> Self {
+        let reason = match error {
+            SignatureError::Malformed => "signature_malformed",
+            SignatureError::Behind { .. } | SignatureError::Ahead { .. } => "signature_clock",
+            SignatureError::Mismatch => "signature_mismatch",
+        };
+        refused(reason, error.to_string())
+    }
+}
+
+fn missing() -> ApiError {
+    refused("signature_missing", "this server takes signed requests only: the header Golectra-Signature is missing")
+}
+
+fn refused(reason: &'static str, message: impl Into<String>) -> ApiError {
+    let message = message.into();
+    say(reason, &message);
+    ApiError::new(StatusCode::UNAUTHORIZED, reason, message)
+}
+
+/// Tells the operator, once in a while: whoever is refused goes on trying.
+fn say(reason: &'static str, message: &str) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+        *last = Some(Instant::now());
+        tracing::warn!(reason, "a request is refused: {message}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+use std::collections::{BTreeMap, HashMap};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn metric(id: &str, value: Value) -> MetricRef<'_> {
+    MetricRef { id, value }
+}
+
+#[test]
+fn a_row_has_24_bytes_and_keeps_its_stamp_whole() {
+    assert_eq!(size_of::<Row>(), 24);
+    let stamps =
+        [(0, 0), (0, 1), (0, 1 << 32), (1, 0), (1, (1 << 48) - 1), ((1 << 48) - 1, 5)].map(|(at, arrival)| Stamp::new(at, arrival));
+    assert!(stamps.is_sorted());
+    for stamp in stamps {
+        for value in [Value::Gauge(-0.0), Value::Counter(i64::MAX)] {
+            let row = Row::new(7, value, stamp);
+            assert_eq!((row.stamp(), row.kind(), format!("{:?}", row.value())), (stamp, value.kind(), format!("{value:?}")));
+        }
+    }
+    assert_eq!(Stamp::new(1_800_000_000_123, 1 << 40).at_millis(), 1_800_000_000_123);
+    assert_eq!(Stamp::new(u64::MAX, 0).at_millis(), (1 << 48) - 1, "what no key could hold is the latest");
+}
+
+#[test]
+fn the_longest_ids_of_a_full_source_have_their_places() {
+    let longest = 256;
+    assert_eq!(TEXT_A_CHUNK % longest, 0, "no chunk of the longest ids has a gap");
+    assert!(MOST_SERIES * longest <= 1 << 31);
+}
+
+/// Looks a batch up as a write does and tells how many of its ids were hashed.
+fn hashed(table: &Table, hasher: &IdHasher, ids: &[&str]) -> usize {
+    let mut walk = Walk::default();
+    let mut times = 0;
+    for id in ids {
+        let near = [walk.next, walk.aside].iter().any(|slot| table.rows.holds(*slot, id, Kind::Gauge));
+        times += usize::from(!near);
+        assert_eq!(table.walk(&mut walk, hasher, id, Kind::Gauge), table.find(hash(hasher, id.as_bytes()), id, Kind::Gauge));
+    }
+    times
+}
+
+#[test]
+fn ids_in_the_order_of_the_last_time_are_not_hashed() {
+    let (mut table, hasher) = (Table::default(), IdHasher::default());
+    let ids: Vec<String> = (0..5000).map(|i| format!("id{i}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    for id in &ids[..4990] {
+        table.push(&hasher, metric(id, Value::Gauge(1.0)), Stamp::default());
+    }
+    assert_eq!(hashed(&table, &hasher, &ids[..4990]), 0);
+    assert_eq!(hashed(&table, &hasher, &ids[1000..2000]), 1, "a part of them costs one look-up");
+    let without: Vec<&str> = ids[..4990].iter().enumerate().filter(|(i, _)| i % 10 != 5).map(|(_, id)| *id).collect();
+    assert_eq!(hashed(&table, &hasher, &without), 499, "and so does each gap");
+    // Ids that came later stand behind the others, but amid them in a batch.
+    for id in &ids[4990..] {
+        table.push(&hasher, metric(id, Value::Gauge(1.0)), Stamp::default());
+    }
+    let mut amid = ids[..4990].to_vec();
+    amid.splice(2000..2000, ids[4990..].iter().copied());
+    assert_eq!(hashed(&table, &hasher, &amid), 1);
+}
+
+type Model = BTreeMap<(String, bool), (Value, u64)>;
+
+#[derive(Debug, Clone)]
+struct Write {
+    metrics: Vec<(usize, bool, u8)>,
+    at_millis: u64,
+    copied: bool,
+}
+
+fn any_write() -> impl Strategy<Value = Write> {
+    let metrics = proptest::collection::hash_map((0..400_usize, any::<bool>()), any::<u8>(), 1..200);
+    (metrics, 0..10_u64, any::<bool>(), any::<bool>()).prop_map(|(metrics, at_millis, copied, sorted)| {
+        let mut metrics: Vec<_> = metrics.into_iter().map(|((id, counts), value)| (id, counts, value)).collect();
+        if sorted {
+            metrics.sort_unstable();
+        }
+        Write { metrics, at_millis, copied }
+    })
+}
+
+/// Everything a table holds, by id and whether it is a counter.
+fn all(rows: &Rows) -> Model {
+    rows.iter().map(|(metric, stamp)| ((metric.id.to_owned(), metric.kind() == Kind::Counter), (metric.value, stamp.at_millis()))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_table_does_what_a_map_does(writes in proptest::collection::vec(any_write(), 1..30)) {
+        let (mut table, hasher) = (Table::default(), IdHasher::default());
+        let mut model = Model::new();
+        let mut copies: Vec<(Rows, Model)> = Vec::new();
+        let ids: HashMap<usize, String> = (0..400).map(|i| (i, format!("{}é{i}", "x".repeat(i % 240)))).collect();
+        for (number, write) in writes.iter().enumerate() {
+            let stamp = Stamp::new(write.at_millis, number as u64);
+            let (mut walk, mut changes, mut new, mut scattered) = (Walk::default(), Vec::new(), Vec::new(), Vec::new());
+            let before: Vec<Option<u32>> = write.metrics.iter().map(|(id, counts, _)| {
+                let kind = if *counts { Kind::Counter } else { Kind::Gauge };
+                table.find(hash(&hasher, ids[id].as_bytes()), &ids[id], kind)
+            }).collect();
+            for (id, counts, value) in &write.metrics {
+                let (id, value) = (ids[id].as_str(), if *counts { Value::Counter((*value).into()) } else { Value::Gauge((*value).into()) });
+                let slot = table.walk(&mut walk, &hasher, id, value.kind());
+                let known = model.get_mut(&(id.to_owned(), *counts));
+                prop_assert_eq!(slot.is_some(), known.is_some());
+                match known {
+                    None => {
+                        new.push(metric(id, value));
+                        model.insert((id.to_owned(), *counts), (value, write.at_millis));
+                    }
+                    Some((kept, at)) => {
+                        match (kept, value) {
+                            (Value::Counter(total), Value::Counter(delta)) => *total += delta,
+                            (kept, value) if write.at_millis >= *at => *kept = value,
+                            _ => {}
+                        }
+                        *at = (*at).max(write.at_millis);
+                    }
+                }
+                changes.push((slot.unwrap_or(NEW), value));
+                scattered.push(metric(id, value));
+            }
+            let mut slots = Vec::new();
+            scattered.chunks(SCATTERED_AT_ONCE).for_each(|some| table.find_scattered(&hasher, some, |_, slot| slots.push(slot)));
+            prop_assert!(slots.iter().zip(&before).all(|(slot, before)| *slot == before.unwrap_or(NEW)));
+            prop_assert!(changes.iter().zip(&before).all(|((slot, _), before)| *slot == before.unwrap_or(NEW)));
+            table.write(changes.into_iter(), stamp);
+            if number % 2 == 0 {
+                table.reserve(new.len(), new.iter().map(|metric| metric.id.len()).sum(), &hasher);
+            }
+            for metric in new {
+                table.push(&hasher, metric, stamp);
+            }
+            prop_assert_eq!(&all(table.rows()), &model);
+            prop_assert_eq!(table.len(), model.len());
+            if write.copied {
+                copies.push((table.rows().clone(), model.clone()));
+            }
+        }
+        for (copy, model) in copies {
+            prop_assert_eq!(all(&copy), model);
+        }
+    }
+}

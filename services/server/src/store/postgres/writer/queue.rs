@@ -1,0 +1,147 @@
+//! What waits for a writer. Bounded in bytes, so that a database that is slow or away costs a known amount of memory, and in
+//! time, so that whoever is accepted is answered soon: the rest is told to come back, before it was tried.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::known::Shape;
+use super::stamp::Stamp;
+use super::{Applied, Batch, StoreError};
+use crate::metrics::postgres::WriterFigures;
+
+/// What may wait or be under way in all, in bytes. About a second of what a small database takes.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
+
+/// The longest wait before a transaction takes a batch.
+pub(super) const WAIT_LIMIT: Duration = Duration::from_millis(750);
+
+/// What became of a batch.
+pub(super) type Verdict = Result<Applied, StoreError>;
+
+/// How much waits.
+pub(super) struct Load {
+    bytes: AtomicUsize,
+    waiting: AtomicU64,
+    figures: WriterFigures,
+}
+
+impl Load {
+    pub(super) fn new(figures: WriterFigures) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), waiting: AtomicU64::new(0), figures })
+    }
+
+    /// Room for a batch, or none. A batch that is larger than all there is gets in when it is alone.
+    pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Room> {
+        let fits = |held: usize| (held == 0 || held.saturating_add(bytes) <= MAX_BYTES).then(|| held.saturating_add(bytes));
+        if self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            self.figures.shed.inc();
+            return None;
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.figures.queue_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        Some(Room { load: Arc::clone(self), bytes, waits: true })
+    }
+
+    /// How many batches wait.
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// A batch's room, given back when it is dropped.
+pub(super) struct Room {
+    load: Arc<Load>,
+    bytes: usize,
+    waits: bool,
+}
+
+impl Room {
+    /// A writer has it now.
+    fn taken(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            self.load.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.taken();
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.load.figures.queue_bytes.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+    }
+}
+
+/// A batch on its way, and who waits for its answer.
+pub(super) struct Pending {
+    pub(super) batch: Batch,
+    /// What its ids and types look like, for this process.
+    pub(super) shape: Shape,
+    /// When the server took it.
+    pub(super) arrived: Stamp,
+    /// Its own time.
+    pub(super) at: Stamp,
+    /// The day of that time.
+    pub(super) day: i32,
+    queued: Instant,
+    room: Room,
+    answer: oneshot::Sender<Verdict>,
+}
+
+impl Pending {
+    /// `times` are those of arrival and of the batch, in unix milliseconds, and the batch's day.
+    pub(super) fn new(batch: Batch, shape: Shape, times: (u64, u64, i32), room: Room, answer: oneshot::Sender<Verdict>) -> Self {
+        let (arrived, at, day) = times;
+        Self { batch, shape, arrived: Stamp(arrived), at: Stamp(at), day, queued: Instant::now(), room, answer }
+    }
+
+    /// Takes it off the queue, unless it waited for too long or nobody waits for it any more. Then it was not tried.
+    pub(super) fn take(mut self) -> Option<Self> {
+        self.room.taken();
+        if self.queued.elapsed() > WAIT_LIMIT {
+            self.room.load.figures.shed.inc();
+            self.answer(Err(StoreError::Overloaded));
+            return None;
+        }
+        Some(self).filter(|pending| !pending.answer.is_closed())
+    }
+
+    /// Tells whoever waits.
+    pub(super) fn answer(self, verdict: Verdict) {
+        // Nobody may be there any more.
+        drop(self.answer.send(verdict));
+    }
+
+    /// Whether the other is the same batch or claims to be: frames hold one row of both.
+    pub(super) fn repeats(&self, other: &Self) -> bool {
+        self.batch.key == other.batch.key && self.batch.source == other.batch.source
+    }
+
+    /// The order in which frames are written.
+    pub(super) fn order(&self) -> (golectra_protocol::IdempotencyKey, &str) {
+        (self.batch.key, self.batch.source.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_bounded_in_bytes_and_takes_one_that_is_larger_than_that() {
+        let load = Load::new(WriterFigures::unregistered());
+        let large = load.reserve(MAX_BYTES * 2).expect("alone it gets in");
+        assert!(load.reserve(1).is_none());
+        drop(large);
+        let most = load.reserve(MAX_BYTES - 1).expect("there is room again");
+        let last = load.reserve(1).expect("exactly the rest");
+        assert!(load.reserve(1).is_none());
+        assert_eq!((load.waiting(), load.figures.shed.get()), (2, 2));
+        drop((most, last));
+        assert_eq!((load.waiting(), load.figures.queue_bytes.get()), (0, 0));
+    }
+}

@@ -1,0 +1,34 @@
+//! Times as PostgreSQL's `timestamptz` takes them, with no float and no text in between.
+
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
+use sqlx::{Encode, Postgres, Type};
+
+/// A time in unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp(pub(super) u64);
+
+/// 2000-01-01 in unix milliseconds, from where PostgreSQL counts.
+const POSTGRES_EPOCH: i64 = 946_684_800_000;
+
+impl Type<Postgres> for Stamp {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1184))
+    }
+}
+
+impl PgHasArrayType for Stamp {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1185))
+    }
+}
+
+impl Encode<'_, Postgres> for Stamp {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let micros = i64::try_from(self.0).unwrap_or(i64::MAX).saturating_sub(POSTGRES_EPOCH).saturating_mul(1000);
+        buffer.extend_from_slice(&micros.to_be_bytes());
+        Ok(IsNull::No)
+    }
+}

@@ -1,0 +1,53 @@
+//! What an agent signs with, and what it does while its signature is refused: keep everything.
+
+use std::time::Duration;
+
+use golectra_tests::{Server, ServerBuilder, until};
+use tempfile::TempDir;
+
+use crate::tally::{polls_made, quick};
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+fn put(folder: &TempDir, id: &str, key: &str) {
+    std::fs::write(folder.path().join(id), key).expect("our own folder");
+}
+
+fn required() -> ServerBuilder {
+    Server::builder().env("SIGNATURES", "required")
+}
+
+#[tokio::test]
+async fn key_alone_is_enough_on_both_sides() {
+    let server = required().key(Some("swordfish")).start();
+    let mut agent = quick(&server.url()).env("KEY", "swordfish").start();
+    let client = server.client();
+    until("reports that are taken", LIMIT, async || client.counter("PollCount").await >= 5).await;
+    agent.stop();
+    assert_eq!(client.counter("PollCount").await, polls_made(&agent));
+    assert!(!agent.stderr().contains("swordfish"));
+}
+
+#[tokio::test]
+async fn a_refused_signature_is_said_counted_and_put_right_without_loss() {
+    let (server_keys, agent_keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    put(&server_keys, "new", "swordfish");
+    put(&agent_keys, "other", "x");
+    let server = required().env("KEYS_DIR", server_keys.path().display()).start();
+    let mut agent = quick(&server.url()).env("KEYS_DIR", agent_keys.path().display()).env("SIGNING_KEY_ID", "new").start();
+    let retries =
+        async |reason: &str| agent.figure(&format!("golectra_agent_send_retries_total{{reason=\"{reason}\"}}")).await.unwrap_or(0.0);
+    until("tries without a key", LIMIT, async || retries("no_signing_key").await >= 1.0).await;
+    put(&agent_keys, "new", "not yet the right one");
+    until("refused signatures", LIMIT, async || retries("unauthorized").await >= 1.0).await;
+    let client = server.client();
+    assert_eq!(client.counter("PollCount").await, 0);
+    put(&agent_keys, "new", "swordfish\n");
+    until("reports that are taken", LIMIT, async || client.counter("PollCount").await >= 5).await;
+    assert_eq!(agent.figure("golectra_agent_reports_dropped_total").await, Some(0.0));
+    agent.stop();
+    assert_eq!(client.counter("PollCount").await, polls_made(&agent), "every poll arrived once");
+    let said = agent.stderr();
+    assert!(said.contains("KEYS_DIR has no key new") && said.contains("Golectra-Signature does not match"), "{said}");
+    assert!(!said.contains("swordfish") && !server.stderr().contains("swordfish"));
+}

@@ -1,0 +1,36 @@
+//! agent.hostMounts: agents tell more of their nodes, in a namespace that lets them.
+
+use std::time::Duration;
+
+use golectra_tests::until;
+
+use crate::kube::Namespace;
+use crate::release::Release;
+use crate::{agents, turn};
+
+const VALUES: [&str; 2] = ["--set", "database.mode=embedded,agent.hostMounts.proc=true,agent.hostMounts.root=true"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_see_their_nodes_tell_more() {
+    let Some(_turn) = turn().await else { return };
+    let release = Release::install(Namespace::admitting("privileged", "hosts").await, &VALUES).await;
+    let client = release.client().await;
+    agents::on_every_node(&release, &client).await;
+    for node in release.nodes().await {
+        for name in ["network_receive_bytes_total", "network_transmit_bytes_total", "filesystem_size_bytes", "filesystem_available_bytes"] {
+            until("a figure of the node's arrives", Duration::from_mins(1), async || {
+                let answer = client.get(&format!("/api/v1/series?source={node}&name={name}")).send().await.expect(200).json();
+                let series = answer["series"].as_array().expect("a list").clone();
+                series.iter().any(|one| one["value"].as_f64().is_some_and(|value| value > 0.0))
+            })
+            .await;
+        }
+        for collector in ["network", "fs"] {
+            let path = format!("/api/v1/series?source={node}&name=golectra_agent_collector_success");
+            let answer = client.get(&path).send().await.expect(200).json();
+            let id = format!("golectra_agent_collector_success{{collector=\"{collector}\"}}");
+            let success = answer["series"].as_array().expect("a list").iter().find(|one| one["id"] == id.as_str());
+            assert_eq!(success.expect("it is reported")["value"].as_f64(), Some(1.0), "{node}: {collector}: {answer}");
+        }
+    }
+}
