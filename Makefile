@@ -1,6 +1,6 @@
 # Every target is one line here and a script in scripts/; the workflow runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-cluster test-cluster-full bench lint build fmt coverage fuzz sqlx-prepare clean
+.PHONY: help run test chaos test-cluster test-cluster-full bench lint build fmt coverage fuzz sqlx-prepare clean
 
 help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,6 +10,9 @@ run: ## build and start a server and an agent here, until Ctrl-C
 
 test: ## run every test against a private PostgreSQL, ending with the count
 	@scripts/test
+
+chaos: ## let everything fail that can, for half an hour, and compare the books
+	@scripts/chaos
 
 test-cluster: ## install the chart in the cluster of KUBECONFIG, use it and hurt it
 	@GOLECTRA_CLUSTER_TESTS=required scripts/test -p golectra-tests --test cluster

@@ -82,7 +82,10 @@ fn what_a_pod_mentions_is_there() {
             known.extend([format!("Secret/{cluster}-app"), format!("Secret/{cluster}-ca")]);
         }
         // What the files in ci/ say exists already.
-        known.extend(["my-keys", "golectra-hash-key", "golectra-audit-key", "example-ca"].map(|secret| format!("Secret/{secret}")));
+        known.extend(
+            ["my-keys", "my-signing-keys", "golectra-hash-key", "golectra-audit-key", "example-ca"]
+                .map(|secret| format!("Secret/{secret}")),
+        );
         for workload in workloads(objects) {
             let pod = &workload["spec"]["template"]["spec"];
             let mut mentioned = vec![format!("ServiceAccount/{}", text(pod, "/serviceAccountName"))];

@@ -15,7 +15,7 @@ async fn cut(scenario: &str, server: Server) {
     let load = Load::start(&[server.port()], FAULTS).await;
     until("enough answers were cut", LIMIT, async || load.cut_answers() >= wanted).await;
     let cut = load.cut_answers();
-    load.finish(server.port()).await.judge(scenario, &format!("{cut} answers cut"), start);
+    load.finish().await.judge(scenario, &format!("{cut} answers cut"), start);
 }
 
 #[tokio::test]

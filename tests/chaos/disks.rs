@@ -40,7 +40,7 @@ async fn under_the_journal() {
         server = server.crash_and_restart_with(&[]);
     }
     load.goes_on().await;
-    load.finish(server.port()).await.judge("disk full, journal", &format!("{rounds} times full, then SIGKILL"), start);
+    load.finish().await.judge("disk full, journal", &format!("{rounds} times full, then SIGKILL"), start);
 }
 
 #[tokio::test]
@@ -61,9 +61,9 @@ async fn under_the_snapshot() {
     disk.free();
     let saved = figure(&metrics, "golectra_memory_snapshots_total").await;
     until("a snapshot again", LIMIT, async || figure(&metrics, "golectra_memory_snapshots_total").await > saved).await;
-    let server = server.restart_with(&[]);
+    let _server = server.restart_with(&[]);
     load.goes_on().await;
-    load.finish(server.port()).await.judge("disk full, snapshot", "once full, then SIGTERM", start);
+    load.finish().await.judge("disk full, snapshot", "once full, then SIGTERM", start);
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn under_the_audit_file() {
     pass(hold()).await;
     disk.free();
     load.goes_on().await;
-    load.finish(server.port()).await.judge("disk full, audit file", "once full", start);
+    load.finish().await.judge("disk full, audit file", "once full", start);
     let applied = figure(&metrics, r#"golectra_ingest_batches_total{outcome="applied"}"#).await;
     let mut lines = 0_u32;
     until("every write has its line", LIMIT, async || {

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use golectra_loadgen::{Address, FaultProxy, Faults, Oracle, Pace, Plan, Report, Retry, Run, Verdict};
+use golectra_loadgen::{Address, FaultProxy, Faults, Oracle, Pace, Plan, Report, Retry, Run, Signing, Verdict};
+use golectra_process::Secret;
 use golectra_tests::{runtime, until};
 
 use crate::figures::Figures;
@@ -31,7 +32,7 @@ pub struct Load {
 }
 
 /// A plan of clients in a hurry.
-fn plan(address: Address, agents: u32, retry: Retry) -> Plan {
+fn plan(address: Address, key: Option<&Secret>, agents: u32, retry: Retry) -> Plan {
     Plan {
         agents,
         metrics: 12,
@@ -39,6 +40,8 @@ fn plan(address: Address, agents: u32, retry: Retry) -> Plan {
         series: Some(36),
         pace: Pace::Every(Duration::from_millis(20)),
         duration: LONG,
+        signing: key.map(Signing::with_key),
+        key: key.cloned(),
         retry,
         retry_for: RETRY_FOR,
         timeout: Duration::from_secs(5),
@@ -53,19 +56,23 @@ pub fn start(plan: Plan) -> Run {
 }
 
 /// Starts a proxy beside the test.
-pub async fn proxy(ports: &[u16], faults: Faults) -> FaultProxy {
-    let upstreams = ports.iter().map(|port| Address::local(*port)).collect();
-    let started = runtime().spawn(FaultProxy::start(upstreams, faults, 1)).await;
+async fn proxy(servers: Vec<Address>, faults: Faults) -> FaultProxy {
+    let started = runtime().spawn(FaultProxy::start(servers, faults, 1)).await;
     started.expect("no panic").expect("a port of this machine is free")
 }
 
 impl Load {
     /// Starts clients of the servers on these ports, with faults between.
     pub async fn start(ports: &[u16], faults: Faults) -> Self {
-        let (proxy, naive_proxy) = (proxy(ports, faults).await, proxy(ports, faults).await);
+        Self::start_at(ports.iter().map(|port| Address::local(*port)).collect(), None, faults).await
+    }
+
+    /// Starts clients of these servers that hash with this key, with faults between.
+    pub async fn start_at(servers: Vec<Address>, key: Option<&Secret>, faults: Faults) -> Self {
+        let (proxy, naive_proxy) = (proxy(servers.clone(), faults).await, proxy(servers, faults).await);
         Self {
-            keyed: start(plan(proxy.address(), 8, Retry::SameKey)),
-            naive: start(plan(naive_proxy.address(), 4, Retry::FreshKey)),
+            keyed: start(plan(proxy.address(), key, 8, Retry::SameKey)),
+            naive: start(plan(naive_proxy.address(), key, 4, Retry::FreshKey)),
             proxy,
             naive_proxy,
         }
@@ -91,23 +98,24 @@ impl Load {
         .await;
     }
 
-    /// Ends the load and reads the books from the server on this port.
-    pub async fn finish(self, port: u16) -> Figures {
+    /// Ends the load and reads the books, without faults.
+    pub async fn finish(self) -> Figures {
         until("answers to the naive client were cut", LIMIT, async || self.naive_proxy.struck().cut_answers >= 3).await;
         self.keyed.stop();
         self.naive.stop();
-        let (keyed, verdict) = settle(self.keyed, port).await;
-        let (naive, naive_verdict) = settle(self.naive, port).await;
+        self.proxy.set(Faults::NONE);
+        let (keyed, verdict) = settle(self.keyed, &self.proxy.address()).await;
+        let (naive, naive_verdict) = settle(self.naive, &self.proxy.address()).await;
         Figures { keyed, verdict, naive, naive_verdict }
     }
 }
 
-/// Waits until every batch of a run is settled, and checks the server on this port.
-pub async fn settle(run: Run, port: u16) -> (Report, Verdict) {
+/// Waits until every batch of a run is settled, and checks the server.
+async fn settle(run: Run, server: &Address) -> (Report, Verdict) {
     let settled = tokio::time::timeout(RETRY_FOR + READ_LIMIT, run.finish()).await;
     let (report, oracle): (Report, Oracle) = settled.expect("a batch is tried no longer than the plan says");
     assert_eq!(report.batches.given_up + report.batches.refused, 0, "{report}");
-    let verdict = oracle.check(&Address::local(port), READ_LIMIT).await;
+    let verdict = oracle.check(server, READ_LIMIT).await;
     (report, verdict.expect("the server can be read"))
 }
 

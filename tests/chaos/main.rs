@@ -8,13 +8,24 @@
 
 mod agents;
 mod answers;
+mod cluster;
 mod disk;
 mod disks;
 mod figures;
+#[path = "../cluster/images.rs"]
+#[allow(dead_code, reason = "the cluster tests need more of it")]
+mod images;
+#[path = "../cluster/kube.rs"]
+#[allow(dead_code, reason = "the cluster tests need more of it")]
+mod kube;
 mod load;
 mod outage;
 mod overload;
 mod postgres;
+mod program;
+#[path = "../cluster/release.rs"]
+#[allow(dead_code, reason = "the cluster tests need more of it")]
+mod release;
 mod servers;
 mod tap;
 mod two;
@@ -27,4 +38,9 @@ pub fn full() -> bool {
 /// How much of something: in the short form, in the complete one.
 pub fn amount<T>(short: T, complete: T) -> T {
     if full() { complete } else { short }
+}
+
+/// What the modules that the cluster tests share have to say.
+pub fn say(line: &str) {
+    figures::say("cluster", line);
 }

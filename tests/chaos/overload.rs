@@ -24,8 +24,14 @@ fn plan(server: &Server) -> Plan {
 
 /// What it takes from as many clients as keep it busy.
 async fn capacity(server: &Server) -> f64 {
-    let run = start(Plan { agents: 16, duration: Duration::from_secs(amount(1, 10)), remember: false, ..plan(server) });
-    run.finish().await.0.batches_per_second
+    let mut capacity = 20.0_f64;
+    // The first time everything is new to it, its series above all.
+    for seconds in [1, amount(1, 10)] {
+        let source = Some("capacity".to_owned());
+        let run = start(Plan { agents: 16, duration: Duration::from_secs(seconds), remember: false, source, ..plan(server) });
+        capacity = capacity.max(run.finish().await.0.batches_per_second);
+    }
+    capacity
 }
 
 /// Only what the contract allows was answered.
@@ -84,7 +90,7 @@ async fn overloaded(scenario: &str, server: Server) {
     assert!(!full() || report.answers.p99_seconds < 1.0, "{report}");
     let load = Load::start(&[server.port()], SOME).await;
     load.goes_on().await;
-    let figures: Figures = load.finish(server.port()).await;
+    let figures: Figures = load.finish().await;
     figures.judge(scenario, "afterwards", begin);
 }
 

@@ -21,7 +21,7 @@ async fn killed(scenario: &str, mut server: Server) {
         server = server.crash_and_restart_with(&[]);
     }
     load.goes_on().await;
-    let figures = load.finish(server.port()).await;
+    let figures = load.finish().await;
     figures.judge(scenario, &format!("{times} SIGKILLs"), start);
 }
 

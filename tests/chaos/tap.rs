@@ -58,6 +58,8 @@ impl Tap {
     pub async fn start(port: u16, cut_per_mille: u64) -> Self {
         let listener = runtime().spawn(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).await.expect("no panic").expect("a free port");
         let own = listener.local_addr().expect("it is bound").port();
+        // The first caller decides; the others find a provider, which is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder().no_proxy().timeout(LIMIT).pool_idle_timeout(Duration::from_secs(1)).build();
         let state = Arc::new(State {
             port,

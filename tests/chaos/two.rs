@@ -27,7 +27,7 @@ async fn two_servers_one_database() {
         }
     }
     load.goes_on().await;
-    let figures = load.finish(first.port()).await;
+    let figures = load.finish().await;
     figures.judge("two servers, one database", &format!("{times} SIGKILLs in turn"), start);
     let deadlocks = database.number("SELECT sum(deadlocks)::bigint FROM pg_stat_database WHERE datname = current_database()").await;
     say("two servers, one database", &format!("{deadlocks} deadlocks"));

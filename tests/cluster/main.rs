@@ -42,7 +42,9 @@ pub async fn turn() -> Option<MutexGuard<'static, ()>> {
         let required = std::env::var("GOLECTRA_CLUSTER_TESTS").is_ok_and(|value| value == "required");
         assert!(!required, "GOLECTRA_CLUSTER_TESTS=required asks for the cluster tests, but KUBECONFIG is not set");
         // Past the capture of the test harness: who runs the tests is to see it.
-        SAID.call_once(|| drop(writeln!(std::io::stderr(), "cluster tests skipped: KUBECONFIG is not set, so there is no cluster to use")));
+        SAID.call_once(|| {
+            drop(writeln!(std::io::stderr(), "cluster tests skipped: `make test-cluster` runs them in the cluster that KUBECONFIG names"))
+        });
         return None;
     }
     let turn = TURN.lock().await;

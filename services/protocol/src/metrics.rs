@@ -175,6 +175,14 @@ impl FromIterator<Metric> for Metrics {
     }
 }
 
+impl From<&Metric> for Metrics {
+    fn from(metric: &Metric) -> Self {
+        let mut one = Self::with_capacity(1, metric.id.as_str().len());
+        one.push(metric.id.as_str(), metric.value);
+        one
+    }
+}
+
 impl From<Vec<Metric>> for Metrics {
     fn from(metrics: Vec<Metric>) -> Self {
         metrics.into_iter().collect()
