@@ -114,7 +114,7 @@ pub async fn serve_counted(
     drop(gate);
     stages.close.cancel();
     tasks.close();
-    if timeout(limits.drain - linger, tasks.wait()).await.is_err() {
+    if timeout(limits.drain.saturating_sub(linger), tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "connections that did not finish in time are cut");
         stages.abort.cancel();
         tasks.wait().await;
