@@ -61,8 +61,8 @@ impl Bench {
         let wanted = |group: Group| self.options.groups.contains(&group);
         let memory = if wanted(Group::Memory) || wanted(Group::Growth) { bodies(in_memory, self.options.memory_seconds()) } else { 0 };
         let postgres = if wanted(Group::Postgres) || wanted(Group::Overload) { bodies(on_postgres, self.options.seconds) } else { 0 };
-        // A thousand of them make a million series.
-        memory.max(postgres).max(2_000)
+        // A thousand of them make a million series, a thousand more warm up, and something must be left to measure with.
+        memory.max(postgres).max(4_000)
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Tally {
     pub metrics: u64,
     /// What accepted requests added to counters.
     pub deltas: u64,
+    /// What all requests would have added to counters.
+    pub issued_deltas: u64,
     /// From the first request to the last answer.
     pub seconds: f64,
     /// When it began.
@@ -75,10 +77,15 @@ impl Tally {
         self.answers.values().sum::<u64>() + self.broken
     }
 
+    /// Requests that were refused or not answered.
+    pub fn not_accepted(&self) -> u64 {
+        self.requests() - self.accepted.len() as u64
+    }
+
     /// Panics unless every request was accepted.
     pub fn all_accepted(&self, what: &str) {
-        let refused = self.requests() - self.accepted.len() as u64;
-        assert_eq!(refused, 0, "{what}: not every request was accepted: {:?}, {} without an answer", self.answers, self.broken);
+        let others = self.not_accepted();
+        assert_eq!(others, 0, "{what}: not every request was accepted: {:?}, {} without an answer", self.answers, self.broken);
         assert!(!self.accepted.is_empty(), "{what}: nothing was sent");
     }
 }
@@ -144,6 +151,7 @@ async fn one_connection(
         let answer = exchange(&mut connection, address, &request).await;
         let took = sent.elapsed();
         let mut tally = tally.borrow_mut();
+        tally.issued_deltas += plan.pool.payloads[index].deltas;
         let Ok(answer) = answer else {
             tally.broken += 1;
             continue;

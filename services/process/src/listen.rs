@@ -9,19 +9,24 @@ mod guard;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod timer;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
+use axum::response::Response;
+use http::Request;
+use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::Service;
 
 pub use self::stats::{ConnectionStats, Cut};
 use crate::system;
@@ -66,17 +71,22 @@ impl Default for ConnectionLimits {
     }
 }
 
+/// What answers requests: a router, or one behind layers that come before routing.
+pub trait App: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static {}
+
+impl<S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static> App for S {}
+
 /// Serves `app` until `shutdown` is cancelled and every connection is closed, which takes at most `limits.drain`.
 ///
 /// Handlers find the peer's address in axum's `ConnectInfo<SocketAddr>`; an IPv4 peer of a dual-stack socket is shown as IPv4.
-pub async fn serve(listener: TcpListener, app: Router, limits: ConnectionLimits, shutdown: CancellationToken) {
+pub async fn serve(listener: TcpListener, app: impl App, limits: ConnectionLimits, shutdown: CancellationToken) {
     serve_counted(listener, app, limits, ConnectionStats::default(), shutdown).await;
 }
 
 /// As [`serve`], counting into `stats`.
 pub async fn serve_counted(
     listener: TcpListener,
-    app: Router,
+    app: impl App,
     limits: ConnectionLimits,
     stats: ConnectionStats,
     shutdown: CancellationToken,
@@ -104,7 +114,7 @@ pub async fn serve_counted(
             next = gate.next() => next,
             () = over.as_mut() => break,
         };
-        let connection = connection::run(stream, peer, app.clone(), limits, stats.clone(), stages.clone());
+        let connection = connection::run(stream, peer, app.clone(), limits, stats.clone(), stages.child());
         tasks.spawn(async move {
             connection.await;
             drop(permit);
@@ -130,6 +140,13 @@ struct Stages {
     close: CancellationToken,
     /// End at once.
     abort: CancellationToken,
+}
+
+impl Stages {
+    /// The same for one connection, which then shares no lock with the others.
+    fn child(&self) -> Self {
+        Self { leave: self.leave.child_token(), close: self.close.child_token(), abort: self.abort.child_token() }
+    }
 }
 
 /// Where connections come in.

@@ -1,9 +1,17 @@
-//! Gzip with a limit that holds while unpacking: a bomb is refused when it reaches the limit, not after.
+//! Gzip of whole bodies, with a limit that holds while unpacking: a bomb never takes more memory than the limit.
 
-use std::io::{self, Write};
+mod libdeflate;
 
-use flate2::Compression;
-use flate2::write::{GzEncoder, MultiGzDecoder};
+use self::libdeflate::{Inflated, crc32, deflate, inflate};
+
+/// Deflate makes at most so many bytes of one.
+const MAX_RATIO: usize = 1032;
+
+/// What a guess is raised to at least, in bytes.
+const MIN_ROOM: usize = 4 << 10;
+
+/// Up to here, in bytes, a body is framed rather than packed: packing would take longer than sending what it saves.
+const MAX_STORED: usize = 256;
 
 /// Why a body could not be unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,87 +22,98 @@ pub enum UnpackError {
     /// More than the limit, in bytes.
     #[error("the unpacked body is larger than {0} bytes")]
     TooLarge(usize),
+    /// The caller has no room for as many bytes.
+    #[error("there is no room for an unpacked body of {0} bytes")]
+    NoRoom(usize),
 }
 
-/// Unpacks a gzip stream piece by piece as it arrives, holding no more than the limit.
-pub struct Unpacker {
-    decoder: MultiGzDecoder<Limited>,
-    limit: usize,
-    seen: bool,
-}
-
-impl Unpacker {
-    /// An unpacker that refuses to hold more than this many bytes.
-    pub fn new(limit: usize) -> Self {
-        Self { decoder: MultiGzDecoder::new(Limited { out: Vec::new(), limit, full: false }), limit, seen: false }
-    }
-
-    /// Takes the next piece of the packed stream.
-    pub fn push(&mut self, packed: &[u8]) -> Result<(), UnpackError> {
-        self.seen |= !packed.is_empty();
-        self.decoder.write_all(packed).map_err(|_| self.why())
-    }
-
-    /// How many unpacked bytes are held now.
-    pub fn unpacked_len(&self) -> usize {
-        self.decoder.get_ref().out.len()
-    }
-
-    /// The unpacked body, once the whole stream was taken.
-    pub fn finish(mut self) -> Result<Vec<u8>, UnpackError> {
-        if !self.seen {
-            return Err(UnpackError::Invalid);
-        }
-        self.decoder.try_finish().map_err(|_| self.why())?;
-        Ok(std::mem::take(&mut self.decoder.get_mut().out))
-    }
-
-    fn why(&self) -> UnpackError {
-        if self.decoder.get_ref().full { UnpackError::TooLarge(self.limit) } else { UnpackError::Invalid }
-    }
-}
-
-/// Unpacks a whole body.
+/// Unpacks a whole body of at most `limit` bytes.
 pub fn unpack(packed: &[u8], limit: usize) -> Result<Vec<u8>, UnpackError> {
-    let mut unpacker = Unpacker::new(limit);
-    unpacker.push(packed)?;
-    unpacker.finish()
+    unpack_within(packed, limit, |_| true)
+}
+
+/// As [`unpack`]; `room` is asked before memory is taken, with the bytes that would be taken in all, which never are more than `limit`.
+pub fn unpack_within(packed: &[u8], limit: usize, mut room: impl FnMut(usize) -> bool) -> Result<Vec<u8>, UnpackError> {
+    // More than deflate can make of the body is not worth making room for.
+    let most = packed.len().saturating_mul(MAX_RATIO).min(limit);
+    let mut take = |bytes: usize, old: &[u8]| {
+        if !room(bytes) {
+            return Err(UnpackError::NoRoom(bytes));
+        }
+        // Fresh memory from the system is zero already, and what is not touched is not there.
+        let mut out = vec![0; bytes];
+        out[..old.len()].copy_from_slice(old);
+        Ok(out)
+    };
+    let mut out = take(claimed_len(packed).min(most), &[])?;
+    let (mut rest, mut len) = (packed, 0);
+    // Most bodies have one member; several are one body, each behind the one before.
+    loop {
+        match inflate(rest, &mut out[len..]) {
+            Inflated::Member { packed, unpacked } => {
+                len += unpacked;
+                rest = &rest[packed..];
+                if rest.is_empty() {
+                    out.truncate(len);
+                    return Ok(out);
+                }
+            }
+            Inflated::Full if out.len() == limit => return Err(UnpackError::TooLarge(limit)),
+            // No gzip makes so much of so little.
+            Inflated::Full if out.len() == most => return Err(UnpackError::Invalid),
+            Inflated::Full => out = take((out.len() * 2).max(MIN_ROOM).min(most), &out[..len])?,
+            Inflated::Invalid => return Err(UnpackError::Invalid),
+        }
+    }
+}
+
+/// The length that the body's last member says it has unpacked, modulo 2^32. It may say anything.
+fn claimed_len(packed: &[u8]) -> usize {
+    packed.last_chunk().map_or(0, |claimed| u32::from_le_bytes(*claimed) as usize)
 }
 
 /// Packs a body, as fast as gzip goes: what travels is small and read once.
 pub fn pack(body: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4 + 64), Compression::fast());
-    encoder.write_all(body).expect("writing to memory never fails");
-    encoder.finish().expect("writing to memory never fails")
+    match u16::try_from(body.len()) {
+        Ok(len) if body.len() <= MAX_STORED => stored(body, len),
+        _ => deflate(body),
+    }
 }
 
-/// A buffer that takes no more than its limit.
-struct Limited {
-    out: Vec<u8>,
-    limit: usize,
-    full: bool,
-}
-
-impl Write for Limited {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        if piece.len() > self.limit - self.out.len() {
-            self.full = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.out.extend_from_slice(piece);
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// A gzip member that holds the body as it is.
+fn stored(body: &[u8], len: u16) -> Vec<u8> {
+    /// Deflate without a name, a time or a known system.
+    const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+    /// The last block, stored.
+    const BLOCK: u8 = 0b001;
+    let mut out = Vec::with_capacity(HEAD.len() + 5 + body.len() + 8);
+    out.extend(HEAD);
+    out.push(BLOCK);
+    out.extend(len.to_le_bytes());
+    out.extend((!len).to_le_bytes());
+    out.extend(body);
+    out.extend(crc32(body).to_le_bytes());
+    out.extend(u32::from(len).to_le_bytes());
+    out
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
+    use flate2::read::MultiGzDecoder;
+    use flate2::write::GzEncoder;
+    use flate2::{Compression, GzBuilder};
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Packed by another implementation.
+    fn packed_elsewhere(body: &[u8], level: u32) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    }
 
     #[test]
     fn another_programs_gzip_unpacks() {
@@ -103,48 +122,106 @@ mod tests {
         let ours = unpack(&pack(b"golectra"), 8).unwrap();
         assert_eq!(ours, b"golectra");
         assert_eq!(unpack(&packed.unwrap(), 8).unwrap(), b"golectra");
+        let builder = GzBuilder::new().filename("a").comment("b").extra(*b"cd").mtime(7);
+        let mut encoder = builder.write(Vec::new(), Compression::fast());
+        encoder.write_all(b"golectra").unwrap();
+        assert_eq!(unpack(&encoder.finish().unwrap(), 8).unwrap(), b"golectra");
     }
 
     #[test]
     fn the_limit_holds_while_unpacking() {
-        let bomb = pack(&vec![0; 1 << 20]);
-        assert!(bomb.len() < 50_000);
-        assert_eq!(unpack(&bomb, (1 << 20) - 1), Err(UnpackError::TooLarge((1 << 20) - 1)));
-        assert_eq!(unpack(&bomb, 1 << 20).unwrap().len(), 1 << 20);
-        let mut unpacker = Unpacker::new(100_000);
-        let refused = bomb.chunks(64).find_map(|piece| unpacker.push(piece).err());
-        assert_eq!(refused, Some(UnpackError::TooLarge(100_000)));
-        assert!(unpacker.unpacked_len() <= 100_000);
+        let honest = packed_elsewhere(&vec![0; 1 << 20], 9);
+        assert!(honest.len() < 2_000);
+        let mut modest = honest.clone();
+        let end = modest.len();
+        modest[end - 4..].copy_from_slice(&1_u32.to_le_bytes());
+        for bomb in [&honest, &modest] {
+            for limit in [0, 1, 5_000, (1 << 20) - 1] {
+                let mut most = 0;
+                let refused = unpack_within(bomb, limit, |bytes| {
+                    most = most.max(bytes);
+                    true
+                });
+                assert_eq!(refused, Err(UnpackError::TooLarge(limit)));
+                assert!(most <= limit, "{most} of {limit}");
+            }
+        }
+        assert_eq!(unpack(&honest, 1 << 20).unwrap().len(), 1 << 20);
+        assert_eq!(unpack(&modest, 2 << 20), Err(UnpackError::Invalid));
+    }
+
+    #[test]
+    fn memory_is_taken_for_what_is_there() {
+        let mut boastful = pack(b"small");
+        let end = boastful.len();
+        boastful[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());
+        let mut most = 0;
+        let refused = unpack_within(&boastful, 1 << 30, |bytes| {
+            most = most.max(bytes);
+            true
+        });
+        assert_eq!(refused, Err(UnpackError::Invalid));
+        assert!(most <= boastful.len() * 1032);
+        assert_eq!(unpack_within(&pack(b"small"), 100, |bytes| bytes > 5), Err(UnpackError::NoRoom(5)));
     }
 
     #[test]
     fn damage_is_refused() {
-        let packed = pack(b"some body that is long enough to be cut");
-        for cut in 0..packed.len() {
-            assert_eq!(unpack(&packed[..cut], 1000), Err(UnpackError::Invalid), "cut at {cut}");
+        for packed in [pack(b"some body that is long enough to be cut"), pack(&b"some body that is packed".repeat(20))] {
+            for cut in 0..packed.len() {
+                assert_eq!(unpack(&packed[..cut], 1000), Err(UnpackError::Invalid), "cut at {cut}");
+            }
+            for garbage in
+                [b"plain text".as_slice(), b"\x1f\x8b", &[packed.as_slice(), b"junk"].concat(), &[packed.as_slice(), &[0; 30]].concat()]
+            {
+                assert_eq!(unpack(garbage, 1000), Err(UnpackError::Invalid));
+            }
+            let mut flipped = packed.clone();
+            let crc = packed.len() - 6;
+            flipped[crc] ^= 1;
+            assert_eq!(unpack(&flipped, 1000), Err(UnpackError::Invalid));
         }
-        for garbage in [b"plain text".as_slice(), b"\x1f\x8b", &[packed.as_slice(), b"junk"].concat()] {
-            assert_eq!(unpack(garbage, 1000), Err(UnpackError::Invalid));
-        }
-        let mut flipped = packed.clone();
-        let crc = packed.len() - 6;
-        flipped[crc] ^= 1;
-        assert_eq!(unpack(&flipped, 1000), Err(UnpackError::Invalid));
     }
 
     #[test]
     fn several_members_are_one_body() {
         assert_eq!(unpack(&[pack(b"ab"), pack(b"cd")].concat(), 10).unwrap(), b"abcd");
+        let long = vec![7; 10_000];
+        let members = [pack(b"ab"), packed_elsewhere(&long, 6), pack(b""), pack(b"cd")].concat();
+        assert_eq!(unpack(&members, 10_004).unwrap(), [b"ab".as_slice(), &long, b"cd"].concat());
+        assert_eq!(unpack(&members, 10_003), Err(UnpackError::TooLarge(10_003)));
+    }
+
+    fn any_body() -> impl Strategy<Value = Vec<u8>> {
+        let words = prop_oneof![
+            Just(b"\"id\":".to_vec()),
+            proptest::collection::vec(any::<u8>(), 1..40),
+            (any::<u8>(), 1..3_000_usize).prop_map(|(byte, n)| vec![byte; n])
+        ];
+        proptest::collection::vec(words, 0..60).prop_map(|words| words.concat())
     }
 
     proptest! {
         #[test]
-        fn a_body_comes_back_however_it_is_cut(body in proptest::collection::vec(any::<u8>(), 0..5000), step in 1_usize..700) {
-            let mut unpacker = Unpacker::new(5000);
-            for piece in pack(&body).chunks(step) {
-                unpacker.push(piece).unwrap();
-            }
-            prop_assert_eq!(unpacker.finish().unwrap(), body);
+        fn what_is_packed_here_unpacks_elsewhere(body in any_body()) {
+            let mut back = Vec::new();
+            MultiGzDecoder::new(pack(&body).as_slice()).read_to_end(&mut back).unwrap();
+            prop_assert_eq!(&back, &body);
+            prop_assert_eq!(unpack(&pack(&body), body.len()).unwrap(), body);
+        }
+
+        #[test]
+        fn what_is_packed_elsewhere_unpacks_here(bodies in proptest::collection::vec(any_body(), 1..4), level in 0..10_u32) {
+            let packed: Vec<u8> = bodies.iter().flat_map(|body| packed_elsewhere(body, level)).collect();
+            prop_assert_eq!(unpack(&packed, usize::MAX).unwrap(), bodies.concat());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(damage in any::<(prop::sample::Index, u8)>(), body in any_body()) {
+            let mut packed = pack(&body);
+            let at = damage.0.index(packed.len());
+            packed[at] ^= damage.1;
+            let _ = unpack(&packed, 100_000);
         }
     }
 }

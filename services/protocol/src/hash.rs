@@ -2,27 +2,57 @@
 //!
 //! It is a plain hash, not an HMAC: that is what the peers of the original speak.
 
+use std::fmt;
+
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 /// The header's value for a body: 64 lower-case hex digits.
 pub fn body_hash(body: &[u8], key: &[u8]) -> String {
-    hex::encode(digest(body, key))
+    hex::encode(BodyHash::of(body).with_key(key))
 }
 
-/// Whether the header's value belongs to the body; hex digits of either case, compared in constant time.
+/// Whether the header's value belongs to the body under this key; hex digits of either case, compared in constant time.
 pub fn verify(body: &[u8], key: &[u8], header: &[u8]) -> bool {
-    let mut claimed = [0; 32];
-    hex::decode_to_slice(header, &mut claimed).is_ok() && bool::from(digest(body, key).as_slice().ct_eq(&claimed))
+    BodyHash::of(body).verify(key, header)
 }
 
 /// SHA-256 of a body alone: what tells a repeated batch from another one with the same key.
 pub fn body_digest(body: &[u8]) -> [u8; 32] {
-    digest(body, b"")
+    BodyHash::of(body).digest()
 }
 
-fn digest(body: &[u8], key: &[u8]) -> [u8; 32] {
-    Sha256::new().chain_update(body).chain_update(key).finalize().into()
+/// A body's hash before its end, so that one pass over the body serves both the digest and any number of keys.
+#[derive(Clone)]
+pub struct BodyHash(Sha256);
+
+impl BodyHash {
+    /// Reads the body.
+    pub fn of(body: &[u8]) -> Self {
+        Self(Sha256::new().chain_update(body))
+    }
+
+    /// SHA-256 of the body alone.
+    pub fn digest(&self) -> [u8; 32] {
+        self.0.clone().finalize().into()
+    }
+
+    /// As [`verify`], of this body.
+    pub fn verify(&self, key: &[u8], header: &[u8]) -> bool {
+        let mut claimed = [0; 32];
+        hex::decode_to_slice(header, &mut claimed).is_ok() && bool::from(self.with_key(key).as_slice().ct_eq(&claimed))
+    }
+
+    fn with_key(&self, key: &[u8]) -> [u8; 32] {
+        self.0.clone().chain_update(key).finalize().into()
+    }
+}
+
+/// Tells nothing of the body.
+impl fmt::Debug for BodyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyHash").finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

@@ -2,15 +2,16 @@
 //!
 //! Keys match without regard to case, unknown fields are ignored, null is as good as absent, and of a key that stands
 //! twice the last one counts: so the original's decoder reads, and so its peers may write.
+//!
+//! There are two readers. `scan` is the fast one, of what peers really send; where it meets anything else it gives up, and
+//! `by_serde` reads the body from its start. So refusals have one source, and the fast reader is right when it agrees.
 
-use std::borrow::Cow;
-use std::fmt;
+mod by_serde;
+mod scan;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::id::canonical;
-use crate::{IdError, Kind, Metric, MetricId, Metrics, Selector, UnknownKind, Value, ValueError};
+use crate::{IdError, Metric, Metrics, Selector, UnknownKind, Value, ValueError};
 
 /// Why a body is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,24 +63,23 @@ pub enum ItemError {
 
 /// Reads one metric object.
 pub fn decode_metric(body: &[u8]) -> Result<Metric, DecodeError> {
-    Ok(whole(body, Fields { numbers: true })?.metric()?)
+    scan::metric(body).map_or_else(|| by_serde::metric(body), Ok)
 }
 
 /// Reads which metric is asked for: `{"id", "type"}`; what else the object has is ignored.
 pub fn decode_selector(body: &[u8]) -> Result<Selector, DecodeError> {
-    let raw = whole(body, Fields { numbers: false })?;
-    Ok(Selector { id: raw.id()?, kind: raw.kind()? })
+    by_serde::selector(body)
 }
 
-/// Reads a non-empty array of at most `max_items` metric objects. The first bad item is named, and nothing after it is read.
+/// Reads a non-empty array of at most `max_items` metric objects. The first bad item is named, and nothing after it counts.
 pub fn decode_batch(body: &[u8], max_items: usize) -> Result<Metrics, DecodeError> {
-    let mut refused = None;
-    let batch = whole(body, Batch { max_items, refused: &mut refused });
-    match (refused, batch) {
-        (Some(error), _) | (None, Err(error)) => Err(error),
-        (None, Ok(items)) if items.is_empty() => Err(DecodeError::Empty),
-        (None, Ok(items)) => Ok(items),
-    }
+    scan::batch(body, max_items).map_or_else(|| by_serde::batch(body, max_items), Ok)
+}
+
+/// What [`decode_batch`] must give, read by serde_json alone: for the fuzzer to compare.
+#[cfg(fuzzing)]
+pub fn decode_batch_by_serde(body: &[u8], max_items: usize) -> Result<Metrics, DecodeError> {
+    by_serde::batch(body, max_items)
 }
 
 /// Writes a metric object.
@@ -102,154 +102,6 @@ impl Serialize for Metric {
             Value::Counter(delta) => map.serialize_entry("delta", &delta)?,
         }
         map.end()
-    }
-}
-
-/// Reads one JSON text to its end.
-fn whole<'de, S: DeserializeSeed<'de>>(body: &'de [u8], seed: S) -> Result<S::Value, DecodeError> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let value = seed.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
-    value.map_err(|error| DecodeError::Shape(format!("invalid JSON: {error}")))
-}
-
-/// The fields of a metric object as they stand.
-#[derive(Default)]
-struct Raw<'de> {
-    id: Option<Cow<'de, str>>,
-    kind: Option<Cow<'de, str>>,
-    value: Option<f64>,
-    delta: Option<i64>,
-}
-
-impl Raw<'_> {
-    fn id(&self) -> Result<MetricId, ItemError> {
-        Ok(MetricId::parse(self.id.as_deref().unwrap_or_default())?)
-    }
-
-    fn kind(&self) -> Result<Kind, ItemError> {
-        Ok(Kind::parse(self.kind.as_deref().ok_or(ItemError::NoKind)?)?)
-    }
-
-    fn value(&self) -> Result<Value, ItemError> {
-        Ok(match self.kind()? {
-            Kind::Gauge => Value::gauge(self.value.ok_or(ItemError::NoValue)?)?,
-            Kind::Counter => Value::counter(self.delta.ok_or(ItemError::NoDelta)?)?,
-        })
-    }
-
-    fn metric(&self) -> Result<Metric, ItemError> {
-        Ok(Metric { id: self.id()?, value: self.value()? })
-    }
-
-    fn push_to(&self, metrics: &mut Metrics) -> Result<(), ItemError> {
-        let id = canonical(self.id.as_deref().unwrap_or_default())?;
-        metrics.push(&id, self.value()?);
-        Ok(())
-    }
-}
-
-/// Reads a metric object's fields; its numbers only where they are asked for.
-#[derive(Clone, Copy)]
-struct Fields {
-    numbers: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Fields {
-    type Value = Raw<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Raw<'de>, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Fields {
-    type Value = Raw<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a metric object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw<'de>, A::Error> {
-        let mut raw = Raw::default();
-        while let Some(Text(key)) = map.next_key()? {
-            if key.eq_ignore_ascii_case("id") {
-                raw.id = map.next_value::<Option<Text>>()?.map(|t| t.0).or(raw.id);
-            } else if key.eq_ignore_ascii_case("type") {
-                raw.kind = map.next_value::<Option<Text>>()?.map(|t| t.0).or(raw.kind);
-            } else if self.numbers && key.eq_ignore_ascii_case("value") {
-                raw.value = map.next_value()?;
-            } else if self.numbers && key.eq_ignore_ascii_case("delta") {
-                raw.delta = map.next_value()?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(raw)
-    }
-}
-
-/// Reads an array of metric objects. Its own verdict is left in `refused`, since serde_json's errors carry only text.
-struct Batch<'a> {
-    max_items: usize,
-    refused: &'a mut Option<DecodeError>,
-}
-
-impl<'de> DeserializeSeed<'de> for Batch<'_> {
-    type Value = Metrics;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Metrics, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Batch<'_> {
-    type Value = Metrics;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of metric objects")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Metrics, A::Error> {
-        let mut items = Metrics::default();
-        loop {
-            let index = items.len();
-            let refusal = match seq.next_element_seed(Fields { numbers: true }) {
-                Ok(None) => return Ok(items),
-                Ok(Some(_)) if index == self.max_items => DecodeError::TooMany(self.max_items),
-                Ok(Some(raw)) => match raw.push_to(&mut items) {
-                    Ok(()) => continue,
-                    Err(error) => DecodeError::ItemAt { index, reason: error.to_string() },
-                },
-                Err(error) => DecodeError::ItemAt { index, reason: error.to_string() },
-            };
-            *self.refused = Some(refusal);
-            return Err(A::Error::custom("refused"));
-        }
-    }
-}
-
-/// A string, borrowed from the body where it has no escapes.
-struct Text<'de>(Cow<'de, str>);
-
-impl<'de> serde::Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(TextVisitor)
     }
 }
 

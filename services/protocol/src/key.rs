@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use uuid::{NoContext, Timestamp, Uuid, Variant};
+use uuid::{Builder, NoContext, Timestamp, Uuid, Variant};
 
 /// How far ahead of the server's clock a batch may be, in milliseconds.
 pub const MAX_AHEAD_MILLIS: u64 = 10 * 60 * 1000;
@@ -45,6 +45,12 @@ impl IdempotencyKey {
     pub fn at(unix_millis: u64) -> Self {
         let nanos = u32::try_from(unix_millis % 1000).unwrap_or(0) * 1_000_000;
         Self(Uuid::new_v7(Timestamp::from_unix(NoContext, unix_millis / 1000, nanos)))
+    }
+
+    /// A key of a batch sampled at this time with these random bits, of which 74 count.
+    pub fn with_random(unix_millis: u64, random: u128) -> Self {
+        let [bits @ .., _, _, _, _, _, _] = random.to_le_bytes();
+        Self(Builder::from_unix_timestamp_millis(unix_millis, &bits).into_uuid())
     }
 
     /// When the batch was sampled, in unix milliseconds (48 bits).
@@ -112,6 +118,10 @@ mod tests {
         assert_eq!(a.unix_millis(), 1_645_557_742_123);
         assert_ne!(a, b);
         assert_eq!(IdempotencyKey::from_uuid(a.uuid()), Ok(a));
+        let (a, b) = (IdempotencyKey::with_random(1_645_557_742_123, u128::MAX), IdempotencyKey::with_random(1_645_557_742_123, 1));
+        assert_eq!(a.unix_millis(), 1_645_557_742_123);
+        assert_ne!(a, b);
+        assert_eq!((IdempotencyKey::from_uuid(a.uuid()), IdempotencyKey::from_uuid(b.uuid())), (Ok(a), Ok(b)));
     }
 
     #[test]

@@ -1,20 +1,20 @@
 //! Every route and every layer of the server on one page.
 
+use std::panic::AssertUnwindSafe;
+
 use axum::Router;
-use axum::http::{HeaderName, HeaderValue, header};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{get, post};
-use tower::Layer;
-use tower::util::MapRequestLayer;
-use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::set_header::SetResponseHeaderLayer;
+use futures_util::FutureExt as _;
 
 use crate::http::layers::{answer, drain, observe, path};
 use crate::http::{AppState, catalog, dashboard, error, fallback, ping, snapshot, update, updates, value};
 
-/// The server's routes behind its layers.
+/// The server's routes behind its layers. Paths must be plain before they are routed: [`path::normalize`].
 pub fn router(state: AppState) -> Router {
-    let routes = Router::new()
+    Router::new()
         .route("/", get(dashboard::index))
         .route("/source", get(dashboard::source))
         .route("/assets/{name}", get(dashboard::asset))
@@ -33,18 +33,25 @@ pub fn router(state: AppState) -> Router {
         .route("/ping/live", get(ping::live))
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
-        // A request meets the layers from the last to the first.
-        .layer(from_fn(path::refuse_bad_escapes))
-        .layer(from_fn(drain::drain))
-        .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(from_fn_with_state(state.metrics.clone(), observe::observe))
-        .layer(from_fn_with_state(state.key.clone(), answer::finish))
-        .layer(header_layer(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .with_state(state);
-    // The path must be plain before it is routed, hence outside of the router.
-    Router::new().fallback_service(MapRequestLayer::new(path::normalize).layer(routes))
+        .layer(from_fn_with_state(state.clone(), around))
+        .with_state(state)
 }
 
-fn header_layer(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
-    SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value))
+/// What every request passes on its way to its route and back. One layer, since axum boxes what passes each.
+async fn around(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let takes_gzip = answer::accepts_gzip(request.headers());
+    let watch = observe::Watch::begin(&state.metrics, &request);
+    let route = async {
+        let (request, rest) = drain::keep(request);
+        let answer = match path::refusal(request.uri()) {
+            Some(refusal) => refusal,
+            None => next.run(request).await,
+        };
+        rest.drain().await;
+        answer
+    };
+    // What a panic may have left half done is dropped with the request.
+    let route = AssertUnwindSafe(route).catch_unwind();
+    let answer = watch.see(async { route.await.unwrap_or_else(error::panicked) }).await;
+    answer::finish(answer, takes_gzip, state.key.as_deref()).await
 }

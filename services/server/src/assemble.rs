@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use crate::audit::{AuditConfig, Backend, Draft, Hook, Trail};
 use crate::clock::Clock;
 use crate::config::{Settings, SignatureMode};
-use crate::http::AppState;
 use crate::http::extract::body::BodyLimits;
 use crate::http::extract::signature::Signatures;
+use crate::http::{App, AppState};
 use crate::ingest::Ingest;
 use crate::metrics::keys::KeyFigures;
 use crate::metrics::memory::MemoryFigures;
@@ -47,16 +47,16 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     KeyFigures::register(registry, keys.clone())?;
-    let state = AppState {
+    let state = Arc::new(App {
         signatures: Arc::new(Signatures::new(keys, settings.signatures, clock.clone(), metrics.clone())),
         ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock),
         store,
         bodies: BodyLimits::new(settings.max_body_bytes.get(), settings.body_timeout.duration(), settings.max_inflight_bytes.get()),
         max_batch_items: settings.max_batch_items,
         key: settings.key.as_ref().map(|key| key.expose().into()),
-        trusted_proxies: Arc::new(settings.trusted_proxies.clone()),
+        trusted_proxies: settings.trusted_proxies.clone(),
         metrics,
-    };
+    });
     Ok(Parts { state, trail })
 }
 

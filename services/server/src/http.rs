@@ -21,9 +21,11 @@ use crate::store::Store;
 use extract::body::BodyLimits;
 use extract::signature::Signatures;
 
-/// What handlers share.
-#[derive(Clone)]
-pub struct AppState {
+/// What handlers share, counted once: a request holds it in several places.
+pub type AppState = Arc<App>;
+
+/// See [`AppState`].
+pub struct App {
     /// Where metrics are read.
     pub store: Arc<dyn Store>,
     /// How metrics are written.
@@ -37,7 +39,7 @@ pub struct AppState {
     /// What holds requests to their signatures.
     pub signatures: Arc<Signatures>,
     /// Whose X-Forwarded-For is believed.
-    pub trusted_proxies: Arc<crate::config::Networks>,
+    pub trusted_proxies: crate::config::Networks,
     /// What the server says about itself.
     pub metrics: ServerMetrics,
 }

@@ -59,6 +59,11 @@ impl Ingest {
         Self { store, trail, metrics, clock }
     }
 
+    /// A key that no one else has. It is never sent, so nobody gains by guessing it, and it need not ask the system for randomness.
+    fn own_key(&self) -> IdempotencyKey {
+        IdempotencyKey::with_random(self.clock.unix_millis(), fastrand::u128(..))
+    }
+
     /// Applies a write once and answers when the store did. A write that changed something is audited once.
     pub async fn write(&self, write: Write) -> Result<Applied, IngestError> {
         let sent = write.metrics.len();
@@ -71,7 +76,7 @@ impl Ingest {
         let (inside, behind) = if in_database { (draft, None) } else { (None, draft) };
         let batch = Batch {
             source: write.source,
-            key: write.key.unwrap_or_else(|| IdempotencyKey::at(self.clock.unix_millis())),
+            key: write.key.unwrap_or_else(|| self.own_key()),
             keyed: write.key.is_some(),
             digest: write.digest,
             metrics: fold::fold(write.metrics).map_err(|overflow| IngestError::Overflow { index: overflow.index })?,

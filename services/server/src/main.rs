@@ -19,6 +19,8 @@ use std::time::Duration;
 use golectra_process::listen::{ConnectionStats, serve_counted};
 use golectra_process::metrics::{Metrics, serve_observability};
 use golectra_process::{Shutdown, banner, telemetry};
+use tower::Layer as _;
+use tower::util::MapRequestLayer;
 
 use crate::assemble::Parts;
 use crate::config::Settings;
@@ -72,7 +74,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { signatures.watch_keys().await }));
 
     let limits = assemble::connection_limits(&settings);
-    serve_counted(listener, app::router(state.clone()), limits, connections, shutdown.token()).await;
+    let app = MapRequestLayer::new(http::layers::path::normalize).layer(app::router(state.clone()));
+    serve_counted(listener, app, limits, connections, shutdown.token()).await;
 
     // What is left of the time limit is shared: events first, since they come from the writes, then the store.
     let share = settings.shutdown_timeout.duration() / 5;

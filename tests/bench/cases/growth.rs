@@ -16,11 +16,14 @@ const SIZES: [(usize, &str); 3] = [(1, "1k"), (64, "64k"), (1000, "1M")];
 /// How often a server is written to before its memory is looked at, so that what its buffers take is not counted as series.
 const WARM_UP_BODIES: usize = 1000;
 
+/// The bodies that make a million series.
+const FILL_BODIES: usize = 1000;
+
 /// Measures each size once a round.
 pub fn run(bench: &Bench, report: &mut Report) {
     let pool = bench.thousands();
     let blocks: Vec<Vec<Series>> = (0..100).map(thousand).collect();
-    let own_names = Pool::prepare(1000, Format::Batch, |index| &blocks[index % blocks.len()]);
+    let own_names = Pool::prepare(FILL_BODIES, Format::Batch, |index| &blocks[index % blocks.len()]);
     let mut cpu = SIZES.map(|_| Vec::new());
     let mut heap = SIZES.map(|_| Vec::new());
     let mut heap_of_own_names = Vec::new();
@@ -32,7 +35,7 @@ pub fn run(bench: &Bench, report: &mut Report) {
             let before = started.first().anonymous_rss();
             fill(&started, pool, sources, Sources::Cycle(sources));
             heap[size].push(grown(&started, before, sources));
-            let plan = plan(&started, pool, 0..pool.len(), bench.options.memory_seconds());
+            let plan = plan(&started, pool, FILL_BODIES..pool.len() - WARM_UP_BODIES, bench.options.memory_seconds());
             let write = |out: &mut Vec<u8>, turn: Turn| golectra(out, "/updates", pool, Sources::Cycle(sources), turn);
             let (measured, [_, tally]) = measure(&started, &plan, &write);
             tally.all_accepted("growth");
@@ -42,9 +45,8 @@ pub fn run(bench: &Bench, report: &mut Report) {
         }
         let started = warmed_up(pool);
         let before = started.first().anonymous_rss();
-        // Its warm-up left a thousand series, which leave no room for as many others.
-        fill(&started, &own_names, 999, Sources::Blocks(100));
-        heap_of_own_names.push(grown(&started, before, 999));
+        fill(&started, &own_names, FILL_BODIES, Sources::Blocks(100));
+        heap_of_own_names.push(grown(&started, before, FILL_BODIES));
         started.end();
     }
     let [_, at_64k, at_1m] = &cpu;
@@ -66,7 +68,7 @@ fn plan<'a>(started: &'a Started, pool: &'a Pool, bodies: std::ops::Range<usize>
 /// A server with the thousand series of the source 0, whose buffers have their size.
 fn warmed_up(pool: &Pool) -> Started {
     let started = Started::servers(vec![Server::builder().key(Some(KEY)).start()]);
-    let bodies = pool.len() - WARM_UP_BODIES.min(pool.len())..pool.len();
+    let bodies = pool.len() - WARM_UP_BODIES..pool.len();
     let write = |out: &mut Vec<u8>, turn: Turn| golectra(out, "/updates", pool, Sources::One, turn);
     let tally = load::run(&plan(&started, pool, bodies, 60.0), &write);
     tally.all_accepted(Contestant::Golectra.name());
@@ -79,10 +81,10 @@ fn fill(started: &Started, pool: &Pool, bodies: usize, sources: Sources) {
     load::run(&plan(started, pool, 0..bodies, 60.0), &write).all_accepted("filling");
 }
 
-/// Heap bytes a series since then.
+/// Heap bytes a series since the warm-up, which left the first thousand of them.
 fn grown(started: &Started, before: u64, thousands: usize) -> f64 {
     let bytes = started.first().anonymous_rss().saturating_sub(before);
     #[expect(clippy::cast_precision_loss, reason = "bytes of a process, a count of series")]
-    let each = bytes as f64 / (thousands * 1000) as f64;
+    let each = bytes as f64 / ((thousands - 1).max(1) * 1000) as f64;
     each
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use golectra_tests::statistics::ratios;
 
 use crate::bodies::{Format, Pool, sixty};
-use crate::cases::{Bench, CONNECTIONS, bodies, say};
+use crate::cases::{Bench, bodies, say};
 use crate::contestants::Contestant::{self, Echo, Golectra, Pushgateway, VictoriaMetrics};
 use crate::load::Plan;
 use crate::measure::{Measured, measure};
@@ -82,8 +82,9 @@ fn is_installed(contestant: Contestant, report: &mut Report) -> bool {
 
 fn one(contestant: Contestant, pool: &Pool, path: &str, seconds: f64) -> Measured {
     let started = contestant.start();
-    let plan = Plan { addresses: &started.addresses, connections: CONNECTIONS, pace: None, seconds, pool, bodies: 0..pool.len() };
-    let write = |out: &mut Vec<u8>, turn| contestant.write(out, path, pool, Sources::PerConnection(CONNECTIONS), turn);
+    let connections = contestant.connections();
+    let plan = Plan { addresses: &started.addresses, connections, pace: None, seconds, pool, bodies: 0..pool.len() };
+    let write = |out: &mut Vec<u8>, turn| contestant.write(out, path, pool, Sources::PerConnection(connections), turn);
     let (measured, [warm_up, tally]) = measure(&started, &plan, &write);
     tally.all_accepted(contestant.name());
     started.check(contestant, &[&warm_up, &tally]);

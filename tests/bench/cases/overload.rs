@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::cases::postgres::fresh_database;
 use crate::cases::{Bench, CONNECTIONS, bodies, say};
-use crate::contestants::Started;
-use crate::load::{self, Plan};
+use crate::contestants::{Contestant, Started};
+use crate::load::{self, Plan, Tally};
 use crate::report::{Report, Section, Target, Unit};
 use crate::wire::{Sources, Turn, golectra};
 
@@ -39,7 +39,7 @@ pub fn run(bench: &Bench, report: &mut Report) {
         let plan = |connections, pace, seconds, bodies| Plan { addresses: &started.addresses, connections, pace, seconds, pool, bodies };
         // A quarter of the bodies at most, so that there are enough for what follows.
         let calm = load::run(&plan(CONNECTIONS, None, bench.options.memory_seconds(), 0..pool.len() / 4), &write);
-        calm.all_accepted("what the server can take");
+        assert!(!calm.accepted.is_empty(), "golectra on PostgreSQL took nothing: {:?}", calm.answers);
         #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
         let capacity = calm.accepted.len() as f64 / calm.seconds;
         let sent = usize::try_from(calm.requests()).expect("a count of bodies");
@@ -56,7 +56,8 @@ pub fn run(bench: &Bench, report: &mut Report) {
             peak.push(started.first().peak_rss() as f64);
         }
         p99.push(tally.latency_millis(0.99));
-        recovery.push(seconds_to_recover(|body| load::run(&plan(1, None, 10.0, body..body + 1), &write), sent + count, pool.len()));
+        let (seconds, probes) = recover(|body| load::run(&plan(1, None, 10.0, body..body + 1), &write), sent + count, pool.len());
+        recovery.push(seconds);
         say(&format!(
             "round {}, overload: {capacity:.0} requests/s can be taken, {:.1} times that offered: {:?}, {} without an answer, p99 {:.0} ms, peak {:.0} MiB, recovered after {:.2} s",
             round + 1,
@@ -67,6 +68,7 @@ pub fn run(bench: &Bench, report: &mut Report) {
             peak[round] / 1_048_576.0,
             recovery[round]
         ));
+        started.check(Contestant::Golectra, &[&calm, &tally, &probes]);
         started.end();
     }
     let mut tell = |name: &str, unit, rounds, target| report.figure(Section::Overload, name, unit, rounds, target);
@@ -85,26 +87,27 @@ fn expected(answers: &BTreeMap<u16, u64>) -> u64 {
     answers.iter().filter(|(status, _)| matches!(status, 200..300 | 429 | 503)).map(|(_, count)| count).sum()
 }
 
-/// Probes until so many in a row are taken promptly; the time from the load's end to the first of them.
-fn seconds_to_recover(probe: impl Fn(usize) -> load::Tally, first: usize, last: usize) -> f64 {
+/// Probes until so many in a row are taken promptly. The time from the load's end to the first of them, and all probes.
+fn recover(probe: impl Fn(usize) -> Tally, first: usize, last: usize) -> (f64, Tally) {
     let start = Instant::now();
-    let mut prompt = 0;
-    let mut since = start;
+    let (mut prompt, mut since, mut all) = (0, start, Tally::default());
     for body in first..last {
         let sent = Instant::now();
         let tally = probe(body);
         let well = tally.accepted.len() == 1 && tally.latency_millis(1.0) <= PROMPT.as_secs_f64() * 1000.0;
+        all.deltas += tally.deltas;
+        all.issued_deltas += tally.issued_deltas;
         if well && prompt == 0 {
             since = sent;
         }
         prompt = if well { prompt + 1 } else { 0 };
         if prompt == PROBES {
-            return (since - start).as_secs_f64();
+            return ((since - start).as_secs_f64(), all);
         }
         if start.elapsed() > RECOVERY_LIMIT {
             break;
         }
         std::thread::sleep(PROBE_EVERY);
     }
-    f64::INFINITY
+    (f64::INFINITY, all)
 }

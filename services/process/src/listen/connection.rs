@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::ConnectInfo;
 use http::header::{CONNECTION, HeaderValue};
@@ -13,13 +13,14 @@ use http::{Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::guard::{Guard, Phase};
-use super::{ConnectionLimits, ConnectionStats, Stages};
+use super::timer::Never;
+use super::{App, ConnectionLimits, ConnectionStats, Stages};
 
 /// hyper's own minimum for its read buffer.
 const MIN_BUFFER_BYTES: usize = 8 << 10;
@@ -28,7 +29,7 @@ const MIN_BUFFER_BYTES: usize = 8 << 10;
 pub(super) async fn run(
     stream: TcpStream,
     peer: SocketAddr,
-    app: Router,
+    app: impl App,
     limits: ConnectionLimits,
     stats: ConnectionStats,
     stages: Stages,
@@ -38,14 +39,14 @@ pub(super) async fn run(
     let _ = stream.set_nodelay(true);
     let phase = Phase::default();
     let io = TokioIo::new(Guard::new(stream, phase.clone(), limits, stats));
-    let leave = stages.leave;
-    let service = service_fn(move |request| answer(app.clone(), request, peer, phase.clone(), leave.clone()));
+    let leave = Arc::new(stages.leave);
+    let service = service_fn(move |request| answer(app.clone(), request, peer, phase.clone(), Arc::clone(&leave)));
     let connection = http1::Builder::new()
         .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER_BYTES))
         .max_header_size(limits.max_header_bytes)
-        .timer(TokioTimer::new())
-        // The guard cuts earlier. But hyper only looks at the stream after an answer, which is when the guard's wait for the
-        // next request begins, if it has a limit of its own.
+        // The guard cuts. But hyper only looks at the stream after an answer, which is when the guard's wait for the next
+        // request begins, if it has a limit of its own; so it gets one that takes no time to set and never comes.
+        .timer(Never)
         .header_read_timeout(limits.headers.saturating_add(limits.idle))
         .serve_connection(io, service);
     let mut connection = pin!(connection);
@@ -63,11 +64,11 @@ pub(super) async fn run(
 }
 
 async fn answer(
-    app: Router,
+    app: impl App,
     mut request: Request<Incoming>,
     peer: SocketAddr,
     phase: Phase,
-    leave: CancellationToken,
+    leave: Arc<CancellationToken>,
 ) -> Result<Response<Tracked>, Infallible> {
     phase.busy();
     request.extensions_mut().insert(ConnectInfo(peer));

@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
+use super::timer::Deadline;
 use super::{ConnectionLimits, ConnectionStats, Cut};
 
 /// What the connection is doing; told by the service, which sees requests begin and answers end.
@@ -49,15 +49,16 @@ pub(super) struct Guard<S> {
     phase: Phase,
     limits: ConnectionLimits,
     stats: ConnectionStats,
-    /// The deadline for reading, and the phase it was set for.
-    reading: Option<(u8, Pin<Box<Sleep>>)>,
+    /// The phase whose deadline for reading is set.
+    reading: Option<u8>,
+    deadline: Deadline,
     /// The deadline for the peer to take a byte, while it takes none.
     writing: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guard<S> {
     pub(super) fn new(stream: S, phase: Phase, limits: ConnectionLimits, stats: ConnectionStats) -> Self {
-        Self { stream, phase, limits, stats, reading: None, writing: None }
+        Self { stream, phase, limits, stats, reading: None, deadline: Deadline::default(), writing: None }
     }
 
     /// Nothing came: ready with an error when it is too late.
@@ -71,12 +72,11 @@ impl<S> Guard<S> {
                 return Poll::Pending;
             }
         };
-        if self.reading.as_ref().is_none_or(|(of, _)| *of != phase) {
-            self.reading = Some((phase, Box::pin(sleep(limit))));
+        if self.reading != Some(phase) {
+            self.reading = Some(phase);
+            self.deadline.set(limit);
         }
-        if let Some((_, deadline)) = &mut self.reading {
-            ready!(deadline.as_mut().poll(cx));
-        }
+        ready!(self.deadline.poll(cx));
         Poll::Ready(self.cut(cut))
     }
 
@@ -91,12 +91,12 @@ impl<S> Guard<S> {
         if outcome.is_ready() {
             self.writing = None;
             // hyper may count an answer as given while its last bytes still leave: the wait for the next request has not begun.
-            if let Some((IDLE, deadline)) = &mut self.reading {
-                deadline.as_mut().reset(Instant::now() + self.limits.idle);
+            if self.reading == Some(IDLE) {
+                self.deadline.set(self.limits.idle);
             }
             return outcome;
         }
-        let stall: Duration = self.limits.write_stall;
+        let stall = self.limits.write_stall;
         ready!(self.writing.get_or_insert_with(|| Box::pin(sleep(stall))).as_mut().poll(cx));
         Poll::Ready(Err(self.cut(Cut::Write)))
     }

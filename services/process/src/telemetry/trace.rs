@@ -25,25 +25,26 @@ pub(super) fn deactivate() {
     ACTIVE.store(false, Ordering::Relaxed);
 }
 
-fn active() -> bool {
+/// Whether traces are on.
+pub fn is_active() -> bool {
     ACTIVE.load(Ordering::Relaxed)
 }
 
 /// Adds the current span to a request's headers.
 pub fn inject(headers: &mut HeaderMap) {
-    if active() {
+    if is_active() {
         inject_context(&Span::current().context(), headers);
     }
 }
 
 /// The caller's span as its headers name it; an empty context when they name none.
 pub fn extract(headers: &HeaderMap) -> Context {
-    if active() { extract_context(headers) } else { Context::new() }
+    if is_active() { extract_context(headers) } else { Context::new() }
 }
 
 /// Makes the caller's span the parent of `span`, which must not have been entered yet.
 pub fn set_parent(span: &Span, headers: &HeaderMap) {
-    if active() && headers.contains_key(TRACEPARENT) {
+    if is_active() && headers.contains_key(TRACEPARENT) {
         // It fails for a span that no layer wants, which needs no parent.
         let _ = span.set_parent(extract_context(headers));
     }
@@ -51,7 +52,7 @@ pub fn set_parent(span: &Span, headers: &HeaderMap) {
 
 /// The current span as a `traceparent` value, to be kept with work that is done later.
 pub fn traceparent() -> Option<String> {
-    if !active() {
+    if !is_active() {
         return None;
     }
     let mut headers = HeaderMap::new();

@@ -15,6 +15,11 @@ fuzz_target!(|body: &[u8]| {
             assert_eq!(MetricId::parse(metric.id), Ok(metric.to_id()));
         }
     }
+    // The fast reader and serde_json are one: the same metrics to the bit, the same words about what is wrong.
+    match (json::decode_batch(body, MAX_ITEMS), json::decode_batch_by_serde(body, MAX_ITEMS)) {
+        (Ok(fast), Ok(right)) => assert_eq!(format!("{fast:?}"), format!("{right:?}")),
+        (fast, right) => assert_eq!(fast, right),
+    }
     let _ = json::decode_metric(body);
     let _ = json::decode_selector(body);
     if let Ok(unpacked) = gzip::unpack(body, 1 << 16) {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::{Kind, MetricId};
 
 fn gauge(id: &str, value: f64) -> Metric {
     Metric { id: MetricId::parse(id).unwrap(), value: Value::Gauge(value) }

@@ -23,8 +23,9 @@ pub async fn json(
     payload: Payload,
 ) -> Result<Response, ApiError> {
     let metric = json::decode_metric(&payload.bytes)?;
-    let selector = Selector { id: metric.id.clone(), kind: metric.kind() };
-    let write = Write { source, key, digest: body_digest(&payload.bytes), metrics: Metrics::from_iter([metric]), peer };
+    let metrics = Metrics::from(&metric);
+    let selector = Selector { kind: metric.kind(), id: metric.id };
+    let write = Write { source, key, digest: payload.digest(), metrics, peer };
     let applied = state.ingest.write(write).await?;
     let value = state.store.value(&selector).await?;
     let value = value.ok_or_else(|| ApiError::unavailable("store_unavailable", "the metric was stored but can't be read back"))?;
@@ -45,7 +46,7 @@ pub async fn path(
     let Path((kind, name, value)) = segments.map_err(|error| ApiError::bad_request("malformed", error.body_text()))?;
     let metric = metric(&kind, &name, &value)?;
     let digest = body_digest(format!("{}\n{name}\n{value}", metric.kind()).as_bytes());
-    let write = Write { source, key, digest, metrics: Metrics::from_iter([metric]), peer };
+    let write = Write { source, key, digest, metrics: Metrics::from(&metric), peer };
     let applied = state.ingest.write(write).await.map_err(ApiError::from)?;
     Ok(replayed(applied, "ok"))
 }

@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use golectra_protocol::hash::body_digest;
 use golectra_protocol::{header as names, json};
 use serde::Serialize;
 
@@ -29,7 +28,7 @@ pub async fn post(
 ) -> Result<Response, ApiError> {
     let metrics = json::decode_batch(&payload.bytes, state.max_batch_items)?;
     let updated = metrics.len();
-    let write = Write { source, key, digest: body_digest(&payload.bytes), metrics, peer };
+    let write = Write { source, key, digest: payload.digest(), metrics, peer };
     let applied = state.ingest.write(write).await?;
     Ok(replayed(applied, Json(Updated { updated })))
 }

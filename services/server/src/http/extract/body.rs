@@ -1,15 +1,16 @@
 //! A request's body: read within limits, unpacked, its signature and hash checked.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
-use golectra_protocol::gzip::{UnpackError, Unpacker};
-use golectra_protocol::{hash, header as names};
+use golectra_protocol::gzip::{UnpackError, unpack_within};
+use golectra_protocol::hash::BodyHash;
+use golectra_protocol::header as names;
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::AppState;
@@ -17,6 +18,9 @@ use crate::http::error::ApiError;
 
 /// The unit of the memory budget: small requests take one.
 const UNIT_BYTES: usize = 16 << 10;
+
+/// Room for so many bytes of a body is made on its word alone.
+const MAX_RESERVED_BYTES: usize = 64 << 10;
 
 /// Between two lines of the log about hashes that do not match.
 const MISMATCH_SAID_EVERY: Duration = Duration::from_secs(10);
@@ -28,14 +32,15 @@ pub struct BodyLimits {
     pub max_bytes: usize,
     /// From the first look at the body to its end.
     pub timeout: Duration,
-    budget: Arc<Semaphore>,
+    budget: Arc<Budget>,
 }
 
 impl BodyLimits {
     /// Limits of one body, and how many bytes all bodies under way may take together.
     pub fn new(max_bytes: usize, timeout: Duration, inflight_bytes: usize) -> Self {
-        let units = (inflight_bytes.max(max_bytes).div_ceil(UNIT_BYTES) + 1).min(Semaphore::MAX_PERMITS);
-        Self { max_bytes, timeout, budget: Arc::new(Semaphore::new(units)) }
+        // The largest body must fit, packed and unpacked, or it never could.
+        let units = inflight_bytes.max(max_bytes.saturating_mul(2)).div_ceil(UNIT_BYTES) + 1;
+        Self { max_bytes, timeout, budget: Arc::new(Budget(AtomicUsize::new(units))) }
     }
 }
 
@@ -43,7 +48,15 @@ impl BodyLimits {
 pub struct Payload {
     /// The bytes as the client meant them.
     pub bytes: Bytes,
+    hash: BodyHash,
     _share: Share,
+}
+
+impl Payload {
+    /// SHA-256 of the body, which tells a repeat from another batch under the same key.
+    pub fn digest(&self) -> [u8; 32] {
+        self.hash.digest()
+    }
 }
 
 impl FromRequest<AppState> for Payload {
@@ -58,52 +71,59 @@ impl FromRequest<AppState> for Payload {
         if declared.is_some_and(|bytes| bytes > limits.max_bytes) {
             return Err(too_large(limits.max_bytes));
         }
-        let mut share = Share { budget: Arc::clone(&limits.budget), held: None };
-        let read = read(body, packed, limits, &mut share);
-        let bytes = timeout_at(Instant::now() + limits.timeout, read).await.map_err(|_| too_slow(limits.timeout))??;
+        let mut share = Share { budget: Arc::clone(&limits.budget), held: 0 };
+        let read = read(body, declared.unwrap_or(0), limits, &mut share);
+        let mut bytes = timeout_at(Instant::now() + limits.timeout, read).await.map_err(|_| too_slow(limits.timeout))??;
+        if packed {
+            bytes = unpack(&bytes, limits, &mut share)?;
+        }
+        let hash = BodyHash::of(&bytes);
         if let Some(signature) = signature {
-            signature.verify(&parts, &hash::body_digest(&bytes))?;
+            signature.verify(&parts, &hash.digest())?;
         }
         if let Some(key) = &state.key {
-            verify(&parts.headers, &bytes, key.as_bytes())?;
+            verify(&parts.headers, &hash, key.as_bytes())?;
         }
-        Ok(Self { bytes, _share: share })
+        Ok(Self { bytes, hash, _share: share })
     }
 }
 
-/// Reads the body piece by piece, so that neither a bomb nor a flood is ever held whole.
-async fn read(mut body: axum::body::Body, packed: bool, limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
+/// Reads the body as it was sent, of which `declared` bytes are announced.
+async fn read(mut body: axum::body::Body, declared: usize, limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
     share.cover(1)?;
-    let mut unpacker = packed.then(|| Unpacker::new(limits.max_bytes));
-    let (mut plain, mut first) = (Vec::new(), Bytes::new());
-    let mut taken = 0_usize;
+    let (mut whole, mut first) = (Vec::new(), Bytes::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ApiError::bad_request("cut_off", "the body was cut off or is malformed").close())?;
         let Ok(piece) = frame.into_data() else { continue };
-        taken += piece.len();
+        let taken = first.len() + whole.len() + piece.len();
         if taken > limits.max_bytes {
             return Err(too_large(limits.max_bytes));
         }
-        if let Some(unpacker) = &mut unpacker {
-            unpacker.push(&piece).map_err(|error| unpack_error(&error))?;
-            share.cover(unpacker.unpacked_len())?;
-        } else if taken == piece.len() {
+        share.cover(taken)?;
+        if taken == piece.len() {
             // Most bodies arrive in one piece, which need not be copied.
-            share.cover(taken)?;
             first = piece;
-        } else {
-            share.cover(taken)?;
-            if plain.is_empty() {
-                plain.extend_from_slice(&first);
-            }
-            plain.extend_from_slice(&piece);
+            continue;
         }
+        if whole.is_empty() {
+            // What is announced is believed as far as a few pieces go, and no further than they come.
+            whole.reserve(declared.min(MAX_RESERVED_BYTES).max(taken));
+            whole.extend_from_slice(&std::mem::take(&mut first));
+        }
+        whole.extend_from_slice(&piece);
     }
-    match unpacker {
-        Some(unpacker) => unpacker.finish().map(Bytes::from).map_err(|error| unpack_error(&error)),
-        None if plain.is_empty() => Ok(first),
-        None => Ok(plain.into()),
-    }
+    Ok(if whole.is_empty() { first } else { whole.into() })
+}
+
+/// Unpacks a body. Its size is accounted for before memory is taken, so that no bomb is ever held.
+fn unpack(packed: &[u8], limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
+    let unpacked = unpack_within(packed, limits.max_bytes, |bytes| share.cover(packed.len() + bytes).is_ok());
+    let unpacked = unpacked.map_err(|error| match error {
+        UnpackError::Invalid => ApiError::bad_request("invalid_gzip", error.to_string()),
+        UnpackError::TooLarge(_) => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error.to_string()),
+        UnpackError::NoRoom(_) => overloaded(),
+    })?;
+    Ok(unpacked.into())
 }
 
 /// Whether the body is packed. What else than gzip a client may have done to it can't be undone here.
@@ -126,8 +146,8 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
 }
 
 /// A request that carries the hash is held to it; one without is taken.
-fn verify(headers: &HeaderMap, body: &[u8], key: &[u8]) -> Result<(), ApiError> {
-    let right = headers.get_all(names::HASH_SHA256).iter().all(|claimed| hash::verify(body, key, claimed.as_bytes()));
+fn verify(headers: &HeaderMap, body: &BodyHash, key: &[u8]) -> Result<(), ApiError> {
+    let right = headers.get_all(names::HASH_SHA256).iter().all(|claimed| body.verify(key, claimed.as_bytes()));
     if right {
         return Ok(());
     }
@@ -154,33 +174,35 @@ fn too_slow(limit: Duration) -> ApiError {
     ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message).close()
 }
 
-fn unpack_error(error: &UnpackError) -> ApiError {
-    match error {
-        UnpackError::Invalid => ApiError::bad_request("invalid_gzip", error.to_string()),
-        UnpackError::TooLarge(_) => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error.to_string()),
-    }
+fn overloaded() -> ApiError {
+    ApiError::unavailable("overloaded", "the server is overloaded, try again later")
 }
 
-/// A request's share of the memory that all bodies have together. It never waits: two half-read bodies that waited for
-/// each other's share would wait for ever.
+/// The memory that all bodies have together, in units that nobody holds.
+struct Budget(AtomicUsize);
+
+/// A request's share of the budget. It never waits: two half-read bodies that waited for each other's share would wait for ever.
 struct Share {
-    budget: Arc<Semaphore>,
-    held: Option<OwnedSemaphorePermit>,
+    budget: Arc<Budget>,
+    /// In units.
+    held: usize,
 }
 
 impl Share {
+    /// Takes what is missing for this many bytes.
     fn cover(&mut self, bytes: usize) -> Result<(), ApiError> {
-        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = bytes.div_ceil(UNIT_BYTES).saturating_sub(held);
-        if more == 0 {
-            return Ok(());
-        }
-        let more = u32::try_from(more).ok().and_then(|more| Arc::clone(&self.budget).try_acquire_many_owned(more).ok());
-        let more = more.ok_or_else(|| ApiError::unavailable("overloaded", "the server is overloaded, try again later"))?;
-        match &mut self.held {
-            Some(held) => held.merge(more),
-            None => self.held = Some(more),
+        let more = bytes.div_ceil(UNIT_BYTES).saturating_sub(self.held);
+        if more > 0 {
+            let take = |left: usize| left.checked_sub(more);
+            self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| overloaded())?;
+            self.held += more;
         }
         Ok(())
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.fetch_add(self.held, Ordering::Relaxed);
     }
 }

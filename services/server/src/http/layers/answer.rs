@@ -1,32 +1,28 @@
-//! What every answer gets on its way out: the hash of its body, then gzip where the client takes it.
+//! What every answer gets on its way out: a word against guessing its type, the hash of its body, gzip where the client takes it.
 //!
 //! Both are the wire contract's own: the hash is over the uncompressed body, JSON and HTML are packed however small
 //! they are, text never is, and an empty body is never marked.
 
-use std::sync::Arc;
-
 use axum::body::Body;
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use golectra_protocol::{gzip, hash, header as names};
 use http_body_util::BodyExt;
 
-/// Finishes an answer. The state is the key of HashSHA256.
-pub async fn finish(State(key): State<Option<Arc<str>>>, request: Request, next: Next) -> Response {
-    let accepted = accepts_gzip(request.headers());
-    let (mut parts, body) = next.run(request).await.into_parts();
+/// Finishes an answer for a client that takes gzip or not. `key` is that of HashSHA256.
+pub async fn finish(answer: Response, takes_gzip: bool, key: Option<&str>) -> Response {
+    let (mut parts, body) = answer.into_parts();
     // Handlers answer from memory; a body that fails here is a bug of theirs.
     let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let mut body = body.to_bytes();
+    parts.headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(key) = key.filter(|_| !body.is_empty()) {
         let hash = hash::body_hash(&body, key.as_bytes());
         parts.headers.insert(names::HASH_SHA256, HeaderValue::from_str(&hash).expect("hex is a header's value"));
     }
     if is_packable(&parts.headers) {
         parts.headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-        if accepted && !body.is_empty() {
+        if takes_gzip && !body.is_empty() {
             body = gzip::pack(&body).into();
             parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             parts.headers.remove(header::CONTENT_LENGTH);
@@ -41,7 +37,7 @@ fn is_packable(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the client takes gzip, by RFC 9110: named (or `*` where it is not named) with a weight above 0.
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     let mut star = false;
     for value in headers.get_all(header::ACCEPT_ENCODING) {
         for coding in value.to_str().unwrap_or_default().split(',') {

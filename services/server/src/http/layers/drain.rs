@@ -8,8 +8,6 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::header;
-use axum::middleware::Next;
-use axum::response::Response;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -20,18 +18,25 @@ const MAX_DRAINED_BYTES: usize = 8 << 20;
 /// How long is read and dropped.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Reads and drops what the handler left of the body.
-pub async fn drain(request: Request, next: Next) -> Response {
+/// Keeps hold of a request's body, to see afterwards what its handler left of it.
+pub fn keep(request: Request) -> (Request, Rest) {
     // A client that asked before sending has not sent: reading would invite it to.
     let waits = request.headers().contains_key(header::EXPECT);
     if waits || request.body().is_end_stream() {
-        return next.run(request).await;
+        return (request, Rest(None));
     }
     let (parts, body) = request.into_parts();
     let shared = Shared(Arc::new(Mutex::new(Some(body))));
-    let response = next.run(Request::from_parts(parts, Body::new(Shared(Arc::clone(&shared.0))))).await;
-    let left = shared.lock().take();
-    if let Some(mut body) = left {
+    (Request::from_parts(parts, Body::new(Shared(Arc::clone(&shared.0)))), Rest(Some(shared)))
+}
+
+/// What may be left of a body.
+pub struct Rest(Option<Shared>);
+
+impl Rest {
+    /// Reads and drops what is left.
+    pub async fn drain(self) {
+        let Some(mut body) = self.0.and_then(|shared| shared.lock().take()) else { return };
         let rest = async {
             let mut dropped = 0;
             while dropped < MAX_DRAINED_BYTES
@@ -43,7 +48,6 @@ pub async fn drain(request: Request, next: Next) -> Response {
         // Too slow or too much is the client's loss: hyper closes the connection behind the answer.
         let _ = tokio::time::timeout(LIMIT, rest).await;
     }
-    response
 }
 
 /// A body that is still there for draining when its reader gave up. `None` once it was read to its end or failed.

@@ -1,37 +1,66 @@
 //! What is known of each request afterwards: a span in the trace, a count and a duration by route.
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
-use axum::middleware::Next;
 use axum::response::Response;
 use golectra_process::trace;
-use tracing::{Instrument, field};
+use tracing::{Instrument, Span, field};
 
 use crate::http::error::Refused;
-use crate::metrics::ServerMetrics;
+use crate::metrics::{RequestWatch, ServerMetrics};
 
-/// Watches a request. Routes are named by their template, so that no client decides how many there are.
-pub async fn observe(State(metrics): State<ServerMetrics>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let method = method(request.method());
-    let span = tracing::info_span!(
-        "request",
-        otel.name = format!("{method} {route}"),
-        otel.kind = "server",
-        http.request.method = method,
-        http.route = route,
-        http.response.status_code = field::Empty,
-    );
-    trace::set_parent(&span, request.headers());
-    let watch = metrics.request_starts();
-    let response = next.run(request).instrument(span.clone()).await;
-    span.record("http.response.status_code", response.status().as_u16());
-    watch.ends(route, method, response.status());
-    if let Some(Refused(reason)) = response.extensions().get().filter(|_| route.starts_with("/update")) {
-        metrics.rejected(reason);
+/// A request under way. Routes are named by their template, so that no client decides how many there are.
+pub struct Watch {
+    metrics: ServerMetrics,
+    route: Option<MatchedPath>,
+    method: &'static str,
+    span: Span,
+    request: RequestWatch,
+}
+
+impl Watch {
+    /// Begins watching a request.
+    pub fn begin(metrics: &ServerMetrics, request: &Request) -> Self {
+        let matched = request.extensions().get::<MatchedPath>().cloned();
+        let method = method(request.method());
+        let span = span(method, route(matched.as_ref()));
+        trace::set_parent(&span, request.headers());
+        Self { metrics: metrics.clone(), route: matched, method, span, request: metrics.request_starts() }
     }
-    response
+
+    /// Watches until the answer is there.
+    pub async fn see(self, answer: impl Future<Output = Response>) -> Response {
+        let response = answer.instrument(self.span.clone()).await;
+        let route = route(self.route.as_ref());
+        self.span.record("http.response.status_code", response.status().as_u16());
+        self.request.ends(route, self.method, response.status());
+        if let Some(Refused(reason)) = response.extensions().get().filter(|_| route.starts_with("/update")) {
+            self.metrics.rejected(reason);
+        }
+        response
+    }
+}
+
+fn route(matched: Option<&MatchedPath>) -> &str {
+    matched.map_or("none", MatchedPath::as_str)
+}
+
+/// A span for the trace, and for the log where someone looks closely: making one for each request is dear.
+fn span(method: &'static str, route: &str) -> Span {
+    macro_rules! request {
+        ($level:ident) => {
+            tracing::span!(
+                tracing::Level::$level,
+                "request",
+                otel.name = format!("{method} {route}"),
+                otel.kind = "server",
+                http.request.method = method,
+                http.route = route,
+                http.response.status_code = field::Empty,
+            )
+        };
+    }
+    if trace::is_active() { request!(INFO) } else { request!(DEBUG) }
 }
 
 /// The method as a label: the ones that HTTP defines, and one name for all that a client may think up.

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::http::error::{ApiError, TextError};
@@ -15,7 +14,7 @@ use crate::http::error::{ApiError, TextError};
 pub struct AsReceived(pub Uri);
 
 /// Brings a request's path into its plain form before it is routed.
-pub fn normalize(mut request: Request) -> Request {
+pub fn normalize<B>(mut request: Request<B>) -> Request<B> {
     if let Cow::Owned(path) = plain(request.uri().path()) {
         let text = match request.uri().query() {
             Some(query) => format!("{path}?{query}"),
@@ -33,13 +32,12 @@ pub fn normalize(mut request: Request) -> Request {
 }
 
 /// Refuses a path or query whose escapes don't spell UTF-8: a name in it could be read in more than one way.
-pub async fn refuse_bad_escapes(request: Request, next: Next) -> Response {
-    let uri = request.uri();
+pub fn refusal(uri: &Uri) -> Option<Response> {
     if is_escaped_well(uri.path()) && uri.query().is_none_or(is_escaped_well) {
-        return next.run(request).await;
+        return None;
     }
     let message = "the path or query has a '%' that is not followed by two hex digits, or escapes that are not UTF-8";
-    TextError(ApiError::bad_request("malformed", message)).into_response()
+    Some(TextError(ApiError::bad_request("malformed", message)).into_response())
 }
 
 fn is_escaped_well(text: &str) -> bool {
