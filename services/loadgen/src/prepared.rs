@@ -175,12 +175,13 @@ mod tests {
         let (plain_head, signed) = head.split_once("\r\ngolectra-signature: ").unwrap();
         assert_eq!(plain_head, expected);
         let claim = golectra_protocol::signature::Claim::parse(signed.as_bytes()).unwrap();
+        let (key, digest) = (key.to_string(), hash::body_digest(&unpacked));
         let received = golectra_protocol::signature::Request {
             method: "POST",
             target: "/updates",
             source: b"load-0",
-            idempotency_key: key.to_string().as_bytes(),
-            body_digest: &hash::body_digest(&unpacked),
+            idempotency_key: key.as_bytes(),
+            body_digest: &digest,
         };
         assert_eq!(claim.verify(&received, b"secret"), Ok(()));
         assert_eq!(packer.prepared_bytes(), packer.pack(0).len());
