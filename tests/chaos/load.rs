@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use golectra_loadgen::{Address, FaultProxy, Faults, Oracle, Pace, Plan, Report, Retry, Run, Verdict};
+use golectra_loadgen::{Address, FaultProxy, Faults, Oracle, Pace, Plan, Report, Retry, Run, Signing, Verdict};
 use golectra_process::Secret;
 use golectra_tests::{runtime, until};
 
@@ -40,6 +40,7 @@ fn plan(address: Address, key: Option<&Secret>, agents: u32, retry: Retry) -> Pl
         series: Some(36),
         pace: Pace::Every(Duration::from_millis(20)),
         duration: LONG,
+        signing: key.map(Signing::with_key),
         key: key.cloned(),
         retry,
         retry_for: RETRY_FOR,

@@ -21,6 +21,17 @@ fn outcome(program: &ProgramBuilder) -> (Exit, Value) {
     (exit, parsed(&run))
 }
 
+/// A server that refuses what is not signed takes its batches.
+#[test]
+fn it_signs_each_try() {
+    let server = Server::builder().key(Some("secret")).env("SIGNATURES", "required").start();
+    let (exit, found) = outcome(&loadgen(&server, &["--key=secret", "--cut-answers=0.1"]));
+    assert_eq!(exit, Exit::Code(0), "{found}");
+    let (exit, found) = outcome(&loadgen(&server, &["--key=secret", "--sign=false"]));
+    assert_eq!(exit, Exit::Code(1), "{found}");
+    assert!(found["report"]["errors"]["status 401"].as_u64() > Some(0), "{found}");
+}
+
 fn parsed(run: &Program) -> Value {
     serde_json::from_str(&run.stdout()).unwrap_or_else(|error| panic!("{error}\n{}", run.tail()))
 }

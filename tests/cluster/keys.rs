@@ -28,21 +28,21 @@ pub async fn wrong_then_right(release: &Release) {
 
     for pod in agents.values() {
         until("an agent's report is refused", REPORTED, async || {
-            let refused = "golectra_agent_send_retries_total{reason=\"invalid_hash\"}";
+            let refused = "golectra_agent_send_retries_total{reason=\"unauthorized\"}";
             metrics(&release.namespace, pod).await.text().lines().any(|line| line.starts_with(refused))
         })
         .await;
         let log = release.namespace.kubectl(&["logs", pod]).await;
-        assert!(log.contains("check that KEY is the server's"), "the agent's log says what to look at: {log}");
+        assert!(log.contains("check KEY, or KEYS_DIR"), "the agent's log says what to look at: {log}");
     }
     let (mut counted, mut said) = (false, false);
     for pod in release.namespace.pods("server").await {
         let figures = metrics(&release.namespace, &name(&pod)).await.text();
-        counted |= figures.lines().any(|line| line.starts_with("golectra_ingest_rejected_total{reason=\"invalid_hash\"}"));
-        said |= release.namespace.kubectl(&["logs", &name(&pod)]).await.contains("hash");
+        counted |= figures.lines().any(|line| line.starts_with("golectra_ingest_rejected_total{reason=\"signature_mismatch\"}"));
+        said |= release.namespace.kubectl(&["logs", &name(&pod)]).await.contains("a request is refused");
     }
     assert!(counted, "a server counts the refusals");
-    assert!(said, "a server's log says that hashes do not match");
+    assert!(said, "a server's log says that signatures are not those of its keys");
 
     // What was polled up to here has to arrive later.
     let mut polled = Vec::new();

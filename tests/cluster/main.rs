@@ -43,7 +43,7 @@ pub async fn turn() -> Option<MutexGuard<'static, ()>> {
         assert!(!required, "GOLECTRA_CLUSTER_TESTS=required asks for the cluster tests, but KUBECONFIG is not set");
         // Past the capture of the test harness: who runs the tests is to see it.
         SAID.call_once(|| {
-            drop(writeln!(std::io::stderr(), "cluster tests skipped: `make test-cluster` runs them in the cluster that KUBECONFIG names"))
+            drop(writeln!(std::io::stderr(), "cluster tests skipped: `make test-cluster` runs them in the cluster that KUBECONFIG names"));
         });
         return None;
     }

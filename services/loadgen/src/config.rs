@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use golectra_loadgen::{Address, Content, Faults, Pace, Plan, Retry};
-use golectra_process::{Interval, Secret};
+use golectra_loadgen::{Address, Content, Faults, Pace, Plan, Retry, Signing};
+use golectra_process::{Interval, KeyId, Keys, Secret};
 
 golectra_process::settings! {
     /// golectra's load generator: simulated agents that remember what was acknowledged and check it afterwards.
@@ -16,6 +16,12 @@ golectra_process::settings! {
         /// Key shared with the server: bodies carry a HashSHA256 made with it.
         #[arg(short = 'k')]
         pub key: Option<Secret>,
+        /// Sign each try with KEY, or with the key that SIGNING_KEY_ID names (header Golectra-Signature).
+        pub sign: bool = "true",
+        /// A folder of keys to sign with: each file's name is a key's id, its content the key.
+        pub keys_dir: Option<PathBuf>,
+        /// Which key of the folder signs; without it KEY does, under the id `default`.
+        pub signing_key_id: Option<KeyId>,
         /// How many agents, each a source of its own.
         pub agents: u32 = "10",
         /// Metrics in a batch.
@@ -91,9 +97,9 @@ impl FromStr for Probability {
 }
 
 impl Settings {
-    /// What is to be sent.
-    pub fn plan(&self) -> Plan {
-        Plan {
+    /// What is to be sent. The error is that of the folder of keys, in a sentence.
+    pub fn plan(&self) -> Result<Plan, String> {
+        Ok(Plan {
             address: self.address.clone(),
             content: if self.single { Content::Single } else { Content::Batches },
             agents: self.agents,
@@ -108,6 +114,7 @@ impl Settings {
             gzip: self.gzip,
             accept_gzip: self.gzip,
             key: self.key.clone(),
+            signing: self.signing()?,
             keyed: self.keyed,
             retry: self.retry,
             retry_for: self.retry_for.duration(),
@@ -116,7 +123,16 @@ impl Settings {
             source: self.source.clone(),
             remember: self.verify,
             ledger: self.ledger.clone(),
+        })
+    }
+
+    fn signing(&self) -> Result<Option<Signing>, String> {
+        if !self.sign {
+            return Ok(None);
         }
+        let keys = Keys::open(self.key.as_ref(), self.keys_dir.as_deref()).map_err(|error| error.to_string())?;
+        let id = keys.signing_id(self.signing_key_id.as_ref()).map_err(|error| error.to_string())?;
+        Ok(id.map(|id| Signing { keys, id }))
     }
 
     /// What is to go wrong on the way; none when nothing is.
@@ -146,7 +162,7 @@ mod tests {
     #[test]
     fn defaults_are_a_plan_without_faults() {
         let settings = Settings::parse([""; 0], [("", ""); 0]).unwrap();
-        assert!(settings.plan().shape().is_ok());
+        assert!(settings.plan().is_ok_and(|plan| plan.shape().is_ok() && plan.signing.is_none()));
         assert_eq!(settings.faults(), None);
         let settings = Settings::parse(["--cut-answers=0.5"], [("INTERVAL", "2s")]).unwrap();
         assert!(settings.faults().is_some_and(|faults| faults.cut_answers > 0.4));

@@ -40,7 +40,7 @@ pub use faults::{FaultProxy, Faults, Struck};
 pub use latency::Latency;
 pub use ledger::LedgerError;
 pub use oracle::{CheckError, Oracle, Span, Verdict};
-pub use plan::{Address, AddressError, Content, Pace, Plan, PlanError, Retry, RetryError};
+pub use plan::{Address, AddressError, Content, Pace, Plan, PlanError, Retry, RetryError, Signing};
 pub use report::{Batches, Report};
 pub use run::{Progress, Run, Watcher};
 pub use shape::Shape;

@@ -68,7 +68,7 @@ async fn run(settings: &Settings) -> Result<Outcome, Wrong> {
         let verdict = check(&oracle, settings).await?;
         return Ok(Outcome { ok: verdict.holds(), build: banner::BUILD.version, report: None, faults: None, verdict: Some(verdict) });
     }
-    let mut plan = settings.plan();
+    let mut plan = settings.plan().map_err(Wrong::Arguments)?;
     // Said before anything listens or is written.
     plan.shape().map_err(|error| Wrong::Arguments(error.to_string()))?;
     let proxy = match settings.faults() {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use golectra_process::Secret;
+use golectra_process::{KeyId, Keys, Secret};
 
 pub use self::address::{Address, AddressError};
 use crate::shape::Shape;
@@ -81,6 +81,22 @@ impl FromStr for Retry {
     }
 }
 
+/// The key that signs.
+#[derive(Debug, Clone)]
+pub struct Signing {
+    /// Where it is; a folder's key may change during the run.
+    pub keys: Keys,
+    /// Which it is.
+    pub id: KeyId,
+}
+
+impl Signing {
+    /// This key, under the id `default`. Must be called inside a runtime.
+    pub fn with_key(key: &Secret) -> Self {
+        Self { keys: Keys::open(Some(key), None).expect("only a folder can fail"), id: KeyId::default() }
+    }
+}
+
 /// What a run is to do. `Plan { agents: 50, ..Plan::new(address) }` changes what should differ from the defaults.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch that a person sets by itself")]
@@ -114,6 +130,8 @@ pub struct Plan {
     pub accept_gzip: bool,
     /// The key bodies are hashed with.
     pub key: Option<Secret>,
+    /// What each try is signed with (Golectra-Signature): nothing.
+    pub signing: Option<Signing>,
     /// Whether batches carry an Idempotency-Key: yes. Without one a retry counts twice.
     pub keyed: bool,
     /// What is done when an acknowledgement does not come: the same key again.
@@ -187,6 +205,7 @@ impl Plan {
             gzip: true,
             accept_gzip: true,
             key: None,
+            signing: None,
             keyed: true,
             retry: Retry::SameKey,
             retry_for: Duration::from_mins(1),

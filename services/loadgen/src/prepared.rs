@@ -1,28 +1,55 @@
 //! Requests as bytes: what is the same each time a body is sent is made once.
 
-use golectra_protocol::{IdempotencyKey, gzip, hash, header};
+use golectra_protocol::{IdempotencyKey, gzip, hash, header, signature};
 
 use crate::plan::{Content, Plan};
 use crate::shape::Shape;
 
-/// A request without what differs from try to try: source and key.
+/// A request without what differs from try to try: source, key and signature.
 #[derive(Debug)]
 pub(crate) struct Packed {
     head: Box<[u8]>,
     body: Box<[u8]>,
+    /// Of the unpacked body; only where requests are signed.
+    digest: Option<[u8; 32]>,
+}
+
+/// What signs a try: a key, its id, and the time in unix seconds.
+pub(crate) struct Signature<'a> {
+    pub(crate) key_id: &'a str,
+    pub(crate) key: &'a [u8],
+    pub(crate) unix_seconds: u64,
 }
 
 impl Packed {
     /// Writes the whole request.
-    pub(crate) fn write(&self, source: Option<&str>, key: Option<IdempotencyKey>, out: &mut Vec<u8>) {
+    pub(crate) fn write(
+        &self,
+        target: &str,
+        source: Option<&str>,
+        key: Option<IdempotencyKey>,
+        signature: Option<&Signature<'_>>,
+        out: &mut Vec<u8>,
+    ) {
         out.clear();
         out.extend_from_slice(&self.head);
         if let Some(source) = source {
             line(out, header::SOURCE, source.as_bytes());
         }
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let key = key.map(|key| &*key.uuid().hyphenated().encode_lower(&mut text));
         if let Some(key) = key {
-            let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-            line(out, header::IDEMPOTENCY_KEY, key.uuid().hyphenated().encode_lower(&mut text).as_bytes());
+            line(out, header::IDEMPOTENCY_KEY, key.as_bytes());
+        }
+        if let (Some(signature), Some(digest)) = (signature, &self.digest) {
+            let request = signature::Request {
+                method: "POST",
+                target,
+                source: source.unwrap_or_default().as_bytes(),
+                idempotency_key: key.unwrap_or_default().as_bytes(),
+                body_digest: digest,
+            };
+            line(out, header::SIGNATURE, request.sign(signature.unix_seconds, signature.key_id, signature.key).as_bytes());
         }
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(&self.body);
@@ -48,6 +75,9 @@ pub(crate) struct Packer {
     content: Content,
     gzip: bool,
     key: Option<golectra_process::Secret>,
+    signed: bool,
+    /// The request target.
+    target: String,
     /// The lines that all requests share.
     start: Vec<u8>,
     /// The bodies made beforehand.
@@ -57,12 +87,12 @@ pub(crate) struct Packer {
 impl Packer {
     /// Makes the bodies that the plan wants beforehand.
     pub(crate) fn new(plan: &Plan, shape: &Shape) -> Self {
-        let (path, content_type) = match &plan.content {
+        let (target, content_type) = match &plan.content {
             Content::Batches => ("/updates", "application/json"),
             Content::Single => ("/update", "application/json"),
             Content::Custom { path, content_type, .. } => (path.as_str(), content_type.as_str()),
         };
-        let mut start = format!("POST {path} HTTP/1.1\r\nhost: {}\r\n", plan.address).into_bytes();
+        let mut start = format!("POST {target} HTTP/1.1\r\nhost: {}\r\n", plan.address).into_bytes();
         line(&mut start, "content-type", content_type.as_bytes());
         if plan.accept_gzip {
             line(&mut start, "accept-encoding", b"gzip");
@@ -75,11 +105,18 @@ impl Packer {
             content: plan.content.clone(),
             gzip: plan.gzip,
             key: plan.key.clone(),
+            signed: plan.signing.is_some(),
+            target: target.to_owned(),
             start,
             prepared: Vec::new(),
         };
         packer.prepared = (0..u64::from(shape.prepared)).map(|body| packer.pack(body)).collect();
         packer
+    }
+
+    /// The request target of all requests.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
     }
 
     /// What the prepared requests hold, in bytes.
@@ -103,9 +140,10 @@ impl Packer {
         if let Some(key) = &self.key {
             line(&mut head, header::HASH_SHA256, hash::body_hash(&plain, key.expose().as_bytes()).as_bytes());
         }
+        let digest = self.signed.then(|| hash::body_digest(&plain));
         let body = if self.gzip { gzip::pack(&plain) } else { plain };
         line(&mut head, "content-length", body.len().to_string().as_bytes());
-        Packed { head: head.into(), body: body.into() }
+        Packed { head: head.into(), body: body.into(), digest }
     }
 }
 
@@ -113,15 +151,17 @@ impl Packer {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_request_holds_what_the_plan_says() {
+    #[tokio::test]
+    async fn a_request_holds_what_the_plan_says() {
         let address = "server:80".parse().unwrap();
-        let plan = Plan { agents: 1, metrics: 2, key: Some("secret".into()), prepared: 1, ..Plan::new(address) };
+        let signing = Some(crate::Signing::with_key(&"secret".into()));
+        let plan = Plan { agents: 1, metrics: 2, key: Some("secret".into()), signing, prepared: 1, ..Plan::new(address) };
         let shape = plan.shape().unwrap();
         let packer = Packer::new(&plan, &shape);
         let key = IdempotencyKey::at(1_700_000_000_000);
+        let signature = Signature { key_id: "default", key: b"secret", unix_seconds: 1_700_000_000 };
         let mut request = Vec::new();
-        packer.prepared(0).unwrap().write(Some("load-0"), Some(key), &mut request);
+        packer.prepared(0).unwrap().write(packer.target(), Some("load-0"), Some(key), Some(&signature), &mut request);
         let end = request.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
         let (head, body) = (String::from_utf8(request[..end].to_vec()).unwrap(), &request[end + 4..]);
         let unpacked = gzip::unpack(body, 10_000).unwrap();
@@ -132,7 +172,18 @@ mod tests {
             hash::body_hash(&unpacked, b"secret"),
             body.len(),
         );
-        assert_eq!(head, expected);
+        let (plain_head, signed) = head.split_once("\r\ngolectra-signature: ").unwrap();
+        assert_eq!(plain_head, expected);
+        let claim = golectra_protocol::signature::Claim::parse(signed.as_bytes()).unwrap();
+        let (key, digest) = (key.to_string(), hash::body_digest(&unpacked));
+        let received = golectra_protocol::signature::Request {
+            method: "POST",
+            target: "/updates",
+            source: b"load-0",
+            idempotency_key: key.as_bytes(),
+            body_digest: &digest,
+        };
+        assert_eq!(claim.verify(&received, b"secret"), Ok(()));
         assert_eq!(packer.prepared_bytes(), packer.pack(0).len());
         assert!(packer.prepared(1).is_none());
     }

@@ -81,6 +81,7 @@ impl Value {
     }
 
     /// Which kind of metric has this value.
+    #[inline]
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Gauge(_) => Kind::Gauge,

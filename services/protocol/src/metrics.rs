@@ -37,6 +37,7 @@ struct Item {
 }
 
 impl Item {
+    #[inline]
     fn value(self) -> Value {
         match self.kind {
             Kind::Gauge => Value::Gauge(f64::from_bits(self.bits)),
@@ -63,6 +64,7 @@ pub struct MetricRef<'a> {
 
 impl MetricRef<'_> {
     /// The metric's kind, which its value tells.
+    #[inline]
     pub const fn kind(&self) -> Kind {
         self.value.kind()
     }
@@ -88,6 +90,7 @@ impl Metrics {
     }
 
     /// How many metrics there are.
+    #[inline]
     pub fn len(&self) -> usize {
         self.items.len()
     }
@@ -101,11 +104,13 @@ impl Metrics {
     ///
     /// # Panics
     /// Where there are not as many.
+    #[inline]
     pub fn get(&self, index: usize) -> MetricRef<'_> {
         self.view(self.items[index])
     }
 
     /// The metrics in their order.
+    #[inline]
     pub fn iter(&self) -> Iter<'_> {
         Iter { metrics: self, items: self.items.iter() }
     }
@@ -140,6 +145,7 @@ impl Metrics {
     }
 
     /// Puts a metric at the end whose id is canonical.
+    #[inline]
     pub(crate) fn push(&mut self, id: &str, value: Value) {
         let start = u32::try_from(self.text.len()).expect("the ids of a batch have less than 4 GiB");
         let len = u8::try_from(id.len()).expect("an id has at most 255 bytes");
@@ -147,6 +153,7 @@ impl Metrics {
         self.items.push(Item { bits: bits(value), start, len, kind: value.kind() });
     }
 
+    #[inline]
     fn view(&self, item: Item) -> MetricRef<'_> {
         let start = item.start as usize;
         MetricRef { id: &self.text[start..start + usize::from(item.len)], value: item.value() }
@@ -208,6 +215,7 @@ pub struct Iter<'a> {
 impl<'a> Iterator for Iter<'a> {
     type Item = MetricRef<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<MetricRef<'a>> {
         self.items.next().map(|item| self.metrics.view(*item))
     }

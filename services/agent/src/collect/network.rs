@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn too_many_and_none_are_said() {
-        let many: String = (0..40).map(|number| format!("eth{number}: 1 0 0 0 0 0 0 0 2 0 0 0 0 0 0 0\n")).collect();
+        let many: String = (0..40).fold(String::new(), |text, number| text + &format!("eth{number}: 1 0 0 0 0 0 0 0 2 0 0 0 0 0 0 0\n"));
         let (readings, outcome) = of(&many);
         assert_eq!(readings.0.len(), MOST * 6);
         assert!(outcome.unwrap_err().to_string().ends_with("has more than 32 interfaces: the rest is not reported"));

@@ -92,7 +92,7 @@ impl FromStr for QueueBytes {
     }
 }
 
-/// How much disk waiting reports may take, 1MiB to 16GiB: each needs 16 bytes of memory too.
+/// How much disk waiting reports may take, 1MiB to 16GiB: a report that is sealed while the server is away needs 16 bytes of memory too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolBytes(Bytes);
 

@@ -1,7 +1,7 @@
 //! The spool on disk: what is in it is found again by the next process, with memory behind it for when the disk is full.
 //!
 //! Batches are appended to files of a fraction of the limit each; only the newest is written to. That a batch is done with is
-//! appended to its own file; a file without any other batch is removed. So nothing is ever rewritten, and a process that dies
+//! appended to its own file; a file without any other batch is removed after the next sync. So nothing is ever rewritten, and a process that dies
 //! anywhere leaves files that can be read up to the record it was writing. What was written outlives the process at once, and
 //! a power cut after the next sync. That a batch is done with is never synced: if that is lost, the batch is sent again under
 //! its key, which is harmless.
@@ -12,7 +12,7 @@ mod load;
 mod segment;
 mod sync;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use golectra_protocol::IdempotencyKey;
 use self::codec::{Offsets, Record};
 pub use self::folder::DiskError;
 use self::folder::Folder;
-use self::segment::{Entry, Place, Segment, State, seconds};
+use self::segment::{Entry, Place, Segment, State, Sums, seconds};
 pub use self::sync::{SyncDone, SyncWork};
 use super::turns::{PATIENCE_TRIES, Turn, Turns};
 use super::{DiskFill, Fill, Left, Memory, Spool};
@@ -70,6 +70,8 @@ pub struct Disk {
     given_back: Deltas,
     /// Batches that are done with, which could not be written down.
     unwritten: Vec<Place>,
+    /// Files with notes of batches that others replace, not synced yet.
+    replaced: BTreeSet<u64>,
     /// Files that were written to and are not any more, not synced yet.
     rolled: Vec<Arc<File>>,
     folder_changed: bool,
@@ -120,25 +122,53 @@ impl Disk {
             given_up: Vec::new(),
             given_back: Deltas::default(),
             unwritten: Vec::new(),
+            replaced: BTreeSet::new(),
             rolled: Vec::new(),
             folder_changed: false,
             leaving: Vec::new(),
             leaving_bytes: 0,
         };
-        for number in loaded.empty {
-            let path = disk.folder.segment(number);
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %error, "an empty file of the spool cannot be removed");
-            }
-        }
-        for Offsets { segment, offsets } in loaded.replaced {
-            disk.note_settled(segment, &offsets);
+        disk.settle_replaced_before(&loaded.replaced);
+        for (number, disk_bytes) in loaded.empty {
+            disk.leave_file(number, disk_bytes);
         }
         let DiskFill { batches, polls, bytes, .. } = disk.fill().disk;
         if batches > 0 {
             tracing::info!(batches, polls, bytes, "the spool holds reports of an earlier run: they are sent now");
         }
         Ok(disk)
+    }
+
+    /// Settles what a later batch replaces where the process before did not come to that.
+    fn settle_replaced_before(&mut self, replaced: &[Offsets]) {
+        for Offsets { segment, offsets } in replaced {
+            self.warm(*segment);
+            let Some(known) = self.segments.get(segment) else { continue };
+            let index = |offset: &u32| known.entries.iter().position(|entry| entry.offset == *offset && entry.state == State::Waiting);
+            let places: Vec<Place> = offsets.iter().filter_map(index).map(|index| Place { segment: *segment, index }).collect();
+            self.settle_replaced(&places);
+        }
+    }
+
+    /// Reads which batches a file holds that an earlier process left, when it is its turn: so the index of a full spool
+    /// takes no more memory than that of an empty one.
+    fn warm(&mut self, number: u64) {
+        let Some(segment) = self.segments.get_mut(&number).filter(|segment| segment.is_cold()) else { return };
+        let expected = segment.live();
+        match load::entries(&self.folder, number) {
+            Ok(entries) => {
+                // Damage that was there at the start is counted already.
+                self.stats.spool_corrupt(expected.saturating_sub(entries.len()) as u64);
+                segment.warm(entries);
+                self.let_go(number);
+            }
+            Err(error) => {
+                let path = self.folder.segment(number);
+                tracing::error!(path = %path.display(), %error, "a file of the spool cannot be read: what is in it is not sent by this process");
+                self.stats.spool_corrupt(expected as u64);
+                self.segments.remove(&number);
+            }
+        }
     }
 
     fn segment_bytes(&self) -> u64 {
@@ -195,10 +225,15 @@ impl Disk {
     fn expire(&mut self, now_unix_millis: u64) {
         let now = seconds(now_unix_millis);
         let age = u32::try_from(self.limits.age.as_secs()).unwrap_or(u32::MAX);
+        let is_old = |at: u32| at.saturating_add(age) < now;
+        let cold = self.segments.iter().filter(|(_, segment)| segment.is_cold() && segment.sums().oldest_unix_seconds.is_some_and(is_old));
+        for number in cold.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.warm(number);
+        }
         let mut expired = Vec::new();
         for (number, segment) in &self.segments {
             let waiting = segment.entries.iter().enumerate().filter(|(_, entry)| entry.state == State::Waiting);
-            let old = waiting.take_while(|(_, entry)| entry.at_unix_seconds.saturating_add(age) < now);
+            let old = waiting.take_while(|(_, entry)| is_old(entry.at_unix_seconds));
             expired.extend(old.map(|(index, _)| Place { segment: *number, index }));
         }
         if !expired.is_empty() {
@@ -218,6 +253,11 @@ impl Disk {
         while used.saturating_add(reserve) > self.limits.bytes {
             let Some((number, segment)) = self.segments.iter().find(|(_, segment)| segment.waiting() > 0) else { break };
             let number = *number;
+            if segment.is_cold() {
+                // It comes up again.
+                self.warm(number);
+                continue;
+            }
             let waiting: Vec<usize> =
                 segment.entries.iter().enumerate().filter(|(_, entry)| entry.state == State::Waiting).map(|(index, _)| index).collect();
             used = used.saturating_sub(segment.disk_bytes());
@@ -243,13 +283,19 @@ impl Disk {
             by_segment.entry(place.segment).or_default().push(*place);
         }
         for (number, places) in by_segment {
-            if !self.let_go(number) {
-                let offsets: Vec<u32> = places.iter().map(|place| self.entry(*place).offset).collect();
-                if !self.note_settled(number, &offsets) {
-                    self.unwritten.extend(places);
-                }
+            // Also in a file that is about to be removed: a crash may come before that.
+            let offsets: Vec<u32> = places.iter().map(|place| self.entry(*place).offset).collect();
+            let noted = self.note_settled(number, &offsets);
+            if !self.let_go(number) && !noted {
+                self.unwritten.extend(places);
             }
         }
+    }
+
+    /// Settles batches whose deltas another one holds. That one's file may not go before the notes of it stand: it says the same.
+    fn settle_replaced(&mut self, given_up: &[Place]) {
+        self.settle(given_up);
+        self.replaced.extend(given_up.iter().map(|place| place.segment));
     }
 
     /// Writes down that batches are done with. A disk that does not take that is asked again later; until then a crash has
@@ -289,10 +335,15 @@ impl Disk {
             return false;
         }
         if let Some(segment) = self.segments.remove(&number) {
-            self.leaving_bytes += segment.disk_bytes();
-            self.leaving.push((self.folder.segment(number), segment.disk_bytes()));
+            self.leave_file(number, segment.disk_bytes());
         }
         true
+    }
+
+    /// Has a file removed after the next sync.
+    fn leave_file(&mut self, number: u64, disk_bytes: u64) {
+        self.leaving_bytes += disk_bytes;
+        self.leaving.push((self.folder.segment(number), disk_bytes));
     }
 
     /// Writes to the active file no more.
@@ -371,17 +422,22 @@ impl Disk {
         }
     }
 
-    fn place_of(&self, turn: Turn) -> Option<Place> {
-        let place = |number: u64, index: usize| Place { segment: number, index };
-        let mut with_waiting = self.segments.iter().filter(|(_, segment)| segment.waiting() > 0);
-        match turn {
-            Turn::Oldest => {
-                with_waiting.find_map(|(number, segment)| Some(place(*number, segment.entries.iter().position(Entry::is_fresh)?)))
+    fn place_of(&mut self, turn: Turn) -> Option<Place> {
+        loop {
+            let mut with_fresh = self.segments.iter().filter(|(_, segment)| segment.has_fresh());
+            let (number, segment) = match turn {
+                Turn::Oldest => with_fresh.next()?,
+                Turn::Newest => with_fresh.next_back()?,
+                Turn::Failing => return self.failing.iter().copied().min_by_key(|place| self.entry(*place).tries),
+            };
+            let number = *number;
+            if segment.is_cold() {
+                self.warm(number);
+                continue;
             }
-            Turn::Newest => {
-                with_waiting.rev().find_map(|(number, segment)| Some(place(*number, segment.entries.iter().rposition(Entry::is_fresh)?)))
-            }
-            Turn::Failing => self.failing.iter().copied().min_by_key(|place| self.entry(*place).tries),
+            let mut entries = segment.entries.iter();
+            let index = if turn == Turn::Oldest { entries.position(Entry::is_fresh) } else { entries.rposition(Entry::is_fresh) };
+            return index.map(|index| Place { segment: number, index });
         }
     }
 
@@ -418,7 +474,7 @@ impl Spool for Disk {
             self.memory.push(batch);
         }
         // Also when the batch is in memory: it holds what was given back, so what that came from may not be sent any more.
-        self.settle(&given_up);
+        self.settle_replaced(&given_up);
     }
 
     fn take(&mut self) -> Option<Batch> {
@@ -436,7 +492,8 @@ impl Spool for Disk {
             if from_memory {
                 return self.memory.take_turn(turn);
             }
-            let place = self.place_of(turn)?;
+            // None when a file turned out to be damaged: the turn is another's.
+            let Some(place) = self.place_of(turn) else { continue };
             match self.read(place) {
                 Ok(batch) => {
                     self.set_state(place, State::HandedOut);
@@ -483,14 +540,13 @@ impl Spool for Disk {
     }
 
     fn fill(&self) -> Fill {
-        let mut disk = DiskFill { bytes: self.used_bytes(), ..DiskFill::default() };
-        let live = self.segments.values().flat_map(|segment| &segment.entries).filter(|entry| entry.state != State::Settled);
-        for entry in live {
-            let at = u64::from(entry.at_unix_seconds) * 1000;
-            disk.batches += 1;
-            disk.polls += u64::from(entry.polls);
-            disk.oldest_unix_millis = Some(disk.oldest_unix_millis.map_or(at, |oldest| oldest.min(at)));
+        let mut sums = Sums::default();
+        for segment in self.segments.values() {
+            sums.add(segment.sums());
         }
+        let Sums { batches, polls, oldest_unix_seconds } = sums;
+        let oldest_unix_millis = oldest_unix_seconds.map(|seconds| u64::from(seconds) * 1000);
+        let disk = DiskFill { batches, polls, bytes: self.used_bytes(), oldest_unix_millis };
         let memory = self.memory.fill();
         let oldest_unix_millis = disk.oldest_unix_millis.into_iter().chain(memory.oldest_unix_millis).min();
         Fill { batches: disk.batches + memory.batches, bytes: memory.bytes, oldest_unix_millis, disk }
@@ -516,6 +572,10 @@ impl Spool for Disk {
         }
         let folder = (!files.is_empty() && std::mem::take(&mut self.folder_changed)).then(|| self.folder.handle());
         let leaving = std::mem::take(&mut self.leaving);
+        if !leaving.is_empty() {
+            let replaced = std::mem::take(&mut self.replaced).into_iter().filter(|number| self.segments.contains_key(number));
+            files.extend(replaced.filter_map(|number| File::open(self.folder.segment(number)).ok()).map(Arc::new));
+        }
         (!files.is_empty() || !leaving.is_empty()).then_some(SyncWork { files, folder, leaving })
     }
 

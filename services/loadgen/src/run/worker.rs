@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::backoff::Backoff;
 use crate::plan::{Content, Pace, Retry};
-use crate::prepared::Packed;
+use crate::prepared::{Packed, Signature};
 use crate::wire::{Answer, Connection, Failure};
 
 pub(super) struct Worker {
@@ -84,11 +84,14 @@ impl Worker {
         let source = &shared.sources[agent as usize];
         let mut at = unix_millis();
         let Some(record) = shared.in_ledger(|ledger| ledger.intend(agent, body, at)) else { return };
-        self.write(packed, source, at);
+        let mut key = self.key(at);
         let (first, mut backoff) = (Instant::now(), Backoff::default());
         loop {
             let start = Instant::now();
-            let outcome = self.send().await;
+            let outcome = match self.write(packed, source, key).await {
+                Ok(()) => self.send().await.map_err(|failure| failure.to_string()),
+                Err(NoKey) => Err("no signing key".to_owned()),
+            };
             let (what, asked, final_word) = match outcome {
                 Ok(answer) if (200..300).contains(&answer.status) => {
                     if shared.in_ledger(|ledger| ledger.acknowledge(record)).is_some() {
@@ -99,7 +102,7 @@ impl Worker {
                     return;
                 }
                 Ok(answer) => (status(&answer), answer.retry_after, is_final(answer.status)),
-                Err(failure) => (failure.to_string(), None, false),
+                Err(what) => (what, None, false),
             };
             shared.failed_tries.fetch_add(1, Ordering::Relaxed);
             let wait = backoff.next(asked, &mut self.random);
@@ -121,22 +124,34 @@ impl Worker {
                 if shared.in_ledger(|ledger| ledger.renew(record, at)).is_none() {
                     return;
                 }
-                self.write(packed, source, at);
+                key = self.key(at);
             }
         }
     }
 
-    /// Makes the request, under a new key of this time.
-    fn write(&mut self, packed: &Packed, source: &str, at: u64) {
-        let plan = &self.shared.plan;
-        let source = (!matches!(plan.content, Content::Custom { .. })).then_some(source);
-        let key = plan.keyed.then(|| {
+    /// A new key of this time.
+    fn key(&mut self, at: u64) -> Option<IdempotencyKey> {
+        self.shared.plan.keyed.then(|| {
             let mut random = [0; 10];
             self.random.fill(&mut random);
             let uuid = uuid::Builder::from_unix_timestamp_millis(at, &random).into_uuid();
             IdempotencyKey::from_uuid(uuid).expect("the builder makes UUIDs of version 7")
-        });
-        packed.write(source, key, &mut self.request);
+        })
+    }
+
+    /// Makes the request, signed for now: a signature is refused when it is old.
+    async fn write(&mut self, packed: &Packed, source: &str, key: Option<IdempotencyKey>) -> Result<(), NoKey> {
+        let shared = &self.shared;
+        let source = (!matches!(shared.plan.content, Content::Custom { .. })).then_some(source);
+        let target = shared.packer.target();
+        if let Some(signing) = &shared.plan.signing {
+            let secret = signing.keys.fresh(signing.id.as_str()).await.ok_or(NoKey)?;
+            let signature = Signature { key_id: signing.id.as_str(), key: secret.expose(), unix_seconds: unix_millis() / 1000 };
+            packed.write(target, source, key, Some(&signature), &mut self.request);
+        } else {
+            packed.write(target, source, key, None, &mut self.request);
+        }
+        Ok(())
     }
 
     /// One try.
@@ -154,6 +169,9 @@ impl Worker {
         Ok(answer)
     }
 }
+
+/// The folder of keys does not have the one that signs.
+struct NoKey;
 
 /// Whether trying again can't change the answer: the batch itself is refused. A 429 may be over later, and 408 and 5xx
 /// say nothing about the batch.

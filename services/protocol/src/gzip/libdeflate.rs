@@ -1,4 +1,4 @@
-//! The C library behind `gzip`, which works on whole bodies: twice as fast as any that takes them piece by piece.
+//! The C library behind `gzip`, which works on whole bodies: without the window and the state that one needs which takes them piece by piece.
 #![expect(unsafe_code, reason = "the library is called through C; every pointer here comes from a slice that outlives the call")]
 
 use std::cell::RefCell;

@@ -108,10 +108,11 @@ impl<'a> Scan<'a> {
 
     /// Exactly these bytes; white space before them is skipped already.
     #[inline]
-    fn word(&mut self, word: &[u8]) -> bool {
-        let is = self.rest().starts_with(word);
+    fn word<const N: usize>(&mut self, word: &[u8; N]) -> bool {
+        // Of a known length, it is compared without a call.
+        let is = self.rest().first_chunk() == Some(word);
         if is {
-            self.at += word.len();
+            self.at += N;
         }
         is
     }

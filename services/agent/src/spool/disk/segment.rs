@@ -1,4 +1,5 @@
-//! The index: what is known of each batch on disk without reading it, 16 bytes a batch.
+//! The index: what is known of each batch on disk without reading it, 16 bytes a batch. Of a file that an earlier process
+//! left only sums are known until it is its turn.
 
 use super::super::turns::PATIENCE_TRIES;
 use super::codec::FILE_HEADER_BYTES;
@@ -83,23 +84,59 @@ pub(super) fn polls(polls: i64) -> u32 {
 pub(super) struct Segment {
     /// The file's length.
     pub(super) bytes: u64,
+    /// Its batches; none while it is cold.
     pub(super) entries: Vec<Entry>,
     waiting: usize,
     live: usize,
+    cold: Option<Sums>,
+}
+
+/// What is known of the batches that are not done with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sums {
+    pub(super) batches: usize,
+    pub(super) polls: u64,
+    pub(super) oldest_unix_seconds: Option<u32>,
+}
+
+impl Sums {
+    pub(super) fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
+        let mut sums = Self::default();
+        for entry in entries.into_iter().filter(|entry| entry.state != State::Settled) {
+            sums.batches += 1;
+            sums.polls += u64::from(entry.polls);
+            sums.oldest_unix_seconds = sums.oldest_unix_seconds.into_iter().chain([entry.at_unix_seconds]).min();
+        }
+        sums
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.batches += other.batches;
+        self.polls += other.polls;
+        self.oldest_unix_seconds = self.oldest_unix_seconds.into_iter().chain(other.oldest_unix_seconds).min();
+    }
 }
 
 impl Segment {
     /// A new file.
     pub(super) fn new() -> Self {
-        Self::loaded(FILE_HEADER_BYTES as u64, Vec::new())
+        Self { bytes: FILE_HEADER_BYTES as u64, entries: Vec::new(), waiting: 0, live: 0, cold: None }
     }
 
-    /// A file with what is in it.
-    pub(super) fn loaded(bytes: u64, entries: Vec<Entry>) -> Self {
-        let count = |wanted: fn(&Entry) -> bool| entries.iter().filter(|entry| wanted(entry)).count();
-        let waiting = count(|entry| entry.state == State::Waiting);
-        let live = count(|entry| entry.state != State::Settled);
-        Self { bytes, entries, waiting, live }
+    /// A file of which only sums are known; all in it waits.
+    pub(super) const fn cold(bytes: u64, sums: Sums) -> Self {
+        Self { bytes, entries: Vec::new(), waiting: sums.batches, live: sums.batches, cold: Some(sums) }
+    }
+
+    /// Whether only sums are known.
+    pub(super) const fn is_cold(&self) -> bool {
+        self.cold.is_some()
+    }
+
+    /// From here on its batches are known, all of which wait.
+    pub(super) fn warm(&mut self, entries: Vec<Entry>) {
+        (self.waiting, self.live, self.cold) = (entries.len(), entries.len(), None);
+        self.entries = entries;
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
@@ -122,6 +159,16 @@ impl Segment {
     /// Batches that are not done with.
     pub(super) const fn live(&self) -> usize {
         self.live
+    }
+
+    /// Sums over those.
+    pub(super) fn sums(&self) -> Sums {
+        self.cold.unwrap_or_else(|| Sums::of(&self.entries))
+    }
+
+    /// Whether one of its batches waits and has not failed often; of a cold file's all are like that.
+    pub(super) fn has_fresh(&self) -> bool {
+        self.waiting > 0 && (self.is_cold() || self.entries.iter().any(Entry::is_fresh))
     }
 
     /// What it takes on disk.

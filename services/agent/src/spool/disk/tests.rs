@@ -188,7 +188,7 @@ fn files_without_a_batch_that_waits_are_removed() {
     }
     assert!(disk.fill().disk.bytes <= 128 << 10);
     drop(disk);
-    drop(open(folder.path(), SMALL));
+    sync(&mut open(folder.path(), SMALL));
     assert!(files(folder.path()).is_empty(), "a start clears up");
 }
 
@@ -202,7 +202,9 @@ fn other_files_are_let_be() {
     report(&mut disk, 1, 1, 100);
     assert_eq!(acknowledge(&mut disk), Some(1));
     drop(disk);
-    assert_eq!(open(folder.path(), ROOMY).fill().batches, 0);
+    let mut disk = open(folder.path(), ROOMY);
+    assert_eq!(disk.fill().batches, 0);
+    sync(&mut disk);
     assert_eq!(files(folder.path()).len(), 4);
 }
 
@@ -235,6 +237,27 @@ fn a_disk_that_does_not_confirm_is_counted_and_written_elsewhere() {
     report(&mut disk, 2, 1, 100);
     assert_eq!(files(folder.path()).len(), 2);
     assert_eq!(disk.waiting(), 2);
+}
+
+#[test]
+fn what_an_earlier_process_left_is_indexed_when_its_turn_comes() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), SMALL);
+    for number in 1..=60 {
+        report(&mut disk, number, 1, 10_000);
+    }
+    drop(disk);
+    let mut disk = open(folder.path(), SMALL);
+    let known = |disk: &Disk| disk.segments.values().map(|segment| segment.entries.len()).sum::<usize>();
+    assert_eq!((known(&disk), disk.fill().disk.batches, disk.fill().disk.polls), (0, 60, 60));
+    for _ in 0..10 {
+        let batch = disk.take().unwrap();
+        disk.put_back(batch);
+    }
+    assert!(known(&disk) <= 6, "while nothing works only the oldest file is known: {}", known(&disk));
+    let mut numbers: Vec<_> = std::iter::from_fn(|| acknowledge(&mut disk)).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=60).collect::<Vec<_>>());
 }
 
 #[test]

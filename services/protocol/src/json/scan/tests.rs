@@ -170,7 +170,7 @@ fn any_good_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn both_readers_agree_on_anything_like_a_batch(body in any_text()) {

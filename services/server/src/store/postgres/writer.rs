@@ -44,8 +44,7 @@ use crate::metrics::postgres::WriterFigures;
 /// other way round; more only wait for each other's rows.
 pub(super) const WRITERS: u32 = 2;
 
-/// When a caller stops waiting: the longest wait in the queue and the longest transaction, and a little. Answers are promised
-/// within 3 s.
+/// When a caller stops waiting, a little after its writer should have answered. Answers are promised within 3 s.
 const ANSWER_LIMIT: Duration = Duration::from_millis(2_850);
 
 /// A type as the tables hold it.

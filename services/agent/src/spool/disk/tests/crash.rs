@@ -89,6 +89,28 @@ fn a_write_is_there_or_not_wherever_it_was_cut() {
 }
 
 #[test]
+fn what_was_replaced_does_not_come_back_when_its_replacement_is_gone() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), ROOMY);
+    report(&mut disk, 1, 5, 100);
+    disk.roll();
+    let refused = disk.take().unwrap();
+    disk.refuse(&refused, DropReason::Invalid);
+    assert_eq!(report(&mut disk, 2, 5, 100), 10);
+    assert_eq!(acknowledge(&mut disk), Some(2));
+    // Neither file is removed before the process dies; then one process after the other dies early too.
+    for synced in [false, false, true, false] {
+        drop(disk);
+        disk = open(folder.path(), ROOMY);
+        assert_eq!(disk.waiting(), 0);
+        if synced {
+            sync(&mut disk);
+            assert!(files(folder.path()).is_empty());
+        }
+    }
+}
+
+#[test]
 fn making_room_is_done_or_not_wherever_it_was_cut() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), SMALL);

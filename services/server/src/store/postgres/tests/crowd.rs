@@ -94,3 +94,43 @@ async fn two_servers_write_the_same_sources_without_a_deadlock() {
             .unwrap();
     assert_eq!(counted, (75, 75, 75));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_servers_make_sources_and_series_without_a_deadlock() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let stores = [database.store().await, database.store().await];
+    let (writers, rounds) = (16_usize, 12_usize);
+    let all = (0..writers).map(|writer| {
+        let stores = stores.clone();
+        tokio::spawn(async move {
+            for round in 0..rounds {
+                // Some sources are everyone's, some are new, and each batch has series that nobody has had.
+                let source = if round % 3 == 0 { format!("new{writer}-{round}") } else { format!("s{}", (writer * 5 + round) % 4) };
+                let mut metrics: Vec<_> = (0..8).map(|i| counter(&format!("w{writer}r{round}n{i}"), 1)).collect();
+                metrics.extend((0..8).map(|i| counter(&format!("c{i}"), 1)));
+                metrics.rotate_left((writer * 3 + round) % 16);
+                let one = batch(&source, IdempotencyKey::at(now()), metrics);
+                // Its sender lost the first answer, and asks both servers.
+                let answers = tokio::join!(stores[0].apply(one.clone()), stores[1].apply(one.clone()));
+                let answers = [answers.0.unwrap(), answers.1.unwrap()];
+                assert!(answers.contains(&Applied::New) && answers.contains(&Applied::Repeat), "{answers:?}");
+            }
+        })
+    });
+    for done in join_all(all).await {
+        done.unwrap();
+    }
+    let batches = i64::try_from(writers * rounds).unwrap();
+    assert_eq!(total(&stores[0], "c0").await, Some(Value::Counter(batches)));
+    let mut conn = database.connect().await;
+    let (deadlocks, total, of_sources, series): (i64, i64, i64, i64) = sqlx::query_as(
+        "SELECT (SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()), (SELECT series FROM series_total),
+            (SELECT sum(series) FROM sources), (SELECT count(*) FROM series)",
+    )
+    .fetch_one(&mut conn)
+    .await
+    .unwrap();
+    let sources = 4 + i64::try_from(writers * rounds.div_ceil(3)).unwrap();
+    let expected = batches * 8 + sources * 8;
+    assert_eq!((deadlocks, total, of_sources, series), (0, expected, expected, expected));
+}

@@ -175,7 +175,9 @@ async fn a_commit_whose_answer_is_lost_is_found_by_the_retry() {
     let Some(mut lab) = Lab::new(None).await else { return };
     // The COMMIT itself takes longer than anyone waits for it.
     lab.run(
-        "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$;
+        "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$
+            -- As if the connection were only found closed when all is done.
+            BEGIN PERFORM set_config('client_connection_check_interval', '0', true); PERFORM pg_sleep(3); RETURN NULL; END $$;
         CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON sources DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger();",
     )
     .await;
@@ -200,7 +202,7 @@ async fn a_database_that_stands_still_costs_a_known_amount_of_memory() {
     let wide = fresh("s", (0..10_000).map(|i| gauge(&format!("wide_gauge_{i}"), 1.0)).collect());
     let all = (0..150).map(|i| {
         let (key, source) = (IdempotencyKey::at(Clock::System.unix_millis()), Source::from_stored(&format!("s{}", i % 9)).unwrap());
-        let (store, one) = (Arc::clone(&lab.store), Batch { key, source, ..wide.clone() });
+        let (store, one) = (Arc::clone(&lab.store), Batch { source, key, ..wide.clone() });
         tokio::spawn(async move {
             let started = Instant::now();
             (store.apply(one).await, started.elapsed())

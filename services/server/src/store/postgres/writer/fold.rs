@@ -97,8 +97,11 @@ pub(super) async fn apply(conn: &mut PgConnection, fold: &Fold, arrival: i64) ->
     counters(conn, &fold.counters, &fold.times, arrival).await
 }
 
-/// Ids, values and places, counted from 1 as PostgreSQL does.
-fn columns<T: Copy>(changes: &[Change<T>]) -> Result<(Vec<i32>, Vec<T>, Vec<i32>), Failure> {
+/// Ids, values and places.
+type Columns<T> = (Vec<i32>, Vec<T>, Vec<i32>);
+
+/// Changes as the statements want them; places are counted from 1.
+fn columns<T: Copy>(changes: &[Change<T>]) -> Result<Columns<T>, Failure> {
     let (mut ids, mut values) = (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
     let mut places = Vec::with_capacity(changes.len());
     for (id, place, value) in changes {
@@ -168,4 +171,75 @@ async fn counters(conn: &mut PgConnection, changes: &[Change<i64>], times: &[Sta
     .fetch_all(conn)
     .await?;
     if usize::try_from(added) == Ok(ids.len() - full.len()) { Ok(full) } else { Err(Failure::Stale) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use golectra_protocol::IdempotencyKey;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::metrics::postgres::WriterFigures;
+    use crate::store::conformance::{batch, counter, gauge};
+    use crate::store::postgres::writer::queue::Load;
+
+    /// A batch of these series, gauges below 5 and counters from 5 on, and its layout.
+    fn placed(at: u64, series: &BTreeMap<i32, i64>) -> (Pending, Layout) {
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let metric = |(id, value): (&i32, &i64)| match id {
+            ..5 => gauge(&format!("g{id}"), *value as f64),
+            _ => counter(&format!("c{id}"), *value),
+        };
+        let one = batch("a", IdempotencyKey::at(at), series.iter().map(metric).collect());
+        let room = Load::new(WriterFigures::unregistered()).reserve(1).unwrap();
+        let pending = Pending::new(one, (0, 0), (at, at, 0), room, tokio::sync::oneshot::channel().0);
+        // Layouts of the same series are the same.
+        let id = series.keys().fold(0, |id, series| id | 1 << series);
+        (pending, Layout { id, source_id: 1, last_day: 0, series_ids: series.keys().copied().collect() })
+    }
+
+    fn fold(batches: &[(Pending, Layout)]) -> Result<Fold, i32> {
+        let placed: Vec<_> = batches.iter().enumerate().map(|(place, (pending, layout))| (place, pending, layout)).collect();
+        Fold::of(&placed)
+    }
+
+    #[test]
+    fn deltas_that_do_not_fit_together_name_their_series() {
+        let alike = [placed(1, &[(7, i64::MAX)].into()), placed(1, &[(7, 1)].into())];
+        assert_eq!(fold(&alike), Err(7));
+        let unlike = [placed(1, &[(7, i64::MAX)].into()), placed(1, &[(6, 1), (7, 1)].into())];
+        assert_eq!(fold(&unlike), Err(7));
+    }
+
+    proptest! {
+        #[test]
+        fn a_fold_is_what_one_after_the_other_would_have_left(
+            batches in prop::collection::vec((0..4_u64, prop::collection::btree_map(0..10_i32, 0..1_000_i64, 1..6)), 1..12)
+        ) {
+            let mut gauges: BTreeMap<i32, (u64, usize, i64)> = BTreeMap::new();
+            let mut counters: BTreeMap<i32, (u64, i64)> = BTreeMap::new();
+            for (place, (at, series)) in batches.iter().enumerate() {
+                for (id, value) in series {
+                    if *id < 5 {
+                        let newest = gauges.entry(*id).or_insert((*at, place, *value));
+                        if *at >= newest.0 {
+                            *newest = (*at, place, *value);
+                        }
+                    } else {
+                        let sum = counters.entry(*id).or_insert((*at, 0));
+                        *sum = (sum.0.max(*at), sum.1 + value);
+                    }
+                }
+            }
+            let placed: Vec<_> = batches.iter().map(|(at, series)| placed(*at, series)).collect();
+            let fold = fold(&placed).unwrap();
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let expected: Vec<_> = gauges.into_iter().map(|(id, (_, place, value))| (id, place, value as f64)).collect();
+            prop_assert_eq!(fold.gauges, expected);
+            let found: Vec<_> = fold.counters.iter().map(|(id, place, sum)| (*id, (fold.times[*place].0, *sum))).collect();
+            prop_assert_eq!(found, counters.into_iter().collect::<Vec<_>>());
+        }
+    }
 }

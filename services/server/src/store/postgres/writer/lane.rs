@@ -18,9 +18,8 @@ use super::{Applied, Shared, StoreError, transaction};
 use crate::store::postgres::connect::{self, timed_out};
 use crate::store::postgres::error::{describe, has_code};
 
-/// How long a group's transaction may take, with all that is tried again. Less than `statement_timeout`, for the reason that
-/// [`connect`] gives.
-const GROUP_LIMIT: Duration = Duration::from_secs(2);
+/// How long it may take to write down when sources were seen.
+const TOUCH_LIMIT: Duration = Duration::from_secs(1);
 /// A group is closed at this much work, counted in metrics, or at this many batches.
 const MAX_WORK: usize = 65_536;
 const MAX_BATCHES: usize = 4_096;
@@ -144,7 +143,8 @@ impl Lane {
 
     /// Gives every batch its answer.
     async fn settle(&mut self, group: Vec<Pending>) {
-        let deadline = Instant::now() + GROUP_LIMIT;
+        // That of the one that waited longest. Sooner than `statement_timeout`, for the reason that `connect` gives.
+        let Some(deadline) = group.iter().map(Pending::deadline).min() else { return };
         let mut tries = MORE_TRIES;
         let mut work = vec![group];
         while let Some(group) = work.pop() {
@@ -180,7 +180,7 @@ impl Lane {
 
     /// One transaction. Its connection is used again only when it ended cleanly.
     async fn attempt(&mut self, deadline: Instant, group: &[Pending]) -> Result<Vec<Verdict>, Failure> {
-        let timer = self.shared.figures.seconds.start_timer();
+        let (started, timer) = (Instant::now(), self.shared.figures.seconds.start_timer());
         let attempt = async {
             let mut open = match self.open.take().filter(|open| open.since.elapsed() < MAX_AGE) {
                 Some(open) => open,
@@ -197,7 +197,7 @@ impl Lane {
             self.open = Some(open);
             outcome
         };
-        let outcome = timeout_at(deadline, attempt).await.unwrap_or_else(|_| Err(timed_out(GROUP_LIMIT).into()));
+        let outcome = timeout_at(deadline, attempt).await.unwrap_or_else(|_| Err(timed_out(started.elapsed()).into()));
         timer.observe_duration();
         if let Ok(verdicts) = &outcome {
             self.shared.figures.batches.observe(u32::try_from(group.len()).unwrap_or(u32::MAX).into());
@@ -244,7 +244,7 @@ impl Lane {
             return;
         }
         let Some(mut open) = self.open.take() else { return };
-        match timeout(GROUP_LIMIT, ledger::touch(&mut open.conn, &seen)).await {
+        match timeout(TOUCH_LIMIT, ledger::touch(&mut open.conn, &seen)).await {
             Ok(Ok(())) => self.open = Some(open),
             Ok(Err(error)) => tracing::debug!(problem = describe(&error), "it was not written down when sources were seen"),
             Err(_) => tracing::debug!("it was not written down in time when sources were seen"),

@@ -17,7 +17,10 @@ use crate::metrics::postgres::WriterFigures;
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// The longest wait before a transaction takes a batch.
-pub(super) const WAIT_LIMIT: Duration = Duration::from_millis(750);
+const WAIT_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// When a transaction that took it has to be done: what it did not wait is the transaction's.
+const TOTAL_LIMIT: Duration = Duration::from_millis(2_750);
 
 /// What became of a batch.
 pub(super) type Verdict = Result<Applied, StoreError>;
@@ -108,6 +111,11 @@ impl Pending {
             return None;
         }
         Some(self).filter(|pending| !pending.answer.is_closed())
+    }
+
+    /// When its answer is due.
+    pub(super) fn deadline(&self) -> Instant {
+        self.queued + TOTAL_LIMIT
     }
 
     /// Tells whoever waits.
