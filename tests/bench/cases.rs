@@ -16,8 +16,8 @@ pub const CONNECTIONS: usize = 64;
 
 /// Bodies that are made for each second of a case, more than any contestant has been seen to take. Where they are used up
 /// all the same, the run ends with them and is as long as it was.
-const THOUSANDS_PER_SECOND_IN_MEMORY: f64 = 5_000.0;
-const SIXTIES_PER_SECOND_IN_MEMORY: f64 = 30_000.0;
+const THOUSANDS_PER_SECOND_IN_MEMORY: f64 = 8_000.0;
+const SIXTIES_PER_SECOND_IN_MEMORY: f64 = 40_000.0;
 const THOUSANDS_PER_SECOND_ON_POSTGRES: f64 = 3_000.0;
 const SIXTIES_PER_SECOND_ON_POSTGRES: f64 = 12_000.0;
 

@@ -14,6 +14,8 @@ use crate::wire::{Sources, Turn, golectra};
 const TIMES: f64 = 5.0;
 /// So many requests may be under way at once; beyond, the load itself would wait.
 const OVERLOAD_CONNECTIONS: usize = 1000;
+/// Three of each connection.
+const WARM_UP_BODIES: usize = 3 * CONNECTIONS;
 /// Recovered: this many in a row were taken, each within `PROMPT`.
 const PROBES: u32 = 5;
 const PROMPT: Duration = Duration::from_millis(100);
@@ -37,12 +39,14 @@ pub fn run(bench: &Bench, report: &mut Report) {
         let started = Started::servers(vec![Started::on_database(&database)]);
         let write = |out: &mut Vec<u8>, turn: Turn| golectra(out, "/updates", pool, Sources::PerConnection(CONNECTIONS), turn);
         let plan = |connections, pace, seconds, bodies| Plan { addresses: &started.addresses, connections, pace, seconds, pool, bodies };
+        // The series are made before anything is counted.
+        let warm_up = load::run(&plan(CONNECTIONS, None, bench.options.memory_seconds(), 0..WARM_UP_BODIES), &write);
         // A quarter of the bodies at most, so that there are enough for what follows.
-        let calm = load::run(&plan(CONNECTIONS, None, bench.options.memory_seconds(), 0..pool.len() / 4), &write);
+        let calm = load::run(&plan(CONNECTIONS, None, bench.options.memory_seconds(), WARM_UP_BODIES..pool.len() / 4), &write);
         assert!(!calm.accepted.is_empty(), "golectra on PostgreSQL took nothing: {:?}", calm.answers);
         #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
         let capacity = calm.accepted.len() as f64 / calm.seconds;
-        let sent = usize::try_from(calm.requests()).expect("a count of bodies");
+        let sent = WARM_UP_BODIES + usize::try_from(calm.requests()).expect("a count of bodies");
         let count = bodies(capacity * TIMES, bench.options.seconds).min(pool.len() - sent - usize::from(u8::MAX));
         started.first().reset_peak();
         let tally = load::run(&plan(OVERLOAD_CONNECTIONS, Some(capacity * TIMES), bench.options.seconds, sent..sent + count), &write);
@@ -68,7 +72,7 @@ pub fn run(bench: &Bench, report: &mut Report) {
             peak[round] / 1_048_576.0,
             recovery[round]
         ));
-        started.check(Contestant::Golectra, &[&calm, &tally, &probes]);
+        started.check(Contestant::Golectra, &[&warm_up, &calm, &tally, &probes]);
         started.end();
     }
     let mut tell = |name: &str, unit, rounds, target| report.figure(Section::Overload, name, unit, rounds, target);
