@@ -111,7 +111,7 @@ fn write_and_watch(started: &Started, metrics: Client, light: &Pool, seconds: f6
             if count.replace(saved).is_some_and(|before| before < saved) {
                 seen.0.push(Save { took: Duration::from_secs_f64(took), end });
             }
-            seen.1 = figure("golectra_memory_snapshot_pause_seconds_max ").map(|pause| pause * 1000.0);
+            seen.1 = figure("golectra_memory_snapshot_pause_seconds ").map(|pause| pause * 1000.0);
         }
     });
     let plan = Plan { addresses: &started.addresses, connections: 4, pace: Some(PACE), seconds, pool: light, bodies: 0..light.len() };
