@@ -209,7 +209,7 @@ async fn the_journal_is_folded_into_its_snapshot() {
     let store = MemoryStore::open_on(config, Clock::at(NOW), Disk::default(), 10_000).unwrap();
     let journal_bytes = || std::fs::metadata(folder.path().join("metrics-db.json.journal")).map_or(0, |file| file.len());
     let (mut writes, mut before, mut folds) = (0, 0, 0);
-    let until = std::time::Instant::now() + Duration::from_secs(60);
+    let until = std::time::Instant::now() + Duration::from_mins(1);
     // A fold runs beside the writes, so how many go by meanwhile is the disk's to say.
     while store.memory_stats().snapshots_written.load(Ordering::Relaxed) <= 3 {
         assert!(std::time::Instant::now() < until, "{writes} writes were never folded");
