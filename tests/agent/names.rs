@@ -3,41 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use golectra_tests::{Agent, Exit, Server, promtool, until};
+use golectra_tests::{AGENT_GAUGES, Agent, Exit, Server, promtool, until};
 use serde_json::Value;
-
-const GAUGES: [&str; 30] = [
-    "Alloc",
-    "BuckHashSys",
-    "Frees",
-    "GCCPUFraction",
-    "GCSys",
-    "HeapAlloc",
-    "HeapIdle",
-    "HeapInuse",
-    "HeapObjects",
-    "HeapReleased",
-    "HeapSys",
-    "LastGC",
-    "Lookups",
-    "MCacheInuse",
-    "MCacheSys",
-    "MSpanInuse",
-    "MSpanSys",
-    "Mallocs",
-    "NextGC",
-    "NumForcedGC",
-    "NumGC",
-    "OtherSys",
-    "PauseTotalNs",
-    "StackInuse",
-    "StackSys",
-    "Sys",
-    "TotalAlloc",
-    "RandomValue",
-    "TotalMemory",
-    "FreeMemory",
-];
 
 /// What has to be seen to change within a minute, beside the counter PollCount.
 const ALIVE: [&str; 9] = ["RandomValue", "Alloc", "TotalAlloc", "Mallocs", "Frees", "HeapAlloc", "HeapIdle", "HeapInuse", "HeapObjects"];
@@ -61,7 +28,7 @@ async fn at_default_settings_every_name_is_there_and_the_living_change_within_a_
     let gauges: BTreeSet<&str> = first["gauges"].as_object().expect("an object").keys().map(String::as_str).collect();
     let processors = std::thread::available_parallelism().expect("a number").get();
     let numbered = (1..=processors).map(|number| format!("CPUutilization{number}"));
-    for name in GAUGES.map(str::to_owned).into_iter().chain(numbered) {
+    for name in AGENT_GAUGES.map(str::to_owned).into_iter().chain(numbered) {
         assert!(gauges.contains(name.as_str()), "{name} is not among {gauges:?}");
     }
     assert!(!gauges.contains("CPUutilization0"));

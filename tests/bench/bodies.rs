@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use fastrand::Rng;
 use golectra_protocol::{gzip, hash};
-use golectra_tests::KEY;
+use golectra_tests::{AGENT_GAUGES, KEY};
 
 /// The share of the machine's free memory that one pool may take.
 const MEMORY_SHARE: u64 = 4;
@@ -58,42 +58,10 @@ pub struct Pool {
 
 /// The sixty series of an agent: its process, its host, its processors.
 pub fn sixty() -> Vec<Series> {
-    const NAMES: [&str; 31] = [
-        "Alloc",
-        "BuckHashSys",
-        "Frees",
-        "GCCPUFraction",
-        "GCSys",
-        "HeapAlloc",
-        "HeapIdle",
-        "HeapInuse",
-        "HeapObjects",
-        "HeapReleased",
-        "HeapSys",
-        "LastGC",
-        "Lookups",
-        "MCacheInuse",
-        "MCacheSys",
-        "MSpanInuse",
-        "MSpanSys",
-        "Mallocs",
-        "NextGC",
-        "NumForcedGC",
-        "NumGC",
-        "OtherSys",
-        "PauseTotalNs",
-        "StackInuse",
-        "StackSys",
-        "Sys",
-        "TotalAlloc",
-        "RandomValue",
-        "TotalMemory",
-        "FreeMemory",
-        "PollCount",
-    ];
-    let named = NAMES.iter().map(|name| Series { name: (*name).to_owned(), counter: *name == "PollCount" });
+    let gauges = AGENT_GAUGES.map(|name| Series { name: name.to_owned(), counter: false });
+    let polls = Series { name: "PollCount".to_owned(), counter: true };
     let processors = (1..).map(|number| Series { name: format!("CPUutilization{number}"), counter: false });
-    named.chain(processors).take(60).collect()
+    gauges.into_iter().chain([polls]).chain(processors).take(60).collect()
 }
 
 /// This block of a thousand series; every block has names of its own.

@@ -4,6 +4,40 @@ use std::ops::{Deref, DerefMut};
 
 use crate::{Client, Program, ProgramBuilder, free_port};
 
+/// The gauges that an agent reports of itself and its host, apart from CPUutilization1 and up.
+pub const AGENT_GAUGES: [&str; 30] = [
+    "Alloc",
+    "BuckHashSys",
+    "Frees",
+    "GCCPUFraction",
+    "GCSys",
+    "HeapAlloc",
+    "HeapIdle",
+    "HeapInuse",
+    "HeapObjects",
+    "HeapReleased",
+    "HeapSys",
+    "LastGC",
+    "Lookups",
+    "MCacheInuse",
+    "MCacheSys",
+    "MSpanInuse",
+    "MSpanSys",
+    "Mallocs",
+    "NextGC",
+    "NumForcedGC",
+    "NumGC",
+    "OtherSys",
+    "PauseTotalNs",
+    "StackInuse",
+    "StackSys",
+    "Sys",
+    "TotalAlloc",
+    "RandomValue",
+    "TotalMemory",
+    "FreeMemory",
+];
+
 /// How an agent is to be started.
 #[derive(Clone)]
 pub struct AgentBuilder {

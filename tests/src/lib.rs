@@ -21,7 +21,7 @@ mod server;
 pub mod statistics;
 mod wait;
 
-pub use agent::{Agent, AgentBuilder};
+pub use agent::{AGENT_GAUGES, Agent, AgentBuilder};
 pub use audit_sink::{AuditSink, AuditSinkBuilder};
 pub use client::{Answer, Client, RequestBuilder, fresh_key, gunzip, gzip, key_at, unix_millis};
 pub use matrix::{KEY, Target, run};

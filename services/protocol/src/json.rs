@@ -8,9 +8,11 @@
 
 mod by_serde;
 mod scan;
+mod text;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+pub use self::text::Text;
 use crate::{IdError, Metric, Metrics, Selector, UnknownKind, Value, ValueError};
 
 /// Why a body is refused.

@@ -6,10 +6,10 @@
 //! read on its own, which is several times as fast as a stream of bytes; from the first other one on, that is what the
 //! file is.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufRead, Cursor, Read, Write};
 
+use golectra_protocol::json::Text;
 use golectra_protocol::{Kind, Metric, MetricId, Source, Value};
 use serde::de::{Deserializer as _, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
@@ -192,31 +192,6 @@ impl<'de, F: FnMut(Row) -> Result<(), String>> Visitor<'de> for Rows<F> {
         }
         let none = first > 0 && self.index == first;
         if none { Err(A::Error::custom(at_item(first, "there is none behind the comma"))) } else { Ok(()) }
-    }
-}
-
-/// A text that is borrowed where it stands in memory without escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> serde::Deserialize<'de> for Text<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyText;
-        impl<'de> Visitor<'de> for AnyText {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(AnyText)
     }
 }
 
