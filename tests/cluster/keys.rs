@@ -17,6 +17,8 @@ async fn set_key(release: &Release, key: &str) {
     release.namespace.kubectl(&["patch", "secret", "golectra-hash-key", "--type=merge", "-p", &patch]).await;
     release.namespace.kubectl(&["rollout", "restart", "deployment/golectra-server"]).await;
     release.namespace.rolled_out("deployment/golectra-server").await;
+    // Those with the other key answer, and sign, until they are gone.
+    release.namespace.ended("server").await;
 }
 
 /// A wrong key on the servers alone, then the right one again.

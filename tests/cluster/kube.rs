@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use golectra_tests::until;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -12,6 +13,9 @@ use crate::say;
 
 /// How long a command may take that waits for nothing in the cluster.
 const LIMIT: Duration = Duration::from_mins(1);
+
+/// How long a pod may take to end: the server's grace period, and as much again.
+const ENDED: Duration = Duration::from_mins(2);
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -101,9 +105,22 @@ impl Namespace {
 
     /// The pods of a component that are not about to end.
     pub async fn pods(&self, component: &str) -> Vec<Value> {
-        let list = self.json(&["pods", "-l", &format!("app.kubernetes.io/component={component}")]).await;
-        let pods = list["items"].as_array().expect("a list").iter();
-        pods.filter(|pod| pod["metadata"].get("deletionTimestamp").is_none()).cloned().collect()
+        let mut pods = self.all_pods(component).await;
+        pods.retain(|pod| !is_ending(pod));
+        pods
+    }
+
+    /// Waits until those of a component's pods that are about to end have ended: until then they answer.
+    pub async fn ended(&self, component: &str) {
+        until("pods that end are gone", ENDED, async || !self.all_pods(component).await.iter().any(is_ending)).await;
+    }
+
+    async fn all_pods(&self, component: &str) -> Vec<Value> {
+        let mut list = self.json(&["pods", "-l", &format!("app.kubernetes.io/component={component}")]).await;
+        match list["items"].take() {
+            Value::Array(pods) => pods,
+            other => panic!("a list of pods, not {other}"),
+        }
     }
 
     /// The names and restarts of a component's pods: the same as long as nothing restarted.
@@ -120,6 +137,10 @@ impl Namespace {
         let arguments = ["rollout", "status", workload, "--timeout=180s"];
         self.try_kubectl(&arguments, Duration::from_mins(4)).await.unwrap_or_else(|error| panic!("{error}"));
     }
+}
+
+fn is_ending(pod: &Value) -> bool {
+    pod["metadata"].get("deletionTimestamp").is_some()
 }
 
 impl Drop for Namespace {
