@@ -25,6 +25,10 @@ use tower::util::MapRequestLayer;
 use crate::assemble::Parts;
 use crate::config::Settings;
 
+/// A request is some thirty small pieces of memory and a few large ones, given back at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How often the sources' figures on /metrics are brought up to date.
 const SOURCES_EVERY: Duration = Duration::from_secs(15);
 
