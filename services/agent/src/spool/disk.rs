@@ -5,11 +5,17 @@
 //! anywhere leaves files that can be read up to the record it was writing. What was written outlives the process at once, and
 //! a power cut after the next sync. That a batch is done with is never synced: if that is lost, the batch is sent again under
 //! its key, which is harmless.
+//!
+//! `append` writes batches, `settle` notes that they are done with, `room` gives up what has waited for too long or no longer
+//! fits. `load` reads what an earlier process left; `folder`, `segment`, `codec` and `sync` are what these stand on.
 
+mod append;
 mod codec;
 mod folder;
 mod load;
+mod room;
 mod segment;
+mod settle;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,21 +28,15 @@ use std::time::Duration;
 use golectra_process::Secret;
 use golectra_protocol::IdempotencyKey;
 
-use self::codec::{Offsets, Record};
+use self::codec::Record;
 pub use self::folder::DiskError;
 use self::folder::Folder;
-use self::segment::{Entry, Place, Segment, State, Sums, seconds};
+use self::segment::{Entry, Place, Segment, State, Sums};
 pub use self::sync::{SyncDone, SyncWork};
 use super::turns::{PATIENCE_TRIES, Turn, Turns};
 use super::{DiskFill, Fill, Left, Memory, Spool};
 use crate::batch::{Batch, Deltas};
 use crate::stats::{DropReason, Stats};
-
-/// Of the limit, what a file takes: the least that can be dropped at once.
-const SEGMENTS: u64 = 64;
-
-/// A file is at least this long, and at most that.
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 20;
 
 /// Bounds of the spool's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,17 +139,6 @@ impl Disk {
         Ok(disk)
     }
 
-    /// Settles what a later batch replaces where the process before did not come to that.
-    fn settle_replaced_before(&mut self, replaced: &[Offsets]) {
-        for Offsets { segment, offsets } in replaced {
-            self.warm(*segment);
-            let Some(known) = self.segments.get(segment) else { continue };
-            let index = |offset: &u32| known.entries.iter().position(|entry| entry.offset == *offset && entry.state == State::Waiting);
-            let places: Vec<Place> = offsets.iter().filter_map(index).map(|index| Place { segment: *segment, index }).collect();
-            self.settle_replaced(&places);
-        }
-    }
-
     /// Reads which batches a file holds that an earlier process left, when it is its turn: so the index of a full spool
     /// takes no more memory than that of an empty one.
     fn warm(&mut self, number: u64) {
@@ -169,15 +158,6 @@ impl Disk {
                 self.segments.remove(&number);
             }
         }
-    }
-
-    fn segment_bytes(&self) -> u64 {
-        (self.limits.bytes / SEGMENTS).clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end())
-    }
-
-    /// What the files take, those that are about to be removed included.
-    fn used_bytes(&self) -> u64 {
-        self.segments.values().map(Segment::disk_bytes).sum::<u64>() + self.leaving_bytes
     }
 
     fn entry(&self, place: Place) -> Entry {
@@ -204,222 +184,6 @@ impl Disk {
         let path = self.folder.segment(place.segment);
         tracing::error!(path = %path.display(), offset = self.entry(place).offset, %error, "a report cannot be read from the spool: it is skipped");
         self.settle(&[place]);
-    }
-
-    /// Gives up a batch that waits or was handed out: it is not sent again, and the next one takes over what it certainly did not add.
-    fn give_up(&mut self, place: Place, reason: DropReason) {
-        let entry = self.entry(place);
-        if !entry.may_be_applied {
-            match self.read(place) {
-                Ok(batch) => self.given_back.add_all(batch.deltas()),
-                Err(error) => return self.skip(place, &error),
-            }
-        }
-        self.stats.dropped(reason, 1);
-        self.failing.retain(|failing| *failing != place);
-        self.set_state(place, State::GivenUp);
-        self.given_up.push(place);
-    }
-
-    /// Gives up what has waited for too long. A file is looked at up to its first batch that has not.
-    fn expire(&mut self, now_unix_millis: u64) {
-        let now = seconds(now_unix_millis);
-        let age = u32::try_from(self.limits.age.as_secs()).unwrap_or(u32::MAX);
-        let is_old = |at: u32| at.saturating_add(age) < now;
-        let cold = self.segments.iter().filter(|(_, segment)| segment.is_cold() && segment.sums().oldest_unix_seconds.is_some_and(is_old));
-        for number in cold.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.warm(number);
-        }
-        let mut expired = Vec::new();
-        for (number, segment) in &self.segments {
-            let waiting = segment.entries.iter().enumerate().filter(|(_, entry)| entry.state == State::Waiting);
-            let old = waiting.take_while(|(_, entry)| is_old(entry.at_unix_seconds));
-            expired.extend(old.map(|(index, _)| Place { segment: *number, index }));
-        }
-        if !expired.is_empty() {
-            tracing::warn!(batches = expired.len(), "reports have waited for longer than SPOOL_MAX_AGE: they are dropped");
-        }
-        for place in expired {
-            self.give_up(place, DropReason::Expired);
-        }
-    }
-
-    /// Gives up whole files, the oldest first, until another batch fits.
-    fn shrink(&mut self) {
-        // A file is removed only when what replaces it was synced; until then there is room for what comes meanwhile.
-        let reserve = self.segment_bytes();
-        let mut used = self.used_bytes() - self.leaving_bytes;
-        let mut dropped = 0;
-        while used.saturating_add(reserve) > self.limits.bytes {
-            let Some((number, segment)) = self.segments.iter().find(|(_, segment)| segment.waiting() > 0) else { break };
-            let number = *number;
-            if segment.is_cold() {
-                // It comes up again.
-                self.warm(number);
-                continue;
-            }
-            let waiting: Vec<usize> =
-                segment.entries.iter().enumerate().filter(|(_, entry)| entry.state == State::Waiting).map(|(index, _)| index).collect();
-            used = used.saturating_sub(segment.disk_bytes());
-            dropped += waiting.len();
-            if self.active.as_ref().is_some_and(|active| active.number == number) {
-                self.roll();
-            }
-            for index in waiting {
-                self.give_up(Place { segment: number, index }, DropReason::SpoolFull);
-            }
-        }
-        if dropped > 0 {
-            tracing::warn!(batches = dropped, limit_bytes = self.limits.bytes, "the spool is full: the oldest reports are dropped");
-        }
-    }
-
-    /// Notes that batches are done with, and lets go of files that hold no other.
-    fn settle(&mut self, places: &[Place]) {
-        let mut by_segment = BTreeMap::<u64, Vec<Place>>::new();
-        for place in places {
-            self.failing.retain(|failing| failing != place);
-            self.set_state(*place, State::Settled);
-            by_segment.entry(place.segment).or_default().push(*place);
-        }
-        for (number, places) in by_segment {
-            // Also in a file that is about to be removed: a crash may come before that.
-            let offsets: Vec<u32> = places.iter().map(|place| self.entry(*place).offset).collect();
-            let noted = self.note_settled(number, &offsets);
-            if !self.let_go(number) && !noted {
-                self.unwritten.extend(places);
-            }
-        }
-    }
-
-    /// Settles batches whose deltas another one holds. That one's file may not go before the notes of it stand: it says the same.
-    fn settle_replaced(&mut self, given_up: &[Place]) {
-        self.settle(given_up);
-        self.replaced.extend(given_up.iter().map(|place| place.segment));
-    }
-
-    /// Writes down that batches are done with. A disk that does not take that is asked again later; until then a crash has
-    /// them sent again, under their keys.
-    fn note_settled(&mut self, number: u64, offsets: &[u32]) -> bool {
-        let Some(segment) = self.segments.get_mut(&number) else { return true };
-        let Some(record) = codec::encode_settled(offsets) else { return true };
-        let written = match &self.active {
-            Some(active) if active.number == number => self.folder.append(&active.file, &record, segment.bytes),
-            _ => self.folder.append_to(number, &record, segment.bytes),
-        };
-        match written {
-            Ok(()) => segment.bytes += record.len() as u64,
-            Err(_) => self.stats.spool_write_failed(),
-        }
-        written.is_ok()
-    }
-
-    fn note_unwritten(&mut self) {
-        let mut by_segment = BTreeMap::<u64, Vec<Place>>::new();
-        for place in std::mem::take(&mut self.unwritten) {
-            by_segment.entry(place.segment).or_default().push(place);
-        }
-        for (number, places) in by_segment {
-            let Some(segment) = self.segments.get(&number) else { continue };
-            let offsets: Vec<u32> = places.iter().map(|place| segment.entries[place.index].offset).collect();
-            if !self.note_settled(number, &offsets) {
-                self.unwritten.extend(places);
-            }
-        }
-    }
-
-    /// Lets go of a file that is not written to and holds no batch that is not done with; whether it was.
-    fn let_go(&mut self, number: u64) -> bool {
-        let is_active = self.active.as_ref().is_some_and(|active| active.number == number);
-        if is_active || self.segments.get(&number).is_none_or(|segment| segment.live() > 0) {
-            return false;
-        }
-        if let Some(segment) = self.segments.remove(&number) {
-            self.leave_file(number, segment.disk_bytes());
-        }
-        true
-    }
-
-    /// Has a file removed after the next sync.
-    fn leave_file(&mut self, number: u64, disk_bytes: u64) {
-        self.leaving_bytes += disk_bytes;
-        self.leaving.push((self.folder.segment(number), disk_bytes));
-    }
-
-    /// Writes to the active file no more.
-    fn roll(&mut self) {
-        let Some(active) = self.active.take() else { return };
-        self.rolled.push(active.file);
-        if let Some(segment) = self.segments.get_mut(&active.number) {
-            segment.entries.shrink_to_fit();
-        }
-        self.let_go(active.number);
-    }
-
-    /// Appends a batch, as what replaces those that were given up: the disk has both or none of it.
-    fn append(&mut self, batch: &Batch, given_up: &[Place]) -> io::Result<()> {
-        let mut replaces = Vec::<Offsets>::new();
-        for place in given_up {
-            let offset = self.entry(*place).offset;
-            match replaces.last_mut() {
-                Some(last) if last.segment == place.segment => last.offsets.push(offset),
-                _ => replaces.push(Offsets { segment: place.segment, offsets: vec![offset] }),
-            }
-        }
-        let record = codec::encode_batch(batch.key(), batch.deltas(), &replaces, batch.body())
-            .filter(|record| record.len() as u64 <= self.limits.bytes)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::FileTooLarge, "the report is larger than SPOOL_MAX_BYTES"))?;
-        let full = |segment: &Segment| !segment.entries.is_empty() && segment.bytes + record.len() as u64 > self.segment_bytes();
-        if self.active.as_ref().is_some_and(|active| full(&self.segments[&active.number])) {
-            self.roll();
-        }
-        if self.active.is_none() {
-            let number = self.next_number;
-            let file = Arc::new(self.folder.create(number)?);
-            self.next_number += 1;
-            self.folder_changed = true;
-            self.segments.insert(number, Segment::new());
-            self.active = Some(Active { number, file, synced_bytes: 0, syncing_bytes: 0 });
-        }
-        let active = self.active.as_ref().expect("it was made if there was none");
-        let segment = self.segments.get_mut(&active.number).expect("the active file is one of them");
-        let offset = u32::try_from(segment.bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        if let Err(error) = self.folder.append(&active.file, &record, segment.bytes) {
-            // What stays of it where the file could not be cut off is damage in a file that is not written to any more.
-            if active.file.metadata().is_ok_and(|file| file.len() != segment.bytes) {
-                self.roll();
-            }
-            return Err(error);
-        }
-        let place = Place { segment: active.number, index: segment.entries.len() };
-        segment.push(Entry::of(batch, offset));
-        segment.bytes += record.len() as u64;
-        if batch.tries() >= PATIENCE_TRIES {
-            self.failing.push(place);
-        }
-        Ok(())
-    }
-
-    /// Appends, or says once that the disk does not take it.
-    fn try_append(&mut self, batch: &Batch, given_up: &[Place]) -> bool {
-        match self.append(batch, given_up) {
-            Ok(()) => {
-                if std::mem::take(&mut self.writes_fail) {
-                    tracing::info!(path = %self.folder.path().display(), "the spool can be written again");
-                }
-                true
-            }
-            Err(error) => {
-                self.stats.spool_write_failed();
-                if !std::mem::replace(&mut self.writes_fail, true) {
-                    tracing::warn!(
-                        path = %self.folder.path().display(), %error,
-                        "the spool cannot be written: reports are kept in memory until it can"
-                    );
-                }
-                false
-            }
-        }
     }
 
     fn place_of(&mut self, turn: Turn) -> Option<Place> {
