@@ -14,7 +14,7 @@ use crate::say;
 /// How long a command may take that waits for nothing in the cluster.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// How long a pod may take to end: the server's grace period, and as much again.
+/// How long a pod may take to end: several times the grace period of any of them.
 const ENDED: Duration = Duration::from_mins(2);
 
 /// The repository's root.

@@ -20,7 +20,7 @@ impl Disk {
     }
 
     /// Appends a batch, as what replaces those that were given up: the disk has both or none of it.
-    pub(super) fn append(&mut self, batch: &Batch, given_up: &[Place]) -> io::Result<()> {
+    fn append(&mut self, batch: &Batch, given_up: &[Place]) -> io::Result<()> {
         let mut replaces = Vec::<Offsets>::new();
         for place in given_up {
             let offset = self.entry(*place).offset;

@@ -44,7 +44,7 @@ impl Disk {
 
     /// Writes down that batches are done with. A disk that does not take that is asked again later; until then a crash has
     /// them sent again, under their keys.
-    pub(super) fn note_settled(&mut self, number: u64, offsets: &[u32]) -> bool {
+    fn note_settled(&mut self, number: u64, offsets: &[u32]) -> bool {
         let Some(segment) = self.segments.get_mut(&number) else { return true };
         let Some(record) = codec::encode_settled(offsets) else { return true };
         let written = match &self.active {
