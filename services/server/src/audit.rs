@@ -4,21 +4,27 @@
 //! sink has it. No write ever waits for a sink, and a sink that is down costs nothing but the room its events take.
 
 mod delivery;
+mod draft;
 mod figures;
 mod health;
+mod lists;
 mod outbox;
 mod sinks;
 #[cfg(test)]
 mod tests;
 
+pub use draft::Draft;
+#[cfg(test)]
+pub use lists::IdList;
 pub use outbox::postgres::Hook;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use golectra_process::Secret;
-use golectra_protocol::{audit::Event, webhook};
+use golectra_process::{Secret, trace};
+use golectra_protocol::{Metrics, webhook};
 use sqlx::PgPool;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -28,6 +34,7 @@ use uuid::Uuid;
 
 use self::delivery::Courier;
 use self::figures::{Families, Figures};
+use self::lists::Lists;
 use self::outbox::Outbox;
 use self::outbox::memory::{Entry, Queue};
 use self::outbox::postgres::{Lane, sweep};
@@ -48,15 +55,6 @@ const DEAD_RETENTION: Duration = Duration::from_hours(7 * 24);
 /// How often backlogs are looked at, and how often the database's outbox is swept.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
-
-/// An event on its way into the outbox, with what its delivery needs to know.
-#[derive(Debug, Clone)]
-pub struct Draft {
-    /// The event, the bytes that every sink gets.
-    pub event: Event,
-    /// The W3C trace context of the write, carried on to the webhook.
-    pub traceparent: Option<String>,
-}
 
 /// Which sinks there are.
 #[derive(Debug, Clone)]
@@ -105,6 +103,8 @@ pub struct Trail(Arc<Inner>);
 struct Inner {
     queues: Vec<(Arc<Queue>, Figures)>,
     hook: Option<Hook>,
+    /// The lists of ids that agents send each time.
+    lists: Lists,
     stop: CancellationToken,
     /// Ends what did not end by itself.
     cut: CancellationToken,
@@ -140,7 +140,12 @@ impl Trail {
             Backend::Postgres { pool, ready } => Some(start.with_database(sinks, &pool, &ready)),
         };
         let Start { queues, stop, cut, tasks, .. } = start;
-        Ok(Some(Self(Arc::new(Inner { queues, hook, stop, cut, tasks }))))
+        Ok(Some(Self(Arc::new(Inner { queues, hook, lists: Lists::default(), stop, cut, tasks }))))
+    }
+
+    /// The event of a write that this peer made at this time.
+    pub fn draft(&self, metrics: &Metrics, ip_address: IpAddr, unix_seconds: i64) -> Draft {
+        Draft { ts: unix_seconds, ip_address, ids: self.0.lists.of(metrics), traceparent: trace::traceparent() }
     }
 
     /// Takes the event of a write when there is no database; with one, the [`hook`](Self::hook) does. Never waits: where a
@@ -149,7 +154,7 @@ impl Trail {
         if self.0.queues.is_empty() {
             return;
         }
-        let entry = Entry { id: Uuid::now_v7(), body: draft.event.to_json().into(), traceparent: draft.traceparent.clone() };
+        let entry = Entry { id: Uuid::now_v7(), body: draft.body().into(), traceparent: draft.traceparent.clone() };
         for (queue, figures) in &self.0.queues {
             if !queue.push(entry.clone()) {
                 figures.dropped.inc();

@@ -5,11 +5,9 @@ pub mod fold;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use golectra_process::trace;
-use golectra_protocol::audit::Event;
 use golectra_protocol::{IdempotencyKey, Metrics, Source};
 
-use crate::audit::{Draft, Trail};
+use crate::audit::Trail;
 use crate::clock::Clock;
 use crate::metrics::ServerMetrics;
 use crate::store::{Applied, Batch, Store, StoreError};
@@ -67,10 +65,7 @@ impl Ingest {
     /// Applies a write once and answers when the store did. A write that changed something is audited once.
     pub async fn write(&self, write: Write) -> Result<Applied, IngestError> {
         let sent = write.metrics.len();
-        let draft = self.trail.as_ref().map(|_| Draft {
-            event: Event::of(&write.metrics, write.peer.to_string(), self.clock.unix_seconds()),
-            traceparent: trace::traceparent(),
-        });
+        let draft = self.trail.as_ref().map(|trail| trail.draft(&write.metrics, write.peer, self.clock.unix_seconds()));
         // A database takes the event in the write's own transaction; otherwise it is queued behind the write.
         let in_database = self.trail.as_ref().is_some_and(|trail| trail.hook().is_some());
         let (inside, behind) = if in_database { (draft, None) } else { (None, draft) };

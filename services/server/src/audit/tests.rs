@@ -4,6 +4,8 @@ mod receiver;
 
 use std::time::{Duration, Instant};
 
+use golectra_protocol::audit::Event;
+use golectra_protocol::{Metric, MetricId, Value};
 use prometheus::Registry;
 
 use self::receiver::{Answer, Receiver};
@@ -13,8 +15,9 @@ const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn draft(number: i64) -> Draft {
-    let event = Event { ts: number, metrics: vec!["Alloc".into(), "m\"\n".into()], ip_address: "127.0.0.1".into() };
-    Draft { event, traceparent: Some(TRACEPARENT.into()) }
+    let metric = |id| Metric { id: MetricId::parse(id).unwrap(), value: Value::Counter(1) };
+    let ids = Arc::new(IdList::of(&["m{l=\"\\n\"}", "Alloc"].map(metric).into_iter().collect()));
+    Draft { ts: number, ip_address: [127, 0, 0, 1].into(), ids, traceparent: Some(TRACEPARENT.into()) }
 }
 
 fn config(url: Option<String>) -> AuditConfig {
@@ -45,7 +48,7 @@ async fn a_request_is_the_event_signed_and_carries_the_trace_on() {
     let trail = in_memory(config(Some(receiver.url())), &Registry::new());
     trail.queue(&draft(1_700_000_000));
     let request = receiver.requests(1).await.remove(0);
-    assert_eq!(request.body, br#"{"ts":1700000000,"metrics":["Alloc","m\"\n"],"ip_address":"127.0.0.1"}"#.as_slice());
+    assert_eq!(request.body, br#"{"ts":1700000000,"metrics":["Alloc","m{l=\"\\n\"}"],"ip_address":"127.0.0.1"}"#.as_slice());
     assert_eq!(request.header("content-type"), "application/json");
     assert_eq!(request.header("traceparent"), TRACEPARENT);
     let (id, at) = (request.header("webhook-id"), request.header("webhook-timestamp"));

@@ -1,10 +1,13 @@
 //! The outbox of a server with a database. An event is put there by the write's own transaction, so that there is one for
 //! every write that was taken and for no other; servers share a sink's events by claiming them for the time of a lease.
 
+mod hook;
+mod lists;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub use hook::Hook;
 pub use sweep::sweep;
 
 use std::fmt::Display;
@@ -12,14 +15,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use golectra_protocol::audit::event_json;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use self::lists::Lists;
 use super::{Backlog, Delivery, LEASE, Outbox, OutboxError, Settlement, Verdict};
-use crate::audit::Draft;
 
 /// How often a waiting reader looks without being told: events may come from other servers.
 const POLL: Duration = Duration::from_secs(1);
@@ -30,54 +35,12 @@ const COMMIT: Duration = Duration::from_millis(25);
 /// No exchange with the database takes longer, waiting for a connection included.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// How long an event rests whose list of ids was lost. It comes back with the next write of the same ids; meanwhile, many such
+/// events would stand before all others again and again.
+const LOST_REST: Duration = Duration::from_mins(15);
+
 /// Backlogs are counted up to here: beyond, it is enough to know that it is large.
 const COUNTED: i64 = 100_000;
-
-/// Puts an event into the outbox inside of the write's transaction.
-#[derive(Debug, Clone)]
-pub struct Hook {
-    sinks: Arc<[String]>,
-    news: Arc<[Arc<Notify>]>,
-}
-
-impl Hook {
-    /// An event goes to each of these sinks, whose lanes listen to `news`.
-    pub fn new(sinks: Vec<String>, news: Vec<Arc<Notify>>) -> Self {
-        Self { sinks: sinks.into(), news: news.into() }
-    }
-
-    /// To be called in the transaction that applies the writes. One statement, however many there are.
-    pub async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error> {
-        insert(conn, drafts, &self.sinks).await?;
-        for lane in self.news.iter() {
-            lane.notify_one();
-        }
-        Ok(())
-    }
-}
-
-/// Puts events into the outbox, addressed to these sinks, in the order in which they are given.
-pub async fn insert(conn: &mut PgConnection, drafts: &[&Draft], sinks: &[String]) -> Result<(), sqlx::Error> {
-    let ids: Vec<Uuid> = drafts.iter().map(|_| Uuid::now_v7()).collect();
-    let bodies = drafts.iter().map(|draft| String::from_utf8(draft.event.to_json()));
-    let bodies: Vec<String> = bodies.collect::<Result<_, _>>().map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let traceparents: Vec<Option<&str>> = drafts.iter().map(|draft| draft.traceparent.as_deref()).collect();
-    sqlx::query!(
-        r"with event as (
-            insert into outbox (event_id, body, traceparent)
-            select event_id, body, traceparent from unnest($1::uuid[], $2::text[], $3::text[]) as new (event_id, body, traceparent)
-            returning id
-        )
-        insert into deliveries (event, sink) select event.id, sink from event, unnest($4::text[]) as sink",
-        &ids,
-        &bodies,
-        &traceparents as &[Option<&str>],
-        sinks,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
 
 /// One sink's events in the database.
 #[derive(Debug)]
@@ -89,12 +52,13 @@ pub struct Lane {
     /// Names this server's leases.
     holder: Uuid,
     news: Arc<Notify>,
+    lists: Lists,
 }
 
 impl Lane {
     /// The events addressed to `sink`; `news` is the hook's.
     pub fn new(pool: PgPool, ready: watch::Receiver<bool>, sink: String, news: Arc<Notify>) -> Self {
-        Self { pool, ready, sink, holder: Uuid::now_v7(), news }
+        Self { pool, ready, sink, holder: Uuid::now_v7(), news, lists: Lists::default() }
     }
 }
 
@@ -115,7 +79,7 @@ impl Outbox for Lane {
                     from due where deliveries.event = due.event and deliveries.sink = $1
                     returning deliveries.event, deliveries.attempts
                 )
-                select id, event_id, body, traceparent, attempts as "attempts!",
+                select id, event_id, body, list, ts, ip_address, traceparent, attempts as "attempts!",
                     extract(epoch from clock_timestamp() - created_at)::float8 as "age_seconds!"
                 from claimed join outbox on id = event order by id"#,
                 self.sink,
@@ -123,19 +87,35 @@ impl Outbox for Lane {
                 LEASE.as_secs_f64(),
                 self.holder,
             )
-            .fetch_all(conn)
+            .fetch_all(&mut *conn)
             .await?;
-            Ok(rows
-                .into_iter()
-                .map(|row| Delivery {
+            let lists = self.lists.get(conn, rows.iter().filter_map(|row| row.list.as_deref())).await?;
+            let (mut claimed, mut lost) = (Vec::with_capacity(rows.len()), Vec::new());
+            for row in rows {
+                let body = match (row.body, row.list, row.ts, row.ip_address) {
+                    (Some(body), ..) => Some(Bytes::from(body)),
+                    (None, Some(digest), Some(ts), Some(peer)) => lists.get(&digest).map(|ids| event_json(ts, ids, &peer).into()),
+                    _ => None,
+                };
+                let Some(body) = body else {
+                    lost.push(row.id);
+                    continue;
+                };
+                claimed.push(Delivery {
                     ticket: row.id,
                     id: row.event_id,
-                    body: row.body.into(),
+                    body,
                     traceparent: row.traceparent,
                     age: Duration::try_from_secs_f64(row.age_seconds).unwrap_or_default(),
                     attempts: u32::try_from(row.attempts).unwrap_or(0),
-                })
-                .collect())
+                });
+            }
+            self.rest(conn, &lost).await?;
+            if !lost.is_empty() {
+                // Others may be due behind them, though fewer came than were asked for.
+                self.news.notify_one();
+            }
+            Ok(claimed)
         })
         .await
     }
@@ -183,6 +163,25 @@ impl Outbox for Lane {
 }
 
 impl Lane {
+    /// Lets claimed events rest whose lists are not there. The sweep gives them up in the end.
+    async fn rest(&self, conn: &mut PgConnection, lost: &[i64]) -> Result<(), sqlx::Error> {
+        if lost.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(sink = self.sink, events = lost.len(), "audit events wait: the lists of their metrics are not in the database");
+        sqlx::query!(
+            "update deliveries set claim = null, due_at = clock_timestamp() + make_interval(secs => $4)
+            where sink = $1 and claim = $2 and event = any($3)",
+            self.sink,
+            self.holder,
+            lost,
+            LOST_REST.as_secs_f64(),
+        )
+        .execute(conn)
+        .await?;
+        Ok(())
+    }
+
     async fn put_back(&self, conn: &mut PgConnection, sorted: &Sorted) -> Result<(), sqlx::Error> {
         if sorted.back.is_empty() {
             return Ok(());
@@ -209,9 +208,9 @@ impl Lane {
         }
         sqlx::query!(
             r#"insert into dead_letters (event_id, sink, body, traceparent, created_at, reason)
-            select event_id, deliveries.sink, body, traceparent, outbox.created_at, dead.reason
+            select event_id, deliveries.sink, body, traceparent, audit_events.created_at, dead.reason
             from unnest($2::bigint[], $3::text[]) as dead (id, reason)
-            join outbox using (id) join deliveries on event = id and deliveries.sink = $1
+            join audit_events using (id) join deliveries on event = id and deliveries.sink = $1
             on conflict do nothing"#,
             self.sink,
             &sorted.dead,

@@ -1,24 +1,36 @@
 //! The outbox in a real database; each test has one of its own.
 
 mod database;
+mod lists;
 
 use std::collections::BTreeSet;
 
 use golectra_protocol::audit::Event;
+use golectra_protocol::{Metric, MetricId, Value};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
 use self::database::Database;
+use super::hook::insert;
 use super::*;
 use crate::audit::delivery::Courier;
 use crate::audit::figures::Families;
 use crate::audit::sinks::{Fault, Pace, Sink, file::FileSink};
+use crate::audit::{Draft, IdList};
 
 const BOTH: [&str; 2] = ["webhook", "file:here"];
 
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+/// An event whose JSON has something to escape.
 fn draft(number: i64) -> Draft {
-    let event = Event { ts: number, metrics: vec!["b\u{0}\"".into()], ip_address: "::1".into() };
-    Draft { event, traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()) }
+    of_ids(number, &["b{l=\"\\n\"}"])
+}
+
+fn of_ids(number: i64, ids: &[&str]) -> Draft {
+    let metric = |id: &&str| Metric { id: MetricId::parse(id).unwrap(), value: Value::Counter(1) };
+    let ids = Arc::new(IdList::of(&ids.iter().map(metric).collect()));
+    Draft { ts: number, ip_address: std::net::Ipv6Addr::LOCALHOST.into(), ids, traceparent: Some(TRACEPARENT.into()) }
 }
 
 impl Database {
@@ -36,6 +48,14 @@ impl Database {
             hook.in_transaction(&mut transaction, &[&draft(number)]).await.unwrap();
             transaction.commit().await.unwrap();
         }
+    }
+
+    /// Puts these events into the outbox in one transaction.
+    async fn put(&self, drafts: &[Draft], sinks: &[&str]) {
+        let names: Vec<String> = sinks.iter().map(|&name| name.to_owned()).collect();
+        let mut transaction = self.pool.begin().await.unwrap();
+        insert(&mut transaction, &drafts.iter().collect::<Vec<_>>(), &names).await.unwrap();
+        transaction.commit().await.unwrap();
     }
 
     async fn count(&self, table: &str) -> i64 {
@@ -68,7 +88,8 @@ async fn an_event_belongs_to_its_transaction() {
     database.write(2..3, &BOTH).await;
     let claimed = lane.claim(9).await.unwrap();
     assert_eq!(claimed.len(), 1);
-    assert_eq!(claimed[0].body, draft(2).event.to_json());
+    assert_eq!(claimed[0].body, draft(2).body());
+    assert_eq!(claimed[0].body, br#"{"ts":2,"metrics":["b{l=\"\\n\"}"],"ip_address":"::1"}"#.as_slice());
     assert_eq!(claimed[0].traceparent, draft(2).traceparent);
 }
 
@@ -76,9 +97,7 @@ async fn an_event_belongs_to_its_transaction() {
 async fn events_of_one_transaction_come_in_their_order() {
     let Some(database) = Database::new().await else { return };
     let drafts: Vec<Draft> = (0..500).map(draft).collect();
-    let mut transaction = database.pool.begin().await.unwrap();
-    insert(&mut transaction, &drafts.iter().collect::<Vec<_>>(), &BOTH.map(str::to_owned)).await.unwrap();
-    transaction.commit().await.unwrap();
+    database.put(&drafts, &BOTH).await;
     for sink in BOTH {
         assert_eq!(numbers(&database.lane(sink).claim(999).await.unwrap()), (0..500).collect::<Vec<_>>());
     }
@@ -185,7 +204,10 @@ async fn events_of_a_server_that_never_came_back_are_given_up() {
     assert!(lane.backlog().await.unwrap().oldest_seconds > 48.0 * 3600.0);
     assert_eq!(sweep(&database.pool, retention, kept).await.unwrap(), [("file:gone".to_owned(), 3)].into());
     assert_eq!((database.count("outbox").await, database.count("deliveries").await), (2, 4));
-    assert_eq!(database.count("dead_letters").await, 3);
+    let letters: Vec<(String, String)> =
+        sqlx::query_as("select body, reason from dead_letters order by event_id").fetch_all(&database.pool).await.unwrap();
+    let expected = (0..3).map(|number| (String::from_utf8(draft(number).body()).unwrap(), "not delivered in time".to_owned()));
+    assert_eq!(letters, expected.collect::<Vec<_>>());
     assert!(lane.backlog().await.unwrap().oldest_seconds < 3600.0);
     assert!(sweep(&database.pool, retention, kept).await.unwrap().is_empty());
 }

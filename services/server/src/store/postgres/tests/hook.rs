@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use golectra_protocol::IdempotencyKey;
-use golectra_protocol::audit::Event;
 
 use super::*;
+use crate::audit::IdList;
 use crate::store::conformance::{batch, counter, name};
 
 /// Counts drafts; hangs when told to.
@@ -20,7 +20,7 @@ struct Probe {
 #[async_trait]
 impl TransactionHook for Probe {
     async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error> {
-        assert!(!drafts.is_empty() && drafts.iter().all(|draft| draft.event.ts == 7));
+        assert!(!drafts.is_empty() && drafts.iter().all(|draft| draft.ts == 7));
         self.drafts.fetch_add(drafts.len(), Ordering::SeqCst);
         if self.hang.load(Ordering::SeqCst) {
             sqlx::query("SELECT pg_sleep(60)").execute(&mut *conn).await?;
@@ -37,10 +37,11 @@ async fn the_hook_gets_each_draft_once_and_can_undo_its_transaction() {
     let config = PostgresConfig { hook: Some(Arc::<Probe>::clone(&probe)), connections: 1, ..config(database.dsn()) };
     let store = PostgresStore::open(config, Clock::System).unwrap();
     assert!(ready(&store).await);
-    let event = Event { ts: 7, metrics: vec!["c".into()], ip_address: "127.0.0.1".into() };
+    let ids = Arc::new(IdList::of(&vec![counter("c", 1)].into()));
+    let draft = Draft { ts: 7, ip_address: [127, 0, 0, 1].into(), ids, traceparent: None };
     let fresh = || {
         let plain = batch("a", IdempotencyKey::at(store.writers.shared.clock.unix_millis()), vec![counter("c", 1)]);
-        Batch { audit: Some(Draft { event: event.clone(), traceparent: None }), ..plain }
+        Batch { audit: Some(draft.clone()), ..plain }
     };
     let drafts = || probe.drafts.load(Ordering::SeqCst);
 

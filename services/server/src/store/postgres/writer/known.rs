@@ -10,6 +10,7 @@ use golectra_protocol::{Kind, MetricRef, Source};
 
 use super::Batch;
 use super::queue::Pending;
+use crate::audit::Draft;
 
 /// How many series ids one writer holds at most, 4 bytes each.
 const MAX_IDS: usize = 4_000_000;
@@ -51,7 +52,7 @@ impl Shapes {
             other.write_usize(head);
             other.write(id);
         }
-        let audit = batch.audit.as_ref().map_or(0, |_| text + batch.metrics.len() * size_of::<String>());
+        let audit = batch.audit.as_ref().map_or(0, Draft::held_bytes);
         let bytes = size_of::<Pending>() + text + batch.metrics.len() * size_of::<MetricRef<'_>>() + audit;
         ((one.finish(), other.finish()), bytes)
     }

@@ -26,8 +26,10 @@ impl Database {
         let mut conn = PgConnection::connect_with(&admin).await.unwrap();
         sqlx::raw_sql(&format!("create database {name}")).execute(&mut conn).await.unwrap();
         let pool = PgPoolOptions::new().max_connections(8).connect_with(admin.clone().database(&name)).await.unwrap();
-        sqlx::raw_sql(include_str!("../../../../../migrations/0002_audit.sql")).execute(&pool).await.unwrap();
-        Some(Self { pool, admin, name })
+        let database = Self { pool, admin, name };
+        database.run(include_str!("../../../../../migrations/0002_audit.sql")).await;
+        database.run(include_str!("../../../../../migrations/0006_audit_lists.sql")).await;
+        Some(database)
     }
 }
 
