@@ -36,8 +36,7 @@ pub(super) async fn value(store: &PostgresStore, selector: &Selector) -> Result<
         Kind::Gauge => {
             let newest = read(store, async |conn| {
                 sqlx::query_scalar!(
-                    r#"SELECT latest.value AS "value!" FROM series JOIN latest ON latest.series_id = series.id
-                    WHERE series.name = $1 AND series.kind = 0 ORDER BY latest.at DESC, latest.arrival DESC LIMIT 1"#,
+                    r#"SELECT value AS "value!" FROM latest WHERE name = $1 AND kind = 0 ORDER BY at DESC, arrival DESC LIMIT 1"#,
                     id,
                 )
                 .fetch_optional(conn)
@@ -48,8 +47,7 @@ pub(super) async fn value(store: &PostgresStore, selector: &Selector) -> Result<
         Kind::Counter => {
             let sum = read(store, async |conn| {
                 sqlx::query_scalar!(
-                    "SELECT least(sum(latest.total), 9223372036854775807)::bigint FROM series JOIN latest ON latest.series_id = series.id
-                    WHERE series.name = $1 AND series.kind = 1 HAVING count(*) > 0",
+                    "SELECT least(sum(total), 9223372036854775807)::bigint FROM latest WHERE name = $1 AND kind = 1 HAVING count(*) > 0",
                     id,
                 )
                 .fetch_optional(conn)
@@ -64,13 +62,10 @@ pub(super) async fn value(store: &PostgresStore, selector: &Selector) -> Result<
 pub(super) async fn snapshot(store: &PostgresStore) -> Result<Snapshot, StoreError> {
     let rows = read(store, async |conn| {
         sqlx::query!(
-            r#"(SELECT DISTINCT ON (series.name) series.name AS "name!", latest.value, NULL::bigint AS total
-                FROM series JOIN latest ON latest.series_id = series.id WHERE series.kind = 0
-                ORDER BY series.name, latest.at DESC, latest.arrival DESC)
+            r#"(SELECT DISTINCT ON (name) name AS "name!", value, NULL::bigint AS total FROM latest WHERE kind = 0
+                ORDER BY name, at DESC, arrival DESC)
             UNION ALL
-            (SELECT series.name, NULL, least(sum(latest.total), 9223372036854775807)::bigint
-                FROM series JOIN latest ON latest.series_id = series.id WHERE series.kind = 1
-                GROUP BY series.name)"#
+            (SELECT name, NULL, least(sum(total), 9223372036854775807)::bigint FROM latest WHERE kind = 1 GROUP BY name)"#
         )
         .fetch_all(conn)
         .await
@@ -124,12 +119,12 @@ pub(super) async fn series(store: &PostgresStore, filter: &SeriesFilter) -> Resu
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
     let rows = read(store, async |conn| {
         sqlx::query!(
-            r#"SELECT sources.name AS source, series.name, series.kind, latest.value, latest.total,
+            r#"SELECT sources.name AS source, latest.name AS "name!", latest.kind AS "kind!", latest.value, latest.total,
                 (extract(epoch FROM latest.at) * 1000)::bigint AS "at!"
-            FROM sources JOIN series ON series.source_id = sources.id JOIN latest ON latest.series_id = series.id
+            FROM sources JOIN latest ON latest.source_id = sources.id
             WHERE ($1::text IS NULL OR sources.name = $1)
-                AND ($2::text IS NULL OR series.name = $2 OR (series.name >= $3 AND series.name < $4 AND right(series.name, 1) = '}'))
-            ORDER BY sources.name, series.name, series.kind LIMIT $5"#,
+                AND ($2::text IS NULL OR latest.name = $2 OR (latest.name >= $3 AND latest.name < $4 AND right(latest.name, 1) = '}'))
+            ORDER BY sources.name, latest.name, latest.kind LIMIT $5"#,
             source,
             name,
             labelled,

@@ -1,6 +1,7 @@
 //! What the suite that both stores share can't see: several servers on one database, the database's own state, and its absence.
 
 mod away;
+mod blocks;
 mod crowd;
 mod group;
 mod history;

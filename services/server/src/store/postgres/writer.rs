@@ -11,6 +11,7 @@
 //! for each other. It rests on plans that take rows in the order in which they are asked for, see
 //! [`connect::open_for_writing`](super::connect::open_for_writing).
 
+mod blocks;
 mod fold;
 mod known;
 mod lane;

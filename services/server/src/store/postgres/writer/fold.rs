@@ -1,16 +1,13 @@
-//! Folds a group into one change a series, and these changes into the newest state. However often a series comes in a group,
-//! its row is written once.
+//! Folds a group into one change a series. However often a series comes in a group, its newest state is changed once.
 
 use golectra_protocol::Value;
-use sqlx::PgConnection;
 
 use super::known::Layout;
-use super::lane::Failure;
 use super::queue::Pending;
 use super::stamp::Stamp;
 
 /// A series, the place of the batch whose time counts, and the value.
-type Change<T> = (i32, usize, T);
+pub(super) type Change<T> = (i32, usize, T);
 
 /// A batch by its place in the group, with its layout.
 type Placed<'a> = (usize, &'a Pending, &'a Layout);
@@ -19,9 +16,9 @@ type Placed<'a> = (usize, &'a Pending, &'a Layout);
 #[derive(Debug, PartialEq)]
 pub(super) struct Fold {
     /// The batches' times by place.
-    times: Vec<Stamp>,
-    gauges: Vec<Change<f64>>,
-    counters: Vec<Change<i64>>,
+    pub(super) times: Vec<Stamp>,
+    pub(super) gauges: Vec<Change<f64>>,
+    pub(super) counters: Vec<Change<i64>>,
 }
 
 impl Fold {
@@ -89,88 +86,6 @@ fn merge<T: Copy>(changes: &mut Vec<Change<T>>, mut into: impl FnMut(&mut Change
         same
     });
     failed
-}
-
-/// Writes the changes. Returns the counters that have no room for theirs; then the transaction is not to be committed.
-pub(super) async fn apply(conn: &mut PgConnection, fold: &Fold, arrival: i64) -> Result<Vec<i32>, Failure> {
-    gauges(conn, &fold.gauges, &fold.times, arrival).await?;
-    counters(conn, &fold.counters, &fold.times, arrival).await
-}
-
-/// Ids, values and places.
-type Columns<T> = (Vec<i32>, Vec<T>, Vec<i32>);
-
-/// Changes as the statements want them; places are counted from 1.
-fn columns<T: Copy>(changes: &[Change<T>]) -> Result<Columns<T>, Failure> {
-    let (mut ids, mut values) = (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
-    let mut places = Vec::with_capacity(changes.len());
-    for (id, place, value) in changes {
-        ids.push(*id);
-        values.push(*value);
-        places.push(i32::try_from(place + 1).map_err(|_| Failure::Stale)?);
-    }
-    Ok((ids, values, places))
-}
-
-/// Sets the gauges that no later batch has set.
-async fn gauges(conn: &mut PgConnection, changes: &[Change<f64>], times: &[Stamp], arrival: i64) -> Result<(), Failure> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let (ids, values, places) = columns(changes)?;
-    let set = sqlx::query!(
-        "UPDATE latest SET value = fresh.value, at = ($4::timestamptz[])[fresh.place], arrival = $5::bigint + fresh.place
-        FROM unnest($1::integer[], $2::double precision[], $3::integer[]) AS fresh (id, value, place)
-        WHERE latest.series_id = fresh.id AND latest.at <= ($4::timestamptz[])[fresh.place]",
-        &ids,
-        &values,
-        &places,
-        times as &[Stamp],
-        arrival,
-    )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected();
-    if set == ids.len() as u64 {
-        return Ok(());
-    }
-    // Newer values stand, or the rows are gone.
-    let there = sqlx::query_scalar!(r#"SELECT count(*) AS "n!" FROM latest WHERE series_id = ANY($1)"#, &ids).fetch_one(conn).await?;
-    if usize::try_from(there) == Ok(ids.len()) { Ok(()) } else { Err(Failure::Stale) }
-}
-
-/// Adds the deltas to their counters, or says which of them have no room.
-async fn counters(conn: &mut PgConnection, changes: &[Change<i64>], times: &[Stamp], arrival: i64) -> Result<Vec<i32>, Failure> {
-    if changes.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (ids, deltas, places) = columns(changes)?;
-    let added = sqlx::query!(
-        "UPDATE latest SET total = latest.total + fresh.delta, at = greatest(latest.at, ($4::timestamptz[])[fresh.place]),
-            arrival = $5::bigint + fresh.place
-        FROM unnest($1::integer[], $2::bigint[], $3::integer[]) AS fresh (id, delta, place)
-        WHERE latest.series_id = fresh.id AND latest.total <= 9223372036854775807 - fresh.delta",
-        &ids,
-        &deltas,
-        &places,
-        times as &[Stamp],
-        arrival,
-    )
-    .execute(&mut *conn)
-    .await?
-    .rows_affected();
-    if added == ids.len() as u64 {
-        return Ok(Vec::new());
-    }
-    // Those that were added to just now carry this group's arrivals; the others are full, or gone.
-    let full = sqlx::query_scalar!(
-        "SELECT series_id FROM latest WHERE series_id = ANY($1) AND arrival NOT BETWEEN $2::bigint + 1 AND $2::bigint + 65536",
-        &ids,
-        arrival,
-    )
-    .fetch_all(conn)
-    .await?;
-    if usize::try_from(added) == Ok(ids.len() - full.len()) { Ok(full) } else { Err(Failure::Stale) }
 }
 
 #[cfg(test)]

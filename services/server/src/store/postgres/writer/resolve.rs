@@ -1,6 +1,7 @@
 //! Finds the layouts of batches that this process does not know, and makes the sources, series and layouts that are new, while
 //! the caps allow it. All for a whole group at once, under the locks of its sources.
 
+mod ids;
 mod series;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,6 +22,8 @@ struct Held {
     id: i32,
     /// How many series it has.
     series: i32,
+    /// The next id of its last block of series; a multiple of a block's size where that is full or there is none.
+    next_series: i32,
     /// Whether it was made by this transaction.
     made: bool,
 }
@@ -116,10 +119,17 @@ async fn hold_sources(conn: &mut PgConnection, work: &Work<'_>, unresolved: &[us
         .fetch_all(&mut *conn)
         .await?;
     }
-    let rows = sqlx::query!("SELECT id, name, series FROM sources WHERE name = ANY($1) ORDER BY id FOR NO KEY UPDATE", &names as &[&str])
-        .fetch_all(conn)
-        .await?;
-    Ok(rows.into_iter().map(|row| (row.name, Held { id: row.id, series: row.series, made: made.contains(&row.id) })).collect())
+    let rows = sqlx::query!(
+        "SELECT id, name, series, next_series FROM sources WHERE name = ANY($1) ORDER BY id FOR NO KEY UPDATE",
+        &names as &[&str]
+    )
+    .fetch_all(conn)
+    .await?;
+    let held = rows.into_iter().map(|row| {
+        let source = Held { id: row.id, series: row.series, next_series: row.next_series, made: made.contains(&row.id) };
+        (row.name, source)
+    });
+    Ok(held.collect())
 }
 
 /// Looks up layouts whose series all still exist.
@@ -131,7 +141,7 @@ async fn find(conn: &mut PgConnection, asked: &mut BTreeMap<LayoutKey, Asked>) -
     let digests: Vec<&[u8]> = asked.keys().map(|(_, digest)| &digest[..]).collect();
     let rows = sqlx::query!(
         r#"SELECT layouts.id, layouts.source_id, layouts.digest, layouts.series_ids, layouts.last_day - date '1970-01-01' AS "last_day!",
-            (SELECT count(*) FROM latest WHERE series_id = ANY(layouts.series_ids)) AS "there!"
+            (SELECT count(*) FROM series WHERE series.id = ANY(layouts.series_ids)) AS "there!"
         FROM unnest($1::integer[], $2::bytea[]) AS asked (source_id, digest)
         JOIN layouts ON layouts.source_id = asked.source_id AND layouts.digest = asked.digest"#,
         &source_ids,

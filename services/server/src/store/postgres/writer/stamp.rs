@@ -3,8 +3,8 @@
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
-use sqlx::{Encode, Postgres, Type};
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
+use sqlx::{Decode, Encode, Postgres, Type};
 
 /// A time in unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,5 +30,13 @@ impl Encode<'_, Postgres> for Stamp {
         let micros = i64::try_from(self.0).unwrap_or(i64::MAX).saturating_sub(POSTGRES_EPOCH).saturating_mul(1000);
         buffer.extend_from_slice(&micros.to_be_bytes());
         Ok(IsNull::No)
+    }
+}
+
+impl Decode<'_, Postgres> for Stamp {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        let micros = i64::from_be_bytes(value.as_bytes()?.try_into()?);
+        // Before 1970 is `-infinity`, which is earlier than any batch.
+        Ok(Self(u64::try_from(micros.div_euclid(1000).saturating_add(POSTGRES_EPOCH)).unwrap_or(0)))
     }
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use sqlx::{Connection, PgConnection};
 
 use super::Shared;
-use super::fold::{self, Fold};
+use super::fold::Fold;
 use super::known::{Known, Layout};
 use super::lane::Failure;
 use super::ledger::{self, Frame};
 use super::queue::{Pending, Verdict};
-use super::{Applied, StoreError, resolve};
+use super::{Applied, StoreError, blocks, resolve};
 
 /// A group under way; everything is by the batch's place in it.
 pub(super) struct Work<'a> {
@@ -22,6 +22,8 @@ pub(super) struct Work<'a> {
     pub(super) verdicts: Vec<Option<Verdict>>,
     /// Those for which a source or a series was made in this transaction.
     pub(super) made: BTreeSet<usize>,
+    /// The series that were made in this transaction, in order.
+    pub(super) made_series: Vec<i32>,
 }
 
 /// Applies a group, whose batches are all different, and answers for each when it is committed. A refused batch of several
@@ -35,6 +37,7 @@ pub(super) async fn run(shared: &Shared, conn: &mut PgConnection, known: &mut Kn
         layouts: group.iter().map(|pending| known.layout(pending).cloned()).collect(),
         verdicts: group.iter().map(|_| None).collect(),
         made: BTreeSet::new(),
+        made_series: Vec::new(),
     };
     let unresolved: Vec<usize> = (0..group.len()).filter(|place| work.layouts[*place].is_none()).collect();
 
@@ -98,7 +101,7 @@ async fn apply(shared: &Shared, conn: &mut PgConnection, work: &mut Work<'_>, un
     let new: Vec<_> = new.collect();
     match Fold::of(&new) {
         Ok(folded) => {
-            let full = fold::apply(conn, &folded, inserted.arrival).await?;
+            let full = blocks::write(conn, &folded, inserted.arrival, &work.made_series).await?;
             if !full.is_empty() {
                 return Err(overflow(group, &new, &full));
             }

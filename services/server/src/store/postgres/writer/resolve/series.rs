@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::PgConnection;
 
-use super::{Asked, Held, LayoutKey, key};
+use super::{Asked, Held, LayoutKey, ids, key};
 use crate::store::postgres::StoreError;
 use crate::store::postgres::writer::known::Layout;
 use crate::store::postgres::writer::lane::Failure;
@@ -12,8 +12,8 @@ use crate::store::postgres::writer::queue::Pending;
 use crate::store::postgres::writer::transaction::Work;
 use crate::store::postgres::writer::{Shared, code_of};
 
-/// A source, an id and a type, in the order in which series are made.
-type SeriesKey<'a> = (i32, &'a str, i16);
+/// A source, an id and a type.
+pub(super) type SeriesKey<'a> = (i32, &'a str, i16);
 
 /// Finds the series of the layouts that were not found, makes those that are new, and the layouts. Batches that would exceed a
 /// cap get their verdict.
@@ -33,9 +33,9 @@ pub(super) async fn resolve(
     }
     missing.sort_by_key(|(_, one)| one.places.first().copied());
     let all: BTreeSet<SeriesKey<'_>> = missing.iter().flat_map(|(key, one)| wanted(group, *key, one)).collect();
-    let mut ids = find(conn, &all).await?;
+    let mut there = find(conn, &all).await?;
 
-    let new: BTreeSet<SeriesKey<'_>> = all.into_iter().filter(|series| !ids.contains_key(series)).collect();
+    let new: BTreeSet<SeriesKey<'_>> = all.into_iter().filter(|series| !there.contains_key(series)).collect();
     if !new.is_empty() {
         let counts = held.values().map(|source| (source.id, usize::try_from(source.series).unwrap_or(0)));
         let mut caps = Caps::lock(shared, conn, counts.collect()).await?;
@@ -57,14 +57,19 @@ pub(super) async fn resolve(
                 }
             }
         }
-        make(conn, &made, &mut ids).await?;
-        caps.write(conn).await?;
+        let mut next = held.values().map(|source| (source.id, source.next_series)).collect();
+        let made = ids::give(conn, &made, &mut next).await?;
+        make(conn, &made).await?;
+        caps.write(conn, &next).await?;
+        work.made_series = made.iter().map(|(id, _)| *id).collect();
+        work.made_series.sort_unstable();
+        there.extend(made.into_iter().map(|(id, series)| (series, id)));
     }
 
     missing.retain(|(_, one)| one.places.first().is_some_and(|place| work.verdicts[*place].is_none()));
     let mut rows = BTreeMap::new();
     for (key, one) in missing {
-        let series_ids: Option<Vec<i32>> = wanted(group, key, one).iter().map(|series| ids.get(series).copied()).collect();
+        let series_ids: Option<Vec<i32>> = wanted(group, key, one).iter().map(|series| there.get(series).copied()).collect();
         rows.insert(key, (series_ids.ok_or(Failure::Stale)?, one));
     }
     make_layouts(conn, rows).await
@@ -78,7 +83,7 @@ fn wanted<'a>(group: &'a [Pending], key: LayoutKey, asked: &Asked) -> Vec<Series
 
 /// Which of these series there are.
 async fn find<'a>(conn: &mut PgConnection, all: &BTreeSet<SeriesKey<'a>>) -> Result<HashMap<SeriesKey<'a>, i32>, Failure> {
-    let (source_ids, names, kinds) = columns(all);
+    let (source_ids, names, kinds) = columns(all.iter());
     let rows = sqlx::query!(
         r#"SELECT asked.place AS "place!", series.id
         FROM unnest($1::integer[], $2::text[], $3::smallint[]) WITH ORDINALITY AS asked (source_id, name, kind, place)
@@ -97,7 +102,7 @@ async fn find<'a>(conn: &mut PgConnection, all: &BTreeSet<SeriesKey<'a>>) -> Res
     Ok(ids)
 }
 
-fn columns<'a>(series: &BTreeSet<SeriesKey<'a>>) -> (Vec<i32>, Vec<&'a str>, Vec<i16>) {
+fn columns<'a: 'b, 'b>(series: impl Iterator<Item = &'b SeriesKey<'a>>) -> (Vec<i32>, Vec<&'a str>, Vec<i16>) {
     let (mut source_ids, mut names, mut kinds) = (Vec::new(), Vec::new(), Vec::new());
     for (source_id, name, kind) in series {
         source_ids.push(*source_id);
@@ -107,35 +112,23 @@ fn columns<'a>(series: &BTreeSet<SeriesKey<'a>>) -> (Vec<i32>, Vec<&'a str>, Vec
     (source_ids, names, kinds)
 }
 
-/// Makes series and their rows in latest, older than any batch so that the fold sets them.
-async fn make<'a>(conn: &mut PgConnection, new: &BTreeSet<SeriesKey<'a>>, ids: &mut HashMap<SeriesKey<'a>, i32>) -> Result<(), Failure> {
+/// Makes series. Their newest state comes when the batches are folded.
+async fn make(conn: &mut PgConnection, new: &[(i32, SeriesKey<'_>)]) -> Result<(), Failure> {
     if new.is_empty() {
         return Ok(());
     }
-    let (source_ids, names, kinds) = columns(new);
-    let rows = sqlx::query!(
-        "INSERT INTO series (source_id, name, kind) SELECT source_id, name, kind
-        FROM unnest($1::integer[], $2::text[], $3::smallint[]) WITH ORDINALITY AS new (source_id, name, kind, place) ORDER BY place
-        RETURNING id, source_id, name, kind",
+    let ids: Vec<i32> = new.iter().map(|(id, _)| *id).collect();
+    let (source_ids, names, kinds) = columns(new.iter().map(|(_, series)| series));
+    sqlx::query!(
+        "INSERT INTO series (id, source_id, name, kind) SELECT id, source_id, name, kind
+        FROM unnest($1::integer[], $2::integer[], $3::text[], $4::smallint[]) AS new (id, source_id, name, kind)",
+        &ids,
         &source_ids,
         &names as &[&str],
         &kinds,
     )
-    .fetch_all(&mut *conn)
-    .await?;
-    let (made, kinds): (Vec<i32>, Vec<i16>) = rows.iter().map(|row| (row.id, row.kind)).unzip();
-    sqlx::query!(
-        "INSERT INTO latest (series_id, total, at, arrival)
-        SELECT id, CASE kind WHEN 1 THEN 0 END, '-infinity', 0 FROM unnest($1::integer[], $2::smallint[]) AS made (id, kind)",
-        &made,
-        &kinds,
-    )
     .execute(conn)
     .await?;
-    let made: HashMap<SeriesKey<'_>, i32> = rows.iter().map(|row| ((row.source_id, row.name.as_str(), row.kind), row.id)).collect();
-    for series in new {
-        ids.insert(*series, *made.get(series).ok_or(Failure::Stale)?);
-    }
     Ok(())
 }
 
@@ -226,21 +219,25 @@ impl Caps {
         Ok(())
     }
 
-    async fn write(&self, conn: &mut PgConnection) -> Result<(), Failure> {
+    /// Writes the counts down, and the `next` id of each source.
+    async fn write(&self, conn: &mut PgConnection, next: &BTreeMap<i32, i32>) -> Result<(), Failure> {
         let count = |series: usize| i32::try_from(series).map_err(|_| Failure::Stale);
-        let (mut ids, mut counts, mut all) = (Vec::new(), Vec::new(), 0_i64);
+        let (mut ids, mut counts, mut nexts, mut all) = (Vec::new(), Vec::new(), Vec::new(), 0_i64);
         for (id, new) in self.new.iter().filter(|(_, new)| **new > 0) {
             ids.push(*id);
             counts.push(count(*new)?);
+            nexts.push(next.get(id).copied().ok_or(Failure::Stale)?);
             all += i64::from(count(*new)?);
         }
         if ids.is_empty() {
             return Ok(());
         }
         sqlx::query!(
-            "UPDATE sources SET series = series + made.n FROM unnest($1::integer[], $2::integer[]) AS made (id, n) WHERE sources.id = made.id",
+            "UPDATE sources SET series = series + made.n, next_series = made.next
+            FROM unnest($1::integer[], $2::integer[], $3::integer[]) AS made (id, n, next) WHERE sources.id = made.id",
             &ids,
             &counts,
+            &nexts,
         )
         .execute(&mut *conn)
         .await?;

@@ -1,0 +1,346 @@
+//! The newest state of series, 64 of them a row. A report's series stand together, so that writing them all costs little more
+//! than writing one. A row is read under its lock, changed here and written whole.
+
+use std::collections::BTreeMap;
+
+use sqlx::PgConnection;
+
+use super::fold::{Change, Fold};
+use super::lane::Failure;
+use super::stamp::Stamp;
+
+/// How many series share a row. Their ids follow each other.
+pub(super) const BLOCK: i32 = 64;
+
+/// When a series was set: its batch's time, then the batch's arrival.
+type When = (Stamp, i64);
+
+/// A row, with a time for each slot.
+#[derive(Debug, Clone, PartialEq)]
+struct Block {
+    id: i32,
+    /// Bit n is set where the series of slot n exists.
+    used: u64,
+    /// As far as the last slot that is a gauge's.
+    values: Vec<f64>,
+    /// As far as the last slot that is a counter's.
+    totals: Vec<i64>,
+    whens: [When; BLOCK as usize],
+}
+
+impl Block {
+    /// A row that is not there yet.
+    fn new(id: i32) -> Self {
+        Self { id, used: 0, values: Vec::new(), totals: Vec::new(), whens: [(Stamp(0), 0); BLOCK as usize] }
+    }
+
+    /// Where the series stands, for one that exists or is made now. Another one was deleted by hand.
+    fn slot(&mut self, series: i32, made: &[i32]) -> Result<usize, Failure> {
+        let slot = usize::try_from(series % BLOCK).map_err(|_| Failure::Stale)?;
+        let bit = 1 << slot;
+        if self.used & bit == 0 {
+            made.binary_search(&series).map_err(|_| Failure::Stale)?;
+            self.used |= bit;
+            self.whens[slot] = (Stamp(0), 0);
+            clear(&mut self.values, slot);
+            clear(&mut self.totals, slot);
+        }
+        Ok(slot)
+    }
+
+    /// Sets a gauge, unless a later batch has set it.
+    fn set(&mut self, slot: usize, value: f64, when: When) {
+        if when >= self.whens[slot] {
+            *reach(&mut self.values, slot) = value;
+            self.whens[slot] = when;
+        }
+    }
+
+    /// Adds to a counter, or says that it has no room.
+    fn add(&mut self, slot: usize, delta: i64, when: When) -> bool {
+        let total = reach(&mut self.totals, slot);
+        let Some(sum) = total.checked_add(delta) else { return false };
+        *total = sum;
+        self.whens[slot] = when.max(self.whens[slot]);
+        true
+    }
+
+    /// The time that all of its series have, if there is one.
+    fn common(&self) -> Option<When> {
+        let mut whens = (0..BLOCK as usize).filter(|slot| self.used & 1 << slot != 0).map(|slot| self.whens[slot]);
+        let first = whens.next()?;
+        whens.all(|when| when == first).then_some(first)
+    }
+}
+
+/// A slot's place in an array that grows up to it.
+fn reach<T: Copy + Default>(slots: &mut Vec<T>, slot: usize) -> &mut T {
+    if slots.len() <= slot {
+        slots.resize(slot + 1, T::default());
+    }
+    &mut slots[slot]
+}
+
+/// Forgets what stood in a slot before.
+fn clear<T: Copy + Default>(slots: &mut [T], slot: usize) {
+    if let Some(slot) = slots.get_mut(slot) {
+        *slot = T::default();
+    }
+}
+
+/// Writes a group's changes; `made` are the series that this transaction made, in order. Returns the counters that have no room for
+/// theirs: then the transaction is not to be committed.
+pub(super) async fn write(conn: &mut PgConnection, fold: &Fold, arrival: i64, made: &[i32]) -> Result<Vec<i32>, Failure> {
+    let ids = touched(fold);
+    let mut blocks = read(conn, &ids).await?;
+    let new: Vec<i32> = ids.iter().copied().filter(|id| !blocks.contains_key(id)).collect();
+    blocks.extend(new.iter().map(|id| (*id, Block::new(*id))));
+    let full = change(&mut blocks, fold, arrival, made)?;
+    if full.is_empty() {
+        insert(conn, &new).await?;
+        update(conn, &blocks).await?;
+    }
+    Ok(full)
+}
+
+/// The rows that the changes are in, in order.
+fn touched(fold: &Fold) -> Vec<i32> {
+    let series = fold.gauges.iter().map(|gauge| gauge.0).chain(fold.counters.iter().map(|counter| counter.0));
+    let mut ids: Vec<i32> = series.map(|id| id / BLOCK).collect();
+    ids.dedup();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// Changes the rows. Returns the counters that have no room.
+fn change(blocks: &mut BTreeMap<i32, Block>, fold: &Fold, arrival: i64, made: &[i32]) -> Result<Vec<i32>, Failure> {
+    let when = |place: usize| Ok::<When, Failure>((fold.times[place], arrival + i64::try_from(place + 1).map_err(|_| Failure::Stale)?));
+    for gauges in of_one_block(&fold.gauges) {
+        let block = blocks.get_mut(&(gauges[0].0 / BLOCK)).ok_or(Failure::Stale)?;
+        for (id, place, value) in gauges {
+            let slot = block.slot(*id, made)?;
+            block.set(slot, *value, when(*place)?);
+        }
+    }
+    let mut full = Vec::new();
+    for counters in of_one_block(&fold.counters) {
+        let block = blocks.get_mut(&(counters[0].0 / BLOCK)).ok_or(Failure::Stale)?;
+        for (id, place, delta) in counters {
+            let slot = block.slot(*id, made)?;
+            if !block.add(slot, *delta, when(*place)?) {
+                full.push(*id);
+            }
+        }
+    }
+    Ok(full)
+}
+
+/// Changes that are in the same row, together.
+fn of_one_block<T>(changes: &[Change<T>]) -> impl Iterator<Item = &[Change<T>]> {
+    changes.chunk_by(|one, next| one.0 / BLOCK == next.0 / BLOCK)
+}
+
+/// Reads rows and locks them, one after the other.
+async fn read(conn: &mut PgConnection, ids: &[i32]) -> Result<BTreeMap<i32, Block>, Failure> {
+    let rows = sqlx::query!(
+        r#"SELECT block.id, block.used, block.at AS "at: Stamp", block.arrival, block."values", block.totals,
+            block.ats AS "ats: Vec<Stamp>", block.arrivals
+        FROM unnest($1::integer[]) AS asked (id) JOIN latest_blocks AS block ON block.id = asked.id FOR NO KEY UPDATE OF block"#,
+        ids,
+    )
+    .fetch_all(conn)
+    .await?;
+    let blocks = rows.into_iter().map(|row| {
+        let mut whens = [(row.at, row.arrival); BLOCK as usize];
+        for (when, own) in whens.iter_mut().zip(row.ats.into_iter().zip(row.arrivals)) {
+            *when = own;
+        }
+        let block = Block { id: row.id, used: row.used.cast_unsigned(), values: row.values, totals: row.totals, whens };
+        (row.id, block)
+    });
+    Ok(blocks.collect())
+}
+
+/// Rows as the statements want them: each array's elements in one, and where in it each row's begin and end, counted from 1.
+#[derive(Default)]
+struct Columns {
+    ids: Vec<i32>,
+    used: Vec<i64>,
+    at: Vec<Stamp>,
+    arrival: Vec<i64>,
+    values: Vec<f64>,
+    values_to: Vec<i32>,
+    totals: Vec<i64>,
+    totals_to: Vec<i32>,
+    ats: Vec<Stamp>,
+    arrivals: Vec<i64>,
+    ats_to: Vec<i32>,
+}
+
+impl Columns {
+    fn of<'a>(blocks: impl Iterator<Item = &'a Block>) -> Result<Self, Failure> {
+        let end = |length: usize| i32::try_from(length).map_err(|_| Failure::Stale);
+        let mut columns = Self::default();
+        for block in blocks {
+            columns.ids.push(block.id);
+            columns.used.push(block.used.cast_signed());
+            let common = block.common();
+            let (at, arrival) = common.or_else(|| block.whens.iter().max().copied()).unwrap_or((Stamp(0), 0));
+            columns.at.push(at);
+            columns.arrival.push(arrival);
+            if common.is_none() {
+                columns.ats.extend(block.whens.iter().map(|when| when.0));
+                columns.arrivals.extend(block.whens.iter().map(|when| when.1));
+            }
+            columns.ats_to.push(end(columns.ats.len())?);
+            columns.values.extend_from_slice(&block.values);
+            columns.values_to.push(end(columns.values.len())?);
+            columns.totals.extend_from_slice(&block.totals);
+            columns.totals_to.push(end(columns.totals.len())?);
+        }
+        Ok(columns)
+    }
+}
+
+/// Where each row's elements begin, from where those of all rows end.
+fn from(to: &[i32]) -> Vec<i32> {
+    std::iter::once(1).chain(to.iter().map(|end| end + 1)).take(to.len()).collect()
+}
+
+/// Writes rows that are there and locked.
+async fn update(conn: &mut PgConnection, blocks: &BTreeMap<i32, Block>) -> Result<(), Failure> {
+    let columns = Columns::of(blocks.values())?;
+    sqlx::query!(
+        r#"UPDATE latest_blocks AS block SET used = fresh.used, at = fresh.at, arrival = fresh.arrival,
+            "values" = ($5::double precision[])[values_from:values_to], totals = ($8::bigint[])[totals_from:totals_to],
+            ats = ($11::timestamptz[])[ats_from:ats_to], arrivals = ($12::bigint[])[ats_from:ats_to]
+        FROM unnest($1::integer[], $2::bigint[], $3::timestamptz[], $4::bigint[], $6::integer[], $7::integer[], $9::integer[], $10::integer[],
+            $13::integer[], $14::integer[])
+            AS fresh (id, used, at, arrival, values_from, values_to, totals_from, totals_to, ats_from, ats_to)
+        WHERE block.id = fresh.id"#,
+        &columns.ids,
+        &columns.used,
+        &columns.at as &[Stamp],
+        &columns.arrival,
+        &columns.values,
+        &from(&columns.values_to),
+        &columns.values_to,
+        &columns.totals,
+        &from(&columns.totals_to),
+        &columns.totals_to,
+        &columns.ats as &[Stamp],
+        &columns.arrivals,
+        &from(&columns.ats_to),
+        &columns.ats_to,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Makes rows for series that this transaction made. It holds their source, so nobody else makes the same.
+async fn insert(conn: &mut PgConnection, ids: &[i32]) -> Result<(), Failure> {
+    if !ids.is_empty() {
+        sqlx::query!(
+            r#"INSERT INTO latest_blocks (id, used, at, arrival, "values", totals, ats, arrivals)
+            SELECT id, 0, '-infinity', 0, '{}', '{}', '{}', '{}' FROM unnest($1::integer[]) AS new (id)"#,
+            ids,
+        )
+        .execute(conn)
+        .await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOTHING: Block = Block { id: 1, used: 0, values: Vec::new(), totals: Vec::new(), whens: [(Stamp(0), 0); BLOCK as usize] };
+
+    #[test]
+    fn a_series_that_is_neither_there_nor_made_was_deleted() {
+        let mut block = NOTHING;
+        assert!(matches!(block.slot(64 + 3, &[64 + 2, 64 + 4]), Err(Failure::Stale)));
+        assert_eq!(block.slot(64 + 63, &[64 + 63]).unwrap(), 63);
+        assert_eq!(block.slot(64 + 63, &[]).unwrap(), 63, "made once, it is there");
+        assert_eq!(block.used, 1 << 63);
+    }
+
+    #[test]
+    fn a_slot_that_is_used_again_has_nothing_of_its_last_series() {
+        let mut block = NOTHING;
+        let slot = block.slot(64, &[64]).unwrap();
+        assert!(block.add(slot, i64::MAX, (Stamp(9), 9)));
+        assert!(!block.add(slot, 1, (Stamp(10), 10)), "no room");
+        block.used = 0;
+        let slot = block.slot(64, &[64]).unwrap();
+        assert!(block.add(slot, 1, (Stamp(1), 1)));
+        assert_eq!((block.totals[0], block.whens[0]), (1, (Stamp(1), 1)));
+    }
+
+    #[test]
+    fn one_time_for_all_is_written_once() {
+        let mut block = NOTHING;
+        for series in 64..67 {
+            let slot = block.slot(series, &[64, 65, 66]).unwrap();
+            block.set(slot, 1.0, (Stamp(5), 1));
+        }
+        let columns = Columns::of([&block].into_iter()).unwrap();
+        assert_eq!((&*columns.at, &*columns.arrival, columns.ats.len()), (&[Stamp(5)][..], &[1][..], 0));
+        block.set(1, 2.0, (Stamp(6), 2));
+        let columns = Columns::of([&block].into_iter()).unwrap();
+        assert_eq!((&*columns.at, columns.ats.len(), columns.arrivals.len()), (&[Stamp(6)][..], 64, 64));
+    }
+
+    #[test]
+    fn each_row_has_its_own_part_of_the_columns() {
+        let mut blocks = [NOTHING, Block { id: 2, ..NOTHING }, Block { id: 3, ..NOTHING }];
+        blocks[0].slot(64, &[64]).unwrap();
+        blocks[0].set(0, 7.0, (Stamp(1), 1));
+        blocks[2].slot(193, &[193]).unwrap();
+        blocks[2].add(1, 8, (Stamp(1), 1));
+        let columns = Columns::of(blocks.iter()).unwrap();
+        assert_eq!((from(&columns.values_to), columns.values_to), (vec![1, 2, 2], vec![1, 1, 1]));
+        assert_eq!((from(&columns.totals_to), columns.totals_to), (vec![1, 1, 1], vec![0, 0, 2]));
+        assert_eq!((columns.values, columns.totals), (vec![7.0], vec![0, 8]));
+    }
+
+    proptest! {
+        #[test]
+        fn gauges_keep_the_newest_and_counters_the_sum(
+            writes in prop::collection::vec((0..8_usize, 0..6_u64, 0..1_000_i64), 1..40)
+        ) {
+            let made: Vec<i32> = (64..72).collect();
+            let mut block = NOTHING;
+            let (mut gauges, mut totals) = ([(0, 0, 0); 4], [(0, 0); 4]);
+            for (arrival, (series, at, value)) in writes.iter().enumerate() {
+                let slot = block.slot(made[*series], &made).unwrap();
+                let when = (Stamp(*at), i64::try_from(arrival).unwrap());
+                if *series < 4 {
+                    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+                    block.set(slot, *value as f64, when);
+                    gauges[*series] = gauges[*series].max((*at, arrival, *value));
+                } else {
+                    prop_assert!(block.add(slot, *value, when));
+                    let total = &mut totals[*series - 4];
+                    *total = (total.0 + value, total.1.max(*at));
+                }
+            }
+            for (series, ..) in &writes {
+                if *series < 4 {
+                    let (at, _, value) = gauges[*series];
+                    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+                    let value = value as f64;
+                    prop_assert_eq!((block.values[*series], block.whens[*series].0), (value, Stamp(at)));
+                } else {
+                    let (total, at) = totals[*series - 4];
+                    prop_assert_eq!((block.totals[*series], block.whens[*series].0), (total, Stamp(at)));
+                }
+            }
+        }
+    }
+}
