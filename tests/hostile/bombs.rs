@@ -9,8 +9,8 @@ use golectra_tests::Store;
 
 use crate::{server, valid};
 
-/// What one bomb may add to the server's memory.
-const GROWTH_BYTES: u64 = 64 << 20;
+/// What bombs may add to the server's memory: what they are packed, some times over, and not what they unpack to.
+const GROWTH_BYTES: u64 = 32 << 20;
 
 /// As many MiB of one byte in one gzip stream, made without ever holding them.
 fn packed(byte: u8, mebibytes: usize) -> Vec<u8> {
@@ -22,8 +22,13 @@ fn packed(byte: u8, mebibytes: usize) -> Vec<u8> {
     encoder.finish().expect("writing to memory never fails")
 }
 
-/// A gibibyte of zeros in one stream, and a gibibyte of brackets in 32.
-static BOMBS: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| [packed(0, 1024), packed(b'[', 32).repeat(32)]);
+/// A gibibyte of zeros in one stream, the same with the word that it is one byte, and a gibibyte of brackets in 32 streams.
+static BOMBS: LazyLock<[Vec<u8>; 3]> = LazyLock::new(|| {
+    let zeros = packed(0, 1024);
+    let claim = zeros.len() - 4;
+    let modest = [&zeros[..claim], &1_u32.to_le_bytes()].concat();
+    [zeros, modest, packed(b'[', 32).repeat(32)]
+});
 
 #[tokio::test]
 async fn a_gibibyte_of_zeros_is_413_and_leaves_memory_alone_memory() {
