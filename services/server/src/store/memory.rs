@@ -17,6 +17,7 @@ mod journal;
 mod keeper;
 mod keys;
 mod load;
+mod recent;
 mod record;
 mod save;
 mod series;

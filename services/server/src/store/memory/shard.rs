@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use golectra_protocol::{MetricRef, Source};
+use golectra_protocol::{MetricRef, Selector, Source};
 use hashbrown::HashTable;
 
 use super::keys::{Keys, short};
+use super::recent::{Recent, Seen};
 use super::record::Write;
 use super::series::{Plan, SourceSeries};
 use super::table::{self, IdHasher, MOST_SERIES, Stamp};
@@ -28,12 +29,14 @@ pub(super) struct Shard {
     pub(super) closed: bool,
     /// Room that every batch's plan uses.
     plan: Plan,
+    recent: Recent,
 }
 
 impl Shard {
     fn new(max_keys: usize) -> Self {
         let (sources, places) = (Vec::new(), HashTable::new());
-        Self { sources, places, keys: Keys::new(max_keys), epoch: 0, closed: false, plan: Plan::default() }
+        let (plan, recent) = (Plan::default(), Recent::default());
+        Self { sources, places, keys: Keys::new(max_keys), epoch: 0, closed: false, plan, recent }
     }
 
     fn find(&self, hash: u64, source: &Source) -> Option<u32> {
@@ -58,6 +61,23 @@ impl Shard {
 
     pub(super) fn source(&self, place: u32) -> &SourceSeries {
         &self.sources[place as usize]
+    }
+
+    /// A metric over the shard's sources. The hash is its id's.
+    pub(super) fn seen(&mut self, hash: u64, metric: &Selector) -> Option<Seen> {
+        let sources = &self.sources;
+        self.recent.get(hash, metric, || {
+            let mut all = None;
+            // Sources of one kind send the same ids in the same order, so the next one's slot is likely that of the last.
+            let mut likely = 0;
+            for source in sources {
+                let Some(slot) = source.table.find_near(likely, hash, metric.id.as_str(), metric.kind) else { continue };
+                likely = slot;
+                let row = source.table.rows().row(slot);
+                Seen::merge(&mut all, Some(Seen { value: row.value(), stamp: row.stamp() }));
+            }
+            all
+        })
     }
 }
 
@@ -171,6 +191,7 @@ impl Shards {
         let source = &mut shard.sources[place as usize];
         source.seen(now_millis);
         shard.plan.carry_out(source, &self.hasher, &batch.metrics, stamp);
+        shard.recent.written(&self.hasher, &batch.metrics, stamp);
         if batch.keyed {
             shard.keys.remember(batch.key, place, digest);
         }

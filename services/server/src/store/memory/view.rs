@@ -8,47 +8,19 @@ use golectra_protocol::{Kind, MetricId, MetricRef, Selector, Source, Value};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use super::recent::Seen;
 use super::shard::Shards;
 use super::table::{self, Stamp};
 use super::{Series, SeriesFilter, Snapshot, SourceInfo};
 
-/// A metric over the sources looked at so far.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    value: Value,
-    stamp: Stamp,
-}
-
-impl Seen {
-    /// Takes in the same metric of another source: the newest gauge counts, counters add up.
-    fn add(&mut self, value: Value, stamp: Stamp) {
-        match (&mut self.value, value) {
-            (Value::Counter(sum), Value::Counter(total)) => *sum = sum.saturating_add(total),
-            _ if stamp >= self.stamp => *self = Self { value, stamp },
-            _ => {}
-        }
-    }
-}
-
 /// One metric over all sources.
 pub(super) fn value(shards: &Shards, selector: &Selector) -> Option<Value> {
-    let id = selector.id.as_str();
-    let hash = table::hash(shards.hasher(), id.as_bytes());
-    let mut seen: Option<Seen> = None;
-    // Sources of one kind send the same ids in the same order, so the next one's slot is likely that of the last.
-    let mut likely = 0;
-    for shard in shards.each() {
-        for source in &shard.sources {
-            let Some(slot) = source.table.find_near(likely, hash, id, selector.kind) else { continue };
-            likely = slot;
-            let row = source.table.rows().row(slot);
-            match &mut seen {
-                None => seen = Some(Seen { value: row.value(), stamp: row.stamp() }),
-                Some(seen) => seen.add(row.value(), row.stamp()),
-            }
-        }
+    let hash = table::hash(shards.hasher(), selector.id.as_str().as_bytes());
+    let mut all: Option<Seen> = None;
+    for mut shard in shards.each() {
+        Seen::merge(&mut all, shard.seen(hash, selector));
     }
-    seen.map(|seen| seen.value)
+    all.map(|seen| seen.value)
 }
 
 /// All metrics over all sources.
@@ -61,7 +33,7 @@ pub(super) fn snapshot(shards: &Shards) -> Snapshot {
     for (metric, stamp) in copies.iter().flatten().flat_map(table::Rows::iter) {
         let series = (metric.id, metric.kind());
         match all.entry(hash(&series), |(other, _)| *other == series, |(other, _)| hash(other)) {
-            Entry::Occupied(mut entry) => entry.get_mut().1.add(metric.value, stamp),
+            Entry::Occupied(mut entry) => entry.get_mut().1.add(Seen { value: metric.value, stamp }),
             Entry::Vacant(entry) => drop(entry.insert((series, Seen { value: metric.value, stamp }))),
         }
     }

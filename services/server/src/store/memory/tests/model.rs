@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use golectra_protocol::Kind;
+use golectra_protocol::{Kind, MetricId};
 use proptest::prelude::*;
 
 use super::conformance::{counter as count, gauge};
@@ -111,6 +111,13 @@ async fn run(steps: &[Step], journals: bool) {
             listed.map(|one| ((one.source.to_string(), one.id.to_string(), one.value.kind()), (one.value, one.at_millis))).collect();
         assert_eq!(found, model.series, "after step {number}, {step:?}");
         assert_eq!(store.stats().series, Some(found.len() as u64));
+        // A snapshot looks at every source, where a single read may know the answer from before.
+        let all = store.snapshot().await.unwrap();
+        for id in (0..4).map(|id| format!("m{id}")) {
+            let read = async |kind| store.value(&Selector { id: MetricId::parse(&id).unwrap(), kind }).await.unwrap();
+            assert_eq!(read(Kind::Gauge).await, all.gauges.get(&id).copied().map(Value::Gauge), "{id} after step {number}, {step:?}");
+            assert_eq!(read(Kind::Counter).await, all.counters.get(&id).copied().map(Value::Counter), "{id} after step {number}, {step:?}");
+        }
     }
 }
 

@@ -80,7 +80,7 @@ async fn what_earlier_versions_wrote_is_carried_over() {
     assert_eq!(carried.len(), 200);
     for series in &carried {
         let id: u32 = series.id.as_str()[1..].parse().unwrap();
-        let value = if id / 2 % 2 == 0 { Value::Gauge(f64::from(id) * 1.5) } else { Value::Counter(i64::MAX - i64::from(id)) };
+        let value = if (id / 2).is_multiple_of(2) { Value::Gauge(f64::from(id) * 1.5) } else { Value::Counter(i64::MAX - i64::from(id)) };
         assert_eq!((series.value, series.at_millis), (value, u64::from(id) * 1000), "{}", series.id);
     }
     // Old series are written where they are, new ones go to blocks of their source's own.

@@ -16,8 +16,9 @@ use crate::metrics::postgres::WriterFigures;
 /// What may wait or be under way in all, in bytes. About a second of what a small database takes.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// The longest wait before a transaction takes a batch.
-const WAIT_LIMIT: Duration = Duration::from_millis(1_500);
+/// The longest wait before a transaction takes a batch: with the transaction after it, whoever is accepted under overload is
+/// answered within a second.
+const WAIT_LIMIT: Duration = Duration::from_millis(500);
 
 /// When a transaction that took it has to be done: what it did not wait is the transaction's.
 const TOTAL_LIMIT: Duration = Duration::from_millis(2_750);
