@@ -7,7 +7,7 @@
 //!   this process does not know; `known` is what it does.
 //!
 //! The order of locks is the same in every transaction: new sources by name, sources by id, the count of all series, series
-//! and layouts by source, frames by (key, source), rows of latest by series. So no two writers, of this server or another, wait
+//! and layouts by source, frames by (key, source), rows of latest_blocks by id. So no two writers, of this server or another, wait
 //! for each other. It rests on plans that take rows in the order in which they are asked for, see
 //! [`connect::open_for_writing`](super::connect::open_for_writing).
 
