@@ -21,7 +21,7 @@ pub mod signature;
 mod source;
 pub mod webhook;
 
-pub use id::{IdError, MetricId};
+pub use id::{IdError, IdParts, MAX_ID_BYTES, MetricId};
 pub use key::{IdempotencyKey, KeyError, MAX_AHEAD_MILLIS, WindowError};
 pub use metric::{Kind, Metric, Selector, UnknownKind, Value, ValueError};
 pub use metrics::{Iter, MetricRef, Metrics};

@@ -46,7 +46,7 @@ impl fmt::Display for Kind {
 /// A gauge's value or a counter's delta (on the way in) or total (on the way out).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
-    /// Always finite.
+    /// Any double. Those that cross the wire of /update and /updates are finite: [`Value::gauge`] sees to it.
     Gauge(f64),
     /// Never negative.
     Counter(i64),
@@ -70,7 +70,7 @@ pub enum ValueError {
 }
 
 impl Value {
-    /// A gauge's value, which must be finite.
+    /// A gauge's value as /update and /updates take it, which must be finite.
     pub fn gauge(value: f64) -> Result<Self, ValueError> {
         if value.is_finite() { Ok(Self::Gauge(value)) } else { Err(ValueError::NotFinite) }
     }

@@ -22,6 +22,8 @@ pub struct Metrics {
     /// Ids, one behind the other; what no item points at is left over from items that were removed.
     text: String,
     items: Vec<Item>,
+    /// The items' own times in unix milliseconds; empty where all have the batch's.
+    times: Vec<i64>,
 }
 
 /// Sixteen bytes, so that four share a cache line.
@@ -31,8 +33,8 @@ struct Item {
     bits: u64,
     /// Where the id begins in the text.
     start: u32,
-    /// At most 255 bytes, which is what an id may have.
-    len: u8,
+    /// The id's bytes, at most [`MAX_ID_BYTES`](crate::MAX_ID_BYTES).
+    len: u16,
     kind: Kind,
 }
 
@@ -86,7 +88,7 @@ impl Metrics {
 
     /// An empty batch with room for this many metrics, and this many bytes of ids.
     pub fn with_capacity(items: usize, text_bytes: usize) -> Self {
-        Self { text: String::with_capacity(text_bytes), items: Vec::with_capacity(items) }
+        Self { text: String::with_capacity(text_bytes), items: Vec::with_capacity(items), times: Vec::new() }
     }
 
     /// How many metrics there are.
@@ -125,6 +127,30 @@ impl Metrics {
         Ok(())
     }
 
+    /// Reads an id and puts a sample with a time of its own, in unix milliseconds, at the end. Either all samples of a batch have a time or none
+    /// has.
+    ///
+    /// # Panics
+    /// Where samples without a time are there already, or as [`Metrics::push_parsed`].
+    pub fn push_parsed_at(&mut self, id: &str, value: Value, at_millis: i64) -> Result<(), IdError> {
+        assert_eq!(self.times.len(), self.items.len(), "all samples of a batch have a time, or none has");
+        let id = canonical(id)?;
+        self.push(&id, value);
+        self.times.push(at_millis);
+        Ok(())
+    }
+
+    /// The own time of the sample at this place, in unix milliseconds; none where it is the batch's.
+    #[inline]
+    pub fn at_millis(&self, index: usize) -> Option<i64> {
+        self.times.get(index).copied()
+    }
+
+    /// Whether the samples have times of their own.
+    pub fn has_times(&self) -> bool {
+        !self.times.is_empty()
+    }
+
     /// Gives the metric at this place another value of the same kind.
     ///
     /// # Panics
@@ -137,18 +163,18 @@ impl Metrics {
 
     /// Keeps the metrics at the places that `keep` is true for, in their order.
     pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
-        let mut index = 0;
-        self.items.retain(|_| {
-            index += 1;
-            keep(index - 1)
-        });
+        let kept: Vec<bool> = (0..self.items.len()).map(&mut keep).collect();
+        let mut next = kept.iter();
+        self.items.retain(|_| *next.next().expect("one answer an item"));
+        let mut next = kept.iter();
+        self.times.retain(|_| *next.next().expect("one answer an item"));
     }
 
     /// Puts a metric at the end whose id is canonical.
     #[inline]
     pub(crate) fn push(&mut self, id: &str, value: Value) {
         let start = u32::try_from(self.text.len()).expect("the ids of a batch have less than 4 GiB");
-        let len = u8::try_from(id.len()).expect("an id has at most 255 bytes");
+        let len = u16::try_from(id.len()).expect("an id has at most 4096 bytes");
         self.text.push_str(id);
         self.items.push(Item { bits: bits(value), start, len, kind: value.kind() });
     }
@@ -168,7 +194,11 @@ impl fmt::Debug for Metrics {
 
 impl PartialEq for Metrics {
     fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other)
+        // Equal doubles are those with the same bits: a batch may hold NaN.
+        let same = |(one, other): (MetricRef<'_>, MetricRef<'_>)| {
+            one.id == other.id && one.kind() == other.kind() && bits(one.value) == bits(other.value)
+        };
+        self.len() == other.len() && self.times == other.times && self.iter().zip(other).all(same)
     }
 }
 
@@ -257,10 +287,29 @@ mod tests {
     #[test]
     fn a_bad_id_changes_nothing() {
         let mut batch = batch();
-        for id in ["", "a\0", &"x".repeat(256)] {
+        for id in ["", "a\0", &"x".repeat(crate::MAX_ID_BYTES + 1)] {
             batch.push_parsed(id, Value::Counter(1)).unwrap_err();
         }
         assert_eq!(batch, self::batch());
+    }
+
+    #[test]
+    fn samples_may_have_times_of_their_own_and_any_value() {
+        let mut batch = Metrics::default();
+        assert!(!batch.has_times());
+        let stale = f64::from_bits(0x7ff0_0000_0000_0002);
+        for (id, value, at) in [("a", 1.0, 5), ("a", f64::NAN, -6), ("b", stale, i64::MAX)] {
+            batch.push_parsed_at(id, Value::Gauge(value), at).unwrap();
+        }
+        assert!(batch.has_times());
+        let twin = batch.clone();
+        assert_eq!(batch, twin, "NaN is compared by its bits");
+        batch.retain(|index| index != 1);
+        assert_eq!((batch.len(), batch.at_millis(0), batch.at_millis(1), batch.at_millis(2)), (2, Some(5), Some(i64::MAX), None));
+        let Value::Gauge(kept) = batch.get(1).value else { panic!("a gauge") };
+        assert_eq!(kept.to_bits(), stale.to_bits());
+        assert_ne!(batch, twin);
+        assert_eq!(self::batch().at_millis(0), None);
     }
 
     #[test]

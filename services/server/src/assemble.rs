@@ -24,7 +24,7 @@ use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
 use crate::store::timed::Timed;
-use crate::store::{SeriesLimits, Store};
+use crate::store::{Lifetimes, SeriesLimits, Store};
 
 /// What a server is made of.
 pub struct Parts {
@@ -80,7 +80,7 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
     let hook = Arc::new(LateHook::default());
     let config = PostgresConfig {
         dsn: dsn.clone(),
-        history: settings.history_retention.duration(),
+        lifetimes: lifetimes(settings),
         limits: series_limits(settings),
         connections: settings.database_connections,
         hook: Some(Arc::<LateHook>::clone(&hook)),
@@ -98,7 +98,7 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
         path: Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty()),
         store_interval: settings.store_interval.duration(),
         restore: settings.restore,
-        history: settings.history_retention.duration(),
+        lifetimes: lifetimes(settings),
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
     };
@@ -107,6 +107,12 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
     MemoryFigures::register(registry, Arc::clone(&store))?;
     let trail = Trail::start(audit(settings), Backend::Memory, registry, clock.clone())?;
     Ok((store, trail))
+}
+
+/// How long keys, history, series and sources live.
+fn lifetimes(settings: &Settings) -> Lifetimes {
+    let kept = settings.history_retention.duration();
+    Lifetimes { dedup_window: kept, retention_raw: kept, ..Lifetimes::default() }
 }
 
 fn series_limits(settings: &Settings) -> SeriesLimits {

@@ -250,11 +250,11 @@ impl Collector for Borrowed {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let stats = self.store.stats();
+        let metrics = self.store.metrics();
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53 series")]
-        self.series.set(stats.series.unwrap_or(0) as f64);
-        self.queue.set(int(stats.queue_depth));
-        if let Some((used, idle)) = stats.pool {
+        self.series.set(metrics.series.unwrap_or(0) as f64);
+        self.queue.set(int(metrics.queue_depth));
+        if let Some((used, idle)) = metrics.pool {
             self.pool.with_label_values(&["used"]).set(used.into());
             self.pool.with_label_values(&["idle"]).set(idle.into());
         }

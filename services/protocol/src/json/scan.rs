@@ -7,7 +7,7 @@ mod number;
 
 use std::borrow::Cow;
 
-use crate::{Kind, Metric, MetricId, Metrics, Value};
+use crate::{Kind, MAX_ID_BYTES, Metric, MetricId, Metrics, Value};
 
 /// A metric of a batch has about so many bytes; room is made for that many of them at once.
 const USUAL_ITEM_BYTES: usize = 56;
@@ -227,7 +227,7 @@ impl<'a> Scan<'a> {
             at += 8;
         }
         // Near the body's end there are no eight bytes; what stands there is read like any other id.
-        if bytes.get(at) == Some(&b'"') && braces == 0 && (1..=255).contains(&(at - start)) {
+        if bytes.get(at) == Some(&b'"') && braces == 0 && (1..=MAX_ID_BYTES).contains(&(at - start)) {
             self.at = at + 1;
             return Some(Id::Plain(&self.text[start..at]));
         }

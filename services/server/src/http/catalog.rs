@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::AppState;
 use super::error::ApiError;
 use crate::clock::rfc3339;
-use crate::store::{Series, SeriesFilter, SourceInfo};
+use crate::store::{LatestFilter, Series, SourceInfo};
 
 /// How many series a listing has at most, unless it is asked for fewer.
 const MAX_LISTED: usize = 100_000;
@@ -98,9 +98,23 @@ pub async fn series(State(state): State<AppState>, query: Result<Query<Wanted>, 
     let source = wanted.source.as_deref().map(Source::from_stored).transpose();
     let source = source.map_err(|error| ApiError::bad_request("invalid_source", format!("source: {error}")))?;
     let limit = wanted.limit.unwrap_or(MAX_LISTED).clamp(1, MAX_LISTED);
-    let filter = SeriesFilter { source, name: wanted.name.filter(|name| !name.is_empty()), limit: limit + 1 };
-    let mut found = state.store.series(&filter).await?;
+    let filter = LatestFilter { source, name: wanted.name.filter(|name| !name.is_empty()), matchers: Vec::new() };
+    let mut found = first(&state, filter, limit + 1).await?;
     let truncated = found.len() > limit;
     found.truncate(limit);
     Ok(Json(Listing { series: found.into_iter().map(Into::into).collect(), truncated }))
+}
+
+/// The first series of a listing.
+pub async fn first(state: &AppState, filter: LatestFilter, limit: usize) -> Result<Vec<Series>, ApiError> {
+    let (mut pages, mut found) = (state.store.latest(filter).await?, Vec::new());
+    while found.len() < limit {
+        let page = pages.next_page().await?;
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    found.truncate(limit);
+    Ok(found)
 }

@@ -13,7 +13,7 @@ use rust_embed::Embed;
 use super::AppState;
 use super::error::{ApiError, TextError};
 use crate::clock::{Clock, rfc3339};
-use crate::store::{Series, SeriesFilter, SourceInfo};
+use crate::store::{LatestFilter, Series, SourceInfo};
 
 /// How many series a page shows; the API has the rest.
 const MAX_SHOWN: usize = 5_000;
@@ -96,8 +96,8 @@ pub async fn source(
     let sources = state.store.sources().await.map_err(ApiError::from)?;
     let known = sources.iter().find(|source| source.name == name);
     let known = known.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "unknown_source", "no such source"))?;
-    let filter = SeriesFilter { source: Some(name), name: None, limit: known.series.max(1) };
-    let mut series = state.store.series(&filter).await.map_err(ApiError::from)?;
+    let filter = LatestFilter { source: Some(name), ..LatestFilter::default() };
+    let mut series = super::catalog::first(&state, filter, known.series.max(1)).await?;
     let wanted = find.to_lowercase();
     series.retain(|one| one.id.as_str().to_lowercase().contains(&wanted));
     let truncated = series.len() > MAX_SHOWN;
@@ -161,11 +161,10 @@ impl SourceRow {
 
 impl MetricRow {
     fn new(series: &Series, now: u64) -> Self {
-        let labels = series.id.labels().into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<Vec<_>>();
-        let name = if labels.is_empty() { series.id.as_str() } else { series.id.name() };
+        let parts = series.id.parts();
         Self {
-            name: name.to_owned(),
-            labels,
+            name: parts.name.into_owned(),
+            labels: parts.labels.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned())).collect(),
             value: number::format(series.value),
             at: rfc3339(series.at_millis),
             ago: ago(series.at_millis, now),

@@ -12,27 +12,28 @@
 pub(crate) mod caps;
 pub(crate) mod counters;
 pub(crate) mod gauges;
+pub(crate) mod lifetime;
 pub(crate) mod listing;
 pub(crate) mod load;
+pub(crate) mod matching;
 pub(crate) mod repeats;
 pub(crate) mod window;
 
 use std::any::Any;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use golectra_protocol::{IdempotencyKey, Kind, Metric, MetricId, Selector, Source, Value};
 use sha2::{Digest, Sha256};
 
-use super::{Applied, Batch, Series, SeriesFilter, SeriesLimits, Store, StoreError};
+use super::{Applied, Batch, LatestFilter, LatestPages, Lifetimes, Series, SeriesLimits, Store, StoreError};
 use crate::clock::Clock;
 
 /// What a case asks of its store.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) limits: SeriesLimits,
-    /// How long keys are remembered.
-    pub(crate) history: Duration,
+    pub(crate) lifetimes: Lifetimes,
     /// The server's clock: it stands still at today's date, so that partitions by day are where a database makes them.
     pub(crate) clock: Clock,
 }
@@ -40,13 +41,17 @@ pub(crate) struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let clock = Clock::at(Clock::System.unix_millis());
-        Self { limits: SeriesLimits { total: 100_000, per_source: 50_000 }, history: Duration::from_hours(48), clock }
+        Self { limits: SeriesLimits { total: 100_000, per_source: 50_000 }, lifetimes: Lifetimes::default(), clock }
     }
 }
+
+/// Does now what the store otherwise does from time to time: expires series and sources, forgets keys and history.
+pub(crate) type Maintain = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
 /// A fresh store, and what must live as long as it does.
 pub(crate) struct Made {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) maintain: Maintain,
     pub(crate) guard: Box<dyn Any + Send>,
 }
 
@@ -56,6 +61,7 @@ pub(crate) struct Lab {
     pub(crate) clock: Clock,
     /// The clock's time at the start, in unix milliseconds.
     pub(crate) now: u64,
+    maintain: Maintain,
     _guard: Box<dyn Any + Send>,
 }
 
@@ -70,8 +76,8 @@ impl Lab {
 
     pub(crate) async fn with(make: &impl AsyncFn(Setup) -> Option<Made>, setup: Setup) -> Option<Self> {
         let clock = setup.clock.clone();
-        let Made { store, guard } = make(setup).await?;
-        Some(Self { store, now: clock.unix_millis(), clock, _guard: guard })
+        let Made { store, maintain, guard } = make(setup).await?;
+        Some(Self { store, now: clock.unix_millis(), clock, maintain, _guard: guard })
     }
 
     /// Applies a new batch sampled now.
@@ -96,7 +102,22 @@ impl Lab {
 
     /// All series of all sources.
     pub(crate) async fn series(&self) -> Vec<Series> {
-        self.store.series(&SeriesFilter { limit: usize::MAX, ..SeriesFilter::default() }).await.unwrap()
+        self.latest(LatestFilter::default()).await
+    }
+
+    /// All series that a filter asks for.
+    pub(crate) async fn latest(&self, filter: LatestFilter) -> Vec<Series> {
+        every(self.store.latest(filter).await.unwrap()).await
+    }
+
+    /// Does the store's maintenance now.
+    pub(crate) async fn maintain(&self) {
+        (self.maintain)().await;
+    }
+
+    /// Sets the clock to this many milliseconds after the start.
+    pub(crate) fn at(&self, millis: u64) {
+        self.clock.set(self.now + millis);
     }
 
     /// Asserts that a write leaves no trace in what can be read.
@@ -106,6 +127,19 @@ impl Lab {
         let after = (self.series().await, self.store.snapshot().await.unwrap(), self.store.sources().await.unwrap());
         assert_eq!(before, after, "after {error}");
         error
+    }
+}
+
+/// All series of a listing.
+pub(crate) async fn every(mut pages: Box<dyn LatestPages>) -> Vec<Series> {
+    let mut all = Vec::new();
+    loop {
+        let page = pages.next_page().await.unwrap();
+        if page.is_empty() {
+            return all;
+        }
+        assert!(page.len() <= super::newest::PAGE_SERIES);
+        all.extend(page);
     }
 }
 
@@ -139,6 +173,9 @@ macro_rules! conformance_suite {
             gauges::a_tie_goes_to_the_later_arrival
             gauges::a_late_batch_does_not_overwrite
             gauges::the_newest_over_all_sources_counts
+            gauges::a_batch_from_the_future_does_not_hide_newer_ones
+            gauges::values_that_are_no_numbers_are_kept_and_not_shown
+            gauges::samples_with_times_of_their_own_are_set_by_them
             gauges::doubles_are_kept_bit_for_bit
             gauges::zero_is_a_value
             counters::deltas_add_up
@@ -165,7 +202,22 @@ macro_rules! conformance_suite {
             listing::series_come_in_order
             listing::series_are_filtered_by_source
             listing::series_are_filtered_by_name
-            listing::the_limit_cuts_the_end
+            listing::a_listing_comes_in_pages
+            listing::the_longest_ids_come_back
+            matching::matchers_select_series
+            matching::a_matcher_that_nothing_has_selects_nothing
+            lifetime::a_series_that_is_not_reported_expires
+            lifetime::only_time_in_which_the_source_reports_counts
+            lifetime::late_reports_keep_a_series
+            lifetime::an_expired_series_comes_back
+            lifetime::unlabelled_totals_never_fall
+            lifetime::a_labelled_counter_begins_anew
+            lifetime::expired_series_make_room_under_the_caps
+            lifetime::a_silent_source_expires_with_its_series
+            lifetime::the_unnamed_source_never_expires
+            lifetime::a_source_that_is_forgotten_keeps_its_keys
+            lifetime::forgetting_no_source_says_so
+            lifetime::keys_outlive_a_shorter_history
             listing::ids_of_every_kind_come_back
             listing::the_unnamed_source_is_a_source
             listing::sources_tell_when_they_were_seen

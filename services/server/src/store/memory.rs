@@ -36,16 +36,20 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use golectra_protocol::{Selector, Value};
+use golectra_protocol::{Selector, Source, Value};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use self::disk::{Disk, Paths};
 use self::journal::Journal;
-use self::keeper::{Command, Durable, Health, Keeper, Progress};
+use self::keeper::{Command, DiskHealth, Durable, Keeper, Progress};
 use self::shard::Shards;
 pub use self::stats::MemoryStats;
-use super::{Applied, Batch, Series, SeriesFilter, SeriesLimits, Snapshot, SourceInfo, Store, StoreError, StoreStats};
+use super::{
+    Applied, Batch, Health, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError, StoreMetrics,
+    Write,
+};
+use crate::audit::Draft;
 use crate::clock::Clock;
 
 /// How long a start waits for the process before it to let go of the files.
@@ -69,8 +73,8 @@ pub struct MemoryConfig {
     pub store_interval: Duration,
     /// Whether to load what the last run saved.
     pub restore: bool,
-    /// How long keys are remembered, and so how old a batch may be.
-    pub history: Duration,
+    /// How long keys, series and sources live.
+    pub lifetimes: Lifetimes,
     /// How many keys are remembered in all; when there are more, the oldest accepted time rises.
     pub max_keys: usize,
     /// How many series there may be.
@@ -147,7 +151,7 @@ pub struct MemoryStore {
 struct KeeperHandle {
     /// Taken by the first close.
     queue: Mutex<Option<Sender<Command>>>,
-    health: Arc<Health>,
+    health: Arc<DiskHealth>,
     /// Whether each write waits for the disk.
     journaled: bool,
     /// While it is open the files are this process's; closed when the store is.
@@ -179,7 +183,7 @@ impl MemoryStore {
     }
 
     fn open_on(config: MemoryConfig, clock: Clock, disk: Disk, fold_journal_at_bytes: u64) -> Result<Arc<Self>, OpenError> {
-        let history_millis = u64::try_from(config.history.as_millis()).unwrap_or(u64::MAX);
+        let history_millis = config.lifetimes.dedup_window_millis();
         let shards = Arc::new(Shards::new(config.limits, history_millis, config.max_keys));
         let stats = Arc::new(MemoryStats::default());
         let Some(path) = config.path.filter(|path| !path.as_os_str().is_empty()) else {
@@ -203,7 +207,7 @@ impl MemoryStore {
         // What was replayed is not in the snapshot file yet.
         let saved_writes = shards.writes().saturating_sub(stats::get(&stats.journal_replayed));
         let progress = Progress::new(saved_writes, config.store_interval);
-        let health = Arc::new(Health::default());
+        let health = Arc::new(DiskHealth::default());
         let keeper = Keeper {
             shards: shards.clone(),
             clock: clock.clone(),
@@ -292,7 +296,7 @@ async fn wait(durable: oneshot::Receiver<Durable>, at_most: Duration) -> Result<
 }
 
 #[async_trait]
-impl Store for MemoryStore {
+impl Write for MemoryStore {
     async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
         match &self.keeper {
             Some(keeper) if keeper.journaled => self.apply_journaled(keeper, batch).await,
@@ -300,6 +304,13 @@ impl Store for MemoryStore {
         }
     }
 
+    async fn forget_source(&self, _source: &Source, _audit: Option<Draft>) -> Result<bool, StoreError> {
+        Err(StoreError::Unavailable("sources can't be forgotten yet".into()))
+    }
+}
+
+#[async_trait]
+impl Newest for MemoryStore {
     async fn value(&self, selector: &Selector) -> Result<Option<Value>, StoreError> {
         Ok(view::value(&self.shards, selector))
     }
@@ -312,10 +323,13 @@ impl Store for MemoryStore {
         Ok(view::sources(&self.shards))
     }
 
-    async fn series(&self, filter: &SeriesFilter) -> Result<Vec<Series>, StoreError> {
-        Ok(view::series(&self.shards, filter))
+    async fn latest(&self, filter: LatestFilter) -> Result<Box<dyn LatestPages>, StoreError> {
+        Ok(Box::new(view::Pages(view::series(&self.shards, &filter))))
     }
+}
 
+#[async_trait]
+impl Health for MemoryStore {
     async fn ping(&self) -> Result<(), StoreError> {
         match &self.keeper {
             Some(keeper) if keeper.journaled => keeper.admit(),
@@ -323,9 +337,9 @@ impl Store for MemoryStore {
         }
     }
 
-    fn stats(&self) -> StoreStats {
+    fn metrics(&self) -> StoreMetrics {
         let queued = |keeper: &KeeperHandle| keeper.health.queued_writes.load(Ordering::Relaxed);
-        StoreStats { series: Some(self.shards.series() as u64), pool: None, queue_depth: self.keeper.as_ref().map_or(0, queued) }
+        StoreMetrics { series: Some(self.shards.series() as u64), pool: None, queue_depth: self.keeper.as_ref().map_or(0, queued) }
     }
 
     async fn close(&self) -> Result<(), StoreError> {

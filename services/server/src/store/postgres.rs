@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_process::Secret;
-use golectra_protocol::{Selector, Value};
+use golectra_protocol::{Selector, Source, Value};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -35,7 +35,10 @@ pub use self::error::OpenError;
 use self::migrate::Schema;
 use self::partitions::Partitions;
 use self::writer::{Shared, WRITERS, Writers};
-use super::{Applied, Batch, Series, SeriesFilter, SeriesLimits, Snapshot, SourceInfo, Store, StoreError, StoreStats};
+use super::{
+    Applied, Batch, Health, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError, StoreMetrics,
+    Write,
+};
 use crate::audit::Draft;
 use crate::clock::Clock;
 use crate::metrics::postgres::WriterFigures;
@@ -55,8 +58,8 @@ pub trait TransactionHook: Send + Sync + 'static {
 pub struct PostgresConfig {
     /// Where the database is: a URL, or libpq's `host=… user=…`.
     pub dsn: Secret,
-    /// How long batches are kept and remembered.
-    pub history: Duration,
+    /// How long keys, history, series and sources live.
+    pub lifetimes: Lifetimes,
     /// How many series there may be.
     pub limits: SeriesLimits,
     /// How many connections there may be, those of the writers included, but at least one more than these; 10 is enough for most.
@@ -87,7 +90,7 @@ impl PostgresStore {
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
         let pool = connect::pool(&options, pool_size);
         let (schema_sender, schema) = watch::channel(Schema::Missing("the database was not reached yet".into()));
-        let history_millis = u64::try_from(config.history.as_millis()).unwrap_or(u64::MAX);
+        let history_millis = config.lifetimes.dedup_window_millis();
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let shared = Shared {
@@ -144,12 +147,19 @@ impl PostgresStore {
 }
 
 #[async_trait]
-impl Store for PostgresStore {
+impl Write for PostgresStore {
     async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
         self.check_schema()?;
         self.writers.apply(batch).await
     }
 
+    async fn forget_source(&self, _source: &Source, _audit: Option<Draft>) -> Result<bool, StoreError> {
+        Err(StoreError::Unavailable("sources can't be forgotten yet".into()))
+    }
+}
+
+#[async_trait]
+impl Newest for PostgresStore {
     async fn value(&self, selector: &Selector) -> Result<Option<Value>, StoreError> {
         reader::value(self, selector).await
     }
@@ -162,18 +172,21 @@ impl Store for PostgresStore {
         reader::sources(self).await
     }
 
-    async fn series(&self, filter: &SeriesFilter) -> Result<Vec<Series>, StoreError> {
-        reader::series(self, filter).await
+    async fn latest(&self, filter: LatestFilter) -> Result<Box<dyn LatestPages>, StoreError> {
+        Ok(Box::new(reader::Pages(reader::series(self, &filter).await?)))
     }
+}
 
+#[async_trait]
+impl Health for PostgresStore {
     async fn ping(&self) -> Result<(), StoreError> {
         reader::ping(self).await
     }
 
-    fn stats(&self) -> StoreStats {
+    fn metrics(&self) -> StoreMetrics {
         let (size, idle) = (self.pool.size(), u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX));
         let pool = Some((size.saturating_sub(idle) + self.writers.connections(), idle));
-        StoreStats { series: None, pool, queue_depth: self.writers.waiting() }
+        StoreMetrics { series: None, pool, queue_depth: self.writers.waiting() }
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use golectra_protocol::{Selector, Value};
+use golectra_protocol::{Selector, Source, Value};
 
-use super::{Applied, Batch, Series, SeriesFilter, Snapshot, SourceInfo, Store, StoreError, StoreStats};
+use super::{Applied, Batch, Health, LatestFilter, LatestPages, Newest, Snapshot, SourceInfo, Store, StoreError, StoreMetrics, Write};
+use crate::audit::Draft;
 use crate::metrics::ServerMetrics;
 
 /// Passes everything on to the store inside. What ends in an error, or is given up on, is timed as well.
@@ -22,12 +23,20 @@ impl Timed {
 }
 
 #[async_trait]
-impl Store for Timed {
+impl Write for Timed {
     async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
         let _timer = self.metrics.store_timer("apply");
         self.store.apply(batch).await
     }
 
+    async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError> {
+        let _timer = self.metrics.store_timer("forget_source");
+        self.store.forget_source(source, audit).await
+    }
+}
+
+#[async_trait]
+impl Newest for Timed {
     async fn value(&self, selector: &Selector) -> Result<Option<Value>, StoreError> {
         let _timer = self.metrics.store_timer("value");
         self.store.value(selector).await
@@ -43,21 +52,38 @@ impl Store for Timed {
         self.store.sources().await
     }
 
-    async fn series(&self, filter: &SeriesFilter) -> Result<Vec<Series>, StoreError> {
-        let _timer = self.metrics.store_timer("series");
-        self.store.series(filter).await
+    async fn latest(&self, filter: LatestFilter) -> Result<Box<dyn LatestPages>, StoreError> {
+        let pages = self.store.latest(filter).await?;
+        Ok(Box::new(TimedPages { pages, metrics: self.metrics.clone() }))
     }
+}
 
+#[async_trait]
+impl Health for Timed {
     async fn ping(&self) -> Result<(), StoreError> {
         let _timer = self.metrics.store_timer("ping");
         self.store.ping().await
     }
 
-    fn stats(&self) -> StoreStats {
-        self.store.stats()
+    fn metrics(&self) -> StoreMetrics {
+        self.store.metrics()
     }
 
     async fn close(&self) -> Result<(), StoreError> {
         self.store.close().await
+    }
+}
+
+/// Pages of which each is timed.
+struct TimedPages {
+    pages: Box<dyn LatestPages>,
+    metrics: ServerMetrics,
+}
+
+#[async_trait]
+impl LatestPages for TimedPages {
+    async fn next_page(&mut self) -> Result<Vec<super::Series>, StoreError> {
+        let _timer = self.metrics.store_timer("latest");
+        self.pages.next_page().await
     }
 }

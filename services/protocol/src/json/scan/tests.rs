@@ -75,9 +75,9 @@ fn what_is_odd_is_left_to_the_other() {
     }
     assert!(batch(br#"[{"id":"a","type":"counter","delta":1},{"id":"b","type":"counter","delta":1}]"#, 1).is_none());
     assert!(batch(b"[{\"id\":\"\xff\",\"type\":\"counter\",\"delta\":1}]", 1).is_none());
-    for len in [1, 7, 8, 9, 255, 256] {
+    for len in [1, 7, 8, 9, 255, 256, 4096, 4097] {
         let body = format!(r#"[{{"id":"{}","type":"counter","delta":1}}]"#, "x".repeat(len));
-        assert_eq!(compare(body.as_bytes(), 1), len < 256);
+        assert_eq!(compare(body.as_bytes(), 1), len <= crate::MAX_ID_BYTES);
     }
 }
 

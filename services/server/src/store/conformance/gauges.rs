@@ -1,6 +1,8 @@
 //! A gauge's newest value is that of the batch with the latest time, then of the latest arrival.
 
-use super::{Lab, Made, Setup, gauge};
+use golectra_protocol::{IdempotencyKey, Metrics, Value};
+
+use super::{Batch, Lab, Made, Setup, batch, counter, gauge};
 
 pub(crate) async fn the_newest_batch_wins(make: &impl AsyncFn(Setup) -> Option<Made>) {
     let Some(lab) = Lab::new(make).await else { return };
@@ -62,4 +64,60 @@ pub(crate) async fn zero_is_a_value(make: &impl AsyncFn(Setup) -> Option<Made>) 
     lab.put("a", vec![gauge("g", 0.0)]).await.unwrap();
     assert_eq!(lab.gauge("g").await, Some(0.0));
     assert_eq!(lab.series().await.len(), 1);
+}
+
+pub(crate) async fn a_batch_from_the_future_does_not_hide_newer_ones(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    let minute = 60_000;
+    // One agent's clock is nine minutes ahead, and then is set right.
+    lab.put_at("a", lab.now + 9 * minute, vec![gauge("g", 1.0)]).await.unwrap();
+    assert_eq!(lab.series().await[0].at_millis, lab.now, "a batch's time is not later than its arrival");
+    lab.at(minute);
+    lab.put_at("a", lab.now + minute, vec![gauge("g", 2.0)]).await.unwrap();
+    assert_eq!(lab.gauge("g").await, Some(2.0));
+    lab.put_at("b", lab.now + 10 * minute, vec![gauge("g", 3.0)]).await.unwrap();
+    assert_eq!(lab.gauge("g").await, Some(3.0));
+    lab.at(2 * minute);
+    lab.put_at("a", lab.now + 2 * minute, vec![gauge("g", 4.0)]).await.unwrap();
+    assert_eq!((lab.gauge("g").await, lab.store.snapshot().await.unwrap().gauges["g"]), (Some(4.0), 4.0));
+}
+
+/// A batch of samples with times of their own.
+fn timed(source: &str, at: u64, samples: &[(&str, f64, u64)]) -> Batch {
+    let mut metrics = Metrics::default();
+    for (id, value, at) in samples {
+        metrics.push_parsed_at(id, Value::Gauge(*value), i64::try_from(*at).unwrap()).unwrap();
+    }
+    Batch { metrics, ..batch(source, IdempotencyKey::at(at), vec![gauge("unused", 0.0)]) }
+}
+
+pub(crate) async fn values_that_are_no_numbers_are_kept_and_not_shown(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    let stale = f64::from_bits(0x7ff0_0000_0000_0002);
+    let odd = [("nan", f64::NAN), ("stale", stale), ("up", f64::INFINITY), ("down", f64::NEG_INFINITY)];
+    let samples = odd.map(|(id, value)| (id, value, lab.now));
+    lab.store.apply(timed("a", lab.now, &samples)).await.unwrap();
+    lab.put("a", vec![counter("c", 1)]).await.unwrap();
+    for (id, _) in odd {
+        assert_eq!(lab.gauge(id).await, None, "{id}");
+    }
+    assert!(lab.store.snapshot().await.unwrap().gauges.is_empty());
+    let mut kept: Vec<_> = lab.series().await.into_iter().filter(|series| series.id.as_str() != "c").collect();
+    kept.sort_by_key(|series| odd.iter().position(|(id, _)| *id == series.id.as_str()));
+    let bits = kept.iter().map(|series| if let Value::Gauge(value) = series.value { value.to_bits() } else { 0 });
+    assert!(bits.eq(odd.iter().map(|(_, value)| value.to_bits())), "{kept:?}");
+    lab.put("a", vec![gauge("stale", 1.0)]).await.unwrap();
+    assert_eq!(lab.gauge("stale").await, Some(1.0));
+}
+
+pub(crate) async fn samples_with_times_of_their_own_are_set_by_them(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    let (old, older, ahead) = (lab.now - 1_000, lab.now - 2_000, lab.now + 3_000);
+    lab.store.apply(timed("a", lab.now, &[("g", 1.0, old), ("h", 2.0, ahead), ("g", 3.0, older)])).await.unwrap();
+    let series: Vec<_> = lab.series().await.into_iter().map(|one| (one.id.to_string(), one.value, one.at_millis)).collect();
+    assert_eq!(series, [("g".into(), Value::Gauge(1.0), old), ("h".into(), Value::Gauge(2.0), lab.now)]);
+    lab.put_at("a", lab.now - 1_500, vec![gauge("g", 4.0)]).await.unwrap();
+    assert_eq!(lab.gauge("g").await, Some(1.0));
+    lab.put_at("a", lab.now - 500, vec![gauge("g", 5.0)]).await.unwrap();
+    assert_eq!(lab.gauge("g").await, Some(5.0));
 }

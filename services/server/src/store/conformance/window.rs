@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use golectra_protocol::{IdempotencyKey, MAX_AHEAD_MILLIS, WindowError};
 
-use super::{Applied, Lab, Made, Setup, StoreError, batch, counter, gauge};
+use super::{Applied, Lab, Lifetimes, Made, Setup, StoreError, batch, counter, gauge};
 
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
 async fn one_day(make: &impl AsyncFn(Setup) -> Option<Made>) -> Option<Lab> {
-    Lab::with(make, Setup { history: Duration::from_millis(DAY_MILLIS), ..Setup::default() }).await
+    let lifetimes = Lifetimes { dedup_window: Duration::from_millis(DAY_MILLIS), ..Lifetimes::default() };
+    Lab::with(make, Setup { lifetimes, ..Setup::default() }).await
 }
 
 pub(crate) async fn the_edges_are_closed(make: &impl AsyncFn(Setup) -> Option<Made>) {

@@ -45,7 +45,7 @@ pub(super) enum Command {
 
 /// What the store sees of its keeper.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(super) struct DiskHealth {
     /// The disk refuses: nothing new is taken until what waits is on disk.
     pub(super) failed: AtomicBool,
     /// Bytes and writes that wait in the queue.
@@ -60,7 +60,7 @@ pub(super) struct Keeper {
     pub(super) disk: Disk,
     pub(super) paths: Paths,
     pub(super) journal: Journal,
-    pub(super) health: Arc<Health>,
+    pub(super) health: Arc<DiskHealth>,
     pub(super) stats: Arc<MemoryStats>,
     /// Zero: every write is journaled.
     pub(super) interval: Duration,

@@ -18,7 +18,7 @@ const NOW: u64 = 1_800_000_000_000;
 
 fn config(path: Option<PathBuf>, store_interval: Duration, restore: bool) -> MemoryConfig {
     let limits = SeriesLimits { total: 100_000, per_source: 50_000 };
-    MemoryConfig { path, store_interval, restore, history: Duration::from_hours(48), max_keys: 100_000, limits }
+    MemoryConfig { path, store_interval, restore, lifetimes: Lifetimes::default(), max_keys: 100_000, limits }
 }
 
 /// A store on this file that never saves by itself but at its end.
@@ -62,8 +62,12 @@ mod volatile {
     use crate::store::conformance::{Made, conformance_suite};
 
     async fn make(setup: Setup) -> Option<Made> {
-        let config = MemoryConfig { history: setup.history, limits: setup.limits, ..config(None, Duration::ZERO, false) };
-        Some(Made { store: MemoryStore::open(config, setup.clock).unwrap(), guard: Box::new(()) })
+        let config = MemoryConfig { lifetimes: setup.lifetimes, limits: setup.limits, ..config(None, Duration::ZERO, false) };
+        Some(Made {
+            store: MemoryStore::open(config, setup.clock).unwrap(),
+            maintain: Box::new(|| Box::pin(async {})),
+            guard: Box::new(()),
+        })
     }
     conformance_suite!(make);
 }
@@ -76,8 +80,12 @@ mod with_snapshots {
         let folder = tempfile::tempdir().unwrap();
         // Saved all the time, so that saves and writes meet.
         let config = config(Some(folder.path().join("metrics-db.json")), Duration::from_millis(5), true);
-        let config = MemoryConfig { history: setup.history, limits: setup.limits, ..config };
-        Some(Made { store: MemoryStore::open(config, setup.clock).unwrap(), guard: Box::new(folder) })
+        let config = MemoryConfig { lifetimes: setup.lifetimes, limits: setup.limits, ..config };
+        Some(Made {
+            store: MemoryStore::open(config, setup.clock).unwrap(),
+            maintain: Box::new(|| Box::pin(async {})),
+            guard: Box::new(folder),
+        })
     }
     conformance_suite!(make);
 }
@@ -89,10 +97,10 @@ mod with_a_journal {
     async fn make(setup: Setup) -> Option<Made> {
         let folder = tempfile::tempdir().unwrap();
         let config = config(Some(folder.path().join("metrics-db.json")), Duration::ZERO, true);
-        let config = MemoryConfig { history: setup.history, limits: setup.limits, ..config };
+        let config = MemoryConfig { lifetimes: setup.lifetimes, limits: setup.limits, ..config };
         // Folded all the time, so that saves and writes meet.
         let store = MemoryStore::open_on(config, setup.clock, Disk::default(), 1).unwrap();
-        Some(Made { store, guard: Box::new(folder) })
+        Some(Made { store, maintain: Box::new(|| Box::pin(async {})), guard: Box::new(folder) })
     }
     conformance_suite!(make);
 }

@@ -4,14 +4,17 @@
 
 use std::hash::BuildHasher;
 
-use golectra_protocol::{Kind, MetricId, MetricRef, Selector, Source, Value};
+use async_trait::async_trait;
+use golectra_protocol::{Kind, MetricRef, Selector, Source, Value};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::recent::Seen;
 use super::shard::Shards;
 use super::table::{self, Stamp};
-use super::{Series, SeriesFilter, Snapshot, SourceInfo};
+use super::{LatestFilter, Snapshot, SourceInfo};
+use crate::store::newest::PAGE_SERIES;
+use crate::store::{LatestPages, Series, StoreError};
 
 /// One metric over all sources.
 pub(super) fn value(shards: &Shards, selector: &Selector) -> Option<Value> {
@@ -63,38 +66,29 @@ pub(super) fn sources(shards: &Shards) -> Vec<SourceInfo> {
 }
 
 /// Series in their order, a source at a time, so that a small limit costs little.
-pub(super) fn series(shards: &Shards, filter: &SeriesFilter) -> Vec<Series> {
+pub(super) fn series(shards: &Shards, filter: &LatestFilter) -> Vec<Series> {
     let asked: Vec<Source> = match &filter.source {
         Some(source) => vec![source.clone()],
         None => sources(shards).into_iter().map(|info| info.name).collect(),
     };
     let mut listed = Vec::new();
     for source in asked {
-        let room = filter.limit - listed.len();
-        if room == 0 {
-            break;
-        }
-        of_source(shards, &source, filter.name.as_deref(), room, &mut listed);
+        of_source(shards, &source, filter, &mut listed);
     }
     debug_assert!(listed.is_sorted_by(|one, next| one.order() < next.order()));
     listed
 }
 
-/// Lists the first `room` series of a source.
-fn of_source(shards: &Shards, name: &Source, asked: Option<&str>, room: usize, listed: &mut Vec<Series>) {
+/// Lists the series of a source.
+fn of_source(shards: &Shards, name: &Source, filter: &LatestFilter, listed: &mut Vec<Series>) {
     let held = shards.of(name);
     let Some(place) = held.place() else { return };
     let rows = held.shard.source(place).table.rows().clone();
     drop(held);
-    let mut found: Vec<_> = rows.iter().filter(|(metric, _)| asked.is_none_or(|asked| is_called(metric, asked))).collect();
+    let mut found: Vec<_> = rows.iter().filter(|(metric, _)| filter.matches(name.as_str(), metric.id)).collect();
     let order = |(metric, _): &(MetricRef<'_>, Stamp), (other, _): &(MetricRef<'_>, Stamp)| {
         (metric.id, metric.kind()).cmp(&(other.id, other.kind()))
     };
-    if found.len() > room {
-        // What is beyond the limit need not be sorted.
-        found.select_nth_unstable_by(room, order);
-        found.truncate(room);
-    }
     found.sort_unstable_by(order);
     let one = |(metric, stamp): (MetricRef<'_>, Stamp)| {
         let (id, value) = (metric.to_id(), metric.value);
@@ -103,8 +97,13 @@ fn of_source(shards: &Shards, name: &Source, asked: Option<&str>, room: usize, l
     listed.extend(found.into_iter().map(one));
 }
 
-/// Whether this is the metric's id or its name without its labels.
-fn is_called(metric: &MetricRef<'_>, asked: &str) -> bool {
-    let Some(rest) = metric.id.strip_prefix(asked) else { return false };
-    rest.is_empty() || (rest.starts_with('{') && MetricId::name(&metric.to_id()) == asked)
+/// A listing that stands in memory.
+pub(super) struct Pages(pub(super) Vec<Series>);
+
+#[async_trait]
+impl LatestPages for Pages {
+    async fn next_page(&mut self) -> Result<Vec<Series>, StoreError> {
+        let many = self.0.len().min(PAGE_SERIES);
+        Ok(self.0.drain(..many).collect())
+    }
 }

@@ -9,7 +9,10 @@ use tokio::time::timeout;
 use super::connect::{Lease, timed_out};
 use super::error::unavailable;
 use super::writer::code_of;
-use super::{PostgresStore, Series, SeriesFilter, Snapshot, SourceInfo, StoreError};
+use super::{LatestFilter, PostgresStore, Snapshot, SourceInfo, StoreError};
+use crate::store::newest::PAGE_SERIES;
+use crate::store::{LatestPages, Series};
+use async_trait::async_trait;
 
 /// How long a read may take, waiting for its turn included.
 const READ_LIMIT: Duration = Duration::from_secs(5);
@@ -106,7 +109,7 @@ pub(super) async fn sources(store: &PostgresStore) -> Result<Vec<SourceInfo>, St
 }
 
 /// Series with their newest values.
-pub(super) async fn series(store: &PostgresStore, filter: &SeriesFilter) -> Result<Vec<Series>, StoreError> {
+pub(super) async fn series(store: &PostgresStore, filter: &LatestFilter) -> Result<Vec<Series>, StoreError> {
     let source = filter.source.as_ref().map(Source::as_str);
     // PostgreSQL's text holds no NUL, and no id has one either.
     if filter.name.as_ref().is_some_and(|name| name.contains('\0')) {
@@ -116,7 +119,7 @@ pub(super) async fn series(store: &PostgresStore, filter: &SeriesFilter) -> Resu
     // The ids `name{…}` stand together in the index, from `name{` to before `name|`, the next character.
     let labelled = name.filter(|name| !name.is_empty() && !name.contains('{')).map(|name| format!("{name}{{"));
     let past_labelled = labelled.as_ref().map(|start| start.replace('{', "|"));
-    let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+    let limit = i64::MAX;
     let rows = read(store, async |conn| {
         sqlx::query!(
             r#"SELECT sources.name AS source, latest.name AS "name!", latest.kind AS "kind!", latest.value, latest.total,
@@ -136,7 +139,7 @@ pub(super) async fn series(store: &PostgresStore, filter: &SeriesFilter) -> Resu
     })
     .await?;
     // An id whose braces are no labels is not one of the name before them.
-    let asked = |id: &MetricId| name.is_none_or(|name| id.as_str() == name || id.name() == name);
+    let asked = |id: &MetricId| name.is_none_or(|name| id.as_str() == name || id.parts().name == name);
     rows.into_iter()
         .map(|row| {
             let value = if row.kind == code_of(Kind::Gauge) { row.value.map(Value::Gauge) } else { row.total.map(Value::Counter) };
@@ -149,6 +152,17 @@ pub(super) async fn series(store: &PostgresStore, filter: &SeriesFilter) -> Resu
         })
         .filter(|series| series.as_ref().map_or(true, |series| asked(&series.id)))
         .collect()
+}
+
+/// A listing that stands in memory.
+pub(super) struct Pages(pub(super) Vec<Series>);
+
+#[async_trait]
+impl LatestPages for Pages {
+    async fn next_page(&mut self) -> Result<Vec<Series>, StoreError> {
+        let many = self.0.len().min(PAGE_SERIES);
+        Ok(self.0.drain(..many).collect())
+    }
 }
 
 /// Whether a write could be taken now.

@@ -10,7 +10,7 @@ use golectra_process::Secret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
-use super::{PostgresConfig, PostgresStore, SeriesLimits};
+use super::{Lifetimes, PostgresConfig, PostgresStore, SeriesLimits};
 use crate::clock::Clock;
 use crate::metrics::postgres::WriterFigures;
 
@@ -80,7 +80,7 @@ impl Drop for TestDatabase {
 /// Two days of history and plenty of room.
 pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
-    PostgresConfig { dsn, history: Duration::from_hours(48), limits, connections: 10, hook: None, figures: WriterFigures::unregistered() }
+    PostgresConfig { dsn, lifetimes: Lifetimes::default(), limits, connections: 10, hook: None, figures: WriterFigures::unregistered() }
 }
 
 /// Waits for the schema, 10 s at most.

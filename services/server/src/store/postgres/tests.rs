@@ -9,14 +9,15 @@ mod hook;
 
 use super::testing::{TestDatabase, config, ready};
 use super::*;
-use crate::store::conformance::{Made, Setup};
+use crate::store::conformance::{Made, Maintain, Setup};
 
 async fn make(setup: Setup) -> Option<Made> {
     let database = TestDatabase::create().await?;
-    let config = PostgresConfig { history: setup.history, limits: setup.limits, ..config(database.dsn()) };
+    let config = PostgresConfig { lifetimes: setup.lifetimes, limits: setup.limits, ..config(database.dsn()) };
     let store = PostgresStore::open(config, setup.clock).unwrap();
     assert!(ready(&store).await);
-    Some(Made { store, guard: Box::new(database) })
+    let maintain: Maintain = Box::new(|| Box::pin(async {}));
+    Some(Made { store, maintain, guard: Box::new(database) })
 }
 
 mod conformance {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::super::load::Frames;
 use super::super::record::{self, Record, SourceHead, Write};
 use super::*;
+use crate::store::Write as _;
 
 fn read(bytes: &[u8]) -> (Vec<Record>, u64) {
     let mut file = tempfile::tempfile().unwrap();

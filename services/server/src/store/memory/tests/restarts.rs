@@ -11,9 +11,13 @@ fn file() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-async fn all(store: &MemoryStore) -> (Vec<Series>, Vec<SourceInfo>, Snapshot) {
-    let filter = SeriesFilter { limit: usize::MAX, ..SeriesFilter::default() };
-    (store.series(&filter).await.unwrap(), store.sources().await.unwrap(), store.snapshot().await.unwrap())
+async fn all(store: &MemoryStore) -> (Vec<crate::store::Series>, Vec<SourceInfo>, Snapshot) {
+    let filter = LatestFilter::default();
+    (
+        crate::store::conformance::every(store.latest(filter).await.unwrap()).await,
+        store.sources().await.unwrap(),
+        store.snapshot().await.unwrap(),
+    )
 }
 
 #[tokio::test]

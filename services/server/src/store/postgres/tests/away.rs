@@ -112,6 +112,6 @@ async fn nobody_there_is_said_without_the_password() {
         }
     };
     tokio::time::timeout(Duration::from_secs(5), refused).await.unwrap();
-    assert_eq!(store.stats().pool, Some((0, 0)));
+    assert_eq!(store.metrics().pool, Some((0, 0)));
     store.close().await.unwrap();
 }

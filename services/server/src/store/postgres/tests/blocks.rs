@@ -75,8 +75,8 @@ async fn what_earlier_versions_wrote_is_carried_over() {
 
     let store = database.store().await;
     let now = store.writers.shared.clock.unix_millis();
-    let filter = SeriesFilter { limit: 1_000, ..SeriesFilter::default() };
-    let carried = store.series(&filter).await.unwrap();
+    let filter = LatestFilter::default();
+    let carried = crate::store::conformance::every(store.latest(filter.clone()).await.unwrap()).await;
     assert_eq!(carried.len(), 200);
     for series in &carried {
         let id: u32 = series.id.as_str()[1..].parse().unwrap();
@@ -86,8 +86,11 @@ async fn what_earlier_versions_wrote_is_carried_over() {
     // Old series are written where they are, new ones go to blocks of their source's own.
     store.apply(batch("a", IdempotencyKey::at(now), vec![counter("m2", 2), gauge("m4", 4.0), gauge("new", 1.0)])).await.unwrap();
     store.apply(batch("b", IdempotencyKey::at(now), vec![counter("m3", 3), gauge("new", 2.0)])).await.unwrap();
-    let values: Vec<_> =
-        store.series(&filter).await.unwrap().into_iter().map(|series| (series.id.as_str().to_owned(), series.value)).collect();
+    let values: Vec<_> = crate::store::conformance::every(store.latest(filter.clone()).await.unwrap())
+        .await
+        .into_iter()
+        .map(|series| (series.id.as_str().to_owned(), series.value))
+        .collect();
     let of = |name: &str| values.iter().filter(|(id, _)| id == name).map(|(_, value)| *value).collect::<Vec<_>>();
     assert_eq!(of("m2"), [Value::Counter(i64::MAX)]);
     assert_eq!(of("m3"), [Value::Counter(i64::MAX)]);

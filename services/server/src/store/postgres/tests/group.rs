@@ -47,7 +47,7 @@ impl Lab {
         let all: Vec<_> = batches.iter().map(|one| self.apply(one)).collect();
         // Other sources may be the other writer's.
         let behind = batches.iter().filter(|one| one.source.as_str() == source).count() as u64;
-        until(async || self.store.stats().queue_depth >= behind).await;
+        until(async || self.store.metrics().queue_depth >= behind).await;
         self.conn.execute("COMMIT").await.unwrap();
         assert_eq!(first.await.unwrap().unwrap(), Applied::New);
         let answers = join_all(all).await.into_iter().map(Result::unwrap).collect();
@@ -110,7 +110,7 @@ async fn an_overflow_is_refused_alone() {
         assert_eq!(*answers[at].as_ref().unwrap(), Applied::New, "{at}");
     }
     assert_eq!((lab.total("other").await, lab.total("sum").await), (Some(Value::Counter(5)), Some(Value::Counter(i64::MAX))));
-    let listed = lab.store.series(&SeriesFilter { limit: 99, ..SeriesFilter::default() }).await.unwrap();
+    let listed = crate::store::conformance::every(lab.store.latest(LatestFilter::default()).await.unwrap()).await;
     let names: Vec<_> = listed.iter().map(|series| (series.source.as_str(), series.id.as_str())).collect();
     assert_eq!(names, [("a", "c"), ("a", "first"), ("a", "other"), ("a", "sum"), ("b", "c")], "nothing of the refused one is left");
     assert_eq!(listed[0].value, Value::Counter(i64::MAX - 5));
