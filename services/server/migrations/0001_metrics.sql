@@ -1,60 +1,130 @@
--- Where metrics are kept. Names are compared byte by byte (COLLATE "C"): ids are what their bytes are, and the order of
--- listings must not depend on the database's language.
+-- Where metrics are kept. Texts are compared byte by byte (COLLATE "C"): ids are what their bytes are, and the order of listings must not
+-- depend on the database's language. No index holds a text of any length: a row of a btree ends at 2,704 bytes, an id at 4,096. What is looked
+-- up by its text has a digest instead, the first 128 bits of a SHA-256, as a uuid.
 
--- The nodes that measure; the unnamed source's name is ''. Whoever writes for a source holds its row until the commit, so
--- batches of one source go one after the other and replicas can't deadlock.
+-- The nodes that measure; the unnamed source's name is ''. Whoever makes series of a source holds its row until the commit.
 CREATE TABLE sources (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text COLLATE "C" NOT NULL UNIQUE,
     first_seen timestamptz NOT NULL,
     last_seen timestamptz NOT NULL,
-    -- How many series it has, kept in step by the writer and by series_gone below.
+    -- Set while the source is out of the newest state: it was silent for SOURCE_EXPIRY, or it was deleted. Its row stays for its keys and its
+    -- history, and goes with the last of them.
+    forgotten_at timestamptz,
+    -- How many live series it has.
     series integer NOT NULL DEFAULT 0,
-    about jsonb
+    -- The next id of the source's last block of series; a multiple of 64 where that is full or there is none.
+    next_series integer NOT NULL DEFAULT 0,
+    -- The clock by which its series expire: how long it has reported in all, and moments of that clock, each with the newest arrival then.
+    reporting_millis bigint NOT NULL DEFAULT 0,
+    mark_reporting_millis bigint[] NOT NULL DEFAULT '{}',
+    mark_arrivals bigint[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50);
 
--- One row a (source, id, type).
-CREATE TABLE series (
-    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    source_id integer NOT NULL REFERENCES sources ON DELETE CASCADE,
-    -- The metric's id with its labels, in canonical form.
-    name text COLLATE "C" NOT NULL,
-    -- 0 gauge, 1 counter.
-    kind smallint NOT NULL CHECK (kind IN (0, 1)),
-    UNIQUE (source_id, name, kind)
+-- Names of metrics and pairs of a label's key and value share one space of numbers, so that one index finds series by either.
+CREATE SEQUENCE terms AS integer;
+
+CREATE TABLE metric_names (
+    id integer PRIMARY KEY DEFAULT nextval('terms'),
+    -- 128 bits of SHA-256 of the name.
+    digest uuid NOT NULL UNIQUE,
+    name text COLLATE "C" NOT NULL
 );
 
--- Reads over all sources ask for a name.
-CREATE INDEX series_by_name ON series (name, kind);
+CREATE TABLE label_pairs (
+    id integer PRIMARY KEY DEFAULT nextval('terms'),
+    -- 128 bits of SHA-256 of the key, a byte 0xff and the value.
+    digest uuid NOT NULL UNIQUE,
+    -- 128 bits of SHA-256 of the key.
+    key_digest uuid NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    value text COLLATE "C" NOT NULL
+);
 
--- How many series there are in all. New series lock this row, which keeps the cap exact; batches without new series don't.
+-- A matcher with a regular expression looks at the values of its key.
+CREATE INDEX label_pairs_by_key ON label_pairs (key_digest);
+
+-- One row a (source, id, kind). A live series has its slot in latest_blocks; one that has expired keeps its row here for its history.
+CREATE TABLE series (
+    -- Ids are given out by the block of 64, so that the series of a source stand together and no two sources share a block.
+    id integer PRIMARY KEY,
+    source_id integer NOT NULL REFERENCES sources ON DELETE CASCADE,
+    -- 0 gauge, 1 counter.
+    kind smallint NOT NULL CHECK (kind IN (0, 1)),
+    -- 128 bits of SHA-256 of the kind and the metric's id.
+    identity uuid NOT NULL,
+    -- The metric's name, then its labels.
+    terms integer[] NOT NULL,
+    -- The metric's id with its labels, in canonical form.
+    metric text COLLATE "C" NOT NULL,
+    -- Reads over all sources ask for an id; writers ask for it with its source.
+    UNIQUE (identity, source_id)
+);
+
+-- Finds series by name and labels. Without a pending list, whose length every search would have to read.
+CREATE INDEX series_by_term ON series USING gin (terms) WITH (fastupdate = off);
+CREATE INDEX series_by_source ON series (source_id);
+
+-- Series that are out of the newest state, and since when. A table of its own, so that rows of series and their indexes are never rewritten.
+CREATE TABLE expired_series (
+    series_id integer PRIMARY KEY,
+    at timestamptz NOT NULL
+);
+
+-- Finds what is to be removed with the last of its history.
+CREATE INDEX expired_series_by_time ON expired_series (at);
+
+-- The next block of 64 series ids.
+CREATE SEQUENCE series_blocks AS integer MINVALUE 0 MAXVALUE 33554431 START 1;
+
+-- How many live series there are in all. Whoever makes or ends series locks this row, which keeps the cap exact; other batches don't.
 CREATE TABLE series_total (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     series bigint NOT NULL
 );
 INSERT INTO series_total (series) VALUES (0);
 
--- The order in which batches arrived, which tells the newest of two gauges of one time.
+-- The order in which batches arrived, which tells the newest of two gauges of one time and whether a series is still reported.
 CREATE SEQUENCE arrivals;
 
--- Each series's newest state; the row is made together with its series. Half of a page is left free so that an update
--- finds room beside the old row and touches no index.
-CREATE TABLE latest (
-    series_id integer PRIMARY KEY REFERENCES series ON DELETE CASCADE,
-    -- A gauge's newest value.
-    value double precision,
-    -- A counter's sum, added up from 64-bit integers and never from the doubles in frames.
-    total bigint,
-    -- The latest time of a batch that set it (gauge) or added to it (counter).
+-- The newest state of live series, 64 a row: a report's series stand together in a block or two, which cost little more to write than one series.
+CREATE TABLE latest_blocks (
+    -- Of the series whose ids are 64 * id to 64 * id + 63; slot n is that of series 64 * id + n.
+    id integer PRIMARY KEY,
+    -- The one source whose series these are.
+    source_id integer NOT NULL,
+    -- Bit n is set where series 64 * id + n is live. What the arrays hold in other slots means nothing.
+    used bigint NOT NULL,
+    -- The time of all series, where `ats` and `arrivals` are empty: a report mostly sets all of a block.
     at timestamptz NOT NULL,
-    arrival bigint NOT NULL
-) WITH (fillfactor = 50);
+    arrival bigint NOT NULL,
+    -- Gauges' newest values, as far as the last slot that is a gauge's. 0 in others.
+    "values" double precision[] NOT NULL,
+    -- Counters' sums, added up from 64-bit integers and never from the doubles in frames; as far as the last counter's slot.
+    totals bigint[] NOT NULL,
+    -- For each slot the latest time of a batch that set it (gauge) or added to it (counter), at most that batch's arrival; and the number of the
+    -- last batch that named it. Empty where all have the same.
+    ats timestamptz[] NOT NULL,
+    arrivals bigint[] NOT NULL
+    -- A full row has 2.2 kB and stays in one piece. Old versions can be cleared away only when no other writer may see them any more; with room
+    -- for several beside the one that counts, updates stay on their page and touch no index.
+) WITH (fillfactor = 30, toast_tuple_target = 4096);
 
--- Which series a frame's values belong to, in order. Agents send the same ones each time.
+CREATE INDEX latest_blocks_by_source ON latest_blocks (source_id);
+
+-- The totals of unlabelled counters that left the newest state: the sum over all sources never falls.
+CREATE TABLE retired_totals (
+    -- That of the series.
+    identity uuid PRIMARY KEY,
+    metric text COLLATE "C" NOT NULL,
+    total bigint NOT NULL
+);
+
+-- Which series a frame's values belong to, in order, for lists that come again: agents mostly send the same ids each time.
 CREATE TABLE layouts (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source_id integer NOT NULL REFERENCES sources ON DELETE CASCADE,
-    -- SHA-256 of the types and ids in their order.
+    -- SHA-256 of the kinds and ids in their order.
     digest bytea NOT NULL,
     series_ids integer[] NOT NULL,
     -- The latest day (UTC) of a frame that uses it; a layout that no kept day uses is dropped.
@@ -62,46 +132,78 @@ CREATE TABLE layouts (
     UNIQUE (source_id, digest)
 );
 
--- The history: one row a batch. It is also the memory of which batches were applied, by their primary key.
+CREATE INDEX layouts_by_day ON layouts (last_day);
+
+-- The history, one row a batch. It is also the memory of which batches were applied, by its primary key. Values leave a row after RETENTION_RAW; the
+-- row goes with its day, when neither its values nor its key are to be remembered.
 CREATE TABLE frames (
     -- The batch's time, to the millisecond, from its key.
     at timestamptz NOT NULL,
     source_id integer NOT NULL,
     key uuid NOT NULL,
-    layout_id integer NOT NULL,
     -- SHA-256 of the request, which tells a repeat from another batch under the same key.
     digest bytea NOT NULL,
-    -- One value for each series of the layout: a gauge's value, bit for bit, or what the batch added to a counter. A delta
-    -- above 2^53 is rounded here to the nearest double; the counter's total in latest is exact all the same.
+    -- The list of series: a layout, or the frame's own list, or neither where there are no values any more.
+    layout_id integer,
+    series_ids integer[],
+    -- One value for each series of the list: a gauge's value, bit for bit, or what the batch added to a counter. A delta above 2^53 is rounded here to
+    -- the nearest double; the counter's total in latest_blocks is exact all the same.
     "values" double precision[] NOT NULL,
+    -- Each value's own time, where they have one; else all have the batch's.
+    times timestamptz[],
     PRIMARY KEY (at, source_id, key)
 ) PARTITION BY RANGE (at);
 
 -- Compressing doubles costs more than it saves. Set before there are partitions, which take it over.
 ALTER TABLE frames ALTER COLUMN "values" SET STORAGE EXTERNAL;
 
--- Keeps the counts true when an operator deletes a source or some of its series by hand.
+-- No batch older than this is accepted: days before it were dropped with their keys.
+CREATE TABLE oldest_accepted (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    at timestamptz NOT NULL
+);
+INSERT INTO oldest_accepted (at) VALUES ('-infinity');
+
+-- Keeps counts and newest state true when an operator deletes a source or some of its series by hand.
 CREATE FUNCTION series_gone() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    live integer[] := (SELECT array_agg(id) FROM old_series WHERE NOT EXISTS (SELECT FROM expired_series WHERE series_id = id));
 BEGIN
-    UPDATE sources SET series = sources.series - gone.n
-    FROM (SELECT source_id, count(*) AS n FROM old_series GROUP BY source_id) AS gone
+    DELETE FROM expired_series WHERE series_id IN (SELECT id FROM old_series);
+    UPDATE sources SET series = series - gone.n
+    FROM (SELECT source_id, count(*) AS n FROM old_series WHERE id = ANY(live) GROUP BY source_id) AS gone
     WHERE sources.id = gone.source_id;
-    UPDATE series_total SET series = series - (SELECT count(*) FROM old_series);
+    UPDATE series_total SET series = series - cardinality(live) WHERE cardinality(live) > 0;
+    UPDATE latest_blocks SET used = used & ~gone.slots
+    FROM (SELECT id / 64 AS block, bit_or(1::bigint << (id % 64)) AS slots FROM unnest(live) AS id GROUP BY id / 64) AS gone
+    WHERE latest_blocks.id = gone.block;
+    DELETE FROM latest_blocks WHERE used = 0 AND id IN (SELECT id / 64 FROM unnest(live) AS id);
     RETURN NULL;
 END
 $$;
 CREATE TRIGGER series_gone AFTER DELETE ON series
     REFERENCING OLD TABLE AS old_series FOR EACH STATEMENT EXECUTE FUNCTION series_gone();
 
+-- The newest state for people and for reads: one row a live series.
+CREATE VIEW latest AS
+SELECT series.id AS series_id, series.source_id, series.identity, series.metric, series.kind,
+    CASE series.kind WHEN 0 THEN block."values"[series.id % 64 + 1] END AS value,
+    CASE series.kind WHEN 1 THEN block.totals[series.id % 64 + 1] END AS total,
+    coalesce(block.ats[series.id % 64 + 1], block.at) AS at,
+    coalesce(block.arrivals[series.id % 64 + 1], block.arrival) AS arrival
+FROM series JOIN latest_blocks AS block ON block.id = series.id / 64 AND block.used >> (series.id % 64) & 1 = 1;
+
 -- The history for people: one row a sample.
 CREATE VIEW samples AS
-SELECT frames.at, sources.name AS source, series.name, CASE series.kind WHEN 0 THEN 'gauge' ELSE 'counter' END AS kind, sample.value
+SELECT coalesce(sample.at, frames.at) AS at, sources.name AS source, series.metric AS name,
+    CASE series.kind WHEN 0 THEN 'gauge' ELSE 'counter' END AS kind, sample.value
 FROM frames
 JOIN sources ON sources.id = frames.source_id
-JOIN layouts ON layouts.id = frames.layout_id
-CROSS JOIN LATERAL unnest(layouts.series_ids, frames."values") AS sample (series_id, value)
+LEFT JOIN layouts ON layouts.id = frames.layout_id
+CROSS JOIN LATERAL unnest(coalesce(frames.series_ids, layouts.series_ids), frames."values", frames.times) AS sample (series_id, value, at)
 JOIN series ON series.id = sample.series_id;
 
 COMMENT ON TABLE sources IS 'The nodes that measure; '''' is the unnamed one';
-COMMENT ON TABLE latest IS 'Each series''s newest value (gauge) or total (counter)';
+COMMENT ON TABLE latest_blocks IS 'Newest values and totals, 64 series a row; the view latest shows them one by one';
+COMMENT ON VIEW latest IS 'Each live series''s newest value (gauge) or total (counter)';
 COMMENT ON VIEW samples IS 'The history, one row a sample: a gauge''s value or what was added to a counter';

@@ -19,7 +19,7 @@ use crate::http::{App, AppState};
 use crate::ingest::Ingest;
 use crate::metrics::keys::KeyFigures;
 use crate::metrics::memory::MemoryFigures;
-use crate::metrics::postgres::WriterFigures;
+use crate::metrics::postgres::WriterMetrics;
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
@@ -84,7 +84,7 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         limits: series_limits(settings),
         connections: settings.database_connections,
         hook: Some(Arc::<LateHook>::clone(&hook)),
-        figures: WriterFigures::register(registry)?,
+        metrics: WriterMetrics::register(registry)?,
     };
     let store = PostgresStore::open(config, clock.clone())?;
     let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };

@@ -16,6 +16,9 @@ pub enum Clock {
     /// A clock that stands still until it is set.
     #[cfg(test)]
     Set(Arc<AtomicU64>),
+    /// The machine's clock, set wrong by this many milliseconds.
+    #[cfg(test)]
+    Wrong(i64),
 }
 
 impl Clock {
@@ -28,7 +31,7 @@ impl Clock {
     /// Sets a standing clock.
     #[cfg(test)]
     pub fn set(&self, unix_millis: u64) {
-        let Self::Set(now) = self else { panic!("the system's clock can't be set") };
+        let Self::Set(now) = self else { panic!("only a clock that stands still can be set") };
         now.store(unix_millis, Ordering::SeqCst);
     }
 
@@ -40,7 +43,19 @@ impl Clock {
             }
             #[cfg(test)]
             Self::Set(now) => now.load(Ordering::SeqCst),
+            #[cfg(test)]
+            Self::Wrong(by_millis) => Self::System.unix_millis().saturating_add_signed(*by_millis),
         }
+    }
+
+    /// Whether a test sets this clock, and means the database's with it.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "only tests have clocks that can be set"))]
+    pub fn stands_in_for_the_database(&self) -> bool {
+        #[cfg(test)]
+        if let Self::Set(_) = self {
+            return true;
+        }
+        false
     }
 
     /// Now, in unix seconds.

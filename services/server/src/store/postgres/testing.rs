@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::{Lifetimes, PostgresConfig, PostgresStore, SeriesLimits};
 use crate::clock::Clock;
-use crate::metrics::postgres::WriterFigures;
+use crate::metrics::postgres::WriterMetrics;
 
 /// Says why a test can't run here; where everything must run, that is a failure.
 pub(crate) fn cannot_run(why: &str) {
@@ -80,7 +80,7 @@ impl Drop for TestDatabase {
 /// Two days of history and plenty of room.
 pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
-    PostgresConfig { dsn, lifetimes: Lifetimes::default(), limits, connections: 10, hook: None, figures: WriterFigures::unregistered() }
+    PostgresConfig { dsn, lifetimes: Lifetimes::default(), limits, connections: 10, hook: None, metrics: WriterMetrics::unregistered() }
 }
 
 /// Waits for the schema, 10 s at most.

@@ -39,7 +39,7 @@ use self::queue::{Load, Pending};
 use super::partitions::{Partitions, day_of};
 use super::{Applied, Batch, SeriesLimits, StoreError, TransactionHook};
 use crate::clock::Clock;
-use crate::metrics::postgres::WriterFigures;
+use crate::metrics::postgres::WriterMetrics;
 
 /// How many writers a server has, a connection each. With one, its client would idle while the database commits and the
 /// other way round; more only wait for each other's rows.
@@ -64,7 +64,7 @@ pub(super) struct Shared {
     pub(super) limits: SeriesLimits,
     pub(super) hook: Option<Arc<dyn TransactionHook>>,
     pub(super) partitions: Arc<Partitions>,
-    pub(super) figures: WriterFigures,
+    pub(super) metrics: WriterMetrics,
     /// Connections that the writers have open.
     pub(super) open: AtomicU32,
 }
@@ -88,7 +88,7 @@ impl Writers {
             tasks.spawn(Lane::new(Arc::clone(&shared), receiver).run(stop.clone()));
             sender
         });
-        let load = Load::new(shared.figures.clone());
+        let load = Load::new(shared.metrics.clone());
         Self { lanes: lanes.collect(), shared, routes: RandomState::new(), shapes: Shapes::default(), load }
     }
 

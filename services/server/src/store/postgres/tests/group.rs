@@ -13,7 +13,7 @@ use crate::store::conformance::{batch, counter, gauge, name};
 /// A store, and a database that can be made to stand still.
 struct Lab {
     store: Arc<PostgresStore>,
-    figures: WriterFigures,
+    metrics: WriterMetrics,
     conn: PgConnection,
     database: TestDatabase,
 }
@@ -22,10 +22,10 @@ impl Lab {
     async fn new(limits: Option<SeriesLimits>) -> Option<Self> {
         let database = TestDatabase::create().await?;
         let plain = config(database.dsn());
-        let figures = plain.figures.clone();
+        let metrics = plain.metrics.clone();
         let store = PostgresStore::open(PostgresConfig { limits: limits.unwrap_or(plain.limits), ..plain }, Clock::System).unwrap();
         assert!(ready(&store).await);
-        Some(Self { store, figures, conn: database.connect().await, database })
+        Some(Self { store, metrics, conn: database.connect().await, database })
     }
 
     fn apply(&self, one: &Batch) -> JoinHandle<Result<Applied, StoreError>> {
@@ -35,7 +35,7 @@ impl Lab {
 
     /// Applies all in one group: they queue behind another batch of their source, whose transaction stands still.
     async fn together(&mut self, source: &str, batches: &[Batch]) -> Vec<Result<Applied, StoreError>> {
-        let before = self.figures.batches.get_sample_count();
+        let before = self.metrics.batches.get_sample_count();
         self.conn.execute("BEGIN; LOCK TABLE gate IN EXCLUSIVE MODE").await.unwrap();
         let first = self.apply(&fresh(source, vec![gauge("first", 1.0)]));
         let mut look = self.database.connect().await;
@@ -51,7 +51,7 @@ impl Lab {
         self.conn.execute("COMMIT").await.unwrap();
         assert_eq!(first.await.unwrap().unwrap(), Applied::New);
         let answers = join_all(all).await.into_iter().map(Result::unwrap).collect();
-        assert!(self.figures.batches.get_sample_count() - before < 2 + batches.len() as u64, "they did not share a transaction");
+        assert!(self.metrics.batches.get_sample_count() - before < 2 + batches.len() as u64, "they did not share a transaction");
         answers
     }
 
@@ -211,7 +211,7 @@ async fn a_database_that_stands_still_costs_a_known_amount_of_memory() {
     let all: Vec<_> = all.collect();
     let (mut most, mut refused) = (0, 0);
     for one in all {
-        most = most.max(lab.figures.queue_bytes.get());
+        most = most.max(lab.metrics.queue_bytes.get());
         let (answer, took) = one.await.unwrap();
         assert!(took < Duration::from_secs(3), "{took:?}");
         match answer {
@@ -221,7 +221,7 @@ async fn a_database_that_stands_still_costs_a_known_amount_of_memory() {
         }
     }
     assert!(refused > 0 && most <= 32 * 1024 * 1024, "{refused} refused, {most} bytes");
-    until(async || lab.figures.queue_bytes.get() == 0).await;
+    until(async || lab.metrics.queue_bytes.get() == 0).await;
     lab.conn.execute("ROLLBACK").await.unwrap();
     let recovers = async {
         let one = fresh("a", vec![counter("c", 1)]);

@@ -1,24 +1,24 @@
 //! The newest state of series, 64 of them a row. A report's series stand together, so that writing them all costs little more
 //! than writing one. A row is read under its lock, changed here and written whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
 
+use super::context::BLOCK;
+use super::failure::GroupFailure;
 use super::fold::{Change, Fold};
-use super::lane::Failure;
-use super::stamp::Stamp;
+use crate::store::postgres::timestamp::Timestamp;
 
-/// How many series share a row. Their ids follow each other.
-pub(super) const BLOCK: i32 = 64;
-
-/// When a series was set: its batch's time, then the batch's arrival.
-type When = (Stamp, i64);
+/// When a series was set: the time of its value, then the arrival of the last batch that named it.
+type When = (Timestamp, i64);
 
 /// A row, with a time for each slot.
 #[derive(Debug, Clone, PartialEq)]
 struct Block {
     id: i32,
+    /// Whose series these are.
+    source_id: i32,
     /// Bit n is set where the series of slot n exists.
     used: u64,
     /// As far as the last slot that is a gauge's.
@@ -30,38 +30,41 @@ struct Block {
 
 impl Block {
     /// A row that is not there yet.
-    fn new(id: i32) -> Self {
-        Self { id, used: 0, values: Vec::new(), totals: Vec::new(), whens: [(Stamp(0), 0); BLOCK as usize] }
+    fn new(id: i32, source_id: i32) -> Self {
+        Self { id, source_id, used: 0, values: Vec::new(), totals: Vec::new(), whens: [(Timestamp(0), 0); BLOCK as usize] }
     }
 
-    /// Where the series stands, for one that exists or is made now. Another one was deleted by hand.
-    fn slot(&mut self, series: i32, made: &[i32]) -> Result<usize, Failure> {
-        let slot = usize::try_from(series % BLOCK).map_err(|_| Failure::Stale)?;
+    /// Where the series stands, for one that is live or is made live now. Another one has expired or was deleted meanwhile.
+    fn slot(&mut self, series: i32, made: &BTreeSet<i32>) -> Result<usize, GroupFailure> {
+        let slot = usize::try_from(series % BLOCK).map_err(|_| GroupFailure::Stale)?;
         let bit = 1 << slot;
         if self.used & bit == 0 {
-            made.binary_search(&series).map_err(|_| Failure::Stale)?;
+            if !made.contains(&series) {
+                return Err(GroupFailure::Stale);
+            }
             self.used |= bit;
-            self.whens[slot] = (Stamp(0), 0);
+            self.whens[slot] = (Timestamp(0), 0);
             clear(&mut self.values, slot);
             clear(&mut self.totals, slot);
         }
         Ok(slot)
     }
 
-    /// Sets a gauge, unless a later batch has set it.
-    fn set(&mut self, slot: usize, value: f64, when: When) {
+    /// Sets a gauge to the value of a batch with this arrival, unless a later one has set it. `seen` is the arrival of the last batch that names it.
+    fn set(&mut self, slot: usize, value: f64, when: When, seen: i64) {
         if when >= self.whens[slot] {
             *reach(&mut self.values, slot) = value;
-            self.whens[slot] = when;
+            self.whens[slot].0 = when.0;
         }
+        self.whens[slot].1 = self.whens[slot].1.max(seen);
     }
 
     /// Adds to a counter, or says that it has no room.
-    fn add(&mut self, slot: usize, delta: i64, when: When) -> bool {
+    fn add(&mut self, slot: usize, delta: i64, time: Timestamp, seen: i64) -> bool {
         let total = reach(&mut self.totals, slot);
         let Some(sum) = total.checked_add(delta) else { return false };
         *total = sum;
-        self.whens[slot] = when.max(self.whens[slot]);
+        self.whens[slot] = (self.whens[slot].0.max(time), self.whens[slot].1.max(seen));
         true
     }
 
@@ -88,13 +91,22 @@ fn clear<T: Copy + Default>(slots: &mut [T], slot: usize) {
     }
 }
 
-/// Writes a group's changes; `made` are the series that this transaction made, in order. Returns the counters that have no room for
-/// theirs: then the transaction is not to be committed.
-pub(super) async fn write(conn: &mut PgConnection, fold: &Fold, arrival: i64, made: &[i32]) -> Result<Vec<i32>, Failure> {
+/// Writes a group's changes; `made` are the series that this transaction made live, and `made_blocks` the sources of their rows. Returns the counters
+/// that have no room for theirs: then the transaction is not to be committed.
+pub(super) async fn write(
+    conn: &mut PgConnection,
+    fold: &Fold,
+    arrival: i64,
+    made: &BTreeSet<i32>,
+    made_blocks: &BTreeMap<i32, i32>,
+) -> Result<Vec<i32>, GroupFailure> {
     let ids = touched(fold);
     let mut blocks = read(conn, &ids).await?;
-    let new: Vec<i32> = ids.iter().copied().filter(|id| !blocks.contains_key(id)).collect();
-    blocks.extend(new.iter().map(|id| (*id, Block::new(*id))));
+    let mut new = Vec::new();
+    for id in ids.iter().filter(|id| !blocks.contains_key(id)) {
+        new.push((*id, *made_blocks.get(id).ok_or(GroupFailure::Stale)?));
+    }
+    blocks.extend(new.iter().map(|(id, source_id)| (*id, Block::new(*id, *source_id))));
     let full = change(&mut blocks, fold, arrival, made)?;
     if full.is_empty() {
         insert(conn, &new).await?;
@@ -105,7 +117,7 @@ pub(super) async fn write(conn: &mut PgConnection, fold: &Fold, arrival: i64, ma
 
 /// The rows that the changes are in, in order.
 fn touched(fold: &Fold) -> Vec<i32> {
-    let series = fold.gauges.iter().map(|gauge| gauge.0).chain(fold.counters.iter().map(|counter| counter.0));
+    let series = fold.gauges.iter().map(|gauge| gauge.series).chain(fold.counters.iter().map(|counter| counter.series));
     let mut ids: Vec<i32> = series.map(|id| id / BLOCK).collect();
     ids.dedup();
     ids.sort_unstable();
@@ -114,22 +126,22 @@ fn touched(fold: &Fold) -> Vec<i32> {
 }
 
 /// Changes the rows. Returns the counters that have no room.
-fn change(blocks: &mut BTreeMap<i32, Block>, fold: &Fold, arrival: i64, made: &[i32]) -> Result<Vec<i32>, Failure> {
-    let when = |place: usize| Ok::<When, Failure>((fold.times[place], arrival + i64::try_from(place + 1).map_err(|_| Failure::Stale)?));
+fn change(blocks: &mut BTreeMap<i32, Block>, fold: &Fold, arrival: i64, made: &BTreeSet<i32>) -> Result<Vec<i32>, GroupFailure> {
+    let arrival_of = |place: usize| Ok::<i64, GroupFailure>(arrival + i64::try_from(place + 1).map_err(|_| GroupFailure::Stale)?);
     for gauges in of_one_block(&fold.gauges) {
-        let block = blocks.get_mut(&(gauges[0].0 / BLOCK)).ok_or(Failure::Stale)?;
-        for (id, place, value) in gauges {
-            let slot = block.slot(*id, made)?;
-            block.set(slot, *value, when(*place)?);
+        let block = blocks.get_mut(&(gauges[0].series / BLOCK)).ok_or(GroupFailure::Stale)?;
+        for gauge in gauges {
+            let slot = block.slot(gauge.series, made)?;
+            block.set(slot, gauge.value, (gauge.time, arrival_of(gauge.place)?), arrival_of(gauge.last)?);
         }
     }
     let mut full = Vec::new();
     for counters in of_one_block(&fold.counters) {
-        let block = blocks.get_mut(&(counters[0].0 / BLOCK)).ok_or(Failure::Stale)?;
-        for (id, place, delta) in counters {
-            let slot = block.slot(*id, made)?;
-            if !block.add(slot, *delta, when(*place)?) {
-                full.push(*id);
+        let block = blocks.get_mut(&(counters[0].series / BLOCK)).ok_or(GroupFailure::Stale)?;
+        for counter in counters {
+            let slot = block.slot(counter.series, made)?;
+            if !block.add(slot, counter.value, counter.time, arrival_of(counter.last)?) {
+                full.push(counter.series);
             }
         }
     }
@@ -138,14 +150,14 @@ fn change(blocks: &mut BTreeMap<i32, Block>, fold: &Fold, arrival: i64, made: &[
 
 /// Changes that are in the same row, together.
 fn of_one_block<T>(changes: &[Change<T>]) -> impl Iterator<Item = &[Change<T>]> {
-    changes.chunk_by(|one, next| one.0 / BLOCK == next.0 / BLOCK)
+    changes.chunk_by(|one, next| one.series / BLOCK == next.series / BLOCK)
 }
 
 /// Reads rows and locks them, one after the other.
-async fn read(conn: &mut PgConnection, ids: &[i32]) -> Result<BTreeMap<i32, Block>, Failure> {
+async fn read(conn: &mut PgConnection, ids: &[i32]) -> Result<BTreeMap<i32, Block>, GroupFailure> {
     let rows = sqlx::query!(
-        r#"SELECT block.id, block.used, block.at AS "at: Stamp", block.arrival, block."values", block.totals,
-            block.ats AS "ats: Vec<Stamp>", block.arrivals
+        r#"SELECT block.id, block.source_id, block.used, block.at AS "at: Timestamp", block.arrival, block."values", block.totals,
+            block.ats AS "ats: Vec<Timestamp>", block.arrivals
         FROM unnest($1::integer[]) AS asked (id) JOIN latest_blocks AS block ON block.id = asked.id FOR NO KEY UPDATE OF block"#,
         ids,
     )
@@ -156,7 +168,8 @@ async fn read(conn: &mut PgConnection, ids: &[i32]) -> Result<BTreeMap<i32, Bloc
         for (when, own) in whens.iter_mut().zip(row.ats.into_iter().zip(row.arrivals)) {
             *when = own;
         }
-        let block = Block { id: row.id, used: row.used.cast_unsigned(), values: row.values, totals: row.totals, whens };
+        let used = row.used.cast_unsigned();
+        let block = Block { id: row.id, source_id: row.source_id, used, values: row.values, totals: row.totals, whens };
         (row.id, block)
     });
     Ok(blocks.collect())
@@ -167,26 +180,26 @@ async fn read(conn: &mut PgConnection, ids: &[i32]) -> Result<BTreeMap<i32, Bloc
 struct Columns {
     ids: Vec<i32>,
     used: Vec<i64>,
-    at: Vec<Stamp>,
+    at: Vec<Timestamp>,
     arrival: Vec<i64>,
     values: Vec<f64>,
     values_to: Vec<i32>,
     totals: Vec<i64>,
     totals_to: Vec<i32>,
-    ats: Vec<Stamp>,
+    ats: Vec<Timestamp>,
     arrivals: Vec<i64>,
     ats_to: Vec<i32>,
 }
 
 impl Columns {
-    fn of<'a>(blocks: impl Iterator<Item = &'a Block>) -> Result<Self, Failure> {
-        let end = |length: usize| i32::try_from(length).map_err(|_| Failure::Stale);
+    fn of<'a>(blocks: impl Iterator<Item = &'a Block>) -> Result<Self, GroupFailure> {
+        let end = |length: usize| i32::try_from(length).map_err(|_| GroupFailure::Stale);
         let mut columns = Self::default();
         for block in blocks {
             columns.ids.push(block.id);
             columns.used.push(block.used.cast_signed());
             let common = block.common();
-            let (at, arrival) = common.or_else(|| block.whens.iter().max().copied()).unwrap_or((Stamp(0), 0));
+            let (at, arrival) = common.or_else(|| block.whens.iter().max().copied()).unwrap_or((Timestamp(0), 0));
             columns.at.push(at);
             columns.arrival.push(arrival);
             if common.is_none() {
@@ -209,7 +222,7 @@ fn from(to: &[i32]) -> Vec<i32> {
 }
 
 /// Writes rows that are there and locked.
-async fn update(conn: &mut PgConnection, blocks: &BTreeMap<i32, Block>) -> Result<(), Failure> {
+async fn update(conn: &mut PgConnection, blocks: &BTreeMap<i32, Block>) -> Result<(), GroupFailure> {
     let columns = Columns::of(blocks.values())?;
     sqlx::query!(
         r#"UPDATE latest_blocks AS block SET used = fresh.used, at = fresh.at, arrival = fresh.arrival,
@@ -221,7 +234,7 @@ async fn update(conn: &mut PgConnection, blocks: &BTreeMap<i32, Block>) -> Resul
         WHERE block.id = fresh.id"#,
         &columns.ids,
         &columns.used,
-        &columns.at as &[Stamp],
+        &columns.at as &[Timestamp],
         &columns.arrival,
         &columns.values,
         &from(&columns.values_to),
@@ -229,7 +242,7 @@ async fn update(conn: &mut PgConnection, blocks: &BTreeMap<i32, Block>) -> Resul
         &columns.totals,
         &from(&columns.totals_to),
         &columns.totals_to,
-        &columns.ats as &[Stamp],
+        &columns.ats as &[Timestamp],
         &columns.arrivals,
         &from(&columns.ats_to),
         &columns.ats_to,
@@ -239,13 +252,15 @@ async fn update(conn: &mut PgConnection, blocks: &BTreeMap<i32, Block>) -> Resul
     Ok(())
 }
 
-/// Makes rows for series that this transaction made. It holds their source, so nobody else makes the same.
-async fn insert(conn: &mut PgConnection, ids: &[i32]) -> Result<(), Failure> {
-    if !ids.is_empty() {
+/// Makes rows for series that this transaction made live. It holds their source, so nobody else makes the same.
+async fn insert(conn: &mut PgConnection, new: &[(i32, i32)]) -> Result<(), GroupFailure> {
+    if !new.is_empty() {
+        let (ids, source_ids): (Vec<i32>, Vec<i32>) = new.iter().copied().unzip();
         sqlx::query!(
-            r#"INSERT INTO latest_blocks (id, used, at, arrival, "values", totals, ats, arrivals)
-            SELECT id, 0, '-infinity', 0, '{}', '{}', '{}', '{}' FROM unnest($1::integer[]) AS new (id)"#,
-            ids,
+            r#"INSERT INTO latest_blocks (id, source_id, used, at, arrival, "values", totals, ats, arrivals)
+            SELECT id, source_id, 0, '-infinity', 0, '{}', '{}', '{}', '{}' FROM unnest($1::integer[], $2::integer[]) AS new (id, source_id)"#,
+            &ids,
+            &source_ids,
         )
         .execute(conn)
         .await?;
@@ -259,50 +274,60 @@ mod tests {
 
     use super::*;
 
-    const NOTHING: Block = Block { id: 1, used: 0, values: Vec::new(), totals: Vec::new(), whens: [(Stamp(0), 0); BLOCK as usize] };
+    const NOTHING: Block =
+        Block { id: 1, source_id: 1, used: 0, values: Vec::new(), totals: Vec::new(), whens: [(Timestamp(0), 0); BLOCK as usize] };
 
     #[test]
     fn a_series_that_is_neither_there_nor_made_was_deleted() {
         let mut block = NOTHING;
-        assert!(matches!(block.slot(64 + 3, &[64 + 2, 64 + 4]), Err(Failure::Stale)));
-        assert_eq!(block.slot(64 + 63, &[64 + 63]).unwrap(), 63);
-        assert_eq!(block.slot(64 + 63, &[]).unwrap(), 63, "made once, it is there");
+        assert!(matches!(block.slot(64 + 3, &[64 + 2, 64 + 4].into()), Err(GroupFailure::Stale)));
+        assert_eq!(block.slot(64 + 63, &[64 + 63].into()).unwrap(), 63);
+        assert_eq!(block.slot(64 + 63, &BTreeSet::new()).unwrap(), 63, "made once, it is there");
         assert_eq!(block.used, 1 << 63);
     }
 
     #[test]
     fn a_slot_that_is_used_again_has_nothing_of_its_last_series() {
         let mut block = NOTHING;
-        let slot = block.slot(64, &[64]).unwrap();
-        assert!(block.add(slot, i64::MAX, (Stamp(9), 9)));
-        assert!(!block.add(slot, 1, (Stamp(10), 10)), "no room");
+        let slot = block.slot(64, &[64].into()).unwrap();
+        assert!(block.add(slot, i64::MAX, Timestamp(9), 9));
+        assert!(!block.add(slot, 1, Timestamp(10), 10), "no room");
         block.used = 0;
-        let slot = block.slot(64, &[64]).unwrap();
-        assert!(block.add(slot, 1, (Stamp(1), 1)));
-        assert_eq!((block.totals[0], block.whens[0]), (1, (Stamp(1), 1)));
+        let slot = block.slot(64, &[64].into()).unwrap();
+        assert!(block.add(slot, 1, Timestamp(1), 1));
+        assert_eq!((block.totals[0], block.whens[0]), (1, (Timestamp(1), 1)));
+    }
+
+    #[test]
+    fn a_late_batch_changes_no_value_and_shows_that_the_series_is_reported() {
+        let mut block = NOTHING;
+        let slot = block.slot(64, &[64].into()).unwrap();
+        block.set(slot, 1.0, (Timestamp(9), 1), 1);
+        block.set(slot, 2.0, (Timestamp(3), 2), 2);
+        assert_eq!((block.values[0], block.whens[0]), (1.0, (Timestamp(9), 2)));
     }
 
     #[test]
     fn one_time_for_all_is_written_once() {
         let mut block = NOTHING;
         for series in 64..67 {
-            let slot = block.slot(series, &[64, 65, 66]).unwrap();
-            block.set(slot, 1.0, (Stamp(5), 1));
+            let slot = block.slot(series, &[64, 65, 66].into()).unwrap();
+            block.set(slot, 1.0, (Timestamp(5), 1), 1);
         }
         let columns = Columns::of([&block].into_iter()).unwrap();
-        assert_eq!((&*columns.at, &*columns.arrival, columns.ats.len()), (&[Stamp(5)][..], &[1][..], 0));
-        block.set(1, 2.0, (Stamp(6), 2));
+        assert_eq!((&*columns.at, &*columns.arrival, columns.ats.len()), (&[Timestamp(5)][..], &[1][..], 0));
+        block.set(1, 2.0, (Timestamp(6), 2), 2);
         let columns = Columns::of([&block].into_iter()).unwrap();
-        assert_eq!((&*columns.at, columns.ats.len(), columns.arrivals.len()), (&[Stamp(6)][..], 64, 64));
+        assert_eq!((&*columns.at, columns.ats.len(), columns.arrivals.len()), (&[Timestamp(6)][..], 64, 64));
     }
 
     #[test]
     fn each_row_has_its_own_part_of_the_columns() {
         let mut blocks = [NOTHING, Block { id: 2, ..NOTHING }, Block { id: 3, ..NOTHING }];
-        blocks[0].slot(64, &[64]).unwrap();
-        blocks[0].set(0, 7.0, (Stamp(1), 1));
-        blocks[2].slot(193, &[193]).unwrap();
-        blocks[2].add(1, 8, (Stamp(1), 1));
+        blocks[0].slot(64, &[64].into()).unwrap();
+        blocks[0].set(0, 7.0, (Timestamp(1), 1), 1);
+        blocks[2].slot(193, &[193].into()).unwrap();
+        blocks[2].add(1, 8, Timestamp(1), 1);
         let columns = Columns::of(blocks.iter()).unwrap();
         assert_eq!((from(&columns.values_to), columns.values_to), (vec![1, 2, 2], vec![1, 1, 1]));
         assert_eq!((from(&columns.totals_to), columns.totals_to), (vec![1, 1, 1], vec![0, 0, 2]));
@@ -314,18 +339,19 @@ mod tests {
         fn gauges_keep_the_newest_and_counters_the_sum(
             writes in prop::collection::vec((0..8_usize, 0..6_u64, 0..1_000_i64), 1..40)
         ) {
-            let made: Vec<i32> = (64..72).collect();
+            let ids: Vec<i32> = (64..72).collect();
+            let made: BTreeSet<i32> = ids.iter().copied().collect();
             let mut block = NOTHING;
             let (mut gauges, mut totals) = ([(0, 0, 0); 4], [(0, 0); 4]);
             for (arrival, (series, at, value)) in writes.iter().enumerate() {
-                let slot = block.slot(made[*series], &made).unwrap();
-                let when = (Stamp(*at), i64::try_from(arrival).unwrap());
+                let slot = block.slot(ids[*series], &made).unwrap();
+                let (time, seen) = (Timestamp(*at), i64::try_from(arrival).unwrap());
                 if *series < 4 {
                     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-                    block.set(slot, *value as f64, when);
+                    block.set(slot, *value as f64, (time, seen), seen);
                     gauges[*series] = gauges[*series].max((*at, arrival, *value));
                 } else {
-                    prop_assert!(block.add(slot, *value, when));
+                    prop_assert!(block.add(slot, *value, time, seen));
                     let total = &mut totals[*series - 4];
                     *total = (total.0 + value, total.1.max(*at));
                 }
@@ -335,10 +361,10 @@ mod tests {
                     let (at, _, value) = gauges[*series];
                     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
                     let value = value as f64;
-                    prop_assert_eq!((block.values[*series], block.whens[*series].0), (value, Stamp(at)));
+                    prop_assert_eq!((block.values[*series], block.whens[*series].0), (value, Timestamp(at)));
                 } else {
                     let (total, at) = totals[*series - 4];
-                    prop_assert_eq!((block.totals[*series], block.whens[*series].0), (total, Stamp(at)));
+                    prop_assert_eq!((block.totals[*series], block.whens[*series].0), (total, Timestamp(at)));
                 }
             }
         }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::known::Shape;
-use super::stamp::Stamp;
-use super::{Applied, Batch, StoreError};
-use crate::metrics::postgres::WriterFigures;
+use super::shape::Shape;
+use crate::audit::Draft;
+use crate::store::postgres::timestamp::Timestamp;
+use crate::store::{Applied, Batch, StoreError};
+use crate::metrics::postgres::WriterMetrics;
 
 /// What may wait or be under way in all, in bytes. About a second of what a small database takes.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
@@ -23,30 +24,30 @@ const WAIT_LIMIT: Duration = Duration::from_millis(500);
 /// When a transaction that took it has to be done: what it did not wait is the transaction's.
 const TOTAL_LIMIT: Duration = Duration::from_millis(2_750);
 
-/// What became of a batch.
-pub(super) type Verdict = Result<Applied, StoreError>;
+/// What becomes of a batch.
+pub(super) type Outcome = Result<Applied, StoreError>;
 
 /// How much waits.
-pub(super) struct Load {
+pub(super) struct QueueLoad {
     bytes: AtomicUsize,
     waiting: AtomicU64,
-    figures: WriterFigures,
+    metrics: WriterMetrics,
 }
 
-impl Load {
-    pub(super) fn new(figures: WriterFigures) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicUsize::new(0), waiting: AtomicU64::new(0), figures })
+impl QueueLoad {
+    pub(super) fn new(metrics: WriterMetrics) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), waiting: AtomicU64::new(0), metrics })
     }
 
     /// Room for a batch, or none. A batch that is larger than all there is gets in when it is alone.
     pub(super) fn reserve(self: &Arc<Self>, bytes: usize) -> Option<Room> {
         let fits = |held: usize| (held == 0 || held.saturating_add(bytes) <= MAX_BYTES).then(|| held.saturating_add(bytes));
         if self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
-            self.figures.shed.inc();
+            self.metrics.shed.inc();
             return None;
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        self.figures.queue_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics.queue_bytes.add(i64::try_from(bytes).unwrap_or(i64::MAX));
         Some(Room { load: Arc::clone(self), bytes, waits: true })
     }
 
@@ -58,7 +59,7 @@ impl Load {
 
 /// A batch's room, given back when it is dropped.
 pub(super) struct Room {
-    load: Arc<Load>,
+    load: Arc<QueueLoad>,
     bytes: usize,
     waits: bool,
 }
@@ -76,42 +77,53 @@ impl Drop for Room {
     fn drop(&mut self) {
         self.taken();
         self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.load.figures.queue_bytes.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        self.load.metrics.queue_bytes.sub(i64::try_from(self.bytes).unwrap_or(i64::MAX));
     }
 }
 
 /// A batch on its way, and who waits for its answer.
-pub(super) struct Pending {
+pub(super) struct QueuedBatch {
     pub(super) batch: Batch,
     /// What its ids and types look like, for this process.
     pub(super) shape: Shape,
-    /// When the server took it.
-    pub(super) arrived: Stamp,
+    /// When the server took it, by the database's clock.
+    pub(super) arrived: Timestamp,
     /// Its own time.
-    pub(super) at: Stamp,
+    pub(super) at: Timestamp,
     /// The day of that time.
     pub(super) day: i32,
     queued: Instant,
     room: Room,
-    answer: oneshot::Sender<Verdict>,
+    answer: oneshot::Sender<Outcome>,
 }
 
-impl Pending {
-    /// `times` are those of arrival and of the batch, in unix milliseconds, and the batch's day.
-    pub(super) fn new(batch: Batch, shape: Shape, times: (u64, u64, i32), room: Room, answer: oneshot::Sender<Verdict>) -> Self {
-        let (arrived, at, day) = times;
-        Self { batch, shape, arrived: Stamp(arrived), at: Stamp(at), day, queued: Instant::now(), room, answer }
+impl QueuedBatch {
+    /// A batch that arrived at this time of the database's clock, in unix milliseconds, and its day.
+    pub(super) fn new(batch: Batch, shape: Shape, arrived: u64, day: i32, room: Room, answer: oneshot::Sender<Outcome>) -> Self {
+        let at = Timestamp(batch.key.unix_millis());
+        Self { batch, shape, arrived: Timestamp(arrived), at, day, queued: Instant::now(), room, answer }
+    }
+
+    /// How many bytes a batch takes while it is queued, given what its metrics take.
+    pub(super) fn held_bytes(batch: &Batch, metrics_bytes: usize) -> usize {
+        size_of::<Self>() + metrics_bytes + batch.audit.as_ref().map_or(0, Draft::held_bytes)
+    }
+
+    /// The time by which the sample at this place counts as newer than another: its own or the batch's, but never later than the batch's arrival.
+    pub(super) fn effective_time(&self, index: usize) -> Timestamp {
+        let own = self.batch.metrics.at_millis(index).map(|at| Timestamp(u64::try_from(at).unwrap_or(0)));
+        own.unwrap_or(self.at).min(self.arrived)
     }
 
     /// Takes it off the queue, unless it waited for too long or nobody waits for it any more. Then it was not tried.
     pub(super) fn take(mut self) -> Option<Self> {
         self.room.taken();
         if self.queued.elapsed() > WAIT_LIMIT {
-            self.room.load.figures.shed.inc();
+            self.room.load.metrics.shed.inc();
             self.answer(Err(StoreError::Overloaded));
             return None;
         }
-        Some(self).filter(|pending| !pending.answer.is_closed())
+        Some(self).filter(|queued| !queued.answer.is_closed())
     }
 
     /// When its answer is due.
@@ -120,9 +132,9 @@ impl Pending {
     }
 
     /// Tells whoever waits.
-    pub(super) fn answer(self, verdict: Verdict) {
+    pub(super) fn answer(self, outcome: Outcome) {
         // Nobody may be there any more.
-        drop(self.answer.send(verdict));
+        drop(self.answer.send(outcome));
     }
 
     /// Whether the other is the same batch or claims to be: frames hold one row of both.
@@ -142,15 +154,15 @@ mod tests {
 
     #[test]
     fn it_is_bounded_in_bytes_and_takes_one_that_is_larger_than_that() {
-        let load = Load::new(WriterFigures::unregistered());
+        let load = QueueLoad::new(WriterMetrics::unregistered());
         let large = load.reserve(MAX_BYTES * 2).expect("alone it gets in");
         assert!(load.reserve(1).is_none());
         drop(large);
         let most = load.reserve(MAX_BYTES - 1).expect("there is room again");
         let last = load.reserve(1).expect("exactly the rest");
         assert!(load.reserve(1).is_none());
-        assert_eq!((load.waiting(), load.figures.shed.get()), (2, 2));
+        assert_eq!((load.waiting(), load.metrics.shed.get()), (2, 2));
         drop((most, last));
-        assert_eq!((load.waiting(), load.figures.queue_bytes.get()), (0, 0));
+        assert_eq!((load.waiting(), load.metrics.queue_bytes.get()), (0, 0));
     }
 }

@@ -3,133 +3,133 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use golectra_protocol::WindowError;
 use sqlx::{Connection, PgConnection};
 
-use super::Shared;
+use super::blocks;
+use super::context::WriterContext;
+use super::failure::GroupFailure;
 use super::fold::Fold;
-use super::known::{Known, Layout};
-use super::lane::Failure;
-use super::ledger::{self, Frame};
-use super::queue::{Pending, Verdict};
-use super::{Applied, StoreError, blocks, resolve};
-
-/// A group under way; everything is by the batch's place in it.
-pub(super) struct Work<'a> {
-    pub(super) group: &'a [Pending],
-    /// The layouts that are known, by now.
-    pub(super) layouts: Vec<Option<Arc<Layout>>>,
-    /// What is decided.
-    pub(super) verdicts: Vec<Option<Verdict>>,
-    /// Those for which a source or a series was made in this transaction.
-    pub(super) made: BTreeSet<usize>,
-    /// The series that were made in this transaction, in order.
-    pub(super) made_series: Vec<i32>,
-}
+use super::frames::{self, Frame};
+use super::group::Group;
+use super::layouts::{Layout, LayoutCache};
+use super::queue::{Outcome, QueuedBatch};
+use super::resolve;
+use crate::store::{Applied, StoreError};
 
 /// Applies a group, whose batches are all different, and answers for each when it is committed. A refused batch of several
 /// leaves nothing behind; where it can't be helped that it would, or spoils it for others, the failure says which it is.
-pub(super) async fn run(shared: &Shared, conn: &mut PgConnection, known: &mut Known, group: &[Pending]) -> Result<Vec<Verdict>, Failure> {
-    for day in group.iter().map(|pending| pending.day).collect::<BTreeSet<_>>() {
-        shared.partitions.ensure(conn, day).await?;
+pub(super) async fn run(
+    context: &WriterContext,
+    conn: &mut PgConnection,
+    cache: &mut LayoutCache,
+    batches: &[QueuedBatch],
+) -> Result<Vec<Outcome>, GroupFailure> {
+    let mut group = Group::new(batches, cache);
+    for day in batches.iter().map(|queued| queued.day).collect::<BTreeSet<_>>() {
+        if !context.partitions.ensure(conn, day).await? {
+            for (outcome, _) in group.outcomes.iter_mut().zip(batches).filter(|(_, queued)| queued.day == day) {
+                *outcome = Some(Err(StoreError::Window(WindowError::TooOld)));
+            }
+        }
     }
-    let mut work = Work {
-        group,
-        layouts: group.iter().map(|pending| known.layout(pending).cloned()).collect(),
-        verdicts: group.iter().map(|_| None).collect(),
-        made: BTreeSet::new(),
-        made_series: Vec::new(),
-    };
-    let unresolved: Vec<usize> = (0..group.len()).filter(|place| work.layouts[*place].is_none()).collect();
+    let unresolved = group.unresolved();
 
     let mut tx = conn.begin().await?;
-    let applied = match apply(shared, &mut tx, &mut work, &unresolved).await {
+    let applied = match apply(context, &mut tx, &mut group, &unresolved).await {
         Ok(applied) => applied,
         Err(failure) => {
-            if matches!(failure, Failure::Refused(_) | Failure::Apart(_)) {
+            if matches!(failure, GroupFailure::Refused(_) | GroupFailure::Apart(_)) {
                 tx.rollback().await?;
             }
             return Err(failure);
         }
     };
     if applied {
-        tx.commit().await.map_err(Failure::Commit)?;
+        tx.commit().await.map_err(GroupFailure::Commit)?;
         for place in unresolved {
-            if let (Some(layout), Some(Ok(Applied::New))) = (&work.layouts[place], &work.verdicts[place]) {
-                known.remember(&group[place], layout);
+            if let (Some(layout), Some(Ok(Applied::New))) = (&group.layouts[place], &group.outcomes[place]) {
+                cache.remember(&batches[place], layout);
             }
         }
     } else {
         // Repeats and refusals only: not even the number of a transaction is left.
         tx.rollback().await?;
     }
-    work.verdicts.into_iter().collect::<Option<Vec<_>>>().ok_or(Failure::Stale)
+    group.outcomes.into_iter().collect::<Option<Vec<_>>>().ok_or(GroupFailure::Stale)
 }
 
 /// Everything that a group changes. Returns whether it changed anything.
-async fn apply(shared: &Shared, conn: &mut PgConnection, work: &mut Work<'_>, unresolved: &[usize]) -> Result<bool, Failure> {
+async fn apply(
+    context: &WriterContext,
+    conn: &mut PgConnection,
+    group: &mut Group<'_>,
+    unresolved: &[usize],
+) -> Result<bool, GroupFailure> {
     if !unresolved.is_empty() {
-        resolve::layouts(shared, conn, work, unresolved).await?;
+        resolve::layouts(context, conn, group, unresolved).await?;
     }
-    let group = work.group;
-    let frames = group.iter().enumerate().filter_map(|(place, pending)| {
-        let layout = work.layouts[place].as_deref().filter(|_| work.verdicts[place].is_none())?;
-        Some(Frame { place, pending, layout })
+    let batches = group.batches;
+    let oldest_with_values = context.clock.unix_millis().saturating_sub(context.lifetimes.retention_raw_millis());
+    let frames = batches.iter().enumerate().filter_map(|(place, queued)| {
+        let layout = group.layouts[place].as_deref().filter(|_| group.outcomes[place].is_none())?;
+        Some(Frame { place, queued, layout, with_values: queued.at.0 >= oldest_with_values })
     });
     let frames: Vec<Frame<'_>> = frames.collect();
     if frames.is_empty() {
         return Ok(false);
     }
-    let inserted = ledger::insert(conn, frames).await?;
+    let inserted = frames::insert(conn, frames).await?;
     if !inserted.old.is_empty() {
         // Its key came from another server a moment ago: it is to be told apart before anything is made for it.
-        let spoiled: BTreeSet<usize> = inserted.old.iter().copied().filter(|place| work.made.contains(place)).collect();
+        let spoiled: BTreeSet<usize> = inserted.old.iter().copied().filter(|place| group.made.contains(place)).collect();
         if !spoiled.is_empty() {
-            return Err(if group.len() == 1 { Failure::Stale } else { Failure::Apart(spoiled) });
+            return Err(if batches.len() == 1 { GroupFailure::Stale } else { GroupFailure::Apart(spoiled) });
         }
         let asked = inserted.old.iter().map(|place| {
-            let source_id = work.layouts[*place].as_ref().map_or(0, |layout| layout.source_id);
-            (*place, &group[*place], source_id)
+            let source_id = group.layouts[*place].as_ref().map_or(0, |layout| layout.source_id);
+            (*place, &batches[*place], source_id)
         });
-        for (place, verdict) in ledger::find(conn, asked).await? {
-            work.verdicts[place] = Some(verdict);
+        for (place, outcome) in frames::find(conn, asked).await? {
+            group.outcomes[place] = Some(outcome);
         }
     }
     if inserted.new.is_empty() {
         return Ok(false);
     }
-    let new = inserted.new.iter().filter_map(|place| Some((*place, &group[*place], work.layouts[*place].as_deref()?)));
+    let new = inserted.new.iter().filter_map(|place| Some((*place, &batches[*place], group.layouts[*place].as_ref()?)));
     let new: Vec<_> = new.collect();
     match Fold::of(&new) {
         Ok(folded) => {
-            let full = blocks::write(conn, &folded, inserted.arrival, &work.made_series).await?;
+            let full = blocks::write(conn, &folded, inserted.arrival, &group.made_series, &group.made_blocks).await?;
             if !full.is_empty() {
-                return Err(overflow(group, &new, &full));
+                return Err(overflow(batches, &new, &full));
             }
         }
-        Err(full) => return Err(overflow(group, &new, &[full])),
+        Err(full) => return Err(overflow(batches, &new, &[full])),
     }
-    if let Some(hook) = &shared.hook {
-        let drafts: Vec<_> = inserted.new.iter().filter_map(|place| group[*place].batch.audit.as_ref()).collect();
+    if let Some(hook) = &context.hook {
+        let drafts: Vec<_> = inserted.new.iter().filter_map(|place| batches[*place].batch.audit.as_ref()).collect();
         if !drafts.is_empty() {
             hook.in_transaction(conn, &drafts).await?;
         }
     }
     for place in inserted.new {
-        work.verdicts[place] = Some(Ok(Applied::New));
+        group.outcomes[place] = Some(Ok(Applied::New));
     }
     Ok(true)
 }
 
-/// These counters have no room for what the group adds: alone, the guilty batch is refused, and the others fit.
-fn overflow(group: &[Pending], new: &[(usize, &Pending, &Layout)], full: &[i32]) -> Failure {
-    let is_full = |(_, pending, layout): &(usize, &Pending, &Layout)| {
-        layout.series_ids.iter().position(|id| full.contains(id)).map(|at| pending.batch.metrics.get(at).to_id())
+/// These counters have no room for what the group adds: alone, the batch at fault is refused, and the others fit.
+fn overflow(batches: &[QueuedBatch], new: &[(usize, &QueuedBatch, &Arc<Layout>)], full: &[i32]) -> GroupFailure {
+    let is_full = |(_, queued, layout): &(usize, &QueuedBatch, &Arc<Layout>)| {
+        layout.series_ids.iter().position(|id| full.contains(id)).map(|at| queued.batch.metrics.get(at).to_id())
     };
     match new {
-        [only] if group.len() == 1 => match is_full(only) {
-            Some(id) => Failure::Refused(StoreError::Overflow { id }),
-            None => Failure::Stale,
+        [only] if batches.len() == 1 => match is_full(only) {
+            Some(id) => GroupFailure::Refused(StoreError::Overflow { id }),
+            None => GroupFailure::Stale,
         },
-        _ => Failure::Apart(new.iter().filter(|one| is_full(one).is_some()).map(|(place, ..)| *place).collect()),
+        _ => GroupFailure::Apart(new.iter().filter(|one| is_full(one).is_some()).map(|(place, ..)| *place).collect()),
     }
 }

@@ -1,13 +1,15 @@
-//! Gives new series their ids, by the block: the series of a source stand together and share no row with another source.
+//! Gives new series their ids, by the block: the series of a source stand together, and no two sources share a block.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
 
-use super::series::SeriesKey;
-use crate::store::postgres::writer::blocks::BLOCK;
-use crate::store::postgres::writer::lane::Failure;
+use crate::store::postgres::writer::context::BLOCK;
+use crate::store::postgres::writer::failure::GroupFailure;
+
+/// A source, an id and a kind.
+pub(super) type SeriesKey<'a> = (i32, &'a str, i16);
 
 /// Ids for these series. `next` has the next id of each source's last block and is moved on; whoever calls holds the sources.
 /// Counters come first, which keeps the array of totals short where a block holds both.
@@ -15,7 +17,7 @@ pub(super) async fn give<'a>(
     conn: &mut PgConnection,
     new: &BTreeSet<SeriesKey<'a>>,
     next: &mut BTreeMap<i32, i32>,
-) -> Result<Vec<(i32, SeriesKey<'a>)>, Failure> {
+) -> Result<Vec<(i32, SeriesKey<'a>)>, GroupFailure> {
     let mut order: Vec<SeriesKey<'a>> = new.iter().copied().collect();
     order.sort_by_key(|(source_id, name, kind)| (*source_id, Reverse(*kind), *name));
     let needed = order.chunk_by(|one, other| one.0 == other.0).map(|of_source| blocks(next.get(&of_source[0].0), of_source.len())).sum();
@@ -24,7 +26,7 @@ pub(super) async fn give<'a>(
     for series in order {
         let id = next.entry(series.0).or_default();
         if *id % BLOCK == 0 {
-            *id = free.next().and_then(|block| block.checked_mul(BLOCK)).ok_or(Failure::Stale)?;
+            *id = free.next().and_then(|block| block.checked_mul(BLOCK)).ok_or(GroupFailure::Stale)?;
         }
         given.push((*id, series));
         *id += 1;
@@ -40,11 +42,11 @@ fn blocks(next: Option<&i32>, series: usize) -> usize {
 }
 
 /// Takes blocks that nobody has.
-async fn take(conn: &mut PgConnection, blocks: usize) -> Result<Vec<i32>, Failure> {
+async fn take(conn: &mut PgConnection, blocks: usize) -> Result<Vec<i32>, GroupFailure> {
     if blocks == 0 {
         return Ok(Vec::new());
     }
-    let blocks = i32::try_from(blocks).map_err(|_| Failure::Stale)?;
+    let blocks = i32::try_from(blocks).map_err(|_| GroupFailure::Stale)?;
     let taken = sqlx::query_scalar!(r#"SELECT nextval('series_blocks')::integer AS "block!" FROM generate_series(1, $1::integer)"#, blocks);
     Ok(taken.fetch_all(conn).await?)
 }

@@ -10,13 +10,15 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::known::Known;
-use super::ledger;
-use super::queue::{Pending, Verdict};
-use super::stamp::Stamp;
-use super::{Applied, Shared, StoreError, transaction};
+use super::context::WriterContext;
+use super::failure::GroupFailure;
+use super::layouts::LayoutCache;
+use super::queue::{Outcome, QueuedBatch};
+use super::sources::{self, Seen};
+use super::transaction;
 use crate::store::postgres::connect::{self, timed_out};
-use crate::store::postgres::error::{describe, has_code};
+use crate::store::postgres::error::describe;
+use crate::store::{Applied, StoreError};
 
 /// How long it may take to write down when sources were seen.
 const TOUCH_LIMIT: Duration = Duration::from_secs(1);
@@ -35,30 +37,19 @@ const MAX_AGE: Duration = Duration::from_mins(30);
 /// How often it is written down when sources were seen last.
 const TOUCH_EVERY: Duration = Duration::from_secs(1);
 
-/// Why a transaction did not commit.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    /// The only batch of the group is refused.
-    #[error(transparent)]
-    Refused(#[from] StoreError),
-    /// These batches, by their places in the group, spoil it for the others.
-    #[error("some batches need a transaction of their own")]
-    Apart(BTreeSet<usize>),
-    /// What this process remembered, or saw a moment ago, is so no more.
-    #[error("rows that were there are gone")]
-    Stale,
-    /// The database failed before the commit: nothing was applied.
-    #[error("{}", describe(.0))]
-    Sql(#[from] sqlx::Error),
-    /// The commit was not answered: it is not known what was applied.
-    #[error("the commit was not answered: {}", describe(.0))]
-    Commit(sqlx::Error),
+/// What a writer is told.
+pub(super) enum Command {
+    /// Apply this batch.
+    Write(QueuedBatch),
+    /// Write down now when sources were seen, and answer.
+    #[cfg(test)]
+    Touch(tokio::sync::oneshot::Sender<()>),
 }
 
 /// A connection and how it was used.
 struct Open {
     conn: PgConnection,
-    shared: Arc<Shared>,
+    context: Arc<WriterContext>,
     since: Instant,
     /// Whether a transaction committed on it, so that it may have died unnoticed since.
     used: bool,
@@ -67,27 +58,27 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         // No goodbye, which could hang as well: the server rolls back when the socket closes.
-        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.context.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A writer.
-pub(super) struct Lane {
-    shared: Arc<Shared>,
-    queue: UnboundedReceiver<Pending>,
+pub(super) struct Worker {
+    context: Arc<WriterContext>,
+    queue: UnboundedReceiver<Command>,
     open: Option<Open>,
-    known: Known,
+    cache: LayoutCache,
     /// How much work the next group may be.
     room: usize,
     /// When sources were seen that is not yet written down.
-    seen: BTreeMap<i32, Stamp>,
+    seen: BTreeMap<i32, Seen>,
     next_touch: Instant,
 }
 
-impl Lane {
-    pub(super) fn new(shared: Arc<Shared>, queue: UnboundedReceiver<Pending>) -> Self {
-        let (known, seen) = (Known::default(), BTreeMap::new());
-        Self { shared, queue, open: None, known, room: MAX_WORK, seen, next_touch: Instant::now() }
+impl Worker {
+    pub(super) fn new(context: Arc<WriterContext>, queue: UnboundedReceiver<Command>) -> Self {
+        let (cache, seen) = (LayoutCache::default(), BTreeMap::new());
+        Self { context, queue, open: None, cache, room: MAX_WORK, seen, next_touch: Instant::now() }
     }
 
     /// Writes until `stop` is cancelled and what had queued by then is answered.
@@ -97,7 +88,12 @@ impl Lane {
             tokio::select! {
                 biased;
                 first = self.queue.recv() => match first {
-                    Some(first) => self.write_all_that_queued(first).await,
+                    Some(Command::Write(first)) => self.write_all_that_queued(first).await,
+                    #[cfg(test)]
+                    Some(Command::Touch(answer)) => {
+                        self.touch().await;
+                        drop(answer.send(()));
+                    }
                     None => break,
                 },
                 () = touch, if !self.seen.is_empty() => {}
@@ -111,19 +107,27 @@ impl Lane {
     }
 
     /// One group: the first of the queue and what came behind it while the last transaction was under way.
-    async fn write_all_that_queued(&mut self, first: Pending) {
+    async fn write_all_that_queued(&mut self, first: QueuedBatch) {
         let (mut group, mut work) = (Vec::new(), 0);
         let mut next = Some(first);
-        while let Some(pending) = next {
-            if let Some(pending) = pending.take() {
-                let weight = if self.known.layout(&pending).is_some() { 1 } else { WORK_OF_NEW };
-                work += pending.batch.metrics.len() * weight;
-                group.push(pending);
+        while let Some(queued) = next {
+            if let Some(queued) = queued.take() {
+                let weight = if self.cache.layout(&queued).is_some() { 1 } else { WORK_OF_NEW };
+                work += queued.batch.metrics.len() * weight;
+                group.push(queued);
             }
             if work >= self.room || group.len() >= MAX_BATCHES {
                 break;
             }
-            next = self.queue.try_recv().ok();
+            next = match self.queue.try_recv() {
+                Ok(Command::Write(queued)) => Some(queued),
+                #[cfg(test)]
+                Ok(Command::Touch(answer)) => {
+                    drop(answer.send(()));
+                    None
+                }
+                Err(_) => None,
+            };
         }
         if !group.is_empty() {
             let started = Instant::now();
@@ -142,36 +146,36 @@ impl Lane {
     }
 
     /// Gives every batch its answer.
-    async fn settle(&mut self, group: Vec<Pending>) {
+    async fn settle(&mut self, group: Vec<QueuedBatch>) {
         // That of the one that waited longest. Sooner than `statement_timeout`, for the reason that `connect` gives.
-        let Some(deadline) = group.iter().map(Pending::deadline).min() else { return };
+        let Some(deadline) = group.iter().map(QueuedBatch::deadline).min() else { return };
         let mut tries = MORE_TRIES;
         let mut work = vec![group];
         while let Some(group) = work.pop() {
             let (group, repeats) = set_repeats_aside(group);
             match self.attempt(deadline, &group).await {
-                Ok(verdicts) => work.extend(answer(group, verdicts, repeats)),
+                Ok(outcomes) => work.extend(answer(group, outcomes, repeats)),
                 Err(failure) if tries > 0 && self.may_pass_next_time(&failure) => {
                     tries -= 1;
                     work.push(whole(group, repeats));
                 }
-                Err(Failure::Refused(refusal)) => work.extend(answer(group, vec![Err(refusal)], repeats)),
-                Err(Failure::Apart(places)) => {
+                Err(GroupFailure::Refused(refusal)) => work.extend(answer(group, vec![Err(refusal)], repeats)),
+                Err(GroupFailure::Apart(places)) => {
                     let (apart, rest) = split(group, &places);
                     // The last is the next: the others go ahead of those that spoiled it for them.
                     work.extend(Some(repeats).filter(|repeats| !repeats.is_empty()));
-                    work.extend(apart.into_iter().rev().map(|pending| vec![pending]));
+                    work.extend(apart.into_iter().rev().map(|queued| vec![queued]));
                     work.extend(Some(rest).filter(|rest| !rest.is_empty()));
                 }
-                Err(Failure::Sql(error)) if group.len() > 1 && blames_the_data(&error) => {
+                Err(failure) if group.len() > 1 && failure.is_about_data() => {
                     let mut group = whole(group, repeats);
                     let second = group.split_off(group.len() / 2);
                     work.extend([second, group]);
                 }
                 Err(failure) => {
-                    self.shared.figures.failures.inc();
-                    for pending in whole(group, repeats) {
-                        pending.answer(Err(StoreError::Unavailable(failure.to_string())));
+                    self.context.metrics.failures.inc();
+                    for queued in whole(group, repeats) {
+                        queued.answer(Err(StoreError::Unavailable(failure.to_string())));
                     }
                 }
             }
@@ -179,19 +183,19 @@ impl Lane {
     }
 
     /// One transaction. Its connection is used again only when it ended cleanly.
-    async fn attempt(&mut self, deadline: Instant, group: &[Pending]) -> Result<Vec<Verdict>, Failure> {
-        let (started, timer) = (Instant::now(), self.shared.figures.seconds.start_timer());
+    async fn attempt(&mut self, deadline: Instant, group: &[QueuedBatch]) -> Result<Vec<Outcome>, GroupFailure> {
+        let (started, timer) = (Instant::now(), self.context.metrics.seconds.start_timer());
         let attempt = async {
             let mut open = match self.open.take().filter(|open| open.since.elapsed() < MAX_AGE) {
                 Some(open) => open,
                 None => self.connect().await?,
             };
-            let outcome = transaction::run(&self.shared, &mut open.conn, &mut self.known, group).await;
+            let outcome = transaction::run(&self.context, &mut open.conn, &mut self.cache, group).await;
             match &outcome {
                 Ok(_) => open.used = true,
-                Err(Failure::Apart(_) | Failure::Refused(_)) => {}
+                Err(GroupFailure::Apart(_) | GroupFailure::Refused(_)) => {}
                 // It may have died since it was used last; that tells nothing of the next.
-                Err(Failure::Sql(sqlx::Error::Io(_))) if open.used => return Err(Failure::Stale),
+                Err(GroupFailure::Sql(sqlx::Error::Io(_))) if open.used => return Err(GroupFailure::Stale),
                 Err(_) => return outcome,
             }
             self.open = Some(open);
@@ -199,12 +203,12 @@ impl Lane {
         };
         let outcome = timeout_at(deadline, attempt).await.unwrap_or_else(|_| Err(timed_out(started.elapsed()).into()));
         timer.observe_duration();
-        if let Ok(verdicts) = &outcome {
-            self.shared.figures.batches.observe(u32::try_from(group.len()).unwrap_or(u32::MAX).into());
-            for (pending, verdict) in group.iter().zip(verdicts) {
-                if let (Ok(Applied::New), Some(layout)) = (verdict, self.known.layout(pending)) {
-                    let seen = self.seen.entry(layout.source_id).or_insert(pending.arrived);
-                    *seen = pending.arrived.max(*seen);
+        if let Ok(outcomes) = &outcome {
+            self.context.metrics.batches.observe(u32::try_from(group.len()).unwrap_or(u32::MAX).into());
+            for (queued, outcome) in group.iter().zip(outcomes) {
+                if let (Ok(Applied::New), Some(list)) = (outcome, self.cache.list(queued)) {
+                    let seen = self.seen.entry(list.source_id).or_insert_with(|| Seen::at(queued.arrived));
+                    seen.again(queued.arrived, &self.context.lifetimes);
                 }
             }
         }
@@ -214,25 +218,21 @@ impl Lane {
     /// A new connection may lead to another database than the last: a promoted replica may lack rows that the old primary had,
     /// and have given their numbers to others.
     async fn connect(&mut self) -> Result<Open, sqlx::Error> {
-        self.known.clear();
+        self.cache.clear();
         self.seen.clear();
-        let conn = connect::open_for_writing(&self.shared.options).await?;
-        self.shared.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Open { conn, shared: Arc::clone(&self.shared), since: Instant::now(), used: false })
+        let mut conn = connect::open_for_writing(&self.context.options).await?;
+        self.context.clock.measure(&mut conn).await?;
+        self.context.open.fetch_add(1, Ordering::Relaxed);
+        Ok(Open { conn, context: Arc::clone(&self.context), since: Instant::now(), used: false })
     }
 
     /// Whether the same group may commit on a fresh connection, with nothing remembered.
-    fn may_pass_next_time(&self, failure: &Failure) -> bool {
-        match failure {
-            Failure::Stale => true,
-            Failure::Sql(error) if is_without_partition(error) => {
-                self.shared.partitions.forget_all();
-                true
-            }
-            // A deadlock with somebody else's transaction, a backend that was told to end, a primary that became a standby.
-            Failure::Sql(error) => ["40001", "40P01", "57P01", "25006"].iter().any(|code| has_code(error, code)),
-            _ => false,
+    fn may_pass_next_time(&self, failure: &GroupFailure) -> bool {
+        if failure.is_about_a_partition() {
+            self.context.partitions.forget_all();
+            return true;
         }
+        matches!(failure, GroupFailure::Stale) || failure.is_passing()
     }
 
     /// Writes down when sources were seen, aside from the transactions of batches: it needs no order with them, and once a
@@ -244,16 +244,16 @@ impl Lane {
             return;
         }
         let Some(mut open) = self.open.take() else { return };
-        match timeout(TOUCH_LIMIT, ledger::touch(&mut open.conn, &seen)).await {
+        match timeout(TOUCH_LIMIT, sources::touch(&mut open.conn, &seen, &self.context.lifetimes)).await {
             Ok(Ok(())) => self.open = Some(open),
-            Ok(Err(error)) => tracing::debug!(problem = describe(&error), "it was not written down when sources were seen"),
-            Err(_) => tracing::debug!("it was not written down in time when sources were seen"),
+            Ok(Err(error)) => tracing::debug!(problem = describe(&error), "the times at which sources were seen could not be written"),
+            Err(_) => tracing::debug!("the times at which sources were seen could not be written in time"),
         }
     }
 }
 
 /// Leaves each batch in the group once, and what repeats it behind.
-fn set_repeats_aside(group: Vec<Pending>) -> (Vec<Pending>, Vec<Pending>) {
+fn set_repeats_aside(group: Vec<QueuedBatch>) -> (Vec<QueuedBatch>, Vec<QueuedBatch>) {
     let mut order: Vec<usize> = (0..group.len()).collect();
     order.sort_by_key(|at| group[*at].order());
     let repeats: BTreeSet<usize> = order.windows(2).filter(|pair| group[pair[1]].repeats(&group[pair[0]])).map(|pair| pair[1]).collect();
@@ -265,44 +265,44 @@ fn set_repeats_aside(group: Vec<Pending>) -> (Vec<Pending>, Vec<Pending>) {
 }
 
 /// Those at these places, and the others.
-fn split(group: Vec<Pending>, places: &BTreeSet<usize>) -> (Vec<Pending>, Vec<Pending>) {
+fn split(group: Vec<QueuedBatch>, places: &BTreeSet<usize>) -> (Vec<QueuedBatch>, Vec<QueuedBatch>) {
     let (mut those, mut others) = (Vec::new(), Vec::new());
-    for (at, pending) in group.into_iter().enumerate() {
-        if places.contains(&at) { those.push(pending) } else { others.push(pending) }
+    for (at, queued) in group.into_iter().enumerate() {
+        if places.contains(&at) { those.push(queued) } else { others.push(queued) }
     }
     (those, others)
 }
 
 /// The group as it was.
-fn whole(mut group: Vec<Pending>, repeats: Vec<Pending>) -> Vec<Pending> {
+fn whole(mut group: Vec<QueuedBatch>, repeats: Vec<QueuedBatch>) -> Vec<QueuedBatch> {
     group.extend(repeats);
     group
 }
 
 /// Answers a group, and of what repeats it as much as is decided by that. Returns the rest.
-fn answer(group: Vec<Pending>, verdicts: Vec<Verdict>, repeats: Vec<Pending>) -> Option<Vec<Pending>> {
+fn answer(group: Vec<QueuedBatch>, outcomes: Vec<Outcome>, repeats: Vec<QueuedBatch>) -> Option<Vec<QueuedBatch>> {
     let mut undecided = Vec::new();
     if !repeats.is_empty() {
-        let places: HashMap<_, _> = group.iter().enumerate().map(|(at, pending)| (pending.order(), at)).collect();
+        let places: HashMap<_, _> = group.iter().enumerate().map(|(at, queued)| (queued.order(), at)).collect();
         for repeat in repeats {
             let decided = places.get(&repeat.order()).and_then(|at| {
                 let same = group[*at].batch.digest == repeat.batch.digest;
-                verdict_of_repeat(&verdicts[*at], same)
+                outcome_of_repeat(&outcomes[*at], same)
             });
             match decided {
-                Some(verdict) => repeat.answer(verdict),
+                Some(outcome) => repeat.answer(outcome),
                 None => undecided.push(repeat),
             }
         }
     }
-    for (pending, verdict) in group.into_iter().zip(verdicts) {
-        pending.answer(verdict);
+    for (queued, outcome) in group.into_iter().zip(outcomes) {
+        queued.answer(outcome);
     }
     Some(undecided).filter(|undecided| !undecided.is_empty())
 }
 
-/// What the verdict of a batch says of another under its key, with the same body or not; none where it says nothing.
-fn verdict_of_repeat(first: &Verdict, same: bool) -> Option<Verdict> {
+/// What the outcome of a batch says of another under its key, with the same body or not; none where it says nothing.
+fn outcome_of_repeat(first: &Outcome, same: bool) -> Option<Outcome> {
     match first {
         Ok(_) if same => Some(Ok(Applied::Repeat)),
         Ok(_) => Some(Err(StoreError::KeyReused)),
@@ -312,15 +312,4 @@ fn verdict_of_repeat(first: &Verdict, same: bool) -> Option<Verdict> {
         Err(StoreError::TooManySeriesOfSource { limit }) if same => Some(Err(StoreError::TooManySeriesOfSource { limit: *limit })),
         Err(_) => None,
     }
-}
-
-/// Whether the error is one of some batch's data, so that others may pass without it: data, constraints, limits.
-fn blames_the_data(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)))
-}
-
-/// `check_violation`: no partition takes the frame.
-fn is_without_partition(error: &sqlx::Error) -> bool {
-    has_code(error, "23514")
 }

@@ -8,24 +8,24 @@ use sqlx::{Decode, Encode, Postgres, Type};
 
 /// A time in unix milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Stamp(pub(super) u64);
+pub(super) struct Timestamp(pub(super) u64);
 
 /// 2000-01-01 in unix milliseconds, from where PostgreSQL counts.
 const POSTGRES_EPOCH: i64 = 946_684_800_000;
 
-impl Type<Postgres> for Stamp {
+impl Type<Postgres> for Timestamp {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(Oid(1184))
     }
 }
 
-impl PgHasArrayType for Stamp {
+impl PgHasArrayType for Timestamp {
     fn array_type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(Oid(1185))
     }
 }
 
-impl Encode<'_, Postgres> for Stamp {
+impl Encode<'_, Postgres> for Timestamp {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
         let micros = i64::try_from(self.0).unwrap_or(i64::MAX).saturating_sub(POSTGRES_EPOCH).saturating_mul(1000);
         buffer.extend_from_slice(&micros.to_be_bytes());
@@ -33,7 +33,7 @@ impl Encode<'_, Postgres> for Stamp {
     }
 }
 
-impl Decode<'_, Postgres> for Stamp {
+impl Decode<'_, Postgres> for Timestamp {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         let micros = i64::from_be_bytes(value.as_bytes()?.try_into()?);
         // Before 1970 is `-infinity`, which is earlier than any batch.

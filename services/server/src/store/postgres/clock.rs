@@ -1,0 +1,103 @@
+//! The database's clock, by which keys, history, series and sources live: servers may differ from it and from one another.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use sqlx::PgConnection;
+
+use crate::clock::Clock;
+use crate::metrics::postgres::WriterMetrics;
+
+/// A server whose clock differs by more than this says so.
+const LARGE_OFFSET_MILLIS: i64 = 60_000;
+/// Differences below this are left alone: measuring is not more exact over a network.
+const SMALL_CHANGE_MILLIS: i64 = 20;
+
+/// Tells the database's time without asking it each time: by this machine's clock and how far that is off.
+#[derive(Clone)]
+pub(super) struct DatabaseClock {
+    clock: Clock,
+    offset_millis: Arc<AtomicI64>,
+    /// Whether a large offset was logged.
+    warned: Arc<AtomicBool>,
+    metrics: WriterMetrics,
+}
+
+impl DatabaseClock {
+    pub(super) fn new(clock: Clock, metrics: WriterMetrics) -> Self {
+        Self { clock, offset_millis: Arc::default(), warned: Arc::default(), metrics }
+    }
+
+    /// Now, in unix milliseconds.
+    pub(super) fn unix_millis(&self) -> u64 {
+        self.clock.unix_millis().saturating_add_signed(self.offset_millis.load(Ordering::Relaxed))
+    }
+
+    /// Asks the database for its time.
+    pub(super) async fn measure(&self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let asked = self.clock.unix_millis();
+        let told = sqlx::query_scalar!(r#"SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS "now!""#).fetch_one(conn).await?;
+        self.observe(asked, told, self.clock.unix_millis());
+        Ok(())
+    }
+
+    /// The database's time was `told` at some moment between `asked` and `answered` of this machine's clock.
+    fn observe(&self, asked: u64, told: i64, answered: u64) {
+        if self.clock.stands_in_for_the_database() {
+            return;
+        }
+        let (asked, answered) = (signed(asked), signed(answered));
+        let unsure = (answered - asked).abs() / 2;
+        let offset = told - (asked + (answered - asked) / 2);
+        let known = self.offset_millis.load(Ordering::Relaxed);
+        if (offset - known).abs() > unsure + SMALL_CHANGE_MILLIS {
+            self.offset_millis.store(offset, Ordering::Relaxed);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53 ms")]
+        self.metrics.clock_offset_seconds.set(self.offset_millis.load(Ordering::Relaxed) as f64 / 1000.0);
+        let large = offset.abs() - unsure > LARGE_OFFSET_MILLIS;
+        if large && !self.warned.swap(true, Ordering::Relaxed) {
+            let seconds = offset / 1000;
+            tracing::warn!(
+                offset_seconds = seconds,
+                "the database's clock and this server's differ by more than a minute; the database's counts: synchronise both"
+            );
+        } else if !large && self.warned.swap(false, Ordering::Relaxed) {
+            tracing::info!("the database's clock and this server's differ by less than a minute again");
+        }
+    }
+}
+
+fn signed(millis: u64) -> i64 {
+    i64::try_from(millis).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_is_taken_from_the_middle_of_the_question_and_small_changes_are_ignored() {
+        let clock = DatabaseClock::new(Clock::System, WriterMetrics::unregistered());
+        let offset = |clock: &DatabaseClock| clock.offset_millis.load(Ordering::Relaxed);
+        clock.observe(1_000, 5_000, 1_100);
+        assert_eq!(offset(&clock), 3_950);
+        clock.observe(2_000, 5_960, 2_010);
+        assert_eq!(offset(&clock), 3_950, "5 ms more are within what is unsure");
+        clock.observe(2_000, 1_000, 2_000);
+        assert_eq!(offset(&clock), -1_000);
+        assert!(!clock.warned.load(Ordering::Relaxed));
+        clock.observe(200_000, 100_000, 200_000);
+        assert!(clock.warned.load(Ordering::Relaxed));
+        assert!((clock.metrics.clock_offset_seconds.get() + 100.0).abs() < 1e-9);
+        clock.observe(200_000, 200_000, 200_000);
+        assert!(!clock.warned.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_clock_that_a_test_sets_is_the_databases() {
+        let clock = DatabaseClock::new(Clock::at(7), WriterMetrics::unregistered());
+        clock.observe(7, 1_000_000, 7);
+        assert_eq!(clock.unix_millis(), 7);
+    }
+}

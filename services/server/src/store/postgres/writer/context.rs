@@ -1,0 +1,38 @@
+//! What the writers of a server share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use async_trait::async_trait;
+use sqlx::PgConnection;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::audit::Draft;
+use crate::metrics::postgres::WriterMetrics;
+use crate::store::postgres::clock::DatabaseClock;
+use crate::store::postgres::partitions::Partitions;
+use crate::store::{Lifetimes, SeriesLimits};
+
+/// How many series share a row of latest_blocks. Their ids follow each other.
+pub(in crate::store::postgres) const BLOCK: i32 = 64;
+
+/// What joins a batch's transaction, so that it stands exactly when the batch stands.
+#[async_trait]
+pub trait TransactionHook: Send + Sync + 'static {
+    /// Called once a transaction, with the drafts of those of its batches that are applied now (not of repeats), in the order of
+    /// their arrival. An error undoes the transaction.
+    async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error>;
+}
+
+/// What the writers share.
+pub(in crate::store::postgres) struct WriterContext {
+    pub(in crate::store::postgres) options: PgConnectOptions,
+    pub(in crate::store::postgres) clock: DatabaseClock,
+    pub(in crate::store::postgres) lifetimes: Lifetimes,
+    pub(in crate::store::postgres) limits: SeriesLimits,
+    pub(in crate::store::postgres) hook: Option<Arc<dyn TransactionHook>>,
+    pub(in crate::store::postgres) partitions: Arc<Partitions>,
+    pub(in crate::store::postgres) metrics: WriterMetrics,
+    /// Connections that the writers have open.
+    pub(in crate::store::postgres) open: AtomicU32,
+}

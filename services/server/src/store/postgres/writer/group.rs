@@ -1,0 +1,43 @@
+//! A group of batches that share a transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::layouts::{Layout, LayoutCache};
+use super::queue::{Outcome, QueuedBatch};
+
+/// A group under way; everything is by the batch's place in it.
+pub(super) struct Group<'a> {
+    pub(super) batches: &'a [QueuedBatch],
+    /// Whether the batch's list of series came before.
+    pub(super) list_known: Vec<bool>,
+    /// The layouts that are known, by now.
+    pub(super) layouts: Vec<Option<Arc<Layout>>>,
+    /// What is decided.
+    pub(super) outcomes: Vec<Option<Outcome>>,
+    /// Those for which a source or a series was made or brought back in this transaction.
+    pub(super) made: BTreeSet<usize>,
+    /// The series that were made or brought back in this transaction.
+    pub(super) made_series: BTreeSet<i32>,
+    /// The blocks of these series, and their sources.
+    pub(super) made_blocks: BTreeMap<i32, i32>,
+}
+
+impl<'a> Group<'a> {
+    pub(super) fn new(batches: &'a [QueuedBatch], cache: &LayoutCache) -> Self {
+        Self {
+            batches,
+            list_known: batches.iter().map(|queued| cache.list(queued).is_some()).collect(),
+            layouts: batches.iter().map(|queued| cache.layout(queued).cloned()).collect(),
+            outcomes: batches.iter().map(|_| None).collect(),
+            made: BTreeSet::new(),
+            made_series: BTreeSet::new(),
+            made_blocks: BTreeMap::new(),
+        }
+    }
+
+    /// The places of undecided batches whose layout is not known.
+    pub(super) fn unresolved(&self) -> Vec<usize> {
+        (0..self.batches.len()).filter(|place| self.layouts[*place].is_none() && self.outcomes[*place].is_none()).collect()
+    }
+}
