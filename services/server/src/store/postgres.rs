@@ -1,10 +1,11 @@
 //! The store in PostgreSQL. Any number of servers share one database and hold nothing of their own but caches.
 //!
-//! - `connect` opens connections, `migrate` brings the schema up behind the server's back, `partitions` and `retention` keep
-//!   the history's days.
+//! - `dsn` reads where the database is, `connect` opens connections, `migrate` brings the schema up in the background,
+//!   `partitions` and `retention` keep the history's days.
 //! - `writer` applies batches, many in one transaction; `reader` answers.
 //!
-//! A database that is away is no reason not to start: until it is there, every call answers `Unavailable` at once.
+//! A server starts without its database too. Calls wait for the first attempt to reach it and to bring up the schema; when that has
+//! failed they answer `Unavailable` at once until another attempt succeeds.
 
 mod connect;
 mod dsn;
@@ -13,6 +14,7 @@ mod migrate;
 mod partitions;
 mod reader;
 mod retention;
+mod schema_name;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -28,13 +30,15 @@ use golectra_process::Secret;
 use golectra_protocol::{Selector, Value};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use self::connect::DatabaseOptions;
 pub use self::error::OpenError;
-use self::migrate::Schema;
+use self::migrate::SchemaState;
 use self::partitions::Partitions;
-use self::writer::{Shared, WRITERS, Writers};
+use self::writer::{ANSWER_LIMIT, Shared, WRITERS, Writers};
 use super::{Applied, Batch, Series, SeriesFilter, SeriesLimits, Snapshot, SourceInfo, Store, StoreError, StoreStats};
 use crate::audit::Draft;
 use crate::clock::Clock;
@@ -70,7 +74,7 @@ pub struct PostgresConfig {
 /// The promises stand in [`super`].
 pub struct PostgresStore {
     pool: PgPool,
-    schema: watch::Receiver<Schema>,
+    schema: watch::Receiver<SchemaState>,
     /// Slow reads may hold half of the pool's connections, never all: the audit trail is delivered meanwhile.
     readers: Semaphore,
     writers: Writers,
@@ -82,11 +86,19 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// Opens the store at once; the database may come later. Needs a tokio runtime.
     pub fn open(config: PostgresConfig, clock: Clock) -> Result<Arc<Self>, OpenError> {
-        let options = dsn::parse(config.dsn.expose())?;
+        let dsn = dsn::parse(config.dsn.expose())?;
+        if !dsn.ignored.is_empty() {
+            let parameters = dsn.ignored.join(", ");
+            tracing::warn!(
+                parameters,
+                "DATABASE_DSN has settings of another driver's connection pool or statement cache, which have no effect: the pool's size is DATABASE_CONNECTIONS"
+            );
+        }
+        let options = DatabaseOptions::new(dsn);
         let partitions = Arc::new(Partitions::default());
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
         let pool = connect::pool(&options, pool_size);
-        let (schema_sender, schema) = watch::channel(Schema::Missing("the database was not reached yet".into()));
+        let (schema_sender, schema) = watch::channel(SchemaState::FirstAttempt);
         let history_millis = u64::try_from(config.history.as_millis()).unwrap_or(u64::MAX);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -131,23 +143,41 @@ impl PostgresStore {
 
     /// Waits until the schema is there; returns false when the store was closed before.
     pub async fn ready(&self) -> bool {
-        self.schema.clone().wait_for(|schema| matches!(schema, Schema::Ready)).await.is_ok()
+        self.schema.clone().wait_for(|schema| matches!(schema, SchemaState::Ready)).await.is_ok()
     }
 
-    /// Refuses while the schema is missing.
-    fn check_schema(&self) -> Result<(), StoreError> {
-        match &*self.schema.borrow() {
-            Schema::Ready => Ok(()),
-            Schema::Missing(why) => Err(StoreError::Unavailable(format!("the schema is not there yet: {why}"))),
+    /// Waits for the first attempt to bring up the schema, no longer than this, and refuses while the schema is missing.
+    async fn check_schema(&self, limit: Duration) -> Result<(), StoreError> {
+        if matches!(*self.schema.borrow(), SchemaState::Ready) {
+            return Ok(());
         }
+        let mut schema = self.schema.clone();
+        let tried = schema.wait_for(|schema| !matches!(schema, SchemaState::FirstAttempt));
+        let missing = match timeout(limit, tried).await.as_deref() {
+            Ok(Ok(state)) => match &**state {
+                SchemaState::Ready => return Ok(()),
+                SchemaState::Missing(why) => format!("the schema is not there yet: {why}"),
+                SchemaState::FirstAttempt => "the schema is not there yet".to_owned(),
+            },
+            Ok(Err(_)) => "the store is closed".to_owned(),
+            Err(_) => format!("the schema is not there yet: the first attempt is still under way after {:.1} s", limit.as_secs_f32()),
+        };
+        Err(StoreError::Unavailable(missing))
     }
 }
 
 #[async_trait]
 impl Store for PostgresStore {
     async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
-        self.check_schema()?;
-        self.writers.apply(batch).await
+        if matches!(*self.schema.borrow(), SchemaState::Ready) {
+            return self.writers.apply(batch).await;
+        }
+        let waited = async {
+            self.check_schema(ANSWER_LIMIT).await?;
+            self.writers.apply(batch).await
+        };
+        let late = |_| Err(StoreError::Unavailable(format!("no answer within {:.2} s of the start", ANSWER_LIMIT.as_secs_f32())));
+        timeout(ANSWER_LIMIT, waited).await.unwrap_or_else(late)
     }
 
     async fn value(&self, selector: &Selector) -> Result<Option<Value>, StoreError> {
@@ -183,7 +213,7 @@ impl Store for PostgresStore {
             self.tasks.wait().await;
             self.pool.close().await;
         };
-        tokio::time::timeout(CLOSE_LIMIT, all)
+        timeout(CLOSE_LIMIT, all)
             .await
             .map_err(|_| StoreError::Unavailable(format!("connections were still busy after {} s", CLOSE_LIMIT.as_secs())))
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use golectra_protocol::{Kind, MetricId, Selector, Source, Value};
 use sqlx::PgConnection;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::{Lease, timed_out};
 use super::error::unavailable;
@@ -13,12 +13,14 @@ use super::{PostgresStore, Series, SeriesFilter, Snapshot, SourceInfo, StoreErro
 
 /// How long a read may take, waiting for its turn included.
 const READ_LIMIT: Duration = Duration::from_secs(5);
+/// How long a read waits for the first attempt to bring up the schema. Requests are answered within 3 s.
+const START_LIMIT: Duration = Duration::from_millis(2_500);
 /// How long a ping may take; its answer is promised within 1 s.
 const PING_LIMIT: Duration = Duration::from_millis(900);
 
 /// Runs a read on a connection, within its time.
 async fn read<T>(store: &PostgresStore, read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> Result<T, StoreError> {
-    store.check_schema()?;
+    store.check_schema(START_LIMIT).await?;
     let bounded = async {
         let _turn = store.readers.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let mut lease = Lease::acquire(&store.pool).await?;
@@ -153,7 +155,8 @@ pub(super) async fn series(store: &PostgresStore, filter: &SeriesFilter) -> Resu
 
 /// Whether a write could be taken now.
 pub(super) async fn ping(store: &PostgresStore) -> Result<(), StoreError> {
-    store.check_schema()?;
+    let deadline = Instant::now() + PING_LIMIT;
+    store.check_schema(PING_LIMIT).await?;
     let asked = async {
         let mut lease = Lease::acquire(&store.pool).await?;
         let read_only = sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only')::boolean AS "read_only!""#)
@@ -165,7 +168,7 @@ pub(super) async fn ping(store: &PostgresStore) -> Result<(), StoreError> {
         }
         Ok(read_only)
     };
-    match timeout(PING_LIMIT, asked).await.unwrap_or_else(|_| Err(timed_out(PING_LIMIT))) {
+    match timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(timed_out(PING_LIMIT))) {
         Ok(false) => Ok(()),
         Ok(true) => Err(StoreError::Unavailable("the database takes no writes".into())),
         Err(error) => Err(unavailable(&error)),

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use sqlx::postgres::PgConnectOptions;
 use tokio::time::{sleep, timeout};
 
-use super::connect::{self, Lock};
+use super::connect::{self, DatabaseOptions, Lock, try_lock};
 use super::error::describe;
-use super::migrate::try_lock;
 use super::partitions::{Partitions, day_of, end_of};
 use crate::clock::Clock;
 
@@ -25,7 +23,7 @@ const GRACE_MILLIS: u64 = 60 * 60 * 1000;
 
 /// What the work behind the store needs.
 pub(super) struct Keeper {
-    pub(super) options: PgConnectOptions,
+    pub(super) options: DatabaseOptions,
     pub(super) clock: Clock,
     pub(super) history_millis: u64,
     pub(super) partitions: Arc<Partitions>,

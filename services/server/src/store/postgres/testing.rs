@@ -46,9 +46,9 @@ impl TestDatabase {
         Secret::from(self.admin.clone().database(&self.name).to_url_lossy().to_string())
     }
 
-    /// A connection to it.
+    /// A connection to it, which sees golectra's tables by their plain names.
     pub(crate) async fn connect(&self) -> PgConnection {
-        self.admin.clone().database(&self.name).connect().await.unwrap()
+        self.admin.clone().database(&self.name).options([("search_path", "golectra")]).connect().await.unwrap()
     }
 
     /// A store on it whose schema is there.

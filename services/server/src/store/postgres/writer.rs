@@ -27,7 +27,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use golectra_protocol::Kind;
-use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +35,7 @@ use tokio_util::task::TaskTracker;
 use self::known::Shapes;
 use self::lane::Lane;
 use self::queue::{Load, Pending};
+use super::connect::DatabaseOptions;
 use super::partitions::{Partitions, day_of};
 use super::{Applied, Batch, SeriesLimits, StoreError, TransactionHook};
 use crate::clock::Clock;
@@ -46,7 +46,7 @@ use crate::metrics::postgres::WriterFigures;
 pub(super) const WRITERS: u32 = 2;
 
 /// When a caller stops waiting, a little after its writer should have answered. Answers are promised within 3 s.
-const ANSWER_LIMIT: Duration = Duration::from_millis(2_850);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(2_850);
 
 /// A type as the tables hold it.
 pub(super) const fn code_of(kind: Kind) -> i16 {
@@ -58,7 +58,7 @@ pub(super) const fn code_of(kind: Kind) -> i16 {
 
 /// What the writers share.
 pub(super) struct Shared {
-    pub(super) options: PgConnectOptions,
+    pub(super) options: DatabaseOptions,
     pub(super) clock: Clock,
     pub(super) history_millis: u64,
     pub(super) limits: SeriesLimits,

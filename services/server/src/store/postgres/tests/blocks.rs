@@ -59,6 +59,7 @@ async fn a_source_fills_its_blocks_and_shares_none() {
 async fn what_earlier_versions_wrote_is_carried_over() {
     let Some(database) = TestDatabase::create().await else { return };
     let mut conn = database.connect().await;
+    conn.execute("CREATE SCHEMA golectra").await.unwrap();
     let mut old = sqlx::migrate!();
     old.migrations = Cow::Owned(old.iter().filter(|one| one.version <= 4).cloned().collect());
     old.run(&mut conn).await.unwrap();

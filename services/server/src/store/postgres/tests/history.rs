@@ -16,7 +16,7 @@ async fn days(conn: &mut PgConnection) -> Vec<i32> {
 
 fn keeper(database: &TestDatabase, store: &PostgresStore) -> Keeper {
     Keeper {
-        options: dsn::parse(database.dsn().expose()).unwrap(),
+        options: DatabaseOptions::new(dsn::parse(database.dsn().expose()).unwrap()),
         clock: store.writers.shared.clock.clone(),
         history_millis: store.writers.shared.history_millis,
         partitions: Arc::clone(&store.writers.shared.partitions),
@@ -59,7 +59,7 @@ async fn one_server_at_a_time_trims() {
     let Some(database) = TestDatabase::create().await else { return };
     let store = database.store().await;
     let mut conn = database.connect().await;
-    assert!(migrate::try_lock(&mut conn, connect::Lock::Retention).await.unwrap());
+    assert!(connect::try_lock(&mut conn, connect::Lock::Retention).await.unwrap());
     store.writers.shared.partitions.forget_all();
     conn.execute("CREATE TABLE frames_19700101 PARTITION OF frames FOR VALUES FROM ('1970-01-01 00:00+00') TO ('1970-01-02 00:00+00')")
         .await
