@@ -43,7 +43,7 @@ async fn a_database_of_ones_own() {
     faults::rollouts(&release, &client, 1).await;
 
     // The rows are where the values said.
-    let select = "SELECT sum(total) FROM latest WHERE name = 'kept'";
+    let select = "SELECT sum(total) FROM golectra.latest WHERE name = 'kept'";
     let pod = ["exec", "mine-1", "-c", "postgres", "--", "psql", "-At", "metrics", "-c", select];
     assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42");
     release.uninstall().await;

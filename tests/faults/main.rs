@@ -1,4 +1,7 @@
 //! What the server does when its database or a neighbour fails.
 
 mod outage;
+mod pooler;
+mod schema;
 mod several;
+mod start;

@@ -8,7 +8,8 @@ use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -34,6 +35,11 @@ pub struct Database {
 impl Database {
     /// Creates one on TEST_DATABASE_URL. None, with a line said, when that is not set.
     pub fn create() -> Option<Arc<Self>> {
+        Self::create_with("")
+    }
+
+    /// The same with further words of CREATE DATABASE.
+    pub fn create_with(words: &str) -> Option<Arc<Self>> {
         let Some(admin) = std::env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty()) else {
             skip("TEST_DATABASE_URL is not set; `make test` sets it");
             return None;
@@ -44,13 +50,47 @@ impl Database {
         let host_end = whole[after_host..].find('/').map_or(whole.len(), |at| after_host + at);
         let url = format!("{}/{name}{query}", &whole[..host_end]);
         let database = Self { admin: admin.clone(), name, url };
-        database.as_admin(format!("CREATE DATABASE {}", database.name)).unwrap_or_else(|error| panic!("no database for a test: {error}"));
+        database
+            .as_admin(format!("CREATE DATABASE {} {words}", database.name))
+            .unwrap_or_else(|error| panic!("no database for a test: {error}"));
         Some(Arc::new(database))
     }
 
     /// How a server reaches it.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// How another role, whose name and password need no encoding, reaches it.
+    pub fn url_of(&self, role: &str, password: &str) -> String {
+        let (_, place) = self.url.rsplit_once('@').expect("TEST_DATABASE_URL names a user");
+        format!("postgres://{role}:{password}@{place}")
+    }
+
+    /// The password of its owner.
+    pub fn password(&self) -> &str {
+        let (credentials, _) = self.url.rsplit_once('@').expect("TEST_DATABASE_URL names a user");
+        credentials.rsplit_once(':').expect("TEST_DATABASE_URL has a password").1
+    }
+
+    /// A connection to it.
+    pub async fn connect(&self) -> PgConnection {
+        let options = self.options();
+        let connected = runtime().spawn(async move { PgConnection::connect_with(&options).await });
+        connected.await.expect("no panic").expect("the test's database can be reached")
+    }
+
+    /// Runs statements in it as its owner.
+    pub async fn execute(&self, statements: &str) {
+        let mut connection = self.connect().await;
+        let statements = statements.to_owned();
+        let work = async move { connection.execute(statements.as_str()).await };
+        runtime().spawn(work).await.expect("no panic").expect("the statements work");
+    }
+
+    /// How sqlx reaches it.
+    pub fn options(&self) -> PgConnectOptions {
+        self.url.parse().expect("TEST_DATABASE_URL is a PostgreSQL URL")
     }
 
     /// How a server reaches it through a proxy on another port.
@@ -66,11 +106,12 @@ impl Database {
         head.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("TEST_DATABASE_URL names the port")
     }
 
-    /// The number that a query gives.
+    /// The number that a query gives, which sees golectra's tables by their plain names.
     pub async fn number(&self, query: &str) -> i64 {
-        let (url, query) = (self.url.clone(), query.to_owned());
+        let options = self.options().options([("search_path", "golectra")]);
+        let query = query.to_owned();
         let work = async move {
-            let mut connection = PgConnection::connect(&url).await?;
+            let mut connection = PgConnection::connect_with(&options).await?;
             let (number,): (i64,) = sqlx::query_as(&query).fetch_one(&mut connection).await?;
             Ok::<_, sqlx::Error>(number)
         };

@@ -1,58 +1,73 @@
 //! The store in PostgreSQL. Any number of servers share one database and hold nothing of their own but caches.
 //!
-//! - `connect` opens connections, `migrate` brings the schema up behind the server's back, `partitions` and `retention` keep
-//!   the history's days.
-//! - `writer` applies batches, many in one transaction; `reader` answers.
+//! - `dsn` reads where the database is, `connect` opens connections, `migrate` brings the schema up in the background.
+//! - `writer` applies batches, many in one transaction; `reader` answers, `latest` lists and `select` finds series by their labels.
+//! - `maintenance` does what is done from time to time: `partitions` of the history come and go, series and sources `expire`, and rows that
+//!   nothing needs are `remove`d. `clock` tells the database's time, by which all of that goes.
 //!
-//! A database that is away is no reason not to start: until it is there, every call answers `Unavailable` at once.
+//! A server starts without its database too. Calls wait for the first attempt to reach it and to bring up the schema; when that has
+//! failed they answer `Unavailable` at once until another attempt succeeds.
 
+mod clock;
 mod connect;
 mod dsn;
 mod error;
+mod expire;
+mod identity;
+mod latest;
+mod maintenance;
 mod migrate;
 mod partitions;
 mod reader;
-mod retention;
+mod remove;
+mod schema_name;
+mod select;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod timestamp;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_process::Secret;
 use golectra_protocol::{Selector, Source, Value};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Connection as _, PgPool};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use self::clock::DatabaseClock;
+use self::connect::{DatabaseOptions, Lease, timed_out};
 pub use self::error::OpenError;
-use self::migrate::Schema;
+use self::error::unavailable;
+use self::maintenance::Maintenance;
+use self::migrate::SchemaState;
 use self::partitions::Partitions;
-use self::writer::{Shared, WRITERS, Writers};
+use self::reader::Reader;
+use self::timestamp::Timestamp;
+pub use self::writer::context::TransactionHook;
+use self::writer::context::WriterContext;
+use self::writer::{ANSWER_LIMIT, WRITERS, Writers};
 use super::{
     Applied, Batch, Health, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError, StoreMetrics,
     Write,
 };
 use crate::audit::Draft;
 use crate::clock::Clock;
-use crate::metrics::postgres::WriterFigures;
+use crate::metrics::postgres::WriterMetrics;
 
 /// How long closing waits for what is under way.
 const CLOSE_LIMIT: Duration = Duration::from_secs(4);
-
-/// What joins a batch's transaction, so that it stands exactly when the batch stands.
-#[async_trait]
-pub trait TransactionHook: Send + Sync + 'static {
-    /// Called once a transaction, with the drafts of those of its batches that are applied now (not of repeats), in the order of
-    /// their arrival. An error undoes the transaction.
-    async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error>;
-}
+/// How long a ping may take; its answer is promised within 1 s.
+const PING_LIMIT: Duration = Duration::from_millis(900);
+/// How often the database is asked for its time and for the number of series.
+const OBSERVE_EVERY: Duration = Duration::from_secs(15);
 
 /// What the store needs to know.
 pub struct PostgresConfig {
@@ -67,16 +82,15 @@ pub struct PostgresConfig {
     /// Joins each transaction.
     pub hook: Option<Arc<dyn TransactionHook>>,
     /// What the writers count.
-    pub figures: WriterFigures,
+    pub metrics: WriterMetrics,
 }
 
 /// The promises stand in [`super`].
 pub struct PostgresStore {
-    pool: PgPool,
-    schema: watch::Receiver<Schema>,
-    /// Slow reads may hold half of the pool's connections, never all: the audit trail is delivered meanwhile.
-    readers: Semaphore,
+    reader: Reader,
     writers: Writers,
+    /// Live series in the database as of the last look; negative before the first.
+    series: Arc<AtomicI64>,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_when_dropped: DropGuard,
@@ -85,108 +99,169 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// Opens the store at once; the database may come later. Needs a tokio runtime.
     pub fn open(config: PostgresConfig, clock: Clock) -> Result<Arc<Self>, OpenError> {
-        let options = dsn::parse(config.dsn.expose())?;
+        let dsn = dsn::parse(config.dsn.expose())?;
+        if !dsn.ignored.is_empty() {
+            let parameters = dsn.ignored.join(", ");
+            tracing::warn!(
+                parameters,
+                "DATABASE_DSN has settings of another driver's connection pool or statement cache, which have no effect: the pool's size is DATABASE_CONNECTIONS"
+            );
+        }
+        let options = DatabaseOptions::new(dsn);
+        let clock = DatabaseClock::new(clock, config.metrics.clone());
         let partitions = Arc::new(Partitions::default());
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
         let pool = connect::pool(&options, pool_size);
-        let (schema_sender, schema) = watch::channel(Schema::Missing("the database was not reached yet".into()));
-        let history_millis = config.lifetimes.dedup_window_millis();
+        let (schema_sender, schema) = watch::channel(SchemaState::FirstAttempt);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let shared = Shared {
+        let context = WriterContext {
             options: options.clone(),
             clock: clock.clone(),
-            history_millis,
+            lifetimes: config.lifetimes,
             limits: config.limits,
             hook: config.hook,
             partitions: Arc::clone(&partitions),
-            figures: config.figures,
+            metrics: config.metrics.clone(),
             open: AtomicU32::new(0),
         };
-        let writers = Writers::start(shared, &tasks, &stop);
-        let keeper = retention::Keeper { options, clock, history_millis, partitions };
-        let stopped = stop.clone();
+        let writers = Writers::start(context, &tasks, &stop);
+        let (lifetimes, metrics) = (config.lifetimes, config.metrics);
+        let maintenance = Maintenance { options, clock: clock.clone(), lifetimes, partitions, metrics };
+        let reader = Reader { pool, schema, turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))) };
+        let series = Arc::new(AtomicI64::new(-1));
+        let (stopped, observed) = (stop.clone(), (reader.clone(), Arc::clone(&series)));
         tasks.spawn(async move {
             let work = async {
-                migrate::bring_up(&keeper, &schema_sender).await;
-                keeper.run().await;
+                migrate::bring_up(&maintenance.options, &maintenance.clock, &maintenance.partitions, &schema_sender).await;
+                tokio::join!(maintenance.run(), observe(&observed.0, &maintenance.clock, &observed.1));
             };
             // Dropping a connection in the middle is safe: what it had begun is rolled back.
             let _ = stopped.run_until_cancelled(work).await;
         });
         tasks.close();
-
-        Ok(Arc::new(Self {
-            pool,
-            schema,
-            readers: Semaphore::new((pool_size as usize / 2).max(1)),
-            writers,
-            tasks,
-            _stop_when_dropped: stop.clone().drop_guard(),
-            stop,
-        }))
+        Ok(Arc::new(Self { reader, writers, series, tasks, _stop_when_dropped: stop.clone().drop_guard(), stop }))
     }
 
     /// The connections, for others who keep their tables in the same database.
     pub fn pool(&self) -> &PgPool {
-        &self.pool
+        &self.reader.pool
     }
 
     /// Waits until the schema is there; returns false when the store was closed before.
     pub async fn ready(&self) -> bool {
-        self.schema.clone().wait_for(|schema| matches!(schema, Schema::Ready)).await.is_ok()
+        self.reader.schema.clone().wait_for(|schema| matches!(schema, SchemaState::Ready)).await.is_ok()
     }
 
-    /// Refuses while the schema is missing.
-    fn check_schema(&self) -> Result<(), StoreError> {
-        match &*self.schema.borrow() {
-            Schema::Ready => Ok(()),
-            Schema::Missing(why) => Err(StoreError::Unavailable(format!("the schema is not there yet: {why}"))),
+    /// Forgets a source in one transaction, and tells the audit trail in it.
+    async fn forget(&self, source: &Source, audit: Option<&Draft>) -> Result<bool, sqlx::Error> {
+        let context = &self.writers.context;
+        let mut lease = Lease::acquire(&self.reader.pool).await?;
+        let mut tx = lease.conn().begin().await?;
+        let found = expire::find(&mut tx, source).await?;
+        if let Some(id) = found {
+            let now = Timestamp(context.clock.unix_millis());
+            let expired = expire::source(&mut tx, id, now).await?;
+            if let (Some(hook), Some(draft)) = (&context.hook, audit) {
+                hook.in_transaction(&mut tx, &[draft]).await?;
+            }
+            tx.commit().await?;
+            context.metrics.expired_series.inc_by(expired);
+        } else {
+            tx.rollback().await?;
         }
+        lease.give_back();
+        Ok(found.is_some())
+    }
+}
+
+/// Asks the database from time to time for what /metrics tells of it. Never returns.
+async fn observe(reader: &Reader, clock: &DatabaseClock, series: &AtomicI64) {
+    loop {
+        let told = reader
+            .read(async |conn| {
+                clock.measure(&mut *conn).await?;
+                sqlx::query_scalar!("SELECT series FROM series_total").fetch_one(conn).await
+            })
+            .await;
+        // A database that is away is told by /ping and by writes.
+        if let Ok(told) = told {
+            series.store(told, Ordering::Relaxed);
+        }
+        sleep(OBSERVE_EVERY.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
     }
 }
 
 #[async_trait]
 impl Write for PostgresStore {
     async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
-        self.check_schema()?;
-        self.writers.apply(batch).await
+        if matches!(*self.reader.schema.borrow(), SchemaState::Ready) {
+            return self.writers.apply(batch).await;
+        }
+        let waited = async {
+            self.reader.check_schema(ANSWER_LIMIT).await?;
+            self.writers.apply(batch).await
+        };
+        let late = |_| Err(StoreError::Unavailable(format!("no answer within {:.2} s of the start", ANSWER_LIMIT.as_secs_f32())));
+        timeout(ANSWER_LIMIT, waited).await.unwrap_or_else(late)
     }
 
-    async fn forget_source(&self, _source: &Source, _audit: Option<Draft>) -> Result<bool, StoreError> {
-        Err(StoreError::Unavailable("sources can't be forgotten yet".into()))
+    async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError> {
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        self.reader.check_schema(ANSWER_LIMIT).await?;
+        let forgotten = timeout_at(deadline, self.forget(source, audit.as_ref())).await;
+        forgotten.unwrap_or_else(|_| Err(timed_out(ANSWER_LIMIT))).map_err(|error| unavailable(&error))
     }
 }
 
 #[async_trait]
 impl Newest for PostgresStore {
     async fn value(&self, selector: &Selector) -> Result<Option<Value>, StoreError> {
-        reader::value(self, selector).await
+        self.reader.value(selector).await
     }
 
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        reader::snapshot(self).await
+        self.reader.snapshot().await
     }
 
     async fn sources(&self) -> Result<Vec<SourceInfo>, StoreError> {
-        reader::sources(self).await
+        self.reader.sources().await
     }
 
     async fn latest(&self, filter: LatestFilter) -> Result<Box<dyn LatestPages>, StoreError> {
-        Ok(Box::new(reader::Pages(reader::series(self, &filter).await?)))
+        latest::list(&self.reader, filter).await
     }
 }
 
 #[async_trait]
 impl Health for PostgresStore {
     async fn ping(&self) -> Result<(), StoreError> {
-        reader::ping(self).await
+        let deadline = Instant::now() + PING_LIMIT;
+        self.reader.check_schema(PING_LIMIT).await?;
+        let asked = async {
+            let mut lease = Lease::acquire(&self.reader.pool).await?;
+            let read_only = sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only')::boolean AS "read_only!""#)
+                .fetch_one(lease.conn())
+                .await?;
+            // A connection to a primary that became a standby is of no use any more.
+            if !read_only {
+                lease.give_back();
+            }
+            Ok(read_only)
+        };
+        match timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(timed_out(PING_LIMIT))) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(StoreError::Unavailable("the database takes no writes".into())),
+            Err(error) => Err(unavailable(&error)),
+        }
     }
 
     fn metrics(&self) -> StoreMetrics {
-        let (size, idle) = (self.pool.size(), u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX));
+        let pool = &self.reader.pool;
+        let (size, idle) = (pool.size(), u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
         let pool = Some((size.saturating_sub(idle) + self.writers.connections(), idle));
-        StoreMetrics { series: None, pool, queue_depth: self.writers.waiting() }
+        let series = u64::try_from(self.series.load(Ordering::Relaxed)).ok();
+        StoreMetrics { series, pool, queue_depth: self.writers.waiting() }
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -194,9 +269,9 @@ impl Health for PostgresStore {
         let all = async {
             // What had queued is written first.
             self.tasks.wait().await;
-            self.pool.close().await;
+            self.reader.pool.close().await;
         };
-        tokio::time::timeout(CLOSE_LIMIT, all)
+        timeout(CLOSE_LIMIT, all)
             .await
             .map_err(|_| StoreError::Unavailable(format!("connections were still busy after {} s", CLOSE_LIMIT.as_secs())))
     }

@@ -36,7 +36,8 @@ impl DatabaseClock {
     /// Asks the database for its time.
     pub(super) async fn measure(&self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
         let asked = self.clock.unix_millis();
-        let told = sqlx::query_scalar!(r#"SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS "now!""#).fetch_one(conn).await?;
+        let told =
+            sqlx::query_scalar!(r#"SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS "now!""#).fetch_one(conn).await?;
         self.observe(asked, told, self.clock.unix_millis());
         Ok(())
     }

@@ -1,25 +1,47 @@
-//! Connections: how they are opened, what every one of them is told, and when one is not used again.
+//! Connections: how they are opened, what every session is told, and when a connection is not used again.
+//!
+//! Session settings are part of the startup packet, and the first query of a session asks whether they arrived. A connection
+//! pooler in transaction mode, such as PgBouncer, refuses them or leaves them out. Nothing was set and no statement was prepared
+//! by then, so nothing of ours stays behind in a session that the pooler hands to another client.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgConnection, PgPool, Postgres};
+use sqlx::{ConnectOptions, Executor as _, PgConnection, PgPool, Postgres, Row as _};
+use tokio::time::timeout;
+
+use super::dsn::Dsn;
+use super::error::{Unusable, has_code};
+use super::schema_name::SchemaName;
 
 /// How long a call waits for a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(1);
-/// How long opening a connection outside of the pool may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// The locks that servers agree on, beside the number that makes them golectra's.
+/// A setting without meaning to PostgreSQL, by which a session shows that it got those of its startup packet.
+const MARK: &str = "golectra.session";
+
+/// What the planner of a writer's session is told. Its plans don't depend on how many rows there are or are asked for: rows are met
+/// by their index, one by one, in the order of the arrays that ask for them. With other plans two writers could take the same rows
+/// in another order and wait for each other.
+const WRITER_PLANS: [(&str, &str); 5] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_seqscan", "off"),
+    ("jit", "off"),
+];
+
+/// The advisory locks that servers agree on, beside the number that makes them golectra's.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lock {
     /// Changing the schema.
     Migrate = 1,
     /// Making a day's partition.
     Partition = 2,
-    /// Dropping what is too old.
-    Retention = 3,
+    /// Expiring and dropping what is too old.
+    Maintenance = 3,
 }
 
 impl Lock {
@@ -27,48 +49,112 @@ impl Lock {
     pub(super) const SPACE: i32 = 0x676f_6c65;
 }
 
+/// Takes the lock for the session, unless another holds it.
+pub(super) async fn try_lock(conn: &mut PgConnection, lock: Lock) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1, $2) AS "taken!""#, Lock::SPACE, lock as i32).fetch_one(conn).await
+}
+
+/// Where the database is and what its sessions are told.
+#[derive(Clone)]
+pub(super) struct DatabaseOptions {
+    dsn: Dsn,
+    /// The value of [`MARK`]. No other process uses it.
+    mark: String,
+}
+
+/// How long statements of a session, and their waits for locks, may take.
+#[derive(Clone, Copy)]
+struct SessionLimits {
+    statement: &'static str,
+    lock: &'static str,
+}
+
+impl SessionLimits {
+    /// `statement_timeout` must be longer than the client's own limit on a write: a COMMIT that it ends while it waits for a
+    /// synchronous replica answers success without one. So the client gives up first, and a retry with the same key learns the
+    /// outcome. It closes the connection, which the database looks for several times a second (from version 14 on) so that the
+    /// locks are soon free.
+    const REQUESTS: Self = Self { statement: "6s", lock: "2s" };
+    /// Statements that change the schema may take long, but none waits long for a lock, since all writers would wait behind it.
+    const SCHEMA: Self = Self { statement: "0", lock: "5s" };
+}
+
+impl DatabaseOptions {
+    pub(super) fn new(dsn: Dsn) -> Self {
+        Self { dsn, mark: format!("{:016x}", fastrand::u64(..)) }
+    }
+
+    /// Where golectra's tables are.
+    pub(super) fn schema(&self) -> &SchemaName {
+        &self.dsn.schema
+    }
+
+    /// The options of sessions with these limits and further settings.
+    fn session(&self, limits: SessionLimits, more: &[(&str, &str)]) -> PgConnectOptions {
+        let schema = self.schema().to_string();
+        let own = [
+            (MARK, self.mark.as_str()),
+            ("search_path", &schema),
+            ("statement_timeout", limits.statement),
+            ("lock_timeout", limits.lock),
+            ("idle_in_transaction_session_timeout", "5s"),
+            ("tcp_keepalives_idle", "10"),
+            ("tcp_keepalives_interval", "5"),
+            ("tcp_keepalives_count", "3"),
+        ];
+        // The last one counts where a setting comes twice.
+        let wanted = self.dsn.session.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let all = wanted.chain(own).chain(more.iter().copied());
+        self.dsn.options.clone().options(all.map(|(name, value)| (name, escape(value))))
+    }
+
+    /// Opens a connection and makes sure that it can be used.
+    async fn open(&self, limits: SessionLimits, more: &[(&str, &str)]) -> Result<PgConnection, sqlx::Error> {
+        let options = self.session(limits, more);
+        let opened = async {
+            let mut conn = options.connect().await.map_err(name_pooler)?;
+            check(&mut conn, &self.mark).await?;
+            Ok(conn)
+        };
+        let limit = self.dsn.connect_limit;
+        timeout(limit, opened).await.unwrap_or_else(|_| Err(timed_out(limit)))
+    }
+}
+
+/// A value in the startup packet's `options`, where spaces separate.
+fn escape(value: &str) -> String {
+    value.chars().fold(String::new(), |mut escaped, c| {
+        if c == '\\' || c.is_ascii_whitespace() {
+            escaped.push('\\');
+        }
+        let _ = escaped.write_char(c);
+        escaped
+    })
+}
+
 /// A pool that opens connections when they are needed.
-pub(super) fn pool(options: &PgConnectOptions, size: u32) -> PgPool {
+pub(super) fn pool(options: &DatabaseOptions, size: u32) -> PgPool {
+    let mark = options.mark.clone();
     PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(ACQUIRE_LIMIT)
         .idle_timeout(Duration::from_mins(10))
         .max_lifetime(Duration::from_mins(30))
-        .after_connect(|conn, _| Box::pin(prepare(conn, "6s", "2s")))
-        .connect_lazy_with(options.clone())
+        .after_connect(move |conn, _| {
+            let mark = mark.clone();
+            Box::pin(async move { check(conn, &mark).await })
+        })
+        .connect_lazy_with(options.session(SessionLimits::REQUESTS, &[]))
 }
 
-/// A connection of one's own for changes of the schema: statements may take long, but none waits long for a lock, since all
-/// writers would wait behind it.
-pub(super) async fn open_for_schema(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let connect = async {
-        let mut conn = options.connect().await?;
-        prepare(&mut conn, "0", "5s").await?;
-        Ok(conn)
-    };
-    tokio::time::timeout(CONNECT_LIMIT, connect).await.unwrap_or_else(|_| Err(timed_out(CONNECT_LIMIT)))
+/// A connection of one's own for changes of the schema.
+pub(super) async fn open_for_schema(options: &DatabaseOptions) -> Result<PgConnection, sqlx::Error> {
+    options.open(SessionLimits::SCHEMA, &[]).await
 }
 
-/// A writer's connection. Its plans don't depend on how many rows there are or are asked for: rows are met by their index, one
-/// by one, in the order of the arrays that ask for them. With other plans two writers could take the same rows in another order
-/// and wait for each other.
-pub(super) async fn open_for_writing(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let connect = async {
-        let mut conn = options.connect().await?;
-        prepare(&mut conn, "6s", "2s").await?;
-        sqlx::query!(
-            "SELECT count(set_config(name, setting, false)) FROM (VALUES
-                ('plan_cache_mode', 'force_generic_plan'),
-                ('enable_hashjoin', 'off'),
-                ('enable_mergejoin', 'off'),
-                ('enable_seqscan', 'off'),
-                ('jit', 'off')) AS settings (name, setting)"
-        )
-        .fetch_one(&mut conn)
-        .await?;
-        Ok(conn)
-    };
-    tokio::time::timeout(CONNECT_LIMIT, connect).await.unwrap_or_else(|_| Err(timed_out(CONNECT_LIMIT)))
+/// A writer's connection.
+pub(super) async fn open_for_writing(options: &DatabaseOptions) -> Result<PgConnection, sqlx::Error> {
+    options.open(SessionLimits::REQUESTS, &WRITER_PLANS).await
 }
 
 /// What a call that took too long is told.
@@ -77,32 +163,48 @@ pub(super) fn timed_out(limit: Duration) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
 }
 
-/// Sets the connection's limits and makes sure that it leads to a primary.
-///
-/// `statement_timeout` must be longer than the client's own limit on a write: a COMMIT that it ends while it waits for a
-/// synchronous replica answers success without one. So the client gives up first, and leaves the outcome to the key. It closes
-/// the connection, which the database looks for several times a second (from version 14 on) so that the locks are soon free.
-async fn prepare(conn: &mut PgConnection, statement_timeout: &str, lock_timeout: &str) -> Result<(), sqlx::Error> {
-    let told = sqlx::query!(
-        r#"SELECT pg_is_in_recovery() AS "standby!", count(set_config(name, setting, false)) FROM (VALUES
-            ('statement_timeout', $1),
-            ('lock_timeout', $2),
-            ('idle_in_transaction_session_timeout', '5s'),
-            ('client_connection_check_interval', '200ms'),
-            ('tcp_keepalives_idle', '10'),
-            ('tcp_keepalives_interval', '5'),
-            ('tcp_keepalives_count', '3')) AS settings (name, setting)
-        WHERE name <> 'client_connection_check_interval' OR current_setting('server_version_num')::integer >= 140000"#,
-        statement_timeout,
-        lock_timeout,
-    )
-    .fetch_one(conn)
-    .await?;
-    if told.standby {
-        let text = "the database is a standby, which takes no writes; DATABASE_DSN must lead to the primary";
-        return Err(sqlx::Error::Io(std::io::Error::other(text)));
+/// The first queries of a session, which sqlx sends without preparing them since they are plain text: the session must be one of PostgreSQL itself, on a primary, in a
+/// database that takes any text.
+async fn check(conn: &mut PgConnection, mark: &str) -> Result<(), sqlx::Error> {
+    let query = format!(
+        "SELECT current_setting('{MARK}', true) AS mark, pg_is_in_recovery() AS standby, current_setting('server_encoding') AS encoding,
+            current_setting('server_version_num')::integer AS version"
+    );
+    let row = conn.fetch_one(query.as_str()).await?;
+    if row.try_get::<Option<String>, _>("mark")?.as_deref() != Some(mark) {
+        return Err(pooler().into());
+    }
+    if row.try_get::<bool, _>("standby")? {
+        let text = "the database is a standby, which takes no writes: DATABASE_DSN must lead to the primary";
+        return Err(Unusable(text.to_owned()).into());
+    }
+    let encoding: String = row.try_get("encoding")?;
+    if encoding != "UTF8" {
+        return Err(Unusable(format!(
+            "the database's encoding is {encoding}, and metrics are UTF-8: create another database with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0 and name it in DATABASE_DSN"
+        ))
+        .into());
+    }
+    // Earlier versions refuse it, so it can't be in the startup packet.
+    if row.try_get::<i32, _>("version")? >= 140_000 {
+        conn.execute("SET client_connection_check_interval = '200ms'").await?;
     }
     Ok(())
+}
+
+fn pooler() -> Unusable {
+    Unusable(
+        "DATABASE_DSN leads to a connection pooler that does not pass session settings on, such as PgBouncer: it must lead to PostgreSQL itself (golectra-server has a pool of its own, see DATABASE_CONNECTIONS)"
+            .to_owned(),
+    )
+}
+
+/// What poolers say about a startup packet with session settings: PgBouncer and those modelled on it name the parameter, RDS Proxy
+/// says that it takes no command-line options.
+fn name_pooler(error: sqlx::Error) -> sqlx::Error {
+    let Some(message) = error.as_database_error().map(|cause| cause.message().to_ascii_lowercase()) else { return error };
+    let refused = has_code(&error, "08P01") && message.contains("startup parameter");
+    if refused || message.contains("command-line options") { pooler().into() } else { error }
 }
 
 /// A connection out of the pool. It goes back only by [`Lease::give_back`]: after an error, or when the caller gave up in the

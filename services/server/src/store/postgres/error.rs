@@ -1,13 +1,25 @@
-//! What PostgreSQL's errors become. Texts name what failed, never the DSN or a password.
+//! What PostgreSQL's errors become. Texts name what failed, never a password or another value of the DSN.
 
 use super::StoreError;
+pub use super::dsn::DsnError;
 
 /// The store can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The DSN can't be read. It is not quoted: it may hold a password.
-    #[error("DATABASE_DSN is no PostgreSQL address, expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
-    Dsn,
+    /// The DSN can't be used.
+    #[error(transparent)]
+    Dsn(#[from] DsnError),
+}
+
+/// A database that was reached and can't be used as it is: a sentence that says why and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unusable(pub(super) String);
+
+impl From<Unusable> for sqlx::Error {
+    fn from(unusable: Unusable) -> Self {
+        Self::Configuration(Box::new(unusable))
+    }
 }
 
 /// The failure of a call, for the log.
@@ -25,8 +37,11 @@ pub(super) fn describe(error: &sqlx::Error) -> String {
         sqlx::Error::Io(cause) => format!("the connection failed: {cause}"),
         sqlx::Error::PoolTimedOut => "no connection to the database could be had in time".into(),
         sqlx::Error::PoolClosed => "the store is closed".into(),
-        // Its text could quote parts of the DSN.
-        sqlx::Error::Configuration(_) => "the connection's settings are not usable".into(),
+        // Others could quote a part of the DSN.
+        sqlx::Error::Configuration(cause) => match cause.downcast_ref::<Unusable>() {
+            Some(unusable) => unusable.to_string(),
+            None => "the connection's settings are not usable".into(),
+        },
         other => other.to_string(),
     }
 }

@@ -37,8 +37,9 @@ pub(super) fn of_pair(key: &str, value: &str) -> Uuid {
 fn digest(feed: impl FnOnce(&mut Sha256)) -> Uuid {
     let mut hasher = Sha256::new();
     feed(&mut hasher);
-    let [head @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = hasher.finalize().into();
-    Uuid::from_bytes(head)
+    let all: [u8; 32] = hasher.finalize().into();
+    let (head, _) = all.split_first_chunk().expect("32 bytes have 16 at their head");
+    Uuid::from_bytes(*head)
 }
 
 #[cfg(test)]

@@ -1,88 +1,214 @@
-//! Keeps the history's days: makes partitions ahead of time and drops those that are wholly too old. Every server tries each
-//! hour; a lock lets one of them do it.
+//! What is done from time to time: partitions are made and dropped, history and keys that are too old are forgotten, series and sources expire, and rows
+//! that nothing needs are removed. Every server tries; a lock lets one of them do it. Each step may be cut off and done again.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgConnection;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
-use super::connect::{self, Lock};
-use super::error::describe;
-use super::migrate::try_lock;
-use super::partitions::{Partitions, day_of, end_of};
-use crate::clock::Clock;
+use super::clock::DatabaseClock;
+use super::connect::{self, DatabaseOptions, Lock, try_lock};
+use super::error::{describe, has_code};
+use super::partitions::{Partitions, day_of, end_of, existing};
+use super::timestamp::Timestamp;
+use super::{expire, remove};
+use crate::metrics::postgres::WriterMetrics;
+use crate::store::Lifetimes;
+use crate::store::lifetime::{Mark, ReportingClock};
 
 /// How long one round may take.
 const ROUND_LIMIT: Duration = Duration::from_mins(5);
-/// How many days ahead of today partitions are made. Writers make one for themselves where this came to nothing.
-const DAYS_AHEAD: i32 = 2;
-/// How many past days get their partition at start; older ones when a batch comes for them.
-const DAYS_BACK: i32 = 7;
-/// What is too old is kept for this much longer, in milliseconds: clocks differ, and a batch may be under way.
+/// How long after a failure the next round comes.
+const RETRY_AFTER: Duration = Duration::from_mins(1);
+/// What is too old is kept for this much longer, in milliseconds: a batch may be under way.
 const GRACE_MILLIS: u64 = 60 * 60 * 1000;
+/// Rows of series and sources are kept for this much longer than the history, in milliseconds, since partitions go by the day.
+const ROW_GRACE_MILLIS: u64 = 24 * 60 * 60 * 1000;
+/// The span of history whose values one statement takes out of their rows, in milliseconds.
+const STRIP_SPAN_MILLIS: u64 = 10 * 60 * 1000;
 
 /// What the work behind the store needs.
-pub(super) struct Keeper {
-    pub(super) options: PgConnectOptions,
-    pub(super) clock: Clock,
-    pub(super) history_millis: u64,
+pub(super) struct Maintenance {
+    pub(super) options: DatabaseOptions,
+    pub(super) clock: DatabaseClock,
+    pub(super) lifetimes: Lifetimes,
     pub(super) partitions: Arc<Partitions>,
+    pub(super) metrics: WriterMetrics,
 }
 
-impl Keeper {
+/// What a round did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Round {
+    /// The days that were dropped.
+    pub(super) days: Vec<i32>,
+    /// How many series left the newest state, those of expired sources included.
+    pub(super) expired_series: u64,
+    /// How many named sources were silent for too long.
+    pub(super) expired_sources: u64,
+    /// How many series' rows went with the last of their history.
+    pub(super) removed_series: u64,
+}
+
+impl Maintenance {
     /// Never returns.
     pub(super) async fn run(&self) {
-        let mut minutes = 60.0;
+        let every = self.lifetimes.sweep_every();
+        let mut pause = every;
         loop {
-            sleep(Duration::from_mins(1).mul_f64(minutes * (0.9 + 0.2 * fastrand::f64()))).await;
+            sleep(pause.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
             let round = timeout(ROUND_LIMIT, self.round()).await;
-            // A long read can hold up a drop; the next minute is soon enough.
-            minutes = if matches!(round, Ok(Ok(_))) { 60.0 } else { 1.0 };
+            pause = if matches!(round, Ok(Ok(_))) { every } else { RETRY_AFTER.min(every) };
             match round {
-                Ok(Ok(dropped)) if dropped.is_empty() => {}
-                Ok(Ok(dropped)) => tracing::info!(days = dropped.len(), "dropped the history's oldest days"),
-                Ok(Err(error)) => tracing::warn!(problem = describe(&error), "the history could not be trimmed, trying again in a minute"),
-                Err(_) => tracing::warn!("trimming the history took too long, trying again in a minute"),
+                Ok(Ok(round)) if round == Round::default() => {}
+                Ok(Ok(round)) => tracing::info!(
+                    dropped_days = round.days.len(),
+                    expired_series = round.expired_series,
+                    expired_sources = round.expired_sources,
+                    removed_series = round.removed_series,
+                    "removed what has expired"
+                ),
+                Ok(Err(error)) if has_code(&error, "55P03") => {
+                    tracing::info!("a long read keeps the history's oldest day from being dropped, trying again in a minute");
+                }
+                Ok(Err(error)) => tracing::warn!(problem = describe(&error), "maintenance failed, trying again in a minute"),
+                Err(_) => tracing::warn!(limit_seconds = ROUND_LIMIT.as_secs(), "maintenance took too long, trying again in a minute"),
             }
         }
     }
 
-    /// One round; returns the days it dropped.
-    pub(super) async fn round(&self) -> Result<Vec<i32>, sqlx::Error> {
+    /// One round.
+    pub(super) async fn round(&self) -> Result<Round, sqlx::Error> {
         let mut conn = connect::open_for_schema(&self.options).await?;
-        if !try_lock(&mut conn, Lock::Retention).await? {
-            return Ok(Vec::new());
+        if !try_lock(&mut conn, Lock::Maintenance).await? {
+            return Ok(Round::default());
         }
-        self.create_partitions(&mut conn).await?;
-        let oldest = self.oldest_day();
-        let dropped = self.partitions.drop_before(&mut conn, oldest).await?;
-        // A writer raises last_day before it uses a layout on a later day, so no frame that is kept loses its layout. What a writer
-        // holds just now is left alone: nobody waits here while others wait for it.
-        sqlx::query!(
-            "DELETE FROM layouts WHERE id IN
-                (SELECT id FROM layouts WHERE last_day < date '1970-01-01' + $1::integer FOR UPDATE SKIP LOCKED)",
-            oldest,
-        )
-        .execute(&mut conn)
-        .await?;
-        Ok(dropped)
+        self.clock.measure(&mut conn).await?;
+        let now = self.clock.unix_millis();
+        self.partitions.ensure_around(&mut conn, now).await?;
+        let mut round = Round::default();
+        self.expire_series(&mut conn, now, &mut round).await?;
+        self.expire_sources(&mut conn, now, &mut round).await?;
+        round.removed_series = self.remove(&mut conn, now).await?;
+        self.strip(&mut conn, now).await?;
+        // Last, since it may fail for as long as somebody reads.
+        let kept = self.lifetimes.dedup_window_millis().max(self.lifetimes.retention_raw_millis());
+        round.days = self.partitions.drop_before(&mut conn, oldest_day(now, kept)).await?;
+        Ok(round)
     }
 
-    /// Makes the partitions of the kept days and of those ahead.
-    pub(super) async fn create_partitions(&self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let today = day_of(self.clock.unix_millis());
-        for day in self.oldest_day().max(today.saturating_sub(DAYS_BACK))..=today.saturating_add(DAYS_AHEAD) {
-            self.partitions.ensure(conn, day).await?;
+    /// Marks the clocks of sources, and expires the series that were missing for too long.
+    async fn expire_series(&self, conn: &mut PgConnection, now: u64, round: &mut Round) -> Result<(), sqlx::Error> {
+        // Every batch that comes later has a greater arrival; places in a group are its last 16 bits.
+        let arrival = sqlx::query_scalar!("SELECT last_value FROM arrivals").fetch_one(&mut *conn).await?;
+        let arrival = u64::try_from(arrival << 16 | 0xffff).unwrap_or(0);
+        let rows = sqlx::query!(
+            "SELECT id, reporting_millis, mark_reporting_millis, mark_arrivals FROM sources WHERE forgotten_at IS NULL AND name <> ''"
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+        for row in rows {
+            let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
+            let marks: VecDeque<Mark> = row
+                .mark_reporting_millis
+                .into_iter()
+                .zip(row.mark_arrivals)
+                .map(|(at, arrival)| Mark { reporting_millis: unsigned(at), arrival: unsigned(arrival) })
+                .collect();
+            let mut clock = ReportingClock { reporting_millis: unsigned(row.reporting_millis), marks };
+            let before = clock.clone();
+            clock.mark(arrival, &self.lifetimes);
+            if clock != before {
+                let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+                let (ats, arrivals): (Vec<i64>, Vec<i64>) =
+                    clock.marks.iter().map(|mark| (signed(mark.reporting_millis), signed(mark.arrival))).unzip();
+                sqlx::query!("UPDATE sources SET mark_reporting_millis = $2, mark_arrivals = $3 WHERE id = $1", row.id, &ats, &arrivals)
+                    .execute(&mut *conn)
+                    .await?;
+            }
+            if let Some(arrival) = clock.expired_up_to(&self.lifetimes) {
+                let arrival = i64::try_from(arrival).unwrap_or(i64::MAX);
+                let expired = expire::missing(conn, row.id, arrival, Timestamp(now)).await?;
+                self.metrics.expired_series.inc_by(expired);
+                round.expired_series += expired;
+            }
         }
         Ok(())
     }
 
-    /// The first day that is not wholly too old.
-    fn oldest_day(&self) -> i32 {
-        let oldest = self.clock.unix_millis().saturating_sub(self.history_millis).saturating_sub(GRACE_MILLIS);
-        let day = day_of(oldest);
-        if end_of(day) <= oldest { day + 1 } else { day }
+    /// Expires named sources that were silent for too long.
+    async fn expire_sources(&self, conn: &mut PgConnection, now: u64, round: &mut Round) -> Result<(), sqlx::Error> {
+        let seen_before = Timestamp(now.saturating_sub(self.lifetimes.source_expiry_millis()));
+        let silent = "last_seen < $1 AND forgotten_at IS NULL AND name <> ''";
+        let ids: Vec<i32> =
+            sqlx::query_scalar(&format!("SELECT id FROM sources WHERE {silent}")).bind(seen_before).fetch_all(&mut *conn).await?;
+        for id in ids {
+            let mut tx = conn.begin().await?;
+            // It may have reported a moment ago.
+            let still: Option<i32> = sqlx::query_scalar(&format!("SELECT id FROM sources WHERE {silent} AND id = $2 FOR NO KEY UPDATE"))
+                .bind(seen_before)
+                .bind(id)
+                .fetch_optional(&mut *tx)
+                .await?;
+            if still.is_some() {
+                let expired = expire::source(&mut tx, id, Timestamp(now)).await?;
+                tx.commit().await?;
+                self.metrics.expired_series.inc_by(expired);
+                round.expired_series += expired;
+                round.expired_sources += 1;
+            }
+        }
+        Ok(())
     }
+
+    /// Removes rows whose history and keys are gone.
+    async fn remove(&self, conn: &mut PgConnection, now: u64) -> Result<u64, sqlx::Error> {
+        let raw = self.lifetimes.retention_raw_millis();
+        let kept = raw.max(self.lifetimes.dedup_window_millis());
+        let before = |kept: u64| Timestamp(now.saturating_sub(kept).saturating_sub(GRACE_MILLIS + ROW_GRACE_MILLIS));
+        let removed = remove::series(conn, before(raw)).await?;
+        remove::sources(conn, before(kept)).await?;
+        // A writer raises last_day before it uses a layout on a later day, so no frame that is kept loses its layout. What a writer holds just now is
+        // left alone: nobody waits here while others wait for it.
+        sqlx::query!(
+            "DELETE FROM layouts WHERE id IN
+                (SELECT id FROM layouts WHERE last_day < date '1970-01-01' + $1::integer FOR UPDATE SKIP LOCKED)",
+            oldest_day(now, raw),
+        )
+        .execute(conn)
+        .await?;
+        Ok(removed)
+    }
+
+    /// Takes the values out of frames that are older than the history, while their keys are still remembered.
+    async fn strip(&self, conn: &mut PgConnection, now: u64) -> Result<(), sqlx::Error> {
+        let raw = self.lifetimes.retention_raw_millis();
+        if raw >= self.lifetimes.dedup_window_millis() {
+            return Ok(());
+        }
+        let end = now.saturating_sub(raw).saturating_sub(GRACE_MILLIS);
+        let Some((first_day, _)) = existing(conn).await?.into_iter().next() else { return Ok(()) };
+        let mut from = end_of(first_day - 1);
+        while from < end {
+            let to = (from + STRIP_SPAN_MILLIS).min(end);
+            sqlx::query!(
+                r#"UPDATE frames SET layout_id = NULL, series_ids = NULL, times = NULL, "values" = '{}'
+                WHERE at >= $1 AND at < $2 AND cardinality("values") > 0"#,
+                Timestamp(from) as Timestamp,
+                Timestamp(to) as Timestamp,
+            )
+            .execute(&mut *conn)
+            .await?;
+            from = to;
+        }
+        Ok(())
+    }
+}
+
+/// The first day that is not wholly older than what is kept, in milliseconds, and the grace.
+fn oldest_day(now: u64, kept_millis: u64) -> i32 {
+    let oldest = now.saturating_sub(kept_millis).saturating_sub(GRACE_MILLIS);
+    let day = day_of(oldest);
+    if end_of(day) <= oldest { day + 1 } else { day }
 }

@@ -1,200 +1,161 @@
-//! Answers reads. Every read is one statement, so what it says belongs together.
+//! Answers reads. Every read is one statement, so what it says belongs together; a listing is several, see [`super::latest`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use golectra_protocol::{Kind, MetricId, Selector, Source, Value};
-use sqlx::PgConnection;
+use golectra_protocol::{Kind, Selector, Source, Value};
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::connect::{Lease, timed_out};
 use super::error::unavailable;
-use super::writer::code_of;
-use super::{LatestFilter, PostgresStore, Snapshot, SourceInfo, StoreError};
-use crate::store::newest::PAGE_SERIES;
-use crate::store::{LatestPages, Series};
-use async_trait::async_trait;
+use super::identity::{self, code_of};
+use super::migrate::SchemaState;
+use crate::store::{Snapshot, SourceInfo, StoreError};
 
 /// How long a read may take, waiting for its turn included.
 const READ_LIMIT: Duration = Duration::from_secs(5);
-/// How long a ping may take; its answer is promised within 1 s.
-const PING_LIMIT: Duration = Duration::from_millis(900);
+/// How long a read waits for the first attempt to bring up the schema. Requests are answered within 3 s.
+const START_LIMIT: Duration = Duration::from_millis(2_500);
 
-/// Runs a read on a connection, within its time.
-async fn read<T>(store: &PostgresStore, read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> Result<T, StoreError> {
-    store.check_schema()?;
-    let bounded = async {
-        let _turn = store.readers.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
-        let mut lease = Lease::acquire(&store.pool).await?;
-        let answer = read(lease.conn()).await?;
-        lease.give_back();
-        Ok(answer)
-    };
-    timeout(READ_LIMIT, bounded).await.unwrap_or_else(|_| Err(timed_out(READ_LIMIT))).map_err(|error| unavailable(&error))
+/// Reads from the pool. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) pool: PgPool,
+    pub(super) schema: watch::Receiver<SchemaState>,
+    /// Slow reads may hold half of the pool's connections, never all: the audit trail is delivered meanwhile.
+    pub(super) turns: Arc<Semaphore>,
 }
 
-/// One metric over all sources.
-pub(super) async fn value(store: &PostgresStore, selector: &Selector) -> Result<Option<Value>, StoreError> {
-    let id = selector.id.as_str();
-    match selector.kind {
-        Kind::Gauge => {
-            let newest = read(store, async |conn| {
-                sqlx::query_scalar!(
-                    r#"SELECT value AS "value!" FROM latest WHERE name = $1 AND kind = 0 ORDER BY at DESC, arrival DESC LIMIT 1"#,
-                    id,
-                )
-                .fetch_optional(conn)
-                .await
-            });
-            Ok(newest.await?.map(Value::Gauge))
+impl Reader {
+    /// Waits for the first attempt to bring up the schema, no longer than this, and refuses while the schema is missing.
+    pub(super) async fn check_schema(&self, limit: Duration) -> Result<(), StoreError> {
+        if matches!(*self.schema.borrow(), SchemaState::Ready) {
+            return Ok(());
         }
-        Kind::Counter => {
-            let sum = read(store, async |conn| {
-                sqlx::query_scalar!(
-                    "SELECT least(sum(total), 9223372036854775807)::bigint FROM latest WHERE name = $1 AND kind = 1 HAVING count(*) > 0",
-                    id,
-                )
-                .fetch_optional(conn)
-                .await
-            });
-            Ok(sum.await?.flatten().map(Value::Counter))
-        }
+        let mut schema = self.schema.clone();
+        let tried = schema.wait_for(|schema| !matches!(schema, SchemaState::FirstAttempt));
+        let missing = match timeout(limit, tried).await {
+            Ok(Ok(state)) => match &*state {
+                SchemaState::Ready => return Ok(()),
+                SchemaState::Missing(why) => format!("the schema is not there yet: {why}"),
+                SchemaState::FirstAttempt => "the schema is not there yet".to_owned(),
+            },
+            Ok(Err(_)) => "the store is closed".to_owned(),
+            Err(_) => format!("the schema is not there yet: the first attempt is still under way after {:.1} s", limit.as_secs_f32()),
+        };
+        Err(StoreError::Unavailable(missing))
     }
-}
 
-/// All metrics over all sources.
-pub(super) async fn snapshot(store: &PostgresStore) -> Result<Snapshot, StoreError> {
-    let rows = read(store, async |conn| {
-        sqlx::query!(
-            r#"(SELECT DISTINCT ON (name) name AS "name!", value, NULL::bigint AS total FROM latest WHERE kind = 0
-                ORDER BY name, at DESC, arrival DESC)
-            UNION ALL
-            (SELECT name, NULL, least(sum(total), 9223372036854775807)::bigint FROM latest WHERE kind = 1 GROUP BY name)"#
-        )
-        .fetch_all(conn)
-        .await
-    })
-    .await?;
-    let mut snapshot = Snapshot::default();
-    for row in rows {
-        match (row.value, row.total) {
-            (Some(value), _) => drop(snapshot.gauges.insert(row.name, value)),
-            (None, total) => drop(snapshot.counters.insert(row.name, total.unwrap_or_default())),
-        }
-    }
-    Ok(snapshot)
-}
-
-/// All sources.
-pub(super) async fn sources(store: &PostgresStore) -> Result<Vec<SourceInfo>, StoreError> {
-    let rows = read(store, async |conn| {
-        sqlx::query!(
-            r#"SELECT name, (extract(epoch FROM first_seen) * 1000)::bigint AS "first_seen!",
-                (extract(epoch FROM last_seen) * 1000)::bigint AS "last_seen!", series
-            FROM sources ORDER BY name"#
-        )
-        .fetch_all(conn)
-        .await
-    })
-    .await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(SourceInfo {
-                name: stored_source(&row.name)?,
-                first_seen_millis: millis(row.first_seen),
-                last_seen_millis: millis(row.last_seen),
-                series: usize::try_from(row.series).unwrap_or(0),
-            })
-        })
-        .collect()
-}
-
-/// Series with their newest values.
-pub(super) async fn series(store: &PostgresStore, filter: &LatestFilter) -> Result<Vec<Series>, StoreError> {
-    let source = filter.source.as_ref().map(Source::as_str);
-    // PostgreSQL's text holds no NUL, and no id has one either.
-    if filter.name.as_ref().is_some_and(|name| name.contains('\0')) {
-        return Ok(Vec::new());
-    }
-    let name = filter.name.as_deref();
-    // The ids `name{…}` stand together in the index, from `name{` to before `name|`, the next character.
-    let labelled = name.filter(|name| !name.is_empty() && !name.contains('{')).map(|name| format!("{name}{{"));
-    let past_labelled = labelled.as_ref().map(|start| start.replace('{', "|"));
-    let limit = i64::MAX;
-    let rows = read(store, async |conn| {
-        sqlx::query!(
-            r#"SELECT sources.name AS source, latest.name AS "name!", latest.kind AS "kind!", latest.value, latest.total,
-                (extract(epoch FROM latest.at) * 1000)::bigint AS "at!"
-            FROM sources JOIN latest ON latest.source_id = sources.id
-            WHERE ($1::text IS NULL OR sources.name = $1)
-                AND ($2::text IS NULL OR latest.name = $2 OR (latest.name >= $3 AND latest.name < $4 AND right(latest.name, 1) = '}'))
-            ORDER BY sources.name, latest.name, latest.kind LIMIT $5"#,
-            source,
-            name,
-            labelled,
-            past_labelled,
-            limit,
-        )
-        .fetch_all(conn)
-        .await
-    })
-    .await?;
-    // An id whose braces are no labels is not one of the name before them.
-    let asked = |id: &MetricId| name.is_none_or(|name| id.as_str() == name || id.parts().name == name);
-    rows.into_iter()
-        .map(|row| {
-            let value = if row.kind == code_of(Kind::Gauge) { row.value.map(Value::Gauge) } else { row.total.map(Value::Counter) };
-            Ok(Series {
-                source: stored_source(&row.source)?,
-                id: MetricId::parse(&row.name).map_err(|_| damaged("a series", &row.name))?,
-                value: value.ok_or_else(|| damaged("the value of", &row.name))?,
-                at_millis: millis(row.at),
-            })
-        })
-        .filter(|series| series.as_ref().map_or(true, |series| asked(&series.id)))
-        .collect()
-}
-
-/// A listing that stands in memory.
-pub(super) struct Pages(pub(super) Vec<Series>);
-
-#[async_trait]
-impl LatestPages for Pages {
-    async fn next_page(&mut self) -> Result<Vec<Series>, StoreError> {
-        let many = self.0.len().min(PAGE_SERIES);
-        Ok(self.0.drain(..many).collect())
-    }
-}
-
-/// Whether a write could be taken now.
-pub(super) async fn ping(store: &PostgresStore) -> Result<(), StoreError> {
-    store.check_schema()?;
-    let asked = async {
-        let mut lease = Lease::acquire(&store.pool).await?;
-        let read_only = sqlx::query_scalar!(r#"SELECT current_setting('transaction_read_only')::boolean AS "read_only!""#)
-            .fetch_one(lease.conn())
-            .await?;
-        // A connection to a primary that became a standby is of no use any more.
-        if !read_only {
+    /// Runs a read on a connection, within its time.
+    pub(super) async fn read<T>(&self, read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        self.check_schema(START_LIMIT).await?;
+        let bounded = async {
+            let _turn = self.turns.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
+            let mut lease = Lease::acquire(&self.pool).await?;
+            let answer = read(lease.conn()).await?;
             lease.give_back();
+            Ok(answer)
+        };
+        timeout(READ_LIMIT, bounded).await.unwrap_or_else(|_| Err(timed_out(READ_LIMIT))).map_err(|error| unavailable(&error))
+    }
+
+    /// One metric over all sources.
+    pub(super) async fn value(&self, selector: &Selector) -> Result<Option<Value>, StoreError> {
+        let identity = identity::of_series(code_of(selector.kind), selector.id.as_str());
+        match selector.kind {
+            Kind::Gauge => {
+                let newest = self.read(async |conn| {
+                    sqlx::query_scalar!(
+                        r#"SELECT value AS "value!" FROM latest WHERE identity = $1 ORDER BY at DESC, arrival DESC LIMIT 1"#,
+                        identity,
+                    )
+                    .fetch_optional(conn)
+                    .await
+                });
+                Ok(newest.await?.filter(|value| value.is_finite()).map(Value::Gauge))
+            }
+            Kind::Counter => {
+                let sum = self.read(async |conn| {
+                    sqlx::query_scalar!(
+                        "SELECT least(sum(total), 9223372036854775807)::bigint FROM (
+                            SELECT total FROM latest WHERE identity = $1
+                            UNION ALL SELECT total FROM retired_totals WHERE identity = $1
+                        ) AS totals HAVING count(*) > 0",
+                        identity,
+                    )
+                    .fetch_optional(conn)
+                    .await
+                });
+                Ok(sum.await?.flatten().map(Value::Counter))
+            }
         }
-        Ok(read_only)
-    };
-    match timeout(PING_LIMIT, asked).await.unwrap_or_else(|_| Err(timed_out(PING_LIMIT))) {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(StoreError::Unavailable("the database takes no writes".into())),
-        Err(error) => Err(unavailable(&error)),
+    }
+
+    /// All metrics over all sources.
+    pub(super) async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let rows = self
+            .read(async |conn| {
+                sqlx::query!(
+                    r#"(SELECT DISTINCT ON (identity) metric AS "metric!", value, NULL::bigint AS total FROM latest WHERE kind = 0
+                        ORDER BY identity, at DESC, arrival DESC)
+                    UNION ALL
+                    (SELECT min(metric), NULL, least(sum(total), 9223372036854775807)::bigint FROM (
+                        SELECT identity, metric, total FROM latest WHERE kind = 1
+                        UNION ALL SELECT identity, metric, total FROM retired_totals
+                    ) AS totals GROUP BY identity)"#
+                )
+                .fetch_all(conn)
+                .await
+            })
+            .await?;
+        let mut snapshot = Snapshot::default();
+        for row in rows {
+            match (row.value, row.total) {
+                (Some(value), _) if value.is_finite() => drop(snapshot.gauges.insert(row.metric, value)),
+                (Some(_), _) => {}
+                (None, total) => drop(snapshot.counters.insert(row.metric, total.unwrap_or_default())),
+            }
+        }
+        Ok(snapshot)
+    }
+
+    /// All sources in the newest state.
+    pub(super) async fn sources(&self) -> Result<Vec<SourceInfo>, StoreError> {
+        let rows = self
+            .read(async |conn| {
+                sqlx::query!(
+                    r#"SELECT name, (extract(epoch FROM first_seen) * 1000)::bigint AS "first_seen!",
+                        (extract(epoch FROM last_seen) * 1000)::bigint AS "last_seen!", series
+                    FROM sources WHERE forgotten_at IS NULL ORDER BY name"#
+                )
+                .fetch_all(conn)
+                .await
+            })
+            .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(SourceInfo {
+                    name: stored_source(&row.name)?,
+                    first_seen_millis: millis(row.first_seen),
+                    last_seen_millis: millis(row.last_seen),
+                    series: usize::try_from(row.series).unwrap_or(0),
+                })
+            })
+            .collect()
     }
 }
 
-fn stored_source(name: &str) -> Result<Source, StoreError> {
+pub(super) fn stored_source(name: &str) -> Result<Source, StoreError> {
     Source::from_stored(name).map_err(|_| damaged("a source", name))
 }
 
 /// Somebody else wrote this row.
-fn damaged(what: &str, name: &str) -> StoreError {
+pub(super) fn damaged(what: &str, name: &str) -> StoreError {
     StoreError::Unavailable(format!("the database holds {what} {name:?}, which golectra did not write"))
 }
 
-fn millis(stored: i64) -> u64 {
+pub(super) fn millis(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
 }

@@ -10,6 +10,7 @@ use golectra_process::Secret;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use super::maintenance::Maintenance;
 use super::{Lifetimes, PostgresConfig, PostgresStore, SeriesLimits};
 use crate::clock::Clock;
 use crate::metrics::postgres::WriterMetrics;
@@ -46,9 +47,9 @@ impl TestDatabase {
         Secret::from(self.admin.clone().database(&self.name).to_url_lossy().to_string())
     }
 
-    /// A connection to it.
+    /// A connection to it, which sees golectra's tables by their plain names.
     pub(crate) async fn connect(&self) -> PgConnection {
-        self.admin.clone().database(&self.name).connect().await.unwrap()
+        self.admin.clone().database(&self.name).options([("search_path", "golectra")]).connect().await.unwrap()
     }
 
     /// A store on it whose schema is there.
@@ -81,6 +82,18 @@ impl Drop for TestDatabase {
 pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
     PostgresConfig { dsn, lifetimes: Lifetimes::default(), limits, connections: 10, hook: None, metrics: WriterMetrics::unregistered() }
+}
+
+/// The store's maintenance, to be run by a test.
+pub(super) fn maintenance(store: &PostgresStore) -> Maintenance {
+    let context = &store.writers.context;
+    Maintenance {
+        options: context.options.clone(),
+        clock: context.clock.clone(),
+        lifetimes: context.lifetimes,
+        partitions: Arc::clone(&context.partitions),
+        metrics: context.metrics.clone(),
+    }
 }
 
 /// Waits for the schema, 10 s at most.

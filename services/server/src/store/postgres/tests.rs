@@ -7,7 +7,9 @@ mod group;
 mod history;
 mod hook;
 
-use super::testing::{TestDatabase, config, ready};
+use super::testing::{TestDatabase, config, maintenance, ready};
+use sqlx::PgConnection;
+
 use super::*;
 use crate::store::conformance::{Made, Maintain, Setup};
 
@@ -16,7 +18,14 @@ async fn make(setup: Setup) -> Option<Made> {
     let config = PostgresConfig { lifetimes: setup.lifetimes, limits: setup.limits, ..config(database.dsn()) };
     let store = PostgresStore::open(config, setup.clock).unwrap();
     assert!(ready(&store).await);
-    let maintain: Maintain = Box::new(|| Box::pin(async {}));
+    let kept = Arc::clone(&store);
+    let maintain: Maintain = Box::new(move || {
+        let store = Arc::clone(&kept);
+        Box::pin(async move {
+            store.writers.touch().await;
+            maintenance(&store).round().await.unwrap();
+        })
+    });
     Some(Made { store, maintain, guard: Box::new(database) })
 }
 

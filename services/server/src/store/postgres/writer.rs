@@ -1,10 +1,10 @@
 //! Applies batches, many in one transaction. A room apart: how batches share transactions is decided here and nowhere else.
 //!
 //! - `queue` holds what waits, bounded in bytes and in time.
-//! - `lane` is one writer: it takes all that queued while its last transaction committed (no timer), answers after the commit,
-//!   and finds the guilty one where a batch spoils the group's transaction.
-//! - `transaction` is that transaction: frames, newest values, outbox. `resolve` joins it for batches whose source or layout
-//!   this process does not know; `known` is what it does.
+//! - `worker` is one writer: it takes all that queued while its last transaction committed (no timer), answers after the commit,
+//!   and finds the batch at fault where one spoils the group's transaction.
+//! - `transaction` is that transaction: frames, newest values, outbox. `resolve` joins it for batches whose source or list of series
+//!   this process does not know; `layouts` remembers those that it does.
 //!
 //! The order of locks is the same in every transaction: new sources by name, sources by id, the count of all series, series
 //! and layouts by source, frames by (key, source), rows of latest_blocks by id. So no two writers, of this server or another, wait
@@ -12,103 +12,82 @@
 //! [`connect::open_for_writing`](super::connect::open_for_writing).
 
 mod blocks;
+pub(super) mod context;
+mod failure;
 mod fold;
-mod known;
-mod lane;
-mod ledger;
+mod frames;
+mod group;
+mod layouts;
 mod queue;
 mod resolve;
-mod stamp;
+mod shape;
+mod sources;
 mod transaction;
+mod worker;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use golectra_protocol::Kind;
-use sqlx::postgres::PgConnectOptions;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::known::Shapes;
-use self::lane::Lane;
-use self::queue::{Load, Pending};
-use super::partitions::{Partitions, day_of};
-use super::{Applied, Batch, SeriesLimits, StoreError, TransactionHook};
-use crate::clock::Clock;
-use crate::metrics::postgres::WriterMetrics;
+use self::context::WriterContext;
+use self::queue::{QueueLoad, QueuedBatch};
+use self::shape::ShapeHasher;
+use self::worker::{Command, Worker};
+use super::partitions::day_of;
+use crate::store::{Applied, Batch, StoreError};
 
 /// How many writers a server has, a connection each. With one, its client would idle while the database commits and the
 /// other way round; more only wait for each other's rows.
 pub(super) const WRITERS: u32 = 2;
 
 /// When a caller stops waiting, a little after its writer should have answered. Answers are promised within 3 s.
-const ANSWER_LIMIT: Duration = Duration::from_millis(2_850);
-
-/// A type as the tables hold it.
-pub(super) const fn code_of(kind: Kind) -> i16 {
-    match kind {
-        Kind::Gauge => 0,
-        Kind::Counter => 1,
-    }
-}
-
-/// What the writers share.
-pub(super) struct Shared {
-    pub(super) options: PgConnectOptions,
-    pub(super) clock: Clock,
-    pub(super) history_millis: u64,
-    pub(super) limits: SeriesLimits,
-    pub(super) hook: Option<Arc<dyn TransactionHook>>,
-    pub(super) partitions: Arc<Partitions>,
-    pub(super) metrics: WriterMetrics,
-    /// Connections that the writers have open.
-    pub(super) open: AtomicU32,
-}
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(2_850);
 
 /// The writers of this server.
 pub(super) struct Writers {
-    pub(super) shared: Arc<Shared>,
-    lanes: Vec<mpsc::UnboundedSender<Pending>>,
+    pub(super) context: Arc<WriterContext>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
     /// A source is always the same writer's, so that its retries meet themselves there and not in the database.
     routes: RandomState,
-    shapes: Shapes,
-    load: Arc<Load>,
+    shapes: ShapeHasher,
+    load: Arc<QueueLoad>,
 }
 
 impl Writers {
     /// Starts the writers; they end when `stop` is cancelled and what had queued is answered.
-    pub(super) fn start(shared: Shared, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
-        let shared = Arc::new(shared);
-        let lanes = (0..WRITERS).map(|_| {
+    pub(super) fn start(context: WriterContext, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let context = Arc::new(context);
+        let workers = (0..WRITERS).map(|_| {
             let (sender, receiver) = mpsc::unbounded_channel();
-            tasks.spawn(Lane::new(Arc::clone(&shared), receiver).run(stop.clone()));
+            tasks.spawn(Worker::new(Arc::clone(&context), receiver).run(stop.clone()));
             sender
         });
-        let load = Load::new(shared.metrics.clone());
-        Self { lanes: lanes.collect(), shared, routes: RandomState::new(), shapes: Shapes::default(), load }
+        let load = QueueLoad::new(context.metrics.clone());
+        Self { workers: workers.collect(), context, routes: RandomState::new(), shapes: ShapeHasher::default(), load }
     }
 
     /// Applies a batch once; answers within 3 s.
     pub(super) async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
-        let now = self.shared.clock.unix_millis();
+        let now = self.context.clock.unix_millis();
         // Outside of the transaction, which it would abort for all.
-        batch.key.check_window(now.saturating_sub(self.shared.history_millis), now)?;
-        let at = batch.key.unix_millis();
-        let (shape, bytes) = self.shapes.of(&batch);
-        let Some(room) = self.load.reserve(bytes) else { return Err(StoreError::Overloaded) };
-        let lane = self.routes.hash_one(&batch.source) % self.lanes.len() as u64;
-        let lane = &self.lanes[usize::try_from(lane).unwrap_or(0)];
+        batch.key.check_window(now.saturating_sub(self.context.lifetimes.dedup_window_millis()), now)?;
+        let day = day_of(batch.key.unix_millis());
+        let (shape, bytes) = self.shapes.shape(&batch.metrics);
+        let Some(room) = self.load.reserve(QueuedBatch::held_bytes(&batch, bytes)) else { return Err(StoreError::Overloaded) };
+        let worker = self.routes.hash_one(&batch.source) % self.workers.len() as u64;
+        let worker = &self.workers[usize::try_from(worker).unwrap_or(0)];
         let (answer, answered) = oneshot::channel();
-        let pending = Pending::new(batch, shape, (now, at, day_of(at)), room, answer);
-        if lane.send(pending).is_err() {
+        if worker.send(Command::Write(QueuedBatch::new(batch, shape, now, day, room, answer))).is_err() {
             return Err(StoreError::Unavailable("the store is closed".into()));
         }
         match timeout(ANSWER_LIMIT, answered).await {
-            Ok(Ok(verdict)) => verdict,
+            Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(StoreError::Unavailable("the writer ended".into())),
             Err(_) => Err(StoreError::Unavailable(format!("no answer within {:.2} s", ANSWER_LIMIT.as_secs_f32()))),
         }
@@ -121,6 +100,17 @@ impl Writers {
 
     /// How many connections the writers have open.
     pub(super) fn connections(&self) -> u32 {
-        self.shared.open.load(Ordering::Relaxed)
+        self.context.open.load(Ordering::Relaxed)
+    }
+
+    /// Writes down when sources were seen, which otherwise happens within a second.
+    #[cfg(test)]
+    pub(super) async fn touch(&self) {
+        for worker in &self.workers {
+            let (answer, touched) = oneshot::channel();
+            if worker.send(Command::Touch(answer)).is_ok() {
+                let _ = touched.await;
+            }
+        }
     }
 }

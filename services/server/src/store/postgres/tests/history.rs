@@ -4,7 +4,6 @@ use golectra_protocol::IdempotencyKey;
 use sqlx::{Executor, PgConnection};
 
 use super::super::partitions::{day_of, existing};
-use super::super::retention::Keeper;
 use super::*;
 use crate::store::conformance::{batch, counter, gauge};
 
@@ -12,15 +11,6 @@ const DAY: u64 = 24 * 60 * 60 * 1000;
 
 async fn days(conn: &mut PgConnection) -> Vec<i32> {
     existing(conn).await.unwrap().into_iter().map(|(day, _)| day).collect()
-}
-
-fn keeper(database: &TestDatabase, store: &PostgresStore) -> Keeper {
-    Keeper {
-        options: dsn::parse(database.dsn().expose()).unwrap(),
-        clock: store.writers.shared.clock.clone(),
-        history_millis: store.writers.shared.history_millis,
-        partitions: Arc::clone(&store.writers.shared.partitions),
-    }
 }
 
 #[tokio::test]
@@ -40,9 +30,9 @@ async fn days_come_and_go() {
 
     // 48 h after the first batch's day and an hour of grace, that day goes, its repeat is refused, and the totals stand.
     clock.set((20_000 + 2) * DAY + 60 * 60 * 1000 - 1);
-    assert_eq!(keeper(&database, &store).round().await.unwrap(), [today - 2]);
+    assert_eq!(maintenance(&store).round().await.unwrap().days, [today - 2]);
     clock.set((20_000 + 2) * DAY + 60 * 60 * 1000);
-    assert_eq!(keeper(&database, &store).round().await.unwrap(), [today - 1]);
+    assert_eq!(maintenance(&store).round().await.unwrap().days, [today - 1]);
     assert_eq!(days(&mut conn).await, (today..=today + 4).collect::<Vec<_>>());
     assert!(matches!(store.apply(old).await.unwrap_err(), StoreError::Window(_)));
     let left: (i64, i64, i64) = sqlx::query_as(
@@ -59,16 +49,16 @@ async fn one_server_at_a_time_trims() {
     let Some(database) = TestDatabase::create().await else { return };
     let store = database.store().await;
     let mut conn = database.connect().await;
-    assert!(migrate::try_lock(&mut conn, connect::Lock::Retention).await.unwrap());
-    store.writers.shared.partitions.forget_all();
+    assert!(connect::try_lock(&mut conn, connect::Lock::Maintenance).await.unwrap());
+    store.writers.context.partitions.forget_all();
     conn.execute("CREATE TABLE frames_19700101 PARTITION OF frames FOR VALUES FROM ('1970-01-01 00:00+00') TO ('1970-01-02 00:00+00')")
         .await
         .unwrap();
-    assert!(keeper(&database, &store).round().await.unwrap().is_empty());
+    assert!(maintenance(&store).round().await.unwrap().days.is_empty());
     drop(conn);
     let mut dropped = Vec::new();
     for _ in 0..100 {
-        dropped = keeper(&database, &store).round().await.unwrap();
+        dropped = maintenance(&store).round().await.unwrap().days;
         if !dropped.is_empty() {
             break;
         }
@@ -98,10 +88,10 @@ async fn a_batch_of_a_day_without_a_partition_makes_it() {
 async fn deleted_series_come_back_with_the_next_batch() {
     let Some(database) = TestDatabase::create().await else { return };
     let store = database.store().await;
-    let now = store.writers.shared.clock.unix_millis();
+    let now = store.writers.context.clock.unix_millis();
     let put = || batch("a", IdempotencyKey::at(now), vec![counter("c", 1), gauge("g", 1.0), counter("d", 1)]);
     let mut conn = database.connect().await;
-    for delete in ["DELETE FROM series WHERE name = 'c'", "DELETE FROM series WHERE name = 'g'", "DELETE FROM sources"] {
+    for delete in ["DELETE FROM series WHERE metric = 'c'", "DELETE FROM series WHERE metric = 'g'", "DELETE FROM sources"] {
         for _ in 0..2 {
             assert_eq!(store.apply(put()).await.unwrap(), Applied::New);
         }
@@ -119,7 +109,7 @@ async fn deleted_series_come_back_with_the_next_batch() {
 async fn samples_are_there_for_plain_sql() {
     let Some(database) = TestDatabase::create().await else { return };
     let store = database.store().await;
-    let now = store.writers.shared.clock.unix_millis();
+    let now = store.writers.context.clock.unix_millis();
     let odd = f64::from_bits(1);
     store.apply(batch("node-1", IdempotencyKey::at(now), vec![gauge("g", odd), counter("c", 7)])).await.unwrap();
     store.apply(batch("", IdempotencyKey::at(now - 1), vec![gauge("g", -0.0)])).await.unwrap();
@@ -151,7 +141,7 @@ async fn samples_are_there_for_plain_sql() {
 async fn a_repeat_writes_nothing() {
     let Some(database) = TestDatabase::create().await else { return };
     let store = database.store().await;
-    let one = batch("a", IdempotencyKey::at(store.writers.shared.clock.unix_millis()), vec![gauge("g", 1.0), counter("c", 1)]);
+    let one = batch("a", IdempotencyKey::at(store.writers.context.clock.unix_millis()), vec![gauge("g", 1.0), counter("c", 1)]);
     store.apply(one.clone()).await.unwrap();
     let mut conn = database.connect().await;
     // A row that is written, even to the value it had, stands somewhere else afterwards.
@@ -174,7 +164,7 @@ async fn updates_of_latest_touch_no_index() {
     let store = database.store().await;
     for round in 0..50 {
         let metrics = (0..60).map(|i| gauge(&format!("g{i}"), f64::from(round))).collect();
-        store.apply(batch("a", IdempotencyKey::at(store.writers.shared.clock.unix_millis()), metrics)).await.unwrap();
+        store.apply(batch("a", IdempotencyKey::at(store.writers.context.clock.unix_millis()), metrics)).await.unwrap();
     }
     store.close().await.unwrap();
     let mut conn = database.connect().await;

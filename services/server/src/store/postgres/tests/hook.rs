@@ -40,7 +40,7 @@ async fn the_hook_gets_each_draft_once_and_can_undo_its_transaction() {
     let ids = Arc::new(IdList::of(&vec![counter("c", 1)].into()));
     let draft = Draft { ts: 7, ip_address: [127, 0, 0, 1].into(), ids, traceparent: None };
     let fresh = || {
-        let plain = batch("a", IdempotencyKey::at(store.writers.shared.clock.unix_millis()), vec![counter("c", 1)]);
+        let plain = batch("a", IdempotencyKey::at(store.writers.context.clock.unix_millis()), vec![counter("c", 1)]);
         Batch { audit: Some(draft.clone()), ..plain }
     };
     let drafts = || probe.drafts.load(Ordering::SeqCst);

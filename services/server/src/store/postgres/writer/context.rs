@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicU32;
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
-use sqlx::postgres::PgConnectOptions;
 
 use crate::audit::Draft;
 use crate::metrics::postgres::WriterMetrics;
 use crate::store::postgres::clock::DatabaseClock;
+use crate::store::postgres::connect::DatabaseOptions;
 use crate::store::postgres::partitions::Partitions;
 use crate::store::{Lifetimes, SeriesLimits};
 
@@ -26,7 +26,7 @@ pub trait TransactionHook: Send + Sync + 'static {
 
 /// What the writers share.
 pub(in crate::store::postgres) struct WriterContext {
-    pub(in crate::store::postgres) options: PgConnectOptions,
+    pub(in crate::store::postgres) options: DatabaseOptions,
     pub(in crate::store::postgres) clock: DatabaseClock,
     pub(in crate::store::postgres) lifetimes: Lifetimes,
     pub(in crate::store::postgres) limits: SeriesLimits,

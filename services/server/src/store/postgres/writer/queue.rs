@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use super::shape::Shape;
 use crate::audit::Draft;
+use crate::metrics::postgres::WriterMetrics;
 use crate::store::postgres::timestamp::Timestamp;
 use crate::store::{Applied, Batch, StoreError};
-use crate::metrics::postgres::WriterMetrics;
 
 /// What may wait or be under way in all, in bytes. About a second of what a small database takes.
 const MAX_BYTES: usize = 32 * 1024 * 1024;

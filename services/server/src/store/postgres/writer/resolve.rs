@@ -54,8 +54,7 @@ pub(super) async fn layouts(
     unresolved: &[usize],
 ) -> Result<(), GroupFailure> {
     let held = sources::hold(conn, group, unresolved).await?;
-    let source_of =
-        |group: &Group<'_>, place: usize| held.get(group.batches[place].batch.source.as_str()).ok_or(GroupFailure::Stale);
+    let source_of = |group: &Group<'_>, place: usize| held.get(group.batches[place].batch.source.as_str()).ok_or(GroupFailure::Stale);
 
     let mut old = Vec::new();
     for place in unresolved {

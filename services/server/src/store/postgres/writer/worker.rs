@@ -92,7 +92,7 @@ impl Worker {
                     #[cfg(test)]
                     Some(Command::Touch(answer)) => {
                         self.touch().await;
-                        drop(answer.send(()));
+                        let _ = answer.send(());
                     }
                     None => break,
                 },
@@ -123,7 +123,7 @@ impl Worker {
                 Ok(Command::Write(queued)) => Some(queued),
                 #[cfg(test)]
                 Ok(Command::Touch(answer)) => {
-                    drop(answer.send(()));
+                    let _ = answer.send(());
                     None
                 }
                 Err(_) => None,

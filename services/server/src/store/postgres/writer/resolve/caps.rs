@@ -34,11 +34,7 @@ pub(super) struct Caps {
 
 impl Caps {
     /// Locks the count of all series; the rows of these sources are held.
-    pub(super) async fn lock(
-        limits: SeriesLimits,
-        conn: &mut PgConnection,
-        sources: BTreeMap<i32, usize>,
-    ) -> Result<Self, GroupFailure> {
+    pub(super) async fn lock(limits: SeriesLimits, conn: &mut PgConnection, sources: BTreeMap<i32, usize>) -> Result<Self, GroupFailure> {
         let all = sqlx::query_scalar!("SELECT series FROM series_total FOR NO KEY UPDATE").fetch_one(conn).await?;
         Ok(Self { limits, sources, all: usize::try_from(all).unwrap_or(0), new: BTreeMap::new() })
     }

@@ -44,8 +44,7 @@ pub(super) async fn resolve(
     let all: BTreeSet<SeriesKey<'_>> = missing.iter().flat_map(|(key, one)| series_of(batches, *key, one)).collect();
     let mut there = find(conn, &all).await?;
 
-    let not_live: BTreeSet<SeriesKey<'_>> =
-        all.into_iter().filter(|series| there.get(series).is_none_or(|found| found.expired)).collect();
+    let not_live: BTreeSet<SeriesKey<'_>> = all.into_iter().filter(|series| there.get(series).is_none_or(|found| found.expired)).collect();
     if !not_live.is_empty() {
         let counts = held.values().map(|source| (source.id, usize::try_from(source.series).unwrap_or(0)));
         let mut caps = Caps::lock(context.limits, conn, counts.collect()).await?;

@@ -13,7 +13,10 @@ use crate::store::postgres::identity;
 use crate::store::postgres::writer::failure::GroupFailure;
 
 /// The terms of ids, each made where it is new and held until the end of the transaction: that of the name, then those of the labels.
-pub(super) async fn of<'a>(conn: &mut PgConnection, ids: impl Iterator<Item = &'a str>) -> Result<HashMap<&'a str, Vec<i32>>, GroupFailure> {
+pub(super) async fn of<'a>(
+    conn: &mut PgConnection,
+    ids: impl Iterator<Item = &'a str>,
+) -> Result<HashMap<&'a str, Vec<i32>>, GroupFailure> {
     let parts: Vec<(&str, IdParts<'_>)> = ids.collect::<BTreeSet<_>>().into_iter().map(|id| (id, IdParts::of(id))).collect();
     let mut names: BTreeMap<Uuid, &str> = BTreeMap::new();
     let mut pairs: BTreeMap<Uuid, (&str, &str)> = BTreeMap::new();

@@ -1,0 +1,74 @@
+//! Removes rows that nothing needs any more: of series whose history is gone, of names and label pairs that no series has, of sources that are
+//! forgotten with their keys.
+
+use std::collections::BTreeSet;
+
+use sqlx::{Connection, PgConnection};
+
+use super::timestamp::Timestamp;
+
+/// How many series one transaction removes.
+const SERIES_AT_ONCE: i64 = 2_000;
+
+/// Removes the series that expired before this, with the terms that were theirs alone; says how many series.
+pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -> Result<u64, sqlx::Error> {
+    let mut all = 0;
+    loop {
+        let mut tx = conn.begin().await?;
+        // Whoever brings a series back holds its row here, and whoever waits for one that is removed finds it gone.
+        let ids = sqlx::query_scalar!(
+            "SELECT series_id FROM expired_series WHERE at < $1 ORDER BY at, series_id LIMIT $2 FOR UPDATE SKIP LOCKED",
+            expired_before as Timestamp,
+            SERIES_AT_ONCE,
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        if ids.is_empty() {
+            return Ok(all);
+        }
+        let rows = sqlx::query_scalar!("SELECT terms FROM series WHERE id = ANY($1)", &ids).fetch_all(&mut *tx).await?;
+        let terms: BTreeSet<i32> = rows.into_iter().flatten().collect();
+        // The trigger removes the rows of expired_series.
+        sqlx::query!("DELETE FROM series WHERE id = ANY($1)", &ids).execute(&mut *tx).await?;
+        sqlx::query!("DELETE FROM expired_series WHERE series_id = ANY($1)", &ids).execute(&mut *tx).await?;
+        unused_terms(&mut tx, &terms.into_iter().collect::<Vec<_>>()).await?;
+        tx.commit().await?;
+        all += ids.len() as u64;
+    }
+}
+
+/// Removes those of these terms that no series has. Whoever makes a series holds its terms; those that are held are passed over. The two steps are two
+/// statements, so that the second sees every series that was there before the first had the lock.
+async fn unused_terms(conn: &mut PgConnection, terms: &[i32]) -> Result<(), sqlx::Error> {
+    let pairs = sqlx::query_scalar!("SELECT id FROM label_pairs WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED", terms)
+        .fetch_all(&mut *conn)
+        .await?;
+    sqlx::query!(
+        "DELETE FROM label_pairs WHERE id = ANY($1) AND NOT EXISTS (SELECT FROM series WHERE terms @> ARRAY[label_pairs.id])",
+        &pairs
+    )
+    .execute(&mut *conn)
+    .await?;
+    let names = sqlx::query_scalar!("SELECT id FROM metric_names WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED", terms)
+        .fetch_all(&mut *conn)
+        .await?;
+    sqlx::query!(
+        "DELETE FROM metric_names WHERE id = ANY($1) AND NOT EXISTS (SELECT FROM series WHERE terms @> ARRAY[metric_names.id])",
+        &names
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Removes the sources that were forgotten before this and have no series any more; says how many.
+pub(super) async fn sources(conn: &mut PgConnection, forgotten_before: Timestamp) -> Result<u64, sqlx::Error> {
+    let removed = sqlx::query!(
+        "DELETE FROM sources WHERE id IN (SELECT id FROM sources WHERE forgotten_at < $1 FOR UPDATE SKIP LOCKED)
+            AND NOT EXISTS (SELECT FROM series WHERE source_id = sources.id)",
+        forgotten_before as Timestamp,
+    )
+    .execute(conn)
+    .await?;
+    Ok(removed.rows_affected())
+}

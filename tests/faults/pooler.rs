@@ -1,0 +1,53 @@
+//! A connection pooler where PostgreSQL should be: refused with a sentence, and nothing is left in sessions that others use.
+
+use std::time::Duration;
+
+use golectra_tests::{Database, PgBouncer, PoolMode, Server, runtime, until};
+use serde_json::json;
+use sqlx::{Executor as _, PgConnection, Row as _};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What golectra's sessions differ in, and how many statements somebody prepared.
+async fn session(mut connection: PgConnection) -> Vec<String> {
+    let query = "SELECT name || '=' || setting FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', 'search_path',
+            'idle_in_transaction_session_timeout', 'client_connection_check_interval', 'tcp_keepalives_idle', 'plan_cache_mode',
+            'enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'jit', 'golectra.session')
+        UNION ALL SELECT 'prepared=' || count(*) FROM pg_prepared_statements ORDER BY 1";
+    let work = async move {
+        let rows = connection.fetch_all(query).await?;
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()
+    };
+    runtime().spawn(work).await.expect("no panic").expect("settings can be read")
+}
+
+async fn is_refused(mode: PoolMode, ignored_parameters: &[&str]) {
+    let Some(database) = Database::create() else { return };
+    let untouched = session(database.connect().await).await;
+    let Some(bouncer) = PgBouncer::start(&database, mode, ignored_parameters).await else { return };
+    let server = Server::builder().env("DATABASE_DSN", bouncer.url()).start_alive();
+    let sentence = "DATABASE_DSN leads to a connection pooler";
+    until("the log says why", LIMIT, async || server.stderr().contains(sentence)).await;
+    let client = server.client();
+    client.get("/ping").send().await.expect(503);
+    client.updates(&json!([{"id": "a", "type": "counter", "delta": 1}])).await.expect(503);
+    // All clients get the one session that the pooler has.
+    assert_eq!(session(bouncer.connect().await).await, untouched, "{mode:?} {ignored_parameters:?}");
+    assert_eq!(database.number("SELECT count(*) FROM pg_namespace WHERE nspname = 'golectra'").await, 0);
+    assert!(server.stderr().matches(sentence).count() < 5, "{}", server.tail());
+}
+
+#[tokio::test]
+async fn a_pooler_that_refuses_session_settings() {
+    is_refused(PoolMode::Transaction, &[]).await;
+}
+
+#[tokio::test]
+async fn a_pooler_that_ignores_session_settings() {
+    is_refused(PoolMode::Transaction, &["options", "extra_float_digits"]).await;
+}
+
+#[tokio::test]
+async fn a_pooler_in_session_mode_does_not_pass_them_on_either() {
+    is_refused(PoolMode::Session, &["options", "extra_float_digits"]).await;
+}
