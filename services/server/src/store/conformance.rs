@@ -130,6 +130,17 @@ impl Lab {
     }
 }
 
+/// Applies a batch as a client does: where the store has no room, the machine being busy, it comes again.
+pub(crate) async fn patiently(store: &(impl super::Write + ?Sized), one: &Batch) -> Applied {
+    for _ in 0..40 {
+        match store.apply(one.clone()).await {
+            Err(StoreError::Overloaded) => {}
+            answer => return answer.unwrap(),
+        }
+    }
+    panic!("there was no room forty times");
+}
+
 /// All series of a listing.
 pub(crate) async fn every(mut pages: Box<dyn LatestPages>) -> Vec<Series> {
     let mut all = Vec::new();

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use golectra_protocol::IdempotencyKey;
 
-use super::{Applied, Lab, Made, Setup, batch, counter, gauge};
+use super::{Applied, Lab, Made, Setup, batch, counter, gauge, patiently};
 
 pub(crate) async fn writers_of_many_sources_sum_right(make: &impl AsyncFn(Setup) -> Option<Made>) {
     let Some(lab) = Lab::new(make).await else { return };
@@ -20,7 +20,7 @@ pub(crate) async fn writers_of_many_sources_sum_right(make: &impl AsyncFn(Setup)
                 ];
                 // Two writers share each source, so that batches of one source meet.
                 let one = batch(&format!("s{}", writer / 2), IdempotencyKey::at(now + u64::from(round)), metrics);
-                assert_eq!(store.apply(one).await.unwrap(), Applied::New);
+                assert_eq!(patiently(&*store, &one).await, Applied::New);
             }
         })
     });

@@ -6,6 +6,7 @@ mod crowd;
 mod group;
 mod history;
 mod hook;
+mod turnover;
 
 use super::testing::{TestDatabase, config, maintenance, ready};
 use sqlx::PgConnection;

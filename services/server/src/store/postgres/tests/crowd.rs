@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use golectra_protocol::IdempotencyKey;
 
 use super::*;
-use crate::store::conformance::{batch, counter, gauge, name};
+use crate::store::conformance::{batch, counter, gauge, name, patiently};
 
 fn now() -> u64 {
     Clock::System.unix_millis()
@@ -54,9 +54,9 @@ async fn of_many_at_once_on_two_servers_one_is_new() {
     let one = batch("a", IdempotencyKey::at(now()), vec![counter("c", 3), gauge("g", 1.0)]);
     let tries = (0..100).map(|i| {
         let (store, one) = (Arc::clone(&stores[i % 2]), one.clone());
-        tokio::spawn(async move { store.apply(one).await })
+        tokio::spawn(async move { patiently(&*store, &one).await })
     });
-    let answers: Vec<Applied> = join_all(tries).await.into_iter().map(|answer| answer.unwrap().unwrap()).collect();
+    let answers: Vec<Applied> = join_all(tries).await.into_iter().map(|answer| answer.unwrap()).collect();
     assert_eq!(answers.iter().filter(|answer| **answer == Applied::New).count(), 1);
     assert_eq!(total(&stores[0], "c").await, Some(Value::Counter(3)));
 }
@@ -75,7 +75,7 @@ async fn two_servers_write_the_same_sources_without_a_deadlock() {
                 metrics.rotate_left((writer * 7 + round) % 20);
                 metrics.push(gauge(&format!("g{}", round % 5), 1.0));
                 let one = batch(&format!("s{}", (writer + round) % 3), IdempotencyKey::at(now()), metrics);
-                assert_eq!(store.apply(one).await.unwrap(), Applied::New);
+                assert_eq!(patiently(&*store, &one).await, Applied::New);
             }
         })
     });
@@ -111,8 +111,8 @@ async fn two_servers_make_sources_and_series_without_a_deadlock() {
                 metrics.rotate_left((writer * 3 + round) % 16);
                 let one = batch(&source, IdempotencyKey::at(now()), metrics);
                 // Its sender lost the first answer, and asks both servers.
-                let answers = tokio::join!(stores[0].apply(one.clone()), stores[1].apply(one.clone()));
-                let answers = [answers.0.unwrap(), answers.1.unwrap()];
+                let answers = tokio::join!(patiently(&*stores[0], &one), patiently(&*stores[1], &one));
+                let answers = [answers.0, answers.1];
                 assert!(answers.contains(&Applied::New) && answers.contains(&Applied::Repeat), "{answers:?}");
             }
         })

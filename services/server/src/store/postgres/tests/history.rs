@@ -24,9 +24,14 @@ async fn days_come_and_go() {
     let today = day_of(start);
     assert_eq!(days(&mut conn).await, (today - 2..=today + 2).collect::<Vec<_>>());
 
+    // Each list comes twice, so that it has a layout.
     let old = batch("a", IdempotencyKey::at(start - DAY), vec![counter("c", 1), gauge("g", 1.0)]);
     assert_eq!(store.apply(old.clone()).await.unwrap(), Applied::New);
-    assert_eq!(store.apply(batch("a", IdempotencyKey::at(start), vec![counter("c", 1)])).await.unwrap(), Applied::New);
+    let again = batch("a", IdempotencyKey::at(start - DAY), vec![counter("c", 0), gauge("g", 1.0)]);
+    assert_eq!(store.apply(again).await.unwrap(), Applied::New);
+    for delta in [1, 0] {
+        assert_eq!(store.apply(batch("a", IdempotencyKey::at(start), vec![counter("c", delta)])).await.unwrap(), Applied::New);
+    }
 
     // 48 h after the first batch's day and an hour of grace, that day goes, its repeat is refused, and the totals stand.
     clock.set((20_000 + 2) * DAY + 60 * 60 * 1000 - 1);
@@ -41,7 +46,7 @@ async fn days_come_and_go() {
     .fetch_one(&mut conn)
     .await
     .unwrap();
-    assert_eq!(left, (1, 1, 2));
+    assert_eq!(left, (2, 1, 2));
 }
 
 #[tokio::test]
@@ -168,7 +173,7 @@ async fn updates_of_latest_touch_no_index() {
     }
     store.close().await.unwrap();
     let mut conn = database.connect().await;
-    // The figures come when the backends are gone.
+    // The statistics come when the backends are gone.
     let counted = tokio::time::timeout(Duration::from_secs(10), async {
         loop {
             let (all, hot): (i64, i64) =
@@ -182,7 +187,7 @@ async fn updates_of_latest_touch_no_index() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    let (all, hot) = counted.await.expect("the figures come");
+    let (all, hot) = counted.await.expect("the statistics come");
     // An index on what changes would make it none; some miss where autovacuum looks on.
     assert!(hot * 2 >= all, "{hot} of {all} updates were hot");
     let storage: Vec<String> = sqlx::query_scalar(
@@ -192,4 +197,162 @@ async fn updates_of_latest_touch_no_index() {
     .await
     .unwrap();
     assert_eq!(storage, ["e"], "EXTERNAL in every partition");
+}
+
+#[tokio::test]
+async fn a_list_that_comes_once_leaves_no_layout() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let store = database.store().await;
+    let mut conn = database.connect().await;
+    let now = store.writers.context.clock.unix_millis();
+    let list = |n: u32| vec![gauge("kept", 1.0), gauge(&format!("g{n}"), f64::from(n))];
+    for n in 0..50 {
+        store.apply(batch("a", IdempotencyKey::at(now), list(n))).await.unwrap();
+    }
+    let layouts = "SELECT count(*) FROM layouts";
+    assert_eq!(sqlx::query_scalar::<_, i64>(layouts).fetch_one(&mut conn).await.unwrap(), 0);
+    for round in 1..4 {
+        store.apply(batch("a", IdempotencyKey::at(now + round), list(7))).await.unwrap();
+    }
+    assert_eq!(sqlx::query_scalar::<_, i64>(layouts).fetch_one(&mut conn).await.unwrap(), 1, "the second time it gets one");
+    let read: (i64, f64) =
+        sqlx::query_as("SELECT count(*), sum(value) FROM samples WHERE name LIKE 'g%'").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(read, (53, f64::from((0..50).sum::<u32>() + 3 * 7)), "the history has both kinds of frames");
+}
+
+#[tokio::test]
+async fn samples_with_times_of_their_own_are_told_by_them() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let store = database.store().await;
+    let now = store.writers.context.clock.unix_millis();
+    let at = i64::try_from(now).unwrap();
+    let mut metrics = golectra_protocol::Metrics::default();
+    for (value, back) in [(1.0, 3_000), (f64::NAN, 2_000), (2.0, 1_000)] {
+        metrics.push_parsed_at("g", Value::Gauge(value), at - back).unwrap();
+    }
+    let one = Batch { metrics, ..batch("a", IdempotencyKey::at(now), vec![gauge("unused", 0.0)]) };
+    store.apply(one.clone()).await.unwrap();
+    assert_eq!(store.apply(one).await.unwrap(), Applied::Repeat);
+    let mut conn = database.connect().await;
+    let rows: Vec<(f64, i64)> = sqlx::query_as("SELECT value, (extract(epoch FROM at) * 1000)::bigint FROM samples ORDER BY at")
+        .fetch_all(&mut conn)
+        .await
+        .unwrap();
+    let read: Vec<_> = rows.iter().map(|(value, at)| (value.to_bits(), *at)).collect();
+    assert_eq!(read, [(1.0_f64.to_bits(), at - 3_000), (f64::NAN.to_bits(), at - 2_000), (2.0_f64.to_bits(), at - 1_000)]);
+}
+
+#[tokio::test]
+async fn values_leave_before_their_keys() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let start = 20_000 * DAY + DAY / 2;
+    let clock = Clock::at(start);
+    let lifetimes = Lifetimes { retention_raw: Duration::from_hours(1), ..Lifetimes::default() };
+    let store = PostgresStore::open(PostgresConfig { lifetimes, ..config(database.dsn()) }, clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    let (old, new) = (start, start + 3 * 60 * 60 * 1000);
+    store.apply(batch("a", IdempotencyKey::at(old), vec![gauge("g", 1.0)])).await.unwrap();
+    clock.set(new);
+    store.apply(batch("a", IdempotencyKey::at(new), vec![gauge("g", 2.0)])).await.unwrap();
+    maintenance(&store).round().await.unwrap();
+    let mut conn = database.connect().await;
+    let kept: (i64, i64, f64) =
+        sqlx::query_as("SELECT (SELECT count(*) FROM frames), count(*), max(value) FROM samples").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(kept, (2, 1, 2.0), "two keys, one value");
+    // What is already older than the history when it comes is remembered by its key alone.
+    store.apply(batch("a", IdempotencyKey::at(old + 1), vec![gauge("g", 3.0)])).await.unwrap();
+    let kept: (i64, i64) =
+        sqlx::query_as("SELECT (SELECT count(*) FROM frames), count(*) FROM samples").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(kept, (3, 1));
+}
+
+#[tokio::test]
+async fn what_forgets_keys_raises_the_oldest_accepted_time_for_every_server() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let start = 20_000 * DAY + DAY / 2;
+    let clock = Clock::at(start);
+    let open = |hours: u64| {
+        let window = Duration::from_hours(hours);
+        let lifetimes = Lifetimes { dedup_window: window, retention_raw: window, ..Lifetimes::default() };
+        PostgresStore::open(PostgresConfig { lifetimes, ..config(database.dsn()) }, clock.clone()).unwrap()
+    };
+    let (short, long) = (open(1), open(24 * 7));
+    assert!(ready(&short).await && ready(&long).await);
+    let one = batch("a", IdempotencyKey::at(start), vec![counter("c", 1)]);
+    assert_eq!(long.apply(one.clone()).await.unwrap(), Applied::New);
+    clock.set(start + 2 * DAY);
+    assert_eq!(long.apply(one.clone()).await.unwrap(), Applied::Repeat);
+    assert!(!maintenance(&short).round().await.unwrap().days.is_empty());
+    for _ in 0..2 {
+        // It is in a group with one that passes.
+        let other = batch("a", IdempotencyKey::at(start + 2 * DAY), vec![counter("other", 1)]);
+        let (refused, taken) = tokio::join!(long.apply(one.clone()), long.apply(other));
+        assert!(matches!(refused.unwrap_err(), StoreError::Window(golectra_protocol::WindowError::TooOld)));
+        assert_eq!(taken.unwrap(), Applied::New);
+    }
+    assert_eq!(
+        long.value(&Selector { kind: golectra_protocol::Kind::Counter, id: crate::store::conformance::name("c") }).await.unwrap(),
+        Some(Value::Counter(1))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_read_makes_no_writer_wait_for_partitions() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let clock = Clock::at(20_000 * DAY + DAY / 2);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    store.apply(batch("a", IdempotencyKey::at(clock.unix_millis()), vec![counter("c", 1)])).await.unwrap();
+    // As pg_dump does, for as long as it runs.
+    let mut dump = database.connect().await;
+    dump.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE frames IN ACCESS SHARE MODE; SELECT count(*) FROM samples")
+        .await
+        .unwrap();
+    clock.set(20_010 * DAY + DAY / 2);
+    let stop = CancellationToken::new();
+    let writer = {
+        let (store, clock, stop) = (Arc::clone(&store), clock.clone(), stop.clone());
+        tokio::spawn(async move {
+            let mut longest = Duration::ZERO;
+            while !stop.is_cancelled() {
+                let started = std::time::Instant::now();
+                store.apply(batch("a", IdempotencyKey::at(clock.unix_millis()), vec![counter("c", 1)])).await.unwrap();
+                longest = longest.max(started.elapsed());
+            }
+            longest
+        })
+    };
+    let maintenance = maintenance(&store);
+    for _ in 0..5 {
+        let error = maintenance.round().await.unwrap_err();
+        assert!(error::has_code(&error, "55P03"), "the drop gives up: {error}");
+    }
+    let mut look = database.connect().await;
+    let today = day_of(clock.unix_millis());
+    assert!(days(&mut look).await.contains(&(today + 2)), "partitions are made all the same");
+    stop.cancel();
+    let longest = writer.await.unwrap();
+    assert!(longest < Duration::from_secs(1), "a write took {longest:?}");
+    dump.execute("COMMIT").await.unwrap();
+    assert!(!maintenance.round().await.unwrap().days.is_empty());
+}
+
+#[tokio::test]
+async fn a_server_with_a_wrong_clock_goes_by_the_databases() {
+    let Some(database) = TestDatabase::create().await else { return };
+    // Two hours behind: with its own clock it would refuse what is sampled now, and remember a day too much.
+    let wrong = Clock::Wrong(-2 * 60 * 60 * 1000);
+    let plain = config(database.dsn());
+    let metrics = plain.metrics.clone();
+    let store = PostgresStore::open(plain, wrong).unwrap();
+    assert!(ready(&store).await);
+    let now = Clock::System.unix_millis();
+    assert_eq!(store.apply(batch("a", IdempotencyKey::at(now), vec![gauge("g", 1.0)])).await.unwrap(), Applied::New);
+    let hours = 60 * 60 * 1000;
+    let old = store.apply(batch("a", IdempotencyKey::at(now - 49 * hours), vec![gauge("g", 1.0)])).await.unwrap_err();
+    assert!(matches!(old, StoreError::Window(golectra_protocol::WindowError::TooOld)), "{old}");
+    let seen = store.sources().await.unwrap().remove(0).last_seen_millis;
+    assert!(seen.abs_diff(now) < 60_000, "{seen} is not the database's time");
+    let offset = metrics.clock_offset_seconds.get();
+    assert!((7_200.0 - offset).abs() < 60.0, "{offset}");
 }

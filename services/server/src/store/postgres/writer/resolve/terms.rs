@@ -29,7 +29,7 @@ pub(super) async fn of<'a>(
     let terms = parts.iter().map(|(id, parts)| {
         let name = name_ids.get(&identity::of_text(&parts.name));
         let labels = parts.labels.iter().map(|(key, value)| pair_ids.get(&identity::of_pair(key, value)));
-        let terms: Option<Vec<i32>> = std::iter::once(name).chain(labels).map(|term| term.copied()).collect();
+        let terms: Option<Vec<i32>> = std::iter::once(name).chain(labels).map(Option::<&i32>::copied).collect();
         Ok((*id, terms.ok_or(GroupFailure::Stale)?))
     });
     terms.collect()

@@ -1,0 +1,198 @@
+//! Pods, nodes and lists of series that come and go leave nothing behind.
+
+use std::time::Instant;
+
+use golectra_protocol::{IdempotencyKey, Metric};
+use sqlx::Executor;
+
+use super::*;
+use crate::store::conformance::{batch, gauge};
+use crate::store::matcher::{MatchOp, Matcher};
+
+const HOUR: u64 = 60 * 60 * 1000;
+const DAY: u64 = 24 * HOUR;
+
+/// How large a test is to be: small in each run, as large as the promise with `GOLECTRA_SCALE=full`.
+fn is_full() -> bool {
+    std::env::var("GOLECTRA_SCALE").is_ok_and(|scale| scale == "full")
+}
+
+/// Rows and bytes of everything that grows with series.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+struct Size {
+    live: i64,
+    series: i64,
+    expired: i64,
+    label_pairs: i64,
+    metric_names: i64,
+    layouts: i64,
+    blocks: i64,
+    frames: i64,
+    bytes: i64,
+}
+
+async fn size(conn: &mut PgConnection) -> Size {
+    sqlx::query_as(
+        "SELECT (SELECT series FROM series_total) AS live, (SELECT count(*) FROM series) AS series, (SELECT count(*) FROM expired_series) AS expired,
+            (SELECT count(*) FROM label_pairs) AS label_pairs, (SELECT count(*) FROM metric_names) AS metric_names,
+            (SELECT count(*) FROM layouts) AS layouts, (SELECT count(*) FROM latest_blocks) AS blocks, (SELECT count(*) FROM frames) AS frames,
+            (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relnamespace = 'golectra'::regnamespace AND relkind = 'r') AS bytes",
+    )
+    .fetch_one(conn)
+    .await
+    .unwrap()
+}
+
+/// The twelve series of a pod.
+fn pod(number: u32) -> impl Iterator<Item = Metric> {
+    (0..12).map(move |n| {
+        let labels = format!("container=\"app\",namespace=\"n{}\",pod=\"web-{number:07}\"", number % 20);
+        gauge(&format!("container_metric_{n}{{{labels}}}"), f64::from(number))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_month_of_pods_that_come_and_go_leaves_rows_and_bytes_flat() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let (nodes, pods_a_day, days) = if is_full() { (50, 10_000, 30) } else { (3, 48, 12) };
+    let start = 20_000 * DAY;
+    let clock = Clock::at(start);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    let mut conn = database.connect().await;
+    let maintenance = maintenance(&store);
+    let (mut next_pod, mut sizes) = (0_u32, Vec::new());
+    for day in 0..days {
+        for hour in 0..24 {
+            let now = start + day * DAY + hour * HOUR;
+            clock.set(now);
+            // Each pod lives for an hour, and is reported twice.
+            let pods = pods_a_day / 24;
+            for node in 0..nodes {
+                let mut metrics: Vec<Metric> = (0..20).map(|n| gauge(&format!("node_metric_{n}"), f64::from(n))).collect();
+                metrics.extend((0..pods).filter(|n| n % nodes == node).flat_map(|n| pod(next_pod + n)));
+                for report in 0..2 {
+                    let one = batch(&format!("node-{node}"), IdempotencyKey::at(now + report), metrics.clone());
+                    assert_eq!(store.apply(one).await.unwrap(), Applied::New);
+                }
+            }
+            next_pod += pods;
+            store.writers.touch().await;
+            maintenance.round().await.unwrap();
+        }
+        // Autovacuum has no time in a test that hurries.
+        conn.execute("VACUUM").await.unwrap();
+        let size = size(&mut conn).await;
+        println!("day {day}: {size:?}");
+        sizes.push(size);
+    }
+    // After the first pods expired and the first history went, four days on, nothing grows.
+    let (settled, last) = (&sizes[5], sizes.last().unwrap());
+    let live_pods = i64::from(pods_a_day / 24) * 26;
+    assert!(last.live <= i64::from(nodes) * 20 + live_pods * 12, "{last:?}");
+    for (name, before, after) in [
+        ("live", settled.live, last.live),
+        ("series", settled.series, last.series),
+        ("label_pairs", settled.label_pairs, last.label_pairs),
+        ("metric_names", settled.metric_names, last.metric_names),
+        ("layouts", settled.layouts, last.layouts),
+        ("blocks", settled.blocks, last.blocks),
+        ("frames", settled.frames, last.frames),
+        ("bytes", settled.bytes, last.bytes),
+    ] {
+        assert!(after <= before + before / 10, "{name} grew from {before} to {after}");
+    }
+    // Without pods all of it goes but the nodes' own.
+    for hour in 0..24 * 6 {
+        let now = start + days * DAY + hour * HOUR;
+        clock.set(now);
+        for node in 0..nodes {
+            let metrics = (0..20).map(|n| gauge(&format!("node_metric_{n}"), f64::from(n))).collect();
+            store.apply(batch(&format!("node-{node}"), IdempotencyKey::at(now), metrics)).await.unwrap();
+        }
+        store.writers.touch().await;
+        maintenance.round().await.unwrap();
+    }
+    let left = size(&mut conn).await;
+    let own = i64::from(nodes) * 20;
+    assert_eq!((left.live, left.series, left.expired, left.label_pairs, left.metric_names), (own, own, 0, 0, 20), "{left:?}");
+    assert_eq!(left.layouts, i64::from(nodes));
+}
+
+#[tokio::test]
+async fn the_number_of_live_series_is_told() {
+    let Some(database) = TestDatabase::create().await else { return };
+    database.store().await.apply(batch("a", IdempotencyKey::at(Clock::System.unix_millis()), pod(1).collect())).await.unwrap();
+    // Another server, which wrote none of them, asks when it starts.
+    let store = database.store().await;
+    let told = tokio::time::timeout(Duration::from_secs(10), async {
+        while store.metrics().series.is_none() {
+            tokio::task::yield_now().await;
+        }
+        store.metrics().series
+    });
+    assert_eq!(told.await.expect("the database is asked within 10 s"), Some(12));
+}
+
+#[tokio::test]
+async fn a_source_that_is_gone_leaves_no_row() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let start = 20_000 * DAY;
+    let clock = Clock::at(start);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    store.apply(batch("gone", IdempotencyKey::at(start), vec![gauge("g{a=\"1\"}", 1.0)])).await.unwrap();
+    let mut conn = database.connect().await;
+    let rows = "SELECT (SELECT count(*) FROM sources), (SELECT count(*) FROM series), (SELECT count(*) FROM label_pairs)";
+    for (day, expected) in [(6, (1, 1, 1)), (8, (1, 1, 1)), (10, (1, 1, 1)), (12, (0, 0, 0))] {
+        clock.set(start + day * DAY);
+        maintenance(&store).round().await.unwrap();
+        assert_eq!(sqlx::query_as::<_, (i64, i64, i64)>(rows).fetch_one(&mut conn).await.unwrap(), expected, "day {day}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn matchers_read_the_index_and_not_every_series() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let (sources, pods) = if is_full() { (50, 1_667) } else { (10, 100) };
+    let store = database.store().await;
+    let now = Clock::System.unix_millis();
+    for source in 0..sources {
+        for chunk in (0..pods).collect::<Vec<_>>().chunks(800) {
+            let metrics = chunk.iter().flat_map(|n| pod(source * pods + n)).collect();
+            store.apply(batch(&format!("node-{source}"), IdempotencyKey::at(now), metrics)).await.unwrap();
+        }
+    }
+    let mut conn = database.connect().await;
+    conn.execute("VACUUM ANALYZE series").await.unwrap();
+    let matcher = |label: &str, op: MatchOp, value: &str| Matcher::new(label, op, value).unwrap();
+    let name = || matcher("__name__", MatchOp::Equal, "container_metric_3");
+    let cases = [
+        (
+            "name, =, =~ of a prefix",
+            vec![name(), matcher("namespace", MatchOp::Equal, "n7"), matcher("pod", MatchOp::Regex, "web-00000.*")],
+        ),
+        ("name, =, !=", vec![name(), matcher("pod", MatchOp::Equal, "web-0000107"), matcher("namespace", MatchOp::NotEqual, "n1")]),
+        (
+            "name, =~ of a list, !~",
+            vec![name(), matcher("pod", MatchOp::Regex, "web-0000003|web-0000107"), matcher("namespace", MatchOp::NotRegex, "n1.")],
+        ),
+    ];
+    for (case, matchers) in cases {
+        let filter = LatestFilter { matchers, ..LatestFilter::default() };
+        let mut took = Vec::new();
+        let mut found = 0;
+        for _ in 0..21 {
+            let started = Instant::now();
+            found = crate::store::conformance::every(store.latest(filter.clone()).await.unwrap()).await.len();
+            took.push(started.elapsed());
+        }
+        took.sort();
+        println!("{} series, {case}: {found} found, median {:?}, slowest {:?}", sources * pods * 12, took[10], took[20]);
+        assert!(found > 0, "{case}");
+        // The work is bounded by what matches, not by what there is: the plan has no scan of the whole table.
+        let terms = select::terms(&mut conn, &filter).await.unwrap();
+        let wanted = select::candidates(&mut conn, &terms, None).await.unwrap().len();
+        assert!(wanted <= found.max(1) * 25, "{case}: {wanted} candidates for {found}");
+    }
+}
