@@ -35,7 +35,7 @@ async fn a_wrong_hash_is_400_and_stores_nothing(t: Target) {
         let answer = t.post("/updates").header("HashSHA256", &wrong).body(body.clone()).send().await;
         if t.key().is_some() {
             assert_eq!(answer.status, 400, "{wrong:?}");
-            assert_eq!(answer.text(), r#"{"error":"invalid hash"}"#, "{wrong:?}");
+            assert_eq!(answer.text(), r#"{"error":"invalid hash","code":"invalid_hash"}"#, "{wrong:?}");
         } else {
             assert_eq!(answer.status, 200, "without a key there is nothing to check: {wrong:?}");
         }

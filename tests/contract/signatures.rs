@@ -180,7 +180,7 @@ async fn a_signature_does_not_excuse_a_wrong_hash(t: Target) {
     let post = client.post("/updates").json(&json!([{"id": "c", "type": "counter", "delta": 1}])).signed("k1", "one");
     post.clone().send().await.expect(200);
     let answer = post.header("HashSHA256", "00".repeat(32)).send().await.expect(400);
-    assert_eq!(answer.text(), r#"{"error":"invalid hash"}"#);
+    assert_eq!(answer.text(), r#"{"error":"invalid hash","code":"invalid_hash"}"#);
     // KEY is still there under its own id.
     client.post("/update/counter/c/1").signed("default", "of the hash").send().await.expect(200);
     assert_eq!(client.counter("c").await, 2);

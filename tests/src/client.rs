@@ -9,7 +9,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use golectra_protocol::{IdempotencyKey, hash, header, signature};
+use golectra_protocol::{ErrorCode, IdempotencyKey, hash, header, signature};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
@@ -293,13 +293,16 @@ impl Answer {
         assert!((200..300).contains(&self.status), "{self:?}");
     }
 
-    /// The reason of a refusal on a JSON route; fails when the answer has another shape than `{"error": "..."}`.
+    /// The sentence of an error on a JSON route; fails when the answer has another form than `{"error": "...", "code": "..."}`
+    /// or its code is not in the table of the protocol.
     #[track_caller]
     pub fn error(&self) -> String {
         assert_eq!(self.media_type(), "application/json", "{self:?}");
         let json = self.json();
         let fields = json.as_object().expect("an object");
-        assert_eq!(fields.len(), 1, "{json}");
+        assert_eq!(fields.len(), 2, "{json}");
+        let code = ErrorCode::parse(fields["code"].as_str().expect("a text")).expect("a code of the table");
+        assert_eq!(code.status(), self.status, "{json}");
         let reason = fields["error"].as_str().expect("a text");
         assert!(!reason.is_empty());
         reason.to_owned()

@@ -7,6 +7,7 @@
 //! [`IdempotencyKey`] can only be had by parsing, so nothing behind the parser checks twice.
 #![deny(missing_docs)]
 
+pub mod answer;
 pub mod audit;
 pub mod gzip;
 pub mod hash;
@@ -21,6 +22,7 @@ pub mod signature;
 mod source;
 pub mod webhook;
 
+pub use answer::ErrorCode;
 pub use id::{IdError, IdParts, MAX_ID_BYTES, MetricId};
 pub use key::{IdempotencyKey, KeyError, MAX_AHEAD_MILLIS, WindowError};
 pub use metric::{Kind, Metric, Selector, UnknownKind, Value, ValueError};

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use golectra_protocol::json::DecodeError;
+use golectra_protocol::{ErrorCode, WindowError};
 use serde::Serialize;
 
 use crate::ingest::IngestError;
@@ -16,7 +17,7 @@ use crate::store::StoreError;
 pub struct ApiError {
     status: StatusCode,
     message: String,
-    /// For `golectra_ingest_rejected_total`.
+    /// The `code` of the answer, also for `golectra_ingest_rejected_total`; one of [`ErrorCode`]'s.
     reason: &'static str,
     retry_after_seconds: Option<u32>,
     close: bool,
@@ -33,11 +34,13 @@ pub struct TextError(pub ApiError);
 #[derive(Serialize)]
 struct Body<'a> {
     error: &'a str,
+    code: &'static str,
 }
 
 impl ApiError {
     /// An error with its status, a short name for metrics, and a sentence for people.
     pub fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(ErrorCode::parse(reason).is_some(), "{reason} is not in the protocol's table of error codes");
         Self { status, message: message.into(), reason, retry_after_seconds: None, close: false }
     }
 
@@ -101,7 +104,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.headers((self.status, Json(Body { error: &self.message })).into_response())
+        self.headers((self.status, Json(Body { error: &self.message, code: self.reason })).into_response())
     }
 }
 
@@ -142,7 +145,8 @@ impl From<StoreError> for ApiError {
         let message = error.to_string();
         match error {
             StoreError::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key_reused", message),
-            StoreError::Window(_) => Self::new(StatusCode::CONFLICT, "outside_window", message),
+            StoreError::Window(WindowError::TooOld) => Self::new(StatusCode::CONFLICT, "too_old", message),
+            StoreError::Window(WindowError::TooNew) => Self::new(StatusCode::CONFLICT, "too_new", message),
             StoreError::Overflow { .. } => Self::bad_request("overflow", message),
             StoreError::TooManySeries { .. } | StoreError::TooManySeriesOfSource { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "series_limit", message).retry_after(60)

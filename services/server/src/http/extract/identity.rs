@@ -38,8 +38,8 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<O
     let mut values = headers.get_all(name).iter();
     let (first, second) = (values.next(), values.next());
     if second.is_some() {
-        return Err(ApiError::bad_request("malformed", format!("header {name} stands more than once")));
+        return Err(ApiError::bad_request("invalid_header", format!("header {name} stands more than once")));
     }
     let text = first.map(axum::http::HeaderValue::to_str).transpose();
-    text.map_err(|_| ApiError::bad_request("malformed", format!("header {name} has characters outside of ASCII")))
+    text.map_err(|_| ApiError::bad_request("invalid_header", format!("header {name} has characters outside of ASCII")))
 }
