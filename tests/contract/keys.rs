@@ -102,7 +102,7 @@ async fn too_old_and_too_far_ahead_are_409(t: Target) {
 
 async fn the_history_kept_is_a_setting(t: Target) {
     const MINUTE: u64 = 60_000;
-    let server = t.own().env("HISTORY_RETENTION", "1h").start();
+    let server = t.own().env("DEDUP_WINDOW", "1h").start();
     let (client, now) = (server.client(), unix_millis());
     for (age, status) in [(59 * MINUTE, 200), (61 * MINUTE, 409), (0, 200)] {
         let batch = json!([{"id": "a", "type": "counter", "delta": 1}]);

@@ -61,7 +61,10 @@ fn help_exits_0_and_names_every_variable() {
         "HEADER_TIMEOUT",
         "BODY_TIMEOUT",
         "IDLE_TIMEOUT",
-        "HISTORY_RETENTION",
+        "DEDUP_WINDOW",
+        "RETENTION_RAW",
+        "SERIES_EXPIRY",
+        "SOURCE_EXPIRY",
         "TRUSTED_PROXIES",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     ];
@@ -132,6 +135,10 @@ fn a_bad_value_is_one_sentence_that_says_where() {
         ("golectra-server", "MAX_BODY_BYTES", "much"),
         ("golectra-server", "TRUSTED_PROXIES", "everyone"),
         ("golectra-server", "SIGNATURES", "perhaps"),
+        ("golectra-server", "DEDUP_WINDOW", "48"),
+        ("golectra-server", "RETENTION_RAW", "59m"),
+        ("golectra-server", "SERIES_EXPIRY", "1.5d"),
+        ("golectra-server", "SOURCE_EXPIRY", "a week"),
         ("golectra-server", "LOG_LEVEL", "="),
         ("golectra-agent", "ADDRESS", "ftp://server"),
         ("golectra-agent", "REPORT_INTERVAL", "often"),
@@ -148,6 +155,15 @@ fn a_bad_value_is_one_sentence_that_says_where() {
     for flags in [["-i", "soon"].as_slice(), &["-i=soon"], &["-r=perhaps"], &["-a="], &["-i"], &["-k=swordfish", "-a=x"]] {
         refusal(&ProgramBuilder::new("golectra-server").flags(flags));
     }
+}
+
+#[test]
+fn a_removed_setting_is_one_sentence_that_names_its_successors() {
+    // Ignored, it would change for how long the operator's data is kept.
+    let variable = refusal(&ProgramBuilder::new("golectra-server").env("HISTORY_RETENTION", "72h"));
+    assert!(variable.contains("HISTORY_RETENTION was removed: set DEDUP_WINDOW and RETENTION_RAW instead"), "{variable}");
+    let flag = refusal(&ProgramBuilder::new("golectra-server").flags(["--history-retention=72h"]));
+    assert!(flag.contains("--history-retention was removed: set --dedup-window and --retention-raw instead"), "{flag}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ golectra_process::settings! {
         pub spool_dir: Option<PathBuf>,
         /// Disk for these reports, 1MiB to 16GiB; the oldest make room for newer ones.
         pub spool_max_bytes: SpoolBytes = "64MiB",
-        /// How long a report may wait there, at least 1m: an hour less than the server remembers reports by default, since it refuses older ones.
+        /// How long a report may wait there, at least 1m. The server refuses reports that are older than its DEDUP_WINDOW, whose default is an hour more.
         pub spool_max_age: SpoolAge = "47h",
     }
 }

@@ -111,8 +111,12 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
 
 /// How long keys, history, series and sources live.
 fn lifetimes(settings: &Settings) -> Lifetimes {
-    let kept = settings.history_retention.duration();
-    Lifetimes { dedup_window: kept, retention_raw: kept, ..Lifetimes::default() }
+    Lifetimes {
+        dedup_window: settings.dedup_window.duration(),
+        retention_raw: settings.retention_raw.duration(),
+        series_expiry: settings.series_expiry.duration(),
+        source_expiry: settings.source_expiry.duration(),
+    }
 }
 
 fn series_limits(settings: &Settings) -> SeriesLimits {

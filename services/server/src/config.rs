@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Secret};
+use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Retention, Secret};
 use ipnet::IpNet;
 
 golectra_process::settings! {
@@ -24,7 +24,7 @@ golectra_process::settings! {
         pub key: Option<Secret>,
         /// A folder of signing keys (header Golectra-Signature): each file's name is a key's id, its content the key. It is read again when it changes.
         pub keys_dir: Option<PathBuf>,
-        /// compat: hashes and signatures are checked where a request carries them. required: every POST must carry a valid Golectra-Signature.
+        /// compat: hashes and signatures are checked where a request carries them. required: every request that changes something must carry a valid Golectra-Signature.
         pub signatures: SignatureMode = "compat",
         /// How often the memory store writes its snapshot; 0 has every write on disk before its answer.
         #[arg(short = 'i', long)]
@@ -44,8 +44,14 @@ golectra_process::settings! {
         pub metrics_address: Option<ListenAddress>,
         /// What this server is called among those that share a database: its audit file gets the events of its own writes. The host's name by default.
         pub instance: Option<String>,
-        /// How long batches are remembered, so that a repeat is recognised, and how long the database keeps their history.
-        pub history_retention: Interval = "48h",
+        /// How long it is remembered which batches were applied, so that a repeat is recognised; older batches are refused. At least 1h, as the three below.
+        pub dedup_window: Retention = "48h",
+        /// How long the database keeps the history of values at full resolution.
+        pub retention_raw: Retention = "48h",
+        /// A series of a named source that is missing from the source's reports for this long is no longer listed or counted. Time in which the source sends nothing does not count.
+        pub series_expiry: Retention = "24h",
+        /// A named source that sends nothing for this long is no longer listed or counted, and neither are its series.
+        pub source_expiry: Retention = "7d",
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",
         /// How many series may be held in all.
@@ -74,6 +80,9 @@ golectra_process::settings! {
         pub database_connections: u32 = "10",
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
+    }
+    removed {
+        history_retention => [dedup_window, retention_raw],
     }
 }
 
@@ -161,6 +170,25 @@ mod tests {
         assert!(set.restore && set.store_interval.duration().is_zero());
         assert_eq!(set.audit_file, Some(PathBuf::from("a.log")));
         assert_eq!(set.audit_url.unwrap().expose(), "http://s");
+    }
+
+    #[test]
+    fn lifetimes_have_a_unit_and_a_minimum() {
+        let defaults = Settings::parse([] as [&str; 0], [] as [(&str, &str); 0]).unwrap();
+        let hours = |retention: Retention| retention.duration().as_secs() / 3600;
+        assert_eq!((hours(defaults.dedup_window), hours(defaults.retention_raw)), (48, 48));
+        assert_eq!((hours(defaults.series_expiry), hours(defaults.source_expiry)), (24, 7 * 24));
+        for name in ["DEDUP_WINDOW", "RETENTION_RAW", "SERIES_EXPIRY", "SOURCE_EXPIRY"] {
+            for value in ["48", "59m", "0h", "1.5d"] {
+                let error = Settings::parse([] as [&str; 0], [(name, value)]).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains(value), "{error}");
+            }
+            assert!(Settings::parse([] as [&str; 0], [(name, "1y2w3d4h")]).is_ok(), "{name}");
+        }
+        for (arguments, variables) in [(&["--history-retention=48h"][..], &[][..]), (&[], &[("HISTORY_RETENTION", "48h")])] {
+            let error = Settings::parse(arguments.iter().copied(), variables.iter().copied()).unwrap_err().to_string().to_lowercase();
+            assert!(error.replace('-', "_").contains("dedup_window") && error.replace('-', "_").contains("retention_raw"), "{error}");
+        }
     }
 
     #[test]
