@@ -1,12 +1,15 @@
-//! Gzip of whole bodies, with a limit that holds while unpacking: a bomb never takes more memory than the limit.
+//! Gzip of whole bodies, with a limit that holds while unpacking: a bomb never takes more memory than the limit. [`Packer`] packs what never
+//! is a whole.
 
 mod libdeflate;
+mod stream;
 
 use std::io::Read;
 
 use flate2::bufread::MultiGzDecoder;
 
 use self::libdeflate::{Inflated, crc32, deflate, inflate};
+pub use self::stream::Packer;
 
 /// Deflate makes at most so many bytes of one.
 const MAX_RATIO: usize = 1032;
