@@ -41,8 +41,11 @@ async fn the_body_and_the_signature(t: Target) {
         let header = |name: &str| request.header(name).unwrap_or_else(|| panic!("{name} is missing in {request:?}")).to_owned();
         let (id, timestamp, signature) = (header("webhook-id"), header("webhook-timestamp"), header("webhook-signature"));
         let now = i64::try_from(unix_millis() / 1000).expect("it fits");
-        Secret::new(key).verify(&id, &timestamp, &signature, &request.body, now).expect("the signature is right");
-        Secret::new("wrong").verify(&id, &timestamp, &signature, &request.body, now).expect_err("with another key it is not");
+        Secret::parse(key).expect("a key").verify(&id, &timestamp, &signature, &request.body, now).expect("the signature is right");
+        Secret::parse("wrong")
+            .expect("a key")
+            .verify(&id, &timestamp, &signature, &request.body, now)
+            .expect_err("with another key it is not");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The HashSHA256 header, in both directions.
 
-use golectra_tests::{KEY, Target, gzip, on_every_store};
+use golectra_tests::{Client, KEY, Target, gzip, on_every_store};
 use serde_json::json;
 
 on_every_store!(
@@ -9,7 +9,9 @@ on_every_store!(
     the_hash_is_over_the_unpacked_body,
     a_request_without_a_hash_is_accepted,
     a_header_named_hash_is_ignored,
-    every_answer_with_a_body_is_signed,
+    every_answer_with_a_body_has_a_hash,
+    answers_of_added_routes_have_none,
+    a_line_end_behind_the_key_is_not_part_of_it,
     reads_are_checked_too,
 );
 
@@ -67,7 +69,7 @@ async fn a_header_named_hash_is_ignored(t: Target) {
     t.post("/update").header("Hash", "none").header("X-Hash-SHA256", "x").json(&metric).send().await.expect(200);
 }
 
-async fn every_answer_with_a_body_is_signed(t: Target) {
+async fn every_answer_with_a_body_has_a_hash(t: Target) {
     // The harness compares each hash; here is one answer of every kind, so that each is looked at.
     let metric = json!({"id": t.id("s"), "type": "gauge", "value": 1});
     let requests = [
@@ -89,6 +91,32 @@ async fn every_answer_with_a_body_is_signed(t: Target) {
             let answer = request.send().await.expect(status);
             assert_eq!(answer.headers.contains_key("hashsha256"), t.key().is_some() && !answer.body.is_empty(), "{answer:?}");
         }
+    }
+}
+
+async fn answers_of_added_routes_have_none(t: Target) {
+    for (path, status) in [("/ping/live", 200), ("/api/v1/sources", 200), ("/api/v1/series", 200), ("/source?name=unknown", 404)] {
+        let answer = t.get(path).send().await.expect(status);
+        assert!(!answer.body.is_empty() && answer.header("hashsha256").is_none(), "{path}: {answer:?}");
+    }
+    let refused = t.post("/api/v1/sources").send().await.expect(405);
+    assert_eq!(refused.header("hashsha256"), None);
+}
+
+async fn a_line_end_behind_the_key_is_not_part_of_it(t: Target) {
+    for end in ["\n", "\r\n"] {
+        let server = t.own().env("KEY", format!("{KEY}{end}")).start();
+        // The client checks that answers are hashed with the key as it stands here.
+        let client = Client::new(&server.url(), Some(KEY));
+        let body = r#"[{"id":"c","type":"counter","delta":1}]"#;
+        client.post("/updates").body(body).send().await.expect(200);
+        client.post("/updates").body(body).signed("default", KEY).send().await.expect(200);
+        // A peer that does not trim what it reads from the same Secret.
+        client.post("/updates").header("HashSHA256", hash(body, &format!("{KEY}{end}"))).body(body).send().await.expect(200);
+        for other in [format!("{KEY}{end}{end}"), format!("{KEY} "), format!("{KEY}\r")] {
+            client.post("/updates").header("HashSHA256", hash(body, &other)).body(body).send().await.expect(400);
+        }
+        assert_eq!(client.counter("c").await, 3);
     }
 }
 

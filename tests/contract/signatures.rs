@@ -15,6 +15,7 @@ on_every_store!(what_is_signed_is_checked, peers_of_the_original_are_taken, repl
 
 on_both_stores!(
     required_takes_signed_requests_only,
+    required_answers_carry_no_hash,
     the_clock_may_be_five_minutes_off,
     every_bit_flip_is_refused,
     keys_rotate_without_a_gap,
@@ -150,6 +151,20 @@ async fn required_takes_signed_requests_only(t: Target) {
         ("golectra_signing_keys", 1.0),
     ] {
         assert_eq!(figures.figure(name), Some(expected), "{name}");
+    }
+}
+
+async fn required_answers_carry_no_hash(t: Target) {
+    let server = t.own().key(Some(KEY)).env("SIGNATURES", "required").start();
+    // The client fails on an answer with a hash.
+    let client = server.client();
+    let batch = json!([{"id": "c", "type": "counter", "delta": 1}]);
+    client.post("/updates").json(&batch).signed("default", KEY).send().await.expect(200);
+    client.post("/updates").json(&batch).send().await.expect(401);
+    client.post("/updates").json(&batch).header("HashSHA256", "00".repeat(32)).signed("default", KEY).send().await.expect(400);
+    for (path, status) in [("/", 200), ("/ping", 200), ("/value/counter/c", 200), ("/value/counter/unknown", 404), ("/nothing", 404)] {
+        let answer = client.get(path).send().await.expect(status);
+        assert_eq!(answer.header("hashsha256"), None, "{path}");
     }
 }
 

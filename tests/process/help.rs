@@ -148,11 +148,17 @@ fn a_bad_value_is_one_sentence_that_says_where() {
         ("golectra-agent", "SOURCE", "a b"),
         ("golectra-agent", "SIGNING_KEY_ID", "../a"),
         ("golectra-audit-sink", "ADDRESS", "nowhere"),
+        // Taken as they are these would be keys that everybody knows, or another one than was meant.
+        ("golectra-server", "KEY", "\n"),
+        ("golectra-agent", "KEY", "\r\n"),
+        ("golectra-server", "AUDIT_KEY", "whsec_swordfish!"),
+        ("golectra-server", "AUDIT_KEY", "whsec_"),
+        ("golectra-audit-sink", "AUDIT_KEY", "whsec_swordfish!"),
     ] {
         let sentence = refusal(&ProgramBuilder::new(program).env("KEY", "swordfish").env("AUDIT_KEY", "swordfish").env(variable, value));
         assert!(sentence.contains(variable), "{program} {variable}={value}: {sentence}");
     }
-    for flags in [["-i", "soon"].as_slice(), &["-i=soon"], &["-r=perhaps"], &["-a="], &["-i"], &["-k=swordfish", "-a=x"]] {
+    for flags in [["-i", "soon"].as_slice(), &["-i=soon"], &["-r=perhaps"], &["-a="], &["-i"], &["-k=swordfish", "-a=x"], &["-k="]] {
         refusal(&ProgramBuilder::new("golectra-server").flags(flags));
     }
 }

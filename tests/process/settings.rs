@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use golectra_tests::{Client, Program, ProgramBuilder, free_port, until};
+use golectra_tests::{Agent, Client, Exit, Program, ProgramBuilder, Server, free_port, until};
 use serde_json::json;
 
 /// Waits until the program answers on this port.
@@ -52,6 +52,25 @@ async fn flags_in_every_spelling_are_understood() {
 
 async fn answers_signed(program: &Program, client: &Client) {
     until(&format!("an answer: {}", program.tail()), Duration::from_secs(20), async || client.try_get("/ping/live").await.is_some()).await;
+}
+
+#[tokio::test]
+async fn a_line_end_behind_a_key_is_no_part_of_it_in_any_program() {
+    const LIMIT: Duration = Duration::from_mins(1);
+    let server = Server::builder().key(Some("swordfish")).env("SIGNATURES", "required").start();
+    for key in ["swordfish\n", "swordfish\r\n"] {
+        let mut check = ProgramBuilder::new("golectra-server").flags(["selfcheck", &server.url()]).env("KEY", key).start();
+        assert_eq!(check.wait(LIMIT), Exit::Code(0), "{}", check.tail());
+        let load = ProgramBuilder::new("golectra-loadgen").flags(["-a", &server.url(), "--batches=3", "--duration=1s"]);
+        let mut load = load.env("KEY", key).start();
+        assert_eq!(load.wait(LIMIT), Exit::Code(0), "{}", load.tail());
+        let agent = Agent::builder(&server.url()).env("SOURCE", format!("agent-{}", key.len())).env("KEY", key);
+        let agent = agent.env("POLL_INTERVAL", "100ms").env("REPORT_INTERVAL", "200ms").start();
+        until("reports that are accepted", LIMIT, async || {
+            agent.figure("golectra_agent_reports_acknowledged_total").await.is_some_and(|delivered| delivered >= 2.0)
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

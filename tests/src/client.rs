@@ -26,17 +26,25 @@ pub struct Client {
     http: reqwest::Client,
     base: String,
     key: Option<String>,
+    expects_hashes: bool,
 }
 
 impl Client {
-    /// A client of the server at this URL; with a key it signs its bodies and expects signed answers.
+    /// A client of the server at this URL; with a key it hashes its bodies and expects hashes on answers.
     pub fn new(base: &str, key: Option<&str>) -> Self {
         // The first caller decides; the others find a provider, which is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http =
             reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT).pool_idle_timeout(IDLE_LIMIT);
         let http = http.build().expect("a client can be built");
-        Self { http, base: base.to_owned(), key: key.map(str::to_owned) }
+        Self { http, base: base.to_owned(), key: key.map(str::to_owned), expects_hashes: key.is_some() }
+    }
+
+    /// Expects no hash on any answer, as from a server that requires signatures.
+    #[must_use]
+    pub fn expecting_no_hashes(mut self) -> Self {
+        self.expects_hashes = false;
+        self
     }
 
     /// The key it signs with.
@@ -87,6 +95,16 @@ impl Client {
     /// A counter's total; 0 when the server does not have it.
     pub async fn counter(&self, id: &str) -> i64 {
         self.value("counter", id).await.map_or(0, |text| text.parse().expect("a counter is an integer"))
+    }
+}
+
+/// Whether answers of this path carry HashSHA256: those of the original's routes and of no route at all.
+fn has_hash(path: &str) -> bool {
+    let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    match segments.as_slice() {
+        ["ping", "live"] | ["source" | "metrics"] | ["assets", ..] => false,
+        ["api", "v1", resource, ..] => *resource == "snapshot",
+        _ => true,
     }
 }
 
@@ -231,11 +249,13 @@ impl RequestBuilder<'_> {
         }
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let path = response.url().path().to_owned();
         let wire = response.bytes().await?;
         let packed = headers.get("content-encoding").is_some_and(|value| value == "gzip");
         let body = if packed && self.method != Method::HEAD { gunzip(&wire) } else { wire.to_vec() };
         let answer = Answer { status, headers, wire, body };
-        answer.keeps_the_rules(&self.method, self.client.key.as_deref());
+        let hash_key = self.client.key.as_deref().filter(|_| self.client.expects_hashes && has_hash(&path));
+        answer.keeps_the_rules(&self.method, hash_key);
         Ok(answer)
     }
 }

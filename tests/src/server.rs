@@ -154,9 +154,10 @@ impl Server {
         format!("http://127.0.0.1:{}", self.port())
     }
 
-    /// A client that signs as the server does.
+    /// A client that has the server's key.
     pub fn client(&self) -> Client {
-        Client::new(&self.url(), self.builder.key.as_deref())
+        let client = Client::new(&self.url(), self.builder.key.as_deref());
+        if self.builder.program.variable("SIGNATURES") == Some("required") { client.expecting_no_hashes() } else { client }
     }
 
     /// A client of its listener for scrapers.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use golectra_process::{Bytes, Interval, ListenAddress, Secret};
+use golectra_process::{Bytes, Interval, ListenAddress, WebhookKey};
 
 golectra_process::settings! {
     /// golectra's audit sink: receives audit events, keeps each once on disk, shows them.
@@ -11,7 +11,7 @@ golectra_process::settings! {
         #[arg(short = 'a')]
         pub address: ListenAddress = ":8090",
         /// The key that events must be signed with, the server's AUDIT_KEY; without it they are taken from anyone.
-        pub audit_key: Option<Secret>,
+        pub audit_key: Option<WebhookKey>,
         /// The folder of the events, made if need be.
         pub data_dir: PathBuf = "./audit",
         /// A file that would grow beyond this is followed by a new one.

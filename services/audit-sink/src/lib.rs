@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use golectra_process::metrics::{Metrics, serve_observability};
 use golectra_process::{ConnectionLimits, Shutdown, banner, listen, telemetry};
-use golectra_protocol::webhook;
 
 use crate::app::App;
 use crate::config::Settings;
@@ -75,7 +74,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let app = App {
         journal,
         figures,
-        secret: settings.audit_key.as_ref().map(|key| Arc::new(webhook::Secret::new(key.expose()))),
+        secret: settings.audit_key.as_ref().map(|key| Arc::new(key.secret().clone())),
         max_body_bytes: settings.max_body_bytes.get(),
         body_limit: settings.body_timeout.duration(),
         clock: Arc::new(unix_seconds),

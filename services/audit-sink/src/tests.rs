@@ -35,7 +35,7 @@ impl Sink {
         let app = App {
             journal,
             figures,
-            secret: key.map(|key| Arc::new(Secret::new(key))),
+            secret: key.map(|key| Arc::new(Secret::parse(key).unwrap())),
             max_body_bytes: 2000,
             body_limit: Duration::from_millis(300),
             clock: Arc::new(|| NOW),
@@ -59,7 +59,7 @@ impl Sink {
     }
 
     fn signed(&self, id: &str, at: i64, body: &'static str) -> RequestBuilder {
-        let signature = Secret::new(KEY).sign(id, at, body.as_bytes());
+        let signature = Secret::parse(KEY).unwrap().sign(id, at, body.as_bytes());
         self.post(id, body).header("webhook-timestamp", at).header("webhook-signature", signature)
     }
 
@@ -98,7 +98,7 @@ async fn a_signed_event_is_stored_once_and_shown() {
 #[tokio::test]
 async fn what_is_not_signed_with_the_key_is_not_taken() {
     let sink = Sink::start(Some(KEY)).await;
-    let other = Secret::new("other").sign("id", NOW, EVENT.as_bytes());
+    let other = Secret::parse("other").unwrap().sign("id", NOW, EVENT.as_bytes());
     let refused = [
         sink.post("id", EVENT),
         sink.post("id", EVENT).header("webhook-timestamp", NOW),

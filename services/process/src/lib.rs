@@ -20,7 +20,7 @@ pub mod telemetry;
 pub use keys::{KeyId, Keys};
 pub use listen::{ConnectionLimits, ConnectionStats};
 pub use log_limiter::LogLimiter;
-pub use settings::{Bytes, Interval, ListenAddress, Retention, Secret, SettingsError};
+pub use settings::{Bytes, Interval, ListenAddress, Retention, Secret, SettingsError, WebhookKey};
 pub use shutdown::Shutdown;
 pub use telemetry::{Telemetry, install_crypto, trace};
 

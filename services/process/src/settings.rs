@@ -12,13 +12,13 @@ mod bytes;
 mod interval;
 mod listen_address;
 mod retention;
-mod secret;
+pub(crate) mod secret;
 
 pub use bytes::Bytes;
 pub use interval::Interval;
 pub use listen_address::ListenAddress;
 pub use retention::Retention;
-pub use secret::Secret;
+pub use secret::{Secret, WebhookKey};
 
 /// Why there are no settings to run with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

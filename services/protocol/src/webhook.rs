@@ -10,9 +10,23 @@ use std::fmt;
 /// How far a signature's time may lie from the receiver's clock, in seconds.
 pub const TOLERANCE_SECONDS: u64 = 300;
 
+/// What marks a secret as base64.
+const PREFIX: &str = "whsec_";
+
 /// A signing secret.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
+
+/// The text is no secret. It is not repeated, since most of it may be right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// Nothing is no secret.
+    #[error("expected a key that is not empty")]
+    Empty,
+    /// The prefix promises base64. Taking the text as it is would make another key than the one that was meant.
+    #[error("expected base64 behind whsec_, padded with = to a multiple of 4 characters, or a text that does not begin with whsec_")]
+    NotBase64,
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -36,9 +50,12 @@ pub enum SignatureError {
 
 impl Secret {
     /// Reads a secret: `whsec_` and base64 as the specification writes it, or any other text, whose bytes are the key.
-    pub fn new(text: &str) -> Self {
-        let encoded = text.strip_prefix("whsec_").and_then(|rest| STANDARD.decode(rest).ok());
-        Self(encoded.unwrap_or_else(|| text.as_bytes().to_vec()))
+    pub fn parse(text: &str) -> Result<Self, SecretError> {
+        let key = match text.strip_prefix(PREFIX) {
+            Some(encoded) => STANDARD.decode(encoded).map_err(|_| SecretError::NotBase64)?,
+            None => text.as_bytes().to_vec(),
+        };
+        if key.is_empty() { Err(SecretError::Empty) } else { Ok(Self(key)) }
     }
 
     /// The `webhook-signature` header of a request.
@@ -75,14 +92,28 @@ mod tests {
     #[test]
     fn the_published_example_signs_alike() {
         // The example of the specification's reference libraries.
-        let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+        let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let header = secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
         assert_eq!(header, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
     #[test]
+    fn a_text_that_says_it_is_base64_must_be() {
+        for text in ["whsec_", "whsec_not base64!", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n", ""]
+        {
+            let error = Secret::parse(text).unwrap_err();
+            assert!(!error.to_string().contains("MfKQ"), "{error}");
+        }
+        assert_eq!(Secret::parse("whsec_+").unwrap_err(), SecretError::NotBase64);
+        assert_eq!(Secret::parse("whsec_").unwrap_err(), SecretError::Empty);
+        for text in ["whsec", "WHSEC_+", "my whsec_ key"] {
+            assert!(Secret::parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
     fn any_change_is_refused() {
-        let secret = Secret::new("plain key");
+        let secret = Secret::parse("plain key").unwrap();
         let (id, at, body) = ("id", 1000, b"body".as_slice());
         let good = secret.sign(id, at, body);
         let several = format!("v1,AAAA v2,zzz {good}");
@@ -93,7 +124,7 @@ mod tests {
         assert_eq!(secret.verify("iD", "1000", &good, body, 1000), Err(SignatureError::Mismatch));
         assert_eq!(secret.verify(id, "1001", &good, body, 1000), Err(SignatureError::Mismatch));
         assert_eq!(secret.verify(id, "1000", &good, b"bodY", 1000), Err(SignatureError::Mismatch));
-        assert_eq!(Secret::new("other").verify(id, "1000", &good, body, 1000), Err(SignatureError::Mismatch));
+        assert_eq!(Secret::parse("other").unwrap().verify(id, "1000", &good, body, 1000), Err(SignatureError::Mismatch));
         assert_eq!(secret.verify(id, "1000", "", body, 1000), Err(SignatureError::Mismatch));
         assert_eq!(format!("{secret:?}"), "Secret([hidden])");
     }

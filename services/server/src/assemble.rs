@@ -53,7 +53,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
         store,
         bodies: BodyLimits::new(settings.max_body_bytes.get(), settings.body_timeout.duration(), settings.max_inflight_bytes.get()),
         max_batch_items: settings.max_batch_items,
-        key: settings.key.as_ref().map(|key| key.expose().into()),
+        key: settings.key.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),
         metrics,
     });

@@ -23,8 +23,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use golectra_process::{Secret, trace};
-use golectra_protocol::{Metrics, webhook};
+use golectra_process::{WebhookKey, trace};
+use golectra_protocol::Metrics;
 use sqlx::PgPool;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -64,7 +64,7 @@ pub struct AuditConfig {
     /// `AUDIT_URL`: where events are posted.
     pub url: Option<String>,
     /// `AUDIT_KEY`: signs what is posted.
-    pub key: Option<Secret>,
+    pub key: Option<WebhookKey>,
     /// Events kept in memory for each sink when there is no database.
     pub queue: usize,
     /// Tells this server's file from those of others on the same database: the host's name, say.
@@ -119,7 +119,7 @@ impl Trail {
             sinks.push((format!("file:{}", config.instance), Arc::new(FileSink::new(path))));
         }
         if let Some(url) = config.url {
-            let secret = config.key.map(|key| webhook::Secret::new(key.expose()));
+            let secret = config.key.map(|key| key.secret().clone());
             sinks.push(("webhook".to_owned(), Arc::new(Webhook::new(&url, secret, clock)?)));
         }
         if sinks.is_empty() {

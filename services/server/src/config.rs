@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Retention, Secret};
+use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Retention, Secret, WebhookKey};
 use ipnet::IpNet;
 
 golectra_process::settings! {
@@ -37,7 +37,7 @@ golectra_process::settings! {
         /// A webhook that gets one POST for each successful write.
         pub audit_url: Option<Secret>,
         /// The key that webhook requests are signed with (Standard Webhooks): any text, or whsec_ and base64.
-        pub audit_key: Option<Secret>,
+        pub audit_key: Option<WebhookKey>,
         /// How many audit events may wait in memory for each sink; more are dropped and counted. A database has no such bound.
         pub audit_queue: usize = "10000",
         /// Where /metrics and /ping of this process are served for Prometheus. Without it they are not.

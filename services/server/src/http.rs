@@ -2,7 +2,6 @@
 
 pub mod error;
 pub mod extract;
-pub mod layers;
 
 pub mod catalog;
 pub mod dashboard;
@@ -14,6 +13,8 @@ pub mod updates;
 pub mod value;
 
 use std::sync::Arc;
+
+use golectra_process::Secret;
 
 use crate::ingest::Ingest;
 use crate::metrics::ServerMetrics;
@@ -35,7 +36,7 @@ pub struct App {
     /// The most metrics in one batch.
     pub max_batch_items: usize,
     /// The key of HashSHA256.
-    pub key: Option<Arc<str>>,
+    pub key: Option<Secret>,
     /// What holds requests to their signatures.
     pub signatures: Arc<Signatures>,
     /// Whose X-Forwarded-For is believed.

@@ -1,6 +1,5 @@
 //! golectra-server: takes metrics, keeps them, shows them.
 
-mod app;
 mod assemble;
 mod audit;
 mod clock;
@@ -8,6 +7,8 @@ mod config;
 mod http;
 mod ingest;
 mod metrics;
+mod middleware;
+mod router;
 mod selfcheck;
 mod store;
 
@@ -80,7 +81,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { signatures.watch_keys().await }));
 
     let limits = assemble::connection_limits(&settings);
-    let app = MapRequestLayer::new(http::layers::path::normalize).layer(app::router(state.clone()));
+    let app = MapRequestLayer::new(middleware::path::normalize).layer(router::router(state.clone()));
     serve_counted(listener, app, limits, connections, shutdown.token()).await;
 
     // What is left of the time limit is shared: events first, since they come from the writes, then the store.

@@ -12,6 +12,7 @@ use std::path::Path;
 use secrecy::zeroize::Zeroizing;
 
 use super::{ById, Key, KeyId};
+use crate::settings::secret::without_line_end;
 
 /// More files than this are no folder of keys.
 const MAX_FILES: usize = 256;
@@ -88,7 +89,7 @@ fn read_once(path: &Path) -> Result<Found, FolderError> {
     Ok(found)
 }
 
-/// A file's content without the newline that editors put at the end. The error says why it is no key.
+/// A file's content without the line end that editors put behind it. The error says why it is no key.
 fn read_key(path: &Path) -> Result<Key, String> {
     let cannot = |error: io::Error| format!("can't be read ({error})");
     // Without waiting, should it be a pipe that nobody writes to.
@@ -97,9 +98,10 @@ fn read_key(path: &Path) -> Result<Key, String> {
         return Err("is not a file".to_owned());
     }
     // Of its full size from the start, so that growing leaves no copy behind.
-    let mut buffer = Zeroizing::new(Vec::with_capacity(MAX_KEY_BYTES + 2));
-    file.take(MAX_KEY_BYTES as u64 + 2).read_to_end(&mut buffer).map_err(cannot)?;
-    let key = buffer.strip_suffix(b"\n").unwrap_or(&buffer);
+    let mut buffer = Zeroizing::new(Vec::with_capacity(MAX_KEY_BYTES + 3));
+    // One byte more than the longest key and the longest line end.
+    file.take(MAX_KEY_BYTES as u64 + 3).read_to_end(&mut buffer).map_err(cannot)?;
+    let key = without_line_end(&buffer);
     match key.len() {
         0 => Err("is empty".to_owned()),
         length if length > MAX_KEY_BYTES => Err(format!("is longer than {MAX_KEY_BYTES} bytes")),

@@ -53,26 +53,30 @@ fn mount(folder: &TempDir, version: &str, keys: &[(&str, &str)]) {
 }
 
 #[tokio::test]
-async fn a_file_is_a_key_without_its_last_newline() {
+async fn a_file_is_a_key_without_its_last_line_end() {
     let folder = folder(&[("a", "one\n"), ("b.2-c_D", "two\n\n"), ("c", " three "), (".hidden", "x"), ("no id", "x"), ("empty", "\n")]);
+    fs::write(folder.path().join("crlf"), "four\r\n").unwrap();
+    fs::write(folder.path().join("empty-crlf"), "\r\n").unwrap();
     fs::write(folder.path().join("bytes"), [0, 255, 10, 13]).unwrap();
     fs::write(folder.path().join("long"), vec![b'x'; 4097]).unwrap();
-    fs::write(folder.path().join("longest"), vec![b'x'; 4096]).unwrap();
+    fs::write(folder.path().join("longest"), [vec![b'x'; 4096], b"\r\n".to_vec()].concat()).unwrap();
     fs::create_dir(folder.path().join("folder")).unwrap();
     let pipe = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let keys = open(&folder);
-    assert_eq!(ids(&keys), "a b.2-c_D bytes c longest");
+    assert_eq!(ids(&keys), "a b.2-c_D bytes c crlf longest");
     assert_eq!(text(keys.get("a")).unwrap(), "one");
     assert_eq!(text(keys.get("b.2-c_D")).unwrap(), "two\n");
     assert_eq!(text(keys.get("c")).unwrap(), " three ");
+    assert_eq!(text(keys.get("crlf")).unwrap(), "four");
+    assert_eq!(keys.get("longest").unwrap().expose().len(), 4096);
     assert_eq!(keys.get("bytes").unwrap().expose(), [0, 255, 10, 13]);
     assert!(!format!("{keys:?}").contains("three"));
 }
 
 #[tokio::test]
 async fn key_alone_is_the_default_and_a_file_of_that_name_goes_before_it() {
-    let key = Secret::from("swordfish");
+    let key = Secret::from("swordfish\r\n");
     let keys = Keys::open(Some(&key), None).unwrap();
     assert_eq!((ids(&keys).as_str(), keys.has_folder()), ("default", false));
     assert_eq!(text(keys.find("default").await).unwrap(), "swordfish");

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 use std::str::FromStr;
 
-use super::{Secret, SettingsError};
+use super::{Secret, SettingsError, WebhookKey};
 
 /// What one source gave for one field.
 #[derive(Debug)]
@@ -68,7 +68,6 @@ where
         Some(Err(error)) => expected(&error),
         None => "expected true or false".to_owned(),
     };
-    // A secret's type does not fail to parse, but one that wraps it may: then the text is not shown.
     let shown = if is_secret::<T>() { String::new() } else { format!(" {text:?}") };
     Err(SettingsError::Invalid(format!("invalid value{shown} in {origin}: {expected}")))
 }
@@ -102,7 +101,8 @@ fn expected<E: Display + 'static>(error: &E) -> String {
 
 /// Whether a field's value must not be shown.
 pub(super) fn is_secret<T: 'static>() -> bool {
-    [TypeId::of::<Secret>(), TypeId::of::<Option<Secret>>()].contains(&TypeId::of::<T>())
+    let secrets = [TypeId::of::<Secret>(), TypeId::of::<Option<Secret>>(), TypeId::of::<WebhookKey>(), TypeId::of::<Option<WebhookKey>>()];
+    secrets.contains(&TypeId::of::<T>())
 }
 
 /// Whether a flag may stand without a value.

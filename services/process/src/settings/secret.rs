@@ -1,20 +1,43 @@
-//! A value that must never reach a log.
+//! Values that must never reach a log.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
+use golectra_protocol::webhook;
 use secrecy::{ExposeSecret, SecretString};
 
 /// A key, password or DSN. `Debug` and `Display` show `[hidden]`; the memory is wiped when it is dropped.
+///
+/// One line end behind the value is not part of it: a Secret or file that was made by hand often ends in one, and with it
+/// the same text would be another key than on the other side.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
+/// There is nothing but, at most, a line end. Taken as a key it would let everybody sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a value that is not empty")]
+pub struct SecretError;
+
 impl Secret {
-    /// The value itself, for the one place that needs it.
+    /// The value itself without the line end, for the one place that needs it.
     pub fn expose(&self) -> &str {
+        trimmed(self.0.expose_secret())
+    }
+
+    /// The value with the line end that it was given with.
+    pub fn expose_untrimmed(&self) -> &str {
         self.0.expose_secret()
     }
+}
+
+/// The bytes without one `\n` or `\r\n` at their end.
+pub(crate) fn without_line_end(bytes: &[u8]) -> &[u8] {
+    bytes.strip_suffix(b"\n").map_or(bytes, |line| line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+/// The text without one `\n` or `\r\n` at its end.
+fn trimmed(text: &str) -> &str {
+    &text[..without_line_end(text.as_bytes()).len()]
 }
 
 impl From<String> for Secret {
@@ -30,10 +53,10 @@ impl From<&str> for Secret {
 }
 
 impl FromStr for Secret {
-    type Err = Infallible;
+    type Err = SecretError;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self::from(text))
+    fn from_str(text: &str) -> Result<Self, SecretError> {
+        if trimmed(text).is_empty() { Err(SecretError) } else { Ok(Self::from(text)) }
     }
 }
 
@@ -51,18 +74,77 @@ impl fmt::Display for Secret {
 
 impl<'de> serde::Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from).map(Self::from)
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The key of signed webhooks, as Standard Webhooks writes it: any text, or `whsec_` and base64. Never shown, and without
+/// a line end like [`Secret`].
+#[derive(Clone, Debug)]
+pub struct WebhookKey(webhook::Secret);
+
+impl WebhookKey {
+    /// What signs and verifies.
+    pub const fn secret(&self) -> &webhook::Secret {
+        &self.0
+    }
+}
+
+impl FromStr for WebhookKey {
+    type Err = webhook::SecretError;
+
+    fn from_str(text: &str) -> Result<Self, webhook::SecretError> {
+        webhook::Secret::parse(trimmed(text)).map(Self)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Secret;
+    use super::{Secret, WebhookKey};
 
     #[test]
     fn neither_debug_nor_display_shows_the_value() {
         let secret = Secret::from("swordfish");
         assert_eq!(format!("{secret:?} {secret}"), "[hidden] [hidden]");
         assert_eq!(secret.expose(), "swordfish");
+        let key: WebhookKey = "swordfish".parse().unwrap();
+        assert!(!format!("{key:?}").contains("swordfish"));
+    }
+
+    #[test]
+    fn one_line_end_is_not_part_of_the_value() {
+        for (text, value) in [
+            ("key", "key"),
+            ("key\n", "key"),
+            ("key\r\n", "key"),
+            ("key\n\n", "key\n"),
+            ("key\r\n\r\n", "key\r\n"),
+            ("key\r", "key\r"),
+            (" key \n", " key "),
+            ("\nkey", "\nkey"),
+            ("\n\n", "\n"),
+        ] {
+            let secret: Secret = text.parse().unwrap();
+            assert_eq!((secret.expose(), secret.expose_untrimmed()), (value, text), "{text:?}");
+        }
+        for text in ["", "\n", "\r\n"] {
+            assert!(text.parse::<Secret>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_key_is_the_same_with_a_line_end() {
+        for text in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a text"] {
+            let sign = |text: String| text.parse::<WebhookKey>().unwrap().secret().sign("id", 1, b"body");
+            for end in ["\n", "\r\n"] {
+                assert_eq!(sign(format!("{text}{end}")), sign(text.to_owned()), "{text}{end:?}");
+            }
+        }
+        let sign = |text: &str| text.parse::<WebhookKey>().unwrap().secret().sign("id", 1, b"body");
+        assert_ne!(sign("a text"), sign("a text "));
+        for text in ["whsec_swordfish!", "\n", ""] {
+            let error = text.parse::<WebhookKey>().unwrap_err().to_string();
+            assert!(error.starts_with("expected") && !error.contains("swordfish"), "{error}");
+        }
     }
 }

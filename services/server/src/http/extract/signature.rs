@@ -19,8 +19,8 @@ use super::identity::single;
 use crate::clock::Clock;
 use crate::config::SignatureMode;
 use crate::http::error::ApiError;
-use crate::http::layers::path::AsReceived;
 use crate::metrics::ServerMetrics;
+use crate::middleware::path::AsReceived;
 
 /// Between two lines of the log about refused signatures.
 const SAID_EVERY: Duration = Duration::from_secs(10);
@@ -47,6 +47,11 @@ impl Signatures {
     pub fn new(keys: Keys, mode: SignatureMode, clock: Clock, metrics: ServerMetrics) -> Self {
         let active = keys.has_folder() || !keys.ids().is_empty();
         Self { keys, active, mode, clock, metrics }
+    }
+
+    /// Whether every request that changes something must be signed.
+    pub fn are_required(&self) -> bool {
+        self.mode == SignatureMode::Required
     }
 
     /// Looks after the keys; never ends when they come from a folder.

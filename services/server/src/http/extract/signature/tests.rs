@@ -3,7 +3,7 @@ use golectra_process::Secret;
 use golectra_protocol::hash::body_digest;
 
 use super::*;
-use crate::http::layers::path::normalize;
+use crate::middleware::path::normalize;
 
 const NOW: u64 = 1_700_000_000;
 const BODY: &[u8] = b"body";

@@ -1,23 +1,24 @@
-//! What every answer gets on its way out: a word against guessing its type, the hash of its body, gzip where the client takes it.
+//! The headers and the encoding of every answer: `nosniff`, the hash of the body, gzip where the client accepts it.
 //!
-//! Both are the wire contract's own: the hash is over the uncompressed body, JSON and HTML are packed however small
-//! they are, text never is, and an empty body is never marked.
+//! docs/protocol.md says how: the hash is over the uncompressed body, JSON and HTML are packed however small they are, text never
+//! is, and an empty body is never marked as packed.
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use golectra_process::Secret;
 use golectra_protocol::{gzip, hash, header as names};
 use http_body_util::BodyExt;
 
-/// Finishes an answer for a client that takes gzip or not. `key` is that of HashSHA256.
-pub async fn finish(answer: Response, takes_gzip: bool, key: Option<&str>) -> Response {
+/// Finishes an answer for a client that takes gzip or not. With a key it carries HashSHA256.
+pub async fn finish(answer: Response, takes_gzip: bool, hash_key: Option<&Secret>) -> Response {
     let (mut parts, body) = answer.into_parts();
     // Handlers answer from memory; a body that fails here is a bug of theirs.
     let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let mut body = body.to_bytes();
     parts.headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if let Some(key) = key.filter(|_| !body.is_empty()) {
-        let hash = hash::body_hash(&body, key.as_bytes());
+    if let Some(key) = hash_key.filter(|_| !body.is_empty()) {
+        let hash = hash::body_hash(&body, key.expose().as_bytes());
         parts.headers.insert(names::HASH_SHA256, HeaderValue::from_str(&hash).expect("hex is a header's value"));
     }
     if is_packable(&parts.headers) {

@@ -1,0 +1,38 @@
+//! What every request passes on its way to its route, and every answer on its way back.
+
+pub mod answer;
+pub mod drain;
+pub mod observe;
+pub mod path;
+
+use std::panic::AssertUnwindSafe;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use futures_util::FutureExt as _;
+
+use crate::http::{AppState, error};
+use crate::router;
+
+/// All of it in one layer, since axum boxes what passes each.
+pub async fn around(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let takes_gzip = answer::accepts_gzip(request.headers());
+    let hashed = router::answers_with_hash(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
+    let watch = observe::Watch::begin(&state.metrics, &request);
+    let route = async {
+        let (request, rest) = drain::keep(request);
+        let answer = match path::refusal(request.uri()) {
+            Some(refusal) => refusal,
+            None => next.run(request).await,
+        };
+        rest.drain().await;
+        answer
+    };
+    // What a panic may have left half done is dropped with the request.
+    let route = AssertUnwindSafe(route).catch_unwind();
+    let answer = watch.see(async { route.await.unwrap_or_else(error::panicked) }).await;
+    // With it anyone could test guesses of the key on any answer, so it goes out only where peers rely on it.
+    let hash_key = state.key.as_ref().filter(|_| hashed && !state.signatures.are_required());
+    answer::finish(answer, takes_gzip, hash_key).await
+}
