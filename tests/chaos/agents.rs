@@ -81,7 +81,7 @@ impl Tapped {
 
 /// The sum of a source's PollCount on the server.
 pub async fn polls_stored(server: &Server, source: &str) -> i64 {
-    let path = format!("/api/v1/series?source={source}&name=PollCount");
+    let path = format!("/api/v1/latest?source={source}&name=PollCount");
     server.client().get(&path).send().await.expect(200).json()["series"][0]["delta"].as_i64().unwrap_or(0)
 }
 

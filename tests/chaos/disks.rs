@@ -115,7 +115,7 @@ async fn under_the_spool() {
     tap.heal();
     agent.drained().await;
     let polls = agent.stop();
-    let stored = server.client().get("/api/v1/series?source=spool-full&name=PollCount").send().await.expect(200).json();
+    let stored = server.client().get("/api/v1/latest?source=spool-full&name=PollCount").send().await.expect(200).json();
     let stored = stored["series"][0]["delta"].as_i64().unwrap_or(0);
     let seconds = start.elapsed().as_secs_f64();
     say(

@@ -38,7 +38,7 @@ pub async fn polled(release: &Release, pod: &str) -> i64 {
 
 /// What the server has counted of a node's polls.
 pub async fn counted(client: &Client, node: &str) -> i64 {
-    let series = client.get(&format!("/api/v1/series?source={node}&name=PollCount")).send().await.expect(200).json();
+    let series = client.get(&format!("/api/v1/latest?source={node}&name=PollCount")).send().await.expect(200).json();
     series["series"][0]["delta"].as_i64().unwrap_or(0)
 }
 

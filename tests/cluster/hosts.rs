@@ -19,14 +19,14 @@ async fn agents_that_see_their_nodes_tell_more() {
     for node in release.nodes().await {
         for name in ["network_receive_bytes_total", "network_transmit_bytes_total", "filesystem_size_bytes", "filesystem_available_bytes"] {
             until("a figure of the node's arrives", Duration::from_mins(1), async || {
-                let answer = client.get(&format!("/api/v1/series?source={node}&name={name}")).send().await.expect(200).json();
+                let answer = client.get(&format!("/api/v1/latest?source={node}&name={name}")).send().await.expect(200).json();
                 let series = answer["series"].as_array().expect("a list").clone();
                 series.iter().any(|one| one["value"].as_f64().is_some_and(|value| value > 0.0))
             })
             .await;
         }
         for collector in ["network", "fs"] {
-            let path = format!("/api/v1/series?source={node}&name=golectra_agent_collector_success");
+            let path = format!("/api/v1/latest?source={node}&name=golectra_agent_collector_success");
             let answer = client.get(&path).send().await.expect(200).json();
             let id = format!("golectra_agent_collector_success{{collector=\"{collector}\"}}");
             let success = answer["series"].as_array().expect("a list").iter().find(|one| one["id"] == id.as_str());

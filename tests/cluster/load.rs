@@ -75,7 +75,7 @@ impl Load {
             let tally = writer.await.expect("a writer does not panic");
             let mut stored = 0;
             until("the series can be read", Duration::from_secs(30), async || {
-                let path = format!("/api/v1/series?source=load-{index}&name={}", self.counter);
+                let path = format!("/api/v1/latest?source=load-{index}&name={}", self.counter);
                 let Some(answer) = client.try_get(&path).await.filter(|answer| answer.status == 200) else { return false };
                 stored = answer.json()["series"][0]["delta"].as_i64().unwrap_or(0);
                 true

@@ -52,10 +52,10 @@ async fn what_was_acknowledged_is_there_after_a_restart(t: Target) {
     server.client().updates(&json!([{"id": "c{a=\"1\"}", "type": "counter", "delta": 77}])).await.expect(200);
     let snapshot = |client: golectra_tests::Client| async move { client.get("/api/v1/snapshot").send().await.expect(200).body };
     let before = snapshot(server.client()).await;
-    let series = server.client().get("/api/v1/series").send().await.expect(200).json();
+    let series = server.client().get("/api/v1/latest").send().await.expect(200).json();
     let server = server.restart_with(&[]);
     assert_eq!(String::from_utf8_lossy(&snapshot(server.client()).await), String::from_utf8_lossy(&before));
-    assert_eq!(server.client().get("/api/v1/series").send().await.expect(200).json(), series);
+    assert_eq!(server.client().get("/api/v1/latest").send().await.expect(200).json(), series);
     if t.store() == Store::Postgres {
         let server = server.crash_and_restart_with(&[("RESTORE", "false")]);
         assert_eq!(snapshot(server.client()).await, before, "a database needs no RESTORE and no good-bye");

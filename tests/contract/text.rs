@@ -137,7 +137,7 @@ async fn slashes_at_the_end_or_repeated_are_the_same_route(t: Target) {
         t.post(path).json(&serde_json::json!([metric])).send().await.expect(200);
     }
     assert_eq!(t.post("/value/").json(&metric).send().await.expect(200).json()["delta"], 9);
-    for path in ["/ping/", "//ping", "/ping/live/", "/api/v1/snapshot/", "/api//v1/snapshot", "//", "/api/v1/sources/", "/api/v1/series//"]
+    for path in ["/ping/", "//ping", "/ping/live/", "/api/v1/snapshot/", "/api//v1/snapshot", "//", "/api/v1/sources/", "/api/v1/latest//"]
     {
         t.get(path).send().await.expect(200);
     }

@@ -23,7 +23,7 @@ async fn five_servers_start_at_once_on_an_empty_database() {
     }
     for server in &servers {
         assert_eq!(server.client().counter("a").await, 5);
-        let series = server.client().get("/api/v1/series").send().await.expect(200).json();
+        let series = server.client().get("/api/v1/latest").send().await.expect(200).json();
         assert_eq!(series["series"].as_array().map(Vec::len), Some(2));
     }
     let key = fresh_key();

@@ -122,7 +122,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// The answer of /api/v1/series.
+/// The answer of /api/v1/latest.
 #[derive(Deserialize)]
 struct Listing {
     series: Vec<Listed>,
@@ -177,7 +177,7 @@ impl Oracle {
     /// What the server has of an agent: bits of the value, or the total, by series.
     async fn stored(&self, address: &Address, agent: u32, deadline: Instant) -> Result<HashMap<u32, Stored>, CheckError> {
         let source_name = self.shape.source(agent);
-        let target = format!("/api/v1/series?source={source_name}");
+        let target = format!("/api/v1/latest?source={source_name}");
         let listing = loop {
             let reason = match wire::get(address, &target, READ_LIMIT).await {
                 Ok(answer) if answer.status == 200 => match serde_json::from_slice::<Listing>(&answer.body) {

@@ -46,6 +46,9 @@ pub struct ConnectionLimits {
     pub idle: Duration,
     /// While writing, without the client taking a byte.
     pub write_stall: Duration,
+    /// From the first time that the client keeps an answer waiting to its next request. A client that takes a byte now and then would
+    /// otherwise hold what its answer holds for ever.
+    pub slow_write: Duration,
     /// Connections open at once; more wait in the kernel's queue. A quarter of the process's file descriptors stay free in any case.
     pub max_connections: usize,
     /// Bytes of a request's head, at least 8 KiB; a longer one is answered 431.
@@ -63,6 +66,7 @@ impl Default for ConnectionLimits {
             headers: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             write_stall: Duration::from_secs(30),
+            slow_write: Duration::from_mins(5),
             max_connections: 8192,
             max_header_bytes: 64 << 10,
             drain: Duration::from_secs(10),

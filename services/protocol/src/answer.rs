@@ -65,6 +65,7 @@ error_codes! {
     InvalidHash "invalid_hash" 400 keep "`HashSHA256` does not match: the keys differ, or the body changed on the way.";
     InvalidHeader "invalid_header" 400 keep "A header stands twice or is not ASCII.";
     InvalidKey "invalid_key" 400 keep "`Idempotency-Key` is not a UUIDv7.";
+    BadSelector "bad_selector" 400 keep "A `match[]` is not a series selector, or there are too many conditions; the sentence says where.";
     InvalidSource "invalid_source" 400 keep "`Golectra-Source` or a source in the query is not a valid name.";
     Overflow "overflow" 400 keep "A counter's total would exceed 9223372036854775807.";
     SignatureMissing "signature_missing" 401 keep "The request is not signed, and the server requires signatures.";

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::{Settings, SignatureMode};
 use crate::http::extract::body::BodyLimits;
 use crate::http::extract::signature::Signatures;
+use crate::http::latest::budget::ListingBudget;
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
 use crate::metrics::keys::KeyFigures;
@@ -52,6 +53,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
         ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock),
         store,
         bodies: BodyLimits::new(settings.max_body_bytes.get(), settings.body_timeout.duration(), settings.max_inflight_bytes.get()),
+        listings: ListingBudget::new(),
         max_batch_items: settings.max_batch_items,
         key: settings.key.clone(),
         trusted_proxies: settings.trusted_proxies.clone(),

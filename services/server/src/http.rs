@@ -3,11 +3,13 @@
 pub mod error;
 pub mod extract;
 
-pub mod catalog;
 pub mod dashboard;
 pub mod fallback;
+pub mod latest;
 pub mod ping;
+mod selector;
 pub mod snapshot;
+pub mod sources;
 pub mod update;
 pub mod updates;
 pub mod value;
@@ -21,6 +23,7 @@ use crate::metrics::ServerMetrics;
 use crate::store::Store;
 use extract::body::BodyLimits;
 use extract::signature::Signatures;
+use latest::budget::ListingBudget;
 
 /// What handlers share, counted once: a request holds it in several places.
 pub type AppState = Arc<App>;
@@ -33,6 +36,8 @@ pub struct App {
     pub ingest: Ingest,
     /// What a request's body may cost.
     pub bodies: BodyLimits,
+    /// The memory that all listings have together.
+    pub listings: ListingBudget,
     /// The most metrics in one batch.
     pub max_batch_items: usize,
     /// The key of HashSHA256.

@@ -84,4 +84,16 @@ impl Ingest {
         }
         Ok(applied)
     }
+
+    /// Forgets a named source; false when there is none. A source that was forgotten is audited once, as an event without metrics.
+    pub async fn forget_source(&self, source: &Source, peer: IpAddr) -> Result<bool, StoreError> {
+        let draft = self.trail.as_ref().map(|trail| trail.draft(&Metrics::default(), peer, self.clock.unix_seconds()));
+        let in_database = self.trail.as_ref().is_some_and(|trail| trail.hook().is_some());
+        let (inside, behind) = if in_database { (draft, None) } else { (None, draft) };
+        let forgotten = self.store.forget_source(source, inside).await?;
+        if let (true, Some(trail), Some(draft)) = (forgotten, &self.trail, behind) {
+            trail.queue(&draft);
+        }
+        Ok(forgotten)
+    }
 }

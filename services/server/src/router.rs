@@ -2,9 +2,9 @@
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
-use crate::http::{AppState, catalog, dashboard, fallback, ping, snapshot, update, updates, value};
+use crate::http::{AppState, dashboard, fallback, latest, ping, snapshot, sources, update, updates, value};
 use crate::middleware;
 
 /// The server's routes behind its middleware. Paths must be plain before they are routed: [`middleware::path::normalize`].
@@ -22,8 +22,9 @@ pub fn router(state: AppState) -> Router {
         .route("/value/{kind}", get(value::missing))
         .route("/value/{kind}/{name}", get(value::path))
         .route("/api/v1/snapshot", get(snapshot::get))
-        .route("/api/v1/sources", get(catalog::sources))
-        .route("/api/v1/series", get(catalog::series))
+        .route("/api/v1/latest", get(latest::get))
+        .route("/api/v1/sources", get(sources::list))
+        .route("/api/v1/sources/{name}", delete(sources::forget))
         .route("/ping", get(ping::ready))
         .route("/ping/live", get(ping::live))
         .fallback(fallback::not_found)

@@ -132,7 +132,7 @@ fn passed(step: &str) {
 /// The counter's total on the server, 0 before it is there.
 async fn total(client: &Client, url: &str, key: Option<&str>) -> Result<i64, Failure> {
     let step = "count";
-    let (_, body) = answer(step, client.get(format!("{url}/api/v1/series?source={SOURCE}&name={COUNTER}")), key).await?;
+    let (_, body) = answer(step, client.get(format!("{url}/api/v1/latest?source={SOURCE}&name={COUNTER}")), key).await?;
     let answer: Json = serde_json::from_slice(&body).map_err(|error| Failure::Wrong { step, problem: error.to_string() })?;
     Ok(answer["series"][0]["delta"].as_i64().unwrap_or(0))
 }

@@ -54,11 +54,13 @@ pub(super) struct Guard<S> {
     deadline: Deadline,
     /// The deadline for the peer to take a byte, while it takes none.
     writing: Option<Pin<Box<Sleep>>>,
+    /// The deadline for the peer to take all of the answer, once it has kept it waiting.
+    slow: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guard<S> {
     pub(super) fn new(stream: S, phase: Phase, limits: ConnectionLimits, stats: ConnectionStats) -> Self {
-        Self { stream, phase, limits, stats, reading: None, deadline: Deadline::default(), writing: None }
+        Self { stream, phase, limits, stats, reading: None, deadline: Deadline::default(), writing: None, slow: None }
     }
 
     /// Nothing came: ready with an error when it is too late.
@@ -83,10 +85,11 @@ impl<S> Guard<S> {
     fn came(&mut self) {
         if self.phase.get() == IDLE {
             self.phase.head();
+            self.slow = None;
         }
     }
 
-    /// The outcome of a write, or an error when the peer has taken nothing for too long.
+    /// The outcome of a write, or an error when the peer has taken nothing for too long, or too little.
     fn wait_to_write<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.writing = None;
@@ -96,8 +99,12 @@ impl<S> Guard<S> {
             }
             return outcome;
         }
-        let stall = self.limits.write_stall;
-        ready!(self.writing.get_or_insert_with(|| Box::pin(sleep(stall))).as_mut().poll(cx));
+        let ConnectionLimits { write_stall, slow_write, .. } = self.limits;
+        let stalled = self.writing.get_or_insert_with(|| Box::pin(sleep(write_stall))).as_mut().poll(cx);
+        let slow = self.slow.get_or_insert_with(|| Box::pin(sleep(slow_write))).as_mut().poll(cx);
+        if stalled.is_pending() {
+            ready!(slow);
+        }
         Poll::Ready(Err(self.cut(Cut::Write)))
     }
 

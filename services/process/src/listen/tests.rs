@@ -38,6 +38,7 @@ fn long() -> ConnectionLimits {
         headers: PATIENCE * 3,
         idle: PATIENCE * 3,
         write_stall: PATIENCE * 3,
+        slow_write: PATIENCE * 3,
         drain: PATIENCE * 3,
         ..ConnectionLimits::default()
     }
@@ -211,6 +212,26 @@ async fn a_slow_reader_that_makes_progress_gets_all_of_a_large_answer() {
         }
     }
     assert!(taken > LARGE_BYTES, "{taken}");
+}
+
+#[tokio::test]
+async fn a_client_that_reads_too_slowly_is_cut_although_it_makes_progress() {
+    let running = start(ConnectionLimits { slow_write: Duration::from_millis(300), ..long() }).await;
+    let mut client = running.connect().await;
+    // A fast answer does not count.
+    send(&mut client, PEER).await;
+    answer(&mut client).await;
+    send(&mut client, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let (mut taken, mut chunk) = (0, vec![0; 64 << 10]);
+    let mut every = tokio::time::interval(Duration::from_millis(5));
+    let until = Instant::now() + PATIENCE;
+    while running.stats.open() > 0 {
+        assert!(Instant::now() < until, "the connection stays open");
+        every.tick().await;
+        taken += client.read(&mut chunk).await.unwrap_or(0);
+    }
+    assert_eq!(running.stats.cut_total(Cut::Write), 1);
+    assert!(taken < LARGE_BYTES);
 }
 
 #[tokio::test]

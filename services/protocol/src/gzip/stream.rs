@@ -41,27 +41,27 @@ mod tests {
 
     #[test]
     fn a_long_body_is_packed_on_the_way() {
-        let (mut packer, mut packed, mut longest) = (Packer::new(), Vec::new(), 0);
+        let (mut packer, mut whole, mut longest) = (Packer::new(), Vec::new(), 0);
         let piece = |n: u32| format!("{{\"id\":\"series_{n}\",\"value\":{}}},", u64::from(n) * 7919).repeat(400);
         let body: String = (0..200).map(piece).collect();
         for n in 0..200 {
             let out = packer.pack(piece(n).as_bytes());
             longest = longest.max(out.len());
-            packed.extend(out);
+            whole.extend(out);
         }
         assert!(longest > 0 && longest < 64 << 10, "{longest}");
-        packed.extend(packer.finish());
-        assert!(packed.len() < body.len() / 5);
-        assert_eq!(unpack(&packed, body.len()).unwrap(), body.as_bytes());
+        whole.extend(packer.finish());
+        assert!(whole.len() < body.len() / 5);
+        assert_eq!(unpack(&whole, body.len()).unwrap(), body.as_bytes());
     }
 
     proptest! {
         #[test]
         fn pieces_unpack_to_the_whole(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..5_000), 0..20)) {
             let mut packer = Packer::new();
-            let mut packed: Vec<u8> = pieces.iter().flat_map(|piece| packer.pack(piece)).collect();
-            packed.extend(packer.finish());
-            prop_assert_eq!(unpack(&packed, usize::MAX).unwrap(), pieces.concat());
+            let mut whole: Vec<u8> = pieces.iter().flat_map(|piece| packer.pack(piece)).collect();
+            whole.extend(packer.finish());
+            prop_assert_eq!(unpack(&whole, usize::MAX).unwrap(), pieces.concat());
         }
     }
 }

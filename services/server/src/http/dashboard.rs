@@ -12,11 +12,15 @@ use rust_embed::Embed;
 
 use super::AppState;
 use super::error::{ApiError, TextError};
+use super::latest::listing::Listing;
 use crate::clock::{Clock, rfc3339};
 use crate::store::{LatestFilter, Series, SourceInfo};
 
 /// How many series a page shows; the API has the rest.
 const MAX_SHOWN: usize = 5_000;
+
+/// A page also ends at the series that brings its ids to this many bytes.
+const MAX_SHOWN_ID_BYTES: usize = 1 << 20;
 
 /// A source that has been silent for this long is shown as such.
 const SILENT_AFTER_MILLIS: u64 = 60_000;
@@ -97,11 +101,7 @@ pub async fn source(
     let known = sources.iter().find(|source| source.name == name);
     let known = known.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "unknown_source", "no such source"))?;
     let filter = LatestFilter { source: Some(name), ..LatestFilter::default() };
-    let mut series = super::catalog::first(&state, filter, known.series.max(1)).await?;
-    let wanted = find.to_lowercase();
-    series.retain(|one| one.id.as_str().to_lowercase().contains(&wanted));
-    let truncated = series.len() > MAX_SHOWN;
-    series.truncate(MAX_SHOWN);
+    let (series, truncated) = shown(&state, filter, &find.to_lowercase()).await?;
     let (gauges, counters): (Vec<_>, Vec<_>) = series.iter().partition(|one| matches!(one.value, Value::Gauge(_)));
     let rows = |list: Vec<&Series>| list.into_iter().map(|one| MetricRow::new(one, now)).collect();
     let row = SourceRow::new(known, now);
@@ -114,6 +114,22 @@ pub async fn source(
         truncated,
         now: rfc3339(now),
     })
+}
+
+/// The series with this in their ids, as many as a page shows, and whether there are more.
+async fn shown(state: &AppState, filter: LatestFilter, find: &str) -> Result<(Vec<Series>, bool), ApiError> {
+    let mut listing = Listing::open(&*state.store, vec![filter]).await?;
+    let (mut shown, mut id_bytes) = (Vec::new(), 0);
+    while let Some(series) = listing.next().await? {
+        if series.id.as_str().to_lowercase().contains(find) {
+            if shown.len() == MAX_SHOWN || id_bytes >= MAX_SHOWN_ID_BYTES {
+                return Ok((shown, true));
+            }
+            id_bytes += series.id.as_str().len();
+            shown.push(series);
+        }
+    }
+    Ok((shown, false))
 }
 
 /// GET /assets/:name: the page's style and script.

@@ -202,11 +202,28 @@ impl<'a> Reader<'a> {
             Some('t') => b'\t',
             Some('v') => 11,
             Some('\\') => b'\\',
-            Some(c) if c == quote => if quote == '"' { b'"' } else { b'\'' },
+            Some(c) if c == quote => {
+                if quote == '"' {
+                    b'"'
+                } else {
+                    b'\''
+                }
+            }
             Some('0'..='7') => return self.number(start, 3, 8, bytes),
             Some(kind @ ('x' | 'u' | 'U')) => {
                 self.rest.next();
-                return self.number(start, if kind == 'x' { 2 } else if kind == 'u' { 4 } else { 8 }, 16, bytes);
+                return self.number(
+                    start,
+                    if kind == 'x' {
+                        2
+                    } else if kind == 'u' {
+                        4
+                    } else {
+                        8
+                    },
+                    16,
+                    bytes,
+                );
             }
             _ => return Err(self.unexpected_at(start, "one of Go's escapes, such as \\\\ or \\n")),
         };
@@ -294,10 +311,7 @@ mod tests {
             ("mem", vec![name("mem")]),
             (" job:mem:sum{} ", vec![name("job:mem:sum")]),
             ("mem{pod=~\"web-.*\"}", vec![name("mem"), condition("pod", Regex, "web-.*")]),
-            (
-                "mem { pod != '' ,\n ns !~ `a\\d` , }",
-                vec![name("mem"), condition("pod", NotEqual, ""), condition("ns", NotRegex, "a\\d")],
-            ),
+            ("mem { pod != '' ,\n ns !~ `a\\d` , }", vec![name("mem"), condition("pod", NotEqual, ""), condition("ns", NotRegex, "a\\d")]),
             ("{__name__=\"mem\",pod!=\"\"}", vec![name("mem"), condition("pod", NotEqual, "")]),
             ("{__name__=~\"mem|cpu\"}", vec![condition("__name__", Regex, "mem|cpu")]),
             ("mem{__name__!=\"x\"}", vec![name("mem"), condition("__name__", NotEqual, "x")]),

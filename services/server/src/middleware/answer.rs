@@ -4,15 +4,27 @@
 //! is, and an empty body is never marked as packed.
 
 use axum::body::Body;
+use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use futures_util::stream;
 use golectra_process::Secret;
+use golectra_protocol::gzip::Packer;
 use golectra_protocol::{gzip, hash, header as names};
 use http_body_util::BodyExt;
+
+/// Left on an answer whose body is made while it is sent, and may be longer than memory: it is packed piece by piece, and has no hash.
+#[derive(Debug, Clone, Copy)]
+pub struct Streamed;
 
 /// Finishes an answer for a client that takes gzip or not. With a key it carries HashSHA256.
 pub async fn finish(answer: Response, takes_gzip: bool, hash_key: Option<&Secret>) -> Response {
     let (mut parts, body) = answer.into_parts();
+    if parts.extensions.get::<Streamed>().is_some() {
+        return finish_stream(parts, body, takes_gzip);
+    }
     // Handlers answer from memory; a body that fails here is a bug of theirs.
     let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let mut body = body.to_bytes();
@@ -30,6 +42,39 @@ pub async fn finish(answer: Response, takes_gzip: bool, hash_key: Option<&Secret
         }
     }
     Response::from_parts(parts, Body::from(body))
+}
+
+/// As [`finish`], without waiting for the body's end.
+fn finish_stream(mut parts: Parts, body: Body, takes_gzip: bool) -> Response {
+    parts.headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if !is_packable(&parts.headers) {
+        return Response::from_parts(parts, body);
+    }
+    parts.headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if !takes_gzip {
+        return Response::from_parts(parts, body);
+    }
+    parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    Response::from_parts(parts, packed(body))
+}
+
+/// The body packed piece by piece. An error in it is one of the packed body too, which then has no end.
+fn packed(body: Body) -> Body {
+    let begin = (body.into_data_stream(), Some(Packer::new()));
+    Body::from_stream(stream::try_unfold(begin, |(mut body, packer)| async move {
+        let Some(mut packer) = packer else { return Ok(None) };
+        loop {
+            match body.try_next().await? {
+                Some(piece) => {
+                    let packed = packer.pack(&piece);
+                    if !packed.is_empty() {
+                        return Ok::<_, axum::Error>(Some((Bytes::from(packed), (body, Some(packer)))));
+                    }
+                }
+                None => return Ok(Some((packer.finish().into(), (body, None)))),
+            }
+        }
+    }))
 }
 
 fn is_packable(headers: &HeaderMap) -> bool {

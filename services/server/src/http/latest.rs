@@ -1,0 +1,106 @@
+//! GET /api/v1/latest: series with their newest values. The answer is written while it is read from the store, so that its length takes no memory.
+
+mod body;
+pub mod budget;
+pub mod listing;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use golectra_protocol::Source;
+
+use super::AppState;
+use super::error::ApiError;
+use super::selector::Selector;
+use crate::middleware::answer::Streamed;
+use crate::store::LatestFilter;
+use listing::Listing;
+
+/// The most `match[]` of one request. Each reads pages of its own.
+const MAX_SELECTORS: usize = 8;
+
+/// The most conditions of all `match[]` of a request. Each may have a regular expression, which takes memory.
+const MAX_CONDITIONS: usize = 16;
+
+/// What a request asks for.
+#[derive(Debug, Default)]
+struct Wanted {
+    source: Option<Source>,
+    name: Option<String>,
+    limit: Option<u64>,
+    selectors: Vec<Selector>,
+}
+
+/// GET /api/v1/latest?source=&name=&match[]=&limit=: sorted by source, id and type. A series is listed when it matches all of `source`, `name`
+/// and one of the `match[]`.
+pub async fn get(State(state): State<AppState>, query: Result<Query<Vec<(String, String)>>, QueryRejection>) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::bad_request("malformed", error.body_text()))?;
+    let wanted = Wanted::from_query(query)?;
+    let limit = wanted.limit;
+    let share = state.listings.share(wanted.selectors.len().max(1)).await?;
+    let mut listing = Listing::open(&*state.store, wanted.filters()?).await?;
+    // A store that does not answer is an error of its own; later ones can only cut the answer off.
+    listing.load().await?;
+    let mut response = Body::from_stream(body::pieces(listing, limit, share)).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.extensions_mut().insert(Streamed);
+    Ok(response)
+}
+
+impl Wanted {
+    fn from_query(query: Vec<(String, String)>) -> Result<Self, ApiError> {
+        let (mut wanted, mut conditions) = (Self::default(), 0);
+        for (key, value) in query {
+            let twice = match key.as_str() {
+                "source" => {
+                    let source = Source::from_stored(&value);
+                    let source = source.map_err(|error| ApiError::bad_request("invalid_source", format!("source: {error}")))?;
+                    wanted.source.replace(source).is_some()
+                }
+                "name" => wanted.name.replace(value).is_some(),
+                "limit" => {
+                    let limit = value.parse().map_err(|_| ApiError::bad_request("malformed", "limit: expected a whole number"))?;
+                    wanted.limit.replace(limit).is_some()
+                }
+                "match[]" => {
+                    let selector = Selector::parse(&value).map_err(|error| bad_selector(&error))?;
+                    conditions += selector.len();
+                    wanted.selectors.push(selector);
+                    false
+                }
+                // What other versions know is no error.
+                _ => false,
+            };
+            if twice {
+                return Err(ApiError::bad_request("malformed", format!("{key} is given twice")));
+            }
+        }
+        // As in Prometheus 0 is no limit; an empty name is as good as none.
+        wanted.limit = wanted.limit.filter(|limit| *limit > 0);
+        wanted.name = wanted.name.filter(|name| !name.is_empty());
+        if wanted.selectors.len() > MAX_SELECTORS || conditions > MAX_CONDITIONS {
+            let most = format!("at most {MAX_SELECTORS} selectors with {MAX_CONDITIONS} conditions in all are allowed");
+            return Err(bad_selector(&most));
+        }
+        Ok(wanted)
+    }
+
+    /// One filter for each `match[]`, or one without any.
+    fn filters(self) -> Result<Vec<LatestFilter>, ApiError> {
+        let all = LatestFilter { source: self.source, name: self.name, matchers: Vec::new() };
+        if self.selectors.is_empty() {
+            return Ok(vec![all]);
+        }
+        let filter = |selector: Selector| match selector.matchers() {
+            Ok(matchers) => Ok(LatestFilter { matchers, ..all.clone() }),
+            Err(error) => Err(bad_selector(&error)),
+        };
+        self.selectors.into_iter().map(filter).collect()
+    }
+}
+
+fn bad_selector(error: &impl std::fmt::Display) -> ApiError {
+    ApiError::bad_request("bad_selector", format!("match[]: {error}"))
+}
