@@ -6,9 +6,11 @@
 mod batches;
 mod compression;
 mod dashboard;
+mod forget;
 mod hashes;
 mod json;
 mod keys;
+mod latest;
 mod limits;
 mod methods;
 mod metrics;

@@ -8,7 +8,6 @@ on_every_store!(
     the_newest_gauge_is_that_of_the_latest_batch,
     a_bad_source_is_400,
     sources_are_listed_with_what_they_have,
-    series_are_listed_and_filtered,
     a_key_belongs_to_its_source,
     an_update_answers_what_the_view_says,
 );
@@ -110,43 +109,6 @@ fn millis(time: &Value) -> u64 {
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + day_of_year - 719_468;
     (((days * 24 + number(11..13)) * 60 + number(14..16)) * 60 + number(17..19)) * 1000
-}
-
-async fn series_are_listed_and_filtered(t: Target) {
-    let server = t.own().start();
-    let client = server.client();
-    put(
-        &client,
-        "one",
-        &json!([{"id": "load", "type": "gauge", "value": 0.25}, {"id": "hits{code=\"200\"}", "type": "counter", "delta": 5}]),
-    )
-    .await;
-    put(
-        &client,
-        "two",
-        &json!([{"id": "load", "type": "gauge", "value": 0.5}, {"id": "hits{code=\"500\"}", "type": "counter", "delta": 1}]),
-    )
-    .await;
-    put(&client, "one", &json!([{"id": "hits{code=\"200\"}", "type": "counter", "delta": 5}])).await;
-    let list = async |query: &str| -> Vec<String> {
-        let answer = client.get(&format!("/api/v1/series{query}")).send().await.expect(200);
-        assert_eq!(answer.media_type(), "application/json");
-        let json = answer.json();
-        let series = json["series"].as_array().unwrap_or_else(|| panic!("{json}")).clone();
-        let value = |one: &Value| if one["type"] == "gauge" { one["value"].clone() } else { one["delta"].clone() };
-        series.iter().map(|one| format!("{} {} {} {}", one["source"], one["id"], one["type"], value(one))).collect()
-    };
-    let one = ["\"one\" \"hits{code=\\\"200\\\"}\" \"counter\" 10", "\"one\" \"load\" \"gauge\" 0.25"];
-    let two = ["\"two\" \"hits{code=\\\"500\\\"}\" \"counter\" 1", "\"two\" \"load\" \"gauge\" 0.5"];
-    assert_eq!(list("").await, [one, two].concat());
-    assert_eq!(list("?source=one").await, one);
-    assert_eq!(list("?name=load").await, [one[1], two[1]]);
-    assert_eq!(list("?name=hits").await, [one[0], two[0]]);
-    assert_eq!(list("?name=hits%7Bcode%3D%22500%22%7D").await, [two[0]]);
-    assert_eq!(list("?source=two&name=load").await, [two[1]]);
-    assert_eq!(list("?source=nobody").await, [""; 0]);
-    assert_eq!(list("?name=nothing").await, [""; 0]);
-    client.get("/api/v1/series?source=a%20b").send().await.expect(400).error();
 }
 
 async fn a_key_belongs_to_its_source(t: Target) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use golectra_tests::{Answer, Client, Database, Fault, PostgresCluster, Proxy, RequestBuilder, Server, fresh_key, runtime, until};
+use golectra_tests::{Answer, Client, Database, Fault, PostgresCluster, Proxy, Raw, RequestBuilder, Server, fresh_key, runtime, until};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -63,6 +63,29 @@ async fn a_database_that_is_absent_at_the_start() {
     recovers(&client).await;
     assert_eq!(client.counter("during").await, 0);
     assert!(server.exited().is_none());
+}
+
+#[tokio::test]
+async fn a_listing_that_loses_its_database_is_cut_off() {
+    let Some(cluster) = PostgresCluster::start() else { return };
+    let server = Server::builder().env("DATABASE_DSN", cluster.url()).start();
+    let client = server.client();
+    // An answer of 27 MB: more than the sockets of both ends take.
+    let long = "x".repeat(800);
+    for part in 0..3 {
+        let batch = (0..10_000).map(|n| json!({"id": format!("m{{n=\"{part}-{n}\",text=\"{long}\"}}"), "type": "gauge", "value": n}));
+        client.updates(&batch.collect()).await.expect(200);
+    }
+    let mut listing = Raw::connect(server.port()).await;
+    listing.send("GET /api/v1/latest HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert_eq!(listing.status().await, 200);
+    cluster.stop();
+    let text = listing.to_the_end().await;
+    assert!(text.contains("\"series\":[{") && !text.contains("truncated") && !text.ends_with("0\r\n\r\n"), "{} bytes", text.len());
+    assert!(server.stderr().contains("answers of /api/v1/latest were cut off"), "{}", server.stderr());
+    client.get("/api/v1/latest").send().await.expect(503);
+    cluster.start_again();
+    recovers(&client).await;
 }
 
 /// Writers that send each batch until it is taken, as agents do.

@@ -108,8 +108,8 @@ fn has_hash(path: &str) -> bool {
     }
 }
 
-/// An id as a segment of a path.
-fn encode(id: &str) -> String {
+/// A text as a segment of a path, or in a query.
+pub fn encode(id: &str) -> String {
     let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     id.bytes().map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -24,7 +24,7 @@ mod wait;
 
 pub use agent::{AGENT_GAUGES, Agent, AgentBuilder};
 pub use audit_sink::{AuditSink, AuditSinkBuilder};
-pub use client::{Answer, Client, RequestBuilder, fresh_key, gunzip, gzip, key_at, unix_millis};
+pub use client::{Answer, Client, RequestBuilder, encode, fresh_key, gunzip, gzip, key_at, unix_millis};
 pub use matrix::{KEY, Target, run};
 pub use otlp::{OtlpReceiver, Span};
 pub use pgbouncer::{PgBouncer, PoolMode};

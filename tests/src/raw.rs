@@ -93,6 +93,29 @@ impl Raw {
         timeout(LIMIT, read).await.unwrap_or_else(|_| panic!("neither an answer nor an end within {LIMIT:?}"))
     }
 
+    /// The status of the next answer, of which no more is read than a few bytes.
+    pub async fn status(&mut self) -> u16 {
+        let read = async {
+            // "HTTP/1.1 200"
+            while self.buffer.len() < 12 {
+                let mut piece = [0; 64];
+                let length = self.stream.read(&mut piece).await.expect("the connection is open");
+                assert!(length > 0, "the server closed the connection");
+                self.buffer.extend_from_slice(&piece[..length]);
+            }
+        };
+        timeout(LIMIT, read).await.unwrap_or_else(|_| panic!("no answer within {LIMIT:?}"));
+        let code = std::str::from_utf8(&self.buffer[9..12]).ok().and_then(|code| code.parse().ok());
+        code.unwrap_or_else(|| panic!("no status line: {:?}", String::from_utf8_lossy(&self.buffer)))
+    }
+
+    /// Everything that comes until the server closes the connection.
+    pub async fn to_the_end(&mut self) -> String {
+        let end = timeout(LIMIT, async { while self.more().await {} }).await;
+        assert!(end.is_ok(), "the connection was still open after {LIMIT:?}");
+        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
     /// Waits until the server closes the connection; panics when it does not in time.
     pub async fn closed(&mut self, limit: Duration) {
         let end = timeout(limit, async { while self.more().await {} }).await;

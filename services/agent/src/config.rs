@@ -180,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_the_table_of_settings() {
+    fn the_documentation_has_the_table_of_settings() {
         let table = Settings::markdown();
-        let readme = include_str!("../../../README.md");
-        assert!(readme.contains(table.trim()), "README.md's table of golectra-agent should be:\n{table}");
+        let document = include_str!("../../../docs/settings.md");
+        assert!(document.contains(table.trim()), "docs/settings.md's table of golectra-agent should be:\n{table}");
     }
 }

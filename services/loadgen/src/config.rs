@@ -153,10 +153,10 @@ mod tests {
     use super::Settings;
 
     #[test]
-    fn the_readme_has_the_table_of_settings() {
+    fn the_documentation_has_the_table_of_settings() {
         let table = Settings::markdown();
-        let readme = include_str!("../../../README.md");
-        assert!(readme.contains(table.trim()), "README.md's table of golectra-loadgen should be:\n{table}");
+        let document = include_str!("../../../docs/settings.md");
+        assert!(document.contains(table.trim()), "docs/settings.md's table of golectra-loadgen should be:\n{table}");
     }
 
     #[test]

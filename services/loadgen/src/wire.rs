@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 pub use self::answer::Answer;
-use self::answer::{Framing, Head, unchunk};
+use self::answer::{Framing, Head, Unchunker};
 use crate::plan::Address;
 
 /// The longest head of an answer.
@@ -119,15 +119,18 @@ impl Connection {
                     answer.body.extend_from_slice(&self.input[start..start + length]);
                 }
             }
-            Framing::Chunked => loop {
-                if let Some(body) = unchunk(&self.input[start..]).map_err(|()| Failure::Malformed)? {
-                    if keep_body {
-                        answer.body = body;
+            Framing::Chunked => {
+                let mut chunks = Unchunker::default();
+                let body = loop {
+                    if let Some(body) = chunks.read(&self.input[start..]).map_err(|()| Failure::Malformed)? {
+                        break body;
                     }
-                    break;
+                    self.fill().await?;
+                };
+                if keep_body {
+                    answer.body = body;
                 }
-                self.fill().await?;
-            },
+            }
             Framing::ToTheEnd => {
                 while self.stream.read_buf(&mut self.input).await? > 0 {}
                 answer.closes = true;

@@ -1,7 +1,7 @@
 //! Settings: one declared struct a service, filled from variables, then flags, then defaults.
 //!
 //! The declaration is the single source of the variable's name, the flag, the default, the help text and the table in
-//! the README, so that none of them can say something else than the others.
+//! docs/settings.md, so that none of them can say something else than the others.
 
 mod args;
 pub(crate) mod definition;
@@ -42,7 +42,7 @@ pub enum SettingsError {
 /// error that names its successors, because ignoring it would change what the operator asked for without a word.
 ///
 /// The struct gets `load(program)`, which exits the process on help or a bad value, `parse(args, env)`, which has no
-/// side effects, and `markdown()`, the table for the README.
+/// side effects, and `markdown()`, the table for docs/settings.md.
 ///
 /// ```
 /// golectra_process::settings! {

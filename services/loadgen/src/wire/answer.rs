@@ -67,23 +67,33 @@ impl Head {
     }
 }
 
-/// The body that stands in chunks, once the last of them is there.
-pub(super) fn unchunk(mut input: &[u8]) -> Result<Option<Vec<u8>>, ()> {
-    let mut body = Vec::new();
-    loop {
-        let httparse::Status::Complete((start, size)) = httparse::parse_chunk_size(input).map_err(|_| ())? else { return Ok(None) };
-        let size = usize::try_from(size).map_err(|_| ())?;
-        let end = start.checked_add(size).ok_or(())?;
-        if size == 0 {
-            // Trailers, if there are any, end with an empty line as well.
-            let rest = &input[start..];
-            let whole = rest.starts_with(b"\r\n") || rest.windows(4).any(|window| window == b"\r\n\r\n");
-            return Ok(whole.then_some(body));
+/// Takes a body out of its chunks while they come, each once.
+#[derive(Default)]
+pub(super) struct Unchunker {
+    /// Where the first chunk stands that was not whole yet.
+    at: usize,
+    body: Vec<u8>,
+}
+
+impl Unchunker {
+    /// The body, once its last chunk is there. `input` is all that has come from the body's begin on.
+    pub(super) fn read(&mut self, input: &[u8]) -> Result<Option<Vec<u8>>, ()> {
+        loop {
+            let rest = &input[self.at..];
+            let httparse::Status::Complete((start, size)) = httparse::parse_chunk_size(rest).map_err(|_| ())? else { return Ok(None) };
+            let size = usize::try_from(size).map_err(|_| ())?;
+            let end = start.checked_add(size).ok_or(())?;
+            if size == 0 {
+                // Trailers, if there are any, end with an empty line as well.
+                let rest = &rest[start..];
+                let whole = rest.starts_with(b"\r\n") || rest.windows(4).any(|window| window == b"\r\n\r\n");
+                return Ok(whole.then(|| std::mem::take(&mut self.body)));
+            }
+            if rest.len() < end + 2 {
+                return Ok(None);
+            }
+            self.body.extend_from_slice(&rest[start..end]);
+            self.at += end + 2;
         }
-        if input.len() < end + 2 {
-            return Ok(None);
-        }
-        body.extend_from_slice(&input[start..end]);
-        input = &input[end + 2..];
     }
 }
