@@ -19,10 +19,10 @@ use crate::http::latest::budget::ListingBudget;
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
 use crate::metrics::keys::KeyFigures;
-use crate::metrics::memory::MemoryFigures;
+use crate::metrics::memory::MemoryCollector;
 use crate::metrics::postgres::WriterMetrics;
 use crate::metrics::{Borrowed, ServerMetrics};
-use crate::store::memory::{MemoryConfig, MemoryStore};
+use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
@@ -96,6 +96,8 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
 }
 
 fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<StoreAndTrail, Box<dyn Error>> {
+    let trail = Trail::start(audit(settings), Backend::Memory, registry, clock.clone())?;
+    let queue = trail.clone().map(|trail| -> AuditHook { Arc::new(move |draft| trail.queue(draft)) });
     let config = MemoryConfig {
         path: Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty()),
         store_interval: settings.store_interval.duration(),
@@ -103,11 +105,11 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
         lifetimes: lifetimes(settings),
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
+        audit: queue,
     };
     // Nothing is served yet that could wait for the files to be read.
     let store = MemoryStore::open(config, clock.clone())?;
-    MemoryFigures::register(registry, Arc::clone(&store))?;
-    let trail = Trail::start(audit(settings), Backend::Memory, registry, clock.clone())?;
+    MemoryCollector::register(registry, Arc::clone(&store))?;
     Ok((store, trail))
 }
 

@@ -1,4 +1,4 @@
-//! From a validated request to an applied batch: fold, give it a key, apply, audit.
+//! From a validated request to an applied batch: fold, give it a key, draft its audit event, apply.
 
 pub mod fold;
 
@@ -45,14 +45,14 @@ pub enum IngestError {
 #[derive(Clone)]
 pub struct Ingest {
     store: Arc<dyn Store>,
-    /// Where events go; none where nobody listens.
+    /// Drafts the events; none where there is no sink.
     trail: Option<Trail>,
     metrics: ServerMetrics,
     clock: Clock,
 }
 
 impl Ingest {
-    /// Writes go to this store and are told to this trail.
+    /// Writes go to this store, which hands their events to the trail.
     pub fn new(store: Arc<dyn Store>, trail: Option<Trail>, metrics: ServerMetrics, clock: Clock) -> Self {
         Self { store, trail, metrics, clock }
     }
@@ -62,38 +62,27 @@ impl Ingest {
         IdempotencyKey::with_random(self.clock.unix_millis(), fastrand::u128(..))
     }
 
-    /// Applies a write once and answers when the store did. A write that changed something is audited once.
+    /// Applies a write once and answers when the store did. The store makes the event of a write that was applied, since only it knows
+    /// what becomes of one whose client does not wait for the answer.
     pub async fn write(&self, write: Write) -> Result<Applied, IngestError> {
         let sent = write.metrics.len();
-        let draft = self.trail.as_ref().map(|trail| trail.draft(&write.metrics, write.peer, self.clock.unix_seconds()));
-        // A database takes the event in the write's own transaction; otherwise it is queued behind the write.
-        let in_database = self.trail.as_ref().is_some_and(|trail| trail.hook().is_some());
-        let (inside, behind) = if in_database { (draft, None) } else { (None, draft) };
+        let audit = self.trail.as_ref().map(|trail| trail.draft(&write.metrics, write.peer, self.clock.unix_seconds()));
         let batch = Batch {
             source: write.source,
             key: write.key.unwrap_or_else(|| self.own_key()),
             keyed: write.key.is_some(),
             digest: write.digest,
             metrics: fold::fold(write.metrics).map_err(|overflow| IngestError::Overflow { index: overflow.index })?,
-            audit: inside,
+            audit,
         };
         let applied = self.store.apply(batch).await?;
         self.metrics.applied(applied, sent);
-        if let (Applied::New, Some(trail), Some(draft)) = (applied, &self.trail, behind) {
-            trail.queue(&draft);
-        }
         Ok(applied)
     }
 
-    /// Forgets a named source; false when there is none. A source that was forgotten is audited once, as an event without metrics.
+    /// Forgets a named source; false when there is none. A source that was forgotten has one event, without metrics.
     pub async fn forget_source(&self, source: &Source, peer: IpAddr) -> Result<bool, StoreError> {
-        let draft = self.trail.as_ref().map(|trail| trail.draft(&Metrics::default(), peer, self.clock.unix_seconds()));
-        let in_database = self.trail.as_ref().is_some_and(|trail| trail.hook().is_some());
-        let (inside, behind) = if in_database { (draft, None) } else { (None, draft) };
-        let forgotten = self.store.forget_source(source, inside).await?;
-        if let (true, Some(trail), Some(draft)) = (forgotten, &self.trail, behind) {
-            trail.queue(&draft);
-        }
-        Ok(forgotten)
+        let audit = self.trail.as_ref().map(|trail| trail.draft(&Metrics::default(), peer, self.clock.unix_seconds()));
+        self.store.forget_source(source, audit).await
     }
 }

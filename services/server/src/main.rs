@@ -87,6 +87,10 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     // What is left of the time limit is shared: events first, since they come from the writes, then the store.
     let share = settings.shutdown_timeout.duration() / 5;
     if let Some(trail) = trail {
+        // A write whose client has left may have its event only when it is on disk.
+        if let Err(error) = state.store.flush().await {
+            tracing::warn!(%error, "not every write is on disk before the last audit events are delivered");
+        }
         trail.finish(share).await;
     }
     state.store.close().await?;

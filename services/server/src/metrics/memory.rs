@@ -1,4 +1,4 @@
-//! What the memory store counts, as /metrics shows it.
+//! The memory store's metrics as /metrics shows them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,27 +9,27 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, IntCounter, IntGauge, Registry};
 
 use super::{catch_up, int};
-use crate::store::memory::{MemoryStats, MemoryStore};
+use crate::store::memory::{MemoryMetrics, MemoryStore};
 
-type Read = fn(&MemoryStats) -> &AtomicU64;
+type Read = fn(&MemoryMetrics) -> &AtomicU64;
 
-/// A figure's name behind `golectra_memory_`, its help, and where it stands.
+/// A metric's name behind `golectra_memory_`, its help, and where it is kept.
 const GAUGES: [(&str, &str, Read); 3] = [
-    ("keys", "Idempotency keys remembered.", |stats| &stats.keys_remembered),
-    ("snapshot_bytes", "How large the last snapshot is.", |stats| &stats.last_snapshot_bytes),
-    ("journal_bytes", "How large the journal is.", |stats| &stats.journal_bytes),
+    ("keys", "Idempotency keys remembered.", |metrics| &metrics.keys_remembered),
+    ("snapshot_bytes", "How large the last snapshot is.", |metrics| &metrics.last_snapshot_bytes),
+    ("journal_bytes", "How large the journal is.", |metrics| &metrics.journal_bytes),
 ];
 
 const COUNTERS: [(&str, &str, Read); 5] = [
-    ("snapshots_total", "Snapshots written.", |stats| &stats.snapshots_written),
-    ("snapshot_failures_total", "Snapshots that could not be written.", |stats| &stats.snapshot_failures),
-    ("journal_failures_total", "Writes to the journal that failed.", |stats| &stats.journal_failures),
-    ("journal_skipped_bytes_total", "Bytes of a damaged journal that were skipped at the start.", |stats| &stats.journal_skipped_bytes),
-    ("journal_replayed_total", "Writes read back from the journal at the start.", |stats| &stats.journal_replayed),
+    ("snapshots_total", "Snapshots written.", |metrics| &metrics.snapshots_written),
+    ("snapshot_failures_total", "Snapshots that could not be written.", |metrics| &metrics.snapshot_failures),
+    ("journal_failures_total", "Writes to the journal that failed.", |metrics| &metrics.journal_failures),
+    ("journal_skipped_bytes_total", "Bytes of a damaged journal that were skipped at the start.", |metrics| &metrics.journal_skipped_bytes),
+    ("journal_replayed_total", "Writes read back from the journal at the start.", |metrics| &metrics.journal_replayed),
 ];
 
-/// Reads the memory store's figures when Prometheus asks.
-pub struct MemoryFigures {
+/// Reads the memory store's metrics when Prometheus asks.
+pub struct MemoryCollector {
     store: Arc<MemoryStore>,
     snapshot_seconds: Gauge,
     pause_seconds: Gauge,
@@ -37,8 +37,8 @@ pub struct MemoryFigures {
     counters: Vec<(IntCounter, Read)>,
 }
 
-impl MemoryFigures {
-    /// Registers the figures of this store.
+impl MemoryCollector {
+    /// Registers the metrics of this store.
     pub fn register(registry: &Registry, store: Arc<MemoryStore>) -> prometheus::Result<()> {
         let name = |name| format!("golectra_memory_{name}");
         let gauges = GAUGES.map(|(short, help, read)| Ok((IntGauge::new(name(short), help)?, read)));
@@ -59,22 +59,22 @@ impl MemoryFigures {
     }
 }
 
-impl Collector for MemoryFigures {
+impl Collector for MemoryCollector {
     fn desc(&self) -> Vec<&Desc> {
         self.parts().flat_map(Collector::desc).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let stats = self.store.memory_stats();
-        let millis = stats.last_snapshot_millis.load(Ordering::Relaxed);
+        let metrics = self.store.memory_metrics();
+        let millis = metrics.last_snapshot_millis.load(Ordering::Relaxed);
         self.snapshot_seconds.set(Duration::from_millis(millis).as_secs_f64());
-        let micros = stats.longest_pause_micros.load(Ordering::Relaxed);
+        let micros = metrics.longest_pause_micros.load(Ordering::Relaxed);
         self.pause_seconds.set(Duration::from_micros(micros).as_secs_f64());
         for (gauge, read) in &self.gauges {
-            gauge.set(int(read(stats).load(Ordering::Relaxed)));
+            gauge.set(int(read(metrics).load(Ordering::Relaxed)));
         }
         for (counter, read) in &self.counters {
-            catch_up(counter, read(stats).load(Ordering::Relaxed));
+            catch_up(counter, read(metrics).load(Ordering::Relaxed));
         }
         self.parts().flat_map(Collector::collect).collect()
     }

@@ -24,6 +24,12 @@ pub trait Health: Send + Sync + 'static {
     /// What /metrics tells; never waits.
     fn metrics(&self) -> StoreMetrics;
 
+    /// Waits until what was applied is as durable as it gets and its audit events are queued, 3 s at most. For the end, when nothing is
+    /// applied any more.
+    async fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Saves what must be saved and lets go of files and connections. Nothing is applied afterwards.
     async fn close(&self) -> Result<(), StoreError>;
 }

@@ -69,6 +69,10 @@ impl Health for Timed {
         self.store.metrics()
     }
 
+    async fn flush(&self) -> Result<(), StoreError> {
+        self.store.flush().await
+    }
+
     async fn close(&self) -> Result<(), StoreError> {
         self.store.close().await
     }

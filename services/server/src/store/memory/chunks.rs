@@ -1,9 +1,9 @@
-//! A list that only grows and whose copies cost nothing until it is written to again.
+//! An append-only list in chunks, with copy-on-write copies.
 //!
-//! It lives in chunks. A copy shares them all; whoever then changes an item copies that item's chunk alone, and only as
-//! long as the copy lives. So a save takes thousands of series under their lock within microseconds, and no writer ever
-//! waits for more than a chunk. A chunk is filled before the next is begun, and only the last one has room to spare: a
-//! quarter at most, so that growth costs neither twice the memory nor one long move.
+//! A copy shares all chunks. A change of an item copies that item's chunk, and only while a copy shares it. So a save
+//! copies thousands of series within microseconds while it holds their lock, and a writer never waits for more than the
+//! copy of a chunk. A chunk is filled before the next one is begun, and only the last one has spare room: a quarter at
+//! most, so that growth neither doubles the memory nor moves everything at once.
 
 use std::iter::repeat_n;
 use std::ops::Range;
@@ -64,19 +64,32 @@ impl<T: Copy + Default, const CHUNK: usize> Chunks<T, CHUNK> {
         }
     }
 
-    /// Appends items so that they stand in one chunk, at most `CHUNK` of them, and tells where.
+    /// Appends items so that they stand in one chunk, at most `CHUNK` of them, and returns the place of the first.
     pub(super) fn append(&mut self, items: &[T]) -> usize {
-        assert!(items.len() <= CHUNK, "{} items stand in no chunk of {CHUNK}", items.len());
-        if self.used + items.len() > CHUNK {
+        self.append_both(items, &[])
+    }
+
+    /// As [`Self::append`], for items that come in two parts.
+    pub(super) fn append_both(&mut self, head: &[T], tail: &[T]) -> usize {
+        let len = head.len() + tail.len();
+        assert!(len <= CHUNK, "{len} items do not fit into a chunk of {CHUNK}");
+        if self.used + len > CHUNK {
             self.chunks.push(Arc::default());
             self.used = 0;
         }
-        self.reserve(items.len());
-        let range = self.used..self.used + items.len();
+        self.reserve(len);
+        let range = self.used..self.used + len;
         self.used = range.end;
         let start = self.last_start() + range.start;
-        Arc::make_mut(self.chunks.last_mut().expect("room was made"))[range].copy_from_slice(items);
+        let into = &mut Arc::make_mut(self.chunks.last_mut().expect("room was made"))[range];
+        into[..head.len()].copy_from_slice(head);
+        into[head.len()..].copy_from_slice(tail);
         start
+    }
+
+    /// Whether this chunk is the same in a copy that was made earlier: nothing in it was changed or appended since.
+    pub(super) fn is_shared_with(&self, copy: &Self, number: usize) -> bool {
+        matches!((self.chunks.get(number), copy.chunks.get(number)), (Some(one), Some(other)) if Arc::ptr_eq(one, other))
     }
 
     fn last_start(&self) -> usize {

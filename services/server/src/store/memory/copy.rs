@@ -1,19 +1,22 @@
-//! A shard as it stands at one moment, taken under its lock within microseconds and read afterwards.
+//! A shard as it is at one moment, taken under its lock within microseconds and read afterwards.
 //!
-//! Rows, ids and keys are shared, not copied (see [`super::chunks`]): whoever writes meanwhile copies the chunk he
-//! changes. So neither a save nor a read of everything keeps writers waiting.
+//! Rows, ids, keys and retired sums are shared, not copied (see [`super::chunks`]): a writer copies the chunk that it changes
+//! meanwhile. So neither a save nor a read of everything keeps writers waiting.
 
-use golectra_protocol::{IdempotencyKey, MetricRef, Source};
+use golectra_protocol::IdempotencyKey;
 
 use super::keys::{ShortDigest, SortedKeys};
-use super::record::SourceHead;
+use super::record::{ReportRun, SourceRecord};
+use super::retired::RetiredSums;
 use super::shard::Shard;
-use super::table::{Rows, Stamp};
+use super::table::Rows;
 
 /// What a save needs of a shard.
 #[derive(Debug)]
 pub(super) struct ShardCopy {
-    pub(super) sources: Vec<(SourceHead, Rows)>,
+    /// The sources with their places.
+    pub(super) sources: Vec<(u32, SourceRecord, Rows)>,
+    pub(super) retired: RetiredSums,
     keys: SortedKeys,
     oldest_millis: u64,
 }
@@ -23,21 +26,25 @@ impl ShardCopy {
     pub(super) fn cut(shard: &mut Shard, epoch: u64, oldest_millis: u64) -> Self {
         shard.epoch = epoch;
         let floor_millis = shard.keys.floor_millis();
-        let sources = shard.sources.iter().map(|source| {
-            let (first_seen_millis, last_seen_millis) = (source.first_seen_millis, source.last_seen_millis);
-            let head = SourceHead { first_seen_millis, last_seen_millis, floor_millis, name: source.name.clone() };
-            (head, source.table.rows().clone())
-        });
-        Self { sources: sources.collect(), keys: shard.keys.sorted().clone(), oldest_millis }
-    }
-
-    /// Every series with its source.
-    pub(super) fn series(&self) -> impl Iterator<Item = (&Source, MetricRef<'_>, Stamp)> {
-        self.sources.iter().flat_map(|(head, rows)| rows.iter().map(|(metric, stamp)| (&head.name, metric, stamp)))
+        let copied = shard.sources().map(|(place, source)| (place, source.record(floor_millis), source.table.rows().clone()));
+        Self { sources: copied.collect(), retired: shard.retired.clone(), keys: shard.keys.sorted().clone(), oldest_millis }
     }
 
     /// The keys that are young enough to be asked for again, with their sources' places.
     pub(super) fn keys(&self) -> impl Iterator<Item = (IdempotencyKey, u32, ShortDigest)> {
         self.keys.iter().filter(|(key, ..)| key.unix_millis() >= self.oldest_millis)
     }
+}
+
+/// The reports of a source's series, in the order of their slots.
+pub(super) fn reports(rows: &Rows) -> Vec<ReportRun> {
+    let mut runs: Vec<ReportRun> = Vec::new();
+    for row in rows.iter() {
+        let (arrival, period) = (row.version().arrival(), row.period());
+        match runs.last_mut() {
+            Some(run) if run.arrival == arrival && run.period == period => run.series += 1,
+            _ => runs.push(ReportRun { series: 1, arrival, period }),
+        }
+    }
+    runs
 }

@@ -1,4 +1,4 @@
-//! Every touch of the disk, in one place, so that tests can make any of them fail or look at the folder in between.
+//! Every change of the disk in one place, so that tests can make any of them fail, or look at the folder in between.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -103,6 +103,35 @@ impl Disk {
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.about_to(Op::Rename)?;
         std::fs::rename(from, to)
+    }
+
+    /// Tries whether a file can be replaced, and leaves it as it is: its content and, unless its file system has no hard links, the file
+    /// itself. A name for trials beside it is made and removed.
+    pub(super) fn try_replace(&self, path: &Path) -> io::Result<()> {
+        let mut trial = path.as_os_str().to_owned();
+        trial.push(".trial");
+        let trial = Path::new(&trial);
+        let tried = self.try_replace_by(path, trial);
+        match std::fs::remove_file(trial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => tried.and(Err(error)),
+            _ => tried,
+        }
+    }
+
+    fn try_replace_by(&self, path: &Path, trial: &Path) -> io::Result<()> {
+        // What a process that was killed in the middle of this left behind; and a new file is what every save begins with.
+        drop(self.create(trial)?);
+        std::fs::remove_file(trial)?;
+        match std::fs::hard_link(path, trial) {
+            // A link stays on its file system: the path is no mount point, and its folder takes new names.
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            // The path is a mount point, or there are no hard links here. Where not even a copy can be made, the first save will tell.
+            Err(_) => match std::fs::copy(path, trial).and_then(|_| self.sync(&File::open(trial)?)) {
+                Ok(()) => self.rename(trial, path),
+                Err(_) => Ok(()),
+            },
+        }
     }
 
     /// Brings renames in a folder to the disk.

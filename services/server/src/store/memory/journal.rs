@@ -2,8 +2,8 @@
 //!
 //! A save replaces two files, and the process may die between any two steps. The order is: both new files written and
 //! synced; snapshot renamed; folder synced; journal renamed; folder synced. A journal names its snapshot by digest, so
-//! the next start sees which journal (the old one or the new one, still under its temporary name) continues the
-//! snapshot it finds. Nothing is acknowledged between the two renames.
+//! the next start finds out which journal (the old one or the new one, still under its temporary name) continues the
+//! snapshot that is there. Nothing is acknowledged between the two renames.
 
 use std::fs::File;
 use std::io;
@@ -12,17 +12,19 @@ use std::os::unix::fs::FileExt;
 
 use super::disk::{Disk, Paths};
 use super::save::Prepared;
+use crate::audit::Draft;
 
 const COPY_BYTES: u64 = 1024 * 1024;
 
-/// A write that is applied but not yet on disk.
+/// A change that is applied but not yet on disk.
 #[derive(Debug)]
-struct Pending {
+struct UnsyncedChange {
     epoch: u64,
     frame: Vec<u8>,
+    audit: Option<Draft>,
 }
 
-/// The journal of one store, owned by its keeper.
+/// The journal of one store, owned by its disk writer.
 pub(super) struct Journal {
     disk: Disk,
     paths: Paths,
@@ -32,19 +34,21 @@ pub(super) struct Journal {
     good_bytes: u64,
     /// Whether a failed write may have left bytes behind that.
     torn: bool,
-    pending: Vec<Pending>,
-    /// The epoch of the save that is in place: writes of earlier ones are in its snapshot.
+    unsynced: Vec<UnsyncedChange>,
+    /// Audit events of changes that are on disk, or will be as soon as nothing is left to do of a save.
+    audit: Vec<Draft>,
+    /// The epoch of the save that is in place: changes of earlier ones are in its snapshot.
     saved_epoch: u64,
-    /// The save under way: writes of its epoch belong into the next journal too, and stand at these places of this one.
+    /// The save under way: changes of its epoch belong into the next journal too, and stand at these places of this one.
     saving_epoch: Option<u64>,
     behind: Vec<Range<u64>>,
     /// What is left to do after the new snapshot was renamed.
-    left: Option<Left>,
+    next_step: Option<SaveStep>,
 }
 
 /// The steps that follow a snapshot's rename.
 #[derive(Debug, Clone, Copy)]
-enum Left {
+enum SaveStep {
     SyncSnapshotName,
     RenameJournal,
     SyncJournalName,
@@ -60,11 +64,12 @@ impl Journal {
             file,
             good_bytes,
             torn: false,
-            pending: Vec::new(),
+            unsynced: Vec::new(),
+            audit: Vec::new(),
             saved_epoch: 0,
             saving_epoch: None,
             behind: Vec::new(),
-            left: None,
+            next_step: None,
         }
     }
 
@@ -80,20 +85,28 @@ impl Journal {
 
     /// Whether something waits for the disk.
     pub(super) fn is_behind(&self) -> bool {
-        self.left.is_some() || !self.pending.is_empty()
+        self.next_step.is_some() || !self.unsynced.is_empty()
     }
 
-    /// Takes a write; [`Self::flush`] brings it to the disk. One that waited while a save took it in needs no second place.
-    pub(super) fn push(&mut self, epoch: u64, frame: Vec<u8>) {
+    /// Takes a change; [`Self::flush`] brings it to the disk. One that is in the snapshot already, because it waited while a save ran, is
+    /// not written again.
+    pub(super) fn push(&mut self, epoch: u64, frame: Vec<u8>, audit: Option<Draft>) {
         if epoch >= self.saved_epoch {
-            self.pending.push(Pending { epoch, frame });
+            self.unsynced.push(UnsyncedChange { epoch, frame, audit });
+        } else {
+            self.audit.extend(audit);
         }
     }
 
-    /// Brings everything taken to the disk. What failed stays and goes with the next try.
+    /// The audit events of changes that have come to the disk since the last call.
+    pub(super) fn take_audit(&mut self) -> Vec<Draft> {
+        if self.next_step.is_some() { Vec::new() } else { std::mem::take(&mut self.audit) }
+    }
+
+    /// Brings everything taken to the disk. What failed stays and is written with the next try.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.finish_renames()?;
-        if self.pending.is_empty() {
+        if self.unsynced.is_empty() {
             return Ok(());
         }
         let Some(file) = &self.file else { return Err(io::Error::other("no journal could be made yet")) };
@@ -102,18 +115,19 @@ impl Journal {
             self.disk.cut(file, self.good_bytes)?;
         }
         self.torn = true;
-        match self.pending.as_slice() {
+        match self.unsynced.as_slice() {
             [only] => self.disk.write_at(file, &only.frame, self.good_bytes)?,
             group => {
-                let frames: Vec<&[u8]> = group.iter().map(|pending| pending.frame.as_slice()).collect();
+                let frames: Vec<&[u8]> = group.iter().map(|change| change.frame.as_slice()).collect();
                 self.disk.write_at(file, &frames.concat(), self.good_bytes)?;
             }
         }
         self.disk.sync(file)?;
         self.torn = false;
-        for pending in self.pending.drain(..) {
-            let end = self.good_bytes + pending.frame.len() as u64;
-            if self.saving_epoch.is_some_and(|saving| pending.epoch >= saving) {
+        for change in self.unsynced.drain(..) {
+            let end = self.good_bytes + change.frame.len() as u64;
+            self.audit.extend(change.audit);
+            if self.saving_epoch.is_some_and(|saving| change.epoch >= saving) {
                 match self.behind.last_mut() {
                     Some(last) if last.end == self.good_bytes => last.end = end,
                     _ => self.behind.push(self.good_bytes..end),
@@ -124,7 +138,7 @@ impl Journal {
         Ok(())
     }
 
-    /// A save begins: from now on writes of this epoch are behind it. Refused while the last one is not wholly in place.
+    /// A save begins: from now on changes of this epoch are behind it. Refused while the last one is not wholly in place.
     pub(super) fn begin(&mut self, epoch: u64) -> io::Result<()> {
         self.finish_renames()?;
         self.saving_epoch = Some(epoch);
@@ -132,8 +146,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Puts a save's files in place of the old ones, with the writes behind it. On an error before the first rename
-    /// everything is as it was; on a later one the renames are tried again before anything else.
+    /// Puts a save's files in place of the old ones, with the changes behind it. After an error before the first rename
+    /// everything is as it was; after a later one the renames are tried again before anything else.
     pub(super) fn switch(&mut self, prepared: Prepared) -> io::Result<()> {
         let Prepared { journal, mut journal_bytes, epoch, .. } = prepared;
         if let Some(old) = &self.file {
@@ -141,34 +155,34 @@ impl Journal {
                 journal_bytes = copy(&self.disk, old, range.clone(), &journal, journal_bytes)?;
             }
         }
-        for pending in self.pending.iter().filter(|pending| pending.epoch >= epoch) {
-            self.disk.write_at(&journal, &pending.frame, journal_bytes)?;
-            journal_bytes += pending.frame.len() as u64;
+        for change in self.unsynced.iter().filter(|change| change.epoch >= epoch) {
+            self.disk.write_at(&journal, &change.frame, journal_bytes)?;
+            journal_bytes += change.frame.len() as u64;
         }
         self.disk.sync(&journal)?;
         self.disk.rename(&self.paths.snapshot_new, &self.paths.snapshot)?;
-        // What was pending is in the snapshot or in the new journal.
-        self.pending.clear();
+        // What was not synced is in the snapshot or in the new journal.
+        self.audit.extend(self.unsynced.drain(..).filter_map(|change| change.audit));
         self.behind.clear();
         (self.file, self.good_bytes, self.torn) = (Some(journal), journal_bytes, false);
         (self.saved_epoch, self.saving_epoch) = (epoch, None);
-        self.left = Some(Left::SyncSnapshotName);
+        self.next_step = Some(SaveStep::SyncSnapshotName);
         self.finish_renames()
     }
 
     fn finish_renames(&mut self) -> io::Result<()> {
-        while let Some(left) = self.left {
-            self.left = match left {
-                Left::SyncSnapshotName => {
+        while let Some(step) = self.next_step {
+            self.next_step = match step {
+                SaveStep::SyncSnapshotName => {
                     self.disk.sync_folder(&self.paths.folder)?;
-                    Some(Left::RenameJournal)
+                    Some(SaveStep::RenameJournal)
                 }
-                Left::RenameJournal => {
+                SaveStep::RenameJournal => {
                     self.disk.rename(&self.paths.journal_new, &self.paths.journal)?;
-                    Some(Left::SyncJournalName)
+                    Some(SaveStep::SyncJournalName)
                 }
                 // Until this is done a crash may bring the temporary name back, where the next start looks too.
-                Left::SyncJournalName => {
+                SaveStep::SyncJournalName => {
                     self.disk.sync_folder(&self.paths.folder)?;
                     None
                 }

@@ -1,27 +1,27 @@
-//! The start: the snapshot file and the journal become a store again.
+//! The start: a store is filled from the snapshot file and the journal.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use golectra_protocol::{MetricRef, Source};
+use golectra_protocol::{MetricRef, Source, Value};
 
 use super::OpenError;
 use super::disk::{Disk, Paths};
+use super::metrics::{MemoryMetrics, add, set};
 use super::record::{self, FRAME_HEAD_BYTES, Record};
-use super::shard::Shards;
+use super::shards::Shards;
 use super::snapshot::{self, Hashing, ReadError};
-use super::stats::{MemoryStats, add, set};
 
 /// Fills an empty store. The journal to go on with and its good length come back where it continues the snapshot.
 pub(super) fn restore(
     shards: &Shards,
     disk: &Disk,
     paths: &Paths,
-    stats: &MemoryStats,
+    metrics: &MemoryMetrics,
     now_millis: u64,
 ) -> Result<Option<(File, u64)>, OpenError> {
-    let digest = read_snapshot(shards, paths, stats, now_millis)?;
+    let digest = read_snapshot(shards, paths, metrics, now_millis)?;
     let journal_error = |path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::Journal { path, source }
@@ -33,7 +33,7 @@ pub(super) fn restore(
         renamed.map_err(journal_error(&paths.journal_new))?;
         continues = true;
     }
-    read_journal(shards, paths, stats, continues).map_err(journal_error(&paths.journal))
+    read_journal(shards, paths, metrics, continues).map_err(journal_error(&paths.journal))
 }
 
 /// Whether there is anything a start without RESTORE would leave behind.
@@ -42,7 +42,7 @@ pub(super) fn holds_something(paths: &Paths) -> bool {
 }
 
 /// Reads the snapshot file and returns its digest; `None` where there is no file.
-fn read_snapshot(shards: &Shards, paths: &Paths, stats: &MemoryStats, now_millis: u64) -> Result<Option<[u8; 32]>, OpenError> {
+fn read_snapshot(shards: &Shards, paths: &Paths, metrics: &MemoryMetrics, now_millis: u64) -> Result<Option<[u8; 32]>, OpenError> {
     let path = &paths.snapshot;
     let unreadable = |source| OpenError::Unreadable { path: path.clone(), source };
     let file = match File::open(path) {
@@ -54,6 +54,10 @@ fn read_snapshot(shards: &Shards, paths: &Paths, stats: &MemoryStats, now_millis
         // Without a time the series is older than anything that comes.
         let at_millis = row.at_millis.unwrap_or(0);
         let metric = MetricRef { id: row.metric.id.as_str(), value: row.metric.value };
+        if let (true, Value::Counter(sum)) = (row.retired, metric.value) {
+            shards.restore_retired(metric.id, sum);
+            return Ok(());
+        }
         shards.restore(&row.source, metric, at_millis, row.at_millis.unwrap_or(now_millis))
     });
     read.map_err(|error| match error {
@@ -61,11 +65,11 @@ fn read_snapshot(shards: &Shards, paths: &Paths, stats: &MemoryStats, now_millis
         ReadError::Damaged(reason) => OpenError::Damaged { path: path.clone(), reason },
     })?;
     let (digest, bytes) = input.into_inner().finish();
-    set(&stats.last_snapshot_bytes, bytes);
+    set(&metrics.last_snapshot_bytes, bytes);
     Ok(Some(digest))
 }
 
-/// The snapshot that a journal names; `None` where there is no journal or it is damaged there.
+/// The snapshot that a journal names; `None` where there is no journal or its first record is damaged.
 fn head(path: &Path) -> io::Result<Option<[u8; 32]>> {
     let file = match File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -78,39 +82,39 @@ fn head(path: &Path) -> io::Result<Option<[u8; 32]>> {
     })
 }
 
-/// Reads the journal. Its values count only where it continues the snapshot; its keys are remembered anyway.
-fn read_journal(shards: &Shards, paths: &Paths, stats: &MemoryStats, continues: bool) -> io::Result<Option<(File, u64)>> {
+/// Reads the journal. Its changes count only where it continues the snapshot; its keys are remembered in any case.
+fn read_journal(shards: &Shards, paths: &Paths, metrics: &MemoryMetrics, continues: bool) -> io::Result<Option<(File, u64)>> {
     let file = match OpenOptions::new().read(true).write(true).open(&paths.journal) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
     let mut frames = Frames::new(file)?;
+    // In the order by which keys name them.
     let mut sources: Vec<Source> = Vec::new();
     let mut left_out = 0_u64;
     while let Some(record) = frames.next()? {
         match record {
             Record::Head(_) => {}
-            Record::Source(head) => {
-                let mut own = shards.of(&head.name);
-                own.shard.keys.raise_floor(head.floor_millis);
-                let place = own.ensure(head.first_seen_millis);
-                let source = own.shard.source_mut(place);
-                (source.first_seen_millis, source.last_seen_millis) = (head.first_seen_millis, head.last_seen_millis);
-                drop(own);
-                sources.push(head.name);
+            Record::Source(source, reports) => {
+                shards.restore_source(&source, &reports, continues);
+                sources.push(source.name);
             }
             Record::Keys(keys) => {
                 for (source, key, digest) in keys {
                     let Some(name) = sources.get(source as usize) else { continue };
-                    let mut held = shards.of(name);
-                    let place = held.ensure(key.unix_millis());
-                    held.shard.keys.remember(key, place, digest);
+                    let mut locked = shards.of(name);
+                    let place = locked.ensure(key.unix_millis());
+                    locked.shard.remember(key, place, digest);
                 }
             }
+            Record::Mark(source) if continues => shards.replay_mark(&source),
+            Record::Expiry(source, period) if continues => shards.replay_expiry(&source, period),
+            Record::Forget(source) if continues => shards.replay_forget(&source),
+            Record::Mark(_) | Record::Expiry(..) | Record::Forget(_) => {}
             Record::Write(write) => {
                 shards.replay(&write, continues);
                 if continues {
-                    add(&stats.journal_replayed, 1);
+                    add(&metrics.journal_replayed, 1);
                 } else {
                     left_out += 1;
                 }
@@ -120,7 +124,7 @@ fn read_journal(shards: &Shards, paths: &Paths, stats: &MemoryStats, continues: 
     let Frames { input, good_bytes, bytes, .. } = frames;
     let mut file = input.into_inner();
     if good_bytes < bytes {
-        set(&stats.journal_skipped_bytes, bytes - good_bytes);
+        set(&metrics.journal_skipped_bytes, bytes - good_bytes);
         keep_damaged(&mut file, paths, good_bytes);
         tracing::warn!(
             path = %paths.journal.display(),

@@ -1,13 +1,15 @@
-//! What stands in the journal, byte by byte.
+//! The journal's records, byte by byte.
 //!
 //! A frame is the payload's length and its CRC-32 (both 32 bits, little endian) and the payload, whose first byte is its
-//! tag. A frame that is cut off, whose sum is wrong, or whose payload says nothing valid ends the journal there.
+//! tag. A frame that is cut off, whose checksum is wrong, or whose payload is not valid ends the journal there.
 
 use flate2::Crc;
 use golectra_protocol::{IdempotencyKey, Metrics, Source, Value};
 use uuid::Uuid;
 
+use super::Batch;
 use super::keys::ShortDigest;
+use crate::store::lifetime::{Mark, ReportingClock};
 
 /// The bytes before a payload.
 pub(super) const FRAME_HEAD_BYTES: usize = 8;
@@ -16,20 +18,27 @@ pub(super) const HEAD_FRAME_BYTES: usize = FRAME_HEAD_BYTES + 1 + MAGIC.len() + 
 /// How many keys share a frame.
 pub(super) const KEYS_A_FRAME: usize = 1000;
 
-/// The bytes of a write beside its source and metrics, and of a metric beside its id.
+/// The bytes of a write beside its source and metrics, and of a metric beside its id and its own time.
 const WRITE_HEAD_BYTES: usize = 1 + 8 + 1 + 16 + 1 + 16;
-const METRIC_HEAD_BYTES: usize = 1 + 8 + 1;
-const MAGIC: &[u8; 18] = b"golectra journal 1";
+const METRIC_HEAD_BYTES: usize = 1 + 8 + 2;
+const TIME_BYTES: usize = 8;
+const MAGIC: &[u8; 18] = b"golectra journal 2";
 const HEAD: u8 = 1;
 const SOURCE: u8 = 2;
 const KEYS: u8 = 3;
 const WRITE: u8 = 4;
+const MARK: u8 = 5;
+const EXPIRY: u8 = 6;
+const FORGET: u8 = 7;
 const GAUGE: u8 = 0;
 const COUNTER: u8 = 1;
+/// Set in a write's flags where its key is remembered, and where its samples have times of their own.
+const KEYED: u8 = 1;
+const TIMED: u8 = 2;
 
 /// A batch as the journal keeps it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Write {
+pub(super) struct WriteRecord {
     pub(super) seen_millis: u64,
     pub(super) source: Source,
     pub(super) key: IdempotencyKey,
@@ -40,12 +49,23 @@ pub(super) struct Write {
 
 /// A source with what the snapshot file does not tell of it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct SourceHead {
+pub(super) struct SourceRecord {
     pub(super) first_seen_millis: u64,
     pub(super) last_seen_millis: u64,
     /// The oldest accepted time.
     pub(super) floor_millis: u64,
+    pub(super) clock: ReportingClock,
+    /// The current reporting period.
+    pub(super) period: u64,
     pub(super) name: Source,
+}
+
+/// Series that follow each other in the snapshot file and that were set by the same write and reported in the same period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReportRun {
+    pub(super) series: u32,
+    pub(super) arrival: u64,
+    pub(super) period: u8,
 }
 
 /// One frame's payload.
@@ -53,12 +73,18 @@ pub(super) struct SourceHead {
 pub(super) enum Record {
     /// The SHA-256 of the snapshot file that the journal continues.
     Head([u8; 32]),
-    /// The next source: keys name it by how many came before it.
-    Source(SourceHead),
+    /// The next source: keys name it by how many came before it. Its reports cover all of its series.
+    Source(SourceRecord, Vec<ReportRun>),
     /// Remembered keys with their sources.
     Keys(Vec<(u32, IdempotencyKey, ShortDigest)>),
     /// A write since the snapshot.
-    Write(Write),
+    Write(WriteRecord),
+    /// A source's reporting clock was marked.
+    Mark(Source),
+    /// The series of a source that were not reported after this period left it.
+    Expiry(Source, u64),
+    /// A source was forgotten.
+    Forget(Source),
 }
 
 /// Appends a frame with what `payload` appends.
@@ -87,13 +113,38 @@ pub(super) fn encode_head(out: &mut Vec<u8>, snapshot: &[u8; 32]) {
     });
 }
 
-pub(super) fn encode_source(out: &mut Vec<u8>, source: &SourceHead) {
+pub(super) fn encode_source(out: &mut Vec<u8>, source: &SourceRecord, reports: &[ReportRun]) {
     frame(out, SOURCE, |out| {
-        for time in [source.first_seen_millis, source.last_seen_millis, source.floor_millis] {
-            out.extend(time.to_le_bytes());
+        let clock = &source.clock;
+        let head = [source.first_seen_millis, source.last_seen_millis, source.floor_millis, clock.reporting_millis, source.period];
+        head.iter().for_each(|number| out.extend(number.to_le_bytes()));
+        source_name(out, &source.name);
+        out.extend(u32::try_from(clock.marks.len()).expect("the marks of a clock are few").to_le_bytes());
+        for mark in &clock.marks {
+            out.extend(mark.reporting_millis.to_le_bytes());
+            out.extend(mark.arrival.to_le_bytes());
         }
-        text(out, source.name.as_str());
+        for run in reports {
+            out.extend(run.series.to_le_bytes());
+            out.extend(run.arrival.to_le_bytes());
+            out.push(run.period);
+        }
     });
+}
+
+pub(super) fn encode_mark(out: &mut Vec<u8>, source: &Source) {
+    frame(out, MARK, |out| source_name(out, source));
+}
+
+pub(super) fn encode_expiry(out: &mut Vec<u8>, source: &Source, expired_period: u64) {
+    frame(out, EXPIRY, |out| {
+        source_name(out, source);
+        out.extend(expired_period.to_le_bytes());
+    });
+}
+
+pub(super) fn encode_forget(out: &mut Vec<u8>, source: &Source) {
+    frame(out, FORGET, |out| source_name(out, source));
 }
 
 pub(super) fn encode_keys(out: &mut Vec<u8>, keys: &[(u32, IdempotencyKey, ShortDigest)]) {
@@ -106,40 +157,41 @@ pub(super) fn encode_keys(out: &mut Vec<u8>, keys: &[(u32, IdempotencyKey, Short
     });
 }
 
-pub(super) fn encode_write(out: &mut Vec<u8>, batch: &super::Batch, seen_millis: u64) {
-    let ids: usize = batch.metrics.iter().map(|metric| metric.id.len()).sum();
-    out.reserve_exact(FRAME_HEAD_BYTES + WRITE_HEAD_BYTES + batch.source.as_str().len() + METRIC_HEAD_BYTES * batch.metrics.len() + ids);
+pub(super) fn encode_write(out: &mut Vec<u8>, batch: &Batch, seen_millis: u64) {
+    let metrics = &batch.metrics;
+    let ids: usize = metrics.iter().map(|metric| metric.id.len()).sum();
+    let of_metric = METRIC_HEAD_BYTES + if metrics.has_times() { TIME_BYTES } else { 0 };
+    out.reserve_exact(FRAME_HEAD_BYTES + WRITE_HEAD_BYTES + batch.source.as_str().len() + of_metric * metrics.len() + ids);
     frame(out, WRITE, |out| {
         out.extend(seen_millis.to_le_bytes());
-        text(out, batch.source.as_str());
+        source_name(out, &batch.source);
         out.extend(batch.key.uuid().as_bytes());
-        out.push(u8::from(batch.keyed));
+        out.push(u8::from(batch.keyed) * KEYED | u8::from(metrics.has_times()) * TIMED);
         out.extend(super::keys::short(&batch.digest));
-        for metric in &batch.metrics {
+        for (index, metric) in metrics.iter().enumerate() {
             let (kind, value) = match metric.value {
                 Value::Gauge(value) => (GAUGE, value.to_bits().to_le_bytes()),
                 Value::Counter(delta) => (COUNTER, delta.to_le_bytes()),
             };
-            let mut head = [0; METRIC_HEAD_BYTES];
-            (head[0], head[METRIC_HEAD_BYTES - 1]) = (kind, short_len(metric.id));
-            head[1..METRIC_HEAD_BYTES - 1].copy_from_slice(&value);
+            let mut head = [kind; METRIC_HEAD_BYTES];
+            head[1..9].copy_from_slice(&value);
+            head[9..].copy_from_slice(&u16::try_from(metric.id.len()).expect("an id has at most 4,096 bytes").to_le_bytes());
             out.extend_from_slice(&head);
             out.extend_from_slice(metric.id.as_bytes());
+            if let Some(at_millis) = metrics.at_millis(index) {
+                out.extend(at_millis.to_le_bytes());
+            }
         }
     });
 }
 
-/// A text of at most 255 bytes.
-fn text(out: &mut Vec<u8>, text: &str) {
-    out.push(short_len(text));
-    out.extend(text.as_bytes());
+fn source_name(out: &mut Vec<u8>, source: &Source) {
+    let name = source.as_str();
+    out.push(u8::try_from(name.len()).expect("a source has at most 253 bytes"));
+    out.extend(name.as_bytes());
 }
 
-fn short_len(text: &str) -> u8 {
-    u8::try_from(text.len()).expect("sources and ids have at most 255 bytes")
-}
-
-/// Reads a payload whose sum was right.
+/// Reads a payload whose checksum was right.
 pub(super) fn decode(payload: &[u8]) -> Option<Record> {
     let mut rest = Rest(payload);
     let record = match rest.byte()? {
@@ -147,20 +199,21 @@ pub(super) fn decode(payload: &[u8]) -> Option<Record> {
             (rest.take(MAGIC.len())? == MAGIC).then_some(())?;
             Record::Head(rest.array()?)
         }
-        SOURCE => Record::Source(SourceHead {
-            first_seen_millis: rest.u64()?,
-            last_seen_millis: rest.u64()?,
-            floor_millis: rest.u64()?,
-            name: Source::from_stored(rest.text()?).ok()?,
-        }),
+        SOURCE => {
+            let (source, reports) = rest.source_record()?;
+            Record::Source(source, reports)
+        }
         KEYS => {
             let mut keys = Vec::with_capacity(rest.0.len() / 36);
             while !rest.0.is_empty() {
-                keys.push((u32::from_le_bytes(rest.array()?), rest.key()?, rest.array()?));
+                keys.push((rest.u32()?, rest.key()?, rest.array()?));
             }
             Record::Keys(keys)
         }
         WRITE => Record::Write(rest.write()?),
+        MARK => Record::Mark(rest.source()?),
+        EXPIRY => Record::Expiry(rest.source()?, rest.u64()?),
+        FORGET => Record::Forget(rest.source()?),
         _ => return None,
     };
     rest.0.is_empty().then_some(record)
@@ -184,39 +237,66 @@ impl<'a> Rest<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
     fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn text(&mut self) -> Option<&'a str> {
-        let length = self.byte()?;
-        std::str::from_utf8(self.take(length.into())?).ok()
+    fn text(&mut self, bytes: usize) -> Option<&'a str> {
+        std::str::from_utf8(self.take(bytes)?).ok()
+    }
+
+    fn source(&mut self) -> Option<Source> {
+        let bytes = self.byte()?;
+        Source::from_stored(self.text(bytes.into())?).ok()
     }
 
     fn key(&mut self) -> Option<IdempotencyKey> {
         IdempotencyKey::from_uuid(Uuid::from_bytes(self.array()?)).ok()
     }
 
-    fn write(&mut self) -> Option<Write> {
+    fn source_record(&mut self) -> Option<(SourceRecord, Vec<ReportRun>)> {
+        let [first_seen_millis, last_seen_millis, floor_millis] = [self.u64()?, self.u64()?, self.u64()?];
+        let (reporting_millis, period, name) = (self.u64()?, self.u64()?, self.source()?);
+        let mut clock = ReportingClock { reporting_millis, ..ReportingClock::default() };
+        for _ in 0..self.u32()? {
+            clock.marks.push_back(Mark { reporting_millis: self.u64()?, arrival: self.u64()? });
+        }
+        let mut reports = Vec::new();
+        while !self.0.is_empty() {
+            reports.push(ReportRun { series: self.u32()?, arrival: self.u64()?, period: self.byte()? });
+        }
+        Some((SourceRecord { first_seen_millis, last_seen_millis, floor_millis, clock, period, name }, reports))
+    }
+
+    fn write(&mut self) -> Option<WriteRecord> {
         let seen_millis = self.u64()?;
-        let source = Source::from_stored(self.text()?).ok()?;
+        let source = self.source()?;
         let key = self.key()?;
-        let keyed = match self.byte()? {
-            0 => false,
-            1 => true,
-            _ => return None,
-        };
+        let flags = self.byte()?;
+        if flags > KEYED | TIMED {
+            return None;
+        }
         let digest = self.array()?;
         // A guess at ids of 22 bytes; shorter ones make it grow.
         let mut metrics = Metrics::with_capacity(self.0.len() / (METRIC_HEAD_BYTES + 22), self.0.len());
         while !self.0.is_empty() {
             let value = match self.byte()? {
-                GAUGE => Value::gauge(f64::from_bits(self.u64()?)).ok()?,
+                GAUGE => Value::Gauge(f64::from_bits(self.u64()?)),
                 COUNTER => Value::counter(i64::from_le_bytes(self.array()?)).ok()?,
                 _ => return None,
             };
-            metrics.push_parsed(self.text()?, value).ok()?;
+            let bytes = u16::from_le_bytes(self.array()?);
+            let id = self.text(bytes.into())?;
+            if flags & TIMED == 0 {
+                metrics.push_parsed(id, value).ok()?;
+            } else {
+                metrics.push_parsed_at(id, value, i64::from_le_bytes(self.array()?)).ok()?;
+            }
         }
-        Some(Write { seen_millis, source, key, keyed, digest, metrics })
+        Some(WriteRecord { seen_millis, source, key, keyed: flags & KEYED != 0, digest, metrics })
     }
 }

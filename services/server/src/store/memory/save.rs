@@ -1,15 +1,16 @@
-//! A save, as far as it disturbs nobody: both new files are written and synced beside the old ones.
+//! The first part of a save: both new files are written and synced beside the old ones, while writes go on.
 //!
-//! The journal's keeper then puts them in place (see [`super::journal`]).
+//! The disk writer then puts them in place (see [`super::journal`]).
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::time::{Duration, Instant};
 
-use super::copy::ShardCopy;
+use super::copy::{ShardCopy, reports};
 use super::disk::{Appender, Disk, Paths};
 use super::record::{self, HEAD_FRAME_BYTES, KEYS_A_FRAME};
-use super::shard::Shards;
+use super::shards::Shards;
 use super::snapshot::{Hashing, SnapshotWriter};
 use crate::clock::Clock;
 
@@ -51,8 +52,13 @@ pub(super) fn prepare(shards: &Shards, clock: &Clock, disk: &Disk, paths: &Paths
         let copy = ShardCopy::cut(&mut shard, epoch, oldest_millis);
         drop(shard);
         longest_pause = longest_pause.max(started.elapsed());
-        for (source, metric, stamp) in copy.series() {
-            rows.row(source, metric.id, metric.value, stamp.at_millis())?;
+        for (_, source, series) in &copy.sources {
+            for row in series.iter() {
+                rows.row(&source.name, series.id(row), row.value(), row.version().at_millis())?;
+            }
+        }
+        for (id, sum) in copy.retired.iter() {
+            rows.retired(id, sum)?;
         }
         write_keys(&mut keys_out, &copy, &mut sources_before)?;
     }
@@ -67,16 +73,21 @@ pub(super) fn prepare(shards: &Shards, clock: &Clock, disk: &Disk, paths: &Paths
     Ok(Prepared { journal, journal_bytes, snapshot_bytes, longest_pause, writes, epoch })
 }
 
+/// Writes the records of a shard's sources and its keys.
 fn write_keys(out: &mut impl Write, copy: &ShardCopy, sources_before: &mut u32) -> io::Result<()> {
     let mut frames = Vec::new();
-    for (source, _) in &copy.sources {
-        record::encode_source(&mut frames, source);
+    // Keys name a source by how many came before it in the file.
+    let mut numbers = HashMap::with_capacity(copy.sources.len());
+    for (place, source, series) in &copy.sources {
+        record::encode_source(&mut frames, source, &reports(series));
+        numbers.insert(*place, *sources_before);
+        *sources_before += 1;
         if frames.len() > BUFFER_BYTES {
             out.write_all(&frames)?;
             frames.clear();
         }
     }
-    let mut keys = copy.keys().map(|(key, place, digest)| (*sources_before + place, key, digest)).peekable();
+    let mut keys = copy.keys().filter_map(|(key, place, digest)| Some((*numbers.get(&place)?, key, digest))).peekable();
     let mut some = Vec::with_capacity(KEYS_A_FRAME);
     while keys.peek().is_some() {
         some.clear();
@@ -85,7 +96,5 @@ fn write_keys(out: &mut impl Write, copy: &ShardCopy, sources_before: &mut u32) 
         out.write_all(&frames)?;
         frames.clear();
     }
-    out.write_all(&frames)?;
-    *sources_before += u32::try_from(copy.sources.len()).expect("fewer sources than series, which are capped");
-    Ok(())
+    out.write_all(&frames)
 }

@@ -1,30 +1,37 @@
-//! The series of one source, in little room and quick to find.
+//! The series of one source: compact, and quick to find.
 //!
-//! A series is a row of 24 bytes and its id's text; a hash table of 32-bit places finds it. The three grow apart: rows
-//! and texts in chunks (see [`super::chunks`]), the table alone is moved when it grows, which MAX_SERIES_PER_SOURCE bounds.
+//! A series is a row of 24 bytes, the text of its id, and 4 bytes that link it to the others of its name. A hash table of
+//! 32-bit slots finds it by its id. Rows, texts and links grow in chunks (see [`super::chunks`]); only the hash table moves as
+//! a whole when it grows, which MAX_SERIES_PER_SOURCE bounds.
 //!
-//! Agents send the same ids in the same order every time, and rows stand in the order in which they were first sent. So
-//! whoever found one metric looks at the row behind it for the next one: nothing is hashed, and memory is read from
-//! front to back, which is what keeps a million series nearly as cheap as a thousand. See [`Walk`].
+//! Agents send the same ids in the same order every time, and rows stand in the order in which they were first sent. So a
+//! look-up of a batch tries the row behind the one that was found last before it hashes: memory is read from front to back,
+//! which makes a million series nearly as cheap as a thousand. See [`Walk`].
+
+mod names;
+mod rebuild;
+mod row;
 
 use std::hash::{BuildHasher, Hasher};
 
-use golectra_protocol::{Kind, MetricRef, Value};
+use golectra_protocol::{Kind, MAX_ID_BYTES, MetricRef, Value};
 use hashbrown::HashTable;
 
+use self::names::NameIndex;
+pub(super) use self::names::{ChainLinks, labelled_name};
+pub(super) use self::rebuild::Rebuild;
+use self::row::MAX_TEXT_BYTES;
+pub(super) use self::row::{Row, Version};
 use super::chunks::{Chunks, range_of};
 
-/// How many rows share a chunk of 24 KiB: what one write copies at most for a save or a read under way.
+/// How many rows share a chunk of 24 KiB: the most that one write copies for a save or a read under way.
 pub(super) const ROWS_A_CHUNK: usize = 1024;
 /// How many bytes of ids share a chunk.
 const TEXT_A_CHUNK: usize = 64 * 1024;
-/// A source holds no more than this, whatever the settings say: 256 of the longest ids fill a chunk, and a place has 31 bits.
-pub(super) const MOST_SERIES: usize = (1 << 31) / TEXT_A_CHUNK * 256;
+/// The bytes of an id's length.
+const LENGTH_BYTES: usize = 2;
 
-const COUNTER_BIT: u32 = 1 << 31;
-const TIME_BITS: u32 = 48;
-
-/// The hash of ids and sources. Ids come from outside: whoever can't know the process's seed can't make them collide.
+/// The hash of ids and sources. Ids come from outside: without the process's seed nobody can make them collide.
 pub(super) type IdHasher = std::hash::RandomState;
 
 /// The hash of an id or a source.
@@ -33,82 +40,6 @@ pub(super) fn hash(hasher: &IdHasher, text: &[u8]) -> u64 {
     // A text is all that is hashed, so it needs no end mark.
     state.write(text);
     state.finish()
-}
-
-/// When a series was written: the batch's time, and which of the store's writes it was. The later one is the newer one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Stamp {
-    /// The time's 48 bits (no key has more), then the arrival's upper 16.
-    time_and_arrival: u64,
-    arrival_low: u32,
-}
-
-impl Stamp {
-    /// A time in unix milliseconds, of which what no key could hold counts as the latest, and the number of a write.
-    pub(super) fn new(at_millis: u64, arrival: u64) -> Self {
-        let time = at_millis.min((1 << TIME_BITS) - 1) << (64 - TIME_BITS);
-        let high = (arrival >> 32) & u64::from(u16::MAX);
-        let low = arrival & u64::from(u32::MAX);
-        Self { time_and_arrival: time | high, arrival_low: u32::try_from(low).expect("32 bits were taken") }
-    }
-
-    pub(super) fn at_millis(self) -> u64 {
-        self.time_and_arrival >> (64 - TIME_BITS)
-    }
-}
-
-/// A series without its id. Its order keeps it at 24 bytes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Row {
-    /// A double's bits or a total.
-    bits: u64,
-    time_and_arrival: u64,
-    arrival_low: u32,
-    /// Where its id stands, and whether it is a counter.
-    id: u32,
-}
-
-impl Row {
-    fn new(id: u32, value: Value, stamp: Stamp) -> Self {
-        let (bits, kind) = match value {
-            Value::Gauge(value) => (value.to_bits(), 0),
-            Value::Counter(total) => (total.cast_unsigned(), COUNTER_BIT),
-        };
-        Self { bits, time_and_arrival: stamp.time_and_arrival, arrival_low: stamp.arrival_low, id: id | kind }
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        if self.id & COUNTER_BIT == 0 { Kind::Gauge } else { Kind::Counter }
-    }
-
-    pub(super) fn value(&self) -> Value {
-        match self.kind() {
-            Kind::Gauge => Value::Gauge(f64::from_bits(self.bits)),
-            Kind::Counter => Value::Counter(self.bits.cast_signed()),
-        }
-    }
-
-    pub(super) fn stamp(&self) -> Stamp {
-        Stamp { time_and_arrival: self.time_and_arrival, arrival_low: self.arrival_low }
-    }
-
-    /// Whether this counter's total has no room for so much more.
-    pub(super) fn overflows(&self, value: Value) -> bool {
-        matches!(value, Value::Counter(delta) if self.bits.cast_signed().checked_add(delta).is_none())
-    }
-
-    /// Takes a value of the row's kind; whether it fits was checked before. An older gauge changes nothing.
-    fn write(&mut self, value: Value, stamp: Stamp) {
-        let newer = stamp.time_and_arrival >> (64 - TIME_BITS) >= self.time_and_arrival >> (64 - TIME_BITS);
-        match value {
-            Value::Gauge(_) if !newer => return,
-            Value::Gauge(value) => self.bits = value.to_bits(),
-            Value::Counter(delta) => self.bits = self.bits.cast_signed().saturating_add(delta).cast_unsigned(),
-        }
-        if newer {
-            (self.time_and_arrival, self.arrival_low) = (stamp.time_and_arrival, stamp.arrival_low);
-        }
-    }
 }
 
 /// Rows with their ids. A copy is cheap, and stays as it is.
@@ -128,46 +59,58 @@ impl Rows {
         self.rows.get(slot as usize)
     }
 
-    /// Every series, in the order in which they came.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (MetricRef<'_>, Stamp)> {
+    /// Every row in the order of its slot.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Row> {
         let chunks = self.len().div_ceil(ROWS_A_CHUNK);
-        let rows = (0..chunks).flat_map(|number| &self.rows.chunk(number)[..range_of::<ROWS_A_CHUNK>(number, self.len()).len()]);
-        rows.map(|row| (MetricRef { id: self.id(row), value: row.value() }, row.stamp()))
+        (0..chunks).flat_map(|number| &self.rows.chunk(number)[..range_of::<ROWS_A_CHUNK>(number, self.len()).len()])
     }
 
-    fn id(&self, row: &Row) -> &str {
+    /// The row's series.
+    pub(super) fn metric(&self, row: &Row) -> MetricRef<'_> {
+        MetricRef { id: self.id(row), value: row.value() }
+    }
+
+    pub(super) fn id(&self, row: &Row) -> &str {
         std::str::from_utf8(self.id_bytes(row)).expect("an id's text was stored whole")
     }
 
+    #[inline]
     fn id_bytes(&self, row: &Row) -> &[u8] {
-        self.text(row.id)
+        self.text(row.id_place())
     }
 
-    /// The id that stands at this place.
-    fn text(&self, id: u32) -> &[u8] {
-        let [length, text @ ..] = self.ids.from((id & !COUNTER_BIT) as usize) else { return &[] };
-        &text[..usize::from(*length)]
+    /// The id at this place.
+    #[inline]
+    fn text(&self, place: usize) -> &[u8] {
+        let [l0, l1, text @ ..] = self.ids.from(place) else { return &[] };
+        &text[..usize::from(u16::from_le_bytes([*l0, *l1]))]
     }
 
     /// Whether the series in this slot is that one.
+    #[inline]
     fn holds(&self, slot: u32, id: &str, kind: Kind) -> bool {
-        (slot as usize) < self.len() && self.is(self.row(slot).id, id, kind)
+        (slot as usize) < self.len() && self.is(self.row(slot), id, kind)
     }
 
-    /// Whether a row that has its id here is that series.
-    fn is(&self, place: u32, id: &str, kind: Kind) -> bool {
-        (place & COUNTER_BIT != 0) == (kind == Kind::Counter) && self.text(place) == id.as_bytes()
+    /// Whether the series of this row is that one.
+    #[inline]
+    fn is(&self, row: &Row, id: &str, kind: Kind) -> bool {
+        row.kind() == kind && self.id_bytes(row) == id.as_bytes()
     }
 
-    /// Appends a series that is not there yet and tells its slot.
-    fn push(&mut self, MetricRef { id, value }: MetricRef<'_>, stamp: Stamp) -> u32 {
-        let mut text = [0; 256];
-        text[0] = u8::try_from(id.len()).expect("ids have at most 255 bytes");
-        text[1..=id.len()].copy_from_slice(id.as_bytes());
-        let place = self.ids.append(&text[..=id.len()]);
-        let place = u32::try_from(place).ok().filter(|place| place & COUNTER_BIT == 0).expect("MOST_SERIES fit");
-        let slot = self.rows.append(&[Row::new(place, value, stamp)]);
-        u32::try_from(slot).expect("MOST_SERIES fit")
+    /// Appends a series that is not there yet and returns its slot.
+    fn push(&mut self, MetricRef { id, value }: MetricRef<'_>, version: Version, period: u8) -> u32 {
+        let length = u16::try_from(id.len()).expect("an id has at most 4,096 bytes");
+        let place = self.ids.append_both(&length.to_le_bytes(), id.as_bytes());
+        let place = u32::try_from(place).ok().filter(|place| (*place as usize) < MAX_TEXT_BYTES).expect("there was room for the ids");
+        let slot = self.rows.append(&[Row::new(place, value, version, period)]);
+        u32::try_from(slot).expect("a row has more than one byte of text")
+    }
+
+    /// Sets what a restart brings back.
+    pub(super) fn restore(&mut self, slot: u32, arrival: u64, period: u8) {
+        let slot = slot as usize;
+        self.rows.chunk_mut(slot / ROWS_A_CHUNK)[slot % ROWS_A_CHUNK].restore(arrival, period);
     }
 }
 
@@ -179,14 +122,15 @@ const SCATTERED_FROM: usize = 16;
 /// The slot of a series that is not there yet.
 pub(super) const NEW: u32 = u32::MAX;
 
-/// A source's series, to be found by id.
+/// A source's series, to be found by id and by name.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     rows: Rows,
     slots: HashTable<u32>,
+    names: NameIndex,
 }
 
-/// Where a look-up of many series in turn stands: the slots to look at before anything is hashed.
+/// The state of a look-up of many series in turn: the slots to try before anything is hashed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Walk {
     /// Behind the one found last.
@@ -204,7 +148,7 @@ impl Walk {
         Self { next, ..Self::default() }
     }
 
-    /// Whether this batch is in no order that helps: then it costs less to look many up at once.
+    /// Whether the order of this batch does not help: then it costs less to look many up at once.
     pub(super) fn is_lost(&self) -> bool {
         self.hashed >= SCATTERED_FROM && self.hashed * 2 > self.steps
     }
@@ -215,8 +159,21 @@ impl Table {
         &self.rows
     }
 
+    pub(super) fn rows_mut(&mut self) -> &mut Rows {
+        &mut self.rows
+    }
+
     pub(super) fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Whether the texts of so many new ids with so many bytes in all can have a place. Each chunk may end with a gap for an id that
+    /// did not fit.
+    pub(super) fn has_room_for(&self, series: usize, id_bytes: usize) -> bool {
+        let longest = MAX_ID_BYTES + LENGTH_BYTES;
+        let more = id_bytes.saturating_add(series.saturating_mul(LENGTH_BYTES));
+        let with_gaps = (more / (TEXT_A_CHUNK - longest)).saturating_add(2).saturating_mul(TEXT_A_CHUNK);
+        self.rows.ids.end().saturating_add(with_gaps) <= MAX_TEXT_BYTES
     }
 
     /// The series' slot, by the hash of its id.
@@ -259,12 +216,12 @@ impl Table {
         for (slot, full) in likely.iter_mut().zip(&all[..some.len()]) {
             *slot = self.slots.find(*full, |_| true).copied().unwrap_or(NEW);
         }
-        let mut places = [0; SCATTERED_AT_ONCE];
-        for (place, slot) in places.iter_mut().zip(&likely[..some.len()]).filter(|(_, slot)| **slot != NEW) {
-            *place = self.rows.row(*slot).id;
+        let mut rows = [Row::default(); SCATTERED_AT_ONCE];
+        for (row, slot) in rows.iter_mut().zip(&likely[..some.len()]).filter(|(_, slot)| **slot != NEW) {
+            *row = *self.rows.row(*slot);
         }
-        for (((metric, full), slot), place) in some.iter().zip(all).zip(likely).zip(places) {
-            let found = slot != NEW && self.rows.is(place, metric.id, metric.kind());
+        for (((metric, full), slot), row) in some.iter().zip(all).zip(likely).zip(rows) {
+            let found = slot != NEW && self.rows.is(&row, metric.id, metric.kind());
             let none = slot == NEW;
             let other = || self.find(full, metric.id, metric.kind()).unwrap_or(NEW);
             each(*metric, if found || none { slot } else { other() });
@@ -274,31 +231,60 @@ impl Table {
     /// Makes room for so many new series whose ids have so many bytes in all.
     pub(super) fn reserve(&mut self, series: usize, id_bytes: usize, hasher: &IdHasher) {
         self.rows.rows.reserve(series);
-        self.rows.ids.reserve(id_bytes + series);
+        self.rows.ids.reserve(id_bytes + series * LENGTH_BYTES);
+        self.names.reserve(series);
         let rows = &self.rows;
         self.slots.reserve(series, |slot| hash(hasher, rows.id_bytes(rows.row(*slot))));
     }
 
-    /// Adds a series that is not there yet and tells its slot.
-    pub(super) fn push(&mut self, hasher: &IdHasher, metric: MetricRef<'_>, stamp: Stamp) -> u32 {
-        let slot = self.rows.push(metric, stamp);
+    /// Adds a series that is not there yet and returns its slot.
+    pub(super) fn push(&mut self, hasher: &IdHasher, metric: MetricRef<'_>, version: Version, period: u8) -> u32 {
+        let slot = self.rows.push(metric, version, period);
         let rows = &self.rows;
         self.slots.insert_unique(hash(hasher, metric.id.as_bytes()), slot, |slot| hash(hasher, rows.id_bytes(rows.row(*slot))));
+        self.names.push(slot, hasher, rows);
         slot
     }
 
     /// Writes to series that are there; [`NEW`] ones are passed over.
-    pub(super) fn write(&mut self, changes: impl Iterator<Item = (u32, Value)>, stamp: Stamp) {
+    pub(super) fn write(&mut self, changes: impl Iterator<Item = (u32, Value)>, version: Version, period: u8) {
         let place = |slot: u32| (slot as usize / ROWS_A_CHUNK, slot as usize % ROWS_A_CHUNK);
         let mut changes = changes.filter(|(slot, _)| *slot != NEW).map(|(slot, value)| (place(slot), value)).peekable();
         while let Some(((number, row), value)) = changes.next() {
-            // A chunk is asked once for all that follow in it whether someone else reads it.
+            // Whether a copy shares the chunk is asked once for all changes that follow in it.
             let chunk = self.rows.rows.chunk_mut(number);
-            chunk[row].write(value, stamp);
+            chunk[row].write(value, version, period);
             while let Some(((_, row), value)) = changes.next_if(|((next, _), _)| *next == number) {
-                chunk[row].write(value, stamp);
+                chunk[row].write(value, version, period);
             }
         }
+    }
+
+    /// The slots of the series with this id or this name, as single slots and as the last ones of chains.
+    pub(super) fn named(&self, hasher: &IdHasher, name: &str) -> (impl Iterator<Item = u32>, Option<u32>) {
+        let full = hash(hasher, name.as_bytes());
+        let single = [Kind::Gauge, Kind::Counter].map(|kind| self.find(full, name, kind));
+        (single.into_iter().flatten(), self.names.labelled(hasher, &self.rows, name))
+    }
+
+    /// The last slot of each name's labelled series.
+    pub(super) fn labelled_chains(&self) -> impl Iterator<Item = u32> {
+        self.names.all_labelled()
+    }
+
+    /// The last slot of the series whose id is their name.
+    pub(super) fn unlabelled_chain(&self) -> Option<u32> {
+        self.names.unlabelled()
+    }
+
+    /// What the slots of a chain are read from.
+    pub(super) fn links(&self) -> &ChainLinks {
+        self.names.links()
+    }
+
+    /// Whether an id may have a label `instance` of its own.
+    pub(super) fn has_instance(&self) -> bool {
+        self.names.has_instance()
     }
 
     /// Chunks of rows that a copy shares.

@@ -7,18 +7,22 @@ mod heap;
 mod model;
 mod restarts;
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use golectra_protocol::{IdempotencyKey, Metric};
 
-use super::super::conformance::{self, Setup};
+use super::super::conformance::{self, Maintain, Setup};
+use super::disk::Disk;
+use super::open::FOLD_JOURNAL_AT_BYTES;
 use super::*;
 
 const NOW: u64 = 1_800_000_000_000;
 
 fn config(path: Option<PathBuf>, store_interval: Duration, restore: bool) -> MemoryConfig {
     let limits = SeriesLimits { total: 100_000, per_source: 50_000 };
-    MemoryConfig { path, store_interval, restore, lifetimes: Lifetimes::default(), max_keys: 100_000, limits }
+    MemoryConfig { path, store_interval, restore, lifetimes: Lifetimes::default(), max_keys: 100_000, limits, audit: None }
 }
 
 /// A store on this file that never saves by itself but at its end.
@@ -39,19 +43,28 @@ async fn counter(store: &MemoryStore, id: &str) -> Option<i64> {
     store.snapshot().await.unwrap().counters.get(id).copied()
 }
 
+/// The store's maintenance for the conformance suite.
+fn maintain(store: &Arc<MemoryStore>) -> Maintain {
+    let store = Arc::clone(store);
+    Box::new(move || {
+        let store = Arc::clone(&store);
+        Box::pin(async move { store.sweep() })
+    })
+}
+
 impl MemoryStore {
     /// A snapshot now, without waiting for its time.
     async fn save_now(&self) -> Result<(), StoreError> {
         let (answer, saved) = oneshot::channel();
-        drop(self.keeper.as_ref().unwrap().queue().unwrap().send(Command::Save { answer }));
+        drop(self.files.as_ref().unwrap().writer.queue().unwrap().send(Command::Save { answer }));
         wait(saved, CLOSE_WAIT).await
     }
 
-    /// The process dies: nothing is saved, and the keeper is gone when this returns.
+    /// The process dies: nothing is saved, and the disk writer is gone when this returns.
     fn crash(self: Arc<Self>) {
-        let keeper = self.keeper.as_ref().unwrap();
-        drop(keeper.queue.lock().unwrap().take());
-        let thread = keeper.thread.lock().unwrap().take();
+        let files = self.files.as_ref().unwrap();
+        drop(files.writer.take_queue());
+        let thread = files.thread.lock().unwrap().take();
         thread.unwrap().join().unwrap();
     }
 }
@@ -63,11 +76,8 @@ mod volatile {
 
     async fn make(setup: Setup) -> Option<Made> {
         let config = MemoryConfig { lifetimes: setup.lifetimes, limits: setup.limits, ..config(None, Duration::ZERO, false) };
-        Some(Made {
-            store: MemoryStore::open(config, setup.clock).unwrap(),
-            maintain: Box::new(|| Box::pin(async {})),
-            guard: Box::new(()),
-        })
+        let store = MemoryStore::open(config, setup.clock).unwrap();
+        Some(Made { maintain: maintain(&store), store, guard: Box::new(()) })
     }
     conformance_suite!(make);
 }
@@ -81,11 +91,8 @@ mod with_snapshots {
         // Saved all the time, so that saves and writes meet.
         let config = config(Some(folder.path().join("metrics-db.json")), Duration::from_millis(5), true);
         let config = MemoryConfig { lifetimes: setup.lifetimes, limits: setup.limits, ..config };
-        Some(Made {
-            store: MemoryStore::open(config, setup.clock).unwrap(),
-            maintain: Box::new(|| Box::pin(async {})),
-            guard: Box::new(folder),
-        })
+        let store = MemoryStore::open(config, setup.clock).unwrap();
+        Some(Made { maintain: maintain(&store), store, guard: Box::new(folder) })
     }
     conformance_suite!(make);
 }
@@ -100,7 +107,7 @@ mod with_a_journal {
         let config = MemoryConfig { lifetimes: setup.lifetimes, limits: setup.limits, ..config };
         // Folded all the time, so that saves and writes meet.
         let store = MemoryStore::open_on(config, setup.clock, Disk::default(), 1).unwrap();
-        Some(Made { store, maintain: Box::new(|| Box::pin(async {})), guard: Box::new(folder) })
+        Some(Made { maintain: maintain(&store), store, guard: Box::new(folder) })
     }
     conformance_suite!(make);
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn rows(file: &str) -> Result<Vec<Row>, String> {
+fn rows(file: &str) -> Result<Vec<SnapshotRow>, String> {
     let mut rows = Vec::new();
     let read = read(file.as_bytes(), |row| {
         rows.push(row);
@@ -11,12 +11,12 @@ fn rows(file: &str) -> Result<Vec<Row>, String> {
     read.map(|()| rows).map_err(|error| error.to_string())
 }
 
-fn row(source: &str, id: &str, value: Value, at_millis: Option<u64>) -> Row {
+fn row(source: &str, id: &str, value: Value, at_millis: Option<u64>) -> SnapshotRow {
     let metric = Metric { id: MetricId::parse(id).unwrap(), value };
-    Row { source: Source::from_stored(source).unwrap(), metric, at_millis }
+    SnapshotRow { source: Source::from_stored(source).unwrap(), metric, at_millis, retired: false }
 }
 
-fn written(rows: &[Row]) -> String {
+fn written(rows: &[SnapshotRow]) -> String {
     let mut out = SnapshotWriter::new(Vec::new());
     for row in rows {
         out.row(&row.source, row.metric.id.as_str(), row.metric.value, row.at_millis.unwrap_or(0)).unwrap();
@@ -95,7 +95,7 @@ prop_compose! {
     fn any_row()(
         source in "[a-zA-Z0-9._-]{0,12}", id in "[^\\p{Cc}]{1,60}", bits in any::<u64>(), total in 0..=i64::MAX,
         counts in any::<bool>(), at_millis in any::<u64>(),
-    ) -> Row {
+    ) -> SnapshotRow {
         let value = f64::from_bits(bits);
         row(&source, &id, if counts || !value.is_finite() { Value::Counter(total) } else { Value::Gauge(value) }, Some(at_millis))
     }

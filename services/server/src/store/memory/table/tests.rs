@@ -9,26 +9,22 @@ fn metric(id: &str, value: Value) -> MetricRef<'_> {
 }
 
 #[test]
-fn a_row_has_24_bytes_and_keeps_its_stamp_whole() {
-    assert_eq!(size_of::<Row>(), 24);
-    let stamps =
-        [(0, 0), (0, 1), (0, 1 << 32), (1, 0), (1, (1 << 48) - 1), ((1 << 48) - 1, 5)].map(|(at, arrival)| Stamp::new(at, arrival));
-    assert!(stamps.is_sorted());
-    for stamp in stamps {
-        for value in [Value::Gauge(-0.0), Value::Counter(i64::MAX)] {
-            let row = Row::new(7, value, stamp);
-            assert_eq!((row.stamp(), row.kind(), format!("{:?}", row.value())), (stamp, value.kind(), format!("{value:?}")));
-        }
+fn ids_find_room_up_to_the_last_place() {
+    let mut table = Table::default();
+    assert!(table.has_room_for(1_000_000, 200_000_000));
+    assert!(!table.has_room_for(1_000_000, MAX_TEXT_BYTES));
+    assert!(!table.has_room_for(usize::MAX, usize::MAX));
+    // Ids of half a chunk and a little more leave the largest gaps.
+    let hasher = IdHasher::default();
+    let many = 40;
+    let room = |table: &Table| table.rows.ids.end();
+    for number in 0..many {
+        let before = room(&table);
+        let id = format!("{number:>0$}", MAX_ID_BYTES - number % 2);
+        table.push(&hasher, metric(&id, Value::Counter(1)), Version::default(), 0);
+        assert!(room(&table) - before <= 2 * (MAX_ID_BYTES + LENGTH_BYTES));
+        assert_eq!(table.find(hash(&hasher, id.as_bytes()), &id, Kind::Counter), Some(u32::try_from(number).unwrap()));
     }
-    assert_eq!(Stamp::new(1_800_000_000_123, 1 << 40).at_millis(), 1_800_000_000_123);
-    assert_eq!(Stamp::new(u64::MAX, 0).at_millis(), (1 << 48) - 1, "what no key could hold is the latest");
-}
-
-#[test]
-fn the_longest_ids_of_a_full_source_have_their_places() {
-    let longest = 256;
-    assert_eq!(TEXT_A_CHUNK % longest, 0, "no chunk of the longest ids has a gap");
-    assert!(MOST_SERIES * longest <= 1 << 31);
 }
 
 /// Looks a batch up as a write does and tells how many of its ids were hashed.
@@ -49,7 +45,7 @@ fn ids_in_the_order_of_the_last_time_are_not_hashed() {
     let ids: Vec<String> = (0..5000).map(|i| format!("id{i}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     for id in &ids[..4990] {
-        table.push(&hasher, metric(id, Value::Gauge(1.0)), Stamp::default());
+        table.push(&hasher, metric(id, Value::Gauge(1.0)), Version::default(), 0);
     }
     assert_eq!(hashed(&table, &hasher, &ids[..4990]), 0);
     assert_eq!(hashed(&table, &hasher, &ids[1000..2000]), 1, "a part of them costs one look-up");
@@ -57,7 +53,7 @@ fn ids_in_the_order_of_the_last_time_are_not_hashed() {
     assert_eq!(hashed(&table, &hasher, &without), 499, "and so does each gap");
     // Ids that came later stand behind the others, but amid them in a batch.
     for id in &ids[4990..] {
-        table.push(&hasher, metric(id, Value::Gauge(1.0)), Stamp::default());
+        table.push(&hasher, metric(id, Value::Gauge(1.0)), Version::default(), 0);
     }
     let mut amid = ids[..4990].to_vec();
     amid.splice(2000..2000, ids[4990..].iter().copied());
@@ -86,7 +82,8 @@ fn any_write() -> impl Strategy<Value = Write> {
 
 /// Everything a table holds, by id and whether it is a counter.
 fn all(rows: &Rows) -> Model {
-    rows.iter().map(|(metric, stamp)| ((metric.id.to_owned(), metric.kind() == Kind::Counter), (metric.value, stamp.at_millis()))).collect()
+    let entry = |row: &Row| ((rows.id(row).to_owned(), row.kind() == Kind::Counter), (row.value(), row.version().at_millis()));
+    rows.iter().map(entry).collect()
 }
 
 proptest! {
@@ -99,7 +96,7 @@ proptest! {
         let mut copies: Vec<(Rows, Model)> = Vec::new();
         let ids: HashMap<usize, String> = (0..400).map(|i| (i, format!("{}é{i}", "x".repeat(i % 240)))).collect();
         for (number, write) in writes.iter().enumerate() {
-            let stamp = Stamp::new(write.at_millis, number as u64);
+            let version = Version::new(write.at_millis, number as u64);
             let (mut walk, mut changes, mut new, mut scattered) = (Walk::default(), Vec::new(), Vec::new(), Vec::new());
             let before: Vec<Option<u32>> = write.metrics.iter().map(|(id, counts, _)| {
                 let kind = if *counts { Kind::Counter } else { Kind::Gauge };
@@ -131,12 +128,12 @@ proptest! {
             scattered.chunks(SCATTERED_AT_ONCE).for_each(|some| table.find_scattered(&hasher, some, |_, slot| slots.push(slot)));
             prop_assert!(slots.iter().zip(&before).all(|(slot, before)| *slot == before.unwrap_or(NEW)));
             prop_assert!(changes.iter().zip(&before).all(|((slot, _), before)| *slot == before.unwrap_or(NEW)));
-            table.write(changes.into_iter(), stamp);
+            table.write(changes.into_iter(), version, 0);
             if number % 2 == 0 {
                 table.reserve(new.len(), new.iter().map(|metric| metric.id.len()).sum(), &hasher);
             }
             for metric in new {
-                table.push(&hasher, metric, stamp);
+                table.push(&hasher, metric, version, 0);
             }
             prop_assert_eq!(&all(table.rows()), &model);
             prop_assert_eq!(table.len(), model.len());

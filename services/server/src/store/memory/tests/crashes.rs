@@ -110,7 +110,7 @@ async fn trial(fail_one_in: Option<usize>) {
     for writer in join_all(writers).await {
         writer.unwrap();
     }
-    let saves = store.memory_stats().snapshots_written.load(Ordering::Relaxed);
+    let saves = store.memory_metrics().snapshots_written.load(Ordering::Relaxed);
     assert!(saves >= if fail_one_in.is_some() { 1 } else { 3 }, "{saves} saves");
     store.crash();
 

@@ -54,7 +54,7 @@ async fn a_write_that_is_not_on_disk_is_not_acknowledged_by_its_repeat() {
         store.crash();
         let store = journaled(&path);
         assert_eq!((counter(&store, "c").await, counter(&store, "d").await), (Some(11), Some(1)));
-        assert_eq!(store.memory_stats().journal_skipped_bytes.load(Ordering::Relaxed), 0, "what the failed write left was cut off");
+        assert_eq!(store.memory_metrics().journal_skipped_bytes.load(Ordering::Relaxed), 0, "what the failed write left was cut off");
         assert_eq!(store.apply(failed).await.unwrap(), Applied::Repeat);
     }
 }
@@ -91,7 +91,7 @@ async fn a_failed_snapshot_leaves_the_last_one_and_is_tried_again() {
         full.store(true, Ordering::SeqCst);
         store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
         store.save_now().await.unwrap_err();
-        assert_eq!(store.memory_stats().snapshot_failures.load(Ordering::Relaxed), 1);
+        assert_eq!(store.memory_metrics().snapshot_failures.load(Ordering::Relaxed), 1);
         assert_eq!(std::fs::read(&path).unwrap(), last);
         store.ping().await.expect("memory takes writes");
         full.store(false, Ordering::SeqCst);

@@ -1,12 +1,13 @@
 //! The journal's bytes: round trips, and whatever is done to them.
 
-use golectra_protocol::{MetricId, Source};
+use golectra_protocol::Source;
+use golectra_protocol::{Metrics, Value};
 use proptest::prelude::*;
 
 use super::super::load::Frames;
-use super::super::record::{self, Record, SourceHead, Write};
+use super::super::record::{self, Record, ReportRun, SourceRecord, WriteRecord};
 use super::*;
-use crate::store::Write as _;
+use crate::store::lifetime::{Mark, ReportingClock};
 
 fn read(bytes: &[u8]) -> (Vec<Record>, u64) {
     let mut file = tempfile::tempfile().unwrap();
@@ -23,36 +24,50 @@ fn read(bytes: &[u8]) -> (Vec<Record>, u64) {
 prop_compose! {
     fn any_write()(
         source in "[a-zA-Z0-9._-]{0,40}", at in 0..(1_u64 << 48), keyed in any::<bool>(), digest in any::<[u8; 32]>(), seen in any::<u64>(),
-        metrics in proptest::collection::vec(("[^\\p{Cc}]{1,60}", any::<u64>(), 0..=i64::MAX), 1..6),
+        metrics in proptest::collection::vec(("[^\\p{Cc}]{1,60}", any::<u64>(), proptest::option::of(0..=i64::MAX), any::<i64>()), 1..6),
+        times in any::<bool>(), long in any::<bool>(),
     ) -> (Batch, u64) {
-        let metrics = metrics.into_iter().map(|(id, bits, delta)| {
-            let value = f64::from_bits(bits);
-            let value = if value.is_finite() { Value::Gauge(value) } else { Value::Counter(delta) };
-            Metric { id: MetricId::parse(&id).unwrap(), value }
-        });
+        let mut all = Metrics::default();
+        for (id, bits, delta, at) in metrics {
+            let id = if long { format!("{id}{}", "x".repeat(3000)) } else { id };
+            let value = delta.map_or(Value::Gauge(f64::from_bits(bits)), Value::Counter);
+            let pushed = if times { all.push_parsed_at(&id, value, at) } else { all.push_parsed(&id, value) };
+            pushed.unwrap();
+        }
         let source = Source::from_stored(&source).unwrap();
-        (Batch { source, key: IdempotencyKey::at(at), keyed, digest, metrics: metrics.collect(), audit: None }, seen)
+        (Batch { source, key: IdempotencyKey::at(at), keyed, digest, metrics: all, audit: None }, seen)
     }
 }
 
 fn write_of((batch, seen_millis): &(Batch, u64)) -> Record {
     let Batch { source, key, keyed, digest, metrics, .. } = batch.clone();
-    Record::Write(Write { seen_millis: *seen_millis, source, key, keyed, digest: super::super::keys::short(&digest), metrics })
+    Record::Write(WriteRecord { seen_millis: *seen_millis, source, key, keyed, digest: super::super::keys::short(&digest), metrics })
 }
 
 /// A journal, its records and where each frame ends.
 fn journal(writes: &[(Batch, u64)]) -> (Vec<u8>, Vec<Record>, Vec<u64>) {
-    let head = SourceHead { first_seen_millis: 1, last_seen_millis: 2, floor_millis: 3, name: Source::parse("a").unwrap() };
+    let marks = (0..3).map(|n| Mark { reporting_millis: 1000 * n, arrival: n }).collect();
+    let clock = ReportingClock { reporting_millis: 5, marks };
+    let name = Source::parse("a").unwrap();
+    let head = SourceRecord { first_seen_millis: 1, last_seen_millis: 2, floor_millis: 3, clock, period: 3, name: name.clone() };
+    let reports: Vec<_> = (0..3).map(|n| ReportRun { series: 7 + n, arrival: 1 << (40 + n), period: 255 }).collect();
     let keys: Vec<_> = writes.iter().map(|(batch, _)| (0, batch.key, super::super::keys::short(&batch.digest))).collect();
     let (mut bytes, mut ends) = (Vec::new(), Vec::new());
     record::encode_head(&mut bytes, &[9; 32]);
     assert_eq!(bytes.len(), record::HEAD_FRAME_BYTES);
     ends.push(bytes.len() as u64);
-    record::encode_source(&mut bytes, &head);
+    record::encode_source(&mut bytes, &head, &reports);
     ends.push(bytes.len() as u64);
     record::encode_keys(&mut bytes, &keys);
     ends.push(bytes.len() as u64);
-    let mut records = vec![Record::Head([9; 32]), Record::Source(head), Record::Keys(keys)];
+    let mut records = vec![Record::Head([9; 32]), Record::Source(head, reports), Record::Keys(keys)];
+    record::encode_mark(&mut bytes, &name);
+    ends.push(bytes.len() as u64);
+    record::encode_expiry(&mut bytes, &name, 1 << 40);
+    ends.push(bytes.len() as u64);
+    record::encode_forget(&mut bytes, &name);
+    ends.push(bytes.len() as u64);
+    records.extend([Record::Mark(name.clone()), Record::Expiry(name.clone(), 1 << 40), Record::Forget(name)]);
     for one in writes {
         record::encode_write(&mut bytes, &one.0, one.1);
         ends.push(bytes.len() as u64);
@@ -91,7 +106,7 @@ proptest! {
     }
 
     #[test]
-    fn no_payload_makes_it_panic(payload in proptest::collection::vec(any::<u8>(), 0..120), tag in 0..6_u8) {
+    fn no_payload_makes_it_panic(payload in proptest::collection::vec(any::<u8>(), 0..120), tag in 0..9_u8) {
         let _ = record::decode(&payload);
         let _ = record::decode(&[&[tag], payload.as_slice()].concat());
     }
@@ -105,7 +120,7 @@ fn golden_bytes_of_a_write() {
     let mut bytes = Vec::new();
     record::encode_write(&mut bytes, &batch, 258);
     let golden = concat!(
-        "4300000045ef7d09",
+        "45000000a1e9484e",
         "04",
         "0201000000000000",
         "026e31",
@@ -113,9 +128,9 @@ fn golden_bytes_of_a_write() {
         "01",
         "07070707070707070707070707070707",
         "010200000000000000",
-        "0163",
+        "010063",
         "00000000000000f03f",
-        "0167",
+        "010067",
     );
     assert_eq!(hex::encode(bytes), golden);
 }
@@ -135,7 +150,7 @@ async fn a_torn_tail_is_skipped_counted_kept_and_cut_off() {
     std::fs::write(&journal, &bytes).unwrap();
     let store = journaled(&path);
     assert_eq!(counter(&store, "c").await, Some(2));
-    let skipped = store.memory_stats().journal_skipped_bytes.load(Ordering::Relaxed);
+    let skipped = store.memory_metrics().journal_skipped_bytes.load(Ordering::Relaxed);
     assert_eq!(
         std::fs::read(folder.path().join("m.json.journal.damaged")).unwrap(),
         bytes[bytes.len() - usize::try_from(skipped).unwrap()..]
@@ -144,5 +159,5 @@ async fn a_torn_tail_is_skipped_counted_kept_and_cut_off() {
     store.crash();
     let store = journaled(&path);
     assert_eq!(counter(&store, "c").await, Some(12));
-    assert_eq!(store.memory_stats().journal_skipped_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(store.memory_metrics().journal_skipped_bytes.load(Ordering::Relaxed), 0);
 }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use golectra_protocol::{Metrics, Source};
 
 use super::super::copy::ShardCopy;
-use super::super::shard::Shards;
+use super::super::shards::Shards;
 use super::conformance::{counter as count, gauge};
 use super::*;
 
@@ -64,7 +64,7 @@ fn full(of_source: usize) -> (Shards, isize) {
     let templates = batches(of_source);
     let before = HELD_BYTES.get();
     let limits = SeriesLimits { total: SERIES, per_source: of_source };
-    let shards = Shards::new(limits, 1000, 100_000);
+    let shards = Shards::new(limits, Lifetimes::default(), 100_000);
     for source in 0..SERIES / of_source {
         let name = Source::parse(&format!("node-{source}.example.org")).unwrap();
         for metrics in &templates {

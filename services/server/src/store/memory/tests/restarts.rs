@@ -38,7 +38,7 @@ async fn a_closed_store_comes_back_whole_with_its_keys() {
         assert_eq!(all(&again).await, before);
         assert_eq!(again.apply(first).await.unwrap(), Applied::Repeat);
         assert_eq!(all(&again).await, before);
-        assert_eq!(again.memory_stats().keys_remembered.load(Ordering::Relaxed), 3);
+        assert_eq!(again.memory_metrics().keys_remembered.load(Ordering::Relaxed), 3);
     }
 }
 
@@ -85,7 +85,7 @@ async fn the_interval_saves_what_changed_and_nothing_else() {
     let (_folder, path) = file();
     let store = MemoryStore::open(config(Some(path.clone()), Duration::from_millis(5), true), Clock::at(NOW)).unwrap();
     store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
-    let written = || store.memory_stats().snapshots_written.load(Ordering::Relaxed);
+    let written = || store.memory_metrics().snapshots_written.load(Ordering::Relaxed);
     let until = std::time::Instant::now() + Duration::from_secs(10);
     while written() == 0 {
         assert!(std::time::Instant::now() < until, "no snapshot");
@@ -215,7 +215,7 @@ async fn the_journal_is_folded_into_its_snapshot() {
     let (mut writes, mut before, mut folds) = (0, 0, 0);
     let until = std::time::Instant::now() + Duration::from_mins(1);
     // A fold runs beside the writes, so how many go by meanwhile is the disk's to say.
-    while store.memory_stats().snapshots_written.load(Ordering::Relaxed) <= 3 {
+    while store.memory_metrics().snapshots_written.load(Ordering::Relaxed) <= 3 {
         assert!(std::time::Instant::now() < until, "{writes} writes were never folded");
         // Server-made keys are not remembered, so folding shrinks the journal to nearly nothing.
         let one = batch("a", IdempotencyKey::at(NOW + writes), vec![count("c", 1), gauge("g", 1.0)]);

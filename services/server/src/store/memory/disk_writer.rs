@@ -1,13 +1,16 @@
 //! The thread that owns the files.
 //!
-//! At STORE_INTERVAL=0 it takes all writes that queued while its last sync ran, appends them, syncs once and answers
+//! At STORE_INTERVAL=0 it takes all changes that queued while its last sync ran, appends them, syncs once and answers
 //! each. It decides when to save: after an interval in which something changed, or when the journal has outgrown its
-//! snapshot. A thread of the save's own writes the new files meanwhile; only their renames stop the journal.
+//! snapshot. A thread of its own writes a save's new files meanwhile; only their renames stop the journal.
+//!
+//! The audit event of a change is handed over when the change is on disk, whether or not its client still waits: a client may have
+//! left, and a change that the disk refused at first is written later.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,9 +18,11 @@ use tokio::sync::oneshot;
 
 use super::disk::{Disk, Paths};
 use super::journal::Journal;
+use super::metrics::{self, MemoryMetrics, add, set};
 use super::save::{self, Prepared};
-use super::shard::Shards;
-use super::stats::{MemoryStats, add, set};
+use super::shards::{Shards, closed};
+use super::{AuditHook, StoreError};
+use crate::audit::Draft;
 use crate::clock::Clock;
 
 /// How much of the queue goes into one write and sync.
@@ -28,12 +33,15 @@ const SAVE_POLL: Duration = Duration::from_millis(10);
 const RETRY: Duration = if cfg!(test) { Duration::from_millis(2) } else { Duration::from_millis(500) };
 const SAVE_RETRY: Duration = if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(10) };
 
-/// The answer to a write: whether it is on disk.
+/// How many bytes may wait for the journal before writes are refused.
+const MAX_QUEUED_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The answer to a change: whether it is on disk.
 pub(super) type Durable = Result<(), String>;
 
 pub(super) enum Command {
-    /// A write that was applied.
-    Write { epoch: u64, frame: Vec<u8>, answer: oneshot::Sender<Durable> },
+    /// A change that was applied.
+    Append { epoch: u64, frame: Vec<u8>, audit: Option<Draft>, answer: Option<oneshot::Sender<Durable>> },
     /// Answers when everything before it is on disk.
     Barrier { answer: oneshot::Sender<Durable> },
     /// Saves and answers.
@@ -43,34 +51,93 @@ pub(super) enum Command {
     Close { answer: oneshot::Sender<Durable> },
 }
 
-/// What the store sees of its keeper.
+/// What the store sees of its disk writer.
 #[derive(Debug, Default)]
 pub(super) struct DiskHealth {
     /// The disk refuses: nothing new is taken until what waits is on disk.
-    pub(super) failed: AtomicBool,
-    /// Bytes and writes that wait in the queue.
-    pub(super) queued_bytes: AtomicU64,
-    pub(super) queued_writes: AtomicU64,
+    failed: AtomicBool,
+    /// Bytes and changes that wait in the queue.
+    queued_bytes: AtomicU64,
+    queued_changes: AtomicU64,
 }
 
-/// What a keeper is made of.
-pub(super) struct Keeper {
+/// The way to the disk writer.
+pub(super) struct DiskWriterHandle {
+    /// Taken by the first close.
+    queue: Mutex<Option<Sender<Command>>>,
+    health: Arc<DiskHealth>,
+}
+
+impl DiskWriterHandle {
+    pub(super) fn new(queue: Sender<Command>, health: Arc<DiskHealth>) -> Self {
+        Self { queue: Mutex::new(Some(queue)), health }
+    }
+
+    pub(super) fn queue(&self) -> Result<Sender<Command>, StoreError> {
+        self.queue.lock().expect("nothing panics while it holds the queue").clone().ok_or_else(closed)
+    }
+
+    /// The queue, for the last time.
+    pub(super) fn take_queue(&self) -> Option<Sender<Command>> {
+        self.queue.lock().expect("nothing panics while it holds the queue").take()
+    }
+
+    /// Refuses before anything is applied when the disk fails or falls behind.
+    pub(super) fn admit(&self) -> Result<(), StoreError> {
+        if self.health.failed.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("the journal can't be written".into()));
+        }
+        if self.queued_bytes() > MAX_QUEUED_BYTES { Err(StoreError::Overloaded) } else { Ok(()) }
+    }
+
+    /// Queues a change. A writer that is gone drops its answer.
+    pub(super) fn append(&self, epoch: u64, frame: Vec<u8>, audit: Option<Draft>, answer: Option<oneshot::Sender<Durable>>) {
+        let Ok(queue) = self.queue() else { return };
+        self.append_to(&queue, epoch, frame, audit, answer);
+    }
+
+    /// As [`Self::append`], with the queue at hand.
+    pub(super) fn append_to(
+        &self,
+        queue: &Sender<Command>,
+        epoch: u64,
+        frame: Vec<u8>,
+        audit: Option<Draft>,
+        answer: Option<oneshot::Sender<Durable>>,
+    ) {
+        self.health.queued_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        self.health.queued_changes.fetch_add(1, Ordering::Relaxed);
+        let _ = queue.send(Command::Append { epoch, frame, audit, answer });
+    }
+
+    pub(super) fn queued_bytes(&self) -> u64 {
+        self.health.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn queued_changes(&self) -> u64 {
+        self.health.queued_changes.load(Ordering::Relaxed)
+    }
+}
+
+/// The parts of a disk writer.
+pub(super) struct DiskWriter {
     pub(super) shards: Arc<Shards>,
     pub(super) clock: Clock,
     pub(super) disk: Disk,
     pub(super) paths: Paths,
     pub(super) journal: Journal,
     pub(super) health: Arc<DiskHealth>,
-    pub(super) stats: Arc<MemoryStats>,
-    /// Zero: every write is journaled.
+    pub(super) metrics: Arc<MemoryMetrics>,
+    pub(super) audit: Option<AuditHook>,
+    /// Zero: every change is journaled.
     pub(super) interval: Duration,
     /// How large a journal may grow at the least before it is folded into its snapshot.
     pub(super) fold_journal_at_bytes: u64,
-    pub(super) progress: Progress,
+    pub(super) progress: SaveProgress,
 }
 
-/// Where the keeper stands.
-pub(super) struct Progress {
+/// What was saved, and what is to be saved when.
+pub(super) struct SaveProgress {
     /// How many writes the last save had seen.
     saved_writes: u64,
     /// The journal's length right after the last save.
@@ -81,14 +148,14 @@ pub(super) struct Progress {
     saving: Option<(JoinHandle<io::Result<Prepared>>, Instant)>,
 }
 
-impl Progress {
+impl SaveProgress {
     pub(super) fn new(saved_writes: u64, interval: Duration) -> Self {
         let now = Instant::now();
         Self { saved_writes, folded_bytes: 0, next_save: now + interval, next_repair: now, epoch: 0, saving: None }
     }
 }
 
-impl Keeper {
+impl DiskWriter {
     /// Works until it is closed, or until the store is gone.
     pub(super) fn run(mut self, queue: &Receiver<Command>) {
         let mut answers = Vec::new();
@@ -102,12 +169,12 @@ impl Keeper {
             let mut bytes = 0;
             while let Some(command) = next {
                 match command {
-                    Command::Write { epoch, frame, answer } => {
+                    Command::Append { epoch, frame, audit, answer } => {
                         bytes += frame.len();
                         self.health.queued_bytes.fetch_sub(frame.len() as u64, Ordering::Relaxed);
-                        self.health.queued_writes.fetch_sub(1, Ordering::Relaxed);
-                        self.journal.push(epoch, frame);
-                        answers.push(answer);
+                        self.health.queued_changes.fetch_sub(1, Ordering::Relaxed);
+                        self.journal.push(epoch, frame, audit);
+                        answers.extend(answer);
                     }
                     Command::Barrier { answer } => answers.push(answer),
                     #[cfg(test)]
@@ -123,7 +190,8 @@ impl Keeper {
                 next = if bytes < GROUP_BYTES { queue.try_recv().ok() } else { None };
             }
             self.settle(&mut answers);
-            self.mind_saves();
+            self.manage_saves();
+            self.audit();
             match last {
                 #[cfg(test)]
                 Some(Command::Save { answer }) => drop(answer.send(self.save_now())),
@@ -152,7 +220,7 @@ impl Keeper {
         }
     }
 
-    /// Brings what was taken to the disk and answers.
+    /// Brings what was taken to the disk, hands over the audit events, and answers.
     fn settle(&mut self, answers: &mut Vec<oneshot::Sender<Durable>>) {
         let behind = self.journal.is_behind() || self.health.failed.load(Ordering::SeqCst);
         let due = !answers.is_empty() || (behind && Instant::now() >= self.progress.next_repair);
@@ -161,7 +229,7 @@ impl Keeper {
         }
         let durable = self.journal_now();
         if let Err(reason) = &durable {
-            add(&self.stats.journal_failures, 1);
+            add(&self.metrics.journal_failures, 1);
             if !self.health.failed.swap(true, Ordering::SeqCst) {
                 tracing::error!(path = %self.paths.journal.display(), reason, "the journal can't be written; at STORE_INTERVAL=0 writes are refused until it can");
             }
@@ -169,10 +237,19 @@ impl Keeper {
         } else if self.health.failed.swap(false, Ordering::SeqCst) {
             tracing::info!(path = %self.paths.journal.display(), "the journal can be written again");
         }
-        set(&self.stats.journal_bytes, self.journal.bytes());
+        set(&self.metrics.journal_bytes, self.journal.bytes());
+        self.audit();
         for answer in answers.drain(..) {
-            // Whoever waited may have given up.
+            // The client may have left.
             let _ = answer.send(durable.clone());
+        }
+    }
+
+    /// Hands over the events of changes that have come to the disk.
+    fn audit(&mut self) {
+        let drafts = self.journal.take_audit();
+        if let Some(hook) = &self.audit {
+            drafts.iter().for_each(|draft| hook(draft));
         }
     }
 
@@ -185,7 +262,7 @@ impl Keeper {
     }
 
     /// Starts a save that is due, and finishes one that has prepared its files.
-    fn mind_saves(&mut self) {
+    fn manage_saves(&mut self) {
         if self.progress.saving.as_ref().is_some_and(|(thread, _)| thread.is_finished()) {
             let _ = self.finish_save();
         }
@@ -196,7 +273,7 @@ impl Keeper {
 
     fn save_is_due(&mut self) -> bool {
         if self.interval.is_zero() {
-            let snapshot_bytes = super::stats::get(&self.stats.last_snapshot_bytes);
+            let snapshot_bytes = metrics::get(&self.metrics.last_snapshot_bytes);
             let grown = self.journal.bytes().saturating_sub(self.progress.folded_bytes);
             return self.journal.is_open() && grown > self.fold_journal_at_bytes.max(2 * (snapshot_bytes + self.progress.folded_bytes));
         }
@@ -240,7 +317,7 @@ impl Keeper {
 
     fn put(&mut self, prepared: Prepared) -> io::Result<(u64, u64)> {
         let (writes, snapshot_bytes) = (prepared.writes, prepared.snapshot_bytes);
-        set(&self.stats.longest_pause_micros, u64::try_from(prepared.longest_pause.as_micros()).unwrap_or(u64::MAX));
+        set(&self.metrics.longest_pause_micros, u64::try_from(prepared.longest_pause.as_micros()).unwrap_or(u64::MAX));
         let head_bytes = prepared.journal_bytes;
         self.journal.switch(prepared)?;
         self.progress.folded_bytes = head_bytes;
@@ -250,18 +327,18 @@ impl Keeper {
     /// Counts and logs how a save ended.
     fn saved(&mut self, started: Instant, put: io::Result<(u64, u64)>) -> Durable {
         let took = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        set(&self.stats.last_snapshot_millis, took);
+        set(&self.metrics.last_snapshot_millis, took);
         match put {
             Ok((writes, bytes)) => {
                 self.progress.saved_writes = writes;
-                add(&self.stats.snapshots_written, 1);
-                set(&self.stats.last_snapshot_bytes, bytes);
-                set(&self.stats.journal_bytes, self.journal.bytes());
+                add(&self.metrics.snapshots_written, 1);
+                set(&self.metrics.last_snapshot_bytes, bytes);
+                set(&self.metrics.journal_bytes, self.journal.bytes());
                 tracing::debug!(path = %self.paths.snapshot.display(), bytes, took_millis = took, "snapshot saved");
                 Ok(())
             }
             Err(error) => {
-                add(&self.stats.snapshot_failures, 1);
+                add(&self.metrics.snapshot_failures, 1);
                 self.progress.next_save = Instant::now() + if self.interval.is_zero() { jitter(SAVE_RETRY) } else { self.interval };
                 tracing::error!(path = %self.paths.snapshot.display(), %error, "the snapshot could not be saved; the last one stays and it is tried again");
                 Err(format!("the snapshot could not be saved: {error}"))
@@ -272,12 +349,12 @@ impl Keeper {
     fn close(&mut self) -> Durable {
         let journaled = self.journal_now();
         let _ = self.finish_save();
-        if self.shards.writes() == self.progress.saved_writes {
-            return journaled;
-        }
-        match self.save_now() {
+        let unsaved = self.shards.writes() != self.progress.saved_writes;
+        let saved = if unsaved { self.save_now() } else { journaled.clone() };
+        self.audit();
+        match saved {
             // Every write is in the journal, so nothing is lost.
-            Err(reason) if self.interval.is_zero() && journaled.is_ok() => {
+            Err(reason) if unsaved && self.interval.is_zero() && journaled.is_ok() => {
                 tracing::warn!(reason, "the last snapshot could not be saved; the journal has every write");
                 Ok(())
             }

@@ -1,10 +1,10 @@
-//! The memory store's figures for /metrics.
+//! The memory store's metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Figures that the store counts as it works.
+/// What the store counts and measures as it works.
 #[derive(Debug, Default)]
-pub struct MemoryStats {
+pub struct MemoryMetrics {
     /// Idempotency keys in memory, as of the last look.
     pub keys_remembered: AtomicU64,
     /// Snapshot files put in place.
@@ -27,14 +27,14 @@ pub struct MemoryStats {
     pub journal_replayed: AtomicU64,
 }
 
-pub(super) fn set(figure: &AtomicU64, to: u64) {
-    figure.store(to, Ordering::Relaxed);
+pub(super) fn set(metric: &AtomicU64, to: u64) {
+    metric.store(to, Ordering::Relaxed);
 }
 
-pub(super) fn add(figure: &AtomicU64, more: u64) {
-    figure.fetch_add(more, Ordering::Relaxed);
+pub(super) fn add(metric: &AtomicU64, more: u64) {
+    metric.fetch_add(more, Ordering::Relaxed);
 }
 
-pub(super) fn get(figure: &AtomicU64) -> u64 {
-    figure.load(Ordering::Relaxed)
+pub(super) fn get(metric: &AtomicU64) -> u64 {
+    metric.load(Ordering::Relaxed)
 }
