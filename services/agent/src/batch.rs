@@ -203,6 +203,11 @@ impl Batch {
         self.attempts.record(failure);
     }
 
+    /// Keeps the batch from getting another key.
+    pub fn assume_sent(&mut self) {
+        self.attempts.assume_sent();
+    }
+
     /// What it takes in memory, about, in bytes.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>() + self.body.len() + self.hash.as_ref().map_or(0, String::len) + self.deltas.memory_bytes()

@@ -52,6 +52,11 @@ impl Attempts {
         self.count = self.count.saturating_add(1);
     }
 
+    /// Assumes that the batch was sent and not only refused because of the clock.
+    pub fn assume_sent(&mut self) {
+        self.flags |= NOT_ONLY_CLOCK;
+    }
+
     /// How many tries reached the server, or may have, up to 255.
     pub const fn count(self) -> u8 {
         self.count

@@ -126,7 +126,7 @@ impl Disk {
         metrics: Arc<AgentMetrics>,
     ) -> Result<Self, DiskError> {
         let folder = Folder::open(path)?;
-        let sending = Sending::open(&folder.sending()).map_err(|error| DiskError::Folder { path: path.to_owned(), error })?;
+        let sending = Sending::open(&folder.sending());
         let mut context = Context { start_unix_millis: clock.unix_millis(), newest_unix_millis: 0, sending: sending.keys() };
         let loaded = load::load(&folder, &mut context)?;
         metrics.spool_corrupt(loaded.corrupt);
@@ -321,12 +321,15 @@ impl Spool for Disk {
             // None when a file turned out to be damaged; then another one is picked.
             let Some(place) = self.find(pick) else { continue };
             match self.read(place) {
-                Ok(batch) => {
+                Ok(mut batch) => {
                     self.set_state(place, State::HandedOut);
                     self.failing.retain(|failing| *failing != place);
                     self.handed_out.insert(batch.key(), place);
-                    if self.sending.add(batch.key()).is_err() {
+                    // Where it cannot be noted that the batch is being sent, it is marked as sent.
+                    if self.sending.add(batch.key()).is_err() && batch.attempts().may_be_sealed_again() {
                         self.metrics.spool_write_failed();
+                        self.note_sent(place.segment, self.entry(place).offset);
+                        batch.assume_sent();
                     }
                     return Some(batch);
                 }

@@ -20,18 +20,30 @@ const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// The file: slots of fixed size, each with a key or blank. A slot is overwritten in place, so that the file does not grow.
 pub(super) struct Sending {
-    file: File,
+    /// None when it cannot be opened; then nothing can be noted.
+    file: Option<File>,
     slots: Vec<Option<IdempotencyKey>>,
 }
 
 impl Sending {
     /// Opens the file, with the keys that an earlier process left in it.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        let mut contents = Vec::new();
-        (&file).take(MAX_FILE_BYTES).read_to_end(&mut contents)?;
-        let key = |slot: &[u8]| IdempotencyKey::parse(std::str::from_utf8(slot.trim_ascii_end()).ok()?).ok();
-        Ok(Self { slots: contents.chunks(SLOT_BYTES).map(key).collect(), file })
+    pub(super) fn open(path: &Path) -> Self {
+        let read = || {
+            let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+            let mut contents = Vec::new();
+            (&file).take(MAX_FILE_BYTES).read_to_end(&mut contents)?;
+            io::Result::Ok((file, contents))
+        };
+        match read() {
+            Ok((file, contents)) => {
+                let key = |slot: &[u8]| IdempotencyKey::parse(std::str::from_utf8(slot.trim_ascii_end()).ok()?).ok();
+                Self { slots: contents.chunks(SLOT_BYTES).map(key).collect(), file: Some(file) }
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "a file of the spool cannot be opened: reports are marked as sent when they are tried");
+                Self { slots: Vec::new(), file: None }
+            }
+        }
     }
 
     /// The keys in the file.
@@ -41,6 +53,9 @@ impl Sending {
 
     /// Notes that a batch is about to be sent.
     pub(super) fn add(&mut self, key: IdempotencyKey) -> io::Result<()> {
+        if self.slots.contains(&Some(key)) {
+            return Ok(());
+        }
         let free = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len());
         if free == self.slots.len() {
             self.slots.push(None);
@@ -58,7 +73,8 @@ impl Sending {
 
     fn write(&self, index: usize, slot: &str) -> io::Result<()> {
         debug_assert_eq!(slot.len(), SLOT_BYTES);
-        self.file.write_all_at(slot.as_bytes(), (index * SLOT_BYTES) as u64)
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        file.write_all_at(slot.as_bytes(), (index * SLOT_BYTES) as u64)
     }
 }
 
@@ -71,18 +87,26 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sending");
         let keys: Vec<_> = (1..=3).map(IdempotencyKey::at).collect();
-        let mut sending = Sending::open(&path).unwrap();
+        let mut sending = Sending::open(&path);
         assert!(sending.keys().is_empty());
         for key in &keys {
             sending.add(*key).unwrap();
         }
         sending.remove(keys[1]).unwrap();
         sending.remove(IdempotencyKey::at(9)).unwrap();
-        let mut sending = Sending::open(&path).unwrap();
+        let mut sending = Sending::open(&path);
         assert_eq!(sending.keys(), BTreeSet::from([keys[0], keys[2]]));
         sending.add(keys[1]).unwrap();
-        assert_eq!(Sending::open(&path).unwrap().keys(), keys.iter().copied().collect());
+        sending.add(keys[1]).unwrap();
+        assert_eq!(Sending::open(&path).keys(), keys.iter().copied().collect());
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 3 * SLOT_BYTES as u64, "slots are used again");
+    }
+
+    #[test]
+    fn without_the_file_nothing_can_be_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sending = Sending::open(folder.path());
+        assert!(sending.add(IdempotencyKey::at(1)).is_err());
     }
 
     #[test]
@@ -91,6 +115,6 @@ mod tests {
         let path = folder.path().join("sending");
         let key = IdempotencyKey::at(1);
         std::fs::write(&path, format!("{key}\n{}\n{key}\0\n0198", "x".repeat(36))).unwrap();
-        assert_eq!(Sending::open(&path).unwrap().keys(), BTreeSet::from([key]));
+        assert_eq!(Sending::open(&path).keys(), BTreeSet::from([key]));
     }
 }

@@ -144,6 +144,21 @@ fn the_next_process_knows_which_batches_may_have_been_sent() {
 }
 
 #[test]
+fn without_the_file_that_says_what_is_being_sent_batches_are_marked_when_they_are_tried() {
+    let folder = TempDir::new().unwrap();
+    std::fs::create_dir(folder.path().join("sending")).unwrap();
+    let mut disk = open(folder.path(), ROOMY);
+    report(&mut disk, 1, 1, 100);
+    report(&mut disk, 2, 1, 100);
+    let sending = disk.take().unwrap();
+    disk.put_back(sending);
+    drop(disk);
+    let mut disk = open(folder.path(), ROOMY);
+    let found: Vec<_> = std::iter::from_fn(|| disk.take()).map(|batch| batch.attempts().may_be_sealed_again()).collect();
+    assert_eq!(found, [false, true]);
+}
+
+#[test]
 fn batches_of_a_clock_that_was_ahead_keep_their_distances() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), ROOMY);
