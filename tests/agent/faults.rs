@@ -13,7 +13,7 @@ async fn a_server_that_comes_up_20_seconds_late() {
     let mut server = Server::builder().start();
     server.kill();
     let agent = quick(&server.url()).start();
-    // That is what is tested.
+    // The delay is what is tested.
     tokio::time::sleep(Duration::from_secs(20)).await;
     let server = server.start_again();
     balances(agent, &server.client()).await;

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use golectra_tests::{AGENT_GAUGES, Agent, Exit, Server, promtool, until};
 use serde_json::Value;
 
-/// What has to be seen to change within a minute, beside the counter PollCount.
-const ALIVE: [&str; 9] = ["RandomValue", "Alloc", "TotalAlloc", "Mallocs", "Frees", "HeapAlloc", "HeapIdle", "HeapInuse", "HeapObjects"];
+/// The gauges that have to change within a minute, like the counter PollCount.
+const CHANGING: [&str; 9] = ["RandomValue", "Alloc", "TotalAlloc", "Mallocs", "Frees", "HeapAlloc", "HeapIdle", "HeapInuse", "HeapObjects"];
 
 async fn snapshot(server: &Server) -> Value {
     server.client().get("/api/v1/snapshot").send().await.expect(200).json()
 }
 
 #[tokio::test]
-async fn at_default_settings_every_name_is_there_and_the_living_change_within_a_minute() {
+async fn at_default_settings_every_name_is_reported_and_some_change_within_a_minute() {
     let server = Server::builder().start();
     // The host:port form of the address, and no interval: those are the defaults.
     let address = server.url().replace("http://", "");
@@ -37,7 +37,7 @@ async fn at_default_settings_every_name_is_there_and_the_living_change_within_a_
     let mut seen: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     loop {
         let now = snapshot(&server).await;
-        for name in ALIVE {
+        for name in CHANGING {
             seen.entry(name).or_default().insert(now["gauges"][name].to_string());
         }
         seen.entry("PollCount").or_default().insert(now["counters"]["PollCount"].to_string());
@@ -65,8 +65,8 @@ async fn the_source_is_the_hosts_name_by_default() {
 }
 
 #[tokio::test]
-async fn the_agents_own_listener_answers_scrapers_and_probes() {
-    // It needs no server for that.
+async fn the_metrics_listener_answers_scrapers_and_probes() {
+    // Also without a server.
     let agent = Agent::builder("http://127.0.0.1:1").env("POLL_INTERVAL", "100ms").env("REPORT_INTERVAL", "100ms").start();
     until("the listener", Duration::from_secs(20), async || {
         agent.metrics_client().try_get("/ping").await.is_some_and(|answer| answer.status == 200)

@@ -1,4 +1,4 @@
-//! What an agent signs with, and what it does while its signature is refused: keep everything.
+//! Which key an agent signs with, and that it loses nothing while its signature is refused.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn key_alone_is_enough_on_both_sides() {
 }
 
 #[tokio::test]
-async fn a_refused_signature_is_said_counted_and_put_right_without_loss() {
+async fn a_refused_signature_is_logged_and_counted_and_loses_nothing() {
     let (server_keys, agent_keys) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     put(&server_keys, "new", "swordfish");
     put(&agent_keys, "other", "x");
@@ -47,7 +47,7 @@ async fn a_refused_signature_is_said_counted_and_put_right_without_loss() {
     assert_eq!(agent.figure("golectra_agent_reports_dropped_total").await, Some(0.0));
     agent.stop();
     assert_eq!(client.counter("PollCount").await, polls_made(&agent), "every poll arrived once");
-    let said = agent.stderr();
-    assert!(said.contains("KEYS_DIR has no key new") && said.contains("Golectra-Signature does not match"), "{said}");
-    assert!(!said.contains("swordfish") && !server.stderr().contains("swordfish"));
+    let log = agent.stderr();
+    assert!(log.contains("KEYS_DIR has no key new") && log.contains("Golectra-Signature does not match"), "{log}");
+    assert!(!log.contains("swordfish") && !server.stderr().contains("swordfish"));
 }

@@ -1,4 +1,4 @@
-//! The agent with its reports on disk: killed, stopped, out of disk. What it had sealed is on the server once.
+//! The agent with reports on disk: killed, stopped, with a full disk. Every report that it sealed is on the server once.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::tally::{polls_made, quick};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// An agent that keeps its reports in this folder and says of each that it was sealed.
+/// An agent that keeps its reports in this folder and logs each report that it seals.
 fn spooling(url: &str, folder: &Path) -> golectra_tests::AgentBuilder {
     quick(url).env("SPOOL_DIR", folder.display()).env("LOG_LEVEL", "info,golectra_agent=debug")
 }
@@ -22,19 +22,19 @@ fn folder() -> TempDir {
     TempDir::with_prefix("golectra-spool-").expect("a temporary folder can be made")
 }
 
-/// What the agent logged under a message, one field of it, each time.
+/// The values of a field in the log lines with this message.
 fn logged(agent: &Agent, message: &str, field: &str) -> Vec<i64> {
-    let said = agent.stderr();
-    let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let log = agent.stderr();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line["message"] == message).map(|line| line[field].as_i64().expect("a number")).collect()
 }
 
-/// The polls in the reports that an agent says it has sealed.
+/// The polls in the reports that an agent logged as sealed.
 fn polls_sealed(agent: &Agent) -> i64 {
     logged(agent, "a report is sealed", "polls").iter().sum()
 }
 
-async fn figure(agent: &Agent, name: &str) -> f64 {
+async fn metric(agent: &Agent, name: &str) -> f64 {
     agent.figure(name).await.unwrap_or(0.0)
 }
 
@@ -61,7 +61,7 @@ async fn killed_again_and_again_while_the_server_is_away() {
     }
     let server = server.start_again();
     let mut agent = spooling(&server.url(), folder.path()).start();
-    until("the backlog is sent", LIMIT, async || figure(&agent, "golectra_agent_reports_acknowledged_total").await >= 15.0).await;
+    until("the backlog is sent", LIMIT, async || metric(&agent, "golectra_agent_reports_acknowledged_total").await >= 15.0).await;
     assert_eq!(agent.stop(), Exit::Code(0), "{}", agent.tail());
     assert_eq!(server.client().counter("PollCount").await, sealed + polls_made(&agent), "{}", agent.tail());
 }
@@ -73,7 +73,7 @@ async fn killed_while_it_sends_and_answers_are_cut() {
     let proxy = Proxy::start(server.port()).await;
     let mut sealed = 0;
     for round in 0..8 {
-        // An answer that does not arrive leaves a report that the server has and the agent sends again, some after its end.
+        // Without the answer the agent sends the report again although the server has it, sometimes in the next process.
         proxy.next([Fault::Unanswered]);
         let mut agent = spooling(&proxy.url(), folder.path()).start();
         seals(&agent, 2 + round % 3).await;
@@ -108,7 +108,7 @@ async fn what_is_left_at_sigterm_stays_on_disk() {
 }
 
 #[tokio::test]
-async fn a_folder_that_another_agent_has_is_refused() {
+async fn a_folder_that_another_agent_uses_is_refused() {
     let folder = folder();
     let first = spooling("http://127.0.0.1:1", folder.path()).start();
     seals(&first, 1).await;
@@ -117,7 +117,7 @@ async fn a_folder_that_another_agent_has_is_refused() {
     assert!(second.stderr().contains("is in use by another agent"), "{}", second.tail());
 }
 
-/// A small file system of its own, where this user may mount one.
+/// A small file system, if this user may mount one.
 struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -140,13 +140,13 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a program that failed its test may still have a file open.
+        // Lazily, because a program may still have a file open after a failed test.
         let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
     }
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_survived_and_left_behind() {
+async fn a_full_disk_is_logged_and_its_reports_are_written_later() {
     let Some(disk) = SmallDisk::mount(256 << 10) else { return };
     let filler = disk.0.path().join("filler");
     let spool = disk.0.path().join("spool");
@@ -155,16 +155,16 @@ async fn a_full_disk_is_told_survived_and_left_behind() {
     let mut server = Server::builder().start();
     server.kill();
     let mut agent = spooling(&server.url(), &spool).start();
-    until("the disk is full", LIMIT, async || figure(&agent, "golectra_agent_spool_write_errors_total").await >= 2.0).await;
+    until("the disk is full", LIMIT, async || metric(&agent, "golectra_agent_spool_write_errors_total").await >= 2.0).await;
     assert!(agent.stderr().contains("the spool cannot be written: reports are kept in memory until it can"), "{}", agent.tail());
     seals(&agent, 2).await;
-    let (all, on_disk) = (figure(&agent, "golectra_agent_queue_batches").await, figure(&agent, "golectra_agent_spool_batches").await);
+    let (all, on_disk) = (metric(&agent, "golectra_agent_queue_batches").await, metric(&agent, "golectra_agent_spool_batches").await);
     assert!(all > on_disk, "{all} reports, {on_disk} on disk");
     assert!(agent.metrics_client().try_get("/ping").await.is_some_and(|answer| answer.status == 200));
     std::fs::remove_file(&filler).expect("room again");
     until("everything is on disk", LIMIT, async || {
-        let all = figure(&agent, "golectra_agent_queue_batches").await;
-        all > on_disk && (figure(&agent, "golectra_agent_spool_batches").await - all).abs() < 0.5
+        let all = metric(&agent, "golectra_agent_queue_batches").await;
+        all > on_disk && (metric(&agent, "golectra_agent_spool_batches").await - all).abs() < 0.5
     })
     .await;
     assert!(agent.stderr().contains("the spool can be written again"), "{}", agent.tail());

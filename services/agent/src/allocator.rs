@@ -1,6 +1,6 @@
-//! Counts what the process allocates: the figures Go's runtime keeps for itself and a Rust process otherwise does not have.
+//! Counts what the process allocates, as Go's runtime does and Rust's does not.
 //!
-//! Everything here that is `unsafe` talks to the C library's allocator, and is here so that nothing else has to be.
+//! The `unsafe` code of the agent, which calls the C library's allocator, is all in this file.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,7 +13,7 @@ static FREES: AtomicU64 = AtomicU64::new(0);
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The system's allocator, counted. Counts are relaxed: each is exact, but two read together may be a moment apart.
+/// The system's allocator with counters. Each counter is exact, but two that are read together may differ by a moment.
 struct Counting;
 
 fn allocated(bytes: usize) {
@@ -26,8 +26,8 @@ fn freed(bytes: usize) {
     FREES.fetch_add(1, Relaxed);
 }
 
-#[expect(unsafe_code, reason = "a global allocator is an unsafe trait; every call is passed on to the system's as it came")]
-// SAFETY: memory comes from `System` alone, under the caller's own promises; counting allocates nothing.
+#[expect(unsafe_code, reason = "a global allocator is an unsafe trait; every call is passed to the system's unchanged")]
+// SAFETY: all memory comes from `System`, under the caller's own guarantees; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps alloc's contract.
@@ -53,7 +53,7 @@ unsafe impl GlobalAlloc for Counting {
         freed(layout.size());
     }
 
-    /// Counted as a new object in place of the old one, which is what Go's append does.
+    /// Counted as a new object that replaces the old one, as Go's append does.
     unsafe fn realloc(&self, place: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller keeps realloc's contract.
         let new_place = unsafe { System.realloc(place, layout, new_size) };
@@ -68,9 +68,9 @@ unsafe impl GlobalAlloc for Counting {
 /// What the process has allocated since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Bytes of objects allocated, those freed since included.
+    /// Bytes of all objects allocated, including those freed since.
     pub total_bytes: u64,
-    /// Bytes of objects alive.
+    /// Bytes of live objects.
     pub alive_bytes: u64,
     /// Objects allocated.
     pub mallocs: u64,
@@ -80,27 +80,27 @@ pub struct Counts {
 
 /// The counts now.
 pub fn counts() -> Counts {
-    // What was freed is read first, so that it was allocated before what is read second.
+    // Read in this order, what was freed is never more than what was allocated.
     let (freed_bytes, frees) = (FREED_BYTES.load(Relaxed), FREES.load(Relaxed));
     let (total_bytes, mallocs) = (ALLOCATED_BYTES.load(Relaxed), MALLOCS.load(Relaxed));
     Counts { total_bytes, alive_bytes: total_bytes.saturating_sub(freed_bytes), mallocs, frees }
 }
 
-/// What the C library's allocator holds from the system, in bytes.
+/// The memory that the C library's allocator has from the system, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Heap {
     /// Obtained from the system: arenas and mapped blocks.
     pub system_bytes: u64,
-    /// In blocks handed out, the allocator's own headers included.
+    /// In allocated blocks, including the allocator's own headers.
     pub in_use_bytes: u64,
-    /// In free blocks, kept for the next ones.
+    /// In free blocks that are kept for later use.
     pub idle_bytes: u64,
 }
 
-/// The heap now; walks the free lists, which takes microseconds.
+/// The heap now. Walking the free lists takes microseconds.
 #[expect(unsafe_code, reason = "mallinfo2 takes nothing and returns numbers")]
 pub fn heap() -> Heap {
-    // SAFETY: no pointers are involved; glibc takes its own locks.
+    // SAFETY: no pointers are passed, and glibc locks what it reads.
     let info = unsafe { libc::mallinfo2() };
     Heap {
         system_bytes: (info.arena + info.hblkhd) as u64,
@@ -109,11 +109,11 @@ pub fn heap() -> Heap {
     }
 }
 
-/// Makes all threads share one arena: the few that there are rarely allocate at once, and an arena of its own costs each
-/// of them address space and pages. To be called before any thread is started.
+/// Makes all threads share one arena: the few threads rarely allocate at the same time, and an arena for each of them would
+/// cost address space and pages. Must be called before any thread is started.
 #[expect(unsafe_code, reason = "mallopt takes and returns numbers")]
 pub fn keep_one_arena() {
-    // SAFETY: no pointers are involved. A refusal (0) leaves the default, which works as well.
+    // SAFETY: no pointers are passed. A refusal (0) leaves the default, which works as well.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
@@ -121,9 +121,9 @@ pub fn keep_one_arena() {
 mod tests {
     use super::{counts, heap};
 
-    // Other tests allocate at the same time, so only what cannot shrink is compared.
+    // Other tests allocate at the same time, so only values that cannot shrink are compared.
     #[test]
-    fn an_allocation_and_its_end_are_counted() {
+    fn allocating_and_freeing_are_counted() {
         let before = counts();
         let mut block = Vec::<u8>::with_capacity(1 << 20);
         let with_block = counts();
@@ -132,7 +132,7 @@ mod tests {
         assert!(with_block.alive_bytes >= 1 << 20);
         block.reserve_exact(2 << 20);
         let grown = counts();
-        assert!(grown.total_bytes >= with_block.total_bytes + (2 << 20), "growing is a new object");
+        assert!(grown.total_bytes >= with_block.total_bytes + (2 << 20), "a larger block is a new object");
         assert!(grown.frees > with_block.frees);
         drop(block);
         assert!(counts().frees > grown.frees);

@@ -1,24 +1,30 @@
-//! Samples become a sealed batch: a packed body and its key, neither of which ever changes.
+//! A sealed batch: a compressed body and its idempotency key, neither of which changes.
 //!
-//! A server applies a key once. So a batch that may have reached it is only ever sent again as it is; folding its counters
-//! into a later batch would count them twice. A batch that certainly was not applied and never will be gives its
-//! deltas back to the spool, from which the next batch takes them, so that no poll goes missing from the sum.
+//! A server applies a key once. A batch that may have reached the server is therefore only sent again as it is: adding its
+//! counters to a later batch would count them twice. A batch that was certainly not applied and is dropped returns its
+//! deltas to the spool, and the next batch adds them to its own, so that the sum of PollCount stays exact.
 
-use std::collections::{BTreeMap, VecDeque};
+mod attempts;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use golectra_process::Secret;
 use golectra_protocol::gzip::UnpackError;
-use golectra_protocol::{IdempotencyKey, Metric, MetricId, Value, gzip, hash, json};
+use golectra_protocol::{IdempotencyKey, MetricId, gzip, hash, json};
+use tokio::time::Instant;
+
+pub use self::attempts::{Attempts, Failure};
 
 /// The counter of polls.
 pub const POLL_COUNT: &str = "PollCount";
 
-/// Polls that a window holds at most; of a longer report interval the newest are kept.
-const WINDOW_POLLS: usize = 16;
+/// The longest uncompressed body, which is also what a server accepts by default.
+pub const MAX_BODY_BYTES: usize = 16 << 20;
 
-/// The longest body that is unpacked again; a server takes no more by default either.
-const MAX_BODY_BYTES: usize = 16 << 20;
+/// What an entry of [`Deltas`] takes in memory besides its id, about.
+const DELTA_BYTES: usize = 64;
 
 /// What is added to counters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,21 +39,52 @@ impl Deltas {
         }
     }
 
-    /// Adds all of another one.
+    /// Adds all deltas of `other`.
     pub fn add_all(&mut self, other: &Self) {
         for (id, delta) in other.iter() {
             self.add(id, delta);
         }
     }
 
-    /// Each counter's delta, in the order of their ids.
+    /// Each counter's delta, sorted by id.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&MetricId, i64)> {
         self.0.iter().map(|(id, delta)| (id, *delta))
     }
 
-    /// How many polls they tell of.
+    /// The delta of PollCount.
     pub fn polls(&self) -> i64 {
         self.iter().filter(|(id, _)| id.as_str() == POLL_COUNT).map(|(_, delta)| delta).sum()
+    }
+
+    /// What the deltas take in memory, about.
+    fn memory_bytes(&self) -> usize {
+        self.0.keys().map(|id| id.as_str().len() + DELTA_BYTES).sum()
+    }
+}
+
+/// How long ago a batch was sealed, by a clock that is never set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Age {
+    /// When this process sealed it, or found it on disk.
+    pub known_since: Instant,
+    /// How long before that an earlier process had sealed it, as far as this can be told.
+    pub before: Duration,
+}
+
+impl Age {
+    /// The age of a batch that is sealed now.
+    pub fn zero() -> Self {
+        Self { known_since: Instant::now(), before: Duration::ZERO }
+    }
+
+    /// How long this process has had the batch. Exact, unlike the total of a batch that was found on disk.
+    pub fn in_this_process(&self) -> Duration {
+        self.known_since.elapsed()
+    }
+
+    /// The time since the batch was sealed.
+    pub fn total(&self) -> Duration {
+        self.in_this_process() + self.before
     }
 }
 
@@ -57,27 +94,71 @@ pub struct Batch {
     key: IdempotencyKey,
     body: Bytes,
     hash: Option<String>,
+    items: u64,
     deltas: Deltas,
-    tries: u32,
-    may_be_applied: bool,
+    age: Age,
+    attempts: Attempts,
+}
+
+/// A batch as it was kept on disk.
+#[derive(Debug)]
+pub struct StoredBatch {
+    /// Its key.
+    pub key: IdempotencyKey,
+    /// The compressed body.
+    pub body: Bytes,
+    /// What it adds to counters.
+    pub deltas: Deltas,
+    /// When it was sealed.
+    pub age: Age,
+    /// What came of earlier tries.
+    pub attempts: Attempts,
+}
+
+/// Why a batch cannot be restored: its body is not what was sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The body is not gzip.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    /// The body is not an array of metrics.
+    #[error("the body is not a JSON array")]
+    NotAnArray,
 }
 
 impl Batch {
-    /// A batch as it was kept on disk, after that many tries. Its hash is made anew, so that one kept while the key was
-    /// changed is sent with the key of now. An error says that the body is not what was sealed.
-    pub fn restored(
-        key: IdempotencyKey,
-        body: Bytes,
-        deltas: Deltas,
-        hash_key: Option<&Secret>,
-        (tries, may_be_applied): (u32, bool),
-    ) -> Result<Self, UnpackError> {
-        let unpacked = gzip::unpack(&body, MAX_BODY_BYTES)?;
-        let hash = hash_key.map(|key| hash::body_hash(&unpacked, key.expose().as_bytes()));
-        Ok(Self { key, body, hash, deltas, tries, may_be_applied })
+    /// A new batch with this uncompressed body of so many items. `hash_key` makes its HashSHA256.
+    pub fn seal(unix_millis: u64, body: &[u8], items: u64, deltas: Deltas, hash_key: Option<&Secret>) -> Self {
+        let mut packed = gzip::pack(body);
+        packed.shrink_to_fit();
+        Self {
+            key: IdempotencyKey::at(unix_millis),
+            body: packed.into(),
+            hash: hash_key.map(|key| hash::body_hash(body, key.expose().as_bytes())),
+            items,
+            deltas,
+            age: Age::zero(),
+            attempts: Attempts::default(),
+        }
     }
 
-    /// The same on every try; its time is when the batch was sealed.
+    /// A batch from disk. Its hash is computed again, so that a batch sealed before KEY was changed is sent with the new one.
+    pub fn restored(stored: StoredBatch, hash_key: Option<&Secret>) -> Result<Self, RestoreError> {
+        let StoredBatch { key, body, deltas, age, attempts } = stored;
+        let unpacked = gzip::unpack(&body, MAX_BODY_BYTES)?;
+        let items = json::count_items(&unpacked).ok_or(RestoreError::NotAnArray)?;
+        let hash = hash_key.map(|key| hash::body_hash(&unpacked, key.expose().as_bytes()));
+        Ok(Self { key, body, hash, items, deltas, age, attempts })
+    }
+
+    /// The same metrics under a new key with this time. Only for a batch whose every try was refused because of the
+    /// clock (see [`Attempts::may_be_sealed_again`]): under its old key it was not applied and is not sent any more.
+    #[must_use]
+    pub fn sealed_again(self, unix_millis: u64) -> Self {
+        Self { key: IdempotencyKey::at(unix_millis), attempts: Attempts::default(), ..self }
+    }
+
+    /// The idempotency key, the same on every try. Its time is when the batch was sealed.
     pub const fn key(&self) -> IdempotencyKey {
         self.key
     }
@@ -87,9 +168,14 @@ impl Batch {
         &self.body
     }
 
-    /// HashSHA256 of the unpacked body, when there is a key to make it with.
+    /// HashSHA256 of the uncompressed body, when there is a key.
     pub fn hash(&self) -> Option<&str> {
         self.hash.as_deref()
+    }
+
+    /// How many metrics the body has.
+    pub const fn items(&self) -> u64 {
+        self.items
     }
 
     /// What the batch adds to counters.
@@ -97,89 +183,34 @@ impl Batch {
         &self.deltas
     }
 
-    /// How many polls the batch tells of.
+    /// The batch's delta of PollCount.
     pub fn polls(&self) -> i64 {
         self.deltas.polls()
     }
 
+    /// How long ago it was sealed.
+    pub const fn age(&self) -> Age {
+        self.age
+    }
+
+    /// What came of the tries so far.
+    pub const fn attempts(&self) -> Attempts {
+        self.attempts
+    }
+
+    /// Records a try that did not settle the batch.
+    pub fn record(&mut self, failure: Failure) {
+        self.attempts.record(failure);
+    }
+
+    /// Keeps the batch from getting another key.
+    pub fn assume_sent(&mut self) {
+        self.attempts.assume_sent();
+    }
+
     /// What it takes in memory, about, in bytes.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.body.len() + self.hash.as_ref().map_or(0, String::len) + self.deltas.0.len() * 64
-    }
-
-    /// Tries that reached the server, or may have.
-    pub const fn tries(&self) -> u32 {
-        self.tries
-    }
-
-    /// Whether the server may have applied it without the agent knowing.
-    pub const fn may_be_applied(&self) -> bool {
-        self.may_be_applied
-    }
-
-    /// Remembers a try that reached the server and did not settle the batch.
-    pub fn tried(&mut self, may_be_applied: bool) {
-        self.tries = self.tries.saturating_add(1);
-        self.may_be_applied |= may_be_applied;
-    }
-}
-
-/// Gathers polls and seals them into batches.
-#[derive(Debug)]
-pub struct Sealer {
-    key: Option<Secret>,
-    poll_count: MetricId,
-    polls: i64,
-    window: VecDeque<Vec<Metric>>,
-}
-
-impl Sealer {
-    /// Nothing is gathered yet. `key` makes the batches' hashes.
-    pub fn new(key: Option<Secret>) -> Self {
-        let poll_count = MetricId::parse(POLL_COUNT).expect("the name is written here");
-        Self { key, poll_count, polls: 0, window: VecDeque::new() }
-    }
-
-    /// Adds a poll. The window of polls since the last batch is kept, not just the newest: a collector that missed
-    /// the last poll still reports what it measured before.
-    pub fn add_poll(&mut self, sample: Vec<Metric>) {
-        self.polls = self.polls.saturating_add(1);
-        if self.window.len() == WINDOW_POLLS {
-            self.window.pop_front();
-        }
-        self.window.push_back(sample);
-    }
-
-    /// Polls since the last batch.
-    pub const fn polls(&self) -> i64 {
-        self.polls
-    }
-
-    /// Seals what was gathered: of each gauge the newest value, of each counter what has been added since the last batch,
-    /// and `given_back`, the deltas of batches that will never be applied.
-    ///
-    /// Metrics are sorted by id, so that a server sees the same series in the same order every time.
-    pub fn seal(&mut self, unix_millis: u64, given_back: Deltas) -> Batch {
-        let mut deltas = given_back;
-        deltas.add(&self.poll_count, std::mem::take(&mut self.polls));
-
-        let gauges: BTreeMap<MetricId, Value> =
-            std::mem::take(&mut self.window).into_iter().flatten().map(|metric| (metric.id, metric.value)).collect();
-        let counters = deltas.iter().map(|(id, delta)| (id.clone(), Value::Counter(delta)));
-        let mut metrics: Vec<Metric> = gauges.into_iter().chain(counters).map(|(id, value)| Metric { id, value }).collect();
-        metrics.sort_by(|a, b| a.id.cmp(&b.id));
-
-        let body = json::encode_batch(&metrics);
-        let mut packed = gzip::pack(&body);
-        packed.shrink_to_fit();
-        Batch {
-            key: IdempotencyKey::at(unix_millis),
-            hash: self.key.as_ref().map(|key| hash::body_hash(&body, key.expose().as_bytes())),
-            body: packed.into(),
-            deltas,
-            tries: 0,
-            may_be_applied: false,
-        }
+        size_of::<Self>() + self.body.len() + self.hash.as_ref().map_or(0, String::len) + self.deltas.memory_bytes()
     }
 }
 
@@ -187,62 +218,53 @@ impl Sealer {
 mod tests {
     use super::*;
 
-    fn gauge(id: &str, value: f64) -> Metric {
-        Metric { id: MetricId::parse(id).unwrap(), value: Value::gauge(value).unwrap() }
+    fn id(text: &str) -> MetricId {
+        MetricId::parse(text).unwrap()
     }
 
-    fn text(batch: &Batch) -> String {
-        String::from_utf8(gzip::unpack(batch.body(), 1 << 20).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn a_batch_has_the_newest_gauges_and_true_deltas() {
-        let mut sealer = Sealer::new(Some(Secret::from("key")));
-        sealer.add_poll(vec![gauge("b", 1.0), gauge("only_once", 7.0)]);
-        sealer.add_poll(vec![gauge("b", 2.0), gauge("Z", 0.5)]);
-        let batch = sealer.seal(1_700_000_000_123, Deltas::default());
-        let expected = r#"[{"id":"PollCount","type":"counter","delta":2},{"id":"Z","type":"gauge","value":0.5},{"id":"b","type":"gauge","value":2.0},{"id":"only_once","type":"gauge","value":7.0}]"#;
-        assert_eq!(text(&batch), expected);
-        assert_eq!(batch.hash(), Some(hash::body_hash(expected.as_bytes(), b"key").as_str()));
-        assert_eq!(batch.key().unix_millis(), 1_700_000_000_123);
-        assert_eq!((batch.polls(), sealer.polls()), (2, 0));
-        sealer.add_poll(vec![]);
-        assert_eq!(text(&sealer.seal(1, Deltas::default())), r#"[{"id":"PollCount","type":"counter","delta":1}]"#);
+    fn batch(deltas: Deltas) -> Batch {
+        Batch::seal(1_700_000_000_123, br#"[{"id":"a"},{"id":"b"}]"#, 2, deltas, Some(&Secret::from("key")))
     }
 
     #[test]
-    fn what_was_given_back_is_in_the_next_batch_once() {
-        let mut sealer = Sealer::new(None);
-        sealer.add_poll(vec![]);
-        let first = sealer.seal(1, Deltas::default());
-        sealer.add_poll(vec![]);
-        let second = sealer.seal(2, first.deltas().clone());
-        assert_eq!((first.polls(), second.polls()), (1, 2));
-        sealer.add_poll(vec![]);
-        assert_eq!(sealer.seal(3, Deltas::default()).polls(), 1);
-    }
-
-    #[test]
-    fn a_batch_from_disk_is_the_one_that_was_sealed() {
+    fn a_restored_batch_is_the_one_that_was_sealed() {
         let key = Secret::from("key");
-        let mut sealer = Sealer::new(Some(key.clone()));
-        sealer.add_poll(vec![gauge("b", 1.0)]);
-        let batch = sealer.seal(1, Deltas::default());
-        let (body, deltas) = (batch.body().clone(), batch.deltas().clone());
-        let restored = Batch::restored(batch.key(), body, deltas.clone(), Some(&key), (2, true)).unwrap();
-        assert_eq!((restored.key(), restored.body(), restored.hash()), (batch.key(), batch.body(), batch.hash()));
-        assert_eq!((restored.polls(), restored.tries(), restored.may_be_applied()), (1, 2, true));
-        assert!(Batch::restored(batch.key(), Bytes::from_static(b"no gzip"), deltas, None, (0, true)).is_err());
+        let mut deltas = Deltas::default();
+        deltas.add(&id(POLL_COUNT), 3);
+        let sealed = batch(deltas);
+        let stored = |body: &'static [u8]| StoredBatch {
+            key: sealed.key(),
+            body: if body.is_empty() { sealed.body().clone() } else { body.into() },
+            deltas: sealed.deltas().clone(),
+            age: sealed.age(),
+            attempts: Attempts::of_an_earlier_process(false),
+        };
+        let restored = Batch::restored(stored(b""), Some(&key)).unwrap();
+        assert_eq!((restored.key(), restored.body(), restored.hash()), (sealed.key(), sealed.body(), sealed.hash()));
+        assert_eq!((restored.polls(), restored.items()), (3, 2));
+        assert!(matches!(Batch::restored(stored(b"no gzip"), None), Err(RestoreError::Unpack(_))));
+        let text: &'static [u8] = gzip::pack(b"{}").leak();
+        assert!(matches!(Batch::restored(stored(text), None), Err(RestoreError::NotAnArray)));
     }
 
     #[test]
-    fn the_window_is_bounded_and_no_poll_is_forgotten() {
-        let mut sealer = Sealer::new(None);
-        for poll in 0..1000_u32 {
-            sealer.add_poll(vec![gauge(&format!("poll_{poll}"), 1.0)]);
-        }
-        let batch = sealer.seal(1, Deltas::default());
-        assert_eq!(batch.polls(), 1000);
-        assert_eq!(text(&batch).matches("poll_").count(), WINDOW_POLLS);
+    fn a_batch_that_is_sealed_again_has_another_key_and_the_same_body() {
+        let mut first = batch(Deltas::default());
+        first.record(Failure::TooNew);
+        let again = first.clone().sealed_again(1_600_000_000_000);
+        assert_ne!(again.key(), first.key());
+        assert_eq!(again.key().unix_millis(), 1_600_000_000_000);
+        assert_eq!((again.body(), again.hash(), again.items(), again.age()), (first.body(), first.hash(), 2, first.age()));
+        assert_eq!(again.attempts(), Attempts::default());
+    }
+
+    #[test]
+    fn long_ids_count_towards_memory() {
+        let mut deltas = Deltas::default();
+        deltas.add(&id("short"), 1);
+        let short = batch(deltas.clone()).memory_bytes();
+        let long = "x".repeat(4096);
+        deltas.add(&id(&long), 1);
+        assert!(batch(deltas).memory_bytes() >= short + long.len());
     }
 }

@@ -1,95 +1,28 @@
-//! What the agent measures: one collector a file, each on a thread of its own so that one that fails or hangs stops nothing else.
+//! What the agent measures. Each collector has a thread of its own, so that one that fails or hangs does not affect the others.
 
+mod collector;
 mod cpu;
+mod devices;
 mod filesystem;
 mod memory;
 mod network;
 mod runtime;
 mod worker;
 
-use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use golectra_protocol::{Metric, MetricId, Value};
+use golectra_process::LogLimiter;
+use golectra_protocol::Metric;
 
+pub use self::collector::{CollectError, Collector, Readings};
 use self::worker::{Report, Worker};
-use crate::stats::Stats;
+use crate::metrics::{AgentMetrics, SkipReason};
 
-/// Why a collector has no reading, or not all of them.
-#[derive(Debug, thiserror::Error)]
-pub enum CollectError {
-    /// A file of the system could not be read.
-    #[error("{path} cannot be read: {error}")]
-    Read {
-        /// The file.
-        path: Cow<'static, str>,
-        /// What the system says.
-        error: io::Error,
-    },
-    /// A file of the system does not say what it should.
-    #[error("{path} does not say {wanted}")]
-    Missing {
-        /// The file.
-        path: Cow<'static, str>,
-        /// What was looked for.
-        wanted: &'static str,
-    },
-    /// There is more of something than an agent reports.
-    #[error("{path} has more than {limit} {what}: the rest is not reported")]
-    TooMany {
-        /// The file.
-        path: Cow<'static, str>,
-        /// What there is so much of.
-        what: &'static str,
-        /// How many are reported.
-        limit: usize,
-    },
-    /// sysinfo does not know this system.
-    #[error("sysinfo cannot be used here: {0}")]
-    System(#[from] sysinfo::Error),
-    /// A reading that no metric can carry.
-    #[error("the reading {name} cannot be reported: {reason}")]
-    Reading {
-        /// The metric's id.
-        name: String,
-        /// Which rule it breaks.
-        reason: String,
-    },
-}
+static SKIPPED: LogLimiter<(&'static str, SkipReason)> = LogLimiter::new();
 
-/// One source of readings.
-pub trait Collector: Send {
-    /// As the label `collector` has it; also part of its thread's name, so at most 7 letters.
-    fn name(&self) -> &'static str;
-
-    /// Adds what is measured now. Readings added before an error are kept.
-    fn collect(&mut self, readings: &mut Readings) -> Result<(), CollectError>;
-}
-
-/// Gauges as they are measured; every one in here is valid.
-#[derive(Debug, Default)]
-pub struct Readings(Vec<Metric>);
-
-impl Readings {
-    /// Adds a gauge.
-    pub fn gauge(&mut self, name: &str, value: f64) -> Result<(), CollectError> {
-        let bad = |reason: String| CollectError::Reading { name: name.to_owned(), reason };
-        let id = MetricId::parse(name).map_err(|error| bad(error.to_string()))?;
-        let value = Value::gauge(value).map_err(|error| bad(error.to_string()))?;
-        self.0.push(Metric { id, value });
-        Ok(())
-    }
-
-    /// Adds a gauge that counts something.
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a double; up to 8 PiB nothing is lost")]
-    pub fn count(&mut self, name: &str, value: u64) -> Result<(), CollectError> {
-        self.gauge(name, value as f64)
-    }
-}
-
-/// Where the node's own folders are seen from here; what is not named is not looked at.
+/// Where the node's folders are mounted here. What is not given is not measured.
 #[derive(Clone, Debug, Default)]
 pub struct HostFolders {
     /// Its /proc.
@@ -98,8 +31,8 @@ pub struct HostFolders {
     pub root: Option<PathBuf>,
 }
 
-/// Every collector of this agent, in the order they are asked. The agent's own memory comes last, so that it is looked at
-/// while the others work rather than in the moment of rest before.
+/// The collectors of this agent in the order in which they are asked. The agent's own memory comes last, so that it is measured
+/// while the others work.
 pub fn all(host: HostFolders) -> Vec<Box<dyn Collector>> {
     let mut all: Vec<Box<dyn Collector>> = vec![Box::new(cpu::Cpu::default()), Box::new(memory::Memory::default())];
     if let Some(proc) = host.proc {
@@ -112,30 +45,21 @@ pub fn all(host: HostFolders) -> Vec<Box<dyn Collector>> {
     all
 }
 
-/// A label's value as it stands between the quotes.
-fn escaped(value: &str) -> Cow<'_, str> {
-    if value.contains(['\\', '"', '\n']) {
-        Cow::Owned(value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
-    } else {
-        Cow::Borrowed(value)
-    }
-}
-
-/// The collectors at work.
+/// The running collectors.
 pub struct Collectors {
     workers: Vec<Worker>,
-    stats: Arc<Stats>,
+    metrics: Arc<AgentMetrics>,
 }
 
 impl Collectors {
     /// Starts a thread for each.
-    pub fn start(collectors: Vec<Box<dyn Collector>>, stats: Arc<Stats>) -> io::Result<Self> {
+    pub fn start(collectors: Vec<Box<dyn Collector>>, metrics: Arc<AgentMetrics>) -> io::Result<Self> {
         let workers = collectors.into_iter().map(Worker::start).collect::<io::Result<_>>()?;
-        Ok(Self { workers, stats })
+        Ok(Self { workers, metrics })
     }
 
-    /// One poll: asks all of them at once and waits at most a second. The readings of those that answered, and of each how
-    /// long it took (in seconds) and whether it succeeded (1 or 0).
+    /// One poll: asks all collectors at once and waits at most a second. The result has the readings of those that answered, and
+    /// of each collector how long it took (in seconds) and whether it succeeded (1 or 0).
     pub async fn sample(&mut self) -> Vec<Metric> {
         for worker in &mut self.workers {
             worker.ask();
@@ -144,17 +68,27 @@ impl Collectors {
         let mut sample = Readings::default();
         for worker in &mut self.workers {
             let Report { readings, seconds, success } = worker.answer(deadline).await;
-            sample.0.extend(readings);
             let name = worker.name();
-            self.stats.collected(name, seconds, success);
+            self.metrics.collected(name, seconds, success);
+            for (reason, skipped) in readings.skipped {
+                self.metrics.readings_skipped(name, reason, skipped.count);
+                SKIPPED.log((name, reason), move |count| {
+                    tracing::warn!(
+                        count,
+                        collector = name,
+                        reason = reason.as_str(),
+                        readings = skipped.count,
+                        example = skipped.example,
+                        "readings cannot be reported: they are skipped"
+                    );
+                });
+            }
+            sample.metrics.extend(readings.metrics);
             for (metric, value) in [("duration_seconds", seconds), ("success", f64::from(u8::from(success)))] {
-                let id = format!("golectra_agent_collector_{metric}{{collector=\"{name}\"}}");
-                if let Err(error) = sample.gauge(&id, value) {
-                    tracing::error!(%error, "a figure of the agent's own is left out");
-                }
+                sample.labelled_gauge(&format!("golectra_agent_collector_{metric}"), ("collector", name), value);
             }
         }
-        sample.0
+        sample.metrics
     }
 }
 
@@ -173,13 +107,13 @@ mod tests {
         })
     }
 
-    fn stats() -> Arc<Stats> {
-        Arc::new(Stats::new(&prometheus::Registry::new(), Duration::from_secs(2)).unwrap())
+    fn metrics() -> Arc<AgentMetrics> {
+        Arc::new(AgentMetrics::new(&prometheus::Registry::new(), Duration::from_secs(2)).unwrap())
     }
 
     #[tokio::test]
     async fn this_machine_has_every_metric_of_the_contract() {
-        let mut collectors = Collectors::start(all(HostFolders::default()), stats()).unwrap();
+        let mut collectors = Collectors::start(all(HostFolders::default()), metrics()).unwrap();
         collectors.sample().await;
         tokio::time::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL).await;
         let sample = collectors.sample().await;
@@ -198,16 +132,16 @@ mod tests {
         assert!((0.0..=100.0).contains(&value(&sample, "CPUutilization1").unwrap()));
     }
 
-    /// This machine's own folders stand for a node's.
+    /// The folders of this machine are used as those of a node.
     #[tokio::test]
-    async fn with_the_nodes_folders_there_is_more() {
+    async fn the_nodes_folders_add_collectors() {
         let own = HostFolders { proc: Some("/proc".into()), root: Some("/".into()) };
-        let sample = Collectors::start(all(own), stats()).unwrap().sample().await;
+        let sample = Collectors::start(all(own), metrics()).unwrap().sample().await;
         for name in ["network", "fs"] {
             assert_eq!(value(&sample, &format!("golectra_agent_collector_success{{collector=\"{name}\"}}")), Some(1.0), "{name}");
         }
         let nothing = HostFolders { proc: Some("/nothing".into()), root: None };
-        let sample = Collectors::start(all(nothing), stats()).unwrap().sample().await;
+        let sample = Collectors::start(all(nothing), metrics()).unwrap().sample().await;
         assert_eq!(value(&sample, "golectra_agent_collector_success{collector=\"network\"}"), Some(0.0));
         assert_eq!(value(&sample, "golectra_agent_collector_success{collector=\"fs\"}"), None);
     }
@@ -225,13 +159,14 @@ mod tests {
 
         fn collect(&mut self, readings: &mut Readings) -> Result<(), CollectError> {
             self.polls += 1;
-            readings.count(self.name, u64::from(self.polls))?;
+            readings.count(self.name, u64::from(self.polls));
+            readings.gauge("not a number", f64::NAN);
             (self.act)(self.polls)
         }
     }
 
     #[tokio::test]
-    async fn one_that_fails_panics_or_hangs_stops_nothing_else() {
+    async fn a_collector_that_fails_panics_or_hangs_does_not_affect_the_others() {
         let missing = |_| Err(CollectError::Missing { path: "/proc/none".into(), wanted: "anything" });
         let collectors: Vec<Box<dyn Collector>> = vec![
             Box::new(Faulty { name: "fails", polls: 0, act: missing }),
@@ -246,21 +181,23 @@ mod tests {
             }),
             Box::new(Faulty { name: "works", polls: 0, act: |_| Ok(()) }),
         ];
+        let metrics = metrics();
         let success = |sample: &[Metric], name: &str| value(sample, &format!("golectra_agent_collector_success{{collector=\"{name}\"}}"));
-        let mut collectors = Collectors::start(collectors, stats()).unwrap();
-        for poll in [1.0, 2.0] {
+        let mut collectors = Collectors::start(collectors, Arc::clone(&metrics)).unwrap();
+        for (poll, poll_number) in [(1.0, 1), (2.0, 2)] {
             let before = std::time::Instant::now();
             let sample = collectors.sample().await;
             assert!(before.elapsed() < worker::LIMIT + Duration::from_millis(500));
             assert_eq!(value(&sample, "works"), Some(poll));
             assert_eq!(value(&sample, "fails"), Some(poll), "readings before the error are kept");
+            assert_eq!(metrics.readings_skipped_so_far("works", SkipReason::InvalidValue), poll_number, "a skipped reading is no failure");
             assert_eq!(value(&sample, "hangs"), None);
             for name in ["fails", "panics", "hangs"] {
                 assert_eq!(success(&sample, name), Some(0.0), "{name}");
             }
             assert_eq!(success(&sample, "works"), Some(1.0));
         }
-        // It comes back with what it was asked in the second poll at the earliest.
+        // It answers what it was asked in the second poll at the earliest.
         let back = tokio::time::timeout(Duration::from_secs(20), async {
             while success(&collectors.sample().await, "hangs") != Some(1.0) {
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,4 +1,4 @@
-//! The agent's settings; the only reader of the environment.
+//! The agent's settings. Nothing else reads the environment.
 
 mod address;
 mod limits;
@@ -17,17 +17,17 @@ use crate::spool::Limits;
 use crate::spool::disk::DiskLimits;
 
 golectra_process::settings! {
-    /// Samples this process and this host, and ships what it saw to a golectra server.
+    /// Measures this process and this host, and sends the results to a golectra server.
     pub struct Settings {
         /// The server: a URL (http or https) or host:port.
         #[arg(short = 'a', long)]
         pub address: Address = "http://localhost:8080",
-        /// Key shared with the server: reports carry a HashSHA256 and a signature made with it, and the server's answers are checked.
+        /// Key shared with the server: reports have a HashSHA256 and a signature made with it, and the server's answers are checked.
         #[arg(short = 'k', long)]
         pub key: Option<Secret>,
         /// A folder of keys to sign reports with (header Golectra-Signature): each file's name is a key's id, its content the key. It is read again before each try.
         pub keys_dir: Option<PathBuf>,
-        /// Which key of the folder signs; without it KEY does, under the id `default`.
+        /// Which key of the folder signs; without it KEY does, whose id is `default`.
         pub signing_key_id: Option<KeyId>,
         /// Time between two reports: whole seconds or a duration such as 1m30s, 100ms to 24h.
         #[arg(short = 'r', long)]
@@ -35,37 +35,37 @@ golectra_process::settings! {
         /// Time between two polls: whole seconds or a duration such as 500ms, 100ms to 24h.
         #[arg(short = 'p', long)]
         pub poll_interval: Period = "2s",
-        /// Reports under way at once, 1 to 64.
+        /// Reports that are sent at the same time, 1 to 64.
         #[arg(short = 'l', long)]
         pub rate_limit: RateLimit = "1",
-        /// The name the server knows this node by: letters, digits, '.', '-' and '_'; without it the host's name.
+        /// The name of this node on the server: letters, digits, '.', '-' and '_'; without it the host's name.
         pub source: Option<SourceName>,
         /// Where to answer /metrics and /ping: host:port or :port; without it nowhere.
         pub metrics_address: Option<ListenAddress>,
-        /// Reports kept while the server does not take them, 1 to 1000000; the oldest make room for newer ones.
+        /// How many reports wait in memory while the server does not take them, 1 to 1000000; the oldest are dropped for newer ones.
         pub queue_batches: QueueBatches = "2048",
         /// Memory for these reports, at least 64KiB.
         pub queue_bytes: QueueBytes = "4MiB",
-        /// Where the node's /proc is seen, such as /host/proc in a container; with it the traffic of its network interfaces is reported.
+        /// Where the node's /proc is mounted, such as /host/proc in a container; with it the traffic of the node's network interfaces is reported.
         pub host_proc: Option<PathBuf>,
-        /// Where the node's / is seen, such as /host/root in a container; with it the space of its filesystems is reported.
+        /// Where the node's / is mounted, such as /host/root in a container; with it the space of the node's filesystems is reported.
         pub host_root: Option<PathBuf>,
-        /// A folder where reports wait until the server has taken them, so that they outlive the agent; made if need be, one agent a folder. Without it they wait in memory only.
+        /// A folder where reports wait until the server has taken them, so that they survive a restart of the agent; created if need be, one for each agent. Without it they wait in memory only.
         pub spool_dir: Option<PathBuf>,
-        /// Disk for these reports, 1MiB to 16GiB; the oldest make room for newer ones.
+        /// Disk space for these reports, 1MiB to 16GiB; the oldest are dropped for newer ones.
         pub spool_max_bytes: SpoolBytes = "64MiB",
-        /// How long a report may wait there, at least 1m. The server refuses reports that are older than its DEDUP_WINDOW, whose default is an hour more.
+        /// How long a report may wait, in memory or in SPOOL_DIR, at least 1m. The server refuses reports that are older than its DEDUP_WINDOW, whose default is an hour more.
         pub spool_max_age: SpoolAge = "47h",
     }
 }
 
 impl Settings {
-    /// The name the server knows this node by.
+    /// The name of this node on the server.
     pub fn source(&self) -> Source {
         self.source.as_ref().map_or_else(source::of_this_host, |name| name.0.clone())
     }
 
-    /// What may be looked at of the node besides what every process sees.
+    /// The node's folders that are measured.
     pub fn host_folders(&self) -> HostFolders {
         HostFolders { proc: self.host_proc.clone(), root: self.host_root.clone() }
     }
@@ -77,7 +77,8 @@ impl Settings {
 
     /// The bounds of the queue in memory.
     pub fn queue_limits(&self) -> Limits {
-        Limits { batches: self.queue_batches.get(), bytes: Bytes::get(self.queue_bytes.bytes()) }
+        let age = self.spool_max_age.duration();
+        Limits { batches: self.queue_batches.get(), bytes: Bytes::get(self.queue_bytes.bytes()), age }
     }
 }
 
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn every_go_spelling_of_a_flag_works() {
+    fn every_spelling_of_a_flag_in_go_works() {
         for arguments in [
             ["-a=server:9000", "-r=5", "-p=1s", "-l=3", "-k=s3cret"].as_slice(),
             &["-a", "server:9000", "-r", "5s", "-p", "1", "-l", "3", "-k", "s3cret"],

@@ -1,154 +1,164 @@
-//! golectra's agent: polls its process and its host, seals what it saw into batches, and ships them.
+//! golectra's agent: polls its process and its host, seals the results into batches, and sends them to a server.
 //!
-//! The way of a batch through these modules: [`collect`] samples, [`schedule`] says when, [`batch`] seals, [`spool`]
-//! keeps, [`ship`] sends. A sealed batch never changes, so that its key stands for the same bytes on every try.
+//! The modules in the order in which a batch passes through them: [`collect`] measures, [`schedule`] decides when, [`sealer`]
+//! makes a [`batch`], [`spool`] keeps it, [`sender`] sends it. A sealed batch does not change, so that its key means the same
+//! bytes on every try.
 
 pub mod allocator;
 pub mod batch;
+pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod metrics;
 pub mod schedule;
-pub mod ship;
+pub mod sealer;
+pub mod sender;
 pub mod spool;
-pub mod stats;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use golectra_process::{Shutdown, metrics};
+use golectra_process::Shutdown;
+use golectra_process::metrics::{Metrics, serve_observability};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-use crate::batch::Sealer;
+use crate::clock::Clock;
 use crate::collect::Collectors;
 use crate::config::Settings;
-use crate::ship::{Client, Signer, SignerError};
+use crate::metrics::{AgentMetrics, DropReason};
+use crate::sealer::Sealer;
+use crate::sender::{Client, Signer, SignerError};
 use crate::spool::disk::DiskError;
-use crate::spool::{Disk, Left, Memory, Queue, Spool};
-use crate::stats::{DropReason, Stats};
+use crate::spool::{Disk, Memory, Queue, Spool, Unsent};
 
-/// From a signal to the end of the process, at most: the last poll, the drain, and the metrics listener's own end.
+/// The longest time from a signal to the end of the process: the last poll, the last reports and the end of the metrics listener.
 const EXIT_LIMIT: Duration = Duration::from_secs(15);
 
-/// How long the last batches may take to leave after a signal.
+/// How long the last reports may take after a signal.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
 
-/// How long the disk may take to confirm what stays on it.
+/// How long the last sync of the spool may take.
 const SYNC_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long the metrics listener may take to end.
 const LISTENER_LIMIT: Duration = Duration::from_secs(3);
 
-/// The stack of a helper thread. What runs there reads small files or looks up names.
+/// The stack of a helper thread, which reads small files or looks up names.
 pub(crate) const HELPER_STACK_BYTES: usize = 256 << 10;
 
 /// Why the agent did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The system gave no event loop.
-    #[error("the event loop could not be made: {0}")]
+    /// The system refused the event loop.
+    #[error("the event loop could not be created: {0}")]
     Runtime(io::Error),
     /// The system refused the handlers of SIGINT and SIGTERM.
     #[error("the signal handlers could not be installed: {0}")]
     Signals(io::Error),
-    /// `METRICS_ADDRESS` cannot be listened on; the text says why and what to do.
+    /// The agent cannot listen on `METRICS_ADDRESS`; the text says why and what to do.
     #[error("METRICS_ADDRESS: {0}")]
     Listen(io::Error),
-    /// The system gave no thread for a collector.
+    /// The system refused a thread for a collector.
     #[error("a collector's thread could not be started: {0}")]
     Thread(io::Error),
     /// `SPOOL_DIR` cannot be used; the text says why and what to do.
     #[error(transparent)]
     Spool(#[from] DiskError),
-    /// The keys are not to be had, or it is not clear which of them signs.
+    /// The keys cannot be read, or it is not clear which of them signs.
     #[error(transparent)]
     Keys(#[from] SignerError),
-    /// The HTTP client could not be made.
-    #[error("the HTTP client could not be made: {0}")]
+    /// The HTTP client could not be created.
+    #[error("the HTTP client could not be created: {0}")]
     Client(#[from] reqwest::Error),
-    /// A metric of the agent's own has a name that cannot be used.
+    /// A name of the agent's own metrics cannot be used.
     #[error("the agent's metrics could not be registered: {0}")]
     Metrics(#[from] prometheus::Error),
 }
 
-/// A runtime of one thread, since an agent waits more than it works; names are looked up on helper threads.
+/// A runtime of one thread, because an agent mostly waits; names are looked up on helper threads.
 pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().thread_name("helper").thread_stack_size(HELPER_STACK_BYTES).max_blocking_threads(4).build()
 }
 
-/// Runs the agent until SIGINT or SIGTERM; what is queued then is sent as far as the time limit
-/// allows; the rest stays on disk, where there is a spool.
+/// Runs the agent until SIGINT or SIGTERM. What is queued then is sent within the time limit; the rest stays on disk, if there
+/// is a spool.
 pub async fn run(settings: Settings) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals(EXIT_LIMIT).map_err(StartError::Signals)?;
 
-    let own = metrics::Metrics::new("agent")?;
-    let stats = Arc::new(Stats::new(&own.registry, settings.poll_interval.duration())?);
-    let queue = Queue::new(open_spool(&settings, &stats)?);
-    own.registry.register(Box::new(queue.figures()?))?;
+    let clock = Clock::system();
+    let own = Metrics::new("agent")?;
+    let metrics = Arc::new(AgentMetrics::new(&own.registry, settings.poll_interval.duration())?);
+    let queue = Queue::new(open_spool(&settings, &clock, &metrics)?, clock.clone());
+    own.registry.register(Box::new(queue.metrics()?))?;
     let ping = {
-        let stats = Arc::clone(&stats);
+        let metrics = Arc::clone(&metrics);
         move || {
-            let alive = stats.polls_are_recent();
+            let alive = metrics.polls_are_recent();
             async move { alive }
         }
     };
-    metrics::serve_observability(settings.metrics_address.as_ref(), own.registry, ping, &shutdown).await.map_err(StartError::Listen)?;
+    serve_observability(settings.metrics_address.as_ref(), own.registry, ping, &shutdown).await.map_err(StartError::Listen)?;
 
     let source = settings.source();
-    let signer = Signer::new(&settings)?;
+    let signer = Signer::new(&settings, clock.clone())?;
     let client = Client::new(&settings.address, &source, settings.key.clone(), signer)?;
-    let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&stats)).map_err(StartError::Thread)?;
+    let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&metrics)).map_err(StartError::Thread)?;
     let mut sealer = Sealer::new(settings.key.clone());
     tracing::info!(
         address = %settings.address, %source,
         poll_seconds = settings.poll_interval.duration().as_secs_f64(),
         report_seconds = settings.report_interval.duration().as_secs_f64(),
         senders = settings.rate_limit.get(),
-        "the agent polls and reports"
+        "the agent has started"
     );
 
-    let senders = ship::start(client, queue.clone(), &stats, settings.rate_limit.get());
+    let senders = sender::start(client, queue.clone(), clock, &metrics, settings.rate_limit.get());
     let syncing = settings.spool_dir.is_some().then(|| {
         let queue = queue.clone();
         tokio::spawn(async move { queue.keep_synced().await })
     });
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
-    schedule::run(intervals, async || collectors.sample().await, &mut sealer, &queue, &stats, shutdown.token()).await;
+    schedule::run(intervals, async || collectors.sample().await, &mut sealer, &queue, &metrics, shutdown.token()).await;
 
-    // The last report is in the queue: let the senders finish.
+    // The last report is in the queue.
     queue.close();
     senders.hurry();
     senders.finish(DRAIN_LIMIT).await;
-    say_what_is_left(queue.leave(), &stats);
+    log_unsent(queue.close_spool(), &metrics);
     if let Some(syncing) = syncing {
         syncing.abort();
         if timeout(SYNC_LIMIT, queue.sync()).await.is_err() {
-            tracing::warn!("the disk did not confirm the spool in time: a power cut now may lose reports");
+            tracing::warn!("the spool was not synced to the disk in time: a power failure now may lose reports");
         }
     }
     shutdown.wait(LISTENER_LIMIT).await;
     Ok(())
 }
 
-fn open_spool(settings: &Settings, stats: &Arc<Stats>) -> Result<Box<dyn Spool>, DiskError> {
-    let memory = Memory::new(settings.queue_limits(), Arc::clone(stats));
+fn open_spool(settings: &Settings, clock: &Clock, metrics: &Arc<AgentMetrics>) -> Result<Box<dyn Spool>, DiskError> {
+    let memory = Memory::new(settings.queue_limits(), Arc::clone(metrics));
     Ok(match &settings.spool_dir {
-        Some(folder) => Box::new(Disk::open(folder, settings.disk_limits(), memory, settings.key.clone(), Arc::clone(stats))?),
+        Some(folder) => Box::new(Disk::open(folder, settings.disk_limits(), memory, settings.key.clone(), clock, Arc::clone(metrics))?),
         None => Box::new(memory),
     })
 }
 
-fn say_what_is_left(left: Left, stats: &Stats) {
-    if left.batches > 0 || left.polls > 0 {
-        stats.dropped(DropReason::Shutdown, left.batches);
-        tracing::warn!(batches = left.batches, polls = left.polls, "the server did not take these before the end: they are lost");
+fn log_unsent(unsent: Unsent, metrics: &AgentMetrics) {
+    if unsent.lost_batches > 0 || unsent.lost_polls > 0 {
+        metrics.dropped(DropReason::Shutdown, unsent.lost_batches);
+        tracing::warn!(
+            batches = unsent.lost_batches,
+            polls = unsent.lost_polls,
+            "the server did not take these before the end: they are lost"
+        );
     }
-    if left.kept_batches > 0 {
-        tracing::info!(batches = left.kept_batches, polls = left.kept_polls, "these stay in SPOOL_DIR: the next agent sends them");
+    if unsent.kept_batches > 0 {
+        tracing::info!(batches = unsent.kept_batches, polls = unsent.kept_polls, "these stay in SPOOL_DIR: the next agent sends them");
     }
-    if left == Left::default() {
-        tracing::info!(polls = stats.polls(), "every poll was reported");
+    if unsent == Unsent::default() {
+        tracing::info!(polls = metrics.polls(), "every poll was reported");
     }
 }

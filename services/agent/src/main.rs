@@ -1,4 +1,4 @@
-//! golectra-agent: settings, telemetry, a runtime of one thread, and then the agent itself.
+//! golectra-agent: reads the settings, sets up telemetry and a runtime of one thread, and runs the agent.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let telemetry = telemetry::init("golectra-agent");
     let ended = runtime().map_err(golectra_agent::StartError::Runtime).and_then(|runtime| {
         let ended = runtime.block_on(golectra_agent::run(settings));
-        // A name that is still being looked up must not hold up the end.
+        // A name lookup in progress must not delay the end of the process.
         runtime.shutdown_background();
         ended
     });

@@ -7,19 +7,19 @@ use golectra_protocol::Metric;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Sealer;
+use crate::metrics::AgentMetrics;
+use crate::sealer::Sealer;
 use crate::spool::Queue;
-use crate::stats::Stats;
 
-/// The first report leaves with this poll if a report interval has not passed before: a new node is seen at once, and the
-/// second poll is the first that knows how busy the processors are.
+/// The first report is made with this poll, or after a report interval if that is earlier: a new node is seen at once, and
+/// the second poll is the first that has the load of the processors.
 const FIRST_REPORT_POLLS: i64 = 2;
 
-/// A report leaves up to this much earlier or later than its time, a twentieth of the interval at most, so that nodes
-/// that were started together do not report together for ever. The times themselves do not drift.
-const MAX_SPREAD: Duration = Duration::from_secs(1);
+/// A report is made up to this much earlier or later than its time, at most a twentieth of the interval, so that nodes that
+/// were started together do not always report together. The times themselves do not drift.
+const MAX_JITTER: Duration = Duration::from_secs(1);
 
-/// The two rhythms.
+/// How often the agent polls and reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intervals {
     /// Between two polls.
@@ -28,13 +28,19 @@ pub struct Intervals {
     pub report: Duration,
 }
 
-/// Polls at once and then at each poll interval; reports early once and then at each report interval, unless no poll was
-/// made in between. When `stop` is cancelled, polls and reports one last time.
+/// Polls at once and then at each poll interval; reports early once and then at each report interval, unless there was no
+/// poll in between. When `stop` is cancelled, polls and reports one last time.
 ///
-/// Ticks that were missed, as while the host was suspended, are skipped rather than made up for: a poll tells
-/// of now, and a burst of them says no more than one.
-pub async fn run<S>(intervals: Intervals, mut sample: S, sealer: &mut Sealer, queue: &Queue, stats: &Arc<Stats>, stop: CancellationToken)
-where
+/// Ticks that were missed, for example while the host was suspended, are skipped: several polls at one time measure no more
+/// than one.
+pub async fn run<S>(
+    intervals: Intervals,
+    mut sample: S,
+    sealer: &mut Sealer,
+    queue: &Queue,
+    metrics: &Arc<AgentMetrics>,
+    stop: CancellationToken,
+) where
     S: AsyncFnMut() -> Vec<Metric>,
 {
     let start = Instant::now();
@@ -45,55 +51,59 @@ where
     let mut reported = false;
     loop {
         tokio::select! {
-            // Where both fall together the report tells of this very poll.
+            // A report that is due at the same time contains this poll.
             biased;
             () = stop.cancelled() => break,
             _ = polls.tick() => {
                 sealer.add_poll(sample().await);
-                stats.polled();
+                metrics.polled();
             }
             () = sleep_until(next_report) => {}
         }
-        // Looked at after every poll as well, so that polls that take longer than their interval do not keep reports waiting.
+        // Checked after every poll as well, so that polls that take longer than their interval do not delay reports.
         let now = Instant::now();
         let due = now >= next_report;
         if due || (!reported && sealer.polls() >= FIRST_REPORT_POLLS) {
             if sealer.polls() > 0 {
-                report(sealer, queue, stats);
+                report(sealer, queue, metrics);
             }
             reported = true;
         }
         while next_report <= now {
             report_time += intervals.report;
-            next_report = spread(report_time, intervals.report);
+            next_report = jittered(report_time, intervals.report);
         }
     }
     sealer.add_poll(sample().await);
-    stats.polled();
-    report(sealer, queue, stats);
+    metrics.polled();
+    report(sealer, queue, metrics);
 }
 
-fn spread(time: Instant, interval: Duration) -> Instant {
-    let spread = (interval / 20).min(MAX_SPREAD);
-    time - spread + (spread * 2).mul_f64(fastrand::f64())
+fn jittered(time: Instant, interval: Duration) -> Instant {
+    let jitter = (interval / 20).min(MAX_JITTER);
+    time - jitter + (jitter * 2).mul_f64(fastrand::f64())
 }
 
-fn report(sealer: &mut Sealer, queue: &Queue, stats: &Stats) {
+fn report(sealer: &mut Sealer, queue: &Queue, metrics: &AgentMetrics) {
     queue.seal(sealer);
-    stats.sealed();
+    metrics.sealed();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
     use crate::spool::{Limits, Memory};
 
-    /// Runs a schedule on paused time and says when polls were made and what each report counted, in milliseconds.
+    const LIMITS: Limits = Limits { batches: 1000, bytes: 1 << 20, age: Duration::from_hours(1) };
+
+    /// Runs a schedule on paused time; returns when polls were made, and when each report was made with its PollCount. Times are in
+    /// milliseconds.
     async fn observe(poll: u64, report: u64, sample_takes: u64, run_for: u64) -> (Vec<u64>, Vec<(u64, i64)>) {
         let start = Instant::now();
         let millis = move || u64::try_from(start.elapsed().as_millis()).unwrap();
-        let stats = Arc::new(Stats::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap());
-        let queue = Queue::new(Box::new(Memory::new(Limits { batches: 1000, bytes: 1 << 20 }, Arc::clone(&stats))));
+        let metrics = Arc::new(AgentMetrics::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap());
+        let queue = Queue::new(Box::new(Memory::new(LIMITS, Arc::clone(&metrics))), Clock::system());
         let reader = tokio::spawn({
             let queue = queue.clone();
             async move {
@@ -101,7 +111,7 @@ mod tests {
                 while queue.ready().await {
                     let batch = queue.take().unwrap();
                     reports.push((millis(), batch.polls()));
-                    queue.settled(&batch);
+                    queue.acknowledge(&batch);
                 }
                 reports
             }
@@ -119,10 +129,10 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(sample_takes)).await;
             vec![]
         };
-        run(intervals, sample, &mut Sealer::new(None), &queue, &stats, stop).await;
+        run(intervals, sample, &mut Sealer::new(None), &queue, &metrics, stop).await;
         queue.close();
         let reports = reader.await.unwrap();
-        assert_eq!(stats.polls(), polls.len() as u64);
+        assert_eq!(metrics.polls(), polls.len() as u64);
         assert_eq!(
             reports.iter().map(|(_, polls)| polls).sum::<i64>(),
             i64::try_from(polls.len()).unwrap(),
@@ -132,18 +142,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_defaults_the_first_report_leaves_with_the_second_poll() {
+    async fn at_defaults_the_first_report_is_made_with_the_second_poll() {
         let (polls, reports) = observe(2000, 10_000, 0, 21_000).await;
         assert_eq!(polls, [0, 2000, 4000, 6000, 8000, 10_000, 12_000, 14_000, 16_000, 18_000, 20_000, 21_000]);
         assert_eq!(reports[..2], [(2000, 2), (10_000, 4)]);
-        // The third leaves up to half a second around its time, so before or after the poll made then.
+        // The third is made up to half a second before or after its time, so before or after the poll at that time.
         let (at, polls) = reports[2];
         assert!((19_500..=20_500).contains(&at) && (polls == 5 || at <= 20_000 && polls == 4), "{reports:?}");
         assert_eq!(reports[3..], [(21_000, 6 - polls)]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_report_leaves_within_a_report_interval() {
+    async fn the_first_report_is_made_within_a_report_interval() {
         let (_, reports) = observe(60_000, 10_000, 0, 130_000).await;
         assert_eq!(reports[0], (10_000, 1));
         // Polls at 0, 60, 120 and 130 s: at most as many reports, and none without a poll.
@@ -155,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn reports_of_nodes_spread_without_drifting() {
+    async fn reports_have_jitter_and_do_not_drift() {
         let (_, reports) = observe(100, 10_000, 0, 205_000).await;
         let times: Vec<i64> = reports[2..21].iter().map(|(at, _)| i64::try_from(*at).unwrap()).collect();
         let off: Vec<i64> = times.iter().zip(2..).map(|(at, number)| at - number * 10_000).collect();
@@ -164,14 +174,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_collectors_skip_polls_and_delay_no_report_for_long() {
+    async fn slow_collectors_skip_polls_and_hardly_delay_reports() {
         let (polls, reports) = observe(500, 2000, 1000, 6100).await;
         assert!(polls.windows(2).all(|pair| pair[1] - pair[0] >= 1000 && pair[0].is_multiple_of(500)), "{polls:?}");
         assert!(reports.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 3000), "{reports:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_at_once_still_reports() {
+    async fn a_stop_right_after_the_start_still_reports() {
         let (polls, reports) = observe(2000, 10_000, 0, 0).await;
         assert_eq!(reports.len(), 1, "{polls:?}");
     }

@@ -10,6 +10,7 @@ mod by_serde;
 mod scan;
 mod text;
 
+use serde::de::IgnoredAny;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 pub use self::text::Text;
@@ -82,6 +83,11 @@ pub fn decode_batch(body: &[u8], max_items: usize) -> Result<Metrics, DecodeErro
 #[cfg(fuzzing)]
 pub fn decode_batch_by_serde(body: &[u8], max_items: usize) -> Result<Metrics, DecodeError> {
     by_serde::batch(body, max_items)
+}
+
+/// How many items an array has, whatever they are. None when the body is not a JSON array.
+pub fn count_items(body: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<Vec<IgnoredAny>>(body).ok().map(|items| items.len() as u64)
 }
 
 /// Writes a metric object.

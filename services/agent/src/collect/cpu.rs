@@ -2,7 +2,7 @@
 
 use sysinfo::System;
 
-use super::{CollectError, Collector, Readings};
+use super::collector::{CollectError, Collector, Readings};
 
 /// Time each processor spent working since the poll before, in percent.
 #[derive(Default)]
@@ -22,14 +22,14 @@ impl Collector for Cpu {
             None => self.system.insert(System::new()?),
         };
         system.refresh_cpu_usage();
-        // A refresh has no errors: a host whose processors could not be read has none.
+        // A refresh reports no errors. When the processors cannot be read there are none.
         if system.cpus().is_empty() {
             return Err(CollectError::Missing { path: "/proc/stat".into(), wanted: "which processors there are" });
         }
-        // The first poll has nothing to compare with, and a made-up 0 would be taken for an idle host.
+        // The first poll has nothing to compare with, and a 0 would look like an idle host.
         if std::mem::replace(&mut self.polled, true) {
             for (cpu, number) in system.cpus().iter().zip(1_usize..) {
-                readings.gauge(&format!("CPUutilization{number}"), f64::from(cpu.usage()))?;
+                readings.gauge(&format!("CPUutilization{number}"), f64::from(cpu.usage()));
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
-//! How much room the node's filesystems have.
+//! How much space the node's filesystems have.
 //!
-//! Only with the node's root in sight. Which filesystems there are is read from the agent's own list of mounts, where those
-//! of the node stand below that folder: it has just the ones that can be looked at from here, under the paths that lead to them.
+//! Only with HOST_ROOT. Which filesystems there are is read from the agent's own list of mounts, in which those of the node
+//! are below that folder: it has exactly those that can be reached from here, with the paths that lead to them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,29 +11,30 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::{CollectError, Collector, Readings, escaped};
+use super::collector::{CollectError, Collector, Readings};
+use crate::metrics::SkipReason;
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// Folders of the node whose mounts belong to containers and volumes: these come and go with pods.
+/// Folders of the node with the mounts of containers and volumes, which come and go with pods.
 const OF_CONTAINERS: [&str; 7] = ["dev", "proc", "run", "sys", "var/lib/containerd", "var/lib/docker", "var/lib/kubelet"];
 
-/// Images that are full by nature.
+/// Images, which are always full.
 const READ_ONLY: [&str; 2] = ["squashfs", "iso9660"];
 
 /// The most filesystems that are reported.
-const MOST: usize = 32;
+const MAX_FILESYSTEMS: usize = 32;
 
-/// Bytes of the list that are held at a time: a node with many pods has a long one.
-const PIECE_BYTES: usize = 4 << 10;
+/// The read buffer. The list of a node with many pods is long.
+const BUFFER_BYTES: usize = 4 << 10;
 
-/// Size and room of each filesystem on a device of the node, in bytes and in files.
+/// Size and free space of each filesystem on a device of the node, in bytes and in files.
 pub(super) struct Filesystems {
     root: PathBuf,
 }
 
 impl Filesystems {
-    /// Those of the node whose root is seen at this path.
+    /// Those of the node whose root is at this path.
     pub(super) fn under(root: PathBuf) -> Self {
         Self { root }
     }
@@ -46,87 +47,98 @@ impl Collector for Filesystems {
 
     fn collect(&mut self, readings: &mut Readings) -> Result<(), CollectError> {
         let unreadable = |error| CollectError::Read { path: MOUNTS.into(), error };
-        let file = BufReader::with_capacity(PIECE_BYTES, File::open(MOUNTS).map_err(unreadable)?);
-        let mounts = list(file, &self.root).map_err(unreadable)?;
-        if mounts.is_empty() {
+        let file = BufReader::with_capacity(BUFFER_BYTES, File::open(MOUNTS).map_err(unreadable)?);
+        let mounts = Mounts::read(file, &self.root).map_err(unreadable)?;
+        if mounts.by_device.is_empty() {
             return Err(CollectError::Missing { path: MOUNTS.into(), wanted: "any filesystem of the node below HOST_ROOT" });
         }
-        let mut outcome = Ok(());
-        for mount in mounts.values().take(MOST) {
-            // One that fails leaves the others to be reported.
-            if let Err(error) = report(&self.root.join(mount), mount, readings) {
-                outcome = Err(error);
+        for mount in mounts.by_device.values() {
+            report(&self.root.join(mount), mount, readings);
+        }
+        readings.skip(SkipReason::Limit, mounts.over_limit, format_args!("{MOUNTS} has more than {MAX_FILESYSTEMS} filesystems"));
+        Ok(())
+    }
+}
+
+/// Adds the readings of the filesystem at `path`. `mount` is its path on the node, without the slash before it. One that cannot
+/// be looked at, for example because it was unmounted, is skipped.
+fn report(path: &Path, mount: &Path, readings: &mut Readings) {
+    let Some(mount) = mount.to_str() else {
+        return readings.skip(SkipReason::InvalidId, 1, format_args!("{} is not UTF-8", mount.display()));
+    };
+    let space = match rustix::fs::statvfs(path) {
+        Ok(space) => space,
+        // The operator decides with permissions what the agent reports.
+        Err(Errno::ACCESS) => return,
+        Err(error) => return readings.skip(SkipReason::Unreadable, 1, format_args!("{} cannot be read: {error}", path.display())),
+    };
+    let mount = format!("/{mount}");
+    for (name, value) in [
+        ("size_bytes", space.f_blocks.saturating_mul(space.f_frsize)),
+        ("available_bytes", space.f_bavail.saturating_mul(space.f_frsize)),
+        ("files", space.f_files),
+        ("files_free", space.f_ffree),
+    ] {
+        readings.labelled_count(&format!("filesystem_{name}"), ("mountpoint", &mount), value);
+    }
+}
+
+/// The node's filesystems.
+#[derive(Default)]
+struct Mounts {
+    /// One path below the root for each device: the shortest, where a device is mounted several times.
+    by_device: BTreeMap<Vec<u8>, PathBuf>,
+    /// Mounts of devices beyond the limit.
+    over_limit: u64,
+}
+
+impl Mounts {
+    fn read(lines: impl BufRead, root: &Path) -> std::io::Result<Self> {
+        let mut mounts = Self::default();
+        // Lines of bytes, because a path need not be UTF-8.
+        for line in lines.split(b'\n') {
+            let line = line?;
+            let Some(Mount { device, point }) = parse(&line) else { continue };
+            let Ok(inside) = point.strip_prefix(root) else { continue };
+            if OF_CONTAINERS.iter().any(|folder| inside.starts_with(folder)) {
+                continue;
+            }
+            if let Some(known) = mounts.by_device.get_mut(device) {
+                if inside.as_os_str().len() < known.as_os_str().len() {
+                    inside.clone_into(known);
+                }
+            } else if mounts.by_device.len() == MAX_FILESYSTEMS {
+                mounts.over_limit += 1;
+            } else {
+                mounts.by_device.insert(device.to_owned(), inside.to_owned());
             }
         }
-        if mounts.len() > MOST {
-            outcome = Err(CollectError::TooMany { path: MOUNTS.into(), what: "filesystems", limit: MOST });
-        }
-        outcome
+        Ok(mounts)
     }
-}
-
-/// Adds the readings of the filesystem at `path`, called by where the node has it: `mount`, without the slash before it.
-fn report(path: &Path, mount: &Path, readings: &mut Readings) -> Result<(), CollectError> {
-    let room = match rustix::fs::statvfs(path) {
-        Ok(room) => room,
-        // What the agent's user may not walk to is none of its business.
-        Err(Errno::ACCESS) => return Ok(()),
-        Err(error) => return Err(CollectError::Read { path: path.to_string_lossy().into_owned().into(), error: error.into() }),
-    };
-    let mount = format!("/{}", mount.display());
-    let mount = escaped(&mount);
-    for (name, value) in [
-        ("size_bytes", room.f_blocks.saturating_mul(room.f_frsize)),
-        ("available_bytes", room.f_bavail.saturating_mul(room.f_frsize)),
-        ("files", room.f_files),
-        ("files_free", room.f_ffree),
-    ] {
-        readings.count(&format!("filesystem_{name}{{mountpoint=\"{mount}\"}}"), value)?;
-    }
-    Ok(())
-}
-
-/// The node's filesystems, one path below `root` a device: the shortest, where one is mounted in several places.
-fn list(mounts: impl BufRead, root: &Path) -> std::io::Result<BTreeMap<String, PathBuf>> {
-    let mut found = BTreeMap::<String, PathBuf>::new();
-    for line in mounts.lines() {
-        let line = line?;
-        let Some(Mount { device, point }) = parse(&line) else { continue };
-        let Ok(inside) = point.strip_prefix(root) else { continue };
-        if OF_CONTAINERS.iter().any(|folder| inside.starts_with(folder)) {
-            continue;
-        }
-        let shorter = found.get(device).is_none_or(|known| inside.as_os_str().len() < known.as_os_str().len());
-        // One more than is reported is enough to say that there are more.
-        if shorter && (found.len() <= MOST || found.contains_key(device)) {
-            found.insert(device.to_owned(), inside.to_owned());
-        }
-    }
-    Ok(found)
 }
 
 struct Mount<'a> {
-    device: &'a str,
+    device: &'a [u8],
     point: PathBuf,
 }
 
 /// A line of mountinfo, if it is a filesystem on a device that can be written to.
-fn parse(line: &str) -> Option<Mount<'_>> {
-    let (mount, what) = line.split_once(" - ")?;
-    let mut what = what.split(' ');
+fn parse(line: &[u8]) -> Option<Mount<'_>> {
+    let separator = line.windows(3).position(|three| three == b" - ")?;
+    let mut what = line[separator + 3..].split(|byte| *byte == b' ');
     let (kind, source) = (what.next()?, what.next()?);
-    if !(source.starts_with("/dev/") || kind == "zfs") || READ_ONLY.contains(&kind) {
+    if !(source.starts_with(b"/dev/") || kind == b"zfs") || READ_ONLY.iter().any(|read_only| kind == read_only.as_bytes()) {
         return None;
     }
-    let mut mount = mount.split(' ');
+    let mut mount = line[..separator].split(|byte| *byte == b' ');
     let (device, point) = (mount.nth(2)?, mount.nth(1)?);
     Some(Mount { device, point: unescaped(point) })
 }
 
-/// A path as the kernel writes it: white space and backslashes as three octal digits.
-fn unescaped(text: &str) -> PathBuf {
+/// A path as it was before the kernel escaped white space and backslashes as three octal digits.
+fn unescaped(text: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
+    let mut rest = text;
     while let Some((&first, after)) = rest.split_first() {
         let octal = after.get(..3).filter(|_| first == b'\\').and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 8).ok());
         bytes.push(octal.unwrap_or(first));
@@ -142,12 +154,16 @@ mod tests {
     /// Of a pod in a cluster with the node's root at /host/root, shortened.
     const MOUNTINFO: &str = include_str!("testdata/mountinfo");
 
+    fn read(text: &[u8], root: &str) -> Mounts {
+        Mounts::read(text, Path::new(root)).unwrap()
+    }
+
     fn found(text: &str, root: &str) -> Vec<String> {
-        list(text.as_bytes(), Path::new(root)).unwrap().into_values().map(|path| path.to_string_lossy().into_owned()).collect()
+        read(text.as_bytes(), root).by_device.into_values().map(|path| path.to_string_lossy().into_owned()).collect()
     }
 
     #[test]
-    fn the_nodes_filesystems_are_told_from_the_containers() {
+    fn filesystems_of_the_node_are_told_from_those_of_its_containers() {
         assert_eq!(found(MOUNTINFO, "/host/root"), [""], "the root alone: volumes of pods are left out");
         let more = "40 35 8:1 / /host/root/boot\\040one rw - ext4 /dev/sda1 rw\n\
             41 35 8:1 / /host/root/mnt/very/long rw shared:1 master:2 - ext4 /dev/sda1 rw\n\
@@ -161,33 +177,47 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_bound() {
+    fn filesystems_beyond_the_limit_are_counted() {
         let many: String =
             (0..99).fold(String::new(), |text, number| text + &format!("1 2 8:{number} / /mnt/{number} rw - ext4 /dev/sd{number} rw\n"));
-        assert_eq!(found(&many, "/").len(), MOST + 1);
+        let mounts = read(many.as_bytes(), "/");
+        assert_eq!((mounts.by_device.len(), mounts.over_limit), (MAX_FILESYSTEMS, 99 - MAX_FILESYSTEMS as u64));
     }
 
     #[test]
-    fn what_the_kernel_escaped_is_as_it_was() {
+    fn a_path_that_is_not_utf8_does_not_fail_the_others() {
+        let mounts = read(b"1 2 8:1 / /\xff rw - ext4 /dev/a rw\n1 2 8:2 / /good rw - ext4 /dev/b rw\n", "/");
+        assert_eq!(mounts.by_device.len(), 2);
+        let mut readings = Readings::default();
+        for mount in mounts.by_device.values() {
+            report(Path::new("/"), mount, &mut readings);
+        }
+        assert_eq!((readings.metrics.len(), readings.skipped[&SkipReason::InvalidId].count), (4, 1));
+    }
+
+    #[test]
+    fn escaped_paths_are_restored() {
         for (written, path) in
             [("/a\\040b\\011c\\134d", "/a b\tc\\d"), ("/plain", "/plain"), ("/end\\04", "/end\\04"), ("/x\\9zz", "/x\\9zz")]
         {
-            assert_eq!(unescaped(written), Path::new(path));
+            assert_eq!(unescaped(written.as_bytes()), Path::new(path));
         }
     }
 
     #[test]
-    fn this_machine_has_a_root() {
+    fn this_machine_has_a_root_and_a_filesystem_that_is_gone_is_skipped() {
         let mut readings = Readings::default();
-        report(Path::new("/"), Path::new(""), &mut readings).unwrap();
+        report(Path::new("/"), Path::new(""), &mut readings);
         let value = |name: &str| {
             let id = format!("filesystem_{name}{{mountpoint=\"/\"}}");
-            let metric = readings.0.iter().find(|metric| metric.id.as_str() == id).expect("a reading");
+            let metric = readings.metrics.iter().find(|metric| metric.id.as_str() == id).expect("a reading");
             let golectra_protocol::Value::Gauge(value) = metric.value else { panic!("a gauge") };
             value
         };
         assert!(value("size_bytes") > value("available_bytes") && value("files") >= value("files_free"));
-        let error = report(Path::new("/nothing/here"), Path::new("x"), &mut readings).unwrap_err();
-        assert!(error.to_string().starts_with("/nothing/here cannot be read"), "{error}");
+        report(Path::new("/nothing/here"), Path::new("x"), &mut readings);
+        let skipped = &readings.skipped[&SkipReason::Unreadable];
+        assert!(skipped.count == 1 && skipped.example.starts_with("/nothing/here cannot be read"), "{skipped:?}");
+        assert_eq!(readings.metrics.len(), 4);
     }
 }

@@ -2,9 +2,9 @@
 
 use sysinfo::{MemoryRefreshKind, System};
 
-use super::{CollectError, Collector, Readings};
+use super::collector::{CollectError, Collector, Readings};
 
-/// Total and free memory of the host, in bytes; what the system uses for caches is not free.
+/// Total and free memory of the host, in bytes. Memory that the system uses for caches is not free.
 #[derive(Default)]
 pub(super) struct Memory(Option<System>);
 
@@ -19,11 +19,12 @@ impl Collector for Memory {
             None => self.0.insert(System::new()?),
         };
         system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
-        // A refresh has no errors: a host whose memory could not be read is one without memory.
+        // A refresh reports no errors. When the memory cannot be read the total is 0.
         if system.total_memory() == 0 {
             return Err(CollectError::Missing { path: "/proc/meminfo".into(), wanted: "how much memory there is" });
         }
-        readings.count("TotalMemory", system.total_memory())?;
-        readings.count("FreeMemory", system.free_memory())
+        readings.count("TotalMemory", system.total_memory());
+        readings.count("FreeMemory", system.free_memory());
+        Ok(())
     }
 }

@@ -1,22 +1,22 @@
-//! The agent's own memory, under the names of Go's `runtime.MemStats` so that dashboards made for the original keep working.
+//! The agent's own memory, with the names of Go's `runtime.MemStats`, so that dashboards for the original keep working.
 //!
-//! What an allocator knows is measured: the counting allocator gives objects and bytes alive, the C library what it holds
+//! What an allocator has is measured: the counting allocator knows the live objects and bytes, the C library what it holds
 //! from the system, /proc the rest. What only a garbage collector or Go's own allocator has is 0.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 
-use super::{CollectError, Collector, Readings};
+use super::collector::{CollectError, Collector, Readings};
 use crate::allocator;
 
 const STATUS: &str = "/proc/self/status";
 const SMAPS: &str = "/proc/self/smaps";
 
-/// The kernel makes smaps as it is read: a small piece at a time means that what comes after the heap is never made.
-const SMAPS_PIECE_BYTES: usize = 4 << 10;
+/// The kernel computes smaps as it is read. With a small buffer, what follows the heap is never computed.
+const SMAPS_BUFFER_BYTES: usize = 4 << 10;
 
-/// Figures of a garbage collector, of its caches and of tables that a Rust process does not have.
-const NOT_HERE: [&str; 14] = [
+/// Values of a garbage collector, its caches and tables, which a Rust process does not have.
+const ALWAYS_ZERO: [&str; 14] = [
     "BuckHashSys",
     "GCCPUFraction",
     "GCSys",
@@ -33,7 +33,7 @@ const NOT_HERE: [&str; 14] = [
     "PauseTotalNs",
 ];
 
-/// The process's memory; its files stay open between polls.
+/// The memory of the process. The files stay open between polls.
 #[derive(Default)]
 pub(super) struct Runtime {
     status: Option<BufReader<File>>,
@@ -47,37 +47,38 @@ impl Collector for Runtime {
 
     fn collect(&mut self, readings: &mut Readings) -> Result<(), CollectError> {
         let objects = allocator::counts();
-        readings.count("Alloc", objects.alive_bytes)?;
-        readings.count("HeapAlloc", objects.alive_bytes)?;
-        readings.count("TotalAlloc", objects.total_bytes)?;
-        readings.count("Mallocs", objects.mallocs)?;
-        readings.count("Frees", objects.frees)?;
-        readings.count("HeapObjects", objects.mallocs.saturating_sub(objects.frees))?;
+        readings.count("Alloc", objects.alive_bytes);
+        readings.count("HeapAlloc", objects.alive_bytes);
+        readings.count("TotalAlloc", objects.total_bytes);
+        readings.count("Mallocs", objects.mallocs);
+        readings.count("Frees", objects.frees);
+        readings.count("HeapObjects", objects.mallocs.saturating_sub(objects.frees));
         let heap = allocator::heap();
-        readings.count("HeapSys", heap.system_bytes)?;
-        readings.count("HeapInuse", heap.in_use_bytes)?;
-        readings.count("HeapIdle", heap.idle_bytes)?;
-        for name in NOT_HERE {
-            readings.count(name, 0)?;
+        readings.count("HeapSys", heap.system_bytes);
+        readings.count("HeapInuse", heap.in_use_bytes);
+        readings.count("HeapIdle", heap.idle_bytes);
+        for name in ALWAYS_ZERO {
+            readings.count(name, 0);
         }
-        readings.gauge("RandomValue", fastrand::f64())?;
+        readings.gauge("RandomValue", fastrand::f64());
 
         let address_space = reread(&mut self.status, STATUS, 1 << 10, address_space)?
             .ok_or(CollectError::Missing { path: STATUS.into(), wanted: "VmSize and VmStk" })?;
-        readings.count("Sys", address_space.total_bytes)?;
-        readings.count("StackSys", address_space.stack_bytes)?;
-        readings.count("StackInuse", address_space.stack_bytes)?;
-        let released = reread(&mut self.smaps, SMAPS, SMAPS_PIECE_BYTES, released_bytes)?
+        readings.count("Sys", address_space.total_bytes);
+        readings.count("StackSys", address_space.stack_bytes);
+        readings.count("StackInuse", address_space.stack_bytes);
+        let released = reread(&mut self.smaps, SMAPS, SMAPS_BUFFER_BYTES, released_bytes)?
             .ok_or(CollectError::Missing { path: SMAPS.into(), wanted: "how much of the heap is resident" })?;
-        readings.count("HeapReleased", released)
+        readings.count("HeapReleased", released);
+        Ok(())
     }
 }
 
-/// Reads a file of /proc from its beginning, opening it the first time; the kernel makes its text anew.
+/// Reads a file of /proc from its beginning, which gives its current contents; opens it the first time.
 fn reread<T>(
     open: &mut Option<BufReader<File>>,
     path: &'static str,
-    piece_bytes: usize,
+    buffer_bytes: usize,
     parse: impl Fn(&mut BufReader<File>) -> io::Result<Option<T>>,
 ) -> Result<Option<T>, CollectError> {
     let mut read = || {
@@ -86,7 +87,7 @@ fn reread<T>(
                 file.seek(SeekFrom::Start(0))?;
                 file
             }
-            None => open.insert(BufReader::with_capacity(piece_bytes, File::open(path)?)),
+            None => open.insert(BufReader::with_capacity(buffer_bytes, File::open(path)?)),
         };
         parse(file)
     };
@@ -101,7 +102,7 @@ fn reread<T>(
 #[derive(Debug, PartialEq, Eq)]
 struct AddressSpace {
     total_bytes: u64,
-    /// The main thread's stack; the helpers' are part of the total only.
+    /// The stack of the main thread. Those of other threads are part of the total only.
     stack_bytes: u64,
 }
 
@@ -123,8 +124,8 @@ fn address_space(status: &mut impl BufRead) -> io::Result<Option<AddressSpace>> 
     Ok(total.zip(stack).map(|(total_bytes, stack_bytes)| AddressSpace { total_bytes, stack_bytes }))
 }
 
-/// How much of the main heap the system has taken back or never given, from /proc/PID/smaps: its size less what is in
-/// memory or swapped out. None when there is no heap.
+/// How much of the main heap was returned to the system or never used, from /proc/PID/smaps: its size minus what is in memory
+/// or swapped out. None when there is no heap.
 fn released_bytes(smaps: &mut impl BufRead) -> io::Result<Option<u64>> {
     let (mut size, mut kept, mut heap_seen, mut in_heap) = (0, 0, false, false);
     let mut line = String::new();
@@ -166,20 +167,20 @@ mod tests {
     const SMAPS: &str = include_str!("testdata/smaps");
 
     #[test]
-    fn the_address_space_of_a_captured_process() {
+    fn the_address_space_of_a_recorded_process() {
         let expected = AddressSpace { total_bytes: 4_360 << 10, stack_bytes: 132 << 10 };
         assert_eq!(address_space(&mut STATUS.as_bytes()).unwrap(), Some(expected));
     }
 
     #[test]
-    fn a_status_without_memory_says_nothing() {
+    fn a_status_without_memory_is_none() {
         let kernel_thread: String = STATUS.split_inclusive('\n').filter(|line| !line.starts_with("Vm")).collect();
         assert_eq!(address_space(&mut kernel_thread.as_bytes()).unwrap(), None);
         assert_eq!(address_space(&mut b"VmSize: many kB\nVmStk:\t1 kB\n".as_slice()).unwrap(), None);
     }
 
     #[test]
-    fn the_heap_of_a_captured_process() {
+    fn the_heap_of_a_recorded_process() {
         // The heap there: 132 kB, of them 16 kB resident.
         assert_eq!(released_bytes(&mut SMAPS.as_bytes()).unwrap(), Some(116 << 10));
         let pieces = &mut BufReader::with_capacity(7, SMAPS.as_bytes());
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn swapped_memory_is_not_released_and_a_heap_in_two_mappings_is_one() {
+    fn swapped_memory_is_not_released_and_two_heap_mappings_are_added() {
         let swapped = SMAPS.replace("Swap:                  0 kB", "Swap:                  4 kB");
         assert_eq!(released_bytes(&mut swapped.as_bytes()).unwrap(), Some(112 << 10));
         let start = SMAPS.lines().position(|line| line.ends_with("[heap]")).unwrap();
@@ -200,11 +201,11 @@ mod tests {
     fn what_follows_the_heap_is_not_read() {
         let mut text = SMAPS.as_bytes();
         released_bytes(&mut text).unwrap();
-        assert!(text.starts_with(b"Size:"), "the mapping after the heap was begun and left");
+        assert!(text.starts_with(b"Size:"), "reading stops at the mapping after the heap");
     }
 
     #[test]
-    fn a_process_without_a_heap_has_released_nothing_known() {
+    fn a_process_without_a_heap_is_none() {
         assert_eq!(released_bytes(&mut SMAPS.replace("[heap]", "/lib/x").as_bytes()).unwrap(), None);
     }
 }

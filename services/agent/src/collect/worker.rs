@@ -1,4 +1,4 @@
-//! A collector's own thread: what it does there, panic or hang included, cannot hold up a poll for longer than the limit.
+//! The thread of a collector. Nothing that happens on it, not even a panic or a hang, delays a poll longer than the limit.
 
 use std::any::Any;
 use std::io;
@@ -7,32 +7,34 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use golectra_protocol::Metric;
+use golectra_process::LogLimiter;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::{Collector, Readings};
+use super::collector::{Collector, Readings};
 use crate::HELPER_STACK_BYTES;
 
 /// How long a poll waits for a collector.
 pub(super) const LIMIT: Duration = Duration::from_secs(1);
 
-/// What came of asking a collector.
+static STATE_CHANGES: LogLimiter<(&'static str, bool)> = LogLimiter::new();
+
+/// The result of asking a collector.
 pub(super) struct Report {
-    pub(super) readings: Vec<Metric>,
-    /// How long it took; while it hangs, how long it has taken.
+    pub(super) readings: Readings,
+    /// How long it took; while it hangs, how long it has taken so far.
     pub(super) seconds: f64,
     pub(super) success: bool,
 }
 
 /// What the thread sends back.
 struct Answer {
-    readings: Vec<Metric>,
+    readings: Readings,
     took: Duration,
     error: Option<String>,
 }
 
-/// One collector. It is never asked again before it has answered, so a hung one costs one thread and one question.
+/// One collector. It is asked again only after it has answered, so that one that hangs costs one thread and one question.
 pub(super) struct Worker {
     name: &'static str,
     questions: mpsc::SyncSender<oneshot::Sender<Answer>>,
@@ -43,7 +45,7 @@ pub(super) struct Worker {
 struct Asked {
     at: Instant,
     answer: oneshot::Receiver<Answer>,
-    /// The poll that asked has given up on it.
+    /// The poll that asked did not wait for the answer.
     late: bool,
 }
 
@@ -53,7 +55,7 @@ impl Worker {
         let (questions, asked) = mpsc::sync_channel::<oneshot::Sender<Answer>>(1);
         let work = move || {
             for question in asked {
-                // A poll that has given up drops its end; then the answer is for nobody.
+                // A poll that does not wait any more has dropped the receiver.
                 let _ = question.send(measure(collector.as_mut()));
             }
         };
@@ -65,10 +67,10 @@ impl Worker {
         self.name
     }
 
-    /// Starts a measurement, unless the one before is still under way.
+    /// Starts a measurement, unless the one before is still in progress.
     pub(super) fn ask(&mut self) {
         if let Some(asked) = &mut self.asked {
-            // What a late answer says is old, but that it came means that the thread is free again.
+            // A late answer is outdated, but shows that the thread is free again.
             if matches!(asked.answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
                 return;
             }
@@ -78,57 +80,56 @@ impl Worker {
         self.asked = self.questions.try_send(question).is_ok().then_some(Asked { at, answer, late: false });
     }
 
-    /// Waits for what [`ask`](Self::ask) started.
+    /// Waits for the measurement that [`ask`](Self::ask) started.
     pub(super) async fn answer(&mut self, deadline: tokio::time::Instant) -> Report {
         let Some(mut asked) = self.asked.take() else {
-            return self.failed(0.0, "its thread has ended");
+            return self.failed(Readings::default(), 0.0, "its thread has ended");
         };
         let in_time = if asked.late { None } else { timeout_at(deadline, &mut asked.answer).await.ok() };
         match in_time {
-            Some(Ok(Answer { readings, took, error })) => {
-                let seconds = took.as_secs_f64();
-                match error {
-                    Some(error) => Report { readings, ..self.failed(seconds, &error) },
-                    None => self.succeeded(readings, seconds),
-                }
-            }
-            Some(Err(_)) => self.failed(asked.at.elapsed().as_secs_f64(), "its thread has ended"),
+            Some(Ok(Answer { readings, took, error: Some(error) })) => self.failed(readings, took.as_secs_f64(), &error),
+            Some(Ok(Answer { readings, took, error: None })) => self.succeeded(readings, took.as_secs_f64()),
+            Some(Err(_)) => self.failed(Readings::default(), asked.at.elapsed().as_secs_f64(), "its thread has ended"),
             None => {
                 let seconds = asked.at.elapsed().as_secs_f64();
                 asked.late = true;
                 self.asked = Some(asked);
-                self.failed(seconds, "it takes longer than a second and is left out until it answers")
+                self.failed(Readings::default(), seconds, "it takes longer than a second and is left out until it answers")
             }
         }
     }
 
-    fn succeeded(&mut self, readings: Vec<Metric>, seconds: f64) -> Report {
+    fn succeeded(&mut self, readings: Readings, seconds: f64) -> Report {
         if std::mem::take(&mut self.failing) {
-            tracing::info!(collector = self.name, "the collector works again");
+            let collector = self.name;
+            STATE_CHANGES.log((collector, true), move |count| tracing::info!(count, collector, "the collector works again"));
         }
         Report { readings, seconds, success: true }
     }
 
-    /// Logs the first failure in a row only: a collector is asked every few seconds.
-    fn failed(&mut self, seconds: f64, error: &str) -> Report {
+    /// Logs the first failure in a row only, because a collector is asked every few seconds.
+    fn failed(&mut self, readings: Readings, seconds: f64, error: &str) -> Report {
         if !std::mem::replace(&mut self.failing, true) {
-            tracing::warn!(collector = self.name, error, "a collector failed: its metrics are missing or incomplete");
+            let (collector, error) = (self.name, error.to_owned());
+            STATE_CHANGES.log((collector, false), move |count| {
+                tracing::warn!(count, collector, error, "a collector failed: its metrics are missing or incomplete");
+            });
         }
-        Report { readings: Vec::new(), seconds, success: false }
+        Report { readings, seconds, success: false }
     }
 }
 
 fn measure(collector: &mut dyn Collector) -> Answer {
     let start = Instant::now();
     let mut readings = Readings::default();
-    // A collector holds nothing but handles and its last figures, so a panic leaves nothing half-done that matters.
+    // A collector keeps only open files and its last values, so that a panic leaves nothing in an invalid state.
     let result = catch_unwind(AssertUnwindSafe(|| collector.collect(&mut readings)));
     let error = match result {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(error.to_string()),
         Err(panic) => Some(format!("it panicked: {}", panic_text(panic.as_ref()))),
     };
-    Answer { readings: readings.0, took: start.elapsed(), error }
+    Answer { readings, took: start.elapsed(), error }
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

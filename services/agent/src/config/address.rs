@@ -1,4 +1,4 @@
-//! Where the server is, as operators write it.
+//! The server's address as operators write it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ pub struct Address {
     updates: Url,
 }
 
-/// The text is no address of a server. It may hold a password, but only as part of what is refused: it is not repeated here.
+/// Why a text is not the address of a server. It may contain a password, so it is not repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Neither a URL nor host:port.
@@ -29,12 +29,12 @@ impl Address {
         &self.updates
     }
 
-    /// Whether it is spoken to over TLS.
+    /// Whether it uses TLS.
     pub fn is_https(&self) -> bool {
         self.base.scheme() == "https"
     }
 
-    /// Whether the server is on this machine, so that no proxy can lead to it.
+    /// Whether the server is on this host, where it cannot be reached through a proxy.
     pub fn is_loopback(&self) -> bool {
         let host = self.base.host_str().unwrap_or_default();
         let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn other_texts_are_refused() {
         for text in ["", "http://", "ftp://host", "host:port", "host:99999", "unix:///run/x"] {
             assert_eq!(text.parse::<Address>(), Err(AddressError::Format), "{text}");
         }

@@ -1,16 +1,16 @@
-//! Settings that are numbers within bounds; a value outside of them is refused at the start rather than found out later.
+//! Settings that are numbers within bounds. Values outside of them are refused at the start.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use golectra_process::{Bytes, Interval};
 
-/// Why a number is no setting: one sentence that says what is expected.
+/// Why a value is refused: one sentence that says what is expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct LimitError(String);
 
-/// A time between two events, 100ms to 24h: shorter ones would keep the host busy, longer ones say nothing of it.
+/// An interval, 100ms to 24h: shorter ones would load the host, longer ones measure too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period(Duration);
 
@@ -34,7 +34,7 @@ impl FromStr for Period {
     }
 }
 
-/// How many reports may be under way at once, 1 to 64.
+/// How many reports are sent at the same time, 1 to 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit(usize);
 
@@ -53,7 +53,7 @@ impl FromStr for RateLimit {
     }
 }
 
-/// How many reports wait at most, 1 to 1,000,000.
+/// How many reports may wait in memory, 1 to 1,000,000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueBatches(usize);
 
@@ -72,7 +72,7 @@ impl FromStr for QueueBatches {
     }
 }
 
-/// How much memory waiting reports may take, at least 64KiB, which holds some on the largest host.
+/// How much memory waiting reports may take, at least 64KiB, which is several reports of a large host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueBytes(Bytes);
 
@@ -92,7 +92,7 @@ impl FromStr for QueueBytes {
     }
 }
 
-/// How much disk waiting reports may take, 1MiB to 16GiB: a report that is sealed while the server is away needs 16 bytes of memory too.
+/// How much disk space waiting reports may take, 1MiB to 16GiB. Each report on disk also takes 16 bytes of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolBytes(Bytes);
 
@@ -113,7 +113,7 @@ impl FromStr for SpoolBytes {
     }
 }
 
-/// How long a report may wait on disk, at least a minute.
+/// How long a report may wait, at least a minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpoolAge(Duration);
 

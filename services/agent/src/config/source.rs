@@ -1,4 +1,4 @@
-//! The name a server knows this node by.
+//! The name of this node on a server.
 
 use std::str::FromStr;
 
@@ -7,7 +7,7 @@ use golectra_protocol::{Source, SourceError};
 /// The longest name, in bytes.
 const MAX_BYTES: usize = 253;
 
-/// A source that an operator named.
+/// A source that an operator has set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceName(pub Source);
 
@@ -19,12 +19,12 @@ impl FromStr for SourceName {
     }
 }
 
-/// This host's name as a source.
+/// The name of this host as a source.
 pub(super) fn of_this_host() -> Source {
     from_host_name(&sysinfo::System::host_name().unwrap_or_default())
 }
 
-/// Host names may hold anything; what a source may not becomes a dash.
+/// A host name may have any characters; those that a source may not have become dashes.
 fn from_host_name(name: &str) -> Source {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '-' };
     let name: String = name.trim().chars().map(allowed).take(MAX_BYTES).collect();

@@ -1,55 +1,61 @@
-//! The spool in memory: what is in it is lost with the process.
+//! The spool in memory, whose contents are lost with the process.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use golectra_protocol::IdempotencyKey;
 
-use super::turns::{PATIENCE_TRIES, Turn, Turns};
-use super::{DiskFill, Fill, Left, Spool};
-use crate::batch::{Batch, Deltas};
-use crate::stats::{DropReason, Stats};
+use super::drop_log::log_dropped;
+use super::send_order::{PATIENCE_TRIES, Pick, SendOrder};
+use super::{DiskUsage, Spool, Unsent, Usage};
+use crate::batch::{Age, Batch, Deltas};
+use crate::metrics::{AgentMetrics, DropReason};
 
-/// Bounds of a spool; batches under way count, but only waiting ones are dropped.
+/// Bounds of the spool. Batches that are being sent count, but only waiting ones are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Batches.
     pub batches: usize,
-    /// Their bytes in memory.
+    /// Memory that they take, in bytes.
     pub bytes: usize,
+    /// How long a batch may wait.
+    pub age: Duration,
 }
 
-/// Batches in memory, those that wait in the order of their keys, which is that of their times.
+/// Batches in memory. Those that wait are sorted by age.
 pub struct Memory {
     limits: Limits,
-    stats: Arc<Stats>,
+    metrics: Arc<AgentMetrics>,
     waiting: VecDeque<Batch>,
     waiting_bytes: usize,
     handed_out: BTreeMap<IdempotencyKey, HandedOut>,
-    given_back: Deltas,
-    turns: Turns,
+    returned: Deltas,
+    order: SendOrder,
 }
 
-fn is_fresh(batch: &Batch) -> bool {
-    batch.tries() < PATIENCE_TRIES
+fn is_failing(batch: &Batch) -> bool {
+    batch.attempts().count() >= PATIENCE_TRIES
 }
 
+/// What is known of a batch that a sender has.
 struct HandedOut {
     bytes: usize,
     polls: i64,
+    age: Age,
 }
 
 impl Memory {
-    /// An empty spool, which counts what it drops in `stats`.
-    pub fn new(limits: Limits, stats: Arc<Stats>) -> Self {
+    /// An empty spool that counts what it drops in `metrics`.
+    pub fn new(limits: Limits, metrics: Arc<AgentMetrics>) -> Self {
         Self {
             limits,
-            stats,
+            metrics,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             handed_out: BTreeMap::new(),
-            given_back: Deltas::default(),
-            turns: Turns::default(),
+            returned: Deltas::default(),
+            order: SendOrder::default(),
         }
     }
 
@@ -57,7 +63,11 @@ impl Memory {
         self.waiting_bytes + self.handed_out.values().map(|out| out.bytes).sum::<usize>()
     }
 
-    /// The oldest that waits, for the disk to take over; it is no longer in this spool.
+    fn batches(&self) -> usize {
+        self.waiting.len() + self.handed_out.len()
+    }
+
+    /// Removes the oldest waiting batch, for the disk to take it.
     pub(super) fn pop_oldest(&mut self) -> Option<Batch> {
         self.remove(0)
     }
@@ -68,91 +78,102 @@ impl Memory {
         Some(batch)
     }
 
-    /// Drops what waits until the bounds hold. The oldest first, but before any whose fate is unknown those that were
-    /// certainly not applied: their counts are not lost, the next batch takes them in.
-    fn shrink(&mut self) -> Vec<Batch> {
-        let mut dropped = Vec::new();
-        while self.waiting.len() + self.handed_out.len() > self.limits.batches || self.bytes() > self.limits.bytes {
-            let index = self.waiting.iter().position(|batch| !batch.may_be_applied()).unwrap_or(0);
-            match self.remove(index) {
-                Some(batch) => dropped.push(batch),
-                None => break,
-            }
+    /// Drops waiting batches until the bounds hold: the oldest first, but those that were certainly not applied before those
+    /// that may have been, because their counters are not lost. One batch may take more than all the bytes.
+    fn shrink(&mut self) {
+        while self.batches() > self.limits.batches || (self.bytes() > self.limits.bytes && self.batches() > 1) {
+            let index = self.waiting.iter().position(|batch| !batch.attempts().may_be_applied()).unwrap_or(0);
+            let Some(batch) = self.remove(index) else { break };
+            self.drop_batch(&batch, DropReason::QueueFull);
         }
-        dropped
     }
 
-    /// Hands out the one whose turn it is; where there is none of the kind, one that keeps failing.
-    pub(super) fn take_turn(&mut self, turn: Turn) -> Option<Batch> {
-        let index = match turn {
-            Turn::Oldest => self.waiting.iter().position(is_fresh),
-            Turn::Newest => self.waiting.iter().rposition(is_fresh),
-            Turn::Failing => None,
+    /// Drops what has waited too long. A batch that the server calls too new is not too old, whatever its age.
+    fn expire(&mut self) {
+        let limit = self.limits.age;
+        let expired = move |batch: &Batch| batch.age().in_this_process() > limit && !batch.attempts().is_too_new();
+        while let Some(index) = self.waiting.iter().position(expired) {
+            let Some(batch) = self.remove(index) else { break };
+            self.drop_batch(&batch, DropReason::Expired);
+        }
+    }
+
+    /// Hands out the picked batch; a failing one where there is no other.
+    pub(super) fn take_pick(&mut self, pick: Pick) -> Option<Batch> {
+        let index = match pick {
+            Pick::Oldest => self.waiting.iter().position(|batch| !is_failing(batch)),
+            Pick::Newest => self.waiting.iter().rposition(|batch| !is_failing(batch)),
+            Pick::Failing => None,
         };
         let batch = self.remove(index.or_else(|| self.failing())?)?;
-        self.handed_out.insert(batch.key(), HandedOut { bytes: batch.memory_bytes(), polls: batch.polls() });
+        self.handed_out.insert(batch.key(), HandedOut { bytes: batch.memory_bytes(), polls: batch.polls(), age: batch.age() });
         Some(batch)
     }
 
-    /// Of those that keep failing the one with the fewest tries.
+    /// The failing batch with the fewest tries.
     fn failing(&self) -> Option<usize> {
-        (0..self.waiting.len()).filter(|index| !is_fresh(&self.waiting[*index])).min_by_key(|index| self.waiting[*index].tries())
+        (0..self.waiting.len())
+            .filter(|index| is_failing(&self.waiting[*index]))
+            .min_by_key(|index| self.waiting[*index].attempts().count())
     }
 
-    /// Returns what had to make room.
-    fn insert(&mut self, batch: Batch) -> Vec<Batch> {
+    fn insert(&mut self, batch: Batch) {
         self.waiting_bytes += batch.memory_bytes();
-        let index = self.waiting.partition_point(|other| other.key() < batch.key());
+        // By age, because keys are not in order after the clock was set.
+        let place = |batch: &Batch| (batch.age().known_since, batch.key());
+        let index = self.waiting.partition_point(|other| place(other) < place(&batch));
         self.waiting.insert(index, batch);
-        self.shrink()
+        self.shrink();
     }
 
-    fn insert_and_count(&mut self, batch: Batch) {
-        for dropped in self.insert(batch) {
-            self.give_up(&dropped, DropReason::QueueFull);
-            tracing::warn!(key = %dropped.key(), "the queue is full: the oldest report is dropped; its counts go into the next one");
-        }
-    }
-
-    fn give_up(&mut self, batch: &Batch, reason: DropReason) {
-        self.stats.dropped(reason, 1);
-        if !batch.may_be_applied() {
-            self.given_back.add_all(batch.deltas());
+    fn drop_batch(&mut self, batch: &Batch, reason: DropReason) {
+        log_dropped(reason);
+        self.metrics.dropped(reason, 1);
+        if !batch.attempts().may_be_applied() {
+            self.returned.add_all(batch.deltas());
         }
     }
 }
 
 impl Spool for Memory {
-    fn make_room(&mut self, _now_unix_millis: u64) -> Deltas {
-        std::mem::take(&mut self.given_back)
+    fn make_room(&mut self) -> Deltas {
+        self.expire();
+        std::mem::take(&mut self.returned)
     }
 
     fn push(&mut self, batch: Batch) {
-        self.insert_and_count(batch);
+        self.insert(batch);
     }
 
     fn take(&mut self) -> Option<Batch> {
-        let (failing, others) = (self.failing().map(|index| self.waiting[index].tries()), self.waiting.iter().any(is_fresh));
-        let turn = self.turns.next(failing, others)?;
-        self.take_turn(turn)
+        let failing = self.failing().map(|index| self.waiting[index].attempts().count());
+        let others = self.waiting.iter().any(|batch| !is_failing(batch));
+        let pick = self.order.next(failing, others)?;
+        self.take_pick(pick)
     }
 
     fn put_back(&mut self, batch: Batch) {
         self.handed_out.remove(&batch.key());
-        self.turns.failed();
-        self.insert_and_count(batch);
+        self.order.failed();
+        self.insert(batch);
     }
 
-    fn forget(&mut self, key: IdempotencyKey) {
+    fn seal_again(&mut self, batch: Batch, unix_millis: u64) -> bool {
+        self.handed_out.remove(&batch.key());
+        self.insert(batch.sealed_again(unix_millis));
+        true
+    }
+
+    fn acknowledge(&mut self, key: IdempotencyKey) {
         if self.handed_out.remove(&key).is_some() {
-            self.turns.settled();
+            self.order.settled();
         }
     }
 
-    fn refuse(&mut self, batch: &Batch, reason: DropReason) {
+    fn reject(&mut self, batch: &Batch, reason: DropReason) {
         if self.handed_out.remove(&batch.key()).is_some() {
-            self.turns.settled();
-            self.give_up(batch, reason);
+            self.order.settled();
+            self.drop_batch(batch, reason);
         }
     }
 
@@ -160,37 +181,37 @@ impl Spool for Memory {
         self.waiting.len()
     }
 
-    fn fill(&self) -> Fill {
-        let waiting = self.waiting.front().map(Batch::key);
-        let handed_out = self.handed_out.keys().next().copied();
-        let oldest = waiting.into_iter().chain(handed_out).min();
-        Fill {
-            batches: self.waiting.len() + self.handed_out.len(),
+    fn usage(&self) -> Usage {
+        let ages = self.waiting.front().map(Batch::age).into_iter().chain(self.handed_out.values().map(|out| out.age));
+        Usage {
+            batches: self.batches(),
             bytes: self.bytes(),
-            oldest_unix_millis: oldest.map(|key| key.unix_millis()),
-            disk: DiskFill::default(),
+            oldest_age_seconds: ages.map(|age| age.total().as_secs_f64()).reduce(f64::max),
+            disk: DiskUsage::default(),
         }
     }
 
-    fn leave(&mut self) -> Left {
-        let batches = self.waiting.len() + self.handed_out.len();
+    fn close(&mut self) -> Unsent {
+        let lost_batches = self.batches() as u64;
         let in_batches: i64 = self.waiting.iter().map(Batch::polls).chain(self.handed_out.values().map(|out| out.polls)).sum();
-        let polls = in_batches + std::mem::take(&mut self.given_back).polls();
+        let lost_polls = in_batches + std::mem::take(&mut self.returned).polls();
         self.waiting.clear();
         self.waiting_bytes = 0;
         self.handed_out.clear();
-        Left { batches: batches as u64, polls, ..Left::default() }
+        Unsent { lost_batches, lost_polls, ..Unsent::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
-    use std::time::Duration;
+    use crate::batch::Failure;
+    use crate::sealer::Sealer;
 
-    use crate::batch::Sealer;
-
-    const ROOMY: Limits = Limits { batches: 100, bytes: 1 << 20 };
+    const HOUR: Duration = Duration::from_hours(1);
+    const ROOMY: Limits = Limits { batches: 100, bytes: 1 << 20, age: HOUR };
 
     fn batch(unix_millis: u64) -> Batch {
         let mut sealer = Sealer::new(None);
@@ -199,88 +220,150 @@ mod tests {
     }
 
     fn spool(limits: Limits) -> Memory {
-        let stats = Stats::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap();
-        Memory::new(limits, Arc::new(stats))
+        let metrics = AgentMetrics::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap();
+        Memory::new(limits, Arc::new(metrics))
     }
 
-    fn times(batches: &[Batch]) -> Vec<u64> {
-        batches.iter().map(|batch| batch.key().unix_millis()).collect()
+    fn times(spool: &Memory) -> Vec<u64> {
+        spool.waiting.iter().map(|batch| batch.key().unix_millis()).collect()
     }
 
     fn take_time(spool: &mut Memory) -> Option<u64> {
         spool.take().map(|batch| batch.key().unix_millis())
     }
 
+    /// Takes the next batch and puts it back after a try with this result; the batch's time.
+    fn fail(spool: &mut Memory, failure: Failure) -> u64 {
+        let mut batch = spool.take().unwrap();
+        batch.record(failure);
+        let time = batch.key().unix_millis();
+        spool.put_back(batch);
+        time
+    }
+
     #[test]
-    fn oldest_first_out_and_oldest_dropped_when_full() {
+    fn the_oldest_is_sent_first_and_dropped_first() {
         let mut spool = spool(Limits { batches: 2, ..ROOMY });
-        assert!(spool.insert(batch(1)).is_empty() && spool.insert(batch(2)).is_empty());
-        assert_eq!(times(&spool.insert(batch(3))), [1]);
+        for time in 1..=3 {
+            spool.push(batch(time));
+        }
+        assert_eq!(times(&spool), [2, 3]);
         assert_eq!((take_time(&mut spool), take_time(&mut spool), take_time(&mut spool)), (Some(2), Some(3), None));
     }
 
     #[test]
     fn bytes_are_bounded_too() {
         let one = batch(1).memory_bytes();
-        let mut spool = spool(Limits { batches: 100, bytes: one * 2 + one / 2 });
-        let dropped: Vec<u64> = (1..=5).flat_map(|time| times(&spool.insert(batch(time)))).collect();
-        assert_eq!(dropped, [1, 2, 3]);
-        assert_eq!(spool.fill().batches, 2);
-        assert!(spool.fill().bytes <= one * 3);
+        let mut spool = spool(Limits { bytes: one * 2 + one / 2, ..ROOMY });
+        for time in 1..=5 {
+            spool.push(batch(time));
+        }
+        assert_eq!(times(&spool), [4, 5]);
+        assert!(spool.usage().bytes <= one * 3);
     }
 
     #[test]
-    fn a_batch_under_way_counts_but_is_not_dropped() {
+    fn one_batch_that_is_larger_than_all_the_bytes_is_kept() {
+        let mut spool = spool(Limits { bytes: 1, ..ROOMY });
+        spool.push(batch(1));
+        assert_eq!(times(&spool), [1]);
+        spool.push(batch(2));
+        assert_eq!(times(&spool), [2]);
+    }
+
+    #[test]
+    fn a_batch_that_is_being_sent_counts_but_is_not_dropped() {
         let mut spool = spool(Limits { batches: 1, ..ROOMY });
         spool.push(batch(1));
-        let under_way = spool.take().unwrap();
-        assert_eq!(times(&spool.insert(batch(2))), [2], "there is no room for another one");
-        assert_eq!(
-            spool.fill(),
-            Fill { batches: 1, bytes: under_way.memory_bytes(), oldest_unix_millis: Some(1), disk: DiskFill::default() }
-        );
-        spool.put_back(under_way);
+        let sending = spool.take().unwrap();
+        spool.push(batch(2));
+        let usage = spool.usage();
+        assert_eq!((usage.batches, usage.bytes, spool.waiting()), (1, sending.memory_bytes(), 0), "there was no room for another one");
+        spool.put_back(sending);
         assert_eq!(take_time(&mut spool), Some(1));
-        spool.forget(batch(1).key());
-        assert_eq!(spool.fill().batches, 1, "another batch's key forgets nothing");
-        assert_eq!(spool.leave(), Left { batches: 1, polls: 1, ..Left::default() });
-        assert_eq!(spool.fill(), Fill::default());
+        spool.acknowledge(batch(1).key());
+        assert_eq!(spool.usage().batches, 1, "the key of another batch removes nothing");
+        assert_eq!(spool.close(), Unsent { lost_batches: 1, lost_polls: 2, ..Unsent::default() });
+        assert_eq!(spool.usage(), Usage::default());
     }
 
     #[test]
-    fn one_of_unknown_fate_is_dropped_last() {
+    fn a_batch_that_may_have_been_applied_is_dropped_last() {
         let mut spool = spool(Limits { batches: 2, ..ROOMY });
         spool.push(batch(1));
-        let mut unknown = spool.take().unwrap();
-        unknown.tried(true);
-        spool.put_back(unknown);
+        fail(&mut spool, Failure::Unknown);
         spool.push(batch(2));
-        assert_eq!(times(&spool.insert(batch(3))), [2]);
-        assert_eq!(take_time(&mut spool), Some(1));
+        spool.push(batch(3));
+        assert_eq!(times(&spool), [1, 3]);
     }
 
     #[test]
-    fn only_what_was_certainly_not_applied_is_given_back() {
+    fn only_counters_that_were_certainly_not_applied_are_returned() {
         let mut spool = spool(ROOMY);
         for time in [1, 2] {
             spool.push(batch(time));
-            let mut refused = spool.take().unwrap();
-            refused.tried(time == 2);
-            spool.refuse(&refused, DropReason::TooLarge);
+            let mut rejected = spool.take().unwrap();
+            if time == 2 {
+                rejected.record(Failure::Unknown);
+            }
+            spool.reject(&rejected, DropReason::TooLarge);
         }
-        assert_eq!(spool.stats.dropped_so_far(DropReason::TooLarge), 2);
-        assert_eq!(spool.leave(), Left { batches: 0, polls: 1, ..Left::default() });
-        assert_eq!(Spool::make_room(&mut spool, 3).polls(), 0);
+        assert_eq!(spool.metrics.dropped_so_far(DropReason::TooLarge), 2);
+        assert_eq!(spool.close(), Unsent { lost_batches: 0, lost_polls: 1, ..Unsent::default() });
+        assert_eq!(spool.make_room().polls(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_expires_by_the_time_it_has_waited_whatever_its_key_says() {
+        let mut spool = spool(ROOMY);
+        // As sealed by clocks that are 3 days apart.
+        spool.push(batch(1));
+        spool.push(batch(3 * 86_400_000));
+        advance(HOUR / 2).await;
+        spool.push(batch(2));
+        assert_eq!(spool.make_room().polls(), 0);
+        assert_eq!((spool.waiting(), spool.usage().oldest_age_seconds), (3, Some(1800.0)));
+        advance(HOUR / 2 + Duration::from_secs(1)).await;
+        assert_eq!(spool.make_room().polls(), 2, "the next report adds their counters");
+        assert_eq!((times(&spool), spool.metrics.dropped_so_far(DropReason::Expired)), (vec![2], 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_the_server_calls_too_new_does_not_expire() {
+        let mut spool = spool(ROOMY);
+        spool.push(batch(1));
+        fail(&mut spool, Failure::Unknown);
+        fail(&mut spool, Failure::TooNew);
+        advance(HOUR * 100).await;
+        spool.make_room();
+        assert_eq!(spool.waiting(), 1);
+        fail(&mut spool, Failure::Refused);
+        spool.make_room();
+        assert_eq!(spool.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_is_sealed_again_keeps_its_age_and_its_place() {
+        let mut spool = spool(ROOMY);
+        for time in [5000, 6000, 1000] {
+            spool.push(batch(time));
+            advance(Duration::from_secs(10)).await;
+        }
+        let mut first = spool.take().unwrap();
+        first.record(Failure::TooNew);
+        assert!(spool.seal_again(first, 700));
+        assert_eq!(times(&spool), [700, 6000, 1000]);
+        assert_eq!((spool.usage().batches, spool.usage().oldest_age_seconds), (3, Some(30.0)));
+        let again = spool.take().unwrap();
+        assert_eq!((again.key().unix_millis(), again.attempts().count(), again.polls()), (700, 0, 1));
     }
 
     #[test]
-    fn one_that_keeps_failing_takes_turns() {
+    fn a_failing_batch_alternates_with_the_others() {
         let mut spool = spool(ROOMY);
         spool.push(batch(1));
         for _ in 0..PATIENCE_TRIES {
-            let mut failing = spool.take().unwrap();
-            failing.tried(true);
-            spool.put_back(failing);
+            fail(&mut spool, Failure::Unknown);
         }
         for time in 2..=9 {
             spool.push(batch(time));
@@ -290,10 +373,10 @@ mod tests {
             let mut batch = spool.take().unwrap();
             order.push(batch.key().unix_millis());
             if batch.key().unix_millis() == 1 {
-                batch.tried(true);
+                batch.record(Failure::Unknown);
                 spool.put_back(batch);
             } else {
-                spool.forget(batch.key());
+                spool.acknowledge(batch.key());
             }
         }
         assert_eq!(order, [1, 2, 9, 1, 3, 8, 4, 7, 1, 5, 6]);
@@ -301,16 +384,14 @@ mod tests {
     }
 
     #[test]
-    fn while_nothing_works_few_batches_are_tried() {
+    fn while_nothing_succeeds_few_batches_are_tried() {
         let mut spool = spool(ROOMY);
         for time in 1..=20 {
             spool.push(batch(time));
         }
         for _ in 0..24 {
-            let mut batch = spool.take().unwrap();
-            batch.tried(true);
-            spool.put_back(batch);
+            fail(&mut spool, Failure::Unknown);
         }
-        assert!(spool.waiting.iter().filter(|batch| batch.may_be_applied()).count() <= 5);
+        assert!(spool.waiting.iter().filter(|batch| batch.attempts().may_be_applied()).count() <= 5);
     }
 }

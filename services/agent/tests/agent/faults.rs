@@ -1,70 +1,20 @@
-//! The schedule, the queue and the senders together: whatever the server does, the polls it counts are the polls made.
+//! Schedule, queue and senders together: whatever the server does, the polls that it counts are the polls that were made.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use golectra_agent::batch::Sealer;
-use golectra_agent::schedule::{self, Intervals};
-use golectra_agent::ship::{self, Client, Signer};
-use golectra_agent::spool::{Left, Limits, Memory, Queue};
-use golectra_agent::stats::{DropReason, Stats};
-use golectra_process::Secret;
+use golectra_agent::metrics::DropReason;
+use golectra_protocol::hash;
 use golectra_protocol::signature::{self, Claim};
-use golectra_protocol::{Metric, MetricId, Source, Value, WindowError, hash};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
+use crate::harness::{Agent, together};
 use crate::server::{Act, Request, Server};
 
-/// An agent without collectors that polls and reports fast.
-struct Agent {
-    stop: CancellationToken,
-    stats: Arc<Stats>,
-    queue: Queue,
-    running: JoinHandle<Left>,
-}
-
-impl Agent {
-    fn start(address: &str, senders: usize, key: Option<&str>, batches: usize) -> Self {
-        let stats = Arc::new(Stats::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap());
-        let queue = Queue::new(Box::new(Memory::new(Limits { batches, bytes: 1 << 20 }, Arc::clone(&stats))));
-        let stop = CancellationToken::new();
-        let key = key.map(Secret::from);
-        let client =
-            Client::new(&address.parse().unwrap(), &Source::parse("node-1").unwrap(), key.clone(), Signer::with_key(key.as_ref())).unwrap();
-        let running = {
-            let (stats, queue, stop) = (Arc::clone(&stats), queue.clone(), stop.clone());
-            tokio::spawn(async move {
-                let senders = ship::start(client, queue.clone(), &stats, senders);
-                let intervals = Intervals { poll: Duration::from_millis(20), report: Duration::from_millis(100) };
-                let sample = async || vec![a_gauge()];
-                schedule::run(intervals, sample, &mut Sealer::new(key), &queue, &stats, stop).await;
-                queue.close();
-                senders.hurry();
-                senders.finish(Duration::from_secs(20)).await;
-                queue.leave()
-            })
-        };
-        Self { stop, stats, queue, running }
-    }
-
-    /// Stops the agent, which must have nothing left; how many polls it made.
-    async fn finish(self) -> i64 {
-        self.stop.cancel();
-        assert_eq!(self.running.await.unwrap(), Left::default());
-        i64::try_from(self.stats.polls()).unwrap()
-    }
-}
-
-fn a_gauge() -> Metric {
-    Metric { id: MetricId::parse("Alloc").unwrap(), value: Value::Gauge(1.5) }
-}
-
-/// The polls that the server counted are those that were made, after it misbehaved for the first requests.
+/// Runs an agent against a server that misbehaves for the first requests, and checks that no poll is lost or counted twice.
 async fn survives(senders: usize, act: impl Fn(usize) -> Act + Send + Sync + 'static) -> Server {
     let server = Server::start(move |number, _| act(number)).await;
-    let agent = Agent::start(&server.address, senders, None, 1000);
+    let agent = Agent::builder(&server.address).senders(senders).start();
     server.wait_for("some polls", |ledger| ledger.polls >= 20).await;
     let polls = agent.finish().await;
     assert_eq!(server.ledger().polls, polls);
@@ -74,7 +24,7 @@ async fn survives(senders: usize, act: impl Fn(usize) -> Act + Send + Sync + 'st
 #[tokio::test]
 async fn a_server_that_works() {
     let server = Server::start_at("127.0.0.1:0", Some("key"), |_, _| Act::Apply).await;
-    let agent = Agent::start(&server.address, 1, Some("key"), 1000);
+    let agent = Agent::builder(&server.address).key(Some("key")).start();
     server.wait_for("some polls", |ledger| ledger.polls >= 10).await;
     let polls = agent.finish().await;
     let ledger = server.ledger();
@@ -107,17 +57,17 @@ fn is_signed_now(request: &Request, key: &[u8]) {
 }
 
 #[tokio::test]
-async fn each_try_is_signed_anew() {
+async fn each_try_has_its_own_signature() {
     let refusal = r#"{"error":"Golectra-Signature does not match"}"#.to_owned();
-    let act = move |number, _: &_| if number == 0 { Act::Refuse(401, "Retry-After: 1\r\n", refusal.clone()) } else { Act::Apply };
+    let act = move |number, _: &_| if number == 0 { Act::Answer(401, "Retry-After: 1\r\n", refusal.clone()) } else { Act::Apply };
     let server = Server::start_at("127.0.0.1:0", Some("key"), act).await;
-    let agent = Agent::start(&server.address, 1, Some("key"), 1000);
+    let agent = Agent::builder(&server.address).key(Some("key")).start();
     server.wait_for("some polls", |ledger| ledger.polls >= 10).await;
     let polls = agent.finish().await;
     let ledger = server.ledger();
     assert_eq!(ledger.polls, polls, "a refused signature loses nothing");
     let first = &ledger.requests[0];
-    let second = ledger.requests[1..].iter().find(|request| request.key() == first.key()).expect("the batch comes again");
+    let second = ledger.requests[1..].iter().find(|request| request.key() == first.key()).expect("the batch is sent again");
     assert_eq!((first.key(), &first.body, first.header("hashsha256")), (second.key(), &second.body, second.header("hashsha256")));
     assert_ne!(first.header("golectra-signature"), second.header("golectra-signature"));
     is_signed_now(first, b"key");
@@ -127,9 +77,9 @@ async fn each_try_is_signed_anew() {
 #[tokio::test]
 async fn a_server_that_comes_up_late() {
     let address = Server::reserve().await;
-    let agent = Agent::start(&address, 2, None, 1000);
+    let agent = Agent::builder(&address).senders(2).start();
     tokio::time::timeout(Duration::from_secs(10), async {
-        while agent.queue.fill().batches < 5 {
+        while agent.queue.usage().batches < 5 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -145,7 +95,7 @@ async fn a_server_that_comes_up_late() {
 async fn connections_closed_unanswered() {
     let server = survives(1, |number| if number == 0 { Act::Close } else { Act::Apply }).await;
     let tries = server.ledger().requests[..2].to_vec();
-    assert_eq!(tries[0], tries[1], "the same batch comes again under its key");
+    assert_eq!(tries[0], tries[1], "the same batch is sent again with its key");
     survives(4, |number| if number < 3 { Act::ApplyAndClose } else { Act::Apply }).await;
 }
 
@@ -159,18 +109,25 @@ async fn half_an_answer() {
 async fn a_server_that_hangs() {
     let server = survives(1, |number| if number == 0 { Act::ApplyAndHang } else { Act::Apply }).await;
     let ledger = server.ledger();
-    assert_eq!(ledger.requests[0], ledger.requests[1], "the same bytes and headers come again");
+    assert_eq!(ledger.requests[0], ledger.requests[1], "the same bytes and headers are sent again");
 }
 
 #[tokio::test]
-async fn refusals_that_pass_are_waited_for() {
-    let too_new = format!(r#"{{"error":"{}"}}"#, WindowError::TooNew);
-    let passing =
-        [(401, ""), (404, ""), (429, ""), (500, ""), (503, ""), (307, ""), (400, r#"{"error":"invalid hash"}"#), (409, too_new.as_str())];
+async fn refusals_that_are_no_reason_to_drop_are_retried() {
+    let passing = [
+        (401, ""),
+        (404, ""),
+        (429, ""),
+        (500, ""),
+        (503, ""),
+        (307, ""),
+        (400, r#"{"error":"invalid hash","code":"invalid_hash"}"#),
+        (409, r#"{"error":"too new","code":"too_new"}"#),
+    ];
     let servers = passing.map(|(status, body)| {
         let body = body.to_owned();
         survives(1, move |number| match number {
-            0 => Act::Refuse(status, "Location: /elsewhere\r\n", body.clone()),
+            0 => Act::Answer(status, "Location: /elsewhere\r\n", body.clone()),
             _ => Act::Apply,
         })
     });
@@ -181,31 +138,24 @@ async fn refusals_that_pass_are_waited_for() {
     }
 }
 
-async fn together<F>(all: impl IntoIterator<Item = F>) -> Vec<Server>
-where
-    F: Future<Output = Server> + Send + 'static,
-{
-    let tasks: Vec<_> = all.into_iter().map(tokio::spawn).collect();
-    let mut servers = Vec::new();
-    for task in tasks {
-        servers.push(task.await.unwrap());
-    }
-    servers
-}
-
 #[tokio::test]
-async fn a_batch_refused_for_good_is_dropped_and_its_polls_go_into_the_next() {
-    for (status, reason) in
-        [(413, DropReason::TooLarge), (422, DropReason::KeyReused), (409, DropReason::TooOld), (400, DropReason::Invalid)]
-    {
+async fn a_rejected_batch_is_dropped_and_its_polls_go_into_the_next() {
+    for (status, code, reason) in [
+        (413, "too_large", DropReason::TooLarge),
+        (413, "too_many_items", DropReason::TooLarge),
+        (422, "key_reused", DropReason::KeyReused),
+        (409, "too_old", DropReason::TooOld),
+        (400, "invalid_metric", DropReason::Invalid),
+        (400, "malformed", DropReason::Invalid),
+    ] {
         let server = Server::start(move |number, _| match number {
-            0 => Act::Refuse(status, "", r#"{"error":"no"}"#.to_owned()),
+            0 => Act::Answer(status, "", format!(r#"{{"error":"no","code":"{code}"}}"#)),
             _ => Act::Apply,
         })
         .await;
-        let agent = Agent::start(&server.address, 1, None, 1000);
+        let agent = Agent::builder(&server.address).start();
         server.wait_for("some polls", |ledger| ledger.polls >= 10).await;
-        assert_eq!(agent.stats.dropped_so_far(reason), 1, "{status}");
+        assert_eq!(agent.metrics.dropped_so_far(reason), 1, "{status}");
         let polls = agent.finish().await;
         let ledger = server.ledger();
         assert_ne!(ledger.requests[0].key(), ledger.requests[1].key(), "{status}");
@@ -214,14 +164,14 @@ async fn a_batch_refused_for_good_is_dropped_and_its_polls_go_into_the_next() {
 }
 
 #[tokio::test]
-async fn retry_after_is_honoured() {
+async fn the_pause_that_a_server_asks_for_is_kept() {
     let server = Server::start(|number, _| match number {
-        0 => Act::Refuse(503, "Retry-After: 3\r\n", String::new()),
+        0 => Act::Answer(503, "Retry-After: 3\r\n", String::new()),
         _ => Act::Apply,
     })
     .await;
     let start = std::time::Instant::now();
-    let agent = Agent::start(&server.address, 4, None, 1000);
+    let agent = Agent::builder(&server.address).senders(4).start();
     server.wait_for("the second try", |ledger| ledger.requests.len() >= 2).await;
     assert!(start.elapsed() >= Duration::from_secs(3));
     let polls = agent.finish().await;
@@ -231,9 +181,9 @@ async fn retry_after_is_honoured() {
 #[tokio::test]
 async fn a_full_queue_keeps_every_count() {
     let address = Server::reserve().await;
-    let agent = Agent::start(&address, 1, None, 3);
+    let agent = Agent::builder(&address).batches(3).start();
     tokio::time::timeout(Duration::from_secs(10), async {
-        while agent.stats.dropped_so_far(DropReason::QueueFull) < 5 {
+        while agent.metrics.dropped_so_far(DropReason::QueueFull) < 5 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -246,23 +196,23 @@ async fn a_full_queue_keeps_every_count() {
 }
 
 #[tokio::test]
-async fn an_answer_signed_with_another_key_is_not_believed() {
+async fn an_answer_signed_with_another_key_is_no_acknowledgement() {
     let honest = Arc::new(AtomicBool::new(false));
     let wrong = {
         let honest = Arc::clone(&honest);
-        Server::start(move |_, _| {
+        Server::start(move |_, request| {
             if honest.load(Ordering::Relaxed) {
                 Act::Apply
             } else {
                 let forged = "HashSHA256: 0000000000000000000000000000000000000000000000000000000000000000\r\n";
-                Act::Refuse(200, forged, r#"{"updated":1}"#.to_owned())
+                Act::Answer(200, forged, format!(r#"{{"updated":{}}}"#, request.items()))
             }
         })
         .await
     };
-    let agent = Agent::start(&wrong.address, 1, Some("key"), 1000);
+    let agent = Agent::builder(&wrong.address).key(Some("key")).start();
     wrong.wait_for("two tries", |ledger| ledger.requests.len() >= 2).await;
-    // Each try is signed anew; all else is the same to the byte.
+    // Each try has its own signature; everything else is the same.
     let unsigned = |request: &Request| {
         let head = request.head.lines().filter(|line| !line.starts_with("golectra-signature: ")).collect::<Vec<_>>().join("\n");
         (head, request.body.clone())
@@ -272,22 +222,4 @@ async fn an_answer_signed_with_another_key_is_not_believed() {
     honest.store(true, Ordering::Relaxed);
     let polls = agent.finish().await;
     assert_eq!(wrong.ledger().polls, polls);
-}
-
-#[tokio::test]
-async fn a_report_that_a_server_cannot_take_does_not_hold_up_the_others() {
-    let (first_key, repaired) = (std::sync::OnceLock::new(), Arc::new(AtomicBool::new(false)));
-    let server = {
-        let repaired = Arc::clone(&repaired);
-        Server::start(move |_, request| {
-            let is_first = *first_key.get_or_init(|| request.key()) == request.key();
-            if is_first && !repaired.load(Ordering::Relaxed) { Act::Refuse(500, "", String::new()) } else { Act::Apply }
-        })
-        .await
-    };
-    let agent = Agent::start(&server.address, 1, None, 1000);
-    server.wait_for("the others", |ledger| ledger.applied.len() >= 5).await;
-    repaired.store(true, Ordering::Relaxed);
-    let polls = agent.finish().await;
-    assert_eq!(server.ledger().polls, polls);
 }

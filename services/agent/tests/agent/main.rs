@@ -1,6 +1,9 @@
-//! The agent against servers on loopback that come late, break off, hang and refuse.
+//! The agent against servers on loopback that start late, close connections, hang and refuse.
 
+mod answers;
+mod clocks;
 mod faults;
+mod harness;
 mod process;
 mod server;
 mod spool;

@@ -1,4 +1,4 @@
-//! The program itself.
+//! The program golectra-agent.
 
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -33,30 +33,30 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap()
 }
 
-/// One of the agent's figures.
-pub(crate) async fn figure(metrics: &str, name: &str) -> u64 {
+/// One of the agent's metrics.
+pub(crate) async fn metric(metrics: &str, name: &str) -> u64 {
     let page = client().get(format!("http://{metrics}/metrics")).send().await.unwrap().text().await.unwrap();
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     line.unwrap_or_else(|| panic!("no {name} in {page}"))
 }
 
-/// Waits until each of the agent's figures has grown to this.
-pub(crate) async fn wait_for_figures(metrics: &str, least: &[(&str, u64)]) {
+/// Waits until each of these metrics of the agent is at least this.
+pub(crate) async fn wait_for_metrics(metrics: &str, least: &[(&str, u64)]) {
     let http = client();
-    let grown = async {
+    let reached = async {
         loop {
             // The agent may not listen yet.
             if let Ok(answer) = http.get(format!("http://{metrics}/metrics")).send().await {
                 let page = answer.text().await.unwrap();
-                let figure = |name: &str| page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
-                if least.iter().all(|(name, least)| figure(name).is_some_and(|figure| figure >= *least)) {
+                let metric = |name: &str| page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+                if least.iter().all(|(name, least)| metric(name).is_some_and(|metric| metric >= *least)) {
                     return;
                 }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), grown).await.expect("the agent's figures grow");
+    tokio::time::timeout(Duration::from_secs(20), reached).await.expect("the metrics reach these values in time");
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn started_before_its_server_and_ended_by_sigterm_it_has_reported_every_po
 }
 
 #[tokio::test]
-async fn at_default_settings_the_figures_move() {
+async fn at_default_settings_the_metrics_change() {
     let server = Server::start(|_, _| Act::Apply).await;
     let child = agent(&[("ADDRESS", &server.address)]).spawn().unwrap();
     server.wait_for("three reports", |ledger| ledger.applied.len() >= 3).await;
@@ -113,11 +113,11 @@ async fn at_default_settings_the_figures_move() {
     let reports: Vec<_> = server.ledger().requests.iter().map(|request| json::decode_batch(&request.unpacked(), 1000).unwrap()).collect();
     for name in "PollCount RandomValue Alloc TotalAlloc Mallocs Frees HeapAlloc HeapIdle HeapInuse HeapObjects".split(' ') {
         let values: Vec<Value> = reports.iter().map(|report| report.iter().find(|metric| metric.id == name).expect(name).value).collect();
-        assert!(values.windows(2).any(|pair| pair[0] != pair[1]), "{name} stands still: {values:?}");
+        assert!(values.windows(2).any(|pair| pair[0] != pair[1]), "{name} does not change: {values:?}");
     }
 }
 
-/// Prometheus's own rules for names and help texts, where its tool is installed.
+/// Checks names and help texts with Prometheus's own tool, if it is installed.
 async fn check_with_promtool(page: String) {
     use tokio::io::AsyncWriteExt as _;
     let tool =
@@ -132,13 +132,13 @@ async fn check_with_promtool(page: String) {
 }
 
 #[tokio::test]
-async fn what_a_dead_server_never_took_is_counted_and_the_exit_is_clean() {
+async fn reports_that_no_server_took_are_counted_and_the_exit_is_clean() {
     let address = Server::reserve().await;
     let metrics = Server::reserve().await;
     let variables =
         [("ADDRESS", address.as_str()), ("POLL_INTERVAL", "100ms"), ("REPORT_INTERVAL", "300ms"), ("METRICS_ADDRESS", &metrics)];
     let child = agent(&variables).spawn().unwrap();
-    wait_for_figures(&metrics, &[("golectra_agent_polls_total", 8), ("golectra_agent_reports_sealed_total", 3)]).await;
+    wait_for_metrics(&metrics, &[("golectra_agent_polls_total", 8), ("golectra_agent_reports_sealed_total", 3)]).await;
     let output = end(child).await;
     assert!(output.status.success(), "{output:?}");
     assert!(logged(&output, "polls") >= 8 && logged(&output, "batches") >= 3);

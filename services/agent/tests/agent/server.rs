@@ -1,8 +1,8 @@
-//! A server made of a socket and a ledger: it applies each key once, as golectra's does, and misbehaves as it is told.
+//! A server that applies each key once, as golectra's does, and misbehaves as a test tells it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use golectra_protocol::{IdempotencyKey, Value, gzip, hash, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 /// What the server does with a request.
 #[derive(Clone)]
 pub enum Act {
-    /// Applies it and answers 200; a repeat is told so.
+    /// Applies it and answers 200 with the number of items, and for a repeat the header that says so.
     Apply,
     /// Applies it and closes the connection unanswered.
     ApplyAndClose,
@@ -24,11 +24,15 @@ pub enum Act {
     ApplyAndHang,
     /// Closes the connection.
     Close,
-    /// Answers with this status, these header lines and this body.
-    Refuse(u16, &'static str, String),
+    /// Answers with this status, these header lines and this body, and applies nothing.
+    Answer(u16, &'static str, String),
+    /// Refuses it as ahead of the server's clock, with or without a Date.
+    TooNew { date: bool },
+    /// Applies it and answers with this status, these header lines and this body.
+    ApplyAndAnswer(u16, &'static str, String),
 }
 
-/// A request as it came.
+/// A request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     pub head: String,
@@ -49,6 +53,10 @@ impl Request {
         gzip::unpack(&self.body, 1 << 20).unwrap()
     }
 
+    pub fn items(&self) -> usize {
+        json::decode_batch(&self.unpacked(), 10_000).unwrap().len()
+    }
+
     pub fn polls(&self) -> i64 {
         let metrics = json::decode_batch(&self.unpacked(), 10_000).unwrap();
         let counters = metrics.iter().filter(|metric| metric.id == "PollCount");
@@ -67,7 +75,7 @@ impl Ledger {
     /// Applies a request once; whether it is a repeat.
     fn apply(&mut self, request: &Request) -> bool {
         if let Some(body) = self.applied.get(&request.key()) {
-            assert_eq!(body, &request.body, "a key stands for one body");
+            assert_eq!(body, &request.body, "a key means one body");
             return true;
         }
         self.applied.insert(request.key(), request.body.clone());
@@ -88,12 +96,12 @@ impl Server {
         TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
     }
 
-    /// A server whose `act` is told how many requests came before.
+    /// A server whose `act` gets the number of requests before and the request.
     pub async fn start(act: impl Fn(usize, &Request) -> Act + Send + Sync + 'static) -> Self {
         Self::start_at("127.0.0.1:0", None, act).await
     }
 
-    /// As [`start`](Self::start), at an address and with a key that answers are signed with.
+    /// The same at an address, with a key that makes the HashSHA256 of answers.
     pub async fn start_at(address: &str, key: Option<&'static str>, act: impl Fn(usize, &Request) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -113,7 +121,7 @@ impl Server {
         self.ledger.lock().unwrap()
     }
 
-    /// Waits until the ledger is as wanted.
+    /// Waits until the condition holds.
     pub async fn wait_for(&self, what: &str, wanted: impl Fn(&Ledger) -> bool) {
         let mut changes = self.changes.subscribe();
         let reached = async {
@@ -123,7 +131,7 @@ impl Server {
         };
         if tokio::time::timeout(Duration::from_mins(1), reached).await.is_err() {
             let ledger = self.ledger();
-            panic!("waited in vain for {what}: {} requests, {} polls", ledger.requests.len(), ledger.polls);
+            panic!("timeout while waiting for {what}: {} requests, {} polls", ledger.requests.len(), ledger.polls);
         }
     }
 }
@@ -136,16 +144,17 @@ async fn serve(
     act: &(dyn Fn(usize, &Request) -> Act + Send + Sync),
 ) {
     while let Some(request) = read(&mut stream).await {
-        let (act, replayed) = {
+        let (act, items, replayed) = {
             let mut ledger = ledger.lock().unwrap();
             let act = act(ledger.requests.len(), &request);
-            let apply = matches!(act, Act::Apply | Act::ApplyAndClose | Act::ApplyAndAnswerHalf | Act::ApplyAndHang);
+            let apply = !matches!(act, Act::AnswerHalf | Act::Close | Act::Answer(..) | Act::TooNew { .. });
+            let items = request.items();
             let replayed = apply && ledger.apply(&request);
             ledger.requests.push(request);
-            (act, replayed)
+            (act, items, replayed)
         };
         changes.send_modify(|count| *count += 1);
-        let body = r#"{"updated":1}"#.to_owned();
+        let body = format!(r#"{{"updated":{items}}}"#);
         let (status, extra, body) = match act {
             Act::Close | Act::ApplyAndClose => return,
             Act::ApplyAndHang => std::future::pending().await,
@@ -153,8 +162,12 @@ async fn serve(
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{\"upd").await;
                 return;
             }
-            Act::Apply => (200, if replayed { "Idempotency-Replayed: true\r\n" } else { "" }, body),
-            Act::Refuse(status, extra, body) => (status, extra, body),
+            Act::Apply => (200, if replayed { "Idempotency-Replayed: true\r\n".to_owned() } else { String::new() }, body),
+            Act::TooNew { date } => {
+                let date = if date { format!("Date: {}\r\n", httpdate::fmt_http_date(SystemTime::now())) } else { String::new() };
+                (409, date, r#"{"error":"ahead","code":"too_new"}"#.to_owned())
+            }
+            Act::Answer(status, extra, body) | Act::ApplyAndAnswer(status, extra, body) => (status, extra.to_owned(), body),
         };
         let signature = key.map(|key| format!("HashSHA256: {}\r\n", hash::body_hash(body.as_bytes(), key.as_bytes()))).unwrap_or_default();
         let answer = format!("HTTP/1.1 {status} X\r\n{extra}{signature}Content-Length: {}\r\n\r\n{body}", body.len());

@@ -1,9 +1,9 @@
-//! How the spool's files are written and read.
+//! The format of the spool's files.
 //!
-//! A file is a header and records; both ends of a record are only told by its own length. A record is a head of 16
-//! bytes (marker, payload length, CRC-32 of the payload, CRC-32 of the twelve bytes before) and its payload. All numbers are
-//! little-endian. What does not check is skipped byte by byte up to the next head that does, so damage costs the
-//! records it lies in and no other: also where something was appended behind a record that was torn.
+//! A file is a header followed by records. A record is a head of 16 bytes (marker, payload length, CRC-32 of the payload,
+//! CRC-32 of the twelve bytes before) and its payload. All numbers are little-endian. What fails its check is skipped byte by
+//! byte up to the next head that passes, so that damage loses only the records that it is in, even where a record was
+//! appended behind an incomplete one.
 
 use std::io::{self, Read};
 
@@ -11,7 +11,7 @@ use golectra_protocol::{IdempotencyKey, MetricId};
 
 use crate::batch::Deltas;
 
-/// A file's first bytes: a name that people can read, the format's version, and a CRC-32 of both.
+/// The first bytes of a file: a readable name, the version of the format, and a CRC-32 of both.
 pub(super) const FILE_HEADER_BYTES: usize = 20;
 const NAME: &[u8; 15] = b"golectra spool ";
 const VERSION: u8 = b'1';
@@ -19,11 +19,13 @@ const VERSION: u8 = b'1';
 const MARKER: [u8; 4] = [0xa7, b'g', b'l', 0x9c];
 pub(super) const HEAD_BYTES: usize = 16;
 
-/// No batch comes near it; a length beyond it is not one.
+/// Larger than any batch; a longer record is damage.
 pub(super) const MAX_PAYLOAD_BYTES: usize = 32 << 20;
 
 const BATCH: u8 = 1;
 const SETTLED: u8 = 2;
+const SENT: u8 = 3;
+const BOOT: u8 = 4;
 const KEY_BYTES: usize = 36;
 
 /// How much is read from a file at a time.
@@ -36,19 +38,23 @@ pub(super) struct Offsets {
     pub(super) offsets: Vec<u32>,
 }
 
-/// What a record says.
+/// A record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record<'a> {
     /// A sealed batch.
     Batch {
         key: IdempotencyKey,
         deltas: Deltas,
-        /// Batches that are never sent again: this one holds their deltas.
+        /// Dropped batches whose deltas are in this one.
         replaces: Vec<Offsets>,
         body: &'a [u8],
     },
-    /// Batches of this file that are done with, by their offsets.
+    /// Batches of this file that are not needed any more, by their offsets.
     Settled(Vec<u32>),
+    /// Batches of this file that may have reached a server, other than to be refused because of the clock.
+    Sent(Vec<u32>),
+    /// The boot id of the host while this file was written. After another start of the host, `Sent` records may be missing.
+    Boot(&'a str),
 }
 
 /// The header of a new file.
@@ -65,12 +71,12 @@ fn header_of(version: u8) -> [u8; FILE_HEADER_BYTES] {
     header
 }
 
-/// Whether a file begins with an intact header of another version than this one's.
+/// Whether a file begins with an intact header of another version.
 pub(super) fn is_of_another_version(start: &[u8]) -> bool {
     start.len() >= FILE_HEADER_BYTES && start[15] != VERSION && start[..FILE_HEADER_BYTES] == header_of(start[15])
 }
 
-/// A batch as a record. None when it is larger than any record may be.
+/// A batch as a record. None when it is larger than a record may be.
 pub(super) fn encode_batch(key: IdempotencyKey, deltas: &Deltas, replaces: &[Offsets], body: &[u8]) -> Option<Vec<u8>> {
     let mut record = begin(BATCH, KEY_BYTES + 64 + body.len());
     record.extend_from_slice(key.to_string().as_bytes());
@@ -90,9 +96,25 @@ pub(super) fn encode_batch(key: IdempotencyKey, deltas: &Deltas, replaces: &[Off
     finish(record)
 }
 
-/// A note that batches are done with, as a record.
+/// A note that batches are settled, as a record.
 pub(super) fn encode_settled(offsets: &[u32]) -> Option<Vec<u8>> {
-    let mut record = begin(SETTLED, offsets.len() * 4);
+    encode_offsets(SETTLED, offsets)
+}
+
+/// A note that batches may have been sent, as a record.
+pub(super) fn encode_sent(offsets: &[u32]) -> Option<Vec<u8>> {
+    encode_offsets(SENT, offsets)
+}
+
+/// The boot id of the host, as a record.
+pub(super) fn encode_boot(boot_id: &str) -> Option<Vec<u8>> {
+    let mut record = begin(BOOT, boot_id.len());
+    record.extend_from_slice(boot_id.as_bytes());
+    finish(record)
+}
+
+fn encode_offsets(kind: u8, offsets: &[u32]) -> Option<Vec<u8>> {
+    let mut record = begin(kind, offsets.len() * 4);
     put_offsets(&mut record, offsets);
     finish(record)
 }
@@ -105,7 +127,7 @@ fn begin(kind: u8, payload_bytes: usize) -> Vec<u8> {
 }
 
 fn put_count(record: &mut Vec<u8>, count: usize) {
-    // What does not fit makes a payload that `finish` refuses.
+    // A count that does not fit belongs to a payload that `finish` refuses.
     record.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_le_bytes());
 }
 
@@ -127,7 +149,7 @@ fn finish(mut record: Vec<u8>) -> Option<Vec<u8>> {
     Some(record)
 }
 
-/// A record's head: the length and the CRC-32 of its payload.
+/// The head of a record: the length and the CRC-32 of its payload.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) payload_bytes: usize,
@@ -146,13 +168,13 @@ impl Head {
         Some(Self { payload_bytes, sum: number(8) })
     }
 
-    /// Whether this is the payload that was written.
+    /// Whether this is the payload that belongs to the head.
     pub(super) fn holds(&self, payload: &[u8]) -> bool {
         payload.len() == self.payload_bytes && crc32fast::hash(payload) == self.sum
     }
 }
 
-/// Reads a payload. None when it is not one: it was written by something else.
+/// Reads a payload. None when it is not one of this format.
 pub(super) fn decode(payload: &[u8]) -> Option<Record<'_>> {
     let mut rest = Rest(payload);
     match rest.bytes(1)?[0] {
@@ -174,6 +196,8 @@ pub(super) fn decode(payload: &[u8]) -> Option<Record<'_>> {
             Some(Record::Batch { key, deltas, replaces, body: rest.0 })
         }
         SETTLED => offsets(rest.0).map(Record::Settled),
+        SENT => offsets(rest.0).map(Record::Sent),
+        BOOT => std::str::from_utf8(rest.0).ok().map(Record::Boot),
         _ => None,
     }
 }
@@ -183,7 +207,7 @@ fn offsets(bytes: &[u8]) -> Option<Vec<u32>> {
     rest.is_empty().then(|| whole.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
 }
 
-/// What of a payload was not read yet.
+/// The part of a payload that is still to be read.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -202,32 +226,32 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// Walks through a file's records with a buffer of a few dozen KiB.
+/// Reads a file record by record, with a buffer of a few dozen KiB or one record.
 pub(super) struct Scanner<R> {
     source: R,
     buffer: Vec<u8>,
-    /// Where in the buffer reading goes on.
+    /// The position in the buffer.
     at: usize,
-    /// Where in the file that is.
+    /// The same position in the file.
     offset: u64,
     ended: bool,
 }
 
-/// What the scanner met.
+/// What the scanner found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'a> {
     /// An intact record.
     Payload {
-        /// Where its head is in the file.
+        /// The offset of its head in the file.
         offset: u64,
         payload: &'a [u8],
     },
-    /// That many bytes in a row that are none.
+    /// This many bytes in a row that are not part of an intact record.
     Damage(u64),
 }
 
 impl<R: Read> Scanner<R> {
-    /// Starts at a file's first byte.
+    /// Starts at the first byte of a file.
     pub(super) fn new(source: R) -> io::Result<Self> {
         let mut scanner = Self { source, buffer: Vec::new(), at: 0, offset: 0, ended: false };
         scanner.fill(FILE_HEADER_BYTES)?;
@@ -237,7 +261,7 @@ impl<R: Read> Scanner<R> {
         Ok(scanner)
     }
 
-    /// Whether the file is one of another version of this format; to be asked first.
+    /// Whether the file has another version of this format. Must be called before `next`.
     pub(super) fn is_of_another_version(&self) -> bool {
         self.offset == 0 && is_of_another_version(self.unread())
     }
@@ -254,7 +278,7 @@ impl<R: Read> Scanner<R> {
                 let end = HEAD_BYTES + head.payload_bytes;
                 self.fill(end)?;
                 if self.unread().get(HEAD_BYTES..end).is_some_and(|payload| head.holds(payload)) {
-                    // The record is met again by the next call.
+                    // The next call finds the record again.
                     if damage > 0 {
                         return Ok(Some(Found::Damage(damage)));
                     }
@@ -279,7 +303,7 @@ impl<R: Read> Scanner<R> {
         self.offset += bytes as u64;
     }
 
-    /// Reads on until so many bytes are there or the file ends.
+    /// Reads until the buffer has this many unread bytes or the file ends.
     fn fill(&mut self, wanted: usize) -> io::Result<()> {
         if self.unread().len() >= wanted || self.ended {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The folder: one agent at a time, and the names in it.
+//! The folder of a spool: used by one agent at a time, with the names of the files in it.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
@@ -9,49 +9,59 @@ use std::time::{Duration, Instant};
 
 use super::codec::{self, HEAD_BYTES, Head};
 
-/// How long a start waits for the agent before it to let go of the folder.
+/// How long a start waits for the previous agent to release the folder.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 const EXTENSION: &str = "spool";
 
+/// The file that says which batches are being sent.
+const SENDING: &str = "sending";
+
+/// A text that is different after each start of the host.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// It is not there and cannot be made, or is no folder, or may not be read or written.
+    /// It cannot be created, or is no folder, or may not be read or written.
     #[error("SPOOL_DIR: {path} cannot be used as a folder: {error}; choose one that this user may write to")]
     Folder {
         /// As it was set.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         error: io::Error,
     },
-    /// Another process has it.
+    /// Another process uses it.
     #[error("SPOOL_DIR: {path} is in use by another agent; give each agent a folder of its own")]
     InUse {
         /// As it was set.
         path: PathBuf,
     },
-    /// A file in it is one of another version.
-    #[error("SPOOL_DIR: {path} was written by another version of golectra-agent; let that one send what is in it, or empty the folder")]
+    /// A file in it has another version of the format.
+    #[error(
+        "SPOOL_DIR: {path} was written by another version of golectra-agent; run that version until it has sent what is in it, or empty the folder"
+    )]
     Version {
         /// The file.
         path: PathBuf,
     },
 }
 
-/// The folder, which is this process's for as long as this exists.
+/// The folder, locked for this process.
 pub(super) struct Folder {
     path: PathBuf,
-    /// Locked; the folder itself, so that a full disk has no say in it.
+    /// The lock is on the folder itself, so that it does not depend on a full disk.
     handle: Arc<File>,
-    /// How many more bytes the disk takes, to see what happens when it is full.
+    /// None when the system does not tell.
+    pub(super) boot_id: Option<String>,
+    /// How many more bytes the disk takes, for tests of a full disk.
     #[cfg(test)]
     pub(super) room: Option<u64>,
 }
 
 impl Folder {
-    /// Makes the folder if need be and takes it for this process. The system gives it back when the process ends, however it ends.
+    /// Creates the folder if need be and locks it for this process. The system releases the lock when the process ends.
     pub(super) fn open(path: &Path) -> Result<Self, DiskError> {
         let unusable = |error| DiskError::Folder { path: path.to_owned(), error };
         std::fs::create_dir_all(path).map_err(unusable)?;
@@ -68,12 +78,13 @@ impl Folder {
         Ok(Self {
             path: path.to_owned(),
             handle: Arc::new(handle),
+            boot_id: std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned()),
             #[cfg(test)]
             room: None,
         })
     }
 
-    /// The folder as a file, to be synced after files came or went.
+    /// The folder as a file, to be synced after files were added or removed.
     pub(super) fn handle(&self) -> Arc<File> {
         Arc::clone(&self.handle)
     }
@@ -83,7 +94,7 @@ impl Folder {
         &self.path
     }
 
-    /// The numbers of the files that are there, in order. Other names are nobody's business.
+    /// The numbers of the spool's files, in order. Files with other names are ignored.
     pub(super) fn segments(&self) -> io::Result<Vec<u64>> {
         let mut numbers = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
@@ -99,22 +110,29 @@ impl Folder {
         Ok(numbers)
     }
 
-    /// The path of a file.
+    /// The path of a file of the spool.
     pub(super) fn segment(&self, number: u64) -> PathBuf {
         self.path.join(format!("{number:012}.{EXTENSION}"))
     }
 
-    /// A new file with its header, ready to be appended to. One that cannot be finished is not left behind.
-    pub(super) fn create(&mut self, number: u64) -> io::Result<File> {
-        let path = self.segment(number);
-        let file = File::options().append(true).create_new(true).open(&path)?;
-        self.append(&file, &codec::file_header(), 0).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
-        Ok(file)
+    /// The path of the file that says which batches are being sent.
+    pub(super) fn sending(&self) -> PathBuf {
+        self.path.join(SENDING)
     }
 
-    /// Appends to a file that is `length` bytes long. Where the disk takes a part only, that is cut off again; a part that
-    /// stays all the same is damage that readers skip.
-    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests say here how much room the disk has"))]
+    /// Creates a file with its header; the file and its length. It is removed again when it cannot be completed.
+    pub(super) fn create(&mut self, number: u64) -> io::Result<(File, u64)> {
+        let path = self.segment(number);
+        let file = File::options().append(true).create_new(true).open(&path)?;
+        let mut start = codec::file_header().to_vec();
+        start.extend(self.boot_id.as_deref().and_then(codec::encode_boot).unwrap_or_default());
+        self.append(&file, &start, 0).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+        Ok((file, start.len() as u64))
+    }
+
+    /// Appends to a file of this length. What the disk took of an incomplete write is cut off again; readers skip it where
+    /// that fails too.
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "tests set here how much room the disk has"))]
     pub(super) fn append(&mut self, mut file: &File, bytes: &[u8], length: u64) -> io::Result<()> {
         #[cfg(test)]
         if let Some(room) = &mut self.room {

@@ -1,55 +1,90 @@
-//! What an earlier process left in the folder.
+//! Reading what an earlier process left in the folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
+use std::time::Duration;
+
+use golectra_protocol::IdempotencyKey;
 
 use super::codec::{self, Found, Offsets, Record, Scanner};
 use super::folder::{DiskError, Folder};
-use super::segment::{Entry, Segment, State, Sums, polls, seconds};
+use super::segment::{Entry, Segment, State, Sums, Ticks, polls};
+use crate::batch::Attempts;
+
+/// What has to be known besides a file to index the batches in it.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    /// The wall clock at the start of this process.
+    pub(super) start_unix_millis: u64,
+    /// The largest time of a key on disk.
+    pub(super) newest_unix_millis: u64,
+    /// Batches that an earlier process was sending when it ended.
+    pub(super) sending: BTreeSet<IdempotencyKey>,
+}
+
+impl Context {
+    /// When a batch was sealed. The clock may have been ahead then; such batches are placed so that the newest of them was
+    /// sealed when this process started, with the right distances between them.
+    fn sealed(&self, unix_millis: u64) -> Ticks {
+        let reference = if unix_millis > self.start_unix_millis { self.newest_unix_millis } else { self.start_unix_millis };
+        Ticks::before_start(Duration::from_millis(reference.saturating_sub(unix_millis)))
+    }
+}
 
 /// What was found.
 pub(super) struct Loaded {
-    /// All of them cold.
+    /// Files with waiting batches, all of them cold.
     pub(super) segments: BTreeMap<u64, Segment>,
-    /// Files in which nothing waits any more, and what they take.
+    /// Files without one, and what they take on disk.
     pub(super) empty: Vec<(u64, u64)>,
-    /// Batches that later ones replace, whether their own files say so or not.
+    /// Batches that later ones replace, whether this is noted in their own files or not.
     pub(super) replaced: Vec<Offsets>,
-    /// A number that no file has. No record names it either: what names a file is not in an earlier one.
+    /// Waiting batches that an earlier process was sending when it ended: file, offset and key.
+    pub(super) sending: Vec<(u64, u32, IdempotencyKey)>,
+    /// A number that no file has, and that no record refers to, because records refer to earlier files only.
     pub(super) next_number: u64,
-    /// Stretches of damage.
+    /// Damaged stretches.
     pub(super) corrupt: u64,
 }
 
-/// Reads every file, a few dozen KiB at a time, and keeps sums. A damaged record costs itself; a file that cannot be read
-/// costs what is behind that.
-pub(super) fn load(folder: &Folder) -> Result<Loaded, DiskError> {
+/// Reads every file, a few dozen KiB at a time, and keeps sums. A damaged record loses only itself; a file with a read error
+/// loses what follows it. Completes the context.
+pub(super) fn load(folder: &Folder, context: &mut Context) -> Result<Loaded, DiskError> {
     let unusable = |error| DiskError::Folder { path: folder.path().to_owned(), error };
     let numbers = folder.segments().map_err(unusable)?;
     let next_number = numbers.last().map_or(1, |last| last.saturating_add(1));
-    let mut loaded = Loaded { segments: BTreeMap::new(), empty: Vec::new(), replaced: Vec::new(), next_number, corrupt: 0 };
+    let mut loaded =
+        Loaded { segments: BTreeMap::new(), empty: Vec::new(), replaced: Vec::new(), sending: Vec::new(), next_number, corrupt: 0 };
+    let mut summaries = Vec::new();
     for number in numbers {
         let path = folder.segment(number);
         let (bytes, contents) = match read(folder, number) {
             Ok(Some(read)) => read,
             Ok(None) => return Err(DiskError::Version { path }),
             Err(error) => {
-                tracing::error!(path = %path.display(), %error, "a file of the spool cannot be opened: what is in it is not sent");
+                tracing::error!(path = %path.display(), %error, "a file of the spool cannot be opened: the reports in it are not sent");
                 loaded.corrupt += 1;
                 continue;
             }
         };
         if contents.corrupt > 0 {
-            tracing::warn!(path = %path.display(), stretches = contents.corrupt, "parts of a file of the spool are damaged and skipped");
+            tracing::warn!(path = %path.display(), stretches = contents.corrupt, "parts of a file of the spool are damaged and are skipped");
         }
         loaded.corrupt += contents.corrupt;
-        let sums = Sums::of(&contents.waiting());
+        let summary = Summary::of(&contents, context.start_unix_millis);
+        context.newest_unix_millis = context.newest_unix_millis.max(summary.newest_unix_millis);
+        let sending = contents.waiting().filter(|batch| context.sending.contains(&batch.key));
+        loaded.sending.extend(sending.map(|batch| (number, batch.offset, batch.key)));
+        summaries.push((number, bytes, summary));
         loaded.replaced.extend(contents.replaces);
-        if sums.batches == 0 {
-            loaded.empty.push((number, Segment::cold(bytes, sums).disk_bytes()));
+    }
+    for (number, bytes, summary) in summaries {
+        let segment = Segment::cold(bytes, summary.sums(context));
+        if segment.live() == 0 {
+            loaded.empty.push((number, segment.disk_bytes()));
         } else {
-            loaded.segments.insert(number, Segment::cold(bytes, sums));
+            loaded.segments.insert(number, segment);
         }
     }
     let segments = &loaded.segments;
@@ -57,12 +92,24 @@ pub(super) fn load(folder: &Folder) -> Result<Loaded, DiskError> {
     Ok(loaded)
 }
 
-/// The batches of a file that are not done with.
-pub(super) fn entries(folder: &Folder, number: u64) -> io::Result<Vec<Entry>> {
-    Ok(read(folder, number)?.map(|(_, contents)| contents.waiting()).unwrap_or_default())
+/// The batches of a file that are not settled.
+pub(super) fn entries(folder: &Folder, number: u64, context: &Context) -> io::Result<Vec<Entry>> {
+    let Some((_, contents)) = read(folder, number)? else { return Ok(Vec::new()) };
+    let same_boot = contents.boot_id.is_some() && contents.boot_id == folder.boot_id;
+    let entry = |batch: &StoredRecord| {
+        let sent = !same_boot || contents.sent.contains(&batch.offset) || context.sending.contains(&batch.key);
+        Entry {
+            offset: batch.offset,
+            sealed: context.sealed(batch.key.unix_millis()),
+            polls: batch.polls,
+            attempts: Attempts::of_an_earlier_process(sent),
+            state: State::Waiting,
+        }
+    };
+    Ok(contents.waiting().map(entry).collect())
 }
 
-/// A file's length and contents; none when it is of another version.
+/// The length and the contents of a file; none when it has another version.
 fn read(folder: &Folder, number: u64) -> io::Result<Option<(u64, Contents)>> {
     let path = folder.segment(number);
     let file = File::open(&path)?;
@@ -73,24 +120,33 @@ fn read(folder: &Folder, number: u64) -> io::Result<Option<(u64, Contents)>> {
     }
     let mut contents = Contents::default();
     if let Err(error) = contents.read(&mut scanner) {
-        tracing::error!(path = %path.display(), %error, "a file of the spool cannot be read to its end: what follows is not sent");
+        tracing::error!(path = %path.display(), %error, "a file of the spool cannot be read to its end: the reports after the error are not sent");
         contents.corrupt += 1;
     }
     Ok(Some((bytes, contents)))
 }
 
-/// One file's.
+/// A batch in a file.
+struct StoredRecord {
+    offset: u32,
+    key: IdempotencyKey,
+    polls: u32,
+}
+
+/// The contents of one file.
 #[derive(Default)]
 struct Contents {
-    entries: Vec<Entry>,
+    batches: Vec<StoredRecord>,
     settled: BTreeSet<u32>,
+    sent: BTreeSet<u32>,
+    boot_id: Option<String>,
     replaces: Vec<Offsets>,
     corrupt: u64,
 }
 
 impl Contents {
-    fn waiting(&self) -> Vec<Entry> {
-        self.entries.iter().filter(|entry| !self.settled.contains(&entry.offset)).copied().collect()
+    fn waiting(&self) -> impl Iterator<Item = &StoredRecord> {
+        self.batches.iter().filter(|batch| !self.settled.contains(&batch.offset))
     }
 
     fn read(&mut self, scanner: &mut Scanner<File>) -> io::Result<()> {
@@ -105,20 +161,43 @@ impl Contents {
             match (offset, codec::decode(payload)) {
                 (Ok(offset), Some(Record::Batch { key, deltas, mut replaces, .. })) => {
                     self.replaces.append(&mut replaces);
-                    self.entries.push(Entry {
-                        offset,
-                        at_unix_seconds: seconds(key.unix_millis()),
-                        polls: polls(deltas.polls()),
-                        tries: 0,
-                        // The process before may have been about to hear of it.
-                        may_be_applied: true,
-                        state: State::Waiting,
-                    });
+                    self.batches.push(StoredRecord { offset, key, polls: polls(deltas.polls()) });
                 }
                 (Ok(_), Some(Record::Settled(offsets))) => self.settled.extend(offsets),
+                (Ok(_), Some(Record::Sent(offsets))) => self.sent.extend(offsets),
+                (Ok(_), Some(Record::Boot(id))) => self.boot_id = Some(id.to_owned()),
                 _ => self.corrupt += 1,
             }
         }
         Ok(())
+    }
+}
+
+/// What is kept of a file while the others are read.
+struct Summary {
+    batches: usize,
+    polls: u64,
+    newest_unix_millis: u64,
+    /// The oldest of those whose time is not ahead of the clock, and of those whose time is.
+    oldest_unix_millis: [Option<u64>; 2],
+}
+
+impl Summary {
+    fn of(contents: &Contents, start_unix_millis: u64) -> Self {
+        let mut summary = Self { batches: 0, polls: 0, newest_unix_millis: 0, oldest_unix_millis: [None; 2] };
+        for batch in contents.waiting() {
+            let time = batch.key.unix_millis();
+            summary.batches += 1;
+            summary.polls += u64::from(batch.polls);
+            summary.newest_unix_millis = summary.newest_unix_millis.max(time);
+            let oldest = &mut summary.oldest_unix_millis[usize::from(time > start_unix_millis)];
+            *oldest = Some(oldest.map_or(time, |oldest| oldest.min(time)));
+        }
+        summary
+    }
+
+    fn sums(&self, context: &Context) -> Sums {
+        let oldest = self.oldest_unix_millis.iter().flatten().map(|time| context.sealed(*time)).min();
+        Sums { batches: self.batches, polls: self.polls, oldest }
     }
 }

@@ -1,77 +1,101 @@
-//! The index: what is known of each batch on disk without reading it, 16 bytes a batch. Of a file that an earlier process
-//! left only sums are known until it is its turn.
+//! The index: what is known of each batch on disk without reading it, 16 bytes each. Of a file that an earlier process
+//! left, only sums are known until its batches are needed.
 
-use super::super::turns::PATIENCE_TRIES;
-use super::codec::FILE_HEADER_BYTES;
-use crate::batch::Batch;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::send_order::PATIENCE_TRIES;
+use crate::batch::{Age, Attempts, Batch};
 
 /// Files take whole blocks of the disk.
 const BLOCK_BYTES: u64 = 4096;
 
-/// Where a batch is: its file's number, and its place in that file's index.
+/// Milliseconds of a [`Ticks`]. Reports are at least 95 ms apart, so that their times stay different.
+const TICK_MILLIS: u64 = 50;
+
+/// When a batch was sealed: relative to the start of this process, negative for batches of earlier processes. 32 bits
+/// hold three years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Ticks(i32);
+
+impl Ticks {
+    /// So long after the start.
+    pub(super) fn after_start(since: Duration) -> Self {
+        Self(i32::try_from(since.as_millis() / u128::from(TICK_MILLIS)).unwrap_or(i32::MAX))
+    }
+
+    /// So long before the start, at least one tick.
+    pub(super) fn before_start(since: Duration) -> Self {
+        Self(-i32::try_from(since.as_millis() / u128::from(TICK_MILLIS)).unwrap_or(i32::MAX).max(1))
+    }
+
+    fn of(age: Age, start: Instant) -> Self {
+        if age.before > Duration::ZERO {
+            Self::before_start(age.before)
+        } else {
+            Self::after_start(age.known_since.saturating_duration_since(start))
+        }
+    }
+
+    /// The age that these ticks stand for.
+    pub(super) fn age(self, start: Instant) -> Age {
+        let distance = Duration::from_millis(u64::from(self.0.unsigned_abs()) * TICK_MILLIS);
+        if self.0 < 0 {
+            Age { known_since: start, before: distance }
+        } else {
+            Age { known_since: start + distance, before: Duration::ZERO }
+        }
+    }
+}
+
+/// Where a batch is: the number of its file and its place in the index of that file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) segment: u64,
     pub(super) index: usize,
 }
 
-/// What is to become of a batch.
+/// What is to be done with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// It is to be sent.
     Waiting,
     /// A sender has it.
     HandedOut,
-    /// It is never sent again, but stays until the batch that holds its deltas stands.
-    GivenUp,
-    /// It is done with.
+    /// It is not sent again, but stays until the batch that contains its deltas is stored.
+    Dropped,
+    /// It is no longer needed.
     Settled,
 }
 
 /// A batch on disk.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    /// Where in the file its record begins.
+    /// The offset of its record in the file.
     pub(super) offset: u32,
-    /// When it was sealed.
-    pub(super) at_unix_seconds: u32,
+    pub(super) sealed: Ticks,
     pub(super) polls: u32,
-    /// Up to 255.
-    pub(super) tries: u8,
-    pub(super) may_be_applied: bool,
+    pub(super) attempts: Attempts,
     pub(super) state: State,
 }
 
 impl Entry {
-    /// A batch that waits.
-    pub(super) fn of(batch: &Batch, offset: u32) -> Self {
-        let mut entry = Self {
+    /// The entry of a waiting batch. `start` is when this process opened the spool.
+    pub(super) fn of(batch: &Batch, offset: u32, start: Instant) -> Self {
+        Self {
             offset,
-            at_unix_seconds: seconds(batch.key().unix_millis()),
+            sealed: Ticks::of(batch.age(), start),
             polls: polls(batch.polls()),
-            tries: 0,
-            may_be_applied: false,
+            attempts: batch.attempts(),
             state: State::Waiting,
-        };
-        entry.learn(batch);
-        entry
+        }
     }
 
-    /// Takes over what came of the batch's tries.
-    pub(super) fn learn(&mut self, batch: &Batch) {
-        self.tries = u8::try_from(batch.tries()).unwrap_or(u8::MAX);
-        self.may_be_applied = batch.may_be_applied();
-    }
-
-    /// Whether it waits and has not failed often.
+    /// Whether it waits and is not failing.
     pub(super) fn is_fresh(&self) -> bool {
-        self.state == State::Waiting && u32::from(self.tries) < PATIENCE_TRIES
+        self.state == State::Waiting && self.attempts.count() < PATIENCE_TRIES
     }
-}
-
-/// Seconds since 1970, up to the year 2106.
-pub(super) fn seconds(unix_millis: u64) -> u32 {
-    u32::try_from(unix_millis / 1000).unwrap_or(u32::MAX)
 }
 
 /// A count of polls for the index.
@@ -82,7 +106,7 @@ pub(super) fn polls(polls: i64) -> u32 {
 /// A file and its batches.
 #[derive(Debug)]
 pub(super) struct Segment {
-    /// The file's length.
+    /// The length of the file.
     pub(super) bytes: u64,
     /// Its batches; none while it is cold.
     pub(super) entries: Vec<Entry>,
@@ -91,21 +115,19 @@ pub(super) struct Segment {
     cold: Option<Sums>,
 }
 
-/// What is known of the batches that are not done with.
+/// Sums over the batches that are not settled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sums {
     pub(super) batches: usize,
     pub(super) polls: u64,
-    pub(super) oldest_unix_seconds: Option<u32>,
+    pub(super) oldest: Option<Ticks>,
 }
 
 impl Sums {
-    pub(super) fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
+    fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
         let mut sums = Self::default();
         for entry in entries.into_iter().filter(|entry| entry.state != State::Settled) {
-            sums.batches += 1;
-            sums.polls += u64::from(entry.polls);
-            sums.oldest_unix_seconds = sums.oldest_unix_seconds.into_iter().chain([entry.at_unix_seconds]).min();
+            sums.add(Self { batches: 1, polls: entry.polls.into(), oldest: Some(entry.sealed) });
         }
         sums
     }
@@ -113,17 +135,17 @@ impl Sums {
     pub(super) fn add(&mut self, other: Self) {
         self.batches += other.batches;
         self.polls += other.polls;
-        self.oldest_unix_seconds = self.oldest_unix_seconds.into_iter().chain(other.oldest_unix_seconds).min();
+        self.oldest = self.oldest.into_iter().chain(other.oldest).min();
     }
 }
 
 impl Segment {
-    /// A new file.
-    pub(super) fn new() -> Self {
-        Self { bytes: FILE_HEADER_BYTES as u64, entries: Vec::new(), waiting: 0, live: 0, cold: None }
+    /// A new file of this length.
+    pub(super) fn new(bytes: u64) -> Self {
+        Self { bytes, entries: Vec::new(), waiting: 0, live: 0, cold: None }
     }
 
-    /// A file of which only sums are known; all in it waits.
+    /// A file of which only sums are known. All its batches wait.
     pub(super) const fn cold(bytes: u64, sums: Sums) -> Self {
         Self { bytes, entries: Vec::new(), waiting: sums.batches, live: sums.batches, cold: Some(sums) }
     }
@@ -133,7 +155,7 @@ impl Segment {
         self.cold.is_some()
     }
 
-    /// From here on its batches are known, all of which wait.
+    /// Adds the index of a cold file, whose batches all wait.
     pub(super) fn warm(&mut self, entries: Vec<Entry>) {
         (self.waiting, self.live, self.cold) = (entries.len(), entries.len(), None);
         self.entries = entries;
@@ -151,12 +173,18 @@ impl Segment {
         self.live = self.live + usize::from(state != State::Settled) - usize::from(old != State::Settled);
     }
 
-    /// Batches that wait.
-    pub(super) const fn waiting(&self) -> usize {
+    /// The waiting batches and their places; none while the file is cold. `number` is the file's.
+    pub(super) fn waiting(&self, number: u64) -> impl Iterator<Item = (Place, &Entry)> {
+        let entries = self.entries.iter().enumerate().filter(|(_, entry)| entry.state == State::Waiting);
+        entries.map(move |(index, entry)| (Place { segment: number, index }, entry))
+    }
+
+    /// How many batches wait.
+    pub(super) const fn waiting_count(&self) -> usize {
         self.waiting
     }
 
-    /// Batches that are not done with.
+    /// How many batches are not settled.
     pub(super) const fn live(&self) -> usize {
         self.live
     }
@@ -166,13 +194,36 @@ impl Segment {
         self.cold.unwrap_or_else(|| Sums::of(&self.entries))
     }
 
-    /// Whether one of its batches waits and has not failed often; of a cold file's all are like that.
+    /// Whether one of its batches waits and is not failing. No batch of a cold file was tried yet.
     pub(super) fn has_fresh(&self) -> bool {
         self.waiting > 0 && (self.is_cold() || self.entries.iter().any(Entry::is_fresh))
     }
 
-    /// What it takes on disk.
+    /// What the file takes on disk.
     pub(super) const fn disk_bytes(&self) -> u64 {
         self.bytes.next_multiple_of(BLOCK_BYTES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_keep_ages_to_the_tick() {
+        let start = Instant::now();
+        let age = |ticks: Ticks| ticks.age(start);
+        let later = Age { known_since: start + Duration::from_millis(12_345), before: Duration::ZERO };
+        assert_eq!(age(Ticks::of(later, start)).known_since, start + Duration::from_millis(12_300));
+        let before = Age { known_since: start, before: Duration::from_hours(72) };
+        assert_eq!(age(Ticks::of(before, start)), before);
+        assert_eq!(age(Ticks::before_start(Duration::ZERO)).before, Duration::from_millis(50), "still of an earlier process");
+        assert!(Ticks::before_start(Duration::from_hours(1)) < Ticks::before_start(Duration::ZERO));
+        assert_eq!(age(Ticks::before_start(Duration::MAX)).before, Duration::from_millis(50) * i32::MAX.unsigned_abs());
+    }
+
+    #[test]
+    fn an_entry_has_sixteen_bytes() {
+        assert_eq!(size_of::<Entry>(), 16);
     }
 }

@@ -1,4 +1,5 @@
-//! Settling: noting in its file that a batch is done with, and letting go of files that hold no other.
+//! Notes about batches in their own files: that one is settled, or that it may have been sent. Files without a batch that is
+//! still needed are released.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use super::codec::{self, Offsets};
 use super::segment::{Place, State};
 
 impl Disk {
-    /// Settles what a later batch replaces where the process before did not come to that.
+    /// Settles the batches that later ones replace, where an earlier process ended before it did so.
     pub(super) fn settle_replaced_before(&mut self, replaced: &[Offsets]) {
         for Offsets { segment, offsets } in replaced {
             self.warm(*segment);
@@ -18,7 +19,7 @@ impl Disk {
         }
     }
 
-    /// Notes that batches are done with, and lets go of files that hold no other.
+    /// Notes that batches are settled, and releases files that contain no other.
     pub(super) fn settle(&mut self, places: &[Place]) {
         let mut by_segment = BTreeMap::<u64, Vec<Place>>::new();
         for place in places {
@@ -27,37 +28,44 @@ impl Disk {
             by_segment.entry(place.segment).or_default().push(*place);
         }
         for (number, places) in by_segment {
-            // Also in a file that is about to be removed: a crash may come before that.
+            // Also in a file that is about to be removed, because the process may be killed before that.
             let offsets: Vec<u32> = places.iter().map(|place| self.entry(*place).offset).collect();
-            let noted = self.note_settled(number, &offsets);
-            if !self.let_go(number) && !noted {
+            let noted = self.note(number, codec::encode_settled(&offsets));
+            if !self.release(number) && !noted {
                 self.unwritten.extend(places);
             }
         }
     }
 
-    /// Settles batches whose deltas another one holds. That one's file may not go before the notes of it stand: it says the same.
-    pub(super) fn settle_replaced(&mut self, given_up: &[Place]) {
-        self.settle(given_up);
-        self.replaced.extend(given_up.iter().map(|place| place.segment));
+    /// Settles batches whose deltas are in another one. The file of that one must not be removed before these notes are
+    /// synced, because it says the same.
+    pub(super) fn settle_replaced(&mut self, replaced: &[Place]) {
+        self.settle(replaced);
+        self.replaced.extend(replaced.iter().map(|place| place.segment));
     }
 
-    /// Writes down that batches are done with. A disk that does not take that is asked again later; until then a crash has
-    /// them sent again, under their keys.
-    fn note_settled(&mut self, number: u64, offsets: &[u32]) -> bool {
+    /// Notes that a batch may have been sent; whether that is on disk.
+    pub(super) fn note_sent(&mut self, number: u64, offset: u32) -> bool {
+        self.note(number, codec::encode_sent(&[offset]))
+    }
+
+    /// Appends a note to a file. One that the disk does not take is counted. If a note that a batch is settled is missing
+    /// after a crash, the batch is sent again with its key, which is harmless.
+    fn note(&mut self, number: u64, record: Option<Vec<u8>>) -> bool {
         let Some(segment) = self.segments.get_mut(&number) else { return true };
-        let Some(record) = codec::encode_settled(offsets) else { return true };
+        let Some(record) = record else { return true };
         let written = match &self.active {
             Some(active) if active.number == number => self.folder.append(&active.file, &record, segment.bytes),
             _ => self.folder.append_to(number, &record, segment.bytes),
         };
         match written {
             Ok(()) => segment.bytes += record.len() as u64,
-            Err(_) => self.stats.spool_write_failed(),
+            Err(_) => self.metrics.spool_write_failed(),
         }
         written.is_ok()
     }
 
+    /// Tries again to note which batches are settled.
     pub(super) fn note_unwritten(&mut self) {
         let mut by_segment = BTreeMap::<u64, Vec<Place>>::new();
         for place in std::mem::take(&mut self.unwritten) {
@@ -66,27 +74,27 @@ impl Disk {
         for (number, places) in by_segment {
             let Some(segment) = self.segments.get(&number) else { continue };
             let offsets: Vec<u32> = places.iter().map(|place| segment.entries[place.index].offset).collect();
-            if !self.note_settled(number, &offsets) {
+            if !self.note(number, codec::encode_settled(&offsets)) {
                 self.unwritten.extend(places);
             }
         }
     }
 
-    /// Lets go of a file that is not written to and holds no batch that is not done with; whether it was.
-    pub(super) fn let_go(&mut self, number: u64) -> bool {
+    /// Releases a file that is not active and in which every batch is settled; whether it was released.
+    pub(super) fn release(&mut self, number: u64) -> bool {
         let is_active = self.active.as_ref().is_some_and(|active| active.number == number);
         if is_active || self.segments.get(&number).is_none_or(|segment| segment.live() > 0) {
             return false;
         }
         if let Some(segment) = self.segments.remove(&number) {
-            self.leave_file(number, segment.disk_bytes());
+            self.remove_file(number, segment.disk_bytes());
         }
         true
     }
 
     /// Has a file removed after the next sync.
-    pub(super) fn leave_file(&mut self, number: u64, disk_bytes: u64) {
-        self.leaving_bytes += disk_bytes;
-        self.leaving.push((self.folder.segment(number), disk_bytes));
+    pub(super) fn remove_file(&mut self, number: u64, disk_bytes: u64) {
+        self.removal_bytes += disk_bytes;
+        self.removals.push((self.folder.segment(number), disk_bytes));
     }
 }

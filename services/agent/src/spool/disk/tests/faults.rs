@@ -12,15 +12,19 @@ fn while_the_disk_is_full_memory_takes_over() {
     for number in 2..=4 {
         report(&mut disk, number, 1, 1000);
     }
-    let fill = disk.fill();
+    let fill = disk.usage();
     assert_eq!((fill.batches, fill.disk.batches), (4, 1));
-    assert!(disk.stats.spool_write_errors_so_far() >= 3);
-    assert_eq!((acknowledge(&mut disk), acknowledge(&mut disk)), (Some(1), Some(4)), "nothing stops");
-    assert_eq!(disk.leave(), Left { batches: 2, polls: 2, ..Left::default() }, "that the first is done with is known, if not written");
+    assert!(disk.metrics.spool_write_errors_so_far() >= 3);
+    assert_eq!((acknowledge(&mut disk), acknowledge(&mut disk)), (Some(1), Some(4)), "sending goes on");
+    assert_eq!(
+        disk.close(),
+        Unsent { lost_batches: 2, lost_polls: 2, ..Unsent::default() },
+        "the first is settled, although this could not be written"
+    );
 }
 
 #[test]
-fn what_is_in_memory_goes_to_the_disk_when_there_is_room_again() {
+fn what_is_in_memory_is_written_when_the_disk_has_room_again() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), ROOMY);
     report(&mut disk, 1, 1, 1000);
@@ -32,15 +36,15 @@ fn what_is_in_memory_goes_to_the_disk_when_there_is_room_again() {
     disk.folder.room = None;
     report(&mut disk, 4, 1, 1000);
     disk.put_back(under_way);
-    assert_eq!(disk.fill().disk.batches, 2);
+    assert_eq!(disk.usage().disk.batches, 2);
     report(&mut disk, 5, 1, 1000);
-    assert_eq!((disk.fill().batches, disk.fill().disk.batches), (4, 4));
+    assert_eq!((disk.usage().batches, disk.usage().disk.batches), (4, 4));
     drop(disk);
     let mut disk = open(folder.path(), ROOMY);
-    assert_eq!(disk.stats.spool_corrupt_so_far(), 0, "the part that was written was cut off again");
+    assert_eq!(disk.metrics.spool_corrupt_so_far(), 0, "the incomplete record was cut off again");
     let mut numbers: Vec<_> = std::iter::from_fn(|| acknowledge(&mut disk)).collect();
     numbers.sort_unstable();
-    assert_eq!(numbers, [2, 3, 4, 5], "and the first was written down as done with");
+    assert_eq!(numbers, [2, 3, 4, 5], "and the first was noted as settled");
 }
 
 #[test]
@@ -49,11 +53,11 @@ fn a_disk_that_is_full_from_the_start() {
     let mut disk = open(folder.path(), ROOMY);
     disk.folder.room = Some(7);
     report(&mut disk, 1, 1, 1000);
-    assert_eq!((disk.fill().batches, disk.fill().disk), (1, DiskFill::default()));
-    assert!(files(folder.path()).is_empty(), "not even the beginning of a file is left");
+    assert_eq!((disk.usage().batches, disk.usage().disk), (1, DiskUsage::default()));
+    assert!(files(folder.path()).is_empty(), "no incomplete file is left");
     disk.folder.room = None;
     report(&mut disk, 2, 1, 1000);
-    assert_eq!(disk.fill().disk.batches, 2);
+    assert_eq!(disk.usage().disk.batches, 2);
 }
 
 #[test]
@@ -61,42 +65,42 @@ fn a_full_disk_counts_no_poll_twice() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), ROOMY);
     report(&mut disk, 1, 7, 1000);
-    let refused = disk.take().unwrap();
-    disk.refuse(&refused, DropReason::TooLarge);
+    let rejected = disk.take().unwrap();
+    disk.reject(&rejected, DropReason::TooLarge);
     disk.folder.room = Some(40);
     assert_eq!(report(&mut disk, 2, 1, 1000), 8, "the next report counts them");
     drop(disk);
-    assert_eq!(open(folder.path(), ROOMY).fill().batches, 0, "so the refused one is not found again");
+    assert_eq!(open(folder.path(), ROOMY).usage().batches, 0, "so the rejected one is not found again");
 }
 
 #[test]
-fn while_the_disk_takes_nothing_what_was_refused_waits_to_be_counted() {
+fn while_the_disk_takes_nothing_the_polls_of_a_rejected_batch_wait_to_be_counted() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), ROOMY);
     report(&mut disk, 1, 7, 1000);
     disk.folder.room = Some(0);
     report(&mut disk, 2, 1, 1000);
-    let refused = disk.take().unwrap();
-    disk.refuse(&refused, DropReason::TooLarge);
+    let rejected = disk.take().unwrap();
+    disk.reject(&rejected, DropReason::TooLarge);
     assert_eq!(report(&mut disk, 3, 1, 1000), 1);
-    assert_eq!(snapshot_polls(&folder), 7, "a crash now finds what it had");
+    assert_eq!(snapshot_polls(&folder), 7, "after a crash now, the rejected batch would be found");
     disk.folder.room = None;
-    assert_eq!(report(&mut disk, 4, 1, 1000), 1, "until the disk is known to work");
+    assert_eq!(report(&mut disk, 4, 1, 1000), 1, "until the disk is known to work again");
     assert_eq!(report(&mut disk, 5, 1, 1000), 8);
-    assert_eq!((snapshot_polls(&folder), disk.fill().disk.polls), (11, 11));
+    assert_eq!((snapshot_polls(&folder), disk.usage().disk.polls), (11, 11));
 }
 
-/// What a process finds that starts now.
+/// The polls that a process would find if it started now.
 fn snapshot_polls(folder: &TempDir) -> u64 {
     let copy = TempDir::new().unwrap();
     for (name, _) in files(folder.path()) {
         std::fs::copy(folder.path().join(&name), copy.path().join(&name)).unwrap();
     }
-    open(copy.path(), ROOMY).fill().disk.polls
+    open(copy.path(), ROOMY).usage().disk.polls
 }
 
 #[test]
-fn a_damaged_record_costs_itself() {
+fn a_damaged_record_loses_only_itself() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), ROOMY);
     for number in 1..=5 {
@@ -107,27 +111,25 @@ fn a_damaged_record_costs_itself() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[offset + 300] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
-    // Damage that comes while the process runs is met when the record is read, other damage at the start.
+    // Damage that happens while the process runs is found when the record is read, other damage at the start.
     let mut numbers: Vec<_> = std::iter::from_fn(|| acknowledge(&mut disk)).collect();
     numbers.sort_unstable();
-    assert_eq!((numbers, disk.stats.spool_corrupt_so_far()), (vec![1, 3, 4, 5], 1));
+    assert_eq!((numbers, disk.metrics.spool_corrupt_so_far()), (vec![1, 3, 4, 5], 1));
     drop(disk);
     std::fs::write(&path, &bytes).unwrap();
     let mut disk = open(folder.path(), ROOMY);
-    assert_eq!((disk.waiting(), disk.stats.spool_corrupt_so_far()), (4, 1));
+    assert_eq!((disk.waiting(), disk.metrics.spool_corrupt_so_far()), (4, 1));
     assert!(std::iter::from_fn(|| acknowledge(&mut disk)).all(|number| number != 2));
 }
 
 #[test]
-fn a_file_of_a_later_version_is_not_touched() {
+fn a_file_with_another_version_is_not_touched() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("000000000001.spool");
     let mut header = b"golectra spool 2".to_vec();
     header.extend(crc32fast::hash(&header).to_le_bytes());
     std::fs::write(&path, &header).unwrap();
-    let stats = stats();
-    let memory = Memory::new(Limits { batches: 1, bytes: 1 }, Arc::clone(&stats));
-    let refusal = Disk::open(folder.path(), ROOMY, memory, None, stats).err().unwrap().to_string();
+    let refusal = try_open(folder.path(), ROOMY, None, &clock_at(START)).err().unwrap().to_string();
     assert!(refusal.contains("another version"), "{refusal}");
     assert_eq!(std::fs::read(&path).unwrap(), header);
 }

@@ -1,4 +1,4 @@
-//! What the agent says about itself on /metrics.
+//! The agent's own metrics for /metrics.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,22 +6,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
 use tokio::time::Instant;
 
+/// How long polling may pause before it counts as stuck, in addition to three poll intervals: time for slow collectors.
+const POLL_GRACE: Duration = Duration::from_secs(5);
+
 /// Why a report was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
-    /// It had to make room for newer ones in memory.
+    /// It made room for newer ones in memory.
     QueueFull,
-    /// It had to make room for newer ones on disk.
+    /// It made room for newer ones on disk.
     SpoolFull,
-    /// It waited on disk for longer than `SPOOL_MAX_AGE`.
+    /// It waited longer than `SPOOL_MAX_AGE`.
     Expired,
-    /// 413: the server takes no body of this size.
+    /// The server said that it is larger than the limit.
     TooLarge,
-    /// 409: the server no longer remembers whether it was applied.
+    /// The server said that it no longer knows whether the report was applied.
     TooOld,
-    /// 422: its key was used with another body.
+    /// The server said that its key was used with another body.
     KeyReused,
-    /// 400: the server finds something wrong with it.
+    /// The server said that it breaks a rule.
     Invalid,
     /// The agent ended first.
     Shutdown,
@@ -32,7 +35,7 @@ impl DropReason {
     pub const ALL: [Self; 8] =
         [Self::QueueFull, Self::SpoolFull, Self::Expired, Self::TooLarge, Self::TooOld, Self::KeyReused, Self::Invalid, Self::Shutdown];
 
-    /// As the label `reason` has it.
+    /// The value of the label `reason`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
@@ -47,11 +50,37 @@ impl DropReason {
     }
 }
 
-/// Figures of polling and sending.
+/// Why a reading of a collector was skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SkipReason {
+    /// Its name does not make a valid metric id.
+    InvalidId,
+    /// Its value is not a number that a gauge can have.
+    InvalidValue,
+    /// What it measures could not be read, for example because the device is gone.
+    Unreadable,
+    /// The collector reports no more than a fixed number of devices.
+    Limit,
+}
+
+impl SkipReason {
+    /// The value of the label `reason`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidId => "invalid_id",
+            Self::InvalidValue => "invalid_value",
+            Self::Unreadable => "unreadable",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+/// Metrics of polling and sending.
 #[derive(Debug)]
-pub struct Stats {
+pub struct AgentMetrics {
     polls: IntCounter,
     sealed: IntCounter,
+    sealed_again: IntCounter,
     acknowledged: IntCounter,
     replayed: IntCounter,
     dropped: IntCounterVec,
@@ -60,6 +89,7 @@ pub struct Stats {
     last_success: Gauge,
     collector_duration: GaugeVec,
     collector_success: GaugeVec,
+    readings_skipped: IntCounterVec,
     spool_corrupt: IntCounter,
     spool_write_errors: IntCounter,
     spool_sync_errors: IntCounter,
@@ -67,35 +97,36 @@ pub struct Stats {
     poll_interval: Duration,
 }
 
-impl Stats {
-    /// Registers every figure. The error is prometheus' own, for a name that is there already.
+impl AgentMetrics {
+    /// Registers every metric. Fails when a name is already registered.
     pub fn new(registry: &Registry, poll_interval: Duration) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str| registered(registry, IntCounter::new(name, help)?);
-        let by_reason = |name: &str, help: &str| registered(registry, IntCounterVec::new(Opts::new(name, help), &["reason"])?);
+        let by = |name: &str, help: &str, labels: &[&str]| registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?);
         let by_collector = |name: &str, help: &str| registered(registry, GaugeVec::new(Opts::new(name, help), &["collector"])?);
         let duration = HistogramOpts::new(
             "golectra_agent_send_duration_seconds",
             "Time from sending a report to its whole answer or failure, in seconds.",
         )
         .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
-        let dropped = by_reason("golectra_agent_reports_dropped_total", "Reports given up, by reason.")?;
-        // Shown as 0 from the start: an alert on a rate needs a value before the first drop.
+        let dropped = by("golectra_agent_reports_dropped_total", "Reports dropped, by reason.", &["reason"])?;
+        // Present from the start, because an alert on a rate needs a value before the first drop.
         for reason in DropReason::ALL {
             dropped.with_label_values(&[reason.as_str()]);
         }
         Ok(Self {
             polls: counter("golectra_agent_polls_total", "Polls made.")?,
             sealed: counter("golectra_agent_reports_sealed_total", "Reports made ready for sending.")?,
-            acknowledged: counter("golectra_agent_reports_acknowledged_total", "Reports the server has taken.")?,
+            sealed_again: counter(
+                "golectra_agent_reports_resealed_total",
+                "Reports that were ahead of the server's clock and got a new key with the right time.",
+            )?,
+            acknowledged: counter("golectra_agent_reports_acknowledged_total", "Reports that the server has taken.")?,
             replayed: counter(
                 "golectra_agent_reports_replayed_total",
-                "Of the reports taken, those that an earlier try had already delivered.",
+                "Of the reports that the server has taken, those that an earlier try had delivered.",
             )?,
             dropped,
-            retries: by_reason(
-                "golectra_agent_send_retries_total",
-                "Tries that did not settle a report and are followed by another one, by reason.",
-            )?,
+            retries: by("golectra_agent_send_retries_total", "Tries after which a report is kept and sent again, by reason.", &["reason"])?,
             send_duration: registered(registry, Histogram::with_opts(duration)?)?,
             last_success: registered(
                 registry,
@@ -109,18 +140,20 @@ impl Stats {
                 "How long the collector took in the last poll, in seconds.",
             )?,
             collector_success: by_collector("golectra_agent_collector_success", "Whether the collector succeeded in the last poll.")?,
+            readings_skipped: by(
+                "golectra_agent_readings_skipped_total",
+                "Readings that could not be reported and were skipped, by collector and reason.",
+                &["collector", "reason"],
+            )?,
             spool_corrupt: counter(
                 "golectra_agent_spool_corrupt_records_total",
-                "Damaged stretches of the spool's files that were skipped; each is a record, or several that lie together.",
+                "Damaged stretches of the spool's files that were skipped; each is one record or several adjacent ones.",
             )?,
             spool_write_errors: counter(
                 "golectra_agent_spool_write_errors_total",
-                "Writes to the spool that the disk refused; the report stays in memory.",
+                "Writes to the spool that failed; the report stays in memory.",
             )?,
-            spool_sync_errors: counter(
-                "golectra_agent_spool_sync_errors_total",
-                "Times the disk did not confirm that it holds what was written.",
-            )?,
+            spool_sync_errors: counter("golectra_agent_spool_sync_errors_total", "Failed syncs of the spool to the disk.")?,
             last_poll: Mutex::new(Instant::now()),
             poll_interval,
         })
@@ -137,15 +170,25 @@ impl Stats {
         self.polls.get()
     }
 
-    /// Whether polling goes on: three intervals, and some seconds for slow collectors, are the limit.
+    /// Whether polls are being made.
     pub fn polls_are_recent(&self) -> bool {
         let last = *self.last_poll.lock().unwrap_or_else(PoisonError::into_inner);
-        last.elapsed() < self.poll_interval * 3 + Duration::from_secs(5)
+        last.elapsed() < self.poll_interval * 3 + POLL_GRACE
     }
 
     /// A batch was sealed.
     pub fn sealed(&self) {
         self.sealed.inc();
+    }
+
+    /// A batch got a new key.
+    pub fn sealed_again(&self) {
+        self.sealed_again.inc();
+    }
+
+    /// Batches that got a new key so far.
+    pub fn sealed_again_so_far(&self) -> u64 {
+        self.sealed_again.get()
     }
 
     /// The server took a batch; `replayed` when an earlier try had delivered it.
@@ -158,22 +201,27 @@ impl Stats {
         self.last_success.set(now.as_secs_f64());
     }
 
-    /// Batches were given up.
+    /// Batches were dropped.
     pub fn dropped(&self, reason: DropReason, batches: u64) {
         self.dropped.with_label_values(&[reason.as_str()]).inc_by(batches);
     }
 
-    /// Batches given up so far for this reason.
+    /// Batches dropped so far for this reason.
     pub fn dropped_so_far(&self, reason: DropReason) -> u64 {
         self.dropped.with_label_values(&[reason.as_str()]).get()
     }
 
-    /// A try is to be repeated.
+    /// A try failed and the batch was kept.
     pub fn retried(&self, reason: &str) {
         self.retries.with_label_values(&[reason]).inc();
     }
 
-    /// A try took so long.
+    /// Tries so far that failed for this reason.
+    pub fn retried_so_far(&self, reason: &str) -> u64 {
+        self.retries.with_label_values(&[reason]).get()
+    }
+
+    /// A try took this long.
     pub fn tried(&self, took: Duration) {
         self.send_duration.observe(took.as_secs_f64());
     }
@@ -183,27 +231,27 @@ impl Stats {
         self.spool_corrupt.inc_by(stretches);
     }
 
-    /// How many there were.
+    /// Damaged stretches so far.
     pub fn spool_corrupt_so_far(&self) -> u64 {
         self.spool_corrupt.get()
     }
 
-    /// The disk refused a write.
+    /// A write to the spool failed.
     pub fn spool_write_failed(&self) {
         self.spool_write_errors.inc();
     }
 
-    /// How many it refused.
+    /// Failed writes so far.
     pub fn spool_write_errors_so_far(&self) -> u64 {
         self.spool_write_errors.get()
     }
 
-    /// The disk did not confirm what was written.
+    /// A sync of the spool failed.
     pub fn spool_sync_failed(&self) {
         self.spool_sync_errors.inc();
     }
 
-    /// How many times it did not.
+    /// Failed syncs so far.
     pub fn spool_sync_errors_so_far(&self) -> u64 {
         self.spool_sync_errors.get()
     }
@@ -212,6 +260,16 @@ impl Stats {
     pub fn collected(&self, collector: &str, seconds: f64, success: bool) {
         self.collector_duration.with_label_values(&[collector]).set(seconds);
         self.collector_success.with_label_values(&[collector]).set(f64::from(u8::from(success)));
+    }
+
+    /// Readings of a collector were skipped.
+    pub fn readings_skipped(&self, collector: &str, reason: SkipReason, readings: u64) {
+        self.readings_skipped.with_label_values(&[collector, reason.as_str()]).inc_by(readings);
+    }
+
+    /// Readings of a collector skipped so far for this reason.
+    pub fn readings_skipped_so_far(&self, collector: &str, reason: SkipReason) -> u64 {
+        self.readings_skipped.with_label_values(&[collector, reason.as_str()]).get()
     }
 }
 
