@@ -1,6 +1,6 @@
 # Every target is one line here and a script in scripts/; the workflow runs the same ones.
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos test-cluster test-cluster-full bench lint build fmt coverage fuzz sqlx-prepare clean
+.PHONY: help run test chaos test-cluster test-cluster-full bench lint build images fmt coverage fuzz sqlx-prepare clean
 
 help: ## list what make can do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ lint: ## check formatting, clippy, documentation, licences, scripts and workflow
 
 build: ## build the release programs into target/release
 	@scripts/build
+
+images: ## build the container images and load them into kind, k3d or minikube
+	@scripts/images
 
 fmt: ## format the code
 	@cargo fmt --all

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod golden;
+mod images;
 mod objects;
 mod parity;
 mod refused;
@@ -12,3 +13,4 @@ mod render;
 mod security;
 mod skaffold;
 mod values;
+mod workflows;
