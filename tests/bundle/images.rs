@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -104,10 +104,6 @@ fn tags() -> [String; 2] {
     ["server", "agent"].map(|program| format!("ghcr.io/golectra/golectra-{program}:{}", version()))
 }
 
-fn file_name(path: &str) -> &str {
-    Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or_default()
-}
-
 const CLUSTERS: [(&str, &str, &str); 3] = [("kind", "kind-dev", ""), ("k3d", "k3d-dev", ""), ("minikube", "dev", "minikube.sigs.k8s.io")];
 
 #[test]
@@ -128,13 +124,13 @@ fn each_tool_builds_both_images_and_loads_them_into_each_cluster() {
             let loads = run.calls_of(cluster);
             assert_eq!(loads.len(), 2, "{what}: {:?}", run.calls);
             for load in loads {
-                let words: Vec<_> = load.split(' ').collect();
+                // Without the folder of the archive, which is another one each time.
+                let words: Vec<_> = load.split(' ').map(|word| word.rsplit('/').next().expect("a word")).collect();
                 let expected: &[&str] = match cluster {
                     "kind" => &["load", "image-archive", "image.tar", "--name", "dev"],
                     "k3d" => &["image", "import", "image.tar", "--cluster", "dev"],
                     _ => &["--profile", "dev", "image", "load", "image.tar"],
                 };
-                let words: Vec<_> = words.iter().map(|word| if word.ends_with(".tar") { file_name(word) } else { word }).collect();
                 assert_eq!(words, expected, "{what}");
             }
         }
