@@ -1,26 +1,26 @@
-# Every target is one line here and a script in scripts/; the workflow runs the same ones.
+# Every target is a script in scripts/. The workflows use the same targets.
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos test-cluster test-cluster-full bench lint build fmt coverage fuzz sqlx-prepare clean
+.PHONY: help run test chaos test-cluster test-cluster-full bench lint build images fmt coverage fuzz sqlx-prepare clean
 
-help: ## list what make can do
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## build and start a server and an agent here, until Ctrl-C
+run: ## build and run a server and an agent on this machine, until Ctrl-C
 	@scripts/run
 
-test: ## run every test against a private PostgreSQL, ending with the count
+test: ## run all tests, with a private PostgreSQL
 	@scripts/test
 
-chaos: ## let everything fail that can, for half an hour, and compare the books
+chaos: ## run the full fault injection tests (30 minutes)
 	@scripts/chaos
 
-test-cluster: ## install the chart in the cluster of KUBECONFIG, use it and hurt it
+test-cluster: ## test the chart in the cluster of KUBECONFIG
 	@GOLECTRA_CLUSTER_TESTS=required scripts/test -p golectra-tests --test cluster
 
-test-cluster-full: ## the same with ten rollouts, a long outage and a Prometheus
+test-cluster-full: ## the same with ten rollouts, a long outage and Prometheus
 	@GOLECTRA_CLUSTER_TESTS=required GOLECTRA_CLUSTER_FULL=1 scripts/test -p golectra-tests --test cluster
 
-bench: ## measure golectra beside others for an hour, ending with the tables
+bench: ## run the benchmarks (1 hour)
 	@scripts/bench
 
 lint: ## check formatting, clippy, documentation, licences, scripts and workflows
@@ -29,17 +29,20 @@ lint: ## check formatting, clippy, documentation, licences, scripts and workflow
 build: ## build the release programs into target/release
 	@scripts/build
 
+images: ## build the container images and load them into kind, k3d or minikube
+	@scripts/images
+
 fmt: ## format the code
 	@cargo fmt --all
 
-coverage: ## measure what the tests reach (needs cargo-llvm-cov)
+coverage: ## measure test coverage (needs cargo-llvm-cov)
 	@scripts/coverage
 
-fuzz: ## feed the decoder random input for a minute (needs nightly and cargo-fuzz)
+fuzz: ## fuzz the decoder for a minute (needs nightly and cargo-fuzz)
 	@scripts/fuzz
 
-sqlx-prepare: ## write .sqlx anew after a query or a migration changed
+sqlx-prepare: ## update .sqlx after a change of a query or a migration
 	@scripts/sqlx-prepare
 
-clean: ## remove what was built; your data in data/ stays
+clean: ## remove build outputs; data/ is kept
 	@cargo clean

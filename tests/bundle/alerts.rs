@@ -1,4 +1,4 @@
-//! Every alert is a valid rule, fires and stays quiet when it should, has a runbook, and asks for metrics that exist.
+//! Every alert is a valid rule, fires only when it should, has a runbook, and uses metrics that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,19 +25,19 @@ fn alerts() -> BTreeSet<String> {
 fn each_alert_has_a_runbook_and_a_test() {
     let alerts = alerts();
     assert!(alerts.len() >= 8);
-    assert_eq!(names_in("docs/runbooks", "md"), alerts, "docs/runbooks has one file an alert");
-    assert_eq!(names_in("tests/bundle/alerts", "yaml"), alerts, "tests/bundle/alerts has one file an alert");
+    assert_eq!(names_in("docs/runbooks", "md"), alerts, "docs/runbooks has one file for each alert");
+    assert_eq!(names_in("tests/bundle/alerts", "yaml"), alerts, "tests/bundle/alerts has one file for each alert");
     for alert in &alerts {
         let runbook = fs::read_to_string(root().join(format!("docs/runbooks/{alert}.md"))).expect("the runbook");
         assert!(runbook.starts_with(&format!("# {alert}\n")), "docs/runbooks/{alert}.md does not begin with its alert");
-        for part in ["## What it means", "## What to look at", "## What to do"] {
+        for part in ["## Meaning", "## Impact", "## Diagnosis", "## Mitigation"] {
             assert!(runbook.contains(part), "docs/runbooks/{alert}.md lacks {part:?}");
         }
     }
 }
 
 #[test]
-fn each_rule_says_what_is_needed() {
+fn each_rule_is_complete() {
     if !have_helm() {
         return;
     }
@@ -53,7 +53,7 @@ fn each_rule_says_what_is_needed() {
     }
 }
 
-/// The rules as the chart renders them, run by promtool against made-up series in tests/bundle/alerts.
+/// promtool evaluates the rendered rules against the series in tests/bundle/alerts.
 #[test]
 fn rules_fire_when_they_should() {
     if !have_helm() || !have("promtool", "--version") {
@@ -73,9 +73,9 @@ fn rules_fire_when_they_should() {
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 }
 
-/// Metrics that rules and dashboard ask for, without labels.
-fn metrics_asked_for() -> BTreeSet<String> {
-    let mut asked = BTreeSet::new();
+/// The names of the metrics that the rules and the dashboard use.
+fn used_metrics() -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
     let mut texts: Vec<String> =
         alerts().iter().map(|alert| fs::read_to_string(chart().join(format!("alerts/{alert}.yaml"))).expect("an alert")).collect();
     let dashboard = fs::read_to_string(chart().join("dashboards/golectra.json")).expect("the dashboard");
@@ -86,16 +86,16 @@ fn metrics_asked_for() -> BTreeSet<String> {
     for expression in &texts {
         for word in expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             if word.starts_with("golectra_") || word.starts_with("process_") {
-                asked.insert(word.strip_suffix("_bucket").unwrap_or(word).to_owned());
+                used.insert(word.strip_suffix("_bucket").unwrap_or(word).to_owned());
             }
         }
     }
-    asked
+    used
 }
 
-/// The names stand in the programs' sources, whole or after the prefix that the code adds.
+/// The names are in the programs' sources, whole or without the prefix that the code adds.
 #[test]
-fn metrics_asked_for_are_exported() {
+fn used_metrics_are_exported() {
     let mut sources = String::new();
     let mut folders = vec![root().join("services")];
     while let Some(folder) = folders.pop() {
@@ -108,7 +108,7 @@ fn metrics_asked_for_are_exported() {
             }
         }
     }
-    let missing: Vec<_> = metrics_asked_for()
+    let missing: Vec<_> = used_metrics()
         .into_iter()
         .filter(|name| {
             let short = name.strip_prefix("golectra_").unwrap_or(name);

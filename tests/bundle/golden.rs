@@ -1,11 +1,11 @@
-//! Each file in charts/golectra/ci renders what is committed in tests/bundle/golden, so that a change shows what it changes.
+//! Each file in charts/golectra/ci renders what is committed in tests/bundle/golden, so that a change of the chart shows its effect.
 
 use std::fs;
 
 use crate::render::{ALL_APIS, ci_values, have_helm, helm_template, root, update};
 
 #[test]
-fn renderings_are_those_committed() {
+fn renderings_are_as_committed() {
     if !have_helm() {
         return;
     }
@@ -24,12 +24,12 @@ fn renderings_are_those_committed() {
             different.push(format!("{name}: {line}"));
         }
     }
-    assert!(different.is_empty(), "not as committed; if that is meant, run this with UPDATE=1:\n{}", different.join("\n"));
+    assert!(different.is_empty(), "not as committed; if that is intended, run this with UPDATE=1:\n{}", different.join("\n"));
 
     let mut found: Vec<_> =
         fs::read_dir(folder).expect("golden").map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned()).collect();
     found.sort();
-    assert_eq!(found, expected_files, "a golden rendering belongs to each file in ci/");
+    assert_eq!(found, expected_files, "one golden rendering for each file in ci/");
 }
 
 fn first_difference(old: &str, new: &str) -> Option<String> {
@@ -45,7 +45,7 @@ fn first_difference(old: &str, new: &str) -> Option<String> {
 }
 
 #[test]
-fn what_is_rendered_twice_is_the_same_but_for_generated_keys() {
+fn two_renderings_differ_only_in_generated_keys() {
     if !have_helm() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Promises about single objects that must hold in every rendering.
+//! What must hold for objects in every rendering.
 
 use std::collections::BTreeSet;
 
@@ -17,11 +17,12 @@ fn each_rendering(check: impl Fn(&str, &[Value])) {
     }
 }
 
-fn workloads(objects: &[Value]) -> impl Iterator<Item = &Value> {
+/// The Deployments, DaemonSets and StatefulSets.
+pub fn workloads(objects: &[Value]) -> impl Iterator<Item = &Value> {
     objects.iter().filter(|object| WORKLOADS.contains(&text(object, "/kind")))
 }
 
-/// A selector can't be changed once it is installed: these three labels, for ever.
+/// A selector cannot be changed once it is installed: always these three labels.
 #[test]
 fn selectors_are_stable_over_versions() {
     each_rendering(|file, objects| {
@@ -36,7 +37,7 @@ fn selectors_are_stable_over_versions() {
             assert_eq!(*selector, expected, "{file}: {}", name(workload));
             let labels = workload.pointer("/spec/template/metadata/labels").and_then(Value::as_object).expect("labels");
             for (key, value) in expected.as_object().expect("an object") {
-                assert_eq!(labels.get(key), Some(value), "{file}: {} selects pods it does not make", name(workload));
+                assert_eq!(labels.get(key), Some(value), "{file}: {} does not select its own pods", name(workload));
             }
             for key in labels.keys() {
                 assert!(
@@ -49,39 +50,44 @@ fn selectors_are_stable_over_versions() {
     });
 }
 
-/// A Service, policy, budget or monitor that selects nothing is silent about it, so a test is not.
+/// A Service, policy, budget or monitor that selects nothing reports no error.
 #[test]
-fn every_selector_selects_a_pod() {
-    each_rendering(|file, objects| {
-        let mut pods: Vec<Value> = workloads(objects).map(|workload| workload["spec"]["template"]["metadata"]["labels"].clone()).collect();
-        pods.extend(objects.iter().filter(|object| text(object, "/kind") == "Pod").map(|pod| pod["metadata"]["labels"].clone()));
-        for cluster in objects.iter().filter(|object| text(object, "/kind") == "Cluster") {
-            pods.push(json!({"cnpg.io/cluster": cluster["metadata"]["name"], "cnpg.io/podRole": "instance"}));
-        }
-        for object in objects {
-            let pointer = match text(object, "/kind") {
-                "Service" => "/spec/selector",
-                "NetworkPolicy" => "/spec/podSelector/matchLabels",
-                "PodDisruptionBudget" | "PodMonitor" => "/spec/selector/matchLabels",
-                _ => continue,
-            };
-            let selector = object.pointer(pointer).and_then(Value::as_object).expect("a selector");
-            let found = pods.iter().any(|pod| selector.iter().all(|(key, value)| pod.get(key) == Some(value)));
-            assert!(found, "{file}: {} selects no pod", name(object));
-        }
-    });
+fn every_selector_selects_something() {
+    each_rendering(assert_selectors_select);
 }
 
-/// Each name a pod mentions is one that the rendering has, the operator makes, or the values named.
+pub fn assert_selectors_select(file: &str, objects: &[Value]) {
+    let mut pods: Vec<Value> = workloads(objects).map(|workload| workload["spec"]["template"]["metadata"]["labels"].clone()).collect();
+    pods.extend(objects.iter().filter(|object| text(object, "/kind") == "Pod").map(|pod| pod["metadata"]["labels"].clone()));
+    for cluster in objects.iter().filter(|object| text(object, "/kind") == "Cluster") {
+        pods.push(json!({"cnpg.io/cluster": cluster["metadata"]["name"], "cnpg.io/podRole": "instance"}));
+    }
+    let services: Vec<_> =
+        objects.iter().filter(|object| text(object, "/kind") == "Service").map(|service| service["metadata"]["labels"].clone()).collect();
+    for object in objects {
+        let (pointer, candidates) = match text(object, "/kind") {
+            "Service" => ("/spec/selector", &pods),
+            "NetworkPolicy" => ("/spec/podSelector/matchLabels", &pods),
+            "PodDisruptionBudget" | "PodMonitor" => ("/spec/selector/matchLabels", &pods),
+            "ServiceMonitor" => ("/spec/selector/matchLabels", &services),
+            _ => continue,
+        };
+        let selector = object.pointer(pointer).and_then(Value::as_object).expect("a selector");
+        let found = candidates.iter().any(|labels| selector.iter().all(|(key, value)| labels.get(key) == Some(value)));
+        assert!(found, "{file}: {} selects nothing", name(object));
+    }
+}
+
+/// Every object that a pod refers to is in the rendering, created by the operator, or named in the values.
 #[test]
-fn what_a_pod_mentions_is_there() {
+fn what_a_pod_refers_to_exists() {
     each_rendering(|file, objects| {
         let mut known: BTreeSet<String> = objects.iter().map(name).collect();
         for cluster in objects.iter().filter(|object| text(object, "/kind") == "Cluster") {
             let cluster = text(cluster, "/metadata/name");
             known.extend([format!("Secret/{cluster}-app"), format!("Secret/{cluster}-ca")]);
         }
-        // What the files in ci/ say exists already.
+        // Secrets that the files in ci/ say exist already.
         known.extend(
             ["my-keys", "my-signing-keys", "golectra-hash-key", "golectra-audit-key", "example-ca"]
                 .map(|secret| format!("Secret/{secret}")),
@@ -103,7 +109,7 @@ fn what_a_pod_mentions_is_there() {
                 }
             }
             for mention in mentioned {
-                assert!(known.contains(&mention), "{file}: {} mentions {mention}, which nothing makes", name(workload));
+                assert!(known.contains(&mention), "{file}: {} refers to {mention}, which does not exist", name(workload));
             }
         }
     });
@@ -133,7 +139,7 @@ fn every_workload_is_probed_and_bounded() {
 }
 
 #[test]
-fn the_defaults_are_the_ones_promised() {
+fn the_defaults_are_the_documented_ones() {
     if !have_helm() {
         return;
     }
@@ -144,16 +150,16 @@ fn the_defaults_are_the_ones_promised() {
     let pod = &server["spec"]["template"]["spec"];
     let grace = pod["terminationGracePeriodSeconds"].as_u64().expect("a number");
     let pre_stop = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().expect("a number");
-    assert!(grace > pre_stop + 20, "a server gets its 20 s to finish");
+    assert!(grace > pre_stop + 20, "a server has its 20 s to finish");
     assert_eq!(text(&pod["containers"][0], "/livenessProbe/httpGet/path"), "/ping/live");
 
     let service = find(&objects, "Service/golectra-server");
-    assert_eq!(service["spec"]["ports"].as_array().map(Vec::len), Some(1), "metrics are not on the Service that people reach");
+    assert_eq!(service["spec"]["ports"].as_array().map(Vec::len), Some(1), "metrics are not on the public Service");
     assert_eq!(text(service, "/spec/ports/0/name"), "http");
 
     let agent = &find(&objects, "DaemonSet/golectra-agent")["spec"]["template"]["spec"];
-    assert_eq!(agent["tolerations"], json!([{"operator": "Exists"}]), "on every node, the control plane's too");
-    assert_eq!(agent["volumes"], json!([{"name": "spool", "emptyDir": {"sizeLimit": "80Mi"}}]), "nothing of the node by default");
+    assert_eq!(agent["tolerations"], json!([{"operator": "Exists"}]), "on every node, including the control plane");
+    assert_eq!(agent["volumes"], json!([{"name": "spool", "emptyDir": {"sizeLimit": "80Mi"}}]), "the node is not mounted by default");
     assert!(agent.get("hostNetwork").is_none());
     let source = agent["containers"][0]["env"].as_array().expect("env").iter().find(|variable| text(variable, "/name") == "SOURCE");
     assert_eq!(text(source.expect("SOURCE"), "/valueFrom/fieldRef/fieldPath"), "spec.nodeName");
@@ -170,7 +176,7 @@ fn the_defaults_are_the_ones_promised() {
     }
 }
 
-/// Agents and servers have to have one key, servers and the sink another.
+/// Agents and servers share one key, servers and the sink another.
 #[test]
 fn a_generated_key_is_the_same_wherever_it_is_used() {
     if !have_helm() {
@@ -197,7 +203,7 @@ fn a_generated_key_is_the_same_wherever_it_is_used() {
 }
 
 #[test]
-fn what_a_cluster_does_not_know_is_left_out() {
+fn kinds_that_the_cluster_lacks_are_left_out() {
     if !have_helm() {
         return;
     }
@@ -210,6 +216,59 @@ fn what_a_cluster_does_not_know_is_left_out() {
     let some = kinds(&["postgresql.cnpg.io/v1", "monitoring.coreos.com/v1", "monitoring.coreos.com/v1/PodMonitor"]);
     for kind in optional {
         assert!(!without.contains(kind) && with.contains(kind), "{kind}");
-        assert_eq!(some.contains(kind), kind == "PodMonitor", "{kind}: a cluster that lists kinds means what it lists");
+        assert_eq!(some.contains(kind), kind == "PodMonitor", "{kind}: a cluster that lists kinds has only those");
+    }
+}
+
+/// The images are for Linux; on a node with another system a pod would fail to start for ever.
+#[test]
+fn every_pod_runs_on_linux_nodes_only() {
+    each_rendering(|file, objects| {
+        let pods = objects.iter().filter_map(|object| match text(object, "/kind") {
+            "Pod" => Some(&object["spec"]),
+            kind if WORKLOADS.contains(&kind) => Some(&object["spec"]["template"]["spec"]),
+            _ => None,
+        });
+        for pod in pods {
+            assert_eq!(pod["nodeSelector"]["kubernetes.io/os"], "linux", "{file}: {pod}");
+        }
+    });
+    if !have_helm() {
+        return;
+    }
+    // A selector of the user's is added to it.
+    let objects =
+        rendered(&ALL_APIS, &["--set", "agent.nodeSelector.disk=ssd,server.nodeSelector.disk=ssd,auditSink.nodeSelector.disk=ssd"]);
+    for workload in workloads(&objects) {
+        let selector = &workload["spec"]["template"]["spec"]["nodeSelector"];
+        assert_eq!(*selector, json!({"kubernetes.io/os": "linux", "disk": "ssd"}), "{}", name(workload));
+    }
+}
+
+/// A budget that lets no pod go blocks a drain for ever.
+#[test]
+fn no_budget_blocks_the_drain_of_a_single_replica() {
+    if !have_helm() {
+        return;
+    }
+    for (set, budgets) in [
+        ("server.replicas=2", 1),
+        ("server.replicas=1", 0),
+        ("server.replicas=1,database.cnpg.instances=1", 0),
+        ("server.autoscaling.enabled=true,server.autoscaling.minReplicas=1", 1),
+        ("server.autoscaling.enabled=true,server.autoscaling.minReplicas=1,server.autoscaling.maxReplicas=1", 0),
+        ("database.mode=embedded", 0),
+    ] {
+        let objects = rendered(&ALL_APIS, &["--set", set]);
+        let found: Vec<_> = objects.iter().filter(|object| text(object, "/kind") == "PodDisruptionBudget").collect();
+        assert_eq!(found.len(), budgets, "--set {set}: {found:?}");
+        for budget in found {
+            assert_eq!(budget["spec"]["maxUnavailable"], 1, "--set {set}");
+            assert!(budget["spec"].get("minAvailable").is_none(), "--set {set}");
+        }
+        for cluster in objects.iter().filter(|object| text(object, "/kind") == "Cluster") {
+            let several = cluster["spec"]["instances"].as_u64().expect("a number") > 1;
+            assert_eq!(cluster["spec"]["enablePDB"], several, "--set {set}: the operator's budget keeps one instance available");
+        }
     }
 }

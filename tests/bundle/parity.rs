@@ -1,4 +1,4 @@
-//! k8s/ is the chart's rendering: the same objects, but for what is Helm's own.
+//! k8s/ and the chart render the same objects, except for Helm's own labels and annotations.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::render::{have, have_helm, kustomized, name, rendered, text};
 
 const CNPG: &str = "postgresql.cnpg.io/v1";
 
-/// Takes out what only means something to Helm, and the order of lists that are sets by name.
+/// Removes what only Helm uses, and sorts lists whose order has no meaning.
 fn plain(mut object: Value) -> (String, Value) {
     for pointer in ["/metadata", "/spec/template/metadata"] {
         let Some(metadata) = object.pointer_mut(pointer) else { continue };
@@ -47,9 +47,9 @@ fn assert_equal(folder: &str, apis: &[&str], set: &[&str]) {
     }
     let chart: BTreeMap<_, _> = rendered(apis, &arguments).into_iter().map(plain).collect();
     let kustomize: BTreeMap<_, _> = kustomized(folder).into_iter().map(plain).collect();
-    assert_eq!(chart.keys().collect::<Vec<_>>(), kustomize.keys().collect::<Vec<_>>(), "k8s/{folder} and the chart have other objects");
+    assert_eq!(chart.keys().collect::<Vec<_>>(), kustomize.keys().collect::<Vec<_>>(), "k8s/{folder} and the chart have different objects");
     for (name, object) in &chart {
-        assert_eq!(object, &kustomize[name], "{name}: the chart's (left) and k8s/{folder}'s (right) differ");
+        assert_eq!(object, &kustomize[name], "{name}: the chart (left) and k8s/{folder} (right) differ");
     }
 }
 

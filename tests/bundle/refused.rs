@@ -1,4 +1,4 @@
-//! Values that the chart refuses, each with a sentence that says where and what to do.
+//! Values that the chart refuses, each with a message that names the value and says what to do.
 
 use crate::render::{ALL_APIS, have_helm, helm_template};
 
@@ -10,7 +10,7 @@ fn refusal(apis: &[&str], set: &[&str]) -> String {
     }
 }
 
-/// A typo is named with its path, at every level.
+/// Typos are named with their path, at every level.
 #[test]
 fn typos_are_named() {
     if !have_helm() {
@@ -35,6 +35,8 @@ fn typos_are_named() {
         ("signatures.keyID=x", "/signatures", "keyID"),
         ("auditSink.storage.sise=1Gi", "/auditSink/storage", "sise"),
         ("networkPolicy.scraper=x", "/networkPolicy", "scraper"),
+        ("networkPolicy.scrapers[0].podSelectors.a=b", "/networkPolicy/scrapers/0", "podSelectors"),
+        ("podSecurityContext.runAsUsr=1", "/podSecurityContext", "runAsUsr"),
         ("monitoring.rules.enable=true", "/monitoring/rules", "enable"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);
@@ -66,13 +68,15 @@ fn values_out_of_range_are_named() {
         ("agent.spool.sizeMiB=0", "/agent/spool/sizeMiB"),
         ("agent.spool.hostPath=here", "/agent/spool/hostPath"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+        ("podSecurityContext.runAsUser=nobody", "/podSecurityContext/runAsUser"),
+        ("networkPolicy.dnsPorts[0]=dns", "/networkPolicy/dnsPorts/0"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);
         assert!(error.contains(&format!("'{path}'")), "--set {set}: {error}");
     }
 }
 
-/// What only the templates can tell: one sentence that names the values and the way out.
+/// Contradictions that the schema cannot express: one sentence that names the values and what to do.
 #[test]
 fn contradictions_are_explained_in_a_sentence() {
     if !have_helm() {
@@ -98,17 +102,17 @@ fn contradictions_are_explained_in_a_sentence() {
     for (apis, set, words) in cases {
         let error = refusal(apis, set);
         let sentence = error.split("validate.yaml:1:4): ").nth(1).and_then(|rest| rest.lines().next()).unwrap_or_default();
-        assert!(sentence.ends_with('.') && sentence.matches(". ").count() == 0, "--set {set:?} is not answered with one sentence: {error}");
+        assert!(sentence.ends_with('.') && sentence.matches(". ").count() == 0, "--set {set:?}: the message is not one sentence: {error}");
         for word in words {
             assert!(sentence.contains(word), "--set {set:?}: {word:?} is not in {sentence:?}");
         }
-        assert!(!sentence.contains("postgres://h"), "no URL of a database in an error: {sentence}");
+        assert!(!sentence.contains("postgres://h"), "an error contains the URL of a database: {sentence}");
     }
 }
 
-/// Refusing is not the default: these are neighbours of the above that must pass.
+/// Valid values that are close to refused ones.
 #[test]
-fn what_is_fine_is_not_refused() {
+fn valid_values_are_accepted() {
     if !have_helm() {
         return;
     }
@@ -119,6 +123,9 @@ fn what_is_fine_is_not_refused() {
         "server.preStopSeconds=0",
         "agent.maxUnavailable=1",
         "global.anything=x",
+        "enabled=true",
+        "podSecurityContext.runAsUser=1000",
+        "podSecurityContext.seccompProfile.type=Localhost",
         "signatures.mode=required",
         "signatures.existingSecret.name=x",
         "database.cnpg.extraSpec.walStorage.size=1Gi",

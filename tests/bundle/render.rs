@@ -1,23 +1,23 @@
-//! Running helm and kubectl, and reading what they print.
+//! Runs helm and kubectl, and parses what they print.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// What a cluster with everything that the chart can make use of says it knows.
+/// The API groups of a cluster that has everything the chart can use.
 pub const ALL_APIS: [&str; 3] = ["postgresql.cnpg.io/v1", "monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1"];
 
 /// The repository's root.
 pub fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the repository").to_owned()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the repository").to_owned()
 }
 
 pub fn chart() -> PathBuf {
     root().join("charts/golectra")
 }
 
-/// Whether a test has what it needs; says so, or fails where nothing may be left out.
+/// Whether a program is installed. If not, the test reports that it was skipped, or fails with CI=true.
 pub fn have(program: &str, argument: &str) -> bool {
     let found = Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success());
     if !found {
@@ -26,20 +26,25 @@ pub fn have(program: &str, argument: &str) -> bool {
     found
 }
 
-/// Whether helm is there.
+/// Whether helm is installed.
 pub fn have_helm() -> bool {
     have("helm", "version")
 }
 
-/// Whether golden files and tables are to be written rather than compared.
+/// Whether golden files and tables are written instead of compared.
 pub fn update() -> bool {
     std::env::var("UPDATE").is_ok_and(|value| value == "1")
 }
 
-/// `helm template golectra` with these arguments: what it prints, or what it says is wrong.
+/// `helm template golectra` with these arguments: what it prints, or its error message.
 pub fn helm_template(apis: &[&str], arguments: &[&str]) -> Result<String, String> {
+    helm_template_of(&chart(), apis, arguments)
+}
+
+/// The same for another chart.
+pub fn helm_template_of(chart: &Path, apis: &[&str], arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("helm");
-    command.arg("template").arg("golectra").arg(chart()).args(["--namespace", "golectra", "--kube-version", "1.34.0"]);
+    command.arg("template").arg("golectra").arg(chart).args(["--namespace", "golectra", "--kube-version", "1.34.0"]);
     for api in apis {
         command.args(["--api-versions", api]);
     }
@@ -63,11 +68,12 @@ pub fn kustomized(folder: &str) -> Vec<Value> {
     parse(&String::from_utf8(output.stdout).expect("kubectl prints UTF-8"))
 }
 
-/// The documents of a YAML stream, empty ones left out.
+/// The documents of a YAML stream, without empty ones. A key that stands twice in a map is an error, as it is to kustomize.
 pub fn parse(text: &str) -> Vec<Value> {
     use serde::Deserialize as _;
     serde_yaml_ng::Deserializer::from_str(text)
-        .map(|document| Value::deserialize(document).expect("YAML that JSON can say"))
+        .map(|document| serde_yaml_ng::Value::deserialize(document).unwrap_or_else(|error| panic!("{error} in:\n{text}")))
+        .map(|document| serde_json::to_value(document).expect("YAML that JSON can express"))
         .filter(|value| !value.is_null())
         .collect()
 }
@@ -87,12 +93,12 @@ pub fn ci_values() -> Vec<(String, String)> {
     files
 }
 
-/// A string at a JSON pointer; empty where there is none.
+/// The string at a JSON pointer, or an empty one.
 pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// `Kind/name`, to say which object a failure is about.
+/// `Kind/name`, for messages.
 pub fn name(object: &Value) -> String {
     format!("{}/{}", text(object, "/kind"), text(object, "/metadata/name"))
 }

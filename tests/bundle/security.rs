@@ -1,4 +1,4 @@
-//! PodSecurity `restricted`, checked by hand as the admission plugin does it, and what goes beyond it.
+//! PodSecurity `restricted`, checked as the admission plugin does, and more.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn pod_spec(object: &Value) -> Option<&Value> {
     }
 }
 
-/// Why the pod is not `restricted`.
+/// Why the pod does not satisfy `restricted`.
 fn violations(pod: &Value) -> Vec<String> {
     let mut found = Vec::new();
     for field in ["hostNetwork", "hostPID", "hostIPC"] {
@@ -50,7 +50,7 @@ fn violations(pod: &Value) -> Vec<String> {
 }
 
 #[test]
-fn every_pod_is_restricted_unless_folders_of_the_node_are_asked_for() {
+fn every_pod_is_restricted_unless_the_node_is_mounted() {
     if !have_helm() {
         return;
     }
@@ -72,11 +72,11 @@ fn every_pod_is_restricted_unless_folders_of_the_node_are_asked_for() {
             assert_eq!(account["automountServiceAccountToken"], false, "{file}: {}", name(account));
         }
         let rights = objects.iter().find(|object| text(object, "/kind").contains("Role"));
-        assert!(rights.is_none(), "{file}: no part of golectra talks to the Kubernetes API");
+        assert!(rights.is_none(), "{file}: golectra does not use the Kubernetes API");
     }
 }
 
-/// A secret is in a Secret and nowhere else.
+/// A secret appears in Secrets only.
 #[test]
 fn secrets_stay_in_secrets() {
     if !have_helm() {
@@ -91,26 +91,43 @@ fn secrets_stay_in_secrets() {
     }
 }
 
-/// Each part talks only to those it has to, and nobody who is not named reaches the server.
+/// OpenShift assigns the ids itself and refuses pods that name others.
 #[test]
-fn network_policies_cover_every_pod() {
+fn user_and_group_ids_can_be_changed_and_unset() {
     if !have_helm() {
         return;
     }
-    let objects = rendered(&ALL_APIS, &[]);
-    let policy = |wanted: &str| {
-        let found = objects.iter().find(|object| name(object) == format!("NetworkPolicy/golectra-{wanted}"));
-        found.unwrap_or_else(|| panic!("no policy for {wanted}"))
+    let contexts = |values: &Value| {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), values.to_string()).expect("JSON is YAML");
+        let objects = rendered(&ALL_APIS, &["--values", file.path().to_str().expect("text")]);
+        let pods: Vec<_> = objects.iter().filter_map(pod_spec).map(|pod| pod["securityContext"].clone()).collect();
+        assert_eq!(pods.len(), 4, "the server, the agent, the sink and the self-check");
+        pods
     };
-    for component in ["server", "agent", "audit-sink"] {
-        assert_eq!(policy(component)["spec"]["policyTypes"], json!(["Ingress", "Egress"]), "{component}");
+    let restricted = json!({"runAsNonRoot": true, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}});
+    let with = |ids: &Value| {
+        let mut context = restricted.clone();
+        context.as_object_mut().expect("an object").extend(ids.as_object().expect("an object").clone());
+        context
+    };
+
+    let unset = json!({"runAsUser": null, "runAsGroup": null, "fsGroup": null});
+    for context in contexts(&json!({"podSecurityContext": unset})) {
+        assert_eq!(context, restricted);
     }
-    assert_eq!(policy("audit-sink")["spec"]["egress"], json!([]), "the sink speaks to nobody");
-    for rule in policy("server")["spec"]["ingress"].as_array().expect("rules") {
-        assert!(rule["from"].as_array().is_some_and(|peers| !peers.is_empty()), "the server's {} are open to everybody", rule["ports"]);
+    // As large as OpenShift's ids are: not to be written 1.00068e+09.
+    let large = json!({"runAsUser": 1_000_680_000, "runAsGroup": 0, "fsGroup": 1_000_680_000});
+    for context in contexts(&json!({"podSecurityContext": large})) {
+        assert_eq!(context, with(&large));
     }
-    let operator = policy("postgres")["spec"]["ingress"].as_array().expect("rules").iter().find(|rule| {
-        rule["ports"].as_array().is_some_and(|ports| ports.contains(&json!({"port": 8000})) && ports.contains(&json!({"port": 5432})))
-    });
-    assert!(operator.is_some_and(|rule| rule.to_string().contains("cnpg-system")), "the operator reaches the instances");
+    let more = json!({"supplementalGroups": [5], "fsGroupChangePolicy": "Always"});
+    for context in contexts(&json!({"podSecurityContext": more})) {
+        assert_eq!(
+            context,
+            with(
+                &json!({"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "supplementalGroups": [5], "fsGroupChangePolicy": "Always"})
+            )
+        );
+    }
 }

@@ -1,10 +1,10 @@
-//! skaffold.yaml against what it leads to: its Dockerfiles are there, its images are the chart's, and the chart takes its values.
+//! skaffold.yaml: its Dockerfiles exist, its images are the chart's, and the chart accepts its values.
 
 use serde_json::Value;
 
 use crate::render::{ALL_APIS, chart, find, have_helm, parse, rendered, root, text};
 
-/// The values that skaffold would give helm, with a tag as it would make one.
+/// The values that skaffold passes to helm, with a tag as it makes them.
 fn set_values(release: &Value, more: Option<(&str, &str)>) -> Vec<String> {
     let templates = release["setValueTemplates"].as_object().expect("templates");
     let mut set: Vec<_> = templates
@@ -13,7 +13,7 @@ fn set_values(release: &Value, more: Option<(&str, &str)>) -> Vec<String> {
             let template = template.as_str().expect("text");
             let (what, image) =
                 template.strip_prefix("{{.IMAGE_").and_then(|rest| rest.strip_suffix("}}")?.split_once('_')).expect("an image");
-            // skaffold writes an image's name with underscores for all that is neither a letter nor a digit.
+            // In skaffold's variables an image's name has an underscore for every character that is not a letter or a digit.
             let image = image.replace("ghcr_io_golectra_golectra_", "ghcr.io/golectra/golectra-");
             match what {
                 "REPO" => format!("{key}={image}"),
@@ -31,13 +31,13 @@ fn set_values(release: &Value, more: Option<(&str, &str)>) -> Vec<String> {
 }
 
 #[test]
-fn the_dev_loop_builds_and_installs_what_is_here() {
+fn skaffold_builds_and_installs_this_chart() {
     let text_of = std::fs::read_to_string(root().join("skaffold.yaml")).expect("skaffold.yaml");
     let config = parse(&text_of).remove(0);
     let artifacts = config["build"]["artifacts"].as_array().expect("artifacts");
     for artifact in artifacts {
         let dockerfile = text(artifact, "/docker/dockerfile");
-        assert!(root().join(dockerfile).is_file(), "{dockerfile} is not here");
+        assert!(root().join(dockerfile).is_file(), "{dockerfile} does not exist");
     }
     let release = &config["deploy"]["helm"]["releases"][0];
     assert_eq!(root().join(text(release, "/chartPath")), chart());
@@ -49,7 +49,7 @@ fn the_dev_loop_builds_and_installs_what_is_here() {
     for more in [None, Some((key, text(patch, "/value")))] {
         let set = set_values(release, more);
         let arguments: Vec<_> = set.iter().flat_map(|value| ["--set", value]).collect();
-        // The schema refuses a value that the chart does not have.
+        // The schema refuses values that the chart does not have.
         let objects = rendered(&ALL_APIS, &arguments);
         for (workload, image) in [("Deployment/golectra-server", 0), ("DaemonSet/golectra-agent", 1), ("Deployment/golectra-audit-sink", 0)]
         {

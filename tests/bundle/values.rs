@@ -1,11 +1,12 @@
-//! values.yaml, its schema and README.md's table say the same.
+//! values.yaml, its schema and the table in README.md agree.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
-use crate::render::{chart, parse, update};
+use crate::render::{chart, ci_values, have_helm, parse, update};
 
 const BEGIN: &str = "<!-- values: begin -->\n";
 const END: &str = "<!-- values: end -->\n";
@@ -16,7 +17,7 @@ struct Row {
     meaning: String,
 }
 
-/// Reads the comments with two dashes; the lines after the first are the same sentence.
+/// Reads the comments that begin with two dashes, with the comment lines that follow.
 fn rows(text: &str, values: &Value) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut path: Vec<(usize, String)> = Vec::new();
@@ -43,10 +44,17 @@ fn rows(text: &str, values: &Value) -> Vec<Row> {
     rows
 }
 
-fn load() -> (String, Value) {
+/// values.yaml, as text and parsed.
+pub fn load() -> (String, Value) {
     let text = fs::read_to_string(chart().join("values.yaml")).expect("values.yaml");
     let values = parse(&text).remove(0);
     (text, values)
+}
+
+/// The path and the default of each documented value.
+pub fn documented() -> Vec<(String, Value)> {
+    let (text, values) = load();
+    rows(&text, &values).into_iter().map(|row| (row.path, row.default)).collect()
 }
 
 #[test]
@@ -99,7 +107,19 @@ fn the_readme_has_the_values() {
     }
 }
 
-/// Every object of the schema names its fields, or is a map or a passed-on section that says so.
+#[test]
+fn helm_lint_has_no_complaint() {
+    if !have_helm() {
+        return;
+    }
+    for (file, path) in ci_values() {
+        let lint = Command::new("helm").args(["lint", "--strict", "--values", &path]).arg(chart()).output().expect("helm runs");
+        let printed = String::from_utf8_lossy(&lint.stdout);
+        assert!(lint.status.success() && !printed.contains("[WARNING]"), "{file}: {printed}{}", String::from_utf8_lossy(&lint.stderr));
+    }
+}
+
+/// Every object in the schema lists its fields, or is a map or a section that is passed on unchanged.
 #[test]
 fn the_schema_is_strict_at_every_level() {
     let text = fs::read_to_string(chart().join("values.schema.json")).expect("values.schema.json");
@@ -110,13 +130,13 @@ fn the_schema_is_strict_at_every_level() {
 
 fn follow(root: &Value, schema: &Value, value: &Value, path: &str) {
     let schema = match schema.get("$ref").and_then(Value::as_str) {
-        Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{path}: {reference} leads nowhere")),
+        Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap_or_else(|| panic!("{path}: {reference} does not exist")),
         None => schema,
     };
     let Value::Object(fields) = value else { return };
     let passed_on = ["affinity", "backup", "extraSpec"].iter().any(|name| path.ends_with(name));
     let additional = schema.get("additionalProperties");
-    assert!(passed_on || additional.is_some_and(|additional| additional != true), "{path}: other fields are let through");
+    assert!(passed_on || additional.is_some_and(|additional| additional != true), "{path}: unknown fields are accepted");
     for (key, inner) in fields {
         if let Some(known) = schema.pointer(&format!("/properties/{key}")) {
             follow(root, known, inner, &format!("{path}/{key}"));

@@ -1,4 +1,4 @@
-//! The audit trail: each write once, also when the sink was away.
+//! The audit trail has every write once, also after the sink was down.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::load::Tally;
 use crate::release::Release;
 use crate::say;
 
-/// How long events may take once the sink is there. A server's pause between two tries grows while it is away.
+/// Time limit for the delivery of events once the sink is up. A server's pause between two tries grows while it is down.
 const DELIVERED: Duration = Duration::from_mins(3);
 
-/// Every event that the sink has.
+/// All events that the sink has.
 async fn events(release: &Release) -> Vec<Value> {
     let forward = Forward::open(&release.namespace, "deployment/golectra-audit-sink", "8090").await;
     let text = forward.client(None).get("/events.ndjson").send().await.expect(200).text();
@@ -32,7 +32,7 @@ async fn write(client: &Client, ids: &[String]) {
     }
 }
 
-/// Each of these ids is named by one event, and goes on being so.
+/// Each of these ids is in exactly one event.
 async fn each_once(release: &Release, ids: &[String]) {
     let start = Instant::now();
     until("the events arrive", DELIVERED, async || {
@@ -47,7 +47,7 @@ async fn each_once(release: &Release, ids: &[String]) {
     say(&format!("audit: {} writes have one event each after {:.1} s", ids.len(), start.elapsed().as_secs_f64()));
 }
 
-/// Writes while the sink is there, while it is away, and an event that nobody signed.
+/// Writes while the sink is up, writes while it is down, and an event with a wrong signature.
 pub async fn each_write_once(release: &Release, client: &Client, away: Duration) {
     let before: Vec<_> = (0..50).map(|index| format!("audited_{index}")).collect();
     write(client, &before).await;
@@ -75,7 +75,7 @@ pub async fn each_write_once(release: &Release, client: &Client, away: Duration)
     assert_eq!(naming(&events(release).await, "forged"), 0);
 }
 
-/// A load's writes have an event each, whatever happened to the servers and the database under it.
+/// Every write of a load has one event, whatever happened to the servers and the database meanwhile.
 pub async fn of_a_load(release: &Release, counter: &str, tally: &Tally) {
     let wanted = tally.acknowledged.len();
     until("the load's events arrive", DELIVERED, async || naming(&events(release).await, counter) >= wanted).await;

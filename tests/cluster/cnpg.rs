@@ -1,4 +1,4 @@
-//! The default: `helm install golectra charts/golectra`, three instances of PostgreSQL, and all that may happen to them.
+//! The default installation with three instances of PostgreSQL: rollouts, a failover, upgrades, an uninstall.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,8 +19,8 @@ async fn the_default_install_through_its_life() {
     agents::on_every_node(&release, &client).await;
     agents::each_poll_counts_once(&release, &client, &BTreeMap::new()).await;
     page::shows_every_node(&release).await;
-    every_service_tells_its_metrics(&release).await;
-    // Before anything replaces an agent: what it counts begins with it.
+    every_service_exports_metrics(&release).await;
+    // Before an agent is replaced, because its counters begin with its process.
     keys::wrong_then_right(&release).await;
 
     audit::each_write_once(&release, &client, Duration::from_secs(if full() { 120 } else { 20 })).await;
@@ -31,7 +31,7 @@ async fn the_default_install_through_its_life() {
 
     let rows = (client.counter("rollout_total").await, client.counter("failover_total").await);
     assert_eq!(rows, (rolled.sum, failed_over.sum));
-    release.upgrade(&["--set", "server.settings.logLevel=debug", "--set", "agent.settings.reportInterval=5s"]).await;
+    release.upgrade(&["--reuse-values", "--set", "server.settings.logLevel=debug", "--set", "agent.settings.reportInterval=5s"]).await;
     assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after an upgrade");
     release.namespace.helm(&["rollback", "golectra", "1", "--wait", "--timeout", "4m"]).await;
     assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after a rollback");
@@ -45,12 +45,12 @@ async fn the_default_install_through_its_life() {
     agents::on_every_node(&release, &client).await;
 }
 
-async fn every_service_tells_its_metrics(release: &Release) {
+async fn every_service_exports_metrics(release: &Release) {
     for component in ["server", "agent", "audit-sink"] {
         for pod in release.namespace.pods(component).await {
-            let figures = metrics(&release.namespace, &name(&pod)).await.text();
-            assert!(figures.contains("golectra_build_info"), "{component}: {figures}");
-            promtool(&figures);
+            let exported = metrics(&release.namespace, &name(&pod)).await.text();
+            assert!(exported.contains("golectra_build_info"), "{component}: {exported}");
+            promtool(&exported);
         }
     }
 }

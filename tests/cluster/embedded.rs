@@ -1,4 +1,4 @@
-//! database.mode=embedded: one server, its memory, and a volume.
+//! database.mode=embedded: one server, with its data in memory and on a volume.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn without_a_database() {
     agents::each_poll_counts_once(&release, &client, &BTreeMap::new()).await;
     client.updates(&json!([{"id": "kept", "type": "counter", "delta": 42}])).await.expect(200);
 
-    // Without a moment to save anything: what was acknowledged is on the volume.
+    // Killed without a chance to save: everything acknowledged is on the volume.
     let pod = name(&release.namespace.pods("server").await[0]);
     release.namespace.kubectl(&["delete", "pod", &pod, "--grace-period=0", "--force"]).await;
     release.namespace.rolled_out("deployment/golectra-server").await;

@@ -1,4 +1,4 @@
-//! database.mode=external: a PostgreSQL that is not the chart's, reached with its certificate checked.
+//! database.mode=external: a PostgreSQL that is not part of the release, with its certificate verified.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::kube::Namespace;
 use crate::release::Release;
 use crate::{agents, faults, kustomize, turn};
 
-/// Someone's own PostgreSQL. That the same operator runs it is nothing the release knows.
+/// A PostgreSQL that the release knows only by its URL.
 const DATABASE: &str = "
 apiVersion: postgresql.cnpg.io/v1
 kind: Cluster
@@ -28,7 +28,7 @@ const VALUES: [&str; 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_of_ones_own() {
+async fn with_an_external_database() {
     let Some(_turn) = turn().await else { return };
     let namespace = Namespace::fresh("external").await;
     namespace.apply(DATABASE).await;
@@ -42,14 +42,14 @@ async fn a_database_of_ones_own() {
     client.updates(&json!([{"id": "kept", "type": "counter", "delta": 42}])).await.expect(200);
     faults::rollouts(&release, &client, 1).await;
 
-    // The rows are where the values said.
+    // The rows are in the external database.
     let select = "SELECT sum(total) FROM golectra.latest WHERE name = 'kept'";
     let pod = ["exec", "mine-1", "-c", "postgres", "--", "psql", "-At", "metrics", "-c", select];
     assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42");
     release.uninstall().await;
-    assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42", "the release takes nothing of it away");
+    assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42", "uninstalling deletes nothing in it");
 
-    // The same database by way of kustomize.
+    // The same database with kustomize.
     let template = "go-template={{.data.uri | base64decode}}";
     let dsn = release.namespace.kubectl(&["get", "secret", "mine-app", "-o", template]).await;
     let literal = format!("--from-literal=dsn={dsn}?sslmode=require");

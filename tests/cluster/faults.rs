@@ -1,4 +1,4 @@
-//! The primary dies, and servers are replaced, while clients write.
+//! Failover of the database and rollouts of the servers while clients write.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::load::{Load, Tally};
 use crate::release::Release;
 use crate::say;
 
-/// How soon writes are to be accepted again after the primary's pod was deleted.
+/// Maximum time until writes are accepted again after the primary's pod was deleted.
 const FAILOVER: Duration = Duration::from_secs(20);
 
 async fn primary(release: &Release) -> String {
@@ -16,7 +16,7 @@ async fn primary(release: &Release) -> String {
     release.namespace.kubectl(&["get", "clusters.postgresql.cnpg.io", "golectra-postgres", "-o", path]).await
 }
 
-/// The primary's pod is deleted: another takes over, nothing is lost or doubled, and the servers sit it out.
+/// Deletes the primary's pod: another instance is promoted, no write is lost or counted twice, and no server restarts.
 pub async fn failover(release: &Release, client: &Client) -> Tally {
     let servers = release.namespace.restarts("server").await;
     let load = Load::start(release, "failover_total").await;
@@ -42,20 +42,20 @@ pub async fn failover(release: &Release, client: &Client) -> Tally {
     tally
 }
 
-/// Waits until every instance of the database is there again.
+/// Waits until every instance of the database is ready again.
 pub async fn whole(release: &Release) {
     let arguments = ["wait", "--for=condition=Ready", "clusters.postgresql.cnpg.io/golectra-postgres", "--timeout=180s"];
     release.namespace.try_kubectl(&arguments, Duration::from_mins(4)).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Every server is replaced, several times over: not one request fails.
+/// Replaces all servers several times without a failed request.
 pub async fn rollouts(release: &Release, client: &Client, times: usize) -> Tally {
     let load = Load::start(release, "rollout_total").await;
     load.go_on(2).await;
     for _ in 0..times {
         release.namespace.kubectl(&["rollout", "restart", "deployment/golectra-server"]).await;
         release.namespace.rolled_out("deployment/golectra-server").await;
-        // The pods that were replaced go on for a while; this is when they end.
+        // The replaced pods go on serving for a while and terminate during this time.
         load.go_on(8).await;
     }
     let tally = load.finish(client).await;

@@ -1,4 +1,4 @@
-//! `kubectl port-forward`, as NOTES.txt tells people to reach the page.
+//! `kubectl port-forward`, as NOTES.txt describes it.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 
 use crate::kube::Namespace;
 
-/// A port on loopback that leads into a pod, until it is dropped.
+/// A port on loopback that is forwarded to a pod until this is dropped.
 pub struct Forward {
     _child: Child,
     port: u16,
@@ -27,17 +27,17 @@ impl Forward {
         let said = said.unwrap_or_else(|| panic!("kubectl port-forward {target} {port} ended at once"));
         let port = said.split(" -> ").next().and_then(|head| head.rsplit(':').next()).and_then(|port| port.parse().ok());
         let port = port.unwrap_or_else(|| panic!("no port in {said:?}"));
-        // It says a line a connection; unread they would stop it.
+        // kubectl prints a line for each connection and would block if nobody read them.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Self { _child: child, port }
     }
 
-    /// Where it is reached.
+    /// The URL of the forwarded port.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// A client of what is behind it.
+    /// A client for the forwarded port.
     pub fn client(&self, key: Option<&str>) -> Client {
         Client::new(&self.url(), key)
     }

@@ -1,4 +1,4 @@
-//! agent.hostMounts: agents tell more of their nodes, in a namespace that lets them.
+//! agent.hostMounts: agents report more about their nodes, in a namespace that allows the mounts.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::{agents, turn};
 const VALUES: [&str; 2] = ["--set", "database.mode=embedded,agent.hostMounts.proc=true,agent.hostMounts.root=true"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn agents_that_see_their_nodes_tell_more() {
+async fn agents_with_host_mounts_report_more() {
     let Some(_turn) = turn().await else { return };
     let release = Release::install(Namespace::admitting("privileged", "hosts").await, &VALUES).await;
     let client = release.client().await;
     agents::on_every_node(&release, &client).await;
     for node in release.nodes().await {
         for name in ["network_receive_bytes_total", "network_transmit_bytes_total", "filesystem_size_bytes", "filesystem_available_bytes"] {
-            until("a figure of the node's arrives", Duration::from_mins(1), async || {
+            until("a metric of the node arrives", Duration::from_mins(1), async || {
                 let answer = client.get(&format!("/api/v1/latest?source={node}&name={name}")).send().await.expect(200).json();
                 let series = answer["series"].as_array().expect("a list").clone();
                 series.iter().any(|one| one["value"].as_f64().is_some_and(|value| value > 0.0))

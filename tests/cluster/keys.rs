@@ -1,4 +1,4 @@
-//! The server gets another key than its agents: their reports wait, everybody says why, and none is lost.
+//! The servers get another key than the agents: reports wait, both sides log the reason, and none is lost.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::forward::metrics;
 use crate::kube::name;
 use crate::release::Release;
 
-/// Until an agent reports and is refused, or is taken again.
+/// Time for an agent's report to be refused or accepted.
 const REPORTED: Duration = Duration::from_mins(1);
 
 async fn set_key(release: &Release, key: &str) {
@@ -17,11 +17,11 @@ async fn set_key(release: &Release, key: &str) {
     release.namespace.kubectl(&["patch", "secret", "golectra-hash-key", "--type=merge", "-p", &patch]).await;
     release.namespace.kubectl(&["rollout", "restart", "deployment/golectra-server"]).await;
     release.namespace.rolled_out("deployment/golectra-server").await;
-    // Those with the other key answer, and sign, until they are gone.
+    // Terminating servers still answer with the old key.
     release.namespace.ended("server").await;
 }
 
-/// A wrong key on the servers alone, then the right one again.
+/// Sets a wrong key on the servers only, then the right one again.
 pub async fn wrong_then_right(release: &Release) {
     let right = release.key().await;
     let agents = agents::by_node(release).await;
@@ -46,7 +46,7 @@ pub async fn wrong_then_right(release: &Release) {
     assert!(counted, "a server counts the refusals");
     assert!(said, "a server's log says that signatures are not those of its keys");
 
-    // What was polled up to here has to arrive later.
+    // Everything polled until now must arrive later.
     let mut polled = Vec::new();
     for (node, pod) in &agents {
         polled.push((node, pod, agents::polled(release, pod).await));

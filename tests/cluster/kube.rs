@@ -1,4 +1,4 @@
-//! kubectl and helm, and a namespace that ends with its test.
+//! kubectl and helm, and namespaces that are deleted with their test.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,10 +11,10 @@ use tokio::process::Command;
 
 use crate::say;
 
-/// How long a command may take that waits for nothing in the cluster.
+/// Time limit for a command that does not wait for the cluster.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// How long a pod may take to end: several times the grace period of any of them.
+/// Time limit for a pod to terminate: several times every grace period.
 const ENDED: Duration = Duration::from_mins(2);
 
 /// The repository's root.
@@ -22,7 +22,7 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the repository").to_owned()
 }
 
-/// Runs a program in the repository's root: what it printed, or what it said was wrong.
+/// Runs a program in the repository's root: its output, or its error message.
 pub async fn run(program: &str, arguments: &[&str], input: Option<&str>, limit: Duration) -> Result<String, String> {
     let what = format!("{program} {}", arguments.join(" "));
     let mut command = Command::new(program);
@@ -42,19 +42,19 @@ pub async fn run(program: &str, arguments: &[&str], input: Option<&str>, limit: 
     }
 }
 
-/// What says of a namespace that these tests made it, and which process of which machine did.
+/// Label and annotation of namespaces that these tests created: the machine and the process.
 const OWNER: &str = "golectra-test-owner";
 
-/// A namespace of this run's own. A test that fails shows what is in it; either way it goes.
+/// A namespace of one test, deleted at its end. If the test fails, its content is printed first.
 pub struct Namespace(String);
 
 impl Namespace {
-    /// An empty one that admits only pods of PodSecurity `restricted`.
+    /// A new namespace with PodSecurity `restricted`.
     pub async fn fresh(what: &str) -> Self {
         Self::admitting("restricted", what).await
     }
 
-    /// An empty one that admits pods of this level of PodSecurity. Its name is nobody else's: runs may share a cluster.
+    /// A new namespace with this level of PodSecurity. Its name is unique, because runs may share a cluster.
     pub async fn admitting(level: &str, what: &str) -> Self {
         let key = golectra_tests::fresh_key();
         let name = format!("golectra-test-{what}-{}", &key[key.len() - 6..]);
@@ -75,23 +75,23 @@ impl Namespace {
         &self.0
     }
 
-    /// kubectl in it; fails the test with kubectl's words.
+    /// Runs kubectl in the namespace. The test fails with its error message.
     pub async fn kubectl(&self, arguments: &[&str]) -> String {
         self.try_kubectl(arguments, LIMIT).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// kubectl in it, which may take longer and may fail.
+    /// Runs kubectl with another time limit, and returns its error.
     pub async fn try_kubectl(&self, arguments: &[&str], limit: Duration) -> Result<String, String> {
         run("kubectl", &[&["--namespace", &self.0], arguments].concat(), None, limit).await
     }
 
-    /// Applies a manifest in it.
+    /// Applies a manifest in the namespace.
     pub async fn apply(&self, manifest: &str) {
         let arguments = ["--namespace", &self.0, "apply", "-f", "-"];
         run("kubectl", &arguments, Some(manifest), LIMIT).await.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// helm in it; fails the test with helm's words.
+    /// Runs helm in the namespace. The test fails with its error message.
     pub async fn helm(&self, arguments: &[&str]) -> String {
         let limit = Duration::from_mins(6);
         run("helm", &[&["--namespace", &self.0], arguments].concat(), None, limit).await.unwrap_or_else(|error| panic!("{error}"))
@@ -103,14 +103,14 @@ impl Namespace {
         serde_json::from_str(&text).expect("kubectl prints JSON")
     }
 
-    /// The pods of a component that are not about to end.
+    /// The pods of a component that are not terminating.
     pub async fn pods(&self, component: &str) -> Vec<Value> {
         let mut pods = self.all_pods(component).await;
         pods.retain(|pod| !is_ending(pod));
         pods
     }
 
-    /// Waits until those of a component's pods that are about to end have ended: until then they answer.
+    /// Waits until the terminating pods of a component are gone, because until then they answer.
     pub async fn ended(&self, component: &str) {
         until("pods that end are gone", ENDED, async || !self.all_pods(component).await.iter().any(is_ending)).await;
     }
@@ -123,7 +123,7 @@ impl Namespace {
         }
     }
 
-    /// The names and restarts of a component's pods: the same as long as nothing restarted.
+    /// The names and restart counts of a component's pods.
     pub async fn restarts(&self, component: &str) -> Vec<(String, u64)> {
         let pods = self.pods(component).await;
         let mut restarts: Vec<_> =
@@ -132,7 +132,7 @@ impl Namespace {
         restarts
     }
 
-    /// Waits until a workload has what it was told to.
+    /// Waits until a workload's rollout has finished.
     pub async fn rolled_out(&self, workload: &str) {
         let arguments = ["rollout", "status", workload, "--timeout=180s"];
         self.try_kubectl(&arguments, Duration::from_mins(4)).await.unwrap_or_else(|error| panic!("{error}"));
@@ -145,7 +145,7 @@ fn is_ending(pod: &Value) -> bool {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Synchronously: a test that failed leaves no runtime to wait on.
+        // Synchronously, because a failed test has no runtime any more.
         let kubectl = |arguments: &[&str]| {
             let output = std::process::Command::new("kubectl").args(["--namespace", &self.0]).args(arguments).output();
             output.map_or_else(|error| error.to_string(), |output| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -162,7 +162,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Takes away what runs on this machine that were killed left in the cluster: it would take the room that others need.
+/// Deletes the namespaces of killed runs on this machine, which use resources that others need.
 pub async fn sweep() {
     let ours = ["get", "namespaces", "-l", &format!("{OWNER}={}", machine()), "-o", "json"];
     let list = run("kubectl", &ours, None, LIMIT).await.expect("namespaces can be listed");
@@ -175,19 +175,19 @@ pub async fn sweep() {
     }
 }
 
-/// This machine's name as a label's value.
+/// This machine's name as the value of a label.
 fn machine() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).take(60).collect();
     format!("on-{}", name.trim_end_matches(['-', '.']))
 }
 
-/// Takes a namespace away, and first ends what runs in it: left to itself a PostgreSQL takes its time.
+/// Deletes a namespace, and before that its databases and pods, because PostgreSQL terminates slowly otherwise.
 fn remove(namespace: &str) {
     for what in [["clusters.postgresql.cnpg.io", "--wait=false"], ["pods", "--grace-period=5"]] {
         let mut command = std::process::Command::new("kubectl");
         command.args(["--namespace", namespace, "delete", "--all", "--ignore-not-found", "--timeout=60s"]).args(what);
-        // What can't be ended early ends with the namespace.
+        // What cannot be deleted now is deleted with the namespace.
         let _ = command.output();
     }
     let _ = std::process::Command::new("kubectl").args(["delete", "namespace", namespace, "--timeout=120s", "--ignore-not-found"]).output();

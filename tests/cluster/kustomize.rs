@@ -1,4 +1,4 @@
-//! k8s/ as its README has it applied: the secrets, then a folder.
+//! k8s/, applied as its README says: the Secrets, then a folder.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::kube::Namespace;
 use crate::release::{REACH, Release};
 use crate::{agents, turn};
 
-/// Makes the keys, applies an overlay and waits until all of it is ready.
+/// Creates the keys, applies an overlay and waits until everything is ready.
 pub async fn apply(namespace: Namespace, overlay: &str) -> Release {
     for name in ["golectra-hash-key", "golectra-audit-key"] {
         let key = format!("--from-literal=key={}", fresh_key());

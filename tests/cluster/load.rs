@@ -1,4 +1,4 @@
-//! Clients that write while something happens to the cluster, and know to the last unit what must be stored afterwards.
+//! Clients that write during a fault and know exactly what must be stored afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,33 +13,33 @@ use crate::release::Release;
 
 const WRITERS: usize = 4;
 
-/// A client gives a request this long.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time limit for a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a write may be tried before the test is over.
+/// Time limit for a write with all of its tries.
 const TRIED_AT_MOST: Duration = Duration::from_mins(2);
 
-/// Between two writes of one client.
+/// Pause between two writes of one client.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Writers at work.
+/// Running writers.
 pub struct Load {
     stop: Arc<AtomicBool>,
     counter: String,
     writers: Vec<JoinHandle<Tally>>,
 }
 
-/// What became of the writes of one client, or of all.
+/// The outcome of the writes of one client, or of all.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// When each acknowledgement came.
+    /// The time of each acknowledgement.
     pub acknowledged: Vec<Instant>,
-    /// What the acknowledged writes add up to.
+    /// The sum of the acknowledged writes.
     pub sum: i64,
-    /// Tries that were refused or got no answer, with the reason.
+    /// Tries that were refused or not answered, with the reason.
     pub failed: Vec<String>,
-    /// Writes sent again at once because a kept connection was closed before its answer: a client that has no key to send the
-    /// write under again would have lost it.
+    /// Writes sent again because a kept connection was closed before the answer. A client without idempotency keys would have lost
+    /// them.
     pub resent: usize,
 }
 
@@ -50,7 +50,7 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let writers = (0..WRITERS).map(|writer| {
             let writer = Writer {
-                http: reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client can be built"),
+                http: reqwest::Client::builder().no_proxy().timeout(REQUEST_TIMEOUT).build().expect("a client can be built"),
                 url: format!("{url}/updates"),
                 key: key.clone(),
                 source: format!("load-{writer}"),
@@ -61,13 +61,13 @@ impl Load {
         Self { counter: counter.to_owned(), writers: writers.collect(), stop }
     }
 
-    /// Goes on for a while.
+    /// Keeps writing for this time.
     pub async fn go_on(&self, seconds: u64) {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         assert!(self.writers.iter().all(|writer| !writer.is_finished()), "a writer gave up");
     }
 
-    /// Ends it, holds what is stored against what was acknowledged, and tells what happened.
+    /// Stops the writers and compares the stored values with the acknowledged ones.
     pub async fn finish(self, client: &Client) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Tally::default();
@@ -120,20 +120,20 @@ impl Writer {
         tally
     }
 
-    /// Writes once, trying again under the same key until it is acknowledged.
+    /// Makes one write, retried with the same key until it is acknowledged.
     async fn write(&self, delta: i64, tally: &mut Tally) {
         let (start, key) = (Instant::now(), fresh_key());
         let body = json!([{"id": self.counter, "type": "counter", "delta": delta}]).to_string();
-        let mut closed_on_us = false;
+        let mut already_closed = false;
         loop {
             let request = self.http.post(&self.url).header(header::SOURCE, &self.source).header(header::IDEMPOTENCY_KEY, &key);
             let signed = request.header(header::HASH_SHA256, hash::body_hash(body.as_bytes(), self.key.as_bytes()));
             let failure = match signed.body(body.clone()).send().await {
                 Ok(answer) if answer.status() == 200 => break,
                 Ok(answer) => format!("{}: {}", answer.status(), answer.text().await.unwrap_or_default()),
-                // A kept connection may end just as a request is sent on it; the key makes it safe to send that again.
-                Err(error) if !error.is_connect() && !error.is_timeout() && !closed_on_us => {
-                    closed_on_us = true;
+                // A kept connection may be closed while a request is sent on it; the key makes a retry safe.
+                Err(error) if !error.is_connect() && !error.is_timeout() && !already_closed => {
+                    already_closed = true;
                     tally.resent += 1;
                     continue;
                 }

@@ -1,9 +1,9 @@
-//! The bundle on a real cluster: installed as people do, used, upgraded, and hurt.
+//! The chart on a real cluster: installed, used, upgraded, with failures of its parts.
 //!
-//! Needs KUBECONFIG, with helm and kubectl on PATH, and the CloudNativePG operator in the cluster. The images are those
-//! that the chart names by default: already on the nodes, or built and put there with the program that CLUSTER_IMAGE
-//! names, called as `PROGRAM DOCKERFILE TAG`. Each test has a namespace of its own and takes it away again; they run one
-//! after another, and runs may share a cluster. GOLECTRA_CLUSTER_FULL=1 asks for the long form: ten rollouts, a long outage, a Prometheus that alerts.
+//! Needs KUBECONFIG, helm and kubectl on PATH, and the CloudNativePG operator in the cluster. The images are the chart's
+//! default ones: they are on the nodes already, or are built and loaded by the program in CLUSTER_IMAGE, called as
+//! `PROGRAM DOCKERFILE TAG`. Each test creates and deletes a namespace of its own; tests run one after another, and several runs
+//! may share a cluster. GOLECTRA_CLUSTER_FULL=1 selects the long form: ten rollouts, a long outage, alerts in Prometheus.
 
 mod agents;
 mod audit;
@@ -29,19 +29,19 @@ use std::sync::Once;
 
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-/// Tests share one cluster, whose nodes have room for one database at a time.
+/// The cluster may have resources for only one test at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// Once a run: room and images.
+/// Done once in each run: old namespaces are deleted and the images loaded.
 static READY: OnceCell<()> = OnceCell::const_new();
 
-/// The right to use the cluster; none where there is no cluster.
+/// Waits for the exclusive use of the cluster. None if there is no cluster.
 pub async fn turn() -> Option<MutexGuard<'static, ()>> {
     static SAID: Once = Once::new();
     if std::env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty()) {
         let required = std::env::var("GOLECTRA_CLUSTER_TESTS").is_ok_and(|value| value == "required");
         assert!(!required, "GOLECTRA_CLUSTER_TESTS=required asks for the cluster tests, but KUBECONFIG is not set");
-        // Past the capture of the test harness: who runs the tests is to see it.
+        // To stderr directly, because the test harness captures println.
         SAID.call_once(|| {
             drop(writeln!(std::io::stderr(), "cluster tests skipped: `make test-cluster` runs them in the cluster that KUBECONFIG names"));
         });
@@ -57,12 +57,12 @@ pub async fn turn() -> Option<MutexGuard<'static, ()>> {
     Some(turn)
 }
 
-/// Whether the long form is asked for.
+/// Whether the long form is selected.
 pub fn full() -> bool {
     std::env::var("GOLECTRA_CLUSTER_FULL").is_ok_and(|value| value == "1")
 }
 
-/// Says what was measured, past the capture of the test harness.
+/// Prints a measurement to stderr directly, because the test harness captures println.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "cluster: {line}");
 }

@@ -1,4 +1,4 @@
-//! A real Prometheus in the cluster: it reads the metrics, and tells of a node that fell silent. Part of the long form.
+//! Prometheus in the cluster reads the metrics and alerts on a silent node. Part of the long form.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::{agents, full, images, say, turn};
 
 const IMAGE: &str = "golectra.test/prometheus:1";
 
-/// The alert asks for two minutes of silence and one more to be sure.
+/// The alert fires after two minutes of silence and one minute pending.
 const ALERTED: Duration = Duration::from_mins(6);
 
-/// Prometheus with the chart's own rules, reading every component by its Service's name.
+/// Installs Prometheus with the chart's rules, with the Services as targets.
 async fn install_prometheus(namespace: &Namespace) {
     let rules = namespace.json(&["prometheusrules.monitoring.coreos.com", "golectra"]).await["spec"].clone();
     let jobs = ["golectra-server-metrics", "golectra-audit-sink"].map(|service| {
-        // The label is what the operator's monitors would add.
+        // The Prometheus operator adds this label.
         json!({
             "job_name": service,
             "dns_sd_configs": [{"names": [format!("{service}.{}.svc", namespace.name())], "type": "A", "port": 9090, "refresh_interval": "5s"}],
@@ -59,7 +59,7 @@ async fn ask(prometheus: &Client, path: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_tells_of_a_silent_node() {
+async fn prometheus_alerts_on_a_silent_node() {
     if !full() {
         return;
     }
@@ -88,7 +88,7 @@ async fn prometheus_tells_of_a_silent_node() {
         }
     }
 
-    // One node keeps its agent, the others lose theirs.
+    // Only one node keeps its agent.
     let nodes = release.nodes().await;
     let silent = &nodes[1..];
     let only = format!("agent.nodeSelector.kubernetes\\.io/hostname={}", nodes[0]);
@@ -104,7 +104,7 @@ async fn prometheus_tells_of_a_silent_node() {
         (!firing.is_empty()).then_some(firing)
     })
     .await;
-    assert!(firing.iter().any(|source| silent.contains(source)), "{firing:?} are said to be silent, {silent:?} are");
+    assert!(firing.iter().any(|source| silent.contains(source)), "the alert fires for {firing:?}, not for {silent:?}");
     assert!(!firing.contains(&nodes[0]), "{} reports", nodes[0]);
     say(&format!("GolectraNodeSilent fires for {firing:?}"));
 }

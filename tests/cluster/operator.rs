@@ -1,7 +1,7 @@
-//! Without the CloudNativePG operator helm says what to do, and installs nothing.
+//! Without the CloudNativePG operator helm prints what to do, and installs nothing.
 //!
-//! The cluster has the operator, and databases that would go with its definitions: helm speaks to it through something that
-//! leaves them out when it is asked what the cluster knows.
+//! The test's cluster has the operator, and removing its definitions would delete databases. So helm connects through a proxy that
+//! leaves the operator's API group out of the cluster's answers.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::turn;
 
 const GROUP: &str = "postgresql.cnpg.io";
 
-/// `kubectl proxy`: the cluster on a port of loopback, with the rights of KUBECONFIG.
+/// `kubectl proxy`: the cluster on a port of loopback, with the permissions of KUBECONFIG.
 async fn cluster_on_loopback() -> (Child, String) {
     let mut child = Command::new("kubectl")
         .args(["proxy", "--port=0"])
@@ -33,11 +33,11 @@ async fn cluster_on_loopback() -> (Child, String) {
     (child, format!("http://{address}"))
 }
 
-/// What the cluster answers, but that there is no such group of kinds.
+/// The cluster's answer, without the operator's API group.
 fn without_the_group(http: &reqwest::Client, cluster: &str, asked: &Received) -> Reply {
     let fetch = async {
         let method = asked.method.parse().expect("a method");
-        // The short forms of what the cluster knows are asked for in a header; without it the answer is the plain one.
+        // Without helm's Accept header the cluster answers in the plain format.
         let answer = http.request(method, format!("{cluster}{}", asked.path)).body(asked.body.clone()).send().await.expect("an answer");
         (answer.status().as_u16(), answer.bytes().await.expect("a body"))
     };
@@ -52,7 +52,7 @@ fn without_the_group(http: &reqwest::Client, cluster: &str, asked: &Received) ->
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_is_missing_is_one_sentence() {
+async fn a_missing_operator_is_explained() {
     let Some(_turn) = turn().await else { return };
     let namespace = Namespace::fresh("operator").await;
     let (_proxy, cluster) = cluster_on_loopback().await;
@@ -69,13 +69,13 @@ async fn an_operator_that_is_missing_is_one_sentence() {
     std::fs::write(config.path(), text.to_string()).expect("it can be written");
     let kubeconfig = config.path().to_str().expect("text");
     let install = ["--kubeconfig", kubeconfig, "--namespace", namespace.name(), "install", "golectra", "charts/golectra"];
-    let error = run("helm", &install, None, Duration::from_mins(1)).await.expect_err("there is no operator to be seen");
+    let error = run("helm", &install, None, Duration::from_mins(1)).await.expect_err("the operator is hidden");
     for part in ["needs the CloudNativePG operator", "https://cloudnative-pg.io", "database.mode=external", "database.mode=embedded"] {
         assert!(error.contains(part), "{part} is not in: {error}");
     }
     let asked = seen.requests();
-    assert!(asked.iter().any(|asked| asked.path.starts_with("/apis")), "helm asked what the cluster knows");
-    assert!(asked.iter().all(|asked| asked.method == "GET"), "helm made nothing");
+    assert!(asked.iter().any(|asked| asked.path.starts_with("/apis")), "helm asked for the API groups");
+    assert!(asked.iter().all(|asked| asked.method == "GET"), "helm created nothing");
     let left = namespace.kubectl(&["get", "all,secrets,configmaps,pvc", "-l", "app.kubernetes.io/part-of=golectra", "-o", "name"]).await;
     assert_eq!(left, "", "nothing is installed");
 }

@@ -1,4 +1,4 @@
-//! The page, as a person sees it who follows NOTES.txt.
+//! The dashboard in a browser, reached as NOTES.txt describes.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ async fn chromium(arguments: &[&str], profile: &Path) -> String {
     run("chromium", &[&usual, arguments].concat(), None, LIMIT).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Through `kubectl port-forward` a browser shows every node; leaves a screenshot.
+/// The dashboard shows every node. Leaves a screenshot.
 pub async fn shows_every_node(release: &Release) {
     if run("chromium", &["--version"], None, LIMIT).await.is_err() {
         golectra_tests::skip("chromium is not installed");
@@ -27,11 +27,11 @@ pub async fn shows_every_node(release: &Release) {
     let url = forward.url();
     let page = chromium(&["--dump-dom", &url], profile.path()).await;
     for node in release.nodes().await {
-        assert!(page.contains(&node), "{node} is not on the page: {page}");
+        assert!(page.contains(&node), "{node} is not on the dashboard: {page}");
     }
     let shot = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cluster-dashboard.png");
     chromium(&["--hide-scrollbars", "--window-size=1280,400", &format!("--screenshot={}", shot.display()), &url], profile.path()).await;
     let bytes = std::fs::read(&shot).expect("a screenshot");
-    assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 10_000, "a picture with something on it");
-    say(&format!("the page shows every node: {}", shot.display()));
+    assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 10_000, "a screenshot with content");
+    say(&format!("the dashboard shows every node: {}", shot.display()));
 }

@@ -1,4 +1,4 @@
-//! The release `golectra` as people install it, and the way to it from outside.
+//! The release `golectra`, and access to it from outside the cluster.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use golectra_tests::{Client, until};
 use crate::kube::{Namespace, run};
 use crate::say;
 
-/// Where the server is reached from outside the cluster, past the chart: a port of the nodes leads to all of its pods, as
-/// a load balancer's does. The policy lets a cluster that enforces policies do the same.
+/// Makes the server reachable from outside the cluster: a node port that leads to all of its pods, like a load balancer, and a
+/// policy that allows it where policies are enforced.
 pub const REACH: &str = "
 apiVersion: v1
 kind: Service
@@ -29,12 +29,12 @@ spec:
 
 /// An installed release.
 pub struct Release {
-    /// Its namespace.
+    /// The release's namespace.
     pub namespace: Namespace,
 }
 
 impl Release {
-    /// Installs the chart, waits until all of it is ready, and has it check itself.
+    /// Installs the chart, waits until everything is ready, and runs `helm test`.
     pub async fn install(namespace: Namespace, values: &[&str]) -> Self {
         let release = Self { namespace };
         release.install_again(values).await;
@@ -43,21 +43,21 @@ impl Release {
         release
     }
 
-    /// `helm install`, within the four minutes it may take.
+    /// `helm install`, with a time limit of four minutes.
     pub async fn install_again(&self, values: &[&str]) {
         let start = Instant::now();
         self.namespace.helm(&[&["install", "golectra", "charts/golectra", "--wait", "--timeout", "4m"], values].concat()).await;
         say(&format!("{}: installed and ready after {:.0} s", self.namespace.name(), start.elapsed().as_secs_f64()));
     }
 
-    /// `helm uninstall`, and until the last pod is gone: a pod that is about to end still answers, with the keys it had.
+    /// `helm uninstall`, and waits until the last pod is gone, because a terminating pod still answers with its old keys.
     pub async fn uninstall(&self) {
         self.namespace.helm(&["uninstall", "golectra", "--wait", "--timeout", "2m"]).await;
         let gone = ["wait", "--for=delete", "pod", "-l", "app.kubernetes.io/instance=golectra", "--timeout=120s"];
         self.namespace.try_kubectl(&gone, Duration::from_mins(3)).await.unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// `helm upgrade` to the defaults and these values.
+    /// `helm upgrade` with the defaults and these values.
     pub async fn upgrade(&self, values: &[&str]) {
         self.namespace.helm(&[&["upgrade", "golectra", "charts/golectra", "--wait", "--timeout", "4m"], values].concat()).await;
     }
@@ -80,7 +80,7 @@ impl Release {
         format!("http://{}:{port}", address["address"].as_str().expect("text"))
     }
 
-    /// A client of the server that signs, once that answers.
+    /// A client with the release's key, once the server answers.
     pub async fn client(&self) -> Client {
         let client = Client::new(&self.url().await, Some(&self.key().await));
         until("the server answers from outside", Duration::from_mins(1), async || {

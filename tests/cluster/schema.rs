@@ -1,5 +1,5 @@
-//! Every object that the chart and the kustomize folders can render is one that the cluster would take: checked by the API
-//! server itself, against its own schemas and those of the operators' kinds, with nothing made.
+//! The API server accepts every object that the chart and the kustomize folders can render. It checks them against its schemas and
+//! those of the operators in a dry run.
 
 use std::time::Duration;
 
@@ -8,20 +8,20 @@ use crate::{say, turn};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// The kinds that a cluster may not know, with their groups.
+/// API groups that a cluster may lack.
 const OPTIONAL: [&str; 3] = ["gateway.networking.k8s.io/v1", "monitoring.coreos.com/v1", "postgresql.cnpg.io/v1"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_rendering_is_taken() {
+async fn every_rendering_is_accepted() {
     let Some(_turn) = turn().await else { return };
     let namespace = Namespace::admitting("privileged", "schema").await;
-    let known = run("kubectl", &["api-versions"], None, LIMIT).await.expect("the cluster says what it knows");
+    let known = run("kubectl", &["api-versions"], None, LIMIT).await.expect("kubectl lists the API versions");
     let known: Vec<_> = OPTIONAL.into_iter().filter(|group| known.lines().any(|line| line == *group)).collect();
     let take = async |what: &str, manifest: &str| {
         let apply = ["--namespace", namespace.name(), "apply", "--dry-run=server", "--validate=strict", "-o", "name", "-f", "-"];
         let taken = run("kubectl", &apply, Some(manifest), LIMIT).await.unwrap_or_else(|error| panic!("{what}: {error}"));
         let objects = taken.lines().filter(|line| line.contains('/')).count();
-        assert!(objects >= 5, "{what}: the cluster looked at {objects} objects: {taken}");
+        assert!(objects >= 5, "{what}: the cluster checked {objects} objects: {taken}");
         objects
     };
 
@@ -42,5 +42,5 @@ async fn every_rendering_is_taken() {
         objects += take(folder, &manifest).await;
     }
     let left_out: Vec<_> = OPTIONAL.into_iter().filter(|group| !known.contains(group)).collect();
-    say(&format!("{objects} objects are such as the cluster takes; not known to it: {left_out:?}"));
+    say(&format!("the cluster accepts {objects} objects; it lacks the groups {left_out:?}"));
 }

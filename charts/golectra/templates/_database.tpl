@@ -1,4 +1,4 @@
-{{/* How the server reaches its store. */}}
+{{/* The server's store: variables, volumes, and the checksum that replaces pods. */}}
 
 {{- define "golectra.database.secret" -}}
 {{- if eq .Values.database.mode "cnpg" -}}
@@ -52,7 +52,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Of the authority's Secret only the certificate: its key is in there as well. */}}
+{{/* Only the certificate of the authority's Secret, which may also hold the authority's private key. */}}
 {{- define "golectra.database.volumes" -}}
 {{- if eq .Values.database.mode "embedded" -}}
 - name: data
@@ -68,7 +68,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Changes when the URL in the values or in a Secret that can be read from here does. */}}
+{{/* Changes when the URL changes, in the values or in a Secret that can be read from here. */}}
 {{- define "golectra.database.checksum" -}}
 {{- $external := .Values.database.external -}}
 {{- $value := $external.dsn -}}
@@ -77,4 +77,21 @@
 {{- $value = get ($found.data | default dict) $external.existingSecret.key -}}
 {{- end -}}
 {{- printf "%s/%s" (include "golectra.database.secret" .) $value | sha256sum | trunc 8 -}}
+{{- end -}}
+
+{{/* How the operator creates the Cluster's first instance: as extraSpec.bootstrap says, by default with an empty database. Each method has fields for
+     the database and its owner, for which the operator's default is `app`, but a restored golectra database is called `golectra`. An import of a
+     whole server must not name one. */}}
+{{- define "golectra.postgres.bootstrap" -}}
+{{- $bootstrap := .Values.database.cnpg.extraSpec.bootstrap | default (dict "initdb" (dict "dataChecksums" true)) | deepCopy -}}
+{{- range $method := list "initdb" "recovery" "pg_basebackup" -}}
+{{- if hasKey $bootstrap $method -}}
+{{- $given := get $bootstrap $method | default dict -}}
+{{- $wholeServer := eq (dig "import" "type" "" $given) "monolith" -}}
+{{- if not (or $given.database $given.owner $wholeServer) -}}
+{{- $_ := set $bootstrap $method (include "golectra.overlay" (list $given (dict "database" "golectra" "owner" "golectra")) | fromYaml) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $bootstrap -}}
 {{- end -}}

@@ -4,7 +4,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* The longest suffix is `-server-metrics`, and PostgreSQL's pods and Services add their own. */}}
+{{/* At most 40 characters: the longest suffix is `-server-metrics`, and the operator adds its own to PostgreSQL's pods and Services. */}}
 {{- define "golectra.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -23,34 +23,47 @@
 {{- define "golectra.auditSink" -}}{{ include "golectra.fullname" . }}-audit-sink{{- end -}}
 {{- define "golectra.postgres" -}}{{ include "golectra.fullname" . }}-postgres{{- end -}}
 
-{{/* Labels. Takes (dict "root" $ "component" "server"). */}}
+{{/* Takes a list of maps and prints their entries. Where maps have the same key, the last one counts: a key that stands twice in YAML is an
+     error to kustomize and other strict readers. */}}
+{{- define "golectra.overlay" -}}
+{{- $all := dict -}}
+{{- range . -}}
+{{- range $key, $value := . -}}
+{{- $_ := set $all $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- with $all }}{{ toYaml . }}{{ end -}}
+{{- end -}}
 
-{{/* Selectors can't be changed once installed: nothing here may depend on a version. */}}
+{{/* Labels. All of these take (dict "root" $ "component" "server"). */}}
+
+{{/* A selector cannot be changed once it is installed, so nothing here depends on a version or on the user's labels. */}}
 {{- define "golectra.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "golectra.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+{{- toYaml (dict
+    "app.kubernetes.io/name" (include "golectra.name" .root)
+    "app.kubernetes.io/instance" .root.Release.Name
+    "app.kubernetes.io/component" .component) -}}
 {{- end -}}
 
+{{/* The labels of an object. `labels` are the user's for this kind of object. With `selected`, something selects the object by its labels, and
+     those that selectors use cannot be replaced. */}}
 {{- define "golectra.labels" -}}
-{{ include "golectra.selectorLabels" . }}
-app.kubernetes.io/part-of: golectra
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name (.root.Chart.Version | replace "+" "_") }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $selector := include "golectra.selectorLabels" . | fromYaml -}}
+{{- $own := dict
+    "app.kubernetes.io/part-of" "golectra"
+    "app.kubernetes.io/version" .root.Chart.AppVersion
+    "app.kubernetes.io/managed-by" .root.Release.Service
+    "helm.sh/chart" (printf "%s-%s" .root.Chart.Name (.root.Chart.Version | replace "+" "_")) -}}
+{{- $fixed := dict -}}
+{{- if .selected -}}{{- $fixed = $selector -}}{{- end -}}
+{{- include "golectra.overlay" (list $own $selector .root.Values.commonLabels (.labels | default dict) $fixed) -}}
 {{- end -}}
 
-{{/* A pod's labels say nothing of the chart's version, or every upgrade would restart what it does not change. Takes what the others take and
-     the component's `labels`. */}}
+{{/* The labels of a workload's pods, with the component's `labels` from the values. They do not name the chart's version, which would restart
+     every pod on every upgrade. */}}
 {{- define "golectra.podLabels" -}}
-{{- with merge (dict) (.labels | default dict) .root.Values.commonLabels }}
-{{- toYaml . }}
-{{ end }}
-{{- include "golectra.selectorLabels" . }}
-app.kubernetes.io/part-of: golectra
+{{- $selector := include "golectra.selectorLabels" . | fromYaml -}}
+{{- include "golectra.overlay" (list (dict "app.kubernetes.io/part-of" "golectra") .root.Values.commonLabels .labels $selector) -}}
 {{- end -}}
 
 {{/* Images. Takes (dict "root" $ "image" .Values.server.image). */}}
@@ -62,7 +75,7 @@ app.kubernetes.io/part-of: golectra
 {{- end -}}
 {{- end -}}
 
-{{/* What every pod of golectra has in common: PodSecurity `restricted`, no token, nothing of the cluster's services in its environment. */}}
+{{/* What all pods have in common: PodSecurity `restricted`, no token for the Kubernetes API, no variables for the cluster's Services. */}}
 {{- define "golectra.podDefaults" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -71,13 +84,8 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  fsGroup: 65532
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile:
-    type: RuntimeDefault
+  {{- $own := dict "runAsNonRoot" true "fsGroupChangePolicy" "OnRootMismatch" "seccompProfile" (dict "type" "RuntimeDefault") }}
+  {{- include "golectra.overlay" (list $own .Values.podSecurityContext) | nindent 2 }}
 {{- end -}}
 
 {{- define "golectra.containerSecurityContext" -}}
@@ -87,21 +95,26 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* Where a pod runs. Takes a component's values. */}}
+{{/* Where a pod runs. Takes a component's values. The images are for Linux only, so nodes with another system are left out whatever the values say
+     of the other labels. */}}
 {{- define "golectra.scheduling" -}}
-{{- $set := dict -}}
-{{- range $field := list "nodeSelector" "affinity" "tolerations" "priorityClassName" -}}
-{{- with get $ $field -}}
-{{- $_ := set $set $field . -}}
-{{- end -}}
-{{- end -}}
-{{- with $set -}}
-{{- toYaml . -}}
-{{- end -}}
+nodeSelector:
+  {{- include "golectra.overlay" (list (dict "kubernetes.io/os" "linux") .nodeSelector) | nindent 2 }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
 {{- end -}}
 
-{{/* One environment variable, left out when empty so that the program's default holds. Takes (dict "name" "MAX_SERIES" "value" 5).
-     A whole number that YAML read as a float must not come out as 1e+06. */}}
+{{/* One environment variable, left out when it is empty so that the program's default applies. Takes (dict "name" "MAX_SERIES" "value" 5).
+     YAML may have read a whole number as a float, which would print as 1e+06. */}}
 {{- define "golectra.env" -}}
 {{- $text := .value -}}
 {{- if not (kindIs "string" .value) -}}{{- $text = .value | int64 | toString -}}{{- end -}}
@@ -119,15 +132,19 @@ capabilities:
       key: {{ .key }}
 {{- end -}}
 
-{{/* Who may reach a port: a `from` list, where an empty one means everybody. */}}
-{{- define "golectra.serverClients" -}}
-{{- $open := or .Values.server.ingress.enabled .Values.server.httpRoute.enabled (ne .Values.server.service.type "ClusterIP") -}}
-{{- if and $open (not .Values.networkPolicy.clients) -}}
-everybody
+{{/* A container's variables: the chart's, then those of the values, which replace the chart's of the same name.
+     Takes (dict "own" YAML "extra" .Values.server.extraEnv). */}}
+{{- define "golectra.env.all" -}}
+{{- $replaced := list -}}
+{{- range .extra -}}{{- $replaced = append $replaced .name -}}{{- end -}}
+{{- $all := list -}}
+{{- range fromYamlArray .own -}}
+{{- if not (has .name $replaced) -}}{{- $all = append $all . -}}{{- end -}}
 {{- end -}}
+{{- toYaml (concat $all .extra) -}}
 {{- end -}}
 
-{{/* Whether the cluster knows a kind. A list of API versions that was given by hand may name the group's version alone. */}}
+{{/* Whether the cluster knows a kind. A list of API versions given by hand may name only the group's version. */}}
 {{- define "golectra.hasKind" -}}
 {{- $prefix := printf "%s/" .groupVersion -}}
 {{- $kinds := false -}}
@@ -139,12 +156,4 @@ true
 {{- else if and (not $kinds) (.root.Capabilities.APIVersions.Has .groupVersion) -}}
 true
 {{- end -}}
-{{- end -}}
-
-{{- define "golectra.dnsEgress" -}}
-- ports:
-    - port: 53
-      protocol: UDP
-    - port: 53
-      protocol: TCP
 {{- end -}}

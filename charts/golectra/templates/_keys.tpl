@@ -1,5 +1,5 @@
-{{/* The signing keys. Each comes from a Secret of the user's, from the values, or is generated once; `keys` holds both under `hash` and `audit`,
-     and everything below takes (dict "root" $ "key" "hash"). */}}
+{{/* Keys. Each comes from an existing Secret, from the values, or is generated at the first install. The values have them under `keys.hash` and
+     `keys.audit`; everything below takes (dict "root" $ "key" "hash"). */}}
 
 {{- define "golectra.key.secret" -}}
 {{- $key := get .root.Values.keys .key -}}
@@ -11,32 +11,32 @@
 {{- if $key.existingSecret.name -}}{{ $key.existingSecret.key }}{{- else -}}key{{- end -}}
 {{- end -}}
 
-{{/* The key itself, or nothing when it stands in a Secret that can't be read from here. A generated key has to be the same wherever one
-     rendering uses it, so the first one made is kept in .Release, which all templates share and nothing stores. */}}
+{{/* The key, or nothing when it is in a Secret that cannot be read from here. A generated key must be the same wherever a rendering uses it, so it
+     is kept in .GolectraState, which the chart's templates share. */}}
 {{- define "golectra.key.value" -}}
 {{- $key := get .root.Values.keys .key -}}
-{{- $slot := printf "golectra-key-%s" .key -}}
 {{- if $key.value -}}
 {{- $key.value -}}
-{{- else if hasKey .root.Release $slot -}}
-{{- get .root.Release $slot -}}
+{{- else if hasKey .root.GolectraState .key -}}
+{{- get .root.GolectraState .key -}}
 {{- else -}}
 {{- $found := lookup "v1" "Secret" .root.Release.Namespace (include "golectra.key.secret" .) | default dict -}}
 {{- $value := get ($found.data | default dict) (include "golectra.key.entry" .) | b64dec -}}
 {{- if and (not $value) (not $key.existingSecret.name) -}}
 {{- $value = randAlphaNum 48 -}}
 {{- end -}}
-{{- $_ := set .root.Release $slot $value -}}
+{{- $_ := set .root.GolectraState .key $value -}}
 {{- $value -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Changes when the key does, so that the pods that read it are replaced. Cut short so that it tells nothing about a weak key. */}}
+{{/* Changes when the key changes, so that pods with the old key are replaced. Cut to 32 bits, so that many keys fit and a weak one cannot be found
+     from it. */}}
 {{- define "golectra.key.checksum" -}}
 {{- printf "%s/%s/%s" .key (include "golectra.key.secret" .) (include "golectra.key.value" .) | sha256sum | trunc 8 -}}
 {{- end -}}
 
-{{/* Further signing keys, from a Secret that is mounted so that its changes are seen. */}}
+{{/* Further signing keys, in a mounted Secret: the programs read its changes without a restart. */}}
 {{- define "golectra.signing.volumeMounts" -}}
 {{- if .Values.signatures.existingSecret.name -}}
 - name: signing-keys

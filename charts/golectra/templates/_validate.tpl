@@ -1,5 +1,6 @@
-{{/* What the schema can't say: values that contradict each other or the cluster. One sentence each, and it says what to do. */}}
+{{/* Values that contradict each other or the cluster, which the schema cannot express. Each has one sentence, which says what to do. */}}
 {{- define "golectra.validate" -}}
+{{- include "golectra.init" . -}}
 {{- $database := .Values.database -}}
 {{- $external := $database.external -}}
 {{- if eq $database.mode "cnpg" -}}

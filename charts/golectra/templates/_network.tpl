@@ -1,0 +1,75 @@
+{{/* Rules of network policies. In a policy a rule whose list of peers is empty allows everybody, while an empty list in the values means nobody:
+     then there is no rule. */}}
+
+{{/* Peers of the values that may reach a port. Takes (dict "port" "metrics" "peers" .Values.networkPolicy.scrapers). */}}
+{{- define "golectra.ingressFrom" -}}
+{{- with .peers -}}
+- ports:
+    - port: {{ $.port }}
+  from:
+    {{- toYaml . | nindent 4 }}
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty when the server's port is open to everybody: somebody outside the cluster is meant to reach it and `clients` does not say who. */}}
+{{- define "golectra.serverOpen" -}}
+{{- $public := or .Values.server.ingress.enabled .Values.server.httpRoute.enabled (ne .Values.server.service.type "ClusterIP") -}}
+{{- if and $public (not .Values.networkPolicy.clients) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{- define "golectra.dnsEgress" -}}
+{{- with .Values.networkPolicy.dnsPorts -}}
+- ports:
+    {{- range . }}
+    - port: {{ . }}
+      protocol: UDP
+    - port: {{ . }}
+      protocol: TCP
+    {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* The same holds for rules that the values pass on: `to` or `ports` given as an empty list matches nothing. Each rule begins with a new line. */}}
+{{- define "golectra.extraEgress" -}}
+{{- range .Values.networkPolicy.extraEgress -}}
+{{- $nowhere := and (hasKey . "to") (not .to) -}}
+{{- $noPort := and (hasKey . "ports") (not .ports) -}}
+{{- if not (or $nowhere $noPort) }}
+- {{ toYaml . | nindent 2 | trim }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* Where the server connects to. */}}
+{{- define "golectra.serverEgress" -}}
+{{- include "golectra.dnsEgress" . }}
+{{- if eq .Values.database.mode "cnpg" }}
+- to:
+    - podSelector:
+        matchLabels:
+          cnpg.io/cluster: {{ include "golectra.postgres" . }}
+  ports:
+    - port: 5432
+{{- else if eq .Values.database.mode "external" }}
+- ports:
+    - port: {{ .Values.networkPolicy.externalDatabase.port }}
+  {{- with .Values.networkPolicy.externalDatabase.cidrs }}
+  to:
+    {{- range . }}
+    - ipBlock:
+        cidr: {{ . }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- if .Values.auditSink.enabled }}
+- to:
+    - podSelector:
+        matchLabels:
+          {{- include "golectra.selectorLabels" (dict "root" $ "component" "audit-sink") | nindent 10 }}
+  ports:
+    - port: 8090
+{{- end }}
+{{- include "golectra.extraEgress" . }}
+{{- end -}}

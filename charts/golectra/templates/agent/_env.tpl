@@ -1,0 +1,52 @@
+{{- define "golectra.agent.env" -}}
+- name: ADDRESS
+  value: http://{{ include "golectra.server" . }}:{{ .Values.server.service.port }}
+- name: METRICS_ADDRESS
+  value: ":9090"
+- name: SOURCE
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+{{ include "golectra.key.env" (dict "root" $ "key" "hash" "name" "KEY") }}
+{{- with .Values.signatures }}
+{{- if .existingSecret.name }}
+- name: KEYS_DIR
+  value: /etc/golectra/keys
+{{- with .keyId }}
+- name: SIGNING_KEY_ID
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.agent.settings }}
+{{- range $name, $value := dict
+    "LOG_LEVEL" .logLevel
+    "LOG_FORMAT" .logFormat
+    "REPORT_INTERVAL" .reportInterval
+    "POLL_INTERVAL" .pollInterval
+    "RATE_LIMIT" .rateLimit
+    "QUEUE_BATCHES" .queueBatches
+    "QUEUE_BYTES" .queueBytes }}
+{{- with include "golectra.env" (dict "name" $name "value" $value) }}
+{{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with .Values.agent.spool }}
+{{- if .enabled }}
+- name: SPOOL_DIR
+  value: /var/spool/golectra
+- name: SPOOL_MAX_BYTES
+  value: {{ printf "%vMiB" .sizeMiB | quote }}
+{{- with include "golectra.env" (dict "name" "SPOOL_MAX_AGE" "value" .maxAge) }}
+{{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $name := list "proc" "root" }}
+{{- if get $.Values.agent.hostMounts $name }}
+- name: HOST_{{ upper $name }}
+  value: /host/{{ $name }}
+{{- end }}
+{{- end }}
+{{- end -}}
