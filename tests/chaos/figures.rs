@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Instant;
 
-use golectra_loadgen::{Report, Span, Verdict};
+use golectra_loadgen::{CheckResult, Report, Totals};
 
 /// Says what was measured, past the capture of the test harness.
 pub fn say(scenario: &str, line: &str) {
@@ -13,18 +13,18 @@ pub fn say(scenario: &str, line: &str) {
 /// What the clients with keys and the naive one came to.
 pub struct Figures {
     pub keyed: Report,
-    pub verdict: Verdict,
+    pub check: CheckResult,
     pub naive: Report,
-    pub naive_verdict: Verdict,
+    pub naive_check: CheckResult,
 }
 
 impl Figures {
     /// Prints every figure and fails the test where the books do not balance, or the naive client did not over-count.
     #[track_caller]
     pub fn judge(&self, scenario: &str, faults: &str, start: Instant) {
-        let Span { acknowledged, stored, issued, lost, doubled } = self.verdict.counters;
+        let Totals { acknowledged, stored, issued, lost, doubled } = self.check.counters;
         let batches = &self.keyed.batches;
-        let naive = &self.naive_verdict.counters;
+        let naive = &self.naive_check.counters;
         say(
             scenario,
             &format!(
@@ -33,15 +33,15 @@ impl Figures {
                 batches.begun,
                 self.keyed.tries,
                 batches.replayed,
-                self.verdict.stale_gauges,
+                self.check.stale_gauges,
                 naive.doubled,
                 naive.issued,
                 start.elapsed().as_secs_f64(),
             ),
         );
         assert!(batches.acknowledged > 0, "nothing was acknowledged: {}", self.keyed);
-        assert!(self.verdict.holds(), "{}{}", self.keyed, self.verdict);
-        assert!(self.naive_verdict.counters.doubled > 0, "the naive client did not over-count: {}{}", self.naive, self.naive_verdict);
-        assert!(self.naive_verdict.counters.lost == 0, "what the naive client was promised is lost: {}", self.naive_verdict);
+        assert!(self.check.passed(), "{}{}", self.keyed, self.check);
+        assert!(self.naive_check.counters.doubled > 0, "the naive client did not over-count: {}{}", self.naive, self.naive_check);
+        assert!(self.naive_check.counters.lost == 0, "what the naive client was promised is lost: {}", self.naive_check);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use golectra_loadgen::{Address, FaultProxy, Faults, Oracle, Pace, Plan, Report, Retry, Run, Signing, Verdict};
+use golectra_loadgen::{Address, CheckResult, FaultProxy, Faults, Pace, Plan, Report, Retry, Run, SentBatches, Signing};
 use golectra_process::Secret;
 use golectra_tests::{runtime, until};
 
@@ -80,7 +80,7 @@ impl Load {
 
     /// Answers cut so far on the way to the clients with keys.
     pub fn cut_answers(&self) -> u64 {
-        self.proxy.struck().cut_answers
+        self.proxy.counts().cut_answers
     }
 
     /// Tries that failed so far.
@@ -100,23 +100,23 @@ impl Load {
 
     /// Ends the load and reads the books, without faults.
     pub async fn finish(self) -> Figures {
-        until("answers to the naive client were cut", LIMIT, async || self.naive_proxy.struck().cut_answers >= 3).await;
+        until("answers to the naive client were cut", LIMIT, async || self.naive_proxy.counts().cut_answers >= 3).await;
         self.keyed.stop();
         self.naive.stop();
         self.proxy.set(Faults::NONE);
-        let (keyed, verdict) = settle(self.keyed, &self.proxy.address()).await;
-        let (naive, naive_verdict) = settle(self.naive, &self.proxy.address()).await;
-        Figures { keyed, verdict, naive, naive_verdict }
+        let (keyed, check) = settle(self.keyed, &self.proxy.address()).await;
+        let (naive, naive_check) = settle(self.naive, &self.proxy.address()).await;
+        Figures { keyed, check, naive, naive_check }
     }
 }
 
 /// Waits until every batch of a run is settled, and checks the server.
-async fn settle(run: Run, server: &Address) -> (Report, Verdict) {
+async fn settle(run: Run, server: &Address) -> (Report, CheckResult) {
     let settled = tokio::time::timeout(RETRY_FOR + READ_LIMIT, run.finish()).await;
-    let (report, oracle): (Report, Oracle) = settled.expect("a batch is tried no longer than the plan says");
+    let (report, sent): (Report, SentBatches) = settled.expect("a batch is tried no longer than the plan says");
     assert_eq!(report.batches.given_up + report.batches.refused, 0, "{report}");
-    let verdict = oracle.check(server, READ_LIMIT).await;
-    (report, verdict.expect("the server can be read"))
+    let check = sent.check(server, READ_LIMIT).await;
+    (report, check.expect("the server can be read"))
 }
 
 /// Goes on for a while; only where the time itself is what is tested.

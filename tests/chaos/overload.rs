@@ -52,7 +52,7 @@ async fn overloaded(scenario: &str, server: Server) {
         ..plan(&server)
     };
     let run = start(crowd);
-    let (report, oracle) = run.finish().await;
+    let (report, sent) = run.finish().await;
     let over = Instant::now();
     let client = server.client();
     until("a write is taken at once", LIMIT, async || {
@@ -62,7 +62,7 @@ async fn overloaded(scenario: &str, server: Server) {
     .await;
     let recovered = over.elapsed();
     let peak = server.peak_rss();
-    let verdict = oracle.check(&Address::local(server.port()), LIMIT).await.expect("the server can be read");
+    let check = sent.check(&Address::local(server.port()), LIMIT).await.expect("the server can be read");
     say(
         scenario,
         &format!(
@@ -75,15 +75,15 @@ async fn overloaded(scenario: &str, server: Server) {
             report.answers.p99_seconds,
             f64::from(u32::try_from(peak >> 10).expect("less than 4 TiB")) / 1024.0,
             recovered.as_secs_f64(),
-            verdict.counters.acknowledged,
-            verdict.counters.stored,
-            verdict.counters.issued,
-            verdict.counters.lost,
-            verdict.counters.doubled,
+            check.counters.acknowledged,
+            check.counters.stored,
+            check.counters.issued,
+            check.counters.lost,
+            check.counters.doubled,
         ),
     );
     assert!(is_allowed(&report), "{:?}", report.errors);
-    assert!(verdict.holds(), "{verdict}");
+    assert!(check.passed(), "{check}");
     assert!(peak <= MEMORY, "{peak} bytes");
     assert!(recovered <= RECOVERY, "{recovered:?}");
     // A debug build on a busy machine is no measure of time.

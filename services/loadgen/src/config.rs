@@ -1,4 +1,4 @@
-//! What a person may set, and the plan that follows from it.
+//! The settings, and the plan that follows from them.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,7 +8,8 @@ use golectra_process::{Interval, KeyId, Keys, Secret};
 
 golectra_process::settings! {
     /// golectra's load generator: simulated agents that remember what was acknowledged and check it afterwards.
-    /// Exits 0 when nothing acknowledged was lost and nothing counted twice, 1 when something was or can't be checked, 2 on bad arguments.
+    /// Exits 0 when nothing acknowledged was lost and nothing counted twice, 1 when something was or the check is not complete, 2 on bad
+    /// settings. SIGINT or SIGTERM ends it within 5 s with a report of what is known by then; a second signal ends it at once.
     pub struct Settings {
         /// The server: http://host:port or host:port.
         #[arg(short = 'a')]
@@ -38,7 +39,7 @@ golectra_process::settings! {
         pub batches: Option<u64>,
         /// Connections, shared by the agents, each with one request under way; one an agent by default, at most 64.
         pub connections: Option<u32>,
-        /// Pack bodies, and ask for packed answers.
+        /// Compress bodies, and ask for compressed answers.
         pub gzip: bool = "true",
         /// Send single metrics to /update instead of batches to /updates; METRICS must be 1.
         pub single: bool = "false",
@@ -135,7 +136,7 @@ impl Settings {
         Ok(id.map(|id| Signing { keys, id }))
     }
 
-    /// What is to go wrong on the way; none when nothing is.
+    /// The faults that the proxy causes; none when there are to be none.
     pub fn faults(&self) -> Option<Faults> {
         let faults = Faults {
             cut_answers: self.cut_answers.0,
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn defaults_are_a_plan_without_faults() {
         let settings = Settings::parse([""; 0], [("", ""); 0]).unwrap();
-        assert!(settings.plan().is_ok_and(|plan| plan.shape().is_ok() && plan.signing.is_none()));
+        assert!(settings.plan().is_ok_and(|plan| plan.workload().is_ok() && plan.signing.is_none()));
         assert_eq!(settings.faults(), None);
         let settings = Settings::parse(["--cut-answers=0.5"], [("INTERVAL", "2s")]).unwrap();
         assert!(settings.faults().is_some_and(|faults| faults.cut_answers > 0.4));

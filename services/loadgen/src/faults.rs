@@ -1,4 +1,4 @@
-//! A proxy between client and server that does to requests what networks do, by chance but from a seed.
+//! A proxy between client and server that causes the faults of networks at random, reproducibly from a seed.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -16,7 +16,7 @@ use crate::plan::Address;
 /// How long a server may take to accept a connection before the next one is tried.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// How often what goes wrong: probabilities from 0 to 1, drawn once a request, the first that strikes counts.
+/// How often each fault occurs: probabilities from 0 to 1. At most one fault is drawn for a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Faults {
     /// The server's answer is cut off after some of its bytes, or all of it: the server has done its work.
@@ -35,30 +35,30 @@ impl Faults {
     /// Everything goes through.
     pub const NONE: Self = Self { cut_answers: 0.0, cut_requests: 0.0, resets: 0.0, delays: 0.0, longest_delay: Duration::ZERO };
 
-    fn draw(&self, random: &mut fastrand::Rng) -> Fate {
+    fn draw(&self, random: &mut fastrand::Rng) -> Action {
         let mut dice = random.f64();
-        let mut strikes = |probability: f64| {
+        let mut occurs = |probability: f64| {
             let hit = dice < probability;
             dice -= probability;
             hit
         };
-        if strikes(self.cut_answers) {
-            Fate::CutAnswer(random.f64())
-        } else if strikes(self.cut_requests) {
-            Fate::CutRequest(random.f64())
-        } else if strikes(self.resets) {
-            Fate::Reset
-        } else if strikes(self.delays) {
-            Fate::Delay(self.longest_delay.mul_f64(random.f64()))
+        if occurs(self.cut_answers) {
+            Action::CutAnswer(random.f64())
+        } else if occurs(self.cut_requests) {
+            Action::CutRequest(random.f64())
+        } else if occurs(self.resets) {
+            Action::Reset
+        } else if occurs(self.delays) {
+            Action::Delay(self.longest_delay.mul_f64(random.f64()))
         } else {
-            Fate::Pass
+            Action::Pass
         }
     }
 }
 
 /// What a proxy did so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Struck {
+pub struct FaultCounts {
     /// Requests that began to come through it.
     pub requests: u64,
     /// Answers cut off.
@@ -73,7 +73,7 @@ pub struct Struck {
 
 /// What becomes of one request.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Fate {
+enum Action {
     Pass,
     /// This share of the answer's first bytes gets through.
     CutAnswer(f64),
@@ -102,7 +102,7 @@ struct State {
 }
 
 impl State {
-    fn draw(&self) -> Fate {
+    fn draw(&self) -> Action {
         count(&self.counts.requests);
         let faults = *self.faults.lock().expect("no holder panics");
         faults.draw(&mut self.random.lock().expect("no holder panics"))
@@ -144,10 +144,10 @@ impl FaultProxy {
     }
 
     /// What it did so far.
-    pub fn struck(&self) -> Struck {
+    pub fn counts(&self) -> FaultCounts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counts = &self.state.counts;
-        Struck {
+        FaultCounts {
             requests: read(&counts.requests),
             cut_answers: read(&counts.cut_answers),
             cut_requests: read(&counts.cut_requests),
@@ -179,7 +179,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 async fn serve(mut client: TcpStream, state: Arc<State>) {
     let Some(mut server) = connect(&state).await else { return };
     let nodelay = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
-    // What one end says about the other's end is all there is to say: either way both connections end here.
+    // An error of either side ends both connections.
     let reset = nodelay.is_ok() && relay(&mut client, &mut server, &state).await.is_err_and(|end| end == End::Reset);
     if reset {
         // Dropping a socket that may not linger sends a reset instead of a proper end.
@@ -210,11 +210,11 @@ impl From<io::Error> for End {
     }
 }
 
-/// Passes requests and answers on, one at a time as HTTP/1.1 has them, until one of them meets its fate.
+/// Passes requests and answers on, one at a time as HTTP/1.1 has them, until a fault ends the connection.
 async fn relay(client: &mut TcpStream, server: &mut TcpStream, state: &State) -> Result<(), End> {
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
     let (mut up, mut down) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
-    let mut fate = None;
+    let mut action = None;
     loop {
         tokio::select! {
             read = from_client.read(&mut up) => {
@@ -222,8 +222,8 @@ async fn relay(client: &mut TcpStream, server: &mut TcpStream, state: &State) ->
                 if length == 0 {
                     return Ok(());
                 }
-                let drawn = *fate.get_or_insert_with(|| state.draw());
-                if let Fate::CutRequest(share) = drawn {
+                let drawn = *action.get_or_insert_with(|| state.draw());
+                if let Action::CutRequest(share) = drawn {
                     count(&state.counts.cut_requests);
                     to_server.write_all(&up[..part(length, share)]).await?;
                     return Err(End::Cut);
@@ -236,21 +236,21 @@ async fn relay(client: &mut TcpStream, server: &mut TcpStream, state: &State) ->
                     return Ok(());
                 }
                 // The next bytes of the client begin another request.
-                match fate.take().unwrap_or(Fate::Pass) {
-                    Fate::CutAnswer(share) => {
+                match action.take().unwrap_or(Action::Pass) {
+                    Action::CutAnswer(share) => {
                         count(&state.counts.cut_answers);
                         to_client.write_all(&down[..part(length, share)]).await?;
                         return Err(End::Cut);
                     }
-                    Fate::Reset => {
+                    Action::Reset => {
                         count(&state.counts.resets);
                         return Err(End::Reset);
                     }
-                    Fate::Delay(delay) => {
+                    Action::Delay(delay) => {
                         count(&state.counts.delays);
                         tokio::time::sleep(delay).await;
                     }
-                    Fate::Pass | Fate::CutRequest(_) => {}
+                    Action::Pass | Action::CutRequest(_) => {}
                 }
                 to_client.write_all(&down[..length]).await?;
             }
@@ -289,7 +289,7 @@ mod tests {
         Address::local(port)
     }
 
-    async fn outcomes(faults: Faults, tries: usize) -> (Vec<Result<u16, Failure>>, Struck, u64) {
+    async fn outcomes(faults: Faults, tries: usize) -> (Vec<Result<u16, Failure>>, FaultCounts, u64) {
         let answered = Arc::new(AtomicU64::new(0));
         let proxy = FaultProxy::start(vec![server(Arc::clone(&answered)).await], faults, 3).await.unwrap();
         let mut outcomes = Vec::new();
@@ -303,36 +303,36 @@ mod tests {
             connection = outcome.is_ok().then_some(open);
             outcomes.push(outcome.map(|answer| answer.status));
         }
-        (outcomes, proxy.struck(), answered.load(Ordering::Relaxed))
+        (outcomes, proxy.counts(), answered.load(Ordering::Relaxed))
     }
 
     #[tokio::test]
     async fn without_faults_everything_goes_through() {
-        let (outcomes, struck, answered) = outcomes(Faults::NONE, 50).await;
+        let (outcomes, counts, answered) = outcomes(Faults::NONE, 50).await;
         assert!(outcomes.iter().all(|outcome| *outcome == Ok(200)));
-        assert_eq!((struck, answered), (Struck { requests: 50, ..Struck::default() }, 50));
+        assert_eq!((counts, answered), (FaultCounts { requests: 50, ..FaultCounts::default() }, 50));
     }
 
     #[tokio::test]
     async fn a_cut_answer_was_worked_for() {
-        let (outcomes, struck, answered) = outcomes(Faults { cut_answers: 1.0, ..Faults::NONE }, 20).await;
+        let (outcomes, counts, answered) = outcomes(Faults { cut_answers: 1.0, ..Faults::NONE }, 20).await;
         assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
-        assert_eq!((struck.cut_answers, answered), (20, 20));
+        assert_eq!((counts.cut_answers, answered), (20, 20));
     }
 
     #[tokio::test]
     async fn a_cut_request_was_not() {
-        let (outcomes, struck, answered) = outcomes(Faults { cut_requests: 1.0, ..Faults::NONE }, 20).await;
+        let (outcomes, counts, answered) = outcomes(Faults { cut_requests: 1.0, ..Faults::NONE }, 20).await;
         assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
-        assert_eq!((struck.cut_requests, answered), (20, 0));
+        assert_eq!((counts.cut_requests, answered), (20, 0));
     }
 
     #[tokio::test]
     async fn resets_and_delays_are_what_they_say() {
-        let (seen, struck, _) = outcomes(Faults { resets: 1.0, ..Faults::NONE }, 5).await;
-        assert_eq!((seen, struck.resets), (vec![Err(Failure::Reset); 5], 5));
-        let (seen, struck, _) = outcomes(Faults { delays: 1.0, longest_delay: Duration::from_millis(5), ..Faults::NONE }, 5).await;
-        assert_eq!((seen, struck.delays), (vec![Ok(200); 5], 5));
+        let (seen, counts, _) = outcomes(Faults { resets: 1.0, ..Faults::NONE }, 5).await;
+        assert_eq!((seen, counts.resets), (vec![Err(Failure::Reset); 5], 5));
+        let (seen, counts, _) = outcomes(Faults { delays: 1.0, longest_delay: Duration::from_millis(5), ..Faults::NONE }, 5).await;
+        assert_eq!((seen, counts.delays), (vec![Ok(200); 5], 5));
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 pub use self::file::LedgerError;
 use self::file::LedgerFile;
-use crate::shape::Shape;
+use crate::workload::Workload;
 
 /// One batch. It is remembered before its first byte is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) struct Record {
     pub(crate) at: u64,
 }
 
-/// The batches of a run. Small enough a thing to lock: whoever holds it does one append.
+/// The batches of a run. A lock is enough: it is held for one append at a time.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     records: Mutex<Vec<Record>>,
@@ -31,8 +31,8 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// An empty one; with a path each entry is written there before it counts.
-    pub(crate) fn new(shape: &Shape, path: Option<&Path>) -> Result<Self, LedgerError> {
-        let file = path.map(|path| LedgerFile::create(path, shape)).transpose()?;
+    pub(crate) fn new(workload: &Workload, path: Option<&Path>) -> Result<Self, LedgerError> {
+        let file = path.map(|path| LedgerFile::create(path, workload)).transpose()?;
         Ok(Self { records: Mutex::default(), file: file.map(Mutex::new) })
     }
 
@@ -74,7 +74,7 @@ impl Ledger {
     }
 }
 
-/// Reads a ledger's file: the shape of its bodies and its batches. What a killed process was just writing is left out.
-pub(crate) fn read(path: &Path) -> Result<(Shape, Vec<Record>), LedgerError> {
+/// Reads a ledger's file: the workload and its batches. A line that a killed process did not finish is left out.
+pub(crate) fn read(path: &Path) -> Result<(Workload, Vec<Record>), LedgerError> {
     file::read(path)
 }

@@ -1,10 +1,10 @@
 //! Simulated agents that remember what was acknowledged, and check it afterwards.
 //!
-//! A person sizes a server with it; the fault tests and the benchmarks drive theirs. The way of a run:
+//! People use it to find out what a server can take; the fault tests and the benchmarks use it as a library. The steps of a run:
 //!
 //! 1. A [`Plan`] says who sends what, how fast, over how many connections, and what happens when an answer stays away.
-//! 2. [`Run::start`] makes the bodies and starts the agents; [`Run::finish`] gives a [`Report`] and an [`Oracle`].
-//! 3. [`Oracle::check`] reads the server and says in a [`Verdict`] whether acknowledged <= stored <= issued holds for every
+//! 2. [`Run::start`] makes the bodies and starts the agents; [`Run::finish`] gives a [`Report`] and the [`SentBatches`].
+//! 3. [`SentBatches::check`] reads the server and says in a [`CheckResult`] whether acknowledged <= stored <= issued holds for every
 //!    series of every source.
 //!
 //! Between a client and its server a [`FaultProxy`] can cut answers, cut requests, reset connections and delay answers.
@@ -16,32 +16,32 @@
 //!
 //! let plan = Plan { agents: 50, metrics: 60, duration: Duration::from_secs(10), ..Plan::new("localhost:8080".parse()?) };
 //! let server = plan.address.clone();
-//! let (report, oracle) = Run::start(plan)?.finish().await;
-//! let verdict = oracle.check(&server, Duration::from_secs(30)).await?;
-//! println!("{report}{verdict}");
-//! assert!(verdict.holds());
+//! let (report, sent) = Run::start(plan)?.finish().await;
+//! let result = sent.check(&server, Duration::from_secs(30)).await?;
+//! println!("{report}{result}");
+//! assert!(result.passed());
 //! # Ok(())
 //! # }
 //! ```
 #![deny(missing_docs)]
 
+mod check;
 mod faults;
 mod latency;
 mod ledger;
-mod oracle;
 mod plan;
-mod prepared;
 mod report;
+mod request;
 mod run;
-mod shape;
 mod wire;
+mod workload;
 
-pub use faults::{FaultProxy, Faults, Struck};
+pub use check::{CheckError, CheckResult, SentBatches, Totals};
+pub use faults::{FaultCounts, FaultProxy, Faults};
 pub use latency::Latency;
 pub use ledger::LedgerError;
-pub use oracle::{CheckError, Oracle, Span, Verdict};
 pub use plan::{Address, AddressError, Content, Pace, Plan, PlanError, Retry, RetryError, Signing};
 pub use report::{Batches, Report};
-pub use run::{Progress, Run, Watcher};
-pub use shape::Shape;
+pub use run::{Progress, Run, RunHandle};
 pub use wire::{Answer, Connection, Failure};
+pub use workload::Workload;

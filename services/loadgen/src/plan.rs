@@ -11,7 +11,7 @@ use std::time::Duration;
 use golectra_process::{KeyId, Keys, Secret};
 
 pub use self::address::{Address, AddressError};
-use crate::shape::Shape;
+use crate::workload::Workload;
 
 /// What is sent.
 #[derive(Clone)]
@@ -113,7 +113,7 @@ pub struct Plan {
     pub counters: Option<u32>,
     /// Series of each agent, a multiple of `metrics`; as many as `metrics` where it is none.
     pub series: Option<u32>,
-    /// Bodies made, packed and hashed before the clock starts, and then sent again and again under keys of their own.
+    /// Bodies made, compressed and hashed before the clock starts, and then sent again and again under keys of their own.
     /// 0: each batch gets a body of its own when it is sent. Rounded up to a multiple of the layouts.
     pub prepared: u32,
     /// When batches are sent: closed loop.
@@ -124,9 +124,9 @@ pub struct Plan {
     pub duration: Duration,
     /// How many batches are begun at most.
     pub batches: Option<u64>,
-    /// Whether bodies are packed: yes.
+    /// Whether bodies are compressed: yes.
     pub gzip: bool,
-    /// Whether packed answers are asked for: yes.
+    /// Whether compressed answers are asked for: yes.
     pub accept_gzip: bool,
     /// The key bodies are hashed with.
     pub key: Option<Secret>,
@@ -222,8 +222,8 @@ impl Plan {
         self.connections.unwrap_or(self.agents.min(64))
     }
 
-    /// The shape of its bodies, once it is clear that it can be carried out.
-    pub fn shape(&self) -> Result<Shape, PlanError> {
+    /// The workload of its bodies, once it is clear that it can be carried out.
+    pub fn workload(&self) -> Result<Workload, PlanError> {
         let counts = [
             (self.agents, "the number of agents"),
             (self.metrics, "the number of metrics"),
@@ -253,7 +253,7 @@ impl Plan {
         let layouts = series / self.metrics;
         let prepared = self.prepared.div_ceil(layouts).checked_mul(layouts).ok_or(PlanError::TooMany("the number of prepared bodies"))?;
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        Ok(Shape { seed, source, agents: self.agents, metrics: self.metrics, counters, series, prepared })
+        Ok(Workload { seed, source, agents: self.agents, metrics: self.metrics, counters, series, prepared })
     }
 }
 
@@ -267,11 +267,11 @@ mod tests {
 
     #[test]
     fn defaults_are_a_plan() {
-        let shape = plan().shape().unwrap();
-        assert_eq!((shape.agents, shape.metrics, shape.counters, shape.series, shape.prepared), (10, 60, 6, 60, 0));
-        assert_ne!(plan().shape().unwrap().source, shape.source);
-        let shape = Plan { series: Some(180), prepared: 10, ..plan() }.shape().unwrap();
-        assert_eq!((shape.layouts(), shape.prepared), (3, 12));
+        let workload = plan().workload().unwrap();
+        assert_eq!((workload.agents, workload.metrics, workload.counters, workload.series, workload.prepared), (10, 60, 6, 60, 0));
+        assert_ne!(plan().workload().unwrap().source, workload.source);
+        let workload = Plan { series: Some(180), prepared: 10, ..plan() }.workload().unwrap();
+        assert_eq!((workload.layouts(), workload.prepared), (3, 12));
     }
 
     #[test]
@@ -285,8 +285,8 @@ mod tests {
             (Plan { content: Content::Single, ..plan() }, "a single update carries 1 metric, not 60"),
         ];
         for (plan, sentence) in refused {
-            assert_eq!(plan.shape().unwrap_err().to_string(), sentence);
+            assert_eq!(plan.workload().unwrap_err().to_string(), sentence);
         }
-        assert!(matches!(Plan { source: Some("a b".to_owned()), ..plan() }.shape(), Err(PlanError::Source(_))));
+        assert!(matches!(Plan { source: Some("a b".to_owned()), ..plan() }.workload(), Err(PlanError::Source(_))));
     }
 }

@@ -1,4 +1,4 @@
-//! What a run came to, for people and for programs.
+//! The result of a run, for people and for programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,15 +14,15 @@ pub struct Batches {
     pub begun: u64,
     /// Answered with a 2xx.
     pub acknowledged: u64,
-    /// Of these, those that an earlier try had brought already, by the server's word.
+    /// Of these, those that the server says it had applied after an earlier try.
     pub replayed: u64,
     /// Answered with a status that trying again can't change.
     pub refused: u64,
-    /// Not acknowledged in the time there was; what became of them only the server knows.
+    /// Not acknowledged in time. Whether the server applied them is not known.
     pub given_up: u64,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// From the first batch to the last acknowledgement.

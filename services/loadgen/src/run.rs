@@ -1,7 +1,7 @@
 //! A run: agents that send, each connection a task of its own.
 
 mod backoff;
-mod tally;
+mod counts;
 mod worker;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,23 +11,25 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::tally::Tally;
+use self::counts::RunCounts;
 use self::worker::Worker;
+use crate::check::SentBatches;
 use crate::ledger::{Ledger, LedgerError};
-use crate::oracle::Oracle;
 use crate::plan::{Plan, PlanError};
-use crate::prepared::Packer;
 use crate::report::Report;
-use crate::shape::Shape;
+use crate::request::RequestBuilder;
+use crate::workload::Workload;
 
 /// What all connections of a run share.
 struct Shared {
     plan: Plan,
-    shape: Shape,
-    packer: Packer,
+    workload: Workload,
+    requests: RequestBuilder,
     ledger: Option<Ledger>,
     /// Cancelled when no more batches are to be begun.
     stop: CancellationToken,
+    /// Cancelled when those under way are to be given up.
+    give_up: CancellationToken,
     start: Instant,
     sources: Vec<String>,
     /// The number of each agent's next batch.
@@ -36,7 +38,7 @@ struct Shared {
     begun: AtomicU64,
     acknowledged: AtomicU64,
     failed_tries: AtomicU64,
-    tally: Mutex<Tally>,
+    counts: Mutex<RunCounts>,
     /// Why the ledger can't be trusted any more.
     broken: Mutex<Option<LedgerError>>,
 }
@@ -60,7 +62,7 @@ impl Shared {
         Progress { begun: read(&self.begun), acknowledged: read(&self.acknowledged), failed_tries: read(&self.failed_tries) }
     }
 
-    /// Writes in the ledger, and ends the run when that fails: what is sent without an intent can't be judged.
+    /// Writes to the ledger, and ends the run when that fails: a batch that is sent without an entry can't be checked.
     fn in_ledger<T: Default>(&self, write: impl FnOnce(&Ledger) -> Result<T, LedgerError>) -> Option<T> {
         let Some(ledger) = &self.ledger else { return Some(T::default()) };
         write(ledger)
@@ -84,14 +86,25 @@ pub struct Progress {
     pub failed_tries: u64,
 }
 
-/// Tells how far a run has come, also after its end.
+/// Controls a run, and tells how far it has come, while something else waits for its end.
 #[derive(Clone)]
-pub struct Watcher(Arc<Shared>);
+pub struct RunHandle(Arc<Shared>);
 
-impl Watcher {
-    /// How far it has come.
+impl RunHandle {
+    /// How far it has come, also after its end.
     pub fn progress(&self) -> Progress {
         self.0.progress()
+    }
+
+    /// See [`Run::stop`].
+    pub fn stop(&self) {
+        self.0.stop.cancel();
+    }
+
+    /// Ends the run at once. Batches that are not acknowledged count as given up.
+    pub fn give_up(&self) {
+        self.0.stop.cancel();
+        self.0.give_up.cancel();
     }
 }
 
@@ -104,24 +117,25 @@ pub struct Run {
 impl Run {
     /// Makes the prepared bodies, which may take a while and does not yield, and starts the agents on the current runtime.
     pub fn start(plan: Plan) -> Result<Self, PlanError> {
-        let shape = plan.shape()?;
+        let workload = plan.workload()?;
         let checked = plan.remember && !matches!(plan.content, crate::Content::Custom { .. });
-        let ledger = checked.then(|| Ledger::new(&shape, plan.ledger.as_deref())).transpose();
+        let ledger = checked.then(|| Ledger::new(&workload, plan.ledger.as_deref())).transpose();
         let ledger = ledger.map_err(|error| PlanError::Ledger(error.to_string()))?;
-        let packer = Packer::new(&plan, &shape);
+        let requests = RequestBuilder::new(&plan, &workload);
         let shared = Arc::new(Shared {
-            sources: (0..shape.agents).map(|agent| shape.source(agent)).collect(),
-            numbers: (0..shape.agents).map(|_| AtomicU64::new(0)).collect(),
+            sources: (0..workload.agents).map(|agent| workload.source(agent)).collect(),
+            numbers: (0..workload.agents).map(|_| AtomicU64::new(0)).collect(),
             stop: CancellationToken::new(),
+            give_up: CancellationToken::new(),
             start: Instant::now(),
             begun: AtomicU64::new(0),
             acknowledged: AtomicU64::new(0),
             failed_tries: AtomicU64::new(0),
-            tally: Mutex::default(),
+            counts: Mutex::default(),
             broken: Mutex::default(),
             plan,
-            shape,
-            packer,
+            workload,
+            requests,
             ledger,
         });
         let connections = shared.plan.connections();
@@ -130,13 +144,13 @@ impl Run {
     }
 
     /// The series and bodies of this run.
-    pub fn shape(&self) -> &Shape {
-        &self.shared.shape
+    pub fn workload(&self) -> &Workload {
+        &self.shared.workload
     }
 
     /// What the requests made beforehand hold in memory, in bytes.
     pub fn prepared_bytes(&self) -> usize {
-        self.shared.packer.prepared_bytes()
+        self.shared.requests.prepared_bytes()
     }
 
     /// How far it has come.
@@ -144,9 +158,9 @@ impl Run {
         self.shared.progress()
     }
 
-    /// Something that can tell how far the run has come while another waits for its end.
-    pub fn watcher(&self) -> Watcher {
-        Watcher(Arc::clone(&self.shared))
+    /// Controls the run while something else waits for its end.
+    pub fn handle(&self) -> RunHandle {
+        RunHandle(Arc::clone(&self.shared))
     }
 
     /// No new batches from now on. Those under way are still tried for as long as the plan says.
@@ -154,20 +168,15 @@ impl Run {
         self.shared.stop.cancel();
     }
 
-    /// A token that stops the run as [`stop`](Self::stop) does when it is cancelled.
-    pub fn stopper(&self) -> CancellationToken {
-        self.shared.stop.clone()
-    }
-
     /// Waits until every batch is settled: what happened, and what the server is to be checked against.
-    pub async fn finish(mut self) -> (Report, Oracle) {
+    pub async fn finish(mut self) -> (Report, SentBatches) {
         while let Some(worker) = self.workers.join_next().await {
             worker.expect("a connection's task does not panic");
         }
         let shared = &self.shared;
         let records = shared.ledger.as_ref().map(Ledger::take).unwrap_or_default();
         let broken = shared.broken.lock().expect("no holder panics").take();
-        let report = shared.tally.lock().expect("no holder panics").report(shared, broken.map(|error| error.to_string()));
-        (report, Oracle::new(shared.shape.clone(), records))
+        let report = shared.counts.lock().expect("no holder panics").report(shared, broken.map(|error| error.to_string()));
+        (report, SentBatches::new(shared.workload.clone(), records))
     }
 }

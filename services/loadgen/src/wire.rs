@@ -1,5 +1,5 @@
-//! A client of HTTP/1.1 that costs little more than its system calls: one write a request, no pool, no copies of answers
-//! that nobody wants.
+//! An HTTP/1.1 client that costs little more than its system calls: one write a request, no pool, no copies of answers whose body
+//! is not needed.
 
 mod answer;
 
@@ -16,7 +16,7 @@ use crate::plan::Address;
 /// The longest head of an answer.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 
-/// A connection that was idle for this long is looked at before it is used again: the server may have closed it.
+/// A connection that was idle for this long is tested before it is used again: the server may have closed it.
 const STALE_AFTER: Duration = Duration::from_secs(1);
 
 /// Why there is no answer.
@@ -34,7 +34,7 @@ pub enum Failure {
     /// Not within its time.
     #[error("timed out")]
     Timeout,
-    /// What came is no HTTP.
+    /// The answer is not HTTP.
     #[error("malformed answer")]
     Malformed,
 }
@@ -64,7 +64,7 @@ impl Connection {
         Ok(Self { stream, input: Vec::with_capacity(4096), used: Instant::now(), reusable: true })
     }
 
-    /// Whether another request may be sent on it. Looks only where it was idle for a while.
+    /// Whether another request may be sent on it. It is tested only when it was idle for a while.
     pub fn is_open(&self) -> bool {
         let quiet = || matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
         self.reusable && (self.used.elapsed() < STALE_AFTER || quiet())

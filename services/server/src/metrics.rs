@@ -4,6 +4,7 @@
 pub mod keys;
 pub mod memory;
 pub mod postgres;
+mod sources;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,14 +14,11 @@ use golectra_process::listen::{ConnectionStats, Cut};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
+use self::sources::{MAX_SOURCES, SourceMetrics};
 use crate::store::{Applied, SourceInfo, Store};
-
-/// At most this many sources are exported one by one; the rest are on /api/v1/sources.
-const MAX_EXPORTED_SOURCES: usize = 1_000;
 
 /// From half a millisecond to 10 s.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -40,8 +38,7 @@ struct Inner {
     store: HistogramVec,
     frequent: Frequent,
     store_up: IntGauge,
-    last_seen: GaugeVec,
-    sources: IntGauge,
+    sources: SourceMetrics,
 }
 
 /// What every write counts, found once: looking for labels costs more than counting.
@@ -94,11 +91,7 @@ impl ServerMetrics {
             signed: counters("signed_requests_total", "Requests with a valid signature, by the id of its key.", &["kid"])?,
             store,
             store_up: IntGauge::new("golectra_store_up", "1 when the store answered last time, 0 when it did not.")?,
-            last_seen: GaugeVec::new(
-                Opts::new("golectra_source_last_seen_timestamp_seconds", "When a source's last batch arrived, unix time."),
-                &["source"],
-            )?,
-            sources: IntGauge::new("golectra_sources", "Sources known.")?,
+            sources: SourceMetrics::register(registry, MAX_SOURCES)?,
         };
         for collector in [
             Box::new(inner.requests.clone()) as Box<dyn Collector>,
@@ -110,8 +103,6 @@ impl ServerMetrics {
             Box::new(inner.signed.clone()),
             Box::new(inner.store.clone()),
             Box::new(inner.store_up.clone()),
-            Box::new(inner.last_seen.clone()),
-            Box::new(inner.sources.clone()),
         ] {
             registry.register(collector)?;
         }
@@ -164,13 +155,7 @@ impl ServerMetrics {
 
     /// Exports when each source was seen last.
     pub fn sources(&self, sources: &[SourceInfo]) {
-        self.0.sources.set(i64::try_from(sources.len()).unwrap_or(i64::MAX));
-        self.0.last_seen.reset();
-        for source in sources.iter().take(MAX_EXPORTED_SOURCES) {
-            #[expect(clippy::cast_precision_loss, reason = "unix time in milliseconds is far below 2^53")]
-            let seconds = source.last_seen_millis as f64 / 1000.0;
-            self.0.last_seen.with_label_values(&[source.name.as_str()]).set(seconds);
-        }
+        self.0.sources.set(sources);
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::backoff::Backoff;
 use crate::plan::{Content, Pace, Retry};
-use crate::prepared::{Packed, Signature};
+use crate::request::{PreparedRequest, Signature};
 use crate::wire::{Answer, Connection, Failure};
 
 pub(super) struct Worker {
@@ -24,9 +24,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Agents are dealt to connections like cards; where there are more connections, several serve one agent.
+    /// Each agent belongs to one connection; where there are more connections than agents, several serve one agent.
     pub(super) fn new(shared: &Arc<Shared>, connection: u32) -> Self {
-        let (agents, connections) = (shared.shape.agents, shared.plan.connections());
+        let (agents, connections) = (shared.workload.agents, shared.plan.connections());
         let mut own: Vec<u32> = (0..agents).filter(|agent| agent % connections == connection).collect();
         // In an open loop an agent's batches follow one another; a second connection of its own has nothing to do.
         if own.is_empty() && shared.plan.pace == Pace::Closed {
@@ -50,7 +50,15 @@ impl Worker {
             if !self.shared.begin() {
                 return;
             }
-            self.deliver(agent, due).await;
+            let give_up = self.shared.give_up.clone();
+            tokio::select! {
+                biased;
+                () = self.deliver(agent, due) => {}
+                () = give_up.cancelled() => {
+                    self.shared.counts.lock().expect("no holder panics").batches.given_up += 1;
+                    return;
+                }
+            }
             turn += 1;
         }
     }
@@ -58,7 +66,7 @@ impl Worker {
     /// Waits for the time of an agent's batch; none when the run ends before.
     async fn wait_for(&self, agent: u32, round: usize, interval: Duration) -> Option<Instant> {
         let round = u32::try_from(round).expect("a run has less than 2^32 rounds");
-        let offset = interval.mul_f64(f64::from(agent) / f64::from(self.shared.shape.agents)) + interval.saturating_mul(round);
+        let offset = interval.mul_f64(f64::from(agent) / f64::from(self.shared.workload.agents)) + interval.saturating_mul(round);
         let due = self.shared.start + offset;
         if offset >= self.shared.plan.duration {
             return None;
@@ -73,12 +81,12 @@ impl Worker {
     async fn deliver(&mut self, agent: u32, due: Instant) {
         let shared = Arc::clone(&self.shared);
         let number = shared.numbers[agent as usize].fetch_add(1, Ordering::Relaxed);
-        let body = shared.shape.body(agent, number);
+        let body = shared.workload.body(agent, number);
         let made;
-        let packed = if let Some(packed) = shared.packer.prepared(body) {
-            packed
+        let prepared = if let Some(prepared) = shared.requests.prepared(body) {
+            prepared
         } else {
-            made = shared.packer.pack(body);
+            made = shared.requests.build(body);
             &made
         };
         let source = &shared.sources[agent as usize];
@@ -88,7 +96,7 @@ impl Worker {
         let (first, mut backoff) = (Instant::now(), Backoff::default());
         loop {
             let start = Instant::now();
-            let outcome = match self.write(packed, source, key).await {
+            let outcome = match self.write(prepared, source, key).await {
                 Ok(()) => self.send().await.map_err(|failure| failure.to_string()),
                 Err(NoKey) => Err("no signing key".to_owned()),
             };
@@ -96,8 +104,8 @@ impl Worker {
                 Ok(answer) if (200..300).contains(&answer.status) => {
                     if shared.in_ledger(|ledger| ledger.acknowledge(record)).is_some() {
                         shared.acknowledged.fetch_add(1, Ordering::Relaxed);
-                        let mut tally = shared.tally.lock().expect("no holder panics");
-                        tally.accepted(answer.replayed, start.elapsed(), due.elapsed());
+                        let mut counts = shared.counts.lock().expect("no holder panics");
+                        counts.accepted(answer.replayed, start.elapsed(), due.elapsed());
                     }
                     return;
                 }
@@ -108,10 +116,10 @@ impl Worker {
             let wait = backoff.next(asked, &mut self.random);
             let over = final_word || shared.plan.retry == Retry::None || first.elapsed() + wait >= shared.plan.retry_for;
             {
-                let mut tally = shared.tally.lock().expect("no holder panics");
-                tally.failed(what);
+                let mut counts = shared.counts.lock().expect("no holder panics");
+                counts.failed(what);
                 if over {
-                    let count = if final_word { &mut tally.batches.refused } else { &mut tally.batches.given_up };
+                    let count = if final_word { &mut counts.batches.refused } else { &mut counts.batches.given_up };
                     *count += 1;
                 }
             }
@@ -140,16 +148,16 @@ impl Worker {
     }
 
     /// Makes the request, signed for now: a signature is refused when it is old.
-    async fn write(&mut self, packed: &Packed, source: &str, key: Option<IdempotencyKey>) -> Result<(), NoKey> {
+    async fn write(&mut self, prepared: &PreparedRequest, source: &str, key: Option<IdempotencyKey>) -> Result<(), NoKey> {
         let shared = &self.shared;
         let source = (!matches!(shared.plan.content, Content::Custom { .. })).then_some(source);
-        let target = shared.packer.target();
+        let target = shared.requests.target();
         if let Some(signing) = &shared.plan.signing {
             let secret = signing.keys.fresh(signing.id.as_str()).await.ok_or(NoKey)?;
             let signature = Signature { key_id: signing.id.as_str(), key: secret.expose(), unix_seconds: unix_millis() / 1000 };
-            packed.write(target, source, key, Some(&signature), &mut self.request);
+            prepared.write(target, source, key, Some(&signature), &mut self.request);
         } else {
-            packed.write(target, source, key, None, &mut self.request);
+            prepared.write(target, source, key, None, &mut self.request);
         }
         Ok(())
     }
@@ -179,7 +187,7 @@ fn is_final(status: u16) -> bool {
     (300..500).contains(&status) && !matches!(status, 408 | 429)
 }
 
-/// A refusal as the report names it. Shedding without a word when to come back is a fault of its own.
+/// A refusal as the report names it. A server that sheds load without Retry-After is reported as such.
 fn status(answer: &Answer) -> String {
     let bare = matches!(answer.status, 429 | 503) && answer.retry_after.is_none();
     format!("status {}{}", answer.status, if bare { " without Retry-After" } else { "" })

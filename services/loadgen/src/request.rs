@@ -1,16 +1,16 @@
-//! Requests as bytes: what is the same each time a body is sent is made once.
+//! Requests as bytes. What is the same each time a body is sent is made once.
 
 use golectra_protocol::{IdempotencyKey, gzip, hash, header, signature};
 
 use crate::plan::{Content, Plan};
-use crate::shape::Shape;
+use crate::workload::Workload;
 
 /// A request without what differs from try to try: source, key and signature.
 #[derive(Debug)]
-pub(crate) struct Packed {
+pub(crate) struct PreparedRequest {
     head: Box<[u8]>,
     body: Box<[u8]>,
-    /// Of the unpacked body; only where requests are signed.
+    /// Of the plain body; only where requests are signed.
     digest: Option<[u8; 32]>,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Signature<'a> {
     pub(crate) unix_seconds: u64,
 }
 
-impl Packed {
+impl PreparedRequest {
     /// Writes the whole request.
     pub(crate) fn write(
         &self,
@@ -70,8 +70,8 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 /// Makes requests as a plan wants them.
 #[derive(Debug)]
-pub(crate) struct Packer {
-    shape: Shape,
+pub(crate) struct RequestBuilder {
+    workload: Workload,
     content: Content,
     gzip: bool,
     key: Option<golectra_process::Secret>,
@@ -81,12 +81,12 @@ pub(crate) struct Packer {
     /// The lines that all requests share.
     start: Vec<u8>,
     /// The bodies made beforehand.
-    prepared: Vec<Packed>,
+    prepared: Vec<PreparedRequest>,
 }
 
-impl Packer {
+impl RequestBuilder {
     /// Makes the bodies that the plan wants beforehand.
-    pub(crate) fn new(plan: &Plan, shape: &Shape) -> Self {
+    pub(crate) fn new(plan: &Plan, workload: &Workload) -> Self {
         let (target, content_type) = match &plan.content {
             Content::Batches => ("/updates", "application/json"),
             Content::Single => ("/update", "application/json"),
@@ -100,8 +100,8 @@ impl Packer {
         if plan.gzip {
             line(&mut start, "content-encoding", b"gzip");
         }
-        let mut packer = Self {
-            shape: shape.clone(),
+        let mut requests = Self {
+            workload: workload.clone(),
             content: plan.content.clone(),
             gzip: plan.gzip,
             key: plan.key.clone(),
@@ -110,8 +110,8 @@ impl Packer {
             start,
             prepared: Vec::new(),
         };
-        packer.prepared = (0..u64::from(shape.prepared)).map(|body| packer.pack(body)).collect();
-        packer
+        requests.prepared = (0..u64::from(workload.prepared)).map(|body| requests.build(body)).collect();
+        requests
     }
 
     /// The request target of all requests.
@@ -121,19 +121,19 @@ impl Packer {
 
     /// What the prepared requests hold, in bytes.
     pub(crate) fn prepared_bytes(&self) -> usize {
-        self.prepared.iter().map(Packed::len).sum()
+        self.prepared.iter().map(PreparedRequest::len).sum()
     }
 
     /// A prepared request.
-    pub(crate) fn prepared(&self, body: u64) -> Option<&Packed> {
+    pub(crate) fn prepared(&self, body: u64) -> Option<&PreparedRequest> {
         self.prepared.get(usize::try_from(body).ok()?)
     }
 
     /// Makes the request of a body.
-    pub(crate) fn pack(&self, body: u64) -> Packed {
+    pub(crate) fn build(&self, body: u64) -> PreparedRequest {
         let plain = match &self.content {
-            Content::Batches => self.shape.json(body, false),
-            Content::Single => self.shape.json(body, true),
+            Content::Batches => self.workload.json(body, false),
+            Content::Single => self.workload.json(body, true),
             Content::Custom { make, .. } => make(body),
         };
         let mut head = self.start.clone();
@@ -143,7 +143,7 @@ impl Packer {
         let digest = self.signed.then(|| hash::body_digest(&plain));
         let body = if self.gzip { gzip::pack(&plain) } else { plain };
         line(&mut head, "content-length", body.len().to_string().as_bytes());
-        Packed { head: head.into(), body: body.into(), digest }
+        PreparedRequest { head: head.into(), body: body.into(), digest }
     }
 }
 
@@ -156,26 +156,26 @@ mod tests {
         let address = "server:80".parse().unwrap();
         let signing = Some(crate::Signing::with_key(&"secret".into()));
         let plan = Plan { agents: 1, metrics: 2, key: Some("secret".into()), signing, prepared: 1, ..Plan::new(address) };
-        let shape = plan.shape().unwrap();
-        let packer = Packer::new(&plan, &shape);
+        let workload = plan.workload().unwrap();
+        let requests = RequestBuilder::new(&plan, &workload);
         let key = IdempotencyKey::at(1_700_000_000_000);
         let signature = Signature { key_id: "default", key: b"secret", unix_seconds: 1_700_000_000 };
         let mut request = Vec::new();
-        packer.prepared(0).unwrap().write(packer.target(), Some("load-0"), Some(key), Some(&signature), &mut request);
+        requests.prepared(0).unwrap().write(requests.target(), Some("load-0"), Some(key), Some(&signature), &mut request);
         let end = request.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
         let (head, body) = (String::from_utf8(request[..end].to_vec()).unwrap(), &request[end + 4..]);
-        let unpacked = gzip::unpack(body, 10_000).unwrap();
-        assert_eq!(unpacked, shape.json(0, false));
+        let uncompressed = gzip::unpack(body, 10_000).unwrap();
+        assert_eq!(uncompressed, workload.json(0, false));
         let expected = format!(
             "POST /updates HTTP/1.1\r\nhost: server:80\r\ncontent-type: application/json\r\naccept-encoding: gzip\r\n\
              content-encoding: gzip\r\nhashsha256: {}\r\ncontent-length: {}\r\ngolectra-source: load-0\r\nidempotency-key: {key}",
-            hash::body_hash(&unpacked, b"secret"),
+            hash::body_hash(&uncompressed, b"secret"),
             body.len(),
         );
         let (plain_head, signed) = head.split_once("\r\ngolectra-signature: ").unwrap();
         assert_eq!(plain_head, expected);
         let claim = golectra_protocol::signature::Claim::parse(signed.as_bytes()).unwrap();
-        let (key, digest) = (key.to_string(), hash::body_digest(&unpacked));
+        let (key, digest) = (key.to_string(), hash::body_digest(&uncompressed));
         let received = golectra_protocol::signature::Request {
             method: "POST",
             target: "/updates",
@@ -184,7 +184,7 @@ mod tests {
             body_digest: &digest,
         };
         assert_eq!(claim.verify(&received, b"secret"), Ok(()));
-        assert_eq!(packer.prepared_bytes(), packer.pack(0).len());
-        assert!(packer.prepared(1).is_none());
+        assert_eq!(requests.prepared_bytes(), requests.build(0).len());
+        assert!(requests.prepared(1).is_none());
     }
 }

@@ -1,5 +1,5 @@
-//! Which series there are and what stands in each body: all of it computed from a seed, so that a ledger need only name
-//! agent and body to know every value that was sent.
+//! Which series there are and what each body holds. All of it is computed from a seed, so that a ledger needs only the agent and
+//! the body's number to know every value that was sent.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// `counters` of each being counters; a body holds one layout, and an agent takes them in turn. The first counter of
 /// every layout grows by 1 a batch, so that batches can be counted on the server; the others grow by 1 to 100.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shape {
+pub struct Workload {
     /// What every value follows from.
     pub seed: u64,
     /// What sources are called, before `-` and their number.
@@ -29,7 +29,7 @@ pub struct Shape {
     pub prepared: u32,
 }
 
-impl Shape {
+impl Workload {
     /// The name of an agent's source.
     pub fn source(&self, agent: u32) -> String {
         format!("{}-{agent}", self.source)
@@ -148,41 +148,41 @@ mod tests {
 
     use super::*;
 
-    fn shape() -> Shape {
-        Shape { seed: 7, source: "load".to_owned(), agents: 3, metrics: 4, counters: 2, series: 12, prepared: 0 }
+    fn workload() -> Workload {
+        Workload { seed: 7, source: "load".to_owned(), agents: 3, metrics: 4, counters: 2, series: 12, prepared: 0 }
     }
 
     #[test]
     fn a_body_says_what_the_shape_says() {
-        let shape = shape();
-        let body = shape.body(1, 2);
-        let expected: Vec<Metric> = shape
+        let workload = workload();
+        let body = workload.body(1, 2);
+        let expected: Vec<Metric> = workload
             .series_of(2)
             .map(|series| {
-                let value = match shape.kind(series) {
-                    Kind::Counter => Value::counter(shape.delta(body, series)),
-                    Kind::Gauge => Value::gauge(shape.value(body, series)),
+                let value = match workload.kind(series) {
+                    Kind::Counter => Value::counter(workload.delta(body, series)),
+                    Kind::Gauge => Value::gauge(workload.value(body, series)),
                 };
-                Metric { id: MetricId::parse(&shape.id(series)).unwrap(), value: value.unwrap() }
+                Metric { id: MetricId::parse(&workload.id(series)).unwrap(), value: value.unwrap() }
             })
             .collect();
-        let written: Vec<serde_json::Value> = serde_json::from_slice(&shape.json(body, false)).unwrap();
+        let written: Vec<serde_json::Value> = serde_json::from_slice(&workload.json(body, false)).unwrap();
         let read: Vec<Metric> = written.iter().map(|metric| decode_metric(metric.to_string().as_bytes()).unwrap()).collect();
         assert_eq!(read, expected);
-        let one = Shape { metrics: 1, counters: 1, ..shape };
+        let one = Workload { metrics: 1, counters: 1, ..workload };
         assert_eq!(one.json(5, true), br#"{"id":"load_counter_1","type":"counter","delta":1}"#);
     }
 
     #[test]
     fn every_agent_takes_every_layout_and_no_body_twice() {
         for prepared in [0, 12] {
-            let shape = Shape { prepared, ..shape() };
+            let workload = Workload { prepared, ..workload() };
             let mut layouts = BTreeMap::<u32, BTreeSet<u32>>::new();
             let mut bodies = BTreeSet::new();
             for number in 0..4 {
-                for agent in 0..shape.agents {
-                    let body = shape.body(agent, number);
-                    layouts.entry(agent).or_default().insert(shape.layout(body));
+                for agent in 0..workload.agents {
+                    let body = workload.body(agent, number);
+                    layouts.entry(agent).or_default().insert(workload.layout(body));
                     assert!(bodies.insert(body), "{prepared}: {agent} {number}");
                 }
             }
@@ -192,21 +192,21 @@ mod tests {
 
     #[test]
     fn a_gauges_values_differ_from_body_to_body() {
-        let shape = shape();
+        let workload = workload();
         for series in [2, 3] {
-            let values: BTreeSet<u64> = (0..1000).map(|body| shape.value(body, series).to_bits()).collect();
+            let values: BTreeSet<u64> = (0..1000).map(|body| workload.value(body, series).to_bits()).collect();
             assert_eq!(values.len(), 1000);
         }
     }
 
     #[test]
     fn ids_read_back() {
-        let shape = shape();
-        for series in 0..shape.series {
-            assert_eq!(shape.series_named(&shape.id(series)), Some(series));
+        let workload = workload();
+        for series in 0..workload.series {
+            assert_eq!(workload.series_named(&workload.id(series)), Some(series));
         }
         for id in ["load_counter_2", "load_counter_12", "load_counter_00", "PollCount", "load_gauge_"] {
-            assert_eq!(shape.series_named(id), None, "{id}");
+            assert_eq!(workload.series_named(id), None, "{id}");
         }
     }
 }

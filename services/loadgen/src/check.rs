@@ -1,6 +1,6 @@
-//! Holds what is stored against what was sent: for every series of every source, acknowledged <= stored <= issued.
+//! Compares what is stored with what was sent: for every series of every source, acknowledged <= stored <= issued.
 
-mod judge;
+mod compare;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,11 +11,11 @@ use golectra_protocol::Kind;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use self::judge::Judge;
+use self::compare::Comparison;
 use crate::ledger::{self, LedgerError, Record};
 use crate::plan::Address;
-use crate::shape::Shape;
 use crate::wire;
+use crate::workload::Workload;
 
 /// How long one listing may take.
 const READ_LIMIT: Duration = Duration::from_secs(30);
@@ -23,13 +23,13 @@ const READ_LIMIT: Duration = Duration::from_secs(30);
 /// Between two tries of a listing.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How many examples of what is wrong a verdict has.
+/// How many examples of what is wrong a result has.
 const EXAMPLES: usize = 10;
 
 /// What was sent and acknowledged, and so what may be stored.
 #[derive(Debug, Clone)]
-pub struct Oracle {
-    shape: Shape,
+pub struct SentBatches {
+    workload: Workload,
     records: Vec<Record>,
 }
 
@@ -52,9 +52,9 @@ pub enum CheckError {
     Ledger(#[from] LedgerError),
 }
 
-/// Three sums that should not fall: what was acknowledged, what is stored, what was issued.
+/// Three sums, each at least as large as the one before: what was acknowledged, what is stored, what was issued.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Span {
+pub struct Totals {
     /// Acknowledged.
     pub acknowledged: i64,
     /// Stored.
@@ -69,24 +69,26 @@ pub struct Span {
 
 /// What the check found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Verdict {
+pub struct CheckResult {
+    /// Whether every source was read.
+    pub complete: bool,
     /// Sources that were read.
     pub sources: usize,
     /// Series that were compared.
     pub series: usize,
     /// Batches, by the counters that grow by 1 a batch; all 0 in a run without counters.
-    pub batches: Span,
+    pub batches: Totals,
     /// All counters, by their deltas.
-    pub counters: Span,
+    pub counters: Totals,
     /// Gauges whose value is not one of those issued at or after the newest acknowledged one, or that are not there.
     pub stale_gauges: usize,
     /// The first few things that are wrong, a sentence each.
     pub examples: Vec<String>,
 }
 
-impl Verdict {
-    /// Whether nothing acknowledged was lost and nothing counted twice.
-    pub fn holds(&self) -> bool {
+impl CheckResult {
+    /// Whether nothing acknowledged was lost and nothing counted twice, as far as it was read.
+    pub fn passed(&self) -> bool {
         self.lost_nothing() && self.doubled_nothing()
     }
 
@@ -101,11 +103,11 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for CheckResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "checked      {} series of {} sources", self.series, self.sources)?;
-        for (name, span) in [("batches", &self.batches), ("counters", &self.counters)] {
-            let Span { acknowledged, stored, issued, lost, doubled } = span;
+        for (name, totals) in [("batches", &self.batches), ("counters", &self.counters)] {
+            let Totals { acknowledged, stored, issued, lost, doubled } = totals;
             writeln!(f, "{name:12} acknowledged {acknowledged} <= stored {stored} <= issued {issued}; lost {lost}, doubled {doubled}")?;
         }
         writeln!(f, "gauges       {} stale", self.stale_gauges)?;
@@ -113,12 +115,13 @@ impl fmt::Display for Verdict {
             writeln!(f, "  {example}")?;
         }
         let word = match (self.lost_nothing(), self.doubled_nothing()) {
-            (true, true) => "nothing acknowledged was lost, nothing was counted twice",
+            (true, true) if self.complete => "nothing acknowledged was lost, nothing was counted twice",
+            (true, true) => "not complete; nothing lost and nothing counted twice so far",
             (false, true) => "LOST",
             (true, false) => "DOUBLED",
             (false, false) => "LOST and DOUBLED",
         };
-        writeln!(f, "verdict      {word}")
+        writeln!(f, "result       {word}")
     }
 }
 
@@ -139,15 +142,15 @@ struct Listed {
     delta: Option<i64>,
 }
 
-impl Oracle {
-    pub(crate) fn new(shape: Shape, records: Vec<Record>) -> Self {
-        Self { shape, records }
+impl SentBatches {
+    pub(crate) fn new(workload: Workload, records: Vec<Record>) -> Self {
+        Self { workload, records }
     }
 
     /// What the ledger of a run says, also of one that was killed.
     pub fn from_ledger(path: &Path) -> Result<Self, LedgerError> {
-        let (shape, records) = ledger::read(path)?;
-        Ok(Self { shape, records })
+        let (workload, records) = ledger::read(path)?;
+        Ok(Self { workload, records })
     }
 
     /// How many batches it remembers.
@@ -155,31 +158,46 @@ impl Oracle {
         self.records.len()
     }
 
-    /// Reads every source's series from the server and compares them. A server that does not answer yet is asked again
-    /// until the limit has passed.
-    pub async fn check(&self, address: &Address, limit: Duration) -> Result<Verdict, CheckError> {
-        let deadline = Instant::now() + limit;
-        let mut verdict = Verdict::default();
-        let mut by_agent: Vec<Vec<&Record>> = vec![Vec::new(); self.shape.agents as usize];
+    /// How many sources a complete check reads.
+    pub fn sources(&self) -> usize {
+        let mut agents: Vec<u32> = self.records.iter().map(|record| record.agent).collect();
+        agents.sort_unstable();
+        agents.dedup();
+        agents.len()
+    }
+
+    /// Reads every source's series from the server and compares them. A server that does not answer is asked again until the limit
+    /// has passed since its last answer.
+    pub async fn check(&self, address: &Address, limit: Duration) -> Result<CheckResult, CheckError> {
+        let mut result = CheckResult::default();
+        self.check_into(address, limit, &mut result).await?;
+        Ok(result)
+    }
+
+    /// The same for callers that may stop before the end: what was compared until then stands in the result.
+    pub async fn check_into(&self, address: &Address, limit: Duration, result: &mut CheckResult) -> Result<(), CheckError> {
+        let mut by_agent: Vec<Vec<&Record>> = vec![Vec::new(); self.workload.agents as usize];
         for record in &self.records {
             by_agent[record.agent as usize].push(record);
         }
         for (agent, records) in (0..).zip(by_agent) {
             if !records.is_empty() {
-                let stored = self.stored(address, agent, deadline).await?;
-                Judge::new(&self.shape, agent, &records, &stored).judge(&mut verdict);
-                verdict.sources += 1;
+                let stored = self.stored(address, agent, limit).await?;
+                Comparison::new(&self.workload, agent, &records, &stored).compare(result);
+                result.sources += 1;
             }
         }
-        Ok(verdict)
+        result.complete = true;
+        Ok(())
     }
 
     /// What the server has of an agent: bits of the value, or the total, by series.
-    async fn stored(&self, address: &Address, agent: u32, deadline: Instant) -> Result<HashMap<u32, Stored>, CheckError> {
-        let source_name = self.shape.source(agent);
+    async fn stored(&self, address: &Address, agent: u32, limit: Duration) -> Result<HashMap<u32, Stored>, CheckError> {
+        let deadline = Instant::now() + limit;
+        let source_name = self.workload.source(agent);
         let target = format!("/api/v1/latest?source={source_name}");
         let listing = loop {
-            let reason = match wire::get(address, &target, READ_LIMIT).await {
+            let reason = match wire::get(address, &target, READ_LIMIT.min(limit)).await {
                 Ok(answer) if answer.status == 200 => match serde_json::from_slice::<Listing>(&answer.body) {
                     Ok(listing) => break listing,
                     Err(error) => error.to_string(),
@@ -196,8 +214,8 @@ impl Oracle {
             return Err(CheckError::Truncated(source_name));
         }
         let stored = listing.series.into_iter().filter_map(|listed| {
-            let series = self.shape.series_named(&listed.id)?;
-            let kind = self.shape.kind(series);
+            let series = self.workload.series_named(&listed.id)?;
+            let kind = self.workload.kind(series);
             let value = match kind {
                 Kind::Counter => Stored::Counter(listed.delta?),
                 Kind::Gauge => Stored::Gauge(listed.value?),
@@ -216,8 +234,8 @@ pub(crate) enum Stored {
 }
 
 /// Adds an example, unless there are enough.
-fn example(verdict: &mut Verdict, text: impl FnOnce() -> String) {
-    if verdict.examples.len() < EXAMPLES {
-        verdict.examples.push(text());
+fn example(result: &mut CheckResult, text: impl FnOnce() -> String) {
+    if result.examples.len() < EXAMPLES {
+        result.examples.push(text());
     }
 }

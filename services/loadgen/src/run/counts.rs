@@ -10,7 +10,7 @@ use crate::latency::Histogram;
 use crate::report::{Batches, Report};
 
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct RunCounts {
     pub(super) tries: u64,
     pub(super) batches: Batches,
     /// Tries that were not a 2xx, by what they were.
@@ -22,7 +22,7 @@ pub(super) struct Tally {
     pub(super) last: Option<Instant>,
 }
 
-impl Tally {
+impl RunCounts {
     pub(super) fn accepted(&mut self, replayed: bool, answer: Duration, delivery: Duration) {
         self.tries += 1;
         self.batches.acknowledged += 1;
@@ -42,13 +42,13 @@ impl Tally {
         let end = self.last.unwrap_or_else(Instant::now);
         let seconds = (end - shared.start).as_secs_f64().max(1e-9);
         let batches = Batches { begun: shared.begun.load(std::sync::atomic::Ordering::Relaxed), ..self.batches };
-        let metrics = batches.acknowledged * u64::from(shared.shape.metrics);
+        let metrics = batches.acknowledged * u64::from(shared.workload.metrics);
         Report {
             seconds,
-            agents: shared.shape.agents,
+            agents: shared.workload.agents,
             connections: shared.plan.connections(),
-            metrics_a_batch: shared.shape.metrics,
-            series: u64::from(shared.shape.agents) * u64::from(shared.shape.series),
+            metrics_a_batch: shared.workload.metrics,
+            series: u64::from(shared.workload.agents) * u64::from(shared.workload.series),
             batches,
             metrics,
             batches_per_second: batches.acknowledged as f64 / seconds,
