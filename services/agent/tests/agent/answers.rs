@@ -1,7 +1,7 @@
 //! What acknowledges a batch and what drops it: only golectra's own words do.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use golectra_agent::metrics::DropReason;
 
@@ -81,24 +81,28 @@ async fn golectras_codes_that_say_nothing_final_drop_nothing() {
     together(kept).await;
 }
 
+/// Something refuses the first batch like this again and again and lets the others through.
+async fn others_pass(status: u16, body: &'static str) {
+    let (first_key, repaired) = (OnceLock::new(), Arc::new(AtomicBool::new(false)));
+    let server = {
+        let repaired = Arc::clone(&repaired);
+        Server::start(move |_, request| {
+            let is_first = *first_key.get_or_init(|| request.key()) == request.key();
+            if is_first && !repaired.load(Ordering::Relaxed) { Act::Answer(status, "", body.to_owned()) } else { Act::Apply }
+        })
+        .await
+    };
+    let agent = Agent::builder(&server.address).start();
+    server.wait_for("the others", |ledger| ledger.applied.len() >= 5).await;
+    repaired.store(true, Ordering::Relaxed);
+    let polls = agent.finish().await;
+    assert_eq!(server.ledger().polls, polls, "{status}");
+}
+
 #[tokio::test]
 async fn a_batch_that_is_refused_again_and_again_steps_aside_for_newer_ones() {
-    for (status, body) in [(500, ""), (400, PROXY_ERROR), (413, "<html>413 Request Entity Too Large</html>"), (200, LOGIN_PAGE)] {
-        let (first_key, repaired) = (std::sync::OnceLock::new(), Arc::new(AtomicBool::new(false)));
-        let server = {
-            let repaired = Arc::clone(&repaired);
-            Server::start(move |_, request| {
-                let is_first = *first_key.get_or_init(|| request.key()) == request.key();
-                if is_first && !repaired.load(Ordering::Relaxed) { Act::Answer(status, "", body.to_owned()) } else { Act::Apply }
-            })
-            .await
-        };
-        let agent = Agent::builder(&server.address).start();
-        server.wait_for("the others", |ledger| ledger.applied.len() >= 5).await;
-        repaired.store(true, Ordering::Relaxed);
-        let polls = agent.finish().await;
-        assert_eq!(server.ledger().polls, polls, "{status}");
-    }
+    let refusals = [(500, ""), (400, PROXY_ERROR), (413, "<html>413 Request Entity Too Large</html>"), (200, LOGIN_PAGE)];
+    together(refusals.map(|(status, body)| others_pass(status, body))).await;
 }
 
 #[tokio::test]
