@@ -3,8 +3,8 @@
 //! Batches are appended to files that take a fraction of the limit each; only the newest file is written to. That a batch is
 //! settled is appended to its own file, and a file without any other batch is removed after the next sync. Nothing is
 //! rewritten, so that a process that is killed at any point leaves files that can be read up to the record it was writing.
-//! What was written survives the process at once, and a power failure after the next sync. Notes that a batch is settled are
-//! not synced: without its note a batch is sent again with its key, which is harmless.
+//! What was written survives the process at once, and a power failure after the next sync. That the server has a batch is
+//! not synced: without that note the batch is sent again with its key, which is harmless. That a batch was replaced by another one is.
 //!
 //! `append` writes batches, `settle` writes notes about them, `evict` drops what waited too long or no longer fits. `load`
 //! reads what an earlier process left. `folder`, `segment`, `codec` and `sending` are what these use.
@@ -404,8 +404,9 @@ impl Spool for Disk {
         if let Some(active) = &mut self.active {
             let segment = &self.segments[&active.number];
             let unsynced = segment.entries.iter().rev().take_while(|entry| u64::from(entry.offset) >= active.synced_bytes);
-            // What the server has by now need not survive a power failure. While all goes well, nothing is ever synced.
-            let wanted = !self.removals.is_empty() || !files.is_empty();
+            // What the server has by now need not survive a power failure. While all goes well, nothing is ever synced. A
+            // batch that replaces others has to: without it the others would be sent as well.
+            let wanted = !self.removals.is_empty() || !files.is_empty() || !self.replaced.is_empty();
             if unsynced.clone().any(|entry| entry.state != State::Settled) || wanted && unsynced.count() > 0 {
                 active.syncing_bytes = segment.bytes;
                 files.push(Arc::clone(&active.file));
@@ -413,10 +414,8 @@ impl Spool for Disk {
         }
         let folder = (!files.is_empty() && std::mem::take(&mut self.folder_changed)).then(|| self.folder.handle());
         let removals = std::mem::take(&mut self.removals);
-        if !removals.is_empty() {
-            let replaced = std::mem::take(&mut self.replaced).into_iter().filter(|number| self.segments.contains_key(number));
-            files.extend(replaced.filter_map(|number| File::open(self.folder.segment(number)).ok()).map(Arc::new));
-        }
+        let replaced = std::mem::take(&mut self.replaced).into_iter().filter(|number| self.segments.contains_key(number));
+        files.extend(replaced.filter_map(|number| File::open(self.folder.segment(number)).ok()).map(Arc::new));
         (!files.is_empty() || !removals.is_empty()).then_some(SyncWork { files, folder, removals })
     }
 

@@ -255,6 +255,23 @@ fn only_what_the_server_does_not_have_is_synced() {
 }
 
 #[test]
+fn a_batch_that_replaces_another_is_synced_even_if_the_server_has_it() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), ROOMY);
+    report(&mut disk, 1, 1, 100);
+    report(&mut disk, 2, 1, 100);
+    sync(&mut disk);
+    let rejected = disk.take().unwrap();
+    disk.reject(&rejected, DropReason::Invalid);
+    assert!(disk.begin_sync().is_none());
+    assert_eq!(report(&mut disk, 3, 1, 100), 2);
+    assert_eq!((acknowledge(&mut disk), acknowledge(&mut disk)), (Some(3), Some(2)));
+    let work = disk.begin_sync().expect("without the third the first would be sent again after a power failure");
+    disk.end_sync(work.run());
+    assert!(disk.begin_sync().is_none());
+}
+
+#[test]
 fn after_a_failed_sync_another_file_is_written() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), ROOMY);

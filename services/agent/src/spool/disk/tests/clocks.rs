@@ -153,6 +153,7 @@ fn without_the_file_that_says_what_is_being_sent_batches_are_marked_when_they_ar
     let sending = disk.take().unwrap();
     disk.put_back(sending);
     drop(disk);
+    std::fs::remove_dir(folder.path().join("sending")).unwrap();
     let mut disk = open(folder.path(), ROOMY);
     let found: Vec<_> = std::iter::from_fn(|| disk.take()).map(|batch| batch.attempts().may_be_sealed_again()).collect();
     assert_eq!(found, [false, true]);
