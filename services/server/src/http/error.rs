@@ -1,16 +1,20 @@
 //! One error type for every route, and how it looks to a client: JSON on JSON routes, text on text routes.
 //!
-//! A 4xx says what was wrong with the request. A 5xx tells nothing of the inside; its cause is logged once, here.
+//! A 4xx says what was wrong with the request. A 5xx tells nothing of the inside; its cause is logged here.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use golectra_process::LogLimiter;
 use golectra_protocol::json::DecodeError;
 use golectra_protocol::{ErrorCode, WindowError};
 use serde::Serialize;
 
 use crate::ingest::IngestError;
 use crate::store::StoreError;
+
+/// Log lines about refused requests, by their codes: whoever is refused tries again, and so do thousands of others.
+pub static REFUSALS: LogLimiter = LogLimiter::new();
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -57,6 +61,12 @@ impl ApiError {
     /// 503: the server has no room or its store does not answer, try again later.
     pub fn unavailable(reason: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, message).retry_after(1)
+    }
+
+    /// 503: there is no room for the request now. `limit` is for the log: which limit it was.
+    pub fn overloaded(limit: &'static str) -> Self {
+        REFUSALS.log("overloaded", move |count| tracing::warn!(count, limit, "requests are refused: the server is overloaded"));
+        Self::unavailable("overloaded", "the server is overloaded, try again later")
     }
 
     /// Says when to try again, in seconds.
@@ -151,9 +161,11 @@ impl From<StoreError> for ApiError {
             StoreError::TooManySeries { .. } | StoreError::TooManySeriesOfSource { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "series_limit", message).retry_after(60)
             }
-            StoreError::Overloaded => Self::unavailable("overloaded", "the server is overloaded, try again later"),
+            StoreError::Overloaded => Self::overloaded("the store's queue is full"),
             StoreError::Unavailable(cause) => {
-                tracing::warn!(cause, "the store is unavailable");
+                REFUSALS.log("store_unavailable", move |count| {
+                    tracing::warn!(count, cause, "requests are refused: the store is unavailable");
+                });
                 Self::unavailable("store_unavailable", "the store is unavailable, try again later")
             }
         }
@@ -162,6 +174,6 @@ impl From<StoreError> for ApiError {
 
 /// The answer to a request whose handler panicked.
 pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    tracing::error!("a request handler panicked: this is a bug in golectra-server");
+    REFUSALS.log("internal", |count| tracing::error!(count, "a request handler panicked: this is a bug in golectra-server"));
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error").into_response()
 }

@@ -1,7 +1,7 @@
 //! A request's body: read within limits, unpacked, its signature and hash checked.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
@@ -15,16 +15,13 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::AppState;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, REFUSALS};
 
 /// The unit of the memory budget: small requests take one.
 const UNIT_BYTES: usize = 16 << 10;
 
 /// Room for so many bytes of a body is made on its word alone.
 const MAX_RESERVED_BYTES: usize = 64 << 10;
-
-/// Between two lines of the log about hashes that do not match.
-const MISMATCH_SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// What bodies may cost.
 #[derive(Clone)]
@@ -154,18 +151,13 @@ fn verify(headers: &HeaderMap, body: &BodyHash, key: &Secret) -> Result<(), ApiE
     if headers.get_all(names::HASH_SHA256).iter().all(is_right) {
         return Ok(());
     }
-    say_mismatch();
+    REFUSALS.log("invalid_hash", |count| {
+        tracing::warn!(
+            count,
+            "requests are refused: their HashSHA256 is not of this server's KEY; check that the senders have the same KEY"
+        );
+    });
     Err(ApiError::bad_request("invalid_hash", "invalid hash"))
-}
-
-/// Tells the operator, who is the one to put it right. Once in a while: an agent with another key goes on trying, and so may anyone else.
-fn say_mismatch() {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_none_or(|at| at.elapsed() >= MISMATCH_SAID_EVERY) {
-        *last = Some(Instant::now());
-        tracing::warn!("a request's hash does not match: check that its sender, such as an agent, has the same KEY as this server");
-    }
 }
 
 fn too_large(max_bytes: usize) -> ApiError {
@@ -178,7 +170,7 @@ fn too_slow(limit: Duration) -> ApiError {
 }
 
 fn overloaded() -> ApiError {
-    ApiError::unavailable("overloaded", "the server is overloaded, try again later")
+    ApiError::overloaded("MAX_INFLIGHT_BYTES: the bodies under way take all of it")
 }
 
 /// The memory that all bodies have together, in units that nobody holds.

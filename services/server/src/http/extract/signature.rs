@@ -4,8 +4,6 @@
 //! the request is checked when the body's digest is known.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
@@ -13,17 +11,13 @@ use golectra_process::Keys;
 use golectra_process::keys::Key;
 use golectra_protocol::header as names;
 use golectra_protocol::signature::{Claim, Request, SignatureError};
-use tokio::time::Instant;
 
 use super::identity::single;
 use crate::clock::Clock;
 use crate::config::SignatureMode;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, REFUSALS};
 use crate::metrics::ServerMetrics;
 use crate::middleware::path::AsReceived;
-
-/// Between two lines of the log about refused signatures.
-const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// Checks the signatures of requests.
 pub struct Signatures {
@@ -123,18 +117,9 @@ fn missing() -> ApiError {
 
 fn refused(reason: &'static str, message: impl Into<String>) -> ApiError {
     let message = message.into();
-    say(reason, &message);
+    let line = message.clone();
+    REFUSALS.log(reason, move |count| tracing::warn!(count, reason, "requests are refused: {line}"));
     ApiError::new(StatusCode::UNAUTHORIZED, reason, message)
-}
-
-/// Tells the operator, once in a while: whoever is refused goes on trying.
-fn say(reason: &'static str, message: &str) {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
-        *last = Some(Instant::now());
-        tracing::warn!(reason, "a request is refused: {message}");
-    }
 }
 
 #[cfg(test)]
