@@ -110,12 +110,8 @@ async fn required_takes_signed_requests_only(t: Target) {
     let (server, _folder) = required(&t);
     let client = server.client();
     let counter = json!({"id": "c", "type": "counter", "delta": 1});
-    let posts = [
-        client.post("/updates").json(&json!([counter])),
-        client.post("/update").json(&counter),
-        client.post("/update/counter/c/1"),
-        client.post("/value").json(&counter),
-    ];
+    let posts =
+        [client.post("/updates").json(&json!([counter])), client.post("/update").json(&counter), client.post("/update/counter/c/1")];
     for post in &posts {
         let body = if post.is_for("/updates") { json!([counter]).to_string() } else { counter.to_string() };
         for (refused, words) in [
@@ -132,12 +128,18 @@ async fn required_takes_signed_requests_only(t: Target) {
         }
     }
     client.get("/value/counter/c").send().await.expect(404);
+    // What only asks need not be signed, but a signature that is there is checked.
+    let query = client.post("/value").json(&counter);
+    query.clone().send().await.expect(404);
+    query.clone().signed("k1", "one").send().await.expect(404);
+    query.clone().signed("k1", "two").send().await.expect(401);
     // A refusal before the body was read is seen even when there is much of it.
     client.post("/updates").body(vec![b' '; 4 << 20]).send().await.expect(401);
     for post in posts {
         post.signed("k1", "one").send().await.expect(200);
     }
     assert_eq!(client.counter("c").await, 3);
+    query.send().await.expect(200);
     for path in ["/", "/ping", "/api/v1/snapshot", "/api/v1/sources"] {
         client.get(path).send().await.expect(200);
     }

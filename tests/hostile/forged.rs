@@ -58,3 +58,20 @@ async fn a_trusted_proxy_is_believed_as_far_as_it_saw() {
     assert_eq!(seen[..3], ["203.0.113.9"; 3]);
     assert_eq!(seen[3], "127.0.0.1", "what is no address is not believed");
 }
+
+#[tokio::test]
+async fn an_address_with_a_port_is_that_address() {
+    let builder = server(Store::Memory).expect("memory is always there");
+    let server = builder.env("AUDIT_FILE", "audit.ndjson").env("TRUSTED_PROXIES", "127.0.0.0/8,10.0.0.0/8").start();
+    let written = [
+        ("203.0.113.9:51123", "203.0.113.9"),
+        ("6.6.6.6:1, 203.0.113.9:51123 , 10.1.2.3:8080", "203.0.113.9"),
+        ("[2001:db8::9]:443", "2001:db8::9"),
+        ("[2001:db8::9]", "2001:db8::9"),
+        ("2001:db8::9, 10.1.2.3", "2001:db8::9"),
+    ];
+    for (value, _) in written {
+        write(&server, "X-Forwarded-For", value).await;
+    }
+    assert_eq!(addresses(&server, written.len()).await, written.map(|(_, address)| address));
+}

@@ -16,7 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::response::Response;
 use http::Request;
@@ -29,13 +29,10 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 pub use self::stats::{ConnectionStats, Cut};
-use crate::system;
+use crate::{LogLimiter, system};
 
 /// The pause after the system could not give a connection, as when it is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// The same trouble is logged at most this often.
-const LOG_EVERY: Duration = Duration::from_secs(1);
 
 /// What a connection may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,13 +94,7 @@ pub async fn serve_counted(
 ) {
     let open_files = system::raise_open_files();
     let cap = limits.max_connections.min(open_files - open_files / 4).clamp(1, Semaphore::MAX_PERMITS);
-    let mut gate = Gate {
-        listener,
-        permits: Arc::new(Semaphore::new(cap)),
-        stats: stats.clone(),
-        error_log: Throttle::default(),
-        cap_log: Throttle::default(),
-    };
+    let mut gate = Gate { listener, permits: Arc::new(Semaphore::new(cap)), stats: stats.clone(), log: LogLimiter::new() };
     let tasks = TaskTracker::new();
     let stages = Stages { leave: shutdown.clone(), close: CancellationToken::new(), abort: CancellationToken::new() };
     let linger = limits.linger.min(limits.drain);
@@ -158,8 +149,7 @@ struct Gate {
     listener: TcpListener,
     permits: Arc<Semaphore>,
     stats: ConnectionStats,
-    error_log: Throttle,
-    cap_log: Throttle,
+    log: LogLimiter,
 }
 
 impl Gate {
@@ -175,9 +165,9 @@ impl Gate {
                 Err(error) if client_is_gone(&error) => {}
                 Err(error) => {
                     self.stats.accept_failed();
-                    if self.error_log.ready() {
-                        tracing::error!(%error, "connections cannot be accepted: raise the limit of open files if it is that");
-                    }
+                    self.log.log("accept", move |count| {
+                        tracing::error!(count, %error, "connections cannot be accepted: raise the limit of open files if it is that");
+                    });
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -190,9 +180,7 @@ impl Gate {
                 return permit;
             }
             self.stats.cap_reached();
-            if self.cap_log.ready() {
-                tracing::warn!("as many connections are open as are allowed: new ones wait");
-            }
+            self.log.log("cap", |count| tracing::warn!(count, "as many connections are open as are allowed: new ones wait"));
             // The semaphore is never closed; if it were, the loop would try again.
             if let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
                 return permit;
@@ -204,18 +192,4 @@ impl Gate {
 fn client_is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
-}
-
-/// Lets one through every [`LOG_EVERY`].
-#[derive(Default)]
-struct Throttle(Option<Instant>);
-
-impl Throttle {
-    fn ready(&mut self) -> bool {
-        let ready = self.0.is_none_or(|last| last.elapsed() >= LOG_EVERY);
-        if ready {
-            self.0 = Some(Instant::now());
-        }
-        ready
-    }
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
-use golectra_protocol::{Source, Value, number};
+use golectra_protocol::{ErrorCode, Source, Value, number};
 use rust_embed::Embed;
 
 use super::AppState;
@@ -92,14 +92,14 @@ pub async fn source(
     State(state): State<AppState>,
     query: Result<Query<HashMap<String, String>>, QueryRejection>,
 ) -> Result<Response, TextError> {
-    let Query(mut query) = query.map_err(|error| ApiError::bad_request("malformed", error.body_text()))?;
+    let Query(mut query) = query.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
     let name = query.remove("name").unwrap_or_default();
-    let name = Source::from_stored(&name).map_err(|error| ApiError::bad_request("invalid_source", format!("name: {error}")))?;
+    let name = Source::from_stored(&name).map_err(|error| ApiError::new(ErrorCode::InvalidSource, format!("name: {error}")))?;
     let find = query.remove("find").unwrap_or_default();
     let now = Clock::System.unix_millis();
     let sources = state.store.sources().await.map_err(ApiError::from)?;
     let known = sources.iter().find(|source| source.name == name);
-    let known = known.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "unknown_source", "no such source"))?;
+    let known = known.ok_or_else(|| ApiError::new(ErrorCode::UnknownSource, "no such source"))?;
     let filter = LatestFilter { source: Some(name), ..LatestFilter::default() };
     let (series, truncated) = shown(&state, filter, &find.to_lowercase()).await?;
     let (gauges, counters): (Vec<_>, Vec<_>) = series.iter().partition(|one| matches!(one.value, Value::Gauge(_)));
@@ -152,7 +152,7 @@ fn mime(name: &str) -> Option<&'static str> {
 fn page(template: &impl Template) -> Result<Response, TextError> {
     let html = template.render().map_err(|error| {
         tracing::error!(%error, "a page could not be rendered");
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error")
+        ApiError::internal()
     })?;
     let mut response = Html(html).into_response();
     response.headers_mut().extend(SECURITY);

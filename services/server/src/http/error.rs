@@ -1,10 +1,11 @@
 //! One error type for every route, and how it looks to a client: JSON on JSON routes, text on text routes.
 //!
-//! A 4xx says what was wrong with the request. A 5xx tells nothing of the inside; its cause is logged once, here.
+//! A 4xx says what was wrong with the request. A 5xx tells nothing of the inside; its cause is logged here.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use golectra_process::LogLimiter;
 use golectra_protocol::json::DecodeError;
 use golectra_protocol::{ErrorCode, WindowError};
 use serde::Serialize;
@@ -12,20 +13,21 @@ use serde::Serialize;
 use crate::ingest::IngestError;
 use crate::store::StoreError;
 
-/// Why a request is refused.
+/// Log lines about refused requests, by their codes: a client that is refused tries again, and there may be thousands of them.
+pub static REFUSALS: LogLimiter<ErrorCode> = LogLimiter::new();
+
+/// Why a request is refused. The code decides on the status.
 #[derive(Debug)]
 pub struct ApiError {
-    status: StatusCode,
+    code: ErrorCode,
     message: String,
-    /// The `code` of the answer, also for `golectra_ingest_rejected_total`; one of [`ErrorCode`]'s.
-    reason: &'static str,
     retry_after_seconds: Option<u32>,
     close: bool,
 }
 
-/// Why a request was refused, as a short name: left on the answer for the layer that counts.
+/// The code of a refusal, left on the answer for the middleware that counts.
 #[derive(Debug, Clone, Copy)]
-pub struct Refused(pub &'static str);
+pub struct Refused(pub ErrorCode);
 
 /// An error on a route that answers text.
 #[derive(Debug)]
@@ -38,25 +40,33 @@ struct Body<'a> {
 }
 
 impl ApiError {
-    /// An error with its status, a short name for metrics, and a sentence for people.
-    pub fn new(status: StatusCode, reason: &'static str, message: impl Into<String>) -> Self {
-        debug_assert!(ErrorCode::parse(reason).is_some(), "{reason} is not in the protocol's table of error codes");
-        Self { status, message: message.into(), reason, retry_after_seconds: None, close: false }
+    /// An error with its code, and a sentence for people.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after_seconds: None, close: false }
     }
 
-    /// 400: the request is malformed.
-    pub fn bad_request(reason: &'static str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, reason, message)
-    }
-
-    /// 404: no such metric.
+    /// There is no such metric.
     pub fn no_such_metric() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "unknown_metric", "metric not found")
+        Self::new(ErrorCode::UnknownMetric, "metric not found")
     }
 
-    /// 503: the server has no room or its store does not answer, try again later.
-    pub fn unavailable(reason: &'static str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, message).retry_after(1)
+    /// A bug of the server.
+    pub fn internal() -> Self {
+        Self::new(ErrorCode::Internal, "internal error")
+    }
+
+    /// There is no room for the request now. `limit` says which limit it was, for the log.
+    pub fn overloaded(limit: &'static str) -> Self {
+        let code = ErrorCode::Overloaded;
+        REFUSALS.log(code, move |count| tracing::warn!(count, limit, "requests are refused: the server is overloaded"));
+        Self::new(code, "the server is overloaded, try again later").retry_after(1)
+    }
+
+    /// The store does not answer. The cause is for the log.
+    fn store_unavailable(cause: String) -> Self {
+        let code = ErrorCode::StoreUnavailable;
+        REFUSALS.log(code, move |count| tracing::warn!(count, cause, "requests are refused: the store is unavailable"));
+        Self::new(code, "the store is unavailable, try again later").retry_after(1)
     }
 
     /// Says when to try again, in seconds.
@@ -71,20 +81,18 @@ impl ApiError {
         self
     }
 
-    /// Its status.
+    /// Its code.
     #[cfg(test)]
-    pub const fn status(&self) -> StatusCode {
-        self.status
+    pub const fn code(&self) -> ErrorCode {
+        self.code
     }
 
-    /// Its short name.
-    #[cfg(test)]
-    pub const fn reason(&self) -> &'static str {
-        self.reason
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.status()).expect("the table of codes has statuses of HTTP")
     }
 
     fn headers(&self, mut response: Response) -> Response {
-        response.extensions_mut().insert(Refused(self.reason));
+        response.extensions_mut().insert(Refused(self.code));
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
@@ -92,10 +100,12 @@ impl ApiError {
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        let status = response.status();
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Golectra-Signature"));
         }
-        if self.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
         response
@@ -104,13 +114,14 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.headers((self.status, Json(Body { error: &self.message, code: self.reason })).into_response())
+        let body = Body { error: &self.message, code: self.code.as_str() };
+        self.headers((self.status(), Json(body)).into_response())
     }
 }
 
 impl IntoResponse for TextError {
     fn into_response(self) -> Response {
-        self.0.headers((self.0.status, self.0.message.clone()).into_response())
+        self.0.headers((self.0.status(), self.0.message.clone()).into_response())
     }
 }
 
@@ -122,19 +133,19 @@ impl<E: Into<ApiError>> From<E> for TextError {
 
 impl From<DecodeError> for ApiError {
     fn from(error: DecodeError) -> Self {
-        let message = error.to_string();
-        match error {
-            DecodeError::TooMany(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_items", message),
-            DecodeError::Shape(_) => Self::bad_request("malformed", message),
-            DecodeError::Item(_) | DecodeError::ItemAt { .. } | DecodeError::Empty => Self::bad_request("invalid_metric", message),
-        }
+        let code = match error {
+            DecodeError::TooMany(_) => ErrorCode::TooManyItems,
+            DecodeError::Shape(_) => ErrorCode::Malformed,
+            DecodeError::Item(_) | DecodeError::ItemAt { .. } | DecodeError::Empty => ErrorCode::InvalidMetric,
+        };
+        Self::new(code, error.to_string())
     }
 }
 
 impl From<IngestError> for ApiError {
     fn from(error: IngestError) -> Self {
         match error {
-            IngestError::Overflow { .. } => Self::bad_request("overflow", error.to_string()),
+            IngestError::Overflow { .. } => Self::new(ErrorCode::Overflow, error.to_string()),
             IngestError::Store(error) => error.into(),
         }
     }
@@ -144,24 +155,21 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let message = error.to_string();
         match error {
-            StoreError::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "key_reused", message),
-            StoreError::Window(WindowError::TooOld) => Self::new(StatusCode::CONFLICT, "too_old", message),
-            StoreError::Window(WindowError::TooNew) => Self::new(StatusCode::CONFLICT, "too_new", message),
-            StoreError::Overflow { .. } => Self::bad_request("overflow", message),
+            StoreError::KeyReused => Self::new(ErrorCode::KeyReused, message),
+            StoreError::Window(WindowError::TooOld) => Self::new(ErrorCode::TooOld, message),
+            StoreError::Window(WindowError::TooNew) => Self::new(ErrorCode::TooNew, message),
+            StoreError::Overflow { .. } => Self::new(ErrorCode::Overflow, message),
             StoreError::TooManySeries { .. } | StoreError::TooManySeriesOfSource { .. } => {
-                Self::new(StatusCode::TOO_MANY_REQUESTS, "series_limit", message).retry_after(60)
+                Self::new(ErrorCode::SeriesLimit, message).retry_after(60)
             }
-            StoreError::Overloaded => Self::unavailable("overloaded", "the server is overloaded, try again later"),
-            StoreError::Unavailable(cause) => {
-                tracing::warn!(cause, "the store is unavailable");
-                Self::unavailable("store_unavailable", "the store is unavailable, try again later")
-            }
+            StoreError::Overloaded => Self::overloaded("the store's queue is full"),
+            StoreError::Unavailable(cause) => Self::store_unavailable(cause),
         }
     }
 }
 
 /// The answer to a request whose handler panicked.
 pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    tracing::error!("a request handler panicked: this is a bug in golectra-server");
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error").into_response()
+    REFUSALS.log(ErrorCode::Internal, |count| tracing::error!(count, "a request handler panicked: this is a bug in golectra-server"));
+    ApiError::internal().into_response()
 }

@@ -9,7 +9,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use golectra_protocol::Source;
+use golectra_protocol::{ErrorCode, Source};
 
 use super::AppState;
 use super::error::ApiError;
@@ -36,7 +36,7 @@ struct Wanted {
 /// GET /api/v1/latest?source=&name=&match[]=&limit=: sorted by source, id and type. A series is listed when it matches all of `source`, `name`
 /// and one of the `match[]`.
 pub async fn get(State(state): State<AppState>, query: Result<Query<Vec<(String, String)>>, QueryRejection>) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::bad_request("malformed", error.body_text()))?;
+    let Query(query) = query.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
     let wanted = Wanted::from_query(query)?;
     let limit = wanted.limit;
     let share = state.listings.share(wanted.selectors.len().max(1)).await?;
@@ -56,12 +56,12 @@ impl Wanted {
             let twice = match key.as_str() {
                 "source" => {
                     let source = Source::from_stored(&value);
-                    let source = source.map_err(|error| ApiError::bad_request("invalid_source", format!("source: {error}")))?;
+                    let source = source.map_err(|error| ApiError::new(ErrorCode::InvalidSource, format!("source: {error}")))?;
                     wanted.source.replace(source).is_some()
                 }
                 "name" => wanted.name.replace(value).is_some(),
                 "limit" => {
-                    let limit = value.parse().map_err(|_| ApiError::bad_request("malformed", "limit: expected a whole number"))?;
+                    let limit = value.parse().map_err(|_| ApiError::new(ErrorCode::Malformed, "limit: expected a whole number"))?;
                     wanted.limit.replace(limit).is_some()
                 }
                 "match[]" => {
@@ -74,7 +74,7 @@ impl Wanted {
                 _ => false,
             };
             if twice {
-                return Err(ApiError::bad_request("malformed", format!("{key} is given twice")));
+                return Err(ApiError::new(ErrorCode::Malformed, format!("{key} is given twice")));
             }
         }
         // As in Prometheus 0 is no limit; an empty name is as good as none.
@@ -102,5 +102,5 @@ impl Wanted {
 }
 
 fn bad_selector(error: &impl std::fmt::Display) -> ApiError {
-    ApiError::bad_request("bad_selector", format!("match[]: {error}"))
+    ApiError::new(ErrorCode::BadSelector, format!("match[]: {error}"))
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use golectra_protocol::Source;
+use golectra_protocol::{ErrorCode, Source};
 use serde::Serialize;
 
 use super::AppState;
@@ -53,11 +53,11 @@ pub async fn forget(
 ) -> Result<StatusCode, ApiError> {
     // The body is only read for its signature and hash: what is forgotten stands in the path.
     drop(payload?);
-    let Path(name) = name.map_err(|error| ApiError::bad_request("malformed", error.body_text()))?;
-    let source = Source::parse(&name).map_err(|error| ApiError::bad_request("invalid_source", error.to_string()))?;
+    let Path(name) = name.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
+    let source = Source::parse(&name).map_err(|error| ApiError::new(ErrorCode::InvalidSource, error.to_string()))?;
     if state.ingest.forget_source(&source, peer).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
-        Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_source", format!("there is no source {source}")))
+        Err(ApiError::new(ErrorCode::UnknownSource, format!("there is no source {source}")))
     }
 }

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use golectra_protocol::hash::body_digest;
-use golectra_protocol::{IdError, Kind, Metric, MetricId, Metrics, Selector, json, number};
+use golectra_protocol::{ErrorCode, Kind, Metric, MetricId, Metrics, Selector, json, number};
 
 use super::AppState;
 use super::error::{ApiError, TextError};
@@ -28,7 +28,8 @@ pub async fn json(
     let write = Write { source, key, digest: payload.digest(), metrics, peer };
     let applied = state.ingest.write(write).await?;
     let value = state.store.value(&selector).await?;
-    let value = value.ok_or_else(|| ApiError::unavailable("store_unavailable", "the metric was stored but can't be read back"))?;
+    let value =
+        value.ok_or_else(|| ApiError::new(ErrorCode::StoreUnavailable, "the metric was stored but can't be read back").retry_after(1))?;
     Ok(replayed(applied, Json(Metric { id: selector.id, value })))
 }
 
@@ -43,7 +44,7 @@ pub async fn path(
 ) -> Result<Response, TextError> {
     // The body is only read for its signature and hash: what is written stands in the path.
     drop(payload?);
-    let Path((kind, name, value)) = segments.map_err(|error| ApiError::bad_request("malformed", error.body_text()))?;
+    let Path((kind, name, value)) = segments.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
     let metric = metric(&kind, &name, &value)?;
     let digest = body_digest(format!("{}\n{name}\n{value}", metric.kind()).as_bytes());
     let write = Write { source, key, digest, metrics: Metrics::from(&metric), peer };
@@ -57,11 +58,8 @@ pub async fn missing() -> (StatusCode, &'static str) {
 }
 
 fn metric(kind: &str, name: &str, value: &str) -> Result<Metric, ApiError> {
-    let kind = Kind::parse(kind).map_err(|error| ApiError::bad_request("invalid_metric", error.to_string()))?;
-    let id = MetricId::parse(name).map_err(|error| match error {
-        IdError::Empty => ApiError::new(StatusCode::NOT_FOUND, "invalid_metric", error.to_string()),
-        error => ApiError::bad_request("invalid_metric", error.to_string()),
-    })?;
-    let value = number::parse(kind, value).map_err(|error| ApiError::bad_request("invalid_metric", error.to_string()))?;
+    let kind = Kind::parse(kind).map_err(|error| ApiError::new(ErrorCode::InvalidMetric, error.to_string()))?;
+    let id = MetricId::parse(name).map_err(|error| ApiError::new(ErrorCode::InvalidMetric, error.to_string()))?;
+    let value = number::parse(kind, value).map_err(|error| ApiError::new(ErrorCode::InvalidMetric, error.to_string()))?;
     Ok(Metric { id, value })
 }

@@ -4,14 +4,14 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use golectra_protocol::{Kind, Metric, MetricId, Selector, json, number};
+use golectra_protocol::{ErrorCode, Kind, Metric, MetricId, Selector, json, number};
 
 use super::AppState;
 use super::error::{ApiError, TextError};
-use super::extract::Payload;
+use super::extract::QueryPayload;
 
 /// POST /value with `{id, type}`.
-pub async fn json(State(state): State<AppState>, payload: Payload) -> Result<Json<Metric>, ApiError> {
+pub async fn json(State(state): State<AppState>, QueryPayload(payload): QueryPayload) -> Result<Json<Metric>, ApiError> {
     let selector = json::decode_selector(&payload.bytes)?;
     let value = state.store.value(&selector).await?.ok_or_else(ApiError::no_such_metric)?;
     Ok(Json(Metric { id: selector.id, value }))
@@ -19,9 +19,9 @@ pub async fn json(State(state): State<AppState>, payload: Payload) -> Result<Jso
 
 /// GET /value/:type/:name.
 pub async fn path(State(state): State<AppState>, segments: Result<Path<(String, String)>, PathRejection>) -> Result<String, TextError> {
-    let Path((kind, name)) = segments.map_err(|error| ApiError::bad_request("malformed", error.body_text()))?;
-    let kind = Kind::parse(&kind).map_err(|error| ApiError::bad_request("invalid_metric", error.to_string()))?;
-    let id = MetricId::parse(&name).map_err(|error| ApiError::bad_request("invalid_metric", error.to_string()))?;
+    let Path((kind, name)) = segments.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
+    let kind = Kind::parse(&kind).map_err(|error| ApiError::new(ErrorCode::InvalidMetric, error.to_string()))?;
+    let id = MetricId::parse(&name).map_err(|error| ApiError::new(ErrorCode::InvalidMetric, error.to_string()))?;
     let value = state.store.value(&Selector { id, kind }).await.map_err(ApiError::from)?;
     Ok(number::format(value.ok_or_else(ApiError::no_such_metric)?))
 }

@@ -34,8 +34,8 @@ impl Watch {
         let route = route(self.route.as_ref());
         self.span.record("http.response.status_code", response.status().as_u16());
         self.request.ends(route, self.method, response.status());
-        if let Some(Refused(reason)) = response.extensions().get().filter(|_| route.starts_with("/update")) {
-            self.metrics.rejected(reason);
+        if let Some(Refused(code)) = response.extensions().get().filter(|_| route.starts_with("/update")) {
+            self.metrics.rejected(code.as_str());
         }
         response
     }

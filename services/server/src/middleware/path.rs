@@ -6,6 +6,7 @@ use axum::extract::Request;
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 use axum::response::{IntoResponse, Response};
+use golectra_protocol::ErrorCode;
 
 use crate::http::error::{ApiError, TextError};
 
@@ -37,7 +38,7 @@ pub fn refusal(uri: &Uri) -> Option<Response> {
         return None;
     }
     let message = "the path or query has a '%' that is not followed by two hex digits, or escapes that are not UTF-8";
-    Some(TextError(ApiError::bad_request("malformed", message)).into_response())
+    Some(TextError(ApiError::new(ErrorCode::Malformed, message)).into_response())
 }
 
 fn is_escaped_well(text: &str) -> bool {

@@ -1,30 +1,31 @@
 //! A request's body: read within limits, unpacked, its signature and hash checked.
+//!
+//! There are two extractors, for requests that change something and for those that don't, because only the former must be signed
+//! where signatures are required.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;
 use golectra_process::Secret;
 use golectra_protocol::gzip::{UnpackError, unpack_within};
 use golectra_protocol::hash::BodyHash;
-use golectra_protocol::header as names;
+use golectra_protocol::{ErrorCode, header as names};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
+use super::signature::Effect;
 use crate::http::AppState;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, REFUSALS};
 
 /// The unit of the memory budget: small requests take one.
 const UNIT_BYTES: usize = 16 << 10;
 
 /// Room for so many bytes of a body is made on its word alone.
 const MAX_RESERVED_BYTES: usize = 64 << 10;
-
-/// Between two lines of the log about hashes that do not match.
-const MISMATCH_SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// What bodies may cost.
 #[derive(Clone)]
@@ -45,9 +46,10 @@ impl BodyLimits {
     }
 }
 
-/// A whole, unpacked, verified body. It holds its share of the memory budget until it is dropped.
+/// The body of a request that changes something, whatever its method: whole, unpacked and verified. It holds its share of the
+/// memory budget until it is dropped. A DELETE has one too, an empty one, and takes this extractor for its signature.
 pub struct Payload {
-    /// The bytes as the client meant them.
+    /// The bytes as they were before compression.
     pub bytes: Bytes,
     hash: BodyHash,
     _share: Share,
@@ -64,8 +66,25 @@ impl FromRequest<AppState> for Payload {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        Self::read(request, state, Effect::Change).await
+    }
+}
+
+/// The body of a request that only asks. A signature or hash is checked where there is one, but it need not be signed.
+pub struct QueryPayload(pub Payload);
+
+impl FromRequest<AppState> for QueryPayload {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        Payload::read(request, state, Effect::None).await.map(Self)
+    }
+}
+
+impl Payload {
+    async fn read(request: Request, state: &AppState, effect: Effect) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let signature = state.signatures.begin(&parts.headers).await?;
+        let signature = state.signatures.check_header(&parts.headers, effect).await?;
         let packed = is_gzip(&parts.headers)?;
         let limits = &state.bodies;
         let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -73,7 +92,7 @@ impl FromRequest<AppState> for Payload {
             return Err(too_large(limits.max_bytes));
         }
         let mut share = Share { budget: Arc::clone(&limits.budget), held: 0 };
-        let read = read(body, declared.unwrap_or(0), limits, &mut share);
+        let read = read_within(body, declared.unwrap_or(0), limits, &mut share);
         let mut bytes = timeout_at(Instant::now() + limits.timeout, read).await.map_err(|_| too_slow(limits.timeout))??;
         if packed {
             bytes = unpack(&bytes, limits, &mut share)?;
@@ -90,11 +109,11 @@ impl FromRequest<AppState> for Payload {
 }
 
 /// Reads the body as it was sent, of which `declared` bytes are announced.
-async fn read(mut body: axum::body::Body, declared: usize, limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
+async fn read_within(mut body: axum::body::Body, declared: usize, limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
     share.cover(1)?;
     let (mut whole, mut first) = (Vec::new(), Bytes::new());
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| ApiError::bad_request("cut_off", "the body was cut off or is malformed").close())?;
+        let frame = frame.map_err(|_| ApiError::new(ErrorCode::CutOff, "the body was cut off or is malformed").close())?;
         let Ok(piece) = frame.into_data() else { continue };
         let taken = first.len() + whole.len() + piece.len();
         if taken > limits.max_bytes {
@@ -120,8 +139,8 @@ async fn read(mut body: axum::body::Body, declared: usize, limits: &BodyLimits, 
 fn unpack(packed: &[u8], limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
     let unpacked = unpack_within(packed, limits.max_bytes, |bytes| share.cover(packed.len() + bytes).is_ok());
     let unpacked = unpacked.map_err(|error| match error {
-        UnpackError::Invalid => ApiError::bad_request("invalid_gzip", error.to_string()),
-        UnpackError::TooLarge(_) => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error.to_string()),
+        UnpackError::Invalid => ApiError::new(ErrorCode::InvalidGzip, error.to_string()),
+        UnpackError::TooLarge(_) => ApiError::new(ErrorCode::TooLarge, error.to_string()),
         UnpackError::NoRoom(_) => overloaded(),
     })?;
     Ok(unpacked.into())
@@ -138,7 +157,7 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
                 "gzip" | "x-gzip" if !again => gzip = true,
                 _ => {
                     let message = "Content-Encoding must be gzip (once) or absent";
-                    return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message));
+                    return Err(ApiError::new(ErrorCode::ContentEncoding, message));
                 }
             }
         }
@@ -154,31 +173,26 @@ fn verify(headers: &HeaderMap, body: &BodyHash, key: &Secret) -> Result<(), ApiE
     if headers.get_all(names::HASH_SHA256).iter().all(is_right) {
         return Ok(());
     }
-    say_mismatch();
-    Err(ApiError::bad_request("invalid_hash", "invalid hash"))
-}
-
-/// Tells the operator, who is the one to put it right. Once in a while: an agent with another key goes on trying, and so may anyone else.
-fn say_mismatch() {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_none_or(|at| at.elapsed() >= MISMATCH_SAID_EVERY) {
-        *last = Some(Instant::now());
-        tracing::warn!("a request's hash does not match: check that its sender, such as an agent, has the same KEY as this server");
-    }
+    REFUSALS.log(ErrorCode::InvalidHash, |count| {
+        tracing::warn!(
+            count,
+            "requests are refused: their HashSHA256 is not of this server's KEY; check that the senders have the same KEY"
+        );
+    });
+    Err(ApiError::new(ErrorCode::InvalidHash, "invalid hash"))
 }
 
 fn too_large(max_bytes: usize) -> ApiError {
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", format!("the body is larger than {max_bytes} bytes"))
+    ApiError::new(ErrorCode::TooLarge, format!("the body is larger than {max_bytes} bytes"))
 }
 
 fn too_slow(limit: Duration) -> ApiError {
     let message = format!("the body did not arrive within {} s", limit.as_secs_f64());
-    ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message).close()
+    ApiError::new(ErrorCode::TooSlow, message).close()
 }
 
 fn overloaded() -> ApiError {
-    ApiError::unavailable("overloaded", "the server is overloaded, try again later")
+    ApiError::overloaded("MAX_INFLIGHT_BYTES: the bodies under way take all of it")
 }
 
 /// The memory that all bodies have together, in units that nobody holds.

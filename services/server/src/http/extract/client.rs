@@ -1,7 +1,7 @@
-//! The address of the peer, for the audit trail.
+//! The address of the client, for the audit trail.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::HeaderMap;
@@ -25,25 +25,41 @@ impl FromRequestParts<AppState> for ClientAddress {
 
 fn client(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut address = peer;
-    let hops = headers.get_all("x-forwarded-for").iter().rev().filter_map(|value| value.to_str().ok());
-    for hop in hops.flat_map(|list| list.rsplit(',')) {
+    // Each proxy adds the address of its peer at the end, to the last line or as another one.
+    let hops = headers.get_all("x-forwarded-for").iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    // An empty element of a list means nothing in HTTP.
+    for hop in hops.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()) {
         if !trusted.contains(address) {
             break;
         }
-        let Ok(before) = hop.trim().parse() else { break };
+        // What is left of an element that can't be read is not believed either: a client may have written both.
+        let Some(before) = parse(hop) else { break };
         address = before;
     }
     address
 }
 
+/// An address as proxies write it: alone or with a port, IPv6 in brackets or, without a port, bare.
+fn parse(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?;
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let address = text.parse::<IpAddr>().ok();
+    let address = address.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    let address = address.or_else(|| bracketed().map(IpAddr::V6))?;
+    // As the listener does with peers: networks of IPv4 contain it in either form.
+    Some(address.to_canonical())
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn seen(peer: &str, forwarded: &[&str], trusted: &str) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded {
-            headers.append("x-forwarded-for", value.parse().unwrap());
+            headers.append("x-forwarded-for", HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         client(peer.parse().unwrap(), &headers, &trusted.parse().unwrap()).to_string()
     }
@@ -54,7 +70,35 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &["1.1.1.1"], "10.0.0.0/8"), "1.1.1.1");
         assert_eq!(seen("10.0.0.1", &["6.6.6.6, 1.1.1.1"], "10.0.0.0/8"), "1.1.1.1", "what the client wrote is left of it");
         assert_eq!(seen("10.0.0.1", &["6.6.6.6", "1.1.1.1, 10.0.0.2"], "10.0.0.0/8"), "1.1.1.1");
+        assert_eq!(seen("10.0.0.1", &["6.6.6.6, 1.1.1.1:80, 10.0.0.2:443"], "10.0.0.0/8"), "1.1.1.1");
         assert_eq!(seen("10.0.0.1", &["1.1.1.1, junk"], "10.0.0.0/8"), "10.0.0.1");
+        assert_eq!(seen("10.0.0.1", &["6.6.6.6", "\u{e4}, 10.0.0.2"], "10.0.0.0/8"), "10.0.0.2", "a line that is not ASCII hides nothing");
+        assert_eq!(seen("10.0.0.1", &["6.6.6.6", "\u{e4}"], "10.0.0.0/8"), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &[], "10.0.0.0/8"), "10.0.0.1");
+        assert_eq!(seen("10.0.0.1", &["", " , "], "10.0.0.0/8"), "10.0.0.1");
+    }
+
+    #[test]
+    fn every_spelling_of_an_address_is_read() {
+        for (hop, address) in [
+            ("203.0.113.9", "203.0.113.9"),
+            ("203.0.113.9:51123", "203.0.113.9"),
+            ("  203.0.113.9:51123\t", "203.0.113.9"),
+            ("203.0.113.9:51123,", "203.0.113.9"),
+            ("2001:db8::9", "2001:db8::9"),
+            ("[2001:db8::9]", "2001:db8::9"),
+            ("[2001:db8::9]:443", "2001:db8::9"),
+            (" [2001:DB8:0::9]:443 ", "2001:db8::9"),
+            ("::ffff:203.0.113.9", "203.0.113.9"),
+            ("[::ffff:203.0.113.9]:443", "203.0.113.9"),
+            ("6.6.6.6:1, [::ffff:10.0.0.3]:1 , 10.0.0.2:65535", "6.6.6.6"),
+        ] {
+            assert_eq!(seen("10.0.0.1", &[hop], "10.0.0.0/8"), address, "{hop:?}");
+        }
+        for hop in
+            ["unknown", "_hidden", "203.0.113.9:", "203.0.113.9:99999", "203.0.113.9:x", "[2001:db8::9", "2001:db8::9]", "[203.0.113.9]"]
+        {
+            assert_eq!(seen("10.0.0.1", &["6.6.6.6", hop], "10.0.0.0/8"), "10.0.0.1", "{hop:?}");
+        }
     }
 }

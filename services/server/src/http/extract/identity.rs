@@ -3,7 +3,7 @@
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use golectra_protocol::{IdempotencyKey, Source, header};
+use golectra_protocol::{ErrorCode, IdempotencyKey, Source, header};
 
 use crate::http::error::ApiError;
 
@@ -18,7 +18,7 @@ impl<S: Sync> FromRequestParts<S> for Sender {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let Some(text) = single(&parts.headers, header::SOURCE)? else { return Ok(Self(Source::unnamed())) };
-        let source = Source::parse(text).map_err(|error| ApiError::bad_request("invalid_source", format!("Golectra-Source: {error}")))?;
+        let source = Source::parse(text).map_err(|error| ApiError::new(ErrorCode::InvalidSource, format!("Golectra-Source: {error}")))?;
         Ok(Self(source))
     }
 }
@@ -29,7 +29,7 @@ impl<S: Sync> FromRequestParts<S> for Key {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let text = single(&parts.headers, header::IDEMPOTENCY_KEY)?;
         let key = text.map(IdempotencyKey::parse).transpose();
-        key.map(Self).map_err(|error| ApiError::bad_request("invalid_key", error.to_string()))
+        key.map(Self).map_err(|error| ApiError::new(ErrorCode::InvalidKey, error.to_string()))
     }
 }
 
@@ -38,8 +38,8 @@ pub(super) fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<O
     let mut values = headers.get_all(name).iter();
     let (first, second) = (values.next(), values.next());
     if second.is_some() {
-        return Err(ApiError::bad_request("invalid_header", format!("header {name} stands more than once")));
+        return Err(ApiError::new(ErrorCode::InvalidHeader, format!("header {name} stands more than once")));
     }
     let text = first.map(axum::http::HeaderValue::to_str).transpose();
-    text.map_err(|_| ApiError::bad_request("invalid_header", format!("header {name} has characters outside of ASCII")))
+    text.map_err(|_| ApiError::new(ErrorCode::InvalidHeader, format!("header {name} has characters outside of ASCII")))
 }

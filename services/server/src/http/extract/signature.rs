@@ -1,29 +1,23 @@
-//! Golectra-Signature: a request comes from someone who has a key, and is still the one that was sent.
+//! Golectra-Signature: a request comes from a client that has a key, and is still the one that was sent.
 //!
-//! What the header tells by itself is checked before the body is read: who has no key makes the server hold nothing. What it says about
-//! the request is checked when the body's digest is known.
+//! The header itself is checked before the body is read, so that a client without a key cannot make the server hold a body. Whether
+//! it is the signature of the request is checked when the body's digest is known.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use golectra_process::Keys;
 use golectra_process::keys::Key;
-use golectra_protocol::header as names;
 use golectra_protocol::signature::{Claim, Request, SignatureError};
-use tokio::time::Instant;
+use golectra_protocol::{ErrorCode, header as names};
 
 use super::identity::single;
 use crate::clock::Clock;
 use crate::config::SignatureMode;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, REFUSALS};
 use crate::metrics::ServerMetrics;
 use crate::middleware::path::AsReceived;
-
-/// Between two lines of the log about refused signatures.
-const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// Checks the signatures of requests.
 pub struct Signatures {
@@ -35,8 +29,17 @@ pub struct Signatures {
     metrics: ServerMetrics,
 }
 
-/// A signature that may be right: its key is known and its time is near.
-pub struct Pending<'a> {
+/// What a request does, which decides whether it must be signed where signatures are required.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It changes something.
+    Change,
+    /// It only asks.
+    None,
+}
+
+/// A signature whose key is known and whose time is near, and that is yet to be compared with the request.
+pub struct UnverifiedSignature<'a> {
     claim: Claim<'a>,
     key: Key,
     metrics: &'a ServerMetrics,
@@ -59,27 +62,27 @@ impl Signatures {
         self.keys.clone().watch().await;
     }
 
-    /// What can be said before the body is read. None: the request is not signed and need not be.
-    pub async fn begin<'a>(&'a self, headers: &'a HeaderMap) -> Result<Option<Pending<'a>>, ApiError> {
+    /// Checks what can be checked before the body is read. None: the request is not signed and need not be.
+    pub async fn check_header<'a>(&'a self, headers: &'a HeaderMap, effect: Effect) -> Result<Option<UnverifiedSignature<'a>>, ApiError> {
         let mut values = headers.get_all(names::SIGNATURE).iter();
         let (first, second) = (values.next(), values.next());
         let Some(header) = first.filter(|_| self.active) else {
-            return if self.mode == SignatureMode::Required { Err(missing()) } else { Ok(None) };
+            return if self.are_required() && effect == Effect::Change { Err(missing()) } else { Ok(None) };
         };
         if second.is_some() {
-            return Err(refused("signature_malformed", "Golectra-Signature stands more than once"));
+            return Err(refused(ErrorCode::SignatureMalformed, "Golectra-Signature stands more than once"));
         }
         let claim = Claim::parse(header.as_bytes())?;
         claim.check_time(self.clock.unix_millis() / 1000)?;
         let Some(key) = self.keys.find(claim.key_id()).await else {
             let message = format!("Golectra-Signature: the server has no key with the id {}", claim.key_id());
-            return Err(refused("signature_unknown_key", message));
+            return Err(refused(ErrorCode::SignatureUnknownKey, message));
         };
-        Ok(Some(Pending { claim, key, metrics: &self.metrics }))
+        Ok(Some(UnverifiedSignature { claim, key, metrics: &self.metrics }))
     }
 }
 
-impl Pending<'_> {
+impl UnverifiedSignature<'_> {
     /// Whether it is the signature of this request. The digest is the SHA-256 of the unpacked body.
     pub fn verify(&self, parts: &Parts, body_digest: &[u8; 32]) -> Result<(), ApiError> {
         let value = |name| single(&parts.headers, name).map(|value| value.unwrap_or_default().as_bytes());
@@ -108,33 +111,24 @@ fn target(parts: &Parts) -> Cow<'_, str> {
 
 impl From<SignatureError> for ApiError {
     fn from(error: SignatureError) -> Self {
-        let reason = match error {
-            SignatureError::Malformed => "signature_malformed",
-            SignatureError::Behind { .. } | SignatureError::Ahead { .. } => "signature_clock",
-            SignatureError::Mismatch => "signature_mismatch",
+        let code = match error {
+            SignatureError::Malformed => ErrorCode::SignatureMalformed,
+            SignatureError::Behind { .. } | SignatureError::Ahead { .. } => ErrorCode::SignatureClock,
+            SignatureError::Mismatch => ErrorCode::SignatureMismatch,
         };
-        refused(reason, error.to_string())
+        refused(code, error.to_string())
     }
 }
 
 fn missing() -> ApiError {
-    refused("signature_missing", "this server takes signed requests only: the header Golectra-Signature is missing")
+    refused(ErrorCode::SignatureMissing, "this server accepts signed requests only: the header Golectra-Signature is missing")
 }
 
-fn refused(reason: &'static str, message: impl Into<String>) -> ApiError {
+fn refused(code: ErrorCode, message: impl Into<String>) -> ApiError {
     let message = message.into();
-    say(reason, &message);
-    ApiError::new(StatusCode::UNAUTHORIZED, reason, message)
-}
-
-/// Tells the operator, once in a while: whoever is refused goes on trying.
-fn say(reason: &'static str, message: &str) {
-    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
-        *last = Some(Instant::now());
-        tracing::warn!(reason, "a request is refused: {message}");
-    }
+    let line = message.clone();
+    REFUSALS.log(code, move |count| tracing::warn!(count, reason = code.as_str(), "requests are refused: {line}"));
+    ApiError::new(code, message)
 }
 
 #[cfg(test)]

@@ -36,13 +36,14 @@ impl ListingBudget {
         let units = u32::try_from(selectors).unwrap_or(u32::MAX).saturating_add(1);
         match timeout(PATIENCE, Arc::clone(&self.0).acquire_many_owned(units)).await {
             Ok(Ok(permit)) => Ok(Share(permit)),
-            _ => Err(ApiError::unavailable("overloaded", "too many listings are under way, try again later").retry_after(5)),
+            _ => Err(ApiError::overloaded("as many listings are under way as there is memory for").retry_after(5)),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use golectra_protocol::ErrorCode;
     use tokio::time::Instant;
 
     use super::*;
@@ -56,7 +57,7 @@ mod tests {
         }
         let start = Instant::now();
         let refusal = budget.share(1).await.map(drop).unwrap_err();
-        assert_eq!((refusal.status().as_u16(), refusal.reason()), (503, "overloaded"));
+        assert_eq!(refusal.code(), ErrorCode::Overloaded);
         assert_eq!(start.elapsed(), PATIENCE);
         let (next, ()) = tokio::join!(budget.share(3), async { running.truncate(14) });
         assert!(next.is_ok(), "two that ended make room for one of three selectors");

@@ -27,18 +27,19 @@ fn sign(target: &str, source: &str, key: &str) -> String {
     Request { method: "POST", target, source: source.as_bytes(), idempotency_key: b"", body_digest }.sign(NOW, "default", key.as_bytes())
 }
 
-/// None when it is taken, otherwise why not.
+/// None when it is accepted, otherwise why not.
 async fn refusal(signatures: &Signatures, parts: &Parts) -> Option<&'static str> {
+    refusal_of(signatures, parts, Effect::Change).await
+}
+
+async fn refusal_of(signatures: &Signatures, parts: &Parts, effect: Effect) -> Option<&'static str> {
     let check = async {
-        if let Some(pending) = signatures.begin(&parts.headers).await? {
-            pending.verify(parts, &body_digest(BODY))?;
+        if let Some(signature) = signatures.check_header(&parts.headers, effect).await? {
+            signature.verify(parts, &body_digest(BODY))?;
         }
         Ok::<_, ApiError>(())
     };
-    check.await.err().map(|error| {
-        assert_eq!(error.status(), if error.reason() == "malformed" { StatusCode::BAD_REQUEST } else { StatusCode::UNAUTHORIZED });
-        error.reason()
-    })
+    check.await.err().map(|error| error.code().as_str())
 }
 
 #[tokio::test]
@@ -72,6 +73,31 @@ async fn the_clock_may_be_five_minutes_off() {
 }
 
 #[tokio::test]
+async fn the_method_is_signed_and_only_changes_need_a_signature() {
+    use SignatureMode::{Compat, Required};
+    let clock = Clock::at(NOW * 1000);
+    let digest = body_digest(BODY);
+    let target = "/api/v1/sources/node-1/";
+    let request = Request { method: "DELETE", target, source: b"", idempotency_key: b"", body_digest: &digest };
+    let right = request.sign(NOW, "default", b"k");
+    for (mode, method, header, effect, expected) in [
+        (Required, "DELETE", Some(&right), Effect::Change, None),
+        (Required, "POST", Some(&right), Effect::Change, Some("signature_mismatch")),
+        (Required, "DELETE", None, Effect::Change, Some("signature_missing")),
+        (Compat, "DELETE", None, Effect::Change, None),
+        (Compat, "POST", Some(&right), Effect::None, Some("signature_mismatch")),
+        (Required, "POST", Some(&right), Effect::None, Some("signature_mismatch")),
+        (Required, "POST", None, Effect::None, None),
+    ] {
+        let mut parts = parts(target, &[]);
+        parts.method = method.parse().unwrap();
+        parts.headers.extend(header.map(|header| (HeaderName::from_static(names::SIGNATURE), header.parse().unwrap())));
+        let refusal = refusal_of(&signatures(Some("k"), mode, &clock), &parts, effect).await;
+        assert_eq!(refusal, expected, "{mode:?} {method} {header:?} {effect:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_checked_when() {
     use SignatureMode::{Compat, Required};
     let clock = Clock::at(NOW * 1000);
@@ -94,7 +120,7 @@ async fn what_is_checked_when() {
         (Some("k"), Compat, signed("nonsense"), Some("signature_malformed")),
         (Some("k"), Compat, signed(""), Some("signature_malformed")),
         (Some("k"), Compat, vec![source, (names::SIGNATURE, &right), (names::SIGNATURE, &right)], Some("signature_malformed")),
-        (Some("k"), Compat, vec![source, source, (names::SIGNATURE, &right)], Some("malformed")),
+        (Some("k"), Compat, vec![source, source, (names::SIGNATURE, &right)], Some("invalid_header")),
         (Some("k"), Compat, vec![(names::SIGNATURE, &right)], Some("signature_mismatch")),
     ] {
         let signatures = signatures(key, mode, &clock);
@@ -108,8 +134,8 @@ async fn no_refusal_tells_a_key_or_a_signature() {
     let signatures = signatures(Some("swordfish"), SignatureMode::Required, &clock);
     let mut parts = parts("/updates", &[(names::SIGNATURE, &sign("/updates", "", "swordfish"))]);
     parts.method = Method::PUT;
-    let pending = signatures.begin(&parts.headers).await.unwrap().unwrap();
-    let error = format!("{:?}", pending.verify(&parts, &body_digest(BODY)).unwrap_err());
+    let signature = signatures.check_header(&parts.headers, Effect::Change).await.unwrap().unwrap();
+    let error = format!("{:?}", signature.verify(&parts, &body_digest(BODY)).unwrap_err());
     let right = Request { method: "PUT", target: "/updates", source: b"", idempotency_key: b"", body_digest: &body_digest(BODY) };
     let right = right.sign(NOW, "default", b"swordfish");
     assert!(!error.contains("swordfish") && !error.contains(right.rsplit('=').next().unwrap()), "{error}");

@@ -1,0 +1,72 @@
+//! What an outage does to the log: a line now and then that counts what it stands for, not one for each request.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use golectra_tests::{Client, Database, Fault, Proxy, Server, fresh_key, runtime, until};
+use serde_json::{Value, json};
+
+const CLIENTS: usize = 64;
+
+/// How long the database is away.
+const OUTAGE: Duration = Duration::from_secs(15);
+
+/// Each condition has a line at once and one every 10 s, the last one after its end.
+const LINES_A_CONDITION: usize = 3;
+
+/// The lines of the server's log from this one on.
+fn lines(server: &Server, from: usize) -> Vec<Value> {
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    server.stderr().lines().skip(from).map(parse).collect()
+}
+
+/// What the lines with this message count together.
+fn count(lines: &[Value], message: &str) -> u64 {
+    let of_message = lines.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.contains(message)));
+    of_message.map(|line| line["count"].as_u64().expect("a count")).sum()
+}
+
+/// Writes and reads until it is told to stop, and counts what is refused.
+async fn insist(client: Client, refused: Arc<AtomicU64>, end: Instant) {
+    while Instant::now() < end {
+        let batch = json!([{"id": "c", "type": "counter", "delta": 1}]);
+        for request in [client.post("/updates").idempotency_key(&fresh_key()).json(&batch), client.get("/value/counter/c")] {
+            let answer = request.send().await;
+            assert_eq!(answer.status, 503, "{answer:?}");
+            refused.fetch_add(1, Ordering::SeqCst);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_outage_with_many_clients_is_a_bounded_number_of_lines() {
+    let Some(database) = Database::create() else { return };
+    let proxy = Proxy::start(database.port()).await;
+    let server = Server::builder().env("DATABASE_DSN", database.url_through(proxy.port())).start();
+    let client = server.client();
+    client.updates(&json!([{"id": "c", "type": "counter", "delta": 1}])).await.expect(200);
+    let from = server.stderr().lines().count();
+    proxy.set(Fault::Drop);
+    proxy.cut();
+    let (refused, end) = (Arc::new(AtomicU64::new(0)), Instant::now() + OUTAGE);
+    until("the outage is seen", Duration::from_secs(10), async || client.get("/ping").send().await.status == 503).await;
+    let clients: Vec<_> = (0..CLIENTS).map(|_| runtime().spawn(insist(client.clone(), Arc::clone(&refused), end))).collect();
+    for client in clients {
+        client.await.expect("every answer was 503");
+    }
+    let refused = refused.load(Ordering::SeqCst);
+    assert!(refused > 500, "an outage that nobody noticed: {refused}");
+    until("every refused request is in the log", Duration::from_secs(20), async || {
+        let lines = lines(&server, from);
+        count(&lines, "the store is unavailable") + count(&lines, "overloaded") >= refused
+    })
+    .await;
+    let lines = lines(&server, from);
+    let mut messages: Vec<_> = lines.iter().map(|line| line["message"].to_string()).collect();
+    messages.sort();
+    messages.dedup();
+    assert!(lines.len() <= messages.len() * LINES_A_CONDITION, "{} lines: {lines:#?}", lines.len());
+    assert!(messages.len() <= 6, "{messages:?}");
+}
