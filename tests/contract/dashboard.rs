@@ -6,6 +6,7 @@ use serde_json::json;
 on_every_store!(
     the_page_works_with_nothing_stored,
     the_page_shows_what_is_stored,
+    a_page_of_many_series_says_that_there_are_more,
     markup_in_names_is_escaped,
     the_page_may_run_nothing_foreign
 );
@@ -46,6 +47,23 @@ async fn the_page_shows_what_is_stored(t: Target) {
     for part in ["room_temperature", "21.375", "door_openings", "4711"] {
         assert!(all.contains(part), "{part} is on no page");
     }
+}
+
+async fn a_page_of_many_series_says_that_there_are_more(t: Target) {
+    let server = t.own().start();
+    let client = server.client();
+    let series = |range: std::ops::Range<u32>| range.map(|n| json!({"id": format!("m{{n=\"{n:05}\"}}"), "type": "gauge", "value": n}));
+    for start in [0, 2_000, 4_000] {
+        client.post("/updates").source("node").json(&series(start..start + 2_000).collect()).send().await.expect(200);
+    }
+    let page = async |find: &str| client.get(&format!("/source?name=node&find={find}")).send().await.expect(200).text();
+    let more = "There are more than are shown";
+    let shown = |page: &str, n: u32| page.contains(&format!("{n:05}"));
+    let all = page("").await;
+    assert!(all.contains(more) && shown(&all, 0) && shown(&all, 4_999) && !shown(&all, 5_000), "{} bytes", all.len());
+    // What is found may stand anywhere.
+    let found = page("0599").await;
+    assert!(!found.contains(more) && shown(&found, 5_990) && shown(&found, 5_999) && !shown(&found, 5_989), "{} bytes", found.len());
 }
 
 async fn markup_in_names_is_escaped(t: Target) {

@@ -72,8 +72,8 @@ async fn a_listing_that_loses_its_database_is_cut_off() {
     let client = server.client();
     // An answer of 27 MB: more than the sockets of both ends take.
     let long = "x".repeat(800);
-    for part in 0..3 {
-        let batch = (0..10_000).map(|n| json!({"id": format!("m{{n=\"{part}-{n}\",text=\"{long}\"}}"), "type": "gauge", "value": n}));
+    for part in 0..60 {
+        let batch = (0..500).map(|n| json!({"id": format!("m{{n=\"{part}-{n}\",text=\"{long}\"}}"), "type": "gauge", "value": n}));
         client.updates(&batch.collect()).await.expect(200);
     }
     let mut listing = Raw::connect(server.port()).await;

@@ -104,6 +104,38 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
+    /// An answer whose body is made while it is sent: these pieces, and perhaps an error.
+    fn streamed(pieces: &[&'static str], fails: bool) -> Response {
+        let pieces = pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+        let end = fails.then(|| Err(std::io::Error::other("the store failed")));
+        let mut answer = Body::from_stream(stream::iter(pieces.chain(end).collect::<Vec<_>>())).into_response();
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer.extensions_mut().insert(Streamed);
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_streamed_answer_is_packed_on_the_way_and_has_no_hash() {
+        let key: Secret = "k".parse().unwrap();
+        for takes_gzip in [true, false] {
+            let answer = finish(streamed(&["[1,", "2,", "3]"], false), takes_gzip, Some(&key)).await;
+            assert_eq!(answer.headers().get(header::CONTENT_ENCODING).is_some(), takes_gzip);
+            assert_eq!(answer.headers().get(header::VARY).unwrap(), "accept-encoding");
+            assert_eq!(answer.headers().get(header::X_CONTENT_TYPE_OPTIONS).unwrap(), "nosniff");
+            assert!(answer.headers().get(names::HASH_SHA256).is_none());
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(if takes_gzip { gzip::unpack(&body, 100).unwrap() } else { body.to_vec() }, b"[1,2,3]");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_in_a_streamed_answer_stays_one() {
+        for takes_gzip in [true, false] {
+            let answer = finish(streamed(&["[1,"], true), takes_gzip, None).await;
+            assert!(answer.into_body().collect().await.is_err(), "the end would make a part the whole");
+        }
+    }
+
     #[test]
     fn gzip_is_sent_to_those_who_take_it() {
         for (value, taken) in [
