@@ -45,7 +45,7 @@ async fn another_applications_tables_are_not_met() {
 async fn the_dsn_names_another_schema() {
     let Some(database) = Database::create() else { return };
     let with = |query: &str| format!("{}?{query}", database.url());
-    let servers = ["search_path=m", "options=-c%20search_path%3D%22my%20metrics%22", ""]
+    let servers = ["search_path=%22my%20metrics%22", "options=-c%20search_path%3Dm", ""]
         .map(|query| Server::builder().env("DATABASE_DSN", with(query)).start());
     for (number, server) in (1..).zip(&servers) {
         server.client().updates(&json!([{"id": "a", "type": "counter", "delta": number}])).await.expect(200);

@@ -109,6 +109,18 @@ async fn secrets_are_in_no_log() {
 }
 
 #[tokio::test]
+async fn a_dsn_with_another_drivers_pool_settings_says_once_that_they_have_no_effect() {
+    let port = free_port();
+    let dsn = "postgres://user:p@127.0.0.1:1/db?pool_max_conns=4711&statement_cache_mode=describe&application_name=x";
+    let program = server().env("ADDRESS", format!("127.0.0.1:{port}")).env("DATABASE_DSN", dsn).start();
+    answers(&program, port).await;
+    until("the database is missed", Duration::from_secs(20), async || program.stderr().contains("the database is not ready")).await;
+    let said = program.stderr();
+    assert_eq!(said.matches("pool_max_conns, statement_cache_mode").count(), 1, "{said}");
+    assert!(!said.contains("4711") && !said.contains("describe"), "{said}");
+}
+
+#[tokio::test]
 async fn logs_are_json_where_there_is_no_terminal() {
     let port = free_port();
     let program = server().env("ADDRESS", format!("127.0.0.1:{port}")).start();

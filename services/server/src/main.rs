@@ -25,6 +25,7 @@ use tower::util::MapRequestLayer;
 
 use crate::assemble::Parts;
 use crate::config::Settings;
+use crate::store::postgres::OpenError;
 
 /// A request is some thirty small pieces of memory and a few large ones, given back at once. A test that counts what the
 /// memory store takes has an allocator of its own.
@@ -52,7 +53,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("golectra-server can't run: {error}");
-            ExitCode::FAILURE
+            // As for any other setting that can't be used.
+            if error.is::<OpenError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     };
     telemetry.shutdown();

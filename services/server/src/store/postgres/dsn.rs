@@ -134,11 +134,10 @@ impl Reading {
     fn take(&mut self, name: &str, parameter: Parameter<'_>, value: String) -> Result<(), DsnError> {
         let wrong = |expected: &str| DsnError::Value { name: name.to_owned(), expected: expected.to_owned() };
         match parameter {
-            Parameter::Host | Parameter::HostAddress if value.contains(',') => return Err(DsnError::SeveralHosts),
+            Parameter::Host | Parameter::HostAddress | Parameter::Port if value.contains(',') => return Err(DsnError::SeveralHosts),
             Parameter::Host => self.host = Some(value),
             Parameter::HostAddress if value.parse::<std::net::IpAddr>().is_err() => return Err(wrong("an IP address")),
             Parameter::HostAddress => self.host_address = Some(value),
-            Parameter::Port if value.contains(',') => return Err(DsnError::SeveralHosts),
             Parameter::Port => {
                 let port = value.parse::<std::num::NonZeroU16>().map_err(|_| wrong("a number from 1 to 65535"))?;
                 self.passed_on.push(("port", port.to_string()));
@@ -287,9 +286,8 @@ fn session_settings(options: &str) -> Option<Vec<(String, String)>> {
     let mut found = Vec::new();
     while let Some(word) = words.next() {
         let setting = match (word.strip_prefix("--"), word.strip_prefix("-c")) {
-            (Some(setting), _) => setting.to_owned(),
             (None, Some("")) => words.next()?,
-            (None, Some(setting)) => setting.to_owned(),
+            (Some(setting), _) | (None, Some(setting)) => setting.to_owned(),
             (None, None) => return None,
         };
         let (name, value) = setting.split_once('=')?;

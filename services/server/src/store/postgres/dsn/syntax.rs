@@ -94,7 +94,7 @@ fn words(text: &str) -> Option<Parameters> {
     let mut rest = text;
     while !rest.is_empty() {
         let (name, after) = rest.split_once('=')?;
-        let name = name.trim_end();
+        let name = name.trim();
         let (value, after) = word(after.trim_start())?;
         if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-[]".contains(&byte)) {
             return None;

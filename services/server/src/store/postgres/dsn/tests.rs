@@ -42,7 +42,7 @@ fn defaults_are_those_of_sqlx() {
         let options = read(dsn).options;
         assert_eq!((options.get_host(), options.get_port()), (default.get_host(), default.get_port()), "{dsn}");
     }
-    assert_eq!(read("host=/run/pg user=me").options.get_socket().map(|path| path.as_path()), Some(std::path::Path::new("/run/pg")));
+    assert_eq!(read("host=/run/pg user=me").options.get_socket().map(std::path::PathBuf::as_path), Some(std::path::Path::new("/run/pg")));
 }
 
 #[test]
