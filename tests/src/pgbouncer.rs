@@ -53,12 +53,11 @@ impl PgBouncer {
             }
             command.args(["--pdeathsig=KILL", "--"]).arg(&program).arg(&path);
             let mut running = Running::start(command).expect("setpriv is part of every system");
-            let bouncer = |running| Self { url: database.url_through(port), _running: running, _folder: folder };
             let start = Instant::now();
             while running.exited().is_none() {
                 assert!(start.elapsed() < LIMIT, "PgBouncer did not listen in time: {}", running.stderr());
                 if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Some(bouncer(running));
+                    return Some(Self { url: database.url_through(port), _running: running, _folder: folder });
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
