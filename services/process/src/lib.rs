@@ -18,7 +18,7 @@ pub mod telemetry;
 
 pub use keys::{KeyId, Keys};
 pub use listen::{ConnectionLimits, ConnectionStats};
-pub use settings::{Bytes, Interval, ListenAddress, Secret, SettingsError};
+pub use settings::{Bytes, Interval, ListenAddress, Retention, Secret, SettingsError};
 pub use shutdown::Shutdown;
 pub use telemetry::{Telemetry, install_crypto, trace};
 
@@ -30,4 +30,5 @@ pub mod __private {
 
     pub use crate::settings::definition::{Definition, FieldInfo, exit_with};
     pub use crate::settings::field::{OptionalField, required};
+    pub use crate::settings::removed::RemovedSetting;
 }

@@ -6,15 +6,18 @@
 mod args;
 pub(crate) mod definition;
 pub(crate) mod field;
+pub(crate) mod removed;
 
 mod bytes;
 mod interval;
 mod listen_address;
+mod retention;
 mod secret;
 
 pub use bytes::Bytes;
 pub use interval::Interval;
 pub use listen_address::ListenAddress;
+pub use retention::Retention;
 pub use secret::Secret;
 
 /// Why there are no settings to run with.
@@ -33,6 +36,10 @@ pub enum SettingsError {
 /// A field's upper-cased name is its variable, its kebab-cased name its flag. The type is anything with `FromStr`
 /// whose error displays as what was expected; `bool` takes Go's spellings. A field has a default, written as an
 /// operator would write it, or is an `Option`. `#[arg(short = 'a')]` gives it a letter as well.
+///
+/// After the struct may stand the settings that earlier versions had, each with the fields that replace it:
+/// `removed { history_retention => [dedup_window, retention_raw] }`. A removed variable or flag that is still set is an
+/// error that names its successors, because ignoring it would change what the operator asked for without a word.
 ///
 /// The struct gets `load(program)`, which exits the process on help or a bad value, `parse(args, env)`, which has no
 /// side effects, and `markdown()`, the table for the README.
@@ -65,6 +72,7 @@ macro_rules! settings {
                 $field_vis:vis $field:ident : $ty:ty $(= $default:literal)?
             ),* $(,)?
         }
+        $(removed { $($removed:ident => [$($successor:ident),+ $(,)?]),+ $(,)? })?
     ) => {
         $(#[doc = $about])*
         #[derive(Clone, Debug)]
@@ -131,8 +139,19 @@ macro_rules! settings {
                             stringify!($field),
                             $crate::__settings_default!($($default)?),
                         )),*],
+                        ::std::vec![$($($crate::__private::RemovedSetting::new(
+                            stringify!($removed),
+                            &[$(stringify!($successor)),+],
+                        )),+)?],
                     )
                 }
+
+                $($(
+                    /// Compiles only when the successors are settings.
+                    fn $removed(&self) {
+                        $(let _ = &self.$successor;)+
+                    }
+                )+)?
 
                 fn parse_as(
                     program: &str,
@@ -140,8 +159,9 @@ macro_rules! settings {
                     variables: ::std::vec::Vec<(::std::ffi::OsString, ::std::ffi::OsString)>,
                 ) -> ::std::result::Result<Self, $crate::SettingsError> {
                     let definition = Self::definition();
-                    let from_variables: Raw = definition.variables(variables)?;
+                    // Flags first: whoever asks for help gets it, whatever the variables are.
                     let from_flags: Raw = definition.flags(program, arguments)?;
+                    let from_variables: Raw = definition.variables(variables)?;
                     ::std::result::Result::Ok(Self {
                         $($field: $crate::__settings_value!(
                             $ty,

@@ -3,6 +3,8 @@
 
 use std::ffi::OsString;
 
+use super::removed::RemovedSetting;
+
 /// A flag the service knows.
 #[derive(Debug, Clone)]
 pub(super) struct Flag {
@@ -23,7 +25,7 @@ pub(super) enum Parsed {
 }
 
 /// Reads the arguments, or says in one sentence why they make no sense.
-pub(super) fn parse(flags: &[Flag], arguments: Vec<OsString>) -> Result<Parsed, String> {
+pub(super) fn parse(flags: &[Flag], removed: &[RemovedSetting], arguments: Vec<OsString>) -> Result<Parsed, String> {
     let mut given: Vec<(String, String)> = Vec::new();
     let mut rest = arguments.into_iter();
     while let Some(argument) = rest.next() {
@@ -39,7 +41,7 @@ pub(super) fn parse(flags: &[Flag], arguments: Vec<OsString>) -> Result<Parsed, 
         if name == "h" || name == "help" {
             return Ok(Parsed::Help);
         }
-        let flag = find(flags, name).ok_or_else(|| unknown(flags, name))?;
+        let flag = find(flags, name).ok_or_else(|| unknown(flags, removed, name))?;
         let value = match value {
             Some(value) => value,
             None if flag.switch => "true".to_owned(),
@@ -59,7 +61,10 @@ fn find<'a>(flags: &'a [Flag], name: &str) -> Option<&'a Flag> {
     flags.iter().find(|flag| flag.long == name || (letter.is_some() && flag.short == letter))
 }
 
-fn unknown(flags: &[Flag], name: &str) -> String {
+fn unknown(flags: &[Flag], removed: &[RemovedSetting], name: &str) -> String {
+    if let Some(removed) = removed.iter().find(|removed| removed.flag().strip_prefix("--") == Some(name)) {
+        return removed.flag_error();
+    }
     // `-kVALUE` is a value stuck to its flag: Go does not take it, and the value may be a secret.
     let stuck = flags.iter().find(|flag| flag.secret && flag.short.is_some_and(|letter| name.starts_with(letter)));
     match stuck.and_then(|flag| flag.short) {
@@ -84,7 +89,7 @@ fn utf8(argument: OsString) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Flag, Parsed, parse};
+    use super::{Flag, Parsed, RemovedSetting, parse};
 
     fn flags() -> Vec<Flag> {
         let flag = |long: &str, short, switch, secret| Flag { long: long.to_owned(), short, switch, secret };
@@ -97,7 +102,8 @@ mod tests {
     }
 
     fn read(arguments: &[&str]) -> Result<Parsed, String> {
-        parse(&flags(), arguments.iter().map(Into::into).collect())
+        let removed = [RemovedSetting::new("old_name", &["address", "audit_file"])];
+        parse(&flags(), &removed, arguments.iter().map(Into::into).collect())
     }
 
     #[test]
@@ -140,6 +146,10 @@ mod tests {
             (&["-a"], "-a needs a value"),
             (&["-r", "false"], "--restore=false"),
             (&["-k=swordfish", "--key=swordfish"], "more than once"),
+            (&["--old-name=swordfish"], "the flag --old-name was removed: set --address and --audit-file instead"),
+            (&["-old-name", "swordfish"], "the flag --old-name was removed"),
+            (&["--old-name"], "the flag --old-name was removed"),
+            (&["--old-names=1"], "unknown flag -old-names"),
         ] {
             let error = read(arguments).unwrap_err();
             assert!(error.contains(part) && !error.contains("swordfish") && !error.contains('\n'), "{arguments:?}: {error}");
@@ -151,6 +161,6 @@ mod tests {
     fn bytes_that_are_not_utf8_are_an_error() {
         use std::os::unix::ffi::OsStringExt as _;
         let bad = std::ffi::OsString::from_vec(vec![b'-', b'a', b'=', 0xff]);
-        assert!(parse(&flags(), vec![bad]).unwrap_err().contains("UTF-8"));
+        assert!(parse(&flags(), &[], vec![bad]).unwrap_err().contains("UTF-8"));
     }
 }

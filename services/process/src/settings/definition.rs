@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use super::SettingsError;
 use super::args::{self, Flag, Parsed};
 use super::field::{Given, Origin, is_secret, is_switch};
+use super::removed::RemovedSetting;
 use crate::telemetry;
 
 /// One field of the declaration.
@@ -38,26 +39,30 @@ impl FieldInfo {
 pub struct Definition {
     command: Command,
     fields: Vec<FieldInfo>,
+    removed: Vec<RemovedSetting>,
 }
 
 impl Definition {
     /// `R` is the struct whose clap derive names the flags.
-    pub fn new<R: Args>(about: &'static str, mut fields: Vec<FieldInfo>) -> Self {
+    pub fn new<R: Args>(about: &'static str, mut fields: Vec<FieldInfo>, removed: Vec<RemovedSetting>) -> Self {
         let about = about.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         let mut command = R::augment_args(Command::new("")).about(about.trim().to_owned()).no_binary_name(true);
         for field in &mut fields {
             command = command.mut_arg(field.name, |arg| described(arg, field));
         }
-        Self { command: command.after_help(other_variables()), fields }
+        Self { command: command.after_help(after_help(&removed)), fields, removed }
     }
 
-    /// The settings' variables that are set and not empty.
+    /// The settings' variables that are set and not empty; an error when one of them was removed.
     pub fn variables<R: DeserializeOwned>(&self, variables: Vec<(OsString, OsString)>) -> Result<R, SettingsError> {
         let mut known = Vec::new();
         let mut other = Vec::new();
         for (name, value) in variables.into_iter().filter(|(_, value)| !value.is_empty()) {
             // A name that is not UTF-8 is not one of ours.
             let Ok(name) = name.into_string() else { continue };
+            if let Some(removed) = self.removed.iter().find(|removed| removed.variable() == name) {
+                return Err(SettingsError::Invalid(removed.variable_error()));
+            }
             let ours = self.fields.iter().any(|field| field.variable() == name);
             if !ours && !telemetry::VARIABLES.iter().any(|variable| variable.name == name) {
                 continue;
@@ -72,7 +77,7 @@ impl Definition {
 
     /// The flags that are given; help when it was asked for.
     pub fn flags<R: Args>(&self, program: &str, arguments: Vec<OsString>) -> Result<R, SettingsError> {
-        let given = match args::parse(&self.known_flags(), arguments).map_err(SettingsError::Invalid)? {
+        let given = match args::parse(&self.known_flags(), &self.removed, arguments).map_err(SettingsError::Invalid)? {
             Parsed::Help => return Err(SettingsError::Help(self.help(program))),
             Parsed::Flags(given) => given.into_iter().map(|(long, value)| format!("--{long}={value}")),
         };
@@ -156,12 +161,18 @@ fn described(arg: Arg, field: &mut FieldInfo) -> Arg {
     arg.value_name("VALUE").allow_hyphen_values(true)
 }
 
-fn other_variables() -> String {
-    let mut text = String::from("Variables come before flags, flags before defaults; an empty variable counts as unset.\n");
+fn after_help(removed: &[RemovedSetting]) -> String {
+    let mut text = String::from("A variable wins over its flag, a flag over its default; an empty variable counts as unset.\n");
     text.push_str("Variables without a flag:\n");
     for variable in telemetry::VARIABLES {
         let default = variable.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
         let _ = writeln!(text, "  {}  {}{default}", variable.name, variable.meaning);
+    }
+    if !removed.is_empty() {
+        text.push_str("Settings of earlier versions, with which the program does not start:\n");
+        for setting in removed {
+            let _ = writeln!(text, "  {}", setting.help());
+        }
     }
     text
 }

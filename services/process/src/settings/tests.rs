@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Bytes, Interval, ListenAddress, Secret, SettingsError};
+use super::{Bytes, Interval, ListenAddress, Retention, Secret, SettingsError};
 
 crate::settings! {
     /// A service with a setting of each kind,
@@ -33,6 +33,12 @@ crate::settings! {
         max_body: Bytes = "16MiB",
         /// Where events go.
         audit_file: Option<String>,
+        /// How long values are kept.
+        retention: Retention = "2d",
+    }
+    removed {
+        history => [retention],
+        old_limits => [rate_limit, max_body],
     }
 }
 
@@ -51,6 +57,7 @@ fn defaults() {
     assert!(settings.database_dsn.is_none() && settings.audit_file.is_none() && !settings.restore);
     assert_eq!(settings.store_interval.duration(), Duration::from_mins(5));
     assert_eq!((settings.rate_limit, settings.max_body.get()), (1, 16 << 20));
+    assert_eq!(settings.retention.duration(), Duration::from_hours(48));
 }
 
 #[test]
@@ -99,6 +106,8 @@ fn a_bad_value_is_one_sentence_that_says_where_and_what_is_expected() {
         (&["--nope"], &[], ["unknown flag", "-nope", "-h"]),
         (&[], &[("LOG_FORMAT", "xml")], ["\"xml\"", "variable LOG_FORMAT", "text or json"]),
         (&["-r", "-i=x"], &[("STORE_INTERVAL", "y")], ["\"y\"", "variable STORE_INTERVAL", "seconds"]),
+        (&[], &[("RETENTION", "48")], ["\"48\"", "variable RETENTION", "write 48h for hours or 48d for days"]),
+        (&["--retention=30m"], &[], ["\"30m\"", "flag --retention", "at least 1h"]),
     ] {
         let error = parse(arguments, variables).unwrap_err();
         assert!(parts.iter().all(|part| error.contains(part)) && !error.contains('\n'), "{error}");
@@ -130,9 +139,24 @@ fn variables_that_are_not_utf8_do_no_harm() {
 }
 
 #[test]
+fn a_removed_setting_is_one_sentence_that_names_its_successors() {
+    for (arguments, variables, sentence) in [
+        (&[][..], &[("HISTORY", "48h")][..], "the variable HISTORY was removed: set RETENTION instead"),
+        (&[], &[("OLD_LIMITS", "x")], "the variable OLD_LIMITS was removed: set RATE_LIMIT and MAX_BODY instead"),
+        (&["--history=48h"], &[], "the flag --history was removed: set --retention instead"),
+        (&["-old-limits", "x"], &[], "the flag --old-limits was removed: set --rate-limit and --max-body instead"),
+    ] {
+        assert_eq!(parse(arguments, variables).unwrap_err(), sentence);
+    }
+    assert!(parse(&[], &[("HISTORY", ""), ("history", "x")]).is_ok(), "an empty variable is unset");
+}
+
+#[test]
 fn help_names_every_flag_variable_and_default() {
     for help in ["-h", "--help", "-help"] {
-        let Err(SettingsError::Help(text)) = Settings::parse([help], [("ADDRESS", "")]) else { panic!("no help") };
+        // Whoever asks which setting replaced a removed one must not be told to remove it first.
+        let variables = [("ADDRESS", ""), ("HISTORY", "48h"), ("LOG_FORMAT", "xml")];
+        let Err(SettingsError::Help(text)) = Settings::parse([help], variables) else { panic!("no help") };
         for part in [
             "A service with a setting of each kind, for tests.",
             "golectra-process [FLAGS]",
@@ -150,6 +174,8 @@ fn help_names_every_flag_variable_and_default() {
             "RUST_LOG",
             "LOG_FORMAT",
             "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "HISTORY, --history  Removed: set RETENTION instead.",
+            "OLD_LIMITS, --old-limits  Removed: set RATE_LIMIT and MAX_BODY instead.",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
