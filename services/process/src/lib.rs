@@ -10,6 +10,7 @@ extern crate self as golectra_process;
 pub mod banner;
 pub mod keys;
 pub mod listen;
+pub mod log_limiter;
 pub mod metrics;
 pub mod settings;
 pub mod shutdown;
@@ -18,6 +19,7 @@ pub mod telemetry;
 
 pub use keys::{KeyId, Keys};
 pub use listen::{ConnectionLimits, ConnectionStats};
+pub use log_limiter::LogLimiter;
 pub use settings::{Bytes, Interval, ListenAddress, Retention, Secret, SettingsError};
 pub use shutdown::Shutdown;
 pub use telemetry::{Telemetry, install_crypto, trace};

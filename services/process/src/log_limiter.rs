@@ -1,0 +1,251 @@
+//! Log lines about conditions that may occur thousands of times a second, such as a request that is refused while the
+//! database is down.
+//!
+//! The first occurrence is logged at once, so that the start of an outage has its time. Those that follow are counted, and one
+//! line every [`INTERVAL`] stands for them, the last one after the condition has ended: no occurrence is missing from the log.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep_until};
+
+/// Between two lines about one condition.
+pub const INTERVAL: Duration = Duration::from_secs(10);
+
+/// How many conditions are counted separately at a time. What comes on top shares one count and one line.
+pub const MAX_CONDITIONS: usize = 64;
+
+/// Limits the log lines of any number of conditions. `C` tells them apart: usually a constant such as a reason's code.
+///
+/// ```
+/// static REFUSALS: golectra_process::LogLimiter = golectra_process::LogLimiter::new();
+///
+/// fn refused(cause: String) {
+///     REFUSALS.log("store_unavailable", move |count| {
+///         tracing::warn!(count, cause, "writes are refused: the store is unavailable");
+///     });
+/// }
+/// ```
+pub struct LogLimiter<C = &'static str>(OnceLock<Arc<Conditions<C>>>);
+
+/// None is the condition of all that found the others full.
+type Conditions<C> = Mutex<HashMap<Option<C>, Condition>>;
+
+/// Writes a line that stands for so many occurrences.
+type Line = Box<dyn FnOnce(u64) + Send>;
+
+/// A condition that occurred within the last [`INTERVAL`].
+struct Condition {
+    /// When the next line may be written.
+    next_line_at: Instant,
+    /// How often it occurred since the last line.
+    count: u64,
+    /// The line of the first of these occurrences.
+    line: Option<Line>,
+}
+
+impl<C> LogLimiter<C> {
+    /// No condition has occurred yet.
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<C> Default for LogLimiter<C> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<C> fmt::Debug for LogLimiter<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogLimiter").finish_non_exhaustive()
+    }
+}
+
+impl<C: Eq + Hash + Clone + Send + 'static> LogLimiter<C> {
+    /// Has a line about a condition written: now, or with the next line that is due. `line` gets the number of occurrences that it
+    /// stands for, and belongs to the first of them.
+    ///
+    /// Inside a runtime a task writes the lines that are due later. Outside of one they wait for the next occurrence.
+    pub fn log(&self, condition: C, line: impl FnOnce(u64) + Send + 'static) {
+        let conditions = self.0.get_or_init(Arc::default);
+        let now = Instant::now();
+        let mut locked = lock(conditions);
+        let key = key(&mut locked, condition, now);
+        let count = if let Some(known) = locked.get_mut(&key) {
+            known.count += 1;
+            if now < known.next_line_at {
+                known.line.get_or_insert_with(|| Box::new(line));
+                return;
+            }
+            known.take(now).0
+        } else {
+            locked.insert(key.clone(), Condition { next_line_at: now + INTERVAL, count: 0, line: None });
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(write_due_lines(Arc::clone(conditions), key));
+            }
+            1
+        };
+        // Writing may block, and nobody else should wait for it.
+        drop(locked);
+        line(count);
+    }
+}
+
+impl Condition {
+    /// The occurrences since the last line, which is being written now.
+    fn take(&mut self, now: Instant) -> (u64, Option<Line>) {
+        self.next_line_at = now + INTERVAL;
+        (std::mem::take(&mut self.count), self.line.take())
+    }
+}
+
+/// Under what a condition is counted.
+fn key<C: Eq + Hash>(conditions: &mut HashMap<Option<C>, Condition>, condition: C, now: Instant) -> Option<C> {
+    let key = Some(condition);
+    if conditions.len() >= MAX_CONDITIONS && !conditions.contains_key(&key) {
+        // Only conditions that occurred outside of a runtime stay behind like this.
+        conditions.retain(|_, condition| condition.next_line_at > now || condition.count > 0);
+    }
+    if conditions.len() < MAX_CONDITIONS || conditions.contains_key(&key) { key } else { None }
+}
+
+/// Writes a condition's lines when they are due, until it has not occurred for [`INTERVAL`].
+async fn write_due_lines<C: Eq + Hash>(conditions: Arc<Conditions<C>>, key: Option<C>) {
+    loop {
+        let Some(due) = lock(&conditions).get(&key).map(|condition| condition.next_line_at) else { return };
+        sleep_until(due).await;
+        let (count, line) = {
+            let mut locked = lock(&conditions);
+            let Some(condition) = locked.get_mut(&key) else { return };
+            let now = Instant::now();
+            if condition.next_line_at > now {
+                continue;
+            }
+            if condition.count == 0 {
+                locked.remove(&key);
+                return;
+            }
+            condition.take(now)
+        };
+        if let Some(line) = line {
+            line(count);
+        }
+    }
+}
+
+fn lock<C>(conditions: &Conditions<C>) -> MutexGuard<'_, HashMap<Option<C>, Condition>> {
+    conditions.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    /// A limiter whose lines can be read: each as its condition and count, and the occurrence that it belongs to.
+    #[derive(Default)]
+    struct Log {
+        limiter: LogLimiter<u32>,
+        lines: Arc<Mutex<Vec<(u32, u64, u32)>>>,
+        occurrences: u32,
+    }
+
+    impl Log {
+        fn occurs(&mut self, condition: u32) {
+            let (lines, occurrence) = (Arc::clone(&self.lines), self.occurrences);
+            self.occurrences += 1;
+            self.limiter.log(condition, move |count| lines.lock().unwrap().push((condition, count, occurrence)));
+        }
+
+        fn lines(&self) -> Vec<(u32, u64, u32)> {
+            std::mem::take(&mut self.lines.lock().unwrap())
+        }
+
+        fn known(&self) -> usize {
+            self.limiter.0.get().map_or(0, |conditions| lock(conditions).len())
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn one_line_at_once_and_then_one_every_ten_seconds_with_a_count() {
+        let mut log = Log::default();
+        for _ in 0..100 {
+            log.occurs(1);
+        }
+        assert_eq!(log.lines(), [(1, 1, 0)], "the first at once");
+        sleep(INTERVAL + SECOND).await;
+        assert_eq!(log.lines(), [(1, 99, 1)], "the others together, although none follows");
+        log.occurs(1);
+        assert_eq!(log.lines(), [], "within ten seconds of the last line");
+        sleep(INTERVAL).await;
+        assert_eq!(log.lines(), [(1, 1, 100)]);
+        sleep(INTERVAL * 2).await;
+        assert_eq!((log.lines(), log.known()), (vec![], 0), "what has ended is forgotten");
+        log.occurs(1);
+        assert_eq!(log.lines(), [(1, 1, 101)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_of_two_minutes_is_a_dozen_lines_that_count_every_occurrence() {
+        let mut log = Log::default();
+        for _ in 0..2400 {
+            log.occurs(1);
+            sleep(SECOND / 20).await;
+        }
+        sleep(INTERVAL * 2).await;
+        let lines = log.lines();
+        assert!((12..=13).contains(&lines.len()), "{lines:?}");
+        assert_eq!(lines.iter().map(|(_, count, _)| count).sum::<u64>(), 2400);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn conditions_do_not_hide_each_other_and_their_number_is_bounded() {
+        let mut log = Log::default();
+        for condition in 0..1000 {
+            log.occurs(condition);
+            log.occurs(condition);
+        }
+        let lines = log.lines();
+        assert_eq!(lines.len(), MAX_CONDITIONS + 1);
+        assert!(lines.iter().all(|(_, count, _)| *count == 1));
+        assert_eq!(log.known(), MAX_CONDITIONS + 1);
+        sleep(INTERVAL + SECOND).await;
+        let lines = log.lines();
+        assert_eq!(lines.len(), MAX_CONDITIONS + 1);
+        assert_eq!(lines.iter().map(|(_, count, _)| count).sum::<u64>(), 2000 - 65);
+        sleep(INTERVAL).await;
+        assert_eq!(log.known(), 0);
+    }
+
+    #[test]
+    fn outside_of_a_runtime_it_limits_as_well_and_stays_bounded() {
+        let mut log = Log::default();
+        for condition in 0..1000 {
+            log.occurs(condition);
+            log.occurs(condition);
+        }
+        assert_eq!((log.lines().len(), log.known()), (MAX_CONDITIONS + 1, MAX_CONDITIONS + 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_occurrence_that_meets_a_due_line_is_part_of_it() {
+        let mut log = Log::default();
+        log.occurs(1);
+        log.occurs(1);
+        log.lines();
+        // The task has not run yet.
+        advance(INTERVAL).await;
+        log.occurs(1);
+        sleep(INTERVAL * 2).await;
+        assert_eq!(log.lines().iter().map(|(_, count, _)| count).sum::<u64>(), 2);
+    }
+}
