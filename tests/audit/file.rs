@@ -5,7 +5,12 @@ use serde_json::{Value, json};
 
 use crate::{LIMIT, each_once, lines};
 
-on_both_stores!(a_line_for_each_write_taken, nothing_for_a_write_refused_or_repeated, lines_outlive_the_server);
+on_both_stores!(
+    a_line_for_each_write_taken,
+    nothing_for_a_write_refused_or_repeated,
+    lines_outlive_the_server,
+    a_full_disk_leaves_no_torn_line,
+);
 
 /// What stands in the audit file now.
 fn read(server: &Server) -> Vec<Value> {
@@ -18,7 +23,8 @@ async fn a_line_for_each_write_taken(t: Target) {
     let before = golectra_tests::unix_millis() / 1000;
     let batch = json!([
         {"id": "b", "type": "gauge", "value": 1},
-        {"id": "a{z=\"1\",k=\"<&>\"}", "type": "counter", "delta": 1},
+        {"id": "a{pod=\"1\",k=\"<&>\"}", "type": "counter", "delta": 1},
+        {"id": "a{pod=\"2\"}", "type": "counter", "delta": 1},
         {"id": "b", "type": "counter", "delta": 1},
         {"id": "b", "type": "gauge", "value": 2},
     ]);
@@ -29,8 +35,8 @@ async fn a_line_for_each_write_taken(t: Target) {
             .await;
     let ts = lines(&text)[0]["ts"].as_u64().expect("ts is a whole number of seconds");
     assert!((before..=before + 60).contains(&ts), "{ts}");
-    // Byte for byte: ids sorted, each once, in their canonical form.
-    let golden = format!("{{\"ts\":{ts},\"metrics\":[\"a{{k=\\\"<&>\\\",z=\\\"1\\\"}}\",\"b\"],\"ip_address\":\"127.0.0.1\"}}\n");
+    // Byte for byte: names without labels, sorted, each once.
+    let golden = format!("{{\"ts\":{ts},\"metrics\":[\"a\",\"b\"],\"ip_address\":\"127.0.0.1\"}}\n");
     assert_eq!(text, golden);
     client.post("/update").json(&json!({"id": "c", "type": "gauge", "value": 1})).send().await.expect(200);
     client.post("/update/counter/d/1").send().await.expect(200);
@@ -70,5 +76,31 @@ async fn lines_outlive_the_server(t: Target) {
     } else {
         server.stop();
     }
+    each_once(&ids, async || read(&server)).await;
+}
+
+async fn a_full_disk_leaves_no_torn_line(t: Target) {
+    let server = t.own().env("AUDIT_FILE", "audit.ndjson").metrics().start();
+    let (client, path) = (server.client(), server.folder().join("audit.ndjson"));
+    let mut ids = vec!["before".to_owned()];
+    crate::write(&client, &ids[0]).await;
+    golectra_tests::until("the first line", LIMIT, async || read(&server).len() == 1).await;
+    let whole = std::fs::read(&path).expect("the audit file");
+    // There is room for a part of the next line.
+    server.limit_files(whole.len() as u64 + 30);
+    let metrics = server.metrics_client();
+    for round in 1..=3 {
+        ids.push(format!("full{round}"));
+        crate::write(&client, ids.last().expect("it was pushed")).await;
+        golectra_tests::until("a failed delivery", LIMIT, async || {
+            let answer = metrics.get("/metrics").send().await.expect(200);
+            answer
+                .figure(r#"golectra_audit_delivery_attempts_total{result="down",sink="file"}"#)
+                .is_some_and(|tries| tries >= f64::from(round))
+        })
+        .await;
+        assert_eq!(std::fs::read(&path).expect("the audit file"), whole, "nothing is left of a failed write");
+    }
+    server.unlimit_files();
     each_once(&ids, async || read(&server)).await;
 }

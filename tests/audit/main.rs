@@ -1,5 +1,6 @@
 //! The audit trail from a write to the file, the webhook and golectra-audit-sink.
 
+mod bounds;
 mod down;
 mod file;
 mod shared;

@@ -58,7 +58,70 @@ async fn what_is_not_signed_rightly_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_is_refused() {
+async fn refusals_are_logged_now_and_then() {
+    let sink = start();
+    for index in 0..200 {
+        post(&sink, &format!("forged{index}"), &event("forged"), "wrong", now()).await.expect(401);
+    }
+    let logged = sink.stderr().lines().filter(|line| line.contains("audit events are refused")).count();
+    assert!((1..=3).contains(&logged), "one line at once and one every 10 s, not {logged}");
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_no_torn_line_in_the_files() {
+    let sink = start();
+    post(&sink, "one", &event("before"), KEY, now()).await.expect(200);
+    let path = sink.folder().join("audit/audit-0000000001.ndjson");
+    let whole = std::fs::read(&path).expect("the file of events");
+    // There is room for a part of the next event, and for all of its id.
+    sink.limit_files(whole.len() as u64 + 30);
+    for _ in 0..3 {
+        post(&sink, "two", &event("full"), KEY, now()).await.expect(503);
+        assert_eq!(std::fs::read(&path).expect("the file of events"), whole, "nothing is left of a failed write");
+    }
+    sink.client().get("/ping").send().await.expect(503);
+    sink.unlimit_files();
+    post(&sink, "two", &event("after"), KEY, now()).await.expect(200);
+    let kept = lines(&std::fs::read_to_string(&path).expect("the file of events"));
+    assert_eq!(kept.iter().map(|event| event["metrics"].to_string()).collect::<Vec<_>>(), [r#"["before"]"#, r#"["after"]"#]);
+}
+
+#[tokio::test]
+async fn a_sink_that_is_killed_while_it_compresses_keeps_each_event_once() {
+    let mut sink = AuditSink::builder().env("AUDIT_KEY", KEY).env("ROTATE_BYTES", 3000).start();
+    let (mut count, mut expected) = (0, Vec::new());
+    for round in 0..4 {
+        for _ in 0..150 {
+            let id = format!("event{count}");
+            post(&sink, &id, &event(&id), KEY, now()).await.expect(200);
+            expected.push(id);
+            count += 1;
+        }
+        sink.kill();
+        sink = sink.start_again();
+        // Its answer may have been lost with the sink.
+        post(&sink, &expected[round], &event(&expected[round]), KEY, now()).await.expect(200);
+    }
+    let folder = sink.folder().join("audit");
+    let names = || -> Vec<String> {
+        let files = folder.read_dir().expect("the folder").map(|entry| entry.expect("a file").file_name().to_string_lossy().into_owned());
+        files.collect()
+    };
+    golectra_tests::until("closed files are compressed", crate::LIMIT, async || {
+        names().iter().filter(|name| name.ends_with(".ndjson")).count() == 1
+    })
+    .await;
+    assert!(names().iter().filter(|name| name.ends_with(".ndjson.gz")).count() > 5, "{:?}", names());
+    let zcat = std::process::Command::new("sh").arg("-c").arg("zcat audit-*.ndjson.gz; cat audit-*.ndjson").current_dir(&folder).output();
+    let zcat = String::from_utf8(zcat.expect("sh runs").stdout).expect("UTF-8");
+    for text in [zcat, sink.ndjson().await] {
+        let kept: Vec<String> = lines(&text).iter().map(|event| event["metrics"][0].as_str().expect("a name").to_owned()).collect();
+        assert_eq!(kept, expected);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_an_event_is_refused() {
     let sink = start();
     for body in [json!(null), json!([]), json!("x"), json!({"metrics": 7}), json!({"ts": "x", "metrics": [], "ip_address": "y"})] {
         let answer = post(&sink, "bad", &body, KEY, now()).await;
@@ -83,7 +146,7 @@ async fn the_newest_events_and_the_whole_file() {
 }
 
 #[tokio::test]
-async fn its_own_figures() {
+async fn its_own_metrics() {
     let port = golectra_tests::free_port();
     let sink = AuditSink::builder().env("AUDIT_KEY", KEY).env("METRICS_ADDRESS", format!("127.0.0.1:{port}")).start();
     post(&sink, "one", &event("a"), KEY, now()).await.expect_success();

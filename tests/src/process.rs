@@ -84,11 +84,15 @@ impl Running {
     pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         #[expect(unsafe_code, reason = "there is no safe way to have a child end with its parent")]
-        // SAFETY: between fork and exec only prctl is called, which is safe to call from a signal handler.
+        // SAFETY: between fork and exec only prctl and signal are called, which are safe to call from a signal handler.
         unsafe {
-            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
+            command.pre_exec(|| {
+                // With this signal ignored, a write beyond a limit on files is an error, as on a full disk.
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
             });
         }
         let (sender, started) = mpsc::channel();
@@ -121,6 +125,16 @@ impl Running {
                 libc::kill(pid, signal);
             }
         }
+    }
+
+    /// From now on no file of the process can grow beyond this many bytes: a write takes what fits, and then fails.
+    pub(crate) fn limit_files(&self, bytes: u64) {
+        let pid = libc::pid_t::try_from(self.pid()).expect("a pid fits");
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        #[expect(unsafe_code, reason = "the standard library does not set limits of resources")]
+        // SAFETY: the limit is read during the call alone, and the old one is not asked for.
+        let code = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(code, 0, "prlimit: {}", io::Error::last_os_error());
     }
 
     /// How it ended, if it has.

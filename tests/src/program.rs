@@ -151,6 +151,16 @@ impl Program {
         self.running.anonymous_rss()
     }
 
+    /// From now on none of its files can grow beyond this many bytes, as on a full disk: a write takes what fits, and then fails.
+    pub fn limit_files(&self, bytes: u64) {
+        self.running.limit_files(bytes);
+    }
+
+    /// Its files may grow again.
+    pub fn unlimit_files(&self) {
+        self.running.limit_files(libc::RLIM_INFINITY);
+    }
+
     /// How it ended, if it has.
     pub fn exited(&mut self) -> Option<Exit> {
         self.running.exited()

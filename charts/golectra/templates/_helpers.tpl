@@ -157,3 +157,12 @@ true
 true
 {{- end -}}
 {{- end -}}
+
+{{/* The bytes of 80 % of the audit sink's volume: filesystems keep a part for themselves. Sizes are written as `5Gi`, `1.5T` or `5000000000`. */}}
+{{- define "golectra.auditSink.retainBytes" -}}
+{{- $size := .Values.auditSink.storage.size | toString -}}
+{{- $units := dict "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0
+    "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 -}}
+{{- $unit := regexFind "([KMGTPE]i|[kMGTPE])$" $size -}}
+{{- mulf (trimSuffix $unit $size | float64) (get $units $unit | default 1.0) 0.8 | floor | int64 -}}
+{{- end -}}

@@ -10,29 +10,33 @@ golectra_process::settings! {
         /// Where to listen: host:port, :port or port.
         #[arg(short = 'a')]
         pub address: ListenAddress = ":8090",
-        /// The key that events must be signed with, the server's AUDIT_KEY; without it they are taken from anyone.
+        /// The key that events must be signed with, the server's AUDIT_KEY; without it they are accepted from everyone.
         pub audit_key: Option<WebhookKey>,
-        /// The folder of the events, made if need be.
+        /// The folder of the events. It is made where there is none.
         pub data_dir: PathBuf = "./audit",
-        /// A file that would grow beyond this is followed by a new one.
+        /// A file that would grow beyond this, or beyond an eighth of RETAIN_BYTES, is closed and compressed, and a new one is begun.
         pub rotate_bytes: Bytes = "64MiB",
-        /// How many files of events are kept, the oldest going first; 0 keeps all.
+        /// How many files of events are kept; the oldest are removed. 0 keeps all that fit RETAIN_BYTES.
         pub retain_files: usize = "0",
+        /// What all files in the folder may take together; the oldest are removed and counted. 0 is no bound.
+        pub retain_bytes: Bytes = "4GiB",
         /// How long an event's id is remembered, so that a repeat of it is dropped.
         pub remember: Interval = "48h",
-        /// How many ids are remembered at most.
+        /// The most ids that are remembered.
         pub remember_ids: usize = "1000000",
-        /// The longest event that is taken.
-        pub max_body_bytes: Bytes = "1MiB",
-        /// A request's head must have come within this time.
+        /// The longest event that is accepted. A server sends events of up to 16 MiB.
+        pub max_body_bytes: Bytes = "16MiB",
+        /// The memory that all events under way may take together; beyond it requests are answered 503 with Retry-After.
+        pub max_inflight_bytes: Bytes = "48MiB",
+        /// The time limit for a request's head.
         pub header_timeout: Interval = "10s",
-        /// A request's body must have come within this time.
+        /// The time limit for a request's body.
         pub body_timeout: Interval = "30s",
-        /// Connections open at once; more wait.
+        /// The most connections at the same time; more wait.
         pub max_connections: usize = "1024",
-        /// How long the end may take after a signal.
+        /// The time limit for stopping after a signal.
         pub shutdown_timeout: Interval = "20s",
-        /// Where /metrics is served; without it there is none.
+        /// Where /metrics is served; without it it is not.
         pub metrics_address: Option<ListenAddress>,
     }
 }

@@ -1,13 +1,15 @@
-//! The events on disk: `audit-SEQUENCE.ndjson`, each event once, synced before its sender is told.
+//! The events on disk: `audit-SEQUENCE.ndjson`, each event once, synced before its sender gets an answer. When a file is closed it is
+//! compressed to `audit-SEQUENCE.ndjson.gz`.
 //!
-//! Beside each file stands `audit-SEQUENCE.ids`, which says where each event ends and what its id was. An event counts as
-//! stored when both are on disk, and only then is it acknowledged: after a crash, what one file has and the other has not
-//! was never acknowledged and will come again.
+//! `audit-SEQUENCE.ids` has the end and the id of each event. An event is acknowledged when it is in both files on disk. After a
+//! crash, an event that is only in one of them was not acknowledged, and its sender will send it again.
 
+mod closed;
+mod compress;
 pub(crate) mod id;
 mod read;
+mod recent_ids;
 mod recover;
-mod seen;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -24,25 +26,27 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use self::writer::{Command, Writer};
-use crate::figures::Figures;
+use crate::metrics::SinkMetrics;
 
-/// Events that wait for the writer at once; more are told to come back.
+/// Most events that wait for the writer; the senders of more are told to try again.
 const QUEUE: usize = 1024;
 
-/// How long a sender waits for the disk. The event may be stored all the same; then its next try is a repeat.
+/// How long a sender waits for the disk. The event may be stored later all the same; then its next try is a repeat.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A ping is answered within a second.
+/// The time limit of a ping, which is to be answered within a second.
 const PING_LIMIT: Duration = Duration::from_millis(900);
 
 /// What the journal keeps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// A file that would grow beyond this is followed by a new one.
+    /// A file that would grow beyond this is closed, and a new one is begun.
     pub(crate) rotate_bytes: u64,
-    /// Files kept; 0 keeps all.
+    /// Files of events kept; 0 keeps all.
     pub(crate) retain_files: usize,
-    /// Ids remembered, at most.
+    /// What all files may take together, in bytes. Only the active segment is never removed.
+    pub(crate) retain_bytes: u64,
+    /// Most ids remembered.
     pub(crate) remember_ids: usize,
     /// How long an id is remembered.
     pub(crate) remember: Duration,
@@ -64,18 +68,18 @@ pub enum OpenError {
     InUse(PathBuf),
 }
 
-/// What became of an event.
+/// The result of storing an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Appended {
     /// It is on disk now.
     Stored,
-    /// It had been on disk before.
+    /// It was on disk already.
     Repeat,
 }
 
-/// How far readers may read: the file that is written to, and its acknowledged length.
+/// How far readers may read: the active segment, and the acknowledged length of its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Extent {
+struct ReadLimit {
     sequence: u64,
     bytes: u64,
 }
@@ -85,7 +89,7 @@ struct Extent {
 pub(crate) struct Journal {
     folder: Arc<Path>,
     commands: mpsc::Sender<Command>,
-    extent: Arc<Mutex<Extent>>,
+    read_limit: Arc<Mutex<ReadLimit>>,
     healthy: Arc<AtomicBool>,
 }
 
@@ -104,8 +108,8 @@ impl WriterHandle {
 }
 
 impl Journal {
-    /// Opens the folder, sets right what a crash left, and starts the writer.
-    pub(crate) fn open(folder: &Path, limits: Limits, figures: Figures, now: i64) -> Result<(Self, WriterHandle), OpenError> {
+    /// Opens the folder, repairs what a crash left, and starts the writer.
+    pub(crate) fn open(folder: &Path, limits: Limits, metrics: SinkMetrics, now: i64) -> Result<(Self, WriterHandle), OpenError> {
         let unusable = |error| OpenError::Folder { folder: folder.to_owned(), error };
         fs::create_dir_all(folder).map_err(unusable)?;
         let lock = File::create(folder.join(".lock")).map_err(unusable)?;
@@ -114,19 +118,19 @@ impl Journal {
             Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(folder.to_owned())),
             Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        let writer = Writer::open(folder, limits, figures, now).map_err(unusable)?;
+        let writer = Writer::open(folder, limits, metrics, now).map_err(unusable)?;
         let (commands, queue) = mpsc::channel(QUEUE);
-        let (extent, healthy) = (writer.extent(), writer.health());
+        let (read_limit, healthy) = (writer.read_limit(), writer.health());
         let (ending, ended) = oneshot::channel();
         let work = move || {
             writer.run(queue);
             drop((lock, ending));
         };
         std::thread::Builder::new().name("journal".to_owned()).spawn(work).map_err(unusable)?;
-        Ok((Self { folder: folder.into(), commands, extent, healthy }, WriterHandle { ended }))
+        Ok((Self { folder: folder.into(), commands, read_limit, healthy }, WriterHandle { ended }))
     }
 
-    /// Stores an event, a line of JSON without its newline. The error is a sentence for the sender: it is to come again.
+    /// Stores an event, a line of JSON without its newline. The error is a sentence for the sender, who is to try again.
     pub(crate) async fn append(&self, id: String, line: Vec<u8>, now: i64) -> Result<Appended, &'static str> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Append { id, line, now, reply };
@@ -138,7 +142,7 @@ impl Journal {
         }
     }
 
-    /// Whether an event could be stored now. After a failure this tries the disk anew.
+    /// Whether an event could be stored now. After a failure this tries the disk again.
     pub(crate) async fn ping(&self) -> bool {
         if self.commands.is_closed() {
             return false;
@@ -150,7 +154,7 @@ impl Journal {
         self.commands.try_send(Command::Probe { reply }).is_ok() && timeout(PING_LIMIT, answer).await.is_ok_and(|answer| answer == Ok(true))
     }
 
-    fn extent(&self) -> Extent {
-        *self.extent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read_limit(&self) -> ReadLimit {
+        *self.read_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

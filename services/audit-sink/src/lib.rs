@@ -1,13 +1,15 @@
-//! golectra's audit sink: the receiver of the audit webhook inside of a cluster.
+//! golectra's audit sink: the receiver of the audit webhook within a cluster.
 //!
-//! It checks who sent an event, keeps each event once, on disk before it says so, and shows what it has. The journal is
-//! plain NDJSON in one folder: what anyone may read, ship or archive without asking this program.
+//! It checks the signature of an event, stores each event once, on disk before it answers, and shows what it has. The journal is a
+//! folder of NDJSON files, gzipped once they are closed, which can be read, copied and archived without this program.
 
-pub mod app;
 pub mod config;
-mod figures;
 mod http;
+mod inflight;
 mod journal;
+mod metrics;
+mod router;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -19,10 +21,11 @@ use std::time::Duration;
 use golectra_process::metrics::{Metrics, serve_observability};
 use golectra_process::{ConnectionLimits, Shutdown, banner, listen, telemetry};
 
-use crate::app::App;
 use crate::config::Settings;
-use crate::figures::Figures;
+use crate::inflight::Inflight;
 use crate::journal::{Journal, Limits};
+use crate::metrics::SinkMetrics;
+use crate::state::SinkState;
 
 /// Why the sink can't start.
 #[derive(Debug, thiserror::Error)]
@@ -59,35 +62,40 @@ pub fn main() -> ExitCode {
 pub async fn run(settings: Settings) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals(settings.shutdown_timeout.duration())?;
-    let metrics = Metrics::new("audit-sink")?;
-    let figures = Figures::register(&metrics.registry)?;
+    let Metrics { registry } = Metrics::new("audit-sink")?;
+    let metrics = SinkMetrics::register(&registry)?;
+    let retain_bytes = Some(settings.retain_bytes.get() as u64).filter(|bytes| *bytes > 0).unwrap_or(u64::MAX);
     let limits = Limits {
-        rotate_bytes: settings.rotate_bytes.get() as u64,
+        // Several files must fit, so that what is removed is a small part of what is kept.
+        rotate_bytes: (settings.rotate_bytes.get() as u64).min(retain_bytes / 8),
         retain_files: settings.retain_files,
+        retain_bytes,
         remember_ids: settings.remember_ids,
         remember: settings.remember.duration(),
     };
-    let (journal, writer) = Journal::open(&settings.data_dir, limits, figures.clone(), unix_seconds())?;
+    let (journal, writer) = Journal::open(&settings.data_dir, limits, metrics.clone(), unix_seconds())?;
     if settings.audit_key.is_none() {
-        tracing::warn!("AUDIT_KEY is not set: events are taken from anyone who can reach this address");
+        tracing::warn!("AUDIT_KEY is not set: events are accepted from everyone who can reach this address");
     }
-    let app = App {
+    let max_body_bytes = settings.max_body_bytes.get();
+    let state = SinkState {
         journal,
-        figures,
+        metrics,
         secret: settings.audit_key.as_ref().map(|key| Arc::new(key.secret().clone())),
-        max_body_bytes: settings.max_body_bytes.get(),
+        max_body_bytes,
         body_limit: settings.body_timeout.duration(),
+        inflight: Inflight::new(settings.max_inflight_bytes.get(), max_body_bytes),
         clock: Arc::new(unix_seconds),
-        downloads: Arc::new(tokio::sync::Semaphore::new(app::DOWNLOADS)),
+        downloads: Arc::new(tokio::sync::Semaphore::new(state::DOWNLOADS)),
     };
     let ping = {
-        let journal = app.journal.clone();
+        let journal = state.journal.clone();
         move || {
             let journal = journal.clone();
             async move { journal.ping().await }
         }
     };
-    serve_observability(settings.metrics_address.as_ref(), metrics.registry, ping, &shutdown).await?;
+    serve_observability(settings.metrics_address.as_ref(), registry, ping, &shutdown).await?;
     let limits = ConnectionLimits {
         headers: settings.header_timeout.duration(),
         max_connections: settings.max_connections,
@@ -95,7 +103,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     };
     let listener = settings.address.bind().await?;
     tracing::info!(address = %listener.local_addr()?, folder = %settings.data_dir.display(), "listening");
-    listen::serve(listener, app.router(), limits, shutdown.token()).await;
+    listen::serve(listener, router::router(state), limits, shutdown.token()).await;
     shutdown.wait(Duration::from_secs(3)).await;
     writer.finish(Duration::from_secs(5)).await;
     tracing::info!("stopped");

@@ -1,4 +1,4 @@
-//! The sink over HTTP, as servers and readers meet it.
+//! The sink over HTTP, as servers and readers use it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,25 +27,31 @@ struct Sink {
 
 impl Sink {
     async fn start(key: Option<&str>) -> Self {
+        Self::start_within(key, 1 << 20).await
+    }
+
+    async fn start_within(key: Option<&str>, inflight_bytes: usize) -> Self {
         golectra_process::install_crypto();
         let (folder, registry) = (tempfile::tempdir().unwrap(), Registry::new());
-        let figures = Figures::register(&registry).unwrap();
-        let limits = Limits { rotate_bytes: 1000, retain_files: 0, remember_ids: 1000, remember: Duration::from_hours(48) };
-        let (journal, _) = Journal::open(folder.path(), limits, figures.clone(), NOW).unwrap();
-        let app = App {
+        let metrics = SinkMetrics::register(&registry).unwrap();
+        let limits =
+            Limits { rotate_bytes: 1000, retain_files: 0, retain_bytes: u64::MAX, remember_ids: 1000, remember: Duration::from_hours(48) };
+        let (journal, _) = Journal::open(folder.path(), limits, metrics.clone(), NOW).unwrap();
+        let state = SinkState {
             journal,
-            figures,
+            metrics,
             secret: key.map(|key| Arc::new(Secret::parse(key).unwrap())),
             max_body_bytes: 2000,
             body_limit: Duration::from_millis(300),
+            inflight: Inflight::new(inflight_bytes, 2000),
             clock: Arc::new(|| NOW),
-            downloads: Arc::new(tokio::sync::Semaphore::new(app::DOWNLOADS)),
+            downloads: Arc::new(tokio::sync::Semaphore::new(state::DOWNLOADS)),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let token = CancellationToken::new();
         let limits = ConnectionLimits { drain: Duration::from_millis(1), ..ConnectionLimits::default() };
-        tokio::spawn(listen::serve(listener, app.router(), limits, token.clone()));
+        tokio::spawn(listen::serve(listener, router::router(state), limits, token.clone()));
         let client = Client::builder().timeout(Duration::from_secs(20)).no_proxy().build().unwrap();
         Self { address, client, registry, folder, _stop: token.drop_guard() }
     }
@@ -64,7 +70,7 @@ impl Sink {
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
-        said(self.client.get(self.url(path)).send().await.unwrap()).await
+        read_answer(self.client.get(self.url(path)).send().await.unwrap()).await
     }
 
     fn received(&self, result: &str) -> u64 {
@@ -74,12 +80,12 @@ impl Sink {
     }
 }
 
-async fn said(response: Response) -> (StatusCode, String) {
+async fn read_answer(response: Response) -> (StatusCode, String) {
     (response.status(), response.text().await.unwrap())
 }
 
 async fn sent(request: RequestBuilder) -> (u16, String) {
-    let (status, text) = said(request.send().await.unwrap()).await;
+    let (status, text) = read_answer(request.send().await.unwrap()).await;
     (status.as_u16(), text)
 }
 
@@ -96,7 +102,7 @@ async fn a_signed_event_is_stored_once_and_shown() {
 }
 
 #[tokio::test]
-async fn what_is_not_signed_with_the_key_is_not_taken() {
+async fn what_is_not_signed_with_the_key_is_refused() {
     let sink = Sink::start(Some(KEY)).await;
     let other = Secret::parse("other").unwrap().sign("id", NOW, EVENT.as_bytes());
     let refused = [
@@ -118,7 +124,7 @@ async fn what_is_not_signed_with_the_key_is_not_taken() {
 }
 
 #[tokio::test]
-async fn what_is_no_event_gets_a_reason() {
+async fn what_is_not_an_event_gets_a_reason() {
     let sink = Sink::start(None).await;
     for body in ["", "{", "[]", "null", r#"{"ts":1}"#, r#"{"ts":"1","metrics":[],"ip_address":""}"#, "\u{0}"] {
         let (status, text) = sent(sink.post("id", body)).await;
@@ -177,7 +183,7 @@ async fn a_slow_body_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_full_disk_is_told_to_the_sender_who_may_come_again() {
+async fn a_sender_is_told_of_a_full_disk_and_may_try_again() {
     let sink = Sink::start(None).await;
     for number in 0..25 {
         assert_eq!(sent(sink.post(&number.to_string(), EVENT)).await.0, 200);
@@ -218,11 +224,43 @@ async fn other_routes_and_methods_are_named() {
     assert_eq!(answer.text().await.unwrap(), r#"{"error":"method not allowed"}"#);
 }
 
+#[tokio::test]
+async fn the_memory_of_events_under_way_is_bounded() {
+    let sink = Sink::start_within(None, 10_000).await;
+    // Three senders that stop in the middle of an event hold twice of what came of it.
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(sink.address).await.unwrap();
+        let head = b"POST /events HTTP/1.1\r\nhost: a\r\nwebhook-id: id\r\ncontent-length: 2000\r\n\r\n";
+        stream.write_all(&[head.as_slice(), &[b' '; 1600]].concat()).await.unwrap();
+        held.push(stream);
+    }
+    let refused = loop {
+        let answer = sink.post("other", vec![b' '; 1000]).send().await.unwrap();
+        if answer.status() != StatusCode::BAD_REQUEST {
+            break answer;
+        }
+    };
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()), (503, "5"));
+    assert!(refused.text().await.unwrap().contains("too many events are under way"));
+    drop(held);
+    assert_eq!(sent(sink.post("other", EVENT)).await.0, 200);
+}
+
+#[test]
+fn the_sink_accepts_the_longest_event_of_a_server() {
+    let none: [(&str, &str); 0] = [];
+    let settings = Settings::parse(Vec::<String>::new(), none).unwrap();
+    assert_eq!(settings.max_body_bytes.get(), golectra_protocol::audit::MAX_EVENT_BYTES);
+    assert!(settings.max_inflight_bytes.get() >= Inflight::needed(settings.max_body_bytes.get()));
+}
+
 #[test]
 fn settings_have_usable_defaults_and_hide_the_key() {
     let none: [(&str, &str); 0] = [];
     let settings = Settings::parse(Vec::<String>::new(), none).unwrap();
     assert_eq!((settings.address.to_string().as_str(), settings.rotate_bytes.get(), settings.retain_files), (":8090", 64 << 20, 0));
+    assert_eq!(settings.retain_bytes.get(), 4 << 30);
     let settings = Settings::parse(["-a=:1", "--remember=1h"], [("AUDIT_KEY", "swordfish"), ("MAX_BODY_BYTES", "2MiB")]).unwrap();
     assert!(!format!("{settings:?}").contains("swordfish"));
     assert_eq!(settings.max_body_bytes.get(), 2 << 20);

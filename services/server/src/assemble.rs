@@ -133,6 +133,7 @@ fn audit(settings: &Settings) -> AuditConfig {
         url: settings.audit_url.as_ref().map(|url| url.expose().to_owned()),
         key: settings.audit_key.clone(),
         queue: settings.audit_queue,
+        database_max_bytes: settings.audit_database_max_bytes.get() as u64,
         instance: settings.instance.clone().unwrap_or_else(host_name),
     }
 }

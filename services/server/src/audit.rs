@@ -1,13 +1,13 @@
 //! The audit trail: who wrote which metrics when, delivered to each sink.
 //!
-//! A write leaves a [`Draft`]; an outbox keeps it (in memory, or in the database by the write's own transaction) until each
-//! sink has it. No write ever waits for a sink, and a sink that is down costs nothing but the room its events take.
+//! A write leaves a [`Draft`]. An outbox keeps its event, in memory or in the database, until each sink has it. No write ever waits
+//! for a sink; while a sink is down, its events wait in the outbox.
 
+mod backoff;
 mod delivery;
 mod draft;
-mod figures;
-mod health;
-mod lists;
+mod metrics;
+mod names;
 mod outbox;
 mod sinks;
 #[cfg(test)]
@@ -15,7 +15,7 @@ mod tests;
 
 pub use draft::Draft;
 #[cfg(test)]
-pub use lists::IdList;
+pub use names::NameList;
 pub use outbox::postgres::Hook;
 
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use golectra_process::{WebhookKey, trace};
+use golectra_process::{LogLimiter, WebhookKey, trace};
 use golectra_protocol::Metrics;
 use sqlx::PgPool;
 use tokio::sync::{Notify, watch};
@@ -32,12 +32,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use self::delivery::Courier;
-use self::figures::{Families, Figures};
-use self::lists::Lists;
+use self::delivery::DeliveryWorker;
+use self::metrics::{AuditMetrics, SinkMetrics};
+use self::names::NameListCache;
 use self::outbox::Outbox;
-use self::outbox::memory::{Entry, Queue};
-use self::outbox::postgres::{Lane, sweep};
+use self::outbox::memory::{MemoryOutbox, QueuedEvent};
+use self::outbox::postgres::{Bounds, PostgresOutbox, Swept, sweep};
 use self::sinks::Sink;
 use self::sinks::file::FileSink;
 use self::sinks::webhook::{Webhook, WebhookError};
@@ -46,17 +46,23 @@ use crate::clock::Clock;
 /// An event that can't be delivered is given up at this age.
 const RETENTION: Duration = Duration::from_hours(48);
 
-/// What nobody claims any more is given up a little later, so that its own server has the last try.
-const ABANDONED: Duration = Duration::from_hours(49);
+/// The sweep gives an event up a little later, so that the server that has it gets to try it for the last time.
+const SWEEP_RETENTION: Duration = Duration::from_hours(49);
 
-/// Dead letters are kept for so long.
-const DEAD_RETENTION: Duration = Duration::from_hours(7 * 24);
+/// How long dead letters are kept.
+const DEAD_LETTER_RETENTION: Duration = Duration::from_hours(7 * 24);
 
-/// How often backlogs are looked at, and how often the database's outbox is swept.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-const SWEEP_EVERY: Duration = Duration::from_mins(1);
+/// How often backlogs are measured, and how often the audit tables are swept.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
 
-/// Which sinks there are.
+/// The bytes of the events in one sink's queue in memory, at most.
+const QUEUE_BYTES: usize = 128 << 20;
+
+/// Log lines about full queues, by sink.
+static QUEUE_FULL_LOG: LogLimiter = LogLimiter::new();
+
+/// Which sinks there are, and what events may take.
 #[derive(Debug, Clone)]
 pub struct AuditConfig {
     /// `AUDIT_FILE`: a file of NDJSON.
@@ -65,9 +71,11 @@ pub struct AuditConfig {
     pub url: Option<String>,
     /// `AUDIT_KEY`: signs what is posted.
     pub key: Option<WebhookKey>,
-    /// Events kept in memory for each sink when there is no database.
+    /// `AUDIT_QUEUE`: events kept in memory for each sink when there is no database.
     pub queue: usize,
-    /// Tells this server's file from those of others on the same database: the host's name, say.
+    /// `AUDIT_DATABASE_MAX_BYTES`: what waiting events and dead letters may take in the database.
+    pub database_max_bytes: u64,
+    /// Distinguishes this server's file from those of others on the same database: the host's name, by default.
     pub instance: String,
 }
 
@@ -101,13 +109,12 @@ pub enum AuditError {
 pub struct Trail(Arc<Inner>);
 
 struct Inner {
-    queues: Vec<(Arc<Queue>, Figures)>,
+    queues: Vec<(Arc<MemoryOutbox>, SinkMetrics)>,
     hook: Option<Hook>,
-    /// The lists of ids that agents send each time.
-    lists: Lists,
+    names: NameListCache,
     stop: CancellationToken,
-    /// Ends what did not end by itself.
-    cut: CancellationToken,
+    /// Ends deliveries that have not ended in time.
+    abort: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -126,10 +133,10 @@ impl Trail {
             return Ok(None);
         }
         let mut start = Start {
-            families: Families::register(registry)?,
+            metrics: AuditMetrics::register(registry)?,
             queues: Vec::new(),
             stop: CancellationToken::new(),
-            cut: CancellationToken::new(),
+            abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
         let hook = match backend {
@@ -137,27 +144,40 @@ impl Trail {
                 start.with_queues(sinks, config.queue);
                 None
             }
-            Backend::Postgres { pool, ready } => Some(start.with_database(sinks, &pool, &ready)),
+            Backend::Postgres { pool, ready } => Some(start.with_database(sinks, &pool, &ready, config.database_max_bytes)),
         };
-        let Start { queues, stop, cut, tasks, .. } = start;
-        Ok(Some(Self(Arc::new(Inner { queues, hook, lists: Lists::default(), stop, cut, tasks }))))
+        let Start { queues, stop, abort, tasks, .. } = start;
+        Ok(Some(Self(Arc::new(Inner { queues, hook, names: NameListCache::default(), stop, abort, tasks }))))
     }
 
-    /// The event of a write that this peer made at this time.
+    /// The event of a write by this peer at this time.
     pub fn draft(&self, metrics: &Metrics, ip_address: IpAddr, unix_seconds: i64) -> Draft {
-        Draft { ts: unix_seconds, ip_address, ids: self.0.lists.of(metrics), traceparent: trace::traceparent() }
+        let (names, repeated) = self.0.names.get(metrics);
+        Draft { ts: unix_seconds, ip_address, names, repeated, traceparent: trace::traceparent() }
+    }
+
+    /// The event of a source that this peer deleted at this time.
+    #[allow(dead_code, reason = "for DELETE /api/v1/sources/NAME")]
+    pub fn draft_source_deleted(&self, ip_address: IpAddr, unix_seconds: i64) -> Draft {
+        Draft::source_deleted(ip_address, unix_seconds, trace::traceparent())
     }
 
     /// Takes the event of a write when there is no database; with one, the [`hook`](Self::hook) does. Never waits: where a
-    /// queue is full, the event is counted as dropped.
+    /// queue is full, the event is dropped and counted.
     pub fn queue(&self, draft: &Draft) {
         if self.0.queues.is_empty() {
             return;
         }
-        let entry = Entry { id: Uuid::now_v7(), body: draft.body().into(), traceparent: draft.traceparent.clone() };
-        for (queue, figures) in &self.0.queues {
-            if !queue.push(entry.clone()) {
-                figures.dropped.inc();
+        for content in draft.contents() {
+            let event = QueuedEvent { id: Uuid::now_v7(), content, traceparent: draft.traceparent.clone() };
+            for (queue, metrics) in &self.0.queues {
+                if !queue.push(event.clone()) {
+                    metrics.dropped.inc();
+                    let sink = metrics.sink();
+                    QUEUE_FULL_LOG.log(sink, move |count| {
+                        tracing::error!(count, sink, "audit events are dropped: too many wait (AUDIT_QUEUE)");
+                    });
+                }
             }
         }
     }
@@ -173,14 +193,14 @@ impl Trail {
         self.0.stop.cancel();
         self.0.tasks.close();
         if timeout(limit, self.0.tasks.wait()).await.is_err() {
-            self.0.cut.cancel();
+            self.0.abort.cancel();
             self.0.tasks.wait().await;
         }
-        for (queue, figures) in &self.0.queues {
+        for (queue, metrics) in &self.0.queues {
             let left = queue.len();
             if left > 0 {
-                figures.dropped.inc_by(left as u64);
-                tracing::error!(events = left, "audit events were not delivered before the server ended");
+                metrics.dropped.inc_by(left as u64);
+                tracing::error!(events = left, sink = metrics.sink(), "audit events were not delivered before the server ended");
             }
         }
     }
@@ -188,43 +208,44 @@ impl Trail {
 
 /// What a trail is made of.
 struct Start {
-    families: Families,
-    queues: Vec<(Arc<Queue>, Figures)>,
+    metrics: AuditMetrics,
+    queues: Vec<(Arc<MemoryOutbox>, SinkMetrics)>,
     stop: CancellationToken,
-    cut: CancellationToken,
+    abort: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Start {
-    fn with_queues(&mut self, sinks: Vec<(String, Arc<dyn Sink>)>, capacity: usize) {
+    fn with_queues(&mut self, sinks: Vec<(String, Arc<dyn Sink>)>, max_events: usize) {
         for (_, sink) in sinks {
-            let queue = Queue::new(capacity);
-            let figures = self.deliver(Arc::<Queue>::clone(&queue), sink);
-            self.queues.push((queue, figures));
+            let queue = MemoryOutbox::new(max_events, QUEUE_BYTES);
+            let metrics = self.deliver(Arc::<MemoryOutbox>::clone(&queue), sink);
+            self.queues.push((queue, metrics));
         }
     }
 
-    fn with_database(&mut self, sinks: Vec<(String, Arc<dyn Sink>)>, pool: &PgPool, ready: &watch::Receiver<bool>) -> Hook {
-        let (mut names, mut news, mut figures) = (Vec::new(), Vec::new(), Vec::new());
+    fn with_database(&mut self, sinks: Vec<(String, Arc<dyn Sink>)>, pool: &PgPool, ready: &watch::Receiver<bool>, max_bytes: u64) -> Hook {
+        let (mut names, mut wakes) = (Vec::new(), Vec::new());
         for (name, sink) in sinks {
-            let bell = Arc::new(Notify::new());
-            let lane = Lane::new(pool.clone(), ready.clone(), name.clone(), Arc::clone(&bell));
-            figures.push(self.deliver(Arc::new(lane), sink));
+            let wake = Arc::new(Notify::new());
+            let outbox = PostgresOutbox::new(pool.clone(), ready.clone(), name.clone(), Arc::clone(&wake));
+            self.deliver(Arc::new(outbox), sink);
             names.push(name);
-            news.push(bell);
+            wakes.push(wake);
         }
-        let sweeping = keep_swept(pool.clone(), ready.clone(), self.families.clone());
-        self.background(sweeping);
-        Hook::new(names, news)
+        let hook = Hook::new(names, wakes);
+        let bounds = Bounds { retention: SWEEP_RETENTION, dead_letter_retention: DEAD_LETTER_RETENTION, max_bytes };
+        self.background(keep_swept(pool.clone(), ready.clone(), bounds, hook.clone(), self.metrics.clone()));
+        hook
     }
 
-    fn deliver(&self, outbox: Arc<dyn Outbox>, sink: Arc<dyn Sink>) -> Figures {
-        let figures = self.families.of(sink.name());
-        let courier = Courier::new(Arc::clone(&outbox), sink, figures.clone(), RETENTION);
-        let (stop, cut) = (self.stop.clone(), self.cut.clone());
-        self.tasks.spawn(async move { cut.run_until_cancelled(courier.run(stop)).await });
-        self.background(keep_shown(outbox, figures.clone()));
-        figures
+    fn deliver(&self, outbox: Arc<dyn Outbox>, sink: Arc<dyn Sink>) -> SinkMetrics {
+        let metrics = self.metrics.of(sink.name());
+        let worker = DeliveryWorker::new(Arc::clone(&outbox), sink, metrics.clone(), RETENTION);
+        let (stop, abort) = (self.stop.clone(), self.abort.clone());
+        self.tasks.spawn(async move { abort.run_until_cancelled(worker.run(stop)).await });
+        self.background(keep_measured(outbox, metrics.clone()));
+        metrics
     }
 
     /// Runs a task that ends with the trail.
@@ -234,34 +255,57 @@ impl Start {
     }
 }
 
-async fn keep_shown(outbox: Arc<dyn Outbox>, figures: Figures) {
-    let mut ticks = interval(LOOK_EVERY);
+async fn keep_measured(outbox: Arc<dyn Outbox>, metrics: SinkMetrics) {
+    let mut ticks = interval(MEASURE_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // What it looked like before is the best that is known while the outbox is unavailable, and its courier says that.
+        // While the outbox is unavailable the last known backlog stays, and the worker logs the error.
         if let Ok(backlog) = outbox.backlog().await {
-            figures.show(backlog);
+            metrics.show(backlog);
         }
     }
 }
 
-async fn keep_swept(pool: PgPool, mut ready: watch::Receiver<bool>, families: Families) {
+async fn keep_swept(pool: PgPool, mut ready: watch::Receiver<bool>, bounds: Bounds, hook: Hook, metrics: AuditMetrics) {
     if ready.wait_for(|ready| *ready).await.is_err() {
         return;
     }
     loop {
-        match sweep(&pool, ABANDONED, DEAD_RETENTION).await {
-            Ok(given_up) => {
-                for (sink, events) in given_up {
-                    let name = if sink.starts_with("file:") { "file" } else { "webhook" };
-                    families.of(name).dead.inc_by(events);
-                    tracing::error!(sink, events, "audit events are given up: their sink did not take them in time");
+        match sweep(&pool, &bounds).await {
+            Ok(swept) => {
+                if let Some(room) = swept.room_for_name_lists {
+                    hook.share_name_lists(room);
                 }
+                report(swept, &metrics);
             }
-            Err(error) => tracing::debug!(%error, "the audit outbox could not be swept"),
+            Err(error) => tracing::debug!(%error, "the audit tables could not be swept"),
         }
-        // Servers on one database needn't all sweep at the same moment.
+        // With jitter, so that the servers of one database do not all sweep at the same moment.
         tokio::time::sleep(SWEEP_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+    }
+}
+
+/// Counts and logs what a sweep removed.
+fn report(swept: Swept, metrics: &AuditMetrics) {
+    /// The other sinks of a database's outbox are files, each with the name of its server.
+    fn name(sink: &str) -> &'static str {
+        if sink == "webhook" { "webhook" } else { "file" }
+    }
+    metrics.show_database_bytes(swept.disk.waiting, swept.disk.dead_letters);
+    if swept.room_for_name_lists == Some(false) {
+        tracing::warn!("audit events are kept with all their names: lists of names have taken their share of AUDIT_DATABASE_MAX_BYTES");
+    }
+    for (sink, events) in swept.given_up {
+        metrics.of(name(&sink)).dead.inc_by(events);
+        tracing::error!(sink, events, "audit events are given up: their sink did not take them in time");
+    }
+    for (sink, events) in swept.dropped {
+        metrics.of(name(&sink)).dropped.inc_by(events);
+        tracing::error!(sink, events, "the oldest audit events are dropped: too many wait (AUDIT_DATABASE_MAX_BYTES)");
+    }
+    for (sink, letters) in swept.dead_letters_dropped {
+        metrics.of(name(&sink)).dead_letters_dropped.inc_by(letters);
+        tracing::error!(sink, letters, "the oldest dead letters are dropped: there are too many (AUDIT_DATABASE_MAX_BYTES)");
     }
 }

@@ -38,8 +38,10 @@ golectra_process::settings! {
         pub audit_url: Option<Secret>,
         /// The key that webhook requests are signed with (Standard Webhooks): any text, or whsec_ and base64.
         pub audit_key: Option<WebhookKey>,
-        /// How many audit events may wait in memory for each sink; more are dropped and counted. A database has no such bound.
+        /// How many audit events may wait in memory for each sink, where there is no database; more, or more than 128 MiB of them, are dropped and counted.
         pub audit_queue: usize = "10000",
+        /// What audit events that wait and dead letters may take in the database. Beyond, the oldest dead letters and then the oldest events are dropped and counted.
+        pub audit_database_max_bytes: Bytes = "1GiB",
         /// Where /metrics and /ping of this process are served for Prometheus. Without it they are not.
         pub metrics_address: Option<ListenAddress>,
         /// What this server is called among those that share a database: its audit file gets the events of its own writes. The host's name by default.

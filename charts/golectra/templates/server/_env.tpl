@@ -59,6 +59,7 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
     "MAX_BATCH_ITEMS" .maxBatchItems
     "MAX_CONNECTIONS" .maxConnections
     "DATABASE_CONNECTIONS" .databaseConnections
+    "AUDIT_DATABASE_MAX_BYTES" .auditDatabaseMaxBytes
     "HEADER_TIMEOUT" .headerTimeout
     "BODY_TIMEOUT" .bodyTimeout
     "IDLE_TIMEOUT" .idleTimeout

@@ -1,4 +1,4 @@
-//! What a client is told when something is wrong: a status and one sentence as JSON.
+//! The answer to a client when something is wrong: a status, and one sentence as JSON.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -6,7 +6,7 @@ use golectra_protocol::webhook::SignatureError;
 use http::StatusCode;
 use http::header::{CONNECTION, RETRY_AFTER};
 
-/// How soon a client may come back to a sink that can't take an event now, in seconds.
+/// When a client may try again after the sink could not take an event, in seconds.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// Why a request is refused or fails.
@@ -20,16 +20,16 @@ pub(crate) enum ApiError {
     Signature(#[from] SignatureError),
     #[error("the body is not an audit event: {0}")]
     Event(serde_json::Error),
-    #[error("Content-Encoding {0:?} is not understood: send the event as it is")]
+    #[error("Content-Encoding {0:?} is not supported: send the event uncompressed")]
     Encoding(String),
-    #[error("the body broke off")]
-    Broken,
+    #[error("the body was cut off")]
+    CutOff,
     #[error("the event is longer than {limit} bytes (MAX_BODY_BYTES)")]
     TooLarge { limit: usize },
     #[error("the body did not come within {seconds} s (BODY_TIMEOUT)")]
     TooSlow { seconds: u64 },
-    #[error("limit must be a whole number from 1 to {most}")]
-    Limit { most: usize },
+    #[error("limit must be a whole number from 1 to {largest}")]
+    Limit { largest: usize },
     #[error("{0}")]
     Unavailable(&'static str),
 }
@@ -37,7 +37,7 @@ pub(crate) enum ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Id | Self::Event(_) | Self::Broken | Self::Limit { .. } => StatusCode::BAD_REQUEST,
+            Self::Id | Self::Event(_) | Self::CutOff | Self::Limit { .. } => StatusCode::BAD_REQUEST,
             Self::Unsigned(_) | Self::Signature(_) => StatusCode::UNAUTHORIZED,
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -53,14 +53,14 @@ impl ApiError {
             Self::TooLarge { .. } => "too_large",
             Self::TooSlow { .. } => "too_slow",
             Self::Unavailable(_) => "unavailable",
-            Self::Id | Self::Event(_) | Self::Encoding(_) | Self::Broken | Self::Limit { .. } => "invalid",
+            Self::Id | Self::Event(_) | Self::Encoding(_) | Self::CutOff | Self::Limit { .. } => "invalid",
         }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = say(self.status(), &self.to_string());
+        let mut response = answer(self.status(), &self.to_string());
         match self {
             Self::Unavailable(_) => {
                 response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static(RETRY_AFTER_SECONDS));
@@ -75,14 +75,14 @@ impl IntoResponse for ApiError {
     }
 }
 
-fn say(status: StatusCode, sentence: &str) -> Response {
+fn answer(status: StatusCode, sentence: &str) -> Response {
     (status, Json(serde_json::json!({ "error": sentence }))).into_response()
 }
 
 pub(crate) async fn unknown_route() -> Response {
-    say(StatusCode::NOT_FOUND, "there is nothing here: events are posted to /events and read from /events and /events.ndjson")
+    answer(StatusCode::NOT_FOUND, "there is nothing here: events are posted to /events and read from /events and /events.ndjson")
 }
 
 pub(crate) async fn wrong_method() -> Response {
-    say(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+    answer(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
 }

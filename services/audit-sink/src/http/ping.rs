@@ -1,13 +1,13 @@
-//! Whether the sink lives, and whether it can take an event.
+//! Health of the sink: whether the process answers, and whether it could store an event.
 
 use axum::extract::State;
 use http::StatusCode;
 
-use crate::app::App;
+use crate::state::SinkState;
 
 /// 200 when an event could be stored now.
-pub(crate) async fn ready(State(app): State<App>) -> (StatusCode, &'static str) {
-    if app.journal.ping().await { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") }
+pub(crate) async fn ready(State(state): State<SinkState>) -> (StatusCode, &'static str) {
+    if state.journal.ping().await { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "unavailable") }
 }
 
 /// 200 as long as the process answers.

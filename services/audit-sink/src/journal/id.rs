@@ -1,16 +1,16 @@
-//! Ids as they are kept: on disk as they came, in memory as a fixed number of bytes however long they are.
+//! Ids of events: on disk as they came, in memory as a hash of a fixed length.
 
 use sha2::{Digest as _, Sha256};
 
-/// Sixteen bytes of SHA-256: no two ids share them.
-pub(super) type Mark = u128;
+/// The first sixteen bytes of SHA-256: two different ids never share them.
+pub(super) type IdHash = u128;
 
-/// Whether this may be an id: it stands on one line, between spaces.
+/// Whether an event may have this id: it must fit one line, between spaces.
 pub(crate) fn acceptable(id: &str) -> bool {
     (1..=255).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-pub(super) fn mark(id: &str) -> Mark {
+pub(super) fn hash(id: &str) -> IdHash {
     let digest = Sha256::digest(id.as_bytes());
     let mut half = [0; 16];
     half.copy_from_slice(&digest[..16]);
@@ -29,7 +29,7 @@ mod tests {
         for id in ["", "a b", "a\n", "\u{e9}", "a\t", &"x".repeat(256)] {
             assert!(!acceptable(id), "{id:?}");
         }
-        assert_ne!(mark("a"), mark("A"));
-        assert_eq!(mark("a"), mark("a"));
+        assert_ne!(hash("a"), hash("A"));
+        assert_eq!(hash("a"), hash("a"));
     }
 }

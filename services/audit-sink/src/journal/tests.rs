@@ -1,5 +1,8 @@
 //! The journal through crashes, failures and restarts.
 
+mod compressed;
+mod room;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 
@@ -12,11 +15,15 @@ use super::*;
 
 const NOW: i64 = 1_700_000_000;
 
-const LIMITS: Limits = Limits { rotate_bytes: 1 << 20, retain_files: 0, remember_ids: 1000, remember: Duration::from_hours(48) };
+const LIMITS: Limits =
+    Limits { rotate_bytes: 1 << 20, retain_files: 0, retain_bytes: u64::MAX, remember_ids: 1000, remember: Duration::from_hours(48) };
+
+fn metrics() -> SinkMetrics {
+    SinkMetrics::register(&Registry::new()).unwrap()
+}
 
 fn open(folder: &TempDir, limits: Limits, now: i64) -> (Journal, WriterHandle) {
-    let figures = Figures::register(&Registry::new()).unwrap();
-    Journal::open(folder.path(), limits, figures, now).unwrap()
+    Journal::open(folder.path(), limits, metrics(), now).unwrap()
 }
 
 async fn close((journal, writer): (Journal, WriterHandle)) {
@@ -46,8 +53,22 @@ fn add(path: &Path, text: &str) {
     OpenOptions::new().append(true).open(path).unwrap().write_all(text.as_bytes()).unwrap();
 }
 
+fn event(number: u64) -> String {
+    format!("{{\"n\":{number}}}")
+}
+
+/// Waits until a condition holds.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
 #[tokio::test]
-async fn events_stand_once_and_ids_outlive_a_restart() {
+async fn events_are_stored_once_and_ids_outlive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let opened = open(&folder, LIMITS, NOW);
     for (id, line, expected) in [("a", "{1}", Appended::Stored), ("b", "{2}", Appended::Stored), ("a", "{1}", Appended::Repeat)] {
@@ -59,7 +80,7 @@ async fn events_stand_once_and_ids_outlive_a_restart() {
     assert_eq!(put(&opened.0, "c", "{3}").await, Ok(Appended::Stored));
     assert_eq!(everything(&opened.0).await, "{1}\n{2}\n{3}\n");
     close(opened).await;
-    // After two days nobody repeats it any more.
+    // After two days an id is not remembered any more.
     let opened = open(&folder, LIMITS, NOW + 49 * 3600);
     assert_eq!(opened.0.append("b".into(), b"{4}".to_vec(), NOW + 49 * 3600).await, Ok(Appended::Stored));
 }
@@ -80,7 +101,7 @@ async fn one_id_sent_many_times_at_once_is_stored_once() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_unacknowledged_is_put_aside() {
+async fn what_a_crash_left_unacknowledged_is_moved_away() {
     // Torn in the line, after the line but before its id, and in the id.
     for (events, ids) in
         [("{\"torn", ""), ("{3}\n", ""), ("{3}\n", "1700000000 1"), ("", "1700000000 12 c\n"), ("{3}", "1700000000 99 c\n")]
@@ -119,10 +140,10 @@ async fn files_rotate_by_size_and_reads_go_over_all_of_them() {
     let folder = tempfile::tempdir().unwrap();
     let opened = open(&folder, Limits { rotate_bytes: 20, ..LIMITS }, NOW);
     for number in 0..10 {
-        put(&opened.0, &number.to_string(), &format!("{{\"n\":{number}}}")).await.unwrap();
+        put(&opened.0, &number.to_string(), &event(number)).await.unwrap();
     }
-    assert_eq!(segment::list(folder.path(), "ndjson").unwrap(), [1, 2, 3, 4, 5]);
-    let all = (0..10).map(|number| format!("{{\"n\":{number}}}\n")).collect::<Vec<_>>().concat();
+    assert_eq!(segment::with_events(folder.path()).unwrap(), [1, 2, 3, 4, 5]);
+    let all = (0..10).map(|number| event(number) + "\n").collect::<String>();
     assert_eq!(everything(&opened.0).await, all);
     assert_eq!(newest(&opened.0, 3).await, [r#"{"n":9}"#, r#"{"n":8}"#, r#"{"n":7}"#]);
     assert_eq!(newest(&opened.0, 99).await.len(), 10);
@@ -138,14 +159,14 @@ async fn only_so_many_files_are_kept_but_ids_for_their_time() {
     let limits = Limits { rotate_bytes: 20, retain_files: 2, ..LIMITS };
     let opened = open(&folder, limits, NOW);
     for number in 0..10 {
-        put(&opened.0, &number.to_string(), &format!("{{\"n\":{number}}}")).await.unwrap();
+        put(&opened.0, &number.to_string(), &event(number)).await.unwrap();
     }
-    assert_eq!(segment::list(folder.path(), "ndjson").unwrap(), [4, 5]);
+    assert_eq!(segment::with_events(folder.path()).unwrap(), [4, 5]);
     assert_eq!(put(&opened.0, "0", "{}").await, Ok(Appended::Repeat));
     close(opened).await;
     let later = NOW + 49 * 3600;
     let opened = open(&folder, limits, later);
-    assert_eq!(segment::list(folder.path(), "ids").unwrap(), [5], "forgotten ids leave their files");
+    assert_eq!(segment::list(folder.path(), segment::IDS).unwrap(), [5], "ids that are too old are removed");
     assert_eq!(everything(&opened.0).await.lines().count(), 4);
 }
 
@@ -179,39 +200,15 @@ async fn an_event_that_can_not_be_written_is_not_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_failed_write_leaves_nothing_in_the_files() {
-    let folder = tempfile::tempdir().unwrap();
-    let opened = open(&folder, LIMITS, NOW);
-    put(&opened.0, "a", "{1}").await.unwrap();
-    close(opened).await;
-    // As after a write that failed half-way: the writer still knows what is acknowledged.
-    let figures = Figures::register(&Registry::new()).unwrap();
-    let mut writer = Writer::open(folder.path(), LIMITS, figures, NOW).unwrap();
-    add(&first(&folder, "ndjson"), "{2}\n{3");
-    add(&first(&folder, "ids"), "1700000000 8 b\n1700");
-    writer.fail();
-    let (commands, queue) = mpsc::channel(1);
-    let thread = std::thread::spawn(move || writer.run(queue));
-    let (reply, answer) = oneshot::channel();
-    commands.send(Command::Append { id: "c".into(), line: b"{4}".to_vec(), now: NOW, reply }).await.ok().unwrap();
-    assert_eq!(answer.await.unwrap(), Ok(Appended::Stored));
-    drop(commands);
-    thread.join().unwrap();
-    assert_eq!(fs::read_to_string(first(&folder, "ndjson")).unwrap(), "{1}\n{4}\n");
-    assert_eq!(fs::read_to_string(first(&folder, "ids")).unwrap(), "0 0 -\n1700000000 4 a\n1700000000 8 c\n");
-}
-
-#[tokio::test]
 async fn a_folder_has_one_sink() {
     let folder = tempfile::tempdir().unwrap();
     let opened = open(&folder, LIMITS, NOW);
-    let figures = Figures::register(&Registry::new()).unwrap();
-    let second = Journal::open(folder.path(), LIMITS, figures.clone(), NOW).err().unwrap();
+    let second = Journal::open(folder.path(), LIMITS, metrics(), NOW).err().unwrap();
     assert!(matches!(&second, OpenError::InUse(_)), "{second}");
     close(opened).await;
-    assert!(Journal::open(folder.path(), LIMITS, figures, NOW).is_ok());
+    assert!(Journal::open(folder.path(), LIMITS, metrics(), NOW).is_ok());
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = Journal::open(&file, LIMITS, Figures::register(&Registry::new()).unwrap(), NOW).err().unwrap();
+    let error = Journal::open(&file, LIMITS, metrics(), NOW).err().unwrap();
     assert!(error.to_string().contains("(DATA_DIR) can't be used"), "{error}");
 }

@@ -1,5 +1,5 @@
-//! The one thread that writes. It takes all that came while the disk was busy, writes it at once, syncs once, and then
-//! answers each sender.
+//! The one thread that writes. It takes all events that came while the disk was busy, writes them together, syncs once, and then
+//! answers their senders.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -8,19 +8,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use golectra_process::LogLimiter;
 use tokio::sync::{mpsc, oneshot};
 
-use super::id::{self, Mark};
-use super::recover::{self, Lengths};
-use super::seen::Seen;
-use super::segment::{self, Mention};
-use super::{Appended, Extent, Limits};
-use crate::figures::Figures;
+use super::closed::ClosedSegments;
+use super::compress::Compressor;
+use super::id::{self, IdHash};
+use super::recent_ids::RecentIds;
+use super::recover::{self, Acknowledged};
+use super::segment::{self, IdLine};
+use super::{Appended, Limits, ReadLimit};
+use crate::metrics::SinkMetrics;
 
-/// Events written at once.
+/// Most events written together.
 const GROUP: usize = 512;
 
-/// What the writer is asked.
+/// The ids of short events may be longer than the events. They close a segment at this multiple of its size.
+const IDS_SHARE: u64 = 4;
+
+static LOG: LogLimiter = LogLimiter::new();
+
+/// A request to the writer.
 pub(super) enum Command {
     Append {
         id: String,
@@ -37,53 +45,69 @@ pub(super) enum Command {
 pub(super) struct Writer {
     folder: PathBuf,
     limits: Limits,
-    figures: Figures,
-    seen: Seen,
+    metrics: SinkMetrics,
+    recent: RecentIds,
+    /// The active segment.
     sequence: u64,
-    /// What is acknowledged; beyond that, nothing in the files counts.
-    lengths: Lengths,
-    /// The open files; none after a failure.
-    open: Option<Open>,
-    extent: Arc<Mutex<Extent>>,
+    /// What is acknowledged; what lies beyond in the files does not count.
+    acknowledged: Acknowledged,
+    /// What an earlier run left in the active segment's `.torn`, in bytes.
+    torn_bytes: u64,
+    /// The active segment's files; none after a failure.
+    open: Option<ActiveFiles>,
+    closed: ClosedSegments,
+    compressor: Compressor,
+    read_limit: Arc<Mutex<ReadLimit>>,
     healthy: Arc<AtomicBool>,
 }
 
-struct Open {
+struct ActiveFiles {
     events: File,
     ids: File,
 }
 
-/// An event of a group that is new.
-struct New {
-    mark: Mark,
-    now: i64,
+/// The events of a group that are new.
+#[derive(Default)]
+struct NewEvents<'a> {
+    lines: Vec<&'a [u8]>,
+    bytes: u64,
+    ids: String,
+    /// Each id with the time when its event came.
+    hashes: Vec<(IdHash, i64)>,
 }
 
 impl Writer {
-    pub(super) fn open(folder: &Path, limits: Limits, figures: Figures, now: i64) -> io::Result<Self> {
-        let sequence = segment::list(folder, "ndjson")?.last().copied().unwrap_or(1);
-        let lengths = recover::newest(folder, sequence)?;
-        let mut seen = Seen::new(limits.remember_ids, i64::try_from(limits.remember.as_secs()).unwrap_or(i64::MAX));
-        recover::remember(folder, &mut seen, now)?;
-        let extent = Arc::new(Mutex::new(Extent { sequence, bytes: lengths.events }));
+    pub(super) fn open(folder: &Path, limits: Limits, metrics: SinkMetrics, now: i64) -> io::Result<Self> {
+        let newest = |ending| segment::list(folder, ending).map(|list| list.last().copied());
+        // A compressed segment is closed, so the active one comes after it.
+        let after_compressed = newest(segment::COMPRESSED)?.map_or(1, |sequence| sequence + 1);
+        let sequence = newest(segment::EVENTS)?.map_or(after_compressed, |sequence| sequence.max(after_compressed));
+        let mut recent = RecentIds::new(limits.remember_ids, i64::try_from(limits.remember.as_secs()).unwrap_or(i64::MAX));
+        let closed = ClosedSegments::load(folder, sequence, limits, metrics.clone(), &mut recent, now)?;
+        let acknowledged = recover::plain_segment(folder, sequence, &mut recent, now)?;
+        let read_limit = Arc::new(Mutex::new(ReadLimit { sequence, bytes: acknowledged.events_bytes }));
         let mut writer = Self {
             folder: folder.to_owned(),
             limits,
-            figures,
-            seen,
+            metrics,
+            recent,
             sequence,
-            lengths,
+            acknowledged,
+            torn_bytes: segment::torn(folder, sequence).metadata().map_or(0, |about| about.len()),
             open: None,
-            extent,
+            compressor: Compressor::start(folder, closed.clone())?,
+            closed,
+            read_limit,
             healthy: Arc::new(AtomicBool::new(true)),
         };
         writer.reopen()?;
+        writer.closed.make_room(writer.active_bytes())?;
         writer.tidy(now);
         Ok(writer)
     }
 
-    pub(super) fn extent(&self) -> Arc<Mutex<Extent>> {
-        Arc::clone(&self.extent)
+    pub(super) fn read_limit(&self) -> Arc<Mutex<ReadLimit>> {
+        Arc::clone(&self.read_limit)
     }
 
     pub(super) fn health(&self) -> Arc<AtomicBool> {
@@ -103,7 +127,7 @@ impl Writer {
                         replies.push(reply);
                     }
                     Command::Probe { reply } => {
-                        // The one who asked may have gone.
+                        // Who asked may have gone.
                         let _ = reply.send(self.probe());
                     }
                 }
@@ -112,14 +136,16 @@ impl Writer {
                 continue;
             }
             let result = self.append(&events);
-            if let Err(error) = &result {
-                // A disk stays full for a while: its first failure is said, and that it works again.
-                if self.healthy.load(Ordering::Relaxed) {
-                    tracing::error!(%error, folder = %self.folder.display(), "events can't be written: their senders are told to come again");
+            match &result {
+                Err(error) => {
+                    let (text, folder) = (error.to_string(), self.folder.display().to_string());
+                    LOG.log("append", move |count| {
+                        tracing::error!(count, error = text, folder, "events can't be written: their senders are told to try again");
+                    });
+                    self.fail();
                 }
-                self.fail();
-            } else if !self.healthy.load(Ordering::Relaxed) {
-                tracing::info!("events are written again");
+                Ok(_) if !self.healthy.load(Ordering::Relaxed) => tracing::info!("events are written again"),
+                Ok(_) => {}
             }
             self.healthy.store(result.is_ok(), Ordering::Relaxed);
             for (index, reply) in replies.into_iter().enumerate() {
@@ -128,106 +154,115 @@ impl Writer {
         }
     }
 
-    /// Nothing beyond what is acknowledged counts: the next write cuts it off.
+    /// After a failure: takes back what was written of it, now or with the next write.
     pub(super) fn fail(&mut self) {
         self.open = None;
+        if let Err(error) = self.reopen() {
+            LOG.log(
+                "take back",
+                move |count| tracing::warn!(count, %error, "a failed write could not be taken back: trying again with the next one"),
+            );
+        }
     }
 
-    /// Stores the new ones of these events; all of them or, with an error, none.
+    /// Stores those of these events that are new: all of them, or with an error none.
     fn append(&mut self, group: &[(String, Vec<u8>, i64)]) -> io::Result<Vec<Appended>> {
-        let bytes: usize = group.iter().map(|(_, line, _)| line.len() + 1).sum();
-        if self.lengths.events > 0 && self.lengths.events + bytes as u64 > self.limits.rotate_bytes {
+        let bytes: u64 = group.iter().map(|(_, line, _)| line.len() as u64 + 1).sum();
+        let ids: u64 = group.iter().map(|(id, _, _)| id.len() as u64 + 40).sum();
+        let full = self.acknowledged.events_bytes + bytes > self.limits.rotate_bytes
+            || self.acknowledged.ids_bytes + ids > self.limits.rotate_bytes.saturating_mul(IDS_SHARE);
+        if self.acknowledged.events_bytes > 0 && full {
             self.rotate(group.last().map_or(0, |(_, _, now)| *now))?;
         }
-        let (mut lines, mut mentions) = (Vec::with_capacity(bytes), String::new());
-        let mut new: Vec<New> = Vec::new();
-        let mut fates = Vec::with_capacity(group.len());
+        let mut new = NewEvents::default();
+        let mut appended = Vec::with_capacity(group.len());
         for (id, line, now) in group {
-            let mark = id::mark(id);
-            if self.seen.contains(mark) || new.iter().any(|new| new.mark == mark) {
-                fates.push(Appended::Repeat);
+            let hash = id::hash(id);
+            if self.recent.contains(hash) || new.hashes.iter().any(|(other, _)| *other == hash) {
+                appended.push(Appended::Repeat);
                 continue;
             }
-            lines.extend_from_slice(line);
-            lines.push(b'\n');
-            let end = self.lengths.events + lines.len() as u64;
-            mentions.push_str(&Mention { at: *now, end, id: Some(id) }.line());
-            new.push(New { mark, now: *now });
-            fates.push(Appended::Stored);
+            new.lines.push(line);
+            new.bytes += line.len() as u64 + 1;
+            new.ids.push_str(&IdLine { at: *now, end: self.acknowledged.events_bytes + new.bytes, id: Some(id) }.line());
+            new.hashes.push((hash, *now));
+            appended.push(Appended::Stored);
         }
-        if !new.is_empty() {
-            self.store(&lines, mentions.as_bytes())?;
+        if !new.hashes.is_empty() {
+            self.store(&new)?;
         }
-        for New { mark, now } in new {
-            self.seen.insert(mark, now);
+        for (hash, now) in new.hashes {
+            self.recent.insert(hash, now);
         }
-        self.figures.ids.set(i64::try_from(self.seen.len()).unwrap_or(i64::MAX));
-        Ok(fates)
+        self.metrics.ids.set(i64::try_from(self.recent.len()).unwrap_or(i64::MAX));
+        Ok(appended)
     }
 
-    fn store(&mut self, lines: &[u8], mentions: &[u8]) -> io::Result<()> {
+    fn store(&mut self, new: &NewEvents<'_>) -> io::Result<()> {
         if self.open.is_none() {
             self.reopen()?;
         }
+        self.closed.make_room(self.active_bytes() + new.bytes + new.ids.len() as u64)?;
         let Some(open) = &mut self.open else { return Err(io::Error::other("the files are not open")) };
-        open.events.write_all(lines)?;
-        open.ids.write_all(mentions)?;
+        write_lines(&mut open.events, &new.lines)?;
+        open.ids.write_all(new.ids.as_bytes())?;
         let before = Instant::now();
         open.events.sync_data()?;
         open.ids.sync_data()?;
-        self.figures.sync.observe(before.elapsed().as_secs_f64());
-        self.figures.bytes.inc_by(lines.len() as u64);
-        self.lengths.events += lines.len() as u64;
-        self.lengths.ids += mentions.len() as u64;
+        self.metrics.sync.observe(before.elapsed().as_secs_f64());
+        self.metrics.stored_bytes.inc_by(new.bytes);
+        self.acknowledged.events_bytes += new.bytes;
+        self.acknowledged.ids_bytes += new.ids.len() as u64;
+        self.acknowledged.ids += new.hashes.len() as u64;
+        self.acknowledged.last = new.hashes.last().map(|(_, now)| *now);
         self.publish();
+        self.closed.show_first_event();
         Ok(())
     }
 
-    /// Opens the files and cuts off what a failed attempt left in them.
+    /// Opens the active segment's files, and cuts off what a failed write left in them.
     fn reopen(&mut self) -> io::Result<()> {
         let events = OpenOptions::new().append(true).open(segment::events(&self.folder, self.sequence))?;
         let ids = OpenOptions::new().append(true).open(segment::ids(&self.folder, self.sequence))?;
-        if events.metadata()?.len() < self.lengths.events || ids.metadata()?.len() < self.lengths.ids {
-            return Err(io::Error::other("acknowledged events are gone from the newest file: start the sink again to go on without them"));
+        for (file, acknowledged) in [(&events, self.acknowledged.events_bytes), (&ids, self.acknowledged.ids_bytes)] {
+            let bytes = file.metadata()?.len();
+            if bytes < acknowledged {
+                return Err(io::Error::other("acknowledged events are gone from the newest file: restart the sink to go on without them"));
+            }
+            if bytes > acknowledged {
+                file.set_len(acknowledged)?;
+                file.sync_all()?;
+            }
         }
-        events.set_len(self.lengths.events)?;
-        ids.set_len(self.lengths.ids)?;
-        self.open = Some(Open { events, ids });
+        self.open = Some(ActiveFiles { events, ids });
         Ok(())
     }
 
-    /// Begins the next file.
+    /// Closes the active segment and begins the next one.
     fn rotate(&mut self, now: i64) -> io::Result<()> {
+        // A closed segment has nothing but what is acknowledged.
+        if self.open.is_none() {
+            self.reopen()?;
+        }
         let next = self.sequence + 1;
-        // A failed attempt may have left one; nothing in it was acknowledged.
+        // A failed attempt may have left a file. Nothing in it was acknowledged.
         let events = File::create(segment::events(&self.folder, next))?;
-        let lengths = recover::begin(&self.folder, next, 0)?;
+        let begun = recover::begin_ids(&self.folder, next, 0)?;
         events.sync_all()?;
         segment::sync_folder(&self.folder)?;
-        (self.sequence, self.lengths, self.open) = (next, lengths, None);
+        self.closed.add(self.sequence, &self.acknowledged);
+        (self.sequence, self.acknowledged, self.torn_bytes, self.open) = (next, begun, 0, None);
         self.publish();
         self.tidy(now);
+        self.compressor.wake();
         Ok(())
     }
 
-    /// Removes what need not be kept. A failure costs room and is tried again with the next file.
+    /// Removes what need not be kept. A failure costs room, and it is tried again with the next segment.
     fn tidy(&self, now: i64) {
-        if let Err(error) = self.try_to_tidy(now) {
-            tracing::warn!(%error, "old files could not be removed");
+        if let Err(error) = self.closed.tidy(self.recent.oldest(now)) {
+            LOG.log("tidy", move |count| tracing::warn!(count, %error, "old files could not be removed"));
         }
-    }
-
-    fn try_to_tidy(&self, now: i64) -> io::Result<()> {
-        recover::forget(&self.folder, self.sequence, self.seen.oldest(now))?;
-        let files = segment::list(&self.folder, "ndjson")?;
-        let keep = if self.limits.retain_files == 0 { files.len() } else { self.limits.retain_files };
-        let surplus = files.len().saturating_sub(keep);
-        for sequence in &files[..surplus] {
-            fs::remove_file(segment::events(&self.folder, *sequence))?;
-            tracing::info!(sequence, "the oldest events are removed (RETAIN_FILES)");
-        }
-        self.figures.files.set(i64::try_from(files.len() - surplus).unwrap_or(i64::MAX));
-        Ok(())
     }
 
     fn probe(&mut self) -> bool {
@@ -236,14 +271,91 @@ impl Writer {
             file.write_all(&[0; 4096])?;
             file.sync_all()
         });
-        // It is overwritten by the next one when it can't be removed.
+        // It is overwritten by the next probe when it can't be removed.
         let _ = fs::remove_file(&path);
         let ok = wrote.is_ok() && (self.open.is_some() || self.reopen().is_ok());
         self.healthy.store(ok, Ordering::Relaxed);
         ok
     }
 
+    fn active_bytes(&self) -> u64 {
+        self.acknowledged.events_bytes + self.acknowledged.ids_bytes + self.torn_bytes
+    }
+
     fn publish(&self) {
-        *self.extent.lock().unwrap_or_else(PoisonError::into_inner) = Extent { sequence: self.sequence, bytes: self.lengths.events };
+        let now = ReadLimit { sequence: self.sequence, bytes: self.acknowledged.events_bytes };
+        *self.read_limit.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+}
+
+/// Writes lines with their newlines. Short ones are written together, and long ones are not copied.
+fn write_lines(file: &mut File, lines: &[&[u8]]) -> io::Result<()> {
+    let mut writer = io::BufWriter::with_capacity(256 << 10, file);
+    let mut write = |line: &&[u8]| writer.write_all(line).and_then(|()| writer.write_all(b"\n"));
+    let result = lines.iter().try_for_each(&mut write).and_then(|()| writer.flush());
+    // Dropped after an error, it would write the rest of its buffer.
+    let _ = writer.into_parts();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use prometheus::Registry;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000;
+
+    fn open(folder: &TempDir, rotate_bytes: u64) -> Writer {
+        let metrics = SinkMetrics::register(&Registry::new()).unwrap();
+        let remember = Duration::from_hours(48);
+        let limits = Limits { rotate_bytes, retain_files: 0, retain_bytes: u64::MAX, remember_ids: 1000, remember };
+        Writer::open(folder.path(), limits, metrics, NOW).unwrap()
+    }
+
+    fn event(id: &str, line: &str) -> (String, Vec<u8>, i64) {
+        (id.to_owned(), line.as_bytes().to_vec(), NOW)
+    }
+
+    /// What a write leaves that failed in the middle.
+    fn tear(folder: &TempDir) {
+        for (path, torn) in [(segment::events(folder.path(), 1), "{2}\n{3"), (segment::ids(folder.path(), 1), "1700000000 8 b\n1700")] {
+            OpenOptions::new().append(true).open(path).unwrap().write_all(torn.as_bytes()).unwrap();
+        }
+    }
+
+    fn read(path: &Path) -> String {
+        fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn a_failed_write_is_taken_back_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(&folder, 1 << 20);
+        writer.append(&[event("a", "{1}")]).unwrap();
+        tear(&folder);
+        writer.fail();
+        let (events, ids) = (segment::events(folder.path(), 1), segment::ids(folder.path(), 1));
+        assert_eq!((read(&events), read(&ids)), ("{1}\n".into(), "0 0 -\n1700000000 4 a\n".into()));
+        writer.append(&[event("c", "{4}")]).unwrap();
+        assert_eq!((read(&events), read(&ids)), ("{1}\n{4}\n".into(), "0 0 -\n1700000000 4 a\n1700000000 8 c\n".into()));
+    }
+
+    #[test]
+    fn a_segment_is_closed_without_what_a_failed_write_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(&folder, 10);
+        writer.append(&[event("a", "{1}")]).unwrap();
+        tear(&folder);
+        // The disk did not take it back either.
+        writer.open = None;
+        writer.append(&[event("b", "{\"long\":1}")]).unwrap();
+        drop(writer);
+        let mut text = String::new();
+        io::Read::read_to_string(&mut segment::Events::open(folder.path(), 1).unwrap().unwrap(), &mut text).unwrap();
+        assert_eq!((text.as_str(), read(&segment::events(folder.path(), 2)).as_str()), ("{1}\n", "{\"long\":1}\n"));
     }
 }

@@ -1,53 +1,58 @@
-//! Takes one sink's events from its outbox to the sink, for as long as the process lives.
+//! Delivers the events of one sink's outbox to the sink, for as long as the process lives.
 //!
-//! One task a sink, several deliveries at once where the sink likes that. A sink that fails is left alone for a while;
-//! meanwhile its events wait in the outbox, and no write ever waits for it.
+//! There is one task for each sink, with several deliveries at the same time where the sink allows that. After failures the sink
+//! is paused; meanwhile its events wait in the outbox, and no write ever waits for a sink.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use golectra_process::LogLimiter;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::figures::Figures;
-use super::health::{Health, pause};
-use super::outbox::{Delivery, LEASE, Outbox, Settlement, Verdict};
-use super::sinks::{Fault, Sink};
+use super::backoff::{Backoff, pause};
+use super::metrics::SinkMetrics;
+use super::outbox::{CLAIM_BYTES, Delivery, DeliveryOutcome, LEASE, Outbox, Settlement};
+use super::sinks::{DeliveryError, Sink};
 
-/// An event that its sink refuses is given up after so many tries.
+/// An event that its sink refuses is given up after this many tries.
 const TRIES_OF_A_REFUSED_EVENT: u32 = 5;
 
-/// An event whose lease ends sooner than this is not tried: someone else might be at it before we are done.
-const LEASE_MARGIN: Duration = Duration::from_secs(12);
+/// An event whose lease ends sooner than this is not tried: another server could try it at the same time. Longer than a try of
+/// the longest event and the recording of its outcome.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(20);
 
-/// Events claimed ahead of those being delivered, so that the outbox is asked less often than the sink.
+/// Events claimed ahead of those that are being delivered, so that the outbox is asked less often than the sink.
 const AHEAD: usize = 64;
 
 /// The longest pause once the process is ending.
-const LAST_CALL_PAUSE: Duration = Duration::from_millis(250);
+const SHUTDOWN_PAUSE: Duration = Duration::from_millis(250);
 
-/// The same trouble is logged at most this often.
-const LOG_EVERY: Duration = Duration::from_mins(1);
+/// The longest pause after a failure of the outbox.
+const OUTBOX_PAUSE: Duration = Duration::from_secs(5);
 
-/// Takes one sink's events to the sink.
-pub struct Courier {
+/// Log lines about deliveries, by sink and condition.
+static LOG: LogLimiter<(&'static str, &'static str)> = LogLimiter::new();
+
+/// Delivers one sink's events.
+pub struct DeliveryWorker {
     outbox: Arc<dyn Outbox>,
     sink: Arc<dyn Sink>,
-    figures: Figures,
+    metrics: SinkMetrics,
     retention: Duration,
-    /// Claimed and not yet on their way.
-    ready: VecDeque<Claimed>,
-    flying: JoinSet<(Vec<Claimed>, Result<(), Fault>)>,
-    /// Settlements that the outbox has yet to note.
-    settled: Vec<Settlement>,
-    /// What is thought of the sink, and of the outbox.
-    sink_health: Health,
-    outbox_health: Health,
+    /// Claimed events whose delivery has not begun.
+    claimed: VecDeque<Claimed>,
+    deliveries: JoinSet<(Vec<Claimed>, Result<(), DeliveryError>)>,
+    /// The content of the events in `claimed` and `deliveries`, in bytes.
+    held_bytes: usize,
+    /// Outcomes that are not recorded in the outbox yet.
+    outcomes: Vec<Settlement>,
+    sink_backoff: Backoff,
+    outbox_backoff: Backoff,
     /// There may be something to claim.
     look: bool,
-    logged: Option<Instant>,
 }
 
 struct Claimed {
@@ -55,46 +60,47 @@ struct Claimed {
     at: Instant,
 }
 
-impl Courier {
+impl DeliveryWorker {
     /// `retention` is the age at which an event is given up.
-    pub fn new(outbox: Arc<dyn Outbox>, sink: Arc<dyn Sink>, figures: Figures, retention: Duration) -> Self {
+    pub fn new(outbox: Arc<dyn Outbox>, sink: Arc<dyn Sink>, metrics: SinkMetrics, retention: Duration) -> Self {
         Self {
             outbox,
             sink,
-            figures,
+            metrics,
             retention,
-            ready: VecDeque::new(),
-            flying: JoinSet::new(),
-            settled: Vec::new(),
-            sink_health: Health::default(),
-            outbox_health: Health::default(),
+            claimed: VecDeque::new(),
+            deliveries: JoinSet::new(),
+            held_bytes: 0,
+            outcomes: Vec::new(),
+            sink_backoff: Backoff::default(),
+            outbox_backoff: Backoff::default(),
             look: true,
-            logged: None,
         }
     }
 
-    /// Runs until `stop`; then finishes what is on its way, and all that would be lost with the process.
+    /// Runs until `stop`. Then it finishes the deliveries that have begun, and delivers everything that would be lost with the
+    /// process.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut stopping = false;
         let mut more = true;
         loop {
             if stopping {
-                self.sink_health.hurry(LAST_CALL_PAUSE);
+                self.sink_backoff.shorten(SHUTDOWN_PAUSE);
             }
-            self.note().await;
+            self.record_outcomes().await;
             if more {
                 self.claim().await;
-                self.launch();
+                self.start_deliveries();
             }
-            if stopping && self.flying.is_empty() && self.ready.is_empty() && self.settled.is_empty() && self.over(more).await {
+            if stopping && self.deliveries.is_empty() && self.claimed.is_empty() && self.outcomes.is_empty() && self.is_done(more).await {
                 return;
             }
-            let pausing = self.sink_health.pausing().max(self.outbox_health.pausing());
+            let pausing = self.sink_backoff.pausing().max(self.outbox_backoff.pausing());
             tokio::select! {
-                Some(landed) = self.flying.join_next() => {
-                    self.land(landed);
-                    while let Some(landed) = self.flying.try_join_next() {
-                        self.land(landed);
+                Some(finished) = self.deliveries.join_next() => {
+                    self.finish_delivery(finished);
+                    while let Some(finished) = self.deliveries.try_join_next() {
+                        self.finish_delivery(finished);
                     }
                 }
                 () = sleep_until(pausing.unwrap_or_else(Instant::now)), if pausing.is_some() => self.look = true,
@@ -102,7 +108,7 @@ impl Courier {
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     self.look = true;
-                    more = self.outbox.last_call();
+                    more = self.outbox.begin_shutdown();
                     if !more {
                         self.put_back();
                     }
@@ -111,61 +117,62 @@ impl Courier {
         }
     }
 
-    /// Whether nothing is left that could be lost.
-    async fn over(&self, more: bool) -> bool {
+    /// Whether nothing is left that would be lost.
+    async fn is_done(&self, more: bool) -> bool {
         !more || self.outbox.backlog().await.is_ok_and(|backlog| backlog.events == 0)
     }
 
     /// How many events may be claimed now.
     fn room(&self) -> usize {
-        // Few at a time while many are ready would only ask the outbox more often.
-        if self.ready.len() > AHEAD / 2 {
+        // To claim a few while many are claimed already would only ask the outbox more often.
+        if self.claimed.len() > AHEAD / 2 || self.held_bytes >= CLAIM_BYTES {
             return 0;
         }
-        let pace = self.sink.pace();
-        let most = if self.sink_health.doubtful() { pace.batch } else { (pace.batch * pace.at_once).max(AHEAD) };
-        // A sink that takes whole batches gets the next one when it is done with the last.
-        let busy = if pace.at_once == 1 { self.flying.len() * pace.batch } else { 0 };
-        most.saturating_sub(self.ready.len() + busy)
+        let concurrency = self.sink.concurrency();
+        let most = if self.sink_backoff.probing() { concurrency.batch } else { (concurrency.batch * concurrency.calls).max(AHEAD) };
+        // A sink that takes whole batches gets the next one after the last one.
+        let busy = if concurrency.calls == 1 { self.deliveries.len() * concurrency.batch } else { 0 };
+        most.saturating_sub(self.claimed.len() + busy)
     }
 
     async fn claim(&mut self) {
         let room = self.room();
-        // What is not noted yet would be claimed again.
-        let waits = self.sink_health.pausing().is_some() || self.outbox_health.pausing().is_some() || !self.settled.is_empty();
+        // Events whose outcome is not recorded yet would be claimed again.
+        let waits = self.sink_backoff.pausing().is_some() || self.outbox_backoff.pausing().is_some() || !self.outcomes.is_empty();
         if !self.look || waits || room == 0 {
             return;
         }
         let at = Instant::now();
         match self.outbox.claim(room).await {
             Ok(claimed) => {
-                self.look = claimed.len() == room;
-                self.outbox_health.succeeded();
-                self.ready.extend(claimed.into_iter().map(|delivery| Claimed { delivery, at }));
+                let bytes: usize = claimed.iter().map(|delivery| delivery.content.bytes()).sum();
+                self.look = claimed.len() == room || bytes >= CLAIM_BYTES;
+                self.held_bytes += bytes;
+                self.outbox_backoff.succeeded();
+                self.claimed.extend(claimed.into_iter().map(|delivery| Claimed { delivery, at }));
             }
-            Err(error) => self.outbox_failed(&error.to_string()),
+            Err(error) => self.outbox_failed(error.to_string()),
         }
     }
 
-    fn launch(&mut self) {
-        if self.sink_health.pausing().is_some() {
+    fn start_deliveries(&mut self) {
+        if self.sink_backoff.pausing().is_some() {
             self.put_back();
             return;
         }
-        let pace = self.sink.pace();
-        let at_once = if self.sink_health.doubtful() { 1 } else { pace.at_once };
-        while self.flying.len() < at_once {
-            let mut batch: Vec<Claimed> = self.ready.drain(..pace.batch.min(self.ready.len())).collect();
-            // Dropped without a word: the lease has a moment left, and then they are claimed anew.
-            batch.retain(|claimed| claimed.at.elapsed() + LEASE_MARGIN < LEASE);
+        let concurrency = self.sink.concurrency();
+        let calls = if self.sink_backoff.probing() { 1 } else { concurrency.calls };
+        while self.deliveries.len() < calls && !self.claimed.is_empty() {
+            let next = self.claimed.drain(..concurrency.batch.min(self.claimed.len()));
+            let (batch, late): (Vec<_>, Vec<_>) = next.partition(|claimed| claimed.at.elapsed() + LEASE_MARGIN < LEASE);
+            for claimed in late {
+                self.settle(&claimed.delivery, DeliveryOutcome::NotTried);
+            }
             if batch.is_empty() {
-                if self.ready.is_empty() {
-                    return;
-                }
                 continue;
             }
             let sink = Arc::clone(&self.sink);
-            self.flying.spawn(async move {
+            self.deliveries.spawn(async move {
                 let deliveries: Vec<Delivery> = batch.iter().map(|claimed| claimed.delivery.clone()).collect();
                 let result = sink.deliver(&deliveries).await;
                 (batch, result)
@@ -173,88 +180,95 @@ impl Courier {
         }
     }
 
-    /// Gives back what is not on its way, so that others needn't wait for the lease.
+    /// Gives back events whose delivery has not begun, so that others needn't wait for the end of their lease.
     fn put_back(&mut self) {
-        let back = self.ready.drain(..).map(|claimed| Settlement { ticket: claimed.delivery.ticket, verdict: Verdict::Return });
-        self.settled.extend(back);
+        for claimed in std::mem::take(&mut self.claimed) {
+            self.settle(&claimed.delivery, DeliveryOutcome::NotTried);
+        }
     }
 
-    fn land(&mut self, landed: Result<(Vec<Claimed>, Result<(), Fault>), tokio::task::JoinError>) {
+    fn finish_delivery(&mut self, finished: Result<(Vec<Claimed>, Result<(), DeliveryError>), tokio::task::JoinError>) {
         self.look = true;
-        let (batch, result) = match landed {
-            Ok(landed) => landed,
+        let (batch, result) = match finished {
+            Ok(finished) => finished,
             Err(error) => {
-                // A bug; its events come back when the lease ends.
-                tracing::error!(sink = self.sink.name(), %error, "a delivery of audit events broke down");
+                // A bug. The events are due again when their lease ends; how many bytes they have is not known here.
+                tracing::error!(sink = self.sink.name(), %error, "a delivery of audit events panicked");
+                self.held_bytes = self.claimed.iter().map(|claimed| claimed.delivery.content.bytes()).sum();
                 return;
             }
         };
         match result {
             Ok(()) => {
-                self.sink_health.succeeded();
-                self.figures.attempt("delivered", batch.len());
+                self.sink_backoff.succeeded();
+                self.metrics.attempt("delivered", batch.len());
                 for Claimed { delivery, at } in batch {
-                    self.figures.delivered(delivery.age + at.elapsed());
-                    self.settled.push(Settlement { ticket: delivery.ticket, verdict: Verdict::Delivered });
+                    self.metrics.delivered(delivery.age + at.elapsed());
+                    self.settle(&delivery, DeliveryOutcome::Delivered);
                 }
             }
-            Err(fault) => {
-                self.sink_health.failed(&fault);
-                self.figures.attempt(fault.label(), batch.len());
-                self.complain(&fault.to_string());
+            Err(error) => {
+                self.sink_backoff.failed(&error);
+                self.metrics.attempt(error.label(), batch.len());
+                self.log_retry(error.label(), error.to_string());
                 for claimed in batch {
-                    let verdict = self.verdict(&claimed, &fault);
-                    self.settled.push(Settlement { ticket: claimed.delivery.ticket, verdict });
+                    let outcome = self.outcome(&claimed, &error);
+                    self.settle(&claimed.delivery, outcome);
                 }
             }
         }
     }
 
-    /// What becomes of an event after this fault.
-    fn verdict(&self, Claimed { delivery, at }: &Claimed, fault: &Fault) -> Verdict {
+    /// What becomes of an event after this error.
+    fn outcome(&self, Claimed { delivery, at }: &Claimed, error: &DeliveryError) -> DeliveryOutcome {
         let failures = delivery.attempts.saturating_add(1);
-        let given_up = match fault {
-            Fault::Refused { .. } if failures >= TRIES_OF_A_REFUSED_EVENT => true,
+        let given_up = match error {
+            DeliveryError::Refused { .. } if failures >= TRIES_OF_A_REFUSED_EVENT => true,
             _ => delivery.age + at.elapsed() >= self.retention,
         };
         if given_up {
-            self.figures.dead.inc();
-            tracing::error!(sink = self.sink.name(), id = %delivery.id, %fault, "an audit event is given up");
-            return Verdict::Dead(fault.to_string());
+            self.metrics.dead.inc();
+            let (sink, id, error) = (self.sink.name(), delivery.id, error.to_string());
+            let reason = error.clone();
+            LOG.log((sink, "given up"), move |count| tracing::error!(count, sink, %id, error, "audit events are given up"));
+            return DeliveryOutcome::GivenUp(reason);
         }
-        match fault {
-            // The pause is the sink's, and the event keeps its place: it was not even looked at.
-            Fault::Down { .. } => Verdict::Return,
-            Fault::Failed { retry_after, .. } => Verdict::Retry(pause(failures).max(retry_after.unwrap_or_default())),
-            Fault::Refused { .. } => Verdict::Retry(pause(failures)),
+        match error {
+            // The sink is paused. The event was not the cause and keeps its place.
+            DeliveryError::Down { .. } => DeliveryOutcome::NotTried,
+            DeliveryError::Failed { retry_after, .. } => DeliveryOutcome::Retry(pause(failures).max(retry_after.unwrap_or_default())),
+            DeliveryError::Refused { .. } => DeliveryOutcome::Retry(pause(failures)),
         }
     }
 
-    /// Tells the outbox what became of events.
-    async fn note(&mut self) {
-        if self.settled.is_empty() || self.outbox_health.pausing().is_some() {
+    /// An event is no longer held here.
+    fn settle(&mut self, delivery: &Delivery, outcome: DeliveryOutcome) {
+        self.held_bytes = self.held_bytes.saturating_sub(delivery.content.bytes());
+        self.outcomes.push(Settlement { ticket: delivery.ticket, outcome });
+    }
+
+    async fn record_outcomes(&mut self) {
+        if self.outcomes.is_empty() || self.outbox_backoff.pausing().is_some() {
             return;
         }
-        match self.outbox.settle(&self.settled).await {
+        match self.outbox.settle(&self.outcomes).await {
             Ok(()) => {
-                self.settled.clear();
-                self.outbox_health.succeeded();
+                self.outcomes.clear();
+                self.outbox_backoff.succeeded();
             }
-            Err(error) => self.outbox_failed(&error.to_string()),
+            Err(error) => self.outbox_failed(error.to_string()),
         }
     }
 
-    fn outbox_failed(&mut self, error: &str) {
-        self.outbox_health.failed(&Fault::Down { reason: String::new() });
-        self.outbox_health.hurry(Duration::from_secs(5));
-        self.complain(error);
+    fn outbox_failed(&mut self, error: String) {
+        self.outbox_backoff.failed(&DeliveryError::Down { reason: String::new() });
+        self.outbox_backoff.shorten(OUTBOX_PAUSE);
+        self.log_retry("outbox", error);
     }
 
-    fn complain(&mut self, trouble: &str) {
-        if self.logged.is_none_or(|last| last.elapsed() >= LOG_EVERY) {
-            self.logged = Some(Instant::now());
-            tracing::warn!(sink = self.sink.name(), trouble, "audit events wait: they are tried again");
-        }
+    fn log_retry(&self, condition: &'static str, error: String) {
+        let sink = self.sink.name();
+        LOG.log((sink, condition), move |count| tracing::warn!(count, sink, error, "audit events could not be delivered: trying again"));
     }
 }
 

@@ -1,4 +1,5 @@
-//! What is still to be delivered to one sink. Two kinds: [`memory`] forgets with the process, [`postgres`] does not.
+//! Events that are still to be delivered to one sink. Two kinds of outbox: [`memory`], which is lost with the process, and
+//! [`postgres`].
 
 pub mod memory;
 pub mod postgres;
@@ -6,21 +7,25 @@ pub mod postgres;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use uuid::Uuid;
 
-/// How long a claimed event is kept from others. Several times longer than a try may take.
+use super::draft::EventContent;
+
+/// How long a claimed event is kept from other servers. Longer than a try may take.
 pub const LEASE: Duration = Duration::from_secs(30);
+
+/// A claim ends with the event that reaches this many bytes, so that large events are held in memory few at a time.
+pub const CLAIM_BYTES: usize = 8 << 20;
 
 /// One event on its way to one sink.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// What the outbox calls it.
+    /// Identifies it in the outbox.
     pub ticket: i64,
     /// The same on every try: the webhook-id.
     pub id: Uuid,
-    /// The event's JSON.
-    pub body: Bytes,
+    /// What it says.
+    pub content: EventContent,
     /// The W3C trace context of the write.
     pub traceparent: Option<String>,
     /// How long ago the write was, when this was claimed.
@@ -29,32 +34,32 @@ pub struct Delivery {
     pub attempts: u32,
 }
 
-/// What became of a claimed event.
+/// The outcome of one claimed event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// Which one.
+    /// Which event.
     pub ticket: i64,
     /// What became of it.
-    pub verdict: Verdict,
+    pub outcome: DeliveryOutcome,
 }
 
 /// What became of a claimed event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DeliveryOutcome {
     /// The sink has it.
     Delivered,
-    /// It was tried in vain and is due again after this time.
+    /// A try failed; it is due again after this time.
     Retry(Duration),
     /// It was not tried and is due again at once.
-    Return,
+    NotTried,
     /// It is given up, for this reason.
-    Dead(String),
+    GivenUp(String),
 }
 
 /// How much waits for a sink.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Backlog {
-    /// Events, those being delivered included.
+    /// Events, including those that are being delivered.
     pub events: u64,
     /// The age of the oldest, in seconds; 0 when there is none.
     pub oldest_seconds: f64,
@@ -65,22 +70,22 @@ pub struct Backlog {
 #[error("the audit outbox is unavailable: {0}")]
 pub struct OutboxError(pub String);
 
-/// One sink's side of the outbox. Nothing here takes longer than a few seconds.
+/// One sink's outbox. No call takes longer than a few seconds.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Takes up to `limit` due events, oldest first, for [`LEASE`].
+    /// Takes up to `limit` due events and about [`CLAIM_BYTES`], oldest first, for [`LEASE`].
     async fn claim(&self, limit: usize) -> Result<Vec<Delivery>, OutboxError>;
 
-    /// Says what became of claimed events: all of it is noted, or none.
+    /// Records the outcome of claimed events: all of them, or with an error none.
     async fn settle(&self, settlements: &[Settlement]) -> Result<(), OutboxError>;
 
-    /// Resolves when there may be something to claim; after about a second in any case.
+    /// Resolves when there may be something to claim, and after about a second in any case.
     async fn wait(&self);
 
     /// How much waits. May take a while: for a background task, not for a scrape.
     async fn backlog(&self) -> Result<Backlog, OutboxError>;
 
-    /// The process is about to end. An outbox that outlives it answers `false`, and is left alone from now on; one that
-    /// does not answers `true` and makes everything due at once.
-    fn last_call(&self) -> bool;
+    /// The process is about to end. An outbox that is lost with the process answers `true` and makes everything due at once;
+    /// one that is not answers `false`, and nothing more is claimed from it.
+    fn begin_shutdown(&self) -> bool;
 }

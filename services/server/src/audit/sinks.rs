@@ -9,54 +9,54 @@ use async_trait::async_trait;
 
 use super::outbox::Delivery;
 
-/// A place that takes events.
+/// A receiver of events.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
     /// Its name in metrics and logs.
     fn name(&self) -> &'static str;
 
-    /// How it wants its events.
-    fn pace(&self) -> Pace;
+    /// How many events it takes at a time.
+    fn concurrency(&self) -> Concurrency;
 
-    /// Tries to deliver these events once, all or none. Bounded in time unless a disk hangs.
-    async fn deliver(&self, batch: &[Delivery]) -> Result<(), Fault>;
+    /// Tries once to deliver these events: all of them, or with an error none. Bounded in time, except by a disk that hangs.
+    async fn deliver(&self, batch: &[Delivery]) -> Result<(), DeliveryError>;
 }
 
-/// How a sink wants its events.
+/// How many events a sink takes at a time.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Events in one call, at most.
+pub struct Concurrency {
+    /// Most events in one call.
     pub batch: usize,
-    /// Calls at once, at most.
-    pub at_once: usize,
+    /// Most calls at the same time.
+    pub calls: usize,
 }
 
 /// Why a delivery failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
-    /// The sink can't be reached or can't be written, whatever the event.
+pub enum DeliveryError {
+    /// The sink can't be reached or written, whatever the event.
     #[error("{reason}")]
     Down {
-        /// For the log; no secrets.
+        /// For the log; without secrets.
         reason: String,
     },
-    /// It did not work out this time; another event may fare better.
+    /// It failed this time; another event may succeed.
     #[error("{reason}")]
     Failed {
-        /// For the log; no secrets.
+        /// For the log; without secrets.
         reason: String,
         /// When the sink wants to be asked again.
         retry_after: Option<Duration>,
     },
-    /// The sink says that this event is not acceptable.
+    /// The sink does not accept this event.
     #[error("{reason}")]
     Refused {
-        /// For the log; no secrets.
+        /// For the log; without secrets.
         reason: String,
     },
 }
 
-impl Fault {
+impl DeliveryError {
     /// As a label's value.
     pub const fn label(&self) -> &'static str {
         match self {

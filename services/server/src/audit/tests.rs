@@ -16,20 +16,20 @@ const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-
 
 fn draft(number: i64) -> Draft {
     let metric = |id| Metric { id: MetricId::parse(id).unwrap(), value: Value::Counter(1) };
-    let ids = Arc::new(IdList::of(&["m{l=\"\\n\"}", "Alloc"].map(metric).into_iter().collect()));
-    Draft { ts: number, ip_address: [127, 0, 0, 1].into(), ids, traceparent: Some(TRACEPARENT.into()) }
+    let names = Arc::new(NameList::of(&["m{l=\"\\n\"}", "Alloc"].map(metric).into_iter().collect()));
+    Draft { ts: number, ip_address: [127, 0, 0, 1].into(), names, repeated: true, traceparent: Some(TRACEPARENT.into()) }
 }
 
 fn config(url: Option<String>) -> AuditConfig {
-    AuditConfig { file: None, url, key: KEY.parse().ok(), queue: 10_000, instance: "here".into() }
+    AuditConfig { file: None, url, key: KEY.parse().ok(), queue: 10_000, database_max_bytes: u64::MAX, instance: "here".into() }
 }
 
 fn in_memory(config: AuditConfig, registry: &Registry) -> Trail {
     Trail::start(config, Backend::Memory, registry, Clock::default()).unwrap().unwrap()
 }
 
-/// One metric's value, such as `golectra_audit_events_total{outcome="dead",sink="webhook"}`.
-fn figure(registry: &Registry, series: &str) -> f64 {
+/// One series's value, such as `golectra_audit_events_total{outcome="dead",sink="webhook"}`.
+fn metric_value(registry: &Registry, series: &str) -> f64 {
     let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
     line.unwrap_or_else(|| panic!("{series} is not in\n{text}"))
@@ -48,7 +48,7 @@ async fn a_request_is_the_event_signed_and_carries_the_trace_on() {
     let trail = in_memory(config(Some(receiver.url())), &Registry::new());
     trail.queue(&draft(1_700_000_000));
     let request = receiver.requests(1).await.remove(0);
-    assert_eq!(request.body, br#"{"ts":1700000000,"metrics":["Alloc","m{l=\"\\n\"}"],"ip_address":"127.0.0.1"}"#.as_slice());
+    assert_eq!(request.body, br#"{"ts":1700000000,"metrics":["Alloc","m"],"ip_address":"127.0.0.1"}"#.as_slice());
     assert_eq!(request.header("content-type"), "application/json");
     assert_eq!(request.header("traceparent"), TRACEPARENT);
     let (id, at) = (request.header("webhook-id"), request.header("webhook-timestamp"));
@@ -93,14 +93,14 @@ async fn both_sinks_get_every_event_and_a_hanging_one_delays_nothing() {
     }
     assert!(before.elapsed() < Duration::from_millis(500));
     // The file has room again when it has them all; the webhook's queue stays full.
-    while figure(&registry, r#"golectra_audit_events_total{outcome="delivered",sink="file"}"#) < 50.0 {
+    while metric_value(&registry, r#"golectra_audit_events_total{outcome="delivered",sink="file"}"#) < 50.0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     trail.queue(&draft(50));
     trail.finish(Duration::from_millis(200)).await;
     let lines: Vec<Event> = std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.iter().map(|event| event.ts).collect::<Vec<_>>(), (0..=50).collect::<Vec<_>>());
-    let dropped = figure(&registry, r#"golectra_audit_events_total{outcome="dropped",sink="webhook"}"#);
+    let dropped = metric_value(&registry, r#"golectra_audit_events_total{outcome="dropped",sink="webhook"}"#);
     assert!((dropped - 51.0).abs() < 0.1, "one found no room and fifty were left: {dropped}");
 }
 
@@ -114,6 +114,6 @@ async fn events_made_just_before_the_end_are_delivered() {
     }
     trail.finish(Duration::from_secs(10)).await;
     assert_eq!(receiver.requests(300).await.len(), 300);
-    let delivered = figure(&registry, r#"golectra_audit_delivery_attempts_total{result="delivered",sink="webhook"}"#);
+    let delivered = metric_value(&registry, r#"golectra_audit_delivery_attempts_total{result="delivered",sink="webhook"}"#);
     assert!((delivered - 300.0).abs() < 0.1, "{delivered}");
 }

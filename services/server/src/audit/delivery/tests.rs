@@ -1,26 +1,29 @@
-//! The courier with a queue in memory and a sink that fails as it is told, on paused time.
+//! The worker with a queue in memory and a sink that fails as it is told, on paused time.
 
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use prometheus::Registry;
 use uuid::Uuid;
 
 use super::*;
-use crate::audit::figures::Families;
-use crate::audit::outbox::memory::{Entry, Queue};
-use crate::audit::sinks::Pace;
+use crate::audit::draft::EventContent;
+use crate::audit::metrics::AuditMetrics;
+use crate::audit::outbox::memory::{MemoryOutbox, QueuedEvent};
+use crate::audit::sinks::Concurrency;
 
-type Script = dyn Fn(&Delivery, Duration) -> (Duration, Result<(), Fault>) + Send + Sync;
+/// What the sink does with the event of this number at this time since the start: how long it takes, and its answer.
+type Script = dyn Fn(i64, Duration) -> (Duration, Result<(), DeliveryError>) + Send + Sync;
 
-/// Answers each event as its script says, given the time since the start, and remembers what it took.
+/// Answers as its script says, and remembers what it took.
 struct Scripted {
-    pace: Pace,
+    concurrency: Concurrency,
     start: Instant,
     script: Box<Script>,
-    taken: Mutex<Vec<Bytes>>,
-    tries: Mutex<Vec<(Duration, Bytes)>>,
+    taken: Mutex<Vec<i64>>,
+    tries: Mutex<Vec<(Duration, i64)>>,
+    /// The content of events that are being delivered in bytes, now and at most.
+    bytes: Mutex<(usize, usize)>,
 }
 
 #[async_trait]
@@ -29,52 +32,78 @@ impl Sink for Scripted {
         "webhook"
     }
 
-    fn pace(&self) -> Pace {
-        self.pace
+    fn concurrency(&self) -> Concurrency {
+        self.concurrency
     }
 
-    async fn deliver(&self, batch: &[Delivery]) -> Result<(), Fault> {
+    async fn deliver(&self, batch: &[Delivery]) -> Result<(), DeliveryError> {
+        let bytes: usize = batch.iter().map(|delivery| delivery.content.bytes()).sum();
+        {
+            let mut held = self.bytes.lock().unwrap();
+            held.0 += bytes;
+            held.1 = held.1.max(held.0);
+        }
+        let result = self.take(batch).await;
+        self.bytes.lock().unwrap().0 -= bytes;
+        result
+    }
+}
+
+impl Scripted {
+    async fn take(&self, batch: &[Delivery]) -> Result<(), DeliveryError> {
         for delivery in batch {
-            let now = self.start.elapsed();
-            self.tries.lock().unwrap().push((now, delivery.body.clone()));
-            let (takes, result) = (self.script)(delivery, now);
+            let (number, now) = (delivery.content.ts, self.start.elapsed());
+            self.tries.lock().unwrap().push((now, number));
+            let (takes, result) = (self.script)(number, now);
             tokio::time::sleep(takes).await;
             result?;
-            self.taken.lock().unwrap().push(delivery.body.clone());
+            self.taken.lock().unwrap().push(number);
         }
         Ok(())
     }
 }
 
 struct Scene {
-    queue: Arc<Queue>,
+    queue: Arc<MemoryOutbox>,
     sink: Arc<Scripted>,
-    figures: Figures,
+    metrics: SinkMetrics,
     stop: CancellationToken,
-    courier: tokio::task::JoinHandle<()>,
+    worker: tokio::task::JoinHandle<()>,
 }
 
-const WEBHOOK: Pace = Pace { batch: 1, at_once: 8 };
-const FILE: Pace = Pace { batch: 512, at_once: 1 };
+const WEBHOOK: Concurrency = Concurrency { batch: 1, calls: 8 };
+const FILE: Concurrency = Concurrency { batch: 512, calls: 1 };
 
 fn scene(
-    pace: Pace,
+    concurrency: Concurrency,
     retention: Duration,
-    script: impl Fn(&Delivery, Duration) -> (Duration, Result<(), Fault>) + Send + Sync + 'static,
+    script: impl Fn(i64, Duration) -> (Duration, Result<(), DeliveryError>) + Send + Sync + 'static,
 ) -> Scene {
-    let sink =
-        Arc::new(Scripted { pace, start: Instant::now(), script: Box::new(script), taken: Mutex::default(), tries: Mutex::default() });
-    let figures = Families::register(&Registry::new()).unwrap().of("webhook");
-    let (queue, stop) = (Queue::new(10_000), CancellationToken::new());
-    let courier = Courier::new(Arc::<Queue>::clone(&queue), Arc::<Scripted>::clone(&sink), figures.clone(), retention);
-    let courier = tokio::spawn(courier.run(stop.clone()));
-    Scene { queue, sink, figures, stop, courier }
+    let sink = Arc::new(Scripted {
+        concurrency,
+        start: Instant::now(),
+        script: Box::new(script),
+        taken: Mutex::default(),
+        tries: Mutex::default(),
+        bytes: Mutex::default(),
+    });
+    let metrics = AuditMetrics::register(&Registry::new()).unwrap().of("webhook");
+    let (queue, stop) = (MemoryOutbox::new(10_000, usize::MAX), CancellationToken::new());
+    let worker = DeliveryWorker::new(Arc::<MemoryOutbox>::clone(&queue), Arc::<Scripted>::clone(&sink), metrics.clone(), retention);
+    let worker = tokio::spawn(worker.run(stop.clone()));
+    Scene { queue, sink, metrics, stop, worker }
 }
 
 impl Scene {
-    fn push(&self, events: std::ops::Range<usize>) {
-        for event in events {
-            assert!(self.queue.push(Entry { id: Uuid::now_v7(), body: event.to_string().into(), traceparent: None }));
+    fn push(&self, events: std::ops::Range<i64>) {
+        self.push_named(events, "[]");
+    }
+
+    fn push_named(&self, events: std::ops::Range<i64>, names: &str) {
+        let names: Arc<str> = names.into();
+        for ts in events {
+            let content = EventContent { ts, names: Arc::clone(&names), ip_address: "::1".into() };
+            assert!(self.queue.push(QueuedEvent { id: Uuid::now_v7(), content, traceparent: None }));
         }
     }
 
@@ -85,26 +114,26 @@ impl Scene {
         }
     }
 
-    fn taken(&self) -> Vec<usize> {
-        self.sink.taken.lock().unwrap().iter().map(|body| std::str::from_utf8(body).unwrap().parse().unwrap()).collect()
+    fn taken(&self) -> Vec<i64> {
+        self.sink.taken.lock().unwrap().clone()
     }
 }
 
-fn down() -> Result<(), Fault> {
-    Err(Fault::Down { reason: "down".into() })
+fn down() -> Result<(), DeliveryError> {
+    Err(DeliveryError::Down { reason: "down".into() })
 }
 
-fn failed() -> Result<(), Fault> {
-    Err(Fault::Failed { reason: "failed".into(), retry_after: None })
+fn failed() -> Result<(), DeliveryError> {
+    Err(DeliveryError::Failed { reason: "failed".into(), retry_after: None })
 }
 
 const LONG: Duration = Duration::from_hours(48);
 const SHORT: Duration = Duration::from_millis(3);
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_that_was_down_gets_every_event_once_and_is_not_pestered() {
-    for pace in [WEBHOOK, FILE] {
-        let scene = scene(pace, LONG, |_, now| (SHORT, if now < Duration::from_mins(5) { down() } else { Ok(()) }));
+async fn a_sink_that_was_down_gets_every_event_once_and_is_tried_seldom() {
+    for concurrency in [WEBHOOK, FILE] {
+        let scene = scene(concurrency, LONG, |_, now| (SHORT, if now < Duration::from_mins(5) { down() } else { Ok(()) }));
         scene.push(0..1000);
         tokio::time::sleep(Duration::from_secs(299)).await;
         let distinct: std::collections::BTreeSet<Duration> = scene.sink.tries.lock().unwrap().iter().map(|(at, _)| *at).collect();
@@ -116,17 +145,17 @@ async fn a_sink_that_was_down_gets_every_event_once_and_is_not_pestered() {
         let mut sorted = taken.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, (0..2000).collect::<Vec<_>>());
-        if pace.at_once == 1 {
+        if concurrency.calls == 1 {
             assert_eq!(taken, sorted, "one at a time keeps the order");
         }
-        assert_eq!((scene.figures.delivered.get(), scene.figures.dead.get()), (2000, 0));
+        assert_eq!((scene.metrics.delivered.get(), scene.metrics.dead.get()), (2000, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_slow_event_stops_no_other() {
-    let scene = scene(WEBHOOK, LONG, |delivery, now| {
-        let stuck = delivery.body == "3" && now < Duration::from_secs(20);
+    let scene = scene(WEBHOOK, LONG, |number, now| {
+        let stuck = number == 3 && now < Duration::from_secs(20);
         if stuck { (Duration::from_secs(5), failed()) } else { (SHORT, Ok(())) }
     });
     scene.push(0..200);
@@ -138,13 +167,12 @@ async fn one_slow_event_stops_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_event_is_given_up_after_five_tries_and_the_others_are_not() {
-    let scene = scene(WEBHOOK, LONG, |delivery, _| {
-        (SHORT, if delivery.body == "1" { Err(Fault::Refused { reason: "410".into() }) } else { Ok(()) })
-    });
+    let scene =
+        scene(WEBHOOK, LONG, |number, _| (SHORT, if number == 1 { Err(DeliveryError::Refused { reason: "410".into() }) } else { Ok(()) }));
     scene.push(0..50);
     scene.emptied().await;
-    assert_eq!(scene.sink.tries.lock().unwrap().iter().filter(|(_, body)| body == "1").count(), 5);
-    assert_eq!((scene.figures.delivered.get(), scene.figures.dead.get()), (49, 1));
+    assert_eq!(scene.sink.tries.lock().unwrap().iter().filter(|(_, number)| *number == 1).count(), 5);
+    assert_eq!((scene.metrics.delivered.get(), scene.metrics.dead.get()), (49, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,13 +182,13 @@ async fn an_event_too_old_is_given_up() {
     scene.emptied().await;
     let age = scene.sink.start.elapsed();
     assert!((Duration::from_mins(10)..Duration::from_mins(15)).contains(&age), "{age:?}");
-    assert_eq!(scene.figures.dead.get(), 3);
+    assert_eq!(scene.metrics.dead.get(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_is_honoured_for_the_whole_sink() {
     let scene = scene(WEBHOOK, LONG, |_, now| {
-        let busy = Err(Fault::Failed { reason: "429".into(), retry_after: Some(Duration::from_secs(40)) });
+        let busy = Err(DeliveryError::Failed { reason: "429".into(), retry_after: Some(Duration::from_secs(40)) });
         (SHORT, if now < Duration::from_secs(1) { busy } else { Ok(()) })
     });
     scene.push(0..100);
@@ -180,7 +208,31 @@ async fn the_end_of_the_process_waits_for_what_only_it_holds() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     let asked = Instant::now();
     scene.stop.cancel();
-    scene.courier.await.unwrap();
+    scene.worker.await.unwrap();
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     assert_eq!(scene.sink.taken.lock().unwrap().len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_events_are_in_memory_a_few_at_a_time() {
+    for concurrency in [WEBHOOK, FILE] {
+        let scene = scene(concurrency, LONG, |_, _| (SHORT, Ok(())));
+        scene.push_named(0..40, &"x".repeat(CLAIM_BYTES / 4));
+        scene.emptied().await;
+        assert_eq!(scene.taken().len(), 40);
+        let most = scene.sink.bytes.lock().unwrap().1;
+        assert!(most < 2 * CLAIM_BYTES, "{most} bytes at the same time");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_that_wait_too_long_behind_slow_ones_are_given_back_and_delivered_once() {
+    // Eight at a time and 6 s each: the last of 64 claimed events would begin after its lease.
+    let scene = scene(WEBHOOK, LONG, |_, _| (Duration::from_secs(6), Ok(())));
+    scene.push(0..200);
+    scene.emptied().await;
+    let mut taken = scene.taken();
+    taken.sort_unstable();
+    assert_eq!(taken, (0..200).collect::<Vec<_>>());
+    assert!(scene.sink.start.elapsed() < Duration::from_secs(200 / 8 * 6 + 10), "nothing waits for a lease to end");
 }

@@ -1,52 +1,55 @@
-//! The outbox of a server without a database: a bounded queue a sink.
+//! The outbox of a server without a database: a bounded queue for each sink.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-use super::{Backlog, Delivery, LEASE, Outbox, OutboxError, Settlement, Verdict};
+use super::{Backlog, CLAIM_BYTES, Delivery, DeliveryOutcome, LEASE, Outbox, OutboxError, Settlement};
+use crate::audit::draft::EventContent;
 
-/// How often a waiting reader looks without being told.
+/// How often a waiting reader looks without being woken.
 const POLL: Duration = Duration::from_secs(1);
 
 /// The longest pause between two tries once the process is ending.
-const LAST_CALL_PAUSE: Duration = Duration::from_millis(250);
+const SHUTDOWN_PAUSE: Duration = Duration::from_millis(250);
 
 /// One event, shared by the queues of all sinks.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct QueuedEvent {
     /// The event's id.
     pub id: Uuid,
-    /// The event's JSON.
-    pub body: Bytes,
+    /// What it says.
+    pub content: EventContent,
     /// The W3C trace context of the write.
     pub traceparent: Option<String>,
 }
 
-/// One sink's queue. When it is full, new events are refused: what stands already is older.
+/// One sink's queue. When it is full, new events are refused and those in it stay.
 #[derive(Debug)]
-pub struct Queue {
-    capacity: usize,
+pub struct MemoryOutbox {
+    max_events: usize,
+    max_bytes: usize,
     state: Mutex<State>,
-    news: Notify,
+    wake: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    next: i64,
+    next_ticket: i64,
     events: BTreeMap<i64, Waiting>,
-    last_call: bool,
+    /// The events' [`EventContent::bytes`] together.
+    bytes: usize,
+    shutdown: bool,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    entry: Entry,
+    event: QueuedEvent,
     since: Instant,
     /// When it may be claimed; while it is claimed, the end of the lease.
     due: Instant,
@@ -54,24 +57,27 @@ struct Waiting {
     attempts: u32,
 }
 
-impl Queue {
-    /// A queue of at most this many events.
-    pub fn new(capacity: usize) -> Arc<Self> {
-        Arc::new(Self { capacity, state: Mutex::default(), news: Notify::new() })
+impl MemoryOutbox {
+    /// A queue of at most this many events with at most this many bytes of JSON, which is more than they take in memory: events
+    /// share their names.
+    pub fn new(max_events: usize, max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { max_events, max_bytes, state: Mutex::default(), wake: Notify::new() })
     }
 
     /// Takes an event, unless the queue is full. Never waits.
-    pub fn push(&self, entry: Entry) -> bool {
+    pub fn push(&self, event: QueuedEvent) -> bool {
         let mut state = self.state();
-        if state.events.len() >= self.capacity {
+        let bytes = state.bytes + event.content.bytes();
+        if state.events.len() >= self.max_events || (bytes > self.max_bytes && !state.events.is_empty()) {
             return false;
         }
-        let ticket = state.next;
-        state.next += 1;
+        state.bytes = bytes;
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
         let now = Instant::now();
-        state.events.insert(ticket, Waiting { entry, since: now, due: now, claimed: false, attempts: 0 });
+        state.events.insert(ticket, Waiting { event, since: now, due: now, claimed: false, attempts: 0 });
         drop(state);
-        self.news.notify_one();
+        self.wake.notify_one();
         true
     }
 
@@ -81,24 +87,28 @@ impl Queue {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics between two changes that belong together.
+        // No panic is possible between changes that belong together, so a poisoned lock protects whole data.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
-impl Outbox for Queue {
+impl Outbox for MemoryOutbox {
     async fn claim(&self, limit: usize) -> Result<Vec<Delivery>, OutboxError> {
         let now = Instant::now();
-        let mut claimed = Vec::new();
+        let (mut claimed, mut bytes) = (Vec::new(), 0);
         for (ticket, waiting) in self.state().events.iter_mut().filter(|(_, waiting)| waiting.due <= now).take(limit) {
+            if bytes >= CLAIM_BYTES {
+                break;
+            }
+            bytes += waiting.event.content.bytes();
             waiting.claimed = true;
             waiting.due = now + LEASE;
             claimed.push(Delivery {
                 ticket: *ticket,
-                id: waiting.entry.id,
-                body: waiting.entry.body.clone(),
-                traceparent: waiting.entry.traceparent.clone(),
+                id: waiting.event.id,
+                content: waiting.event.content.clone(),
+                traceparent: waiting.event.traceparent.clone(),
                 age: now - waiting.since,
                 attempts: waiting.attempts,
             });
@@ -108,15 +118,17 @@ impl Outbox for Queue {
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<(), OutboxError> {
         let mut state = self.state();
-        for Settlement { ticket, verdict } in settlements {
-            let longest = if state.last_call { LAST_CALL_PAUSE } else { Duration::MAX };
-            let (failed, after) = match verdict {
-                Verdict::Delivered | Verdict::Dead(_) => {
-                    state.events.remove(ticket);
+        for Settlement { ticket, outcome } in settlements {
+            let longest = if state.shutdown { SHUTDOWN_PAUSE } else { Duration::MAX };
+            let (failed, after) = match outcome {
+                DeliveryOutcome::Delivered | DeliveryOutcome::GivenUp(_) => {
+                    if let Some(gone) = state.events.remove(ticket) {
+                        state.bytes -= gone.event.content.bytes();
+                    }
                     continue;
                 }
-                Verdict::Retry(after) => (1, (*after).min(longest)),
-                Verdict::Return => (0, Duration::ZERO),
+                DeliveryOutcome::Retry(after) => (1, (*after).min(longest)),
+                DeliveryOutcome::NotTried => (0, Duration::ZERO),
             };
             if let Some(waiting) = state.events.get_mut(ticket) {
                 waiting.claimed = false;
@@ -131,7 +143,7 @@ impl Outbox for Queue {
         let latest = Instant::now() + POLL;
         let due = self.state().events.values().filter(|waiting| !waiting.claimed).map(|waiting| waiting.due).min();
         tokio::select! {
-            () = self.news.notified() => {}
+            () = self.wake.notified() => {}
             () = sleep_until(due.map_or(latest, |due| due.min(latest))) => {}
         }
     }
@@ -142,15 +154,15 @@ impl Outbox for Queue {
         Ok(Backlog { events: state.events.len() as u64, oldest_seconds: oldest })
     }
 
-    fn last_call(&self) -> bool {
+    fn begin_shutdown(&self) -> bool {
         let mut state = self.state();
-        state.last_call = true;
+        state.shutdown = true;
         let now = Instant::now();
         for waiting in state.events.values_mut().filter(|waiting| !waiting.claimed) {
             waiting.due = now;
         }
         drop(state);
-        self.news.notify_one();
+        self.wake.notify_one();
         true
     }
 }
@@ -159,71 +171,105 @@ impl Outbox for Queue {
 mod tests {
     use super::*;
 
-    fn entry(body: &'static str) -> Entry {
-        Entry { id: Uuid::now_v7(), body: Bytes::from_static(body.as_bytes()), traceparent: None }
+    fn event(number: i64, names: &str) -> QueuedEvent {
+        let content = EventContent { ts: number, names: names.into(), ip_address: "::1".into() };
+        QueuedEvent { id: Uuid::now_v7(), content, traceparent: None }
     }
 
-    async fn bodies(queue: &Queue, limit: usize) -> Vec<Bytes> {
-        queue.claim(limit).await.unwrap().into_iter().map(|delivery| delivery.body).collect()
+    fn small(number: i64) -> QueuedEvent {
+        event(number, "[]")
     }
 
-    async fn settle(queue: &Queue, ticket: i64, verdict: Verdict) {
-        queue.settle(&[Settlement { ticket, verdict }]).await.unwrap();
+    fn queue() -> Arc<MemoryOutbox> {
+        MemoryOutbox::new(9, usize::MAX)
+    }
+
+    async fn numbers(queue: &MemoryOutbox, limit: usize) -> Vec<i64> {
+        queue.claim(limit).await.unwrap().into_iter().map(|delivery| delivery.content.ts).collect()
+    }
+
+    async fn settle(queue: &MemoryOutbox, ticket: i64, outcome: DeliveryOutcome) {
+        queue.settle(&[Settlement { ticket, outcome }]).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_refuses_and_a_delivered_event_makes_room() {
-        let queue = Queue::new(2);
-        assert!(queue.push(entry("a")) && queue.push(entry("b")));
-        assert!(!queue.push(entry("c")));
+        let queue = MemoryOutbox::new(2, usize::MAX);
+        assert!(queue.push(small(1)) && queue.push(small(2)));
+        assert!(!queue.push(small(3)));
         let claimed = queue.claim(1).await.unwrap();
-        assert!(!queue.push(entry("c")), "an event in delivery still has its place");
-        settle(&queue, claimed[0].ticket, Verdict::Delivered).await;
-        assert!(queue.push(entry("d")));
-        assert_eq!(bodies(&queue, 9).await, ["b", "d"]);
-        assert!(bodies(&queue, 9).await.is_empty(), "claimed events are claimed once");
+        assert!(!queue.push(small(3)), "an event in delivery still has its place");
+        settle(&queue, claimed[0].ticket, DeliveryOutcome::Delivered).await;
+        assert!(queue.push(small(4)));
+        assert_eq!(numbers(&queue, 9).await, [2, 4]);
+        assert!(numbers(&queue, 9).await.is_empty(), "claimed events are claimed once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_is_full_by_bytes_too() {
+        let queue = MemoryOutbox::new(1000, 1000);
+        let names = format!("[\"{}\"]", "x".repeat(396));
+        assert!(queue.push(event(1, &names)) && queue.push(event(2, &names)) && !queue.push(event(3, &names)));
+        assert!(queue.push(small(4)), "a smaller one has room");
+        let claimed = queue.claim(9).await.unwrap();
+        settle(&queue, claimed[0].ticket, DeliveryOutcome::GivenUp("age".into())).await;
+        assert!(queue.push(event(5, &names)));
+        let large = MemoryOutbox::new(2, 10);
+        assert!(large.push(event(1, &names)) && !large.push(small(2)), "one event is taken however long it is");
+        assert_eq!(numbers(&large, 9).await, [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_events_are_claimed_a_few_at_a_time() {
+        let queue = queue();
+        let names = "x".repeat(CLAIM_BYTES / 2 + 1);
+        for number in 0..5 {
+            queue.push(event(number, &names));
+        }
+        assert_eq!(numbers(&queue, 9).await, [0, 1]);
+        assert_eq!(numbers(&queue, 9).await, [2, 3]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn retries_wait_for_their_time_and_leases_run_out() {
-        let queue = Queue::new(9);
-        queue.push(entry("a"));
-        queue.push(entry("b"));
+        let queue = queue();
+        queue.push(small(1));
+        queue.push(small(2));
         let claimed = queue.claim(9).await.unwrap();
-        settle(&queue, claimed[0].ticket, Verdict::Retry(Duration::from_millis(700))).await;
+        settle(&queue, claimed[0].ticket, DeliveryOutcome::Retry(Duration::from_millis(700))).await;
         assert!(queue.claim(9).await.unwrap().is_empty());
         let before = Instant::now();
-        queue.wait().await; // "a" woke it when it was pushed
+        queue.wait().await; // the first event woke it when it was pushed
         queue.wait().await;
         assert_eq!(before.elapsed(), Duration::from_millis(700));
         let again = queue.claim(9).await.unwrap();
         assert_eq!((again.len(), again[0].attempts, again[0].age), (1, 1, Duration::from_millis(700)));
         tokio::time::advance(LEASE).await;
-        assert_eq!(bodies(&queue, 9).await, ["a", "b"]);
+        assert_eq!(numbers(&queue, 9).await, [1, 2]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_call_makes_everything_due_but_what_is_on_its_way() {
-        let queue = Queue::new(9);
-        for body in ["a", "b", "c"] {
-            queue.push(entry(body));
+    async fn at_shutdown_everything_is_due_but_what_is_being_delivered() {
+        let queue = queue();
+        for number in 1..=3 {
+            queue.push(small(number));
         }
         let claimed = queue.claim(2).await.unwrap();
-        settle(&queue, claimed[0].ticket, Verdict::Retry(Duration::from_mins(1))).await;
-        assert!(queue.last_call());
-        assert_eq!(bodies(&queue, 9).await, ["a", "c"]);
-        settle(&queue, claimed[0].ticket, Verdict::Retry(Duration::from_mins(1))).await;
-        tokio::time::advance(LAST_CALL_PAUSE).await;
-        assert_eq!(bodies(&queue, 9).await, ["a"]);
+        settle(&queue, claimed[0].ticket, DeliveryOutcome::Retry(Duration::from_mins(1))).await;
+        assert!(queue.begin_shutdown());
+        assert_eq!(numbers(&queue, 9).await, [1, 3]);
+        settle(&queue, claimed[0].ticket, DeliveryOutcome::Retry(Duration::from_mins(1))).await;
+        tokio::time::advance(SHUTDOWN_PAUSE).await;
+        assert_eq!(numbers(&queue, 9).await, [1]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_backlog_counts_what_is_not_delivered() {
-        let queue = Queue::new(9);
+        let queue = queue();
         assert_eq!(queue.backlog().await.unwrap(), Backlog::default());
-        queue.push(entry("a"));
+        queue.push(small(1));
         tokio::time::advance(Duration::from_secs(5)).await;
-        queue.push(entry("b"));
+        queue.push(small(2));
         queue.claim(1).await.unwrap();
         assert_eq!(queue.backlog().await.unwrap(), Backlog { events: 2, oldest_seconds: 5.0 });
     }

@@ -1,24 +1,24 @@
-//! The audit file: one line of JSON an event, synced before the outbox lets go of it.
+//! The audit file: one line of JSON for each event, synced before the event leaves the outbox.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Fault, Pace, Sink};
+use super::{Concurrency, DeliveryError, Sink};
 use crate::audit::outbox::Delivery;
 
-/// A file that others may rotate away under us.
+/// A file that may be moved away by others at any time, as logrotate does.
 #[derive(Debug, Clone)]
-pub struct FileSink(Arc<Mutex<Log>>);
+pub struct FileSink(Arc<Mutex<AuditFile>>);
 
 impl FileSink {
-    /// Nothing is opened yet: a folder that is missing now may be there at the first event.
+    /// Opens nothing yet: a folder that is missing now may be there at the first event.
     pub fn new(path: PathBuf) -> Self {
-        Self(Arc::new(Mutex::new(Log { path, open: None })))
+        Self(Arc::new(Mutex::new(AuditFile { path, open: None, device_line_torn: false })))
     }
 }
 
@@ -28,28 +28,30 @@ impl Sink for FileSink {
         "file"
     }
 
-    fn pace(&self) -> Pace {
-        Pace { batch: 512, at_once: 1 }
+    fn concurrency(&self) -> Concurrency {
+        Concurrency { batch: 512, calls: 1 }
     }
 
-    async fn deliver(&self, batch: &[Delivery]) -> Result<(), Fault> {
-        let size = batch.iter().map(|delivery| delivery.body.len() + 1).sum();
+    async fn deliver(&self, batch: &[Delivery]) -> Result<(), DeliveryError> {
+        let size = batch.iter().map(|delivery| delivery.content.bytes() + 1).sum();
         let mut lines = Vec::with_capacity(size);
         for delivery in batch {
-            lines.extend_from_slice(&delivery.body);
+            lines.extend_from_slice(&delivery.content.json());
             lines.push(b'\n');
         }
-        let log = Arc::clone(&self.0);
-        let write = move || log.lock().unwrap_or_else(PoisonError::into_inner).append(lines);
+        let file = Arc::clone(&self.0);
+        let write = move || file.lock().unwrap_or_else(PoisonError::into_inner).append(&lines);
         let result = tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(io::Error::other(error)));
-        result.map_err(|error| Fault::Down { reason: format!("the audit file can't be written: {error}") })
+        result.map_err(|error| DeliveryError::Down { reason: format!("the audit file can't be written: {error}") })
     }
 }
 
 #[derive(Debug)]
-struct Log {
+struct AuditFile {
     path: PathBuf,
     open: Option<Open>,
+    /// A pipe or a terminal has taken a part of a line, which can't be taken back: the next line begins on a fresh one.
+    device_line_torn: bool,
 }
 
 #[derive(Debug)]
@@ -57,21 +59,25 @@ struct Open {
     file: File,
     device: u64,
     inode: u64,
-    /// Whether it is a file on a disk; a pipe or a terminal has no end to look at and nothing to sync.
+    /// Whether it is a file on a disk. A pipe or a terminal has no end to look at and nothing to sync.
     regular: bool,
-    /// The last line was torn by a crash: the next one starts on its own.
+    /// The file's last line has no end, after a crash: the next line begins on a fresh one.
     torn: bool,
 }
 
-impl Log {
-    /// Writes whole lines and syncs them, or leaves the file as it was.
-    fn append(&mut self, lines: Vec<u8>) -> io::Result<()> {
-        let mut open = match self.open.take().filter(|open| open.stands_at(&self.path)) {
+impl AuditFile {
+    /// Writes whole lines and syncs them. With an error, a file on a disk is as it was before.
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        let mut open = match self.open.take().filter(|open| open.is_at(&self.path)) {
             Some(open) => open,
             None => Open::at(&self.path)?,
         };
-        open.append(lines)?;
-        // Only a file that took everything is kept open; after an error its end is looked at anew.
+        if open.regular {
+            open.append(lines)?;
+        } else {
+            append_to_device(&mut open.file, lines, &mut self.device_line_torn)?;
+        }
+        // A file is only kept open after a success. After an error its end is looked at again.
         self.open = Some(open);
         Ok(())
     }
@@ -79,43 +85,63 @@ impl Log {
 
 impl Open {
     fn at(path: &Path) -> io::Result<Self> {
-        let fresh = !path.exists();
+        let new = !path.exists();
         let mut file = match OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path) {
-            // A pipe's writing end can't be read.
+            // Some pipes and files may only be written.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => OpenOptions::new().append(true).open(path)?,
             other => other?,
         };
         let about = file.metadata()?;
         let regular = about.is_file();
-        if fresh && regular {
+        if new && regular {
             sync_folder(path)?;
         }
-        let torn = regular && about.len() > 0 && last_byte(&mut file)? != b'\n';
+        // Where the end can't be read it may be torn: an empty line does less harm than a joined one.
+        let torn = regular && about.len() > 0 && last_byte(&mut file).map_or(true, |byte| byte != b'\n');
         Ok(Self { file, device: about.dev(), inode: about.ino(), regular, torn })
     }
 
-    /// Whether the path still names this file, not another one or none.
-    fn stands_at(&self, path: &Path) -> bool {
+    /// Whether the path still leads to this file, not to another one or none.
+    fn is_at(&self, path: &Path) -> bool {
         path.metadata().is_ok_and(|about| about.dev() == self.device && about.ino() == self.inode)
     }
 
-    fn append(&mut self, mut lines: Vec<u8>) -> io::Result<()> {
-        if self.torn {
-            lines.insert(0, b'\n');
-        }
-        if !self.regular {
-            return self.file.write_all(&lines);
-        }
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let before = self.file.metadata()?.len();
-        let written = self.file.write_all(&lines).and_then(|()| self.file.sync_data());
+        let fresh_line: &[u8] = if self.torn { b"\n" } else { b"" };
+        let written = self.file.write_all(fresh_line).and_then(|()| self.file.write_all(lines)).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // All of it is written again: what got there would stand twice. A failure here leaves a torn or doubled line at worst.
-            let _ = self.file.set_len(before);
+            // All lines are written again later: what was written of them now would be there twice. Where even this fails, the
+            // next lines begin on a fresh line. A file that has become shorter was truncated by somebody else.
+            if self.file.metadata().is_ok_and(|about| about.len() > before) {
+                let _ = self.file.set_len(before);
+            }
             return Err(error);
         }
         self.torn = false;
         Ok(())
     }
+}
+
+/// Writes whole lines to what can't be truncated. `torn` says whether the line before was cut off.
+fn append_to_device(device: &mut impl Write, lines: &[u8], torn: &mut bool) -> io::Result<()> {
+    if *torn {
+        device.write_all(b"\n")?;
+        *torn = false;
+    }
+    let mut written = 0;
+    while written < lines.len() {
+        match device.write(&lines[written..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(bytes) => {
+                written += bytes;
+                *torn = lines[written - 1] != b'\n';
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn last_byte(file: &mut File) -> io::Result<u8> {
@@ -125,7 +151,7 @@ fn last_byte(file: &mut File) -> io::Result<u8> {
     Ok(last[0])
 }
 
-/// A new file's name is only safe when its folder is synced.
+/// A new file's name is only on disk when its folder is synced.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
@@ -136,21 +162,26 @@ mod tests {
     use std::fs;
     use std::time::Duration;
 
-    use bytes::Bytes;
     use uuid::Uuid;
 
     use super::*;
+    use crate::audit::draft::EventContent;
 
-    fn deliveries(bodies: &[&'static str]) -> Vec<Delivery> {
-        let delivery = |body: &&'static str| Delivery {
+    fn deliveries(numbers: &[i64]) -> Vec<Delivery> {
+        let delivery = |number: &i64| Delivery {
             ticket: 0,
             id: Uuid::now_v7(),
-            body: Bytes::from_static(body.as_bytes()),
+            content: EventContent { ts: *number, names: "[]".into(), ip_address: "::1".into() },
             traceparent: None,
             age: Duration::ZERO,
             attempts: 0,
         };
-        bodies.iter().map(delivery).collect()
+        numbers.iter().map(delivery).collect()
+    }
+
+    /// The line of an event.
+    fn line(number: i64) -> String {
+        format!("{{\"ts\":{number},\"metrics\":[],\"ip_address\":\"::1\"}}\n")
     }
 
     #[tokio::test]
@@ -159,20 +190,20 @@ mod tests {
         let path = folder.path().join("audit.ndjson");
         fs::write(&path, "{\"old\":1}\n").unwrap();
         let sink = FileSink::new(path.clone());
-        sink.deliver(&deliveries(&["{1}", "{2}"])).await.unwrap();
-        sink.deliver(&deliveries(&["{3}"])).await.unwrap();
-        assert_eq!(fs::read_to_string(path).unwrap(), "{\"old\":1}\n{1}\n{2}\n{3}\n");
+        sink.deliver(&deliveries(&[1, 2])).await.unwrap();
+        sink.deliver(&deliveries(&[3])).await.unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), format!("{{\"old\":1}}\n{}{}{}", line(1), line(2), line(3)));
     }
 
     #[tokio::test]
     async fn a_torn_line_does_not_swallow_the_next_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.ndjson");
-        fs::write(&path, "{1}\n{\"ts\":17").unwrap();
+        fs::write(&path, "{}\n{\"ts\":17").unwrap();
         let sink = FileSink::new(path.clone());
-        sink.deliver(&deliveries(&["{2}"])).await.unwrap();
-        sink.deliver(&deliveries(&["{3}"])).await.unwrap();
-        assert_eq!(fs::read_to_string(path).unwrap(), "{1}\n{\"ts\":17\n{2}\n{3}\n");
+        sink.deliver(&deliveries(&[2])).await.unwrap();
+        sink.deliver(&deliveries(&[3])).await.unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), format!("{{}}\n{{\"ts\":17\n{}{}", line(2), line(3)));
     }
 
     #[tokio::test]
@@ -180,15 +211,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, rotated) = (folder.path().join("audit.ndjson"), folder.path().join("audit.ndjson.1"));
         let sink = FileSink::new(path.clone());
-        sink.deliver(&deliveries(&["{1}"])).await.unwrap();
+        sink.deliver(&deliveries(&[1])).await.unwrap();
         fs::rename(&path, &rotated).unwrap();
-        sink.deliver(&deliveries(&["{2}"])).await.unwrap();
+        sink.deliver(&deliveries(&[2])).await.unwrap();
         // Another one may stand there already.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "{x}\n").unwrap();
-        sink.deliver(&deliveries(&["{3}"])).await.unwrap();
-        assert_eq!(fs::read_to_string(rotated).unwrap(), "{1}\n");
-        assert_eq!(fs::read_to_string(path).unwrap(), "{x}\n{3}\n");
+        sink.deliver(&deliveries(&[3])).await.unwrap();
+        assert_eq!(fs::read_to_string(rotated).unwrap(), line(1));
+        assert_eq!(fs::read_to_string(path).unwrap(), format!("{{x}}\n{}", line(3)));
     }
 
     #[tokio::test]
@@ -196,19 +227,54 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("later").join("audit.ndjson");
         let sink = FileSink::new(path.clone());
-        let fault = sink.deliver(&deliveries(&["{1}"])).await.unwrap_err();
-        assert!(matches!(&fault, Fault::Down { reason } if reason.contains("No such file")), "{fault:?}");
+        let error = sink.deliver(&deliveries(&[1])).await.unwrap_err();
+        assert!(matches!(&error, DeliveryError::Down { reason } if reason.contains("No such file")), "{error:?}");
         fs::create_dir(folder.path().join("later")).unwrap();
-        sink.deliver(&deliveries(&["{1}"])).await.unwrap();
-        assert_eq!(fs::read_to_string(path).unwrap(), "{1}\n");
+        sink.deliver(&deliveries(&[1])).await.unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), line(1));
     }
 
     #[tokio::test]
     async fn a_full_disk_is_an_error_and_not_the_end() {
         let sink = FileSink::new(PathBuf::from("/dev/full"));
         for _ in 0..2 {
-            let fault = sink.deliver(&deliveries(&["{1}"])).await.unwrap_err();
-            assert!(matches!(&fault, Fault::Down { reason } if reason.contains("No space")), "{fault:?}");
+            let error = sink.deliver(&deliveries(&[1])).await.unwrap_err();
+            assert!(matches!(&error, DeliveryError::Down { reason } if reason.contains("No space")), "{error:?}");
+        }
+    }
+
+    /// Takes some bytes, then fails once.
+    struct Full {
+        taken: Vec<u8>,
+        room: usize,
+    }
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.room);
+            if taken == 0 && !bytes.is_empty() {
+                self.room = usize::MAX;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.taken.extend_from_slice(&bytes[..taken]);
+            self.room -= taken;
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_a_pipe_took_half_of_is_not_joined_to_the_next_one() {
+        for (room, left) in [(2, "{a\n"), (4, "{a}\n"), (6, "{a}\n{b\n"), (0, "")] {
+            let mut device = Full { taken: Vec::new(), room };
+            let mut torn = false;
+            append_to_device(&mut device, b"{a}\n{b}\n", &mut torn).unwrap_err();
+            append_to_device(&mut device, b"{a}\n{b}\n", &mut torn).unwrap();
+            assert!(!torn);
+            assert_eq!(String::from_utf8(device.taken).unwrap(), format!("{left}{{a}}\n{{b}}\n"), "room for {room} bytes");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The audit webhook: one POST an event, signed as Standard Webhooks has it.
+//! The audit webhook: one POST for each event, signed as Standard Webhooks specifies.
 
 use std::time::Duration;
 
@@ -11,27 +11,30 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, Url};
 use tracing::Instrument as _;
 
-use super::{Fault, Pace, Sink};
+use super::{Concurrency, DeliveryError, Sink};
 use crate::audit::outbox::Delivery;
 use crate::clock::Clock;
 
-/// One try, from connecting to the end of the answer.
+/// The time limit of one try, from connecting to the end of the answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// As much of an answer is read so that the connection can be used again; a longer one is cut off with its connection.
+/// A long event has a second more for each of these. The longest one still has less than its lease.
+const BYTES_PER_SECOND: usize = 2 << 20;
+
+/// How much of an answer is read so that its connection can be used again. A longer answer ends its connection.
 const READ_AT_MOST_BYTES: usize = 64 << 10;
 
-/// A sink that asks for more patience than this is asked earlier.
+/// A receiver that asks for a longer pause is tried again after this one.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
-/// Why there is no webhook sink. The address is not shown: it may hold a password.
+/// Why there is no webhook sink. The address is not shown: it may contain a password.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// The address is none.
+    /// It is not the address of a webhook.
     #[error("AUDIT_URL is not an address such as http://audit-sink:8090/: {0}")]
     Url(String),
     /// TLS can't be set up.
-    #[error("the audit webhook's client can't be made: {0}")]
+    #[error("the audit webhook's HTTP client can't be set up: {0}")]
     Client(String),
 }
 
@@ -54,7 +57,6 @@ impl Webhook {
         golectra_process::install_crypto();
         let client = Client::builder()
             .connect_timeout(LIMIT)
-            .timeout(LIMIT)
             .pool_idle_timeout(Duration::from_mins(1))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -64,35 +66,40 @@ impl Webhook {
         Ok(Self { client, url, secret, clock })
     }
 
-    fn headers(&self, delivery: &Delivery) -> HeaderMap {
+    fn headers(&self, delivery: &Delivery, body: &[u8]) -> HeaderMap {
         let now = self.clock.unix_seconds();
         let id = delivery.id.to_string();
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now));
-        let signature = self.secret.as_ref().map(|secret| secret.sign(&id, now, &delivery.body));
+        let signature = self.secret.as_ref().map(|secret| secret.sign(&id, now, body));
         let texts = [(WEBHOOK_ID, Some(id)), (WEBHOOK_SIGNATURE, signature), ("traceparent", delivery.traceparent.clone())];
         for (name, text) in texts {
             if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
                 headers.insert(name, value);
             }
         }
-        // Where traces are on, the try is a span of its own between the write and what the sink does.
+        // With tracing the try is a span of its own, between those of the write and of the receiver.
         trace::inject(&mut headers);
         headers
     }
 
-    async fn post(&self, delivery: &Delivery) -> Result<(), Fault> {
-        let request = self.client.post(self.url.clone()).headers(self.headers(delivery)).body(delivery.body.clone());
-        let mut answer = request.send().await.map_err(fault)?;
+    async fn post(&self, delivery: &Delivery) -> Result<(), DeliveryError> {
+        let body = delivery.content.json();
+        let request = self.client.post(self.url.clone()).headers(self.headers(delivery, &body)).timeout(time_limit(body.len()));
+        let mut answer = request.body(body).send().await.map_err(delivery_error)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let mut left = READ_AT_MOST_BYTES;
         while let Ok(Some(chunk)) = answer.chunk().await {
             let Some(rest) = left.checked_sub(chunk.len()) else { break };
             left = rest;
         }
-        judge(status, &headers)
+        result_of(status, &headers)
     }
+}
+
+fn time_limit(body_bytes: usize) -> Duration {
+    LIMIT + Duration::from_secs((body_bytes / BYTES_PER_SECOND) as u64)
 }
 
 #[async_trait]
@@ -101,11 +108,11 @@ impl Sink for Webhook {
         "webhook"
     }
 
-    fn pace(&self) -> Pace {
-        Pace { batch: 1, at_once: 8 }
+    fn concurrency(&self) -> Concurrency {
+        Concurrency { batch: 1, calls: 8 }
     }
 
-    async fn deliver(&self, batch: &[Delivery]) -> Result<(), Fault> {
+    async fn deliver(&self, batch: &[Delivery]) -> Result<(), DeliveryError> {
         for delivery in batch {
             let span = tracing::info_span!("audit webhook", otel.kind = "producer", id = %delivery.id);
             if let Some(traceparent) = &delivery.traceparent {
@@ -118,13 +125,13 @@ impl Sink for Webhook {
 }
 
 /// What an answer means.
-fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
+fn result_of(status: StatusCode, headers: &HeaderMap) -> Result<(), DeliveryError> {
     if status.is_success() {
         return Ok(());
     }
     let reason = format!("the audit webhook answered {status}");
     Err(match status {
-        // These speak of the address, the key or the moment rather than of the event: it waits until someone has mended that.
+        // The cause is the address, the key or the load and not the event, which is kept until that is mended.
         StatusCode::UNAUTHORIZED
         | StatusCode::FORBIDDEN
         | StatusCode::NOT_FOUND
@@ -132,26 +139,26 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
         | StatusCode::PROXY_AUTHENTICATION_REQUIRED
         | StatusCode::REQUEST_TIMEOUT
         | StatusCode::TOO_EARLY
-        | StatusCode::TOO_MANY_REQUESTS => Fault::Failed { reason, retry_after: retry_after(headers) },
-        _ if status.is_client_error() => Fault::Refused { reason },
-        _ => Fault::Failed { reason, retry_after: retry_after(headers) },
+        | StatusCode::TOO_MANY_REQUESTS => DeliveryError::Failed { reason, retry_after: retry_after(headers) },
+        _ if status.is_client_error() => DeliveryError::Refused { reason },
+        _ => DeliveryError::Failed { reason, retry_after: retry_after(headers) },
     })
 }
 
-/// The header's seconds. Its other form, a date, is left to the back-off.
+/// The header's seconds. For its other form, a date, the usual pause applies.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
 }
 
-fn fault(error: reqwest::Error) -> Fault {
+fn delivery_error(error: reqwest::Error) -> DeliveryError {
     let (connect, timeout) = (error.is_connect(), error.is_timeout());
     let reason = in_words(error);
     if connect {
-        return Fault::Down { reason: format!("the audit webhook can't be reached: {reason}") };
+        return DeliveryError::Down { reason: format!("the audit webhook can't be reached: {reason}") };
     }
-    let what = if timeout { "did not answer in time" } else { "broke off" };
-    Fault::Failed { reason: format!("the audit webhook {what}: {reason}"), retry_after: None }
+    let what = if timeout { "did not answer in time" } else { "closed the connection" };
+    DeliveryError::Failed { reason: format!("the audit webhook {what}: {reason}"), retry_after: None }
 }
 
 /// An error and its causes, without the address.
@@ -170,29 +177,37 @@ fn in_words(error: reqwest::Error) -> String {
 mod tests {
     use super::*;
 
-    fn verdict(status: u16, retry_after: &'static str) -> Result<(), Fault> {
+    fn answered(status: u16, retry_after: &'static str) -> Result<(), DeliveryError> {
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, HeaderValue::from_static(retry_after));
-        judge(StatusCode::from_u16(status).unwrap(), &headers)
+        result_of(StatusCode::from_u16(status).unwrap(), &headers)
     }
 
     #[test]
-    fn only_2xx_is_success_and_only_what_speaks_of_the_event_is_final() {
+    fn only_2xx_is_success_and_only_errors_about_the_event_are_final() {
         for status in [200, 201, 202, 204, 299] {
-            assert_eq!(verdict(status, ""), Ok(()), "{status}");
+            assert_eq!(answered(status, ""), Ok(()), "{status}");
         }
         for status in [301, 302, 307, 308, 401, 403, 404, 405, 408, 425, 429, 500, 502, 503, 504] {
-            assert!(matches!(verdict(status, ""), Err(Fault::Failed { retry_after: None, .. })), "{status}");
+            assert!(matches!(answered(status, ""), Err(DeliveryError::Failed { retry_after: None, .. })), "{status}");
         }
         for status in [400, 402, 406, 409, 410, 413, 415, 422] {
-            assert!(matches!(verdict(status, ""), Err(Fault::Refused { .. })), "{status}");
+            assert!(matches!(answered(status, ""), Err(DeliveryError::Refused { .. })), "{status}");
         }
     }
 
     #[test]
-    fn retry_after_is_in_seconds_and_has_an_end() {
-        let asked = |text| match verdict(503, text) {
-            Err(Fault::Failed { retry_after, .. }) => retry_after.map(|after| after.as_secs()),
+    fn the_longest_event_has_time_within_its_lease() {
+        assert_eq!(time_limit(1000), LIMIT);
+        let longest = time_limit(golectra_protocol::audit::MAX_EVENT_BYTES);
+        assert_eq!(longest, LIMIT + Duration::from_secs(8));
+        assert!(longest < crate::audit::delivery::LEASE_MARGIN && crate::audit::delivery::LEASE_MARGIN < crate::audit::outbox::LEASE);
+    }
+
+    #[test]
+    fn retry_after_is_in_seconds_and_is_bounded() {
+        let asked = |text| match answered(503, text) {
+            Err(DeliveryError::Failed { retry_after, .. }) => retry_after.map(|after| after.as_secs()),
             other => panic!("{other:?}"),
         };
         assert_eq!(asked("7"), Some(7));
@@ -202,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_none_is_not_shown() {
+    fn a_malformed_address_is_not_shown() {
         for url in ["audit-sink:8090", "ftp://me:secret@host/", "http://", "/events", "http://me:secret@ho st/"] {
             let error = Webhook::new(url, None, Clock::default()).unwrap_err().to_string();
             assert!(error.starts_with("AUDIT_URL is not an address") && !error.contains("secret"), "{url}: {error}");

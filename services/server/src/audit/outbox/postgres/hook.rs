@@ -1,67 +1,111 @@
-//! The writer's side of the outbox: events join the transaction of their writes, each list of ids is kept once.
+//! The writer's side of the outbox: events are inserted by the transactions of their writes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::audit::Draft;
+use crate::audit::draft::event_bytes;
 
-/// Puts an event into the outbox inside of the write's transaction.
+/// Inserts events within the transactions of their writes.
 #[derive(Debug, Clone)]
 pub struct Hook {
     sinks: Arc<[String]>,
-    news: Arc<[Arc<Notify>]>,
+    wake: Arc<[Arc<Notify>]>,
+    /// Whether repeated name lists are kept apart from their events.
+    share_name_lists: Arc<AtomicBool>,
 }
 
 impl Hook {
-    /// An event goes to each of these sinks, whose lanes listen to `news`.
-    pub fn new(sinks: Vec<String>, news: Vec<Arc<Notify>>) -> Self {
-        Self { sinks: sinks.into(), news: news.into() }
+    /// An event goes to each of these sinks. `wake` tells their workers of it.
+    pub fn new(sinks: Vec<String>, wake: Vec<Arc<Notify>>) -> Self {
+        Self { sinks: sinks.into(), wake: wake.into(), share_name_lists: Arc::new(AtomicBool::new(true)) }
     }
 
-    /// To be called in the transaction that applies the writes. One statement, however many there are, and a second one where
-    /// there are lists of ids that were not used today.
+    /// Without sharing, each event has its names itself.
+    pub fn share_name_lists(&self, share: bool) {
+        self.share_name_lists.store(share, Ordering::Relaxed);
+    }
+
+    /// To be called in the transaction that applies the writes. It is one statement for any number of drafts, and a second one
+    /// where there are name lists that were not used today.
     pub async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error> {
-        insert(conn, drafts, &self.sinks).await?;
-        for lane in self.news.iter() {
-            lane.notify_one();
+        insert(conn, drafts, &self.sinks, self.share_name_lists.load(Ordering::Relaxed)).await?;
+        for sink in self.wake.iter() {
+            sink.notify_one();
         }
         Ok(())
     }
 }
 
-/// Puts events into the outbox, addressed to these sinks, in the order in which they are given.
+/// The columns of new events.
+#[derive(Default)]
+struct Columns<'a> {
+    event_ids: Vec<Uuid>,
+    times: Vec<i64>,
+    peers: Vec<String>,
+    metrics: Vec<Option<&'a str>>,
+    name_lists: Vec<Option<&'a [u8]>>,
+    traceparents: Vec<Option<&'a str>>,
+    bytes: Vec<i32>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(drafts: &[&'a Draft], share: bool) -> Self {
+        let mut columns = Self::default();
+        for draft in drafts {
+            let by_list = share && draft.repeated;
+            for part in draft.names.parts() {
+                columns.event_ids.push(Uuid::now_v7());
+                columns.times.push(draft.ts);
+                columns.peers.push(draft.ip_address.to_string());
+                columns.metrics.push((!by_list).then_some(&*part.json));
+                columns.name_lists.push(by_list.then_some(part.digest.as_slice()));
+                columns.traceparents.push(draft.traceparent.as_deref());
+                columns.bytes.push(i32::try_from(event_bytes(&part.json)).unwrap_or(i32::MAX));
+            }
+        }
+        columns
+    }
+}
+
+/// Inserts events for these sinks, in the order of their drafts.
 ///
-/// Which lists are there is asked of the database each time, by each list once. Remembered, it would be wrong after a
-/// rollback or on a promoted replica, and it costs next to nothing in a statement that is sent anyway.
-pub(super) async fn insert(conn: &mut PgConnection, drafts: &[&Draft], sinks: &[String]) -> Result<(), sqlx::Error> {
-    let event_ids: Vec<Uuid> = drafts.iter().map(|_| Uuid::now_v7()).collect();
-    let digests: Vec<&[u8]> = drafts.iter().map(|draft| draft.ids.digest().as_slice()).collect();
-    let times: Vec<i64> = drafts.iter().map(|draft| draft.ts).collect();
-    let peers: Vec<String> = drafts.iter().map(|draft| draft.ip_address.to_string()).collect();
-    let traceparents: Vec<Option<&str>> = drafts.iter().map(|draft| draft.traceparent.as_deref()).collect();
-    let used: BTreeMap<&[u8], &str> = drafts.iter().map(|draft| (draft.ids.digest().as_slice(), draft.ids.json())).collect();
+/// Whether a name list is in the database is asked each time, once for each list: a remembered answer would be wrong after a
+/// rollback or a failover, and in a statement that is sent anyway the question costs next to nothing.
+pub(super) async fn insert(conn: &mut PgConnection, drafts: &[&Draft], sinks: &[String], share: bool) -> Result<(), sqlx::Error> {
+    let columns = Columns::of(drafts, share);
+    let used: BTreeMap<&[u8], &str> = drafts
+        .iter()
+        .filter(|draft| share && draft.repeated)
+        .flat_map(|draft| draft.names.parts().iter().map(|part| (part.digest.as_slice(), &*part.json)))
+        .collect();
     let asked: Vec<&[u8]> = used.keys().copied().collect();
     let stale = sqlx::query_scalar!(
         r#"with event as (
-            insert into outbox (event_id, list, ts, ip_address, traceparent)
-            select event_id, list, ts, ip_address, traceparent
-            from unnest($1::uuid[], $2::bytea[], $3::bigint[], $4::text[], $5::text[]) as new (event_id, list, ts, ip_address, traceparent)
+            insert into outbox (event_id, ts, ip_address, metrics, name_list, traceparent, bytes)
+            select event_id, ts, ip_address, metrics, name_list, traceparent, bytes
+            from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::integer[])
+                as new (event_id, ts, ip_address, metrics, name_list, traceparent, bytes)
             returning id
         ), addressed as (
-            insert into deliveries (event, sink) select event.id, sink from event, unnest($6::text[]) as sink
+            insert into deliveries (event, sink) select event.id, sink from event, unnest($8::text[]) as sink
         )
-        select asked.digest as "digest!" from unnest($7::bytea[]) as asked (digest) where not exists (
-            select from audit_lists where audit_lists.digest = asked.digest and last_day >= (now() at time zone 'UTC')::date
+        select asked.digest as "digest!" from unnest($9::bytea[]) as asked (digest) where not exists (
+            select from audit_name_lists
+            where audit_name_lists.digest = asked.digest and last_day >= (now() at time zone 'UTC')::date
         )"#,
-        &event_ids,
-        &digests as &[&[u8]],
-        &times,
-        &peers,
-        &traceparents as &[Option<&str>],
+        &columns.event_ids,
+        &columns.times,
+        &columns.peers,
+        &columns.metrics as &[Option<&str>],
+        &columns.name_lists as &[Option<&[u8]>],
+        &columns.traceparents as &[Option<&str>],
+        &columns.bytes,
         sinks,
         &asked as &[&[u8]],
     )
@@ -71,21 +115,21 @@ pub(super) async fn insert(conn: &mut PgConnection, drafts: &[&Draft], sinks: &[
         return Ok(());
     }
     let stale: BTreeMap<&[u8], &str> =
-        stale.iter().filter_map(|digest| used.get_key_value(digest.as_slice())).map(|(d, ids)| (*d, *ids)).collect();
+        stale.iter().filter_map(|digest| used.get_key_value(digest.as_slice())).map(|(digest, names)| (*digest, *names)).collect();
     keep(conn, &stale).await
 }
 
-/// Keeps lists for the events of this transaction. In the order of their digests, so that two writers of the same lists don't
-/// wait for each other in turns.
+/// Keeps name lists for the events of this transaction. In the order of their digests, so that two writers of the same lists
+/// can't deadlock.
 async fn keep(conn: &mut PgConnection, lists: &BTreeMap<&[u8], &str>) -> Result<(), sqlx::Error> {
-    let (digests, ids): (Vec<&[u8]>, Vec<&str>) = lists.iter().map(|(digest, ids)| (*digest, *ids)).unzip();
-    // The day is that of the events' created_at, by the same clock: a list is never older than an event that names it.
+    let (digests, metrics): (Vec<&[u8]>, Vec<&str>) = lists.iter().map(|(digest, metrics)| (*digest, *metrics)).unzip();
+    // The day is that of the events' created_at, by the same clock: no event is later than the last day of its list.
     sqlx::query!(
-        "insert into audit_lists (digest, ids, last_day)
-        select digest, ids, (now() at time zone 'UTC')::date from unnest($1::bytea[], $2::text[]) as new (digest, ids)
-        on conflict (digest) do update set last_day = excluded.last_day where audit_lists.last_day < excluded.last_day",
+        "insert into audit_name_lists (digest, metrics, last_day)
+        select digest, metrics, (now() at time zone 'UTC')::date from unnest($1::bytea[], $2::text[]) as new (digest, metrics)
+        on conflict (digest) do update set last_day = excluded.last_day where audit_name_lists.last_day < excluded.last_day",
         &digests as &[&[u8]],
-        &ids as &[&str],
+        &metrics as &[&str],
     )
     .execute(conn)
     .await?;

@@ -1,7 +1,8 @@
 //! The outbox in a real database; each test has one of its own.
 
 mod database;
-mod lists;
+mod name_lists;
+mod size;
 
 use std::collections::BTreeSet;
 
@@ -13,36 +14,58 @@ use tokio_util::sync::CancellationToken;
 use self::database::Database;
 use super::hook::insert;
 use super::*;
-use crate::audit::delivery::Courier;
-use crate::audit::figures::Families;
-use crate::audit::sinks::{Fault, Pace, Sink, file::FileSink};
-use crate::audit::{Draft, IdList};
+use crate::audit::delivery::DeliveryWorker;
+use crate::audit::metrics::AuditMetrics;
+use crate::audit::sinks::{Concurrency, DeliveryError, Sink, file::FileSink};
+use crate::audit::{Draft, NameList};
 
 const BOTH: [&str; 2] = ["webhook", "file:here"];
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// An event whose JSON has something to escape.
+/// Bounds that remove nothing.
+const WIDE: Bounds =
+    Bounds { retention: Duration::from_hours(48), dead_letter_retention: Duration::from_hours(7 * 24), max_bytes: u64::MAX };
+
+/// An event whose JSON has something to escape, and whose names are repeated.
 fn draft(number: i64) -> Draft {
-    of_ids(number, &["b{l=\"\\n\"}"])
+    named(number, &["b\"\\"])
 }
 
-fn of_ids(number: i64, ids: &[&str]) -> Draft {
+/// An event of these metrics, whose names are repeated.
+fn named(number: i64, ids: &[&str]) -> Draft {
     let metric = |id: &&str| Metric { id: MetricId::parse(id).unwrap(), value: Value::Counter(1) };
-    let ids = Arc::new(IdList::of(&ids.iter().map(metric).collect()));
-    Draft { ts: number, ip_address: std::net::Ipv6Addr::LOCALHOST.into(), ids, traceparent: Some(TRACEPARENT.into()) }
+    let names = Arc::new(NameList::of(&ids.iter().map(metric).collect()));
+    let ip_address = std::net::Ipv6Addr::LOCALHOST.into();
+    Draft { ts: number, ip_address, names, repeated: true, traceparent: Some(TRACEPARENT.into()) }
+}
+
+/// An event of these metrics, whose names were not seen before.
+fn first_named(number: i64, ids: &[&str]) -> Draft {
+    Draft { repeated: false, ..named(number, ids) }
+}
+
+/// The JSON of a draft's only event.
+fn json(draft: &Draft) -> String {
+    let events: Vec<Vec<u8>> = draft.contents().map(|content| content.json()).collect();
+    assert_eq!(events.len(), 1);
+    String::from_utf8(events.concat()).unwrap()
 }
 
 impl Database {
-    fn lane(&self, sink: &str) -> Lane {
+    fn outbox(&self, sink: &str) -> PostgresOutbox {
         let (_, ready) = watch::channel(true);
-        Lane::new(self.pool.clone(), ready, sink.to_owned(), Arc::new(Notify::new()))
+        PostgresOutbox::new(self.pool.clone(), ready, sink.to_owned(), Arc::new(Notify::new()))
+    }
+
+    async fn sweep(&self, bounds: &Bounds) -> Swept {
+        sweep(&self.pool, bounds).await.unwrap()
     }
 
     async fn write(&self, numbers: std::ops::Range<i64>, sinks: &[&str]) {
         let names: Vec<String> = sinks.iter().map(|&name| name.to_owned()).collect();
-        let bells = names.iter().map(|_| Arc::new(Notify::new())).collect();
-        let hook = Hook::new(names, bells);
+        let wakes = names.iter().map(|_| Arc::new(Notify::new())).collect();
+        let hook = Hook::new(names, wakes);
         for number in numbers {
             let mut transaction = self.pool.begin().await.unwrap();
             hook.in_transaction(&mut transaction, &[&draft(number)]).await.unwrap();
@@ -54,7 +77,7 @@ impl Database {
     async fn put(&self, drafts: &[Draft], sinks: &[&str]) {
         let names: Vec<String> = sinks.iter().map(|&name| name.to_owned()).collect();
         let mut transaction = self.pool.begin().await.unwrap();
-        insert(&mut transaction, &drafts.iter().collect::<Vec<_>>(), &names).await.unwrap();
+        insert(&mut transaction, &drafts.iter().collect::<Vec<_>>(), &names, true).await.unwrap();
         transaction.commit().await.unwrap();
     }
 
@@ -68,28 +91,27 @@ impl Database {
     }
 }
 
-fn all(claimed: &[Delivery], verdict: &Verdict) -> Vec<Settlement> {
-    claimed.iter().map(|delivery| Settlement { ticket: delivery.ticket, verdict: verdict.clone() }).collect()
+fn all(claimed: &[Delivery], outcome: &DeliveryOutcome) -> Vec<Settlement> {
+    claimed.iter().map(|delivery| Settlement { ticket: delivery.ticket, outcome: outcome.clone() }).collect()
 }
 
 fn numbers(claimed: &[Delivery]) -> Vec<i64> {
-    claimed.iter().map(|delivery| serde_json::from_slice::<Event>(&delivery.body).unwrap().ts).collect()
+    claimed.iter().map(|delivery| serde_json::from_slice::<Event>(&delivery.content.json()).unwrap().ts).collect()
 }
 
 #[tokio::test]
 async fn an_event_belongs_to_its_transaction() {
     let Some(database) = Database::new().await else { return };
     let mut transaction = database.pool.begin().await.unwrap();
-    insert(&mut transaction, &[&draft(1)], &["webhook".to_owned()]).await.unwrap();
-    let lane = database.lane("webhook");
-    assert!(lane.claim(9).await.unwrap().is_empty(), "not before the commit");
+    insert(&mut transaction, &[&draft(1)], &["webhook".to_owned()], true).await.unwrap();
+    let outbox = database.outbox("webhook");
+    assert!(outbox.claim(9).await.unwrap().is_empty(), "not before the commit");
     transaction.rollback().await.unwrap();
-    assert!(lane.claim(9).await.unwrap().is_empty(), "and never after a rollback");
+    assert!(outbox.claim(9).await.unwrap().is_empty(), "and never after a rollback");
     database.write(2..3, &BOTH).await;
-    let claimed = lane.claim(9).await.unwrap();
+    let claimed = outbox.claim(9).await.unwrap();
     assert_eq!(claimed.len(), 1);
-    assert_eq!(claimed[0].body, draft(2).body());
-    assert_eq!(claimed[0].body, br#"{"ts":2,"metrics":["b{l=\"\\n\"}"],"ip_address":"::1"}"#.as_slice());
+    assert_eq!(claimed[0].content.json(), br#"{"ts":2,"metrics":["b\"\\"],"ip_address":"::1"}"#.as_slice());
     assert_eq!(claimed[0].traceparent, draft(2).traceparent);
 }
 
@@ -99,7 +121,7 @@ async fn events_of_one_transaction_come_in_their_order() {
     let drafts: Vec<Draft> = (0..500).map(draft).collect();
     database.put(&drafts, &BOTH).await;
     for sink in BOTH {
-        assert_eq!(numbers(&database.lane(sink).claim(999).await.unwrap()), (0..500).collect::<Vec<_>>());
+        assert_eq!(numbers(&database.outbox(sink).claim(999).await.unwrap()), (0..500).collect::<Vec<_>>());
     }
 }
 
@@ -107,15 +129,15 @@ async fn events_of_one_transaction_come_in_their_order() {
 async fn each_sink_has_its_own_progress_and_what_all_have_is_gone() {
     let Some(database) = Database::new().await else { return };
     database.write(0..5, &BOTH).await;
-    let (webhook, file) = (database.lane("webhook"), database.lane("file:here"));
-    assert!(database.lane("file:elsewhere").claim(9).await.unwrap().is_empty());
+    let (webhook, file) = (database.outbox("webhook"), database.outbox("file:here"));
+    assert!(database.outbox("file:elsewhere").claim(9).await.unwrap().is_empty());
     let claimed = webhook.claim(9).await.unwrap();
     assert_eq!(numbers(&claimed), [0, 1, 2, 3, 4]);
-    webhook.settle(&all(&claimed, &Verdict::Delivered)).await.unwrap();
+    webhook.settle(&all(&claimed, &DeliveryOutcome::Delivered)).await.unwrap();
     assert_eq!((database.count("outbox").await, database.count("deliveries").await), (5, 5));
     assert_eq!(file.backlog().await.unwrap().events, 5);
     let claimed = file.claim(3).await.unwrap();
-    file.settle(&all(&claimed, &Verdict::Delivered)).await.unwrap();
+    file.settle(&all(&claimed, &DeliveryOutcome::Delivered)).await.unwrap();
     assert_eq!((database.count("outbox").await, database.count("deliveries").await), (2, 2));
     assert_eq!(numbers(&file.claim(9).await.unwrap()), [3, 4]);
 }
@@ -125,9 +147,9 @@ async fn sinks_that_finish_at_once_leave_nothing_behind() {
     let Some(database) = Database::new().await else { return };
     for _ in 0..20 {
         database.write(0..10, &BOTH).await;
-        let (webhook, file) = (database.lane("webhook"), database.lane("file:here"));
+        let (webhook, file) = (database.outbox("webhook"), database.outbox("file:here"));
         let (one, other) = (webhook.claim(99).await.unwrap(), file.claim(99).await.unwrap());
-        let (one, other) = (all(&one, &Verdict::Delivered), all(&other, &Verdict::Delivered));
+        let (one, other) = (all(&one, &DeliveryOutcome::Delivered), all(&other, &DeliveryOutcome::Delivered));
         let (one, other) = tokio::join!(webhook.settle(&one), file.settle(&other));
         one.and(other).unwrap();
         assert_eq!((database.count("outbox").await, database.count("deliveries").await), (0, 0));
@@ -135,21 +157,21 @@ async fn sinks_that_finish_at_once_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_lease_that_ran_out_is_taken_over_and_its_old_holder_is_not_listened_to() {
+async fn a_lease_that_ran_out_is_taken_over_and_its_old_holder_is_ignored() {
     let Some(database) = Database::new().await else { return };
     database.write(0..2, &["webhook"]).await;
-    let (lost, other) = (database.lane("webhook"), database.lane("webhook"));
+    let (lost, other) = (database.outbox("webhook"), database.outbox("webhook"));
     let held = lost.claim(9).await.unwrap();
     assert!(other.claim(9).await.unwrap().is_empty());
     database.run("update deliveries set due_at = now() - interval '1 second'").await;
     let taken = other.claim(9).await.unwrap();
     assert_eq!(taken.iter().map(|d| d.id).collect::<Vec<_>>(), held.iter().map(|d| d.id).collect::<Vec<_>>());
     // A late failure would put back what the other one is delivering.
-    lost.settle(&all(&held, &Verdict::Return)).await.unwrap();
+    lost.settle(&all(&held, &DeliveryOutcome::NotTried)).await.unwrap();
     assert!(lost.claim(9).await.unwrap().is_empty());
     // A late success is one all the same.
-    lost.settle(&all(&held[..1], &Verdict::Delivered)).await.unwrap();
-    other.settle(&all(&taken, &Verdict::Delivered)).await.unwrap();
+    lost.settle(&all(&held[..1], &DeliveryOutcome::Delivered)).await.unwrap();
+    other.settle(&all(&taken, &DeliveryOutcome::Delivered)).await.unwrap();
     assert_eq!((database.count("outbox").await, database.count("deliveries").await), (0, 0));
 }
 
@@ -157,17 +179,17 @@ async fn a_lease_that_ran_out_is_taken_over_and_its_old_holder_is_not_listened_t
 async fn a_retry_waits_and_counts_and_a_returned_event_does_neither() {
     let Some(database) = Database::new().await else { return };
     database.write(0..2, &["webhook"]).await;
-    let lane = database.lane("webhook");
-    let claimed = lane.claim(9).await.unwrap();
+    let outbox = database.outbox("webhook");
+    let claimed = outbox.claim(9).await.unwrap();
     let settlements = [
-        Settlement { ticket: claimed[0].ticket, verdict: Verdict::Retry(Duration::from_mins(1)) },
-        Settlement { ticket: claimed[1].ticket, verdict: Verdict::Return },
+        Settlement { ticket: claimed[0].ticket, outcome: DeliveryOutcome::Retry(Duration::from_mins(1)) },
+        Settlement { ticket: claimed[1].ticket, outcome: DeliveryOutcome::NotTried },
     ];
-    lane.settle(&settlements).await.unwrap();
-    let again = lane.claim(9).await.unwrap();
+    outbox.settle(&settlements).await.unwrap();
+    let again = outbox.claim(9).await.unwrap();
     assert_eq!((again.len(), again[0].id, again[0].attempts), (1, claimed[1].id, 0));
     database.run("update deliveries set due_at = now()").await;
-    let again = lane.claim(1).await.unwrap();
+    let again = outbox.claim(1).await.unwrap();
     assert_eq!((again[0].id, again[0].attempts), (claimed[0].id, 1));
 }
 
@@ -175,20 +197,20 @@ async fn a_retry_waits_and_counts_and_a_returned_event_does_neither() {
 async fn dead_letters_are_kept_until_their_time() {
     let Some(database) = Database::new().await else { return };
     database.write(0..2, &BOTH).await;
-    let lane = database.lane("webhook");
-    let claimed = lane.claim(1).await.unwrap();
-    lane.settle(&all(&claimed, &Verdict::Dead("it answered 410".into()))).await.unwrap();
+    let outbox = database.outbox("webhook");
+    let claimed = outbox.claim(1).await.unwrap();
+    outbox.settle(&all(&claimed, &DeliveryOutcome::GivenUp("it answered 410".into()))).await.unwrap();
     let letter: (Uuid, String, String, String) =
-        sqlx::query_as("select event_id, sink, body, reason from dead_letters").fetch_one(&database.pool).await.unwrap();
-    let body = String::from_utf8(claimed[0].body.to_vec()).unwrap();
-    assert_eq!(letter, (claimed[0].id, "webhook".into(), body, "it answered 410".into()));
-    assert_eq!(database.lane("file:here").claim(9).await.unwrap().len(), 2, "the other sink still gets it");
+        sqlx::query_as("select event_id, sink, body, reason from audit_dead_letters").fetch_one(&database.pool).await.unwrap();
+    assert_eq!(letter, (claimed[0].id, "webhook".into(), json(&draft(0)), "it answered 410".into()));
+    assert_eq!(database.outbox("file:here").claim(9).await.unwrap().len(), 2, "the other sink still gets it");
     let hour = Duration::from_hours(1);
-    assert!(sweep(&database.pool, hour, hour).await.unwrap().is_empty());
+    let bounds = Bounds { retention: hour, dead_letter_retention: hour, ..WIDE };
+    assert_eq!(database.sweep(&bounds).await.given_up, [].into());
     assert_eq!(database.count("dead_letters").await, 1);
     database.run("update dead_letters set died_at = now() - interval '2 hours'").await;
-    sweep(&database.pool, hour, hour).await.unwrap();
-    assert_eq!(database.count("dead_letters").await, 0);
+    let swept = database.sweep(&bounds).await;
+    assert_eq!((database.count("dead_letters").await, swept.dead_letters_dropped), (0, [].into()));
 }
 
 #[tokio::test]
@@ -199,17 +221,27 @@ async fn events_of_a_server_that_never_came_back_are_given_up() {
         .run("update outbox set created_at = now() - interval '49 hours'; update deliveries set created_at = now() - interval '49 hours'")
         .await;
     database.write(3..5, &["file:gone", "webhook"]).await;
-    let (retention, kept) = (Duration::from_hours(48), Duration::from_hours(7 * 24));
-    let lane = database.lane("file:gone");
-    assert!(lane.backlog().await.unwrap().oldest_seconds > 48.0 * 3600.0);
-    assert_eq!(sweep(&database.pool, retention, kept).await.unwrap(), [("file:gone".to_owned(), 3)].into());
+    let outbox = database.outbox("file:gone");
+    assert!(outbox.backlog().await.unwrap().oldest_seconds > 48.0 * 3600.0);
+    assert_eq!(database.sweep(&WIDE).await.given_up, [("file:gone".to_owned(), 3)].into());
     assert_eq!((database.count("outbox").await, database.count("deliveries").await), (2, 4));
     let letters: Vec<(String, String)> =
-        sqlx::query_as("select body, reason from dead_letters order by event_id").fetch_all(&database.pool).await.unwrap();
-    let expected = (0..3).map(|number| (String::from_utf8(draft(number).body()).unwrap(), "not delivered in time".to_owned()));
+        sqlx::query_as("select body, reason from audit_dead_letters order by event_id").fetch_all(&database.pool).await.unwrap();
+    let expected = (0..3).map(|number| (json(&draft(number)), "not delivered in time".to_owned()));
     assert_eq!(letters, expected.collect::<Vec<_>>());
-    assert!(lane.backlog().await.unwrap().oldest_seconds < 3600.0);
-    assert!(sweep(&database.pool, retention, kept).await.unwrap().is_empty());
+    assert!(outbox.backlog().await.unwrap().oldest_seconds < 3600.0);
+    assert_eq!(database.sweep(&WIDE).await.given_up, [].into());
+}
+
+#[tokio::test]
+async fn an_outage_of_days_is_given_up_in_one_sweep() {
+    let Some(database) = Database::new().await else { return };
+    // More than one transaction takes; once a sweep took 1,000 events, however many there were.
+    let drafts: Vec<Draft> = (0..5000).map(draft).collect();
+    database.put(&drafts, &["webhook"]).await;
+    database.run("update outbox set created_at = now() - interval '49 hours'").await;
+    assert_eq!(database.sweep(&WIDE).await.given_up, [("webhook".to_owned(), 5000)].into());
+    assert_eq!((database.count("outbox").await, database.count("dead_letters").await), (0, 5000));
 }
 
 #[tokio::test]
@@ -217,32 +249,32 @@ async fn nothing_is_asked_of_a_database_that_is_not_ready() {
     let (sender, ready) = watch::channel(false);
     // Nothing listens there: asking would be an error.
     let pool = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
-    let lane = Lane::new(pool, ready, "webhook".into(), Arc::new(Notify::new()));
-    assert!(lane.claim(9).await.unwrap().is_empty());
-    assert_eq!(lane.backlog().await.unwrap(), Backlog::default());
+    let outbox = PostgresOutbox::new(pool, ready, "webhook".into(), Arc::new(Notify::new()));
+    assert!(outbox.claim(9).await.unwrap().is_empty());
+    assert_eq!(outbox.backlog().await.unwrap(), Backlog::default());
     sender.send(true).unwrap();
-    assert!(lane.claim(9).await.is_err());
+    assert!(outbox.claim(9).await.is_err());
 }
 
-/// Remembers what it took; every second try of an event is the first that works.
+/// Remembers what it took. Some events it takes only at the second try.
 #[derive(Default)]
-struct Moody(std::sync::Mutex<(BTreeSet<Uuid>, Vec<Uuid>)>);
+struct Unreliable(std::sync::Mutex<(BTreeSet<Uuid>, Vec<Uuid>)>);
 
 #[async_trait]
-impl Sink for Moody {
+impl Sink for Unreliable {
     fn name(&self) -> &'static str {
         "webhook"
     }
 
-    fn pace(&self) -> Pace {
-        Pace { batch: 1, at_once: 8 }
+    fn concurrency(&self) -> Concurrency {
+        Concurrency { batch: 1, calls: 8 }
     }
 
-    async fn deliver(&self, batch: &[Delivery]) -> Result<(), Fault> {
+    async fn deliver(&self, batch: &[Delivery]) -> Result<(), DeliveryError> {
         let mut state = self.0.lock().unwrap();
         for delivery in batch {
-            if delivery.body.len() % 2 == 0 && state.0.insert(delivery.id) {
-                return Err(Fault::Failed { reason: "not now".into(), retry_after: None });
+            if delivery.content.ts % 2 == 0 && state.0.insert(delivery.id) {
+                return Err(DeliveryError::Failed { reason: "not now".into(), retry_after: None });
             }
             state.1.push(delivery.id);
         }
@@ -254,20 +286,19 @@ impl Sink for Moody {
 async fn two_servers_share_the_webhook_and_each_keeps_its_file() {
     let Some(database) = Database::new().await else { return };
     let folder = tempfile::tempdir().unwrap();
-    let sink = Arc::new(Moody::default());
+    let sink = Arc::new(Unreliable::default());
     let stop = CancellationToken::new();
-    let mut couriers = Vec::new();
+    let mut workers = Vec::new();
     for name in ["a", "b"] {
-        let families = Families::register(&Registry::new()).unwrap();
+        let metrics = AuditMetrics::register(&Registry::new()).unwrap();
         let file: Arc<dyn Sink> = Arc::new(FileSink::new(folder.path().join(name)));
-        let webhook: Arc<dyn Sink> = Arc::<Moody>::clone(&sink);
-        for (lane, sink) in [(format!("file:{name}"), file), ("webhook".to_owned(), webhook)] {
-            let figures = families.of(sink.name());
-            let courier = Courier::new(Arc::new(database.lane(&lane)), sink, figures, Duration::from_hours(1));
-            couriers.push(tokio::spawn(courier.run(stop.clone())));
+        let webhook: Arc<dyn Sink> = Arc::<Unreliable>::clone(&sink);
+        for (name, sink) in [(format!("file:{name}"), file), ("webhook".to_owned(), webhook)] {
+            let metrics = metrics.of(sink.name());
+            let worker = DeliveryWorker::new(Arc::new(database.outbox(&name)), sink, metrics, Duration::from_hours(1));
+            workers.push(tokio::spawn(worker.run(stop.clone())));
         }
     }
-    // Events of one digit or two have an odd or an even length: half of them need a second try.
     tokio::join!(database.write(0..60, &["file:a", "webhook"]), database.write(60..100, &["file:b", "webhook"]));
     let emptied = async {
         while database.count("outbox").await > 0 {
@@ -276,8 +307,8 @@ async fn two_servers_share_the_webhook_and_each_keeps_its_file() {
     };
     timeout(Duration::from_mins(1), emptied).await.expect("every event is delivered");
     stop.cancel();
-    for courier in couriers {
-        courier.await.unwrap();
+    for worker in workers {
+        worker.await.unwrap();
     }
     let taken = sink.0.lock().unwrap().1.clone();
     assert_eq!((taken.len(), taken.iter().collect::<BTreeSet<_>>().len()), (100, 100), "each event once");

@@ -6,7 +6,7 @@ use std::time::Instant;
 use golectra_protocol::IdempotencyKey;
 
 use super::*;
-use crate::audit::IdList;
+use crate::audit::NameList;
 use crate::store::conformance::{batch, counter, name};
 
 /// Counts drafts; hangs when told to.
@@ -37,8 +37,8 @@ async fn the_hook_gets_each_draft_once_and_can_undo_its_transaction() {
     let config = PostgresConfig { hook: Some(Arc::<Probe>::clone(&probe)), connections: 1, ..config(database.dsn()) };
     let store = PostgresStore::open(config, Clock::System).unwrap();
     assert!(ready(&store).await);
-    let ids = Arc::new(IdList::of(&vec![counter("c", 1)].into()));
-    let draft = Draft { ts: 7, ip_address: [127, 0, 0, 1].into(), ids, traceparent: None };
+    let names = Arc::new(NameList::of(&vec![counter("c", 1)].into()));
+    let draft = Draft { ts: 7, ip_address: [127, 0, 0, 1].into(), names, repeated: false, traceparent: None };
     let fresh = || {
         let plain = batch("a", IdempotencyKey::at(store.writers.context.clock.unix_millis()), vec![counter("c", 1)]);
         Batch { audit: Some(draft.clone()), ..plain }

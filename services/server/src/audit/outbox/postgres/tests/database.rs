@@ -1,4 +1,4 @@
-//! A database for one test, dropped behind it.
+//! A database for one test, dropped after it.
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
@@ -11,14 +11,14 @@ pub struct Database {
 }
 
 impl Database {
-    /// None, said aloud, when there is no PostgreSQL to test against; in CI that is a failure.
+    /// None, with a message, when there is no PostgreSQL to test against; in CI that is a failure.
     pub async fn new() -> Option<Self> {
         let Some(url) = std::env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty()) else {
             assert!(
                 std::env::var_os("CI").is_none_or(|ci| ci != "true"),
                 "TEST_DATABASE_URL is not set: name a PostgreSQL whose role may create databases"
             );
-            println!("left out: TEST_DATABASE_URL is not set");
+            println!("skipped: TEST_DATABASE_URL is not set");
             return None;
         };
         let admin: PgConnectOptions = url.parse().expect("TEST_DATABASE_URL is a PostgreSQL address");
@@ -28,7 +28,6 @@ impl Database {
         let pool = PgPoolOptions::new().max_connections(8).connect_with(admin.clone().database(&name)).await.unwrap();
         let database = Self { pool, admin, name };
         database.run(include_str!("../../../../../migrations/0002_audit.sql")).await;
-        database.run(include_str!("../../../../../migrations/0006_audit_lists.sql")).await;
         Some(database)
     }
 }

@@ -1,0 +1,176 @@
+//! The size of the audit tables, and the removal of what is too much.
+//!
+//! A table's size on disk does not fall when rows are deleted; their place is used again for new rows. So the size on disk only
+//! tells that there is nothing to do. Beyond the bound, the rows are counted, in a sample where the tables are large.
+
+use std::collections::HashMap;
+
+use sqlx::{Connection as _, PgConnection};
+
+use super::sweep::{Swept, add};
+
+/// What a row takes beside its texts, its index entries included, in bytes; measured by a test.
+const EVENT_BYTES: i64 = 160;
+const DELIVERY_BYTES: i64 = 165;
+const DEAD_LETTER_BYTES: i64 = 275;
+const NAME_LIST_BYTES: i64 = 155;
+
+/// Name lists may take this part of the bound. Beyond, events carry their names themselves.
+const NAME_LIST_SHARE: u64 = 4;
+
+/// How many pages of a table are read to estimate its rows.
+const SAMPLED_PAGES: f64 = 4096.0;
+
+/// Rows removed by one transaction.
+const ROWS_AT_ONCE: i64 = 10_000;
+
+/// Only one server at a time removes rows: two would remove the same excess twice.
+const LOCK: i64 = 0x676f_6c65_6175_6401;
+
+/// What the audit tables take on disk with their indexes, in bytes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct DiskBytes {
+    /// Events that wait for sinks, and all name lists.
+    pub waiting: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+}
+
+/// What the rows of the audit tables take, in bytes, as estimated.
+struct RowBytes {
+    events: u64,
+    dead_letters: u64,
+    name_lists: u64,
+}
+
+/// Removes the oldest dead letters and then the oldest events, as far as one transaction goes, until the rows of all audit
+/// tables take at most this many bytes. Whether there is more to remove.
+pub(super) async fn trim(conn: &mut PgConnection, max_bytes: u64, swept: &mut Swept) -> Result<bool, sqlx::Error> {
+    swept.disk = on_disk(conn).await?;
+    if swept.disk.waiting + swept.disk.dead_letters <= max_bytes {
+        swept.room_for_name_lists = Some(true);
+        return Ok(false);
+    }
+    let mut transaction = conn.begin().await?;
+    if !sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "taken!""#, LOCK).fetch_one(&mut *transaction).await? {
+        return Ok(false);
+    }
+    let rows = estimate(&mut transaction).await?;
+    swept.room_for_name_lists = Some(rows.name_lists <= max_bytes / NAME_LIST_SHARE);
+    let excess = (rows.events + rows.dead_letters + rows.name_lists).saturating_sub(max_bytes);
+    if excess == 0 {
+        return Ok(false);
+    }
+    let (removed, letters) = remove_dead_letters(&mut transaction, excess).await?;
+    let (mut rows_removed, mut events) = (letters.values().sum::<u64>(), HashMap::new());
+    if removed < excess && rows_removed < ROWS_AT_ONCE.unsigned_abs() {
+        (rows_removed, events) = remove_events(&mut transaction, excess - removed).await?;
+    }
+    transaction.commit().await?;
+    add(&mut swept.dead_letters_dropped, letters);
+    add(&mut swept.dropped, events);
+    Ok(rows_removed > 0)
+}
+
+async fn on_disk(conn: &mut PgConnection) -> Result<DiskBytes, sqlx::Error> {
+    let row = sqlx::query!(
+        r#"select pg_total_relation_size('dead_letters') as "dead_letters!",
+            pg_total_relation_size('outbox') + pg_total_relation_size('deliveries') + pg_total_relation_size('audit_name_lists') as "waiting!""#
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(DiskBytes { waiting: row.waiting.unsigned_abs(), dead_letters: row.dead_letters.unsigned_abs() })
+}
+
+/// What rows take, from a sample of each table that is large.
+async fn estimate(conn: &mut PgConnection) -> Result<RowBytes, sqlx::Error> {
+    let percent = sqlx::query!(
+        r#"select least(100, $1::float8 * 100 / greatest(1, pg_relation_size('outbox') / 8192)) as "events!",
+            least(100, $1 * 100 / greatest(1, pg_relation_size('deliveries') / 8192)) as "deliveries!",
+            least(100, $1 * 100 / greatest(1, pg_relation_size('dead_letters') / 8192)) as "dead_letters!",
+            least(100, $1 * 100 / greatest(1, pg_relation_size('audit_name_lists') / 8192)) as "name_lists!""#,
+        SAMPLED_PAGES,
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let row = sqlx::query!(
+        r#"select
+            ((select coalesce(sum($1::bigint + coalesce(pg_column_size(metrics), 0) + coalesce(pg_column_size(traceparent), 0)), 0)
+                from outbox tablesample system ($5::float8)) * 100 / $5::float8)::bigint as "events!",
+            ((select count(*) * $2::bigint from deliveries tablesample system ($6::float8)) * 100 / $6::float8)::bigint as "deliveries!",
+            ((select coalesce(sum($3::bigint + coalesce(pg_column_size(metrics), 0) + coalesce(pg_column_size(traceparent), 0)), 0)
+                from dead_letters tablesample system ($7::float8)) * 100 / $7::float8)::bigint as "dead_letters!",
+            ((select coalesce(sum($4::bigint + pg_column_size(metrics)), 0)
+                from audit_name_lists tablesample system ($8::float8)) * 100 / $8::float8)::bigint as "name_lists!""#,
+        EVENT_BYTES,
+        DELIVERY_BYTES,
+        DEAD_LETTER_BYTES,
+        NAME_LIST_BYTES,
+        percent.events,
+        percent.deliveries,
+        percent.dead_letters,
+        percent.name_lists,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(RowBytes {
+        events: row.events.unsigned_abs() + row.deliveries.unsigned_abs(),
+        dead_letters: row.dead_letters.unsigned_abs(),
+        name_lists: row.name_lists.unsigned_abs(),
+    })
+}
+
+/// Removes the oldest dead letters that have this many bytes together. How many bytes were removed, and how many by sink.
+async fn remove_dead_letters(conn: &mut PgConnection, bytes: u64) -> Result<(u64, HashMap<String, u64>), sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"with oldest as (
+            select event_id, sink, died_at,
+                $1::bigint + coalesce(pg_column_size(metrics), 0) + coalesce(pg_column_size(traceparent), 0) as bytes
+            from dead_letters order by died_at limit $2
+        ), chosen as (
+            select event_id, sink, bytes from (
+                select event_id, sink, bytes, sum(bytes) over (order by died_at, event_id, sink) - bytes as bytes_before from oldest
+            ) as sized where bytes_before < $3::bigint
+        ), gone as (
+            delete from dead_letters using chosen
+            where dead_letters.event_id = chosen.event_id and dead_letters.sink = chosen.sink
+            returning dead_letters.sink, chosen.bytes
+        )
+        select sink as "sink!", count(*) as "letters!", sum(bytes)::bigint as "bytes!" from gone group by sink"#,
+        DEAD_LETTER_BYTES,
+        ROWS_AT_ONCE,
+        i64::try_from(bytes).unwrap_or(i64::MAX),
+    )
+    .fetch_all(conn)
+    .await?;
+    let removed = rows.iter().map(|row| row.bytes.unsigned_abs()).sum();
+    Ok((removed, rows.into_iter().map(|row| (row.sink, row.letters.unsigned_abs())).collect()))
+}
+
+/// Removes the oldest events that have this many bytes together. How many events were removed, and from how many deliveries by
+/// sink.
+async fn remove_events(conn: &mut PgConnection, bytes: u64) -> Result<(u64, HashMap<String, u64>), sqlx::Error> {
+    let ids = sqlx::query_scalar!(
+        r#"with oldest as (
+            select id, $1::bigint + coalesce(pg_column_size(metrics), 0) + coalesce(pg_column_size(traceparent), 0)
+                + $2::bigint * (select count(*) from deliveries where event = id) as bytes
+            from outbox order by id limit $3 for update skip locked
+        )
+        select id as "id!" from (select id, sum(bytes) over (order by id) - bytes as bytes_before from oldest) as sized where bytes_before < $4::bigint"#,
+        EVENT_BYTES,
+        DELIVERY_BYTES,
+        ROWS_AT_ONCE,
+        i64::try_from(bytes).unwrap_or(i64::MAX),
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let sinks = sqlx::query!(
+        r#"with gone as (delete from deliveries where event = any($1) returning sink)
+        select sink as "sink!", count(*) as "events!" from gone group by sink"#,
+        &ids,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    sqlx::query!("delete from outbox where id = any($1)", &ids).execute(conn).await?;
+    Ok((ids.len() as u64, sinks.into_iter().map(|row| (row.sink, row.events.unsigned_abs())).collect()))
+}
