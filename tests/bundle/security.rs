@@ -112,9 +112,12 @@ fn user_and_group_ids_can_be_changed_and_unset() {
         context
     };
 
-    let unset = json!({"runAsUser": null, "runAsGroup": null, "fsGroup": null});
-    for context in contexts(&json!({"podSecurityContext": unset})) {
-        assert_eq!(context, restricted);
+    // Helm ignores a null in a parent chart's values.yaml, so an empty string does the same.
+    for nothing in [json!(null), json!("")] {
+        let unset = json!({"runAsUser": nothing, "runAsGroup": nothing, "fsGroup": nothing});
+        for context in contexts(&json!({"podSecurityContext": unset})) {
+            assert_eq!(context, restricted, "{nothing:?}");
+        }
     }
     // As large as OpenShift's ids are: not to be written 1.00068e+09.
     let large = json!({"runAsUser": 1_000_680_000, "runAsGroup": 0, "fsGroup": 1_000_680_000});

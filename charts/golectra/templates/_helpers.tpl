@@ -75,7 +75,8 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What all pods have in common: PodSecurity `restricted`, no token for the Kubernetes API, no variables for the cluster's Services. */}}
+{{/* What all pods have in common: PodSecurity `restricted`, no token for the Kubernetes API, no variables for the cluster's Services. An id can be
+     unset by an empty string too, because Helm ignores a null that stands in a parent chart's values.yaml. */}}
 {{- define "golectra.podDefaults" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -84,8 +85,11 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  {{- $own := dict "runAsNonRoot" true "fsGroupChangePolicy" "OnRootMismatch" "seccompProfile" (dict "type" "RuntimeDefault") }}
-  {{- include "golectra.overlay" (list $own .Values.podSecurityContext) | nindent 2 }}
+  {{- $context := dict "runAsNonRoot" true "fsGroupChangePolicy" "OnRootMismatch" "seccompProfile" (dict "type" "RuntimeDefault") }}
+  {{- range $field, $value := .Values.podSecurityContext }}
+  {{- if ne (toString $value) "" }}{{ $_ := set $context $field $value }}{{ end }}
+  {{- end }}
+  {{- toYaml $context | nindent 2 }}
 {{- end -}}
 
 {{- define "golectra.containerSecurityContext" -}}
