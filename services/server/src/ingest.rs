@@ -82,7 +82,7 @@ impl Ingest {
 
     /// Forgets a named source; false when there is none. A source that was forgotten has one event, without metrics.
     pub async fn forget_source(&self, source: &Source, peer: IpAddr) -> Result<bool, StoreError> {
-        let audit = self.trail.as_ref().map(|trail| trail.draft(&Metrics::default(), peer, self.clock.unix_seconds()));
+        let audit = self.trail.as_ref().map(|trail| trail.draft_source_deleted(peer, self.clock.unix_seconds()));
         self.store.forget_source(source, audit).await
     }
 }
