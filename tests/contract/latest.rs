@@ -50,7 +50,7 @@ fn query(pairs: &[(&str, &str)]) -> String {
 /// Gives a source these many gauges `name{n="…"}`, whose values are their numbers.
 async fn fill(client: &Client, source: &str, name: &str, many: usize) {
     let numbers: Vec<usize> = (0..many).collect();
-    for part in numbers.chunks(10_000) {
+    for part in numbers.chunks(1_000) {
         let batch: Value = part.iter().map(|n| json!({"id": format!("{name}{{n=\"{n:06}\"}}"), "type": "gauge", "value": n})).collect();
         put(client, source, &batch).await;
     }
@@ -275,7 +275,7 @@ async fn many_slow_readers_share_a_bounded_memory(t: Target) {
     assert_eq!((running.len(), refused.len()), (16, 8));
     for (mut raw, status, took) in refused {
         assert_eq!(status, 503);
-        assert!((Duration::from_secs(4)..Duration::from_secs(15)).contains(&took), "{took:?}");
+        assert!(took >= Duration::from_secs(4), "it waits for others to end: {took:?}");
         let answer = raw.answer().await.expect("an answer");
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
         assert!(answer.text().contains("\"code\":\"overloaded\""), "{answer:?}");
