@@ -68,7 +68,7 @@ impl Audited {
         let folder = tempfile::tempdir().unwrap();
         let file = Some(folder.path().join("audit.ndjson"));
         let (clock, registry) = (Clock::at(NOW), Registry::new());
-        let audit = AuditConfig { file, url: None, key: None, queue: 1000, instance: "here".into() };
+        let audit = AuditConfig { file, url: None, key: None, queue: 1000, database_max_bytes: 1 << 20, instance: "here".into() };
         let trail = Trail::start(audit, Backend::Memory, &registry, clock.clone()).unwrap().unwrap();
         let queue = trail.clone();
         let config = MemoryConfig {
