@@ -186,6 +186,7 @@ macro_rules! conformance_suite {
             gauges::the_newest_over_all_sources_counts
             gauges::a_batch_from_the_future_does_not_hide_newer_ones
             gauges::values_that_are_no_numbers_are_kept_and_not_shown
+            gauges::the_newest_of_no_numbers_hides_older_numbers
             gauges::samples_with_times_of_their_own_are_set_by_them
             gauges::doubles_are_kept_bit_for_bit
             gauges::zero_is_a_value
@@ -209,6 +210,7 @@ macro_rules! conformance_suite {
             caps::existing_series_are_written_at_the_cap
             caps::a_batch_over_the_cap_is_refused_whole
             caps::writers_at_once_never_exceed_the_cap
+            caps::samples_of_one_series_take_one_place
             listing::an_empty_store_lists_nothing
             listing::series_come_in_order
             listing::series_are_filtered_by_source
@@ -217,6 +219,9 @@ macro_rules! conformance_suite {
             listing::the_longest_ids_come_back
             matching::matchers_select_series
             matching::a_matcher_that_nothing_has_selects_nothing
+            matching::names_of_every_kind_are_matched
+            matching::an_instance_of_its_own_comes_before_the_source
+            matching::values_with_escapes_are_matched
             lifetime::a_series_that_is_not_reported_expires
             lifetime::only_time_in_which_the_source_reports_counts
             lifetime::late_reports_keep_a_series
@@ -227,6 +232,7 @@ macro_rules! conformance_suite {
             lifetime::a_silent_source_expires_with_its_series
             lifetime::the_unnamed_source_never_expires
             lifetime::a_source_that_is_forgotten_keeps_its_keys
+            lifetime::a_source_that_was_forgotten_begins_anew
             lifetime::forgetting_no_source_says_so
             lifetime::keys_outlive_a_shorter_history
             listing::ids_of_every_kind_come_back

@@ -64,11 +64,6 @@ impl Matcher {
         self.op
     }
 
-    /// What it is compared with: a text, or a regular expression.
-    pub fn value(&self) -> &str {
-        &self.value
-    }
-
     /// Whether a label of this value matches; an absent one has the empty text.
     pub fn matches(&self, value: &str) -> bool {
         let regex = || self.regex.as_ref().is_some_and(|regex| regex.is_match(value));

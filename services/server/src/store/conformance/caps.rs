@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use golectra_protocol::IdempotencyKey;
 
+use super::gauges::timed;
 use super::{Lab, Made, Setup, StoreError, batch, counter, gauge};
 
 pub(crate) async fn a_source_is_full_at_its_cap(make: &impl AsyncFn(Setup) -> Option<Made>) {
@@ -60,4 +61,14 @@ pub(crate) async fn writers_at_once_never_exceed_the_cap(make: &impl AsyncFn(Set
     });
     let taken: usize = join_all(writers).await.into_iter().map(Result::unwrap).sum();
     assert_eq!((taken, lab.series().await.len()), (50, 50));
+}
+
+pub(crate) async fn samples_of_one_series_take_one_place(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::capped(make, 3, 2).await else { return };
+    let at = |millis: u64| lab.now - millis;
+    lab.store.apply(timed("a", lab.now, &[("x", 1.0, at(3)), ("x", 2.0, at(2)), ("y", 1.0, at(3)), ("x", 3.0, at(1))])).await.unwrap();
+    assert_eq!((lab.gauge("x").await, lab.series().await.len()), (Some(3.0), 2));
+    lab.store.apply(timed("b", lab.now, &[("z", 1.0, at(3)), ("z", 2.0, at(2))])).await.unwrap();
+    let error = lab.leaves_no_trace(timed("b", lab.now, &[("z", 1.0, at(1)), ("w", 2.0, at(1))])).await;
+    assert!(matches!(error, StoreError::TooManySeries { limit: 3 }), "{error:?}");
 }

@@ -83,7 +83,7 @@ pub(crate) async fn a_batch_from_the_future_does_not_hide_newer_ones(make: &impl
 }
 
 /// A batch of samples with times of their own.
-fn timed(source: &str, at: u64, samples: &[(&str, f64, u64)]) -> Batch {
+pub(crate) fn timed(source: &str, at: u64, samples: &[(&str, f64, u64)]) -> Batch {
     let mut metrics = Metrics::default();
     for (id, value, at) in samples {
         metrics.push_parsed_at(id, Value::Gauge(*value), i64::try_from(*at).unwrap()).unwrap();
@@ -120,4 +120,15 @@ pub(crate) async fn samples_with_times_of_their_own_are_set_by_them(make: &impl 
     assert_eq!(lab.gauge("g").await, Some(1.0));
     lab.put_at("a", lab.now - 500, vec![gauge("g", 5.0)]).await.unwrap();
     assert_eq!(lab.gauge("g").await, Some(5.0));
+}
+
+pub(crate) async fn the_newest_of_no_numbers_hides_older_numbers(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    lab.put("a", vec![gauge("g", 1.0)]).await.unwrap();
+    lab.at(1_000);
+    lab.store.apply(timed("b", lab.now + 1_000, &[("g", f64::NAN, lab.now + 1_000)])).await.unwrap();
+    assert_eq!((lab.gauge("g").await, lab.store.snapshot().await.unwrap().gauges.len()), (None, 0), "the newest value is no number");
+    lab.at(2_000);
+    lab.put_at("a", lab.now + 2_000, vec![gauge("g", 2.0)]).await.unwrap();
+    assert_eq!(lab.gauge("g").await, Some(2.0));
 }

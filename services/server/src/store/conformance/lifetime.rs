@@ -193,3 +193,19 @@ pub(crate) async fn keys_outlive_a_shorter_history(make: &impl AsyncFn(Setup) ->
     assert_eq!(lab.store.apply(late).await.unwrap(), Applied::Repeat);
     assert_eq!(lab.counter("c").await, Some(7));
 }
+
+pub(crate) async fn a_source_that_was_forgotten_begins_anew(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    lab.put("a", vec![gauge("g", 1.0), gauge("old", 1.0)]).await.unwrap();
+    report_hourly(&lab, "a", &["g"], 1..=20).await;
+    assert!(lab.store.forget_source(&source("a"), None).await.unwrap());
+    lab.at(21 * HOUR);
+    lab.put_at("a", lab.now + 21 * HOUR, vec![gauge("g", 1.0), gauge("other", 1.0)]).await.unwrap();
+    let back = lab.store.sources().await.unwrap().remove(0);
+    assert_eq!((back.first_seen_millis, back.series), (lab.now + 21 * HOUR, 2), "seen for the first time, again");
+    // Its series have a whole day before them.
+    report_hourly(&lab, "a", &["g"], 22..=44).await;
+    assert_eq!(ids(&lab, "a").await, ["g", "other"]);
+    report_hourly(&lab, "a", &["g"], 45..=48).await;
+    assert_eq!(ids(&lab, "a").await, ["g"]);
+}

@@ -64,3 +64,55 @@ pub(crate) async fn a_matcher_that_nothing_has_selects_nothing(make: &impl Async
         assert_eq!(selected(&lab, &[("__name__", MatchOp::Equal, "m"), (label, op, value)]).await, [""; 0], "{label} {op:?} {value}");
     }
 }
+
+pub(crate) async fn names_of_every_kind_are_matched(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    use MatchOp::{Equal, NotEqual, NotRegex, Regex};
+    let Some(lab) = Lab::new(make).await else { return };
+    let ids = ["a", "a{l=\"1\"}", "a{b}", "a{", "ab{l=\"1\"}", "{\"a.b\",l=\"1\"}", "a.b", "{\"a{l=\\\"1\\\"}\"}", "b:c{\"k.l\"=\"1\"}"];
+    lab.put("n", ids.map(|id| gauge(id, 1.0)).into()).await.unwrap();
+    lab.put("n", vec![counter("a", 1), counter("a{l=\"1\"}", 1)]).await.unwrap();
+    let named = async |op, value| selected(&lab, &[("__name__", op, value)]).await;
+    let of = |ids: &[&str]| ids.iter().map(|id| format!("n {id}")).collect::<Vec<_>>();
+    let plain = of(&["a", "a", "a{l=\"1\"}", "a{l=\"1\"}"]);
+    assert_eq!(named(Equal, "a").await, plain, "gauges and counters");
+    assert_eq!(named(Regex, "a").await, plain);
+    assert_eq!(named(Regex, "a|a|none").await, plain, "each once");
+    assert_eq!(named(Equal, "a{b}").await, of(&["a{b}"]), "an id that does not parse is its name");
+    assert_eq!(named(Regex, "a\\{b?\\}?").await, of(&["a{", "a{b}"]));
+    assert_eq!(named(Equal, "a.b").await, of(&["a.b", "{\"a.b\",l=\"1\"}"]));
+    assert_eq!(named(Regex, "a.b").await, of(&["a.b", "{\"a.b\",l=\"1\"}"]));
+    assert_eq!(named(Equal, "a{l=\"1\"}").await, of(&["{\"a{l=\\\"1\\\"}\"}"]), "a name that looks like one with labels");
+    assert_eq!(named(Regex, "a.+").await.len(), 6);
+    assert_eq!(named(NotRegex, "a.*").await, of(&["b:c{\"k.l\"=\"1\"}"]));
+    assert_eq!(named(NotEqual, "a").await.len(), 7);
+    assert_eq!(named(Equal, "").await, [""; 0]);
+    assert_eq!(selected(&lab, &[("k.l", Equal, "1")]).await, of(&["b:c{\"k.l\"=\"1\"}"]));
+    assert_eq!(selected(&lab, &[("__name__", Regex, "a|ab"), ("l", Equal, "1"), ("__name__", NotEqual, "a")]).await, of(&["ab{l=\"1\"}"]));
+}
+
+pub(crate) async fn an_instance_of_its_own_comes_before_the_source(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    use MatchOp::{Equal, NotEqual, Regex};
+    let Some(lab) = Lab::new(make).await else { return };
+    lab.put("n1", vec![gauge("up{instance=\"n2\"}", 1.0), gauge("up", 1.0)]).await.unwrap();
+    lab.put("n2", vec![gauge("up", 1.0)]).await.unwrap();
+    lab.put("", vec![gauge("up", 1.0), gauge("up{instance=\"n3\"}", 1.0)]).await.unwrap();
+    assert_eq!(selected(&lab, &[("instance", Equal, "n2")]).await, ["n1 up{instance=\"n2\"}", "n2 up"]);
+    assert_eq!(selected(&lab, &[("instance", Equal, "n1")]).await, ["n1 up"]);
+    assert_eq!(selected(&lab, &[("instance", Equal, "")]).await, [" up"]);
+    assert_eq!(selected(&lab, &[("instance", Regex, "n3|n1"), ("__name__", Equal, "up")]).await, [" up{instance=\"n3\"}", "n1 up"]);
+    assert_eq!(selected(&lab, &[("instance", NotEqual, "n2")]).await, [" up", " up{instance=\"n3\"}", "n1 up"]);
+}
+
+pub(crate) async fn values_with_escapes_are_matched(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    let values = ["a\"b", "a\\b", "a\nb", "a,b=\"c\"", "é", "1"];
+    for value in values {
+        let id = golectra_protocol::MetricId::from_parts("m", [("l", value), ("z", "1")]).unwrap();
+        lab.put("a", vec![gauge(id.as_str(), 1.0)]).await.unwrap();
+    }
+    for value in values {
+        assert_eq!(selected(&lab, &[("l", MatchOp::Equal, value)]).await.len(), 1, "{value:?}");
+        assert_eq!(selected(&lab, &[("__name__", MatchOp::Equal, "m"), ("l", MatchOp::NotEqual, value)]).await.len(), 5, "{value:?}");
+    }
+    assert_eq!(selected(&lab, &[("l", MatchOp::Regex, "a.b")]).await.len(), 3);
+}

@@ -49,6 +49,7 @@ pub(super) enum Op {
     Write,
     Cut,
     Sync,
+    Link,
     Rename,
     SyncFolder,
 }
@@ -122,7 +123,7 @@ impl Disk {
         // What a process that was killed in the middle of this left behind; and a new file is what every save begins with.
         drop(self.create(trial)?);
         std::fs::remove_file(trial)?;
-        match std::fs::hard_link(path, trial) {
+        match self.about_to(Op::Link).and_then(|()| std::fs::hard_link(path, trial)) {
             // A link stays on its file system: the path is no mount point, and its folder takes new names.
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

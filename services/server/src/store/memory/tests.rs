@@ -1,10 +1,12 @@
 //! The memory store held to its promises: with a file and without, through restarts, crashes and full disks.
 
+mod audit;
 mod crashes;
 mod faults;
 mod frames;
 mod heap;
 mod model;
+mod replacing;
 mod restarts;
 
 use std::io;
