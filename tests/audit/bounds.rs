@@ -20,7 +20,7 @@ async fn the_longest_batch_has_one_event_that_reaches_the_sink(t: Target) {
     assert_eq!(events[0]["metrics"], json!(names));
 }
 
-async fn figure(metrics: &Client, series: &str) -> f64 {
+async fn metric(metrics: &Client, series: &str) -> f64 {
     metrics.get("/metrics").send().await.expect(200).figure(series).unwrap_or(0.0)
 }
 
@@ -35,10 +35,10 @@ async fn a_sink_that_is_away_for_long_does_not_fill_the_database() {
     for id in &ids {
         write(&client, id).await;
     }
-    let dropped = || figure(&metrics, r#"golectra_audit_events_total{outcome="dropped",sink="webhook"}"#);
+    let dropped = || metric(&metrics, r#"golectra_audit_events_total{outcome="dropped",sink="webhook"}"#);
     // About 300 bytes an event: some 300 of them have room.
     until("the oldest events are dropped", LIMIT, async || dropped().await >= 300.0).await;
-    assert!(figure(&metrics, r#"golectra_audit_database_bytes{kind="waiting"}"#).await > 100_000.0);
+    assert!(metric(&metrics, r#"golectra_audit_database_bytes{kind="waiting"}"#).await > 100_000.0);
     let sink = sink.start();
     until("the others arrive", LIMIT, async || {
         let kept = u32::try_from(lines(&sink.ndjson().await).len()).expect("it fits");
@@ -61,7 +61,8 @@ async fn a_full_volume_removes_the_oldest_events() {
     let now = unix_millis() / 1000;
     for index in 0..400 {
         // Signatures compress badly.
-        let noise = Secret::parse("noise").unwrap().sign(&index.to_string(), 0, b"").repeat(8);
+        let secret = Secret::parse("noise").unwrap();
+        let noise: String = (0..8).map(|part| secret.sign(&index.to_string(), part, b"")).collect();
         let event = json!({"ts": now, "metrics": [format!("event{index}"), noise], "ip_address": "127.0.0.1"});
         let request = client.post(AuditSink::WEBHOOK_PATH).header("webhook-id", format!("id{index}"));
         request.body(event.to_string()).send().await.expect(200);
@@ -69,7 +70,7 @@ async fn a_full_volume_removes_the_oldest_events() {
     let folder = sink.folder().join("audit").read_dir().expect("the folder");
     let bytes: u64 = folder.map(|file| file.expect("a file").metadata().map_or(0, |about| about.len())).sum();
     assert!(bytes <= BOUND, "{bytes}");
-    let removed = figure(&metrics, r#"golectra_audit_sink_removed_events_total{limit="RETAIN_BYTES"}"#).await;
+    let removed = metric(&metrics, r#"golectra_audit_sink_removed_events_total{limit="RETAIN_BYTES"}"#).await;
     let kept = lines(&sink.ndjson().await);
     assert!(removed > 0.0 && !kept.is_empty(), "{removed}");
     assert!(

@@ -26,8 +26,9 @@ async fn a_sink_that_is_down_for_20_seconds_gets_each_event_once(t: Target) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(ids.len() > 50, "only {} writes in 20 s", ids.len());
-    let logged = server.stderr().lines().filter(|line| line.contains("audit events could not be delivered")).count();
-    assert!((1..=3).contains(&logged), "one line at once and one every 10 s, not {logged}");
+    let logged = server.stderr().lines().filter(|line| line.contains("audit events could not be delivered")).count() as u64;
+    let most = 2 + start.elapsed().as_secs() / 10;
+    assert!((1..=most).contains(&logged), "one line at once and one every 10 s, not {logged}");
     let mut sink = sink.start();
     let read = async |sink: &AuditSink| lines(&sink.ndjson().await);
     each_once(&ids, async || read(&sink).await).await;

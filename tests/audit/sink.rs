@@ -1,5 +1,7 @@
 //! golectra-audit-sink by itself: what it takes, what it refuses, what it shows.
 
+use std::time::Instant;
+
 use golectra_protocol::webhook::Secret;
 use golectra_tests::{Answer, AuditSink, unix_millis};
 use serde_json::{Value, json};
@@ -59,12 +61,13 @@ async fn what_is_not_signed_rightly_is_refused() {
 
 #[tokio::test]
 async fn refusals_are_logged_now_and_then() {
-    let sink = start();
+    let (sink, begun) = (start(), Instant::now());
     for index in 0..200 {
         post(&sink, &format!("forged{index}"), &event("forged"), "wrong", now()).await.expect(401);
     }
-    let logged = sink.stderr().lines().filter(|line| line.contains("audit events are refused")).count();
-    assert!((1..=3).contains(&logged), "one line at once and one every 10 s, not {logged}");
+    let logged = sink.stderr().lines().filter(|line| line.contains("audit events are refused")).count() as u64;
+    let most = 2 + begun.elapsed().as_secs() / 10;
+    assert!((1..=most).contains(&logged), "one line at once and one every 10 s, not {logged}");
 }
 
 #[tokio::test]
