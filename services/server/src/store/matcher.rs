@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_regular_expression_that_is_none_or_too_large_is_refused() {
-        for pattern in ["(", "a{100000}{1000}", "[[:bad:]]"] {
+        for pattern in ["(", "a{1000}{1000}{1000}", "*a"] {
             let error = Matcher::new("a", MatchOp::Regex, pattern).unwrap_err();
             assert!(error.to_string().contains(&format!("{pattern:?}")), "{error}");
         }
