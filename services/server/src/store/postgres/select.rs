@@ -1,8 +1,10 @@
 //! Finds series by their names and labels, by an index of the terms that they have.
 //!
 //! A matcher that only series with the label can match becomes the numbers of the label pairs (or names) that it matches. What can't be said that
-//! way, or would be too many, narrows nothing: every series that is found is compared with all matchers once more.
+//! way, or would be too many, narrows nothing: every series that is found is compared with all matchers once more. Rows are read one by one, so that
+//! a search holds the 12 bytes of each candidate and nothing else.
 
+use futures_util::TryStreamExt as _;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 use sqlx::{PgConnection, Postgres};
@@ -159,13 +161,13 @@ pub(super) async fn candidates(conn: &mut PgConnection, terms: &Terms, source_id
         }
     }
     // Its plan depends on what is asked for, so it is made anew each time.
-    let rows = query.persistent(false).fetch_all(conn).await?;
-    Ok(rows.into_iter().map(|(source_id, series_id, id_bytes)| Candidate { source_id, series_id, id_bytes }).collect())
+    let rows = query.persistent(false).fetch(conn);
+    rows.map_ok(|(source_id, series_id, id_bytes)| Candidate { source_id, series_id, id_bytes }).try_collect().await
 }
 
 /// All live series of a source, in the order of their ids and kinds.
 pub(super) async fn of_source(conn: &mut PgConnection, source_id: i32) -> Result<Vec<Candidate>, sqlx::Error> {
-    let rows = sqlx::query!(
+    sqlx::query!(
         r#"SELECT series.id, octet_length(series.metric) AS "id_bytes!"
         FROM latest_blocks AS block
         CROSS JOIN LATERAL (SELECT id, metric, kind FROM series WHERE id >= block.id * 64 AND id <= block.id * 64 + 63) AS series
@@ -173,7 +175,8 @@ pub(super) async fn of_source(conn: &mut PgConnection, source_id: i32) -> Result
         ORDER BY series.metric, series.kind"#,
         source_id,
     )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| Candidate { source_id, series_id: row.id, id_bytes: row.id_bytes }).collect())
+    .fetch(conn)
+    .map_ok(|row| Candidate { source_id, series_id: row.id, id_bytes: row.id_bytes })
+    .try_collect()
+    .await
 }

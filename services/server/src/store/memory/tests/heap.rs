@@ -9,6 +9,7 @@ use super::super::copy::ShardCopy;
 use super::super::shards::Shards;
 use super::conformance::{counter as count, gauge};
 use super::*;
+use crate::store::matcher::{MatchOp, Matcher};
 
 thread_local! {
     static HELD_BYTES: Cell<isize> = const { Cell::new(0) };
@@ -115,4 +116,55 @@ fn save_and_write(shards: &Shards, of_source: usize) {
     assert_eq!(source.table.shared_chunks(), of_source.div_ceil(1024) - 1);
     drop(saved);
     assert_eq!(source.table.shared_chunks(), 0);
+}
+
+/// A series of a pod; each id has 60 bytes.
+fn of_pod(metric: usize, pod: usize) -> golectra_protocol::Metric {
+    gauge(&format!("container_metric_{metric:02}{{namespace=\"n{:02}\",pod=\"web-front-{pod:07}\"}}", pod % 20), 0.5)
+}
+
+#[tokio::test]
+async fn a_series_with_an_id_of_60_bytes_costs_at_most_120_bytes_and_matchers_find_it_by_its_name() {
+    let (sources, metrics, pods) = (50, 20, 1_000);
+    let before = HELD_BYTES.get();
+    let limits = SeriesLimits { total: SERIES, per_source: SERIES };
+    let store = MemoryStore::open(MemoryConfig { limits, ..config(None, Duration::ZERO, false) }, Clock::at(NOW)).unwrap();
+    for source in 0..sources {
+        for pod in 0..pods {
+            let all: Vec<_> = (0..metrics).map(|metric| of_pod(metric, source * pods + pod)).collect();
+            assert!(all.iter().all(|one| one.id.as_str().len() == 60));
+            let one = super::conformance::batch(&format!("node-{source}"), IdempotencyKey::at(NOW), all);
+            store.shards.apply(&Batch { keyed: false, ..one }, NOW, |_| {}).unwrap();
+        }
+    }
+    assert_eq!(store.shards.series(), SERIES);
+    let bytes = (HELD_BYTES.get() - before) / SERIES.cast_signed();
+    println!("{bytes} bytes of heap a series with ids of 60 bytes");
+    assert!((85..=120).contains(&bytes), "{bytes} bytes a series");
+
+    let matcher = |label: &str, op: MatchOp, value: &str| Matcher::new(label, op, value).unwrap();
+    let name = || matcher("__name__", MatchOp::Equal, "container_metric_03");
+    for (case, matchers, expected) in [
+        (
+            "name, =, =~",
+            vec![name(), matcher("namespace", MatchOp::Equal, "n07"), matcher("pod", MatchOp::Regex, "web-front-00001.*")],
+            5_000 / 1_000,
+        ),
+        (
+            "name, =, !=",
+            vec![name(), matcher("pod", MatchOp::Equal, "web-front-0012345"), matcher("namespace", MatchOp::NotEqual, "n1")],
+            1,
+        ),
+    ] {
+        let mut took = Vec::new();
+        for _ in 0..11 {
+            let started = std::time::Instant::now();
+            let filter = LatestFilter { matchers: matchers.clone(), ..LatestFilter::default() };
+            let found = super::conformance::every(store.latest(filter).await.unwrap()).await;
+            took.push(started.elapsed());
+            assert_eq!(found.len(), expected, "{case}");
+        }
+        took.sort();
+        println!("{SERIES} series over {sources} sources, {case}: median {:?}, slowest {:?}", took[5], took[10]);
+    }
 }
