@@ -99,9 +99,23 @@ pub(crate) fn smaller(left: f64, right: f64) -> f64 {
     if right < left || left.is_nan() { right } else { left }
 }
 
-/// The value within its bounds, NaN if one of the three is.
+/// The value within its bounds. NaN stays NaN, but for a bound that leaves one value only.
 pub(crate) fn clamp(value: f64, min: f64, max: f64) -> f64 {
-    if value.is_nan() || min.is_nan() || max.is_nan() { f64::NAN } else { value.min(max).max(min) }
+    // As Go's math.Min and math.Max: of an infinity and NaN the infinity, of a number and NaN it is NaN.
+    let capped = if max == f64::NEG_INFINITY || value == f64::NEG_INFINITY {
+        f64::NEG_INFINITY
+    } else if value.is_nan() || max.is_nan() {
+        f64::NAN
+    } else {
+        value.min(max)
+    };
+    if min == f64::INFINITY || capped == f64::INFINITY {
+        f64::INFINITY
+    } else if capped.is_nan() || min.is_nan() {
+        f64::NAN
+    } else {
+        capped.max(min)
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +141,7 @@ mod tests {
     fn signs_of_zero_and_nan_stay() {
         assert_eq!((sign(-3.0), sign(0.0), sign(2.0)), (-1.0, 0.0, 1.0));
         assert!(sign(f64::NAN).is_nan() && clamp(f64::NAN, 0.0, 1.0).is_nan() && clamp(0.0, f64::NAN, 1.0).is_nan());
-        assert_eq!(clamp(5.0, 0.0, 3.0), 3.0);
+        assert_eq!((clamp(5.0, 0.0, 3.0), clamp(-5.0, 0.0, 3.0), clamp(1.0, 0.0, 3.0)), (3.0, 0.0, 1.0));
+        assert_eq!(clamp(f64::NAN, f64::INFINITY, f64::INFINITY), f64::INFINITY);
     }
 }

@@ -46,7 +46,15 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn of(seconds: f64, value: f64) -> Self {
-        Self { count: 1.0, mean_time: seconds, mean_value: value, time_squares: 0.0, products: 0.0, first_value: value, constant: true }
+        Self {
+            count: 1.0,
+            mean_time: seconds,
+            mean_value: value,
+            time_squares: 0.0,
+            products: value * 0.0,
+            first_value: value,
+            constant: true,
+        }
     }
 
     #[must_use]
@@ -94,6 +102,7 @@ mod tests {
         assert!((line.slope() - 3.0).abs() < 1e-12 && (line.at(20.0) - 59.0).abs() < 1e-12);
         let flat = Line::of(0.0, 0.1).join(Line::of(1.0, 0.1));
         assert_eq!((flat.slope(), flat.at(7.0)), (0.0, 0.1));
+        assert!(Line::of(0.0, 1.0).join(Line::of(1.0, f64::NEG_INFINITY)).slope().is_nan());
         assert!(Line::of(0.0, f64::INFINITY).join(Line::of(1.0, f64::INFINITY)).slope().is_nan());
     }
 

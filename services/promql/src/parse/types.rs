@@ -93,7 +93,9 @@ pub(super) fn check_binary(
         return Ok((scalars == 0).then(VectorMatching::default));
     };
     if scalars > 0 {
-        return Err(parser.error_at(span, "vector matching only allowed between instant vectors"));
+        // Without labels there is nothing to match, which is let pass.
+        let ignored = matching.labels.is_empty();
+        return if ignored { Ok(None) } else { Err(parser.error_at(span, "vector matching only allowed between instant vectors")) };
     }
     if let Some(grouping) = &matching.grouping {
         if operator.is_set() {
