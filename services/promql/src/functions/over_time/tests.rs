@@ -1,0 +1,148 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::column::is_absent;
+
+const ALL: [OverTime; 20] = [
+    OverTime::Avg,
+    OverTime::Changes,
+    OverTime::Count,
+    OverTime::Delta,
+    OverTime::Deriv,
+    OverTime::First,
+    OverTime::Idelta,
+    OverTime::Increase,
+    OverTime::Irate,
+    OverTime::Last,
+    OverTime::Max,
+    OverTime::Min,
+    OverTime::PredictLinear,
+    OverTime::Present,
+    OverTime::Quantile,
+    OverTime::Rate,
+    OverTime::Resets,
+    OverTime::Stddev,
+    OverTime::Stdvar,
+    OverTime::Sum,
+];
+
+fn evaluate(function: OverTime, samples: Samples<'_>, window: Window, steps: &Steps, parameter: f64) -> Vec<f64> {
+    let mut bounds = Vec::new();
+    window.bounds(samples.timestamps_ms, steps, &mut bounds);
+    let mut out = Vec::new();
+    let parameter = ScalarColumn::Constant(parameter);
+    function.evaluate(&Ranges { samples, bounds: &bounds, window, steps, parameter: &parameter }, &mut out);
+    out
+}
+
+/// The function of one window, straight from its definition.
+fn naive(function: OverTime, samples: &[(i64, f64)], start_ms: i64, end_ms: i64, now_ms: i64, parameter: f64) -> Option<f64> {
+    let values: Vec<f64> = samples.iter().map(|(_, value)| *value).collect();
+    let count = values.len() as f64;
+    let pairs = |counts: &dyn Fn(f64, f64) -> bool| values.windows(2).filter(|pair| counts(pair[0], pair[1])).count() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+    let extrapolate = |extrapolation: Extrapolation| {
+        let (first, last) = (samples.first()?, samples.last()?);
+        let resets: f64 = values.windows(2).filter(|pair| extrapolation.is_counter() && pair[1] < pair[0]).map(|pair| pair[0]).sum();
+        let difference = last.1 - first.1 + resets;
+        let ends = Ends { first_ms: first.0, last_ms: last.0, first_value: first.1, count: samples.len(), difference };
+        (samples.len() > 1).then(|| extrapolation.of(&ends, start_ms, end_ms))
+    };
+    let line = || {
+        let time = |ms: i64| (ms - now_ms) as f64 / 1000.0;
+        let mean_time = samples.iter().map(|(ms, _)| time(*ms)).sum::<f64>() / count;
+        let squares: f64 = samples.iter().map(|(ms, _)| (time(*ms) - mean_time).powi(2)).sum();
+        let products: f64 = samples.iter().map(|(ms, value)| (time(*ms) - mean_time) * (value - mean)).sum();
+        let slope = products / squares;
+        (samples.len() > 1).then_some((slope, mean - slope * mean_time))
+    };
+    let two = || {
+        let [.., before, last] = samples else { return None };
+        Some((*before, *last))
+    };
+    if samples.is_empty() {
+        return None;
+    }
+    match function {
+        OverTime::Avg => Some(mean),
+        OverTime::Changes => Some(pairs(&|before, after| before != after)),
+        OverTime::Count => Some(count),
+        OverTime::Delta => extrapolate(Extrapolation::Delta),
+        OverTime::Increase => extrapolate(Extrapolation::Increase),
+        OverTime::Rate => extrapolate(Extrapolation::Rate),
+        OverTime::Deriv => line().map(|(slope, _)| slope),
+        OverTime::PredictLinear => line().map(|(slope, intercept)| intercept + slope * parameter),
+        OverTime::First => values.first().copied(),
+        OverTime::Last => values.last().copied(),
+        OverTime::Idelta => two().map(|(before, last)| last.1 - before.1),
+        OverTime::Irate => two().map(|(before, last)| {
+            let difference = if last.1 < before.1 { last.1 } else { last.1 - before.1 };
+            difference * 1000.0 / (last.0 - before.0) as f64
+        }),
+        OverTime::Max => values.iter().copied().reduce(f64::max),
+        OverTime::Min => values.iter().copied().reduce(f64::min),
+        OverTime::Present => Some(1.0),
+        OverTime::Quantile => Some(crate::functions::quantile::quantile(parameter, &mut values.clone())),
+        OverTime::Resets => Some(pairs(&|before, after| after < before)),
+        OverTime::Stddev => Some(variance.sqrt()),
+        OverTime::Stdvar => Some(variance),
+        OverTime::Sum => Some(values.iter().sum()),
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_function_equals_its_definition_on_each_window_alone(
+        samples in prop::collection::vec((1..40_i64, 0..100_i32), 0..80),
+        (start, step, count) in (-100..800_i64, 1..300_i64, 1..30_i64),
+        (range_ms, offset_ms) in (1..600_i64, -200..200_i64),
+        at_ms in prop::option::of(0..1000_i64),
+    ) {
+        let timestamps: Vec<i64> = samples.iter().scan(0, |time, (gap, _)| { *time += gap; Some(*time) }).collect();
+        let values: Vec<f64> = samples.iter().map(|(_, value)| f64::from(*value)).collect();
+        let steps = Steps::range(start, start + step * (count - 1), step).unwrap();
+        let window = Window { range_ms, offset_ms, at_ms };
+        for function in ALL {
+            let found = evaluate(function, Samples { timestamps_ms: &timestamps, values: &values }, window, &steps, 0.3);
+            for (step, found) in found.into_iter().enumerate() {
+                let (start, end) = (window.start_ms(steps.time_ms(step)), window.end_ms(steps.time_ms(step)));
+                let inside: Vec<(i64, f64)> = timestamps.iter().copied().zip(values.iter().copied()).filter(|(ms, _)| *ms > start && *ms <= end).collect();
+                let expected = naive(function, &inside, start, end, steps.time_ms(step), 0.3);
+                let close = match expected {
+                    Some(expected) => (found - expected).abs() <= 1e-9 * expected.abs().max(1.0),
+                    None => is_absent(found),
+                };
+                prop_assert!(close, "{} at step {}: {} instead of {:?} of {:?}", function.as_str(), step, found, expected, inside);
+            }
+        }
+    }
+}
+
+#[test]
+fn values_that_are_no_numbers_go_through() {
+    let timestamps_ms = [1000, 2000, 3000];
+    let one = |function, values: [f64; 3]| {
+        let window = Window { range_ms: 5000, offset_ms: 0, at_ms: None };
+        evaluate(function, Samples { timestamps_ms: &timestamps_ms, values: &values }, window, &Steps::at(3000), 0.5)[0]
+    };
+    let (nan, inf) = (f64::NAN, f64::INFINITY);
+    assert_eq!((one(OverTime::Max, [nan, 1.0, nan]), one(OverTime::Min, [2.0, nan, 1.0])), (1.0, 1.0));
+    assert!(one(OverTime::Max, [nan; 3]).is_nan() && one(OverTime::Sum, [nan, 1.0, 1.0]).is_nan());
+    assert_eq!((one(OverTime::Sum, [inf, 1.0, 1.0]), one(OverTime::Avg, [inf, 1.0, 1.0])), (inf, inf));
+    assert!(one(OverTime::Avg, [inf, 1.0, -inf]).is_nan());
+    assert!((one(OverTime::Avg, [f64::MAX; 3]) / f64::MAX - 1.0).abs() < 1e-12);
+    assert_eq!((one(OverTime::Changes, [nan, nan, 1.0]), one(OverTime::Resets, [nan, 3.0, 1.0])), (1.0, 1.0));
+    assert_eq!(one(OverTime::Sum, [1.0, 1e100, -1e100]), 1.0);
+}
+
+#[test]
+fn large_values_with_a_small_spread_keep_their_variance() {
+    let timestamps_ms: Vec<i64> = (0..1000).map(|index| index * 1000).collect();
+    let values: Vec<f64> = (0..1000).map(|index| 1e12 + f64::from(index % 2)).collect();
+    let window = Window { range_ms: 1_000_000, offset_ms: 0, at_ms: None };
+    let steps = Steps::range(900_000, 999_000, 1000).unwrap();
+    for variance in evaluate(OverTime::Stdvar, Samples { timestamps_ms: &timestamps_ms, values: &values }, window, &steps, 0.0) {
+        assert!((variance - 0.25).abs() < 1e-6, "{variance}");
+    }
+}
