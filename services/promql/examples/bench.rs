@@ -1,12 +1,13 @@
 //! How long queries take, for each sample that they read: `cargo run --release --example bench -p golectra-promql`.
 //!
 //! 400 series of a day at 10 s, evaluated in 300 steps. The store hands out slices, so what is measured is the evaluation.
+#![expect(clippy::cast_precision_loss, reason = "counts of samples are far below 2^53")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use golectra_promql::store::MemoryStore;
-use golectra_promql::{Engine, Labels, METRIC_NAME, MemoryBudget, NoInterrupt, Query, Steps};
+use golectra_promql::{Engine, Labels, METRIC_NAME, MemoryBudget, NoInterrupt, Query, Statistics, Steps};
 
 const SERIES: usize = 400;
 const SAMPLES: i64 = 8640;
@@ -44,7 +45,7 @@ fn main() {
     for text in QUERIES {
         let query = Query::parse(text, &engine.parse_limits).unwrap();
         let mut best = Duration::MAX;
-        let mut statistics = Default::default();
+        let mut statistics = Statistics::default();
         for _ in 0..rounds {
             let start = Instant::now();
             let outcome = black_box(engine.range(&query, steps, &store, &NoInterrupt, &budget).unwrap());

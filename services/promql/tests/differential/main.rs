@@ -16,6 +16,7 @@
 //!
 //! PROMQL_EXPRESSIONS says how many expressions are compared, PROMQL_SEED which. PROMQL_EXPRESSION (with PROMQL_START,
 //! PROMQL_STEP and PROMQL_COUNT, in seconds) compares one and shows both answers.
+#![expect(clippy::float_cmp, reason = "infinities and whole numbers are equal to themselves; what is near is compared with a tolerance")]
 
 mod data;
 mod expressions;
@@ -49,7 +50,7 @@ fn evaluate(store: &golectra_promql::store::MemoryStore, query: &str, steps: Opt
         Value::Scalar { time_ms, value } => drop(answer.insert(Labels::empty(), vec![(time_ms, value)])),
         Value::Text { .. } => return Err("a text".to_owned()),
         Value::Vector { time_ms, samples } => {
-            answer.extend(samples.into_iter().map(|sample| (sample.labels, vec![(time_ms, sample.value)])))
+            answer.extend(samples.into_iter().map(|sample| (sample.labels, vec![(time_ms, sample.value)])));
         }
         Value::RangeVector(series) => {
             answer.extend(series.into_iter().map(|series| (series.labels, series.timestamps_ms.into_iter().zip(series.values).collect())));
@@ -99,8 +100,9 @@ fn answers_equal_those_of_prometheus() {
     let data = data::Data::generate(seed);
     let prometheus = prometheus.start(&data);
     if let Ok(query) = std::env::var("PROMQL_EXPRESSION") {
-        let (start_ms, step_ms) = (setting("PROMQL_START", 1_700_003_607) as i64 * 1000, setting("PROMQL_STEP", 60) as i64 * 1000);
-        let steps = Steps::range(start_ms, start_ms + step_ms * (setting("PROMQL_COUNT", 1) as i64 - 1), step_ms);
+        let (start_ms, step_ms) =
+            (setting("PROMQL_START", 1_700_003_607).cast_signed() * 1000, setting("PROMQL_STEP", 60).cast_signed() * 1000);
+        let steps = Steps::range(start_ms, start_ms + step_ms * (setting("PROMQL_COUNT", 1).cast_signed() - 1), step_ms);
         let (ours, theirs) = (evaluate(&data.store, &query, steps, start_ms), prometheus.query(&query, steps, start_ms));
         return say(&format!("ours:   {ours:?}\ntheirs: {theirs:?}"));
     }
@@ -156,8 +158,8 @@ fn answers_equal_those_of_prometheus() {
 fn what_prometheus_refuses_is_refused() {
     let Some(prometheus) = Prometheus::find() else { return };
     let prometheus = prometheus.start(&data::Data::default());
-    let read_there: Vec<_> = expressions::INVALID.iter().filter(|query| prometheus.format(query).is_ok()).collect();
+    let taken_by_prometheus: Vec<_> = expressions::INVALID.iter().filter(|query| prometheus.format(query).is_ok()).collect();
     let limits = Engine::default().parse_limits;
-    let read_here: Vec<_> = expressions::INVALID.iter().filter(|query| Query::parse(query, &limits).is_ok()).collect();
-    assert!(read_there.is_empty() && read_here.is_empty(), "Prometheus reads {read_there:?}, we read {read_here:?}");
+    let taken_here: Vec<_> = expressions::INVALID.iter().filter(|query| Query::parse(query, &limits).is_ok()).collect();
+    assert!(taken_by_prometheus.is_empty() && taken_here.is_empty(), "Prometheus reads {taken_by_prometheus:?}, we read {taken_here:?}");
 }

@@ -38,6 +38,7 @@ impl Prometheus {
 
 impl Installed {
     /// Loads the data and starts.
+    #[expect(clippy::unused_self, reason = "it can be started only where it was found")]
     pub fn start(self, data: &Data) -> Prometheus {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -73,8 +74,8 @@ impl Drop for Prometheus {
 
 impl Prometheus {
     fn wait(&self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.post("/-/ready", &[]).is_some_and(|(status, _)| status == 200) {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while self.post("/-/ready", &[]).is_none_or(|(status, _)| status != 200) {
             assert!(Instant::now() < deadline, "Prometheus does not start");
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -83,7 +84,7 @@ impl Prometheus {
     /// Sends a form and returns the status and the body, if there is an answer.
     fn post(&self, path: &str, form: &[(&str, String)]) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+        stream.set_read_timeout(Some(Duration::from_mins(1))).ok()?;
         let form: Vec<_> = form.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
         let (method, body) = if form.is_empty() { ("GET", String::new()) } else { ("POST", form.join("&")) };
         // Version 1.0 lets the body end with the connection.

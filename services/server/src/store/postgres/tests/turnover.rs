@@ -54,7 +54,7 @@ fn pod(number: u32) -> impl Iterator<Item = Metric> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_month_of_pods_that_come_and_go_leaves_rows_and_bytes_flat() {
     let Some(database) = TestDatabase::create().await else { return };
-    let (nodes, pods_a_day, days) = if is_full() { (50, 10_000, 30) } else { (3, 48, 12) };
+    let (nodes, pods_a_day, days) = if is_full() { (50, 10_000, 30) } else { (2, 24, 9) };
     let start = 20_000 * DAY;
     let clock = Clock::at(start);
     let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
