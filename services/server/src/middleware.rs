@@ -13,12 +13,11 @@ use axum::response::Response;
 use futures_util::FutureExt as _;
 
 use crate::http::{AppState, error};
-use crate::router;
 
 /// All of it in one layer, since axum boxes what passes each.
 pub async fn around(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let takes_gzip = answer::accepts_gzip(request.headers());
-    let hashed = router::answers_with_hash(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
+    let hashed = answer::answers_with_hash(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
     let watch = observe::Watch::begin(&state.metrics, &request);
     let route = async {
         let (request, rest) = drain::keep(request);

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use golectra_process::LogLimiter;
 
 use super::Limits;
-use super::compress;
 use super::recent_ids::RecentIds;
 use super::recover::{self, Acknowledged};
 use super::segment::{self, Events};
@@ -102,7 +101,7 @@ impl ClosedSegments {
         }
         for sequence in segment::list(folder, segment::COMPRESSED)?.into_iter().filter(before) {
             let path = segment::compressed(folder, sequence);
-            let (bytes, events) = (path.metadata()?.len(), compress::events_of(&path)?);
+            let (bytes, events) = (path.metadata()?.len(), segment::events_of(&path)?);
             segments.entry(sequence).events = Some(EventsFile { bytes, compressed: true, events });
         }
         for sequence in segment::list(folder, segment::IDS)?.into_iter().filter(before) {
@@ -252,9 +251,8 @@ impl ClosedSegments {
         let events = match file.events {
             Some(events) => events,
             // Only where somebody else made the file. A file that can't be read any more counts as far as it can.
-            None => {
-                Events::open(folder, sequence)?.map_or(0, |events| count_lines(BufReader::new(events)).unwrap_or_else(|(lines, _)| lines))
-            }
+            None => Events::open(folder, sequence)?
+                .map_or(0, |events| segment::count_lines(BufReader::new(events)).unwrap_or_else(|(lines, _)| lines)),
         };
         let path = if file.compressed { segment::compressed(folder, sequence) } else { segment::events(folder, sequence) };
         segment::existing(fs::remove_file(path))?;
@@ -274,21 +272,6 @@ impl ClosedSegments {
 
     fn segments(&self) -> MutexGuard<'_, Segments> {
         self.0.segments.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How many lines there are; with an error, how many there are before it.
-pub(super) fn count_lines(mut events: impl io::BufRead) -> Result<u64, (u64, io::Error)> {
-    let mut lines = 0;
-    loop {
-        let block = match events.fill_buf() {
-            Ok([]) => return Ok(lines),
-            Ok(block) => block,
-            Err(error) => return Err((lines, error)),
-        };
-        lines += block.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let bytes = block.len();
-        events.consume(bytes);
     }
 }
 

@@ -4,7 +4,7 @@
 //! any point there is the whole plain file or the whole compressed one, and the next start goes on from there.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,11 +12,10 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use flate2::bufread::GzDecoder;
 use flate2::{Compression, GzBuilder};
 use golectra_process::LogLimiter;
 
-use super::closed::{ClosedSegments, count_lines};
+use super::closed::ClosedSegments;
 use super::segment;
 
 /// Events compress well even quickly: one resembles the other.
@@ -26,9 +25,6 @@ const BLOCK: usize = 64 << 10;
 
 /// When a compression that failed is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(30);
-
-/// Before the number of events in the comment of a compressed file.
-const COMMENT: &str = "events=";
 
 static LOG: LogLimiter = LogLimiter::new();
 
@@ -111,10 +107,10 @@ impl Work {
         let plain = segment::events(&self.folder, sequence);
         let events = match self.closed.events_of(sequence) {
             Some(events) => events,
-            None => count_lines(BufReader::new(File::open(&plain)?)).map_err(|(_, error)| error)?,
+            None => segment::count_lines(BufReader::new(File::open(&plain)?)).map_err(|(_, error)| error)?,
         };
         let partial = BufWriter::new(File::create(segment::partial(&self.folder, sequence))?);
-        let mut encoder = GzBuilder::new().comment(format!("{COMMENT}{events}")).write(partial, Compression::new(LEVEL));
+        let mut encoder = GzBuilder::new().comment(segment::comment(events)).write(partial, Compression::new(LEVEL));
         let mut plain = BufReader::with_capacity(BLOCK, File::open(plain)?);
         loop {
             if self.stop.load(Ordering::Relaxed) {
@@ -132,13 +128,4 @@ impl Work {
         partial.sync_all()?;
         self.closed.finish_compression(sequence, events)
     }
-}
-
-/// How many events a compressed file says it has. None where it was made by somebody else.
-pub(super) fn events_of(compressed: &Path) -> io::Result<Option<u64>> {
-    let mut decoder = GzDecoder::new(BufReader::new(File::open(compressed)?));
-    // The header is read with the first bytes. What can't be read does not say anything.
-    let _ = decoder.read(&mut [0]);
-    let comment = decoder.header().and_then(|header| std::str::from_utf8(header.comment()?).ok());
-    Ok(comment.and_then(|comment| comment.strip_prefix(COMMENT)?.parse().ok()))
 }

@@ -4,16 +4,19 @@
 //! closed, `.ndjson.gz`, and one of their ids, `.ids`.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::{GzDecoder, MultiGzDecoder};
 
 pub(super) const EVENTS: &str = "ndjson";
 pub(super) const COMPRESSED: &str = "ndjson.gz";
 pub(super) const IDS: &str = "ids";
 pub(super) const TORN: &str = "torn";
 pub(super) const PARTIAL: &str = "ndjson.gz.partial";
+
+/// Before the number of events in the comment of a compressed file.
+const COMMENT: &str = "events=";
 
 /// The events of a segment.
 pub(super) fn events(folder: &Path, sequence: u64) -> PathBuf {
@@ -89,6 +92,35 @@ impl Read for Events {
             Self::Plain(file) => file.read(buffer),
             Self::Compressed(decoder) => decoder.read(buffer),
         }
+    }
+}
+
+/// The comment of a compressed file with this many events.
+pub(super) fn comment(events: u64) -> String {
+    format!("{COMMENT}{events}")
+}
+
+/// How many events a compressed file says it has. None where it was made by somebody else.
+pub(super) fn events_of(compressed: &Path) -> io::Result<Option<u64>> {
+    let mut decoder = GzDecoder::new(BufReader::new(File::open(compressed)?));
+    // The header is read with the first bytes. What can't be read does not say anything.
+    let _ = decoder.read(&mut [0]);
+    let comment = decoder.header().and_then(|header| std::str::from_utf8(header.comment()?).ok());
+    Ok(comment.and_then(|comment| comment.strip_prefix(COMMENT)?.parse().ok()))
+}
+
+/// How many lines there are; with an error, how many there are before it.
+pub(super) fn count_lines(mut events: impl BufRead) -> Result<u64, (u64, io::Error)> {
+    let mut lines = 0;
+    loop {
+        let block = match events.fill_buf() {
+            Ok([]) => return Ok(lines),
+            Ok(block) => block,
+            Err(error) => return Err((lines, error)),
+        };
+        lines += block.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let bytes = block.len();
+        events.consume(bytes);
     }
 }
 

@@ -100,6 +100,26 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     star
 }
 
+/// The routes that the original Golectra has too: its peers expect HashSHA256 on their answers.
+const ORIGINAL: [&str; 11] = [
+    "/",
+    "/update",
+    "/update/{kind}",
+    "/update/{kind}/{name}",
+    "/update/{kind}/{name}/{value}",
+    "/updates",
+    "/value",
+    "/value/{kind}",
+    "/value/{kind}/{name}",
+    "/api/v1/snapshot",
+    "/ping",
+];
+
+/// Whether the answers of this route, errors included, carry HashSHA256 where there is a key. None is a path that no route has.
+pub fn answers_with_hash(route: Option<&str>) -> bool {
+    route.is_none_or(|route| ORIGINAL.contains(&route))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

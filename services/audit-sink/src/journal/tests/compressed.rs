@@ -34,7 +34,7 @@ async fn a_closed_segment_is_a_file_that_zcat_reads() {
     let opened = compressed(&folder).await;
     let zcat = Command::new("zcat").arg(first(&folder, "ndjson.gz")).output().unwrap();
     assert_eq!(String::from_utf8(zcat.stdout).unwrap(), lines(0..2));
-    assert_eq!(compress::events_of(&first(&folder, "ndjson.gz")).unwrap(), Some(2));
+    assert_eq!(segment::events_of(&first(&folder, "ndjson.gz")).unwrap(), Some(2));
     assert_eq!(everything(&opened.0).await, lines(0..10));
     assert_eq!(newest(&opened.0, 5).await, [9, 8, 7, 6, 5].map(event));
     assert_eq!(newest(&opened.0, 99).await.len(), 10);

@@ -1,6 +1,7 @@
 //! The outbox of a server with a database. An event is inserted by the transaction of its write, so that there is one for every
 //! write that was taken and for no other. Servers share a sink's events: each claims some for the time of a lease.
 
+mod exchange;
 mod hook;
 mod name_lists;
 mod size;
@@ -11,18 +12,17 @@ mod tests;
 pub use hook::Hook;
 pub use sweep::{Bounds, Swept, sweep};
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_process::LogLimiter;
-use sqlx::pool::PoolConnection;
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use self::exchange::exchange;
 use self::name_lists::NameListReader;
 use super::{Backlog, CLAIM_BYTES, Delivery, DeliveryOutcome, LEASE, Outbox, OutboxError, Settlement};
 use crate::audit::draft::EventContent;
@@ -32,9 +32,6 @@ const POLL: Duration = Duration::from_secs(1);
 
 /// The hook wakes readers before its transaction has committed; this is about how long a commit takes.
 const COMMIT: Duration = Duration::from_millis(25);
-
-/// The time limit of an exchange with the database, waiting for a connection included.
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// How long an event is put off whose name list was lost. The list comes back with the next write of the same metrics. If such
 /// events were due at once, many of them would hold up all others.
@@ -278,34 +275,5 @@ impl OutcomeColumns {
             columns.after_seconds.push(after.as_secs_f64());
         }
         columns
-    }
-}
-
-/// Runs statements on a connection, within [`LIMIT`]. A connection that failed or was cut off is not used again.
-async fn exchange<T>(pool: &PgPool, run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> Result<T, OutboxError> {
-    let all = async {
-        let mut lease = ConnectionLease { conn: pool.acquire().await.map_err(unavailable)?, succeeded: false };
-        let result = run(&mut lease.conn).await.map_err(unavailable);
-        lease.succeeded = result.is_ok();
-        result
-    };
-    timeout(LIMIT, all).await.unwrap_or_else(|_| Err(OutboxError(format!("no answer within {} s", LIMIT.as_secs()))))
-}
-
-fn unavailable(error: impl Display) -> OutboxError {
-    OutboxError(error.to_string())
-}
-
-/// A connection that goes back to the pool only after a success.
-struct ConnectionLease {
-    conn: PoolConnection<Postgres>,
-    succeeded: bool,
-}
-
-impl Drop for ConnectionLease {
-    fn drop(&mut self) {
-        if !self.succeeded {
-            self.conn.close_on_drop();
-        }
     }
 }

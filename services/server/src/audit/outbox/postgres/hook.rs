@@ -8,8 +8,7 @@ use sqlx::PgConnection;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::audit::Draft;
-use crate::audit::draft::event_bytes;
+use crate::audit::draft::{Draft, event_bytes};
 
 /// Inserts events within the transactions of their writes.
 #[derive(Debug, Clone)]

@@ -7,8 +7,6 @@ use std::collections::HashMap;
 
 use sqlx::{Connection as _, PgConnection};
 
-use super::sweep::{Swept, add};
-
 /// What a row takes beside its texts, its index entries included, in bytes; measured by a test.
 const EVENT_BYTES: i64 = 160;
 const DELIVERY_BYTES: i64 = 165;
@@ -43,33 +41,47 @@ struct RowBytes {
     name_lists: u64,
 }
 
+/// What one transaction removed, and what it found.
+#[derive(Debug, Default)]
+pub(super) struct Trimmed {
+    pub(super) disk: DiskBytes,
+    /// Whether there is room for more name lists; none where another server was finding out.
+    pub(super) room_for_name_lists: Option<bool>,
+    /// Removed events, by sink.
+    pub(super) events: HashMap<String, u64>,
+    /// Removed dead letters, by sink.
+    pub(super) dead_letters: HashMap<String, u64>,
+    /// Whether there may be more to remove.
+    pub(super) more: bool,
+}
+
 /// Removes the oldest dead letters and then the oldest events, as far as one transaction goes, until the rows of all audit
-/// tables take at most this many bytes. Whether there is more to remove.
-pub(super) async fn trim(conn: &mut PgConnection, max_bytes: u64, swept: &mut Swept) -> Result<bool, sqlx::Error> {
-    swept.disk = on_disk(conn).await?;
-    if swept.disk.waiting + swept.disk.dead_letters <= max_bytes {
-        swept.room_for_name_lists = Some(true);
-        return Ok(false);
+/// tables take at most this many bytes.
+pub(super) async fn trim(conn: &mut PgConnection, max_bytes: u64) -> Result<Trimmed, sqlx::Error> {
+    let mut trimmed = Trimmed { disk: on_disk(conn).await?, ..Trimmed::default() };
+    if trimmed.disk.waiting + trimmed.disk.dead_letters <= max_bytes {
+        trimmed.room_for_name_lists = Some(true);
+        return Ok(trimmed);
     }
     let mut transaction = conn.begin().await?;
     if !sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "taken!""#, LOCK).fetch_one(&mut *transaction).await? {
-        return Ok(false);
+        return Ok(trimmed);
     }
     let rows = estimate(&mut transaction).await?;
-    swept.room_for_name_lists = Some(rows.name_lists <= max_bytes / NAME_LIST_SHARE);
+    trimmed.room_for_name_lists = Some(rows.name_lists <= max_bytes / NAME_LIST_SHARE);
     let excess = (rows.events + rows.dead_letters + rows.name_lists).saturating_sub(max_bytes);
     if excess == 0 {
-        return Ok(false);
+        return Ok(trimmed);
     }
-    let (removed, letters) = remove_dead_letters(&mut transaction, excess).await?;
-    let (mut rows_removed, mut events) = (letters.values().sum::<u64>(), HashMap::new());
-    if removed < excess && rows_removed < ROWS_AT_ONCE.unsigned_abs() {
-        (rows_removed, events) = remove_events(&mut transaction, excess - removed).await?;
+    let bytes;
+    (bytes, trimmed.dead_letters) = remove_dead_letters(&mut transaction, excess).await?;
+    let mut removed: u64 = trimmed.dead_letters.values().sum();
+    if bytes < excess && removed < ROWS_AT_ONCE.unsigned_abs() {
+        (removed, trimmed.events) = remove_events(&mut transaction, excess - bytes).await?;
     }
     transaction.commit().await?;
-    add(&mut swept.dead_letters_dropped, letters);
-    add(&mut swept.dropped, events);
-    Ok(rows_removed > 0)
+    trimmed.more = removed > 0;
+    Ok(trimmed)
 }
 
 async fn on_disk(conn: &mut PgConnection) -> Result<DiskBytes, sqlx::Error> {

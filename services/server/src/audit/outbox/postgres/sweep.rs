@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection, PgPool};
 
-use super::{OutboxError, exchange, size};
+use super::exchange::exchange;
+use super::size::{self, DiskBytes};
+use crate::audit::outbox::OutboxError;
 
 /// Rows handled by one transaction, so that none holds locks for long.
 const ROWS_AT_ONCE: i64 = 2000;
@@ -39,13 +41,13 @@ pub struct Swept {
     /// Dead letters that were removed because of their size, by sink.
     pub dead_letters_dropped: HashMap<String, u64>,
     /// What the tables take on disk after it.
-    pub disk: size::DiskBytes,
+    pub disk: DiskBytes,
     /// Whether there is room for more name lists; none where another server was finding out.
     pub room_for_name_lists: Option<bool>,
 }
 
 /// Adds up counts by sink.
-pub(super) fn add(to: &mut HashMap<String, u64>, sinks: impl IntoIterator<Item = (String, u64)>) {
+fn add(to: &mut HashMap<String, u64>, sinks: impl IntoIterator<Item = (String, u64)>) {
     for (sink, count) in sinks {
         *to.entry(sink).or_default() += count;
     }
@@ -70,7 +72,12 @@ pub async fn sweep(pool: &PgPool, bounds: &Bounds) -> Result<Swept, OutboxError>
         }
     }
     for _ in 0..TRANSACTIONS {
-        if !exchange(pool, async |conn| size::trim(conn, bounds.max_bytes, &mut swept).await).await? {
+        let trimmed = exchange(pool, async |conn| size::trim(conn, bounds.max_bytes).await).await?;
+        swept.disk = trimmed.disk;
+        swept.room_for_name_lists = trimmed.room_for_name_lists;
+        add(&mut swept.dropped, trimmed.events);
+        add(&mut swept.dead_letters_dropped, trimmed.dead_letters);
+        if !trimmed.more {
             break;
         }
     }
