@@ -231,8 +231,8 @@ async fn the_memory_of_events_under_way_is_bounded() {
     let mut held = Vec::new();
     for _ in 0..3 {
         let mut stream = TcpStream::connect(sink.address).await.unwrap();
-        let head = b"POST /events HTTP/1.1\r\nhost: a\r\nwebhook-id: id\r\ncontent-length: 2000\r\n\r\n";
-        stream.write_all(&[head.as_slice(), &[b' '; 1600]].concat()).await.unwrap();
+        let request = b"POST /events HTTP/1.1\r\nhost: a\r\nwebhook-id: id\r\ncontent-length: 2000\r\n\r\n";
+        stream.write_all(&[request.as_slice(), &[b' '; 1600]].concat()).await.unwrap();
         held.push(stream);
     }
     let refused = loop {

@@ -66,9 +66,9 @@ fn packed(body: Body) -> Body {
         loop {
             match body.try_next().await? {
                 Some(piece) => {
-                    let packed = packer.pack(&piece);
-                    if !packed.is_empty() {
-                        return Ok::<_, axum::Error>(Some((Bytes::from(packed), (body, Some(packer)))));
+                    let bytes = packer.pack(&piece);
+                    if !bytes.is_empty() {
+                        return Ok::<_, axum::Error>(Some((Bytes::from(bytes), (body, Some(packer)))));
                     }
                 }
                 None => return Ok(Some((packer.finish().into(), (body, None)))),

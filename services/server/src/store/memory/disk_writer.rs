@@ -249,7 +249,9 @@ impl DiskWriter {
     fn audit(&mut self) {
         let drafts = self.journal.take_audit();
         if let Some(hook) = &self.audit {
-            drafts.iter().for_each(|draft| hook(draft));
+            for draft in &drafts {
+                hook(draft);
+            }
         }
     }
 

@@ -216,7 +216,7 @@ impl Sweeper {
 
     /// Sweeps from time to time until `stop` is closed.
     pub(super) fn run(&self, every: Duration, stop: &std::sync::mpsc::Receiver<()>) {
-        let mut step = ClockStep::new(&self.clock);
+        let mut clock_step = ClockStep::new(&self.clock);
         loop {
             // Servers that were started together need not sweep at the same moment.
             let pause = every.mul_f64(0.75 + fastrand::f64() / 2.0);
@@ -224,7 +224,7 @@ impl Sweeper {
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
                 _ => return,
             }
-            if step.was_set_forward(&self.clock) {
+            if clock_step.was_set_forward(&self.clock) {
                 tracing::warn!("the system's clock was set forward: what seems to have expired by that is looked at again later");
             } else {
                 self.sweep();

@@ -108,7 +108,7 @@ impl Reader {
     /// The next source that has a matching series.
     fn next_source(&mut self) -> Option<Cursor> {
         while let Some(source) = self.sources.pop_front() {
-            if let Some(cursor) = self.collect(source) {
+            if let Some(cursor) = self.collect(&source) {
                 return Some(cursor);
             }
         }
@@ -125,7 +125,7 @@ impl Reader {
                 return Some(source.table.rows().clone());
             }
             drop(locked);
-            let again = self.collect(cursor.source.clone())?;
+            let again = self.collect(&cursor.source)?;
             *cursor = Cursor { last: cursor.last.take(), ..again };
             self.skip_listed(cursor);
         }
@@ -143,8 +143,8 @@ impl Reader {
     }
 
     /// The matching series of a source, sorted.
-    fn collect(&self, name: Source) -> Option<Cursor> {
-        let locked = self.shards.of(&name);
+    fn collect(&self, name: &Source) -> Option<Cursor> {
+        let locked = self.shards.of(name);
         let source = locked.source()?;
         let table = &source.table;
         let matches_source = |matcher: &Matcher| matcher.label() != SOURCE_LABEL || matcher.matches(name.as_str());

@@ -94,7 +94,6 @@ fn read_journal(shards: &Shards, paths: &Paths, metrics: &MemoryMetrics, continu
     let mut left_out = 0_u64;
     while let Some(record) = frames.next()? {
         match record {
-            Record::Head(_) => {}
             Record::Source(source, reports) => {
                 shards.restore_source(&source, &reports, continues);
                 sources.push(source.name);
@@ -110,7 +109,7 @@ fn read_journal(shards: &Shards, paths: &Paths, metrics: &MemoryMetrics, continu
             Record::Mark(source) if continues => shards.replay_mark(&source),
             Record::Expiry(source, period) if continues => shards.replay_expiry(&source, period),
             Record::Forget(source) if continues => shards.replay_forget(&source),
-            Record::Mark(_) | Record::Expiry(..) | Record::Forget(_) => {}
+            Record::Head(_) | Record::Mark(_) | Record::Expiry(..) | Record::Forget(_) => {}
             Record::Write(write) => {
                 shards.replay(&write, continues);
                 if continues {

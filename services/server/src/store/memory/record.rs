@@ -117,7 +117,9 @@ pub(super) fn encode_source(out: &mut Vec<u8>, source: &SourceRecord, reports: &
     frame(out, SOURCE, |out| {
         let clock = &source.clock;
         let head = [source.first_seen_millis, source.last_seen_millis, source.floor_millis, clock.reporting_millis, source.period];
-        head.iter().for_each(|number| out.extend(number.to_le_bytes()));
+        for number in head {
+            out.extend(number.to_le_bytes());
+        }
         source_name(out, &source.name);
         out.extend(u32::try_from(clock.marks.len()).expect("the marks of a clock are few").to_le_bytes());
         for mark in &clock.marks {
@@ -166,7 +168,7 @@ pub(super) fn encode_write(out: &mut Vec<u8>, batch: &Batch, seen_millis: u64) {
         out.extend(seen_millis.to_le_bytes());
         source_name(out, &batch.source);
         out.extend(batch.key.uuid().as_bytes());
-        out.push(u8::from(batch.keyed) * KEYED | u8::from(metrics.has_times()) * TIMED);
+        out.push((u8::from(batch.keyed) * KEYED) | (u8::from(metrics.has_times()) * TIMED));
         out.extend(super::keys::short(&batch.digest));
         for (index, metric) in metrics.iter().enumerate() {
             let (kind, value) = match metric.value {

@@ -75,12 +75,11 @@ impl NameIndex {
                 self.has_instance |= id.contains("instance=");
                 let full = hash(hasher, name.as_bytes());
                 let name_of = |last: u32| name_before_labels(rows.id(rows.row(last)));
-                match self.labelled.find_mut(full, |last| name_of(*last) == name) {
-                    Some(last) => std::mem::replace(last, slot),
-                    None => {
-                        self.labelled.insert_unique(full, slot, |last| hash(hasher, name_of(*last).as_bytes()));
-                        NONE
-                    }
+                if let Some(last) = self.labelled.find_mut(full, |last| name_of(*last) == name) {
+                    std::mem::replace(last, slot)
+                } else {
+                    self.labelled.insert_unique(full, slot, |last| hash(hasher, name_of(*last).as_bytes()));
+                    NONE
                 }
             }
         };

@@ -199,6 +199,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 /// The batch of a step; its values are told apart by the step's number, and some are no numbers.
+#[expect(clippy::type_complexity, reason = "the parts of one step")]
 fn batch_of(step: (usize, u64, bool, &[(usize, Option<i64>)], bool), number: usize, now: u64) -> Batch {
     let (source, age_millis, keyed, metrics, timed) = step;
     let mut all = Metrics::default();

@@ -40,7 +40,7 @@ fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
         .map(|file| file.unwrap().file_name().into_string().unwrap())
-        .filter(|n| !n.ends_with(".lock"))
+        .filter(|name| std::path::Path::new(name).extension().is_none_or(|extension| extension != "lock"))
         .collect();
     names.sort();
     names

@@ -38,6 +38,7 @@ const MAX_AGE: Duration = Duration::from_mins(30);
 const TOUCH_EVERY: Duration = Duration::from_secs(1);
 
 /// What a writer is told.
+#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "nearly every command is a batch"))]
 pub(super) enum Command {
     /// Apply this batch.
     Write(QueuedBatch),
