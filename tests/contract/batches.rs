@@ -48,7 +48,7 @@ async fn a_bad_item_is_named_and_nothing_of_its_batch_is_stored(t: Target) {
     let good = json!({"id": id, "type": "counter", "delta": 1});
     for (bad, words) in [
         (json!({"id": "", "type": "gauge", "value": 1}), "id"),
-        (json!({"id": "x".repeat(256), "type": "gauge", "value": 1}), "255"),
+        (json!({"id": "x".repeat(golectra_protocol::MAX_ID_BYTES + 1), "type": "gauge", "value": 1}), "4096"),
         (json!({"id": "a\u{0}", "type": "gauge", "value": 1}), "control"),
         (json!({"id": "a", "type": "sum", "value": 1}), "type"),
         (json!({"id": "a", "value": 1}), "type"),

@@ -92,7 +92,7 @@ async fn unknown_fields_are_ignored(t: Target) {
 
 async fn a_bad_metric_is_400_in_json(t: Target) {
     let id = t.id("bad");
-    let long = "x".repeat(256);
+    let long = "x".repeat(golectra_protocol::MAX_ID_BYTES + 1);
     for body in [
         String::new(),
         "null".into(),
