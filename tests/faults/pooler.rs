@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use golectra_tests::{Database, PgBouncer, PoolMode, Server, runtime, until};
+use golectra_tests::{Database, PgBouncer, PoolMode, Proxy, Server, runtime, until};
 use serde_json::json;
 use sqlx::{Executor as _, PgConnection, Row as _};
 
@@ -45,6 +45,36 @@ async fn a_pooler_that_refuses_session_settings() {
 #[tokio::test]
 async fn a_pooler_that_ignores_session_settings() {
     is_refused(PoolMode::Transaction, &["options", "extra_float_digits"]).await;
+}
+
+#[tokio::test]
+async fn an_address_that_comes_to_lead_to_a_pooler_is_refused_too() {
+    let Some(database) = Database::create() else { return };
+    let proxy = Proxy::start(database.port()).await;
+    let server = Server::builder().env("DATABASE_DSN", database.url_through(proxy.port())).start();
+    let client = server.client();
+    client.updates(&json!([{"id": "a", "type": "counter", "delta": 1}])).await.expect(200);
+    let before = server.stderr().lines().count();
+    let ignored = ["options", "extra_float_digits"];
+    let Some(bouncer) = PgBouncer::start(&database, PoolMode::Transaction, &ignored).await else { return };
+    proxy.lead_to(bouncer.port());
+    let sentence = "DATABASE_DSN leads to a connection pooler";
+    until("the log says why", LIMIT, async || {
+        client.get("/ping").send().await.expect(503);
+        server.stderr().contains(sentence)
+    })
+    .await;
+    for _ in 0..5 {
+        client.get("/ping").send().await.expect(503);
+    }
+    client.updates(&json!([{"id": "a", "type": "counter", "delta": 1}])).await.expect(503);
+    // Not a line for each connection that was tried.
+    let lines = server.stderr().lines().skip(before).filter(|line| !line.contains("INFO")).count();
+    assert!(lines < 8, "{lines} lines: {}", server.tail());
+    drop(bouncer);
+    proxy.lead_to(database.port());
+    until("the server has its database again", LIMIT, async || client.get("/ping").send().await.status == 200).await;
+    client.updates(&json!([{"id": "a", "type": "counter", "delta": 1}])).await.expect(200);
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ pub enum PoolMode {
 /// A `PgBouncer` that holds one connection to its database, which all clients get in turn. It ends when it is dropped.
 pub struct PgBouncer {
     url: String,
+    port: u16,
     // Ends before its folder goes.
     _running: Running,
     _folder: TempDir,
@@ -57,7 +58,7 @@ impl PgBouncer {
             while running.exited().is_none() {
                 assert!(start.elapsed() < LIMIT, "PgBouncer did not listen in time: {}", running.stderr());
                 if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Some(Self { url: database.url_through(port), _running: running, _folder: folder });
+                    return Some(Self { url: database.url_through(port), port, _running: running, _folder: folder });
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
@@ -69,6 +70,11 @@ impl PgBouncer {
     /// How a server reaches the database through it.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Another client. It sends no startup parameter that a `PgBouncer` does not know.

@@ -7,17 +7,21 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use golectra_process::LogLimiter;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Executor as _, PgConnection, PgPool, Postgres, Row as _};
-use tokio::time::timeout;
+use sqlx::{ConnectOptions, Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _};
+use tokio::time::{sleep, timeout};
 
 use super::dsn::Dsn;
-use super::error::{Unusable, has_code};
+use super::error::{Unusable, describe, has_code};
 use super::schema_name::SchemaName;
 
 /// How long a call waits for a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Databases that became unusable after the schema was there, by the reason.
+static REFUSED: LogLimiter<String> = LogLimiter::new();
 
 /// A setting without meaning to PostgreSQL, by which a session shows that it got those of its startup packet.
 const MARK: &str = "golectra.session";
@@ -140,9 +144,24 @@ pub(super) fn pool(options: &DatabaseOptions, size: u32) -> PgPool {
         .acquire_timeout(ACQUIRE_LIMIT)
         .idle_timeout(Duration::from_mins(10))
         .max_lifetime(Duration::from_mins(30))
+        // sqlx's own test logs a line for each idle connection that an outage cut.
+        .test_before_acquire(false)
+        .before_acquire(|conn, _| Box::pin(async move { Ok(conn.ping().await.is_ok()) }))
         .after_connect(move |conn, _| {
             let mark = mark.clone();
-            Box::pin(async move { check(conn, &mark).await })
+            Box::pin(async move {
+                let checked = check(conn, &mark).await;
+                if let Err(error @ sqlx::Error::Configuration(_)) = &checked {
+                    let problem = describe(error);
+                    REFUSED.log(problem.clone(), move |count| {
+                        tracing::warn!(problem, count, "the database can't be used");
+                    });
+                    // sqlx would log this one as well and open the next connection at once, again and again until the caller's
+                    // time is up.
+                    sleep(ACQUIRE_LIMIT).await;
+                }
+                checked
+            })
         })
         .connect_lazy_with(options.session(SessionLimits::REQUESTS, &[]))
 }
