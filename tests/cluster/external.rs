@@ -43,7 +43,7 @@ async fn with_an_external_database() {
     faults::rollouts(&release, &client, 1).await;
 
     // The rows are in the external database.
-    let select = "SELECT sum(total) FROM golectra.latest WHERE name = 'kept'";
+    let select = "SELECT sum(total) FROM golectra.latest WHERE metric = 'kept'";
     let pod = ["exec", "mine-1", "-c", "postgres", "--", "psql", "-At", "metrics", "-c", select];
     assert_eq!(release.namespace.kubectl(&pod).await.trim(), "42");
     release.uninstall().await;
