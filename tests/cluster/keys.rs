@@ -41,7 +41,7 @@ pub async fn wrong_then_right(release: &Release) {
     for pod in release.namespace.pods("server").await {
         let figures = metrics(&release.namespace, &name(&pod)).await.text();
         counted |= figures.lines().any(|line| line.starts_with("golectra_ingest_rejected_total{reason=\"signature_mismatch\"}"));
-        said |= release.namespace.kubectl(&["logs", &name(&pod)]).await.contains("a request is refused");
+        said |= release.namespace.kubectl(&["logs", &name(&pod)]).await.contains("requests are refused: Golectra-Signature");
     }
     assert!(counted, "a server counts the refusals");
     assert!(said, "a server's log says that signatures are not those of its keys");
