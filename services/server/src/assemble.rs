@@ -18,7 +18,7 @@ use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
-use crate::metrics::keys::KeyFigures;
+use crate::metrics::keys::KeyMetrics;
 use crate::metrics::memory::MemoryCollector;
 use crate::metrics::postgres::WriterMetrics;
 use crate::metrics::{Borrowed, ServerMetrics};
@@ -47,7 +47,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
     let metrics = ServerMetrics::register(registry)?;
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
-    KeyFigures::register(registry, keys.clone())?;
+    KeyMetrics::register(registry, keys.clone())?;
     let state = Arc::new(App {
         signatures: Arc::new(Signatures::new(keys, settings.signatures, clock.clone(), metrics.clone())),
         ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock),

@@ -196,7 +196,7 @@ fn seconds(name: &str, help: &str, label: &str) -> prometheus::Result<HistogramV
     HistogramVec::new(HistogramOpts::new(format!("golectra_{name}"), help).buckets(SECONDS.to_vec()), &[label])
 }
 
-/// Figures that others keep and that are read when Prometheus asks.
+/// Metrics that others keep and that are read when Prometheus asks.
 pub struct Borrowed {
     store: Arc<dyn Store>,
     connections: ConnectionStats,

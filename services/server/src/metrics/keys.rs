@@ -8,13 +8,13 @@ use prometheus::{IntCounter, IntGauge, Registry};
 use super::{catch_up, int};
 
 /// The figures, read when Prometheus asks.
-pub struct KeyFigures {
+pub struct KeyMetrics {
     keys: Keys,
     known: IntGauge,
     failures: IntCounter,
 }
 
-impl KeyFigures {
+impl KeyMetrics {
     /// Registers the figures of these keys.
     pub fn register(registry: &Registry, keys: Keys) -> prometheus::Result<()> {
         registry.register(Box::new(Self {
@@ -25,7 +25,7 @@ impl KeyFigures {
     }
 }
 
-impl Collector for KeyFigures {
+impl Collector for KeyMetrics {
     fn desc(&self) -> Vec<&Desc> {
         [self.known.desc(), self.failures.desc()].concat()
     }
