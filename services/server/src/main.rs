@@ -4,6 +4,7 @@ mod assemble;
 mod audit;
 mod clock;
 mod config;
+mod history;
 mod http;
 mod ingest;
 mod metrics;

@@ -8,11 +8,12 @@
 //! - A series that its source no longer reports, and a source that no longer reports, leave the newest state as [`lifetime`] says. The total
 //!   of an unlabelled counter that leaves goes on counting in [`Newest::value`] and [`Newest::snapshot`].
 //!
-//! The traits are small: [`Write`], [`Newest`], [`Health`]. `conformance` holds both stores to these words.
+//! The traits are small: [`Write`], [`Newest`], [`History`], [`Health`]. `conformance` holds both stores to these words.
 
 #[cfg(test)]
 mod conformance;
 pub mod health;
+pub mod history;
 pub mod lifetime;
 pub mod matcher;
 pub mod memory;
@@ -24,14 +25,15 @@ pub mod write;
 use golectra_protocol::{MetricId, WindowError};
 
 pub use self::health::{Health, StoreMetrics};
+pub use self::history::History;
 pub use self::lifetime::Lifetimes;
 pub use self::newest::{LatestFilter, LatestPages, Newest, Series, Snapshot, SourceInfo};
 pub use self::write::{Applied, Batch, Write};
 
 /// Everything that a server asks of its store.
-pub trait Store: Write + Newest + Health {}
+pub trait Store: Write + Newest + History + Health {}
 
-impl<S: Write + Newest + Health> Store for S {}
+impl<S: Write + Newest + History + Health> Store for S {}
 
 /// Why a store refuses or fails. Every refusal leaves the store as it was.
 #[derive(Debug, thiserror::Error)]

@@ -15,6 +15,7 @@ mod copy;
 mod disk;
 mod disk_writer;
 mod expiry;
+mod history;
 mod journal;
 mod keys;
 mod listing;

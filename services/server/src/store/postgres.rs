@@ -13,6 +13,7 @@ mod connect;
 mod dsn;
 mod error;
 mod expire;
+mod history;
 mod identity;
 mod latest;
 mod maintenance;

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use golectra_promql::store::Selection;
+use golectra_promql::{Labels, Reservation};
 use golectra_protocol::{Selector, Source, Value};
 
+use super::history::{History, HistoryError, HistorySeries, Limited, SeriesFilter};
 use super::{Applied, Batch, Health, LatestFilter, LatestPages, Newest, Snapshot, SourceInfo, Store, StoreError, StoreMetrics, Write};
 use crate::audit::Draft;
 use crate::metrics::ServerMetrics;
@@ -55,6 +58,34 @@ impl Newest for Timed {
     async fn latest(&self, filter: LatestFilter) -> Result<Box<dyn LatestPages>, StoreError> {
         let pages = self.store.latest(filter).await?;
         Ok(Box::new(TimedPages { pages, metrics: self.metrics.clone() }))
+    }
+}
+
+#[async_trait]
+impl History for Timed {
+    async fn select(
+        &self,
+        selection: &Selection,
+        max_series: usize,
+        reservation: &mut Reservation,
+    ) -> Result<Vec<HistorySeries>, HistoryError> {
+        let _timer = self.metrics.store_timer("select");
+        self.store.select(selection, max_series, reservation).await
+    }
+
+    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
+        let _timer = self.metrics.store_timer("series");
+        self.store.series(filter).await
+    }
+
+    async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+        let _timer = self.metrics.store_timer("label_names");
+        self.store.label_names(filter).await
+    }
+
+    async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+        let _timer = self.metrics.store_timer("label_values");
+        self.store.label_values(label, filter).await
     }
 }
 

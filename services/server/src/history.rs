@@ -1,0 +1,4 @@
+//! What both stores share about history: which labels a series has, how its samples reach a query.
+
+pub mod labels;
+pub mod prefetched;

@@ -1,0 +1,46 @@
+//! Selected series that were read from a store before a query is evaluated: PromQL's evaluation does not wait.
+
+use golectra_promql::store::{Selection, SeriesSet, Store, StoreError, StoredSeries};
+
+use crate::store::history::HistorySeries;
+
+/// What the selections of one query found.
+#[derive(Default)]
+pub struct Prefetched(Vec<(Selection, Vec<HistorySeries>)>);
+
+impl Prefetched {
+    /// Adds what a selection found.
+    pub fn add(&mut self, selection: Selection, series: Vec<HistorySeries>) {
+        self.0.push((selection, series));
+    }
+
+    /// Whether this selection is there already; a query may name a selector more than once.
+    pub fn has(&self, selection: &Selection) -> bool {
+        self.0.iter().any(|(there, _)| there == selection)
+    }
+}
+
+impl Store for Prefetched {
+    fn select<'a>(&'a self, selection: &Selection) -> Result<Box<dyn SeriesSet + 'a>, StoreError> {
+        let found = self.0.iter().find(|(there, _)| there == selection);
+        let (_, series) = found.ok_or_else(|| StoreError::Failed("a selection was not read before the evaluation".into()))?;
+        Ok(Box::new(Decoding { series: series.iter(), timestamps_ms: Vec::new(), values: Vec::new() }))
+    }
+}
+
+/// Decodes one series after the other into the same buffers.
+struct Decoding<'a> {
+    series: std::slice::Iter<'a, HistorySeries>,
+    timestamps_ms: Vec<i64>,
+    values: Vec<f64>,
+}
+
+impl SeriesSet for Decoding<'_> {
+    fn next(&mut self) -> Result<Option<StoredSeries<'_>>, StoreError> {
+        let Some(series) = self.series.next() else { return Ok(None) };
+        self.timestamps_ms.clear();
+        self.values.clear();
+        series.samples.read(&mut self.timestamps_ms, &mut self.values).map_err(|error| StoreError::Failed(Box::new(error)))?;
+        Ok(Some(StoredSeries { labels: &series.labels, timestamps_ms: &self.timestamps_ms, values: &self.values }))
+    }
+}

@@ -1,0 +1,101 @@
+//! Reading history: the samples of series over time.
+
+use async_trait::async_trait;
+use golectra_promql::store::Selection;
+use golectra_promql::{Labels, Matcher, MemoryExceeded, Reservation};
+
+use super::StoreError;
+
+/// A period of time, both ends included, in unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeRange {
+    /// The first time that belongs to it.
+    pub start_ms: i64,
+    /// The last time that belongs to it.
+    pub end_ms: i64,
+}
+
+/// Series and labels that are asked for without their samples.
+#[derive(Debug, Clone)]
+pub struct SeriesFilter {
+    /// Lists of matchers; a series must meet all of one list. Without any list all series are asked for.
+    pub any: Vec<Vec<Matcher>>,
+    /// Only series that may have samples in this time. A store may answer series whose samples are only near it.
+    pub range: TimeRange,
+    /// At most so many results.
+    pub limit: usize,
+}
+
+/// Results, and whether the limit left some out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limited<T> {
+    /// In their order.
+    pub items: Vec<T>,
+    /// Whether there are more.
+    pub truncated: bool,
+}
+
+/// One series and its samples in the time that was asked for.
+pub struct HistorySeries {
+    /// Its labels as PromQL sees them: see [`crate::history::labels`].
+    pub labels: Labels,
+    /// Its samples, mostly still coded.
+    pub samples: Box<dyn ReadSamples>,
+}
+
+/// Samples of one series, decoded when they are needed.
+pub trait ReadSamples: Send + Sync {
+    /// Puts the samples at the end of both lists, oldest first, one for each time; stale markers are samples, and a counter's values are
+    /// running totals. Samples outside of the time that was asked for may be among them.
+    fn read(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory>;
+}
+
+/// What was stored can't be decoded. The text says where.
+#[derive(Debug, thiserror::Error)]
+#[error("stored history can't be decoded: {0}")]
+pub struct CorruptHistory(pub String);
+
+/// Why history can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The store fails.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The queries under way need too much memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryExceeded),
+    /// Too many series are selected.
+    #[error("the query selects more than {limit} series (QUERY_MAX_SERIES); add matchers")]
+    TooManySeries {
+        /// The limit.
+        limit: usize,
+    },
+    /// What is left of the samples, such as rollups, does not suffice for the query's function.
+    #[error("the samples are not kept that long at full resolution")]
+    RawSamplesGone,
+    /// See there.
+    #[error(transparent)]
+    Corrupt(#[from] CorruptHistory),
+}
+
+/// Reads history. A dropped call ends its work soon.
+#[async_trait]
+pub trait History: Send + Sync + 'static {
+    /// The series that all matchers select and that have samples in the selection's time, sorted by labels. What the answer holds is charged to
+    /// the reservation, by which also a search for too many series ends. At most `max_series`.
+    async fn select(
+        &self,
+        selection: &Selection,
+        max_series: usize,
+        reservation: &mut Reservation,
+    ) -> Result<Vec<HistorySeries>, HistoryError>;
+
+    /// Label sets, sorted.
+    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError>;
+
+    /// Names of labels that such series have, sorted.
+    async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError>;
+
+    /// Values of a label that such series have, sorted.
+    async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError>;
+}
