@@ -18,6 +18,7 @@ use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
+use crate::metrics::history::HistoryMetrics;
 use crate::metrics::keys::KeyMetrics;
 use crate::metrics::memory::MemoryCollector;
 use crate::metrics::postgres::WriterMetrics;
@@ -87,6 +88,8 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         connections: settings.database_connections,
         hook: Some(Arc::<LateHook>::clone(&hook)),
         metrics: WriterMetrics::register(registry)?,
+        history_max_bytes: settings.history_max_bytes.map(|bytes| bytes.get() as u64),
+        history: HistoryMetrics::register(registry)?,
     };
     let store = PostgresStore::open(config, clock.clone())?;
     let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
@@ -118,6 +121,7 @@ fn lifetimes(settings: &Settings) -> Lifetimes {
     Lifetimes {
         dedup_window: settings.dedup_window.duration(),
         retention_raw: settings.retention_raw.duration(),
+        seal_after: settings.seal_after.duration(),
         series_expiry: settings.series_expiry.duration(),
         source_expiry: settings.source_expiry.duration(),
     }
