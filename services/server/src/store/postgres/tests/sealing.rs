@@ -3,6 +3,7 @@
 //! `reading` decodes all that the tables hold; the model here recomputes it from the batches that were answered `Ok`.
 
 mod reading;
+mod size;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
