@@ -30,7 +30,7 @@ pub use otlp::{OtlpReceiver, Span};
 pub use pgbouncer::{PgBouncer, PoolMode};
 pub use ports::free_port;
 pub use postgres::{Database, PostgresCluster, skip};
-pub use process::{Exit, cpu_seconds};
+pub use process::{Exit, cpu_seconds, family_cpu_seconds};
 pub use program::{Program, ProgramBuilder, binary};
 pub use promtool::promtool;
 pub use proxy::{Fault, Proxy};

@@ -100,6 +100,14 @@ impl Database {
         format!("{before}:{port}/{tail}")
     }
 
+    /// The CPU time of all processes of this PostgreSQL, in seconds, where it runs on this machine.
+    pub fn cpu_seconds(&self) -> f64 {
+        let backend = runtime().block_on(self.number("SELECT pg_backend_pid()::bigint"));
+        let status = std::fs::read_to_string(format!("/proc/{backend}/status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+        parent.map_or(0.0, crate::family_cpu_seconds)
+    }
+
     /// The port that PostgreSQL listens on.
     pub fn port(&self) -> u16 {
         let (head, _) = self.url.rsplit_once('/').expect("made with one");

@@ -199,11 +199,28 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     cpu_ticks(&stat).unwrap_or_else(|| panic!("{path} cannot be read: {stat}")) / ticks_per_second()
 }
 
+/// The CPU time of a process and its children in seconds: of those that run, and of those that have ended and were waited for.
+pub fn family_cpu_seconds(pid: u32) -> f64 {
+    let own = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ended = cpu_ticks_at(&own, 16).unwrap_or(0.0);
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let running = children.split_whitespace().filter_map(|child| {
+        // One that ends just now is counted with those that have ended the next time.
+        cpu_ticks(&std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?)
+    });
+    (cpu_ticks(&own).unwrap_or(0.0) + ended + running.sum::<f64>()) / ticks_per_second()
+}
+
 /// utime and stime of a line of /proc/PID/stat. The program's name may hold spaces and parentheses.
 fn cpu_ticks(stat: &str) -> Option<f64> {
+    cpu_ticks_at(stat, 14)
+}
+
+/// The sum of two fields of such a line: utime and stime are 14 and 15, those of children that were waited for 16 and 17.
+fn cpu_ticks_at(stat: &str, number: usize) -> Option<f64> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-    Some(field(14)? + field(15)?)
+    let field = |at: usize| fields.get(at - 3)?.parse::<f64>().ok();
+    Some(field(number)? + field(number + 1)?)
 }
 
 fn ticks_per_second() -> f64 {
