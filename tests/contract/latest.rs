@@ -185,7 +185,7 @@ async fn what_is_no_selector_is_400(t: Target) {
         ("mem{pod=web}", "at character 9: expected a text in quotes, found 'w'"),
         ("mem{pod=\"a\"", "at character 12: expected ',' or '}', found the end"),
         ("mem[5m]", "at character 4: expected the end of the selector, found '['"),
-        ("mem{pod=~\"(\"}", "the regular expression \"(\" can't be used"),
+        ("mem{pod=~\"(\"}", "invalid regular expression \"(\": unclosed group"),
         ("{}", "at least one condition must not match the empty text"),
         ("{pod=~\".*\"}", "at least one condition must not match the empty text"),
         (&"m".repeat(9_000), "at most 8192 are allowed"),

@@ -6,7 +6,7 @@
 use std::iter::Peekable;
 use std::str::CharIndices;
 
-use crate::store::matcher::{MatchOp, Matcher, NAME_LABEL, RegexError};
+use golectra_promql::{METRIC_NAME, MatchOp, Matcher, PatternError};
 
 /// The longest selector, in bytes.
 pub const MAX_SELECTOR_BYTES: usize = 8 * 1024;
@@ -66,7 +66,7 @@ impl Selector {
 
     /// Its conditions, with regular expressions compiled.
     pub fn matchers(self) -> Result<Vec<Matcher>, MatchersError> {
-        let matchers: Result<Vec<_>, _> = self.conditions.into_iter().map(|one| Matcher::new(one.label, one.op, one.value)).collect();
+        let matchers: Result<Vec<_>, _> = self.conditions.into_iter().map(|one| Matcher::new(one.op, &one.label, &one.value)).collect();
         let matchers = matchers?;
         // As in Prometheus: what matches all there is is more often a mistake than meant.
         if matchers.iter().all(|matcher| matcher.matches("")) { Err(SelectorError::MatchesAll.into()) } else { Ok(matchers) }
@@ -81,7 +81,7 @@ pub enum MatchersError {
     Selector(#[from] SelectorError),
     /// A regular expression is none, or too large.
     #[error(transparent)]
-    Regex(#[from] RegexError),
+    Regex(#[from] PatternError),
 }
 
 /// Reads a selector from left to right.
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
     fn selector(mut self) -> Result<Vec<Condition>, SelectorError> {
         let mut conditions = Vec::new();
         self.skip_space();
-        let name = self.identifier(true).map(|name| equal(NAME_LABEL, name.to_owned()));
+        let name = self.identifier(true).map(|name| equal(METRIC_NAME, name.to_owned()));
         conditions.extend(name);
         self.skip_space();
         if self.take('{') {
@@ -133,10 +133,10 @@ impl<'a> Reader<'a> {
                     Condition { label, op, value: self.string()? }
                 }
                 // A quoted text that is compared with nothing is the metric's name.
-                None if quoted && matches!(self.peek(), Some(',' | '}')) => equal(NAME_LABEL, label),
+                None if quoted && matches!(self.peek(), Some(',' | '}')) => equal(METRIC_NAME, label),
                 None => return Err(self.unexpected("one of =, !=, =~ and !~")),
             };
-            if condition.label == NAME_LABEL && condition.op == MatchOp::Equal && std::mem::replace(&mut has_name, true) {
+            if condition.label == METRIC_NAME && condition.op == MatchOp::Equal && std::mem::replace(&mut has_name, true) {
                 return Err(SelectorError::SecondName(self.position_of(start)));
             }
             conditions.push(condition);
@@ -148,7 +148,7 @@ impl<'a> Reader<'a> {
     }
 
     fn operator(&mut self) -> Option<MatchOp> {
-        let ops = [("=~", MatchOp::Regex), ("!~", MatchOp::NotRegex), ("!=", MatchOp::NotEqual), ("=", MatchOp::Equal)];
+        let ops = [("=~", MatchOp::Match), ("!~", MatchOp::NotMatch), ("!=", MatchOp::NotEqual), ("=", MatchOp::Equal)];
         let rest = &self.text[self.offset()..];
         let (sign, op) = ops.into_iter().find(|(sign, _)| rest.starts_with(sign))?;
         self.rest.nth(sign.len() - 1);
@@ -305,15 +305,15 @@ mod tests {
 
     #[test]
     fn selectors_are_read_as_prometheus_reads_them() {
-        use MatchOp::{Equal, NotEqual, NotRegex, Regex};
+        use MatchOp::{Equal, Match, NotEqual, NotMatch};
         let name = |name| condition("__name__", Equal, name);
         for (text, conditions) in [
             ("mem", vec![name("mem")]),
             (" job:mem:sum{} ", vec![name("job:mem:sum")]),
-            ("mem{pod=~\"web-.*\"}", vec![name("mem"), condition("pod", Regex, "web-.*")]),
-            ("mem { pod != '' ,\n ns !~ `a\\d` , }", vec![name("mem"), condition("pod", NotEqual, ""), condition("ns", NotRegex, "a\\d")]),
+            ("mem{pod=~\"web-.*\"}", vec![name("mem"), condition("pod", Match, "web-.*")]),
+            ("mem { pod != '' ,\n ns !~ `a\\d` , }", vec![name("mem"), condition("pod", NotEqual, ""), condition("ns", NotMatch, "a\\d")]),
             ("{__name__=\"mem\",pod!=\"\"}", vec![name("mem"), condition("pod", NotEqual, "")]),
-            ("{__name__=~\"mem|cpu\"}", vec![condition("__name__", Regex, "mem|cpu")]),
+            ("{__name__=~\"mem|cpu\"}", vec![condition("__name__", Match, "mem|cpu")]),
             ("mem{__name__!=\"x\"}", vec![name("mem"), condition("__name__", NotEqual, "x")]),
             ("{\"a.b\",\"k.l\"=\"v\"}", vec![name("a.b"), condition("k.l", Equal, "v")]),
             ("{z=\"1\", \"температура °C\" }", vec![condition("z", Equal, "1"), name("температура °C")]),
@@ -402,9 +402,9 @@ mod tests {
         #[test]
         fn what_is_written_in_quotes_is_read_back(name in "\\PC{1,20}", label in "\\PC{1,10}", value in any::<String>()) {
             let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"));
-            prop_assume!(label != NAME_LABEL);
+            prop_assume!(label != METRIC_NAME);
             let read = read(&format!("{{{},{}!={}}}", quote(&name), quote(&label), quote(&value)));
-            prop_assert_eq!(read, [condition(NAME_LABEL, MatchOp::Equal, &name), condition(&label, MatchOp::NotEqual, &value)]);
+            prop_assert_eq!(read, [condition(METRIC_NAME, MatchOp::Equal, &name), condition(&label, MatchOp::NotEqual, &value)]);
         }
     }
 }
