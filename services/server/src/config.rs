@@ -80,6 +80,16 @@ golectra_process::settings! {
         pub shutdown_linger: Interval = "0s",
         /// How many connections to the database may be open.
         pub database_connections: u32 = "10",
+        /// How many queries may run at once; more wait, 32 for each that may run.
+        pub query_concurrency: usize = "4",
+        /// How long a query may take, its waiting time included. A request may ask for less with the parameter `timeout`.
+        pub query_timeout: Interval = "30s",
+        /// How many series one query may select.
+        pub query_max_series: usize = "100000",
+        /// The memory that all queries under way may take together: what they read, what they compute and their answers.
+        pub query_max_bytes: Bytes = "128MiB",
+        /// Queries that take at least this long are logged with what they took; 0 logs all of them.
+        pub query_log_after: Interval = "5s",
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
     }
