@@ -41,7 +41,7 @@ impl Admission {
     pub async fn enter(&self, deadline: Instant) -> Result<Admitted, NotAdmitted> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| NotAdmitted::QueueFull)?;
         match timeout_at(deadline, Arc::clone(&self.running).acquire_owned()).await {
-            Ok(Ok(running)) => Ok(Admitted { _running: running, _place: place }),
+            Ok(Ok(running)) if Instant::now() < deadline => Ok(Admitted { _running: running, _place: place }),
             _ => Err(NotAdmitted::Timeout),
         }
     }
@@ -73,6 +73,7 @@ mod tests {
         assert_eq!(late.await.map(drop), Err(NotAdmitted::Timeout));
         assert_eq!(Instant::now(), deadline);
         drop((held, waiting));
-        assert!(admission.enter(Instant::now()).await.is_ok());
+        assert_eq!(admission.enter(Instant::now()).await.map(drop), Err(NotAdmitted::Timeout), "there is room, but no time");
+        assert!(admission.enter(Instant::now() + Duration::from_millis(1)).await.is_ok());
     }
 }

@@ -112,7 +112,9 @@ impl Run {
             _ => (max_series, Truncated::MaxSeries(max_series)),
         };
         let filter = SeriesFilter { any: matchers(&listing.selectors)?, range: listing.range, limit };
-        let found = read(self, &filter)?;
+        // As in Prometheus a range that ends before it starts has nothing.
+        let is_empty = listing.range.end_ms < listing.range.start_ms;
+        let found = if is_empty { Limited { items: Vec::new(), truncated: false } } else { read(self, &filter)? };
         let mut memory = self.budget.reserve(self.limit.bounds.max_bytes);
         let bytes = found.items.iter().map(Item::memory_bytes).sum();
         memory.grow(bytes).map_err(|error| self.limit.bounds.memory(error))?;

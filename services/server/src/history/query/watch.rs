@@ -82,7 +82,7 @@ impl Drop for Watch {
             series,
             samples,
             peak_bytes,
-            "a query was slow (QUERY_LOG_AFTER)"
+            "a query took as long as QUERY_LOG_AFTER or longer"
         );
     }
 }

@@ -332,3 +332,113 @@ fn write_labels(out: &mut Vec<u8>, labels: &Labels) {
 fn write_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     serde_json::to_writer(out, value).expect("texts in memory can be written");
 }
+
+#[cfg(test)]
+mod tests {
+    use golectra_promql::store::MemoryStore;
+    use golectra_promql::{Engine, MemoryBudget, NoInterrupt, Query, Steps};
+    use http_body_util::BodyExt as _;
+    use serde_json::json;
+
+    use super::*;
+    use crate::history::query::Costs;
+
+    /// What a query gives on series `x{n="…"}` with samples at each second from 0 to 19,999 s.
+    fn evaluated(text: &str, steps: Option<Steps>) -> Evaluated {
+        let mut store = MemoryStore::default();
+        for number in ["0", "1\"<é"] {
+            for second in 0..20_000_u16 {
+                store.add(&Labels::new([("__name__", "x"), ("n", number)]), i64::from(second) * 1_000, f64::from(second) / 8.0);
+            }
+        }
+        let (engine, budget) = (Engine::default(), MemoryBudget::new(1 << 30));
+        let query = Query::parse(text, &engine.parse_limits).unwrap();
+        let outcome = match steps {
+            Some(steps) => engine.range(&query, steps, &store, &NoInterrupt, &budget),
+            None => engine.instant(&query, 10_500, &store, &NoInterrupt, &budget),
+        };
+        Evaluated { query, outcome: outcome.unwrap(), costs: Costs::default() }
+    }
+
+    fn pieces(answer: Answer) -> Vec<Bytes> {
+        Pieces { answer, next: Next::Beginning }.collect()
+    }
+
+    fn text(answer: Answer) -> String {
+        String::from_utf8(pieces(answer).concat()).unwrap()
+    }
+
+    fn answer(text: &str, steps: Option<Steps>, limit: Option<usize>) -> Answer {
+        Answer::evaluated(evaluated(text, steps), limit, None::<&()>)
+    }
+
+    #[test]
+    fn answers_are_written_as_prometheus_writes_them() {
+        for (query, expected) in [
+            ("1e-7", r#"{"resultType":"scalar","result":[10.5,"0.0000001"]}"#),
+            ("\"a\\n\"", r#"{"resultType":"string","result":[10.5,"a\n"]}"#),
+            ("nothing", r#"{"resultType":"vector","result":[]}"#),
+            (
+                "x",
+                r#"{"resultType":"vector","result":[{"metric":{"__name__":"x","n":"0"},"value":[10.500,"1.25"]},{"metric":{"__name__":"x","n":"1\"<é"},"value":[10.500,"1.25"]}]}"#,
+            ),
+            (
+                "x{n=\"0\"}[2s]",
+                r#"{"resultType":"matrix","result":[{"metric":{"__name__":"x","n":"0"},"values":[[9,"1.125"],[10,"1.25"]]}]}"#,
+            ),
+        ] {
+            assert_eq!(text(answer(query, None, None)), format!(r#"{{"status":"success","data":{expected}}}"#), "{query}");
+        }
+        let steps = Steps::range(500, 1_500, 500).unwrap();
+        let expected = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[0.500,"1e-09"],[1,"1e-09"],[1.500,"1e-09"]]}]}}"#;
+        assert_eq!(text(answer("1e-9", Some(steps), None)), expected);
+    }
+
+    #[test]
+    fn a_limit_cuts_series_and_says_so() {
+        let cut = text(answer("x", None, Some(1)));
+        assert!(cut.ends_with(r#"[10.500,"1.25"]}]},"warnings":["results truncated due to limit"]}"#), "{cut}");
+        assert!(!text(answer("x", None, Some(2))).contains("warnings"));
+        assert!(!text(answer("1", None, Some(1))).contains("warnings"));
+    }
+
+    #[test]
+    fn remarks_and_statistics_stand_behind_the_data() {
+        let stats = Answer::evaluated(evaluated("quantile(2, x)", None), None, Some(&json!({"timings": 1})));
+        let stats = text(stats);
+        let (data, warning) = stats.split_once("\"warnings\":[").expect("a warning");
+        assert!(data.ends_with(r#"],"stats":{"timings":1}},"#) && warning.contains("quantile value should be between 0 and 1"), "{stats}");
+        let info = text(answer("rate(x[5s])", None, None));
+        assert!(info.contains("\"infos\":[\"PromQL info: metric might not be a counter"), "{info}");
+    }
+
+    #[test]
+    fn large_answers_come_in_pieces_of_bounded_size() {
+        let steps = Steps::range(0, 10_000_000, 1_000).unwrap();
+        for (query, steps, samples) in [("x", Some(steps), 10_001), ("x[20000s]", None, 11)] {
+            let pieces = pieces(answer(query, steps, None));
+            assert!(pieces.iter().all(|piece| piece.len() < PIECE_BYTES + 512 && piece.len() > 50));
+            let json: serde_json::Value = serde_json::from_slice(&pieces.concat()).unwrap();
+            for series in json["data"]["result"].as_array().unwrap() {
+                let values = series["values"].as_array().unwrap();
+                assert_eq!(values.len(), samples);
+                assert!(values.iter().enumerate().all(|(at, sample)| {
+                    sample[0].as_f64().unwrap() as usize == at && sample[1].as_str().unwrap().parse() == Ok(at as f64 / 8.0)
+                }));
+            }
+        }
+        assert!(pieces(answer("x", Some(steps), None)).len() > 4);
+    }
+
+    #[tokio::test]
+    async fn small_answers_are_whole_and_large_ones_streamed() {
+        let steps = Steps::range(0, 10_000_000, 1_000).unwrap();
+        for (query, steps, streamed) in [("x", None, false), ("x", Some(steps), true)] {
+            let expected = text(answer(query, steps, None));
+            let response = answer(query, steps, None).into_response();
+            assert_eq!(response.extensions().get::<Streamed>().is_some(), streamed);
+            assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), "application/json");
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), expected.as_bytes());
+        }
+    }
+}

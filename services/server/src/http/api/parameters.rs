@@ -129,16 +129,10 @@ impl Parameters {
         Ok(usize::try_from(limit).ok().filter(|limit| *limit > 0))
     }
 
-    /// The time between `start` and `end`: all where they are not given.
+    /// The time between `start` and `end`, which may be empty: all where they are not given.
     pub fn range(&self) -> Result<TimeRange, ApiFailure> {
         let (start_ms, end_ms) = (self.time_ms("start")?, self.time_ms("end")?);
-        let range = TimeRange { start_ms: start_ms.unwrap_or(0).max(0), end_ms: end_ms.unwrap_or(LAST_MS).min(LAST_MS) };
-        if let (Some(start_ms), Some(end_ms)) = (start_ms, end_ms)
-            && end_ms < start_ms
-        {
-            return Err(ApiFailure::parameter("end", "end timestamp must not be before start time"));
-        }
-        Ok(range)
+        Ok(TimeRange { start_ms: start_ms.unwrap_or(0).max(0), end_ms: end_ms.unwrap_or(LAST_MS).min(LAST_MS) })
     }
 }
 
@@ -178,12 +172,11 @@ mod tests {
 
     #[test]
     fn errors_are_prometheuss() {
-        let given = parameters("time=x&step=y&limit=-1&end=1&start=2&other=z");
+        let given = parameters("time=x&step=y&limit=-1");
         assert_eq!(message(given.time_ms("time")), r#"invalid parameter "time": cannot parse "x" to a valid timestamp"#);
         assert_eq!(message(given.required_time_ms("from")), r#"invalid parameter "from": cannot parse "" to a valid timestamp"#);
         assert_eq!(message(given.required_duration_ms("step")), r#"invalid parameter "step": cannot parse "y" to a valid duration"#);
         assert_eq!(message(given.limit("limit")), r#"invalid parameter "limit": limit must be non-negative"#);
-        assert_eq!(message(given.range()), r#"invalid parameter "end": end timestamp must not be before start time"#);
         let many = "a=1&".repeat(MAX_PARAMETERS + 1);
         assert_eq!(message(Parameters::default().add(many.as_bytes())), "more than 1000 parameters are not allowed");
     }

@@ -98,7 +98,10 @@ impl Stats {
 
 /// /api/v1/query_exemplars: none are kept.
 pub async fn exemplars(State(state): State<AppState>, parameters: Parameters) -> Result<Answer, ApiFailure> {
-    parameters.range()?;
+    let range = parameters.range()?;
+    if range.end_ms < range.start_ms {
+        return Err(ApiFailure::BadData("end timestamp must not be before start timestamp".to_owned()));
+    }
     state.queries.parse(parameters.text("query").to_owned(), |_| ()).await?;
     Ok(Answer::json(&[(); 0]))
 }

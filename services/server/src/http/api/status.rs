@@ -37,7 +37,7 @@ pub struct ProcessInfo {
 impl ProcessInfo {
     /// Of a process that starts now.
     pub fn new(settings: &Settings, host: String, clock: Clock) -> Self {
-        let retention = humantime::format_duration(settings.retention_raw.duration()).to_string();
+        let retention = settings.retention_raw.to_string();
         Self { started_millis: clock.unix_millis(), retention, host, clock }
     }
 
