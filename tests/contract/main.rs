@@ -14,6 +14,7 @@ mod latest;
 mod limits;
 mod methods;
 mod metrics;
+mod queries;
 mod reads;
 mod replays;
 mod signatures;

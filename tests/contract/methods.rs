@@ -5,7 +5,18 @@ use http::Method;
 
 on_every_store!(a_wrong_method_is_405_with_allow, an_unknown_path_is_404, answers_are_never_redirects);
 
-const GETS: [&str; 7] = ["/", "/ping", "/ping/live", "/value/gauge/x", "/api/v1/snapshot", "/api/v1/sources", "/api/v1/latest"];
+const GETS: [&str; 10] = [
+    "/",
+    "/ping",
+    "/ping/live",
+    "/value/gauge/x",
+    "/api/v1/snapshot",
+    "/api/v1/sources",
+    "/api/v1/latest",
+    "/api/v1/label/job/values",
+    "/api/v1/status/buildinfo",
+    "/-/healthy",
+];
 const POSTS: [&str; 3] = ["/update", "/updates", "/update/gauge/x/1"];
 
 async fn a_wrong_method_is_405_with_allow(t: Target) {

@@ -4,6 +4,7 @@
 mod bombs;
 mod corpus;
 mod forged;
+mod queries;
 mod slow;
 mod valid;
 

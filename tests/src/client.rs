@@ -102,7 +102,7 @@ impl Client {
 fn has_hash(path: &str) -> bool {
     let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
-        ["ping", "live"] | ["source" | "metrics"] | ["assets", ..] => false,
+        ["ping", "live"] | ["source" | "metrics"] | ["assets" | "-", ..] => false,
         ["api", "v1", resource, ..] => *resource == "snapshot",
         _ => true,
     }

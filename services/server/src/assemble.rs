@@ -13,6 +13,8 @@ use tokio::sync::watch;
 use crate::audit::{AuditConfig, Backend, Draft, Hook, Trail};
 use crate::clock::Clock;
 use crate::config::{Settings, SignatureMode};
+use crate::history::query::{Queries, QueryLimits};
+use crate::http::api::status::ProcessInfo;
 use crate::http::extract::body::BodyLimits;
 use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
@@ -26,6 +28,9 @@ use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
+
+/// Each has a thread.
+const MAX_QUERY_CONCURRENCY: usize = 256;
 
 /// What a server is made of.
 pub struct Parts {
@@ -48,9 +53,12 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     KeyMetrics::register(registry, keys.clone())?;
+    let queries = Queries::start(Arc::<dyn Store>::clone(&store), query_limits(settings)?, registry)?;
     let state = Arc::new(App {
         signatures: Arc::new(Signatures::new(keys, settings.signatures, clock.clone(), metrics.clone())),
-        ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock),
+        ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock.clone()),
+        queries,
+        process: ProcessInfo::new(settings, host_name(), clock),
         store,
         bodies: BodyLimits::new(settings.max_body_bytes.get(), settings.body_timeout.duration(), settings.max_inflight_bytes.get()),
         listings: ListingBudget::new(),
@@ -105,6 +113,7 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
         lifetimes: lifetimes(settings),
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
+        history_max_bytes: settings.history_max_bytes.get(),
         audit: queue,
     };
     // Nothing is served yet that could wait for the files to be read.
@@ -121,6 +130,20 @@ fn lifetimes(settings: &Settings) -> Lifetimes {
         series_expiry: settings.series_expiry.duration(),
         source_expiry: settings.source_expiry.duration(),
     }
+}
+
+/// What queries may cost.
+fn query_limits(settings: &Settings) -> Result<QueryLimits, Box<dyn Error>> {
+    if settings.query_concurrency == 0 || settings.query_concurrency > MAX_QUERY_CONCURRENCY {
+        return Err(format!("QUERY_CONCURRENCY must be between 1 and {MAX_QUERY_CONCURRENCY}").into());
+    }
+    Ok(QueryLimits {
+        concurrency: settings.query_concurrency,
+        timeout: settings.query_timeout.duration(),
+        max_series: settings.query_max_series,
+        max_bytes: settings.query_max_bytes.get(),
+        log_after: settings.query_log_after.duration(),
+    })
 }
 
 fn series_limits(settings: &Settings) -> SeriesLimits {

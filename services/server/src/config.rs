@@ -54,6 +54,8 @@ golectra_process::settings! {
         pub series_expiry: Retention = "24h",
         /// A named source that sends nothing for this long is no longer listed or counted, and neither are its series.
         pub source_expiry: Retention = "7d",
+        /// The memory that history may take in the memory store; beyond it the oldest is dropped. 0 keeps none.
+        pub history_max_bytes: Bytes = "256MiB",
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",
         /// How many series may be held in all.
@@ -80,6 +82,16 @@ golectra_process::settings! {
         pub shutdown_linger: Interval = "0s",
         /// How many connections to the database may be open.
         pub database_connections: u32 = "10",
+        /// How many queries may run at once; more wait, 32 for each that may run.
+        pub query_concurrency: usize = "4",
+        /// How long a query may take, its waiting time included. A request may ask for less with the parameter `timeout`.
+        pub query_timeout: Interval = "30s",
+        /// How many series one query may select.
+        pub query_max_series: usize = "100000",
+        /// The memory that all queries under way may take together: what they read, what they compute and their answers.
+        pub query_max_bytes: Bytes = "128MiB",
+        /// Queries that take at least this long are logged with what they took; 0 logs all of them.
+        pub query_log_after: Interval = "5s",
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
     }

@@ -4,6 +4,7 @@
 pub mod keys;
 pub mod memory;
 pub mod postgres;
+pub mod queries;
 mod sources;
 
 use std::sync::Arc;

@@ -87,11 +87,18 @@ impl ApiError {
         self.code
     }
 
-    fn status(&self) -> StatusCode {
+    /// What it says to people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.code.status()).expect("the table of codes has statuses of HTTP")
     }
 
-    fn headers(&self, mut response: Response) -> Response {
+    /// The response with the headers that the error has.
+    pub fn headers(&self, mut response: Response) -> Response {
         response.extensions_mut().insert(Refused(self.code));
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_seconds {

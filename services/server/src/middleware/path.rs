@@ -41,7 +41,8 @@ pub fn refusal(uri: &Uri) -> Option<Response> {
     Some(TextError(ApiError::new(ErrorCode::Malformed, message)).into_response())
 }
 
-fn is_escaped_well(text: &str) -> bool {
+/// Whether each `%` is followed by two hex digits, and what they spell is UTF-8.
+pub fn is_escaped_well(text: &str) -> bool {
     if !text.contains('%') {
         return true;
     }
