@@ -29,9 +29,6 @@ use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
 
-/// Each has a thread.
-const MAX_QUERY_CONCURRENCY: usize = 256;
-
 /// What a server is made of.
 pub struct Parts {
     /// What handlers share.
@@ -53,7 +50,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     KeyMetrics::register(registry, keys.clone())?;
-    let queries = Queries::start(Arc::<dyn Store>::clone(&store), query_limits(settings)?, registry)?;
+    let queries = Queries::start(Arc::<dyn Store>::clone(&store), query_limits(settings), registry)?;
     let state = Arc::new(App {
         signatures: Arc::new(Signatures::new(keys, settings.signatures, clock.clone(), metrics.clone())),
         ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock.clone()),
@@ -133,17 +130,14 @@ fn lifetimes(settings: &Settings) -> Lifetimes {
 }
 
 /// What queries may cost.
-fn query_limits(settings: &Settings) -> Result<QueryLimits, Box<dyn Error>> {
-    if settings.query_concurrency == 0 || settings.query_concurrency > MAX_QUERY_CONCURRENCY {
-        return Err(format!("QUERY_CONCURRENCY must be between 1 and {MAX_QUERY_CONCURRENCY}").into());
-    }
-    Ok(QueryLimits {
-        concurrency: settings.query_concurrency,
+fn query_limits(settings: &Settings) -> QueryLimits {
+    QueryLimits {
+        concurrency: settings.query_concurrency.get(),
         timeout: settings.query_timeout.duration(),
         max_series: settings.query_max_series,
         max_bytes: settings.query_max_bytes.get(),
         log_after: settings.query_log_after.duration(),
-    })
+    }
 }
 
 fn series_limits(settings: &Settings) -> SeriesLimits {

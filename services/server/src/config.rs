@@ -83,7 +83,7 @@ golectra_process::settings! {
         /// How many connections to the database may be open.
         pub database_connections: u32 = "10",
         /// How many queries may run at once; more wait, 32 for each that may run.
-        pub query_concurrency: usize = "4",
+        pub query_concurrency: Concurrency = "4",
         /// How long a query may take, its waiting time included. A request may ask for less with the parameter `timeout`.
         pub query_timeout: Interval = "30s",
         /// How many series one query may select.
@@ -110,6 +110,32 @@ golectra_process::settings! {
         pub keys_dir: Option<PathBuf>,
         /// Which key of the folder signs.
         pub signing_key_id: Option<KeyId>,
+    }
+}
+
+/// How many of something may run at once, each on a thread of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concurrency(usize);
+
+/// What the number should have been.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a whole number from 1 to {}", Concurrency::MAX)]
+pub struct ConcurrencyError;
+
+impl Concurrency {
+    const MAX: usize = 256;
+
+    /// As a number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for Concurrency {
+    type Err = ConcurrencyError;
+
+    fn from_str(text: &str) -> Result<Self, ConcurrencyError> {
+        text.parse().ok().filter(|number| (1..=Self::MAX).contains(number)).map(Self).ok_or(ConcurrencyError)
     }
 }
 
@@ -210,6 +236,13 @@ mod tests {
         let table = Settings::markdown();
         let document = include_str!("../../../docs/settings.md");
         assert!(document.contains(table.trim()), "docs/settings.md's table of golectra-server should be:\n{table}");
+    }
+
+    #[test]
+    fn concurrency_is_a_number_of_threads() {
+        for (text, number) in [("1", Some(1)), ("256", Some(256)), ("0", None), ("257", None), ("-1", None), ("many", None)] {
+            assert_eq!(text.parse().ok().map(Concurrency::get), number, "{text}");
+        }
     }
 
     #[test]
