@@ -1,4 +1,4 @@
-//! What the limits do to real sockets.
+//! The limits, tested on real sockets.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConnectionLimits, ConnectionStats, Cut, serve_counted};
 
-/// Longer than any wait here should take.
+/// The time limit of every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// More than the socket buffers of both ends hold.
@@ -32,7 +32,7 @@ struct Running {
     release: CancellationToken,
 }
 
-/// Limits that no test meets unless it shortens one.
+/// Limits that are never reached unless a test lowers one.
 fn long() -> ConnectionLimits {
     ConnectionLimits {
         headers: PATIENCE * 3,
@@ -103,7 +103,7 @@ const PEER: &str = "GET /peer HTTP/1.1\r\nHost: x\r\n\r\n";
 const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
-async fn a_connection_is_kept_for_the_next_request_and_knows_its_peer() {
+async fn a_connection_is_kept_alive_and_handlers_see_the_peers_address() {
     let running = start(long()).await;
     let mut client = running.connect().await;
     let peer = client.local_addr().unwrap().to_string();
@@ -116,7 +116,7 @@ async fn a_connection_is_kept_for_the_next_request_and_knows_its_peer() {
 }
 
 #[tokio::test]
-async fn slow_heads_are_cut_on_fresh_and_on_kept_connections() {
+async fn a_slow_head_is_cut_on_a_new_and_on_a_kept_connection() {
     let running = start(ConnectionLimits { headers: Duration::from_millis(200), ..long() }).await;
     let mut silent = running.connect().await;
     let mut partial = running.connect().await;
@@ -126,7 +126,7 @@ async fn slow_heads_are_cut_on_fresh_and_on_kept_connections() {
     answer(&mut kept).await;
     closed(&mut silent).await;
     closed(&mut partial).await;
-    // The time between requests is not the head's.
+    // The time between requests does not count towards the head's limit.
     send(&mut kept, PEER).await;
     answer(&mut kept).await;
     send(&mut kept, "GET /pe").await;
@@ -136,7 +136,7 @@ async fn slow_heads_are_cut_on_fresh_and_on_kept_connections() {
 }
 
 #[tokio::test]
-async fn a_head_that_trickles_in_is_cut_although_bytes_keep_coming() {
+async fn a_head_that_arrives_byte_by_byte_is_cut() {
     let running = start(ConnectionLimits { headers: Duration::from_millis(300), ..long() }).await;
     let (mut read, mut write) = running.connect().await.into_split();
     let trickle = tokio::spawn(async move {
@@ -168,13 +168,13 @@ async fn an_idle_connection_is_kept_for_its_time_and_then_cut() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_not_idle() {
+async fn a_connection_is_not_idle_while_its_request_is_answered() {
     let short = Duration::from_millis(100);
     let mut running = start(ConnectionLimits { idle: short, headers: short, ..long() }).await;
     let mut client = running.connect().await;
     send(&mut client, SLOW).await;
     running.begun.recv().await.unwrap();
-    // Another connection's limit passing shows that this one's would have.
+    // When another connection was cut by the idle limit, this one would have been cut too.
     closed(&mut running.connect().await).await;
     running.release.cancel();
     assert!(answer(&mut client).await.ends_with("slow"));
@@ -218,7 +218,7 @@ async fn a_slow_reader_that_makes_progress_gets_all_of_a_large_answer() {
 async fn a_client_that_reads_too_slowly_is_cut_although_it_makes_progress() {
     let running = start(ConnectionLimits { slow_write: Duration::from_millis(300), ..long() }).await;
     let mut client = running.connect().await;
-    // A fast answer does not count.
+    // An answer that is read quickly does not start the limit.
     send(&mut client, PEER).await;
     answer(&mut client).await;
     send(&mut client, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -259,7 +259,7 @@ async fn a_head_that_is_too_large_is_answered_431() {
     send(&mut client, &format!("GET /peer HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(60 << 10))).await;
     assert!(answer(&mut client).await.starts_with("HTTP/1.1 200"));
     let mut client = running.connect().await;
-    // The server may close before all of it is sent.
+    // The server may close the connection before the whole head is sent.
     let _ = client.write_all(format!("GET /peer HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(65 << 10)).as_bytes()).await;
     assert!(answer(&mut client).await.starts_with("HTTP/1.1 431"));
 }
@@ -287,7 +287,7 @@ async fn a_shutdown_closes_idle_connections_and_finishes_requests_under_way() {
 }
 
 #[tokio::test]
-async fn while_it_lingers_a_kept_connection_gets_one_more_answer_and_is_told_to_close() {
+async fn while_lingering_a_kept_connection_gets_one_more_answer_with_connection_close() {
     let running = start(ConnectionLimits { linger: PATIENCE * 2, ..long() }).await;
     let mut kept = running.connect().await;
     send(&mut kept, PEER).await;
@@ -297,7 +297,7 @@ async fn while_it_lingers_a_kept_connection_gets_one_more_answer_and_is_told_to_
     let last = answer(&mut kept).await;
     assert!(last.starts_with("HTTP/1.1 200 OK") && last.to_ascii_lowercase().contains("connection: close"), "{last}");
     closed(&mut kept).await;
-    // Who was not told yet that others serve is served as well.
+    // A client that has not been told to close yet is served as well.
     let mut late = running.connect().await;
     send(&mut late, PEER).await;
     assert!(answer(&mut late).await.starts_with("HTTP/1.1 200 OK"));
@@ -321,7 +321,7 @@ async fn lingering_ends_and_closes_what_stayed_idle() {
 }
 
 #[tokio::test]
-async fn what_does_not_finish_within_the_drain_is_cut() {
+async fn a_request_that_does_not_finish_within_the_drain_time_is_cut() {
     let mut running = start(ConnectionLimits { drain: Duration::from_millis(200), ..long() }).await;
     let mut busy = running.connect().await;
     send(&mut busy, SLOW).await;
