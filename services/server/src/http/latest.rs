@@ -1,4 +1,5 @@
-//! GET /api/v1/latest: series with their newest values. The answer is written while it is read from the store, so that its length takes no memory.
+//! GET /api/v1/latest: series with their newest values. The answer is streamed from the store, so that its length does not
+//! determine the memory it takes.
 
 mod body;
 pub mod budget;
@@ -18,13 +19,13 @@ use crate::middleware::answer::Streamed;
 use crate::store::LatestFilter;
 use listing::Listing;
 
-/// The most `match[]` of one request. Each reads pages of its own.
+/// The most `match[]` parameters in a request. Each one reads pages of its own.
 const MAX_SELECTORS: usize = 8;
 
-/// The most conditions of all `match[]` of a request. Each may have a regular expression, which takes memory.
+/// The most conditions in all `match[]` parameters of a request. Each may have a regular expression, which takes memory.
 const MAX_CONDITIONS: usize = 16;
 
-/// What a request asks for.
+/// The parameters of a request.
 #[derive(Debug, Default)]
 struct Wanted {
     source: Option<Source>,
@@ -41,7 +42,7 @@ pub async fn get(State(state): State<AppState>, query: Result<Query<Vec<(String,
     let limit = wanted.limit;
     let share = state.listings.share(wanted.selectors.len().max(1)).await?;
     let mut listing = Listing::open(&*state.store, wanted.filters()?).await?;
-    // A store that does not answer is an error of its own; later ones can only cut the answer off.
+    // A store that fails at the start gives an error answer; later errors can only cut the answer off.
     listing.load().await?;
     let mut response = Body::from_stream(body::pieces(listing, limit, share)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -70,14 +71,14 @@ impl Wanted {
                     wanted.selectors.push(selector);
                     false
                 }
-                // What other versions know is no error.
+                // Unknown parameters are ignored: other versions may know them.
                 _ => false,
             };
             if twice {
                 return Err(ApiError::new(ErrorCode::Malformed, format!("{key} is given twice")));
             }
         }
-        // As in Prometheus 0 is no limit; an empty name is as good as none.
+        // As in Prometheus, 0 means no limit; an empty name means no filter.
         wanted.limit = wanted.limit.filter(|limit| *limit > 0);
         wanted.name = wanted.name.filter(|name| !name.is_empty());
         if wanted.selectors.len() > MAX_SELECTORS || conditions > MAX_CONDITIONS {
@@ -87,7 +88,7 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// One filter for each `match[]`, or one without any.
+    /// One filter for each `match[]`, or a single one without conditions.
     fn filters(self) -> Result<Vec<LatestFilter>, ApiError> {
         let all = LatestFilter { source: self.source, name: self.name, matchers: Vec::new() };
         if self.selectors.is_empty() {
