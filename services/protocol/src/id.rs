@@ -383,7 +383,10 @@ mod tests {
         assert_eq!(id("a{b=\"1\n2\"}"), id("a{b=\"1\\n2\"}"));
         assert_eq!(parts("a{b=\"1\\n2\\\\\"}").1, [("b".into(), "1\n2\\".into())]);
         let longer = format!("a{{b=\"{}\"}}", "\n".repeat(MAX_ID_BYTES / 2));
-        assert!(matches!(MetricId::parse(&longer), Err(IdError::TooLong(bytes)) if bytes > MAX_ID_BYTES), "with its escapes it is too long");
+        assert!(
+            matches!(MetricId::parse(&longer), Err(IdError::TooLong(bytes)) if bytes > MAX_ID_BYTES),
+            "with its escapes it is too long"
+        );
     }
 
     proptest! {
