@@ -322,7 +322,7 @@ impl Writer {
             }
             answer.expect(200);
         }
-        unreachable!("fewer than usize::MAX writes are sent")
+        unreachable!("fewer than i64::MAX writes are sent")
     }
 }
 
