@@ -17,7 +17,7 @@ mod system;
 pub mod telemetry;
 
 pub use keys::{KeyId, Keys};
-pub use listen::{ConnectionLimits, ConnectionStats};
+pub use listen::{ConnectionLimits, ConnectionMetrics};
 pub use log_limiter::LogLimiter;
 pub use settings::{Bytes, Interval, ListenAddress, Retention, Secret, SettingsError, WebhookKey};
 pub use shutdown::Shutdown;

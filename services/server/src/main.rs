@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use golectra_process::listen::{ConnectionStats, serve_counted};
+use golectra_process::listen::{ConnectionMetrics, serve_counted};
 use golectra_process::metrics::{Metrics, serve_observability};
 use golectra_process::{Shutdown, banner, telemetry};
 use tower::Layer as _;
@@ -28,13 +28,13 @@ use crate::assemble::Parts;
 use crate::config::Settings;
 use crate::store::postgres::OpenError;
 
-/// A request is some thirty small pieces of memory and a few large ones, given back at once. A test that counts what the
+/// A request allocates about thirty small and a few large pieces of memory, and frees them together. A test that counts what the
 /// memory store takes has an allocator of its own.
 #[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How often the sources' figures on /metrics are brought up to date.
+/// How often the metrics of sources are updated.
 const SOURCES_EVERY: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
@@ -66,7 +66,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals(settings.shutdown_timeout.duration())?;
     let metrics = Metrics::new("server")?;
-    let connections = ConnectionStats::default();
+    let connections = ConnectionMetrics::default();
     let Parts { state, trail } = assemble::parts(&settings, &metrics.registry, &connections)?;
     let listener = settings.address.bind().await?;
     tracing::info!(address = %listener.local_addr()?, "listening");

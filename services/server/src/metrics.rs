@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::StatusCode;
-use golectra_process::listen::{ConnectionStats, Cut};
+use golectra_process::listen::{ConnectionMetrics, Cut};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -23,7 +23,7 @@ use crate::store::{Applied, SourceInfo, Store};
 /// From half a millisecond to 10 s.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The server's own figures. Cheap to clone.
+/// The server's own metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct ServerMetrics(Arc<Inner>);
 
@@ -199,7 +199,7 @@ fn seconds(name: &str, help: &str, label: &str) -> prometheus::Result<HistogramV
 /// Metrics that others keep and that are read when Prometheus asks.
 pub struct Borrowed {
     store: Arc<dyn Store>,
-    connections: ConnectionStats,
+    connections: ConnectionMetrics,
     series: Gauge,
     queue: IntGauge,
     pool: IntGaugeVec,
@@ -210,7 +210,7 @@ pub struct Borrowed {
 
 impl Borrowed {
     /// Registers what the store and the listener know.
-    pub fn register(registry: &Registry, store: Arc<dyn Store>, connections: ConnectionStats) -> prometheus::Result<()> {
+    pub fn register(registry: &Registry, store: Arc<dyn Store>, connections: ConnectionMetrics) -> prometheus::Result<()> {
         let pool = Opts::new("golectra_store_pool_connections", "Connections to the database.");
         registry.register(Box::new(Self {
             store,
