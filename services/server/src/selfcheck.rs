@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use golectra_process::keys::{FolderError, Key, Keys, SigningKeyError};
+use golectra_process::output::{print_error_line, print_line};
 use golectra_process::{KeyId, Secret};
 use golectra_protocol::{IdempotencyKey, Metric, MetricId, Value, gzip, hash, header, json, signature};
 use reqwest::{Client, Response, StatusCode, Url};
@@ -41,7 +42,6 @@ enum Failure {
 }
 
 /// Runs the check that the command line asks for.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer to the person who ran it")]
 pub fn main() -> ExitCode {
     let url = std::env::args().nth(2).filter(|url| url.starts_with("http"));
     let settings = SelfcheckSettings::load_from("golectra-server selfcheck", std::env::args_os().skip(3));
@@ -55,11 +55,11 @@ pub fn main() -> ExitCode {
     };
     match checked {
         Ok(()) => {
-            println!("the server is well");
+            say("the server is well");
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            eprintln!("golectra-server selfcheck: {failure}");
+            print_error_line(&format!("golectra-server selfcheck: {failure}"));
             ExitCode::FAILURE
         }
     }
@@ -124,9 +124,13 @@ async fn check(url: &str, key: Option<&str>, signing: Option<(KeyId, Key)>) -> R
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "a command's answer to the person who ran it")]
 fn passed(step: &str) {
-    println!("ok: {step}");
+    say(&format!("ok: {step}"));
+}
+
+/// Prints a line. The exit code is the result, so a failure to print is ignored.
+fn say(line: &str) {
+    let _ = print_line(line);
 }
 
 /// The counter's total on the server, 0 before it is there.
