@@ -1,4 +1,4 @@
-//! golectra-server: takes metrics, keeps them, shows them.
+//! golectra-server: receives metrics, stores them and shows them.
 
 mod assemble;
 mod audit;
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("golectra-server can't run: {error}");
-            // As for any other setting that can't be used.
+            // The same exit code as for other settings that can't be used.
             if error.is::<OpenError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     };
@@ -87,10 +87,10 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let app = MapRequestLayer::new(middleware::path::normalize).layer(router::router(state.clone()));
     serve_counted(listener, app, limits, connections, shutdown.token()).await;
 
-    // What is left of the time limit is shared: events first, since they come from the writes, then the store.
+    // The rest of the time limit is shared: events first, because the writes make them, then the store.
     let share = settings.shutdown_timeout.duration() / 5;
     if let Some(trail) = trail {
-        // A write whose client has left may have its event only when it is on disk.
+        // The event of a write whose client has disconnected may only exist once the write is on disk.
         if let Err(error) = state.store.flush().await {
             tracing::warn!(%error, "not every write is on disk before the last audit events are delivered");
         }
@@ -102,7 +102,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Keeps /metrics told of when each source was seen last.
+/// Updates the metrics of when each source was last seen.
 async fn watch_sources(state: &http::AppState) {
     let mut ticks = tokio::time::interval(SOURCES_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
