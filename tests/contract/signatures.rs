@@ -143,7 +143,7 @@ async fn required_accepts_only_signed_requests(t: Target) {
     for path in ["/", "/ping", "/api/v1/snapshot", "/api/v1/sources"] {
         client.get(path).send().await.expect(200);
     }
-    let figures = server.metrics_client().get("/metrics").send().await.expect(200);
+    let answer = server.metrics_client().get("/metrics").send().await.expect(200);
     for (name, expected) in [
         (r#"golectra_ingest_rejected_total{reason="signature_missing"}"#, 7.0),
         (r#"golectra_ingest_rejected_total{reason="signature_malformed"}"#, 6.0),
@@ -152,7 +152,7 @@ async fn required_accepts_only_signed_requests(t: Target) {
         (r#"golectra_signed_requests_total{kid="k1"}"#, 4.0),
         ("golectra_signing_keys", 1.0),
     ] {
-        assert_eq!(figures.figure(name), Some(expected), "{name}");
+        assert_eq!(answer.metric(name), Some(expected), "{name}");
     }
 }
 
@@ -342,7 +342,7 @@ async fn keys_rotate_without_a_refused_request(t: Target) {
         .map(|writer| tokio::spawn(writer.run()))
         .collect();
     let metrics = server.metrics_client();
-    let figure = async |name: &str| metrics.get("/metrics").send().await.expect(200).figure(name).unwrap_or(0.0);
+    let metric = async |name: &str| metrics.get("/metrics").send().await.expect(200).metric(name).unwrap_or(0.0);
     for number in 2..=5 {
         let (id, key) = key_number(number);
         put(&folder, &id, &key);
@@ -350,9 +350,9 @@ async fn keys_rotate_without_a_refused_request(t: Target) {
         newest.store(number, Ordering::SeqCst);
         let signed = format!("golectra_signed_requests_total{{kid=\"{id}\"}}");
         let all_moved = || uses.iter().all(|uses| uses.load(Ordering::SeqCst) == number);
-        until("all write with the new key", LIMIT, async || all_moved() && figure(&signed).await >= 20.0).await;
+        until("all write with the new key", LIMIT, async || all_moved() && metric(&signed).await >= 20.0).await;
         std::fs::remove_file(folder.path().join(key_number(number - 1).0)).expect("our own folder");
-        until("the old key is gone", LIMIT, async || figure("golectra_signing_keys").await < 1.5).await;
+        until("the old key is gone", LIMIT, async || metric("golectra_signing_keys").await < 1.5).await;
     }
     newest.store(0, Ordering::SeqCst);
     let mut sent = 0;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use golectra_tests::{Client, Database, Fault, Proxy, Server, fresh_key, runtime, until};
+use golectra_tests::{Client, Database, Fault, Proxy, Server, free_port, fresh_key, runtime, until};
 use serde_json::{Value, json};
 
 const CLIENTS: usize = 64;
@@ -69,4 +69,18 @@ async fn an_outage_with_many_clients_writes_a_bounded_number_of_lines() {
     messages.dedup();
     assert!(lines.len() <= messages.len() * LINES_A_CONDITION, "{} lines: {lines:#?}", lines.len());
     assert!(messages.len() <= 6, "{messages:?}");
+}
+
+#[tokio::test]
+async fn counts_that_are_pending_at_the_end_of_the_process_are_logged() {
+    const REQUESTS: u64 = 20;
+    // Nothing listens on this port.
+    let dsn = format!("postgres://user:password@127.0.0.1:{}/name", free_port());
+    let mut server = Server::builder().env("DATABASE_DSN", dsn).start_alive();
+    until("the first attempt failed", Duration::from_secs(10), async || server.stderr().contains("the database is not ready")).await;
+    for _ in 0..REQUESTS {
+        server.client().get("/value/counter/c").send().await.expect(503);
+    }
+    server.stop();
+    assert_eq!(count(&lines(&server, 0), "the store is unavailable"), REQUESTS);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use golectra_tests::{Exit, ProgramBuilder, Server};
+use golectra_tests::{Exit, ProgramBuilder, Server, until};
 
 /// The time limit for a program that refuses to start.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -101,6 +101,25 @@ fn the_contracts_flags_are_in_the_help() {
     }
 }
 
+/// As with `golectra-server --help | head -1`: writing to the pipe fails once its reader has ended.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    for program in [PROGRAMS.as_slice(), &["golectra-loadgen"]].concat() {
+        let help = ProgramBuilder::new(program).closed_output().flags(["--help"]).start().wait(LIMIT);
+        assert_eq!(help, Exit::Code(0), "{program} --help");
+        let refusal = ProgramBuilder::new(program).closed_output().flags(["--no-such-flag"]).start().wait(LIMIT);
+        assert_eq!(refusal, Exit::Code(2), "{program} --no-such-flag");
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_output_is_closed_runs_and_ends_as_usual() {
+    let mut server = ProgramBuilder::new("golectra-server").closed_output().env("ADDRESS", "127.0.0.1:0").start();
+    let journal = server.folder().join("metrics-db.json.journal");
+    until("the server has its files", LIMIT, async || journal.exists()).await;
+    assert_eq!(server.stop(), Exit::Code(0));
+}
+
 /// The sentence with which a program refused to start.
 fn refusal(program: &ProgramBuilder) -> String {
     let mut run = program.start();
@@ -139,6 +158,9 @@ fn a_bad_value_is_refused_with_one_sentence() {
         ("golectra-server", "RETENTION_RAW", "59m"),
         ("golectra-server", "SERIES_EXPIRY", "1.5d"),
         ("golectra-server", "SOURCE_EXPIRY", "a week"),
+        // With these every audit event would be dropped.
+        ("golectra-server", "AUDIT_DATABASE_MAX_BYTES", "0"),
+        ("golectra-server", "AUDIT_QUEUE", "0"),
         ("golectra-server", "LOG_LEVEL", "="),
         ("golectra-agent", "ADDRESS", "ftp://server"),
         ("golectra-agent", "REPORT_INTERVAL", "often"),

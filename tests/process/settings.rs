@@ -67,7 +67,7 @@ async fn no_program_uses_the_line_end_after_a_key() {
         let agent = Agent::builder(&server.url()).env("SOURCE", format!("agent-{}", key.len())).env("KEY", key);
         let agent = agent.env("POLL_INTERVAL", "100ms").env("REPORT_INTERVAL", "200ms").start();
         until("reports that are accepted", LIMIT, async || {
-            agent.figure("golectra_agent_reports_acknowledged_total").await.is_some_and(|delivered| delivered >= 2.0)
+            agent.metric("golectra_agent_reports_acknowledged_total").await.is_some_and(|delivered| delivered >= 2.0)
         })
         .await;
     }

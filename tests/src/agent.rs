@@ -86,8 +86,8 @@ impl Agent {
     }
 
     /// A metric of its own /metrics; None if it does not answer or has no metric of that name.
-    pub async fn figure(&self, name: &str) -> Option<f64> {
-        self.metrics.try_get("/metrics").await?.figure(name)
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics.try_get("/metrics").await?.metric(name)
     }
 }
 

@@ -329,7 +329,7 @@ impl Answer {
     }
 
     /// The sum of a metric's samples in an answer in Prometheus's text format; None if there is no sample.
-    pub fn figure(&self, name: &str) -> Option<f64> {
+    pub fn metric(&self, name: &str) -> Option<f64> {
         let text = self.text();
         let samples = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;

@@ -12,14 +12,14 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The thread that starts every child process. The kernel ends a child together with the thread that started it, and a test's
 /// thread ends with its test, while a server may be shared by many tests.
-static KEEPER: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
+static SPAWNER: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
     let (sender, jobs) = mpsc::channel::<Job>();
     let work = move || {
         for job in jobs {
             job();
         }
     };
-    thread::Builder::new().name("keeper".to_owned()).spawn(work).expect("a thread starts");
+    thread::Builder::new().name("spawner".to_owned()).spawn(work).expect("a thread starts");
     sender
 });
 
@@ -51,7 +51,7 @@ extern "C" fn run_exit_jobs() {
         DONE.store(true, Ordering::Release);
     });
     let start = Instant::now();
-    let sent = KEEPER.send(all).is_ok();
+    let sent = SPAWNER.send(all).is_ok();
     while sent && !DONE.load(Ordering::Acquire) && start.elapsed() < EXIT_LIMIT {
         thread::sleep(Duration::from_millis(2));
     }
@@ -81,8 +81,19 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn start(command: Command) -> io::Result<Self> {
+        Self::start_with(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts a process whose output goes to pipes that nobody reads: writing to them fails.
+    pub(crate) fn start_with_closed_output(command: Command) -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        drop(reader);
+        Self::start_with(command, writer.try_clone()?.into(), writer.into())
+    }
+
+    fn start_with(mut command: Command, stdout: Stdio, stderr: Stdio) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         #[expect(unsafe_code, reason = "there is no safe way to have a child end with its parent")]
         // SAFETY: between fork and exec only prctl and signal are called, which are safe to call from a signal handler.
         unsafe {
@@ -96,10 +107,10 @@ impl Running {
             });
         }
         let (sender, started) = mpsc::channel();
-        KEEPER.send(Box::new(move || drop(sender.send(command.spawn())))).expect("the keeper lives");
-        let mut child = started.recv().expect("the keeper answers")?;
-        let stdout = Captured::of(child.stdout.take().expect("piped"));
-        let stderr = Captured::of(child.stderr.take().expect("piped"));
+        SPAWNER.send(Box::new(move || drop(sender.send(command.spawn())))).expect("the spawner runs");
+        let mut child = started.recv().expect("the spawner answers")?;
+        let stdout = Captured::of(child.stdout.take());
+        let stderr = Captured::of(child.stderr.take());
         Ok(Self { child, stdout, stderr, exit: None })
     }
 
@@ -237,16 +248,19 @@ struct Captured {
 }
 
 impl Captured {
-    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+    /// Without a pipe the text stays empty.
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
         let text = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&text);
-        let reader = thread::spawn(move || {
-            let mut piece = [0; 4096];
-            while let Ok(length @ 1..) = pipe.read(&mut piece) {
-                sink.lock().expect("no reader panics").extend_from_slice(&piece[..length]);
-            }
-        });
-        Self { text, reader: Some(reader) }
+        let read = |mut pipe| {
+            thread::spawn(move || {
+                let mut piece = [0; 4096];
+                while let Ok(length @ 1..) = Read::read(&mut pipe, &mut piece) {
+                    sink.lock().expect("no reader panics").extend_from_slice(&piece[..length]);
+                }
+            })
+        };
+        Self { text, reader: pipe.map(read) }
     }
 
     fn text(&self) -> String {

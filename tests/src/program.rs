@@ -37,12 +37,13 @@ pub struct ProgramBuilder {
     variables: BTreeMap<String, String>,
     flags: Vec<String>,
     folder: Option<Arc<TempDir>>,
+    closed_output: bool,
 }
 
 impl ProgramBuilder {
     /// A program without any setting.
     pub fn new(name: &'static str) -> Self {
-        Self { name, path: None, variables: BTreeMap::new(), flags: Vec::new(), folder: None }
+        Self { name, path: None, variables: BTreeMap::new(), flags: Vec::new(), folder: None, closed_output: false }
     }
 
     /// A program that is not golectra's, at this path.
@@ -72,6 +73,13 @@ impl ProgramBuilder {
         self
     }
 
+    /// Gives the program pipes for stdout and stderr whose reader has ended.
+    #[must_use]
+    pub fn closed_output(mut self) -> Self {
+        self.closed_output = true;
+        self
+    }
+
     /// The value of a variable that was set.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
@@ -84,7 +92,8 @@ impl ProgramBuilder {
         command.env_clear().args(&self.flags).current_dir(folder.path());
         command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.envs(&self.variables);
-        let running = Running::start(command).unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
+        let running = if self.closed_output { Running::start_with_closed_output(command) } else { Running::start(command) }
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
         Program { name: self.name, running, folder }
     }
 }

@@ -11,13 +11,14 @@ pub mod keys;
 pub mod listen;
 pub mod log_limiter;
 pub mod metrics;
+pub mod output;
 pub mod settings;
 pub mod shutdown;
 mod system;
 pub mod telemetry;
 
 pub use keys::{KeyId, Keys};
-pub use listen::{ConnectionLimits, ConnectionStats};
+pub use listen::{ConnectionLimits, ConnectionMetrics};
 pub use log_limiter::LogLimiter;
 pub use settings::{Bytes, Interval, ListenAddress, Retention, Secret, SettingsError, WebhookKey};
 pub use shutdown::Shutdown;

@@ -6,7 +6,7 @@
 
 mod connection;
 mod guard;
-mod stats;
+mod metrics;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-pub use self::stats::{ConnectionStats, Cut};
+pub use self::metrics::{ConnectionMetrics, Cut};
 use crate::{LogLimiter, system};
 
 /// The pause after `accept` failed, such as when the process is out of file descriptors.
@@ -83,7 +83,7 @@ impl<S: Service<Request<Incoming>, Response = Response, Error = Infallible, Futu
 ///
 /// Handlers get the peer's address from axum's `ConnectInfo<SocketAddr>`; an IPv4 peer of a dual-stack socket is shown as IPv4.
 pub async fn serve(listener: TcpListener, app: impl App, limits: ConnectionLimits, shutdown: CancellationToken) {
-    serve_counted(listener, app, limits, ConnectionStats::default(), shutdown).await;
+    serve_counted(listener, app, limits, ConnectionMetrics::default(), shutdown).await;
 }
 
 /// Like [`serve`], with metrics.
@@ -91,12 +91,12 @@ pub async fn serve_counted(
     listener: TcpListener,
     app: impl App,
     limits: ConnectionLimits,
-    stats: ConnectionStats,
+    metrics: ConnectionMetrics,
     shutdown: CancellationToken,
 ) {
     let open_files = system::raise_open_files();
     let cap = limits.max_connections.min(open_files - open_files / 4).clamp(1, Semaphore::MAX_PERMITS);
-    let mut gate = Gate { listener, permits: Arc::new(Semaphore::new(cap)), stats: stats.clone(), log: LogLimiter::new() };
+    let mut gate = Gate { listener, permits: Arc::new(Semaphore::new(cap)), metrics: metrics.clone(), log: LogLimiter::new() };
     let tasks = TaskTracker::new();
     let stages = Stages { leave: shutdown.clone(), close: CancellationToken::new(), abort: CancellationToken::new() };
     let linger = limits.linger.min(limits.drain);
@@ -111,7 +111,7 @@ pub async fn serve_counted(
             next = gate.next() => next,
             () = over.as_mut() => break,
         };
-        let connection = connection::run(stream, peer, app.clone(), limits, stats.clone(), stages.child());
+        let connection = connection::run(stream, peer, app.clone(), limits, metrics.clone(), stages.child());
         tasks.spawn(async move {
             connection.await;
             drop(permit);
@@ -150,7 +150,7 @@ impl Stages {
 struct Gate {
     listener: TcpListener,
     permits: Arc<Semaphore>,
-    stats: ConnectionStats,
+    metrics: ConnectionMetrics,
     log: LogLimiter,
 }
 
@@ -166,7 +166,7 @@ impl Gate {
                 // The client closed the connection before it was accepted.
                 Err(error) if client_is_gone(&error) => {}
                 Err(error) => {
-                    self.stats.accept_failed();
+                    self.metrics.accept_failed();
                     self.log.log("accept", move |count| {
                         tracing::error!(count, %error, "connections cannot be accepted: if the error says too many open files, raise that limit");
                     });
@@ -181,7 +181,7 @@ impl Gate {
             if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
                 return permit;
             }
-            self.stats.cap_reached();
+            self.metrics.cap_reached();
             self.log.log("cap", |count| tracing::warn!(count, "the limit of open connections is reached: new connections wait"));
             // The semaphore is never closed; if it were, the loop would try again.
             if let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {

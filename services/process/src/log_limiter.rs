@@ -2,13 +2,13 @@
 //! the database is down.
 //!
 //! The first occurrence is logged at once, which shows when an outage began. Later ones are counted and logged as one line
-//! every [`INTERVAL`], also after the last occurrence, so that the counts in the log add up to the number of occurrences.
-//! line every [`INTERVAL`] stands for them, the last one after the condition has ended: no occurrence is missing from the log.
+//! every [`INTERVAL`], also after the last occurrence, so that the counts in the log add up to the number of occurrences. Counts that
+//! are pending when the process ends are logged by [`write_pending_lines`].
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -32,6 +32,9 @@ pub const MAX_CONDITIONS: usize = 64;
 /// }
 /// ```
 pub struct LogLimiter<C = &'static str>(OnceLock<Arc<Conditions<C>>>);
+
+/// Every limiter in use, for [`write_pending_lines`].
+static LIMITERS: Mutex<Vec<Weak<dyn WriteLines>>> = Mutex::new(Vec::new());
 
 /// The key None counts the conditions that did not fit.
 type Conditions<C> = Mutex<HashMap<Option<C>, Condition>>;
@@ -68,6 +71,15 @@ impl<C> fmt::Debug for LogLimiter<C> {
     }
 }
 
+/// Logs the counts that are pending.
+impl<C> Drop for LogLimiter<C> {
+    fn drop(&mut self) {
+        if let Some(conditions) = self.0.get() {
+            write_lines(conditions);
+        }
+    }
+}
+
 impl<C: Eq + Hash + Clone + Send + 'static> LogLimiter<C> {
     /// Logs an occurrence of a condition: now, or as part of the next line that is due. `line` writes the line and gets the
     /// number of occurrences that it stands for; the line of the first of them is written.
@@ -75,7 +87,14 @@ impl<C: Eq + Hash + Clone + Send + 'static> LogLimiter<C> {
     /// Inside a runtime a task writes the lines that are due later. Outside of a runtime they are written at the next
     /// occurrence.
     pub fn log(&self, condition: C, line: impl FnOnce(u64) + Send + 'static) {
-        let conditions = self.0.get_or_init(Arc::default);
+        let conditions = self.0.get_or_init(|| {
+            let conditions = Arc::<Conditions<C>>::default();
+            let limiter: Weak<dyn WriteLines> = Arc::<Conditions<C>>::downgrade(&conditions);
+            let mut limiters = LIMITERS.lock().unwrap_or_else(PoisonError::into_inner);
+            limiters.retain(|limiter| limiter.strong_count() > 0);
+            limiters.push(limiter);
+            conditions
+        });
         let now = Instant::now();
         let mut locked = lock(conditions);
         let key = key(&mut locked, condition, now);
@@ -135,6 +154,37 @@ async fn write_due_lines<C: Eq + Hash>(conditions: Arc<Conditions<C>>, key: Opti
             }
             condition.take(now)
         };
+        if let Some(line) = line {
+            line(count);
+        }
+    }
+}
+
+/// Logs the pending counts of every limiter. Called when the process ends, because lines that are due later would be lost.
+pub fn write_pending_lines() {
+    let limiters: Vec<_> = LIMITERS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+    for limiter in limiters {
+        limiter.write_lines();
+    }
+}
+
+/// A limiter of any type of condition.
+trait WriteLines: Send + Sync {
+    /// Logs the pending counts.
+    fn write_lines(&self);
+}
+
+impl<C: Send> WriteLines for Conditions<C> {
+    fn write_lines(&self) {
+        write_lines(self);
+    }
+}
+
+fn write_lines<C>(conditions: &Conditions<C>) {
+    let now = Instant::now();
+    let pending: Vec<_> =
+        lock(conditions).values_mut().filter(|condition| condition.count > 0).map(|condition| condition.take(now)).collect();
+    for (count, line) in pending {
         if let Some(line) = line {
             line(count);
         }
@@ -236,6 +286,32 @@ mod tests {
             log.occurs(condition);
         }
         assert_eq!((log.lines().len(), log.known()), (MAX_CONDITIONS + 1, MAX_CONDITIONS + 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pending_counts_are_written_once_when_the_process_ends() {
+        let mut log = Log::default();
+        for _ in 0..100 {
+            log.occurs(1);
+        }
+        log.occurs(2);
+        log.lines();
+        // What write_pending_lines does for every limiter of the process, among them those of other tests.
+        write_lines(log.limiter.0.get().unwrap());
+        assert_eq!(log.lines(), [(1, 99, 1)]);
+        sleep(INTERVAL * 2).await;
+        assert_eq!(log.lines(), []);
+    }
+
+    #[test]
+    fn pending_counts_are_written_when_a_limiter_is_dropped() {
+        let mut log = Log::default();
+        for _ in 0..3 {
+            log.occurs(1);
+        }
+        let lines = Arc::clone(&log.lines);
+        drop(log);
+        assert_eq!(*lines.lock().unwrap(), [(1, 1, 0), (1, 2, 1)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ mod listen_address;
 mod retention;
 pub(crate) mod secret;
 
-pub use bytes::Bytes;
+pub use bytes::{Bytes, BytesError};
 pub use interval::Interval;
 pub use listen_address::ListenAddress;
 pub use retention::Retention;

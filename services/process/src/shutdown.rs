@@ -10,6 +10,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::log_limiter::write_pending_lines;
+
 /// The default time limit of a shutdown.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(20);
 
@@ -44,6 +46,7 @@ impl Shutdown {
             token.cancel();
             let name = next(&mut interrupt, &mut terminate).await;
             tracing::error!(signal = name, "stopped at once by a second signal: unfinished work is aborted");
+            write_pending_lines();
             std::process::exit(ABORTED);
         });
         Ok(())
@@ -92,6 +95,7 @@ fn watch(limit: Duration) {
     let watchdog = move || {
         std::thread::sleep(limit);
         tracing::error!(limit_seconds = limit.as_secs_f64(), "stopped at the time limit: unfinished work is aborted");
+        write_pending_lines();
         std::process::exit(ABORTED);
     };
     if let Err(error) = std::thread::Builder::new().name("shutdown-limit".to_owned()).spawn(watchdog) {

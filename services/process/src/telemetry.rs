@@ -15,8 +15,9 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 use self::export::Export;
 use self::options::{Format, Options};
 pub(crate) use self::options::{VARIABLES, check};
+use crate::log_limiter::write_pending_lines;
 
-/// Keeps the trace exporter alive; dropping it, like [`shutdown`](Self::shutdown), sends the remaining spans.
+/// Keeps the trace exporter alive; dropping it has the effect of [`shutdown`](Self::shutdown).
 #[derive(Debug)]
 #[must_use = "traces end when this is dropped"]
 pub struct Telemetry {
@@ -24,12 +25,14 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sends the remaining spans; blocks the thread for 3 s at most. Does nothing when traces are off.
+    /// Logs the counts that are pending in [`LogLimiter`](crate::LogLimiter)s, and sends the remaining spans, which blocks the thread
+    /// for 3 s at most.
     pub fn shutdown(mut self) {
         self.finish();
     }
 
     fn finish(&mut self) {
+        write_pending_lines();
         if let Some(export) = self.export.take() {
             trace::deactivate();
             export.shutdown();

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use golectra_process::listen::ConnectionStats;
+use golectra_process::listen::ConnectionMetrics;
 use golectra_process::{ConnectionLimits, Keys, Secret};
 use prometheus::Registry;
 use sqlx::PgConnection;
@@ -38,7 +38,7 @@ pub struct Parts {
 }
 
 /// Opens the store and the audit trail. An error says what can't be used and what to do. Must be called inside a runtime.
-pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionStats) -> Result<Parts, Box<dyn Error>> {
+pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionMetrics) -> Result<Parts, Box<dyn Error>> {
     let clock = Clock::System;
     let keys = keys(settings)?;
     let (store, trail) = if let Some(dsn) = &settings.database_dsn {
@@ -149,8 +149,8 @@ fn audit(settings: &Settings) -> AuditConfig {
         file: settings.audit_file.clone(),
         url: settings.audit_url.as_ref().map(|url| url.expose().to_owned()),
         key: settings.audit_key.clone(),
-        queue: settings.audit_queue,
-        database_max_bytes: settings.audit_database_max_bytes.get() as u64,
+        queue: settings.audit_queue.get(),
+        database_max_bytes: settings.audit_database_max_bytes.get(),
         instance: settings.instance.clone().unwrap_or_else(host_name),
     }
 }

@@ -1,9 +1,11 @@
 //! The server's settings: the only place that reads the environment and the flags.
 
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use golectra_process::settings::BytesError;
 use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Retention, Secret, WebhookKey};
 use ipnet::IpNet;
 
@@ -39,9 +41,9 @@ golectra_process::settings! {
         /// The key that webhook requests are signed with (Standard Webhooks): any text, or whsec_ and base64.
         pub audit_key: Option<WebhookKey>,
         /// How many audit events may wait in memory for each sink, where there is no database; more, or more than 128 MiB of them, are dropped and counted.
-        pub audit_queue: usize = "10000",
-        /// What audit events that wait and dead letters may take in the database. Beyond, the oldest dead letters and then the oldest events are dropped and counted.
-        pub audit_database_max_bytes: Bytes = "1GiB",
+        pub audit_queue: NonZeroUsize = "10000",
+        /// The space that waiting audit events and dead letters may take in the database, at least 1MiB. Beyond it the oldest dead letters and then the oldest events are dropped and counted.
+        pub audit_database_max_bytes: AuditDatabaseBytes = "1GiB",
         /// Where /metrics and /ping of this process are served for Prometheus. Without it they are not.
         pub metrics_address: Option<ListenAddress>,
         /// What this server is called among those that share a database: its audit file gets the events of its own writes. The host's name by default.
@@ -113,29 +115,37 @@ golectra_process::settings! {
     }
 }
 
-/// How many of something may run at once, each on a thread of its own.
+/// The space for audit events in the database, at least 1 MiB: with less of it, such as 0, every event would be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Concurrency(usize);
+pub struct AuditDatabaseBytes(Bytes);
 
-/// What the number should have been.
-#[derive(Debug, thiserror::Error)]
-#[error("expected a whole number from 1 to {}", Concurrency::MAX)]
-pub struct ConcurrencyError;
+/// Why the space is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuditDatabaseBytesError {
+    /// It is not a number of bytes.
+    #[error(transparent)]
+    Syntax(#[from] BytesError),
+    /// Less than [`AuditDatabaseBytes::MIN`].
+    #[error("expected at least 1MiB, such as 1GiB")]
+    TooFew,
+}
 
-impl Concurrency {
-    const MAX: usize = 256;
+impl AuditDatabaseBytes {
+    /// The least space.
+    pub const MIN: usize = 1 << 20;
 
-    /// As a number.
-    pub const fn get(self) -> usize {
-        self.0
+    /// The number of bytes.
+    pub const fn get(self) -> u64 {
+        self.0.get() as u64
     }
 }
 
-impl FromStr for Concurrency {
-    type Err = ConcurrencyError;
+impl FromStr for AuditDatabaseBytes {
+    type Err = AuditDatabaseBytesError;
 
-    fn from_str(text: &str) -> Result<Self, ConcurrencyError> {
-        text.parse().ok().filter(|number| (1..=Self::MAX).contains(number)).map(Self).ok_or(ConcurrencyError)
+    fn from_str(text: &str) -> Result<Self, AuditDatabaseBytesError> {
+        let bytes: Bytes = text.parse()?;
+        if bytes.get() < Self::MIN { Err(AuditDatabaseBytesError::TooFew) } else { Ok(Self(bytes)) }
     }
 }
 
@@ -229,6 +239,21 @@ mod tests {
             let error = Settings::parse(arguments.iter().copied(), variables.iter().copied()).unwrap_err().to_string().to_lowercase();
             assert!(error.replace('-', "_").contains("dedup_window") && error.replace('-', "_").contains("retention_raw"), "{error}");
         }
+    }
+
+    #[test]
+    fn limits_that_would_drop_every_audit_event_are_refused() {
+        let parse = |name, value| Settings::parse([] as [&str; 0], [(name, value)]);
+        for value in ["0", "1023KiB", "1048575"] {
+            let error = parse("AUDIT_DATABASE_MAX_BYTES", value).unwrap_err().to_string();
+            let expected =
+                format!("invalid value \"{value}\" in the variable AUDIT_DATABASE_MAX_BYTES: expected at least 1MiB, such as 1GiB");
+            assert_eq!(error, expected);
+        }
+        assert!(parse("AUDIT_DATABASE_MAX_BYTES", "much").unwrap_err().to_string().contains("expected a number of bytes"));
+        assert_eq!(parse("AUDIT_DATABASE_MAX_BYTES", "1MiB").unwrap().audit_database_max_bytes.get(), 1 << 20);
+        let error = parse("AUDIT_QUEUE", "0").unwrap_err().to_string();
+        assert!(error.contains("AUDIT_QUEUE: expected a whole number above 0"), "{error}");
     }
 
     #[test]

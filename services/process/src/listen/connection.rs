@@ -20,7 +20,7 @@ use tower::ServiceExt as _;
 
 use super::guard::{Guard, Phase};
 use super::timer::Never;
-use super::{App, ConnectionLimits, ConnectionStats, Stages};
+use super::{App, ConnectionLimits, ConnectionMetrics, Stages};
 
 /// hyper's own minimum for its read buffer.
 const MIN_BUFFER_BYTES: usize = 8 << 10;
@@ -31,14 +31,14 @@ pub(super) async fn run(
     peer: SocketAddr,
     app: impl App,
     limits: ConnectionLimits,
-    stats: ConnectionStats,
+    metrics: ConnectionMetrics,
     stages: Stages,
 ) {
-    let _open = stats.opened();
+    let _open = metrics.opened();
     // Nagle's algorithm only delays answers, which are written whole. If it can't be turned off they still arrive.
     let _ = stream.set_nodelay(true);
     let phase = Phase::default();
-    let io = TokioIo::new(Guard::new(stream, phase.clone(), limits, stats));
+    let io = TokioIo::new(Guard::new(stream, phase.clone(), limits, metrics));
     let leave = Arc::new(stages.leave);
     let service = service_fn(move |request| answer(app.clone(), request, peer, phase.clone(), Arc::clone(&leave)));
     let connection = http1::Builder::new()

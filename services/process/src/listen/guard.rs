@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::timer::Deadline;
-use super::{ConnectionLimits, ConnectionStats, Cut};
+use super::{ConnectionLimits, ConnectionMetrics, Cut};
 
 /// The phase of a connection. The service sets it when a request begins and when an answer ends.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ pub(super) struct Guard<S> {
     stream: S,
     phase: Phase,
     limits: ConnectionLimits,
-    stats: ConnectionStats,
+    metrics: ConnectionMetrics,
     /// The phase that the read deadline was set for.
     reading: Option<u8>,
     deadline: Deadline,
@@ -60,8 +60,8 @@ pub(super) struct Guard<S> {
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(stream: S, phase: Phase, limits: ConnectionLimits, stats: ConnectionStats) -> Self {
-        Self { stream, phase, limits, stats, reading: None, deadline: Deadline::default(), writing: None, slow: None }
+    pub(super) fn new(stream: S, phase: Phase, limits: ConnectionLimits, metrics: ConnectionMetrics) -> Self {
+        Self { stream, phase, limits, metrics, reading: None, deadline: Deadline::default(), writing: None, slow: None }
     }
 
     /// No bytes are available: ready with an error once the phase's limit is exceeded.
@@ -111,7 +111,7 @@ impl<S> Guard<S> {
     }
 
     fn cut(&mut self, cut: Cut) -> io::Error {
-        self.stats.cut(cut);
+        self.metrics.cut(cut);
         io::Error::new(io::ErrorKind::TimedOut, cut.as_str())
     }
 }

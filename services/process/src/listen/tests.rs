@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{ConnectionLimits, ConnectionStats, Cut, serve_counted};
+use super::{ConnectionLimits, ConnectionMetrics, Cut, serve_counted};
 
 /// The time limit of every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,7 +23,7 @@ const LARGE_BYTES: usize = 64 << 20;
 
 struct Running {
     address: SocketAddr,
-    stats: ConnectionStats,
+    metrics: ConnectionMetrics,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
     /// One message for each `/slow` request that has begun.
@@ -47,7 +47,7 @@ fn long() -> ConnectionLimits {
 async fn start(limits: ConnectionLimits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (stats, shutdown, release) = (ConnectionStats::default(), CancellationToken::new(), CancellationToken::new());
+    let (metrics, shutdown, release) = (ConnectionMetrics::default(), CancellationToken::new(), CancellationToken::new());
     let (tell, begun) = mpsc::channel(8);
     let held = release.clone();
     let slow = move || {
@@ -62,8 +62,8 @@ async fn start(limits: ConnectionLimits) -> Running {
         .route("/peer", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
         .route("/large", get(|| async { vec![b'x'; LARGE_BYTES] }))
         .route("/slow", get(slow));
-    let task = tokio::spawn(serve_counted(listener, app, limits, stats.clone(), shutdown.clone()));
-    Running { address, stats, shutdown, task, begun, release }
+    let task = tokio::spawn(serve_counted(listener, app, limits, metrics.clone(), shutdown.clone()));
+    Running { address, metrics, shutdown, task, begun, release }
 }
 
 impl Running {
@@ -112,7 +112,7 @@ async fn a_connection_is_kept_alive_and_handlers_see_the_peers_address() {
         let text = answer(&mut client).await;
         assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with(&peer), "{text}");
     }
-    assert_eq!((running.stats.accepted_total(), running.stats.open()), (1, 1));
+    assert_eq!((running.metrics.accepted_total(), running.metrics.open()), (1, 1));
 }
 
 #[tokio::test]
@@ -131,8 +131,8 @@ async fn a_slow_head_is_cut_on_a_new_and_on_a_kept_connection() {
     answer(&mut kept).await;
     send(&mut kept, "GET /pe").await;
     closed(&mut kept).await;
-    assert_eq!(running.stats.cut_total(Cut::Headers), 3);
-    assert_eq!(running.stats.cut_total(Cut::Idle), 0);
+    assert_eq!(running.metrics.cut_total(Cut::Headers), 3);
+    assert_eq!(running.metrics.cut_total(Cut::Idle), 0);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn a_head_that_arrives_byte_by_byte_is_cut() {
     });
     let mut rest = Vec::new();
     let _ = timeout(PATIENCE, read.read_to_end(&mut rest)).await.expect("the connection stays open");
-    assert_eq!(running.stats.cut_total(Cut::Headers), 1);
+    assert_eq!(running.metrics.cut_total(Cut::Headers), 1);
     assert!(timeout(PATIENCE, trickle).await.unwrap().unwrap().is_err());
 }
 
@@ -164,7 +164,7 @@ async fn an_idle_connection_is_kept_for_its_time_and_then_cut() {
     let since = Instant::now();
     closed(&mut client).await;
     assert!(since.elapsed() >= Duration::from_millis(250), "{:?}", since.elapsed());
-    assert_eq!(running.stats.cut_total(Cut::Idle), 1);
+    assert_eq!(running.metrics.cut_total(Cut::Idle), 1);
 }
 
 #[tokio::test]
@@ -186,11 +186,11 @@ async fn a_client_that_does_not_read_is_cut() {
     let mut client = running.connect().await;
     send(&mut client, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let until = Instant::now() + PATIENCE;
-    while running.stats.open() > 0 || running.stats.accepted_total() == 0 {
+    while running.metrics.open() > 0 || running.metrics.accepted_total() == 0 {
         assert!(Instant::now() < until, "the connection stays open");
         tokio::task::yield_now().await;
     }
-    assert_eq!(running.stats.cut_total(Cut::Write), 1);
+    assert_eq!(running.metrics.cut_total(Cut::Write), 1);
     let mut taken = Vec::new();
     let _ = client.read_to_end(&mut taken).await;
     assert!(taken.len() < LARGE_BYTES);
@@ -225,12 +225,12 @@ async fn a_client_that_reads_too_slowly_is_cut_although_it_makes_progress() {
     let (mut taken, mut chunk) = (0, vec![0; 64 << 10]);
     let mut every = tokio::time::interval(Duration::from_millis(5));
     let until = Instant::now() + PATIENCE;
-    while running.stats.open() > 0 {
+    while running.metrics.open() > 0 {
         assert!(Instant::now() < until, "the connection stays open");
         every.tick().await;
         taken += client.read(&mut chunk).await.unwrap_or(0);
     }
-    assert_eq!(running.stats.cut_total(Cut::Write), 1);
+    assert_eq!(running.metrics.cut_total(Cut::Write), 1);
     assert!(taken < LARGE_BYTES);
 }
 
@@ -247,7 +247,7 @@ async fn no_more_connections_than_allowed_are_open() {
     send(&mut third, PEER).await;
     let mut byte = [0];
     assert!(timeout(Duration::from_millis(200), third.read(&mut byte)).await.is_err(), "a third was served");
-    assert_eq!((running.stats.open(), running.stats.cap_reached_total()), (2, 1));
+    assert_eq!((running.metrics.open(), running.metrics.cap_reached_total()), (2, 1));
     drop(first);
     assert!(answer(&mut third).await.starts_with("HTTP/1.1 200"));
 }
@@ -283,7 +283,7 @@ async fn a_shutdown_closes_idle_connections_and_finishes_requests_under_way() {
     assert!(answer(&mut busy).await.ends_with("slow"));
     closed(&mut busy).await;
     timeout(PATIENCE, running.task).await.expect("serving goes on").unwrap();
-    assert_eq!(running.stats.open(), 0);
+    assert_eq!(running.metrics.open(), 0);
 }
 
 #[tokio::test]
@@ -329,5 +329,5 @@ async fn a_request_that_does_not_finish_within_the_drain_time_is_cut() {
     running.shutdown.cancel();
     timeout(PATIENCE, running.task).await.expect("serving goes on").unwrap();
     closed(&mut busy).await;
-    assert_eq!(running.stats.open(), 0);
+    assert_eq!(running.metrics.open(), 0);
 }

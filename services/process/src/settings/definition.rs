@@ -10,6 +10,7 @@ use super::SettingsError;
 use super::args::{self, Flag, Parsed};
 use super::field::{Given, Origin, is_secret, is_switch};
 use super::removed::RemovedSetting;
+use crate::output::{print_error_line, print_line};
 use crate::telemetry;
 
 /// One field of the declaration.
@@ -178,16 +179,14 @@ fn after_help(removed: &[RemovedSetting]) -> String {
 }
 
 /// Ends the process: help on stdout with code 0, anything else as one sentence on stderr with code 2.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line's answer, not a log")]
 pub fn exit_with(program: &str, error: &SettingsError) -> ! {
-    match error {
-        SettingsError::Help(text) => {
-            println!("{}", text.trim_end());
-            std::process::exit(0);
-        }
-        SettingsError::Invalid(sentence) => {
-            eprintln!("{program}: {sentence}");
-            std::process::exit(2);
-        }
-    }
+    let sentence = match error {
+        SettingsError::Help(text) => match print_line(text.trim_end()) {
+            Ok(()) => std::process::exit(0),
+            Err(error) => format!("the help could not be printed: {error}"),
+        },
+        SettingsError::Invalid(sentence) => sentence.clone(),
+    };
+    print_error_line(&format!("{program}: {sentence}"));
+    std::process::exit(2);
 }

@@ -21,7 +21,7 @@ const LARGEST_CACHED_BYTES: usize = CACHE_BYTES / 8;
 const LIST_BYTES: usize = 192;
 
 /// The approximate cost of caching another batch with the names of a cached list, in bytes.
-const SHAPE_BYTES: usize = 48;
+const IDS_HASH_BYTES: usize = 48;
 
 /// The metric names of a write, without labels, sorted and without duplicates.
 #[derive(PartialEq, Eq)]
@@ -80,21 +80,21 @@ pub struct NameListCache {
 #[derive(Default)]
 struct Entries {
     /// The list of each batch of ids that was seen, so that its names need not be extracted again.
-    by_shape: HashMap<Shape, Arc<NameList>>,
+    by_ids: HashMap<IdsHash, Arc<NameList>>,
     /// Each list once, by the digest of its first part.
     by_digest: HashMap<[u8; 32], Arc<NameList>>,
     bytes: usize,
 }
 
 /// Identifies a sequence of ids in this process: 128 bits of hash, with random seeds.
-type Shape = (u64, u64);
+type IdsHash = (u64, u64);
 
 impl NameListCache {
     /// The names of these metrics, and whether another recent write had the same names. Costs one pass of hashing if these ids
     /// were seen before.
     pub fn get(&self, metrics: &Metrics) -> (Arc<NameList>, bool) {
-        let shape = self.shape(metrics);
-        if let Some(list) = self.entries().by_shape.get(&shape) {
+        let ids_hash = self.ids_hash(metrics);
+        if let Some(list) = self.entries().by_ids.get(&ids_hash) {
             return (Arc::clone(list), true);
         }
         // Made without holding the lock. Two writes may make the same list at the same time; both then use the one that was
@@ -108,7 +108,7 @@ impl NameListCache {
         let mut evicted = Entries::default();
         let mut guard = self.entries();
         let entries = &mut *guard;
-        if entries.bytes + bytes + SHAPE_BYTES > CACHE_BYTES {
+        if entries.bytes + bytes + IDS_HASH_BYTES > CACHE_BYTES {
             // The whole cache is evicted. That is rare, and lists in use are cached again soon.
             std::mem::swap(entries, &mut evicted);
         }
@@ -119,13 +119,13 @@ impl NameListCache {
                 (Arc::clone(free.insert(list)), false)
             }
         };
-        if entries.by_shape.insert(shape, Arc::clone(&list)).is_none() {
-            entries.bytes += SHAPE_BYTES;
+        if entries.by_ids.insert(ids_hash, Arc::clone(&list)).is_none() {
+            entries.bytes += IDS_HASH_BYTES;
         }
         (list, repeated)
     }
 
-    fn shape(&self, metrics: &Metrics) -> Shape {
+    fn ids_hash(&self, metrics: &Metrics) -> IdsHash {
         let (mut one, mut other) = (self.seeds.0.build_hasher(), self.seeds.1.build_hasher());
         for metric in metrics {
             let id = metric.id.as_bytes();
@@ -189,7 +189,7 @@ mod tests {
         assert!(!repeated && !Arc::ptr_eq(&kept, &again), "it was evicted in between");
         let entries = cache.entries();
         let lists: usize = entries.by_digest.values().map(|list| list.bytes() + LIST_BYTES).sum();
-        assert_eq!(entries.bytes, lists + entries.by_shape.len() * SHAPE_BYTES);
+        assert_eq!(entries.bytes, lists + entries.by_ids.len() * IDS_HASH_BYTES);
         let before = entries.bytes;
         drop(entries);
         let large = padded(0, 20_000);
@@ -206,7 +206,7 @@ mod tests {
             cache.get(&metrics(&ids));
         }
         let entries = cache.entries();
-        assert_eq!((entries.by_digest.len(), entries.by_shape.len()), (1, 10_000));
+        assert_eq!((entries.by_digest.len(), entries.by_ids.len()), (1, 10_000));
         assert!(entries.bytes < 1_000_000, "{}", entries.bytes);
     }
 }

@@ -27,7 +27,7 @@ const MAX_CONDITIONS: usize = 16;
 
 /// The parameters of a request.
 #[derive(Debug, Default)]
-struct Wanted {
+struct Parameters {
     source: Option<Source>,
     name: Option<String>,
     limit: Option<u64>,
@@ -38,10 +38,10 @@ struct Wanted {
 /// and one of the `match[]`.
 pub async fn get(State(state): State<AppState>, query: Result<Query<Vec<(String, String)>>, QueryRejection>) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
-    let wanted = Wanted::from_query(query)?;
-    let limit = wanted.limit;
-    let share = state.listings.share(wanted.selectors.len().max(1)).await?;
-    let mut listing = Listing::open(&*state.store, wanted.filters()?).await?;
+    let parameters = Parameters::from_query(query)?;
+    let limit = parameters.limit;
+    let share = state.listings.share(parameters.selectors.len().max(1)).await?;
+    let mut listing = Listing::open(&*state.store, parameters.filters()?).await?;
     // A store that fails at the start gives an error answer; later errors can only cut the answer off.
     listing.load().await?;
     let mut response = Body::from_stream(body::pieces(listing, limit, share)).into_response();
@@ -50,25 +50,25 @@ pub async fn get(State(state): State<AppState>, query: Result<Query<Vec<(String,
     Ok(response)
 }
 
-impl Wanted {
+impl Parameters {
     fn from_query(query: Vec<(String, String)>) -> Result<Self, ApiError> {
-        let (mut wanted, mut conditions) = (Self::default(), 0);
+        let (mut parameters, mut conditions) = (Self::default(), 0);
         for (key, value) in query {
             let twice = match key.as_str() {
                 "source" => {
                     let source = Source::from_stored(&value);
                     let source = source.map_err(|error| ApiError::new(ErrorCode::InvalidSource, format!("source: {error}")))?;
-                    wanted.source.replace(source).is_some()
+                    parameters.source.replace(source).is_some()
                 }
-                "name" => wanted.name.replace(value).is_some(),
+                "name" => parameters.name.replace(value).is_some(),
                 "limit" => {
                     let limit = value.parse().map_err(|_| ApiError::new(ErrorCode::Malformed, "limit: expected a whole number"))?;
-                    wanted.limit.replace(limit).is_some()
+                    parameters.limit.replace(limit).is_some()
                 }
                 "match[]" => {
                     let selector = Selector::parse(&value).map_err(|error| bad_selector(&error))?;
                     conditions += selector.len();
-                    wanted.selectors.push(selector);
+                    parameters.selectors.push(selector);
                     false
                 }
                 // Unknown parameters are ignored: other versions may know them.
@@ -79,13 +79,13 @@ impl Wanted {
             }
         }
         // As in Prometheus, 0 means no limit; an empty name means no filter.
-        wanted.limit = wanted.limit.filter(|limit| *limit > 0);
-        wanted.name = wanted.name.filter(|name| !name.is_empty());
-        if wanted.selectors.len() > MAX_SELECTORS || conditions > MAX_CONDITIONS {
+        parameters.limit = parameters.limit.filter(|limit| *limit > 0);
+        parameters.name = parameters.name.filter(|name| !name.is_empty());
+        if parameters.selectors.len() > MAX_SELECTORS || conditions > MAX_CONDITIONS {
             let most = format!("at most {MAX_SELECTORS} selectors with {MAX_CONDITIONS} conditions in all are allowed");
             return Err(bad_selector(&most));
         }
-        Ok(wanted)
+        Ok(parameters)
     }
 
     /// One filter for each `match[]`, or a single one without conditions.

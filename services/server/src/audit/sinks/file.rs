@@ -49,13 +49,13 @@ impl Sink for FileSink {
 #[derive(Debug)]
 struct AuditFile {
     path: PathBuf,
-    open: Option<Open>,
+    open: Option<OpenFile>,
     /// A pipe or a terminal has accepted a part of a line, which can't be undone: the next write begins with a line end.
     device_line_torn: bool,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenFile {
     file: File,
     device: u64,
     inode: u64,
@@ -70,7 +70,7 @@ impl AuditFile {
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let mut open = match self.open.take().filter(|open| open.is_at(&self.path)) {
             Some(open) => open,
-            None => Open::at(&self.path)?,
+            None => OpenFile::at(&self.path)?,
         };
         if open.regular {
             open.append(lines)?;
@@ -83,7 +83,7 @@ impl AuditFile {
     }
 }
 
-impl Open {
+impl OpenFile {
     fn at(path: &Path) -> io::Result<Self> {
         let new = !path.exists();
         let mut file = match OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path) {
@@ -245,12 +245,12 @@ mod tests {
     }
 
     /// A device that accepts some bytes and then fails once.
-    struct Full {
+    struct FailingDevice {
         taken: Vec<u8>,
         room: usize,
     }
 
-    impl Write for Full {
+    impl Write for FailingDevice {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let taken = bytes.len().min(self.room);
             if taken == 0 && !bytes.is_empty() {
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_line_that_a_pipe_accepted_in_part_is_not_joined_to_the_next_one() {
         for (room, left) in [(2, "{a\n"), (4, "{a}\n"), (6, "{a}\n{b\n"), (0, "")] {
-            let mut device = Full { taken: Vec::new(), room };
+            let mut device = FailingDevice { taken: Vec::new(), room };
             let mut torn = false;
             append_to_device(&mut device, b"{a}\n{b}\n", &mut torn).unwrap_err();
             append_to_device(&mut device, b"{a}\n{b}\n", &mut torn).unwrap();

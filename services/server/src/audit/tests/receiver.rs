@@ -29,13 +29,13 @@ pub enum Answer {
 
 /// A request as received.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct SeenRequest {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Seen {
+impl SeenRequest {
     /// A header's text, empty if there is none.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
@@ -44,7 +44,7 @@ impl Seen {
 
 pub struct Receiver {
     address: SocketAddr,
-    seen: watch::Receiver<Vec<Seen>>,
+    seen: watch::Receiver<Vec<SeenRequest>>,
     _stop: DropGuard,
 }
 
@@ -63,7 +63,7 @@ impl Receiver {
             async move {
                 let (head, body) = request.into_parts();
                 let body = to_bytes(body, 1 << 20).await.unwrap();
-                let request = Seen { path: head.uri.path().to_owned(), headers: head.headers, body };
+                let request = SeenRequest { path: head.uri.path().to_owned(), headers: head.headers, body };
                 let answer = {
                     let sender = state.0.lock().unwrap();
                     let number = sender.borrow().len();
@@ -84,7 +84,7 @@ impl Receiver {
     }
 
     /// The requests so far, once there are at least this many.
-    pub async fn requests(&self, at_least: usize) -> Vec<Seen> {
+    pub async fn requests(&self, at_least: usize) -> Vec<SeenRequest> {
         let mut seen = self.seen.clone();
         let enough = seen.wait_for(|seen| seen.len() >= at_least);
         tokio::time::timeout(Duration::from_secs(20), enough).await.expect("the requests came in time").unwrap().clone()

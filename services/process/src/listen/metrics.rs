@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Metrics of one listener's connections; clones share them. Reading takes a few atomic loads.
 #[derive(Clone, Debug, Default)]
-pub struct ConnectionStats(Arc<Counts>);
+pub struct ConnectionMetrics(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -41,7 +41,7 @@ impl Cut {
     }
 }
 
-impl ConnectionStats {
+impl ConnectionMetrics {
     /// Connections open now.
     pub fn open(&self) -> u64 {
         self.0.open.load(Ordering::Relaxed)
@@ -88,7 +88,7 @@ impl ConnectionStats {
 }
 
 /// An open connection.
-pub(super) struct Open(ConnectionStats);
+pub(super) struct Open(ConnectionMetrics);
 
 impl Drop for Open {
     fn drop(&mut self) {
