@@ -115,6 +115,32 @@ golectra_process::settings! {
     }
 }
 
+/// How many of something may run at once, each on a thread of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concurrency(usize);
+
+/// What the number should have been.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a whole number from 1 to {}", Concurrency::MAX)]
+pub struct ConcurrencyError;
+
+impl Concurrency {
+    const MAX: usize = 256;
+
+    /// As a number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for Concurrency {
+    type Err = ConcurrencyError;
+
+    fn from_str(text: &str) -> Result<Self, ConcurrencyError> {
+        text.parse().ok().filter(|number| (1..=Self::MAX).contains(number)).map(Self).ok_or(ConcurrencyError)
+    }
+}
+
 /// The space for audit events in the database, at least 1 MiB: with less of it, such as 0, every event would be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AuditDatabaseBytes(Bytes);
