@@ -15,7 +15,6 @@ mod conformance;
 pub mod health;
 pub mod history;
 pub mod lifetime;
-pub mod matcher;
 pub mod memory;
 pub mod newest;
 pub mod postgres;

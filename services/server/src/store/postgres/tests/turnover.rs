@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
+use golectra_promql::{MatchOp, Matcher};
 use golectra_protocol::{IdempotencyKey, Metric};
 use sqlx::Executor;
 
 use super::*;
 use crate::store::conformance::{batch, gauge};
-use crate::store::matcher::{MatchOp, Matcher};
 
 const HOUR: u64 = 60 * 60 * 1000;
 const DAY: u64 = 24 * HOUR;
@@ -168,17 +168,17 @@ async fn matchers_read_the_index_and_not_every_series() {
     }
     let mut conn = database.connect().await;
     conn.execute("VACUUM ANALYZE series").await.unwrap();
-    let matcher = |label: &str, op: MatchOp, value: &str| Matcher::new(label, op, value).unwrap();
+    let matcher = |label: &str, op: MatchOp, value: &str| Matcher::new(op, label, value).unwrap();
     let name = || matcher("__name__", MatchOp::Equal, "container_metric_3");
     let cases = [
         (
             "name, =, =~ of a prefix",
-            vec![name(), matcher("namespace", MatchOp::Equal, "n7"), matcher("pod", MatchOp::Regex, "web-00000.*")],
+            vec![name(), matcher("namespace", MatchOp::Equal, "n7"), matcher("pod", MatchOp::Match, "web-00000.*")],
         ),
         ("name, =, !=", vec![name(), matcher("pod", MatchOp::Equal, "web-0000107"), matcher("namespace", MatchOp::NotEqual, "n1")]),
         (
             "name, =~ of a list, !~",
-            vec![name(), matcher("pod", MatchOp::Regex, "web-0000003|web-0000107"), matcher("namespace", MatchOp::NotRegex, "n1.")],
+            vec![name(), matcher("pod", MatchOp::Match, "web-0000003|web-0000107"), matcher("namespace", MatchOp::NotMatch, "n1.")],
         ),
     ];
     for (case, matchers) in cases {
