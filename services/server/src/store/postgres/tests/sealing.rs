@@ -162,6 +162,37 @@ async fn frames_become_chunks_and_chunks_become_one() {
     assert_eq!(rows, [(0, Some(vec![])), (0, Some(vec![35])), (0, Some(vec![275]))], "the late part was folded");
 }
 
+#[tokio::test]
+async fn the_oldest_days_go_where_the_database_is_too_large() {
+    let Some(mut lab) = Lab::new().await else { return };
+    let mut sent = Vec::new();
+    for day in 0..3 {
+        lab.clock.set(START + day * DAY);
+        sent.push(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 1)]));
+        lab.put(sent[sent.len() - 1].clone()).await;
+    }
+    lab.clock.set(lab.now() + HOUR);
+    let mut sealer = sealer(&lab.store);
+    sealer.max_bytes = Some(u64::MAX);
+    assert_eq!(sealer.round().await.unwrap().days, []);
+    sealer.max_bytes = Some(1);
+    let dropped = tokio::time::timeout(Duration::from_secs(5), async {
+        loop {
+            let days = sealer.round().await.unwrap().days;
+            if !days.is_empty() {
+                return days;
+            }
+        }
+    });
+    assert_eq!(dropped.await.unwrap(), [20_000, 20_001], "the newest stays");
+    assert_eq!((sealer.metrics.dropped_days.get(), sealer.metrics.max_bytes.get()), (2, 1));
+    assert!(sealer.metrics.bytes.get() > 100_000);
+    assert_eq!(lab.count("chunks").await, 1);
+    for one in sent {
+        lab.put(one).await;
+    }
+}
+
 /// Values that are easily changed on the way.
 fn odd(n: u8) -> f64 {
     // A stale marker, another NaN, the least number, minus zero, infinity.
@@ -288,10 +319,10 @@ async fn run(all: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 30, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if turnover::is_full() { 200 } else { 6 }, max_shrink_iters: 30, ..ProptestConfig::default() })]
 
     #[test]
-    fn chunks_and_frames_hold_what_was_acknowledged(all in prop::collection::vec(steps(), 20..80)) {
+    fn chunks_and_frames_hold_what_was_acknowledged(all in prop::collection::vec(steps(), 20..60)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(run(all));
     }
@@ -302,12 +333,10 @@ async fn sealing_that_is_cut_off_at_any_step_is_done_again() {
     let Some(mut lab) = Lab::new().await else { return };
     let mut cut_off = 0;
     for steps in 0.. {
-        // Two windows, two sources, counters, and a batch that is late for both.
-        for source in ["a", "b"] {
-            for at in [0, 20, 40, 130] {
-                let metrics = (0..70).map(|n| gauge(&format!("g{n}"), f64::from(n))).chain([counter("c", 3)]).collect();
-                lab.put(batch(source, IdempotencyKey::at(lab.now() + at * MINUTE - 2 * HOUR), metrics)).await;
-            }
+        // Two windows, two sources, two blocks, counters, and a batch that is late for them.
+        for (source, age) in [("a", 135), ("a", 10), ("b", 10)] {
+            let metrics = (0..65).map(|n| gauge(&format!("g{n}"), f64::from(n))).chain([counter("c", 3)]).collect();
+            lab.put(batch(source, IdempotencyKey::at(lab.now() - age * MINUTE), metrics)).await;
         }
         lab.put(batch("a", IdempotencyKey::at(lab.now() - 12 * HOUR), vec![counter("c", 100), gauge("g1", 7.0)])).await;
         lab.clock.set(lab.now() + 3 * HOUR);

@@ -13,7 +13,7 @@ const HOUR: u64 = 60 * 60 * 1000;
 const DAY: u64 = 24 * HOUR;
 
 /// How large a test is to be: small in each run, as large as the promise with `GOLECTRA_SCALE=full`.
-fn is_full() -> bool {
+pub(super) fn is_full() -> bool {
     std::env::var("GOLECTRA_SCALE").is_ok_and(|scale| scale == "full")
 }
 
