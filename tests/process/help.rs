@@ -65,6 +65,8 @@ fn help_exits_0_and_names_every_variable() {
         "RETENTION_RAW",
         "SERIES_EXPIRY",
         "SOURCE_EXPIRY",
+        "SEAL_AFTER",
+        "HISTORY_MAX_BYTES",
         "TRUSTED_PROXIES",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     ];

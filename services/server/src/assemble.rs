@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use golectra_process::listen::ConnectionMetrics;
-use golectra_process::{ConnectionLimits, Keys, Secret};
+use golectra_process::{Bytes, ConnectionLimits, Keys, Secret};
 use prometheus::Registry;
 use sqlx::PgConnection;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
+use crate::metrics::history::HistoryMetrics;
 use crate::metrics::keys::KeyMetrics;
 use crate::metrics::memory::MemoryCollector;
 use crate::metrics::postgres::WriterMetrics;
@@ -28,6 +29,9 @@ use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
+
+/// The memory that history may take in the memory store, unless HISTORY_MAX_BYTES says otherwise.
+const MEMORY_HISTORY_BYTES: usize = 256 * 1024 * 1024;
 
 /// What a server is made of.
 pub struct Parts {
@@ -92,6 +96,8 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         connections: settings.database_connections,
         hook: Some(Arc::<LateHook>::clone(&hook)),
         metrics: WriterMetrics::register(registry)?,
+        history_max_bytes: settings.history_max_bytes.map(|bytes| bytes.get() as u64),
+        history: HistoryMetrics::register(registry)?,
     };
     let store = PostgresStore::open(config, clock.clone())?;
     let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
@@ -110,7 +116,7 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
         lifetimes: lifetimes(settings),
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
-        history_max_bytes: settings.history_max_bytes.get(),
+        history_max_bytes: settings.history_max_bytes.map_or(MEMORY_HISTORY_BYTES, Bytes::get),
         audit: queue,
     };
     // Nothing is served yet that could wait for the files to be read.
@@ -124,6 +130,7 @@ fn lifetimes(settings: &Settings) -> Lifetimes {
     Lifetimes {
         dedup_window: settings.dedup_window.duration(),
         retention_raw: settings.retention_raw.duration(),
+        seal_after: settings.seal_after.duration(),
         series_expiry: settings.series_expiry.duration(),
         source_expiry: settings.source_expiry.duration(),
     }
