@@ -7,6 +7,8 @@
 //! - STORE_INTERVAL=0: a write is in the journal and synced before it is answered. A crash loses nothing.
 //! - Without a file: everything is gone with the process.
 //!
+//! What series were is in `history.rs`, within HISTORY_MAX_BYTES, and in a folder beside the snapshot.
+//!
 //! Remembered keys are in the journal, so a repeat is recognised after a restart too; so is which series were reported when, by
 //! which they expire (`expiry.rs`). `journal.rs` says what a crash within a save leaves behind and how it is read.
 
@@ -46,6 +48,8 @@ use tokio::time::timeout;
 use self::disk_writer::{Command, DiskWriterHandle, Durable};
 #[cfg(test)]
 use self::expiry::Sweeper;
+#[cfg(test)]
+use self::history::Keeper;
 use self::listing::Listing;
 pub use self::metrics::MemoryMetrics;
 pub use self::open::{AuditHook, MemoryConfig, OpenError};
@@ -71,8 +75,10 @@ pub struct MemoryStore {
     files: Option<Files>,
     #[cfg(test)]
     sweeper: Arc<Sweeper>,
-    /// Ends the thread that sweeps when it is dropped.
-    _sweeping: std::sync::mpsc::Sender<()>,
+    #[cfg(test)]
+    keeper: Arc<Keeper>,
+    /// End the threads that sweep and that keep history when they are dropped.
+    _threads: [std::sync::mpsc::Sender<()>; 2],
 }
 
 /// The store's files.
@@ -91,6 +97,10 @@ impl MemoryStore {
     pub fn memory_metrics(&self) -> &MemoryMetrics {
         let keys = self.shards.each().map(|shard| shard.keys.len() as u64).sum();
         metrics::set(&self.metrics.keys_remembered, keys);
+        let history = &self.shards.history;
+        metrics::set(&self.metrics.history_bytes, history.used_bytes() as u64);
+        metrics::set(&self.metrics.history_dropped_samples, history.samples_dropped());
+        metrics::set(&self.metrics.history_corrupt_columns, history.corrupt_columns());
         &self.metrics
     }
 
@@ -152,10 +162,11 @@ impl MemoryStore {
         }
     }
 
-    /// Expires what is to expire, now.
+    /// Expires what is to expire, now, and seals all history.
     #[cfg(test)]
     fn sweep(&self) {
         self.sweeper.sweep();
+        self.keeper.maintain_all();
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use golectra_protocol::{MetricRef, Source};
 
-use super::history::HistoryLimits;
+use super::history::HistoryShared;
 use super::keys::short;
 use super::plan::BatchTimes;
 use super::record::{ReportRun, SourceRecord, WriteRecord};
@@ -26,7 +26,7 @@ pub(super) struct Shards {
     limits: SeriesLimits,
     pub(super) lifetimes: Lifetimes,
     dedup_window_millis: u64,
-    pub(super) history: HistoryLimits,
+    pub(super) history: HistoryShared,
     series: AtomicUsize,
     arrivals: AtomicU64,
 }
@@ -64,7 +64,7 @@ impl Shards {
             limits,
             lifetimes,
             dedup_window_millis: lifetimes.dedup_window_millis(),
-            history: HistoryLimits::new(history_max_bytes, lifetimes.retention_raw_millis()),
+            history: HistoryShared::new(history_max_bytes, lifetimes.retention_raw_millis()),
             series: AtomicUsize::new(0),
             arrivals: AtomicU64::new(0),
         }
@@ -147,7 +147,7 @@ impl Shards {
         let shard = &mut *locked.shard;
         let ShardParts { source, plan, cache, history } = shard.parts_for(place);
         source.report(now_millis, &self.lifetimes);
-        history.record(&self.history, &self.hasher, source, plan.slots(), &batch.metrics, times);
+        history.record(&self.history, &self.hasher, source, plan, &batch.metrics, times);
         plan.carry_out(source, &self.hasher, &batch.metrics, times);
         cache.written(&self.hasher, &batch.metrics, times.of_batch());
         if batch.keyed {
@@ -171,7 +171,7 @@ impl Shards {
             let times = BatchTimes::new(write.key, write.seen_millis, self.next_arrival());
             let ShardParts { source, plan, history, .. } = shard.parts_for(place);
             source.report(write.seen_millis, &self.lifetimes);
-            history.record(&self.history, &self.hasher, source, plan.slots(), &write.metrics, times);
+            history.record(&self.history, &self.hasher, source, plan, &write.metrics, times);
             plan.carry_out(source, &self.hasher, &write.metrics, times);
             self.series.fetch_add(plan.new.series, Ordering::Relaxed);
         } else {
@@ -213,11 +213,6 @@ impl Shards {
             let latest_arrival = source.restore_record(record, reports);
             self.arrivals.fetch_max(latest_arrival + 1, Ordering::Relaxed);
         }
-    }
-
-    /// Drops the history of a shard that is older than its retention.
-    pub(super) fn expire_history(&self, number: usize, now_millis: u64) {
-        self.number(number).history.expire(&self.history, &self.hasher, now_millis);
     }
 
     fn check_caps(&self, known: Option<&SourceSeries>, new: usize, id_bytes: usize) -> Result<(), StoreError> {
