@@ -27,6 +27,7 @@ mod open;
 mod plan;
 mod record;
 mod retired;
+mod samples;
 mod save;
 mod shard;
 mod shards;
@@ -41,7 +42,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use golectra_protocol::{Selector, Source, Value};
+use golectra_protocol::remote_write::Metadata;
+use golectra_protocol::{Metrics, Selector, Source, Value};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -54,6 +56,7 @@ use self::listing::Listing;
 pub use self::metrics::MemoryMetrics;
 pub use self::open::{AuditHook, MemoryConfig, OpenError};
 use self::shards::Shards;
+use super::metadata::MetadataTable;
 use super::{
     Applied, Batch, Health, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError, StoreMetrics,
     Write,
@@ -72,6 +75,8 @@ pub struct MemoryStore {
     clock: Clock,
     metrics: Arc<MemoryMetrics>,
     audit: Option<AuditHook>,
+    /// Not in the files: who says it says it again after a restart.
+    metadata: MetadataTable,
     files: Option<Files>,
     #[cfg(test)]
     sweeper: Arc<Sweeper>,
@@ -131,6 +136,36 @@ impl MemoryStore {
         wait(durable, WRITE_WAIT).await.map(|()| applied)
     }
 
+    /// Applies a batch whose samples are stored once for each time. What is journaled is what is new of it.
+    async fn apply_samples(&self, batch: &mut Batch) -> Result<Applied, StoreError> {
+        let (now_millis, audit) = (self.clock.unix_millis(), batch.audit.take());
+        let Some(journal) = self.journal() else {
+            let mut is_new = false;
+            let applied = self.shards.apply_samples(batch, now_millis, |_, _| is_new = true)?;
+            if is_new {
+                self.audit(audit.as_ref());
+            }
+            return Ok(applied);
+        };
+        journal.admit()?;
+        let queue = journal.queue()?;
+        let (answer, durable) = oneshot::channel();
+        let mut change = Some((audit, answer));
+        let applied = self.shards.apply_samples(batch, now_millis, |epoch, batch| {
+            let Some((audit, answer)) = change.take() else { return };
+            let mut frame = Vec::new();
+            record::encode_write(&mut frame, batch, now_millis);
+            journal.append_to(&queue, epoch, frame, audit, Some(answer));
+        })?;
+        if let Some((_, answer)) = change {
+            // What was there before may not be on disk yet.
+            let _ = queue.send(Command::Barrier { answer });
+        }
+        drop(queue);
+        batch.metrics = Metrics::default();
+        wait(durable, WRITE_WAIT).await.map(|()| applied)
+    }
+
     /// Forgets a source, queues that for the journal under the same lock, and waits until it is on disk.
     async fn forget_journaled(&self, journal: &DiskWriterHandle, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError> {
         journal.admit()?;
@@ -182,7 +217,10 @@ async fn wait(durable: oneshot::Receiver<Durable>, at_most: Duration) -> Result<
 
 #[async_trait]
 impl Write for MemoryStore {
-    async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, mut batch: Batch) -> Result<Applied, StoreError> {
+        if batch.is_once_per_time() {
+            return self.apply_samples(&mut batch).await;
+        }
         if let Some(journal) = self.journal() {
             return self.apply_journaled(journal, batch).await;
         }
@@ -191,6 +229,11 @@ impl Write for MemoryStore {
             self.audit(batch.audit.as_ref());
         }
         Ok(applied)
+    }
+
+    async fn keep_metadata(&self, metadata: Vec<Metadata>) -> Result<(), StoreError> {
+        self.metadata.put(metadata);
+        Ok(())
     }
 
     async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError> {

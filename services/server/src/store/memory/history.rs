@@ -14,14 +14,16 @@ mod seal;
 mod search;
 mod series;
 mod source;
+mod stored;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
 use golectra_promql::{Labels, Matcher, Reservation};
+use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{Kind, Source};
 
 pub(super) use self::files::{HistorySave, SavedHistory, note_segments, restore};
@@ -32,6 +34,7 @@ use self::series::SeriesRef;
 pub(super) use self::source::{HistoryShared, ShardHistory};
 use super::MemoryStore;
 use crate::history::labels;
+use crate::store::StoreError;
 use crate::store::history::{History, HistoryError, HistorySeries, Limited, ReadSamples, SeriesFilter, TimeRange};
 
 /// After so many series that were looked at others get their turn.
@@ -204,6 +207,15 @@ impl History for MemoryStore {
             }
         };
         Ok(self.collect(filter, of).await)
+    }
+
+    async fn metadata(
+        &self,
+        metric: Option<&str>,
+        limit: usize,
+        limit_per_metric: usize,
+    ) -> Result<BTreeMap<String, Vec<Metadata>>, StoreError> {
+        Ok(self.metadata.get(metric, limit, limit_per_metric))
     }
 
     async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {

@@ -16,6 +16,7 @@ use super::metrics::{self, MemoryMetrics};
 use super::{Files, Lifetimes, MemoryStore, SeriesLimits, Shards, load};
 use crate::audit::Draft;
 use crate::clock::Clock;
+use crate::store::metadata::MetadataTable;
 
 /// How long a start waits for the process before it to let go of the files.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -150,6 +151,7 @@ impl MemoryStore {
             clock,
             metrics,
             audit: config.audit,
+            metadata: MetadataTable::default(),
             files,
             #[cfg(test)]
             sweeper,

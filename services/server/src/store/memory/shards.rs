@@ -40,6 +40,11 @@ pub(super) struct LockedShard<'a> {
 }
 
 impl LockedShard<'_> {
+    /// The source's name.
+    pub(super) fn name(&self) -> &Source {
+        self.source
+    }
+
     /// The source's place, where there is one.
     pub(super) fn place(&self) -> Option<u32> {
         self.shard.find(self.hash, self.source)
@@ -171,6 +176,7 @@ impl Shards {
             let times = BatchTimes::new(write.key, write.seen_millis, self.next_arrival());
             let ShardParts { source, plan, history, .. } = shard.parts_for(place);
             source.report(write.seen_millis, &self.lifetimes);
+            source.note_ahead(&write.metrics, write.seen_millis);
             history.record(&self.history, &self.hasher, source, plan, &write.metrics, times);
             plan.carry_out(source, &self.hasher, &write.metrics, times);
             self.series.fetch_add(plan.new.series, Ordering::Relaxed);
@@ -188,6 +194,7 @@ impl Shards {
         let mut locked = self.of(source);
         let place = locked.ensure(seen_millis);
         let source = locked.shard.source_mut(place);
+        source.note_restored(seen_millis);
         source.first_seen_millis = source.first_seen_millis.min(seen_millis);
         source.last_seen_millis = source.last_seen_millis.max(seen_millis);
         let version = Version::new(at_millis, self.next_arrival());
@@ -230,8 +237,13 @@ impl Shards {
         Ok(())
     }
 
+    /// How many more series there may be.
+    pub(super) fn room_for_series(&self) -> usize {
+        self.limits.total.saturating_sub(self.series())
+    }
+
     /// Takes room for new series, exactly: no other shard takes the same room.
-    fn reserve(&self, new: usize) -> Result<(), StoreError> {
+    pub(super) fn reserve(&self, new: usize) -> Result<(), StoreError> {
         let total = self.limits.total;
         let take = |held: usize| Some(held.saturating_add(new)).filter(|sum| new == 0 || *sum <= total);
         self.series

@@ -116,6 +116,11 @@ impl HistoryShared {
         self.used_bytes() > self.high_bytes()
     }
 
+    /// Whether this many samples more fit.
+    pub(in crate::store::memory) fn has_room_for(&self, samples: usize) -> bool {
+        self.is_off() || self.admit(samples * SAMPLE_BYTES)
+    }
+
     /// Whether so many bytes more fit. Where little is left, room is asked for.
     fn admit(&self, bytes: usize) -> bool {
         let used = self.used_bytes();
