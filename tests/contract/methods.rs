@@ -52,7 +52,7 @@ async fn an_unknown_path_is_404(t: Target) {
 }
 
 async fn answers_are_never_redirects(t: Target) {
-    // The client follows none, so what a redirect would have said shows here.
+    // The client does not follow redirects, so a redirect would be seen here.
     for path in ["//", "/./", "/api/v1/../v1/snapshot/", "/value//gauge//", "/PING", "/Update"] {
         let answer = t.get(path).send().await;
         assert!(!(300..400).contains(&answer.status) && answer.header("location").is_none(), "{path}: {answer:?}");

@@ -76,6 +76,20 @@ impl Matcher {
         self.pattern.as_ref().and_then(Pattern::alternatives)
     }
 
+    /// The only values that are asked for, where the matcher names them, so that an index can find them: `="a"`, `=~"a|b"`.
+    pub fn only_values(&self) -> Option<&[String]> {
+        match self.op {
+            MatchOp::Equal => Some(std::slice::from_ref(&self.value)),
+            MatchOp::Match => self.alternatives(),
+            MatchOp::NotEqual | MatchOp::NotMatch => None,
+        }
+    }
+
+    /// Whether only series that have the label are asked for, so that an index of labels finds all of them.
+    pub fn needs_label(&self) -> bool {
+        matches!(self.op, MatchOp::Equal | MatchOp::Match) && !self.matches("")
+    }
+
     /// What every value that the pattern matches starts with.
     pub fn prefix(&self) -> Option<&str> {
         self.pattern.as_ref().map(Pattern::prefix).filter(|prefix| !prefix.is_empty())
@@ -152,5 +166,19 @@ mod tests {
         let matcher = Matcher::new(MatchOp::Match, "a", "node_.*").unwrap();
         assert_eq!((matcher.alternatives(), matcher.prefix()), (None, Some("node_")));
         assert_eq!(Matcher::equal("a", "b").prefix(), None);
+    }
+
+    #[test]
+    fn values_that_are_named_are_known() {
+        let matcher = |op, value| Matcher::new(op, "a", value).unwrap();
+        assert_eq!(matcher(MatchOp::Equal, "x|y").only_values(), Some(&["x|y".to_owned()][..]));
+        assert_eq!(matcher(MatchOp::Match, "x|y").only_values(), Some(&["x".to_owned(), "y".to_owned()][..]));
+        for (op, value) in [(MatchOp::Match, "x.*"), (MatchOp::NotEqual, "x"), (MatchOp::NotMatch, "x|y")] {
+            assert_eq!(matcher(op, value).only_values(), None, "{value}");
+        }
+        assert!(matcher(MatchOp::Match, "x|y").needs_label());
+        for (op, value) in [(MatchOp::Equal, ""), (MatchOp::Match, "x|"), (MatchOp::NotEqual, "x"), (MatchOp::NotMatch, "x")] {
+            assert!(!matcher(op, value).needs_label(), "{value:?}");
+        }
     }
 }

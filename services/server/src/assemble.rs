@@ -4,12 +4,13 @@ use std::error::Error;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use golectra_process::listen::ConnectionStats;
-use golectra_process::{ConnectionLimits, Keys, Secret};
+use golectra_process::listen::ConnectionMetrics;
+use golectra_process::{Bytes, ConnectionLimits, Keys, Secret};
 use prometheus::Registry;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 
+use crate::access::Tokens;
 use crate::audit::{AuditConfig, Backend, Draft, Hook, Trail};
 use crate::clock::Clock;
 use crate::config::{Settings, SignatureMode};
@@ -20,6 +21,7 @@ use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
+use crate::metrics::history::HistoryMetrics;
 use crate::metrics::keys::KeyMetrics;
 use crate::metrics::memory::MemoryCollector;
 use crate::metrics::postgres::WriterMetrics;
@@ -28,6 +30,9 @@ use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
+
+/// The memory that history may take in the memory store, unless HISTORY_MAX_BYTES says otherwise.
+const MEMORY_HISTORY_BYTES: usize = 256 * 1024 * 1024;
 
 /// What a server is made of.
 pub struct Parts {
@@ -38,7 +43,7 @@ pub struct Parts {
 }
 
 /// Opens the store and the audit trail. An error says what can't be used and what to do. Must be called inside a runtime.
-pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionStats) -> Result<Parts, Box<dyn Error>> {
+pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionMetrics) -> Result<Parts, Box<dyn Error>> {
     let clock = Clock::System;
     let keys = keys(settings)?;
     let (store, trail) = if let Some(dsn) = &settings.database_dsn {
@@ -47,6 +52,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
         in_memory(settings, registry, &clock)?
     };
     let metrics = ServerMetrics::register(registry)?;
+    let tokens = settings.api_tokens_file.as_deref().map(Tokens::open).transpose()?;
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     KeyMetrics::register(registry, keys.clone())?;
@@ -61,6 +67,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
         listings: ListingBudget::new(),
         max_batch_items: settings.max_batch_items,
         key: settings.key.clone(),
+        tokens,
         trusted_proxies: settings.trusted_proxies.clone(),
         metrics,
     });
@@ -92,6 +99,8 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         connections: settings.database_connections,
         hook: Some(Arc::<LateHook>::clone(&hook)),
         metrics: WriterMetrics::register(registry)?,
+        history_max_bytes: settings.history_max_bytes.map(|bytes| bytes.get() as u64),
+        history: HistoryMetrics::register(registry)?,
     };
     let store = PostgresStore::open(config, clock.clone())?;
     let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
@@ -110,7 +119,7 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
         lifetimes: lifetimes(settings),
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
-        history_max_bytes: settings.history_max_bytes.get(),
+        history_max_bytes: settings.history_max_bytes.map_or(MEMORY_HISTORY_BYTES, Bytes::get),
         audit: queue,
     };
     // Nothing is served yet that could wait for the files to be read.
@@ -124,6 +133,7 @@ fn lifetimes(settings: &Settings) -> Lifetimes {
     Lifetimes {
         dedup_window: settings.dedup_window.duration(),
         retention_raw: settings.retention_raw.duration(),
+        seal_after: settings.seal_after.duration(),
         series_expiry: settings.series_expiry.duration(),
         source_expiry: settings.source_expiry.duration(),
     }
@@ -149,8 +159,8 @@ fn audit(settings: &Settings) -> AuditConfig {
         file: settings.audit_file.clone(),
         url: settings.audit_url.as_ref().map(|url| url.expose().to_owned()),
         key: settings.audit_key.clone(),
-        queue: settings.audit_queue,
-        database_max_bytes: settings.audit_database_max_bytes.get() as u64,
+        queue: settings.audit_queue.get(),
+        database_max_bytes: settings.audit_database_max_bytes.get(),
         instance: settings.instance.clone().unwrap_or_else(host_name),
     }
 }

@@ -1,11 +1,16 @@
 //! The server's settings: the only place that reads the environment and the flags.
 
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
+use golectra_process::settings::BytesError;
 use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Retention, Secret, WebhookKey};
 use ipnet::IpNet;
+
+use crate::store::Lifetimes;
 
 golectra_process::settings! {
     /// golectra-server takes metrics, keeps them and shows them.
@@ -26,6 +31,8 @@ golectra_process::settings! {
         pub keys_dir: Option<PathBuf>,
         /// compat: hashes and signatures are checked where a request carries them. required: every request that changes something must carry a valid Golectra-Signature.
         pub signatures: SignatureMode = "compat",
+        /// A file of API tokens, a line `name:scope:token` each, with the scopes read, write and admin. With it, reading over Prometheus's interfaces and remote-write need a token (Bearer, or the password of Basic). It is read again when it changes.
+        pub api_tokens_file: Option<PathBuf>,
         /// How often the memory store writes its snapshot; 0 has every write on disk before its answer.
         #[arg(short = 'i', long)]
         pub store_interval: Interval = "300s",
@@ -39,23 +46,25 @@ golectra_process::settings! {
         /// The key that webhook requests are signed with (Standard Webhooks): any text, or whsec_ and base64.
         pub audit_key: Option<WebhookKey>,
         /// How many audit events may wait in memory for each sink, where there is no database; more, or more than 128 MiB of them, are dropped and counted.
-        pub audit_queue: usize = "10000",
-        /// What audit events that wait and dead letters may take in the database. Beyond, the oldest dead letters and then the oldest events are dropped and counted.
-        pub audit_database_max_bytes: Bytes = "1GiB",
+        pub audit_queue: NonZeroUsize = "10000",
+        /// The space that waiting audit events and dead letters may take in the database, at least 1MiB. Beyond it the oldest dead letters and then the oldest events are dropped and counted.
+        pub audit_database_max_bytes: AuditDatabaseBytes = "1GiB",
         /// Where /metrics and /ping of this process are served for Prometheus. Without it they are not.
         pub metrics_address: Option<ListenAddress>,
         /// What this server is called among those that share a database: its audit file gets the events of its own writes. The host's name by default.
         pub instance: Option<String>,
         /// How long it is remembered which batches were applied, so that a repeat is recognised; older batches are refused. At least 1h, as the three below.
         pub dedup_window: Retention = "48h",
-        /// How long the database keeps the history of values at full resolution.
-        pub retention_raw: Retention = "48h",
+        /// How long history is kept at full resolution.
+        pub retention_raw: Retention = "30d",
         /// A series of a named source that is missing from the source's reports for this long is no longer listed or counted. Time in which the source sends nothing does not count.
         pub series_expiry: Retention = "24h",
         /// A named source that sends nothing for this long is no longer listed or counted, and neither are its series.
         pub source_expiry: Retention = "7d",
-        /// The memory that history may take in the memory store; beyond it the oldest is dropped. 0 keeps none.
-        pub history_max_bytes: Bytes = "256MiB",
+        /// How long the database keeps reports as rows that SQL can read before they are sealed into chunks, counted from the end of their half hour. From 2m to 48h.
+        pub seal_after: SealAfter = "5m",
+        /// What history may take; beyond it the oldest is dropped. In memory 256MiB by default, and 0 keeps none. In a database it is what all of golectra's tables and indexes take, without a limit by default; whole days are dropped.
+        pub history_max_bytes: Option<Bytes>,
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",
         /// How many series may be held in all.
@@ -139,6 +148,40 @@ impl FromStr for Concurrency {
     }
 }
 
+/// The space for audit events in the database, at least 1 MiB: with less of it, such as 0, every event would be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditDatabaseBytes(Bytes);
+
+/// Why the space is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuditDatabaseBytesError {
+    /// It is not a number of bytes.
+    #[error(transparent)]
+    Syntax(#[from] BytesError),
+    /// Less than [`AuditDatabaseBytes::MIN`].
+    #[error("expected at least 1MiB, such as 1GiB")]
+    TooFew,
+}
+
+impl AuditDatabaseBytes {
+    /// The least space.
+    pub const MIN: usize = 1 << 20;
+
+    /// The number of bytes.
+    pub const fn get(self) -> u64 {
+        self.0.get() as u64
+    }
+}
+
+impl FromStr for AuditDatabaseBytes {
+    type Err = AuditDatabaseBytesError;
+
+    fn from_str(text: &str) -> Result<Self, AuditDatabaseBytesError> {
+        let bytes: Bytes = text.parse()?;
+        if bytes.get() < Self::MIN { Err(AuditDatabaseBytesError::TooFew) } else { Ok(Self(bytes)) }
+    }
+}
+
 /// What requests must carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignatureMode {
@@ -162,6 +205,32 @@ impl FromStr for SignatureMode {
             "required" => Ok(Self::Required),
             _ => Err(SignatureModeError),
         }
+    }
+}
+
+/// How long reports stay rows before they are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealAfter(Duration);
+
+/// The text is no such time.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a duration from 2m to 48h, such as 5m or 24h")]
+pub struct SealAfterError;
+
+impl SealAfter {
+    /// The same as the standard library's type.
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for SealAfter {
+    type Err = SealAfterError;
+
+    fn from_str(text: &str) -> Result<Self, SealAfterError> {
+        let duration = text.parse::<Interval>().map_err(|_| SealAfterError)?.duration();
+        let allowed = Lifetimes::MIN_SEAL_AFTER..=Duration::from_hours(48);
+        if allowed.contains(&duration) { Ok(Self(duration)) } else { Err(SealAfterError) }
     }
 }
 
@@ -216,7 +285,11 @@ mod tests {
     fn lifetimes_have_a_unit_and_a_minimum() {
         let defaults = Settings::parse([] as [&str; 0], [] as [(&str, &str); 0]).unwrap();
         let hours = |retention: Retention| retention.duration().as_secs() / 3600;
-        assert_eq!((hours(defaults.dedup_window), hours(defaults.retention_raw)), (48, 48));
+        assert_eq!((hours(defaults.dedup_window), hours(defaults.retention_raw)), (48, 30 * 24));
+        assert_eq!(defaults.seal_after.duration(), Duration::from_mins(5));
+        for (value, valid) in [("2m", true), ("48h", true), ("119s", false), ("48h1s", false), ("", true), ("x", false)] {
+            assert_eq!(Settings::parse([] as [&str; 0], [("SEAL_AFTER", value)]).is_ok(), valid, "{value}");
+        }
         assert_eq!((hours(defaults.series_expiry), hours(defaults.source_expiry)), (24, 7 * 24));
         for name in ["DEDUP_WINDOW", "RETENTION_RAW", "SERIES_EXPIRY", "SOURCE_EXPIRY"] {
             for value in ["48", "59m", "0h", "1.5d"] {
@@ -229,6 +302,21 @@ mod tests {
             let error = Settings::parse(arguments.iter().copied(), variables.iter().copied()).unwrap_err().to_string().to_lowercase();
             assert!(error.replace('-', "_").contains("dedup_window") && error.replace('-', "_").contains("retention_raw"), "{error}");
         }
+    }
+
+    #[test]
+    fn limits_that_would_drop_every_audit_event_are_refused() {
+        let parse = |name, value| Settings::parse([] as [&str; 0], [(name, value)]);
+        for value in ["0", "1023KiB", "1048575"] {
+            let error = parse("AUDIT_DATABASE_MAX_BYTES", value).unwrap_err().to_string();
+            let expected =
+                format!("invalid value \"{value}\" in the variable AUDIT_DATABASE_MAX_BYTES: expected at least 1MiB, such as 1GiB");
+            assert_eq!(error, expected);
+        }
+        assert!(parse("AUDIT_DATABASE_MAX_BYTES", "much").unwrap_err().to_string().contains("expected a number of bytes"));
+        assert_eq!(parse("AUDIT_DATABASE_MAX_BYTES", "1MiB").unwrap().audit_database_max_bytes.get(), 1 << 20);
+        let error = parse("AUDIT_QUEUE", "0").unwrap_err().to_string();
+        assert!(error.contains("AUDIT_QUEUE: expected a whole number above 0"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What the server says about itself on /metrics. Every name and label is here, so that dashboards and alerts have one
-//! place to look.
+//! The server's metrics. All names and labels are here, in one place for dashboards and alerts to refer to.
 
+pub mod history;
 pub mod keys;
 pub mod memory;
 pub mod postgres;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::StatusCode;
-use golectra_process::listen::{ConnectionStats, Cut};
+use golectra_process::listen::{ConnectionMetrics, Cut};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -19,12 +19,18 @@ use prometheus::{
 };
 
 use self::sources::{MAX_SOURCES, SourceMetrics};
-use crate::store::{Applied, SourceInfo, Store};
+use golectra_protocol::remote_write::Decoded;
+
+use crate::store::{Applied, Refusal, RefusedSamples, SourceInfo, Store};
 
 /// From half a millisecond to 10 s.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The server's own figures. Cheap to clone.
+/// Why something of a remote-write request is not stored.
+const REMOTE_WRITE_REASONS: [&str; 7] =
+    ["series_limit", "conflict", "too_old", "too_new", "invalid_series", "native_histogram", "exemplar"];
+
+/// The server's own metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct ServerMetrics(Arc<Inner>);
 
@@ -36,13 +42,15 @@ struct Inner {
     metrics: IntCounter,
     rejected: IntCounterVec,
     signed: IntCounterVec,
+    tokens: IntCounterVec,
+    remote_write: IntCounterVec,
     store: HistogramVec,
     frequent: Frequent,
     store_up: IntGauge,
     sources: SourceMetrics,
 }
 
-/// What every write counts, found once: looking for labels costs more than counting.
+/// Metrics that every write updates, looked up once: looking up labels costs more than counting.
 struct Frequent {
     routes: [FrequentRoute; 2],
     applied: IntCounter,
@@ -53,7 +61,7 @@ struct Frequent {
 /// A route that agents use.
 struct FrequentRoute {
     route: &'static str,
-    /// Posts that were answered 200.
+    /// Posts that were answered with 200.
     fine: IntCounter,
     duration: Histogram,
 }
@@ -91,6 +99,8 @@ impl ServerMetrics {
             rejected: counters("ingest_rejected_total", "Writes refused.", &["reason"])?,
             signed: counters("signed_requests_total", "Requests with a valid signature, by the id of its key.", &["kid"])?,
             store,
+            tokens: counters("api_token_requests_total", "Requests with a valid API token, by the token's name.", &["token"])?,
+            remote_write: counters("remote_write_refused_total", "Samples of remote-write that were refused, by reason.", &["reason"])?,
             store_up: IntGauge::new("golectra_store_up", "1 when the store answered last time, 0 when it did not.")?,
             sources: SourceMetrics::register(registry, MAX_SOURCES)?,
         };
@@ -102,37 +112,67 @@ impl ServerMetrics {
             Box::new(inner.metrics.clone()),
             Box::new(inner.rejected.clone()),
             Box::new(inner.signed.clone()),
+            Box::new(inner.tokens.clone()),
+            Box::new(inner.remote_write.clone()),
             Box::new(inner.store.clone()),
             Box::new(inner.store_up.clone()),
         ] {
             registry.register(collector)?;
         }
-        for outcome in ["applied", "repeat"] {
+        for outcome in ["applied", "partly", "repeat"] {
             inner.batches.with_label_values(&[outcome]);
+        }
+        for reason in REMOTE_WRITE_REASONS {
+            inner.remote_write.with_label_values(&[reason]);
         }
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Starts watching a request.
+    /// Starts observing a request.
     pub fn request_starts(&self) -> RequestWatch {
         self.0.in_flight.inc();
         RequestWatch { metrics: self.clone(), started: Instant::now() }
     }
 
     /// Counts a batch and its metrics.
-    pub fn applied(&self, applied: Applied, metrics: usize) {
+    pub fn applied(&self, applied: &Applied, metrics: usize) {
         match applied {
             Applied::New => {
                 self.0.frequent.applied.inc();
                 self.0.metrics.inc_by(metrics as u64);
             }
+            Applied::Partly(refused) => {
+                self.0.batches.with_label_values(&["partly"]).inc();
+                self.0.metrics.inc_by(metrics.saturating_sub(refused.total()) as u64);
+            }
             Applied::Repeat => self.0.batches.with_label_values(&["repeat"]).inc(),
         }
     }
 
-    /// Counts a write that was refused.
+    /// Counts a refused write.
     pub fn rejected(&self, reason: &str) {
         self.0.rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a request that has this API token.
+    pub fn token_used(&self, name: &str) {
+        self.0.tokens.with_label_values(&[name]).inc();
+    }
+
+    /// Counts what was refused of a remote-write request.
+    pub fn remote_write(&self, decoded: &Decoded, refused: &RefusedSamples) {
+        let counts = [
+            refused.count(Refusal::SeriesLimit),
+            refused.count(Refusal::Conflict),
+            refused.count(Refusal::TooOld),
+            refused.count(Refusal::TooNew),
+            decoded.invalid.samples,
+            decoded.histograms,
+            decoded.exemplars,
+        ];
+        for (reason, count) in REMOTE_WRITE_REASONS.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            self.0.remote_write.with_label_values(&[*reason]).inc_by(count as u64);
+        }
     }
 
     /// Counts a request that was signed with this key.
@@ -140,7 +180,7 @@ impl ServerMetrics {
         self.0.signed.with_label_values(&[key_id]).inc();
     }
 
-    /// Times an operation of the store until the timer is dropped.
+    /// Measures an operation of the store until the timer is dropped.
     pub fn store_timer(&self, operation: &str) -> HistogramTimer {
         match operation {
             "apply" => self.0.frequent.store_apply.start_timer(),
@@ -149,25 +189,25 @@ impl ServerMetrics {
         }
     }
 
-    /// Whether the store answered.
+    /// Sets whether the store answered.
     pub fn store_up(&self, up: bool) {
         self.0.store_up.set(i64::from(up));
     }
 
-    /// Exports when each source was seen last.
+    /// Exports when each source was last seen.
     pub fn sources(&self, sources: &[SourceInfo]) {
         self.0.sources.set(sources);
     }
 }
 
-/// A request under way. Dropped without an answer, its client went away.
+/// A request that is being handled. If it is dropped without an answer, the client has disconnected.
 pub struct RequestWatch {
     metrics: ServerMetrics,
     started: Instant,
 }
 
 impl RequestWatch {
-    /// The request was answered.
+    /// Records the answer.
     pub fn ends(self, route: &str, method: &str, status: StatusCode) {
         let inner = &self.metrics.0;
         let seconds = self.started.elapsed().as_secs_f64();
@@ -197,10 +237,10 @@ fn seconds(name: &str, help: &str, label: &str) -> prometheus::Result<HistogramV
     HistogramVec::new(HistogramOpts::new(format!("golectra_{name}"), help).buckets(SECONDS.to_vec()), &[label])
 }
 
-/// Metrics that others keep and that are read when Prometheus asks.
+/// Metrics that other parts count and that are read at each scrape.
 pub struct Borrowed {
     store: Arc<dyn Store>,
-    connections: ConnectionStats,
+    connections: ConnectionMetrics,
     series: Gauge,
     queue: IntGauge,
     pool: IntGaugeVec,
@@ -210,8 +250,8 @@ pub struct Borrowed {
 }
 
 impl Borrowed {
-    /// Registers what the store and the listener know.
-    pub fn register(registry: &Registry, store: Arc<dyn Store>, connections: ConnectionStats) -> prometheus::Result<()> {
+    /// Registers the metrics of the store and the listener.
+    pub fn register(registry: &Registry, store: Arc<dyn Store>, connections: ConnectionMetrics) -> prometheus::Result<()> {
         let pool = Opts::new("golectra_store_pool_connections", "Connections to the database.");
         registry.register(Box::new(Self {
             store,
@@ -253,7 +293,7 @@ impl Collector for Borrowed {
     }
 }
 
-/// Brings a counter to a total that someone else counts.
+/// Sets a counter to a total that another part counts.
 fn catch_up(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }

@@ -56,7 +56,7 @@ async fn a_query_ends_when_its_client_leaves(t: Target) {
     let start = an_hour_ago();
     fill(&server, start, 1).await;
     let time = (start + 1).to_string();
-    let figure = async |name: &str| server.metrics_client().get("/metrics").send().await.expect(200).figure(name);
+    let metric = async |name: &str| server.metrics_client().get("/metrics").send().await.expect(200).metric(name);
     let mut clients = Vec::new();
     // One runs, the others wait for their turn.
     for _ in 0..3 {
@@ -64,11 +64,11 @@ async fn a_query_ends_when_its_client_leaves(t: Target) {
         raw.send(format!("GET /api/v1/query?{} HTTP/1.1\r\nHost: x\r\n\r\n", pairs(&[("query", HEAVY), ("time", &time)]))).await;
         clients.push(raw);
     }
-    until("the queries are under way", Duration::from_secs(20), async || figure("golectra_query_in_flight").await == Some(3.0)).await;
+    until("the queries are under way", Duration::from_secs(20), async || metric("golectra_query_in_flight").await == Some(3.0)).await;
     drop(clients);
     // Long before they would be done or their time were over.
-    until("no query is under way", Duration::from_secs(10), async || figure("golectra_query_in_flight").await == Some(0.0)).await;
-    assert_eq!(figure("golectra_query_rejected_total{reason=\"canceled\"}").await, Some(3.0));
+    until("no query is under way", Duration::from_secs(10), async || metric("golectra_query_in_flight").await == Some(0.0)).await;
+    assert_eq!(metric("golectra_query_rejected_total{reason=\"canceled\"}").await, Some(3.0));
     data(&server.client(), "query", &[("query", "m"), ("time", &time)]).await;
 }
 
@@ -113,7 +113,7 @@ async fn queries_are_counted_and_slow_ones_logged(t: Target) {
         ("golectra_query_in_flight", 0.0),
         ("golectra_query_memory_bytes", 0.0),
     ] {
-        assert_eq!(metrics.figure(name), Some(value), "{name}");
+        assert_eq!(metrics.metric(name), Some(value), "{name}");
     }
     golectra_tests::promtool(&metrics.text());
     let log = server.stderr();

@@ -3,7 +3,7 @@
 //! They are its id's labels, `__name__`, and `instance` with the name of its source, unless the id has one of its own or the source is the unnamed
 //! one or stands for remote-write, whose labels stay as they were sent.
 
-use golectra_promql::{Labels, LabelsBuilder, METRIC_NAME};
+use golectra_promql::{Labels, LabelsBuilder, METRIC_NAME, Matcher};
 use golectra_protocol::IdParts;
 
 /// The label that stands for the source.
@@ -17,9 +17,7 @@ pub const REMOTE_WRITE_SOURCE: &str = "remote-write";
 pub fn of_series(source: &str, id: &str, beside_gauge: bool) -> Labels {
     let parts = IdParts::of(id);
     let mut labels = LabelsBuilder::default();
-    if !source.is_empty() && source != REMOTE_WRITE_SOURCE {
-        labels.set(SOURCE_LABEL, source);
-    }
+    labels.set(SOURCE_LABEL, instance_of(source));
     if beside_gauge {
         labels.set(TYPE_LABEL, "counter");
     }
@@ -30,9 +28,53 @@ pub fn of_series(source: &str, id: &str, beside_gauge: bool) -> Labels {
     labels.build()
 }
 
+/// The instance of a source's series that name none; empty where they have none.
+pub fn instance_of(source: &str) -> &str {
+    if source == REMOTE_WRITE_SOURCE { "" } else { source }
+}
+
+/// Whether a series has what all matchers ask for, apart from its type.
+pub fn all_match(matchers: &[Matcher], source: &str, parts: &IdParts<'_>) -> bool {
+    matchers.iter().all(|matcher| {
+        let value = match matcher.name() {
+            METRIC_NAME => &parts.name,
+            SOURCE_LABEL => parts.label(SOURCE_LABEL).unwrap_or(instance_of(source)),
+            label => parts.label(label).unwrap_or_default(),
+        };
+        matcher.matches(value)
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use golectra_promql::MatchOp;
+
     use super::*;
+
+    #[test]
+    fn matchers_see_names_labels_and_sources() {
+        let id = IdParts::of("http{code=\"200\",path=\"/a\\nb\"}");
+        for (label, op, value, expected) in [
+            ("__name__", MatchOp::Equal, "http", true),
+            ("code", MatchOp::Equal, "200", true),
+            ("code", MatchOp::NotEqual, "200", false),
+            ("code", MatchOp::Match, "2..", true),
+            ("code", MatchOp::Match, "2", false),
+            ("code", MatchOp::NotMatch, "4..|5..", true),
+            ("path", MatchOp::Match, "/a.b", true),
+            ("zone", MatchOp::Equal, "", true),
+            ("zone", MatchOp::NotEqual, "", false),
+            ("zone", MatchOp::Match, ".*", true),
+            ("zone", MatchOp::Match, ".+", false),
+            ("instance", MatchOp::Equal, "node-1", true),
+        ] {
+            let matcher = Matcher::new(op, label, value).unwrap();
+            assert_eq!(all_match(std::slice::from_ref(&matcher), "node-1", &id), expected, "{matcher:?}");
+        }
+        let is_node = [Matcher::equal("instance", "node-1")];
+        assert!(!all_match(&is_node, "node-1", &IdParts::of("http{instance=\"other\"}")));
+        assert!(all_match(&[Matcher::equal("instance", "")], REMOTE_WRITE_SOURCE, &IdParts::of("http")));
+    }
 
     #[test]
     fn labels_are_the_ids_and_the_source() {

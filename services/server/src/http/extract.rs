@@ -1,10 +1,10 @@
-//! What handlers take out of a request.
+//! Extractors of requests.
 
 pub mod body;
 mod client;
 mod identity;
 pub mod signature;
 
-pub use body::{Payload, QueryPayload};
+pub use body::{Payload, QueryPayload, SnappyPayload};
 pub use client::ClientAddress;
 pub use identity::{Key, Sender};

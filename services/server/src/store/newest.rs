@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use golectra_protocol::{Kind, MetricId, Selector, Source, Value};
+use golectra_promql::Matcher;
+use golectra_protocol::{IdParts, Kind, MetricId, Selector, Source, Value};
 
 use super::StoreError;
-use super::matcher::Matcher;
+use crate::history::labels;
 
 /// The most series of one page of [`LatestPages`].
 pub const PAGE_SERIES: usize = 1_000;
@@ -52,9 +53,8 @@ impl LatestFilter {
         if self.name.is_none() && self.matchers.is_empty() {
             return true;
         }
-        let parts = golectra_protocol::IdParts::of(id);
-        self.name.as_ref().is_none_or(|name| id == name || parts.name == name.as_str())
-            && self.matchers.iter().all(|matcher| matcher.matches_series(source, &parts))
+        let parts = IdParts::of(id);
+        self.name.as_ref().is_none_or(|name| id == name || parts.name == name.as_str()) && labels::all_match(&self.matchers, source, &parts)
     }
 }
 

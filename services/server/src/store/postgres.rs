@@ -2,8 +2,9 @@
 //!
 //! - `dsn` reads where the database is, `connect` opens connections, `migrate` brings the schema up in the background.
 //! - `writer` applies batches, many in one transaction; `reader` answers, `latest` lists and `select` finds series by their labels.
-//! - `maintenance` does what is done from time to time: `partitions` of the history come and go, series and sources `expire`, and rows that
-//!   nothing needs are `remove`d. `clock` tells the database's time, by which all of that goes.
+//! - `sealer` codes history into chunks, and drops what is too old; `sealed` is the memory of batches whose frames are gone.
+//! - `maintenance` does what else is done from time to time: series and sources `expire`, and rows that nothing needs are `remove`d.
+//!   `partitions` come and go by time, and `clock` tells the database's, by which all of that goes.
 //!
 //! A server starts without its database too. Calls wait for the first attempt to reach it and to bring up the schema; when that has
 //! failed they answer `Unavailable` at once until another attempt succeeds.
@@ -17,11 +18,14 @@ mod history;
 mod identity;
 mod latest;
 mod maintenance;
+mod metadata;
 mod migrate;
 mod partitions;
 mod reader;
 mod remove;
 mod schema_name;
+mod sealed;
+mod sealer;
 mod select;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -30,12 +34,13 @@ mod tests;
 mod timestamp;
 mod writer;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_process::Secret;
+use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{Selector, Source, Value};
 use sqlx::{Connection as _, PgPool};
 use tokio::sync::{Semaphore, watch};
@@ -48,9 +53,11 @@ use self::connect::{DatabaseOptions, Lease, timed_out};
 pub use self::error::OpenError;
 use self::error::unavailable;
 use self::maintenance::Maintenance;
+use self::metadata::KnownMetadata;
 use self::migrate::SchemaState;
 use self::partitions::Partitions;
 use self::reader::Reader;
+use self::sealer::{Sealer, Steps};
 use self::timestamp::Timestamp;
 pub use self::writer::context::TransactionHook;
 use self::writer::context::WriterContext;
@@ -61,6 +68,7 @@ use super::{
 };
 use crate::audit::Draft;
 use crate::clock::Clock;
+use crate::metrics::history::HistoryMetrics;
 use crate::metrics::postgres::WriterMetrics;
 
 /// How long closing waits for what is under way.
@@ -80,10 +88,14 @@ pub struct PostgresConfig {
     pub limits: SeriesLimits,
     /// How many connections there may be, those of the writers included, but at least one more than these; 10 is enough for most.
     pub connections: u32,
+    /// What all tables may take, in bytes; beyond, the oldest days of history are dropped.
+    pub history_max_bytes: Option<u64>,
     /// Joins each transaction.
     pub hook: Option<Arc<dyn TransactionHook>>,
     /// What the writers count.
     pub metrics: WriterMetrics,
+    /// What sealing counts.
+    pub history: HistoryMetrics,
 }
 
 /// The promises stand in [`super`].
@@ -92,6 +104,7 @@ pub struct PostgresStore {
     writers: Writers,
     /// Live series in the database as of the last look; negative before the first.
     series: Arc<AtomicI64>,
+    metadata: KnownMetadata,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_when_dropped: DropGuard,
@@ -128,6 +141,16 @@ impl PostgresStore {
         };
         let writers = Writers::start(context, &tasks, &stop);
         let (lifetimes, metrics) = (config.lifetimes, config.metrics);
+        let sealer = Sealer {
+            options: options.clone(),
+            clock: clock.clone(),
+            lifetimes,
+            max_bytes: config.history_max_bytes,
+            partitions: Arc::clone(&partitions),
+            metrics: config.history,
+            steps: Steps::default(),
+            warned_at: Mutex::default(),
+        };
         let maintenance = Maintenance { options, clock: clock.clone(), lifetimes, partitions, metrics };
         let reader = Reader { pool, schema, turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))) };
         let series = Arc::new(AtomicI64::new(-1));
@@ -135,13 +158,21 @@ impl PostgresStore {
         tasks.spawn(async move {
             let work = async {
                 migrate::bring_up(&maintenance.options, &maintenance.clock, &maintenance.partitions, &schema_sender).await;
-                tokio::join!(maintenance.run(), observe(&observed.0, &maintenance.clock, &observed.1));
+                tokio::join!(maintenance.run(), sealer.run(), observe(&observed.0, &maintenance.clock, &observed.1));
             };
             // Dropping a connection in the middle is safe: what it had begun is rolled back.
             let _ = stopped.run_until_cancelled(work).await;
         });
         tasks.close();
-        Ok(Arc::new(Self { reader, writers, series, tasks, _stop_when_dropped: stop.clone().drop_guard(), stop }))
+        Ok(Arc::new(Self {
+            reader,
+            writers,
+            series,
+            metadata: KnownMetadata::default(),
+            tasks,
+            _stop_when_dropped: stop.clone().drop_guard(),
+            stop,
+        }))
     }
 
     /// The connections, for others who keep their tables in the same database.
@@ -205,6 +236,16 @@ impl Write for PostgresStore {
         };
         let late = |_| Err(StoreError::Unavailable(format!("no answer within {:.2} s of the start", ANSWER_LIMIT.as_secs_f32())));
         timeout(ANSWER_LIMIT, waited).await.unwrap_or_else(late)
+    }
+
+    async fn keep_metadata(&self, metadata: Vec<Metadata>) -> Result<(), StoreError> {
+        let new = self.metadata.unknown(metadata);
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.reader.read(async |conn| metadata::write(conn, &new).await).await?;
+        self.metadata.remember(&new);
+        Ok(())
     }
 
     async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError> {

@@ -1,5 +1,6 @@
 //! Queries on a store that does what a test wants.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
 use golectra_promql::{Labels, Reservation, Steps, Value, all_match};
+use golectra_protocol::remote_write::Metadata;
 use prometheus::Registry;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -102,6 +104,10 @@ impl History for TestHistory {
     async fn label_names(&self, _filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
         self.pass_the_gate().await?;
         Ok(Limited { items: vec!["__name__".to_owned(), "n".to_owned()], truncated: false })
+    }
+
+    async fn metadata(&self, _: Option<&str>, _: usize, _: usize) -> Result<BTreeMap<String, Vec<Metadata>>, StoreError> {
+        Ok(BTreeMap::new())
     }
 
     async fn label_values(&self, label: &str, _filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use golectra_promql::{METRIC_NAME, Matcher};
 use golectra_protocol::{Kind, MetricId, Source};
 use tokio::time::timeout;
 
 use super::shards::Shards;
 use super::table::{ChainLinks, Row, Rows, Table, labelled_name};
 use super::view;
-use crate::store::matcher::{Matcher, NAME_LABEL, SOURCE_LABEL};
+use crate::history::labels::{SOURCE_LABEL, instance_of};
 use crate::store::newest::{PAGE_ID_BYTES, PAGE_SERIES};
 use crate::store::{LatestFilter, LatestPages, Series, StoreError};
 
@@ -147,7 +148,7 @@ impl Reader {
         let locked = self.shards.of(name);
         let source = locked.source()?;
         let table = &source.table;
-        let matches_source = |matcher: &Matcher| matcher.label() != SOURCE_LABEL || matcher.matches(name.as_str());
+        let matches_source = |matcher: &Matcher| matcher.name() != SOURCE_LABEL || matcher.matches(instance_of(name.as_str()));
         if !table.has_instance() && !self.filter.matchers.iter().all(matches_source) {
             return None;
         }
@@ -165,7 +166,7 @@ impl Reader {
                 single.iter().copied().chain(chains.iter().flat_map(|last| links.chain(*last))).filter(asked).collect()
             }
             Candidates::OfMatchingNames { unlabelled, labelled, links } => {
-                let matches = |name: &str| self.filter.matchers.iter().all(|one| one.label() != NAME_LABEL || one.matches(name));
+                let matches = |name: &str| self.filter.matchers.iter().all(|one| one.name() != METRIC_NAME || one.matches(name));
                 let name_matches = |last: &&u32| labelled_name(rows.id(rows.row(**last))).is_some_and(|name| matches(&name));
                 let unlabelled = unlabelled.iter().flat_map(|last| links.chain(*last)).filter(|slot| matches(rows.id(rows.row(*slot))));
                 let labelled = labelled.iter().filter(name_matches).flat_map(|last| links.chain(*last));
@@ -189,12 +190,12 @@ impl Names {
         if let Some(name) = &filter.name {
             return Self::Exact([name.clone()].into());
         }
-        let mut on_names = filter.matchers.iter().filter(|matcher| matcher.label() == NAME_LABEL).peekable();
+        let mut on_names = filter.matchers.iter().filter(|matcher| matcher.name() == METRIC_NAME).peekable();
         if on_names.peek().is_none() {
             return Self::Any;
         }
-        match on_names.find_map(Matcher::literals) {
-            Some(names) => Self::Exact(names.into_iter().map(str::to_owned).collect()),
+        match on_names.find_map(Matcher::only_values) {
+            Some(names) => Self::Exact(names.iter().cloned().collect()),
             None => Self::Matching,
         }
     }
@@ -230,10 +231,9 @@ fn order(rows: &Rows, slot: u32) -> (&str, Kind) {
 
 /// A part of the id of every series that matches, where a matcher tells one: it is quicker to look for than to take ids apart.
 fn needle(filter: &LatestFilter) -> Option<String> {
-    filter.matchers.iter().filter(|matcher| ![NAME_LABEL, SOURCE_LABEL].contains(&matcher.label())).find_map(|matcher| {
-        let literals = matcher.literals()?;
-        let [value] = literals.as_slice() else { return None };
-        let id = MetricId::from_parts("x", [(matcher.label(), *value)]).ok()?;
+    filter.matchers.iter().filter(|matcher| ![METRIC_NAME, SOURCE_LABEL].contains(&matcher.name())).find_map(|matcher| {
+        let [value] = matcher.only_values()? else { return None };
+        let id = MetricId::from_parts("x", [(matcher.name(), value.as_str())]).ok()?;
         id.as_str().strip_prefix("x{")?.strip_suffix('}').map(str::to_owned)
     })
 }

@@ -42,10 +42,12 @@ const WRITER_PLANS: [(&str, &str); 5] = [
 pub(super) enum Lock {
     /// Changing the schema.
     Migrate = 1,
-    /// Making a day's partition.
+    /// Making or dropping a partition.
     Partition = 2,
-    /// Expiring and dropping what is too old.
+    /// Expiring and removing what is too old.
     Maintenance = 3,
+    /// Sealing and dropping history.
+    Seal = 4,
 }
 
 impl Lock {

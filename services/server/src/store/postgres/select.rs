@@ -5,14 +5,16 @@
 //! a search holds the 12 bytes of each candidate and nothing else.
 
 use futures_util::TryStreamExt as _;
+use futures_util::stream::BoxStream;
+use golectra_promql::{METRIC_NAME, Matcher};
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
 use super::identity;
+use crate::history::labels::SOURCE_LABEL;
 use crate::store::LatestFilter;
-use crate::store::matcher::{MatchOp, Matcher, NAME_LABEL, SOURCE_LABEL};
 
 /// A regular expression is compared with at most so many values of its label; where there are more, it narrows nothing.
 const MAX_VALUES: i64 = 50_000;
@@ -62,15 +64,15 @@ pub(super) async fn terms(conn: &mut PgConnection, filter: &LatestFilter) -> Res
     if let Some(name) = &filter.name {
         // A text is a name, or a whole id of either kind.
         let identities = vec![identity::of_series(0, name), identity::of_series(1, name)];
-        terms.name = Some((names(conn, &[name]).await?.pop(), identities));
+        terms.name = Some((names(conn, std::slice::from_ref(name)).await?.pop(), identities));
     }
     let mut many = Vec::new();
     // A series may have a label that is called as its source's.
-    for matcher in filter.matchers.iter().filter(|matcher| matcher.needs_label() && matcher.label() != SOURCE_LABEL) {
-        let found = match (matcher.literals(), matcher.label()) {
-            (Some(values), NAME_LABEL) => Some(names(conn, &values).await?),
-            (Some(values), key) => Some(pairs(conn, key, &values).await?),
-            (None, NAME_LABEL) => matching_names(conn, matcher).await?,
+    for matcher in filter.matchers.iter().filter(|matcher| matcher.needs_label() && matcher.name() != SOURCE_LABEL) {
+        let found = match (matcher.only_values(), matcher.name()) {
+            (Some(values), METRIC_NAME) => Some(names(conn, values).await?),
+            (Some(values), key) => Some(pairs(conn, key, values).await?),
+            (None, METRIC_NAME) => matching_names(conn, matcher).await?,
             (None, _) => matching_pairs(conn, matcher).await?,
         };
         match found {
@@ -87,34 +89,47 @@ pub(super) async fn terms(conn: &mut PgConnection, filter: &LatestFilter) -> Res
     Ok(terms)
 }
 
-async fn names(conn: &mut PgConnection, names: &[&str]) -> Result<Vec<i32>, sqlx::Error> {
+async fn names(conn: &mut PgConnection, names: &[String]) -> Result<Vec<i32>, sqlx::Error> {
     let digests: Vec<Uuid> = names.iter().map(|name| identity::of_text(name)).collect();
     sqlx::query_scalar!("SELECT id FROM metric_names WHERE digest = ANY($1)", &digests).fetch_all(conn).await
 }
 
-async fn pairs(conn: &mut PgConnection, key: &str, values: &[&str]) -> Result<Vec<i32>, sqlx::Error> {
+async fn pairs(conn: &mut PgConnection, key: &str, values: &[String]) -> Result<Vec<i32>, sqlx::Error> {
     let digests: Vec<Uuid> = values.iter().map(|value| identity::of_pair(key, value)).collect();
     sqlx::query_scalar!("SELECT id FROM label_pairs WHERE digest = ANY($1)", &digests).fetch_all(conn).await
 }
 
 /// None where there are too many to look at.
 async fn matching_names(conn: &mut PgConnection, matcher: &Matcher) -> Result<Option<Vec<i32>>, sqlx::Error> {
-    let rows = sqlx::query!("SELECT id, name FROM metric_names LIMIT $1", MAX_VALUES + 1).fetch_all(conn).await?;
-    Ok(within_bound(rows.into_iter().map(|row| (row.id, row.name)), matcher))
+    let statement = "SELECT id, name FROM metric_names WHERE starts_with(name, $1) LIMIT $2";
+    within_bound(sqlx::query_as(statement).bind(prefix(matcher)).bind(MAX_VALUES + 1).fetch(conn), matcher).await
 }
 
 /// None where there are too many to look at.
 async fn matching_pairs(conn: &mut PgConnection, matcher: &Matcher) -> Result<Option<Vec<i32>>, sqlx::Error> {
-    debug_assert!(matches!(matcher.op(), MatchOp::Regex), "{matcher:?} has no literals");
-    let key = identity::of_text(matcher.label());
-    let rows =
-        sqlx::query!("SELECT id, value FROM label_pairs WHERE key_digest = $1 LIMIT $2", key, MAX_VALUES + 1).fetch_all(conn).await?;
-    Ok(within_bound(rows.into_iter().map(|row| (row.id, row.value)), matcher))
+    let statement = "SELECT id, value FROM label_pairs WHERE key_digest = $1 AND starts_with(value, $2) LIMIT $3";
+    let key = identity::of_text(matcher.name());
+    within_bound(sqlx::query_as(statement).bind(key).bind(prefix(matcher)).bind(MAX_VALUES + 1).fetch(conn), matcher).await
 }
 
-fn within_bound(rows: impl ExactSizeIterator<Item = (i32, String)>, matcher: &Matcher) -> Option<Vec<i32>> {
-    let few = i64::try_from(rows.len()).is_ok_and(|rows| rows <= MAX_VALUES);
-    few.then(|| rows.filter(|(_, value)| matcher.matches(value)).map(|(id, _)| id).collect())
+/// What the texts that match begin with, as far as PostgreSQL can have it in a text.
+fn prefix(matcher: &Matcher) -> &str {
+    matcher.prefix().and_then(|prefix| prefix.split('\0').next()).unwrap_or_default()
+}
+
+/// The numbers of the texts that match, read one by one: texts may be long.
+async fn within_bound(
+    mut rows: BoxStream<'_, Result<(i32, String), sqlx::Error>>,
+    matcher: &Matcher,
+) -> Result<Option<Vec<i32>>, sqlx::Error> {
+    let (mut found, mut looked_at) = (Vec::new(), 0);
+    while let Some((id, text)) = rows.try_next().await? {
+        looked_at += 1;
+        if matcher.matches(&text) {
+            found.push(id);
+        }
+    }
+    Ok(Some(found).filter(|_| looked_at <= MAX_VALUES))
 }
 
 /// The series that the index finds, live or not, in the order of their ids and kinds within each source.

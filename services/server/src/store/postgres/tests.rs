@@ -6,9 +6,10 @@ mod crowd;
 mod group;
 mod history;
 mod hook;
+mod sealing;
 mod turnover;
 
-use super::testing::{TestDatabase, config, maintenance, ready};
+use super::testing::{TestDatabase, config, maintenance, ready, sealer};
 use sqlx::PgConnection;
 
 use super::*;
@@ -24,6 +25,7 @@ async fn make(setup: Setup) -> Option<Made> {
         let store = Arc::clone(&kept);
         Box::pin(async move {
             store.writers.touch().await;
+            sealer(&store).round().await.unwrap();
             maintenance(&store).round().await.unwrap();
         })
     });

@@ -3,13 +3,13 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use golectra_promql::{MatchOp, Matcher};
 use golectra_protocol::{Metrics, Source};
 
 use super::super::copy::ShardCopy;
 use super::super::shards::Shards;
 use super::conformance::{counter as count, gauge};
 use super::*;
-use crate::store::matcher::{MatchOp, Matcher};
 
 thread_local! {
     static HELD_BYTES: Cell<isize> = const { Cell::new(0) };
@@ -143,12 +143,12 @@ async fn a_series_with_an_id_of_60_bytes_costs_at_most_120_bytes_and_matchers_fi
     println!("{bytes} bytes of heap a series with ids of 60 bytes");
     assert!((85..=120).contains(&bytes), "{bytes} bytes a series");
 
-    let matcher = |label: &str, op: MatchOp, value: &str| Matcher::new(label, op, value).unwrap();
+    let matcher = |label: &str, op: MatchOp, value: &str| Matcher::new(op, label, value).unwrap();
     let name = || matcher("__name__", MatchOp::Equal, "container_metric_03");
     for (case, matchers, expected) in [
         (
             "name, =, =~",
-            vec![name(), matcher("namespace", MatchOp::Equal, "n07"), matcher("pod", MatchOp::Regex, "web-front-00001.*")],
+            vec![name(), matcher("namespace", MatchOp::Equal, "n07"), matcher("pod", MatchOp::Match, "web-front-00001.*")],
             5_000 / 1_000,
         ),
         (
