@@ -214,6 +214,7 @@ macro_rules! conformance_suite {
             samples::a_forgotten_source_still_has_its_samples
             samples::whatever_comes_again_is_stored_once
             samples::agents_and_remote_write_share_a_source
+            samples::sealed_samples_are_stored_once
             window::the_edges_are_closed
             window::a_refused_time_leaves_no_trace
             window::a_repeat_outside_of_the_window_is_too_old

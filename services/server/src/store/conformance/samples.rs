@@ -185,3 +185,25 @@ pub(crate) async fn agents_and_remote_write_share_a_source(make: &impl AsyncFn(S
     assert_eq!(refused(&put(&lab, "p", &[("g", 2.0, lab.now), ("g", 5.0, lab.now - 1000)]).await), [1, 0, 0, 0]);
     assert_eq!(lab.gauge("g").await, Some(3.0));
 }
+
+pub(crate) async fn sealed_samples_are_stored_once(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    let mut all = Vec::new();
+    for minute in 0..40_u32 {
+        let at = u64::from(minute) * MINUTE;
+        lab.at(at);
+        let of = [("g", f64::from(minute), lab.now + at), ("h", STALE, lab.now + at), ("late", f64::from(minute), lab.now - at)];
+        assert_eq!(put(&lab, "p", &of).await, Applied::New);
+        all.extend(of);
+    }
+    for hours in [0, 1, 3, 7] {
+        lab.at(40 * MINUTE + hours * 60 * MINUTE);
+        lab.maintain().await;
+        assert_eq!(put(&lab, "p", &all).await, Applied::Repeat, "after {hours} h");
+        let others: Vec<_> = all.iter().map(|(id, value, at)| (*id, if value.is_nan() { 1.0 } else { value + 0.5 }, *at)).collect();
+        let hole = [("g", 7.0, lab.now + 30_000 + hours), ("new", 7.0, lab.now + hours)];
+        let applied = put(&lab, "p", &[&others[..], &hole].concat()).await;
+        assert_eq!(refused(&applied), [all.len(), 0, 0, 0], "after {hours} h");
+        assert_eq!(put(&lab, "p", &hole).await, Applied::Repeat, "after {hours} h");
+    }
+}

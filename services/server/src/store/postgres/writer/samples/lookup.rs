@@ -7,11 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 use golectra_chunks::{DecodeError, Times, decode_gauge};
 use sqlx::PgConnection;
 
+use crate::store::postgres::sealer::WINDOW_MILLIS;
 use crate::store::postgres::timestamp::Timestamp;
 use crate::store::postgres::writer::context::BLOCK;
-
-/// The length of a window of chunks; windows begin at multiples of it.
-const WINDOW_MILLIS: u64 = 2 * 60 * 60 * 1000;
 
 /// How many rows of chunks are read at once. Each has up to 64 series and some hundred kilobytes.
 const ROWS_AT_ONCE: usize = 64;
@@ -58,7 +56,7 @@ async fn in_frames(conn: &mut PgConnection, source_id: i32, asked: &Asked) -> Re
 
 /// Adds what is sealed.
 async fn in_chunks(conn: &mut PgConnection, asked: &Asked, found: &mut Found) -> Result<(), sqlx::Error> {
-    let window_of = |at: Timestamp| Timestamp(at.0 - at.0 % WINDOW_MILLIS);
+    let window_of = |at: Timestamp| Timestamp(at.0 - at.0 % WINDOW_MILLIS.unsigned_abs());
     let rows: BTreeSet<(i32, Timestamp)> = asked.iter().map(|(series, at)| (series / BLOCK, window_of(*at))).collect();
     let rows: Vec<(i32, Timestamp)> = rows.into_iter().collect();
     for some in rows.chunks(ROWS_AT_ONCE) {
@@ -78,7 +76,8 @@ async fn in_chunks(conn: &mut PgConnection, asked: &Asked, found: &mut Found) ->
             let first = chunk.block_id * BLOCK;
             let of_block = asked.range((first, Timestamp(0))..(first + BLOCK, Timestamp(0)));
             let of_window = of_block.filter(|(_, at)| window_of(*at) == chunk.window_start).copied();
-            read(&chunk.times, &chunk.offsets, &chunk.data, first, of_window, found).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+            read(&chunk.times, &chunk.offsets, &chunk.data, first, of_window, found)
+                .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         }
     }
     Ok(())
