@@ -350,7 +350,7 @@ async fn sealing_that_is_cut_off_at_any_step_is_done_again() {
         lab.check().await;
         cut_off += 1;
     }
-    assert!(cut_off > 30, "{cut_off} steps");
+    assert!(cut_off > 20, "{cut_off} steps");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

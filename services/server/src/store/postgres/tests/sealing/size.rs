@@ -13,12 +13,12 @@ fn reports() -> Vec<Vec<(String, f64)>> {
         let mut random = fastrand::Rng::with_seed(7);
         let mut values = vec![0.0_f64; 128];
         // Of a node's series most stand still or count; some are noise.
-        let mut report = |at: usize| {
-            for (n, value) in values.iter_mut().enumerate() {
-                match n % 8 {
+        let mut report = |number: usize| {
+            for (place, value) in values.iter_mut().enumerate() {
+                match place % 8 {
                     0..4 => {}
                     4 | 5 => *value += f64::from(random.u32(0..50)),
-                    6 if at % 6 == 0 => *value += 0.01,
+                    6 if number % 6 == 0 => *value += 0.01,
                     6 => {}
                     _ => *value = f64::from(random.u32(0..1 << 20)) * 4096.0,
                 }
