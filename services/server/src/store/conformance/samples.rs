@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use golectra_protocol::{IdempotencyKey, MAX_AHEAD_MILLIS, Metrics, Value};
 
 use super::{Lab, Made, Setup, gauge, source};
-use crate::store::{Applied, Batch, Refusal};
+use crate::store::{Applied, Batch, Lifetimes, Refusal};
 
 const MINUTE: u64 = 60 * 1000;
 const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
@@ -88,7 +88,7 @@ pub(crate) async fn samples_come_in_any_order(make: &impl AsyncFn(Setup) -> Opti
 
 pub(crate) async fn samples_outside_of_the_history_are_refused_alone(make: &impl AsyncFn(Setup) -> Option<Made>) {
     let Some(lab) = Lab::new(make).await else { return };
-    let (oldest, newest) = (lab.now - 48 * 60 * MINUTE, lab.now + MAX_AHEAD_MILLIS);
+    let (oldest, newest) = (lab.now - Lifetimes::default().retention_raw_millis(), lab.now + MAX_AHEAD_MILLIS);
     let all = [("a", 1.0, oldest), ("a", 2.0, oldest - 1), ("b", 3.0, newest), ("b", 4.0, newest + 1), ("b", 5.0, newest + 2)];
     assert_eq!(refused(&put(&lab, "p", &all).await), [0, 1, 2, 0]);
     assert_eq!((lab.gauge("a").await, lab.gauge("b").await), (Some(1.0), Some(3.0)));
