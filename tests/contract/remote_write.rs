@@ -249,7 +249,7 @@ async fn new_series_over_the_cap_are_429_and_known_ones_are_stored(t: Target) {
     assert!(refusal(answer, 429).contains("MAX_SERIES"));
     assert_eq!(samples(&client, "a").await.len(), 2);
     let metrics = server.metrics_client().get("/metrics").send().await;
-    assert_eq!(metrics.figure("golectra_remote_write_refused_total"), Some(1.0));
+    assert_eq!(metrics.metric("golectra_remote_write_refused_total"), Some(1.0));
 }
 
 async fn a_request_makes_one_audit_event(t: Target) {

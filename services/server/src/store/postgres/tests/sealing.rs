@@ -174,7 +174,7 @@ async fn the_oldest_days_go_where_the_database_is_too_large() {
     lab.clock.set(lab.now() + HOUR);
     let mut sealer = sealer(&lab.store);
     sealer.max_bytes = Some(u64::MAX);
-    assert_eq!(sealer.round().await.unwrap().days, []);
+    assert_eq!(sealer.round().await.unwrap().days, Vec::<i32>::new());
     sealer.max_bytes = Some(1);
     let dropped = tokio::time::timeout(Duration::from_secs(5), async {
         loop {
