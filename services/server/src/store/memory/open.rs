@@ -142,6 +142,8 @@ impl MemoryStore {
         let thread = std::thread::Builder::new().name("memory-sweep".into());
         thread.spawn(move || sweeps.run(every, &stop)).map_err(OpenError::Thread)?;
         let keeper = Arc::new(Keeper::new(Arc::clone(&shards), clock.clone()));
+        // HISTORY_MAX_BYTES and RETENTION_RAW may be less than they were.
+        keeper.begin();
         let (keeping, stop) = mpsc::channel();
         let thread = std::thread::Builder::new().name("memory-history".into());
         let keeps = Arc::clone(&keeper);

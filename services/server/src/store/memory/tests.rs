@@ -6,6 +6,7 @@ mod faults;
 mod frames;
 mod heap;
 mod history;
+mod history_files;
 mod model;
 mod replacing;
 mod restarts;

@@ -247,3 +247,96 @@ impl<'a> Rest<'a> {
         Source::from_stored(self.text(bytes.into())?).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::open::OpenWindow;
+    use super::super::series::SeriesTable;
+    use super::*;
+    use crate::store::memory::table::IdHasher;
+
+    fn part(seed: u64) -> Part {
+        let (mut rng, mut open) = (fastrand::Rng::with_seed(seed), OpenWindow::default());
+        for frame in 0..rng.i64(1..20) {
+            let numbers: Vec<u32> = (0..200).filter(|_| rng.u8(..) < 100).collect();
+            let values: Vec<u64> =
+                numbers.iter().map(|number| if number % 3 == 0 { rng.u64(..100) } else { rng.f64().to_bits() }).collect();
+            open.push(frame * 1000, &numbers, &values);
+        }
+        let counters = |block: u32| (0..64).filter(|slot| (block * 64 + slot).is_multiple_of(3)).fold(0, |all, slot| all | 1 << slot);
+        Part::seal(open.frames(), open.samples(), &(0..4).map(|block| (block, counters(block))).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn an_index_comes_back() {
+        let (hasher, source) = (IdHasher::default(), Source::parse("n1").unwrap());
+        let mut table = SeriesTable::default();
+        let mut expected = Vec::new();
+        for number in 0..5000 {
+            let (id, kind, base) =
+                (format!("m{number}{}", "x".repeat(100)), if number % 7 == 0 { Kind::Counter } else { Kind::Gauge }, 5 - i64::from(number));
+            table.add(&hasher, &id, kind, base);
+            expected.push(StoredSeries { number, id, kind, base: if kind == Kind::Counter { base } else { 0 } });
+        }
+        let parts: Vec<_> =
+            (0..30_000).map(|number| (i64::from(number) - 7, StoredAt { segment: number, offset: 1 << 40, bytes: 9 })).collect();
+        let mut bytes = Vec::new();
+        encode_head(&mut bytes, Some([3; 32]), 77);
+        encode_head(&mut bytes, None, 78);
+        encode_series(&mut bytes, &source, table.next(), table.blocks().iter().map(|(number, block)| (*number, block)));
+        encode_series(&mut bytes, &source, 64, []);
+        encode_parts(&mut bytes, &source, &parts);
+        encode_end(&mut bytes);
+        let (mut records, mut rest) = (Vec::new(), bytes.as_slice());
+        while let Some((first, payload)) = rest.split_first_chunk() {
+            let (length, sum) = head(*first);
+            let (payload, behind) = payload.split_at(length as usize);
+            assert_eq!(record::sum(payload), sum);
+            assert!(payload.len() < 2 * RECORD_BYTES, "{}", payload.len());
+            records.push(decode_index(payload).unwrap());
+            rest = behind;
+        }
+        assert_eq!(records[0], IndexRecord::Head { before: Some([3; 32]), saved_millis: 77 });
+        assert_eq!(records[1], IndexRecord::Head { before: None, saved_millis: 78 });
+        assert_eq!(records.last(), Some(&IndexRecord::End));
+        let (mut series, mut places) = (Vec::new(), Vec::new());
+        for one in &records[2..records.len() - 1] {
+            match one {
+                IndexRecord::Series { next, series: some, .. } => {
+                    assert!(*next == 5000 || some.is_empty());
+                    series.extend(some.iter().cloned());
+                }
+                IndexRecord::Parts { parts: some, .. } => places.extend(some.iter().copied()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((series, places), (expected, parts));
+    }
+
+    proptest! {
+        #[test]
+        fn a_part_comes_back(seed in any::<u64>()) {
+            let part = part(seed);
+            let mut bytes = Vec::new();
+            encode_part(&mut bytes, &part);
+            let read = decode_part(&bytes[RECORD_HEAD_BYTES..]).unwrap();
+            prop_assert_eq!(&read.blocks, &part.blocks);
+            prop_assert_eq!((read.samples, read.bytes()), (part.samples, part.bytes()));
+        }
+
+        #[test]
+        fn changed_bytes_are_read_or_refused(seed in 0..8_u64, at in any::<prop::sample::Index>(), to in any::<u8>(), cut in any::<bool>()) {
+            let mut bytes = Vec::new();
+            encode_part(&mut bytes, &part(seed));
+            encode_parts(&mut bytes, &Source::parse("n1").unwrap(), &[(5, StoredAt { segment: 1, offset: 2, bytes: 3 })]);
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] = to }
+            for start in [RECORD_HEAD_BYTES, bytes.len() / 2, bytes.len().saturating_sub(30)] {
+                let payload = bytes.get(start..).unwrap_or_default();
+                let _ = (decode_part(payload), decode_index(payload));
+            }
+        }
+    }
+}

@@ -283,11 +283,44 @@ impl PartReader {
     }
 }
 
-/// The trailing parts that are to be made one: eight or more of a size or smaller, so that each sample is coded again only a few times.
+/// The trailing parts that are to be made one: where eight are of one size, those and the smaller ones behind. So each sample is coded again
+/// only a few times, however many parts there are.
 pub(super) fn foldable(samples: &[u64]) -> Option<Range<usize>> {
     const PARTS: usize = 8;
-    let tier = |samples: u64| samples.max(1).ilog(PARTS as u64);
-    let last = tier(*samples.last()?);
-    let start = samples.iter().rposition(|samples| tier(*samples) > last).map_or(0, |larger| larger + 1);
-    (samples.len() - start >= PARTS).then_some(start..samples.len())
+    let tiers: Vec<u32> = samples.iter().map(|samples| samples.max(&1).ilog(PARTS as u64)).collect();
+    let (mut tier, mut of_tier, mut run) = (*tiers.last()?, 0, 0);
+    for next in tiers.iter().rev() {
+        if *next > tier {
+            if of_tier >= PARTS {
+                break;
+            }
+            (tier, of_tier) = (*next, 0);
+        }
+        run += 1;
+        of_tier += usize::from(*next == tier);
+    }
+    (of_tier >= PARTS).then_some(samples.len() - run..samples.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sample_is_folded_only_a_few_times() {
+        let (mut parts, mut coded) = (Vec::<u64>::new(), 0);
+        for _ in 0..7200 {
+            parts.push(100);
+            if let Some(range) = foldable(&parts) {
+                let sum = parts[range.clone()].iter().sum();
+                parts.splice(range, [sum]);
+                coded += sum;
+            }
+        }
+        assert_eq!(parts.iter().sum::<u64>(), 7200 * 100);
+        assert!(parts.len() < 40, "{}", parts.len());
+        assert!(coded <= 5 * 7200 * 100, "{coded}");
+        assert_eq!(foldable(&[5; 7]), None);
+        assert_eq!(foldable(&[100, 5, 5, 5, 5, 5, 5, 5, 5]), Some(1..9));
+    }
 }

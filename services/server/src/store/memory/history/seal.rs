@@ -76,6 +76,15 @@ impl Keeper {
         }
     }
 
+    /// Drops what is too old or too much of what a start has read.
+    pub(in crate::store::memory) fn begin(&self) {
+        let changing = change(&self.shards);
+        self.expire(&changing, self.clock.unix_millis());
+        if self.shards.history.is_crowded() {
+            self.drop_oldest(&changing);
+        }
+    }
+
     /// Does once what is due.
     pub(in crate::store::memory) fn maintain(&self) {
         let changing = change(&self.shards);

@@ -47,6 +47,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// What this thread has taken of the heap and not given back.
+pub(super) fn held_bytes() -> isize {
+    HELD_BYTES.get()
+}
+
 const SERIES: usize = 1_000_000;
 const BATCH: usize = 1000;
 

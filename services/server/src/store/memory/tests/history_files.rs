@@ -1,0 +1,270 @@
+//! History's files: what a start finds, whatever happened to them, and which of them stay.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::conformance::{counter as count, gauge};
+use super::history::{millis, read};
+use super::*;
+
+const HOUR: u64 = 3_600_000;
+
+fn open(path: &Path, interval: Duration, restore: bool, clock: &Clock, max_bytes: usize) -> Arc<MemoryStore> {
+    let lifetimes = Lifetimes { retention_raw: Duration::from_hours(30 * 24), ..Lifetimes::default() };
+    let config = MemoryConfig { lifetimes, history_max_bytes: max_bytes, ..config(Some(path.into()), interval, restore) };
+    MemoryStore::open(config, clock.clone()).unwrap()
+}
+
+const MAX_BYTES: usize = 64 << 20;
+
+async fn put(store: &MemoryStore, source: &str, at: u64, value: f64) {
+    let one = batch(source, IdempotencyKey::at(at), vec![gauge("g{a=\"1\"}", value), count("c", 1), gauge("h", value / 3.0)]);
+    store.apply(one).await.unwrap();
+}
+
+/// A day of two sources, sealed and not, with late samples.
+async fn fill(store: &MemoryStore, now: u64) {
+    for hours in (0..24).rev() {
+        for source in ["a", "b"] {
+            put(store, source, now - hours * HOUR, f64::from(u32::try_from(hours).unwrap())).await;
+        }
+        if hours == 12 {
+            store.keeper.maintain_all();
+        }
+    }
+    put(store, "a", now - 20 * HOUR - 5, -1.0).await;
+    store.keeper.maintain();
+    put(store, "a", now - 1, 0.1).await;
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    names(folder).into_iter().filter(|name| name.starts_with("segment-")).map(|name| folder.join(name)).collect()
+}
+
+#[tokio::test]
+async fn the_next_start_shows_yesterday() {
+    for interval in [Duration::ZERO, Duration::from_hours(1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.json");
+        let clock = Clock::at(NOW);
+        let store = open(&path, interval, true, &clock, MAX_BYTES);
+        fill(&store, NOW).await;
+        let before = read(&store, i64::MIN, i64::MAX).await;
+        assert_eq!(before.len(), 6);
+        store.close().await.unwrap();
+        for _ in 0..2 {
+            let store = open(&path, interval, true, &clock, MAX_BYTES);
+            let mut found = read(&store, i64::MIN, i64::MAX).await;
+            found.retain(|labels, _| !labels.contains(r#"instance="c""#));
+            assert_eq!(found, before);
+            assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), 0);
+            // Numbers and totals go on.
+            put(&store, "c", NOW - 2, 5.0).await;
+            put(&store, "c", NOW - 2, 5.0).await;
+            store.crash();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_unsealed_tail_outlives_a_crash_where_every_write_is_journaled() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let clock = Clock::at(NOW);
+    let mut expected = Vec::new();
+    for round in 0..12 {
+        let store = open(&path, Duration::ZERO, true, &clock, MAX_BYTES);
+        let found = read(&store, i64::MIN, i64::MAX).await;
+        assert_eq!(found.get(r#"c{instance="a"}"#).cloned().unwrap_or_default(), expected, "round {round}");
+        put(&store, "a", NOW - 100 + round, 1.0).await;
+        if round % 4 == 1 {
+            store.save_now().await.unwrap();
+            put(&store, "a", NOW - 50 + round, 1.0).await;
+        }
+        expected = read(&store, i64::MIN, i64::MAX).await.remove(r#"c{instance="a"}"#).unwrap();
+        let total = f64::from_bits(expected.last().unwrap().1);
+        assert_eq!(total.to_bits(), (expected.len() as f64).to_bits(), "each counted once");
+        store.crash();
+    }
+    assert_eq!(expected.len(), 15);
+}
+
+#[tokio::test]
+async fn between_saves_a_crash_forgets_history_as_it_forgets_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let clock = Clock::at(NOW);
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    fill(&store, NOW).await;
+    store.save_now().await.unwrap();
+    let saved = read(&store, i64::MIN, i64::MAX).await;
+    put(&store, "a", NOW, 9.0).await;
+    store.keeper.maintain_all();
+    assert_ne!(read(&store, i64::MIN, i64::MAX).await, saved);
+    store.crash();
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    assert_eq!(read(&store, i64::MIN, i64::MAX).await, saved);
+}
+
+#[tokio::test]
+async fn a_torn_segment_is_skipped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let clock = Clock::at(NOW);
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    fill(&store, NOW).await;
+    let whole = read(&store, i64::MIN, i64::MAX).await;
+    store.close().await.unwrap();
+    let [segment] = segments(&folder.path().join("m.json.history")).try_into().unwrap();
+    let bytes = fs::read(&segment).unwrap();
+    for damage in [
+        &mut (|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 5)) as &mut dyn FnMut(&mut Vec<u8>),
+        &mut |bytes| bytes[40] ^= 1,
+        &mut |bytes| bytes.truncate(bytes.len() / 2),
+        &mut Vec::clear,
+    ] {
+        let mut damaged = bytes.clone();
+        damage(&mut damaged);
+        fs::write(&segment, &damaged).unwrap();
+        let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+        let skipped = store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed);
+        assert!((1..=bytes.len() as u64).contains(&skipped), "{skipped} of {}", bytes.len());
+        let found = read(&store, i64::MIN, i64::MAX).await;
+        assert_ne!(found, whole);
+        for (labels, samples) in found.iter().filter(|(labels, _)| !labels.starts_with("c{")) {
+            assert!(samples.iter().all(|sample| whole[labels].contains(sample)), "what is read is right: {labels}");
+        }
+        // It goes on, and the newest state is untouched.
+        assert_eq!(counter(&store, "c").await, Some(50));
+        put(&store, "a", NOW, 1.0).await;
+        store.crash();
+    }
+    fs::remove_file(&segment).unwrap();
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    assert!(read(&store, i64::MIN, i64::MAX).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_damaged_index_is_read_up_to_the_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let clock = Clock::at(NOW);
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    fill(&store, NOW).await;
+    let whole = read(&store, i64::MIN, i64::MAX).await;
+    store.close().await.unwrap();
+    let history = folder.path().join("m.json.history");
+    let index = names(&history).into_iter().find(|name| name.starts_with("index-")).map(|name| history.join(name)).unwrap();
+    let bytes = fs::read(&index).unwrap();
+    let mut found_some = 0;
+    for cut in (0..bytes.len()).step_by(7) {
+        for flipped in [false, true] {
+            let mut damaged = bytes.clone();
+            if flipped {
+                damaged[cut] ^= 0x10;
+            } else {
+                damaged.truncate(cut);
+            }
+            fs::write(&index, &damaged).unwrap();
+            let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+            let skipped = store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed);
+            assert!(skipped > 0 || !flipped, "byte {cut}");
+            let found = read(&store, i64::MIN, i64::MAX).await;
+            assert!(found.iter().all(|(labels, samples)| whole[labels] == *samples), "byte {cut}");
+            found_some += usize::from(!found.is_empty() && found.len() < whole.len());
+            store.crash();
+        }
+    }
+    assert!(found_some > 0, "one source is read where the other is damaged");
+}
+
+#[tokio::test]
+async fn files_that_nothing_needs_any_more_are_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let history = folder.path().join("m.json.history");
+    let clock = Clock::at(NOW);
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    for hours in 0..60 {
+        let now = NOW + hours * HOUR;
+        clock.set(now);
+        put(&store, "a", now, 1.0).await;
+        store.save_now().await.unwrap();
+        store.keeper.maintain();
+    }
+    store.save_now().await.unwrap();
+    // A save an hour, and two of them make one part by being folded.
+    assert!(segments(&history).len() <= 32, "{:?}", names(&history));
+    let indexes = names(&history).into_iter().filter(|name| name.starts_with("index")).count();
+    assert_eq!(indexes, 1);
+    // What is dropped leaves the files with the next save.
+    clock.set(NOW + 100 * 24 * HOUR);
+    store.keeper.maintain();
+    store.close().await.unwrap();
+    assert!(segments(&history).is_empty(), "{:?}", names(&history));
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    assert!(read(&store, i64::MIN, i64::MAX).await.is_empty());
+}
+
+#[tokio::test]
+async fn without_restore_history_starts_empty_and_its_files_stay_until_the_first_save() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let history = folder.path().join("m.json.history");
+    let clock = Clock::at(NOW);
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    fill(&store, NOW).await;
+    let before = read(&store, i64::MIN, i64::MAX).await;
+    store.close().await.unwrap();
+    let files = names(&history);
+
+    let store = open(&path, Duration::from_hours(1), false, &clock, MAX_BYTES);
+    assert!(read(&store, i64::MIN, i64::MAX).await.is_empty());
+    put(&store, "x", NOW, 1.0).await;
+    store.crash();
+    assert_eq!(names(&history), files);
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    assert_eq!(read(&store, i64::MIN, i64::MAX).await, before);
+    store.crash();
+
+    let store = open(&path, Duration::from_hours(1), false, &clock, MAX_BYTES);
+    put(&store, "x", NOW, 1.0).await;
+    store.close().await.unwrap();
+    assert!(names(&history).is_disjoint(&files), "{:?}", names(&history));
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    assert_eq!(read(&store, i64::MIN, i64::MAX).await.len(), 3);
+}
+
+#[tokio::test]
+async fn history_stays_where_the_snapshot_was_edited() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let clock = Clock::at(NOW);
+    let store = open(&path, Duration::ZERO, true, &clock, MAX_BYTES);
+    fill(&store, NOW).await;
+    let before = read(&store, i64::MIN, i64::MAX).await;
+    store.close().await.unwrap();
+    fs::write(&path, "[]\n").unwrap();
+    let store = open(&path, Duration::ZERO, true, &clock, MAX_BYTES);
+    assert_eq!(read(&store, i64::MIN, i64::MAX).await, before);
+}
+
+#[tokio::test]
+async fn a_start_with_less_memory_drops_the_oldest() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let clock = Clock::at(NOW);
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    fill(&store, NOW).await;
+    let used = store.shards.history.used_bytes();
+    store.close().await.unwrap();
+    let store = open(&path, Duration::from_hours(1), true, &clock, used / 2);
+    assert!(store.shards.history.used_bytes() <= used / 2);
+    let found = read(&store, i64::MIN, i64::MAX).await;
+    let oldest = found.values().map(|samples| samples[0].0).min().unwrap();
+    assert!(oldest > millis(NOW - 20 * HOUR) && !found.is_empty());
+}
