@@ -127,42 +127,101 @@ CREATE TABLE layouts (
     -- SHA-256 of the kinds and ids in their order.
     digest bytea NOT NULL,
     series_ids integer[] NOT NULL,
-    -- The latest day (UTC) of a frame that uses it; a layout that no kept day uses is dropped.
+    -- The latest day (UTC) of a frame that uses it. It is dropped when no frame of that day or an earlier one is there or can come.
     last_day date NOT NULL,
     UNIQUE (source_id, digest)
 );
 
 CREATE INDEX layouts_by_day ON layouts (last_day);
 
--- The history, one row a batch. It is also the memory of which batches were applied, by its primary key. Values leave a row after RETENTION_RAW; the
--- row goes with its day, when neither its values nor its key are to be remembered.
+-- The newest history, one row a batch. Partitions of 30 minutes, which are dropped when all of their frames are sealed into chunks; one is made again
+-- where a batch comes late. The primary key is the memory of which batches were applied until then; afterwards it is sealed_reports.
+--
+-- A reader of the history runs in one REPEATABLE READ transaction whose first statement is LOCK TABLE frames IN ACCESS SHARE MODE: its snapshot is
+-- taken after the lock, so what it does not find in frames because the partition was dropped, it finds in chunks. Frames whose keys are in
+-- sealed_reports are in chunks too, and are to be skipped.
 CREATE TABLE frames (
     -- The batch's time, to the millisecond, from its key.
     at timestamptz NOT NULL,
+    -- The order in which batches were applied, which decides between samples of one series and one time.
+    arrival bigint NOT NULL,
     source_id integer NOT NULL,
     key uuid NOT NULL,
     -- SHA-256 of the request, which tells a repeat from another batch under the same key.
     digest bytea NOT NULL,
-    -- The list of series: a layout, or the frame's own list, or neither where there are no values any more.
+    -- The list of series: a layout, or the frame's own list, or neither where the batch was older than the history when it came.
     layout_id integer,
     series_ids integer[],
-    -- One value for each series of the list: a gauge's value, bit for bit, or what the batch added to a counter. A delta above 2^53 is rounded here to
-    -- the nearest double; the counter's total in latest_blocks is exact all the same.
+    -- One value for each series of the list: a gauge's value, bit for bit, or what the batch added to a counter, as the nearest double.
     "values" double precision[] NOT NULL,
     -- Each value's own time, where they have one; else all have the batch's.
     times timestamptz[],
-    PRIMARY KEY (at, source_id, key)
+    -- What the batch added to counters, one for each value (0 for a gauge); only where a double does not hold all of them exactly.
+    deltas bigint[],
+    -- The source first: a source's frames are read together.
+    PRIMARY KEY (source_id, at, key)
 ) PARTITION BY RANGE (at);
 
 -- Compressing doubles costs more than it saves. Set before there are partitions, which take it over.
 ALTER TABLE frames ALTER COLUMN "values" SET STORAGE EXTERNAL;
 
--- No batch older than this is accepted: days before it were dropped with their keys.
+-- No batch older than this is accepted: keys before it were forgotten.
 CREATE TABLE oldest_accepted (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
     at timestamptz NOT NULL
 );
 INSERT INTO oldest_accepted (at) VALUES ('-infinity');
+
+-- Sealed history: the samples of 64 series and at most 2 hours a row, coded column by column. Partitions of a UTC day. A sample belongs to the window
+-- of its own time, whenever it came.
+CREATE TABLE chunks (
+    -- A multiple of 2 hours since 1970.
+    window_start timestamptz NOT NULL,
+    source_id integer NOT NULL,
+    -- Of the series whose ids are 64 * block_id to 64 * block_id + 63, as in latest_blocks.
+    block_id integer NOT NULL,
+    -- A window's rows are merged: of equal times of a gauge the highest part counts, deltas of a counter add up. Part 0 is what was there when the
+    -- window was folded; higher parts came later and are folded into it.
+    part smallint NOT NULL,
+    -- The times of the columns, for all of them.
+    times bytea NOT NULL,
+    -- Column n, that of series 64 * block_id + n, is data[offsets[n], offsets[n + 1]), counted from 0; there may be fewer than 64.
+    offsets integer[] NOT NULL,
+    data bytea NOT NULL,
+    -- Counters' running totals at window_start, by slot: what was added before, whichever parts that is in. The same in all parts of a window, but for
+    -- slots at the end that are missing and mean 0.
+    bases bigint[],
+    PRIMARY KEY (block_id, window_start, part)
+) PARTITION BY RANGE (window_start);
+
+-- One column is cut out of data by substring(), which reads no more than it needs of a value that is stored out of line and uncompressed.
+ALTER TABLE chunks ALTER COLUMN data SET STORAGE EXTERNAL;
+ALTER TABLE chunks ALTER COLUMN times SET STORAGE MAIN;
+ALTER TABLE chunks ALTER COLUMN offsets SET STORAGE MAIN;
+ALTER TABLE chunks ALTER COLUMN bases SET STORAGE MAIN;
+
+-- Finds what is to be folded.
+CREATE INDEX chunks_to_fold ON chunks (window_start, source_id) WHERE part > 0;
+
+-- What was added to counters in all sealed frames, by slot: a counter's running total after its last sealed sample. Missing slots mean 0.
+CREATE TABLE sealed_totals (
+    block_id integer PRIMARY KEY,
+    totals bigint[] NOT NULL
+) WITH (fillfactor = 50);
+
+-- The memory of which batches were applied whose frames are sealed. A row for each time that frames of a source were sealed; kept for DEDUP_WINDOW.
+CREATE TABLE sealed_reports (
+    -- When the frames' partition begins.
+    frames_start timestamptz NOT NULL,
+    source_id integer NOT NULL,
+    part smallint NOT NULL,
+    -- 16 bytes a batch: the first 8 of SHA-256 of its key's 16 bytes, then the first 8 of the request's digest.
+    keys bytea NOT NULL,
+    PRIMARY KEY (frames_start, source_id, part)
+) WITH (toast_tuple_target = 8160);
+
+-- They do not compress.
+ALTER TABLE sealed_reports ALTER COLUMN keys SET STORAGE EXTERNAL;
 
 -- Keeps counts and newest state true when an operator deletes a source or some of its series by hand.
 CREATE FUNCTION series_gone() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -193,7 +252,7 @@ SELECT series.id AS series_id, series.source_id, series.identity, series.metric,
     coalesce(block.arrivals[series.id % 64 + 1], block.arrival) AS arrival
 FROM series JOIN latest_blocks AS block ON block.id = series.id / 64 AND block.used >> (series.id % 64) & 1 = 1;
 
--- The history for people: one row a sample.
+-- The history that is not sealed yet, for people: one row a sample.
 CREATE VIEW samples AS
 SELECT coalesce(sample.at, frames.at) AS at, sources.name AS source, series.metric AS name,
     CASE series.kind WHEN 0 THEN 'gauge' ELSE 'counter' END AS kind, sample.value
@@ -206,4 +265,4 @@ JOIN series ON series.id = sample.series_id;
 COMMENT ON TABLE sources IS 'The nodes that measure; '''' is the unnamed one';
 COMMENT ON TABLE latest_blocks IS 'Newest values and totals, 64 series a row; the view latest shows them one by one';
 COMMENT ON VIEW latest IS 'Each live series''s newest value (gauge) or total (counter)';
-COMMENT ON VIEW samples IS 'The history, one row a sample: a gauge''s value or what was added to a counter';
+COMMENT ON VIEW samples IS 'The newest history, one row a sample: a gauge''s value or what was added to a counter. Older history is sealed in chunks';

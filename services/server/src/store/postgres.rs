@@ -22,6 +22,7 @@ mod partitions;
 mod reader;
 mod remove;
 mod schema_name;
+mod sealed;
 mod select;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,5 +1,5 @@
-//! What is done from time to time: partitions are made and dropped, history and keys that are too old are forgotten, series and sources expire, and rows
-//! that nothing needs are removed. Every server tries; a lock lets one of them do it. Each step may be cut off and done again.
+//! What is done from time to time: partitions are made, series and sources expire, and rows that nothing needs are removed. History is sealed and
+//! dropped by [`super::sealer`]. Every server tries; a lock lets one of them do it. Each step may be cut off and done again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio::time::{sleep, timeout};
 
 use super::clock::DatabaseClock;
 use super::connect::{self, DatabaseOptions, Lock, try_lock};
-use super::error::{describe, has_code};
-use super::partitions::{Partitions, day_of, end_of, existing};
+use super::error::describe;
+use super::partitions::{CHUNKS, FRAMES, Partitions};
 use super::timestamp::Timestamp;
 use super::{expire, remove};
 use crate::metrics::postgres::WriterMetrics;
@@ -22,13 +22,10 @@ use crate::store::lifetime::{Mark, ReportingClock};
 const ROUND_LIMIT: Duration = Duration::from_mins(5);
 /// How long after a failure the next round comes.
 const RETRY_AFTER: Duration = Duration::from_mins(1);
-/// What is too old is kept for this much longer, in milliseconds: a batch may be under way.
-const GRACE_MILLIS: u64 = 60 * 60 * 1000;
-/// Rows of series and sources are kept for this much longer than the history, in milliseconds, since partitions go by the day.
-const ROW_GRACE_MILLIS: u64 = 24 * 60 * 60 * 1000;
-/// The span of history whose values one statement takes out of their rows, in milliseconds.
-const STRIP_SPAN_MILLIS: u64 = 10 * 60 * 1000;
-
+/// Keys are kept for this much longer than they are needed, in milliseconds: a batch may be under way.
+pub(super) const KEY_GRACE_MILLIS: u64 = 60 * 60 * 1000;
+/// Rows of series and sources are kept for this much longer than their history and keys, in milliseconds: samples may be ahead of their arrival.
+const ROW_GRACE_MILLIS: u64 = 60 * 60 * 1000;
 /// What the work behind the store needs.
 pub(super) struct Maintenance {
     pub(super) options: DatabaseOptions,
@@ -41,8 +38,6 @@ pub(super) struct Maintenance {
 /// What a round did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Round {
-    /// The days that were dropped.
-    pub(super) days: Vec<i32>,
     /// How many series left the newest state, those of expired sources included.
     pub(super) expired_series: u64,
     /// How many named sources were silent for too long.
@@ -63,15 +58,11 @@ impl Maintenance {
             match round {
                 Ok(Ok(round)) if round == Round::default() => {}
                 Ok(Ok(round)) => tracing::info!(
-                    dropped_days = round.days.len(),
                     expired_series = round.expired_series,
                     expired_sources = round.expired_sources,
                     removed_series = round.removed_series,
                     "removed what has expired"
                 ),
-                Ok(Err(error)) if has_code(&error, "55P03") => {
-                    tracing::info!("a long read keeps the history's oldest day from being dropped, trying again in a minute");
-                }
                 Ok(Err(error)) => tracing::warn!(problem = describe(&error), "maintenance failed, trying again in a minute"),
                 Err(_) => tracing::warn!(limit_seconds = ROUND_LIMIT.as_secs(), "maintenance took too long, trying again in a minute"),
             }
@@ -91,10 +82,6 @@ impl Maintenance {
         self.expire_series(&mut conn, now, &mut round).await?;
         self.expire_sources(&mut conn, now, &mut round).await?;
         round.removed_series = self.remove(&mut conn, now).await?;
-        self.strip(&mut conn, now).await?;
-        // Last, since it may fail for as long as somebody reads.
-        let kept = self.lifetimes.dedup_window_millis().max(self.lifetimes.retention_raw_millis());
-        round.days = self.partitions.drop_before(&mut conn, oldest_day(now, kept)).await?;
         Ok(round)
     }
 
@@ -164,51 +151,19 @@ impl Maintenance {
 
     /// Removes rows whose history and keys are gone.
     async fn remove(&self, conn: &mut PgConnection, now: u64) -> Result<u64, sqlx::Error> {
-        let raw = self.lifetimes.retention_raw_millis();
-        let kept = raw.max(self.lifetimes.dedup_window_millis());
-        let before = |kept: u64| Timestamp(now.saturating_sub(kept).saturating_sub(GRACE_MILLIS + ROW_GRACE_MILLIS));
-        let removed = remove::series(conn, before(raw)).await?;
-        remove::sources(conn, before(kept)).await?;
-        // A writer raises last_day before it uses a layout on a later day, so no frame that is kept loses its layout. What a writer holds just now is
-        // left alone: nobody waits here while others wait for it.
-        sqlx::query!(
-            "DELETE FROM layouts WHERE id IN
-                (SELECT id FROM layouts WHERE last_day < date '1970-01-01' + $1::integer FOR UPDATE SKIP LOCKED)",
-            oldest_day(now, raw),
-        )
-        .execute(conn)
-        .await?;
+        // An expired series has no sample later than this before its expiry; samples may be ahead of their arrival.
+        let oldest = oldest_history(conn).await?.unwrap_or(now).min(now);
+        let removed = remove::series(conn, Timestamp(oldest.saturating_sub(ROW_GRACE_MILLIS))).await?;
+        let forgotten_before = now.saturating_sub(self.lifetimes.dedup_window_millis()).saturating_sub(KEY_GRACE_MILLIS + ROW_GRACE_MILLIS);
+        remove::sources(conn, Timestamp(forgotten_before)).await?;
+        remove::layouts(conn).await?;
         Ok(removed)
-    }
-
-    /// Takes the values out of frames that are older than the history, while their keys are still remembered.
-    async fn strip(&self, conn: &mut PgConnection, now: u64) -> Result<(), sqlx::Error> {
-        let raw = self.lifetimes.retention_raw_millis();
-        if raw >= self.lifetimes.dedup_window_millis() {
-            return Ok(());
-        }
-        let end = now.saturating_sub(raw).saturating_sub(GRACE_MILLIS);
-        let Some((first_day, _)) = existing(conn).await?.into_iter().next() else { return Ok(()) };
-        let mut from = end_of(first_day - 1);
-        while from < end {
-            let to = (from + STRIP_SPAN_MILLIS).min(end);
-            sqlx::query!(
-                r#"UPDATE frames SET layout_id = NULL, series_ids = NULL, times = NULL, "values" = '{}'
-                WHERE at >= $1 AND at < $2 AND cardinality("values") > 0"#,
-                Timestamp(from) as Timestamp,
-                Timestamp(to) as Timestamp,
-            )
-            .execute(&mut *conn)
-            .await?;
-            from = to;
-        }
-        Ok(())
     }
 }
 
-/// The first day that is not wholly older than what is kept, in milliseconds, and the grace.
-fn oldest_day(now: u64, kept_millis: u64) -> i32 {
-    let oldest = now.saturating_sub(kept_millis).saturating_sub(GRACE_MILLIS);
-    let day = day_of(oldest);
-    if end_of(day) <= oldest { day + 1 } else { day }
+/// The start of the oldest partition that may hold samples, in unix milliseconds.
+async fn oldest_history(conn: &mut PgConnection) -> Result<Option<u64>, sqlx::Error> {
+    let frames = FRAMES.existing(&mut *conn).await?.first().map(|slot| FRAMES.start_of(*slot));
+    let chunks = CHUNKS.existing(conn).await?.first().map(|slot| CHUNKS.start_of(*slot));
+    Ok(frames.into_iter().chain(chunks).min())
 }

@@ -1,58 +1,117 @@
-//! The history's days: one partition of `frames` a UTC day.
+//! Tables that are partitioned by time: [`FRAMES`] by 30 minutes, [`CHUNKS`] by the UTC day.
 //!
 //! No change here makes writers wait behind a long read such as pg_dump's: a partition is attached under a lock that reads and writes pass,
 //! and dropped only if the lock for that can be had within [`DROP_LOCK_LIMIT`].
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use sqlx::{Connection, Executor as _, PgConnection};
 
 use super::connect::Lock;
-use super::timestamp::Timestamp;
+use crate::clock::rfc3339;
 
-const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
-/// How many days ahead of today partitions are made. Writers make one for themselves where this came to nothing.
-const DAYS_AHEAD: i32 = 2;
-/// How many past days get their partition at start; older ones when a batch comes for them.
-const DAYS_BACK: i32 = 2;
+const MINUTE_MILLIS: u64 = 60 * 1000;
+const DAY_MILLIS: u64 = 24 * 60 * MINUTE_MILLIS;
+/// How many partitions of frames are made ahead of now. Writers make one for themselves where this came to nothing.
+const FRAMES_AHEAD: i32 = 4;
 /// How long a drop waits for its lock, and all writers with it.
 const DROP_LOCK_LIMIT: &str = "100ms";
 
+/// A table that is partitioned by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PartitionedTable {
+    /// Its name, in lower case.
+    pub(super) name: &'static str,
+    /// How much time a partition is for, in milliseconds.
+    pub(super) span_millis: u64,
+    /// How many digits of its start a partition's name has: YYYYMMDD, or YYYYMMDDHHMM.
+    digits: usize,
+}
+
+/// The frames, by the time of the batch.
+pub(super) const FRAMES: PartitionedTable = PartitionedTable { name: "frames", span_millis: 30 * MINUTE_MILLIS, digits: 12 };
+/// The chunks, by the start of their window.
+pub(super) const CHUNKS: PartitionedTable = PartitionedTable { name: "chunks", span_millis: DAY_MILLIS, digits: 8 };
+
 /// The day of a time, in days since 1970.
 pub(super) fn day_of(unix_millis: u64) -> i32 {
-    i32::try_from(unix_millis / DAY_MILLIS).unwrap_or(i32::MAX)
+    CHUNKS.slot_of(unix_millis)
 }
 
-/// When a day ends, in unix milliseconds.
-pub(super) fn end_of(day: i32) -> u64 {
-    u64::try_from(day).unwrap_or(0).saturating_add(1).saturating_mul(DAY_MILLIS)
+impl PartitionedTable {
+    /// Which of the table's partitions a time belongs to, counted from 1970 on.
+    pub(super) fn slot_of(self, unix_millis: u64) -> i32 {
+        i32::try_from(unix_millis / self.span_millis).unwrap_or(i32::MAX)
+    }
+
+    /// When a partition begins, in unix milliseconds.
+    pub(super) fn start_of(self, slot: i32) -> u64 {
+        u64::try_from(slot).unwrap_or(0).saturating_mul(self.span_millis)
+    }
+
+    /// When a partition ends, in unix milliseconds.
+    pub(super) fn end_of(self, slot: i32) -> u64 {
+        self.start_of(slot).saturating_add(self.span_millis)
+    }
+
+    /// The partition's name.
+    pub(super) fn partition(self, slot: i32) -> String {
+        let digits = rfc3339(self.start_of(slot)).bytes().filter(u8::is_ascii_digit).take(self.digits).map(char::from).collect::<String>();
+        format!("{}_{digits}", self.name)
+    }
+
+    /// The slot of a partition by its name; none where it is another's table.
+    fn slot_by_name(self, partition: &str) -> Option<i32> {
+        let digits = partition.strip_prefix(self.name)?.strip_prefix('_')?;
+        if digits.len() != self.digits || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let all = format!("{digits:0<12}");
+        let text = format!("{}-{}-{}T{}:{}:00Z", &all[..4], &all[4..6], &all[6..8], &all[8..10], &all[10..12]);
+        let start = humantime::parse_rfc3339(&text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some(self.slot_of(u64::try_from(start.as_millis()).ok()?))
+    }
+
+    /// The partitions that there are, in order.
+    pub(super) async fn existing(self, conn: &mut PgConnection) -> Result<Vec<i32>, sqlx::Error> {
+        let names = sqlx::query_scalar!(
+            r#"SELECT child.relname::text AS "name!" FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+            WHERE inhparent = to_regclass($1)"#,
+            self.name,
+        )
+        .fetch_all(conn)
+        .await?;
+        let mut slots: Vec<i32> = names.iter().filter_map(|name| self.slot_by_name(name)).collect();
+        slots.sort_unstable();
+        Ok(slots)
+    }
 }
 
-/// The days that are known to have a partition.
+/// The partitions that are known to be there.
 #[derive(Debug, Default)]
-pub(super) struct Partitions(Mutex<HashSet<i32>>);
+pub(super) struct Partitions(Mutex<HashSet<(PartitionedTable, i32)>>);
 
 impl Partitions {
-    /// Makes sure that the day has its partition. Usually known without asking; else it is made, by whoever comes first. Answers false for a day that
-    /// was dropped: its keys are forgotten, so none of its batches may be accepted. Must not be called in a transaction, which would hold the
-    /// locks for longer.
-    pub(super) async fn ensure(&self, conn: &mut PgConnection, day: i32) -> Result<bool, sqlx::Error> {
-        if self.lock().contains(&day) {
+    /// Makes sure that the partition is there. Usually known without asking; else it is made, by whoever comes first. Answers false for frames that
+    /// are older than the oldest accepted batch. Must not be called in a transaction, which would hold the locks for longer.
+    pub(super) async fn ensure(&self, conn: &mut PgConnection, table: PartitionedTable, slot: i32) -> Result<bool, sqlx::Error> {
+        if self.lock().contains(&(table, slot)) {
             return Ok(true);
         }
-        let there = create(conn, day).await?;
+        let there = create(conn, table, slot).await?;
         if there {
-            self.lock().insert(day);
+            self.lock().insert((table, slot));
         }
         Ok(there)
     }
 
-    /// Makes the partitions of the days around this time.
+    /// Makes the frames' partitions for batches around this time.
     pub(super) async fn ensure_around(&self, conn: &mut PgConnection, unix_millis: u64) -> Result<(), sqlx::Error> {
-        let today = day_of(unix_millis);
-        for day in today.saturating_sub(DAYS_BACK).max(0)..=today.saturating_add(DAYS_AHEAD) {
-            self.ensure(conn, day).await?;
+        let now = FRAMES.slot_of(unix_millis);
+        for slot in now..=now.saturating_add(FRAMES_AHEAD) {
+            self.ensure(conn, FRAMES, slot).await?;
         }
         Ok(())
     }
@@ -62,60 +121,61 @@ impl Partitions {
         self.lock().clear();
     }
 
-    /// Drops the partitions of the days before `oldest`, from the oldest on, and says which. Ends early where a lock can't be had soon.
-    pub(super) async fn drop_before(&self, conn: &mut PgConnection, oldest: i32) -> Result<Vec<i32>, sqlx::Error> {
-        let mut dropped = Vec::new();
-        for (day, table) in existing(conn).await?.into_iter().filter(|(day, _)| *day < oldest) {
-            self.lock().remove(&day);
-            drop_one(conn, day, &table).await?;
-            dropped.push(day);
+    /// Drops a partition; frames only where it holds this many rows, and says whether it did. Fails with 55P03 where the lock can't be had soon.
+    pub(super) async fn drop_one(
+        &self,
+        conn: &mut PgConnection,
+        table: PartitionedTable,
+        slot: i32,
+        rows: Option<i64>,
+    ) -> Result<bool, sqlx::Error> {
+        self.lock().remove(&(table, slot));
+        let name = table.partition(slot);
+        let mut tx = conn.begin().await?;
+        tx.execute(format!("SET LOCAL lock_timeout = '{DROP_LOCK_LIMIT}'").as_str()).await?;
+        sqlx::query!("SELECT pg_advisory_xact_lock($1, $2)", Lock::SPACE, Lock::Partition as i32).fetch_one(&mut *tx).await?;
+        if let Some(rows) = rows {
+            // Writers of late batches wait. A statement of its own after the lock sees the rows of every writer that had this partition open.
+            tx.execute(format!("LOCK TABLE {name} IN SHARE MODE").as_str()).await?;
+            let there: i64 = sqlx::query_scalar(&format!("SELECT count(*) FROM {name}")).fetch_one(&mut *tx).await?;
+            if there != rows {
+                tx.rollback().await?;
+                return Ok(false);
+            }
         }
-        Ok(dropped)
+        tx.execute(format!("DROP TABLE IF EXISTS {name}").as_str()).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<i32>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<(PartitionedTable, i32)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The days that have a partition, in order, and its table.
-pub(super) async fn existing(conn: &mut PgConnection) -> Result<Vec<(i32, String)>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT to_date(right(child.relname, 8), 'YYYYMMDD') - date '1970-01-01' AS "day!", child.oid::regclass::text AS "table!"
-        FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-        WHERE inhparent = 'frames'::regclass AND child.relname ~ '^frames_[0-9]{8}$' ORDER BY 1"#
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| (row.day, row.table)).collect())
-}
-
-/// Makes a day's partition, if nobody else does. Answers false where the day was dropped before.
-async fn create(conn: &mut PgConnection, day: i32) -> Result<bool, sqlx::Error> {
+/// Makes a partition, if nobody else does. Answers false for frames before the oldest accepted batch, unless the partition is there.
+async fn create(conn: &mut PgConnection, table: PartitionedTable, slot: i32) -> Result<bool, sqlx::Error> {
+    let (parent, name) = (table.name, table.partition(slot));
+    let (from, to) = (rfc3339(table.start_of(slot)), rfc3339(table.end_of(slot)));
     let mut tx = conn.begin().await?;
     sqlx::query!("SELECT pg_advisory_xact_lock($1, $2)", Lock::SPACE, Lock::Partition as i32).fetch_one(&mut *tx).await?;
-    // Read in a statement of its own, after the lock was had: whoever drops a day holds the same lock.
-    let bounds = sqlx::query!(
-        r#"SELECT to_char(day, 'YYYYMMDD') AS "suffix!", to_char(day, 'YYYY-MM-DD') AS "from!", to_char(day + 1, 'YYYY-MM-DD') AS "to!",
-            to_regclass('frames_' || to_char(day, 'YYYYMMDD')) IS NOT NULL AS "exists!",
-            (SELECT at FROM oldest_accepted) > day::timestamp AT TIME ZONE 'UTC' AS "dropped!"
-        FROM (SELECT date '1970-01-01' + $1::integer AS day) AS asked"#,
-        day,
+    // Read in a statement of its own, after the lock was had: whoever drops a partition holds the same lock.
+    let found = sqlx::query!(
+        r#"SELECT to_regclass($1) IS NOT NULL AS "exists!", (SELECT at FROM oldest_accepted) >= $2::text::timestamptz AS "too_old!""#,
+        name,
+        to,
     )
     .fetch_one(&mut *tx)
     .await?;
-    if !bounds.exists && bounds.dropped {
+    if !found.exists && found.too_old && table == FRAMES {
         tx.rollback().await?;
         return Ok(false);
     }
-    if !bounds.exists {
-        let (suffix, from, to) = (bounds.suffix, bounds.from, bounds.to);
+    if !found.exists {
         // Made aside and then attached: CREATE TABLE … PARTITION OF would make all writers wait.
         for statement in [
-            format!(
-                "CREATE TABLE frames_{suffix} (LIKE frames INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE)"
-            ),
-            format!("ALTER TABLE frames ATTACH PARTITION frames_{suffix} FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00')"),
+            format!("CREATE TABLE {name} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING STORAGE)"),
+            format!("ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{to}')"),
         ] {
             sqlx::query(&statement).execute(&mut *tx).await?;
         }
@@ -124,26 +184,27 @@ async fn create(conn: &mut PgConnection, day: i32) -> Result<bool, sqlx::Error> 
     Ok(true)
 }
 
-/// Drops a day's partition. With its keys forgotten, no batch of that day or an earlier one is accepted any more.
-async fn drop_one(conn: &mut PgConnection, day: i32, table: &str) -> Result<(), sqlx::Error> {
-    let mut tx = conn.begin().await?;
-    tx.execute(format!("SET LOCAL lock_timeout = '{DROP_LOCK_LIMIT}'").as_str()).await?;
-    sqlx::query!("SELECT pg_advisory_xact_lock($1, $2)", Lock::SPACE, Lock::Partition as i32).fetch_one(&mut *tx).await?;
-    sqlx::query!("UPDATE oldest_accepted SET at = greatest(at, $1::timestamptz)", Timestamp(end_of(day)) as Timestamp)
-        .execute(&mut *tx)
-        .await?;
-    // The name comes from the catalogue, quoted there.
-    tx.execute(format!("DROP TABLE IF EXISTS {table}").as_str()).await?;
-    tx.commit().await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn days_begin_and_end_at_midnight_utc() {
-        assert_eq!((day_of(0), day_of(DAY_MILLIS - 1), day_of(DAY_MILLIS)), (0, 0, 1));
-        assert_eq!((end_of(0), day_of(end_of(20_000)), day_of(end_of(20_000) - 1)), (DAY_MILLIS, 20_001, 20_000));
+    fn partitions_begin_and_end_where_their_names_say() {
+        for (table, at, name) in [
+            (CHUNKS, 0, "chunks_19700101"),
+            (CHUNKS, DAY_MILLIS - 1, "chunks_19700101"),
+            (CHUNKS, DAY_MILLIS, "chunks_19700102"),
+            (FRAMES, 30 * MINUTE_MILLIS - 1, "frames_197001010000"),
+            (FRAMES, 30 * MINUTE_MILLIS, "frames_197001010030"),
+            (FRAMES, 20_000 * DAY_MILLIS + 23 * 60 * MINUTE_MILLIS, "frames_202410042300"),
+        ] {
+            let slot = table.slot_of(at);
+            assert_eq!(table.partition(slot), name);
+            assert_eq!(table.slot_by_name(name), Some(slot));
+            assert!(table.start_of(slot) <= at && at < table.end_of(slot));
+        }
+        for name in ["frames_20240101", "frames_2024010100000", "frames_202413010000", "chunks_202401010000", "frames", "chunks_x0240101"] {
+            assert_eq!((FRAMES.slot_by_name(name), CHUNKS.slot_by_name(name)), (None, None), "{name}");
+        }
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use sqlx::{Connection, PgConnection};
 
+use super::partitions::{FRAMES, day_of};
 use super::timestamp::Timestamp;
+use super::writer::context::BLOCK;
 
 /// How many series one transaction removes.
 const SERIES_AT_ONCE: i64 = 2_000;
@@ -32,6 +34,8 @@ pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -
         sqlx::query!("DELETE FROM series WHERE id = ANY($1)", &ids).execute(&mut *tx).await?;
         sqlx::query!("DELETE FROM expired_series WHERE series_id = ANY($1)", &ids).execute(&mut *tx).await?;
         unused_terms(&mut tx, &terms.into_iter().collect::<Vec<_>>()).await?;
+        let blocks: BTreeSet<i32> = ids.iter().map(|id| id / BLOCK).collect();
+        unused_totals(&mut tx, &blocks.into_iter().collect::<Vec<_>>()).await?;
         tx.commit().await?;
         all += ids.len() as u64;
     }
@@ -55,6 +59,36 @@ async fn unused_terms(conn: &mut PgConnection, terms: &[i32]) -> Result<(), sqlx
     sqlx::query!(
         "DELETE FROM metric_names WHERE id = ANY($1) AND NOT EXISTS (SELECT FROM series WHERE terms @> ARRAY[metric_names.id])",
         &names
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Removes the totals of blocks that have no series any more.
+async fn unused_totals(conn: &mut PgConnection, blocks: &[i32]) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM sealed_totals WHERE block_id = ANY($1)
+            AND NOT EXISTS (SELECT FROM series WHERE id >= block_id::bigint * 64 AND id < (block_id::bigint + 1) * 64)",
+        blocks
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Removes layouts that no frame uses and that no batch can use any more: all frames of their last day and of earlier ones are sealed, and no batch of
+/// these days is accepted. What a writer holds just now is left alone: nobody waits here while others wait for it.
+///
+/// A writer raises `last_day` before it uses a layout on a later day. One that uses it on a day that is accepted when it looks (after its insert, see
+/// [`super::sealed`]) has made the partition before; so partitions are looked at after `oldest_accepted`, in a statement of its own.
+pub(super) async fn layouts(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let oldest = sqlx::query_scalar!(r#"SELECT at AS "at: Timestamp" FROM oldest_accepted"#).fetch_one(&mut *conn).await?;
+    let frames = FRAMES.existing(&mut *conn).await?.first().map_or(oldest.0, |slot| FRAMES.start_of(*slot));
+    sqlx::query!(
+        "DELETE FROM layouts WHERE id IN
+            (SELECT id FROM layouts WHERE last_day < date '1970-01-01' + $1::integer FOR UPDATE SKIP LOCKED)",
+        day_of(oldest.0.min(frames)),
     )
     .execute(conn)
     .await?;

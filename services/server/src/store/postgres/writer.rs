@@ -39,7 +39,6 @@ use self::context::WriterContext;
 use self::queue::{QueueLoad, QueuedBatch};
 use self::shape::ShapeHasher;
 use self::worker::{Command, Worker};
-use super::partitions::day_of;
 use crate::store::{Applied, Batch, StoreError};
 
 /// How many writers a server has, a connection each. With one, its client would idle while the database commits and the
@@ -77,13 +76,12 @@ impl Writers {
         let now = self.context.clock.unix_millis();
         // Outside of the transaction, which it would abort for all.
         batch.key.check_window(now.saturating_sub(self.context.lifetimes.dedup_window_millis()), now)?;
-        let day = day_of(batch.key.unix_millis());
         let (shape, bytes) = self.shapes.shape(&batch.metrics);
         let Some(room) = self.load.reserve(QueuedBatch::held_bytes(&batch, bytes)) else { return Err(StoreError::Overloaded) };
         let worker = self.routes.hash_one(&batch.source) % self.workers.len() as u64;
         let worker = &self.workers[usize::try_from(worker).unwrap_or(0)];
         let (answer, answered) = oneshot::channel();
-        if worker.send(Command::Write(QueuedBatch::new(batch, shape, now, day, room, answer))).is_err() {
+        if worker.send(Command::Write(QueuedBatch::new(batch, shape, now, room, answer))).is_err() {
             return Err(StoreError::Unavailable("the store is closed".into()));
         }
         match timeout(ANSWER_LIMIT, answered).await {

@@ -135,7 +135,7 @@ mod tests {
 
     fn queued(batch: Batch, arrived: u64) -> QueuedBatch {
         let room = QueueLoad::new(WriterMetrics::unregistered()).reserve(1).unwrap();
-        QueuedBatch::new(batch, (0, 0), arrived, 0, room, tokio::sync::oneshot::channel().0)
+        QueuedBatch::new(batch, (0, 0), arrived, room, tokio::sync::oneshot::channel().0)
     }
 
     fn layout(series_ids: Box<[i32]>) -> Arc<Layout> {

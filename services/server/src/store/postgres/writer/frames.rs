@@ -1,4 +1,4 @@
-//! The frames: the history of values, and the memory of which batches were applied.
+//! The frames: the newest history of values, and the memory of which batches were applied until they are sealed.
 
 use std::collections::HashMap;
 
@@ -39,15 +39,18 @@ pub(super) async fn insert(conn: &mut PgConnection, mut frames: Vec<Frame<'_>>) 
         rows.push(frame)?;
     }
     let inserted = sqlx::query!(
-        r#"INSERT INTO frames (at, source_id, key, layout_id, digest, "values", series_ids, times)
-        SELECT batch.at, batch.source_id, batch.key, batch.layout_id, batch.digest, ($6::double precision[])[batch.first:batch.last],
+        r#"INSERT INTO frames (at, arrival, source_id, key, layout_id, digest, "values", series_ids, times, deltas)
+        SELECT batch.at, ((SELECT nextval('arrivals')) << 16) + batch.place, batch.source_id, batch.key, batch.layout_id, batch.digest,
+            ($6::double precision[])[batch.first:batch.last],
             CASE WHEN batch.ids_last >= batch.ids_first THEN ($9::integer[])[batch.ids_first:batch.ids_last] END,
-            CASE WHEN batch.times_last >= batch.times_first THEN ($12::timestamptz[])[batch.times_first:batch.times_last] END
+            CASE WHEN batch.times_last >= batch.times_first THEN ($12::timestamptz[])[batch.times_first:batch.times_last] END,
+            CASE WHEN batch.deltas_last >= batch.deltas_first THEN ($15::bigint[])[batch.deltas_first:batch.deltas_last] END
         FROM unnest($1::timestamptz[], $2::integer[], $3::uuid[], $4::integer[], $5::bytea[], $7::integer[], $8::integer[], $10::integer[],
-            $11::integer[], $13::integer[], $14::integer[])
-            AS batch (at, source_id, key, layout_id, digest, first, last, ids_first, ids_last, times_first, times_last)
+            $11::integer[], $13::integer[], $14::integer[], $16::integer[], $17::integer[], $18::integer[])
+            AS batch (at, source_id, key, layout_id, digest, first, last, ids_first, ids_last, times_first, times_last, deltas_first,
+                deltas_last, place)
         ON CONFLICT DO NOTHING
-        RETURNING source_id, key, (SELECT nextval('arrivals')) AS "arrival!""#,
+        RETURNING source_id, key, arrival"#,
         &rows.ats as &[Timestamp],
         &rows.source_ids,
         &rows.keys,
@@ -62,10 +65,14 @@ pub(super) async fn insert(conn: &mut PgConnection, mut frames: Vec<Frame<'_>>) 
         &rows.times as &[Timestamp],
         &rows.times_firsts,
         &rows.times_lasts,
+        &rows.deltas,
+        &rows.deltas_firsts,
+        &rows.deltas_lasts,
+        &rows.places,
     )
     .fetch_all(conn)
     .await?;
-    let arrival = inserted.first().map_or(0, |row| row.arrival << 16);
+    let arrival = inserted.first().map_or(0, |row| row.arrival & !0xffff);
     if inserted.len() == frames.len() {
         return Ok(Inserted { new: sorted(frames.iter().map(|frame| frame.place)), old: Vec::new(), arrival });
     }
@@ -99,6 +106,12 @@ struct Rows<'a> {
     times: Vec<Timestamp>,
     times_firsts: Vec<i32>,
     times_lasts: Vec<i32>,
+    /// Of batches whose deltas doubles don't hold.
+    deltas: Vec<i64>,
+    deltas_firsts: Vec<i32>,
+    deltas_lasts: Vec<i32>,
+    /// The places in the group, counted from 1: what tells arrivals of one group apart.
+    places: Vec<i32>,
 }
 
 impl<'a> Rows<'a> {
@@ -118,6 +131,8 @@ impl<'a> Rows<'a> {
         self.firsts.push(place(self.values.len() + 1)?);
         self.ids_firsts.push(place(self.ids.len() + 1)?);
         self.times_firsts.push(place(self.times.len() + 1)?);
+        self.deltas_firsts.push(place(self.deltas.len() + 1)?);
+        self.places.push(place(frame.place + 1)?);
         if frame.with_values {
             self.values.extend(batch.metrics.iter().map(|metric| as_double(metric.value)));
             if frame.layout.id.is_none() {
@@ -125,21 +140,57 @@ impl<'a> Rows<'a> {
             }
             let times = (0..batch.metrics.len()).map_while(|index| batch.metrics.at_millis(index));
             self.times.extend(times.map(|at| Timestamp(u64::try_from(at).unwrap_or(0))));
+            let exact = |value: Value| matches!(value, Value::Gauge(_)) || delta_of(value) == as_delta(as_double(value));
+            if !batch.metrics.iter().all(|metric| exact(metric.value)) {
+                self.deltas.extend(batch.metrics.iter().map(|metric| delta_of(metric.value)));
+            }
         }
         self.lasts.push(place(self.values.len())?);
         self.ids_lasts.push(place(self.ids.len())?);
         self.times_lasts.push(place(self.times.len())?);
+        self.deltas_lasts.push(place(self.deltas.len())?);
         Ok(())
     }
 }
 
 /// A value as the history holds it.
-#[expect(clippy::cast_precision_loss, reason = "the history's deltas are doubles by design; totals are folded from the integers")]
+#[expect(clippy::cast_precision_loss, reason = "deltas that a double does not hold are written beside it")]
 fn as_double(value: Value) -> f64 {
     match value {
         Value::Gauge(value) => value,
         Value::Counter(delta) => delta as f64,
     }
+}
+
+/// What a batch added to a counter, from the double in its frame. Exact for all frames that have no `deltas`.
+#[expect(clippy::cast_possible_truncation, reason = "it saturates, as it does where it is compared with the delta itself")]
+pub(in crate::store::postgres) fn as_delta(value: f64) -> i64 {
+    value as i64
+}
+
+/// What is added to a counter; 0 for a gauge.
+fn delta_of(value: Value) -> i64 {
+    match value {
+        Value::Gauge(_) => 0,
+        Value::Counter(delta) => delta,
+    }
+}
+
+/// Takes back frames of this transaction.
+pub(super) async fn remove(conn: &mut PgConnection, frames: &[(&QueuedBatch, i32)]) -> Result<(), sqlx::Error> {
+    let ats: Vec<Timestamp> = frames.iter().map(|(queued, _)| queued.at).collect();
+    let keys: Vec<Uuid> = frames.iter().map(|(queued, _)| queued.batch.key.uuid()).collect();
+    let source_ids: Vec<i32> = frames.iter().map(|(_, source_id)| *source_id).collect();
+    sqlx::query!(
+        "DELETE FROM frames USING unnest($1::timestamptz[], $2::integer[], $3::uuid[]) AS gone (at, source_id, key)
+        WHERE frames.at = gone.at AND frames.source_id = gone.source_id AND frames.key = gone.key",
+        &ats as &[Timestamp],
+        &source_ids,
+        &keys,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// What the frames say of batches whose keys they may hold, by place: applied before, or another batch of the same key.

@@ -11,6 +11,8 @@ use tokio::time::Instant;
 use super::shape::Shape;
 use crate::audit::Draft;
 use crate::metrics::postgres::WriterMetrics;
+use crate::store::postgres::partitions::{FRAMES, day_of};
+use crate::store::postgres::sealed::Asked;
 use crate::store::postgres::timestamp::Timestamp;
 use crate::store::{Applied, Batch, StoreError};
 
@@ -92,16 +94,26 @@ pub(super) struct QueuedBatch {
     pub(super) at: Timestamp,
     /// The day of that time.
     pub(super) day: i32,
+    /// The partition of frames that it belongs to.
+    pub(super) slot: i32,
     queued: Instant,
     room: Room,
     answer: oneshot::Sender<Outcome>,
 }
 
 impl QueuedBatch {
-    /// A batch that arrived at this time of the database's clock, in unix milliseconds, and its day.
-    pub(super) fn new(batch: Batch, shape: Shape, arrived: u64, day: i32, room: Room, answer: oneshot::Sender<Outcome>) -> Self {
+    /// A batch that arrived at this time of the database's clock, in unix milliseconds.
+    pub(super) fn new(batch: Batch, shape: Shape, arrived: u64, room: Room, answer: oneshot::Sender<Outcome>) -> Self {
         let at = Timestamp(batch.key.unix_millis());
-        Self { batch, shape, arrived: Timestamp(arrived), at, day, queued: Instant::now(), room, answer }
+        let (day, slot) = (day_of(at.0), FRAMES.slot_of(at.0));
+        Self { batch, shape, arrived: Timestamp(arrived), at, day, slot, queued: Instant::now(), room, answer }
+    }
+
+    /// What to ask of it under its source's number, where its frame may have been sealed by this time: its half hour is over.
+    pub(super) fn asked(&self, place: usize, source_id: i32, now_millis: u64) -> Option<Asked<'_>> {
+        let frames_start = Timestamp(FRAMES.start_of(self.slot));
+        let (key, digest) = (self.batch.key.uuid(), &self.batch.digest[..]);
+        (FRAMES.end_of(self.slot) <= now_millis).then_some(Asked { place, at: self.at, frames_start, source_id, key, digest })
     }
 
     /// How many bytes a batch takes while it is queued, given what its metrics take.

@@ -20,6 +20,7 @@ use super::group::Group;
 use super::layouts::Layout;
 use super::sources::{self, HeldSource};
 use crate::store::postgres::identity::code_of;
+use crate::store::postgres::sealed;
 
 /// A source's row and the digest of kinds and ids.
 type LayoutKey = (i32, [u8; 32]);
@@ -64,6 +65,14 @@ pub(super) async fn layouts(
         }
     }
     for (place, outcome) in frames::find(conn, old.into_iter()).await? {
+        group.outcomes[place] = Some(outcome);
+    }
+    let now = context.clock.unix_millis();
+    let mut late = Vec::new();
+    for place in unresolved.iter().copied().filter(|place| group.outcomes[*place].is_none()) {
+        late.extend(group.batches[place].asked(place, source_of(group, place)?.id, now));
+    }
+    for (place, outcome) in sealed::find(conn, &late).await? {
         group.outcomes[place] = Some(outcome);
     }
 

@@ -15,6 +15,8 @@ use super::group::Group;
 use super::layouts::{Layout, LayoutCache};
 use super::queue::{Outcome, QueuedBatch};
 use super::resolve;
+use crate::store::postgres::partitions::FRAMES;
+use crate::store::postgres::sealed;
 use crate::store::{Applied, StoreError};
 
 /// Applies a group, whose batches are all different, and answers for each when it is committed. A refused batch of several
@@ -26,9 +28,9 @@ pub(super) async fn run(
     batches: &[QueuedBatch],
 ) -> Result<Vec<Outcome>, GroupFailure> {
     let mut group = Group::new(batches, cache);
-    for day in batches.iter().map(|queued| queued.day).collect::<BTreeSet<_>>() {
-        if !context.partitions.ensure(conn, day).await? {
-            for (outcome, _) in group.outcomes.iter_mut().zip(batches).filter(|(_, queued)| queued.day == day) {
+    for slot in batches.iter().map(|queued| queued.slot).collect::<BTreeSet<_>>() {
+        if !context.partitions.ensure(conn, FRAMES, slot).await? {
+            for (outcome, _) in group.outcomes.iter_mut().zip(batches).filter(|(_, queued)| queued.slot == slot) {
                 *outcome = Some(Err(StoreError::Window(WindowError::TooOld)));
             }
         }
@@ -79,7 +81,8 @@ async fn apply(
     if frames.is_empty() {
         return Ok(false);
     }
-    let inserted = frames::insert(conn, frames).await?;
+    let mut inserted = frames::insert(conn, frames).await?;
+    settle_sealed(context, conn, group, &mut inserted.new).await?;
     if !inserted.old.is_empty() {
         // Its key came from another server a moment ago: it is to be told apart before anything is made for it.
         let spoiled: BTreeSet<usize> = inserted.old.iter().copied().filter(|place| group.made.contains(place)).collect();
@@ -118,6 +121,34 @@ async fn apply(
         group.outcomes[place] = Some(Ok(Applied::New));
     }
     Ok(true)
+}
+
+/// Gives late batches their outcome whose frames were sealed before, or whose keys were forgotten, and takes the frames back that were inserted for
+/// them. For why that is enough see [`sealed`].
+async fn settle_sealed(
+    context: &WriterContext,
+    conn: &mut PgConnection,
+    group: &mut Group<'_>,
+    new: &mut Vec<usize>,
+) -> Result<(), GroupFailure> {
+    let (batches, now) = (group.batches, context.clock.unix_millis());
+    let source_of = |group: &Group<'_>, place: usize| group.layouts[place].as_ref().map_or(0, |layout| layout.source_id);
+    let late: Vec<_> = new.iter().filter_map(|place| batches[*place].asked(*place, source_of(group, *place), now)).collect();
+    let found = sealed::find(conn, &late).await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let spoiled: BTreeSet<usize> = found.iter().map(|(place, _)| *place).filter(|place| group.made.contains(place)).collect();
+    if !spoiled.is_empty() {
+        return Err(if batches.len() == 1 { GroupFailure::Stale } else { GroupFailure::Apart(spoiled) });
+    }
+    let gone: Vec<_> = found.iter().map(|(place, _)| (&batches[*place], source_of(group, *place))).collect();
+    frames::remove(conn, &gone).await?;
+    new.retain(|place| found.iter().all(|(other, _)| other != place));
+    for (place, outcome) in found {
+        group.outcomes[place] = Some(outcome);
+    }
+    Ok(())
 }
 
 /// These counters have no room for what the group adds: alone, the batch at fault is refused, and the others fit.
