@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_process::listen::ConnectionStats;
@@ -26,6 +27,9 @@ use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
+
+/// How long a query may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a server is made of.
 pub struct Parts {
@@ -85,6 +89,8 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         lifetimes: lifetimes(settings),
         limits: series_limits(settings),
         connections: settings.database_connections,
+        query_connections: settings.database_query_connections,
+        query_timeout: QUERY_TIMEOUT,
         hook: Some(Arc::<LateHook>::clone(&hook)),
         metrics: WriterMetrics::register(registry)?,
     };

@@ -80,6 +80,8 @@ golectra_process::settings! {
         pub shutdown_linger: Interval = "0s",
         /// How many connections to the database may be open.
         pub database_connections: u32 = "10",
+        /// How many connections to the database queries of the history may have, beside those.
+        pub database_query_connections: u32 = "4",
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
     }

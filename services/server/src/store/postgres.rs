@@ -29,6 +29,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+mod words;
 mod writer;
 
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use self::clock::DatabaseClock;
 use self::connect::{DatabaseOptions, Lease, timed_out};
 pub use self::error::OpenError;
 use self::error::unavailable;
+use self::history::HistoryReader;
 use self::maintenance::Maintenance;
 use self::migrate::SchemaState;
 use self::partitions::Partitions;
@@ -81,6 +83,10 @@ pub struct PostgresConfig {
     pub limits: SeriesLimits,
     /// How many connections there may be, those of the writers included, but at least one more than these; 10 is enough for most.
     pub connections: u32,
+    /// How many connections there may be for queries of the history, beside the others.
+    pub query_connections: u32,
+    /// How long a query may take.
+    pub query_timeout: Duration,
     /// Joins each transaction.
     pub hook: Option<Arc<dyn TransactionHook>>,
     /// What the writers count.
@@ -90,6 +96,7 @@ pub struct PostgresConfig {
 /// The promises stand in [`super`].
 pub struct PostgresStore {
     reader: Reader,
+    history: HistoryReader,
     writers: Writers,
     /// Live series in the database as of the last look; negative before the first.
     series: Arc<AtomicI64>,
@@ -114,6 +121,7 @@ impl PostgresStore {
         let partitions = Arc::new(Partitions::default());
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
         let pool = connect::pool(&options, pool_size);
+        let history = HistoryReader::new(connect::query_pool(&options, config.query_connections.max(1), config.query_timeout));
         let (schema_sender, schema) = watch::channel(SchemaState::FirstAttempt);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -142,7 +150,7 @@ impl PostgresStore {
             let _ = stopped.run_until_cancelled(work).await;
         });
         tasks.close();
-        Ok(Arc::new(Self { reader, writers, series, tasks, _stop_when_dropped: stop.clone().drop_guard(), stop }))
+        Ok(Arc::new(Self { reader, history, writers, series, tasks, _stop_when_dropped: stop.clone().drop_guard(), stop }))
     }
 
     /// The connections, for others who keep their tables in the same database.
@@ -272,6 +280,7 @@ impl Health for PostgresStore {
             // What had queued is written first.
             self.tasks.wait().await;
             self.reader.pool.close().await;
+            self.history.pool().close().await;
         };
         timeout(CLOSE_LIMIT, all)
             .await

@@ -49,6 +49,11 @@ impl Terms {
         self.nothing || self.name.is_some() || !self.all.is_empty() || !self.any.is_empty() || !self.instances.is_empty()
     }
 
+    /// Whether no series can match.
+    pub(super) fn is_empty(&self) -> bool {
+        self.nothing
+    }
+
     /// Adds the conditions that there are to a statement on `series`; with others in it, that are true for all, the index would not be used.
     pub(super) fn push_to<'a>(&'a self, query: &mut QueryBuilder<'a, Postgres>) {
         if !self.all.is_empty() {

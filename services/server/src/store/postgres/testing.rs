@@ -81,7 +81,16 @@ impl Drop for TestDatabase {
 /// Two days of history and plenty of room.
 pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
-    PostgresConfig { dsn, lifetimes: Lifetimes::default(), limits, connections: 10, hook: None, metrics: WriterMetrics::unregistered() }
+    PostgresConfig {
+        dsn,
+        lifetimes: Lifetimes::default(),
+        limits,
+        connections: 10,
+        query_connections: 4,
+        query_timeout: Duration::from_secs(30),
+        hook: None,
+        metrics: WriterMetrics::unregistered(),
+    }
 }
 
 /// The store's maintenance, to be run by a test.

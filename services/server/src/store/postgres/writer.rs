@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::context::WriterContext;
+pub(super) use self::frames::as_delta;
 use self::queue::{QueueLoad, QueuedBatch};
 use self::shape::ShapeHasher;
 use self::worker::{Command, Worker};

@@ -5,19 +5,19 @@
 //! frames of half an hour as one row, so that a row stays small.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
-use sha2::{Digest as _, Sha256};
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::failed;
-use super::layouts::LayoutLists;
+use super::layouts::{LayoutList, LayoutLists};
 use crate::store::history::HistoryError;
 use crate::store::postgres::partitions::{FRAMES, day_of};
+use crate::store::postgres::sealed::{key_mark, marks};
 use crate::store::postgres::timestamp::Timestamp;
 use crate::store::postgres::words::Words;
+use crate::store::postgres::writer::as_delta;
 
 /// How far the time of a sample may be ahead of its batch's: a batch is accepted with samples at most 10 minutes ahead of the database's clock, and
 /// where samples have times of their own the batch's is the server's.
@@ -30,7 +30,7 @@ const MAX_GAP: usize = 16;
 pub(super) struct UnsealedSample {
     pub(super) at_ms: i64,
     pub(super) arrival: i64,
-    /// A gauge's value; of a counter what was added, as bits of an integer.
+    /// A gauge's value.
     pub(super) value: f64,
     /// What was added to a counter.
     pub(super) delta: i64,
@@ -46,11 +46,12 @@ pub(super) struct Wanted<'a> {
     pub(super) end_ms: i64,
 }
 
-/// Frames of a source and half an hour that are sealed as well: the digests of their keys.
+/// Frames of a source and half an hour that are sealed as well: what stands for their keys.
 type SealedKeys = HashMap<(i32, i64), HashSet<[u8; 8]>>;
 
 /// A piece of a layout: the places from `first` to `last`, counted from 1, of which some are wanted.
 struct Piece {
+    source_id: i32,
     layout_id: i32,
     first: i32,
     last: i32,
@@ -81,7 +82,7 @@ pub(super) async fn each(
     let sealed = scope.sealed_keys(conn).await.map_err(failed)?;
     let of_sources = layouts.of_sources(conn, &scope.sources, day_of(oldest.max(earliest))).await.map_err(failed)?;
     let ids: HashSet<i32> = scope.ids.iter().copied().collect();
-    let pieces: Vec<Piece> = of_sources.iter().flat_map(|(id, list)| pieces(*id, list, &ids)).collect();
+    let pieces: Vec<Piece> = of_sources.iter().flat_map(|list| pieces(list, &ids)).collect();
     scope.each_of_layouts(conn, &pieces, &sealed, &mut take).await?;
     scope.each_of_own_lists(conn, &sealed, &mut take).await
 }
@@ -91,7 +92,8 @@ fn millis(unix_millis: i64) -> u64 {
 }
 
 /// The places of a list that are wanted, in pieces.
-fn pieces(layout_id: i32, list: &Arc<[i32]>, wanted: &HashSet<i32>) -> Vec<Piece> {
+fn pieces(layout: &LayoutList, wanted: &HashSet<i32>) -> Vec<Piece> {
+    let list = &layout.series_ids;
     let mut pieces: Vec<(usize, usize)> = Vec::new();
     for place in (0..list.len()).filter(|place| wanted.contains(&list[*place])) {
         match pieces.last_mut() {
@@ -99,14 +101,19 @@ fn pieces(layout_id: i32, list: &Arc<[i32]>, wanted: &HashSet<i32>) -> Vec<Piece
             _ => pieces.push((place, place)),
         }
     }
-    let number = |place: usize| i32::try_from(place + 1).unwrap_or(i32::MAX);
     let piece = |(first, last): (usize, usize)| Piece {
-        layout_id,
+        source_id: layout.source_id,
+        layout_id: layout.id,
         first: number(first),
         last: number(last),
         series: list[first..=last].iter().map(|id| wanted.contains(id).then_some(*id)).collect(),
     };
     pieces.into_iter().map(piece).collect()
+}
+
+/// A place as PostgreSQL counts, from 1.
+fn number(place: usize) -> i32 {
+    i32::try_from(place + 1).unwrap_or(i32::MAX)
 }
 
 /// Which frames are read.
@@ -159,8 +166,7 @@ impl Scope {
         let mut rows = sqlx::query_as::<_, (i32, Timestamp, Vec<u8>)>(statement).bind(&self.starts).bind(&self.sources).fetch(conn);
         let mut sealed = SealedKeys::new();
         while let Some((source_id, start, keys)) = rows.try_next().await? {
-            let digests = keys.as_chunks::<16>().0.iter().filter_map(|key| key.first_chunk().copied());
-            sealed.entry((source_id, millis_of(start))).or_default().extend(digests);
+            sealed.entry((source_id, millis_of(start))).or_default().extend(marks(&keys).map(|mark| mark.key));
         }
         Ok(sealed)
     }
@@ -177,14 +183,17 @@ impl Scope {
         }
         let statement = format!(
             r#"SELECT source.id AS source_id, slot.start, cut.*
-            FROM unnest($5::integer[]) AS source (id) CROSS JOIN unnest($6::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
-                SELECT piece.n AS piece, array_agg(frames.at) AS ats, array_agg(frames.arrival) AS arrivals,
+            FROM unnest($5::integer[], $11::integer[], $12::integer[]) AS source (id, first, last)
+            CROSS JOIN unnest($6::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
+                SELECT source.first - 1 + piece.n AS piece, array_agg(frames.at) AS ats, array_agg(frames.arrival) AS arrivals,
                     array_agg(frames."values"[piece.first:piece.last]) AS "values",
                     array_agg(frames.times[piece.first:piece.last]) FILTER (WHERE frames.times IS NOT NULL) AS times,
                     array_agg(frames.deltas[piece.first:piece.last]) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas,
                     array_agg(frames.key) FILTER (WHERE $7) AS keys
-                FROM frames JOIN unnest($8::integer[], $9::integer[], $10::integer[]) WITH ORDINALITY AS piece (layout_id, first, last, n)
-                    ON piece.layout_id = frames.layout_id
+                FROM frames JOIN unnest(
+                    ($8::integer[])[source.first:source.last], ($9::integer[])[source.first:source.last],
+                    ($10::integer[])[source.first:source.last]
+                ) WITH ORDINALITY AS piece (layout_id, first, last, n) ON piece.layout_id = frames.layout_id
                 WHERE {OF_A_HALF_HOUR}
                 GROUP BY piece.n, frames.times IS NULL, frames.deltas IS NULL
             ) AS cut"#
@@ -192,17 +201,27 @@ impl Scope {
         let layout_ids: Vec<i32> = pieces.iter().map(|piece| piece.layout_id).collect();
         let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
         let lasts: Vec<i32> = pieces.iter().map(|piece| piece.last).collect();
+        let (mut sources, mut pieces_from, mut pieces_to) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pieces_before = 0;
+        for of_source in pieces.chunk_by(|one, other| one.source_id == other.source_id) {
+            sources.extend(of_source.first().map(|piece| piece.source_id));
+            pieces_from.push(number(pieces_before));
+            pieces_before += of_source.len();
+            pieces_to.push(number(pieces_before - 1));
+        }
         let mut rows = sqlx::query_as::<_, PieceRow>(&statement)
             .bind(half_hour())
             .bind(self.from)
             .bind(self.until)
             .bind(self.from_with_times)
-            .bind(&self.sources)
+            .bind(sources)
             .bind(&self.starts)
             .bind(!sealed.is_empty())
             .bind(layout_ids)
             .bind(firsts)
             .bind(lasts)
+            .bind(pieces_from)
+            .bind(pieces_to)
             .fetch(conn);
         while let Some(row) = rows.try_next().await.map_err(failed)? {
             let piece = usize::try_from(row.piece - 1).ok().and_then(|piece| pieces.get(piece)).ok_or_else(|| odd("a piece"))?;
@@ -215,7 +234,7 @@ impl Scope {
             let is_sealed = sealed.get(&(row.source_id, millis_of(row.start)));
             for frame in 0..frames {
                 let key = row.keys.as_ref().and_then(|keys| keys.get(frame));
-                if is_sealed.zip(key).is_some_and(|(sealed, key)| sealed.contains(&digest_of(key))) {
+                if is_sealed.zip(key).is_some_and(|(sealed, key)| sealed.contains(&key_mark(*key))) {
                     continue;
                 }
                 for (place, id) in piece.series.iter().enumerate().filter_map(|(place, id)| Some((frame * width + place, (*id)?))) {
@@ -261,7 +280,7 @@ impl Scope {
             .fetch(conn);
         while let Some(row) = rows.try_next().await.map_err(failed)? {
             let is_sealed = sealed.get(&(row.source_id, millis_of(row.start)));
-            if is_sealed.is_some_and(|sealed| sealed.contains(&digest_of(&row.key))) {
+            if is_sealed.is_some_and(|sealed| sealed.contains(&key_mark(row.key))) {
                 continue;
             }
             for (place, id) in row.ids.iter().enumerate() {
@@ -283,18 +302,6 @@ fn half_hour() -> sqlx::postgres::types::PgInterval {
 
 fn millis_of(time: Timestamp) -> i64 {
     i64::try_from(time.0).unwrap_or(i64::MAX)
-}
-
-/// What stands for a key in `sealed_reports`.
-fn digest_of(key: &Uuid) -> [u8; 8] {
-    let all: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-    *all.first_chunk().expect("32 bytes have 8 at their head")
-}
-
-/// What a batch added to a counter, from the double in its frame. Exact for all frames that have no `deltas`.
-#[expect(clippy::cast_possible_truncation, reason = "it saturates, as it did where the frame was written")]
-fn as_delta(value: f64) -> i64 {
-    value as i64
 }
 
 fn odd(what: &str) -> HistoryError {
