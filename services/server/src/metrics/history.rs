@@ -1,0 +1,77 @@
+//! What sealing history counts, as /metrics shows it.
+
+use std::sync::Arc;
+
+use golectra_process::LogLimiter;
+use prometheus::core::Collector;
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+
+use super::SECONDS;
+
+/// The metrics of sealed history. Cheap to clone.
+#[derive(Clone)]
+pub struct HistoryMetrics {
+    /// Samples that were sealed into chunks.
+    pub sealed_samples: IntCounter,
+    /// Bytes of coded samples that were sealed.
+    pub sealed_bytes: IntCounter,
+    /// How long it took to seal a source's half hour, in seconds.
+    pub seal_seconds: Histogram,
+    /// Rows of chunks that were made for batches that came after their half hour was sealed.
+    pub late_parts: IntCounter,
+    /// Days of chunks that were dropped.
+    pub dropped_days: IntCounter,
+    /// Rounds that failed.
+    pub failures: IntCounter,
+    /// The age of the oldest report that is not sealed, in seconds.
+    pub unsealed_age_seconds: Gauge,
+    /// What the database's tables and indexes take.
+    pub bytes: IntGauge,
+    /// What they may take; 0 without a limit.
+    pub max_bytes: IntGauge,
+    /// What was said about the limit lately.
+    pub(crate) warnings: Arc<LogLimiter<()>>,
+}
+
+impl HistoryMetrics {
+    /// Registers every metric.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name, help: &str| IntCounter::new(format!("golectra_history_{name}"), help);
+        let gauge = |name, help: &str| IntGauge::new(format!("golectra_history_{name}"), help);
+        let metrics = Self {
+            sealed_samples: counter("sealed_samples_total", "Samples that this server sealed into chunks.")?,
+            sealed_bytes: counter("sealed_bytes_total", "Bytes of coded samples that this server sealed.")?,
+            seal_seconds: Histogram::with_opts(
+                HistogramOpts::new("golectra_history_seal_duration_seconds", "How long sealing half an hour of a source took.")
+                    .buckets(SECONDS.to_vec()),
+            )?,
+            late_parts: counter("late_parts_total", "Rows of chunks for reports that came after their half hour was sealed.")?,
+            dropped_days: counter("dropped_days_total", "Days of history that this server dropped, by age or for HISTORY_MAX_BYTES.")?,
+            failures: counter("failures_total", "Rounds of sealing that failed; the next one does the work.")?,
+            unsealed_age_seconds: Gauge::new("golectra_history_unsealed_age_seconds", "Since when reports are not sealed yet.")?,
+            bytes: gauge("bytes", "Bytes of golectra's tables and indexes in the database.")?,
+            max_bytes: gauge("max_bytes", "HISTORY_MAX_BYTES: beyond it the oldest days of history are dropped; 0 without a limit.")?,
+            warnings: Arc::default(),
+        };
+        for collector in [
+            Box::new(metrics.sealed_samples.clone()) as Box<dyn Collector>,
+            Box::new(metrics.sealed_bytes.clone()),
+            Box::new(metrics.seal_seconds.clone()),
+            Box::new(metrics.late_parts.clone()),
+            Box::new(metrics.dropped_days.clone()),
+            Box::new(metrics.failures.clone()),
+            Box::new(metrics.unsealed_age_seconds.clone()),
+            Box::new(metrics.bytes.clone()),
+            Box::new(metrics.max_bytes.clone()),
+        ] {
+            registry.register(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    /// Metrics that nobody reads.
+    #[cfg(test)]
+    pub fn unregistered() -> Self {
+        Self::register(&Registry::new()).expect("the names are valid and each is there once")
+    }
+}

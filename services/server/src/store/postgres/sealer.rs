@@ -1,0 +1,222 @@
+//! Seals history: frames become chunks, parts of a window become one, and what is too old is dropped.
+//!
+//! Every server runs this about once a minute; an advisory lock of the session lets one at a time do it. The lock and all transactions belong to
+//! one connection, so a server that lost the lock has no transaction under way either.
+//!
+//! - `half_hour` seals a source's frames of one half hour in one transaction: chunks, counters' totals, and the memory of the frames' keys.
+//!   What is in `sealed_reports` afterwards is never sealed again, so the work may end anywhere and be done again. When every frame of a
+//!   partition is sealed, the partition is dropped.
+//! - `fold` makes one row of the rows of a window, when the window is over.
+//! - `retain` drops days of chunks, forgets keys, and keeps the database within HISTORY_MAX_BYTES.
+//!
+//! Frames that came since the last round are left for the next: by then every transaction that had taken its number of arrival before is over, so
+//! frames are sealed in the order of their arrivals, which decides between samples of one time.
+
+mod collect;
+mod fold;
+mod half_hour;
+mod parts;
+mod retain;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::clock::DatabaseClock;
+use super::connect::{self, DatabaseOptions, Lock, try_lock};
+use super::error::{describe, has_code};
+use super::partitions::{self, CHUNKS, FRAMES, Partitions};
+use crate::metrics::history::HistoryMetrics;
+use crate::store::Lifetimes;
+
+/// How long a window of chunks is, in milliseconds.
+pub(super) const WINDOW_MILLIS: i64 = 2 * 60 * 60 * 1000;
+/// How often a round begins.
+const EVERY: Duration = Duration::from_mins(1);
+/// How long one round may take.
+const ROUND_LIMIT: Duration = Duration::from_mins(10);
+/// The age of the number up to which arrivals are sealed. Writers' transactions end long before.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+/// How long after its end a window is folded, in milliseconds, beside the time after which it is sealed.
+const FOLD_GRACE_MILLIS: u64 = 10 * 60 * 1000;
+
+/// What sealing needs.
+pub(super) struct Sealer {
+    pub(super) options: DatabaseOptions,
+    pub(super) clock: DatabaseClock,
+    pub(super) lifetimes: Lifetimes,
+    /// What the schema may take, in bytes.
+    pub(super) max_bytes: Option<u64>,
+    pub(super) partitions: Arc<Partitions>,
+    pub(super) metrics: HistoryMetrics,
+    pub(super) steps: Steps,
+}
+
+/// What a round did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Round {
+    /// How many frames were sealed.
+    pub(super) frames: u64,
+    /// Partitions of frames that were dropped.
+    pub(super) half_hours: Vec<i32>,
+    /// How many rows of chunks became one with others.
+    pub(super) folded: u64,
+    /// Days of chunks that were dropped.
+    pub(super) days: Vec<i32>,
+}
+
+/// Where a test ends the work: after so many steps.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    #[cfg(test)]
+    pub(super) left: Option<std::sync::atomic::AtomicI64>,
+}
+
+impl Steps {
+    /// Called between any two statements that change something.
+    #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "only tests end the work early"))]
+    fn step(&self) -> Result<(), sqlx::Error> {
+        #[cfg(test)]
+        if let Some(left) = &self.left
+            && left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) <= 0
+        {
+            return Err(sqlx::Error::Protocol("ended by a test".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Sealer {
+    /// Never returns.
+    pub(super) async fn run(&self) {
+        let mut noted: Option<(Instant, i64)> = None;
+        let mut pause = SETTLED_AFTER + Duration::from_secs(1);
+        loop {
+            sleep(pause.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
+            let settled = noted.filter(|(at, _)| at.elapsed() >= SETTLED_AFTER).map(|(_, arrival)| arrival);
+            let round = timeout(ROUND_LIMIT, async {
+                let mut conn = connect::open_for_schema(&self.options).await?;
+                let now = (Instant::now(), newest_arrival(&mut conn).await?);
+                let round = match settled {
+                    Some(arrival) => Some(self.round_on(&mut conn, arrival).await?),
+                    None => None,
+                };
+                Ok::<_, sqlx::Error>((now, round))
+            });
+            match round.await {
+                Ok(Ok((now, round))) => {
+                    noted = Some(now);
+                    pause = if round.is_some() { EVERY } else { SETTLED_AFTER };
+                    if let Some(round) = round.filter(|round| *round != Round::default()) {
+                        let (frames, folded) = (round.frames, round.folded);
+                        tracing::debug!(frames, half_hours = round.half_hours.len(), folded, days = round.days.len(), "sealed history");
+                    }
+                }
+                Ok(Err(error)) => {
+                    self.metrics.failures.inc();
+                    pause = EVERY;
+                    tracing::warn!(problem = describe(&error), "history could not be sealed, trying again in a minute");
+                }
+                Err(_) => {
+                    self.metrics.failures.inc();
+                    pause = EVERY;
+                    tracing::warn!(limit_seconds = ROUND_LIMIT.as_secs(), "sealing history took too long, going on in a minute");
+                }
+            }
+        }
+    }
+
+    /// One round that seals all frames that arrived by now; for tests in which nothing is written meanwhile.
+    #[cfg(test)]
+    pub(super) async fn round(&self) -> Result<Round, sqlx::Error> {
+        let mut conn = connect::open_for_schema(&self.options).await?;
+        let arrival = newest_arrival(&mut conn).await?;
+        self.round_on(&mut conn, arrival).await
+    }
+
+    /// One round; frames with a greater arrival are left alone.
+    pub(super) async fn round_on(&self, conn: &mut PgConnection, up_to_arrival: i64) -> Result<Round, sqlx::Error> {
+        self.clock.measure(conn).await?;
+        let now = self.clock.unix_millis();
+        let mut round = Round::default();
+        retain::measure(conn, &self.metrics, self.max_bytes).await?;
+        let half_hours = FRAMES.existing(conn).await?;
+        let age = half_hours.first().map_or(0, |slot| now.saturating_sub(FRAMES.start_of(*slot)));
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53 ms")]
+        self.metrics.unsealed_age_seconds.set(age as f64 / 1000.0);
+        if !try_lock(conn, Lock::Seal).await? {
+            return Ok(round);
+        }
+        let seal_after = u64::try_from(self.lifetimes.seal_after.as_millis()).unwrap_or(u64::MAX);
+        let mut chunk_days: BTreeSet<i32> = CHUNKS.existing(conn).await?.into_iter().collect();
+        for slot in half_hours.into_iter().filter(|slot| FRAMES.end_of(*slot).saturating_add(seal_after) <= now) {
+            self.seal_half_hour(conn, slot, up_to_arrival, now, &mut chunk_days, &mut round).await?;
+        }
+        round.folded = self.fold(conn, now.saturating_sub(seal_after).saturating_sub(FOLD_GRACE_MILLIS)).await?;
+        round.days = self.retain(conn, now).await?;
+        Ok(round)
+    }
+
+    /// Seals the frames of a partition, source by source, and drops it when nothing else is in it.
+    async fn seal_half_hour(
+        &self,
+        conn: &mut PgConnection,
+        slot: i32,
+        up_to_arrival: i64,
+        now: u64,
+        chunk_days: &mut BTreeSet<i32>,
+        round: &mut Round,
+    ) -> Result<(), sqlx::Error> {
+        let oldest = i64::try_from(self.oldest_kept(now)).unwrap_or(i64::MAX);
+        let mut sealed = 0;
+        for source_id in half_hour::sources(conn, slot).await? {
+            let started = Instant::now();
+            let task = half_hour::Task { slot, source_id, up_to_arrival, oldest_millis: oldest };
+            let done = loop {
+                match half_hour::seal(conn, &task, chunk_days, &self.steps).await? {
+                    half_hour::Outcome::Done(done) => break done,
+                    half_hour::Outcome::NeedsDays(days) => {
+                        for day in days {
+                            partitions::create(conn, CHUNKS, day).await?;
+                            chunk_days.insert(day);
+                        }
+                    }
+                }
+            };
+            self.steps.step()?;
+            sealed += done.known + done.new;
+            if done.new > 0 {
+                round.frames += done.new;
+                self.metrics.sealed_samples.inc_by(done.samples);
+                self.metrics.sealed_bytes.inc_by(done.bytes);
+                self.metrics.late_parts.inc_by(if done.known_before { done.rows } else { 0 });
+                self.metrics.seal_seconds.observe(started.elapsed().as_secs_f64());
+            }
+        }
+        let rows = i64::try_from(sealed).unwrap_or(i64::MAX);
+        match self.partitions.drop_one(conn, FRAMES, slot, Some(rows)).await {
+            Ok(true) => round.half_hours.push(slot),
+            // More came meanwhile.
+            Ok(false) => {}
+            Err(error) if has_code(&error, "55P03") => {
+                tracing::debug!(half_hour = FRAMES.partition(slot), "a read keeps a sealed partition from being dropped");
+            }
+            Err(error) => return Err(error),
+        }
+        self.steps.step()
+    }
+
+    /// Samples before this are not kept, in unix milliseconds: the start of a day.
+    fn oldest_kept(&self, now: u64) -> u64 {
+        CHUNKS.start_of(CHUNKS.slot_of(now.saturating_sub(self.lifetimes.retention_raw_millis())))
+    }
+}
+
+/// The greatest arrival that was given out.
+async fn newest_arrival(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    // Places in a group are the last 16 bits.
+    Ok(sqlx::query_scalar!("SELECT last_value FROM arrivals").fetch_one(conn).await? << 16 | 0xffff)
+}

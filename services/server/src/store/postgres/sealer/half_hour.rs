@@ -1,0 +1,212 @@
+//! Seals a source's frames of one half hour.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use futures_util::TryStreamExt as _;
+use sqlx::postgres::PgRow;
+use sqlx::{Connection, Executor as _, PgConnection, Row as _};
+use uuid::Uuid;
+
+use super::Steps;
+use super::collect::{BlockKinds, Collector, Kinds, Sample};
+use super::parts;
+use crate::store::postgres::partitions::FRAMES;
+use crate::store::postgres::sealed::{self, MARK_BYTES, Mark, key_mark};
+use crate::store::postgres::timestamp::Timestamp;
+use crate::store::postgres::writer::as_delta;
+
+/// The samples that one pass gathers, in bytes. With room to grow, the coding of a block and a row of frames, sealing stays below 64 MiB.
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// How many batches one row of sealed_reports remembers.
+const MAX_MARKS: usize = 65_536;
+
+/// What is to be sealed.
+pub(super) struct Task {
+    /// The partition of frames.
+    pub(super) slot: i32,
+    pub(super) source_id: i32,
+    /// Frames with a greater arrival are left alone.
+    pub(super) up_to_arrival: i64,
+    /// Samples before this are not kept.
+    pub(super) oldest_millis: i64,
+}
+
+/// What was sealed.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// Frames that had been sealed before.
+    pub(super) known: u64,
+    /// Whether the half hour had been sealed before and these came late.
+    pub(super) known_before: bool,
+    /// Frames that were sealed now.
+    pub(super) new: u64,
+    pub(super) samples: u64,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+}
+
+/// How sealing ended.
+pub(super) enum Outcome {
+    /// In a commit.
+    Done(Done),
+    /// Nothing was changed, for want of these partitions of chunks.
+    NeedsDays(BTreeSet<i32>),
+}
+
+/// The sources that have frames in a partition.
+pub(super) async fn sources(conn: &mut PgConnection, slot: i32) -> Result<Vec<i32>, sqlx::Error> {
+    let partition = FRAMES.partition(slot);
+    sqlx::query_scalar(&format!("SELECT DISTINCT source_id FROM {partition} ORDER BY source_id")).fetch_all(conn).await
+}
+
+/// Seals what is not sealed yet, in one transaction.
+pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTreeSet<i32>, steps: &Steps) -> Result<Outcome, sqlx::Error> {
+    let mut tx = conn.begin().await?;
+    // Every pass sees the same frames.
+    tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+    let mut done = Done::default();
+    let frames_start = Timestamp(FRAMES.start_of(task.slot));
+    let known = sealed::keys_of(&mut tx, frames_start, task.source_id).await?;
+    let new = marks(&mut tx, task, &known, &mut done).await?;
+    done.new = (new.len() / MARK_BYTES) as u64;
+    if new.is_empty() {
+        tx.rollback().await?;
+        return Ok(Outcome::Done(done));
+    }
+    let kinds = kinds(&mut tx, task.source_id).await?;
+    let layouts = layouts(&mut tx, task).await?;
+    let (mut first, mut end, mut after_arrival) = (0, i32::MAX, 0);
+    loop {
+        let mut collector = Collector::new(&kinds, MAX_BYTES, first, end);
+        let stopped_at = read(&mut tx, task, &known, &layouts, after_arrival, &mut collector).await?;
+        let next = collector.end;
+        let blocks = collector.blocks.into_iter().map(|(id, (_, block))| (id, block)).collect();
+        steps.step()?;
+        match parts::write(&mut tx, task.source_id, &kinds, blocks, chunk_days, steps).await? {
+            parts::Outcome::Written(written) => {
+                done.samples += written.samples;
+                done.rows += written.rows;
+                done.bytes += written.bytes;
+            }
+            parts::Outcome::NeedsDays(days) => {
+                tx.rollback().await?;
+                return Ok(Outcome::NeedsDays(days));
+            }
+        }
+        // The rest of one block, or the blocks behind, or all is done.
+        match stopped_at {
+            Some(arrival) => (end, after_arrival) = (next, arrival),
+            None if next == i32::MAX => break,
+            None => (first, end, after_arrival) = (next, i32::MAX, 0),
+        }
+    }
+    let next_part: i16 = sqlx::query_scalar!(
+        r#"SELECT coalesce(max(part) + 1, 0)::smallint AS "part!" FROM sealed_reports WHERE frames_start = $1 AND source_id = $2"#,
+        frames_start as Timestamp,
+        task.source_id,
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    for (part, keys) in (next_part..).zip(new.chunks(MAX_MARKS * MARK_BYTES)) {
+        sqlx::query!(
+            "INSERT INTO sealed_reports (frames_start, source_id, part, keys) VALUES ($1, $2, $3, $4)",
+            frames_start as Timestamp,
+            task.source_id,
+            part,
+            keys,
+        )
+        .execute(&mut *tx)
+        .await?;
+        steps.step()?;
+    }
+    tx.commit().await?;
+    Ok(Outcome::Done(done))
+}
+
+/// The frames that are to be sealed, as they will be remembered; counts those that were.
+async fn marks(conn: &mut PgConnection, task: &Task, known: &HashSet<[u8; 8]>, done: &mut Done) -> Result<Vec<u8>, sqlx::Error> {
+    let partition = FRAMES.partition(task.slot);
+    let statement = format!("SELECT key, digest, arrival <= $2 FROM {partition} WHERE source_id = $1");
+    let mut rows = sqlx::query_as::<_, (Uuid, Vec<u8>, bool)>(&statement).bind(task.source_id).bind(task.up_to_arrival).fetch(conn);
+    let mut new = Vec::new();
+    while let Some((key, digest, is_settled)) = rows.try_next().await? {
+        let mark = Mark::of(key, &digest);
+        if known.contains(&mark.key) {
+            done.known += 1;
+        } else if is_settled {
+            new.extend(mark.to_bytes());
+        }
+    }
+    done.known_before = !known.is_empty();
+    Ok(new)
+}
+
+/// Which series the source has.
+pub(super) async fn kinds(conn: &mut PgConnection, source_id: i32) -> Result<Kinds, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT id / 64 AS "block!", bit_or(1::bigint << (id % 64)) AS "known!",
+            coalesce(bit_or(1::bigint << (id % 64)) FILTER (WHERE kind = 1), 0) AS "counters!"
+        FROM series WHERE source_id = $1 GROUP BY id / 64"#,
+        source_id,
+    )
+    .fetch_all(conn)
+    .await?;
+    let kinds = |known: i64, counters: i64| BlockKinds { known: known.cast_unsigned(), counters: counters.cast_unsigned() };
+    Ok(Kinds::new(rows.into_iter().map(|row| (row.block, kinds(row.known, row.counters)))))
+}
+
+/// The lists of series that the frames name by number.
+async fn layouts(conn: &mut PgConnection, task: &Task) -> Result<HashMap<i32, Vec<i32>>, sqlx::Error> {
+    let partition = FRAMES.partition(task.slot);
+    let statement =
+        format!("SELECT id, series_ids FROM layouts WHERE id IN (SELECT DISTINCT layout_id FROM {partition} WHERE source_id = $1)");
+    let rows: Vec<(i32, Vec<i32>)> = sqlx::query_as(&statement).bind(task.source_id).fetch_all(conn).await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Reads frames in the order of their arrival. Answers the arrival of the last one that was read, where more are to be read in another pass.
+async fn read(
+    conn: &mut PgConnection,
+    task: &Task,
+    known: &HashSet<[u8; 8]>,
+    layouts: &HashMap<i32, Vec<i32>>,
+    after_arrival: i64,
+    collector: &mut Collector<'_>,
+) -> Result<Option<i64>, sqlx::Error> {
+    let partition = FRAMES.partition(task.slot);
+    let statement = format!(
+        r#"SELECT key, arrival, at, layout_id, series_ids, "values", times, deltas FROM {partition}
+        WHERE source_id = $1 AND arrival > $2 AND arrival <= $3 ORDER BY arrival"#
+    );
+    let mut rows = sqlx::query(&statement).bind(task.source_id).bind(after_arrival).bind(task.up_to_arrival).fetch(conn);
+    while let Some(row) = rows.try_next().await? {
+        if known.contains(&key_mark(row.try_get("key")?)) {
+            continue;
+        }
+        add(&row, task, layouts, collector)?;
+        if collector.is_full() {
+            return Ok(Some(row.try_get("arrival")?));
+        }
+    }
+    Ok(None)
+}
+
+/// Takes the samples of one frame. One whose layout is gone has no series any more: its source was deleted by hand.
+fn add(row: &PgRow, task: &Task, layouts: &HashMap<i32, Vec<i32>>, collector: &mut Collector<'_>) -> Result<(), sqlx::Error> {
+    let millis = |at: Timestamp| i64::try_from(at.0).unwrap_or(i64::MAX);
+    let own: Option<Vec<i32>> = row.try_get("series_ids")?;
+    let layout: Option<i32> = row.try_get("layout_id")?;
+    let series = own.as_deref().or_else(|| layouts.get(&layout?).map(Vec::as_slice)).unwrap_or_default();
+    let values: Vec<f64> = row.try_get("values")?;
+    let times: Option<Vec<Timestamp>> = row.try_get("times")?;
+    let deltas: Option<Vec<i64>> = row.try_get("deltas")?;
+    let at = millis(row.try_get("at")?);
+    for (place, (series, value)) in series.iter().zip(values).enumerate() {
+        let at_millis = times.as_ref().and_then(|times| times.get(place)).map_or(at, |at| millis(*at));
+        let delta = deltas.as_ref().and_then(|deltas| deltas.get(place).copied()).unwrap_or_else(|| as_delta(value));
+        if at_millis >= task.oldest_millis {
+            collector.add(Sample { series: *series, at_millis, value, delta });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,126 @@
+//! What is dropped: days of chunks, keys, and the oldest days where the database takes more than it may.
+
+use sqlx::{Connection, PgConnection};
+
+use super::Sealer;
+use crate::metrics::history::HistoryMetrics;
+use crate::store::postgres::error::has_code;
+use crate::store::postgres::maintenance::KEY_GRACE_MILLIS;
+use crate::store::postgres::partitions::{CHUNKS, FRAMES};
+use crate::store::postgres::timestamp::Timestamp;
+
+/// From this share of HISTORY_MAX_BYTES on it is said that days are about to be dropped, in percent.
+const WARN_PERCENT: u64 = 90;
+
+/// Bytes of all tables and indexes of the schema.
+async fn bytes(conn: &mut PgConnection) -> Result<u64, sqlx::Error> {
+    let bytes = sqlx::query_scalar!(
+        r#"SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint AS "bytes!" FROM pg_class
+        WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'"#
+    );
+    Ok(u64::try_from(bytes.fetch_one(conn).await?).unwrap_or(0))
+}
+
+/// Tells how much the database takes.
+pub(super) async fn measure(conn: &mut PgConnection, metrics: &HistoryMetrics, max_bytes: Option<u64>) -> Result<u64, sqlx::Error> {
+    let bytes = bytes(conn).await?;
+    metrics.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    metrics.max_bytes.set(i64::try_from(max_bytes.unwrap_or(0)).unwrap_or(i64::MAX));
+    Ok(bytes)
+}
+
+impl Sealer {
+    /// Drops what is not to be kept; says which days of chunks.
+    pub(super) async fn retain(&self, conn: &mut PgConnection, now: u64) -> Result<Vec<i32>, sqlx::Error> {
+        self.forget_keys(conn, now).await?;
+        let oldest = CHUNKS.slot_of(self.oldest_kept(now));
+        let mut dropped = Vec::new();
+        for day in CHUNKS.existing(conn).await?.into_iter().filter(|day| *day < oldest) {
+            if !self.drop_day(conn, day).await? {
+                return Ok(dropped);
+            }
+            dropped.push(day);
+        }
+        self.keep_within_bytes(conn, &mut dropped).await?;
+        Ok(dropped)
+    }
+
+    /// Drops a day of chunks, unless a long read holds it. Then another round does.
+    async fn drop_day(&self, conn: &mut PgConnection, day: i32) -> Result<bool, sqlx::Error> {
+        match self.partitions.drop_one(conn, CHUNKS, day, None).await {
+            Ok(_) => {
+                self.metrics.dropped_days.inc();
+                self.steps.step()?;
+                Ok(true)
+            }
+            Err(error) if has_code(&error, "55P03") => {
+                tracing::info!(day = CHUNKS.partition(day), "a long read keeps a day of history from being dropped, trying again in a minute");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Drops the oldest days while the database takes more than it may, and says so before it comes to that. The newest day stays.
+    async fn keep_within_bytes(&self, conn: &mut PgConnection, dropped: &mut Vec<i32>) -> Result<(), sqlx::Error> {
+        let Some(max_bytes) = self.max_bytes else { return Ok(()) };
+        let mut days = CHUNKS.existing(conn).await?;
+        days.pop();
+        let mut days = days.into_iter();
+        loop {
+            let bytes = measure(conn, &self.metrics, self.max_bytes).await?;
+            let day = days.as_slice().first().map(|day| CHUNKS.partition(*day));
+            if bytes <= max_bytes {
+                if bytes / 100 >= max_bytes / 10_000 * WARN_PERCENT {
+                    self.metrics.warnings.log((), move |_| {
+                        tracing::warn!(
+                            bytes,
+                            limit_bytes = max_bytes,
+                            next_day = day,
+                            "the database is nearly as large as HISTORY_MAX_BYTES: the oldest day of history is dropped when it is, raise the limit or shorten RETENTION_RAW"
+                        );
+                    });
+                }
+                return Ok(());
+            }
+            let Some(next) = days.next() else {
+                self.metrics.warnings.log((), move |_| {
+                    tracing::error!(
+                        bytes,
+                        limit_bytes = max_bytes,
+                        "the database is larger than HISTORY_MAX_BYTES and no whole day of history is left to drop: raise the limit"
+                    );
+                });
+                return Ok(());
+            };
+            if !self.drop_day(conn, next).await? {
+                return Ok(());
+            }
+            tracing::warn!(bytes, limit_bytes = max_bytes, day, "dropped the oldest day of history, the database is larger than HISTORY_MAX_BYTES");
+            dropped.push(next);
+        }
+    }
+
+    /// Forgets keys of sealed frames that are older than any batch that is accepted, and has such batches refused by every server. Keys whose
+    /// frames are still there are kept: they say that these are sealed.
+    async fn forget_keys(&self, conn: &mut PgConnection, now: u64) -> Result<(), sqlx::Error> {
+        let kept = now.saturating_sub(self.lifetimes.dedup_window_millis()).saturating_sub(KEY_GRACE_MILLIS);
+        let Some(before) = FRAMES.slot_of(kept).checked_sub(1).map(|last| Timestamp(FRAMES.end_of(last))) else { return Ok(()) };
+        let there: Vec<Timestamp> = FRAMES.existing(conn).await?.into_iter().map(|slot| Timestamp(FRAMES.start_of(slot))).collect();
+        let mut tx = conn.begin().await?;
+        let newest = sqlx::query_scalar!(
+            r#"WITH gone AS (DELETE FROM sealed_reports WHERE frames_start < $1 AND frames_start <> ALL($2) RETURNING frames_start)
+            SELECT max(frames_start) AS "newest: Timestamp" FROM gone"#,
+            before as Timestamp,
+            &there as &[Timestamp],
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let Some(newest) = newest else { return tx.rollback().await };
+        self.steps.step()?;
+        let forgotten = Timestamp(newest.0 + FRAMES.span_millis);
+        sqlx::query!("UPDATE oldest_accepted SET at = greatest(at, $1)", forgotten as Timestamp).execute(&mut *tx).await?;
+        self.steps.step()?;
+        tx.commit().await
+    }
+}
