@@ -111,6 +111,7 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
         lifetimes: lifetimes(settings),
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
+        history_max_bytes: settings.history_max_bytes.get(),
         audit: queue,
     };
     // Nothing is served yet that could wait for the files to be read.

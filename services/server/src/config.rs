@@ -54,6 +54,8 @@ golectra_process::settings! {
         pub series_expiry: Retention = "24h",
         /// A named source that sends nothing for this long is no longer listed or counted, and neither are its series.
         pub source_expiry: Retention = "7d",
+        /// The memory that history may take in the memory store; beyond it the oldest is dropped. 0 keeps none.
+        pub history_max_bytes: Bytes = "256MiB",
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",
         /// How many series may be held in all.

@@ -12,6 +12,7 @@
 pub(crate) mod caps;
 pub(crate) mod counters;
 pub(crate) mod gauges;
+pub(crate) mod history;
 pub(crate) mod lifetime;
 pub(crate) mod listing;
 pub(crate) mod load;
@@ -239,6 +240,22 @@ macro_rules! conformance_suite {
             listing::the_unnamed_source_is_a_source
             listing::sources_tell_when_they_were_seen
             listing::series_tell_their_time
+            history::samples_come_back_to_the_bit_and_in_order
+            history::a_counters_samples_are_running_totals
+            history::totals_count_what_came_before_the_range
+            history::late_batches_take_their_places
+            history::repeated_batches_add_no_samples
+            history::of_equal_times_the_later_arrival_is_the_sample
+            history::samples_have_times_of_their_own
+            history::stale_markers_and_values_that_are_no_numbers_are_samples
+            history::a_series_that_left_the_newest_state_stays_in_history
+            history::a_counter_beside_a_gauge_says_so
+            history::series_of_equal_labels_are_one
+            history::matchers_select_from_history
+            history::only_series_with_samples_in_the_range_are_selected
+            history::a_query_has_limits
+            history::series_and_labels_are_listed_sorted_and_limited
+            history::samples_leave_with_their_retention_and_totals_go_on
             load::writers_of_many_sources_sum_right
             load::a_big_batch_is_one_batch
             load::nothing_is_applied_after_close

@@ -1,37 +1,216 @@
-//! Reads history from this store.
+//! The history of this store: what series were, within HISTORY_MAX_BYTES.
+//!
+//! A write adds its samples to its source's history under the lock that makes it atomic. Series are known to history by numbers of its own
+//! (`history/series.rs`), since they stay when they leave the newest state. Samples that have just come stand as they came (`history/open.rs`).
+//! A query finds its series on copies, and shares the samples (`history/search.rs`, `history/read.rs`).
+
+mod open;
+mod read;
+mod search;
+mod series;
+mod source;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
-use golectra_promql::{Labels, Reservation};
+use golectra_promql::{Labels, Matcher, Reservation};
+use golectra_protocol::{Kind, Source};
 
+use self::read::{MergedSamples, SeriesSamples, SourceSamples};
+use self::search::Search;
+pub(super) use self::source::{HistoryLimits, ShardHistory};
 use super::MemoryStore;
-use crate::store::StoreError;
-use crate::store::history::{History, HistoryError, HistorySeries, Limited, SeriesFilter};
+use crate::history::labels;
+use crate::store::history::{History, HistoryError, HistorySeries, Limited, ReadSamples, SeriesFilter, TimeRange};
 
-fn missing() -> HistoryError {
-    StoreError::Unavailable("history is not built yet".into()).into()
+/// After so many series that were looked at others get their turn.
+const SERIES_A_TURN: usize = 2000;
+/// As many series cost looking for them in one source.
+const SOURCE_COST: usize = 20;
+
+/// A series that was found.
+struct Found {
+    labels: Labels,
+    number: u32,
+    kind: Kind,
+    /// What the counter had counted before its first sample.
+    base: i64,
+}
+
+/// The series of one source that were found, and their samples.
+struct FoundSource {
+    series: Vec<Found>,
+    samples: Arc<SourceSamples>,
+}
+
+/// Gives others their turn now and then, which is also where a call that was dropped ends.
+#[derive(Default)]
+struct Turns {
+    looked_at: usize,
+}
+
+impl Turns {
+    async fn look_at(&mut self, series: usize) {
+        self.looked_at += series;
+        if self.looked_at >= SERIES_A_TURN {
+            self.looked_at = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl MemoryStore {
+    /// Finds the series that match all matchers and may have samples in this time, source by source.
+    async fn find<E>(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        mut each: impl FnMut(FoundSource) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
+        let search = Search::new(matchers);
+        let mut turns = Turns::default();
+        let sources: Vec<Source> = self.shards.each().flat_map(|shard| shard.history.names().cloned().collect::<Vec<_>>()).collect();
+        for source in &sources {
+            turns.look_at(SOURCE_COST).await;
+            let candidates = {
+                let locked = self.shards.of(source);
+                locked.shard.history.get(source).and_then(|history| search.candidates(source, &history.series, self.shards.hasher()))
+            };
+            let Some(candidates) = candidates else { continue };
+            let mut numbers = Vec::new();
+            for (number, series) in candidates.iter() {
+                turns.look_at(1).await;
+                if search.matches(source.as_str(), series) {
+                    numbers.push(number);
+                }
+            }
+            if numbers.is_empty() {
+                continue;
+            }
+            let (copy, bases) = {
+                let locked = self.shards.of(source);
+                let Some(history) = locked.shard.history.get(source) else { continue };
+                let bases: Vec<i64> = numbers.iter().map(|number| history.series.get(*number).map_or(0, |series| series.base)).collect();
+                (SourceSamples::copy(history, range), bases)
+            };
+            let samples = SourceSamples::new(copy, |number| numbers.binary_search(&number).is_ok());
+            let mut series = Vec::new();
+            for (number, base) in numbers.into_iter().zip(bases) {
+                turns.look_at(1).await;
+                let Some(found) = candidates.get(number).filter(|_| samples.has(number, range)) else { continue };
+                let labels = labels::of_series(source.as_str(), found.id, found.beside_gauge);
+                series.push(Found { labels, number, kind: found.kind, base });
+            }
+            if !series.is_empty() {
+                each(FoundSource { series, samples: Arc::new(samples) })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Collects something of each series that a filter asks for, sorted and each once.
+    async fn collect<T: Ord + Send>(&self, filter: &SeriesFilter, of: impl Fn(Labels, &mut Smallest<T>) + Send + Sync) -> Limited<T> {
+        let mut items = Smallest { items: BTreeSet::new(), limit: filter.limit, truncated: false };
+        let all = [Vec::new()];
+        for matchers in if filter.any.is_empty() { &all[..] } else { &filter.any } {
+            let found = self.find(matchers, filter.range, |found| {
+                found.series.into_iter().for_each(|series| of(series.labels, &mut items));
+                Ok::<_, std::convert::Infallible>(())
+            });
+            match found.await {
+                Ok(()) => {}
+            }
+        }
+        Limited { items: items.items.into_iter().collect(), truncated: items.truncated }
+    }
+}
+
+/// The smallest so many of what is put in, each once.
+struct Smallest<T> {
+    items: BTreeSet<T>,
+    limit: usize,
+    truncated: bool,
+}
+
+impl<T: Ord> Smallest<T> {
+    fn put(&mut self, item: T) {
+        if self.items.insert(item) && self.items.len() > self.limit {
+            self.items.pop_last();
+            self.truncated = true;
+        }
+    }
 }
 
 #[async_trait]
 impl History for MemoryStore {
     async fn select(
         &self,
-        _selection: &Selection,
-        _max_series: usize,
-        _reservation: &mut Reservation,
+        selection: &Selection,
+        max_series: usize,
+        reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
-        Err(missing())
+        let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
+        let mut all: Vec<HistorySeries> = Vec::new();
+        let found = self.find(&selection.matchers, range, |FoundSource { series, samples }| {
+            if all.len() + series.len() > max_series {
+                return Err(HistoryError::TooManySeries { limit: max_series });
+            }
+            let of_series = size_of::<HistorySeries>() + size_of::<SeriesSamples>();
+            let labels: usize = series.iter().map(|series| series.labels.memory_bytes() + of_series).sum();
+            reservation.grow(labels + samples.bytes())?;
+            all.extend(series.into_iter().map(|Found { labels, number, kind, base }| {
+                let samples = SeriesSamples { source: Arc::clone(&samples), number, kind, base, range };
+                HistorySeries { labels, samples: Box::new(samples) }
+            }));
+            Ok(())
+        });
+        found.await?;
+        all.sort_by(|one, other| one.labels.cmp(&other.labels));
+        Ok(merge_equal(all))
     }
 
-    async fn series(&self, _filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
-        Err(missing())
+    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
+        Ok(self.collect(filter, |labels, all| all.put(labels)).await)
     }
 
-    async fn label_names(&self, _filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
-        Err(missing())
+    async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+        let of = |labels: Labels, all: &mut Smallest<String>| {
+            for (name, _) in labels.iter() {
+                if !all.items.contains(name) {
+                    all.put(name.to_owned());
+                }
+            }
+        };
+        Ok(self.collect(filter, of).await)
     }
 
-    async fn label_values(&self, _label: &str, _filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
-        Err(missing())
+    async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+        let of = |labels: Labels, all: &mut Smallest<String>| {
+            if let Some(value) = labels.get(label).filter(|value| !all.items.contains(*value)) {
+                all.put(value.to_owned());
+            }
+        };
+        Ok(self.collect(filter, of).await)
     }
+}
+
+/// Makes one series of those that have the same labels; the list is sorted by them.
+fn merge_equal(all: Vec<HistorySeries>) -> Vec<HistorySeries> {
+    if all.windows(2).all(|two| two[0].labels != two[1].labels) {
+        return all;
+    }
+    let mut merged: Vec<(Labels, Vec<Box<dyn ReadSamples>>)> = Vec::new();
+    for HistorySeries { labels, samples } in all {
+        match merged.last_mut() {
+            Some((last, of_same)) if *last == labels => of_same.push(samples),
+            _ => merged.push((labels, vec![samples])),
+        }
+    }
+    let one = |(labels, mut samples): (Labels, Vec<Box<dyn ReadSamples>>)| match samples.pop() {
+        Some(only) if samples.is_empty() => HistorySeries { labels, samples: only },
+        last => HistorySeries { labels, samples: Box::new(MergedSamples(samples.into_iter().chain(last).collect())) },
+    };
+    merged.into_iter().map(one).collect()
 }

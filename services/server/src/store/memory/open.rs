@@ -40,6 +40,8 @@ pub struct MemoryConfig {
     pub max_keys: usize,
     /// How many series there may be.
     pub limits: SeriesLimits,
+    /// How many bytes of memory history may take; zero: none is kept.
+    pub history_max_bytes: usize,
     /// Where audit events go.
     pub audit: Option<AuditHook>,
 }
@@ -119,7 +121,7 @@ impl MemoryStore {
     }
 
     pub(super) fn open_on(config: MemoryConfig, clock: Clock, disk: Disk, fold_journal_at_bytes: u64) -> Result<Arc<Self>, OpenError> {
-        let shards = Arc::new(Shards::new(config.limits, config.lifetimes, config.max_keys));
+        let shards = Arc::new(Shards::new(config.limits, config.lifetimes, config.max_keys, config.history_max_bytes));
         let metrics = Arc::new(MemoryMetrics::default());
         let files = open_files(&config, &clock, &shards, &metrics, disk, fold_journal_at_bytes)?;
 

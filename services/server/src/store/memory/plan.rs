@@ -82,6 +82,11 @@ impl BatchPlan {
         }
     }
 
+    /// The slots of the batch's series, [`NEW`] where they are not there yet.
+    pub(super) fn slots(&self) -> &[u32] {
+        &self.slots
+    }
+
     /// Writes the planned batch.
     pub(super) fn carry_out(&self, source: &mut SourceSeries, hasher: &IdHasher, metrics: &Metrics, times: BatchTimes) {
         source.write(&self.slots, self.new, hasher, metrics, times);
@@ -105,6 +110,16 @@ impl BatchTimes {
     /// The version of values without times of their own. A clock that is ahead does not make them newer than their arrival.
     pub(super) fn of_batch(self) -> Version {
         Version::new(self.at_millis.min(self.now_millis), self.arrival)
+    }
+
+    /// The time of values without times of their own, in unix milliseconds, as history has it.
+    pub(super) fn of_history(self) -> i64 {
+        i64::try_from(self.at_millis.min(self.now_millis)).unwrap_or(i64::MAX)
+    }
+
+    /// When the batch arrived.
+    pub(super) fn now_millis(self) -> u64 {
+        self.now_millis
     }
 
     /// The version of a sample with this time in unix milliseconds.

@@ -3,6 +3,7 @@
 use golectra_protocol::{Selector, Source};
 use hashbrown::HashTable;
 
+use super::history::ShardHistory;
 use super::keys::{Keys, ShortDigest};
 use super::plan::BatchPlan;
 use super::retired::RetiredSums;
@@ -29,6 +30,15 @@ pub(super) struct Shard {
     /// Its memory is used for every batch.
     pub(super) plan: BatchPlan,
     pub(super) cache: ValueCache,
+    pub(super) history: ShardHistory,
+}
+
+/// What carries a batch of one source out.
+pub(super) struct ShardParts<'a> {
+    pub(super) source: &'a mut SourceSeries,
+    pub(super) plan: &'a mut BatchPlan,
+    pub(super) cache: &'a mut ValueCache,
+    pub(super) history: &'a mut ShardHistory,
 }
 
 impl Shard {
@@ -44,6 +54,7 @@ impl Shard {
             closed: false,
             plan: BatchPlan::default(),
             cache: ValueCache::default(),
+            history: ShardHistory::default(),
         }
     }
 
@@ -105,9 +116,9 @@ impl Shard {
     }
 
     /// The parts that carry a batch out.
-    pub(super) fn parts_for(&mut self, place: u32) -> (&mut SourceSeries, &mut BatchPlan, &mut ValueCache) {
+    pub(super) fn parts_for(&mut self, place: u32) -> ShardParts<'_> {
         let source = self.sources[place as usize].as_mut().expect("a place that was found has a source");
-        (source, &mut self.plan, &mut self.cache)
+        ShardParts { source, plan: &mut self.plan, cache: &mut self.cache, history: &mut self.history }
     }
 
     /// Plans a batch for the source at this place, or for one that is not there yet.

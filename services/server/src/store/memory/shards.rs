@@ -5,10 +5,11 @@ use std::sync::{Mutex, MutexGuard};
 
 use golectra_protocol::{MetricRef, Source};
 
+use super::history::HistoryLimits;
 use super::keys::short;
 use super::plan::BatchTimes;
 use super::record::{ReportRun, SourceRecord, WriteRecord};
-use super::shard::{Shard, hash_of};
+use super::shard::{Shard, ShardParts, hash_of};
 use super::source::SourceSeries;
 use super::table::{IdHasher, Version};
 use super::{Applied, Batch, Lifetimes, SeriesLimits, StoreError};
@@ -25,6 +26,7 @@ pub(super) struct Shards {
     limits: SeriesLimits,
     pub(super) lifetimes: Lifetimes,
     dedup_window_millis: u64,
+    pub(super) history: HistoryLimits,
     series: AtomicUsize,
     arrivals: AtomicU64,
 }
@@ -55,13 +57,14 @@ impl LockedShard<'_> {
 }
 
 impl Shards {
-    pub(super) fn new(limits: SeriesLimits, lifetimes: Lifetimes, max_keys: usize) -> Self {
+    pub(super) fn new(limits: SeriesLimits, lifetimes: Lifetimes, max_keys: usize, history_max_bytes: usize) -> Self {
         Self {
             all: (0..SHARDS).map(|_| Mutex::new(Shard::new(max_keys / SHARDS))).collect(),
             hasher: IdHasher::default(),
             limits,
             lifetimes,
             dedup_window_millis: lifetimes.dedup_window_millis(),
+            history: HistoryLimits::new(history_max_bytes, lifetimes.retention_raw_millis()),
             series: AtomicUsize::new(0),
             arrivals: AtomicU64::new(0),
         }
@@ -142,8 +145,9 @@ impl Shards {
         let times = BatchTimes::new(batch.key, now_millis, self.next_arrival());
         let place = place.unwrap_or_else(|| locked.ensure(now_millis));
         let shard = &mut *locked.shard;
-        let (source, plan, cache) = shard.parts_for(place);
+        let ShardParts { source, plan, cache, history } = shard.parts_for(place);
         source.report(now_millis, &self.lifetimes);
+        history.record(&self.history, &self.hasher, source, plan.slots(), &batch.metrics, times);
         plan.carry_out(source, &self.hasher, &batch.metrics, times);
         cache.written(&self.hasher, &batch.metrics, times.of_batch());
         if batch.keyed {
@@ -165,8 +169,9 @@ impl Shards {
         if with_values {
             shard.plan(Some(place), &self.hasher, &write.metrics);
             let times = BatchTimes::new(write.key, write.seen_millis, self.next_arrival());
-            let (source, plan, _) = shard.parts_for(place);
+            let ShardParts { source, plan, history, .. } = shard.parts_for(place);
             source.report(write.seen_millis, &self.lifetimes);
+            history.record(&self.history, &self.hasher, source, plan.slots(), &write.metrics, times);
             plan.carry_out(source, &self.hasher, &write.metrics, times);
             self.series.fetch_add(plan.new.series, Ordering::Relaxed);
         } else {
@@ -208,6 +213,11 @@ impl Shards {
             let latest_arrival = source.restore_record(record, reports);
             self.arrivals.fetch_max(latest_arrival + 1, Ordering::Relaxed);
         }
+    }
+
+    /// Drops the history of a shard that is older than its retention.
+    pub(super) fn expire_history(&self, number: usize, now_millis: u64) {
+        self.number(number).history.expire(&self.history, &self.hasher, now_millis);
     }
 
     fn check_caps(&self, known: Option<&SourceSeries>, new: usize, id_bytes: usize) -> Result<(), StoreError> {

@@ -24,7 +24,16 @@ const NOW: u64 = 1_800_000_000_000;
 
 fn config(path: Option<PathBuf>, store_interval: Duration, restore: bool) -> MemoryConfig {
     let limits = SeriesLimits { total: 100_000, per_source: 50_000 };
-    MemoryConfig { path, store_interval, restore, lifetimes: Lifetimes::default(), max_keys: 100_000, limits, audit: None }
+    MemoryConfig {
+        path,
+        store_interval,
+        restore,
+        lifetimes: Lifetimes::default(),
+        max_keys: 100_000,
+        limits,
+        history_max_bytes: 64 * 1024 * 1024,
+        audit: None,
+    }
 }
 
 /// A store on this file that never saves by itself but at its end.

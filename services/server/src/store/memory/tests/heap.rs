@@ -65,7 +65,7 @@ fn full(of_source: usize) -> (Shards, isize) {
     let templates = batches(of_source);
     let before = HELD_BYTES.get();
     let limits = SeriesLimits { total: SERIES, per_source: of_source };
-    let shards = Shards::new(limits, Lifetimes::default(), 100_000);
+    let shards = Shards::new(limits, Lifetimes::default(), 100_000, 0);
     for source in 0..SERIES / of_source {
         let name = Source::parse(&format!("node-{source}.example.org")).unwrap();
         for metrics in &templates {
@@ -128,7 +128,8 @@ async fn a_series_with_an_id_of_60_bytes_costs_at_most_120_bytes_and_matchers_fi
     let (sources, metrics, pods) = (50, 20, 1_000);
     let before = HELD_BYTES.get();
     let limits = SeriesLimits { total: SERIES, per_source: SERIES };
-    let store = MemoryStore::open(MemoryConfig { limits, ..config(None, Duration::ZERO, false) }, Clock::at(NOW)).unwrap();
+    let store =
+        MemoryStore::open(MemoryConfig { limits, history_max_bytes: 0, ..config(None, Duration::ZERO, false) }, Clock::at(NOW)).unwrap();
     for source in 0..sources {
         for pod in 0..pods {
             let all: Vec<_> = (0..metrics).map(|metric| of_pod(metric, source * pods + pod)).collect();
