@@ -19,6 +19,7 @@ use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
+use crate::metrics::history::HistoryMetrics;
 use crate::metrics::keys::KeyMetrics;
 use crate::metrics::memory::MemoryCollector;
 use crate::metrics::postgres::WriterMetrics;
@@ -93,6 +94,8 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         query_timeout: QUERY_TIMEOUT,
         hook: Some(Arc::<LateHook>::clone(&hook)),
         metrics: WriterMetrics::register(registry)?,
+        history_max_bytes: settings.history_max_bytes.map(|bytes| bytes.get() as u64),
+        history: HistoryMetrics::register(registry)?,
     };
     let store = PostgresStore::open(config, clock.clone())?;
     let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
@@ -125,6 +128,7 @@ fn lifetimes(settings: &Settings) -> Lifetimes {
     Lifetimes {
         dedup_window: settings.dedup_window.duration(),
         retention_raw: settings.retention_raw.duration(),
+        seal_after: settings.seal_after.duration(),
         series_expiry: settings.series_expiry.duration(),
         source_expiry: settings.source_expiry.duration(),
     }

@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Retention, Secret, WebhookKey};
 use ipnet::IpNet;
+
+use crate::store::Lifetimes;
 
 golectra_process::settings! {
     /// golectra-server takes metrics, keeps them and shows them.
@@ -48,8 +51,12 @@ golectra_process::settings! {
         pub instance: Option<String>,
         /// How long it is remembered which batches were applied, so that a repeat is recognised; older batches are refused. At least 1h, as the three below.
         pub dedup_window: Retention = "48h",
-        /// How long the database keeps the history of values at full resolution.
-        pub retention_raw: Retention = "48h",
+        /// How long history is kept at full resolution.
+        pub retention_raw: Retention = "30d",
+        /// How long the database keeps reports as rows that SQL can read before they are sealed into chunks, counted from the end of their half hour. From 2m to 48h.
+        pub seal_after: SealAfter = "5m",
+        /// What golectra's tables and indexes may take in the database. Beyond, the oldest days of history are dropped before RETENTION_RAW is over. Without it there is no limit.
+        pub history_max_bytes: Option<Bytes>,
         /// A series of a named source that is missing from the source's reports for this long is no longer listed or counted. Time in which the source sends nothing does not count.
         pub series_expiry: Retention = "24h",
         /// A named source that sends nothing for this long is no longer listed or counted, and neither are its series.
@@ -131,6 +138,32 @@ impl FromStr for SignatureMode {
     }
 }
 
+/// How long reports stay rows before they are sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealAfter(Duration);
+
+/// The text is no such time.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a duration from 2m to 48h, such as 5m or 24h")]
+pub struct SealAfterError;
+
+impl SealAfter {
+    /// The same as the standard library's type.
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for SealAfter {
+    type Err = SealAfterError;
+
+    fn from_str(text: &str) -> Result<Self, SealAfterError> {
+        let duration = text.parse::<Interval>().map_err(|_| SealAfterError)?.duration();
+        let allowed = Lifetimes::MIN_SEAL_AFTER..=Duration::from_hours(48);
+        if allowed.contains(&duration) { Ok(Self(duration)) } else { Err(SealAfterError) }
+    }
+}
+
 /// A list of networks.
 #[derive(Debug, Clone, Default)]
 pub struct Networks(Vec<IpNet>);
@@ -182,7 +215,11 @@ mod tests {
     fn lifetimes_have_a_unit_and_a_minimum() {
         let defaults = Settings::parse([] as [&str; 0], [] as [(&str, &str); 0]).unwrap();
         let hours = |retention: Retention| retention.duration().as_secs() / 3600;
-        assert_eq!((hours(defaults.dedup_window), hours(defaults.retention_raw)), (48, 48));
+        assert_eq!((hours(defaults.dedup_window), hours(defaults.retention_raw)), (48, 30 * 24));
+        assert_eq!(defaults.seal_after.duration(), Duration::from_mins(5));
+        for (value, valid) in [("2m", true), ("48h", true), ("119s", false), ("48h1s", false), ("", true), ("x", false)] {
+            assert_eq!(Settings::parse([] as [&str; 0], [("SEAL_AFTER", value)]).is_ok(), valid, "{value}");
+        }
         assert_eq!((hours(defaults.series_expiry), hours(defaults.source_expiry)), (24, 7 * 24));
         for name in ["DEDUP_WINDOW", "RETENTION_RAW", "SERIES_EXPIRY", "SOURCE_EXPIRY"] {
             for value in ["48", "59m", "0h", "1.5d"] {

@@ -1,6 +1,7 @@
 //! What the server says about itself on /metrics. Every name and label is here, so that dashboards and alerts have one
 //! place to look.
 
+pub mod history;
 pub mod keys;
 pub mod memory;
 pub mod postgres;

@@ -1,8 +1,5 @@
 //! What sealing history counts, as /metrics shows it.
 
-use std::sync::Arc;
-
-use golectra_process::LogLimiter;
 use prometheus::core::Collector;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
@@ -29,8 +26,6 @@ pub struct HistoryMetrics {
     pub bytes: IntGauge,
     /// What they may take; 0 without a limit.
     pub max_bytes: IntGauge,
-    /// What was said about the limit lately.
-    pub(crate) warnings: Arc<LogLimiter<()>>,
 }
 
 impl HistoryMetrics {
@@ -51,7 +46,6 @@ impl HistoryMetrics {
             unsealed_age_seconds: Gauge::new("golectra_history_unsealed_age_seconds", "Since when reports are not sealed yet.")?,
             bytes: gauge("bytes", "Bytes of golectra's tables and indexes in the database.")?,
             max_bytes: gauge("max_bytes", "HISTORY_MAX_BYTES: beyond it the oldest days of history are dropped; 0 without a limit.")?,
-            warnings: Arc::default(),
         };
         for collector in [
             Box::new(metrics.sealed_samples.clone()) as Box<dyn Collector>,

@@ -15,6 +15,8 @@ pub struct Lifetimes {
     pub dedup_window: Duration,
     /// How long the history of values is kept.
     pub retention_raw: Duration,
+    /// How long after its half hour a report stays in `frames` before it is sealed, at least [`Lifetimes::MIN_SEAL_AFTER`].
+    pub seal_after: Duration,
     /// How long a series may be missing from its source's reports.
     pub series_expiry: Duration,
     /// How long a named source may be silent.
@@ -25,7 +27,8 @@ impl Default for Lifetimes {
     fn default() -> Self {
         Self {
             dedup_window: Duration::from_hours(48),
-            retention_raw: Duration::from_hours(48),
+            retention_raw: Duration::from_hours(30 * 24),
+            seal_after: Duration::from_mins(5),
             series_expiry: Duration::from_hours(24),
             source_expiry: Duration::from_hours(7 * 24),
         }
@@ -33,6 +36,9 @@ impl Default for Lifetimes {
 }
 
 impl Lifetimes {
+    /// Covers writes under way and what servers' clocks are off.
+    pub const MIN_SEAL_AFTER: Duration = Duration::from_mins(2);
+
     /// [`Self::dedup_window`] in milliseconds.
     pub fn dedup_window_millis(&self) -> u64 {
         millis(self.dedup_window)

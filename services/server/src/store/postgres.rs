@@ -2,8 +2,9 @@
 //!
 //! - `dsn` reads where the database is, `connect` opens connections, `migrate` brings the schema up in the background.
 //! - `writer` applies batches, many in one transaction; `reader` answers, `latest` lists and `select` finds series by their labels.
-//! - `maintenance` does what is done from time to time: `partitions` of the history come and go, series and sources `expire`, and rows that
-//!   nothing needs are `remove`d. `clock` tells the database's time, by which all of that goes.
+//! - `sealer` codes history into chunks, and drops what is too old; `sealed` is the memory of batches whose frames are gone.
+//! - `maintenance` does what else is done from time to time: series and sources `expire`, and rows that nothing needs are `remove`d.
+//!   `partitions` come and go by time, and `clock` tells the database's, by which all of that goes.
 //!
 //! A server starts without its database too. Calls wait for the first attempt to reach it and to bring up the schema; when that has
 //! failed they answer `Unavailable` at once until another attempt succeeds.
@@ -23,6 +24,7 @@ mod reader;
 mod remove;
 mod schema_name;
 mod sealed;
+mod sealer;
 mod select;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -32,8 +34,8 @@ mod timestamp;
 mod words;
 mod writer;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,6 +56,7 @@ use self::maintenance::Maintenance;
 use self::migrate::SchemaState;
 use self::partitions::Partitions;
 use self::reader::Reader;
+use self::sealer::{Sealer, Steps};
 use self::timestamp::Timestamp;
 pub use self::writer::context::TransactionHook;
 use self::writer::context::WriterContext;
@@ -64,6 +67,7 @@ use super::{
 };
 use crate::audit::Draft;
 use crate::clock::Clock;
+use crate::metrics::history::HistoryMetrics;
 use crate::metrics::postgres::WriterMetrics;
 
 /// How long closing waits for what is under way.
@@ -87,10 +91,14 @@ pub struct PostgresConfig {
     pub query_connections: u32,
     /// How long a query may take.
     pub query_timeout: Duration,
+    /// What all tables may take, in bytes; beyond, the oldest days of history are dropped.
+    pub history_max_bytes: Option<u64>,
     /// Joins each transaction.
     pub hook: Option<Arc<dyn TransactionHook>>,
     /// What the writers count.
     pub metrics: WriterMetrics,
+    /// What sealing counts.
+    pub history: HistoryMetrics,
 }
 
 /// The promises stand in [`super`].
@@ -137,6 +145,16 @@ impl PostgresStore {
         };
         let writers = Writers::start(context, &tasks, &stop);
         let (lifetimes, metrics) = (config.lifetimes, config.metrics);
+        let sealer = Sealer {
+            options: options.clone(),
+            clock: clock.clone(),
+            lifetimes,
+            max_bytes: config.history_max_bytes,
+            partitions: Arc::clone(&partitions),
+            metrics: config.history,
+            steps: Steps::default(),
+            warned_at: Mutex::default(),
+        };
         let maintenance = Maintenance { options, clock: clock.clone(), lifetimes, partitions, metrics };
         let reader = Reader { pool, schema, turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))) };
         let series = Arc::new(AtomicI64::new(-1));
@@ -144,7 +162,7 @@ impl PostgresStore {
         tasks.spawn(async move {
             let work = async {
                 migrate::bring_up(&maintenance.options, &maintenance.clock, &maintenance.partitions, &schema_sender).await;
-                tokio::join!(maintenance.run(), observe(&observed.0, &maintenance.clock, &observed.1));
+                tokio::join!(maintenance.run(), sealer.run(), observe(&observed.0, &maintenance.clock, &observed.1));
             };
             // Dropping a connection in the middle is safe: what it had begun is rolled back.
             let _ = stopped.run_until_cancelled(work).await;

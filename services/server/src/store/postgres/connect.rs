@@ -49,10 +49,12 @@ const QUERY_GRACE: Duration = Duration::from_secs(5);
 pub(super) enum Lock {
     /// Changing the schema.
     Migrate = 1,
-    /// Making a day's partition.
+    /// Making or dropping a partition.
     Partition = 2,
-    /// Expiring and dropping what is too old.
+    /// Expiring and removing what is too old.
     Maintenance = 3,
+    /// Sealing and dropping history.
+    Seal = 4,
 }
 
 impl Lock {

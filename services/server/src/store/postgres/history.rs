@@ -19,8 +19,8 @@ use golectra_promql::{Labels, Reservation};
 use sqlx::{Executor as _, PgConnection, PgPool};
 
 use self::layouts::LayoutLists;
-use self::samples::SamplesBuilder;
-use self::search::FoundSeries;
+use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
+use self::search::{FoundSeries, Recency};
 use super::PostgresStore;
 use super::connect::Lease;
 use super::error::unavailable;
@@ -102,7 +102,7 @@ impl History for PostgresStore {
         let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
         let mut transaction = self.read_history().await?;
         let mut collected = Vec::new();
-        search::each(transaction.conn(), &selection.matchers, range, |found| {
+        search::each(transaction.conn(), &selection.matchers, range, Recency::NotExpired, |found| {
             reservation.grow(size_of::<Collected>() + found.labels.memory_bytes())?;
             collected.push(Collected { samples: SamplesBuilder::new(range, found.is_counter), found });
             Ok(())
@@ -149,12 +149,10 @@ impl History for PostgresStore {
         .map_err(failed)?;
         transaction.end().await?;
 
-        let mut series: Vec<HistorySeries> = collected
-            .into_iter()
-            .filter_map(|one| Some(HistorySeries { samples: Box::new(one.samples.build()?), labels: one.found.labels }))
-            .collect();
-        series.sort_by(|one, other| one.labels.cmp(&other.labels));
-        Ok(series)
+        let mut series: Vec<(Labels, StoredSamples)> =
+            collected.into_iter().filter_map(|one| Some((one.found.labels, one.samples.build()?))).collect();
+        series.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(EqualSeries::join(series))
     }
 
     async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {

@@ -154,7 +154,7 @@ impl Partitions {
 }
 
 /// Makes a partition, if nobody else does. Answers false for frames before the oldest accepted batch, unless the partition is there.
-async fn create(conn: &mut PgConnection, table: PartitionedTable, slot: i32) -> Result<bool, sqlx::Error> {
+pub(super) async fn create(conn: &mut PgConnection, table: PartitionedTable, slot: i32) -> Result<bool, sqlx::Error> {
     let (parent, name) = (table.name, table.partition(slot));
     let (from, to) = (rfc3339(table.start_of(slot)), rfc3339(table.end_of(slot)));
     let mut tx = conn.begin().await?;

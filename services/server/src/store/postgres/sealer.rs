@@ -19,10 +19,10 @@ mod parts;
 mod retain;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::clock::DatabaseClock;
@@ -53,6 +53,8 @@ pub(super) struct Sealer {
     pub(super) partitions: Arc<Partitions>,
     pub(super) metrics: HistoryMetrics,
     pub(super) steps: Steps,
+    /// When it was said last that the database nears its limit.
+    pub(super) warned_at: Mutex<Option<Instant>>,
 }
 
 /// What a round did.

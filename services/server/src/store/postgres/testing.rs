@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use golectra_process::Secret;
@@ -11,8 +11,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::maintenance::Maintenance;
+use super::sealer::{Sealer, Steps};
 use super::{Lifetimes, PostgresConfig, PostgresStore, SeriesLimits};
 use crate::clock::Clock;
+use crate::metrics::history::HistoryMetrics;
 use crate::metrics::postgres::WriterMetrics;
 
 /// Says why a test can't run here; where everything must run, that is a failure.
@@ -81,15 +83,19 @@ impl Drop for TestDatabase {
 /// Two days of history and plenty of room.
 pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
+    let lifetimes = Lifetimes { retention_raw: Duration::from_hours(48), ..Lifetimes::default() };
+    let (metrics, history) = (WriterMetrics::unregistered(), HistoryMetrics::unregistered());
     PostgresConfig {
         dsn,
-        lifetimes: Lifetimes::default(),
+        lifetimes,
         limits,
         connections: 10,
         query_connections: 4,
         query_timeout: Duration::from_secs(30),
+        history_max_bytes: None,
         hook: None,
-        metrics: WriterMetrics::unregistered(),
+        metrics,
+        history,
     }
 }
 
@@ -102,6 +108,21 @@ pub(super) fn maintenance(store: &PostgresStore) -> Maintenance {
         lifetimes: context.lifetimes,
         partitions: Arc::clone(&context.partitions),
         metrics: context.metrics.clone(),
+    }
+}
+
+/// The store's sealer, to be run by a test.
+pub(super) fn sealer(store: &PostgresStore) -> Sealer {
+    let context = &store.writers.context;
+    Sealer {
+        options: context.options.clone(),
+        clock: context.clock.clone(),
+        lifetimes: context.lifetimes,
+        max_bytes: None,
+        partitions: Arc::clone(&context.partitions),
+        metrics: HistoryMetrics::unregistered(),
+        steps: Steps::default(),
+        warned_at: Mutex::default(),
     }
 }
 

@@ -8,7 +8,7 @@ mod history;
 mod hook;
 mod turnover;
 
-use super::testing::{TestDatabase, config, maintenance, ready};
+use super::testing::{TestDatabase, config, maintenance, ready, sealer};
 use sqlx::PgConnection;
 
 use super::*;
@@ -24,6 +24,7 @@ async fn make(setup: Setup) -> Option<Made> {
         let store = Arc::clone(&kept);
         Box::pin(async move {
             store.writers.touch().await;
+            sealer(&store).round().await.unwrap();
             maintenance(&store).round().await.unwrap();
         })
     });

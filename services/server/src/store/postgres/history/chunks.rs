@@ -10,10 +10,9 @@ use sqlx::{FromRow, PgConnection};
 
 use super::failed;
 use crate::store::history::{CorruptHistory, HistoryError, TimeRange};
+use crate::store::postgres::sealer::WINDOW_MILLIS;
 use crate::store::postgres::timestamp::Timestamp;
 
-/// How much time the samples of a row are of.
-const WINDOW_MILLIS: i64 = 2 * 60 * 60 * 1000;
 /// How many series have their columns in one row.
 const BLOCK_SERIES: i32 = 64;
 /// Columns that stand so close in a row are cut out in one piece.

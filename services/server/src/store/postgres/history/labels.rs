@@ -7,7 +7,8 @@ use futures_util::TryStreamExt as _;
 use golectra_promql::{Labels, METRIC_NAME};
 use sqlx::PgConnection;
 
-use super::{failed, search};
+use super::failed;
+use super::search::{self, Recency};
 use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL, TYPE_LABEL};
 use crate::store::history::{HistoryError, Limited, SeriesFilter};
 use crate::store::postgres::identity;
@@ -52,7 +53,7 @@ impl<T: Ord> First<T> {
 pub(super) async fn series(conn: &mut PgConnection, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
     let mut first = First::new(filter.limit);
     for matchers in lists(filter) {
-        search::each(conn, matchers, filter.range, |found| {
+        search::each(conn, matchers, filter.range, Recency::Reported, |found| {
             first.add(found.labels);
             Ok(())
         })
@@ -68,7 +69,7 @@ pub(super) async fn names(conn: &mut PgConnection, filter: &SeriesFilter) -> Res
         return all_names(conn, first).await.map_err(failed);
     }
     for matchers in &filter.any {
-        search::each(conn, matchers, filter.range, |found| {
+        search::each(conn, matchers, filter.range, Recency::Reported, |found| {
             found.labels.iter().for_each(|(name, _)| first.add_text(name));
             Ok(())
         })
@@ -84,7 +85,7 @@ pub(super) async fn values(conn: &mut PgConnection, label: &str, filter: &Series
         return all_values(conn, label, first).await.map_err(failed);
     }
     for matchers in &filter.any {
-        search::each(conn, matchers, filter.range, |found| {
+        search::each(conn, matchers, filter.range, Recency::Reported, |found| {
             first.add_text(found.labels.value(label));
             Ok(())
         })

@@ -1,10 +1,11 @@
 //! The samples of one series as a query reads them: sealed columns, which are decoded then, and what is not sealed.
 
 use golectra_chunks::{DecodeError, decode_counter, decode_gauge, merge_counter, merge_gauge};
+use golectra_promql::Labels;
 
 use super::chunks::SealedColumn;
 use super::frames::UnsealedSample;
-use crate::store::history::{CorruptHistory, ReadSamples, TimeRange};
+use crate::store::history::{CorruptHistory, HistorySeries, ReadSamples, TimeRange};
 
 /// A series' samples.
 pub(super) struct StoredSamples {
@@ -190,6 +191,47 @@ impl StoredSamples {
             timestamps_ms.push(at_ms);
             values.push(as_double(sealed.saturating_add(added)));
         }
+        Ok(())
+    }
+}
+
+/// Series of several sources whose labels are the same: where an id has an instance of its own, or a source has none. To PromQL they are one.
+pub(super) struct EqualSeries(Vec<StoredSamples>);
+
+impl EqualSeries {
+    /// Makes one of those that stand side by side with the same labels.
+    pub(super) fn join(series: Vec<(Labels, StoredSamples)>) -> Vec<HistorySeries> {
+        let mut joined: Vec<(Labels, Vec<StoredSamples>)> = Vec::with_capacity(series.len());
+        for (labels, samples) in series {
+            match joined.last_mut() {
+                Some((last, all)) if *last == labels => all.push(samples),
+                _ => joined.push((labels, vec![samples])),
+            }
+        }
+        let one = |(labels, mut all): (Labels, Vec<StoredSamples>)| {
+            let samples: Box<dyn ReadSamples> = match all.pop() {
+                Some(only) if all.is_empty() => Box::new(only),
+                last => {
+                    all.extend(last);
+                    Box::new(Self(all))
+                }
+            };
+            HistorySeries { labels, samples }
+        };
+        joined.into_iter().map(one).collect()
+    }
+}
+
+impl ReadSamples for EqualSeries {
+    fn read(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
+        let (mut own_timestamps_ms, mut own_values) = (Vec::new(), Vec::new());
+        for samples in &self.0 {
+            // It puts its samples at the end.
+            samples.read(&mut own_timestamps_ms, &mut own_values)?;
+        }
+        merge_gauge(&mut own_timestamps_ms, &mut own_values);
+        timestamps_ms.append(&mut own_timestamps_ms);
+        values.append(&mut own_values);
         Ok(())
     }
 }

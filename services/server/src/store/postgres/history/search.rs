@@ -22,12 +22,21 @@ pub(super) struct FoundSeries {
     pub(super) labels: Labels,
 }
 
-/// Gives each series that all matchers select and that did not expire before the time begins, as it comes from the database: a search holds one row.
-/// An error of `take` ends it.
+/// How sure it is to be that a series has samples in the time that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recency {
+    /// It did not expire before.
+    NotExpired,
+    /// Its last sample is not older. That takes a look at the newest state of each.
+    Reported,
+}
+
+/// Gives each series that all matchers select, as it comes from the database: a search holds one row. An error of `take` ends it.
 pub(super) async fn each(
     conn: &mut PgConnection,
     matchers: &[Matcher],
     range: TimeRange,
+    recency: Recency,
     mut take: impl FnMut(FoundSeries) -> Result<(), HistoryError>,
 ) -> Result<(), HistoryError> {
     let terms = select::terms_of(conn, matchers).await.map_err(failed)?;
@@ -44,6 +53,15 @@ pub(super) async fn each(
         WHERE NOT EXISTS (SELECT FROM expired_series AS expired WHERE expired.series_id = series.id AND expired.at < ",
     );
     query.push_bind(start).push(")");
+    if recency == Recency::Reported {
+        query
+            .push(
+                " AND NOT EXISTS (SELECT FROM latest_blocks AS block WHERE block.id = series.id / 64 AND block.used >> (series.id % 64) & 1 = 1
+                AND coalesce(block.ats[series.id % 64 + 1], block.at) < ",
+            )
+            .push_bind(start)
+            .push(")");
+    }
     terms.push_to(&mut query);
     // A gauge comes right before the counter of its id.
     query.push(r#" ORDER BY source_id, metric COLLATE "C", kind"#);

@@ -177,11 +177,8 @@ mod tests {
         let two = part(&[(0, gauges(&[20, 30], 2.0)), (2, counter(&[20, 30], 2))].into());
         let kinds = BlockKinds { known: 0b111, counters: 0b100 };
         let joined = join(&[one, two], kinds).unwrap().unwrap();
-        let expected: Block = [
-            (0, Samples::Gauge(vec![10, 20, 30], vec![1.0, 2.0, 2.0])),
-            (2, Samples::Counter(vec![10, 20, 30], vec![1, 2, 3])),
-        ]
-        .into();
+        let expected: Block =
+            [(0, Samples::Gauge(vec![10, 20, 30], vec![1.0, 2.0, 2.0])), (2, Samples::Counter(vec![10, 20, 30], vec![1, 2, 3]))].into();
         assert_eq!(joined, expected, "the series that is not known any more is gone");
     }
 }

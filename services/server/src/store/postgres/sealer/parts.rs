@@ -64,11 +64,8 @@ pub(super) async fn write(
         return Ok(Outcome::NeedsDays(missing));
     }
     let parts = last_parts(conn, &windows).await?;
-    let with_counters: BTreeMap<i32, Window> = windows
-        .iter()
-        .filter(|(id, _)| kinds.of(**id).counters != 0)
-        .filter_map(|(id, windows)| Some((*id, *windows.first()?)))
-        .collect();
+    let with_counters: BTreeMap<i32, Window> =
+        windows.iter().filter(|(id, _)| kinds.of(**id).counters != 0).filter_map(|(id, windows)| Some((*id, *windows.first()?))).collect();
     let mut totals = Totals::read(conn, &with_counters).await?;
     let mut written = Written::default();
     for (id, block) in blocks {
@@ -126,12 +123,8 @@ pub(super) fn encode_window(block: &Block, window: Window) -> (EncodedBlock, u64
         let to = times.partition_point(|at| *at < window + WINDOW_MILLIS);
         count += (to - from) as u64;
         columns[*slot] = match samples {
-            Samples::Gauge(times, values) => {
-                Column { timestamps_ms: &times[from..to], values: ColumnValues::Gauge(&values[from..to]) }
-            }
-            Samples::Counter(times, deltas) => {
-                Column { timestamps_ms: &times[from..to], values: ColumnValues::Counter(&deltas[from..to]) }
-            }
+            Samples::Gauge(times, values) => Column { timestamps_ms: &times[from..to], values: ColumnValues::Gauge(&values[from..to]) },
+            Samples::Counter(times, deltas) => Column { timestamps_ms: &times[from..to], values: ColumnValues::Counter(&deltas[from..to]) },
         };
     }
     (encode(&columns), count)
@@ -285,7 +278,9 @@ mod tests {
     fn counters(columns: &[(usize, &[(i64, i64)])]) -> Block {
         columns
             .iter()
-            .map(|(slot, samples)| (*slot, Samples::Counter(samples.iter().map(|one| one.0).collect(), samples.iter().map(|one| one.1).collect())))
+            .map(|(slot, samples)| {
+                (*slot, Samples::Counter(samples.iter().map(|one| one.0).collect(), samples.iter().map(|one| one.1).collect()))
+            })
             .collect()
     }
 

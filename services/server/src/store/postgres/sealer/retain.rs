@@ -1,6 +1,10 @@
 //! What is dropped: days of chunks, keys, and the oldest days where the database takes more than it may.
 
+use std::sync::PoisonError;
+use std::time::Duration;
+
 use sqlx::{Connection, PgConnection};
+use tokio::time::Instant;
 
 use super::Sealer;
 use crate::metrics::history::HistoryMetrics;
@@ -11,6 +15,8 @@ use crate::store::postgres::timestamp::Timestamp;
 
 /// From this share of HISTORY_MAX_BYTES on it is said that days are about to be dropped, in percent.
 const WARN_PERCENT: u64 = 90;
+/// How often that is said.
+const WARN_EVERY: Duration = Duration::from_hours(1);
 
 /// Bytes of all tables and indexes of the schema.
 async fn bytes(conn: &mut PgConnection) -> Result<u64, sqlx::Error> {
@@ -54,7 +60,10 @@ impl Sealer {
                 Ok(true)
             }
             Err(error) if has_code(&error, "55P03") => {
-                tracing::info!(day = CHUNKS.partition(day), "a long read keeps a day of history from being dropped, trying again in a minute");
+                tracing::info!(
+                    day = CHUNKS.partition(day),
+                    "a long read keeps a day of history from being dropped, trying again in a minute"
+                );
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -71,34 +80,47 @@ impl Sealer {
             let bytes = measure(conn, &self.metrics, self.max_bytes).await?;
             let day = days.as_slice().first().map(|day| CHUNKS.partition(*day));
             if bytes <= max_bytes {
-                if bytes / 100 >= max_bytes / 10_000 * WARN_PERCENT {
-                    self.metrics.warnings.log((), move |_| {
-                        tracing::warn!(
-                            bytes,
-                            limit_bytes = max_bytes,
-                            next_day = day,
-                            "the database is nearly as large as HISTORY_MAX_BYTES: the oldest day of history is dropped when it is, raise the limit or shorten RETENTION_RAW"
-                        );
-                    });
+                if bytes / 100 >= max_bytes / 10_000 * WARN_PERCENT && self.may_warn() {
+                    tracing::warn!(
+                        bytes,
+                        limit_bytes = max_bytes,
+                        next_day = day,
+                        "the database is nearly as large as HISTORY_MAX_BYTES, beyond which the oldest day of history is dropped: raise the limit or shorten RETENTION_RAW"
+                    );
                 }
                 return Ok(());
             }
             let Some(next) = days.next() else {
-                self.metrics.warnings.log((), move |_| {
+                if self.may_warn() {
                     tracing::error!(
                         bytes,
                         limit_bytes = max_bytes,
                         "the database is larger than HISTORY_MAX_BYTES and no whole day of history is left to drop: raise the limit"
                     );
-                });
+                }
                 return Ok(());
             };
             if !self.drop_day(conn, next).await? {
                 return Ok(());
             }
-            tracing::warn!(bytes, limit_bytes = max_bytes, day, "dropped the oldest day of history, the database is larger than HISTORY_MAX_BYTES");
+            tracing::warn!(
+                bytes,
+                limit_bytes = max_bytes,
+                day,
+                "dropped the oldest day of history, the database is larger than HISTORY_MAX_BYTES"
+            );
             dropped.push(next);
         }
+    }
+
+    /// Whether it is time to say again what is so for long.
+    fn may_warn(&self) -> bool {
+        let mut last = self.warned_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| last.elapsed() >= WARN_EVERY);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
     }
 
     /// Forgets keys of sealed frames that are older than any batch that is accepted, and has such batches refused by every server. Keys whose

@@ -3,26 +3,27 @@
 use golectra_protocol::IdempotencyKey;
 use sqlx::{Executor, PgConnection};
 
-use super::super::partitions::{day_of, existing};
+use super::super::partitions::FRAMES;
 use super::*;
 use crate::store::conformance::{batch, counter, gauge};
 
-const DAY: u64 = 24 * 60 * 60 * 1000;
+const HOUR: u64 = 60 * 60 * 1000;
+const DAY: u64 = 24 * HOUR;
 
-async fn days(conn: &mut PgConnection) -> Vec<i32> {
-    existing(conn).await.unwrap().into_iter().map(|(day, _)| day).collect()
+async fn half_hours(conn: &mut PgConnection) -> Vec<i32> {
+    FRAMES.existing(conn).await.unwrap()
 }
 
 #[tokio::test]
-async fn days_come_and_go() {
+async fn half_hours_come_and_go() {
     let Some(database) = TestDatabase::create().await else { return };
     let start = 20_000 * DAY + DAY / 2;
     let clock = Clock::at(start);
     let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
     assert!(ready(&store).await);
     let mut conn = database.connect().await;
-    let today = day_of(start);
-    assert_eq!(days(&mut conn).await, (today - 2..=today + 2).collect::<Vec<_>>());
+    let now = FRAMES.slot_of(start);
+    assert_eq!(half_hours(&mut conn).await, (now..=now + 4).collect::<Vec<_>>());
 
     // Each list comes twice, so that it has a layout.
     let old = batch("a", IdempotencyKey::at(start - DAY), vec![counter("c", 1), gauge("g", 1.0)]);
@@ -32,47 +33,58 @@ async fn days_come_and_go() {
     for delta in [1, 0] {
         assert_eq!(store.apply(batch("a", IdempotencyKey::at(start), vec![counter("c", delta)])).await.unwrap(), Applied::New);
     }
+    assert_eq!(half_hours(&mut conn).await[..2], [now - 48, now], "a late batch makes its own");
 
-    // 48 h after the first batch's day and an hour of grace, that day goes, its repeat is refused, and the totals stand.
-    clock.set((20_000 + 2) * DAY + 60 * 60 * 1000 - 1);
-    assert_eq!(maintenance(&store).round().await.unwrap().days, [today - 2]);
-    clock.set((20_000 + 2) * DAY + 60 * 60 * 1000);
-    assert_eq!(maintenance(&store).round().await.unwrap().days, [today - 1]);
-    assert_eq!(days(&mut conn).await, (today..=today + 4).collect::<Vec<_>>());
-    assert!(matches!(store.apply(old).await.unwrap_err(), StoreError::Window(_)));
-    let left: (i64, i64, i64) = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM frames), (SELECT count(*) FROM layouts), (SELECT total FROM latest WHERE total IS NOT NULL)",
-    )
-    .fetch_one(&mut conn)
-    .await
-    .unwrap();
-    assert_eq!(left, (2, 1, 2));
-}
+    // Sealed ones go five minutes after their end; the repeat is still one.
+    clock.set(start + HOUR / 2 + 5 * 60_000 - 1);
+    assert_eq!(sealer(&store).round().await.unwrap().half_hours, [now - 48]);
+    clock.set(start + HOUR / 2 + 5 * 60_000);
+    assert_eq!(sealer(&store).round().await.unwrap().half_hours, [now]);
+    maintenance(&store).round().await.unwrap();
+    assert_eq!(half_hours(&mut conn).await, (now + 1..=now + 5).collect::<Vec<_>>());
+    assert_eq!(store.apply(old.clone()).await.unwrap(), Applied::Repeat);
+    assert_eq!(half_hours(&mut conn).await[0], now - 48, "it is made again for the question");
 
-#[tokio::test]
-async fn one_server_at_a_time_trims() {
-    let Some(database) = TestDatabase::create().await else { return };
-    let store = database.store().await;
-    let mut conn = database.connect().await;
-    assert!(connect::try_lock(&mut conn, connect::Lock::Maintenance).await.unwrap());
-    store.writers.context.partitions.forget_all();
-    conn.execute("CREATE TABLE frames_19700101 PARTITION OF frames FOR VALUES FROM ('1970-01-01 00:00+00') TO ('1970-01-02 00:00+00')")
-        .await
-        .unwrap();
-    assert!(maintenance(&store).round().await.unwrap().days.is_empty());
-    drop(conn);
-    let mut dropped = Vec::new();
-    for _ in 0..100 {
-        dropped = maintenance(&store).round().await.unwrap().days;
-        if !dropped.is_empty() {
-            break;
-        }
+    // 48 h after the first batch's half hour and an hour of grace, its key goes and its repeat is refused.
+    let rows = "SELECT (SELECT count(*) FROM frames), (SELECT count(*) FROM layouts), (SELECT count(*) FROM sealed_reports),
+        (SELECT total FROM latest WHERE total IS NOT NULL)";
+    for (at, expected) in [(start - DAY + HOUR / 2 + 49 * HOUR - 1, (0, 2, 2, 2)), (start - DAY + HOUR / 2 + 49 * HOUR, (0, 1, 1, 2))] {
+        clock.set(at);
+        sealer(&store).round().await.unwrap();
+        sealer(&store).round().await.unwrap();
+        maintenance(&store).round().await.unwrap();
+        let left: (i64, i64, i64, i64) = sqlx::query_as(rows).fetch_one(&mut conn).await.unwrap();
+        assert_eq!(left, expected);
     }
-    assert_eq!(dropped, [0]);
+    assert!(matches!(store.apply(old).await.unwrap_err(), StoreError::Window(_)));
 }
 
 #[tokio::test]
-async fn a_batch_of_a_day_without_a_partition_makes_it() {
+async fn one_server_at_a_time_seals() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let start = 20_000 * DAY;
+    let clock = Clock::at(start);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    store.apply(batch("a", IdempotencyKey::at(start), vec![gauge("g", 1.0)])).await.unwrap();
+    clock.set(start + HOUR);
+    let mut conn = database.connect().await;
+    assert!(connect::try_lock(&mut conn, connect::Lock::Seal).await.unwrap());
+    assert_eq!(sealer(&store).round().await.unwrap(), sealer::Round::default());
+    drop(conn);
+    let sealed = tokio::time::timeout(Duration::from_secs(5), async {
+        loop {
+            let round = sealer(&store).round().await.unwrap();
+            if round.frames > 0 {
+                return round;
+            }
+        }
+    });
+    assert_eq!(sealed.await.unwrap().frames, 1);
+}
+
+#[tokio::test]
+async fn a_batch_of_a_half_hour_without_a_partition_makes_it() {
     let Some(database) = TestDatabase::create().await else { return };
     let clock = Clock::at(Clock::System.unix_millis());
     let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
@@ -81,12 +93,12 @@ async fn a_batch_of_a_day_without_a_partition_makes_it() {
     let later = clock.unix_millis() + 30 * DAY;
     clock.set(later);
     assert_eq!(store.apply(batch("a", IdempotencyKey::at(later), vec![counter("c", 1)])).await.unwrap(), Applied::New);
-    // Another hand dropped the day that this process knows of.
+    // Another hand dropped the half hour that this process knows of.
     let mut conn = database.connect().await;
-    let (_, table) = existing(&mut conn).await.unwrap().pop().unwrap();
-    conn.execute(&*format!("DROP TABLE {table}")).await.unwrap();
+    let slot = half_hours(&mut conn).await.pop().unwrap();
+    conn.execute(&*format!("DROP TABLE {}", FRAMES.partition(slot))).await.unwrap();
     assert_eq!(store.apply(batch("a", IdempotencyKey::at(later), vec![counter("c", 1)])).await.unwrap(), Applied::New);
-    assert!(days(&mut conn).await.contains(&day_of(later)));
+    assert!(half_hours(&mut conn).await.contains(&FRAMES.slot_of(later)));
 }
 
 #[tokio::test]
@@ -250,20 +262,24 @@ async fn values_leave_before_their_keys() {
     let lifetimes = Lifetimes { retention_raw: Duration::from_hours(1), ..Lifetimes::default() };
     let store = PostgresStore::open(PostgresConfig { lifetimes, ..config(database.dsn()) }, clock.clone()).unwrap();
     assert!(ready(&store).await);
-    let (old, new) = (start, start + 3 * 60 * 60 * 1000);
-    store.apply(batch("a", IdempotencyKey::at(old), vec![gauge("g", 1.0)])).await.unwrap();
-    clock.set(new);
-    store.apply(batch("a", IdempotencyKey::at(new), vec![gauge("g", 2.0)])).await.unwrap();
-    maintenance(&store).round().await.unwrap();
+    let one = batch("a", IdempotencyKey::at(start), vec![gauge("g", 1.0)]);
+    store.apply(one.clone()).await.unwrap();
+    clock.set(start + HOUR);
+    assert_eq!(sealer(&store).round().await.unwrap().frames, 1);
     let mut conn = database.connect().await;
-    let kept: (i64, i64, f64) =
-        sqlx::query_as("SELECT (SELECT count(*) FROM frames), count(*), max(value) FROM samples").fetch_one(&mut conn).await.unwrap();
-    assert_eq!(kept, (2, 1, 2.0), "two keys, one value");
-    // What is already older than the history when it comes is remembered by its key alone.
-    store.apply(batch("a", IdempotencyKey::at(old + 1), vec![gauge("g", 3.0)])).await.unwrap();
-    let kept: (i64, i64) =
-        sqlx::query_as("SELECT (SELECT count(*) FROM frames), count(*) FROM samples").fetch_one(&mut conn).await.unwrap();
-    assert_eq!(kept, (3, 1));
+    let rows = "SELECT (SELECT count(*) FROM frames), (SELECT count(*) FROM chunks), (SELECT count(*) FROM sealed_reports)";
+    assert_eq!(sqlx::query_as::<_, (i64, i64, i64)>(rows).fetch_one(&mut conn).await.unwrap(), (0, 1, 1));
+    // A day of chunks goes whole.
+    clock.set(start + DAY / 2 + HOUR);
+    let round = sealer(&store).round().await.unwrap();
+    assert_eq!(round.days, [20_000]);
+    assert_eq!(store.apply(one).await.unwrap(), Applied::Repeat);
+    // A batch that is older than the history when it comes is remembered by its key alone.
+    let late = batch("a", IdempotencyKey::at(start + 1), vec![gauge("g", 3.0)]);
+    store.apply(late.clone()).await.unwrap();
+    assert_eq!(sealer(&store).round().await.unwrap().frames, 1);
+    assert_eq!(sqlx::query_as::<_, (i64, i64, i64)>(rows).fetch_one(&mut conn).await.unwrap(), (0, 0, 2));
+    assert_eq!(store.apply(late).await.unwrap(), Applied::Repeat);
 }
 
 #[tokio::test]
@@ -282,7 +298,9 @@ async fn what_forgets_keys_raises_the_oldest_accepted_time_for_every_server() {
     assert_eq!(long.apply(one.clone()).await.unwrap(), Applied::New);
     clock.set(start + 2 * DAY);
     assert_eq!(long.apply(one.clone()).await.unwrap(), Applied::Repeat);
-    assert!(!maintenance(&short).round().await.unwrap().days.is_empty());
+    for _ in 0..2 {
+        sealer(&short).round().await.unwrap();
+    }
     for _ in 0..2 {
         // It is in a group with one that passes.
         let other = batch("a", IdempotencyKey::at(start + 2 * DAY), vec![counter("other", 1)]);
@@ -308,7 +326,7 @@ async fn a_long_read_makes_no_writer_wait_for_partitions() {
     dump.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE frames IN ACCESS SHARE MODE; SELECT count(*) FROM samples")
         .await
         .unwrap();
-    clock.set(20_010 * DAY + DAY / 2);
+    clock.set(20_001 * DAY + DAY / 2);
     let stop = CancellationToken::new();
     let writer = {
         let (store, clock, stop) = (Arc::clone(&store), clock.clone(), stop.clone());
@@ -322,19 +340,21 @@ async fn a_long_read_makes_no_writer_wait_for_partitions() {
             longest
         })
     };
-    let maintenance = maintenance(&store);
     for _ in 0..5 {
-        let error = maintenance.round().await.unwrap_err();
-        assert!(error::has_code(&error, "55P03"), "the drop gives up: {error}");
+        let round = sealer(&store).round().await.unwrap();
+        assert!(round.half_hours.is_empty(), "the drop gives up");
+        maintenance(&store).round().await.unwrap();
     }
     let mut look = database.connect().await;
-    let today = day_of(clock.unix_millis());
-    assert!(days(&mut look).await.contains(&(today + 2)), "partitions are made all the same");
+    let now = FRAMES.slot_of(clock.unix_millis());
+    assert!(half_hours(&mut look).await.contains(&(now + 4)), "partitions are made all the same");
+    let sealed: i64 = sqlx::query_scalar("SELECT count(*) FROM sealed_reports").fetch_one(&mut look).await.unwrap();
+    assert_eq!(sealed, 1, "and frames are sealed, once");
     stop.cancel();
     let longest = writer.await.unwrap();
     assert!(longest < Duration::from_secs(1), "a write took {longest:?}");
     dump.execute("COMMIT").await.unwrap();
-    assert!(!maintenance.round().await.unwrap().days.is_empty());
+    assert!(!sealer(&store).round().await.unwrap().half_hours.is_empty());
 }
 
 #[tokio::test]
