@@ -32,6 +32,9 @@ use crate::store::{Lifetimes, SeriesLimits, Store};
 /// How long a query may take.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What history may take in memory where nothing else is set.
+const MEMORY_HISTORY_MAX_BYTES: usize = 256 << 20;
+
 /// What a server is made of.
 pub struct Parts {
     /// What handlers share.
@@ -114,7 +117,7 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
         lifetimes: lifetimes(settings),
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
-        history_max_bytes: settings.history_max_bytes.get(),
+        history_max_bytes: settings.history_max_bytes.map_or(MEMORY_HISTORY_MAX_BYTES, |bytes| bytes.get()),
         audit: queue,
     };
     // Nothing is served yet that could wait for the files to be read.

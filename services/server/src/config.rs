@@ -55,14 +55,12 @@ golectra_process::settings! {
         pub retention_raw: Retention = "30d",
         /// How long the database keeps reports as rows that SQL can read before they are sealed into chunks, counted from the end of their half hour. From 2m to 48h.
         pub seal_after: SealAfter = "5m",
-        /// What golectra's tables and indexes may take in the database. Beyond, the oldest days of history are dropped before RETENTION_RAW is over. Without it there is no limit.
+        /// What golectra's tables and indexes may take in the database, or history in memory where there is none. Beyond, the oldest history is dropped before RETENTION_RAW is over. Without it there is no limit in the database, and 256MiB in memory.
         pub history_max_bytes: Option<Bytes>,
         /// A series of a named source that is missing from the source's reports for this long is no longer listed or counted. Time in which the source sends nothing does not count.
         pub series_expiry: Retention = "24h",
         /// A named source that sends nothing for this long is no longer listed or counted, and neither are its series.
         pub source_expiry: Retention = "7d",
-        /// The memory that history may take in the memory store; beyond it the oldest is dropped. 0 keeps none.
-        pub history_max_bytes: Bytes = "256MiB",
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",
         /// How many series may be held in all.
