@@ -79,7 +79,7 @@ async fn a_server_that_restarts_and_crashes_postgres() {
 
 async fn refused_twice(agent: &Agent) {
     until("the agent was refused twice", LIMIT, async || {
-        agent.figure("golectra_agent_send_retries_total").await.is_some_and(|retries| retries >= 2.0)
+        agent.metric("golectra_agent_send_retries_total").await.is_some_and(|retries| retries >= 2.0)
     })
     .await;
 }

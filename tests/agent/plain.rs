@@ -87,7 +87,7 @@ async fn loses_nothing_behind(reply: Reply, reason: &str) {
     let proxy = Proxy::start(other.port()).await;
     let agent = quick(&proxy.url()).start();
     let metric = format!("golectra_agent_send_retries_total{{reason=\"{reason}\"}}");
-    until("some tries", LIMIT, async || agent.figure(&metric).await.is_some_and(|tries| tries >= 2.0)).await;
+    until("some tries", LIMIT, async || agent.metric(&metric).await.is_some_and(|tries| tries >= 2.0)).await;
     assert!(agent.stderr().contains(&format!("\"reason\":\"{reason}\"")), "{}", agent.tail());
     proxy.lead_to(server.port());
     balances(agent, &server.client()).await;
@@ -116,7 +116,7 @@ async fn what_golectra_rejects_is_dropped_counted_and_logged_in_one_line() {
     let server = Server::builder().env("MAX_BATCH_ITEMS", 3).start();
     let mut agent = quick(&server.url()).env("REPORT_INTERVAL", "200ms").start();
     let dropped = "golectra_agent_reports_dropped_total{reason=\"too_large\"}";
-    until("reports are rejected", LIMIT, async || agent.figure(dropped).await.is_some_and(|reports| reports >= 5.0)).await;
+    until("reports are rejected", LIMIT, async || agent.metric(dropped).await.is_some_and(|reports| reports >= 5.0)).await;
     agent.stop();
     let lines = agent.stderr().matches("the server rejected a report for good").count();
     assert!((1..=3).contains(&lines), "{lines} lines\n{}", agent.tail());

@@ -36,7 +36,7 @@ async fn a_refused_signature_is_logged_and_counted_and_loses_nothing() {
     let server = required().env("KEYS_DIR", server_keys.path().display()).start();
     let mut agent = quick(&server.url()).env("KEYS_DIR", agent_keys.path().display()).env("SIGNING_KEY_ID", "new").start();
     let retries =
-        async |reason: &str| agent.figure(&format!("golectra_agent_send_retries_total{{reason=\"{reason}\"}}")).await.unwrap_or(0.0);
+        async |reason: &str| agent.metric(&format!("golectra_agent_send_retries_total{{reason=\"{reason}\"}}")).await.unwrap_or(0.0);
     until("tries without a key", LIMIT, async || retries("no_signing_key").await >= 1.0).await;
     put(&agent_keys, "new", "not yet the right one");
     until("refused signatures", LIMIT, async || retries("unauthorized").await >= 1.0).await;
@@ -44,7 +44,7 @@ async fn a_refused_signature_is_logged_and_counted_and_loses_nothing() {
     assert_eq!(client.counter("PollCount").await, 0);
     put(&agent_keys, "new", "swordfish\n");
     until("reports that are taken", LIMIT, async || client.counter("PollCount").await >= 5).await;
-    assert_eq!(agent.figure("golectra_agent_reports_dropped_total").await, Some(0.0));
+    assert_eq!(agent.metric("golectra_agent_reports_dropped_total").await, Some(0.0));
     agent.stop();
     assert_eq!(client.counter("PollCount").await, polls_made(&agent), "every poll arrived once");
     let log = agent.stderr();

@@ -35,7 +35,7 @@ fn polls_sealed(agent: &Agent) -> i64 {
 }
 
 async fn metric(agent: &Agent, name: &str) -> f64 {
-    agent.figure(name).await.unwrap_or(0.0)
+    agent.metric(name).await.unwrap_or(0.0)
 }
 
 async fn seals(agent: &Agent, reports: usize) {

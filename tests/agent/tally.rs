@@ -22,8 +22,8 @@ pub(crate) async fn reports_go_through(client: &Client) {
 /// Ends the agent and compares its own count of polls with the server's sum.
 pub(crate) async fn balances(mut agent: Agent, client: &Client) {
     reports_go_through(client).await;
-    let polls = agent.figure("golectra_agent_polls_total").await.expect("the agent has the metric");
-    let dropped = agent.figure("golectra_agent_reports_dropped_total").await.unwrap_or(0.0);
+    let polls = agent.metric("golectra_agent_polls_total").await.expect("the agent has the metric");
+    let dropped = agent.metric("golectra_agent_reports_dropped_total").await.unwrap_or(0.0);
     assert!(polls > 0.0 && dropped < 1.0, "{polls} polls, {dropped} reports dropped");
     assert_eq!(agent.stop(), Exit::Code(0), "{}", agent.tail());
     let counted = client.counter("PollCount").await;

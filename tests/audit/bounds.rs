@@ -21,24 +21,26 @@ async fn the_longest_batch_has_one_event_that_reaches_the_sink(t: Target) {
 }
 
 async fn metric(metrics: &Client, series: &str) -> f64 {
-    metrics.get("/metrics").send().await.expect(200).figure(series).unwrap_or(0.0)
+    metrics.get("/metrics").send().await.expect(200).metric(series).unwrap_or(0.0)
 }
 
 #[tokio::test]
 async fn a_sink_that_is_away_for_long_does_not_fill_the_database() {
     let Some(database) = Database::create() else { return };
     let sink = AuditSink::builder().env("AUDIT_KEY", "audit");
-    let builder = Server::builder().env("AUDIT_URL", sink.url()).env("AUDIT_KEY", "audit").env("AUDIT_DATABASE_MAX_BYTES", "100KiB");
+    let builder = Server::builder().env("AUDIT_URL", sink.url()).env("AUDIT_KEY", "audit").env("AUDIT_DATABASE_MAX_BYTES", "1MiB");
     let server = builder.database(&database).metrics().start();
     let (client, metrics) = (server.client(), server.metrics_client());
-    let ids: Vec<String> = (0..800).map(|index| format!("event{index}")).collect();
+    // Random letters, because the database compresses long texts.
+    let noise = || std::iter::repeat_with(fastrand::alphanumeric).take(3_000).collect::<String>();
+    let ids: Vec<String> = (0..800).map(|index| format!("event{index}_{}", noise())).collect();
     for id in &ids {
         write(&client, id).await;
     }
     let dropped = || metric(&metrics, r#"golectra_audit_events_total{outcome="dropped",sink="webhook"}"#);
-    // About 300 bytes an event: some 300 of them have room.
+    // About 3,300 bytes an event: some 300 of them have room.
     until("the oldest events are dropped", LIMIT, async || dropped().await >= 300.0).await;
-    assert!(metric(&metrics, r#"golectra_audit_database_bytes{kind="waiting"}"#).await > 100_000.0);
+    assert!(metric(&metrics, r#"golectra_audit_database_bytes{kind="waiting"}"#).await > 1_000_000.0);
     let sink = sink.start();
     until("the others arrive", LIMIT, async || {
         let kept = u32::try_from(lines(&sink.ndjson().await).len()).expect("it fits");

@@ -95,7 +95,7 @@ async fn a_full_disk_leaves_no_torn_line(t: Target) {
         golectra_tests::until("a failed delivery", LIMIT, async || {
             let answer = metrics.get("/metrics").send().await.expect(200);
             answer
-                .figure(r#"golectra_audit_delivery_attempts_total{result="down",sink="file"}"#)
+                .metric(r#"golectra_audit_delivery_attempts_total{result="down",sink="file"}"#)
                 .is_some_and(|tries| tries >= f64::from(round))
         })
         .await;

@@ -1,6 +1,7 @@
 //! What is measured: one file a group, each interleaving its contestants round by round.
 
 pub mod growth;
+pub mod history;
 pub mod memory;
 pub mod overload;
 pub mod postgres;

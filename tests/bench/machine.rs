@@ -27,9 +27,11 @@ pub fn describe(database_url: Option<&str>) -> Vec<String> {
     if let Some(url) = database_url {
         lines.push(postgres(url));
     }
-    for (package, path) in
-        [("victoria-metrics", "/usr/bin/victoria-metrics"), ("prometheus-pushgateway", "/usr/bin/prometheus-pushgateway")]
-    {
+    for (package, path) in [
+        ("victoria-metrics", "/usr/bin/victoria-metrics"),
+        ("prometheus-pushgateway", "/usr/bin/prometheus-pushgateway"),
+        ("prometheus", "/usr/bin/prometheus"),
+    ] {
         let version = || first_line(Command::new("dpkg-query").args(["-W", "-f", "${Version}", package]));
         lines.push(if Path::new(path).is_file() { format!("{package} {}", version()) } else { format!("{package}: not installed") });
     }

@@ -8,6 +8,7 @@ mod bodies;
 mod cases;
 mod contestants;
 mod echo;
+mod history;
 mod load;
 mod machine;
 mod measure;
@@ -59,6 +60,7 @@ fn run(options: Options) -> ExitCode {
             Group::Snapshot => cases::snapshot::run,
             Group::Postgres => cases::postgres::run,
             Group::Overload => cases::overload::run,
+            Group::History => cases::history::run,
         };
         // What one group could not do takes nothing from the others, whose hour of work is worth keeping.
         if catch_unwind(AssertUnwindSafe(|| measure(&bench, &mut report))).is_err() {

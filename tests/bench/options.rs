@@ -5,6 +5,9 @@ use std::path::PathBuf;
 /// The least that is recorded in docs/benchmarks.md: a minute, five rounds.
 const FULL_SECONDS: f64 = 60.0;
 const FULL_ROUNDS: usize = 5;
+/// A day of ten nodes.
+const FULL_NODES: usize = 10;
+const FULL_HOURS: i64 = 24;
 
 /// What is measured, in the order in which it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,14 +22,17 @@ pub enum Group {
     Postgres,
     /// Five times what the PostgreSQL store can take.
     Overload,
+    /// A day of remote-write and queries of it beside Prometheus and VictoriaMetrics.
+    History,
 }
 
-const GROUPS: [(&str, Group); 5] = [
+const GROUPS: [(&str, Group); 6] = [
     ("memory", Group::Memory),
     ("growth", Group::Growth),
     ("snapshot", Group::Snapshot),
     ("postgres", Group::Postgres),
     ("overload", Group::Overload),
+    ("history", Group::History),
 ];
 
 /// What a run is asked for.
@@ -36,6 +42,8 @@ pub struct Options {
     pub seconds: f64,
     /// How often each case is measured.
     pub rounds: usize,
+    /// How many nodes the cases of history have, and how many hours of samples.
+    pub history: (usize, i64),
     /// What is measured.
     pub groups: Vec<Group>,
     /// Where the tables and every round's figures are left.
@@ -52,16 +60,26 @@ impl Options {
         if !(1.0..=3600.0).contains(&seconds) || !(1..=100).contains(&rounds) {
             return Err("GOLECTRA_BENCH_SECONDS is 1 to 3600 and GOLECTRA_BENCH_ROUNDS 1 to 100".to_owned());
         }
+        let history = (number("GOLECTRA_BENCH_NODES", FULL_NODES)?, number("GOLECTRA_BENCH_HOURS", FULL_HOURS)?);
+        if !(2..=1000).contains(&history.0) || !(1..=24 * 30).contains(&history.1) {
+            return Err("GOLECTRA_BENCH_NODES is 2 to 1000 and GOLECTRA_BENCH_HOURS 1 to 720".to_owned());
+        }
         let groups = match variable("GOLECTRA_BENCH_ONLY") {
             None => GROUPS.map(|(_, group)| group).to_vec(),
             Some(names) => names.split(',').map(group).collect::<Result<_, _>>()?,
         };
         let record = variable("GOLECTRA_BENCH_RECORD").is_some_and(|value| value == "1");
-        if record && (seconds < FULL_SECONDS || rounds < FULL_ROUNDS || groups.len() < GROUPS.len() || cfg!(debug_assertions)) {
+        if record
+            && (seconds < FULL_SECONDS
+                || rounds < FULL_ROUNDS
+                || groups.len() < GROUPS.len()
+                || history != (FULL_NODES, FULL_HOURS)
+                || cfg!(debug_assertions))
+        {
             return Err("docs/benchmarks.md only takes a whole run: every group, five rounds, a minute each, an optimised build".to_owned());
         }
         let folder = variable("GOLECTRA_BENCH_RESULTS").map_or_else(|| PathBuf::from("target/bench"), PathBuf::from);
-        Ok(Self { seconds, rounds, groups, folder, record })
+        Ok(Self { seconds, rounds, history, groups, folder, record })
     }
 
     /// How long a case in memory lasts: it is steady after a moment.

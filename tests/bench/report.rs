@@ -14,6 +14,8 @@ pub enum Unit {
     Milliseconds,
     Seconds,
     Bytes,
+    /// Bytes with two decimals.
+    Hundredths,
     Mebibytes,
     Count,
 }
@@ -31,6 +33,7 @@ impl Unit {
             Self::Milliseconds => format!("{value:.1} ms"),
             Self::Seconds => format!("{value:.2} s"),
             Self::Bytes => format!("{value:.0} B"),
+            Self::Hundredths => format!("{value:.2} B"),
             Self::Mebibytes => format!("{:.0} MiB", value / 1_048_576.0),
             Self::Count => format!("{value:.0}"),
         }
@@ -75,15 +78,17 @@ pub enum Section {
     Growth,
     Snapshot,
     Overload,
+    History,
 }
 
-const SECTIONS: [(Section, &str); 6] = [
+const SECTIONS: [(Section, &str); 7] = [
     (Section::Ratios, "Ratios"),
     (Section::Memory, "Memory store"),
     (Section::Postgres, "PostgreSQL store"),
     (Section::Growth, "Growth"),
     (Section::Snapshot, "A snapshot of 1M series"),
     (Section::Overload, "Overload"),
+    (Section::History, "History"),
 ];
 
 struct Figure {

@@ -7,8 +7,8 @@ use golectra_tests::{Agent, AgentBuilder, Exit, Server, until};
 use serde_json::Value;
 
 use crate::amount;
-use crate::figures::say;
 use crate::load::LIMIT;
+use crate::results::say;
 use crate::tap::Tap;
 
 /// How long a backlog may take to arrive.
@@ -33,31 +33,31 @@ impl Tapped {
         Self { agent: builder.clone().start(), builder }
     }
 
-    /// A figure of its own, 0 before it has one.
-    pub async fn figure(&self, name: &str) -> f64 {
-        self.agent.figure(name).await.unwrap_or(0.0)
+    /// A metric of the agent; 0 before it is exported.
+    pub async fn metric(&self, name: &str) -> f64 {
+        self.agent.metric(name).await.unwrap_or(0.0)
     }
 
     /// Waits until it has sealed this many more reports.
     pub async fn reports(&self, count: u32) {
-        let before = self.figure("golectra_agent_reports_sealed_total").await;
-        until("reports are sealed", LIMIT, async || self.figure("golectra_agent_reports_sealed_total").await >= before + f64::from(count))
+        let before = self.metric("golectra_agent_reports_sealed_total").await;
+        until("reports are sealed", LIMIT, async || self.metric("golectra_agent_reports_sealed_total").await >= before + f64::from(count))
             .await;
     }
 
     /// Waits until nothing that was sealed by now waits any more, and a report or two have gone through since.
     pub async fn drained(&self) {
-        let before = self.figure("golectra_agent_reports_acknowledged_total").await;
+        let before = self.metric("golectra_agent_reports_acknowledged_total").await;
         until("the backlog is sent", BACKLOG_LIMIT, async || {
-            self.figure("golectra_agent_reports_acknowledged_total").await > before
-                && self.figure("golectra_agent_queue_batches").await < 2.0
+            self.metric("golectra_agent_reports_acknowledged_total").await > before
+                && self.metric("golectra_agent_queue_batches").await < 2.0
         })
         .await;
     }
 
     /// SIGKILL; gives how many reports it had sealed, at the least.
     async fn kill(&mut self) -> f64 {
-        let sealed = self.figure("golectra_agent_reports_sealed_total").await;
+        let sealed = self.metric("golectra_agent_reports_sealed_total").await;
         self.agent.kill();
         sealed
     }
@@ -102,7 +102,7 @@ async fn killed_with_reports_on_its_disk() {
     }
     tap.heal();
     agent.drained().await;
-    sealed += agent.figure("golectra_agent_reports_sealed_total").await;
+    sealed += agent.metric("golectra_agent_reports_sealed_total").await;
     agent.stop();
     let (reports, stored) = (tap.reports("killed"), polls_stored(&server, "killed").await);
     let acknowledged: i64 = reports.iter().filter(|report| report.acknowledged).map(|report| report.polls).sum();

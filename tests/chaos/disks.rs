@@ -7,8 +7,8 @@ use golectra_tests::{Client, Exit, Server, until};
 use crate::agents::Tapped;
 use crate::amount;
 use crate::disk::Disk;
-use crate::figures::say;
 use crate::load::{LIMIT, Load, SOME, pass};
+use crate::results::say;
 use crate::tap::Tap;
 
 /// How long the disk stays full at the least.
@@ -16,9 +16,9 @@ fn hold() -> Duration {
     Duration::from_secs(amount(1, 15))
 }
 
-/// A figure of a server's own /metrics, 0 before it has one.
-async fn figure(metrics: &Client, name: &str) -> f64 {
-    metrics.try_get("/metrics").await.and_then(|answer| answer.figure(name)).unwrap_or(0.0)
+/// A metric of a server; 0 before it is exported.
+async fn metric(metrics: &Client, name: &str) -> f64 {
+    metrics.try_get("/metrics").await.and_then(|answer| answer.metric(name)).unwrap_or(0.0)
 }
 
 #[tokio::test]
@@ -52,15 +52,15 @@ async fn under_the_snapshot() {
     let metrics = server.metrics_client();
     let load = Load::start(&[server.port()], SOME).await;
     load.goes_on().await;
-    until("a snapshot", LIMIT, async || figure(&metrics, "golectra_memory_snapshots_total").await >= 1.0).await;
+    until("a snapshot", LIMIT, async || metric(&metrics, "golectra_memory_snapshots_total").await >= 1.0).await;
     disk.fill();
-    until("a snapshot fails", LIMIT, async || figure(&metrics, "golectra_memory_snapshot_failures_total").await >= 1.0).await;
+    until("a snapshot fails", LIMIT, async || metric(&metrics, "golectra_memory_snapshot_failures_total").await >= 1.0).await;
     pass(hold()).await;
     // Memory takes what the disk can't.
     load.goes_on().await;
     disk.free();
-    let saved = figure(&metrics, "golectra_memory_snapshots_total").await;
-    until("a snapshot again", LIMIT, async || figure(&metrics, "golectra_memory_snapshots_total").await > saved).await;
+    let saved = metric(&metrics, "golectra_memory_snapshots_total").await;
+    until("a snapshot again", LIMIT, async || metric(&metrics, "golectra_memory_snapshots_total").await > saved).await;
     let _server = server.restart_with(&[]);
     load.goes_on().await;
     load.finish().await.judge("disk full, snapshot", "once full, then SIGTERM", start);
@@ -82,7 +82,7 @@ async fn under_the_audit_file() {
     disk.free();
     load.goes_on().await;
     load.finish().await.judge("disk full, audit file", "once full", start);
-    let applied = figure(&metrics, r#"golectra_ingest_batches_total{outcome="applied"}"#).await;
+    let applied = metric(&metrics, r#"golectra_ingest_batches_total{outcome="applied"}"#).await;
     let mut lines = 0_u32;
     until("every write has its line", LIMIT, async || {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
@@ -108,7 +108,7 @@ async fn under_the_spool() {
     agent.reports(3).await;
     tap.set_down(true);
     disk.fill();
-    until("the spool is refused", LIMIT, async || agent.figure("golectra_agent_spool_write_errors_total").await >= 1.0).await;
+    until("the spool is refused", LIMIT, async || agent.metric("golectra_agent_spool_write_errors_total").await >= 1.0).await;
     pass(hold()).await;
     disk.free();
     agent.reports(3).await;

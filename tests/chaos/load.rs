@@ -6,7 +6,7 @@ use golectra_loadgen::{Address, CheckResult, FaultProxy, Faults, Pace, Plan, Rep
 use golectra_process::Secret;
 use golectra_tests::{runtime, until};
 
-use crate::figures::Figures;
+use crate::results::LoadResults;
 
 /// How long a batch is tried: longer than any outage here but the long one.
 const RETRY_FOR: Duration = Duration::from_mins(4);
@@ -99,14 +99,14 @@ impl Load {
     }
 
     /// Ends the load and reads the books, without faults.
-    pub async fn finish(self) -> Figures {
+    pub async fn finish(self) -> LoadResults {
         until("answers to the naive client were cut", LIMIT, async || self.naive_proxy.counts().cut_answers >= 3).await;
         self.keyed.stop();
         self.naive.stop();
         self.proxy.set(Faults::NONE);
         let (keyed, check) = settle(self.keyed, &self.proxy.address()).await;
         let (naive, naive_check) = settle(self.naive, &self.proxy.address()).await;
-        Figures { keyed, check, naive, naive_check }
+        LoadResults { keyed, check, naive, naive_check }
     }
 }
 

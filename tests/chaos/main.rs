@@ -11,7 +11,6 @@ mod answers;
 mod cluster;
 mod disk;
 mod disks;
-mod figures;
 #[path = "../cluster/images.rs"]
 #[allow(dead_code, reason = "the cluster tests need more of it")]
 mod images;
@@ -26,6 +25,7 @@ mod program;
 #[path = "../cluster/release.rs"]
 #[allow(dead_code, reason = "the cluster tests need more of it")]
 mod release;
+mod results;
 mod servers;
 mod tap;
 mod two;
@@ -42,5 +42,5 @@ pub fn amount<T>(short: T, complete: T) -> T {
 
 /// What the modules that the cluster tests share have to say.
 pub fn say(line: &str) {
-    figures::say("cluster", line);
+    results::say("cluster", line);
 }

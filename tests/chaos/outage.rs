@@ -6,8 +6,8 @@ use golectra_tests::{Server, until};
 
 use crate::agents::{BACKLOG_LIMIT, Tapped, naive_over_count, polls_stored};
 use crate::amount;
-use crate::figures::say;
 use crate::load::{LIMIT, pass};
+use crate::results::say;
 use crate::tap::Tap;
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn everything_polled_in_an_outage_arrives() {
 async fn waiting(agents: &[(String, Tapped)]) -> f64 {
     let mut sum = 0.0;
     for (_, agent) in agents {
-        sum += agent.figure("golectra_agent_queue_batches").await;
+        sum += agent.metric("golectra_agent_queue_batches").await;
     }
     sum
 }

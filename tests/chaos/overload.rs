@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use golectra_loadgen::{Address, Pace, Plan, Report, Retry};
 use golectra_tests::{Database, Server, until};
 
-use crate::figures::{Figures, say};
 use crate::load::{LIMIT, Load, SOME, start};
+use crate::results::{LoadResults, say};
 use crate::{amount, full};
 
 /// The most memory that the server may take.
@@ -90,8 +90,8 @@ async fn overloaded(scenario: &str, server: Server) {
     assert!(!full() || report.answers.p99_seconds < 1.0, "{report}");
     let load = Load::start(&[server.port()], SOME).await;
     load.goes_on().await;
-    let figures: Figures = load.finish().await;
-    figures.judge(scenario, "afterwards", begin);
+    let results: LoadResults = load.finish().await;
+    results.judge(scenario, "afterwards", begin);
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ async fn ended_stopped_restarted_killed() {
         .await;
     }
     load.goes_on().await;
-    let figures = load.finish().await;
+    let results = load.finish().await;
     let faults = format!("{times} times: sessions ended ({ended} in all), stopped for 4 s, crashed, SIGKILLed");
-    figures.judge("postgres", &faults, start);
+    results.judge("postgres", &faults, start);
 }

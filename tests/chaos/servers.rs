@@ -21,8 +21,8 @@ async fn killed(scenario: &str, mut server: Server) {
         server = server.crash_and_restart_with(&[]);
     }
     load.goes_on().await;
-    let figures = load.finish().await;
-    figures.judge(scenario, &format!("{times} SIGKILLs"), start);
+    let results = load.finish().await;
+    results.judge(scenario, &format!("{times} SIGKILLs"), start);
 }
 
 #[tokio::test]

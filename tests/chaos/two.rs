@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use golectra_tests::{Database, Server};
 
-use crate::figures::say;
 use crate::load::{Load, SOME, pass};
+use crate::results::say;
 use crate::{amount, full};
 
 #[tokio::test]
@@ -27,8 +27,8 @@ async fn two_servers_one_database() {
         }
     }
     load.goes_on().await;
-    let figures = load.finish().await;
-    figures.judge("two servers, one database", &format!("{times} SIGKILLs in turn"), start);
+    let results = load.finish().await;
+    results.judge("two servers, one database", &format!("{times} SIGKILLs in turn"), start);
     let deadlocks = database.number("SELECT sum(deadlocks)::bigint FROM pg_stat_database WHERE datname = current_database()").await;
     say("two servers, one database", &format!("{deadlocks} deadlocks"));
     assert_eq!(deadlocks, 0);

@@ -33,7 +33,7 @@ pub async fn on_every_node(release: &Release, client: &Client) {
 
 /// How often an agent has polled since it started.
 pub async fn polled(release: &Release, pod: &str) -> i64 {
-    count(metrics(&release.namespace, pod).await.figure("golectra_agent_polls_total").expect("an agent counts its polls"))
+    count(metrics(&release.namespace, pod).await.metric("golectra_agent_polls_total").expect("an agent counts its polls"))
 }
 
 /// How many of a node's polls the server has counted.
@@ -49,7 +49,7 @@ pub async fn each_poll_counts_once(release: &Release, client: &Client, before: &
         let base = before.get(&node).copied().unwrap_or(0);
         let forward = Forward::open(&release.namespace, &format!("pod/{pod}"), "9090").await;
         let agent = forward.client(None);
-        let polls = async || count(agent.get("/metrics").send().await.expect(200).figure("golectra_agent_polls_total").expect("polls"));
+        let polls = async || count(agent.get("/metrics").send().await.expect(200).metric("golectra_agent_polls_total").expect("polls"));
         for _ in 0..2 {
             let earlier = polls().await;
             until("the agent's polls arrive", TWO_REPORTS, async || counted(client, &node).await - base >= earlier).await;

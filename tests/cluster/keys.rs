@@ -39,8 +39,8 @@ pub async fn wrong_then_right(release: &Release) {
     }
     let (mut counted, mut said) = (false, false);
     for pod in release.namespace.pods("server").await {
-        let figures = metrics(&release.namespace, &name(&pod)).await.text();
-        counted |= figures.lines().any(|line| line.starts_with("golectra_ingest_rejected_total{reason=\"signature_mismatch\"}"));
+        let text = metrics(&release.namespace, &name(&pod)).await.text();
+        counted |= text.lines().any(|line| line.starts_with("golectra_ingest_rejected_total{reason=\"signature_mismatch\"}"));
         said |= release.namespace.kubectl(&["logs", &name(&pod)]).await.contains("requests are refused: Golectra-Signature");
     }
     assert!(counted, "a server counts the refusals");
@@ -58,7 +58,7 @@ pub async fn wrong_then_right(release: &Release) {
         let counted = agents::counted(&client, node).await;
         let made = agents::polled(release, pod).await;
         assert!(counted <= made, "{node}: the server counts {counted} polls, its agent made {made}");
-        let dropped = metrics(&release.namespace, pod).await.figure("golectra_agent_reports_dropped_total");
+        let dropped = metrics(&release.namespace, pod).await.metric("golectra_agent_reports_dropped_total");
         assert_eq!(dropped, Some(0.0), "{node}: nothing was dropped");
     }
     assert_eq!(release.namespace.restarts("agent").await, restarts, "no agent restarted");

@@ -7,10 +7,10 @@ on_every_store!(
     a_batch_is_stored_and_counted,
     counters_add_up_and_the_last_gauge_wins,
     a_bad_item_is_named_and_nothing_of_its_batch_is_stored,
-    what_is_no_array_of_metrics_is_400,
+    a_body_that_is_not_an_array_of_metrics_is_400,
     an_overflow_stores_nothing_of_its_batch,
-    batches_at_once_lose_nothing,
-    a_wide_batch_is_stored_whole,
+    concurrent_batches_are_all_stored,
+    a_batch_with_many_metrics_is_stored_completely,
 );
 
 async fn a_batch_is_stored_and_counted(t: Target) {
@@ -67,7 +67,7 @@ async fn a_bad_item_is_named_and_nothing_of_its_batch_is_stored(t: Target) {
     assert_eq!(t.value("counter", &id).await, None);
 }
 
-async fn what_is_no_array_of_metrics_is_400(t: Target) {
+async fn a_body_that_is_not_an_array_of_metrics_is_400(t: Target) {
     for body in [
         "",
         " ",
@@ -100,7 +100,7 @@ async fn an_overflow_stores_nothing_of_its_batch(t: Target) {
     assert_eq!((t.counter(&full).await, t.value("counter", &other).await), (i64::MAX, None));
 }
 
-async fn batches_at_once_lose_nothing(t: Target) {
+async fn concurrent_batches_are_all_stored(t: Target) {
     let (shared, gauge) = (t.id("shared"), t.id("gauge"));
     let sends = (0..50).map(|index| {
         let client = (*t).clone();
@@ -122,7 +122,7 @@ async fn batches_at_once_lose_nothing(t: Target) {
     assert!((0.0..50.0).contains(&last));
 }
 
-async fn a_wide_batch_is_stored_whole(t: Target) {
+async fn a_batch_with_many_metrics_is_stored_completely(t: Target) {
     let ids: Vec<String> = (0..2000).map(|index| t.id(&format!("wide{index}"))).collect();
     let batch: Value = ids.iter().map(|id| json!({"id": id, "type": "counter", "delta": 2})).collect();
     assert_eq!(t.updates(&batch).await.expect(200).json(), json!({"updated": 2000}));

@@ -92,7 +92,7 @@ async fn a_client_that_does_not_accept_gzip_gets_none(t: Target) {
 }
 
 async fn an_empty_body_is_never_marked_gzip(t: Target) {
-    // The harness holds every answer against this; here are those that are most likely to be empty.
+    // The client checks this rule for every answer; this case has the answers that are most likely to be empty.
     for path in ["/ping", "/ping/live"] {
         t.get(path).accepts_gzip().send().await.expect(200);
     }
@@ -107,7 +107,7 @@ async fn a_packed_answer_says_that_it_varies(t: Target) {
     for accept in ["gzip", "identity"] {
         let answer = t.get("/api/v1/snapshot").header("accept-encoding", accept).send().await.expect(200);
         let vary = answer.header("vary").unwrap_or_default().to_ascii_lowercase();
-        assert!(vary.contains("accept-encoding"), "a cache between must tell them apart: {answer:?}");
+        assert!(vary.contains("accept-encoding"), "caches must distinguish the two: {answer:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! GET /: the page for people.
+//! GET /: the dashboard.
 
 use golectra_tests::{Target, on_every_store};
 use serde_json::json;
@@ -8,7 +8,7 @@ on_every_store!(
     the_page_shows_what_is_stored,
     a_page_of_many_series_says_that_there_are_more,
     markup_in_names_is_escaped,
-    the_page_may_run_nothing_foreign
+    the_page_loads_no_foreign_content
 );
 
 async fn the_page_works_with_nothing_stored(t: Target) {
@@ -19,7 +19,7 @@ async fn the_page_works_with_nothing_stored(t: Target) {
     assert!(page.contains("<html") && page.contains("</html>") && page.contains("golectra"), "{page}");
 }
 
-/// Every page a reader can reach from the first one, within this server.
+/// All pages of this server that are linked from the first one.
 async fn pages(t: &Target, server: &golectra_tests::Server) -> Vec<String> {
     let client = server.client();
     let first = client.get("/").send().await.expect(200).text();
@@ -28,7 +28,7 @@ async fn pages(t: &Target, server: &golectra_tests::Server) -> Vec<String> {
         let link = link.replace("&amp;", "&").replace("&#38;", "&");
         if link.starts_with('/') && !link.starts_with("//") {
             let answer = client.get(&link).send().await;
-            assert_eq!(answer.status, 200, "the page links to {link} ({:?})", t.store());
+            assert_eq!(answer.status, 200, "a page links to {link} ({:?})", t.store());
             if answer.media_type() == "text/html" {
                 pages.push(answer.text());
             }
@@ -61,7 +61,7 @@ async fn a_page_of_many_series_says_that_there_are_more(t: Target) {
     let shown = |page: &str, n: u32| page.contains(&format!("{n:05}"));
     let all = page("").await;
     assert!(all.contains(more) && shown(&all, 0) && shown(&all, 4_999) && !shown(&all, 5_000), "{} bytes", all.len());
-    // What is found may stand anywhere.
+    // The search finds text at any position.
     let found = page("0599").await;
     assert!(!found.contains(more) && shown(&found, 5_990) && shown(&found, 5_999) && !shown(&found, 5_989), "{} bytes", found.len());
 }
@@ -82,13 +82,13 @@ async fn markup_in_names_is_escaped(t: Target) {
     server.client().post("/updates").source("s").json(&batch).send().await.expect(200);
     let all = pages(&t, &server).await.concat();
     for raw in ["<script>alert", "<img src=x", "</title><b>", "\"><img src=x", "href=\"javascript:"] {
-        assert!(!all.contains(raw), "{raw} stands unescaped on a page");
+        assert!(!all.contains(raw), "{raw} is not escaped on a page");
     }
     assert!(all.contains("alert(1)"), "the name itself is shown");
     assert!(all.contains("a&amp;lt;b") || all.contains("a&#38;lt;b"), "an ampersand is escaped as well");
 }
 
-async fn the_page_may_run_nothing_foreign(t: Target) {
+async fn the_page_loads_no_foreign_content(t: Target) {
     let answer = t.get("/").send().await.expect(200);
     let policy = answer.header("content-security-policy").expect("a page with names from outside has a policy");
     assert!(!policy.contains("script-src *") && !policy.contains("unsafe-eval"), "{policy}");

@@ -1,4 +1,4 @@
-//! DELETE /api/v1/sources/NAME: a source is forgotten now.
+//! DELETE /api/v1/sources/NAME: deletes a source.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use golectra_tests::{Client, Target, fresh_key, on_both_stores, on_every_store, 
 use http::Method;
 use serde_json::{Value, json};
 
-on_every_store!(a_source_is_forgotten, what_can_not_be_forgotten_says_so);
+on_every_store!(a_source_is_deleted, unknown_sources_cannot_be_deleted);
 
 on_both_stores!(
     only_delete_is_allowed,
-    where_signatures_are_required_it_is_signed,
-    it_is_audited_once,
-    keys_of_a_forgotten_source_are_known
+    deletions_are_signed_if_signatures_are_required,
+    a_deletion_is_audited_once,
+    keys_of_a_deleted_source_are_remembered
 );
 
 async fn put(t: &Client, source: &str, batch: &Value) {
@@ -24,7 +24,7 @@ async fn names(client: &Client) -> Vec<String> {
     json["sources"].as_array().expect("an array").iter().map(|one| one["name"].as_str().expect("a text").to_owned()).collect()
 }
 
-async fn a_source_is_forgotten(t: Target) {
+async fn a_source_is_deleted(t: Target) {
     let server = t.own().start();
     let client = server.client();
     let batch = json!([
@@ -43,17 +43,17 @@ async fn a_source_is_forgotten(t: Target) {
     client.get("/source?name=node-1").send().await.expect(404);
     let answer = client.request(Method::DELETE, "/api/v1/sources/node-1").send().await.expect(404);
     assert_eq!(answer.json()["code"], "unknown_source");
-    // The sums of part 1 do not fall for an unlabelled counter; a labelled one goes with its series.
+    // The sum of an unlabelled counter does not fall; a labelled counter is removed with its series.
     assert_eq!((client.counter("polls").await, client.counter("oom{pod=\"a\"}").await), (10, 2));
-    // It is back with its next report.
+    // The source is back with its next report.
     put(&client, "node-1", &batch).await;
     assert_eq!(names(&client).await, ["node-1", "node-2"]);
     assert_eq!((client.counter("polls").await, client.counter("oom{pod=\"a\"}").await), (15, 4));
     let listed = client.get("/api/v1/latest?source=node-1&name=polls").send().await.expect(200).json();
-    assert_eq!(listed["series"][0]["delta"], 5, "its own total began anew");
+    assert_eq!(listed["series"][0]["delta"], 5, "its own total starts at 0 again");
 }
 
-async fn what_can_not_be_forgotten_says_so(t: Target) {
+async fn unknown_sources_cannot_be_deleted(t: Target) {
     for (path, status, code) in [
         (t.id("/api/v1/sources/nobody"), 404, "unknown_source"),
         ("/api/v1/sources/a%20b".to_owned(), 400, "invalid_source"),
@@ -64,7 +64,7 @@ async fn what_can_not_be_forgotten_says_so(t: Target) {
         assert_eq!(answer.json()["code"], code, "{path}");
         answer.error();
     }
-    // The unnamed source has no path of its own.
+    // The unnamed source has no path.
     t.request(Method::DELETE, "/api/v1/sources/").send().await.expect(405);
 }
 
@@ -75,7 +75,7 @@ async fn only_delete_is_allowed(t: Target) {
     }
 }
 
-async fn where_signatures_are_required_it_is_signed(t: Target) {
+async fn deletions_are_signed_if_signatures_are_required(t: Target) {
     let server = t.own().key(Some("one")).env("SIGNATURES", "required").start();
     let client = server.client();
     let batch = json!([{"id": "c", "type": "counter", "delta": 1}]);
@@ -90,12 +90,12 @@ async fn where_signatures_are_required_it_is_signed(t: Target) {
         let answer = request.send().await.expect(401);
         assert_eq!(answer.json()["code"], code);
     }
-    assert_eq!(names(&client).await, ["a"], "a refusal changes nothing");
+    assert_eq!(names(&client).await, ["a"], "a refused request changes nothing");
     delete().signed("default", "one").send().await.expect(204);
     assert_eq!(names(&client).await, [""; 0]);
 }
 
-async fn it_is_audited_once(t: Target) {
+async fn a_deletion_is_audited_once(t: Target) {
     let server = t.own().env("AUDIT_FILE", "audit.ndjson").start();
     let client = server.client();
     let delete = async |name: &str, status| {
@@ -121,7 +121,7 @@ async fn it_is_audited_once(t: Target) {
     assert_eq!(events().await[1]["ip_address"], "127.0.0.1");
 }
 
-async fn keys_of_a_forgotten_source_are_known(t: Target) {
+async fn keys_of_a_deleted_source_are_remembered(t: Target) {
     let server = t.own().start();
     let (client, key) = (server.client(), fresh_key());
     let send = async || {

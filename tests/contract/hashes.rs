@@ -10,8 +10,8 @@ on_every_store!(
     a_request_without_a_hash_is_accepted,
     a_header_named_hash_is_ignored,
     every_answer_with_a_body_has_a_hash,
-    answers_of_added_routes_have_none,
-    a_line_end_behind_the_key_is_not_part_of_it,
+    answers_of_added_routes_have_no_hash,
+    a_line_end_after_the_key_is_not_part_of_it,
     reads_are_checked_too,
 );
 
@@ -70,7 +70,7 @@ async fn a_header_named_hash_is_ignored(t: Target) {
 }
 
 async fn every_answer_with_a_body_has_a_hash(t: Target) {
-    // The harness compares each hash; here is one answer of every kind, so that each is looked at.
+    // The client compares each hash; this case has an answer of every kind, so that each is checked.
     let metric = json!({"id": t.id("s"), "type": "gauge", "value": 1});
     let requests = [
         (t.post("/update").json(&metric), 200),
@@ -94,7 +94,7 @@ async fn every_answer_with_a_body_has_a_hash(t: Target) {
     }
 }
 
-async fn answers_of_added_routes_have_none(t: Target) {
+async fn answers_of_added_routes_have_no_hash(t: Target) {
     for (path, status) in [("/ping/live", 200), ("/api/v1/sources", 200), ("/api/v1/latest", 200), ("/source?name=unknown", 404)] {
         let answer = t.get(path).send().await.expect(status);
         assert!(!answer.body.is_empty() && answer.header("hashsha256").is_none(), "{path}: {answer:?}");
@@ -103,15 +103,15 @@ async fn answers_of_added_routes_have_none(t: Target) {
     assert_eq!(refused.header("hashsha256"), None);
 }
 
-async fn a_line_end_behind_the_key_is_not_part_of_it(t: Target) {
+async fn a_line_end_after_the_key_is_not_part_of_it(t: Target) {
     for end in ["\n", "\r\n"] {
         let server = t.own().env("KEY", format!("{KEY}{end}")).start();
-        // The client checks that answers are hashed with the key as it stands here.
+        // The client checks that answers are hashed with the key exactly as given here.
         let client = Client::new(&server.url(), Some(KEY));
         let body = r#"[{"id":"c","type":"counter","delta":1}]"#;
         client.post("/updates").body(body).send().await.expect(200);
         client.post("/updates").body(body).signed("default", KEY).send().await.expect(200);
-        // A peer that does not trim what it reads from the same Secret.
+        // A peer that does not trim the key that it reads from the same Secret.
         client.post("/updates").header("HashSHA256", hash(body, &format!("{KEY}{end}"))).body(body).send().await.expect(200);
         for other in [format!("{KEY}{end}{end}"), format!("{KEY} "), format!("{KEY}\r")] {
             client.post("/updates").header("HashSHA256", hash(body, &other)).body(body).send().await.expect(400);

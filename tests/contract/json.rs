@@ -6,21 +6,21 @@ use serde_json::json;
 use crate::DELICATE;
 
 on_every_store!(
-    update_answers_the_metric_as_it_now_stands,
+    update_answers_with_the_current_value,
     the_bytes_of_an_answer,
-    value_answers_the_metric,
+    value_answers_with_the_metric,
     an_unknown_metric_is_404,
-    delicate_doubles_come_back_bit_for_bit,
+    doubles_round_trip_bit_for_bit,
     zero_creates_the_metric,
     keys_match_without_regard_to_case,
     unknown_fields_are_ignored,
     a_bad_metric_is_400_in_json,
     a_bad_selector_is_400_in_json,
-    without_a_content_type_json_is_read_all_the_same,
-    labels_are_one_series_however_they_are_written,
+    json_is_accepted_without_a_content_type,
+    a_label_set_is_one_series_however_it_is_written,
 );
 
-async fn update_answers_the_metric_as_it_now_stands(t: Target) {
+async fn update_answers_with_the_current_value(t: Target) {
     let (gauge, counter) = (t.id("g"), t.id("c"));
     for (sent, stands) in [(1.5, 1.5), (-3.0, -3.0)] {
         let answer = t.post("/update").json(&json!({"id": gauge, "type": "gauge", "value": sent})).send().await.expect(200);
@@ -39,7 +39,7 @@ async fn the_bytes_of_an_answer(t: Target) {
     assert_eq!(answer.text(), format!(r#"{{"id":"{id}","type":"counter","delta":7}}"#));
 }
 
-async fn value_answers_the_metric(t: Target) {
+async fn value_answers_with_the_metric(t: Target) {
     let (gauge, counter) = (t.id("g"), t.id("c"));
     t.updates(&json!([{"id": gauge, "type": "gauge", "value": 0.5}, {"id": counter, "type": "counter", "delta": 6}])).await.expect(200);
     let answer = t.post("/value").json(&json!({"id": gauge, "type": "gauge"})).send().await.expect(200);
@@ -54,7 +54,7 @@ async fn an_unknown_metric_is_404(t: Target) {
     }
 }
 
-async fn delicate_doubles_come_back_bit_for_bit(t: Target) {
+async fn doubles_round_trip_bit_for_bit(t: Target) {
     for (index, value) in DELICATE.into_iter().enumerate() {
         let id = t.id(&format!("d{index}"));
         let sent = t.post("/update").json(&json!({"id": id, "type": "gauge", "value": value})).send().await.expect(200);
@@ -135,7 +135,7 @@ async fn a_bad_selector_is_400_in_json(t: Target) {
     }
 }
 
-async fn without_a_content_type_json_is_read_all_the_same(t: Target) {
+async fn json_is_accepted_without_a_content_type(t: Target) {
     let id = t.id("typeless");
     let metric = json!({"id": id, "type": "counter", "delta": 1});
     t.post("/update").body(metric.to_string()).send().await.expect(200);
@@ -143,7 +143,7 @@ async fn without_a_content_type_json_is_read_all_the_same(t: Target) {
     assert_eq!(t.counter(&id).await, 2);
 }
 
-async fn labels_are_one_series_however_they_are_written(t: Target) {
+async fn a_label_set_is_one_series_however_it_is_written(t: Target) {
     let name = t.id("requests");
     for id in [r#"{}{code="200",path="/a"}"#, r#"{}{path="/a",code="200"}"#, r#"{}{ path = "/a" , code="200", }"#] {
         let id = id.replacen("{}", &name, 1);

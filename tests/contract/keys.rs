@@ -1,18 +1,18 @@
-//! Idempotency keys: what is a key, and what a repeat is answered.
+//! Idempotency keys: their form, and the answers to repeats.
 
 use golectra_tests::{Target, fresh_key, key_at, on_every_store, unix_millis};
 use serde_json::json;
 
 on_every_store!(
     a_repeat_gets_the_first_answer_and_changes_nothing,
-    a_repeat_of_an_update_gets_the_metric_as_it_stands,
+    a_repeat_of_an_update_gets_the_current_value,
     the_same_key_with_another_body_is_422,
-    what_is_no_uuid_of_version_7_is_400,
+    a_key_that_is_not_a_uuid_of_version_7_is_400,
     too_old_and_too_far_ahead_are_409,
-    the_history_kept_is_a_setting,
-    a_refused_batch_leaves_its_key_free,
-    packed_or_not_a_repeat_is_a_repeat,
-    without_a_key_each_request_is_a_batch_of_its_own,
+    the_oldest_accepted_time_is_a_setting,
+    the_key_of_a_refused_batch_can_be_used,
+    a_repeat_may_be_packed_differently,
+    without_a_key_every_request_is_a_new_batch,
 );
 
 async fn a_repeat_gets_the_first_answer_and_changes_nothing(t: Target) {
@@ -29,7 +29,7 @@ async fn a_repeat_gets_the_first_answer_and_changes_nothing(t: Target) {
     assert_eq!((t.counter(&id).await, t.value("gauge", &gauge).await.as_deref()), (3, Some("2")));
 }
 
-async fn a_repeat_of_an_update_gets_the_metric_as_it_stands(t: Target) {
+async fn a_repeat_of_an_update_gets_the_current_value(t: Target) {
     let (id, key) = (t.id("c"), fresh_key());
     let metric = json!({"id": id, "type": "counter", "delta": 3});
     let first = t.post("/update").idempotency_key(&key).json(&metric).send().await.expect(200);
@@ -53,7 +53,7 @@ async fn the_same_key_with_another_body_is_422(t: Target) {
     assert_eq!(t.counter(&id).await, 1);
 }
 
-async fn what_is_no_uuid_of_version_7_is_400(t: Target) {
+async fn a_key_that_is_not_a_uuid_of_version_7_is_400(t: Target) {
     let id = t.id("c");
     let good = fresh_key();
     let bad = [
@@ -100,7 +100,7 @@ async fn too_old_and_too_far_ahead_are_409(t: Target) {
     assert_eq!(t.counter(&id).await, 3);
 }
 
-async fn the_history_kept_is_a_setting(t: Target) {
+async fn the_oldest_accepted_time_is_a_setting(t: Target) {
     const MINUTE: u64 = 60_000;
     let server = t.own().env("DEDUP_WINDOW", "1h").start();
     let (client, now) = (server.client(), unix_millis());
@@ -111,7 +111,7 @@ async fn the_history_kept_is_a_setting(t: Target) {
     assert_eq!(client.counter("a").await, 2);
 }
 
-async fn a_refused_batch_leaves_its_key_free(t: Target) {
+async fn the_key_of_a_refused_batch_can_be_used(t: Target) {
     let (id, key) = (t.id("c"), fresh_key());
     for bad in ["[", "[]", "null", r#"[{"id":"a","type":"counter","delta":-1}]"#] {
         t.post("/updates").idempotency_key(&key).body(bad).send().await.expect(400);
@@ -122,7 +122,7 @@ async fn a_refused_batch_leaves_its_key_free(t: Target) {
     assert_eq!(t.counter(&id).await, 1);
 }
 
-async fn packed_or_not_a_repeat_is_a_repeat(t: Target) {
+async fn a_repeat_may_be_packed_differently(t: Target) {
     let (id, key) = (t.id("c"), fresh_key());
     let batch = json!([{"id": id, "type": "counter", "delta": 1}]);
     t.post("/updates").idempotency_key(&key).json(&batch).gzip().send().await.expect(200);
@@ -131,7 +131,7 @@ async fn packed_or_not_a_repeat_is_a_repeat(t: Target) {
     assert_eq!(t.counter(&id).await, 1);
 }
 
-async fn without_a_key_each_request_is_a_batch_of_its_own(t: Target) {
+async fn without_a_key_every_request_is_a_new_batch(t: Target) {
     let id = t.id("c");
     for _ in 0..3 {
         let answer = t.updates(&json!([{"id": id, "type": "counter", "delta": 1}])).await.expect(200);

@@ -5,27 +5,27 @@ use std::time::{Duration, Instant};
 use golectra_tests::{Client, Raw, Server, Target, encode, on_both_stores, on_every_store, until};
 use serde_json::{Value, json};
 
-on_every_store!(series_are_listed_and_filtered, a_long_listing_comes_in_order, the_limit_counts_what_matches);
+on_every_store!(series_are_listed_and_filtered, a_long_listing_is_sorted, the_limit_counts_matching_series);
 
 on_both_stores!(
     series_are_selected_by_their_labels,
-    several_selectors_are_a_union,
-    what_is_no_selector_is_400,
-    what_is_no_query_is_400,
-    a_listing_is_packed_for_those_who_take_it,
-    a_listing_needs_no_more_than_http_1_0,
-    many_slow_readers_share_a_bounded_memory,
-    the_path_of_earlier_versions_is_free,
+    several_selectors_select_the_union,
+    an_invalid_selector_is_400,
+    an_invalid_query_is_400,
+    a_listing_is_packed_if_the_client_accepts_gzip,
+    a_listing_works_with_http_1_0,
+    the_memory_of_many_slow_readers_is_bounded,
+    the_path_of_earlier_versions_is_no_listing,
 );
 
-/// What a listing may take, and what else may change in the server's memory meanwhile.
+/// The memory that listings may take, plus a margin for other changes of the server's memory.
 const MEMORY_BOUND: u64 = (16 + 16) << 20;
 
 async fn put(t: &Client, source: &str, batch: &Value) {
     t.post("/updates").source(source).json(batch).send().await.expect(200);
 }
 
-/// The series of a listing, each as `source id type value`, and whether it is all.
+/// The series of a listing, each as `source id type value`, and whether it is truncated.
 async fn listed(client: &Client, query: &str) -> (Vec<String>, bool) {
     let answer = client.get(&format!("/api/v1/latest{query}")).send().await.expect(200);
     assert_eq!(answer.media_type(), "application/json");
@@ -41,13 +41,13 @@ fn read(json: &Value) -> (Vec<String>, bool) {
     (json["series"].as_array().expect("an array").iter().map(one).collect(), json["truncated"].as_bool().expect("a boolean"))
 }
 
-/// A query with its values escaped.
+/// A query string with its values escaped.
 fn query(pairs: &[(&str, &str)]) -> String {
     let pairs: Vec<_> = pairs.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
     format!("?{}", pairs.join("&"))
 }
 
-/// Gives a source these many gauges `name{n="…"}`, whose values are their numbers.
+/// Writes this many gauges `name{n="…"}` of a source, whose values are their numbers.
 async fn fill(client: &Client, source: &str, name: &str, many: usize) {
     let numbers: Vec<usize> = (0..many).collect();
     for part in numbers.chunks(1_000) {
@@ -56,7 +56,7 @@ async fn fill(client: &Client, source: &str, name: &str, many: usize) {
     }
 }
 
-/// Series whose listing has 10 MB: more than the sockets of both ends take while nobody reads.
+/// Writes series whose listing has 10 MB: more than the socket buffers of both ends hold.
 async fn fill_with_long_ids(client: &Client) {
     let long = "x".repeat(150);
     for source in 0..10 {
@@ -101,10 +101,10 @@ async fn series_are_listed_and_filtered(t: Target) {
     assert!(json["series"][0]["at"].as_str().is_some_and(|at| at.len() == 24 && at.ends_with('Z')), "{json}");
 }
 
-async fn a_long_listing_comes_in_order(t: Target) {
+async fn a_long_listing_is_sorted(t: Target) {
     let server = t.own().start();
     let client = server.client();
-    // Pages end at 1,000 series, within a source and between two.
+    // Pages of the store end after 1,000 series, within a source and between two sources.
     for (source, many) in [("b", 2_345), ("a", 1_000), ("c", 1)] {
         fill(&client, source, "m", many).await;
     }
@@ -119,10 +119,10 @@ async fn a_long_listing_comes_in_order(t: Target) {
     assert!(series == expected, "{} series of {}", series.len(), expected.len());
 }
 
-async fn the_limit_counts_what_matches(t: Target) {
+async fn the_limit_counts_matching_series(t: Target) {
     let server = t.own().start();
     let client = server.client();
-    // What does not match stands before what does, and fills more than a page.
+    // The series before the matching ones fill more than a page.
     fill(&client, "a", "other", 2_500).await;
     fill(&client, "b", "wanted", 10).await;
     for (limit, many, truncated) in [("1", 1, true), ("9", 9, true), ("10", 10, false), ("11", 10, false), ("0", 10, false)] {
@@ -163,7 +163,7 @@ async fn series_are_selected_by_their_labels(t: Target) {
     assert_eq!(listed(&client, &both).await.0, ["n2 mem{pod=\"web-1\"} gauge 1.0"], "all conditions hold");
 }
 
-async fn several_selectors_are_a_union(t: Target) {
+async fn several_selectors_select_the_union(t: Target) {
     let server = t.own().start();
     let client = server.client();
     for source in ["a", "b"] {
@@ -174,12 +174,12 @@ async fn several_selectors_are_a_union(t: Target) {
     let of = |source: &str| {
         [("x", 1), ("x", 2), ("y", 0), ("y", 1), ("y", 2)].map(|(name, n)| format!("{source} {name}{{n=\"{n:06}\"}} gauge {n}.0"))
     };
-    assert_eq!(series, [of("a"), of("b")].concat(), "in order, each once");
+    assert_eq!(series, [of("a"), of("b")].concat(), "sorted, without duplicates");
     let all = listed(&client, &query(&[("match[]", "x"), ("match[]", "{n!=\"\"}"), ("limit", "2205")])).await;
     assert_eq!((all.0.len(), all.1), (2_205, true));
 }
 
-async fn what_is_no_selector_is_400(t: Target) {
+async fn an_invalid_selector_is_400(t: Target) {
     for (selector, words) in [
         ("", "at character 1: expected a metric's name or '{', found the end"),
         ("mem{pod=web}", "at character 9: expected a text in quotes, found 'w'"),
@@ -201,7 +201,7 @@ async fn what_is_no_selector_is_400(t: Target) {
     }
 }
 
-async fn what_is_no_query_is_400(t: Target) {
+async fn an_invalid_query_is_400(t: Target) {
     for (query, code) in [
         ("?source=a%20b", "invalid_source"),
         ("?limit=-1", "malformed"),
@@ -218,7 +218,7 @@ async fn what_is_no_query_is_400(t: Target) {
     t.get("/api/v1/latest?of_a_later_version=1&limit=1").send().await.expect(200);
 }
 
-async fn a_listing_is_packed_for_those_who_take_it(t: Target) {
+async fn a_listing_is_packed_if_the_client_accepts_gzip(t: Target) {
     let server = t.own().start();
     let client = server.client();
     let empty = client.get("/api/v1/latest").accepts_gzip().send().await.expect(200);
@@ -242,7 +242,7 @@ async fn a_listing_is_packed_for_those_who_take_it(t: Target) {
     }
 }
 
-async fn a_listing_needs_no_more_than_http_1_0(t: Target) {
+async fn a_listing_works_with_http_1_0(t: Target) {
     let server = t.own().start();
     fill(&server.client(), "a", "m", 2_500).await;
     let mut raw = Raw::connect(server.port()).await;
@@ -253,7 +253,7 @@ async fn a_listing_needs_no_more_than_http_1_0(t: Target) {
     assert_eq!(read(&serde_json::from_str(body).expect("the whole answer")).0.len(), 2_500);
 }
 
-/// Begins a listing and reads no more of it than its status.
+/// Starts a listing and reads only its status.
 async fn begin(server: &Server) -> (Raw, u16, Duration) {
     let start = Instant::now();
     let mut raw = Raw::connect(server.port()).await;
@@ -262,11 +262,11 @@ async fn begin(server: &Server) -> (Raw, u16, Duration) {
     (raw, status, start.elapsed())
 }
 
-async fn many_slow_readers_share_a_bounded_memory(t: Target) {
+async fn the_memory_of_many_slow_readers_is_bounded(t: Target) {
     let server = t.own().start();
     let client = server.client();
     fill_with_long_ids(&client).await;
-    // What a first listing makes the allocator keep is no answer.
+    // The first listing makes the allocator keep memory, which must not be counted.
     client.get("/api/v1/latest").send().await.expect(200);
     let before = server.rss();
     server.reset_peak();
@@ -275,20 +275,20 @@ async fn many_slow_readers_share_a_bounded_memory(t: Target) {
     assert_eq!((running.len(), refused.len()), (16, 8));
     for (mut raw, status, took) in refused {
         assert_eq!(status, 503);
-        assert!(took >= Duration::from_secs(4), "it waits for others to end: {took:?}");
+        assert!(took >= Duration::from_secs(4), "it waits for other listings to end: {took:?}");
         let answer = raw.answer().await.expect("an answer");
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
         assert!(answer.text().contains("\"code\":\"overloaded\""), "{answer:?}");
     }
     let grown = server.peak_rss().saturating_sub(before);
     assert!(grown < MEMORY_BOUND, "{grown} bytes for 16 answers");
-    // Other requests are answered meanwhile, and those who leave make room.
+    // Other requests are answered meanwhile, and clients that disconnect make room.
     client.updates(&json!([{"id": "c", "type": "counter", "delta": 1}])).await.expect(200);
     client.get("/source?name=s1").send().await.expect(200);
     drop(running);
     until("there is room again", Duration::from_secs(30), async || client.get("/api/v1/latest?limit=1").send().await.status == 200).await;
 }
 
-async fn the_path_of_earlier_versions_is_free(t: Target) {
+async fn the_path_of_earlier_versions_is_no_listing(t: Target) {
     t.get("/api/v1/series").send().await.expect(404);
 }

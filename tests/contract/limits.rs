@@ -1,13 +1,13 @@
-//! How much is too much.
+//! Limits of requests and series.
 
 use golectra_tests::{Client, Target, exchange, gzip, on_every_store};
 use serde_json::{Value, json};
 
 on_every_store!(
-    ten_thousand_items_are_taken_and_one_more_is_413,
+    ten_thousand_items_are_accepted_and_one_more_is_413,
     a_body_over_16_mib_is_413_packed_or_not,
     the_limits_are_settings,
-    an_early_refusal_is_seen_by_a_client_that_still_sends,
+    a_client_that_is_still_sending_gets_an_early_refusal,
     max_series_refuses_only_new_series,
     max_series_per_source_refuses_only_that_source,
 );
@@ -16,7 +16,7 @@ fn counters(ids: impl Iterator<Item = String>) -> Value {
     ids.map(|id| json!({"id": id, "type": "counter", "delta": 1})).collect()
 }
 
-async fn ten_thousand_items_are_taken_and_one_more_is_413(t: Target) {
+async fn ten_thousand_items_are_accepted_and_one_more_is_413(t: Target) {
     let id = t.id("many");
     let batch = |count: usize| counters((0..count).map(|_| id.clone()));
     t.updates(&batch(10_000)).await.expect(200);
@@ -31,7 +31,7 @@ async fn a_body_over_16_mib_is_413_packed_or_not(t: Target) {
     let padded = |length: usize| format!("{batch}{}", " ".repeat(length - batch.len()));
     t.post("/updates").body(padded(LIMIT)).send().await.expect(200);
     t.post("/updates").body(padded(LIMIT)).gzip().send().await.expect(200);
-    // Told by its length alone: a client that waits for the answer need not send what is too much.
+    // The Content-Length alone is enough to refuse it: a client that waits for the answer need not send the body.
     let head = format!("POST /updates HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", LIMIT + 1);
     assert_eq!(exchange(t.server().port(), head).await.map(|answer| answer.status), Some(413));
     t.post("/updates").body(padded(LIMIT + 1)).gzip().send().await.expect(413).error();
@@ -50,8 +50,8 @@ async fn the_limits_are_settings(t: Target) {
     client.updates(&counters(std::iter::once("x".repeat(1000)))).await.expect(413).error();
 }
 
-async fn an_early_refusal_is_seen_by_a_client_that_still_sends(t: Target) {
-    // Known from the head alone, while most of the body is still on its way.
+async fn a_client_that_is_still_sending_gets_an_early_refusal(t: Target) {
+    // The error is in the head, while most of the body is still to be sent.
     let body = vec![b' '; 7 << 20];
     for _ in 0..3 {
         t.post("/updates").header("golectra-source", "not a source").body(body.clone()).send().await.expect(400).error();
@@ -60,7 +60,7 @@ async fn an_early_refusal_is_seen_by_a_client_that_still_sends(t: Target) {
     }
 }
 
-/// A batch that is refused for its new series, with a time to try again.
+/// A batch that is refused because of its new series, with Retry-After.
 async fn refused(client: &Client, source: &str, batch: &Value) -> String {
     let answer = client.post("/updates").source(source).json(batch).send().await.expect(429);
     let after = answer.header("retry-after").expect("Retry-After").parse::<u32>();
@@ -81,7 +81,7 @@ async fn max_series_refuses_only_new_series(t: Target) {
     }
     let snapshot = client.get("/api/v1/snapshot").send().await.expect(200).json();
     assert_eq!(snapshot, json!({"gauges": {}, "counters": {"a": 3, "b": 3, "c": 3}}));
-    // The refused source left no trace.
+    // The refused source was not created.
     assert_eq!(client.get("/api/v1/sources").send().await.expect(200).json()["sources"].as_array().map(Vec::len), Some(1));
 }
 

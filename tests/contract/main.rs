@@ -1,7 +1,7 @@
 //! The wire contract over HTTP against the real server: each case on both stores, with and without a key.
 //!
-//! Beside what a case looks at, every answer is held against the rules that all answers share (see `Answer` in the harness):
-//! what is packed and what is not, and the HashSHA256 header.
+//! In every case, every answer is checked against the rules for all answers (see `Answer` in the harness): compression and the
+//! HashSHA256 header.
 
 mod batches;
 mod compression;
@@ -14,13 +14,14 @@ mod latest;
 mod limits;
 mod methods;
 mod metrics;
+mod queries;
 mod reads;
 mod replays;
 mod signatures;
 mod sources;
 mod text;
 
-/// Doubles that a careless way through text, JSON, a file or a database would change.
+/// Doubles that inexact conversions to text, JSON, a file or a database would change.
 const DELICATE: [f64; 14] = [
     0.1,
     -0.0,

@@ -5,7 +5,18 @@ use http::Method;
 
 on_every_store!(a_wrong_method_is_405_with_allow, an_unknown_path_is_404, answers_are_never_redirects);
 
-const GETS: [&str; 7] = ["/", "/ping", "/ping/live", "/value/gauge/x", "/api/v1/snapshot", "/api/v1/sources", "/api/v1/latest"];
+const GETS: [&str; 10] = [
+    "/",
+    "/ping",
+    "/ping/live",
+    "/value/gauge/x",
+    "/api/v1/snapshot",
+    "/api/v1/sources",
+    "/api/v1/latest",
+    "/api/v1/label/job/values",
+    "/api/v1/status/buildinfo",
+    "/-/healthy",
+];
 const POSTS: [&str; 3] = ["/update", "/updates", "/update/gauge/x/1"];
 
 async fn a_wrong_method_is_405_with_allow(t: Target) {
@@ -41,7 +52,7 @@ async fn an_unknown_path_is_404(t: Target) {
 }
 
 async fn answers_are_never_redirects(t: Target) {
-    // The client follows none, so what a redirect would have said shows here.
+    // The client does not follow redirects, so a redirect would be seen here.
     for path in ["//", "/./", "/api/v1/../v1/snapshot/", "/value//gauge//", "/PING", "/Update"] {
         let answer = t.get(path).send().await;
         assert!(!(300..400).contains(&answer.status) && answer.header("location").is_none(), "{path}: {answer:?}");

@@ -1,11 +1,11 @@
-//! The listener for scrapers.
+//! The listener for /metrics.
 
 use golectra_tests::{Target, fresh_key, on_both_stores, promtool};
 use serde_json::json;
 
-on_both_stores!(the_figures_tell_what_happened, scrapers_have_a_listener_of_their_own);
+on_both_stores!(the_metrics_show_what_happened, metrics_have_a_listener_of_their_own);
 
-async fn the_figures_tell_what_happened(t: Target) {
+async fn the_metrics_show_what_happened(t: Target) {
     let server = t.own().metrics().start();
     let (client, key) = (server.client(), fresh_key());
     let batch = json!([{"id": "a", "type": "counter", "delta": 1}, {"id": "b", "type": "gauge", "value": 1}]);
@@ -27,7 +27,7 @@ async fn the_figures_tell_what_happened(t: Target) {
     promtool(&text);
 }
 
-async fn scrapers_have_a_listener_of_their_own(t: Target) {
+async fn metrics_have_a_listener_of_their_own(t: Target) {
     let server = t.own().metrics().start();
     server.client().get("/metrics").send().await.expect(404);
     server.metrics_client().get("/metrics").send().await.expect(200);

@@ -9,7 +9,7 @@ on_every_store!(
     ping_answers_200_within_a_second,
     the_snapshot_of_an_empty_store,
     the_snapshot_has_every_metric,
-    what_was_acknowledged_is_there_after_a_restart,
+    acknowledged_metrics_are_there_after_a_restart,
 );
 
 async fn ping_answers_200_within_a_second(t: Target) {
@@ -42,7 +42,7 @@ async fn the_snapshot_has_every_metric(t: Target) {
     assert!(minus_zero.is_sign_negative());
 }
 
-async fn what_was_acknowledged_is_there_after_a_restart(t: Target) {
+async fn acknowledged_metrics_are_there_after_a_restart(t: Target) {
     let server = t.own().env("RESTORE", "true").start();
     for (index, value) in crate::DELICATE.into_iter().enumerate() {
         let id = format!("d{index}");
@@ -58,6 +58,6 @@ async fn what_was_acknowledged_is_there_after_a_restart(t: Target) {
     assert_eq!(server.client().get("/api/v1/latest").send().await.expect(200).json(), series);
     if t.store() == Store::Postgres {
         let server = server.crash_and_restart_with(&[("RESTORE", "false")]);
-        assert_eq!(snapshot(server.client()).await, before, "a database needs no RESTORE and no good-bye");
+        assert_eq!(snapshot(server.client()).await, before, "a database needs neither RESTORE nor a clean shutdown");
     }
 }

@@ -1,15 +1,20 @@
-//! A batch is applied once: sent a hundred times at once, and again after the server was restarted or killed.
+//! A batch is applied once: with a hundred concurrent requests, and again after the server was restarted or killed.
 
 use golectra_tests::{Answer, Client, Store, Target, fresh_key, on_every_store};
 use serde_json::{Value, json};
 
-on_every_store!(a_hundred_at_once_are_applied_once, once_also_after_a_restart, once_also_after_a_crash, once_also_on_two_servers);
+on_every_store!(
+    a_hundred_concurrent_repeats_are_applied_once,
+    applied_once_also_after_a_restart,
+    applied_once_also_after_a_crash,
+    applied_once_also_by_two_servers
+);
 
-/// How often a busy server may ask for another try.
+/// How often a busy server may answer 503.
 const TRIES: usize = 20;
 
-/// Sends a batch until it is taken, as agents do: a hundred at once may be more than a busy machine's database takes in time.
-/// Says whether it took more than one try.
+/// Sends a batch until it is accepted, like an agent: a hundred concurrent requests may be more than the database of a busy
+/// machine handles in time. Returns whether it took more than one try.
 async fn send_until_taken(client: &Client, key: &str, batch: &Value) -> (Answer, bool) {
     for tries in 0..TRIES {
         let answer = client.post("/updates").source("one").idempotency_key(key).json(batch).send().await;
@@ -21,12 +26,12 @@ async fn send_until_taken(client: &Client, key: &str, batch: &Value) -> (Answer,
     panic!("{TRIES} times in a row the server was too busy");
 }
 
-/// What a hundred were answered.
+/// The answers to a hundred requests.
 #[derive(Debug, Clone, Copy, Default)]
 struct Answers {
     /// Answers that were not to a repeat.
     first: usize,
-    /// Whether some were tried again; the first answer of all may then be one that came too late.
+    /// Whether some requests were retried; the first answer may then have been lost to a timeout.
     tried_again: bool,
 }
 
@@ -42,7 +47,7 @@ impl Answers {
     }
 }
 
-/// Sends one batch a hundred times at once.
+/// Sends the same batch in a hundred concurrent requests.
 async fn send_a_hundred(client: &Client, key: &str, id: &str) -> Answers {
     let batch = json!([{"id": id, "type": "counter", "delta": 7}, {"id": format!("{id}_g"), "type": "gauge", "value": 1.5}]);
     let sends: Vec<_> = (0..100)
@@ -64,15 +69,15 @@ async fn send_a_hundred(client: &Client, key: &str, id: &str) -> Answers {
     answers
 }
 
-async fn a_hundred_at_once_are_applied_once(t: Target) {
+async fn a_hundred_concurrent_repeats_are_applied_once(t: Target) {
     let id = t.id("c");
     let key = fresh_key();
     send_a_hundred(&t, &key, &id).await.have_one_first();
     assert_eq!(t.counter(&id).await, 7);
 }
 
-async fn once_also_after_a_restart(t: Target) {
-    // Kept at every interval when the server has time to say good-bye.
+async fn applied_once_also_after_a_restart(t: Target) {
+    // With an interval the file is saved at a clean shutdown.
     for interval in ["0", "300"] {
         let key = fresh_key();
         let server = t.own().env("STORE_INTERVAL", interval).env("RESTORE", "true").start();
@@ -86,7 +91,7 @@ async fn once_also_after_a_restart(t: Target) {
     }
 }
 
-async fn once_also_after_a_crash(t: Target) {
+async fn applied_once_also_after_a_crash(t: Target) {
     let mut server = t.own().env("STORE_INTERVAL", "0").env("RESTORE", "true").start();
     let mut total = 0;
     let mut keys = Vec::new();
@@ -104,9 +109,9 @@ async fn once_also_after_a_crash(t: Target) {
     }
 }
 
-async fn once_also_on_two_servers(t: Target) {
+async fn applied_once_also_by_two_servers(t: Target) {
     if t.store() == Store::Memory {
-        // Two servers share nothing but a database.
+        // Two servers share only their database.
         return;
     }
     let first = t.own().start();

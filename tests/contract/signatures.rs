@@ -1,4 +1,4 @@
-//! Golectra-Signature: who may write, and that nothing was changed on the way.
+//! Golectra-Signature: only clients with a key may write, and changes of a request are detected.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,14 +11,14 @@ use golectra_tests::{
 use serde_json::json;
 use tempfile::TempDir;
 
-on_every_store!(what_is_signed_is_checked, peers_of_the_original_are_taken, replays_are_harmless);
+on_every_store!(a_signature_is_checked, peers_of_the_original_are_accepted, a_replayed_request_changes_nothing);
 
 on_both_stores!(
-    required_takes_signed_requests_only,
+    required_accepts_only_signed_requests,
     required_answers_carry_no_hash,
     the_clock_may_be_five_minutes_off,
     every_bit_flip_is_refused,
-    keys_rotate_without_a_gap,
+    keys_rotate_without_a_refused_request,
     a_signature_does_not_excuse_a_wrong_hash,
 );
 
@@ -33,21 +33,21 @@ fn keys(keys: &[(&str, &str)]) -> TempDir {
     folder
 }
 
-/// Writes a key's file by rename, so that nobody reads half of it.
+/// Writes a key's file by rename, so that it is never read in part.
 fn put(folder: &TempDir, id: &str, key: &str) {
     let hidden = folder.path().join(format!(".{id}"));
     std::fs::write(&hidden, format!("{key}\n")).expect("our own folder");
     std::fs::rename(hidden, folder.path().join(id)).expect("our own folder");
 }
 
-/// A server of the case's own that wants signatures, with the key `k1` in its folder.
+/// A new server that checks signatures, with the key `k1` in its folder.
 fn required(t: &Target) -> (Server, TempDir) {
     let folder = keys(&[("k1", "one")]);
     let server = t.own().env("KEYS_DIR", folder.path().display()).env("SIGNATURES", "required").metrics().start();
     (server, folder)
 }
 
-async fn what_is_signed_is_checked(t: Target) {
+async fn a_signature_is_checked(t: Target) {
     let id = t.id("signed");
     let counter = json!({"id": id, "type": "counter", "delta": 1});
     let path = format!("//update/counter/{id}/1/");
@@ -71,7 +71,7 @@ async fn what_is_signed_is_checked(t: Target) {
         ] {
             let answer = wrong.send().await;
             if t.key().is_none() {
-                // Without a key there is nothing to check.
+                // Without a key nothing is checked.
                 answer.expect(200);
                 continue;
             }
@@ -85,16 +85,16 @@ async fn what_is_signed_is_checked(t: Target) {
     assert_eq!(t.counter(&id).await, if t.key().is_some() { 4 } else { 13 }, "the one with an idempotency key is applied once");
 }
 
-async fn peers_of_the_original_are_taken(t: Target) {
+async fn peers_of_the_original_are_accepted(t: Target) {
     let id = t.id("plain");
     let batch = json!([{"id": id, "type": "counter", "delta": 1}]);
-    // With HashSHA256 where the client has a key, and without.
+    // With HashSHA256 if the client has a key, and without.
     t.post("/updates").json(&batch).gzip().send().await.expect(200);
     t.post("/updates").unsigned().json(&batch).send().await.expect(200);
     assert_eq!(t.counter(&id).await, 2);
 }
 
-async fn replays_are_harmless(t: Target) {
+async fn a_replayed_request_changes_nothing(t: Target) {
     let id = t.id("replay");
     let request = t.post("/updates").json(&json!([{"id": id, "type": "counter", "delta": 1}]));
     let request = request.source("node-1").idempotency_key(&fresh_key()).signed("default", KEY);
@@ -106,7 +106,7 @@ async fn replays_are_harmless(t: Target) {
     assert_eq!(t.counter(&id).await, 1);
 }
 
-async fn required_takes_signed_requests_only(t: Target) {
+async fn required_accepts_only_signed_requests(t: Target) {
     let (server, _folder) = required(&t);
     let client = server.client();
     let counter = json!({"id": "c", "type": "counter", "delta": 1});
@@ -128,12 +128,12 @@ async fn required_takes_signed_requests_only(t: Target) {
         }
     }
     client.get("/value/counter/c").send().await.expect(404);
-    // What only asks need not be signed, but a signature that is there is checked.
+    // Reads need not be signed, but a signature is checked if there is one.
     let query = client.post("/value").json(&counter);
     query.clone().send().await.expect(404);
     query.clone().signed("k1", "one").send().await.expect(404);
     query.clone().signed("k1", "two").send().await.expect(401);
-    // A refusal before the body was read is seen even when there is much of it.
+    // An early refusal is received even if the body is large.
     client.post("/updates").body(vec![b' '; 4 << 20]).send().await.expect(401);
     for post in posts {
         post.signed("k1", "one").send().await.expect(200);
@@ -143,7 +143,7 @@ async fn required_takes_signed_requests_only(t: Target) {
     for path in ["/", "/ping", "/api/v1/snapshot", "/api/v1/sources"] {
         client.get(path).send().await.expect(200);
     }
-    let figures = server.metrics_client().get("/metrics").send().await.expect(200);
+    let answer = server.metrics_client().get("/metrics").send().await.expect(200);
     for (name, expected) in [
         (r#"golectra_ingest_rejected_total{reason="signature_missing"}"#, 7.0),
         (r#"golectra_ingest_rejected_total{reason="signature_malformed"}"#, 6.0),
@@ -152,7 +152,7 @@ async fn required_takes_signed_requests_only(t: Target) {
         (r#"golectra_signed_requests_total{kid="k1"}"#, 4.0),
         ("golectra_signing_keys", 1.0),
     ] {
-        assert_eq!(figures.figure(name), Some(expected), "{name}");
+        assert_eq!(answer.metric(name), Some(expected), "{name}");
     }
 }
 
@@ -173,7 +173,7 @@ async fn required_answers_carry_no_hash(t: Target) {
 async fn the_clock_may_be_five_minutes_off(t: Target) {
     let (server, _folder) = required(&t);
     let client = server.client();
-    // Seconds pass between the two clocks' being looked at; a try for which more than one did tells nothing.
+    // Reading the two clocks takes time; a try in which more than a second passed is inconclusive.
     let send = async |skew| loop {
         let start = Instant::now();
         let answer = client.post("/value").json(&json!({"id": "c", "type": "gauge"})).signed_off("k1", "one", skew).send().await;
@@ -198,12 +198,12 @@ async fn a_signature_does_not_excuse_a_wrong_hash(t: Target) {
     post.clone().send().await.expect(200);
     let answer = post.header("HashSHA256", "00".repeat(32)).send().await.expect(400);
     assert_eq!(answer.text(), r#"{"error":"invalid hash","code":"invalid_hash"}"#);
-    // KEY is still there under its own id.
+    // KEY is still available under its own id.
     client.post("/update/counter/c/1").signed("default", "of the hash").send().await.expect(200);
     assert_eq!(client.counter("c").await, 2);
 }
 
-/// A signed request as bytes, and where what HTTP does not mind begins and ends: the line of Host, which is not signed.
+/// A signed request as bytes, and the range of its Host line, which is not signed.
 fn signed_bytes() -> (Vec<u8>, std::ops::Range<usize>) {
     let (body, key) = (r#"[{"id":"c","type":"counter","delta":1}]"#, fresh_key());
     let request = signature::Request {
@@ -223,8 +223,8 @@ fn signed_bytes() -> (Vec<u8>, std::ops::Range<usize>) {
     (format!("{start}{host}{rest}").into_bytes(), start.len()..start.len() + host.len())
 }
 
-/// Whether HTTP means the same by the request with this bit flipped: letters of a header's name in another case, anything about Host,
-/// HTTP/1.0, white space at a line's end, a zero before the body's length.
+/// Whether the request with this bit flipped still means the same in HTTP: letters of a header's name in another case, any
+/// change of Host, HTTP/1.0, white space at the end of a line, a leading zero in the body's length.
 fn means_the_same(bytes: &[u8], bit: usize, host: &std::ops::Range<usize>) -> bool {
     let (at, mask) = (bit / 8, 1_u8 << (bit % 8));
     let line = bytes[..at].iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
@@ -260,7 +260,7 @@ async fn every_bit_flip_is_refused(t: Target) {
         let answer = loop {
             let mut raw = Raw::connect(port).await;
             raw.send(&flipped).await;
-            // Some flips make the server wait for more; it then meets the end of the connection.
+            // Some flips make the server wait for more bytes; it then sees the end of the connection.
             let at_once = tokio::time::timeout(Duration::from_secs(2), raw.answer()).await;
             let answer = if let Ok(answer) = at_once {
                 answer
@@ -268,7 +268,7 @@ async fn every_bit_flip_is_refused(t: Target) {
                 raw.finish().await;
                 raw.answer().await
             };
-            // A signature that was taken is no reason for a busy database to hurry.
+            // With a busy database, a request whose signature was accepted may still fail.
             if !answer.as_ref().is_some_and(|answer| answer.status == 503 && answer.header("retry-after").is_some()) {
                 break answer;
             }
@@ -291,12 +291,12 @@ async fn every_bit_flip_is_refused(t: Target) {
     for some in bits.chunks(64) {
         futures_util::future::join_all(some.iter().map(|bit| flip(*bit))).await;
     }
-    assert!(taken.into_inner() > 50, "the case of a header's name does not matter");
+    assert!(taken.into_inner() > 50, "flips in the case of a header's name are accepted");
     assert!(refused.into_inner() > bits.len() * 3 / 4);
     assert_eq!(look().await, before, "no flip changed anything");
 }
 
-/// The numbers of the keys that a writer should use and uses.
+/// The numbers of the key that a writer should use and of the one that it uses.
 struct Writer {
     client: Client,
     newest: Arc<AtomicUsize>,
@@ -304,11 +304,11 @@ struct Writer {
 }
 
 impl Writer {
-    /// Sends signed writes one after the other until the number is 0. How many.
+    /// Sends signed writes one after the other until the number is 0. Returns how many.
     async fn run(self) -> i64 {
         for sent in 0.. {
             let number = self.newest.load(Ordering::SeqCst);
-            // The write before this one is answered.
+            // The previous write was answered.
             self.uses.store(number, Ordering::SeqCst);
             if number == 0 {
                 return sent;
@@ -316,13 +316,13 @@ impl Writer {
             let (id, key) = key_number(number);
             let write = self.client.post("/update/counter/c/1").idempotency_key(&fresh_key()).signed(&id, key);
             let mut answer = write.clone().send().await;
-            // A busy database is no refusal of the signature; the write is told apart by its key.
+            // A busy database does not refuse the signature; the write is identified by its key.
             while answer.status == 503 && answer.header("retry-after").is_some() {
                 answer = write.clone().send().await;
             }
             answer.expect(200);
         }
-        unreachable!("the writes can be counted")
+        unreachable!("fewer than i64::MAX writes are sent")
     }
 }
 
@@ -330,7 +330,7 @@ fn key_number(number: usize) -> (String, String) {
     (format!("k{number}"), format!("key number {number}"))
 }
 
-async fn keys_rotate_without_a_gap(t: Target) {
+async fn keys_rotate_without_a_refused_request(t: Target) {
     let (id, key) = key_number(1);
     let folder = keys(&[(&id, &key)]);
     let server = t.own().env("KEYS_DIR", folder.path().display()).env("SIGNATURES", "required").metrics().start();
@@ -342,17 +342,17 @@ async fn keys_rotate_without_a_gap(t: Target) {
         .map(|writer| tokio::spawn(writer.run()))
         .collect();
     let metrics = server.metrics_client();
-    let figure = async |name: &str| metrics.get("/metrics").send().await.expect(200).figure(name).unwrap_or(0.0);
+    let metric = async |name: &str| metrics.get("/metrics").send().await.expect(200).metric(name).unwrap_or(0.0);
     for number in 2..=5 {
         let (id, key) = key_number(number);
         put(&folder, &id, &key);
-        // At once, which is sooner than the server looks by itself.
+        // At once, which is earlier than the server's next regular read of the folder.
         newest.store(number, Ordering::SeqCst);
         let signed = format!("golectra_signed_requests_total{{kid=\"{id}\"}}");
         let all_moved = || uses.iter().all(|uses| uses.load(Ordering::SeqCst) == number);
-        until("all write with the new key", LIMIT, async || all_moved() && figure(&signed).await >= 20.0).await;
+        until("all write with the new key", LIMIT, async || all_moved() && metric(&signed).await >= 20.0).await;
         std::fs::remove_file(folder.path().join(key_number(number - 1).0)).expect("our own folder");
-        until("the old key is gone", LIMIT, async || figure("golectra_signing_keys").await < 1.5).await;
+        until("the old key is gone", LIMIT, async || metric("golectra_signing_keys").await < 1.5).await;
     }
     newest.store(0, Ordering::SeqCst);
     let mut sent = 0;

@@ -1,15 +1,15 @@
-//! Sources: who measured, and the views over all of them.
+//! Sources, and the views over all of them.
 
 use golectra_tests::{Client, Target, key_at, on_every_store, unix_millis};
 use serde_json::{Value, json};
 
 on_every_store!(
     part_one_reads_are_the_view_over_all_sources,
-    the_newest_gauge_is_that_of_the_latest_batch,
+    the_newest_gauge_is_from_the_latest_batch,
     a_bad_source_is_400,
     sources_are_listed_with_what_they_have,
     a_key_belongs_to_its_source,
-    an_update_answers_what_the_view_says,
+    an_update_answers_with_the_value_over_all_sources,
 );
 
 async fn put(t: &Client, source: &str, batch: &Value) {
@@ -31,7 +31,7 @@ async fn part_one_reads_are_the_view_over_all_sources(t: Target) {
     assert_eq!((&snapshot["counters"][&counter], &snapshot["gauges"][&gauge]), (&json!(4321), &json!(300.0)));
 }
 
-async fn the_newest_gauge_is_that_of_the_latest_batch(t: Target) {
+async fn the_newest_gauge_is_from_the_latest_batch(t: Target) {
     let (same, other) = (t.id("same"), t.id("other"));
     let now = unix_millis();
     let send = async |source: &str, id: &str, age_millis: u64, value: i32| {
@@ -39,7 +39,7 @@ async fn the_newest_gauge_is_that_of_the_latest_batch(t: Target) {
         let batch = json!([{"id": id, "type": "gauge", "value": value}]);
         t.post("/updates").source(source).idempotency_key(&key).json(&batch).send().await.expect(200);
     };
-    // A late arrival of an earlier batch never overwrites a newer value, of the same source or in the view over all.
+    // A late batch with an earlier time never overwrites a newer value, of the same source or in the view over all.
     send("x", &same, 1_000, 2).await;
     send("x", &same, 60_000, 1).await;
     assert_eq!(t.value("gauge", &same).await.as_deref(), Some("2"));
@@ -48,7 +48,7 @@ async fn the_newest_gauge_is_that_of_the_latest_batch(t: Target) {
     assert_eq!(t.value("gauge", &other).await.as_deref(), Some("20"));
     send("y", &other, 500, 30).await;
     assert_eq!(t.value("gauge", &other).await.as_deref(), Some("30"));
-    // Of one time, the last to arrive.
+    // Of two values with the same time, the later arrival.
     send("x", &same, 100, 5).await;
     send("x", &same, 100, 6).await;
     assert_eq!(t.value("gauge", &same).await.as_deref(), Some("6"));
@@ -94,7 +94,7 @@ async fn sources_are_listed_with_what_they_have(t: Target) {
     }
 }
 
-/// A time as the API writes it: unix seconds or milliseconds as a number, or RFC 3339 in UTC.
+/// A time in the API's format: unix seconds or milliseconds as a number, or RFC 3339 in UTC.
 fn millis(time: &Value) -> u64 {
     if let Some(number) = time.as_f64() {
         let number = if number > 1e11 { number } else { number * 1000.0 };
@@ -104,7 +104,7 @@ fn millis(time: &Value) -> u64 {
     assert!(text.ends_with('Z') && text.as_bytes()[10] == b'T', "{text} is not RFC 3339 in UTC");
     let number = |range: std::ops::Range<usize>| text[range].parse::<u64>().expect("digits");
     let (year, month, day) = (number(0..4), number(5..7), number(8..10));
-    // Days since 1970 after the civil calendar, years beginning in March.
+    // Days since 1970 in the Gregorian calendar, with years that begin in March.
     let shifted = if month > 2 { year } else { year - 1 };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     let days = shifted * 365 + shifted / 4 - shifted / 100 + shifted / 400 + day_of_year - 719_468;
@@ -123,7 +123,7 @@ async fn a_key_belongs_to_its_source(t: Target) {
     assert_eq!(t.counter(&id).await, 2);
 }
 
-async fn an_update_answers_what_the_view_says(t: Target) {
+async fn an_update_answers_with_the_value_over_all_sources(t: Target) {
     let id = t.id("c");
     let metric = json!({"id": id, "type": "counter", "delta": 5});
     let first = t.post("/update").source("m").json(&metric).send().await.expect(200).json();

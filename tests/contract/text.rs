@@ -8,13 +8,13 @@ on_every_store!(
     a_gauge_keeps_its_last_value,
     a_counter_adds_deltas,
     a_gauge_and_a_counter_of_one_id_are_two_metrics,
-    gauges_are_written_in_shortest_form_without_exponent,
-    delicate_doubles_come_back_bit_for_bit,
+    gauges_are_formatted_in_shortest_form_without_exponent,
+    doubles_round_trip_bit_for_bit,
     zero_creates_the_metric,
     a_missing_name_is_404,
     an_unknown_type_is_400,
     a_bad_value_is_400_and_changes_nothing,
-    an_unknown_metric_is_404_and_its_body_no_number,
+    the_answer_for_an_unknown_metric_is_404_and_not_a_number,
     slashes_at_the_end_or_repeated_are_the_same_route,
     names_are_percent_decoded,
     bad_names_are_400,
@@ -52,7 +52,7 @@ async fn a_gauge_and_a_counter_of_one_id_are_two_metrics(t: Target) {
     assert_eq!(t.value("counter", &id).await.as_deref(), Some("3"));
 }
 
-async fn gauges_are_written_in_shortest_form_without_exponent(t: Target) {
+async fn gauges_are_formatted_in_shortest_form_without_exponent(t: Target) {
     let id = t.id("g");
     for (sent, read) in [
         ("1", "1"),
@@ -70,7 +70,7 @@ async fn gauges_are_written_in_shortest_form_without_exponent(t: Target) {
     }
 }
 
-async fn delicate_doubles_come_back_bit_for_bit(t: Target) {
+async fn doubles_round_trip_bit_for_bit(t: Target) {
     for (index, value) in DELICATE.into_iter().enumerate() {
         let id = t.id(&format!("d{index}"));
         assert_eq!(update(&t, "gauge", &id, &value.to_string()).await, 200, "{value}");
@@ -113,7 +113,7 @@ async fn a_bad_value_is_400_and_changes_nothing(t: Target) {
     assert_eq!((t.value("gauge", &id).await, t.value("counter", &id).await), (None, None));
 }
 
-async fn an_unknown_metric_is_404_and_its_body_no_number(t: Target) {
+async fn the_answer_for_an_unknown_metric_is_404_and_not_a_number(t: Target) {
     for kind in ["gauge", "counter"] {
         let answer = t.get(&format!("/value/{kind}/{}", t.id("nobody"))).send().await.expect(404);
         assert_eq!(answer.media_type(), "text/plain");
@@ -146,7 +146,7 @@ async fn slashes_at_the_end_or_repeated_are_the_same_route(t: Target) {
 async fn names_are_percent_decoded(t: Target) {
     let plain = t.id("a b/ü%");
     let encoded = plain.replace('%', "%25").replace(' ', "%20").replace('/', "%2F").replace('ü', "%C3%BC");
-    // By hand: a library might write the path in its own way.
+    // Written by hand, because a library might normalize the path.
     let request = format!("POST /update/gauge/{encoded}/4.5 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(exchange(t.server().port(), request).await.map(|answer| answer.status), Some(200));
     let stored = t.post("/value").json(&serde_json::json!({"id": plain, "type": "gauge"})).send().await.expect(200).json();

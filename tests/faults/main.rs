@@ -1,4 +1,4 @@
-//! What the server does when its database or a neighbour fails.
+//! The server when its database or another server fails.
 
 mod logs;
 mod outage;

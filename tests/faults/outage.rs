@@ -1,4 +1,5 @@
-//! PostgreSQL absent at the start, stopped under load, hanging: writes and /ping say so, the process lives and recovers by itself.
+//! PostgreSQL is absent at the start, stopped under load, or hangs: writes and /ping fail in time, the process keeps running
+//! and recovers by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -11,10 +12,10 @@ use tokio::task::JoinHandle;
 /// How long the server may take to find its database again.
 const RECOVERY: Duration = Duration::from_secs(10);
 
-/// How long a write may take to fail, and a little for the machine.
+/// How long a write may take to fail, with a margin for the machine.
 const WRITE_LIMIT: Duration = Duration::from_millis(3_500);
 
-/// How long /ping may take, and a little for the machine.
+/// How long /ping may take, with a margin for the machine.
 const PING_LIMIT: Duration = Duration::from_millis(1_300);
 
 async fn timed(request: RequestBuilder<'_>) -> (Answer, Duration) {
@@ -22,7 +23,7 @@ async fn timed(request: RequestBuilder<'_>) -> (Answer, Duration) {
     (request.send().await, start.elapsed())
 }
 
-/// The server says that it can't, soon enough, and is alive.
+/// The server answers 503 in time, and is alive.
 async fn is_out(client: &Client) {
     let (answer, took) = timed(client.get("/ping")).await;
     assert!(took < PING_LIMIT, "/ping took {took:?}");
@@ -40,7 +41,7 @@ async fn is_out(client: &Client) {
         let (answer, took) = timed(client.get(path)).await;
         assert!(took < Duration::from_secs(6), "{path} took {took:?}");
         assert_eq!(answer.status, 503, "{path}");
-        assert!(!answer.text().contains("127.0.0.1"), "an answer tells nothing of the inside: {}", answer.text());
+        assert!(!answer.text().contains("127.0.0.1"), "an answer shows no internals: {}", answer.text());
     }
     client.get("/ping/live").send().await.expect(200);
 }
@@ -70,7 +71,7 @@ async fn a_listing_that_loses_its_database_is_cut_off() {
     let Some(cluster) = PostgresCluster::start() else { return };
     let server = Server::builder().env("DATABASE_DSN", cluster.url()).start();
     let client = server.client();
-    // An answer of 27 MB: more than the sockets of both ends take.
+    // An answer of 27 MB: more than the socket buffers of both ends hold.
     let long = "x".repeat(800);
     for part in 0..60 {
         let batch = (0..500).map(|n| json!({"id": format!("m{{n=\"{part}-{n}\",text=\"{long}\"}}"), "type": "gauge", "value": n}));
@@ -88,7 +89,7 @@ async fn a_listing_that_loses_its_database_is_cut_off() {
     recovers(&client).await;
 }
 
-/// Writers that send each batch until it is taken, as agents do.
+/// Writers that send each batch until it is accepted, like agents.
 struct Load {
     stop: Arc<AtomicBool>,
     taken: Arc<AtomicI64>,
@@ -130,7 +131,7 @@ impl Load {
     }
 }
 
-/// Sends one new batch until it is taken.
+/// Sends a new batch until it is accepted.
 async fn deliver(client: &Client, source: &str, refused: &AtomicI64) {
     let (key, batch) = (fresh_key(), json!([{"id": "load", "type": "counter", "delta": 1}]));
     loop {
@@ -167,7 +168,7 @@ async fn a_database_that_is_stopped_under_load() {
 }
 
 #[tokio::test]
-async fn a_database_that_hangs_or_breaks_off() {
+async fn a_database_that_hangs_or_closes_connections() {
     let Some(database) = Database::create() else { return };
     let proxy = Proxy::start(database.port()).await;
     let server = Server::builder().env("DATABASE_DSN", database.url_through(proxy.port())).start();
@@ -189,7 +190,7 @@ async fn a_database_that_is_too_slow() {
     let Some(database) = Database::create() else { return };
     let proxy = Proxy::start(database.port()).await;
     let server = Server::builder().env("DATABASE_DSN", database.url_through(proxy.port())).start();
-    // Slower than any write may take: each is refused in time.
+    // Slower than any write may take: each write is refused in time.
     proxy.set(Fault::Delay(Duration::from_secs(2)));
     is_out(&server.client()).await;
     proxy.set(Fault::None);

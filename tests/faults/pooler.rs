@@ -1,4 +1,4 @@
-//! A connection pooler where PostgreSQL should be: refused with a sentence, and nothing is left in sessions that others use.
+//! A connection pooler instead of PostgreSQL: refused with one sentence, and without changing sessions that other clients use.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use sqlx::{Executor as _, PgConnection, Row as _};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// What golectra's sessions differ in, and how many statements somebody prepared.
+/// The settings in which golectra's sessions differ, and the number of prepared statements.
 async fn session(mut connection: PgConnection) -> Vec<String> {
     let query = "SELECT name || '=' || setting FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', 'search_path',
             'idle_in_transaction_session_timeout', 'client_connection_check_interval', 'tcp_keepalives_idle', 'plan_cache_mode',
@@ -31,7 +31,7 @@ async fn is_refused(mode: PoolMode, ignored_parameters: &[&str]) {
     let client = server.client();
     client.get("/ping").send().await.expect(503);
     client.updates(&json!([{"id": "a", "type": "counter", "delta": 1}])).await.expect(503);
-    // All clients get the one session that the pooler has.
+    // All clients get the pooler's only session.
     assert_eq!(session(bouncer.connect().await).await, untouched, "{mode:?} {ignored_parameters:?}");
     assert_eq!(database.number("SELECT count(*) FROM pg_namespace WHERE nspname = 'golectra'").await, 0);
     assert!(server.stderr().matches(sentence).count() < 5, "{}", server.tail());
@@ -48,7 +48,7 @@ async fn a_pooler_that_ignores_session_settings() {
 }
 
 #[tokio::test]
-async fn an_address_that_comes_to_lead_to_a_pooler_is_refused_too() {
+async fn an_address_that_later_leads_to_a_pooler_is_refused_too() {
     let Some(database) = Database::create() else { return };
     let proxy = Proxy::start(database.port()).await;
     let server = Server::builder().env("DATABASE_DSN", database.url_through(proxy.port())).start();
@@ -68,7 +68,7 @@ async fn an_address_that_comes_to_lead_to_a_pooler_is_refused_too() {
         client.get("/ping").send().await.expect(503);
     }
     client.updates(&json!([{"id": "a", "type": "counter", "delta": 1}])).await.expect(503);
-    // Not a line for each connection that was tried.
+    // Not one line for each connection that was tried.
     let lines = server.stderr().lines().skip(before).filter(|line| !line.contains("INFO")).count();
     assert!(lines < 8, "{lines} lines: {}", server.tail());
     drop(bouncer);

@@ -1,4 +1,4 @@
-//! golectra's tables have a schema of their own; a database that can't be used says what to do.
+//! golectra's tables have a schema of their own; if a database can't be used, the log says what to do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// How many tables and views of golectra's a schema has.
+/// The number of golectra's tables and views in a schema.
 fn tables(schema: &str) -> String {
     format!(
         "SELECT count(*) FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
@@ -17,7 +17,7 @@ fn tables(schema: &str) -> String {
 }
 
 #[tokio::test]
-async fn another_applications_tables_are_not_met() {
+async fn tables_of_another_application_do_not_conflict() {
     let Some(database) = Database::create() else { return };
     database
         .execute(
@@ -37,7 +37,7 @@ async fn another_applications_tables_are_not_met() {
     assert_eq!(database.number(&tables("golectra")).await, 5);
     let theirs = "SELECT (SELECT count(*) FROM public._sqlx_migrations) + (SELECT count(*) FROM public.outbox)
         + (SELECT count(*) FROM public.sources) + (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace)";
-    // A row, three tables and the index of one.
+    // A row, three tables and the index of one of them.
     assert_eq!(database.number(theirs).await, 1 + 4);
 }
 
@@ -59,19 +59,19 @@ async fn the_dsn_names_another_schema() {
     assert_eq!(database.number(&tables("public")).await, 0);
 }
 
-/// A server with this DSN becomes not ready, and its log says why.
+/// A server with this DSN does not become ready, and its log says why.
 async fn refused(dsn: &str, sentence: &str) -> Server {
     let server = Server::builder().env("DATABASE_DSN", dsn).start_alive();
     until(&format!("the log says: {sentence}"), LIMIT, async || server.stderr().contains(sentence)).await;
     server.client().get("/ping").send().await.expect(503);
     let answer = server.client().updates(&json!([{"id": "a", "type": "counter", "delta": 1}])).await;
-    assert!(!answer.text().contains("DATABASE"), "an answer tells nothing of the inside: {}", answer.text());
+    assert!(!answer.text().contains("DATABASE"), "an answer shows no internals: {}", answer.text());
     answer.expect(503);
     server
 }
 
 #[tokio::test]
-async fn an_encoding_that_can_not_hold_metrics() {
+async fn a_database_with_another_encoding_is_refused() {
     let Some(database) = Database::create_with("ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0") else { return };
     refused(database.url(), "the database's encoding is LATIN1, and metrics are UTF-8: create another database").await;
 }
@@ -86,7 +86,7 @@ async fn tables_of_another_application_in_golectras_schema() {
     until("the server is ready", LIMIT, async || server.client().get("/ping").send().await.status == 200).await;
 }
 
-/// A role that may log in and nothing else, dropped with its last user.
+/// A role that may only log in, dropped with its last user.
 struct Role {
     database: Arc<Database>,
     name: String,
@@ -117,7 +117,7 @@ fn advice(server: &Server) -> String {
     said[start..].split_inclusive(';').next().unwrap().replace("\\\"", "\"")
 }
 
-/// What the log advises is all that is needed.
+/// The statement in the log is sufficient.
 async fn follow_the_advice(role: Role, sentence: &str) {
     let mut server = refused(&role.url(), sentence).await;
     let statement = advice(&server);

@@ -12,7 +12,7 @@ async fn five_servers_start_at_once_on_an_empty_database() {
     let Some(database) = Database::create() else { return };
     let start = || {
         let builder = Server::builder().database(&database);
-        // From threads of their own, so that none waits for another.
+        // Each on a thread of its own, so that none waits for another.
         std::thread::spawn(move || builder.start())
     };
     let starts: Vec<_> = (0..5).map(|_| start()).collect();
@@ -35,7 +35,7 @@ async fn five_servers_start_at_once_on_an_empty_database() {
     assert_eq!((first, servers[0].client().counter("a").await), (1, 6));
 }
 
-/// Sends a batch until it is taken; says whether it was a repeat.
+/// Sends a batch until it is accepted; returns whether it was a repeat.
 async fn deliver(client: &Client, key: &str, batch: &Value) -> bool {
     loop {
         let answer = client.post("/updates").source("node").idempotency_key(key).json(batch).send().await;
@@ -55,8 +55,8 @@ async fn one_key_to_two_servers_one_of_them_killed_between_commit_and_answer() {
     for round in 0..3 {
         let (id, key) = (format!("commit_{round}"), fresh_key());
         let batch = json!([{"id": id, "type": "counter", "delta": 7}]);
-        // The id shows which transaction it is. From its COMMIT on the server hears nothing, and the COMMIT waits long
-        // enough for the same batch to be under way on the other server.
+        // The id identifies the transaction. From its COMMIT on the server receives nothing, and the COMMIT is delayed long
+        // enough for the other server to start on the same batch.
         proxy.set(Fault::SilentAfter(vec![id.clone(), "COMMIT".to_owned()], Duration::from_millis(500)));
         until("the server has its connections again", LIMIT, async || doomed.client().get("/ping").send().await.status == 200).await;
         let struck = proxy.struck();
@@ -81,7 +81,7 @@ async fn one_key_to_two_servers_one_of_them_killed_between_commit_and_answer() {
 }
 
 #[tokio::test]
-async fn servers_killed_under_load_lose_nothing_and_double_nothing() {
+async fn servers_killed_under_load_apply_every_batch_once() {
     let Some(database) = Database::create() else { return };
     let healthy = Server::builder().database(&database).start();
     let mut doomed = healthy.twin().start();
@@ -91,7 +91,7 @@ async fn servers_killed_under_load_lose_nothing_and_double_nothing() {
             let (first, second, key) = (doomed.client(), healthy.client(), fresh_key());
             let batch = json!([{"id": "load", "type": "counter", "delta": 3}]);
             runtime().spawn(async move {
-                // Whatever became of the first try, the second one goes elsewhere, as behind a load balancer.
+                // Whatever the outcome of the first try, the second one goes to another server, as behind a load balancer.
                 let _ = first.post("/updates").source("node").idempotency_key(&key).json(&batch).try_send().await;
                 deliver(&second, &key, &batch).await;
             })

@@ -1,4 +1,4 @@
-//! The first second of a server: requests wait for the first attempt to reach the database and to bring up its schema.
+//! The first second of a server: requests wait for the first attempt to connect to the database and create its schema.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ async fn hold(database: &Database) -> PgConnection {
     runtime().spawn(lock).await.expect("no panic").expect("nobody else has the lock")
 }
 
-/// A server whose first attempt is under way, and is not ended by this side before the connection is dropped.
+/// A server whose first attempt is running, and which this side does not end before the connection is dropped.
 async fn starting(database: &std::sync::Arc<Database>) -> (Server, PgConnection) {
     let held = hold(database).await;
     let server = Server::builder().database(database).start_alive();
@@ -42,7 +42,7 @@ async fn requests_wait_for_the_first_attempt() {
     let (server, held) = starting(&database).await;
     let client = server.client();
     let release = async {
-        // Long enough for the requests to arrive: an answer that does not wait would be a 503 by then.
+        // Long enough for the requests to arrive: without waiting they would have got a 503 by then.
         tokio::time::sleep(Duration::from_millis(300)).await;
         drop(held);
     };
@@ -63,7 +63,7 @@ async fn requests_wait_for_the_first_attempt() {
 }
 
 #[tokio::test]
-async fn they_wait_no_longer_than_their_time() {
+async fn requests_wait_no_longer_than_their_limit() {
     let Some(database) = Database::create() else { return };
     let (server, held) = starting(&database).await;
     let client = server.client();
@@ -78,7 +78,7 @@ async fn they_wait_no_longer_than_their_time() {
 }
 
 #[tokio::test]
-async fn after_a_failed_attempt_the_answer_comes_at_once() {
+async fn after_a_failed_attempt_requests_are_answered_at_once() {
     let (port, dsn) = (free_port(), format!("postgres://u:p@127.0.0.1:{}/m", free_port()));
     let server = ProgramBuilder::new("golectra-server").env("ADDRESS", format!("127.0.0.1:{port}")).env("DATABASE_DSN", dsn).start();
     until("the first attempt failed", LIMIT, async || server.stderr().contains("the database is not ready")).await;

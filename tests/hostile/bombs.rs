@@ -1,4 +1,4 @@
-//! Bodies that unpack to more than they should.
+//! Gzip bombs.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -9,10 +9,10 @@ use golectra_tests::Store;
 
 use crate::{server, valid};
 
-/// What bombs may add to the server's memory: what they are packed, some times over, and not what they unpack to.
+/// The memory that bombs may take: a few times their packed size, not their unpacked size.
 const GROWTH_BYTES: u64 = 32 << 20;
 
-/// As many MiB of one byte in one gzip stream, made without ever holding them.
+/// This many MiB of one byte in one gzip stream, generated piece by piece.
 fn packed(byte: u8, mebibytes: usize) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     let piece = vec![byte; 1 << 20];
@@ -22,7 +22,7 @@ fn packed(byte: u8, mebibytes: usize) -> Vec<u8> {
     encoder.finish().expect("writing to memory never fails")
 }
 
-/// A gibibyte of zeros in one stream, the same with the word that it is one byte, and a gibibyte of brackets in 32 streams.
+/// A gibibyte of zeros in one stream, the same with a trailer that claims one byte, and a gibibyte of brackets in 32 streams.
 static BOMBS: LazyLock<[Vec<u8>; 3]> = LazyLock::new(|| {
     let zeros = packed(0, 1024);
     let claim = zeros.len() - 4;
@@ -47,7 +47,7 @@ async fn bombs(store: Store) {
     server.reset_peak();
     let before = server.rss();
     for bomb in BOMBS.iter().chain(BOMBS.iter()) {
-        assert!(bomb.len() < 4 << 20, "a bomb is small before it goes off, not {} bytes", bomb.len());
+        assert!(bomb.len() < 4 << 20, "the bomb has {} bytes", bomb.len());
         for path in ["/updates", "/update", "/value"] {
             let answer = server.client().post(path).unsigned().header("content-encoding", "gzip").body(bomb.as_slice()).send().await;
             assert!(answer.expect(413).error().contains("bytes"));

@@ -1,15 +1,15 @@
-//! The corpus: what is sent byte for byte, and what it may be answered.
+//! The corpus: hostile requests byte for byte, and the answers that they may get.
 
 use golectra_tests::gzip;
 
-/// What a hostile request may be answered; a 5xx or a redirect never.
+/// The answers that a hostile request may get; never a 5xx or a redirect.
 #[derive(Debug)]
 pub(crate) enum Expected {
     /// One of these statuses.
     Status(&'static [u16]),
     /// Any 4xx, or a connection that is closed without an answer.
     Refused,
-    /// Whatever is fitting: the request is odd, but may be legal.
+    /// Any other answer: the request is unusual, but may be legal.
     Harmless,
 }
 
@@ -29,12 +29,12 @@ fn case(name: &'static str, bytes: impl Into<Vec<u8>>, expected: Expected) -> Ca
     Case { name, bytes: bytes.into(), then_finish: false, expected }
 }
 
-/// A client that breaks off in the middle.
+/// A client that disconnects in the middle.
 fn broken_off(name: &'static str, bytes: impl Into<Vec<u8>>) -> Case {
     Case { name, bytes: bytes.into(), then_finish: true, expected: Refused }
 }
 
-/// A POST with these headers, each with its line end, and a body of the right length.
+/// A POST with these headers, each with its line end, and a body of the correct length.
 fn post_with(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
@@ -48,12 +48,12 @@ fn packed(name: &'static str, body: &[u8], expected: Expected) -> Case {
     case(name, post_with("/updates", "Content-Encoding: gzip\r\n", body), expected)
 }
 
-/// A GET of this target, whatever it is.
+/// A GET of any target.
 fn get(name: &'static str, target: impl AsRef<[u8]>, expected: Expected) -> Case {
     case(name, [b"GET ", target.as_ref(), b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat(), expected)
 }
 
-/// A valid batch with another header or two.
+/// A valid batch with additional headers.
 fn header(name: &'static str, headers: impl AsRef<[u8]>, expected: Expected) -> Case {
     let head = [b"POST /updates HTTP/1.1\r\nHost: x\r\n", headers.as_ref(), format!("Content-Length: {}\r\n\r\n", VALID.len()).as_bytes()]
         .concat();

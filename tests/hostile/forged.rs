@@ -1,4 +1,4 @@
-//! Clients that claim to be someone else.
+//! Clients that pretend to be others.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ const FORGED: [(&str, &str); 6] = [
 ];
 
 #[tokio::test]
-async fn a_forged_address_does_not_reach_the_audit_trail() {
+async fn a_forged_address_is_not_in_the_audit_trail() {
     for store in [Store::Memory, Store::Postgres] {
         let Some(builder) = server(store) else { continue };
         let server = builder.env("AUDIT_FILE", "audit.ndjson").start();
@@ -46,21 +46,22 @@ async fn a_forged_address_does_not_reach_the_audit_trail() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_is_believed_as_far_as_it_saw() {
+async fn only_addresses_appended_by_trusted_proxies_are_used() {
     let builder = server(Store::Memory).expect("memory is always there");
     let server = builder.env("AUDIT_FILE", "audit.ndjson").env("TRUSTED_PROXIES", "127.0.0.0/8,10.0.0.0/8").start();
-    // What stands right of the last stranger was written by our own proxies; what stands left of it, anybody may have written.
+    // Entries to the right of the first untrusted address were added by trusted proxies; entries to the left of it may be
+    // forged.
     for value in ["203.0.113.9", "6.6.6.6, 203.0.113.9", "6.6.6.6, 203.0.113.9, 10.1.2.3"] {
         write(&server, "X-Forwarded-For", value).await;
     }
     write(&server, "X-Forwarded-For", "nonsense").await;
     let seen = addresses(&server, 4).await;
     assert_eq!(seen[..3], ["203.0.113.9"; 3]);
-    assert_eq!(seen[3], "127.0.0.1", "what is no address is not believed");
+    assert_eq!(seen[3], "127.0.0.1", "text that is not an address is ignored");
 }
 
 #[tokio::test]
-async fn an_address_with_a_port_is_that_address() {
+async fn an_address_with_a_port_is_parsed() {
     let builder = server(Store::Memory).expect("memory is always there");
     let server = builder.env("AUDIT_FILE", "audit.ndjson").env("TRUSTED_PROXIES", "127.0.0.0/8,10.0.0.0/8").start();
     let written = [

@@ -1,9 +1,10 @@
-//! Hostile clients against the real server, on both stores: no answer is a 5xx, the process lives on, its memory stays bounded
-//! and valid traffic is served meanwhile.
+//! Hostile clients against the real server, on both stores: no answer is a 5xx, the process keeps running, its memory stays
+//! bounded and valid traffic is served meanwhile.
 
 mod bombs;
 mod corpus;
 mod forged;
+mod queries;
 mod slow;
 mod valid;
 
@@ -11,10 +12,10 @@ use golectra_tests::{Database, Raw, Server, ServerBuilder, Store, Target, on_bot
 
 on_both_stores!(the_whole_corpus);
 
-/// What all hostile requests together may add to the server's memory: a few of the largest bodies at once, not their sum.
+/// The memory that all hostile requests together may take: a few of the largest bodies at the same time, not the sum of all.
 const CORPUS_GROWTH_BYTES: u64 = 256 << 20;
 
-/// A server of the store with short time limits; none when there is no database.
+/// A server of the store with short time limits; None if there is no database.
 fn server(store: Store) -> Option<ServerBuilder> {
     let builder = Server::builder().env("HEADER_TIMEOUT", "2s").env("BODY_TIMEOUT", "3s");
     Some(match store {
@@ -24,14 +25,14 @@ fn server(store: Store) -> Option<ServerBuilder> {
 }
 
 async fn the_whole_corpus(t: Target) {
-    // Short enough that requests which never end are ended, long enough for large ones on a busy machine.
+    // Short enough to end requests that never complete, long enough for large ones on a busy machine.
     let mut server = t.own().env("HEADER_TIMEOUT", "5s").env("BODY_TIMEOUT", "15s").start();
     let traffic = valid::Traffic::start(&server).await;
     let cases = corpus::cases();
     assert!(cases.len() >= 60, "the corpus has only {} requests", cases.len());
     server.reset_peak();
     let before = server.rss();
-    // Four at a time: enough to meet each other, few enough to leave the machine to valid traffic.
+    // Four at a time: some overlap, and the machine still has time for valid traffic.
     let port = server.port();
     let mut cases = cases.into_iter();
     let mut running = tokio::task::JoinSet::new();
@@ -55,7 +56,7 @@ async fn the_whole_corpus(t: Target) {
     assert!(writes > 0);
 }
 
-/// Sends one hostile request and says what is wrong with the server's reaction.
+/// Sends a hostile request; returns what is wrong with the server's reaction.
 async fn play(port: u16, case: corpus::Case) -> Result<(), String> {
     let mut raw = Raw::connect(port).await;
     raw.send(&case.bytes).await;

@@ -1,4 +1,4 @@
-//! Clients that take their time: each state of a connection ends within its limit.
+//! Slow clients: each state of a connection ends within its limit.
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +6,14 @@ use golectra_tests::{Raw, Server, Store, runtime};
 
 use crate::{server, valid};
 
-/// More than any limit that the server under test has.
+/// More than any time limit of the server under test.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 fn start() -> Server {
     server(Store::Memory).expect("memory is always there").start()
 }
 
-/// Sends the text byte by byte until the server has had enough; gives the status of its answer, if any.
+/// Sends the text byte by byte until the server closes the connection; returns the status of its answer, if any.
 async fn trickle(port: u16, text: &str) -> Option<u16> {
     let mut raw = Raw::connect(port).await;
     let start = Instant::now();
@@ -21,8 +21,8 @@ async fn trickle(port: u16, text: &str) -> Option<u16> {
         if !raw.send([byte]).await {
             break;
         }
-        assert!(start.elapsed() < PATIENCE, "the server is more patient than its limit");
-        // This client is slow on purpose.
+        assert!(start.elapsed() < PATIENCE, "the server waits longer than its limit");
+        // The client is slow on purpose.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     raw.answer().await.map(|answer| answer.status)
@@ -56,7 +56,7 @@ async fn a_slow_body_is_408_or_cut_off() {
         let mut raw = Raw::connect(port).await;
         raw.send(format!("POST /updates HTTP/1.1\r\nHost: x\r\n{framing}")).await;
         let start = Instant::now();
-        let answer = tokio::time::timeout(PATIENCE, raw.answer()).await.expect("the server is no more patient than its limit");
+        let answer = tokio::time::timeout(PATIENCE, raw.answer()).await.expect("the server keeps its limit");
         let status = answer.map(|answer| answer.status);
         assert!(matches!(status, None | Some(408)), "{status:?}");
         assert!(start.elapsed() > Duration::from_secs(2), "the limit was 3 s, it took {:?}", start.elapsed());
@@ -81,10 +81,10 @@ async fn a_trickled_body_is_408_or_cut_off() {
                 assert!(answer.is_none_or(|answer| answer.status == 408));
                 break;
             }
-            // This client is slow on purpose.
+            // The client is slow on purpose.
             () = tokio::time::sleep(Duration::from_millis(50)) => {}
         }
-        assert!(start.elapsed() < PATIENCE, "the server is more patient than its limit");
+        assert!(start.elapsed() < PATIENCE, "the server waits longer than its limit");
     }
     assert!(start.elapsed() < PATIENCE);
 }
@@ -108,7 +108,7 @@ async fn silent_and_idle_connections_are_closed() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_answer_harms_nobody() {
+async fn a_client_that_reads_no_answers_does_not_affect_others() {
     let server = start();
     let traffic = valid::Traffic::start(&server).await;
     let before = server.rss();
@@ -116,13 +116,13 @@ async fn a_client_that_takes_no_answer_harms_nobody() {
     let mut deaf = Vec::new();
     for _ in 0..20 {
         let mut raw = Raw::connect(server.port()).await;
-        // What the kernel takes at once; the rest would wait for a reader that never comes.
+        // The kernel's buffers hold some answers; the others would wait for a client that never reads.
         let _ = tokio::time::timeout(Duration::from_secs(1), raw.send(&request)).await;
         deaf.push(raw);
     }
     assert!(traffic.stop().await > 0);
     let growth = server.rss().saturating_sub(before);
-    assert!(growth < 64 << 20, "answers that nobody takes pile up: {} MiB", growth >> 20);
+    assert!(growth < 64 << 20, "unread answers take up memory: {} MiB", growth >> 20);
 }
 
 #[tokio::test]
@@ -143,12 +143,12 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test]
-async fn a_connection_cap_keeps_the_others_waiting_not_failing() {
+async fn beyond_the_connection_limit_clients_wait() {
     let server = server(Store::Memory).expect("memory is always there").env("MAX_CONNECTIONS", "10").start();
     let mut held = Vec::new();
     for _ in 0..10 {
         held.push(Raw::connect(server.port()).await);
     }
-    // The silent ones are closed at their limit, and then this one is served.
+    // The silent connections are closed at their limit, and then this one is served.
     server.client().get("/ping").send().await.expect(200);
 }

@@ -1,4 +1,4 @@
-//! Valid traffic that goes on beside the hostile one.
+//! Valid traffic beside the hostile requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use golectra_tests::{Client, Server, runtime};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-/// A client that writes and reads until it is stopped, and expects nothing but 200.
+/// A client that writes and reads until it is stopped, and expects only 200.
 pub(crate) struct Traffic {
     client: Client,
     stop: Arc<AtomicBool>,
@@ -38,10 +38,10 @@ impl Traffic {
         traffic
     }
 
-    /// Ends it, and says how many writes were taken: all that were sent.
+    /// Stops it, and returns how many writes were accepted, which is all that were sent.
     pub(crate) async fn stop(self) -> i64 {
         self.stop.store(true, Ordering::Relaxed);
-        let sent = self.work.await.expect("valid traffic was answered with nothing but 200");
+        let sent = self.work.await.expect("all answers to valid traffic are 200");
         assert_eq!(self.client.counter(ID).await, sent);
         sent
     }

@@ -1,10 +1,10 @@
-//! What a program says before and instead of running.
+//! The programs' output before they run or instead of running.
 
 use std::time::Duration;
 
-use golectra_tests::{Exit, ProgramBuilder, Server};
+use golectra_tests::{Exit, ProgramBuilder, Server, until};
 
-/// A program refuses at once.
+/// The time limit for a program that refuses to start.
 const LIMIT: Duration = Duration::from_secs(10);
 
 const PROGRAMS: [&str; 3] = ["golectra-server", "golectra-agent", "golectra-audit-sink"];
@@ -25,7 +25,7 @@ fn the_first_lines_name_the_build() {
 fn every_program_has_the_banner() {
     for program in PROGRAMS {
         let running = ProgramBuilder::new(program).env("ADDRESS", "127.0.0.1:0").start();
-        // The banner comes first, so it is there once anything else is.
+        // The banner is printed first, so it is complete once there is other output.
         let start = std::time::Instant::now();
         while running.stdout().lines().count() < 3 && start.elapsed() < LIMIT {
             std::thread::sleep(Duration::from_millis(10));
@@ -65,6 +65,8 @@ fn help_exits_0_and_names_every_variable() {
         "RETENTION_RAW",
         "SERIES_EXPIRY",
         "SOURCE_EXPIRY",
+        "SEAL_AFTER",
+        "HISTORY_MAX_BYTES",
         "TRUSTED_PROXIES",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     ];
@@ -101,12 +103,31 @@ fn the_contracts_flags_are_in_the_help() {
     }
 }
 
-/// The one sentence that a program refused with.
+/// As with `golectra-server --help | head -1`: writing to the pipe fails once its reader has ended.
+#[test]
+fn a_closed_pipe_is_no_error() {
+    for program in [PROGRAMS.as_slice(), &["golectra-loadgen"]].concat() {
+        let help = ProgramBuilder::new(program).closed_output().flags(["--help"]).start().wait(LIMIT);
+        assert_eq!(help, Exit::Code(0), "{program} --help");
+        let refusal = ProgramBuilder::new(program).closed_output().flags(["--no-such-flag"]).start().wait(LIMIT);
+        assert_eq!(refusal, Exit::Code(2), "{program} --no-such-flag");
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_output_is_closed_runs_and_ends_as_usual() {
+    let mut server = ProgramBuilder::new("golectra-server").closed_output().env("ADDRESS", "127.0.0.1:0").start();
+    let journal = server.folder().join("metrics-db.json.journal");
+    until("the server has its files", LIMIT, async || journal.exists()).await;
+    assert_eq!(server.stop(), Exit::Code(0));
+}
+
+/// The sentence with which a program refused to start.
 fn refusal(program: &ProgramBuilder) -> String {
     let mut run = program.start();
     assert_eq!(run.wait(LIMIT), Exit::Code(2), "{}", run.tail());
     let stderr = run.stderr();
-    assert_eq!(stderr.trim_end().lines().count(), 1, "not one sentence: {stderr:?}");
+    assert_eq!(stderr.trim_end().lines().count(), 1, "not exactly one sentence: {stderr:?}");
     assert!(!stderr.contains("panicked") && !stderr.contains("swordfish"), "{stderr}");
     stderr
 }
@@ -124,7 +145,7 @@ fn an_unknown_flag_is_one_sentence_and_exit_2() {
 }
 
 #[test]
-fn a_bad_value_is_one_sentence_that_says_where() {
+fn a_bad_value_is_refused_with_one_sentence() {
     for (program, variable, value) in [
         ("golectra-server", "ADDRESS", "nowhere"),
         ("golectra-server", "ADDRESS", "127.0.0.1:99999"),
@@ -139,6 +160,9 @@ fn a_bad_value_is_one_sentence_that_says_where() {
         ("golectra-server", "RETENTION_RAW", "59m"),
         ("golectra-server", "SERIES_EXPIRY", "1.5d"),
         ("golectra-server", "SOURCE_EXPIRY", "a week"),
+        // With these every audit event would be dropped.
+        ("golectra-server", "AUDIT_DATABASE_MAX_BYTES", "0"),
+        ("golectra-server", "AUDIT_QUEUE", "0"),
         ("golectra-server", "LOG_LEVEL", "="),
         ("golectra-agent", "ADDRESS", "ftp://server"),
         ("golectra-agent", "REPORT_INTERVAL", "often"),
@@ -148,7 +172,7 @@ fn a_bad_value_is_one_sentence_that_says_where() {
         ("golectra-agent", "SOURCE", "a b"),
         ("golectra-agent", "SIGNING_KEY_ID", "../a"),
         ("golectra-audit-sink", "ADDRESS", "nowhere"),
-        // Taken as they are these would be keys that everybody knows, or another one than was meant.
+        // Accepted, these would be keys that everybody knows, or other keys than those that were meant.
         ("golectra-server", "KEY", "\n"),
         ("golectra-agent", "KEY", "\r\n"),
         ("golectra-server", "AUDIT_KEY", "whsec_swordfish!"),
@@ -165,7 +189,7 @@ fn a_bad_value_is_one_sentence_that_says_where() {
 
 #[test]
 fn a_removed_setting_is_one_sentence_that_names_its_successors() {
-    // Ignored, it would change for how long the operator's data is kept.
+    // Ignoring it would change how long the operator's data is kept.
     let variable = refusal(&ProgramBuilder::new("golectra-server").env("HISTORY_RETENTION", "72h"));
     assert!(variable.contains("HISTORY_RETENTION was removed: set DEDUP_WINDOW and RETENTION_RAW instead"), "{variable}");
     let flag = refusal(&ProgramBuilder::new("golectra-server").flags(["--history-retention=72h"]));
@@ -193,7 +217,7 @@ fn a_bad_dsn_or_webhook_is_refused_without_its_password() {
 }
 
 #[test]
-fn keys_that_are_not_there_are_one_sentence() {
+fn missing_keys_are_refused_with_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let (empty, nowhere) = (folder.path().display().to_string(), folder.path().join("nowhere").display().to_string());
     for (program, variables, part) in [
@@ -214,7 +238,7 @@ fn keys_that_are_not_there_are_one_sentence() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_named() {
+fn the_error_for_a_port_in_use_names_it() {
     let first = Server::builder().start();
     let mut second = ProgramBuilder::new("golectra-server").env("ADDRESS", format!("127.0.0.1:{}", first.port())).start();
     assert!(matches!(second.wait(LIMIT), Exit::Code(1..)));

@@ -1,11 +1,11 @@
-//! golectra-loadgen ends soon after a signal whatever its server does, and tells what it knows by then.
+//! golectra-loadgen ends soon after a signal whatever its server does, and reports its results up to then.
 
 use std::time::{Duration, Instant};
 
 use golectra_tests::{Exit, Program, ProgramBuilder, Receiver, Reply, Server, free_port, until};
 use serde_json::Value;
 
-/// The bound of the program, and a little for the machine.
+/// The program's limit, with a margin for the machine.
 const SIGNAL_LIMIT: Duration = Duration::from_secs(6);
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -18,7 +18,7 @@ async fn sending(program: &Program) {
     until("batches are sent", LIMIT, async || program.stderr().contains("sending")).await;
 }
 
-/// The exit code and the report, which has to come soon after the signal.
+/// The exit code and the report, which must be printed soon after the signal.
 fn end(program: &mut Program, signal: i32) -> (Exit, Value) {
     let start = Instant::now();
     program.signal(signal);
@@ -95,7 +95,7 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_can_not_be_checked_does_not_cost_the_report() {
+async fn the_report_is_printed_if_the_check_fails() {
     let receiver = Receiver::start(|request| Reply::status(if request.method == "POST" { 200 } else { 404 })).await;
     let mut program = loadgen(&receiver.url()).env("BATCHES", 9).env("CHECK_FOR", "1s").start();
     assert_eq!(program.wait(LIMIT), Exit::Code(1), "{}", program.tail());

@@ -1,4 +1,4 @@
-//! The programs as processes: settings, first lines, signals, files.
+//! The programs as processes: settings, banner, signals and files.
 
 mod help;
 mod loadgen;

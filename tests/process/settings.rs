@@ -1,4 +1,4 @@
-//! Where a setting comes from, and how it may be spelled.
+//! The sources of settings and their forms.
 
 use std::time::Duration;
 
@@ -27,12 +27,12 @@ async fn a_variable_wins_over_a_flag_and_an_empty_one_is_unset() {
     assert!(Client::new(&format!("http://127.0.0.1:{flag}"), None).try_get("/ping/live").await.is_none());
     let empty = server().env("ADDRESS", "").env("KEY", "").flags([format!("-a=127.0.0.1:{flag}")]).start();
     let client = answers(&empty, flag).await;
-    // The client without a key fails on an answer that is signed.
+    // The client without a key fails if an answer is hashed.
     client.get("/api/v1/snapshot").send().await.expect(200);
 }
 
 #[tokio::test]
-async fn flags_in_every_spelling_are_understood() {
+async fn flags_are_parsed_in_every_form() {
     for name in ["-a", "-address", "--address"] {
         for joined in [true, false] {
             let port = free_port();
@@ -55,7 +55,7 @@ async fn answers_signed(program: &Program, client: &Client) {
 }
 
 #[tokio::test]
-async fn a_line_end_behind_a_key_is_no_part_of_it_in_any_program() {
+async fn no_program_uses_the_line_end_after_a_key() {
     const LIMIT: Duration = Duration::from_mins(1);
     let server = Server::builder().key(Some("swordfish")).env("SIGNATURES", "required").start();
     for key in ["swordfish\n", "swordfish\r\n"] {
@@ -67,7 +67,7 @@ async fn a_line_end_behind_a_key_is_no_part_of_it_in_any_program() {
         let agent = Agent::builder(&server.url()).env("SOURCE", format!("agent-{}", key.len())).env("KEY", key);
         let agent = agent.env("POLL_INTERVAL", "100ms").env("REPORT_INTERVAL", "200ms").start();
         until("reports that are accepted", LIMIT, async || {
-            agent.figure("golectra_agent_reports_acknowledged_total").await.is_some_and(|delivered| delivered >= 2.0)
+            agent.metric("golectra_agent_reports_acknowledged_total").await.is_some_and(|delivered| delivered >= 2.0)
         })
         .await;
     }
@@ -83,7 +83,7 @@ async fn localhost_and_a_bare_port_listen_on_ipv4() {
 }
 
 #[tokio::test]
-async fn secrets_are_in_no_log() {
+async fn logs_contain_no_secrets() {
     let port = free_port();
     let keys = tempfile::tempdir().unwrap();
     std::fs::write(keys.path().join("k"), "swordfish\n").unwrap();
@@ -114,14 +114,17 @@ async fn a_dsn_with_another_drivers_pool_settings_says_once_that_they_have_no_ef
     let dsn = "postgres://user:p@127.0.0.1:1/db?pool_max_conns=4711&statement_cache_mode=describe&application_name=x";
     let program = server().env("ADDRESS", format!("127.0.0.1:{port}")).env("DATABASE_DSN", dsn).start();
     answers(&program, port).await;
-    until("the database is missed", Duration::from_secs(20), async || program.stderr().contains("the database is not ready")).await;
+    until("the database is reported as not ready", Duration::from_secs(20), async || {
+        program.stderr().contains("the database is not ready")
+    })
+    .await;
     let said = program.stderr();
     assert_eq!(said.matches("pool_max_conns, statement_cache_mode").count(), 1, "{said}");
     assert!(!said.contains("4711") && !said.contains("describe"), "{said}");
 }
 
 #[tokio::test]
-async fn logs_are_json_where_there_is_no_terminal() {
+async fn logs_are_json_without_a_terminal() {
     let port = free_port();
     let program = server().env("ADDRESS", format!("127.0.0.1:{port}")).start();
     answers(&program, port).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use golectra_tests::{Agent, AuditSink, Database, Exit, Fault, Proxy, Raw, Receiver, Reply, Server, ServerBuilder, Store, until};
 use serde_json::json;
 
-/// The contract's bound.
+/// The time limit of the contract.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn builder(store: Store) -> Option<ServerBuilder> {
@@ -19,7 +19,7 @@ async fn ends_with_open_connections(signal: i32, store: Store) {
     let Some(builder) = builder(store) else { return };
     let mut server = builder.metrics().env("AUDIT_URL", "http://127.0.0.1:1/").start();
     server.client().updates(&json!([{"id": "a", "type": "counter", "delta": 1}])).await.expect(200);
-    // One kept alive, one silent, one in the middle of a head, one in the middle of a body.
+    // One kept-alive, one silent, one in the middle of a head, one in the middle of a body.
     let mut open = Vec::new();
     for text in ["GET /ping HTTP/1.1\r\nHost: x\r\n\r\n", "", "GET / HT", "POST /updates HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n["]
     {
@@ -57,18 +57,19 @@ async fn sigterm_ends_a_server_whose_database_hangs() {
     proxy.set(Fault::Hang);
     server.client().updates(&json!([{"id": "a", "type": "counter", "delta": 1}])).await.expect(503);
     server.signal(libc::SIGTERM);
-    // What waits for a database that does not answer may be cut off; the end comes in time all the same.
+    // Requests that wait for a database that does not answer may be aborted; the process ends in time all the same.
     let exit = server.wait(LIMIT);
     assert!(matches!(exit, Exit::Code(0 | 1)), "{exit:?} {}", server.tail());
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_finished() {
+async fn a_request_in_progress_is_finished() {
     let mut server = Server::builder().start();
     let body = json!([{"id": "last", "type": "counter", "delta": 1}]).to_string();
     let mut raw = Raw::connect(server.port()).await;
     raw.send(format!("POST /updates HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n[", body.len())).await;
-    // The handler has the head once the server waits for the body; nothing outside shows that, so one answered request stands for it.
+    // The handler runs once the server waits for the body. That can't be seen from outside, so another request is answered
+    // first.
     server.client().get("/ping").send().await.expect(200);
     server.signal(libc::SIGTERM);
     until("the server stops listening", LIMIT, async || server.client().try_get("/ping").await.is_none()).await;

@@ -1,4 +1,4 @@
-//! The memory store's files: saved on the way out, loaded on the way in, never half written.
+//! The memory store's files: saved at the shutdown, loaded at the start, and never written in part.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -47,7 +47,7 @@ async fn the_file_is_an_array_of_metric_objects() {
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .collect();
         let known = ["metrics-db.json", "metrics-db.json.journal", "metrics-db.json.lock"];
-        assert!(left.iter().all(|name| known.contains(&name.as_str())), "something is left over: {left:?}");
+        assert!(left.iter().all(|name| known.contains(&name.as_str())), "unexpected files: {left:?}");
     }
 }
 
@@ -64,7 +64,7 @@ async fn restore_loads_it_and_without_restore_nothing_is_loaded() {
 
 #[tokio::test]
 async fn a_file_of_the_original_loads() {
-    // As the original writes it: no source, no time.
+    // The format of the original: no source, no time.
     let original = r#"[
   {"id": "PollCount", "type": "counter", "delta": 15},
   {"id": "RandomValue", "type": "gauge", "value": 0.6046602879796196}
@@ -88,7 +88,7 @@ async fn it_is_written_at_every_interval() {
 }
 
 #[tokio::test]
-async fn a_reader_never_meets_half_a_file() {
+async fn a_reader_never_sees_a_partial_file() {
     let server = Server::builder().env("STORE_INTERVAL", "0").start();
     let wide: Value = (0..2000).map(|index| json!({"id": format!("wide{index}"), "type": "gauge", "value": index})).collect();
     server.client().updates(&wide).await.expect(200);
@@ -151,7 +151,7 @@ async fn at_interval_0_a_crash_under_load_loses_nothing_acknowledged() {
 }
 
 #[test]
-fn a_damaged_file_is_neither_loaded_nor_lost() {
+fn a_damaged_file_is_neither_loaded_nor_overwritten() {
     let folder = Arc::new(tempfile::tempdir().expect("a folder"));
     let path = folder.path().join("metrics-db.json");
     let damaged = r#"[{"id":"a","type":"gauge","value":1},{"id":"#;

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::{Client, Program, ProgramBuilder, free_port};
 
-/// The gauges that an agent reports of itself and its host, apart from CPUutilization1 and up.
+/// The gauges that an agent reports about itself and its host, apart from CPUutilization1 and up.
 pub const AGENT_GAUGES: [&str; 30] = [
     "Alloc",
     "BuckHashSys",
@@ -38,7 +38,7 @@ pub const AGENT_GAUGES: [&str; 30] = [
     "FreeMemory",
 ];
 
-/// How an agent is to be started.
+/// The configuration of an agent.
 #[derive(Clone)]
 pub struct AgentBuilder {
     program: ProgramBuilder,
@@ -60,7 +60,7 @@ impl AgentBuilder {
         self
     }
 
-    /// Starts it.
+    /// Starts the agent.
     pub fn start(self) -> Agent {
         let program = self.program.env("METRICS_ADDRESS", format!("127.0.0.1:{}", self.metrics_port)).start();
         Agent { program, metrics: Client::new(&format!("http://127.0.0.1:{}", self.metrics_port), None) }
@@ -80,14 +80,14 @@ impl Agent {
         AgentBuilder { program, metrics_port: free_port() }
     }
 
-    /// A client of its listener for scrapers.
+    /// A client of its metrics listener.
     pub fn metrics_client(&self) -> &Client {
         &self.metrics
     }
 
-    /// A figure of its own /metrics; none while it does not answer or has none of that name.
-    pub async fn figure(&self, name: &str) -> Option<f64> {
-        self.metrics.try_get("/metrics").await?.figure(name)
+    /// A metric of its own /metrics; None if it does not answer or has no metric of that name.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics.try_get("/metrics").await?.metric(name)
     }
 }
 

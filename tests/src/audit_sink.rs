@@ -9,7 +9,7 @@ use crate::{Client, Program, ProgramBuilder, free_port, raw};
 /// How long a sink may take to answer after its start.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// How a sink is to be started.
+/// The configuration of a sink.
 #[derive(Clone)]
 pub struct AuditSinkBuilder {
     program: ProgramBuilder,
@@ -24,12 +24,12 @@ impl AuditSinkBuilder {
         self
     }
 
-    /// Where it will take events when it is started: what AUDIT_URL is to be.
+    /// The URL at which it will accept events: the value for AUDIT_URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}{}", self.port, AuditSink::WEBHOOK_PATH)
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts the sink and waits until it answers.
     pub fn start(self) -> AuditSink {
         let mut program = self.program.clone().env("ADDRESS", format!("127.0.0.1:{}", self.port)).env("DATA_DIR", "audit").start();
         let start = Instant::now();
@@ -43,29 +43,29 @@ impl AuditSinkBuilder {
     }
 }
 
-/// A sink that answers.
+/// A running sink.
 pub struct AuditSink {
     program: Program,
     builder: AuditSinkBuilder,
 }
 
 impl AuditSink {
-    /// A sink in a folder of its own.
+    /// A sink in a new folder.
     pub fn builder() -> AuditSinkBuilder {
         let program = ProgramBuilder::new("golectra-audit-sink").folder(&new_folder()).env("LOG_LEVEL", "info");
         AuditSinkBuilder { program, port: free_port() }
     }
 
-    /// Where events are posted.
+    /// The path to which events are posted.
     pub const WEBHOOK_PATH: &str = "/";
 
-    /// Where the newest events are.
+    /// The path of the newest events.
     pub const EVENTS_PATH: &str = "/events";
 
-    /// Where all events are, as NDJSON.
+    /// The path of all events as NDJSON.
     pub const NDJSON_PATH: &str = "/events.ndjson";
 
-    /// Where it takes events: what AUDIT_URL is to be.
+    /// The URL at which it accepts events: the value for AUDIT_URL.
     pub fn url(&self) -> String {
         self.builder.url()
     }
@@ -75,17 +75,17 @@ impl AuditSink {
         self.builder.port
     }
 
-    /// A client of it.
+    /// A client of the sink.
     pub fn client(&self) -> Client {
         Client::new(&format!("http://127.0.0.1:{}", self.builder.port), None)
     }
 
-    /// All events it has, one a line.
+    /// All its events, one on each line.
     pub async fn ndjson(&self) -> String {
         self.client().get(Self::NDJSON_PATH).send().await.expect(200).text()
     }
 
-    /// Starts it again with its files, after it has ended.
+    /// Starts it again with the same files, after it has ended.
     #[must_use]
     pub fn start_again(mut self) -> Self {
         assert!(self.program.exited().is_some(), "the sink still runs");

@@ -1,6 +1,6 @@
-//! An HTTP client that sees what crosses the wire: it neither unpacks nor follows anything by itself.
+//! An HTTP client that shows exactly what the server sent: it neither unpacks bodies nor follows redirects.
 //!
-//! Every answer is held against the rules that all answers of the server share (compression, HashSHA256), whatever the test is about.
+//! Every answer is checked against the rules for all answers (compression, HashSHA256), whatever the test is about.
 
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,11 +13,11 @@ use golectra_protocol::{ErrorCode, IdempotencyKey, hash, header, signature};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
-/// How long any answer may take.
+/// The time limit of any answer.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// How long a connection is kept for the next request: less than any server's patience in these tests, since a request that
-/// meets a connection that is just being closed fails.
+/// How long a connection is kept for the next request. It is shorter than any server's idle limit in these tests, since a
+/// request on a connection that is just being closed fails.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// A client of one server.
@@ -32,7 +32,7 @@ pub struct Client {
 impl Client {
     /// A client of the server at this URL; with a key it hashes its bodies and expects hashes on answers.
     pub fn new(base: &str, key: Option<&str>) -> Self {
-        // The first caller decides; the others find a provider, which is the same one.
+        // The first caller installs the provider; for later callers it is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http =
             reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT).pool_idle_timeout(IDLE_LIMIT);
@@ -47,12 +47,12 @@ impl Client {
         self
     }
 
-    /// The key it signs with.
+    /// The client's key.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// Begins a request.
+    /// Starts building a request.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder<'_> {
         RequestBuilder {
             client: self,
@@ -66,17 +66,17 @@ impl Client {
         }
     }
 
-    /// Begins a GET.
+    /// Starts building a GET.
     pub fn get(&self, path: &str) -> RequestBuilder<'_> {
         self.request(Method::GET, path)
     }
 
-    /// Begins a POST.
+    /// Starts building a POST.
     pub fn post(&self, path: &str) -> RequestBuilder<'_> {
         self.request(Method::POST, path)
     }
 
-    /// A GET that may fail to connect.
+    /// Sends a GET that may fail to connect.
     pub async fn try_get(&self, path: &str) -> Option<Answer> {
         self.get(path).try_send().await.ok()
     }
@@ -86,35 +86,35 @@ impl Client {
         self.post("/updates").json(batch).send().await
     }
 
-    /// The text of a metric's value, if the server has it.
+    /// A metric's value as text, if the server has the metric.
     pub async fn value(&self, kind: &str, id: &str) -> Option<String> {
         let answer = self.get(&format!("/value/{kind}/{}", encode(id))).send().await;
         (answer.status == 200).then(|| answer.text())
     }
 
-    /// A counter's total; 0 when the server does not have it.
+    /// A counter's total; 0 if the server does not have it.
     pub async fn counter(&self, id: &str) -> i64 {
         self.value("counter", id).await.map_or(0, |text| text.parse().expect("a counter is an integer"))
     }
 }
 
-/// Whether answers of this path carry HashSHA256: those of the original's routes and of no route at all.
+/// Whether answers of this path have HashSHA256: those of the original's routes and those of paths without a route.
 fn has_hash(path: &str) -> bool {
     let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
-        ["ping", "live"] | ["source" | "metrics"] | ["assets", ..] => false,
+        ["ping", "live"] | ["source" | "metrics"] | ["assets" | "-", ..] => false,
         ["api", "v1", resource, ..] => *resource == "snapshot",
         _ => true,
     }
 }
 
-/// A text as a segment of a path, or in a query.
+/// A text escaped as a segment of a path or as a value in a query.
 pub fn encode(id: &str) -> String {
     let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     id.bytes().map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// A request being made.
+/// A request that is being built.
 #[derive(Clone)]
 pub struct RequestBuilder<'a> {
     client: &'a Client,
@@ -127,7 +127,7 @@ pub struct RequestBuilder<'a> {
     signature: Option<Signature>,
 }
 
-/// How a request is to be signed.
+/// How the request is to be signed.
 #[derive(Clone)]
 struct Signature {
     key_id: String,
@@ -136,7 +136,7 @@ struct Signature {
 }
 
 impl RequestBuilder<'_> {
-    /// Whether it goes to this path.
+    /// Whether the request is for this path.
     pub fn is_for(&self, path: &str) -> bool {
         self.path == path
     }
@@ -149,13 +149,13 @@ impl RequestBuilder<'_> {
         self
     }
 
-    /// Names the source.
+    /// Sets the source.
     #[must_use]
     pub fn source(self, name: &str) -> Self {
         self.header(header::SOURCE, name)
     }
 
-    /// Gives the batch its key.
+    /// Sets the batch's key.
     #[must_use]
     pub fn idempotency_key(self, key: &str) -> Self {
         self.header(header::IDEMPOTENCY_KEY, key)
@@ -167,14 +167,14 @@ impl RequestBuilder<'_> {
         self.header("accept-encoding", "gzip")
     }
 
-    /// Sends this body.
+    /// Sets the body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// Sends this JSON.
+    /// Sets a JSON body.
     #[must_use]
     pub fn json(self, value: &Value) -> Self {
         self.header("content-type", "application/json").body(value.to_string())
@@ -187,27 +187,27 @@ impl RequestBuilder<'_> {
         self
     }
 
-    /// Leaves out the hash that the client's key asks for.
+    /// Leaves out the hash, although the client has a key.
     #[must_use]
     pub fn unsigned(mut self) -> Self {
         self.sign = false;
         self
     }
 
-    /// Signs it with Golectra-Signature.
+    /// Signs the request with Golectra-Signature.
     #[must_use]
     pub fn signed(self, key_id: &str, key: impl AsRef<[u8]>) -> Self {
         self.signed_off(key_id, key, 0)
     }
 
-    /// Signs it by a clock that is ahead of the true one by so many seconds.
+    /// Signs the request with a clock that is this many seconds ahead.
     #[must_use]
     pub fn signed_off(mut self, key_id: &str, key: impl AsRef<[u8]>, skew_seconds: i64) -> Self {
         self.signature = Some(Signature { key_id: key_id.to_owned(), key: key.as_ref().to_vec(), skew_seconds });
         self
     }
 
-    /// The signature's header, of the request as it stands.
+    /// The signature header of the request in its current state.
     fn signature(&self) -> Option<String> {
         let Signature { key_id, key, skew_seconds } = self.signature.as_ref()?;
         let value = |name| self.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
@@ -222,13 +222,13 @@ impl RequestBuilder<'_> {
         Some(request.sign(now, key_id, key))
     }
 
-    /// Sends it and expects an answer.
+    /// Sends the request and expects an answer.
     pub async fn send(self) -> Answer {
         let what = format!("{} {}", self.method, self.path);
         self.try_send().await.unwrap_or_else(|error| panic!("{what}: {error:?}"))
     }
 
-    /// Sends it. The error is that of the connection.
+    /// Sends the request. The error is that of the connection.
     pub async fn try_send(mut self) -> Result<Answer, reqwest::Error> {
         if let (true, Some(key)) = (self.sign && !self.body.is_empty(), &self.client.key)
             && !self.headers.contains_key(header::HASH_SHA256)
@@ -260,14 +260,14 @@ impl RequestBuilder<'_> {
     }
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
-    /// The headers as they came.
+    /// The headers as received.
     pub headers: HeaderMap,
-    /// The body's bytes as they came.
+    /// The body as received.
     pub wire: Bytes,
     /// The body, unpacked.
     pub body: Vec<u8>,
@@ -289,17 +289,17 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().expect("the header is ASCII"))
     }
 
-    /// The media type without its parameters; empty where there is none.
+    /// The media type without its parameters; empty if there is none.
     pub fn media_type(&self) -> &str {
         self.header("content-type").map_or("", |value| value.split(';').next().unwrap_or_default().trim())
     }
 
-    /// Whether the body came packed.
+    /// Whether the body was packed.
     pub fn is_packed(&self) -> bool {
         self.headers.contains_key("content-encoding")
     }
 
-    /// Fails with the whole answer when the status is another one.
+    /// Panics with the whole answer if the status is another one.
     #[track_caller]
     #[expect(clippy::return_self_not_must_use, reason = "as a statement it is an assertion")]
     pub fn expect(self, status: u16) -> Self {
@@ -307,14 +307,14 @@ impl Answer {
         self
     }
 
-    /// Fails with the whole answer when it is not a 2xx.
+    /// Panics with the whole answer if the status is not 2xx.
     #[track_caller]
     pub fn expect_success(&self) {
         assert!((200..300).contains(&self.status), "{self:?}");
     }
 
-    /// The sentence of an error on a JSON route; fails when the answer has another form than `{"error": "...", "code": "..."}`
-    /// or its code is not in the table of the protocol.
+    /// The message of an error on a JSON route; panics if the answer does not have the form `{"error": "...", "code": "..."}`
+    /// or its code is not in the protocol's table.
     #[track_caller]
     pub fn error(&self) -> String {
         assert_eq!(self.media_type(), "application/json", "{self:?}");
@@ -328,8 +328,8 @@ impl Answer {
         reason.to_owned()
     }
 
-    /// The sum of a metric's samples, in an answer in Prometheus's text format; none when there is no sample.
-    pub fn figure(&self, name: &str) -> Option<f64> {
+    /// The sum of a metric's samples in an answer in Prometheus's text format; None if there is no sample.
+    pub fn metric(&self, name: &str) -> Option<f64> {
         let text = self.text();
         let samples = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
@@ -338,12 +338,12 @@ impl Answer {
         samples.reduce(|sum, sample| sum + sample)
     }
 
-    /// The rules of every answer.
+    /// Checks the rules for every answer.
     fn keeps_the_rules(&self, method: &Method, key: Option<&str>) {
         let shown = || format!("{method} {self:?}");
         let encoding = self.header("content-encoding");
         assert!(matches!(encoding, None | Some("gzip")), "an unknown encoding: {}", shown());
-        // The answer to a HEAD has the headers of one with a body.
+        // The answer to a HEAD has the headers of an answer with a body.
         if self.wire.is_empty() && *method != Method::HEAD {
             assert_eq!(encoding, None, "an empty body is marked gzip: {}", shown());
         }
@@ -371,18 +371,18 @@ pub fn gunzip(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The time in unix milliseconds.
+/// The current time in unix milliseconds.
 pub fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     u64::try_from(since.as_millis()).expect("the time fits")
 }
 
-/// A new idempotency key of now.
+/// A new idempotency key with the current time.
 pub fn fresh_key() -> String {
     key_at(unix_millis())
 }
 
-/// A new idempotency key of this time in unix milliseconds.
+/// A new idempotency key with this time in unix milliseconds.
 pub fn key_at(unix_millis: u64) -> String {
     IdempotencyKey::at(unix_millis).to_string()
 }

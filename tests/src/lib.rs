@@ -1,8 +1,8 @@
-//! The harness of the tests that need the real programs.
+//! The harness of the tests that run the real programs.
 //!
-//! A test starts golectra-server, golectra-agent or golectra-audit-sink as an operator would, with variables and flags, on
-//! loopback and in a folder of its own, and looks at them from outside: over HTTP, at their output, files and memory.
-//! Everything it starts is ended again, also when the test fails or is killed.
+//! A test starts golectra-server, golectra-agent or golectra-audit-sink like an operator, with variables and flags, on loopback
+//! and in a folder of its own, and observes them from outside: over HTTP, and by their output, files and memory. Everything
+//! that it starts is ended, even if the test fails or is killed.
 
 mod agent;
 mod audit_sink;
@@ -30,7 +30,7 @@ pub use otlp::{OtlpReceiver, Span};
 pub use pgbouncer::{PgBouncer, PoolMode};
 pub use ports::free_port;
 pub use postgres::{Database, PostgresCluster, skip};
-pub use process::{Exit, cpu_seconds};
+pub use process::{Exit, cpu_seconds, family_cpu_seconds};
 pub use program::{Program, ProgramBuilder, binary};
 pub use promtool::promtool;
 pub use proxy::{Fault, Proxy};

@@ -1,4 +1,4 @@
-//! One case on every combination of store and key.
+//! Runs a case on every combination of store and key.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -7,10 +7,10 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use crate::process::at_exit;
 use crate::{Client, Database, Server, ServerBuilder, Store};
 
-/// The key of the servers that have one.
+/// The key of the servers with a key.
 pub const KEY: &str = "the key of the tests";
 
-/// What a case gets: a client of a server that it shares with other cases, and the means to start one of its own.
+/// The argument of a case: a client of a server that it shares with other cases, and the means to start a new one.
 pub struct Target {
     client: Client,
     store: Store,
@@ -40,7 +40,7 @@ impl Target {
         self.key
     }
 
-    /// A server of the case's own with the same store and key.
+    /// A new server with the same store and key.
     pub fn own(&self) -> ServerBuilder {
         builder(self.store, self.key).expect("the shared server of this store has started")
     }
@@ -70,7 +70,7 @@ fn builder(store: Store, key: Option<&'static str>) -> Option<ServerBuilder> {
     })
 }
 
-/// The server of a combination, started by the first case that asks and ended with the test program.
+/// The server of a combination, started by the first case that needs it and ended with the test program.
 fn shared(store: Store, key: Option<&'static str>) -> Option<Arc<Server>> {
     type Slot = Arc<OnceLock<Option<Arc<Server>>>>;
     static SHARED: LazyLock<Mutex<BTreeMap<(Store, bool), Slot>>> = LazyLock::new(Mutex::default);
@@ -79,7 +79,7 @@ fn shared(store: Store, key: Option<&'static str>) -> Option<Arc<Server>> {
         let server = Arc::new(builder(store, key)?.start());
         let kept = Arc::clone(&server);
         at_exit(move || {
-            // The statics and the cases of this program are done with it, so this is the last user.
+            // No static or case of this program uses the server any more, so this drops the last reference.
             SHARED.lock().expect("no holder panics").clear();
             drop(kept);
         });
@@ -128,7 +128,7 @@ macro_rules! on_every_store {
     )+};
 }
 
-/// Makes two tests of each named case: on both stores, where a key would change nothing.
+/// Makes two tests of each named case, on both stores, for cases that do not depend on the key.
 #[macro_export]
 macro_rules! on_both_stores {
     ($($case:ident),+ $(,)?) => {$(

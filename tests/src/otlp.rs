@@ -1,4 +1,4 @@
-//! A collector for traces over OTLP/HTTP.
+//! A collector of traces over OTLP/HTTP.
 
 use std::time::Duration;
 
@@ -8,41 +8,41 @@ use prost::Message as _;
 
 use crate::{Receiver, Reply, eventually};
 
-/// A finished span as it was exported.
+/// A finished span as exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// The service it is from.
+    /// The service that made the span.
     pub service: String,
-    /// What it is called.
+    /// The name of the span.
     pub name: String,
-    /// The trace it is part of, 16 bytes.
+    /// The id of its trace, 16 bytes.
     pub trace: Vec<u8>,
-    /// Itself, 8 bytes.
+    /// The id of the span, 8 bytes.
     pub id: Vec<u8>,
-    /// The span above it; empty for a root.
+    /// The id of the parent span; empty for a root.
     pub parent: Vec<u8>,
 }
 
-/// The collector.
+/// A running collector.
 pub struct OtlpReceiver(Receiver);
 
 impl OtlpReceiver {
-    /// Starts one.
+    /// Starts a collector.
     pub async fn start() -> Self {
         Self(Receiver::start(|_| Reply::status(200).body("application/x-protobuf", Vec::new())).await)
     }
 
-    /// What OTEL_EXPORTER_OTLP_ENDPOINT is to be.
+    /// The value for OTEL_EXPORTER_OTLP_ENDPOINT.
     pub fn url(&self) -> String {
         self.0.url()
     }
 
-    /// All spans that came so far.
+    /// All spans received so far.
     pub fn spans(&self) -> Vec<Span> {
         self.0.requests().iter().filter(|request| request.path == "/v1/traces").flat_map(|request| decode(&request.unpacked())).collect()
     }
 
-    /// Waits for the first thing that the spans that came show.
+    /// Waits until `look` returns something for the received spans.
     pub async fn find<T>(&self, what: &str, limit: Duration, mut look: impl FnMut(&[Span]) -> Option<T>) -> T {
         eventually(what, limit, async || look(&self.spans())).await
     }

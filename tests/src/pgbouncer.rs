@@ -1,4 +1,4 @@
-//! `PgBouncer` before a test's database.
+//! `PgBouncer` in front of a test's database.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -14,34 +14,34 @@ use crate::{Database, free_port, runtime, skip};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// How a pool hands its connections out.
+/// The pool mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolMode {
-    /// One for each transaction.
+    /// A connection for each transaction.
     Transaction,
-    /// One for each client.
+    /// A connection for each client.
     Session,
 }
 
-/// A `PgBouncer` that holds one connection to its database, which all clients get in turn. It ends when it is dropped.
+/// A `PgBouncer` with one connection to its database, which its clients take turns in using. It is ended when it is dropped.
 pub struct PgBouncer {
     url: String,
     port: u16,
-    // Ends before its folder goes.
+    // Ended before its folder is removed.
     _running: Running,
     _folder: TempDir,
 }
 
 impl PgBouncer {
-    /// Starts one. It ignores these startup parameters and refuses others that it does not know. None, with a line said, when
-    /// `PgBouncer` is not installed.
+    /// Starts a `PgBouncer`. It ignores these startup parameters and refuses others that it does not know. None, with a
+    /// message, if `PgBouncer` is not installed.
     pub async fn start(database: &Database, mode: PoolMode, ignored_parameters: &[&str]) -> Option<Self> {
         let Some(program) = program() else {
             skip("PgBouncer is not installed; `make test` installs it where it can");
             return None;
         };
         let folder = tempfile::Builder::new().prefix("golectra-pgbouncer-").tempdir_in("/tmp").expect("a folder in /tmp can be made");
-        // Root's PgBouncer runs as another user, who has to read the file.
+        // Started by root, PgBouncer runs as another user, who has to read the file.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).expect("our own folder");
         let path = folder.path().join("pgbouncer.ini");
         for _ in 0..5 {
@@ -67,17 +67,17 @@ impl PgBouncer {
         panic!("five ports in a row were taken by others");
     }
 
-    /// How a server reaches the database through it.
+    /// The DSN of the database through this `PgBouncer`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The port that it listens on.
+    /// The port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Another client. It sends no startup parameter that a `PgBouncer` does not know.
+    /// A connection of another client, which sends no startup parameter that a `PgBouncer` does not know.
     pub async fn connect(&self) -> PgConnection {
         let options: PgConnectOptions = self.url.parse().expect("made from an URL");
         let options = options.extra_float_digits(None).disable_statement_logging();
@@ -85,7 +85,7 @@ impl PgBouncer {
     }
 }
 
-/// Debian keeps it off the path of people who are not root.
+/// Debian installs it in a folder that is only in root's PATH.
 fn program() -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
     folders.into_iter().chain([PathBuf::from("/usr/sbin")]).map(|folder| folder.join("pgbouncer")).find(|path| path.is_file())

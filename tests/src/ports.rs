@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
 
-/// A port that nothing listens on. It lies below those that the kernel hands out for outgoing connections, so that only
-/// another test could take it, and a program that finds it taken is started again on another one.
+/// A port on which nothing listens. It is below the kernel's range for outgoing connections, so only another test could take
+/// it; a program whose port is taken is started again on another one.
 pub fn free_port() -> u16 {
     let random = RandomState::new();
     (0_u32..)

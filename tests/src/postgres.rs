@@ -1,4 +1,4 @@
-//! PostgreSQL for tests: a database of one's own on the shared one, or a whole cluster that may be stopped.
+//! PostgreSQL for tests: a new database on the shared server, or a separate cluster that may be stopped.
 
 use std::future::Future;
 use std::io::Write as _;
@@ -15,17 +15,17 @@ use uuid::Uuid;
 
 use crate::runtime;
 
-/// How long the shared PostgreSQL may take for one of the harness's own wishes.
+/// The time limit of the harness's own statements on the shared PostgreSQL.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// Says that a test was left out, or fails it where nothing may be left out.
+/// Reports that a test is skipped; panics if no test may be skipped.
 pub fn skip(missing: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "with CI=true no test may be left out, but {missing}");
-    // Not by a macro: the test runner swallows what a passing test prints that way.
+    // Not with eprintln, because the test runner hides that output of a passing test.
     let _ = writeln!(std::io::stderr(), "left out: {missing}");
 }
 
-/// An empty database, dropped with its last user.
+/// An empty database, dropped with its last reference.
 pub struct Database {
     admin: String,
     name: String,
@@ -33,12 +33,12 @@ pub struct Database {
 }
 
 impl Database {
-    /// Creates one on TEST_DATABASE_URL. None, with a line said, when that is not set.
+    /// Creates a database on TEST_DATABASE_URL. None, with a message, if that is not set.
     pub fn create() -> Option<Arc<Self>> {
         Self::create_with("")
     }
 
-    /// The same with further words of CREATE DATABASE.
+    /// Like `create`, with additional options of CREATE DATABASE.
     pub fn create_with(words: &str) -> Option<Arc<Self>> {
         let Some(admin) = std::env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty()) else {
             skip("TEST_DATABASE_URL is not set; `make test` sets it");
@@ -56,31 +56,31 @@ impl Database {
         Some(Arc::new(database))
     }
 
-    /// How a server reaches it.
+    /// The DSN of the database.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// How another role, whose name and password need no encoding, reaches it.
+    /// The DSN for another role, whose name and password need no escaping.
     pub fn url_of(&self, role: &str, password: &str) -> String {
         let (_, place) = self.url.rsplit_once('@').expect("TEST_DATABASE_URL names a user");
         format!("postgres://{role}:{password}@{place}")
     }
 
-    /// The password of its owner.
+    /// The password of the database's owner.
     pub fn password(&self) -> &str {
         let (credentials, _) = self.url.rsplit_once('@').expect("TEST_DATABASE_URL names a user");
         credentials.rsplit_once(':').expect("TEST_DATABASE_URL has a password").1
     }
 
-    /// A connection to it.
+    /// A connection to the database.
     pub async fn connect(&self) -> PgConnection {
         let options = self.options();
         let connected = runtime().spawn(async move { PgConnection::connect_with(&options).await });
         connected.await.expect("no panic").expect("the test's database can be reached")
     }
 
-    /// Runs statements in it as its owner.
+    /// Runs statements in the database as its owner.
     pub async fn execute(&self, statements: &str) {
         let mut connection = self.connect().await;
         let statements = statements.to_owned();
@@ -88,25 +88,33 @@ impl Database {
         runtime().spawn(work).await.expect("no panic").expect("the statements work");
     }
 
-    /// How sqlx reaches it.
+    /// The database as options of sqlx.
     pub fn options(&self) -> PgConnectOptions {
         self.url.parse().expect("TEST_DATABASE_URL is a PostgreSQL URL")
     }
 
-    /// How a server reaches it through a proxy on another port.
+    /// The DSN through a proxy on another port.
     pub fn url_through(&self, port: u16) -> String {
         let (head, tail) = self.url.rsplit_once('/').expect("made with one");
         let (before, _) = head.rsplit_once(':').expect("the URL names the port");
         format!("{before}:{port}/{tail}")
     }
 
-    /// The port that PostgreSQL listens on.
+    /// The CPU time of all processes of this PostgreSQL, in seconds, where it runs on this machine.
+    pub fn cpu_seconds(&self) -> f64 {
+        let backend = runtime().block_on(self.number("SELECT pg_backend_pid()::bigint"));
+        let status = std::fs::read_to_string(format!("/proc/{backend}/status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+        parent.map_or(0.0, crate::family_cpu_seconds)
+    }
+
+    /// The port on which PostgreSQL listens.
     pub fn port(&self) -> u16 {
         let (head, _) = self.url.rsplit_once('/').expect("made with one");
         head.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("TEST_DATABASE_URL names the port")
     }
 
-    /// The number that a query gives, which sees golectra's tables by their plain names.
+    /// The number that a query returns; golectra's tables are in the search path.
     pub async fn number(&self, query: &str) -> i64 {
         let options = self.options().options([("search_path", "golectra")]);
         let query = query.to_owned();
@@ -127,7 +135,7 @@ impl Database {
                 let done = sqlx::query(&statement).execute(&mut connection).await;
                 tries += 1;
                 match done {
-                    // Two databases made at once may meet on their template.
+                    // Creating two databases at the same time may fail, because they use the same template.
                     Err(_) if tries < 10 => tokio::time::sleep(Duration::from_millis(100)).await,
                     done => return done.map(|_| ()),
                 }
@@ -144,21 +152,21 @@ impl Drop for Database {
     }
 }
 
-/// Runs work on the harness's runtime and waits for it, from a thread of any kind.
+/// Runs work on the harness's runtime and waits for it; may be called on any thread.
 fn block_on<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     let (sender, done) = mpsc::channel();
     runtime().spawn(async move { drop(sender.send(work.await)) });
     done.recv_timeout(LIMIT).expect("PostgreSQL answers within a minute")
 }
 
-/// A PostgreSQL of its own, which a test may stop and start.
+/// A separate PostgreSQL cluster, which a test may stop and start.
 pub struct PostgresCluster {
     folder: TempDir,
     url: String,
 }
 
 impl PostgresCluster {
-    /// Makes one and starts it. None, with a line said, when PostgreSQL is not installed.
+    /// Creates and starts a cluster. None, with a message, if PostgreSQL is not installed.
     pub fn start() -> Option<Self> {
         let installed = Path::new("/usr/lib/postgresql").is_dir() || Command::new("initdb").arg("--version").output().is_ok();
         if !installed {
@@ -166,25 +174,25 @@ impl PostgresCluster {
             return None;
         }
         let folder = tempfile::Builder::new().prefix("golectra-pg-").tempdir_in("/tmp").expect("a folder in /tmp can be made");
-        // Root's PostgreSQL runs as another user, who has to walk through.
+        // Started by root, PostgreSQL runs as another user, who needs access to this folder.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).expect("our own folder");
         let mut cluster = Self { folder, url: String::new() };
         cluster.url = cluster.script(&["start"]);
         Some(cluster)
     }
 
-    /// How a server reaches its database.
+    /// The DSN of its database.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The port it listens on, also after another start.
+    /// The port on which it listens, which stays the same.
     pub fn port(&self) -> u16 {
         let (head, _) = self.url.rsplit_once('/').expect("an URL with a database");
         head.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("an URL with a port")
     }
 
-    /// Stops it: its clients are cut off and its port is closed.
+    /// Stops it: its clients are disconnected and its port is closed.
     pub fn stop(&self) {
         self.script(&["stop"]);
     }
@@ -194,18 +202,18 @@ impl PostgresCluster {
         self.script(&["start"]);
     }
 
-    /// Stops it as a crash does: nothing is written out, the next start recovers from the log.
+    /// Stops it like a crash: without a checkpoint, so that the next start recovers from the write-ahead log.
     pub fn stop_immediately(&self) {
         self.script_then(&["stop"], &["immediate"]);
     }
 
-    /// SIGKILL to its first process, and waits for its end. The others notice and end; the next start waits for them.
+    /// Sends SIGKILL to its main process, and waits for its end. Its other processes then end; the next start waits for them.
     pub fn kill(&self) {
         let path = self.folder.path().join("pg/data/postmaster.pid");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let pid: libc::pid_t = text.lines().next().and_then(|line| line.trim().parse().ok()).expect("the first line is the process id");
-        #[expect(unsafe_code, reason = "the standard library only ends children of one's own")]
-        // SAFETY: the process is the one that this cluster's own file names.
+        #[expect(unsafe_code, reason = "the standard library can only kill child processes")]
+        // SAFETY: the process id is from this cluster's own file.
         let code = unsafe { libc::kill(pid, libc::SIGKILL) };
         assert_eq!(code, 0, "PostgreSQL's first process can be killed: {}", std::io::Error::last_os_error());
         let (start, process) = (std::time::Instant::now(), PathBuf::from(format!("/proc/{pid}")));
@@ -215,7 +223,7 @@ impl PostgresCluster {
         }
     }
 
-    /// Starts it again after a crash, once the processes of the one before are gone.
+    /// Starts it again after a crash, once the processes of the former one have ended.
     pub fn start_after_crash(&self) {
         let start = std::time::Instant::now();
         while let Err(error) = self.try_script(&["start"], &[]) {
@@ -224,7 +232,7 @@ impl PostgresCluster {
         }
     }
 
-    /// Ends every session but the one that asks, as an operator's `pg_terminate_backend` does; gives how many there were.
+    /// Ends every session except its own, like an operator's `pg_terminate_backend`; returns their number.
     pub async fn terminate_backends(&self) -> i64 {
         let url = self.url.clone();
         let work = async move {
@@ -244,11 +252,11 @@ impl PostgresCluster {
         self.try_script(words, after).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// `words`, then the folder, then `after`.
+    /// Runs the script with `words`, the folder, and `after`.
     fn try_script(&self, words: &[&str], after: &[&str]) -> Result<String, String> {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../scripts/postgres");
         let mut run = Command::new(&script);
-        // The daemon inherits what is not piped; a file keeps it from holding the test's own output open.
+        // The daemon inherits the output that is not redirected; with a file it does not keep the test's own output open.
         let outcome = run.args(words).arg(self.folder.path().join("pg")).args(after).output();
         let outcome = outcome.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
         if outcome.status.success() {

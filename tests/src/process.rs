@@ -10,26 +10,26 @@ use std::time::{Duration, Instant};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The thread that starts every child: the kernel ends a child with the thread that started it, and a test's thread ends
-/// with its test, while a server may be shared by many.
-static KEEPER: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
+/// The thread that starts every child process. The kernel ends a child together with the thread that started it, and a test's
+/// thread ends with its test, while a server may be shared by many tests.
+static SPAWNER: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
     let (sender, jobs) = mpsc::channel::<Job>();
     let work = move || {
         for job in jobs {
             job();
         }
     };
-    thread::Builder::new().name("keeper".to_owned()).spawn(work).expect("a thread starts");
+    thread::Builder::new().name("spawner".to_owned()).spawn(work).expect("a thread starts");
     sender
 });
 
-/// What is done when the test program ends.
+/// The jobs to run when the test program ends.
 static AT_EXIT: Mutex<Vec<Job>> = Mutex::new(Vec::new());
 
-/// How long the closing jobs may take.
+/// The time limit of all jobs together.
 const EXIT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs a job when the test program ends by itself. Statics are never dropped, so what is shared is ended here.
+/// Runs a job when the test program ends normally. Statics are never dropped, so shared servers are ended here.
 pub(crate) fn at_exit(job: impl FnOnce() + Send + 'static) {
     static REGISTERED: LazyLock<()> = LazyLock::new(|| {
         #[expect(unsafe_code, reason = "atexit only takes the address of a function that lives as long as the program")]
@@ -51,7 +51,7 @@ extern "C" fn run_exit_jobs() {
         DONE.store(true, Ordering::Release);
     });
     let start = Instant::now();
-    let sent = KEEPER.send(all).is_ok();
+    let sent = SPAWNER.send(all).is_ok();
     while sent && !DONE.load(Ordering::Acquire) && start.elapsed() < EXIT_LIMIT {
         thread::sleep(Duration::from_millis(2));
     }
@@ -60,7 +60,7 @@ extern "C" fn run_exit_jobs() {
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// With this code.
+    /// With an exit code.
     Code(i32),
     /// By this signal.
     Signal(i32),
@@ -72,7 +72,7 @@ impl From<ExitStatus> for Exit {
     }
 }
 
-/// A running child and what it has written so far.
+/// A child process and its output so far.
 pub(crate) struct Running {
     child: Child,
     stdout: Captured,
@@ -81,13 +81,24 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn start(command: Command) -> io::Result<Self> {
+        Self::start_with(command, Stdio::piped(), Stdio::piped())
+    }
+
+    /// Starts a process whose output goes to pipes that nobody reads: writing to them fails.
+    pub(crate) fn start_with_closed_output(command: Command) -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        drop(reader);
+        Self::start_with(command, writer.try_clone()?.into(), writer.into())
+    }
+
+    fn start_with(mut command: Command, stdout: Stdio, stderr: Stdio) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         #[expect(unsafe_code, reason = "there is no safe way to have a child end with its parent")]
         // SAFETY: between fork and exec only prctl and signal are called, which are safe to call from a signal handler.
         unsafe {
             command.pre_exec(|| {
-                // With this signal ignored, a write beyond a limit on files is an error, as on a full disk.
+                // If this signal is ignored, exceeding a file size limit is a write error, like a full disk.
                 libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
                 match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
                     0 => Ok(()),
@@ -96,10 +107,10 @@ impl Running {
             });
         }
         let (sender, started) = mpsc::channel();
-        KEEPER.send(Box::new(move || drop(sender.send(command.spawn())))).expect("the keeper lives");
-        let mut child = started.recv().expect("the keeper answers")?;
-        let stdout = Captured::of(child.stdout.take().expect("piped"));
-        let stderr = Captured::of(child.stderr.take().expect("piped"));
+        SPAWNER.send(Box::new(move || drop(sender.send(command.spawn())))).expect("the spawner runs");
+        let mut child = started.recv().expect("the spawner answers")?;
+        let stdout = Captured::of(child.stdout.take());
+        let stderr = Captured::of(child.stderr.take());
         Ok(Self { child, stdout, stderr, exit: None })
     }
 
@@ -127,17 +138,17 @@ impl Running {
         }
     }
 
-    /// From now on no file of the process can grow beyond this many bytes: a write takes what fits, and then fails.
+    /// Limits the size of the process's files: a write beyond it is cut short, and the next one fails.
     pub(crate) fn limit_files(&self, bytes: u64) {
         let pid = libc::pid_t::try_from(self.pid()).expect("a pid fits");
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
         #[expect(unsafe_code, reason = "the standard library does not set limits of resources")]
-        // SAFETY: the limit is read during the call alone, and the old one is not asked for.
+        // SAFETY: the limit is only read during the call, and the old one is not requested.
         let code = unsafe { libc::prlimit(pid, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
         assert_eq!(code, 0, "prlimit: {}", io::Error::last_os_error());
     }
 
-    /// How it ended, if it has.
+    /// How it ended; None while it runs.
     pub(crate) fn exited(&mut self) -> Option<Exit> {
         if self.exit.is_none() {
             self.exit = self.child.try_wait().expect("a child can be waited for").map(Exit::from);
@@ -145,7 +156,7 @@ impl Running {
         self.exit
     }
 
-    /// Waits for the end at most this long.
+    /// Waits for the end of the process, at most this long.
     pub(crate) fn wait(&mut self, limit: Duration) -> Option<Exit> {
         let start = Instant::now();
         while self.exited().is_none() && start.elapsed() < limit {
@@ -163,7 +174,7 @@ impl Running {
         self.status_bytes("VmRSS:")
     }
 
-    /// Resident memory in bytes that no file stands behind.
+    /// Resident memory in bytes, without pages of files.
     pub(crate) fn anonymous_rss(&self) -> u64 {
         self.status_bytes("RssAnon:")
     }
@@ -173,12 +184,12 @@ impl Running {
         cpu_seconds(self.pid())
     }
 
-    /// The most resident memory in bytes since the last `reset_peak`.
+    /// The highest resident memory in bytes since the last `reset_peak`.
     pub(crate) fn peak_rss(&self) -> u64 {
         self.status_bytes("VmHWM:")
     }
 
-    /// Measures the peak anew from here on.
+    /// Resets the peak to the current value.
     pub(crate) fn reset_peak(&self) {
         let path = format!("/proc/{}/clear_refs", self.pid());
         std::fs::write(&path, "5").unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -192,51 +203,71 @@ impl Running {
     }
 }
 
-/// The CPU time of a process in seconds: user and system, of every thread that it has or had.
+/// The CPU time of a process in seconds: user and system time of all its threads, including those that have ended.
 pub fn cpu_seconds(pid: u32) -> f64 {
     let path = format!("/proc/{pid}/stat");
     let stat = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     cpu_ticks(&stat).unwrap_or_else(|| panic!("{path} cannot be read: {stat}")) / ticks_per_second()
 }
 
-/// utime and stime of a line of /proc/PID/stat. The program's name may hold spaces and parentheses.
+/// The CPU time of a process and its children in seconds: of those that run, and of those that have ended and were waited for.
+pub fn family_cpu_seconds(pid: u32) -> f64 {
+    let own = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ended = cpu_ticks_at(&own, 16).unwrap_or(0.0);
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let running = children.split_whitespace().filter_map(|child| {
+        // One that ends just now is counted with those that have ended the next time.
+        cpu_ticks(&std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?)
+    });
+    (cpu_ticks(&own).unwrap_or(0.0) + ended + running.sum::<f64>()) / ticks_per_second()
+}
+
+/// utime and stime of a line of /proc/PID/stat. The program's name may contain spaces and parentheses.
 fn cpu_ticks(stat: &str) -> Option<f64> {
+    cpu_ticks_at(stat, 14)
+}
+
+/// The sum of two fields of such a line: utime and stime are 14 and 15, those of children that were waited for 16 and 17.
+fn cpu_ticks_at(stat: &str, number: usize) -> Option<f64> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-    Some(field(14)? + field(15)?)
+    let field = |at: usize| fields.get(at - 3)?.parse::<f64>().ok();
+    Some(field(number)? + field(number + 1)?)
 }
 
 fn ticks_per_second() -> f64 {
-    #[expect(unsafe_code, reason = "the standard library does not tell the kernel's clock ticks")]
+    #[expect(unsafe_code, reason = "the standard library has no function for the kernel's clock ticks")]
     // SAFETY: sysconf only reads.
     let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
     f64::from(i32::try_from(ticks).expect("a hundred or a thousand"))
 }
 
-/// A pipe read to its end by a thread.
+/// A pipe that a thread reads to its end.
 struct Captured {
     text: Arc<Mutex<Vec<u8>>>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Captured {
-    fn of(mut pipe: impl Read + Send + 'static) -> Self {
+    /// Without a pipe the text stays empty.
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
         let text = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&text);
-        let reader = thread::spawn(move || {
-            let mut piece = [0; 4096];
-            while let Ok(length @ 1..) = pipe.read(&mut piece) {
-                sink.lock().expect("no reader panics").extend_from_slice(&piece[..length]);
-            }
-        });
-        Self { text, reader: Some(reader) }
+        let read = |mut pipe| {
+            thread::spawn(move || {
+                let mut piece = [0; 4096];
+                while let Ok(length @ 1..) = Read::read(&mut pipe, &mut piece) {
+                    sink.lock().expect("no reader panics").extend_from_slice(&piece[..length]);
+                }
+            })
+        };
+        Self { text, reader: pipe.map(read) }
     }
 
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.text.lock().expect("no reader panics")).into_owned()
     }
 
-    /// Takes what was still in the pipe when the process ended.
+    /// Reads the rest of the pipe after the process has ended.
     fn finish(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.join().expect("a reader does not panic");

@@ -1,4 +1,4 @@
-//! One of golectra's programs as a child process: settings in, output and exit out.
+//! One of golectra's programs as a child process.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,14 @@ use tempfile::TempDir;
 
 use crate::process::{Exit, Running};
 
-/// What of the test's own environment a program gets; the variables of a service set in a developer's shell are not among them.
+/// The variables that a program inherits from the test's environment; a service's settings in a developer's shell are not among
+/// them.
 const INHERITED: [&str; 4] = ["PATH", "TMPDIR", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"];
 
-/// How long a program may take to end by itself when a test is done with it: the contract's limit and a little more.
+/// How long a program may take to end when a test is done with it: the contract's limit with a margin.
 const EXIT_LIMIT: Duration = Duration::from_secs(25);
 
-/// Where a program's binary is: in the folder GOLECTRA_BIN, without it beside the test programs.
+/// The path of a program's binary: in the folder GOLECTRA_BIN, or beside the test programs if that is not set.
 pub fn binary(name: &str) -> PathBuf {
     if let Some(folder) = std::env::var_os("GOLECTRA_BIN").filter(|folder| !folder.is_empty()) {
         let path = PathBuf::from(folder).join(name);
@@ -28,7 +29,7 @@ pub fn binary(name: &str) -> PathBuf {
     beside.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace --bins` first, which `make test` does"))
 }
 
-/// How a program is to be started.
+/// The configuration of a program.
 #[derive(Clone)]
 pub struct ProgramBuilder {
     name: &'static str,
@@ -36,22 +37,23 @@ pub struct ProgramBuilder {
     variables: BTreeMap<String, String>,
     flags: Vec<String>,
     folder: Option<Arc<TempDir>>,
+    closed_output: bool,
 }
 
 impl ProgramBuilder {
     /// A program without any setting.
     pub fn new(name: &'static str) -> Self {
-        Self { name, path: None, variables: BTreeMap::new(), flags: Vec::new(), folder: None }
+        Self { name, path: None, variables: BTreeMap::new(), flags: Vec::new(), folder: None, closed_output: false }
     }
 
-    /// Another's program, which stands at this path.
+    /// A program that is not golectra's, at this path.
     pub fn foreign(name: &'static str, path: impl Into<PathBuf>) -> Self {
         Self { path: Some(path.into()), ..Self::new(name) }
     }
 
     /// Sets a variable.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given alike")]
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass numbers and texts")]
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.variables.insert(name.to_owned(), value.to_string());
         self
@@ -64,36 +66,44 @@ impl ProgramBuilder {
         self
     }
 
-    /// Runs it in a folder that outlives it.
+    /// Runs the program in a folder that outlives it.
     #[must_use]
     pub fn folder(mut self, folder: &Arc<TempDir>) -> Self {
         self.folder = Some(Arc::clone(folder));
         self
     }
 
-    /// A variable that was set.
+    /// Gives the program pipes for stdout and stderr whose reader has ended.
+    #[must_use]
+    pub fn closed_output(mut self) -> Self {
+        self.closed_output = true;
+        self
+    }
+
+    /// The value of a variable that was set.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// Starts it.
+    /// Starts the program.
     pub fn start(&self) -> Program {
         let folder = self.folder.clone().unwrap_or_else(new_folder);
         let mut command = Command::new(self.path.clone().unwrap_or_else(|| binary(self.name)));
         command.env_clear().args(&self.flags).current_dir(folder.path());
         command.envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.envs(&self.variables);
-        let running = Running::start(command).unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
+        let running = if self.closed_output { Running::start_with_closed_output(command) } else { Running::start(command) }
+            .unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
         Program { name: self.name, running, folder }
     }
 }
 
-/// A new empty folder, removed with its last user.
+/// A new empty folder, removed with its last reference.
 pub(crate) fn new_folder() -> Arc<TempDir> {
     Arc::new(TempDir::with_prefix("golectra-test-").expect("a temporary folder can be made"))
 }
 
-/// A program that was started. Dropping it asks it to end, and ends it when it does not.
+/// A running program. When it is dropped it gets SIGTERM, and is killed if it does not end.
 pub struct Program {
     name: &'static str,
     running: Running,
@@ -101,72 +111,72 @@ pub struct Program {
 }
 
 impl Program {
-    /// Its process id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.running.pid()
     }
 
-    /// What it has written to stdout so far.
+    /// The output on stdout so far.
     pub fn stdout(&self) -> String {
         self.running.stdout()
     }
 
-    /// What it has written to stderr so far.
+    /// The output on stderr so far.
     pub fn stderr(&self) -> String {
         self.running.stderr()
     }
 
-    /// The folder it runs in.
+    /// The folder in which it runs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The folder, to start another program in it.
+    /// The folder, for starting another program in it.
     pub fn shared_folder(&self) -> Arc<TempDir> {
         Arc::clone(&self.folder)
     }
 
-    /// Its resident memory in bytes.
+    /// The resident memory in bytes.
     pub fn rss(&self) -> u64 {
         self.running.rss()
     }
 
-    /// The most resident memory in bytes since the last `reset_peak`.
+    /// The highest resident memory in bytes since the last `reset_peak`.
     pub fn peak_rss(&self) -> u64 {
         self.running.peak_rss()
     }
 
-    /// Measures the peak anew from here on.
+    /// Resets the peak to the current value.
     pub fn reset_peak(&self) {
         self.running.reset_peak();
     }
 
-    /// The CPU time it has spent, user and system, in seconds.
+    /// The CPU time of the program, user and system, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         self.running.cpu_seconds()
     }
 
-    /// Its resident memory in bytes that no file stands behind: heap and stacks.
+    /// The resident memory in bytes without pages of files: heap and stacks.
     pub fn anonymous_rss(&self) -> u64 {
         self.running.anonymous_rss()
     }
 
-    /// From now on none of its files can grow beyond this many bytes, as on a full disk: a write takes what fits, and then fails.
+    /// Limits the size of its files, like a full disk: a write beyond the limit is cut short, and the next one fails.
     pub fn limit_files(&self, bytes: u64) {
         self.running.limit_files(bytes);
     }
 
-    /// Its files may grow again.
+    /// Removes the limit again.
     pub fn unlimit_files(&self) {
         self.running.limit_files(libc::RLIM_INFINITY);
     }
 
-    /// How it ended, if it has.
+    /// How it ended; None while it runs.
     pub fn exited(&mut self) -> Option<Exit> {
         self.running.exited()
     }
 
-    /// Waits until it ends by itself; panics when it does not within the limit.
+    /// Waits until it ends by itself; panics if it does not within the limit.
     pub fn wait(&mut self, limit: Duration) -> Exit {
         self.running.wait(limit).unwrap_or_else(|| panic!("{} did not end within {limit:?}\n{}", self.name, self.tail()))
     }
@@ -176,19 +186,19 @@ impl Program {
         self.running.signal(signal);
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits for the end.
     pub fn stop(&mut self) -> Exit {
         self.signal(libc::SIGTERM);
         self.wait(EXIT_LIMIT)
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         self.signal(libc::SIGKILL);
         self.wait(EXIT_LIMIT);
     }
 
-    /// The last of what it wrote, to be shown with a failure.
+    /// The end of its output, to be shown with a failure.
     pub fn tail(&self) -> String {
         let text = format!("--- stdout\n{}\n--- stderr\n{}", self.stdout(), self.stderr());
         let skip = text.chars().count().saturating_sub(4000);

@@ -1,11 +1,11 @@
-//! Prometheus's own opinion of what a program tells it.
+//! Checks with Prometheus's promtool.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use crate::skip;
 
-/// Has promtool check an answer of /metrics; says so where it is not installed.
+/// Checks an answer of /metrics with promtool; skips the check with a message if promtool is not installed.
 pub fn promtool(text: &str) {
     let run =
         Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();

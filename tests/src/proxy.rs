@@ -1,4 +1,4 @@
-//! A TCP proxy on loopback that can do to a connection what networks do.
+//! A TCP proxy on loopback that simulates network faults.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -14,23 +14,23 @@ use tokio::task::JoinHandle;
 
 use crate::runtime;
 
-/// What happens to a connection.
+/// The fault of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing: bytes go through.
+    /// No fault: bytes are passed on.
     None,
-    /// The client's first bytes are read, nothing reaches the server, the connection is closed.
+    /// The client's first bytes are read, nothing is passed to the server, and the connection is closed.
     Drop,
-    /// The request reaches the server, and the connection is closed when its answer comes.
+    /// The request is passed to the server, and the connection is closed when its answer arrives.
     Unanswered,
-    /// As `Unanswered`, but this many bytes of the answer get through before.
+    /// Like `Unanswered`, but this many bytes of the answer are passed on first.
     HalfAnswer(usize),
-    /// Everything is read, nothing reaches the server, and no answer ever comes.
+    /// Everything is read, nothing is passed to the server, and there is no answer.
     Hang,
-    /// The server's answer waits this long.
+    /// The server's answer is delayed by this time.
     Delay(Duration),
-    /// Once the client has sent these texts, in this order, no answer comes back any more. What it sends goes on to the
-    /// server, the last text after a pause.
+    /// Once the client has sent these texts, in this order, no more answers are passed on. The client's bytes are still passed
+    /// to the server, the last text after a pause.
     SilentAfter(Vec<String>, Duration),
 }
 
@@ -38,16 +38,16 @@ struct State {
     upstream: AtomicU16,
     /// The faults of the next connections, in their order.
     next: Mutex<VecDeque<Fault>>,
-    /// The fault of those after them.
+    /// The fault of the connections after them.
     standing: Mutex<Fault>,
     connections: AtomicUsize,
-    /// How many connections have come to the point where their fault shows.
+    /// The number of connections whose fault has taken effect.
     struck: AtomicUsize,
-    /// Changes when every open connection is to be cut.
+    /// Changes when all open connections are to be closed.
     cut: watch::Sender<u64>,
 }
 
-/// The proxy; it ends when it is dropped.
+/// A running proxy; it is stopped when it is dropped.
 pub struct Proxy {
     port: u16,
     state: Arc<State>,
@@ -55,7 +55,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy to a loopback port that lets everything through.
+    /// A proxy to a loopback port, without faults.
     pub async fn start(upstream: u16) -> Self {
         let listener = runtime().spawn(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).await.expect("no panic").expect("a free port");
         let port = listener.local_addr().expect("it is bound").port();
@@ -83,29 +83,29 @@ impl Proxy {
         Self { port, state, accepting }
     }
 
-    /// The port it listens on.
+    /// The port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its address as an URL without a path.
+    /// The proxy's URL without a path.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Does this to each connection from now on; those that are open are cut.
+    /// Sets the fault of all connections from now on; open connections are closed.
     pub fn set(&self, fault: Fault) {
         *self.state.standing.lock().expect("no holder panics") = fault;
         self.cut();
     }
 
-    /// Does these things to the next connections, one each, in order; those that are open are cut.
+    /// Sets the faults of the next connections, in order; open connections are closed.
     pub fn next(&self, faults: impl IntoIterator<Item = Fault>) {
         self.state.next.lock().expect("no holder panics").extend(faults);
         self.cut();
     }
 
-    /// Leads to another port from now on.
+    /// Connects to another port from now on.
     pub fn lead_to(&self, upstream: u16) {
         self.state.upstream.store(upstream, Ordering::SeqCst);
         self.cut();
@@ -116,12 +116,12 @@ impl Proxy {
         self.state.cut.send_modify(|version| *version += 1);
     }
 
-    /// How many connections came.
+    /// The number of connections so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// How many connections have met their fault.
+    /// The number of connections whose fault has taken effect.
     pub fn struck(&self) -> usize {
         self.state.struck.load(Ordering::SeqCst)
     }
@@ -157,7 +157,7 @@ async fn serve(mut client: TcpStream, state: &State) {
     let Ok(mut server) = TcpStream::connect((Ipv4Addr::LOCALHOST, state.upstream.load(Ordering::SeqCst))).await else { return };
     let _ = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
     if fault == Fault::None {
-        // A connection ends in an error as often as not; the programs at its ends deal with that.
+        // Connections often end with an error, which the programs at both ends handle.
         let _ = copy_bidirectional(&mut client, &mut server).await;
         return;
     }
@@ -168,7 +168,7 @@ async fn serve(mut client: TcpStream, state: &State) {
             let requests = async {
                 let mut search = Search { texts: texts.into(), seen: Vec::new() };
                 while let Ok(length @ 1..) = from_client.read(&mut piece).await {
-                    // Said before the bytes leave, or the answer could overtake the silence.
+                    // Sent before the bytes are passed on, because otherwise the answer could arrive first.
                     if !*silence.borrow() && search.ends_with(&piece[..length]) {
                         silence.send_replace(true);
                         strike();
@@ -211,7 +211,7 @@ async fn serve(mut client: TcpStream, state: &State) {
     }
 }
 
-/// Passes answers on until it is told to be silent.
+/// Passes answers on until `silent` is set.
 async fn answers_until(silent: watch::Receiver<bool>, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
     let mut piece = vec![0; 8192];
     while let Ok(length @ 1..) = from.read(&mut piece).await {
@@ -221,14 +221,14 @@ async fn answers_until(silent: watch::Receiver<bool>, mut from: OwnedReadHalf, m
     }
 }
 
-/// Looks for texts in a stream, one after the other.
+/// Searches a stream for texts, one after the other.
 struct Search {
     texts: VecDeque<String>,
     seen: Vec<u8>,
 }
 
 impl Search {
-    /// Whether the last text has come with these bytes.
+    /// Adds bytes; returns whether the last text is complete.
     fn ends_with(&mut self, bytes: &[u8]) -> bool {
         self.seen.extend_from_slice(bytes);
         while let Some(text) = self.texts.front() {

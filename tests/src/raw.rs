@@ -1,4 +1,4 @@
-//! HTTP written by hand: requests that no HTTP library would send.
+//! HTTP written by hand, for requests that no HTTP library would send.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream as StdTcpStream};
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 /// How long a server may take to answer or close.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Whether the server on this port answers the path with 200 within a second.
+/// Whether the server on this port answers this path with 200 within a second.
 pub(crate) fn answers(port: u16, path: &str) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = StdTcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
@@ -24,14 +24,14 @@ pub(crate) fn answers(port: u16, path: &str) -> bool {
     ask().unwrap_or(false)
 }
 
-/// What a server did with bytes it was sent.
+/// A server's answer to raw bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawAnswer {
     /// The status code.
     pub status: u16,
     /// The status line and headers.
     pub head: String,
-    /// The body, chunks put together.
+    /// The body, with chunks joined.
     pub body: Vec<u8>,
 }
 
@@ -64,19 +64,19 @@ impl Raw {
         Self { stream, buffer: Vec::new() }
     }
 
-    /// Sends bytes. False when the server has closed the connection.
+    /// Sends bytes. False if the server has closed the connection.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         matches!(timeout(LIMIT, self.stream.write_all(bytes.as_ref())).await, Ok(Ok(())))
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending side.
     pub async fn finish(&mut self) {
-        // The server may have closed it already.
+        // The server may have closed the connection already.
         let _ = self.stream.shutdown().await;
     }
 
-    /// The next answer; none when the server closes the connection without one. Panics when neither happens in time.
-    /// Nothing is lost when it is given up before.
+    /// The next answer; None if the server closes the connection without one. Panics if neither happens in time. Cancelling it
+    /// loses no bytes.
     pub async fn answer(&mut self) -> Option<RawAnswer> {
         let read = async {
             loop {
@@ -93,7 +93,7 @@ impl Raw {
         timeout(LIMIT, read).await.unwrap_or_else(|_| panic!("neither an answer nor an end within {LIMIT:?}"))
     }
 
-    /// The status of the next answer, of which no more is read than a few bytes.
+    /// The status of the next answer; only a few bytes of the answer are read.
     pub async fn status(&mut self) -> u16 {
         let read = async {
             // "HTTP/1.1 200"
@@ -109,14 +109,14 @@ impl Raw {
         code.unwrap_or_else(|| panic!("no status line: {:?}", String::from_utf8_lossy(&self.buffer)))
     }
 
-    /// Everything that comes until the server closes the connection.
+    /// Everything until the server closes the connection.
     pub async fn to_the_end(&mut self) -> String {
         let end = timeout(LIMIT, async { while self.more().await {} }).await;
         assert!(end.is_ok(), "the connection was still open after {LIMIT:?}");
         String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
     }
 
-    /// Waits until the server closes the connection; panics when it does not in time.
+    /// Waits until the server closes the connection; panics if it does not in time.
     pub async fn closed(&mut self, limit: Duration) {
         let end = timeout(limit, async { while self.more().await {} }).await;
         assert!(end.is_ok(), "the connection was still open after {limit:?}");
@@ -127,7 +127,7 @@ impl Raw {
     }
 }
 
-/// The first answer in the bytes and how long it is; none while it is not whole.
+/// The first answer in the bytes and its length; None while it is incomplete.
 fn parse(bytes: &[u8]) -> Option<(RawAnswer, usize)> {
     let (head, mut at) = line(bytes, 0, b"\r\n\r\n")?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status line: {head:?}"));
@@ -148,17 +148,17 @@ fn parse(bytes: &[u8]) -> Option<(RawAnswer, usize)> {
     Some((answer, at + length))
 }
 
-/// The text from here to an end mark, and where what follows begins.
+/// The text from here to an end mark, and the position after it.
 fn line(bytes: &[u8], from: usize, end: &[u8]) -> Option<(String, usize)> {
     let rest = bytes.get(from..)?;
     let length = rest.windows(end.len()).position(|window| window == end)?;
     Some((String::from_utf8_lossy(&rest[..length]).into_owned(), from + length + end.len()))
 }
 
-/// Sends bytes on a connection of its own and gives the first answer; none when the server closes without one.
+/// Sends bytes on a new connection and returns the first answer; None if the server closes the connection without one.
 pub async fn exchange(port: u16, bytes: impl AsRef<[u8]>) -> Option<RawAnswer> {
     let mut raw = Raw::connect(port).await;
-    // A server that refuses early may close before it has read everything; its answer still comes.
+    // A server that refuses early may close the connection before it has read everything; its answer still arrives.
     raw.send(bytes).await;
     raw.answer().await
 }

@@ -1,4 +1,4 @@
-//! An HTTP server that remembers what it was sent: a webhook's receiver, an old server, a collector.
+//! An HTTP server that records requests: a webhook's receiver, an old server, a collector.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::{free_port, gunzip, runtime};
 
-/// A request that came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Received {
     /// The method.
@@ -25,7 +25,7 @@ pub struct Received {
     pub path: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body as it came.
+    /// The body as received.
     pub body: Vec<u8>,
 }
 
@@ -35,13 +35,13 @@ impl Received {
         self.headers.get(name).map(|value| value.to_str().expect("the header is ASCII"))
     }
 
-    /// The body, unpacked when it is marked gzip.
+    /// The body, unpacked if it is marked gzip.
     pub fn unpacked(&self) -> Vec<u8> {
         if self.header("content-encoding") == Some("gzip") { gunzip(&self.body) } else { self.body.clone() }
     }
 }
 
-/// What is answered.
+/// The answer to a request.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The status code.
@@ -50,7 +50,7 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Vec<u8>,
-    /// How long it takes.
+    /// The delay before the answer.
     pub delay: Duration,
 }
 
@@ -60,7 +60,7 @@ impl Reply {
         Self { status, headers: Vec::new(), body: Vec::new(), delay: Duration::ZERO }
     }
 
-    /// With a body of this type.
+    /// Adds a body of this type.
     #[must_use]
     pub fn body(mut self, media_type: &str, body: impl Into<Vec<u8>>) -> Self {
         self.headers.push(("content-type", media_type.to_owned()));
@@ -68,15 +68,15 @@ impl Reply {
         self
     }
 
-    /// With another header.
+    /// Adds a header.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts are given alike")]
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass numbers and texts")]
     pub fn header(mut self, name: &'static str, value: impl ToString) -> Self {
         self.headers.push((name, value.to_string()));
         self
     }
 
-    /// After this long.
+    /// Delays the answer.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.delay = delay;
@@ -86,7 +86,7 @@ impl Reply {
 
 type Handler = dyn Fn(&Received) -> Reply + Send + Sync;
 
-/// The receiver; it ends when it is dropped, and so do its connections.
+/// A running receiver; it is stopped when it is dropped, and its connections are closed.
 pub struct Receiver {
     port: u16,
     requests: Arc<Mutex<Vec<Received>>>,
@@ -94,12 +94,12 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Answers every request with what the handler says.
+    /// Answers every request with the handler's reply.
     pub async fn start(handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_on(free_port(), handler).await
     }
 
-    /// As `start`, on this port.
+    /// Like `start`, on this port.
     pub async fn start_on(port: u16, handler: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
         let listener = runtime().spawn(TcpListener::bind((Ipv4Addr::LOCALHOST, port))).await.expect("no panic").expect("the port is free");
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -107,17 +107,17 @@ impl Receiver {
         Self { port, requests, serving }
     }
 
-    /// The port it listens on.
+    /// The port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its address as an URL without a path.
+    /// The receiver's URL without a path.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The requests that came so far, in their order.
+    /// The requests received so far, in their order.
     pub fn requests(&self) -> Vec<Received> {
         self.requests.lock().expect("no holder panics").clone()
     }
@@ -130,13 +130,13 @@ impl Drop for Receiver {
 }
 
 async fn accept(listener: TcpListener, requests: Arc<Mutex<Vec<Received>>>, handler: Arc<Handler>) {
-    // Dropped with this task, and its connections with it.
+    // Dropped with this task, which closes its connections.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let (requests, handler) = (Arc::clone(&requests), Arc::clone(&handler));
         let service = service_fn(move |request| answer(request, Arc::clone(&requests), Arc::clone(&handler)));
         connections.spawn(async move {
-            // A client that breaks off is its own business.
+            // A client that disconnects early is no error here.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
         while connections.try_join_next().is_some() {}

@@ -10,19 +10,19 @@ use tempfile::TempDir;
 use crate::program::new_folder;
 use crate::{Client, Database, Exit, Program, ProgramBuilder, free_port, raw};
 
-/// Where a server keeps its metrics.
+/// The store of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Store {
-    /// In memory, with its snapshot file.
+    /// In memory, with a snapshot file.
     Memory,
-    /// In a database of its own.
+    /// In a new database.
     Postgres,
 }
 
 /// How long a server may take to answer after its start; debug builds on a busy machine are slow.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// How a server is to be started.
+/// The configuration of a server.
 #[derive(Clone)]
 pub struct ServerBuilder {
     program: ProgramBuilder,
@@ -47,21 +47,21 @@ impl ServerBuilder {
         self
     }
 
-    /// Runs it in this folder.
+    /// Runs the server in this folder.
     #[must_use]
     pub fn folder(mut self, folder: &Arc<TempDir>) -> Self {
         self.program = self.program.folder(folder);
         self
     }
 
-    /// Listens on this port, which another server has just left.
+    /// Listens on this port, which another server has just released.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Signs with a key.
+    /// Sets the server's key.
     #[must_use]
     pub fn key(mut self, key: Option<&str>) -> Self {
         self.key = key.map(str::to_owned);
@@ -71,7 +71,7 @@ impl ServerBuilder {
         }
     }
 
-    /// Keeps metrics in a database, which other servers may share.
+    /// Stores metrics in a database, which other servers may share.
     #[must_use]
     pub fn database(mut self, database: &Arc<Database>) -> Self {
         self.database = Some(Arc::clone(database));
@@ -79,19 +79,19 @@ impl ServerBuilder {
         self.env("DATABASE_DSN", url)
     }
 
-    /// Listens for scrapers on a port of its own.
+    /// Serves its metrics on another port.
     #[must_use]
     pub fn metrics(mut self) -> Self {
         self.metrics_port = Some(free_port());
         self
     }
 
-    /// Starts it and waits until it is ready to take writes.
+    /// Starts the server and waits until it is ready for writes.
     pub fn start(self) -> Server {
         self.start_until("/ping")
     }
 
-    /// Starts it and waits until the process answers, whatever its database does.
+    /// Starts the server and waits until the process answers, whatever the state of its database.
     pub fn start_alive(self) -> Server {
         self.start_until("/ping/live")
     }
@@ -107,7 +107,7 @@ impl ServerBuilder {
         panic!("five ports in a row were taken by others");
     }
 
-    /// None when another program has taken a port meanwhile.
+    /// None if another program has taken a port in the meantime.
     fn try_start(&self, path: &str) -> Option<Server> {
         let mut builder = self.program.clone().env("ADDRESS", format!("127.0.0.1:{}", self.port));
         if let Some(port) = self.metrics_port {
@@ -130,48 +130,48 @@ impl ServerBuilder {
     }
 }
 
-/// A server that answers.
+/// A running server.
 pub struct Server {
-    // Ends before the database is dropped.
+    // Ended before the database is dropped.
     program: Program,
     builder: ServerBuilder,
 }
 
 impl Server {
-    /// A server of the memory store, in a folder of its own.
+    /// A server of the memory store, in a new folder.
     pub fn builder() -> ServerBuilder {
         let program = ProgramBuilder::new("golectra-server").folder(&new_folder()).env("LOG_LEVEL", "info");
         ServerBuilder { program, database: None, key: None, port: free_port(), metrics_port: None }
     }
 
-    /// Its port.
+    /// The server's port.
     pub fn port(&self) -> u16 {
         self.builder.port
     }
 
-    /// Its address as an URL without a path.
+    /// The server's URL without a path.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port())
     }
 
-    /// A client that has the server's key.
+    /// A client with the server's key.
     pub fn client(&self) -> Client {
         let client = Client::new(&self.url(), self.builder.key.as_deref());
         if self.builder.program.variable("SIGNATURES") == Some("required") { client.expecting_no_hashes() } else { client }
     }
 
-    /// A client of its listener for scrapers.
+    /// A client of the server's metrics listener.
     pub fn metrics_client(&self) -> Client {
         let port = self.builder.metrics_port.expect("the server was started with a listener for scrapers");
         Client::new(&format!("http://127.0.0.1:{port}"), None)
     }
 
-    /// Its snapshot file.
+    /// The snapshot file.
     pub fn snapshot_path(&self) -> PathBuf {
         self.program.folder().join(self.builder.program.variable("FILE_STORAGE_PATH").unwrap_or("metrics-db.json"))
     }
 
-    /// Its database.
+    /// The server's database.
     pub fn database(&self) -> Option<&Arc<Database>> {
         self.builder.database.as_ref()
     }
@@ -185,14 +185,14 @@ impl Server {
         twin
     }
 
-    /// Starts it again on its port, with its files and settings, after it has ended.
+    /// Starts it again on the same port, with the same files and settings, after it has ended.
     #[must_use]
     pub fn start_again(mut self) -> Self {
         assert!(self.program.exited().is_some(), "the server still runs");
         self.builder.try_start("/ping").expect("nobody took the port of a server that was only just stopped")
     }
 
-    /// Ends it as an operator does, and starts it again with another setting or two.
+    /// Ends it with SIGTERM, and starts it again with additional settings.
     #[must_use]
     pub fn restart_with(mut self, settings: &[(&str, &str)]) -> Self {
         assert_eq!(self.program.stop(), Exit::Code(0), "{}", self.program.tail());
@@ -202,7 +202,7 @@ impl Server {
         self.start_again()
     }
 
-    /// Ends it without warning, and starts it again with another setting or two.
+    /// Kills it, and starts it again with additional settings.
     #[must_use]
     pub fn crash_and_restart_with(mut self, settings: &[(&str, &str)]) -> Self {
         self.program.kill();

@@ -1,18 +1,18 @@
-//! The few statistics that a measurement is told with: median and spread of its rounds, percentiles of its latencies.
+//! Statistics of measurements: median and spread of the rounds, percentiles of the latencies.
 
-/// The median of some rounds, and how far they lie apart.
+/// The median of some rounds, and their range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
-    /// The middle one; of an even number the mean of the two in the middle.
+    /// The middle value; of an even number of values the mean of the two in the middle.
     pub median: f64,
-    /// The least.
+    /// The smallest value.
     pub min: f64,
-    /// The greatest.
+    /// The largest value.
     pub max: f64,
 }
 
 impl Spread {
-    /// None of no rounds, or when one of them is no number.
+    /// None if there are no rounds, or if one of them is NaN.
     pub fn of(rounds: &[f64]) -> Option<Self> {
         let mut sorted = rounds.to_vec();
         if sorted.is_empty() || sorted.iter().any(|value| value.is_nan()) {
@@ -25,7 +25,7 @@ impl Spread {
     }
 }
 
-/// The smallest value that at least this share (0 to 1) of the values does not exceed. None of no values.
+/// The smallest value such that at least this share (0 to 1) of the values is not greater. None if there are no values.
 pub fn percentile(values: &mut [u32], share: f64) -> Option<u32> {
     if values.is_empty() {
         return None;
@@ -41,7 +41,7 @@ pub fn percentile(values: &mut [u32], share: f64) -> Option<u32> {
     Some(*values.select_nth_unstable(at).1)
 }
 
-/// Each round's value over the other's of the same round, so that a machine whose speed drifts does not tell on the ratio.
+/// The ratio of the values of each round, so that a machine whose speed drifts does not affect the ratio.
 pub fn ratios(values: &[f64], others: &[f64]) -> Vec<f64> {
     values.iter().zip(others).map(|(value, other)| value / other).collect()
 }
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_median() {
+    fn no_rounds_have_no_median() {
         assert_eq!(Spread::of(&[]), None);
         assert_eq!(Spread::of(&[1.0, f64::NAN]), None);
     }

@@ -5,17 +5,17 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-/// Between two looks at a condition.
+/// The time between two checks of a condition.
 const STEP: Duration = Duration::from_millis(20);
 
-/// The runtime of everything that a test runs beside itself (proxies, receivers), so that a test that blocks does not stop it.
+/// The runtime of the harness's own tasks (proxies, receivers), so that a test that blocks does not stop them.
 pub fn runtime() -> &'static Runtime {
     static RUNTIME: LazyLock<Runtime> =
         LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts"));
     &RUNTIME
 }
 
-/// Waits until a look gives something; panics with `what` when that takes longer than the limit.
+/// Waits until `look` returns something; panics with `what` if that takes longer than the limit.
 pub async fn eventually<T>(what: &str, limit: Duration, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -27,7 +27,7 @@ pub async fn eventually<T>(what: &str, limit: Duration, mut look: impl AsyncFnMu
     }
 }
 
-/// Waits until a condition holds; panics with `what` when that takes longer than the limit.
+/// Waits until a condition holds; panics with `what` if that takes longer than the limit.
 pub async fn until(what: &str, limit: Duration, mut holds: impl AsyncFnMut() -> bool) {
     eventually(what, limit, async || holds().await.then_some(())).await;
 }

@@ -1,8 +1,8 @@
-//! Which build this is: the first lines a service prints.
+//! The build banner: the first lines that a service prints on stdout.
 
 use std::io::{self, Write};
 
-/// What the build's environment said about the build; `N/A` where it said nothing.
+/// The build's version, date and commit, taken from the environment at compile time; `N/A` for a variable that was not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Build {
     /// `BUILD_VERSION`, such as `v1.2.3`.
@@ -27,7 +27,7 @@ const fn known(value: Option<&'static str>) -> &'static str {
     }
 }
 
-/// Prints the banner on stdout. A closed stdout is no reason not to serve, so failing to print is not an error.
+/// Prints the banner on stdout. Errors are ignored: a service runs with a closed stdout too.
 pub fn print() {
     let mut out = io::stdout().lock();
     let _ = write_to(&mut out, &BUILD).and_then(|()| out.flush());

@@ -1,8 +1,8 @@
 //! Signing keys by id: KEY under the id `default`, and the files of KEYS_DIR, which are read again when they change.
 //!
-//! Keys rotate without a restart and without a refused request: a new key is put beside the old one, senders move over to
-//! it, the old one is taken away. So a folder that can't be read for a while takes no key away, and an id that is not known
-//! is looked for on disk before it is refused.
+//! Keys rotate without a restart and without a refused request: the operator adds a new key beside the old one, moves the
+//! senders to it and then removes the old one. For this reason keys stay in use while the folder can't be read, and the folder
+//! is read again before an unknown id is refused.
 
 mod folder;
 mod id;
@@ -25,16 +25,16 @@ use crate::Secret;
 /// The id of the key in KEY.
 pub const DEFAULT_ID: &str = "default";
 
-/// How often the folder is looked at.
+/// How often the folder is read.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// How often it is looked at, at most, because someone asks.
+/// The shortest time between two reads that were started by a caller that asked for a key.
 const ASKED_EVERY: Duration = Duration::from_secs(1);
 
-/// How long who asks may wait: for the next look and, on a disk that hangs, for its end.
+/// How long a caller that asks for a key waits: for the next read to start and, on a disk that hangs, for its end.
 const ASKED_LIMIT: Duration = Duration::from_secs(2);
 
-/// A key's bytes, wiped from memory with their last user. `Debug` shows `[hidden]`.
+/// A key's bytes, wiped from memory when the last clone is dropped. `Debug` shows `[hidden]`.
 #[derive(Clone)]
 pub struct Key(Arc<SecretSlice<u8>>);
 
@@ -43,7 +43,7 @@ impl Key {
         Self(Arc::new(bytes.into()))
     }
 
-    /// The bytes themselves, for the one place that needs them.
+    /// The bytes themselves. Call it only where they are used.
     pub fn expose(&self) -> &[u8] {
         self.0.expose_secret()
     }
@@ -61,13 +61,13 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Why it is not clear which key signs.
+/// Why no signing key can be selected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SigningKeyError {
-    /// A key was chosen, and nothing has it.
+    /// SIGNING_KEY_ID names a key that does not exist.
     #[error("SIGNING_KEY_ID is {0}: set KEYS_DIR to the folder that has this key")]
     NoFolder(KeyId),
-    /// There are keys, and none was chosen.
+    /// There are keys, but SIGNING_KEY_ID is not set and no key is named `default`.
     #[error("KEYS_DIR is set: set SIGNING_KEY_ID to the key in it that signs, or KEY")]
     NotChosen,
 }
@@ -80,31 +80,31 @@ pub struct Keys(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// What is known now; replaced as a whole, so that nobody sees half of a change.
+    /// The current keys; replaced as a whole, so that readers never see a partial change.
     known: RwLock<Arc<ById>>,
     reader: Option<Arc<Mutex<Reader>>>,
     failures: AtomicU64,
 }
 
-/// Whoever holds it may look into the folder.
+/// Reads the folder, by one caller at a time.
 #[derive(Debug)]
 struct Reader {
     folder: Box<Path>,
     own: Option<Key>,
-    /// Whether the last look failed.
+    /// Whether the last read failed.
     failing: bool,
-    /// What was wrong with single files, which is said once.
+    /// Errors of single files that were logged already, by file name.
     complaints: BTreeMap<String, String>,
-    /// When the last look began.
+    /// When the last read began.
     looked_at: Instant,
-    /// When the last look began that someone had asked for.
+    /// When the last read began that a caller had asked for.
     asked_at: Option<Instant>,
 }
 
 impl Keys {
-    /// The key in KEY and those in the folder, either of which may be none. A file named `default` goes before KEY.
+    /// The key in KEY and the keys in the folder; both are optional. A file named `default` takes precedence over KEY.
     ///
-    /// Blocks; meant for the start, when a folder that can't be read is an error. Must be called inside a runtime.
+    /// Blocks; meant for the start, where a folder that can't be read is an error. Must be called inside a runtime.
     pub fn open(key: Option<&Secret>, folder: Option<&Path>) -> Result<Self, FolderError> {
         let own = key.map(|key| Key::new(key.expose().as_bytes().to_vec()));
         let mut known = ById::new();
@@ -126,15 +126,15 @@ impl Keys {
         self.0.reader.is_some()
     }
 
-    /// The ids of all keys that are known now.
+    /// The ids of all current keys.
     pub fn ids(&self) -> Vec<KeyId> {
         self.known().keys().cloned().collect()
     }
 
-    /// Which key signs: the chosen one, or `default` where nobody chose. None when there are no keys to choose from.
+    /// The id of the key that signs: the selected one, or `default` when none was selected. None when there are no keys.
     pub fn signing_id(&self, chosen: Option<&KeyId>) -> Result<Option<KeyId>, SigningKeyError> {
         match chosen {
-            // One that is not in the folder yet may come.
+            // The key may be added to the folder later.
             Some(id) if self.has_folder() || self.get(id.as_str()).is_some() => Ok(Some(id.clone())),
             Some(id) => Err(SigningKeyError::NoFolder(id.clone())),
             None if self.get(DEFAULT_ID).is_some() => Ok(Some(KeyId::default())),
@@ -153,8 +153,8 @@ impl Keys {
         self.known().get(id).cloned()
     }
 
-    /// The key of this id. One that is not known is looked for in the folder, once a second for all who ask together: who asks for
-    /// a key that has just come waits for up to a second rather than being told that there is none.
+    /// The key of this id. An unknown id makes the folder be read again, at most once a second for all callers together: a
+    /// caller that asks for a key which was just added waits for up to a second and then gets it.
     pub async fn find(&self, id: &str) -> Option<Key> {
         if let Some(key) = self.get(id) {
             return Some(key);
@@ -173,8 +173,8 @@ impl Keys {
         self.get(id)
     }
 
-    /// The key of this id as it stands in the folder now, or did less than a second ago: for one who signs, and who must not go on with a
-    /// key that was replaced.
+    /// The key of this id as read from the folder less than a second ago, for signing: a signer must not go on with a key that
+    /// was replaced.
     pub async fn fresh(&self, id: &str) -> Option<Key> {
         self.ask(async |keys, reader| {
             if reader.asked_at.is_none_or(|at| at.elapsed() >= ASKED_EVERY) {
@@ -185,7 +185,7 @@ impl Keys {
         self.get(id)
     }
 
-    /// Looks at the folder every two seconds; never ends when there is one.
+    /// Reads the folder every two seconds; never ends when there is a folder.
     pub async fn watch(self) {
         let Some(reader) = &self.0.reader else { return };
         let mut ticks = interval(EVERY);
@@ -196,10 +196,11 @@ impl Keys {
         }
     }
 
-    /// Lets someone decide, whose turn it is, whether to look.
+    /// Locks the reader and lets `decide` read the folder or not, within [`ASKED_LIMIT`].
     async fn ask(&self, decide: impl AsyncFnOnce(&Self, OwnedMutexGuard<Reader>)) {
         if let Some(reader) = &self.0.reader {
-            // Too late is a look without news. It goes on by itself, and nobody else begins another one meanwhile.
+            // On a timeout the caller uses the keys as they are. A read that was started goes on, and keeps the lock until it
+            // ends.
             let _ = timeout(ASKED_LIMIT, async { decide(self, Arc::clone(reader).lock_owned().await).await }).await;
         }
     }
@@ -211,14 +212,14 @@ impl Keys {
 
     async fn look(&self, mut reader: OwnedMutexGuard<Reader>) {
         let keys = self.clone();
-        // The lock goes along: a disk that hangs holds up one thread, not one for each who asks.
+        // The task owns the lock, so that a disk that hangs blocks one thread and not one thread a caller.
         let look = tokio::task::spawn_blocking(move || match reader.look(&keys.known()) {
             Ok(known) => keys.replace(known),
             Err(_) => {
                 keys.0.failures.fetch_add(1, Relaxed);
             }
         });
-        // An error here is a runtime that ends.
+        // It fails only while the runtime shuts down.
         let _ = look.await;
     }
 
@@ -232,14 +233,14 @@ impl Keys {
 }
 
 impl Reader {
-    /// The keys as they are now; what is said about changes is said here.
+    /// Reads the folder and returns the new keys; logs errors and changes.
     fn look(&mut self, known: &ById) -> Result<ById, FolderError> {
         self.looked_at = Instant::now();
         let Found { keys: mut now, unusable } = match read(&self.folder) {
             Ok(found) => found,
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) && !known.is_empty() {
-                    tracing::error!("{error}: the keys that were read before go on being used");
+                    tracing::error!("{error}: the keys that were read before stay in use");
                 }
                 return Err(error);
             }
@@ -251,7 +252,7 @@ impl Reader {
             let id = name.parse::<KeyId>().ok();
             let kept = id.and_then(|id| Some((known.get(&id)?.clone(), id)));
             if self.complaints.get(name) != Some(why) {
-                let then = if kept.is_some() { "the key it held before goes on being used" } else { "it is not used" };
+                let then = if kept.is_some() { "the key that it held before stays in use" } else { "the file is ignored" };
                 tracing::warn!("KEYS_DIR: the file {name:?} {why}: {then}");
             }
             if let Some((key, id)) = kept {

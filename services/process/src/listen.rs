@@ -1,12 +1,12 @@
-//! Serving HTTP/1 to clients that may be slow, silent, many or hostile.
+//! An HTTP/1 server for clients that may be slow, silent, numerous or hostile.
 //!
-//! hyper's connection builder is driven here rather than through `axum::serve`, which keeps a silent connection open for
-//! ever: every state a connection can be in has a time limit, the number of connections has a bound, and a shutdown ends
-//! all of them within one more.
+//! It uses hyper's connection builder instead of `axum::serve`, which keeps a silent connection open for ever. Here every state
+//! of a connection has a time limit, the number of connections is bounded, and a shutdown closes all of them within a time
+//! limit too.
 
 mod connection;
 mod guard;
-mod stats;
+mod metrics;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -28,32 +28,34 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-pub use self::stats::{ConnectionStats, Cut};
+pub use self::metrics::{ConnectionMetrics, Cut};
 use crate::{LogLimiter, system};
 
-/// The pause after the system could not give a connection, as when it is out of file descriptors.
+/// The pause after `accept` failed, such as when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a connection may cost.
+/// Limits of time, size and number for connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// From a request's first byte, or from accepting a connection, to the end of the request's head.
     pub headers: Duration,
     /// Between two requests on one connection.
     pub idle: Duration,
-    /// While writing, without the client taking a byte.
+    /// The longest time that a write may wait without the client taking a byte.
     pub write_stall: Duration,
-    /// From the first time that the client keeps an answer waiting to its next request. A client that takes a byte now and then would
-    /// otherwise hold what its answer holds for ever.
+    /// The longest time from the first write that has to wait for the client to its next request. Without this limit a client
+    /// that takes a byte now and then could keep an answer in memory for ever.
     pub slow_write: Duration,
-    /// Connections open at once; more wait in the kernel's queue. A quarter of the process's file descriptors stay free in any case.
+    /// Connections open at once; more wait in the kernel's queue. A quarter of the process's file descriptors is always left
+    /// free.
     pub max_connections: usize,
     /// Bytes of a request's head, at least 8 KiB; a longer one is answered 431.
     pub max_header_bytes: usize,
-    /// From the start of a shutdown until connections that still work are cut.
+    /// From the start of a shutdown until connections that are still in use are cut.
     pub drain: Duration,
-    /// How much of `drain` is spent answering as before, but for `Connection: close` on every answer: a client that keeps its
-    /// connections then leaves with an answer in hand, where an idle connection that is closed may meet a request on its way.
+    /// How much of `drain` is spent answering as before, but with `Connection: close` on every answer. A client with a
+    /// kept-alive connection then learns from an answer that it must reconnect; if the idle connection were closed at once, its
+    /// next request could be lost.
     pub linger: Duration,
 }
 
@@ -72,29 +74,29 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// What answers requests: a router, or one behind layers that come before routing.
+/// A service that answers requests: a router, or a router behind layers that run before routing.
 pub trait App: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static {}
 
 impl<S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static> App for S {}
 
 /// Serves `app` until `shutdown` is cancelled and every connection is closed, which takes at most `limits.drain`.
 ///
-/// Handlers find the peer's address in axum's `ConnectInfo<SocketAddr>`; an IPv4 peer of a dual-stack socket is shown as IPv4.
+/// Handlers get the peer's address from axum's `ConnectInfo<SocketAddr>`; an IPv4 peer of a dual-stack socket is shown as IPv4.
 pub async fn serve(listener: TcpListener, app: impl App, limits: ConnectionLimits, shutdown: CancellationToken) {
-    serve_counted(listener, app, limits, ConnectionStats::default(), shutdown).await;
+    serve_counted(listener, app, limits, ConnectionMetrics::default(), shutdown).await;
 }
 
-/// As [`serve`], counting into `stats`.
+/// Like [`serve`], with metrics.
 pub async fn serve_counted(
     listener: TcpListener,
     app: impl App,
     limits: ConnectionLimits,
-    stats: ConnectionStats,
+    metrics: ConnectionMetrics,
     shutdown: CancellationToken,
 ) {
     let open_files = system::raise_open_files();
     let cap = limits.max_connections.min(open_files - open_files / 4).clamp(1, Semaphore::MAX_PERMITS);
-    let mut gate = Gate { listener, permits: Arc::new(Semaphore::new(cap)), stats: stats.clone(), log: LogLimiter::new() };
+    let mut gate = Gate { listener, permits: Arc::new(Semaphore::new(cap)), metrics: metrics.clone(), log: LogLimiter::new() };
     let tasks = TaskTracker::new();
     let stages = Stages { leave: shutdown.clone(), close: CancellationToken::new(), abort: CancellationToken::new() };
     let linger = limits.linger.min(limits.drain);
@@ -109,51 +111,51 @@ pub async fn serve_counted(
             next = gate.next() => next,
             () = over.as_mut() => break,
         };
-        let connection = connection::run(stream, peer, app.clone(), limits, stats.clone(), stages.child());
+        let connection = connection::run(stream, peer, app.clone(), limits, metrics.clone(), stages.child());
         tasks.spawn(async move {
             connection.await;
             drop(permit);
         });
     }
-    // New clients are refused from here on rather than left waiting.
+    // From here on new clients are refused instead of waiting for an answer.
     drop(gate);
     stages.close.cancel();
     tasks.close();
     if timeout(limits.drain.saturating_sub(linger), tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "connections that did not finish in time are cut");
+        tracing::warn!(connections = tasks.len(), "cutting connections that did not finish in time");
         stages.abort.cancel();
         tasks.wait().await;
     }
 }
 
-/// What connections are told as serving ends, in this order.
+/// The signals to connections during a shutdown, in this order.
 #[derive(Clone, Debug)]
 struct Stages {
-    /// The next answer is the connection's last.
+    /// The next answer is the last one of the connection.
     leave: CancellationToken,
-    /// Close when idle, and after the answer that is under way.
+    /// Close when idle, or after the answer in progress.
     close: CancellationToken,
-    /// End at once.
+    /// Close at once.
     abort: CancellationToken,
 }
 
 impl Stages {
-    /// The same for one connection, which then shares no lock with the others.
+    /// The signals for one connection, on tokens of its own: waiting on them takes no lock that connections share.
     fn child(&self) -> Self {
         Self { leave: self.leave.child_token(), close: self.close.child_token(), abort: self.abort.child_token() }
     }
 }
 
-/// Where connections come in.
+/// Accepts connections, up to the limit.
 struct Gate {
     listener: TcpListener,
     permits: Arc<Semaphore>,
-    stats: ConnectionStats,
+    metrics: ConnectionMetrics,
     log: LogLimiter,
 }
 
 impl Gate {
-    /// The next connection, once there is room for one.
+    /// Waits for room and accepts the next connection.
     async fn next(&mut self) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
         let permit = self.permit().await;
         loop {
@@ -161,12 +163,12 @@ impl Gate {
                 Ok((stream, peer)) => {
                     return (stream, SocketAddr::new(peer.ip().to_canonical(), peer.port()), permit);
                 }
-                // The client went away before it was accepted; the next one may be fine.
+                // The client closed the connection before it was accepted.
                 Err(error) if client_is_gone(&error) => {}
                 Err(error) => {
-                    self.stats.accept_failed();
+                    self.metrics.accept_failed();
                     self.log.log("accept", move |count| {
-                        tracing::error!(count, %error, "connections cannot be accepted: raise the limit of open files if it is that");
+                        tracing::error!(count, %error, "connections cannot be accepted: if the error says too many open files, raise that limit");
                     });
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -179,8 +181,8 @@ impl Gate {
             if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
                 return permit;
             }
-            self.stats.cap_reached();
-            self.log.log("cap", |count| tracing::warn!(count, "as many connections are open as are allowed: new ones wait"));
+            self.metrics.cap_reached();
+            self.log.log("cap", |count| tracing::warn!(count, "the limit of open connections is reached: new connections wait"));
             // The semaphore is never closed; if it were, the loop would try again.
             if let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
                 return permit;

@@ -1,4 +1,4 @@
-//! What every service says about itself, and the listener it says it on.
+//! The metrics that every service has, and the listener that serves them.
 
 mod process;
 
@@ -18,7 +18,7 @@ use crate::{ConnectionLimits, ListenAddress, Shutdown, listen};
 /// The text format's content type.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Scrapers and probes are few.
+/// Scrapers and probes need only a few connections.
 const LIMITS: ConnectionLimits = ConnectionLimits {
     headers: Duration::from_secs(5),
     idle: Duration::from_mins(2),
@@ -30,7 +30,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     linger: Duration::ZERO,
 };
 
-/// A registry that holds the build and process figures; a service adds its own.
+/// A registry with the metrics of the build and the process; a service adds its own.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     /// Where the service registers its metrics.
@@ -38,7 +38,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// `service` is the `service` label of `golectra_build_info`. The error is prometheus' own, for a name that cannot be used.
+    /// `service` is the `service` label of `golectra_build_info`. The error is the prometheus crate's, for an invalid name.
     pub fn new(service: &str) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let build = Opts::new("golectra_build_info", "Always 1; the labels say which build this is.")
@@ -74,13 +74,13 @@ fn render(registry: &Registry) -> axum::response::Response {
     match TextEncoder::new().encode_to_string(&registry.gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "the metrics could not be written");
+            tracing::error!(%error, "the metrics could not be encoded");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }
 
-/// Serves [`router`] on an address of its own until the shutdown; does nothing without an address.
+/// Serves [`router`] on its own address until the shutdown; does nothing without an address.
 ///
 /// Returns once the address is bound. The error names the address and what to do about it.
 pub async fn serve_observability<F, P>(address: Option<&ListenAddress>, registry: Registry, ping: F, shutdown: &Shutdown) -> io::Result<()>
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn build_and_process_figures_are_there_and_plausible() {
+    async fn metrics_of_build_and_process_are_present_and_plausible() {
         let (status, content_type, text) = get(&app(), "/metrics").await;
         assert_eq!((status, content_type.as_str()), (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8"));
         assert!(text.contains("golectra_build_info{commit=\"") && text.contains("service=\"golectra-test\""), "{text}");
@@ -142,9 +142,9 @@ mod tests {
         assert!((-2.0..86_400.0).contains(&age), "{age}");
     }
 
-    /// promtool comes with Debian's package prometheus; where it is missing the test fails and says so.
+    /// promtool is in Debian's package prometheus; without it the test fails and says so.
     #[tokio::test]
-    async fn promtool_finds_nothing_to_complain_about() {
+    async fn promtool_reports_no_problems() {
         let (_, _, text) = get(&app(), "/metrics").await;
         let mut promtool = Command::new("promtool")
             .args(["check", "metrics"])
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ping_tells_whether_the_service_is_well() {
+    async fn ping_is_200_when_the_check_succeeds_and_503_when_it_fails() {
         let well = Arc::new(AtomicBool::new(true));
         let asked = Arc::clone(&well);
         let app = router(prometheus::Registry::new(), move || {

@@ -1,7 +1,7 @@
-//! Settings: one declared struct a service, filled from variables, then flags, then defaults.
+//! Settings: each service declares one struct, which is filled from variables, then flags, then defaults.
 //!
 //! The declaration is the single source of the variable's name, the flag, the default, the help text and the table in
-//! docs/settings.md, so that none of them can say something else than the others.
+//! docs/settings.md, so that they always agree.
 
 mod args;
 pub(crate) mod definition;
@@ -14,13 +14,13 @@ mod listen_address;
 mod retention;
 pub(crate) mod secret;
 
-pub use bytes::Bytes;
+pub use bytes::{Bytes, BytesError};
 pub use interval::Interval;
 pub use listen_address::ListenAddress;
 pub use retention::Retention;
 pub use secret::{Secret, WebhookKey};
 
-/// Why there are no settings to run with.
+/// Why the settings can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// Help was asked for; the text names every flag, variable and default. The process prints it and exits 0.
@@ -37,12 +37,11 @@ pub enum SettingsError {
 /// whose error displays as what was expected; `bool` takes Go's spellings. A field has a default, written as an
 /// operator would write it, or is an `Option`. `#[arg(short = 'a')]` gives it a letter as well.
 ///
-/// After the struct may stand the settings that earlier versions had, each with the fields that replace it:
-/// `removed { history_retention => [dedup_window, retention_raw] }`. A removed variable or flag that is still set is an
-/// error that names its successors, because ignoring it would change what the operator asked for without a word.
-///
-/// The struct gets `load(program)`, which exits the process on help or a bad value, `parse(args, env)`, which has no
-/// side effects, and `markdown()`, the table for docs/settings.md.
+/// After the struct, the declaration may list settings that earlier versions had, each with the fields that replace it:
+/// `removed { history_retention => [dedup_window, retention_raw] }`. A removed variable or flag that is still set is an error
+/// that names its successors: ignoring it would silently change what the operator asked for.
+/// The struct gets `load(program)`, which exits the process on help or a bad value, `parse(args, env)`, which has no side
+/// effects, and `markdown()`, the table for docs/settings.md.
 ///
 /// ```
 /// golectra_process::settings! {
@@ -81,10 +80,10 @@ macro_rules! settings {
         }
 
         const _: () = {
-            // The derive macros name their crate by this path, so that services need not depend on it themselves.
+            // The derive macros refer to their crate by this path, so that services need not depend on it themselves.
             use $crate::__private::clap;
 
-            /// One source's answers, as text: once filled by envy from variables, once by clap from flags.
+            /// The values of one source as text: filled once by envy from the variables and once by clap from the flags.
             #[derive(clap::Args, $crate::__private::serde::Deserialize)]
             #[serde(crate = "golectra_process::__private::serde")]
             struct Raw {
@@ -92,7 +91,7 @@ macro_rules! settings {
                     $(#[doc = $doc])*
                     #[arg(long)]
                     $(#[arg($($arg)*)])?
-                    // clap knows an optional flag by this spelling alone.
+                    // clap recognises an optional flag only by this spelling.
                     $field: Option<::std::string::String>,
                 )*
             }
@@ -105,14 +104,14 @@ macro_rules! settings {
                     Self::load_from(program, ::std::env::args_os().skip(1))
                 }
 
-                /// As `load`, with other arguments than all of the process's: those of a subcommand, say.
+                /// Like `load`, with other arguments than the process's, such as those of a subcommand.
                 $vis fn load_from(program: &str, arguments: impl ::std::iter::Iterator<Item = ::std::ffi::OsString>) -> Self {
                     let variables = ::std::env::vars_os().collect();
                     Self::parse_as(program, arguments.collect(), variables)
                         .unwrap_or_else(|error| $crate::__private::exit_with(program, &error))
                 }
 
-                /// The settings these arguments (without the program's name) and variables give.
+                /// The settings that result from these arguments (without the program's name) and variables.
                 $vis fn parse<A, E, K, V>(args: A, env: E) -> ::std::result::Result<Self, $crate::SettingsError>
                 where
                     A: ::std::iter::IntoIterator<Item: ::std::convert::Into<::std::ffi::OsString>>,
@@ -147,7 +146,7 @@ macro_rules! settings {
                 }
 
                 $($(
-                    /// Compiles only when the successors are settings.
+                    /// Fails to compile when a successor is not a setting.
                     fn $removed(&self) {
                         $(let _ = &self.$successor;)+
                     }
@@ -159,7 +158,7 @@ macro_rules! settings {
                     variables: ::std::vec::Vec<(::std::ffi::OsString, ::std::ffi::OsString)>,
                 ) -> ::std::result::Result<Self, $crate::SettingsError> {
                     let definition = Self::definition();
-                    // Flags first: whoever asks for help gets it, whatever the variables are.
+                    // Flags come first: -h prints the help even if a variable is invalid.
                     let from_flags: Raw = definition.flags(program, arguments)?;
                     let from_variables: Raw = definition.variables(variables)?;
                     ::std::result::Result::Ok(Self {
@@ -175,7 +174,7 @@ macro_rules! settings {
     };
 }
 
-/// The default as an option.
+/// The default as an `Option`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __settings_default {
@@ -187,7 +186,7 @@ macro_rules! __settings_default {
     };
 }
 
-/// A field's value: required when it has a default, an `Option` otherwise.
+/// A field's value: always present for a field with a default, an `Option` otherwise.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __settings_value {

@@ -1,4 +1,5 @@
-//! How a service ends: a first signal asks everything to finish within a limit, a second one or the limit ends it at once.
+//! Shutting down: the first signal asks every part to finish within a limit; a second signal or the limit ends the process at
+//! once.
 
 use std::future::Future;
 use std::io;
@@ -9,13 +10,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a service may take to finish after a signal, unless it is told otherwise.
+use crate::log_limiter::write_pending_lines;
+
+/// The default time limit of a shutdown.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(20);
 
-/// The exit code of a process that did not finish by itself.
+/// The exit code of a process that did not finish in time.
 const ABORTED: i32 = 1;
 
-/// Tells every part of a service that it is time to finish, and knows which parts still run.
+/// Tells every part of a service to finish, and tracks the parts that still run.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     token: CancellationToken,
@@ -23,15 +26,15 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Nothing is asked to finish yet.
+    /// A shutdown that has not started.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From now on SIGINT and SIGTERM start the shutdown instead of killing the process. A second signal, or `limit`
-    /// passing after the first, ends the process with code 1.
+    /// From now on SIGINT and SIGTERM start the shutdown instead of killing the process. A second signal, or `limit` passing
+    /// after the first, ends the process with code 1.
     ///
-    /// Must be called inside a runtime. The error is the system's refusal to install a signal handler.
+    /// Must be called inside a runtime. The error is the operating system's when a signal handler can't be installed.
     pub fn listen_for_signals(&self, limit: Duration) -> io::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -42,7 +45,8 @@ impl Shutdown {
             watch(limit);
             token.cancel();
             let name = next(&mut interrupt, &mut terminate).await;
-            tracing::error!(signal = name, "stopped at once by a second signal: what was under way is cut off");
+            tracing::error!(signal = name, "stopped at once by a second signal: unfinished work is aborted");
+            write_pending_lines();
             std::process::exit(ABORTED);
         });
         Ok(())
@@ -71,7 +75,7 @@ impl Shutdown {
         self.tasks.spawn(task)
     }
 
-    /// Waits until every spawned task has ended, at most `limit`; says whether they all have.
+    /// Waits at most `limit` until every spawned task has ended; returns whether they all have.
     pub async fn wait(&self, limit: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()
@@ -86,11 +90,12 @@ async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
     }
 }
 
-/// Ends the process when the limit passes: on a thread of its own, since what hangs may be the runtime.
+/// Ends the process when the limit passes. It runs on a thread of its own, because the runtime may be blocked.
 fn watch(limit: Duration) {
     let watchdog = move || {
         std::thread::sleep(limit);
-        tracing::error!(limit_seconds = limit.as_secs_f64(), "stopped at the time limit: what was under way is cut off");
+        tracing::error!(limit_seconds = limit.as_secs_f64(), "stopped at the time limit: unfinished work is aborted");
+        write_pending_lines();
         std::process::exit(ABORTED);
     };
     if let Err(error) = std::thread::Builder::new().name("shutdown-limit".to_owned()).spawn(watchdog) {
@@ -112,14 +117,14 @@ mod tests {
             finishing.cancelled().await;
             tokio::time::sleep(Duration::from_secs(3)).await;
         });
-        assert!(!shutdown.wait(Duration::from_mins(1)).await, "nothing asked the task to finish");
+        assert!(!shutdown.wait(Duration::from_mins(1)).await, "the task was not asked to finish");
         shutdown.start();
         assert!(!shutdown.wait(Duration::from_secs(2)).await);
         assert!(shutdown.wait(Duration::from_secs(2)).await);
     }
 
     #[tokio::test]
-    async fn every_clone_and_token_is_told() {
+    async fn every_clone_and_token_is_cancelled() {
         let shutdown = Shutdown::new();
         let (clone, token) = (shutdown.clone(), shutdown.token());
         shutdown.start();

@@ -1,6 +1,6 @@
-//! The few calls to the system that have no safe wrapper here.
+//! System calls without a safe wrapper in the dependencies.
 
-/// Raises the number of files and sockets the process may open to the most the system allows it, and returns that number.
+/// Raises the limit of open files to the hard limit, and returns it.
 #[expect(unsafe_code, reason = "getrlimit and setrlimit read and write one plain struct that outlives the call")]
 pub(crate) fn raise_open_files() -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -16,7 +16,7 @@ pub(crate) fn raise_open_files() -> usize {
     usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
 
-/// How many of /proc's clock ticks make a second.
+/// The number of /proc's clock ticks in a second.
 #[expect(unsafe_code, reason = "sysconf takes a number and returns a number")]
 pub(crate) fn clock_ticks_per_second() -> u32 {
     // SAFETY: no pointers are involved.

@@ -1,4 +1,4 @@
-//! Logs on stderr, and traces to an OTLP endpoint when there is one.
+//! Logs on stderr, and traces to an OTLP endpoint when one is set.
 
 mod export;
 mod options;
@@ -15,8 +15,9 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 use self::export::Export;
 use self::options::{Format, Options};
 pub(crate) use self::options::{VARIABLES, check};
+use crate::log_limiter::write_pending_lines;
 
-/// Keeps the trace exporter alive; dropping it, like [`shutdown`](Self::shutdown), sends what is left.
+/// Keeps the trace exporter alive; dropping it has the effect of [`shutdown`](Self::shutdown).
 #[derive(Debug)]
 #[must_use = "traces end when this is dropped"]
 pub struct Telemetry {
@@ -24,12 +25,14 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Sends the spans that are left; blocks the thread for 3 s at most. Nothing to do when traces are off.
+    /// Logs the counts that are pending in [`LogLimiter`](crate::LogLimiter)s, and sends the remaining spans, which blocks the thread
+    /// for 3 s at most.
     pub fn shutdown(mut self) {
         self.finish();
     }
 
     fn finish(&mut self) {
+        write_pending_lines();
         if let Some(export) = self.export.take() {
             trace::deactivate();
             export.shutdown();
@@ -45,8 +48,8 @@ impl Drop for Telemetry {
 
 /// Starts logging, and tracing when `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set.
 ///
-/// `service` is the name traces carry. Settings that cannot be used are logged and left out: a service does not fail
-/// over its telemetry. (`Settings::load` has refused them before.)
+/// `service` is the service name of the traces. Invalid settings are logged and ignored: a service must not fail because of its
+/// telemetry. (`Settings::load` has refused them before.)
 pub fn init(service: &'static str) -> Telemetry {
     let (options, problem) = Options::from_process();
     let (export, failure) = match options.export.then(|| Export::start(service)).transpose() {
@@ -60,7 +63,7 @@ pub fn init(service: &'static str) -> Telemetry {
         trace::activate();
     }
     if let Some(problem) = problem {
-        tracing::warn!(problem, "a telemetry setting is not used");
+        tracing::warn!(problem, "a telemetry setting is invalid and ignored");
     }
     if let Some(error) = failure {
         tracing::warn!(%error, "traces are off: the exporter could not be made");
@@ -68,7 +71,7 @@ pub fn init(service: &'static str) -> Telemetry {
     Telemetry { export }
 }
 
-/// Lines for people on a terminal, JSON for machines otherwise, unless the operator chose.
+/// Text on a terminal, JSON otherwise, unless LOG_FORMAT is set.
 fn log_layer<S>(options: &Options) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
@@ -93,8 +96,8 @@ where
     }
 }
 
-/// Makes TLS possible for every client in the process: call it before building one. Calling it again does nothing.
+/// Installs the TLS provider: call it before building an HTTP client. Calling it again does nothing.
 pub fn install_crypto() {
-    // An error means that a provider is there already.
+    // It fails when a provider is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -95,7 +95,7 @@ impl Evaluator<'_> {
                 self.relabel(expr, destination, steps, sink, |labels| labels::replaced(labels, destination, replacement, source, regex))
             }
             VectorNode::LabelJoin { expr, destination, separator, sources } => {
-                self.relabel(expr, destination, steps, sink, |labels| Some(labels::joined(labels, destination, separator, sources)))
+                self.relabel(expr, destination, steps, sink, |labels| labels::joined(labels, destination, separator, sources).map(Some))
             }
             VectorNode::Sort { expr, descending, span } => self.sort(expr, *descending, *span, steps, sink),
             VectorNode::HistogramQuantile { quantile, buckets, quantile_span, span } => {

@@ -78,6 +78,20 @@ impl Function {
         }
     }
 
+    /// The types of the arguments as Prometheus lists them.
+    pub fn argument_types(&self) -> &'static [ValueType] {
+        self.arguments
+    }
+
+    /// How many arguments may be left out: -1 says that the last one may also be repeated.
+    pub fn variadic(&self) -> i32 {
+        match self.optional {
+            Optional::None => 0,
+            Optional::Last => 1,
+            Optional::RepeatedLast => -1,
+        }
+    }
+
     /// The type of an argument.
     pub(crate) fn argument_type(&self, index: usize) -> ValueType {
         self.arguments[index.min(self.arguments.len() - 1)]

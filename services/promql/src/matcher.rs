@@ -95,6 +95,11 @@ impl Matcher {
         self.pattern.as_ref().map(Pattern::prefix).filter(|prefix| !prefix.is_empty())
     }
 
+    /// How much memory its pattern takes at most once it is compiled.
+    pub(crate) fn compiled_bytes(&self) -> usize {
+        self.pattern.as_ref().map_or(0, Pattern::compiled_bytes)
+    }
+
     /// Whether a value is asked for; an empty one stands for a label that is not there.
     pub fn matches(&self, value: &str) -> bool {
         match (self.op, &self.pattern) {

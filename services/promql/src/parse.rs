@@ -12,12 +12,14 @@ mod grammar;
 mod lexer;
 pub(crate) mod number;
 mod operators;
+mod patterns;
 mod pretty;
 pub(crate) mod quote;
 mod selector;
 mod types;
 
 use ast::Expr;
+pub use number::parse_duration;
 
 use crate::matcher::Matcher;
 use crate::position::{Position, Span};
@@ -29,11 +31,15 @@ pub struct ParseLimits {
     pub max_depth: usize,
     /// How long a query may be.
     pub max_query_bytes: usize,
+    /// How many regular expressions it may have.
+    pub max_patterns: usize,
+    /// How much memory they may take together when they are compiled.
+    pub max_compiled_bytes: usize,
 }
 
 impl Default for ParseLimits {
     fn default() -> Self {
-        Self { max_depth: 128, max_query_bytes: 128 * 1024 }
+        Self { max_depth: 128, max_query_bytes: 128 * 1024, max_patterns: 128, max_compiled_bytes: 8 << 20 }
     }
 }
 

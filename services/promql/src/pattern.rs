@@ -9,8 +9,10 @@ use std::fmt::Write;
 
 use regex::{Regex, RegexBuilder};
 
-/// How much memory one compiled pattern may take; the lazily built automaton may take as much again.
-const MAX_COMPILED_BYTES: usize = 2 * 1024 * 1024;
+/// How much memory one compiled pattern may take; the lazily built automaton may take as much again. A pattern is compiled
+/// within the first of these that suffices, since the crate does not tell what it took.
+const COMPILED_BYTES: [usize; 4] = [32 << 10, 128 << 10, 512 << 10, MAX_COMPILED_BYTES];
+const MAX_COMPILED_BYTES: usize = 2 << 20;
 
 /// Why a pattern is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +33,15 @@ pub(crate) struct Pattern {
 enum Kind {
     /// One of these texts.
     Literals(Vec<String>),
-    Regex(Regex),
+    Regex(CompiledRegex),
+}
+
+/// A compiled regular expression.
+#[derive(Clone)]
+pub(crate) struct CompiledRegex {
+    pub(crate) regex: Regex,
+    /// At most so much memory is taken by it.
+    pub(crate) max_bytes: usize,
 }
 
 impl Pattern {
@@ -46,7 +56,7 @@ impl Pattern {
     pub(crate) fn is_match(&self, value: &str) -> bool {
         match &self.kind {
             Kind::Literals(alternatives) => alternatives.iter().any(|alternative| alternative == value),
-            Kind::Regex(regex) => regex.is_match(value),
+            Kind::Regex(compiled) => compiled.regex.is_match(value),
         }
     }
 
@@ -60,17 +70,31 @@ impl Pattern {
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
+
+    /// How much memory it takes at most once it is compiled; 0 where nothing has to be.
+    pub(crate) fn compiled_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Literals(_) => 0,
+            Kind::Regex(compiled) => compiled.max_bytes,
+        }
+    }
 }
 
 /// A regular expression for the whole of a value, as `label_replace` uses it.
-pub(crate) fn compile(pattern: &str) -> Result<Regex, PatternError> {
+pub(crate) fn compile(pattern: &str) -> Result<CompiledRegex, PatternError> {
     let error = |reason: String| PatternError { pattern: pattern.to_owned(), reason };
     let translated = translate(pattern).map_err(|reason| error(reason.to_owned()))?;
-    RegexBuilder::new(&format!("^(?s:{translated})$"))
-        .size_limit(MAX_COMPILED_BYTES)
-        .dfa_size_limit(MAX_COMPILED_BYTES)
-        .build()
-        .map_err(|problem| error(describe(&problem)))
+    let anchored = format!("^(?s:{translated})$");
+    for max_bytes in COMPILED_BYTES {
+        // A smaller cache of the automaton than the second one would only make it slow.
+        let automaton_bytes = max_bytes.max(COMPILED_BYTES[1]);
+        match RegexBuilder::new(&anchored).size_limit(max_bytes).dfa_size_limit(automaton_bytes).build() {
+            Ok(regex) => return Ok(CompiledRegex { regex, max_bytes }),
+            Err(regex::Error::CompiledTooBig(_)) if max_bytes < MAX_COMPILED_BYTES => {}
+            Err(problem) => return Err(error(describe(&problem))),
+        }
+    }
+    unreachable!("the largest limit gives a result")
 }
 
 fn describe(error: &regex::Error) -> String {
@@ -290,6 +314,14 @@ mod tests {
         assert!(Pattern::new("a)(b").is_err());
         let bomb = Pattern::new("((a{1000}){1000}){1000}").err().unwrap();
         assert!(bomb.to_string().contains("it needs more than 2097152 bytes compiled"), "{bomb}");
+    }
+
+    #[test]
+    fn the_memory_of_a_compiled_pattern_is_known_by_its_order() {
+        let bytes = |pattern: &str| Pattern::new(pattern).unwrap().compiled_bytes();
+        assert_eq!(bytes("a|b"), 0);
+        assert_eq!(bytes("a.*"), COMPILED_BYTES[0]);
+        assert!(bytes("(a{100}){50}.*") > COMPILED_BYTES[0]);
     }
 
     #[test]

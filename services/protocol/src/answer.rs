@@ -1,47 +1,47 @@
-//! What a server answers to a batch: how many metrics it took, or an error with a code.
+//! A server's answers to a batch: the number of metrics it accepted, or an error with a code.
 //!
-//! Senders decide by status and code and never by the sentence, which is for people and may change. An answer without a
-//! code of this table comes from another program, such as a proxy: it says nothing certain about the batch.
+//! Senders decide by status and code, never by the message, which is for people and may change. An answer without a code of
+//! this table comes from another program, such as a proxy, and says nothing reliable about the batch.
 
 use std::fmt::Write as _;
 
 use serde::Deserialize;
 
-/// Declares the codes together with their table, so that a code cannot exist without a status and a meaning.
+/// Declares the codes together with their table, so that every code has a status and a meaning.
 macro_rules! error_codes {
     ($($name:ident $text:literal $status:literal $decision:ident $meaning:literal;)+) => {
-        /// The `code` of an error on a JSON route. The words are stable: a code is never renamed and never used for another error.
+        /// The `code` of an error on a JSON route. Codes are stable: a code is never renamed and never used for another error.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum ErrorCode {
             $(#[doc = $meaning] $name,)+
         }
 
         impl ErrorCode {
-            /// Every code, those that reject a batch first.
+            /// Every code; first those that reject a batch.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// The code as it stands in an answer.
+            /// The code as text, as in an answer.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)+
                 }
             }
 
-            /// The HTTP status that the code comes with.
+            /// The HTTP status of answers with this code.
             pub const fn status(self) -> u16 {
                 match self {
                     $(Self::$name => $status,)+
                 }
             }
 
-            /// Whether the batch would be refused on every later try as well, so that its sender drops it.
+            /// Whether every later try would be refused too, so that the sender drops the batch.
             pub const fn rejects_batch(self) -> bool {
                 match self {
                     $(Self::$name => error_codes!(@ $decision),)+
                 }
             }
 
-            /// What the code means, for the documentation.
+            /// The meaning of the code, for the documentation.
             const fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$name => $meaning,)+
@@ -85,7 +85,7 @@ error_codes! {
 }
 
 impl ErrorCode {
-    /// Reads a code. None for a word that is not in the table.
+    /// Parses a code. None if it is not in the table.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == text)
     }
@@ -101,7 +101,7 @@ impl ErrorCode {
     }
 }
 
-/// How many metrics the server says it took: `updated` of a JSON object. None when the body is anything else.
+/// The number of metrics that the server accepted: `updated` of a JSON object. None for any other body.
 pub fn updated(body: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Updated {
@@ -110,7 +110,7 @@ pub fn updated(body: &[u8]) -> Option<u64> {
     object::<Updated>(body).map(|answer| answer.updated)
 }
 
-/// The code of an error's body. None when it has none, or one that this version does not know.
+/// The code of an error's body. None if it has none, or one that this version does not know.
 pub fn error_code(body: &[u8]) -> Option<ErrorCode> {
     #[derive(Deserialize)]
     struct Error {
@@ -119,7 +119,7 @@ pub fn error_code(body: &[u8]) -> Option<ErrorCode> {
     object::<Error>(body).and_then(|error| ErrorCode::parse(&error.code))
 }
 
-/// Reads a JSON object. Derived readers take an array of the fields as well, which is not an answer of this protocol.
+/// Parses a JSON object. Derived deserializers also accept an array of the fields, which this protocol does not.
 fn object<'de, T: Deserialize<'de>>(body: &'de [u8]) -> Option<T> {
     body.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(body).ok())?
 }
@@ -131,9 +131,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_one_word_and_reads_back() {
+    fn every_code_is_one_word_and_can_be_parsed() {
         let words: BTreeSet<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
-        assert_eq!(words.len(), ErrorCode::ALL.len(), "no code stands twice");
+        assert_eq!(words.len(), ErrorCode::ALL.len(), "codes are unique");
         for code in ErrorCode::ALL {
             assert_eq!(ErrorCode::parse(code.as_str()), Some(*code));
             assert!(code.as_str().bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{code:?}");
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_object_with_a_number_says_how_much_was_taken() {
+    fn only_an_object_with_a_number_is_a_count() {
         for (body, taken) in [
             (r#"{"updated":5}"#, Some(5)),
             (" {\"more\":[1], \"updated\" : 0 }\n", Some(0)),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn only_known_codes_are_read() {
+    fn only_known_codes_are_parsed() {
         for (body, code) in [
             (r#"{"error":"too old","code":"too_old"}"#, Some(ErrorCode::TooOld)),
             (r#"{"code":"invalid_hash"}"#, Some(ErrorCode::InvalidHash)),

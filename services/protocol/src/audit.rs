@@ -1,4 +1,4 @@
-//! The audit event: who wrote which metrics when.
+//! The audit event: which client wrote which metrics and when.
 
 use std::borrow::Cow;
 
@@ -6,23 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::{IdParts, Metrics};
 
-/// The longest event, in bytes of JSON. A server never sends a longer one, and golectra-audit-sink takes any up to here.
+/// The longest event, in bytes of JSON. A server never sends a longer one, and golectra-audit-sink accepts every event up to
+/// this length.
 ///
-/// A batch that fits the server's default of 16 MiB a body always has one event: its names are part of its body. Where bodies
-/// may be larger, or hold names more densely than JSON does, a write with more names has several events; see [`name_lists`].
+/// A batch within the server's default of 16 MiB a body always has one event, because its names are part of its body. If larger
+/// bodies are allowed, or the body holds names more densely than JSON does, a write with more names has several events; see
+/// [`name_lists`].
 pub const MAX_EVENT_BYTES: usize = 16 << 20;
 
-/// What an event has at most beside its names: the keys, the longest time and the longest address.
+/// The longest rest of an event apart from its names: the keys, the longest time and the longest address.
 const REST_BYTES: usize = 256;
 
-/// One successful write. As JSON it is one line: `{"ts":…,"metrics":[…],"ip_address":"…"}`.
+/// The event of a successful write. As JSON it is one line: `{"ts":…,"metrics":[…],"ip_address":"…"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When the write was taken, in unix seconds.
+    /// When the write was accepted, in unix seconds.
     pub ts: i64,
-    /// The names of the metrics that were written, without labels, sorted, each once. Empty for the deletion of a source.
+    /// The names of the metrics that were written, without labels, sorted and without duplicates. Empty for the deletion of a
+    /// source.
     pub metrics: Vec<String>,
-    /// The address of the peer that wrote, without its port.
+    /// The address of the client, without its port.
     pub ip_address: String,
 }
 
@@ -33,8 +36,8 @@ impl Event {
     }
 }
 
-/// The names of these metrics, without labels, sorted, each once, as JSON for [`event_json`]: `["a","b"]`. One text, unless an
-/// event would be longer than [`MAX_EVENT_BYTES`]: then several, each with the next names, and each for an event of its own.
+/// The names of these metrics as JSON for [`event_json`], without labels, sorted and without duplicates: `["a","b"]`. It is one
+/// list, unless the event would be longer than [`MAX_EVENT_BYTES`]: then there are several lists, each for an event of its own.
 pub fn name_lists(metrics: &Metrics) -> Vec<String> {
     let mut names: Vec<Cow<'_, str>> = metrics.iter().map(|metric| name(metric.id)).collect();
     names.sort_unstable();
@@ -42,7 +45,7 @@ pub fn name_lists(metrics: &Metrics) -> Vec<String> {
     lists_of_at_most(MAX_EVENT_BYTES - REST_BYTES, &names)
 }
 
-/// The name of a canonical id.
+/// The name in a canonical id.
 fn name(id: &str) -> Cow<'_, str> {
     // Most ids have no labels.
     if id.contains('{') { IdParts::of(id).name } else { Cow::Borrowed(id) }
@@ -68,7 +71,7 @@ fn lists_of_at_most(max_bytes: usize, names: &[Cow<'_, str>]) -> Vec<String> {
     lists
 }
 
-/// The event with this list of names, of [`name_lists`]: the same bytes as [`Event::to_json`].
+/// The event with this list of [`name_lists`]: the same bytes as [`Event::to_json`].
 pub fn event_json(ts: i64, names: &str, ip_address: &str) -> Vec<u8> {
     let ip_address = serde_json::to_string(ip_address).expect("a string always encodes");
     format!(r#"{{"ts":{ts},"metrics":{names},"ip_address":{ip_address}}}"#).into_bytes()
@@ -96,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn label_sets_of_one_name_are_named_once() {
+    fn a_name_with_several_label_sets_is_listed_once() {
         let ids = ["up{pod=\"b\"}", "up{pod=\"a\"}", "up", "a{", "a{b}", "Alloc", "m{l=\"{\"}"];
         assert_eq!(name_lists(&metrics(ids)), [r#"["Alloc","a{","a{b}","m","up"]"#]);
     }
@@ -107,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_too_long_for_one_event_are_in_several() {
+    fn names_that_are_too_long_for_one_event_are_split() {
         let names = ["aaaa", "bbbb", "cc", "dddddddddddddddd", "e"].map(Cow::Borrowed);
         let lists = lists_of_at_most(18, &names);
         assert_eq!(lists, [r#"["aaaa","bbbb"]"#, r#"["cc"]"#, r#"["dddddddddddddddd"]"#, r#"["e"]"#]);
@@ -117,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_largest_batch_of_the_default_limits_has_one_event_of_at_most_the_maximum() {
-        // 16 MiB of body with names of 4,096 bytes or of 1 byte: the body's own syntax is longer than what an event adds.
+        // A body of 16 MiB with names of 4,096 bytes or of 1 byte: the body's own syntax is longer than the event's.
         for name_bytes in [4096, 1] {
             let item = r#"{"id":"","type":"counter","delta":1},"#.len() + name_bytes;
             let items = (16 << 20) / item;
@@ -130,9 +133,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_composed_event_is_the_encoded_one(
+        fn a_composed_event_equals_the_encoded_one(
             ts in any::<i64>(),
-            // Few letters, so that names come twice; among them what JSON escapes.
+            // Few different letters, so that names are repeated; some of them are escaped in JSON.
             ids in proptest::collection::vec(r#"[ab"\\/ä\u{2028}😀]{1,4}|\PC{1,20}|t\{l="[ab\\\\"]{0,3}"\}"#, 0..20),
             ip_address in any::<String>(),
         ) {
@@ -146,7 +149,7 @@ mod tests {
         }
 
         #[test]
-        fn lists_together_have_every_name(names in proptest::collection::btree_set("[a-c\"]{0,9}", 0..30), max_bytes in 5..60_usize) {
+        fn the_lists_together_have_every_name(names in proptest::collection::btree_set("[a-c\"]{0,9}", 0..30), max_bytes in 5..60_usize) {
             let given: Vec<Cow<'_, str>> = names.iter().map(|name| Cow::Borrowed(name.as_str())).collect();
             let mut read = Vec::new();
             for list in lists_of_at_most(max_bytes, &given) {

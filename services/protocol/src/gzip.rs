@@ -1,5 +1,5 @@
-//! Gzip of whole bodies, with a limit that holds while unpacking: a bomb never takes more memory than the limit. [`Packer`] packs what never
-//! is a whole.
+//! Gzip of complete bodies, with a limit that is enforced while unpacking, so that a gzip bomb never takes more memory than the
+//! limit. [`Packer`] packs bodies that are never in memory as a whole.
 
 mod libdeflate;
 mod stream;
@@ -11,41 +11,42 @@ use flate2::bufread::MultiGzDecoder;
 use self::libdeflate::{Inflated, crc32, deflate, inflate};
 pub use self::stream::Packer;
 
-/// Deflate makes at most so many bytes of one.
+/// The highest compression ratio of deflate.
 const MAX_RATIO: usize = 1032;
 
-/// How much of a body is unpacked at once, in bytes, while it is measured.
+/// How many bytes are unpacked at a time while the length of a body is measured.
 const PIECE: usize = 16 << 10;
 
-/// Up to here, in bytes, a body is framed rather than packed: packing would take longer than sending what it saves.
+/// A body of at most this many bytes is stored without compression: compressing it would take longer than sending the bytes
+/// saved.
 const MAX_STORED: usize = 256;
 
-/// Why a body could not be unpacked.
+/// Why a body can't be unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnpackError {
-    /// Not gzip, damaged, or cut off.
+    /// It is not gzip, or it is damaged or truncated.
     #[error("the body is not valid gzip")]
     Invalid,
-    /// More than the limit, in bytes.
+    /// It unpacks to more than the limit, in bytes.
     #[error("the unpacked body is larger than {0} bytes")]
     TooLarge(usize),
-    /// The caller has no room for as many bytes.
+    /// The caller has no memory for this many bytes.
     #[error("there is no room for an unpacked body of {0} bytes")]
     NoRoom(usize),
 }
 
-/// Unpacks a whole body of at most `limit` bytes.
+/// Unpacks a complete body to at most `limit` bytes.
 pub fn unpack(packed: &[u8], limit: usize) -> Result<Vec<u8>, UnpackError> {
     unpack_within(packed, limit, |_| true)
 }
 
-/// As [`unpack`]; `room` is asked before memory is taken, with the bytes that would be taken, which never are more than `limit`.
+/// Like [`unpack`]; `room` is called before memory is allocated, with the number of bytes, which is never more than `limit`.
 ///
-/// What is not kept takes no room: a body that is not as long as it says is measured before it is unpacked.
+/// A body that is shorter than it claims is measured first, so that no memory is allocated for bytes that do not come.
 pub fn unpack_within(packed: &[u8], limit: usize, mut room: impl FnMut(usize) -> bool) -> Result<Vec<u8>, UnpackError> {
     let mut take = |bytes: usize| if room(bytes) { Ok(vec![0; bytes]) } else { Err(UnpackError::NoRoom(bytes)) };
     let claimed = claimed_len(packed);
-    // More than deflate can make of the body is not worth making room for.
+    // The trailer claims more than deflate can make of the body, so no memory is reserved for it.
     if claimed <= packed.len().saturating_mul(MAX_RATIO).min(limit)
         && let Some(out) = fill(packed, take(claimed)?)?
     {
@@ -55,10 +56,10 @@ pub fn unpack_within(packed: &[u8], limit: usize, mut room: impl FnMut(usize) ->
     fill(packed, take(len)?)?.ok_or(UnpackError::Invalid)
 }
 
-/// Unpacks the whole body into `out`; none where it has no room for it.
+/// Unpacks the whole body into `out`; None if `out` has no room for it.
 fn fill(packed: &[u8], mut out: Vec<u8>) -> Result<Option<Vec<u8>>, UnpackError> {
     let (mut rest, mut len) = (packed, 0);
-    // Most bodies have one member; several are one body, each behind the one before.
+    // Most bodies have one member; several members are concatenated.
     loop {
         match inflate(rest, &mut out[len..]) {
             Inflated::Member { packed, unpacked } => {
@@ -75,7 +76,7 @@ fn fill(packed: &[u8], mut out: Vec<u8>) -> Result<Option<Vec<u8>>, UnpackError>
     }
 }
 
-/// How long the whole body is unpacked, by an unpacker that keeps next to nothing of it.
+/// Measures the length of the unpacked body without keeping it.
 fn measure(packed: &[u8], limit: usize) -> Result<usize, UnpackError> {
     let (mut body, mut piece, mut len) = (MultiGzDecoder::new(packed), [0; PIECE], 0);
     loop {
@@ -87,12 +88,13 @@ fn measure(packed: &[u8], limit: usize) -> Result<usize, UnpackError> {
     }
 }
 
-/// The length that the body's last member says it has unpacked, modulo 2^32. It may say anything, and is not all where there are several.
+/// The unpacked length that the trailer of the body's last member claims, modulo 2^32. It may be wrong, and covers only one of
+/// several members.
 fn claimed_len(packed: &[u8]) -> usize {
     packed.last_chunk().map_or(0, |claimed| u32::from_le_bytes(*claimed) as usize)
 }
 
-/// Packs a body, as fast as gzip goes: what travels is small and read once.
+/// Packs a body at the fastest level: it is small and read once.
 pub fn pack(body: &[u8]) -> Vec<u8> {
     match u16::try_from(body.len()) {
         Ok(len) if body.len() <= MAX_STORED => stored(body, len),
@@ -100,9 +102,9 @@ pub fn pack(body: &[u8]) -> Vec<u8> {
     }
 }
 
-/// A gzip member that holds the body as it is.
+/// A gzip member that stores the body uncompressed.
 fn stored(body: &[u8], len: u16) -> Vec<u8> {
-    /// Deflate without a name, a time or a known system.
+    /// Deflate without a name, a time or a known operating system.
     const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
     /// The last block, stored.
     const BLOCK: u8 = 0b001;
@@ -127,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// Packed by another implementation.
+    /// The output of another implementation.
     fn packed_elsewhere(body: &[u8], level: u32) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::new(level));
         encoder.write_all(body).unwrap();
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn another_programs_gzip_unpacks() {
+    fn gzip_of_another_program_unpacks() {
         // printf golectra | gzip -n, as hex
         let packed = hex::decode("1f8b08000000000000034bcfcf494d2e294a040000afc1b108000000");
         let ours = unpack(&pack(b"golectra"), 8).unwrap();
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_holds_while_unpacking() {
+    fn the_limit_is_enforced_while_unpacking() {
         let honest = packed_elsewhere(&vec![0; 1 << 20], 9);
         assert!(honest.len() < 2_000);
         let mut modest = honest.clone();
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_taken_for_what_is_there() {
+    fn memory_is_allocated_for_the_actual_length() {
         let mut boastful = pack(b"small");
         let end = boastful.len();
         boastful[end - 4..].copy_from_slice(&u32::MAX.to_le_bytes());
@@ -222,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_packed_here_unpacks_elsewhere(body in any_body()) {
+        fn another_implementation_unpacks_what_is_packed_here(body in any_body()) {
             let mut back = Vec::new();
             MultiGzDecoder::new(pack(&body).as_slice()).read_to_end(&mut back).unwrap();
             prop_assert_eq!(&back, &body);
@@ -230,13 +232,13 @@ mod tests {
         }
 
         #[test]
-        fn what_is_packed_elsewhere_unpacks_here(bodies in proptest::collection::vec(any_body(), 1..4), level in 0..10_u32) {
+        fn the_output_of_another_implementation_unpacks(bodies in proptest::collection::vec(any_body(), 1..4), level in 0..10_u32) {
             let packed: Vec<u8> = bodies.iter().flat_map(|body| packed_elsewhere(body, level)).collect();
             prop_assert_eq!(unpack(&packed, usize::MAX).unwrap(), bodies.concat());
         }
 
         #[test]
-        fn no_bytes_make_it_panic(damage in any::<(prop::sample::Index, u8)>(), body in any_body()) {
+        fn it_does_not_panic_on_any_bytes(damage in any::<(prop::sample::Index, u8)>(), body in any_body()) {
             let mut packed = pack(&body);
             let at = damage.0.index(packed.len());
             packed[at] ^= damage.1;

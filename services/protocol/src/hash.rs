@@ -1,6 +1,6 @@
 //! The HashSHA256 header: lower-case hex of SHA-256 over the uncompressed body followed by the key.
 //!
-//! It is a plain hash, not an HMAC: that is what the peers of the original speak.
+//! It is a plain hash, not an HMAC, for compatibility with the original Golectra.
 
 use std::fmt;
 
@@ -12,22 +12,23 @@ pub fn body_hash(body: &[u8], key: &[u8]) -> String {
     hex::encode(BodyHash::of(body).with_key(key))
 }
 
-/// Whether the header's value belongs to the body under this key; hex digits of either case, compared in constant time.
+/// Checks the header's value for a body and a key; hex digits may have either case, and are compared in constant time.
 pub fn verify(body: &[u8], key: &[u8], header: &[u8]) -> bool {
     BodyHash::of(body).verify(key, header)
 }
 
-/// SHA-256 of a body alone: what tells a repeated batch from another one with the same key.
+/// SHA-256 of a body alone: it distinguishes a repeated batch from another one with the same key.
 pub fn body_digest(body: &[u8]) -> [u8; 32] {
     BodyHash::of(body).digest()
 }
 
-/// A body's hash before its end, so that one pass over the body serves both the digest and any number of keys.
+/// The state of a body's hash before the key is added, so that one pass over the body serves both the digest and any number of
+/// keys.
 #[derive(Clone)]
 pub struct BodyHash(Sha256);
 
 impl BodyHash {
-    /// Reads the body.
+    /// Hashes the body.
     pub fn of(body: &[u8]) -> Self {
         Self(Sha256::new().chain_update(body))
     }
@@ -37,7 +38,7 @@ impl BodyHash {
         self.0.clone().finalize().into()
     }
 
-    /// As [`verify`], of this body.
+    /// Like [`verify`], for this body.
     pub fn verify(&self, key: &[u8], header: &[u8]) -> bool {
         let mut claimed = [0; 32];
         hex::decode_to_slice(header, &mut claimed).is_ok() && bool::from(self.with_key(key).as_slice().ct_eq(&claimed))
@@ -48,7 +49,7 @@ impl BodyHash {
     }
 }
 
-/// Tells nothing of the body.
+/// Does not show the body's hash.
 impl fmt::Debug for BodyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BodyHash").finish_non_exhaustive()

@@ -1,10 +1,10 @@
-//! Names of the HTTP headers that golectra reads and writes, in lower case as HTTP libraries want them.
+//! Names of the HTTP headers that golectra uses, in lower case as HTTP libraries require.
 
 /// Lower-case hex of SHA-256 over the uncompressed body followed by the key ([`crate::hash`]).
 pub const HASH_SHA256: &str = "hashsha256";
-/// `t=UNIX,kid=ID,v1=HEX` over everything that gives a request its meaning ([`crate::signature`]).
+/// `t=UNIX,kid=ID,v1=HEX`, a signature of the request ([`crate::signature`]).
 pub const SIGNATURE: &str = "golectra-signature";
-/// The node that measured ([`crate::Source`]).
+/// The node that sent the metrics ([`crate::Source`]).
 pub const SOURCE: &str = "golectra-source";
 /// The UUIDv7 of a batch ([`crate::IdempotencyKey`]).
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";

@@ -1,10 +1,10 @@
 //! Metric ids: a name, or a name with labels in Prometheus's notation.
 //!
-//! One label set is one id, however it was written: labels are kept in sorted order without white space. The notation is that of the
-//! Prometheus text exposition format, `name{key="value",…}`, with the escapes `\\`, `\"` and `\n` in values and a trailing comma
-//! allowed. Names and keys that are not plain stand in quotes, as Prometheus 3 writes them: `{"a.b","k.l"="v"}`. A name is plain when it
-//! matches `[a-zA-Z_:][a-zA-Z0-9_:]*`, a key when it matches `[a-zA-Z_][a-zA-Z0-9_]*`. A label with an empty value is no label, as
-//! in Prometheus. An id whose braces do not parse is a name as a whole.
+//! A label set has one id, however it was written: labels are sorted and written without white space. The notation is that of
+//! the Prometheus text exposition format, `name{key="value",…}`, with the escapes `\\`, `\"` and `\n` in values; a trailing
+//! comma is allowed. Names and keys that are not plain are quoted, as in Prometheus 3: `{"a.b","k.l"="v"}`. A name is plain if
+//! it matches `[a-zA-Z_:][a-zA-Z0-9_:]*`, a key if it matches `[a-zA-Z_][a-zA-Z0-9_]*`. A label with an empty value is ignored,
+//! as in Prometheus. An id whose braces do not parse is a name as a whole.
 
 use std::borrow::{Borrow, Cow};
 use std::fmt;
@@ -12,20 +12,20 @@ use std::fmt;
 /// The longest id, in bytes of UTF-8.
 pub const MAX_ID_BYTES: usize = 4096;
 
-/// The label that Prometheus keeps the metric's name in; no id has one of its own.
+/// The label in which Prometheus stores the metric's name; no id has a label with this key.
 const NAME_LABEL: &str = "__name__";
 
 /// A valid metric id in its canonical form: 1 to [`MAX_ID_BYTES`] bytes, labels sorted, no control characters in its name and keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MetricId(Box<str>);
 
-/// Why a text is no metric id.
+/// Why a text is not a valid metric id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// The id is missing or has no character.
+    /// The id is missing or empty.
     #[error("a metric's id must not be empty")]
     Empty,
-    /// The id has this many bytes.
+    /// The id is too long; it has this many bytes.
     #[error("a metric's id has at most {MAX_ID_BYTES} bytes, this one has {0}")]
     TooLong(usize),
     /// The name or a label's key has a control character (U+0000-U+001F, U+007F-U+009F), or a label's value has a NUL.
@@ -33,29 +33,29 @@ pub enum IdError {
     Control,
 }
 
-/// An id taken apart: its name and its labels, without quotes and escapes.
+/// The parts of an id: its name and its labels, without quotes and escapes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdParts<'a> {
     /// The name without labels.
     pub name: Cow<'a, str>,
-    /// Keys and values, sorted by key, each key once, no value empty.
+    /// Keys and values, sorted by key, without duplicate keys and empty values.
     pub labels: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 impl<'a> IdParts<'a> {
-    /// Takes apart an id in its canonical form.
+    /// Splits an id in its canonical form.
     pub fn of(id: &'a str) -> Self {
         parse(id).unwrap_or_else(|| Self { name: Cow::Borrowed(id), labels: Vec::new() })
     }
 
-    /// The value of a label; none where the id has no such label.
+    /// The value of a label; None if the id has no such label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.binary_search_by(|(other, _)| other.as_ref().cmp(key)).ok().map(|at| self.labels[at].1.as_ref())
     }
 }
 
 impl MetricId {
-    /// Reads an id and brings it into its canonical form.
+    /// Parses an id and converts it to its canonical form.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         canonical(text).map(|id| Self(id.into()))
     }
@@ -73,7 +73,7 @@ impl MetricId {
         canonical(&text).map(|id| Self(id.into()))
     }
 
-    /// Takes an id that is canonical.
+    /// Wraps an id that is canonical.
     pub(crate) fn from_canonical(id: &str) -> Self {
         Self(id.into())
     }
@@ -101,14 +101,14 @@ impl AsRef<str> for MetricId {
     }
 }
 
-/// So that maps of ids are asked with text.
+/// Allows looking up ids in maps by text.
 impl Borrow<str> for MetricId {
     fn borrow(&self) -> &str {
         &self.0
     }
 }
 
-/// The id in its canonical form, borrowed where it is written so.
+/// The id in its canonical form, borrowed if it is canonical already.
 pub(crate) fn canonical(text: &str) -> Result<Cow<'_, str>, IdError> {
     if text.is_empty() {
         return Err(IdError::Empty);
@@ -127,12 +127,12 @@ pub(crate) fn canonical(text: &str) -> Result<Cow<'_, str>, IdError> {
         return Err(IdError::Control);
     }
     let written = write(&parts);
-    // A name that had to be quoted, or a line end that had to be escaped, may have made it longer.
+    // Quotes and escapes may have made it longer.
     if written.len() > MAX_ID_BYTES { Err(IdError::TooLong(written.len())) } else { Ok(Cow::Owned(written)) }
 }
 
-/// Whether a text is seen to be canonical at a glance, as most programs write ids: a name without braces, or a plain name with
-/// sorted plain labels.
+/// A quick check whether a text is canonical, in the form in which most programs write ids: a name without braces, or a plain
+/// name with sorted plain labels. False for some canonical texts.
 fn is_written_canonically(text: &str) -> bool {
     let bytes = text.as_bytes();
     let Some(brace) = bytes.iter().position(|byte| *byte == b'{') else {
@@ -157,13 +157,13 @@ fn is_written_canonically(text: &str) -> bool {
     }
 }
 
-/// Whether a name (with colons) or a key (without) needs no quotes.
+/// Whether a name (colons allowed) or a key (not allowed) is plain.
 fn is_plain(name: &str, colons: bool) -> bool {
     let letter = |byte: u8| byte == b'_' || (colons && byte == b':') || byte.is_ascii_alphabetic();
     name.bytes().next().is_some_and(letter) && name.bytes().all(|byte| letter(byte) || byte.is_ascii_digit())
 }
 
-/// Reads `name{…}` or `{"name",…}`; none where the text is neither.
+/// Parses `name{…}` or `{"name",…}`; None if the text is neither.
 fn parse(text: &str) -> Option<IdParts<'_>> {
     let (name, rest) = text.split_once('{')?;
     let mut rest = rest.strip_suffix('}')?.trim_matches(' ');
@@ -184,7 +184,7 @@ fn parse(text: &str) -> Option<IdParts<'_>> {
             labels.push((key, unescape(&quoted[..end])));
             &quoted[end + 1..]
         } else {
-            // A quoted text that is followed by no value is the name.
+            // A quoted text without a value is the name.
             name = if name.is_none() { Some(key) } else { return None };
             after
         };
@@ -203,7 +203,7 @@ fn parse(text: &str) -> Option<IdParts<'_>> {
     Some(IdParts { name, labels })
 }
 
-/// Writes an id. A name that is not plain is quoted when there are labels, or when it would be read as a name with labels.
+/// Formats an id. A name that is not plain is quoted if there are labels, or if it would be parsed as a name with labels.
 fn write(parts: &IdParts<'_>) -> String {
     let name = parts.name.as_ref();
     if parts.labels.is_empty() && parse(name).is_none() {
@@ -249,7 +249,7 @@ fn quote(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// The text between quotes, without its escapes.
+/// The text between quotes, unescaped.
 fn unescape(text: &str) -> Cow<'_, str> {
     if !text.contains('\\') {
         return Cow::Borrowed(text);
@@ -268,7 +268,7 @@ fn unescape(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Where the value that starts here ends: the byte index of its closing quote.
+/// The end of the value that starts here: the byte index of its closing quote.
 fn closing_quote(text: &str) -> Option<usize> {
     let mut bytes = text.bytes().enumerate();
     while let Some((i, b)) = bytes.next() {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn one_label_set_is_one_id_however_it_is_written() {
+    fn a_label_set_has_one_id_however_it_is_written() {
         let sorted = "http_requests{code=\"200\",path=\"/a,b=\\\"{}\"}";
         for text in [
             sorted,
@@ -310,7 +310,7 @@ mod tests {
             assert_eq!(id(text).as_str(), sorted, "{text}");
         }
         assert_eq!(id("up{}").as_str(), "up");
-        assert_eq!(id("up{a=\"\"}").as_str(), "up", "an empty value is no label");
+        assert_eq!(id("up{a=\"\"}").as_str(), "up", "a label with an empty value is ignored");
         let (name, labels) = parts(sorted);
         assert_eq!(name, "http_requests");
         assert_eq!(labels, [("code".into(), "200".into()), ("path".into(), "/a,b=\"{}".into())]);
@@ -377,13 +377,16 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_any_text_but_nul_and_its_line_ends_are_escaped() {
+    fn a_value_is_any_text_except_nul_and_its_line_ends_are_escaped() {
         assert_eq!(id("a{b=\"\u{1}\t\u{7f}é\"}").as_str(), "a{b=\"\u{1}\t\u{7f}é\"}");
         assert_eq!(id("a{b=\"1\n2\"}").as_str(), "a{b=\"1\\n2\"}");
         assert_eq!(id("a{b=\"1\n2\"}"), id("a{b=\"1\\n2\"}"));
         assert_eq!(parts("a{b=\"1\\n2\\\\\"}").1, [("b".into(), "1\n2\\".into())]);
         let longer = format!("a{{b=\"{}\"}}", "\n".repeat(MAX_ID_BYTES / 2));
-        assert!(matches!(MetricId::parse(&longer), Err(IdError::TooLong(bytes)) if bytes > MAX_ID_BYTES), "escaped it is too long");
+        assert!(
+            matches!(MetricId::parse(&longer), Err(IdError::TooLong(bytes)) if bytes > MAX_ID_BYTES),
+            "with its escapes it is too long"
+        );
     }
 
     proptest! {
@@ -398,7 +401,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_taken_at_a_glance_is_what_parsing_gives(text in "[a-c{=\",\\\\n _0-9é}]{1,20}", pairs in "[ab]=\"[a-z,]{0,2}\"(,[bc] ?=\"x\",?){0,2}") {
+        fn the_quick_check_agrees_with_the_parser(text in "[a-c{=\",\\\\n _0-9é}]{1,20}", pairs in "[ab]=\"[a-z,]{0,2}\"(,[bc] ?=\"x\",?){0,2}") {
             for text in [text, format!("m{{{pairs}}}")] {
                 if is_written_canonically(&text) {
                     let written = parse(&text).map_or_else(|| text.clone(), |parts| write(&parts));

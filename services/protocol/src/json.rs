@@ -1,10 +1,10 @@
 //! Metrics as JSON: `{"id": string, "type": "gauge"|"counter", "value": number (gauge) | "delta": integer (counter)}`.
 //!
-//! Keys match without regard to case, unknown fields are ignored, null is as good as absent, and of a key that stands
-//! twice the last one counts: so the original's decoder reads, and so its peers may write.
+//! Keys match without regard to case, unknown fields are ignored, null counts as absent, and the last of several equal keys
+//! counts: this is how the original's decoder works, so its clients may rely on it.
 //!
-//! There are two readers. `scan` is the fast one, of what peers really send; where it meets anything else it gives up, and
-//! `by_serde` reads the body from its start. So refusals have one source, and the fast reader is right when it agrees.
+//! There are two parsers. `scan` is a fast one for the usual form; if it meets anything else it gives up, and `by_serde` parses
+//! the body from its start. So all errors come from one parser, and the fast one is correct if it agrees with it.
 
 mod by_serde;
 mod scan;
@@ -22,13 +22,13 @@ pub enum DecodeError {
     /// Not JSON, or JSON of another shape.
     #[error("{0}")]
     Shape(String),
-    /// A metric that breaks a rule.
+    /// A metric that is invalid.
     #[error(transparent)]
     Item(#[from] ItemError),
-    /// A metric of a batch that breaks a rule, and where it stands.
+    /// A metric of a batch that is invalid, and its position.
     #[error("item {index}: {reason}")]
     ItemAt {
-        /// Where the item stands in the array, from 0.
+        /// The item's position in the array, from 0.
         index: usize,
         /// What is wrong with it.
         reason: String,
@@ -41,16 +41,16 @@ pub enum DecodeError {
     TooMany(usize),
 }
 
-/// Which rule a metric object breaks.
+/// Why a metric object is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ItemError {
-    /// No id, or one that is none.
+    /// The id is missing or invalid.
     #[error(transparent)]
     Id(#[from] IdError),
-    /// No type.
+    /// The type is missing.
     #[error("\"type\" is missing, expected \"gauge\" or \"counter\"")]
     NoKind,
-    /// Another type.
+    /// The type is neither gauge nor counter.
     #[error(transparent)]
     Kind(#[from] UnknownKind),
     /// A gauge without a value.
@@ -59,43 +59,44 @@ pub enum ItemError {
     /// A counter without a delta.
     #[error("a counter needs a whole number in \"delta\"")]
     NoDelta,
-    /// A number that no metric may have.
+    /// The number is out of range.
     #[error(transparent)]
     Value(#[from] ValueError),
 }
 
-/// Reads one metric object.
+/// Parses a metric object.
 pub fn decode_metric(body: &[u8]) -> Result<Metric, DecodeError> {
     scan::metric(body).map_or_else(|| by_serde::metric(body), Ok)
 }
 
-/// Reads which metric is asked for: `{"id", "type"}`; what else the object has is ignored.
+/// Parses `{"id", "type"}`, which identifies a metric; other fields are ignored.
 pub fn decode_selector(body: &[u8]) -> Result<Selector, DecodeError> {
     by_serde::selector(body)
 }
 
-/// Reads a non-empty array of at most `max_items` metric objects. The first bad item is named, and nothing after it counts.
+/// Parses a non-empty array of at most `max_items` metric objects. The error names the first bad item; later items are not
+/// checked.
 pub fn decode_batch(body: &[u8], max_items: usize) -> Result<Metrics, DecodeError> {
     scan::batch(body, max_items).map_or_else(|| by_serde::batch(body, max_items), Ok)
 }
 
-/// What [`decode_batch`] must give, read by serde_json alone: for the fuzzer to compare.
+/// [`decode_batch`] with serde_json alone: the reference for the fuzzer.
 #[cfg(fuzzing)]
 pub fn decode_batch_by_serde(body: &[u8], max_items: usize) -> Result<Metrics, DecodeError> {
     by_serde::batch(body, max_items)
 }
 
-/// How many items an array has, whatever they are. None when the body is not a JSON array.
+/// The number of items in an array, of any kind. None if the body is not a JSON array.
 pub fn count_items(body: &[u8]) -> Option<u64> {
     serde_json::from_slice::<Vec<IgnoredAny>>(body).ok().map(|items| items.len() as u64)
 }
 
-/// Writes a metric object.
+/// Encodes a metric object.
 pub fn encode_metric(metric: &Metric) -> Vec<u8> {
     serde_json::to_vec(metric).expect("a valid metric always encodes")
 }
 
-/// Writes an array of metric objects.
+/// Encodes an array of metric objects.
 pub fn encode_batch(metrics: &[Metric]) -> Vec<u8> {
     serde_json::to_vec(metrics).expect("valid metrics always encode")
 }

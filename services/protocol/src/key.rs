@@ -1,4 +1,4 @@
-//! Idempotency keys: a UUIDv7 (RFC 9562) whose time is when the batch was sampled.
+//! Idempotency keys: a UUIDv7 (RFC 9562) whose time is the sampling time of the batch.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ pub const MAX_AHEAD_MILLIS: u64 = 10 * 60 * 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdempotencyKey(Uuid);
 
-/// The text is no key.
+/// The text is not a valid key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Idempotency-Key must be a UUIDv7 such as 0190a5e4-7b60-7c3d-8e2f-1a2b3c4d5e6f")]
 pub struct KeyError;
 
-/// A key's time lies outside of what the server can still tell apart from a repeat.
+/// A key's time is outside of the range in which the server can recognize repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
-    /// Sampled before the oldest time that is remembered.
+    /// Sampled before the oldest time of which the server remembers keys.
     #[error("the batch is too old: it was sampled before the history that is kept")]
     TooOld,
     /// Sampled more than [`MAX_AHEAD_MILLIS`] ahead of the server's clock.
@@ -28,7 +28,7 @@ pub enum WindowError {
 }
 
 impl IdempotencyKey {
-    /// Reads the hyphenated form, in either case.
+    /// Parses the hyphenated form, in either case.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         if text.len() != 36 {
             return Err(KeyError);
@@ -36,24 +36,24 @@ impl IdempotencyKey {
         Uuid::try_parse(text).map_err(|_| KeyError).and_then(Self::from_uuid)
     }
 
-    /// Takes a UUID, which must be of version 7.
+    /// Wraps a UUID, which must be of version 7.
     pub fn from_uuid(uuid: Uuid) -> Result<Self, KeyError> {
         if uuid.get_version_num() == 7 && uuid.get_variant() == Variant::RFC4122 { Ok(Self(uuid)) } else { Err(KeyError) }
     }
 
-    /// A new key of a batch sampled at this time, its other bits random.
+    /// A new key of a batch sampled at this time; the other bits are random.
     pub fn at(unix_millis: u64) -> Self {
         let nanos = u32::try_from(unix_millis % 1000).unwrap_or(0) * 1_000_000;
         Self(Uuid::new_v7(Timestamp::from_unix(NoContext, unix_millis / 1000, nanos)))
     }
 
-    /// A key of a batch sampled at this time with these random bits, of which 74 count.
+    /// A key of a batch sampled at this time with these random bits, of which 74 are used.
     pub fn with_random(unix_millis: u64, random: u128) -> Self {
         let [bits @ .., _, _, _, _, _, _] = random.to_le_bytes();
         Self(Builder::from_unix_timestamp_millis(unix_millis, &bits).into_uuid())
     }
 
-    /// When the batch was sampled, in unix milliseconds (48 bits).
+    /// The sampling time of the batch, in unix milliseconds (48 bits).
     pub fn unix_millis(&self) -> u64 {
         u64::try_from(self.0.as_u128() >> 80).unwrap_or(u64::MAX)
     }
@@ -63,7 +63,8 @@ impl IdempotencyKey {
         self.0
     }
 
-    /// Checks the key's time against the oldest time that is remembered and against the server's clock, all in unix milliseconds.
+    /// Checks the key's time against the oldest time of which keys are remembered and against the server's clock, all in unix
+    /// milliseconds.
     pub fn check_window(&self, oldest_millis: u64, now_millis: u64) -> Result<(), WindowError> {
         let at = self.unix_millis();
         if at < oldest_millis {
@@ -89,7 +90,7 @@ mod tests {
     const KEY: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
 
     #[test]
-    fn the_example_of_rfc_9562_reads_back() {
+    fn the_example_of_rfc_9562_round_trips() {
         let key = IdempotencyKey::parse(KEY).unwrap();
         assert_eq!(key.unix_millis(), 1_645_557_742_000);
         assert_eq!(key.to_string(), KEY);
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_key_carries_its_time_and_differs_from_the_next() {
+    fn a_new_key_has_its_time_and_differs_from_the_next() {
         let (a, b) = (IdempotencyKey::at(1_645_557_742_123), IdempotencyKey::at(1_645_557_742_123));
         assert_eq!(a.unix_millis(), 1_645_557_742_123);
         assert_ne!(a, b);
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_is_closed_at_both_ends() {
+    fn both_ends_of_the_window_are_inclusive() {
         let (oldest, now) = (1_000_000, 2_000_000);
         let check = |at| IdempotencyKey::at(at).check_window(oldest, now);
         assert_eq!(check(oldest), Ok(()));

@@ -1,10 +1,10 @@
-//! What crosses golectra's wire, and nothing else.
+//! The wire protocol of golectra.
 //!
-//! Both ends use this crate: the agent and the server speak the same metric objects, hashes, keys and header names
-//! because they are the same code. It is pure: no I/O, no clock, no async runtime. docs/protocol.md says the same in prose.
+//! Agent and server use the same code for metric objects, hashes, keys and header names. The crate is pure: no I/O, no clock,
+//! no async runtime. docs/protocol.md describes the protocol in prose.
 //!
-//! A value of a type of this crate is valid by construction: [`MetricId`], [`Source`], [`Metric`] and
-//! [`IdempotencyKey`] can only be had by parsing, so nothing behind the parser checks twice.
+//! A value of a type of this crate is valid by construction: [`MetricId`], [`Source`], [`Metric`] and [`IdempotencyKey`] can
+//! only be created by parsing, so code behind the parser does not check again.
 #![deny(missing_docs)]
 
 pub mod answer;

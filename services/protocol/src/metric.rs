@@ -4,12 +4,12 @@ use std::fmt;
 
 use crate::MetricId;
 
-/// What a metric is. A gauge and a counter of one id are two different metrics.
+/// The type of a metric. A gauge and a counter with the same id are two different metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A value that goes up and down; the last one counts.
     Gauge,
-    /// A sum that only grows by its deltas.
+    /// A sum that only grows, by its deltas.
     Counter,
 }
 
@@ -19,7 +19,7 @@ pub enum Kind {
 pub struct UnknownKind(pub String);
 
 impl Kind {
-    /// The kind as the wire names it.
+    /// The kind's name on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Gauge => "gauge",
@@ -27,7 +27,7 @@ impl Kind {
         }
     }
 
-    /// Reads `gauge` or `counter`, exactly so. What is quoted of another text in the error is at most 32 characters long.
+    /// Parses exactly `gauge` or `counter`. The error quotes at most 32 characters of any other text.
     pub fn parse(text: &str) -> Result<Self, UnknownKind> {
         match text {
             "gauge" => Ok(Self::Gauge),
@@ -43,16 +43,16 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A gauge's value or a counter's delta (on the way in) or total (on the way out).
+/// A gauge's value, or a counter's delta (in requests) or total (in answers).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
-    /// Any double. Those that cross the wire of /update and /updates are finite: [`Value::gauge`] sees to it.
+    /// Any double. Values of /update and /updates are finite: [`Value::gauge`] checks that.
     Gauge(f64),
     /// Never negative.
     Counter(i64),
 }
 
-/// A number that no metric may have.
+/// Why a number can't be a metric's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// NaN or an infinity.
@@ -61,7 +61,7 @@ pub enum ValueError {
     /// A delta below zero.
     #[error("a counter's delta must not be negative")]
     Negative,
-    /// Not a number of this kind at all, or one out of its range.
+    /// Not a floating point number, or one that is out of range.
     #[error("a gauge's value must be a 64-bit floating point number")]
     NotFloat,
     /// Not a whole number, or one out of range.
@@ -70,7 +70,7 @@ pub enum ValueError {
 }
 
 impl Value {
-    /// A gauge's value as /update and /updates take it, which must be finite.
+    /// A gauge's value for /update and /updates, which must be finite.
     pub fn gauge(value: f64) -> Result<Self, ValueError> {
         if value.is_finite() { Ok(Self::Gauge(value)) } else { Err(ValueError::NotFinite) }
     }
@@ -80,7 +80,7 @@ impl Value {
         if delta >= 0 { Ok(Self::Counter(delta)) } else { Err(ValueError::Negative) }
     }
 
-    /// Which kind of metric has this value.
+    /// The kind of metric that has this value.
     #[inline]
     pub const fn kind(&self) -> Kind {
         match self {
@@ -90,7 +90,7 @@ impl Value {
     }
 }
 
-/// One metric of one source: on the way in a sample or a delta, on the way out the metric as it stands.
+/// One metric of one source: in a request a sample or a delta, in an answer the metric's current value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metric {
     /// The metric's name with its labels.
@@ -100,13 +100,13 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// The metric's kind, which its value tells.
+    /// The metric's kind, according to its value.
     pub const fn kind(&self) -> Kind {
         self.value.kind()
     }
 }
 
-/// Which metric a reader asks for.
+/// Identifies the metric that is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
     /// The metric's name with its labels.

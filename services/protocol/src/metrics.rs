@@ -1,14 +1,14 @@
-//! A batch of metrics in two allocations, however many it has.
+//! A batch of metrics in two allocations, whatever their number.
 //!
-//! A batch of a thousand ids as strings of their own costs a thousand allocations to read and a thousand more to forget,
-//! which is more than everything else that happens to it. Here all ids stand in one text, one behind the other.
+//! With a string for each id, a batch of a thousand metrics would cost a thousand allocations and a thousand deallocations,
+//! which is more than all other work on it. So all ids are stored in one string, one after the other.
 
 use std::fmt;
 
 use crate::id::canonical;
 use crate::{IdError, Kind, Metric, MetricId, Value};
 
-/// Metrics in the order in which they were sent, each id valid and in its canonical form.
+/// Metrics in the order in which they were sent; each id is valid and canonical.
 ///
 /// ```
 /// # use golectra_protocol::{Metric, MetricId, Metrics, Value};
@@ -19,21 +19,21 @@ use crate::{IdError, Kind, Metric, MetricId, Value};
 /// ```
 #[derive(Clone, Default)]
 pub struct Metrics {
-    /// Ids, one behind the other; what no item points at is left over from items that were removed.
+    /// The ids, one after the other; ids of removed items stay as unused text.
     text: String,
     items: Vec<Item>,
-    /// The items' own times in unix milliseconds; empty where all have the batch's.
+    /// The samples' own times in unix milliseconds; empty if all have the batch's time.
     times: Vec<i64>,
 }
 
-/// Sixteen bytes, so that four share a cache line.
+/// 16 bytes, so that four items share a cache line.
 #[derive(Clone, Copy)]
 struct Item {
-    /// The value's bits, of a double or of an integer.
+    /// The bits of the value, which is a double or an integer.
     bits: u64,
-    /// Where the id begins in the text.
+    /// The start of the id in the text.
     start: u32,
-    /// The id's bytes, at most [`MAX_ID_BYTES`](crate::MAX_ID_BYTES).
+    /// The length of the id in bytes, at most [`MAX_ID_BYTES`](crate::MAX_ID_BYTES).
     len: u16,
     kind: Kind,
 }
@@ -58,54 +58,54 @@ fn bits(value: Value) -> u64 {
 /// One metric of a batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MetricRef<'a> {
-    /// The id, valid and in its canonical form.
+    /// The id, valid and canonical.
     pub id: &'a str,
     /// Its value.
     pub value: Value,
 }
 
 impl MetricRef<'_> {
-    /// The metric's kind, which its value tells.
+    /// The metric's kind, according to its value.
     #[inline]
     pub const fn kind(&self) -> Kind {
         self.value.kind()
     }
 
-    /// The id with an allocation of its own.
+    /// The id as an owned value.
     pub fn to_id(&self) -> MetricId {
         MetricId::from_canonical(self.id)
     }
 
-    /// The metric with an allocation of its own.
+    /// The metric as an owned value.
     pub fn to_metric(&self) -> Metric {
         Metric { id: self.to_id(), value: self.value }
     }
 }
 
 impl Metrics {
-    /// The most bytes that the ids of one batch may have together.
+    /// The largest total length of the ids of a batch, in bytes.
     pub const MAX_TEXT_BYTES: usize = u32::MAX as usize;
 
-    /// An empty batch with room for this many metrics, and this many bytes of ids.
+    /// An empty batch with capacity for this many metrics and this many bytes of ids.
     pub fn with_capacity(items: usize, text_bytes: usize) -> Self {
         Self { text: String::with_capacity(text_bytes), items: Vec::with_capacity(items), times: Vec::new() }
     }
 
-    /// How many metrics there are.
+    /// The number of metrics.
     #[inline]
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no metrics.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The metric at this place, counted from 0.
+    /// The metric at this index.
     ///
     /// # Panics
-    /// Where there are not as many.
+    /// If the index is out of range.
     #[inline]
     pub fn get(&self, index: usize) -> MetricRef<'_> {
         self.view(self.items[index])
@@ -117,21 +117,21 @@ impl Metrics {
         Iter { metrics: self, items: self.items.iter() }
     }
 
-    /// Reads an id and puts the metric at the end.
+    /// Parses an id and appends the metric.
     ///
     /// # Panics
-    /// Where the ids together have more than [`Metrics::MAX_TEXT_BYTES`].
+    /// If the ids together have more than [`Metrics::MAX_TEXT_BYTES`].
     pub fn push_parsed(&mut self, id: &str, value: Value) -> Result<(), IdError> {
         let id = canonical(id)?;
         self.push(&id, value);
         Ok(())
     }
 
-    /// Reads an id and puts a sample with a time of its own, in unix milliseconds, at the end. Either all samples of a batch have a time or none
-    /// has.
+    /// Parses an id and appends a sample with a time of its own, in unix milliseconds. Either all samples of a batch have a
+    /// time or none has.
     ///
     /// # Panics
-    /// Where samples without a time are there already, or as [`Metrics::push_parsed`].
+    /// If there are samples without a time already, or like [`Metrics::push_parsed`].
     pub fn push_parsed_at(&mut self, id: &str, value: Value, at_millis: i64) -> Result<(), IdError> {
         assert_eq!(self.times.len(), self.items.len(), "all samples of a batch have a time, or none has");
         let id = canonical(id)?;
@@ -140,7 +140,7 @@ impl Metrics {
         Ok(())
     }
 
-    /// The own time of the sample at this place, in unix milliseconds; none where it is the batch's.
+    /// The own time of the sample at this index, in unix milliseconds; None if it has the batch's time.
     #[inline]
     pub fn at_millis(&self, index: usize) -> Option<i64> {
         self.times.get(index).copied()
@@ -151,17 +151,17 @@ impl Metrics {
         !self.times.is_empty()
     }
 
-    /// Gives the metric at this place another value of the same kind.
+    /// Replaces the value of the metric at this index by another one of the same kind.
     ///
     /// # Panics
-    /// Where there are not as many, or the kind differs.
+    /// If the index is out of range, or the kind differs.
     pub fn set(&mut self, index: usize, value: Value) {
         let item = &mut self.items[index];
         assert!(item.kind == value.kind(), "a metric keeps its kind");
         item.bits = bits(value);
     }
 
-    /// Keeps the metrics at the places that `keep` is true for, in their order.
+    /// Keeps the metrics at the indexes for which `keep` returns true, in their order.
     pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
         let kept: Vec<bool> = (0..self.items.len()).map(&mut keep).collect();
         let mut next = kept.iter();
@@ -170,7 +170,7 @@ impl Metrics {
         self.times.retain(|_| *next.next().expect("one answer an item"));
     }
 
-    /// Puts a metric at the end whose id is canonical.
+    /// Appends a metric whose id is canonical.
     #[inline]
     pub(crate) fn push(&mut self, id: &str, value: Value) {
         let start = u32::try_from(self.text.len()).expect("the ids of a batch have less than 4 GiB");
@@ -194,7 +194,7 @@ impl fmt::Debug for Metrics {
 
 impl PartialEq for Metrics {
     fn eq(&self, other: &Self) -> bool {
-        // Equal doubles are those with the same bits: a batch may hold NaN.
+        // Doubles are equal if their bits are: a batch may hold NaN.
         let same = |(one, other): (MetricRef<'_>, MetricRef<'_>)| {
             one.id == other.id && one.kind() == other.kind() && bits(one.value) == bits(other.value)
         };
@@ -235,7 +235,7 @@ impl<'a> IntoIterator for &'a Metrics {
     }
 }
 
-/// The metrics of a batch in their order.
+/// Iterates over the metrics of a batch in their order.
 #[derive(Clone)]
 pub struct Iter<'a> {
     metrics: &'a Metrics,
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out_in_order() {
+    fn metrics_are_returned_as_pushed_and_in_order() {
         let batch = batch();
         let seen: Vec<_> = batch.iter().map(|metric| (metric.id, metric.value)).collect();
         assert_eq!(seen, [("ä", Value::Gauge(-0.0)), ("b{a=\"2\",z=\"1\"}", Value::Counter(i64::MAX)), ("c", Value::Gauge(2.5))]);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn values_change_and_metrics_leave() {
+    fn values_can_be_changed_and_metrics_removed() {
         let mut batch = batch();
         batch.set(2, Value::Gauge(7.0));
         batch.retain(|index| index != 1);

@@ -1,17 +1,17 @@
-//! Numbers as the text routes write and read them.
+//! Formats and parses the numbers of the text routes.
 
 use crate::{Kind, Value, ValueError};
 
-/// A gauge in its shortest form without exponent (what Go's `strconv.FormatFloat(v, 'f', -1, 64)` gives), a counter as an integer.
+/// A gauge in its shortest form without exponent (like Go's `strconv.FormatFloat(v, 'f', -1, 64)`), a counter as an integer.
 pub fn format(value: Value) -> String {
-    // Rust's Display of f64 is the shortest text that reads back to the same bits, and never has an exponent.
+    // Rust's Display of f64 is the shortest text that parses to the same bits, and never has an exponent.
     match value {
         Value::Gauge(v) => v.to_string(),
         Value::Counter(v) => v.to_string(),
     }
 }
 
-/// Reads a value of a kind: decimal, with or without exponent for a gauge, a whole number for a counter.
+/// Parses a value of this kind: for a gauge a decimal number with or without exponent, for a counter a whole number.
 pub fn parse(kind: Kind, text: &str) -> Result<Value, ValueError> {
     match kind {
         Kind::Gauge => Value::gauge(text.parse().map_err(|_| ValueError::NotFloat)?),
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gauges_are_written_as_go_writes_them() {
+    fn gauges_are_formatted_like_in_go() {
         for (value, text) in [
             (0.0, "0"),
             (-0.0, "-0"),
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_value_is_refused() {
+    fn invalid_values_are_refused() {
         for text in ["", " 1", "1 ", "abc", "NaN", "inf", "-Infinity", "1e999", "0x", "1_0", "1,5"] {
             assert!(parse(Kind::Gauge, text).is_err(), "{text:?}");
         }
@@ -58,7 +58,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_double_reads_back_bit_for_bit(bits in any::<u64>()) {
+        fn every_double_round_trips_bit_for_bit(bits in any::<u64>()) {
             let value = f64::from_bits(bits);
             prop_assume!(value.is_finite());
             let Ok(Value::Gauge(back)) = parse(Kind::Gauge, &format(Value::Gauge(value))) else { panic!("a gauge") };

@@ -1,29 +1,29 @@
-//! The Golectra-Signature header, version 1: an HMAC-SHA256 over everything that gives a request its meaning.
+//! The Golectra-Signature header, version 1: an HMAC-SHA256 over the parts of a request that determine its meaning.
 //!
-//! The header is `t=UNIX,kid=ID,v1=HEX` in exactly that form: no white space, the time without leading zeros, the digits in
-//! lower case. What has one spelling can't be changed on its way without being noticed. Signed are seven lines, the last
-//! without an end: `v1`, the method, the request target, the time, the source, the idempotency key, and the hex SHA-256 of
-//! the unpacked body. No HTTP header or target can hold a line's end, so that no two requests have the same lines.
+//! The header is `t=UNIX,kid=ID,v1=HEX` in exactly this form: no white space, the time without leading zeros, the digits in
+//! lower case. Because there is only one form, no change of the header goes unnoticed. Seven lines are signed, the last one
+//! without a line end: `v1`, the method, the request target, the time, the source, the idempotency key, and the hex SHA-256 of
+//! the unpacked body. HTTP headers and targets can't contain a line end, so different requests have different lines.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// How far a signature's time may lie from the receiver's clock, in seconds.
+/// The largest difference between a signature's time and the receiver's clock, in seconds.
 pub const TOLERANCE_SECONDS: u64 = 300;
 
-/// The longest id of a key, in bytes.
+/// The longest key id, in bytes.
 pub const MAX_KEY_ID_BYTES: usize = 253;
 
-/// In the words of every refusal because of the time, so that a client can tell it from the others.
+/// Part of every error message about the time, which identifies these errors for clients.
 pub const SKEW: &str = "the server's clock";
 
-/// The parts of a request that a signature covers, as they stand on the wire.
+/// The parts of a request that a signature covers, as sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The method, such as `POST`.
     pub method: &'a str,
-    /// The request target byte for byte, before anything was decoded or collapsed.
+    /// The request target byte for byte, before decoding and normalization.
     pub target: &'a str,
     /// The value of Golectra-Source; empty when absent.
     pub source: &'a [u8],
@@ -33,7 +33,7 @@ pub struct Request<'a> {
     pub body_digest: &'a [u8; 32],
 }
 
-/// What a header claims.
+/// The parsed header, not verified yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim<'a> {
     unix_seconds: u64,
@@ -44,10 +44,10 @@ pub struct Claim<'a> {
 /// Why a signature is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// The header has another form.
+    /// The header does not have the expected form.
     #[error("Golectra-Signature must be t=UNIX,kid=ID,v1=HEX: unix seconds, the id of a key, 64 lower-case hex digits")]
     Malformed,
-    /// Signed too long ago.
+    /// The signature's time is too long ago.
     #[error(
         "Golectra-Signature: its time {signed} is more than {TOLERANCE_SECONDS} s behind {SKEW}, which is at {now}: check the sender's clock"
     )]
@@ -57,7 +57,7 @@ pub enum SignatureError {
         /// The receiver's time, in unix seconds.
         now: u64,
     },
-    /// Signed in the future.
+    /// The signature's time is in the future.
     #[error(
         "Golectra-Signature: its time {signed} is more than {TOLERANCE_SECONDS} s ahead of {SKEW}, which is at {now}: check the sender's clock"
     )]
@@ -67,7 +67,7 @@ pub enum SignatureError {
         /// The receiver's time, in unix seconds.
         now: u64,
     },
-    /// Made with another key, or of another request.
+    /// Made with another key, or for another request.
     #[error(
         "Golectra-Signature does not match: it was made with another key than the server has under this id, \
          or the method, target, source, idempotency key, time or body changed on the way"
@@ -76,7 +76,7 @@ pub enum SignatureError {
 }
 
 impl Request<'_> {
-    /// The header's value: this request, signed at this time with this key. The id must be one (see [`is_key_id`]).
+    /// The header's value: signs this request at this time with this key. The key id must be valid (see [`is_key_id`]).
     pub fn sign(&self, unix_seconds: u64, key_id: &str, key: &[u8]) -> String {
         format!("t={unix_seconds},kid={key_id},v1={}", hex::encode(self.hmac(unix_seconds, key)))
     }
@@ -97,7 +97,7 @@ impl Request<'_> {
 }
 
 impl<'a> Claim<'a> {
-    /// Reads a header's value.
+    /// Parses a header's value.
     pub fn parse(header: &'a [u8]) -> Result<Self, SignatureError> {
         Self::read(header).ok_or(SignatureError::Malformed)
     }
@@ -115,12 +115,12 @@ impl<'a> Claim<'a> {
         Some(Self { unix_seconds: time.parse().ok()?, key_id, hmac })
     }
 
-    /// The id of the key that it says it was made with.
+    /// The id of the key that the header names.
     pub const fn key_id(&self) -> &'a str {
         self.key_id
     }
 
-    /// Holds its time against the receiver's clock, in unix seconds.
+    /// Checks the signature's time against the receiver's clock, in unix seconds.
     pub const fn check_time(&self, now: u64) -> Result<(), SignatureError> {
         let signed = self.unix_seconds;
         if signed.abs_diff(now) <= TOLERANCE_SECONDS {
@@ -132,15 +132,15 @@ impl<'a> Claim<'a> {
         }
     }
 
-    /// Holds it against the request, in constant time. The time must be [checked](Self::check_time) as well.
+    /// Compares the signature with the request, in constant time. The time must be [checked](Self::check_time) as well.
     pub fn verify(&self, request: &Request<'_>, key: &[u8]) -> Result<(), SignatureError> {
         let right = request.hmac(self.unix_seconds, key).ct_eq(&self.hmac);
         if right.into() { Ok(()) } else { Err(SignatureError::Mismatch) }
     }
 }
 
-/// Whether a text can be the id of a key: 1-253 of `A-Z a-z 0-9 . - _`, not starting with a dot. Such are the names of the files
-/// that a mounted Secret has.
+/// Whether a text is a valid key id: 1-253 of `A-Z a-z 0-9 . - _`, not starting with a dot. These are the valid names of files
+/// in a mounted Secret, except for hidden ones.
 pub fn is_key_id(text: &str) -> bool {
     (1..=MAX_KEY_ID_BYTES).contains(&text.len())
         && !text.starts_with('.')

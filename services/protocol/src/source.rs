@@ -1,32 +1,32 @@
-//! Sources: the nodes that measure.
+//! Sources: the nodes that send metrics.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// The name of the node that measured: 1-253 of `A-Z a-z 0-9 . - _`, or the unnamed source of peers that send no name.
+/// The name of the node that sent metrics: 1-253 of `A-Z a-z 0-9 . - _`, or the unnamed source of clients that send no name.
 ///
 /// Cheap to clone; many series share one source.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(Arc<str>);
 
-/// The text is no source name.
+/// The text is not a valid source name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a source is 1-253 characters of letters, digits, '.', '-' and '_'")]
 pub struct SourceError;
 
 impl Source {
-    /// Reads a name.
+    /// Parses a name.
     pub fn parse(text: &str) -> Result<Self, SourceError> {
         let valid = (1..=253).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
         if valid { Ok(Self(text.into())) } else { Err(SourceError) }
     }
 
-    /// The source of those who send no name.
+    /// The source of clients that send no name.
     pub fn unnamed() -> Self {
         Self("".into())
     }
 
-    /// Reads a name as stores keep it: empty for the unnamed source.
+    /// Parses a name as stores keep it: empty for the unnamed source.
     pub fn from_stored(text: &str) -> Result<Self, SourceError> {
         if text.is_empty() { Ok(Self::unnamed()) } else { Self::parse(text) }
     }

@@ -1,4 +1,4 @@
-//! Signatures of webhook requests after the Standard Webhooks specification 1.0: `v1,` and the base64 of HMAC-SHA256
+//! Signatures of webhook requests according to the Standard Webhooks specification 1.0: `v1,` and the base64 of HMAC-SHA256
 //! over `ID.TIMESTAMP.BODY`.
 
 use base64::Engine;
@@ -7,23 +7,23 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
 
-/// How far a signature's time may lie from the receiver's clock, in seconds.
+/// The largest difference between a signature's time and the receiver's clock, in seconds.
 pub const TOLERANCE_SECONDS: u64 = 300;
 
-/// What marks a secret as base64.
+/// The prefix of a secret in base64.
 const PREFIX: &str = "whsec_";
 
 /// A signing secret.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
-/// The text is no secret. It is not repeated, since most of it may be right.
+/// The text is not a valid secret. It is not repeated in the error, since most of it may be correct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// Nothing is no secret.
+    /// The text is empty.
     #[error("expected a key that is not empty")]
     Empty,
-    /// The prefix promises base64. Taking the text as it is would make another key than the one that was meant.
+    /// The prefix says base64, but the rest is not. Using the text itself would be another key than the one that was meant.
     #[error("expected base64 behind whsec_, padded with = to a multiple of 4 characters, or a text that does not begin with whsec_")]
     NotBase64,
 }
@@ -37,19 +37,19 @@ impl fmt::Debug for Secret {
 /// Why a webhook request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
-    /// The timestamp is no number.
+    /// The timestamp is not a number.
     #[error("webhook-timestamp must be a time in unix seconds")]
     Timestamp,
-    /// The signature was made too long ago or in the future.
+    /// The timestamp is too long ago or in the future.
     #[error("webhook-timestamp is more than {TOLERANCE_SECONDS} s away from the receiver's clock")]
     Skew,
-    /// None of the signatures belongs to the request.
+    /// None of the signatures is valid for the request.
     #[error("webhook-signature has no v1 signature of this request made with the receiver's key")]
     Mismatch,
 }
 
 impl Secret {
-    /// Reads a secret: `whsec_` and base64 as the specification writes it, or any other text, whose bytes are the key.
+    /// Parses a secret: `whsec_` and base64 as in the specification, or any other text, whose bytes are the key.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         let key = match text.strip_prefix(PREFIX) {
             Some(encoded) => STANDARD.decode(encoded).map_err(|_| SecretError::NotBase64)?,
@@ -90,15 +90,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_published_example_signs_alike() {
-        // The example of the specification's reference libraries.
+    fn the_published_example_has_the_same_signature() {
+        // The example in the specification's reference libraries.
         let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let header = secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
         assert_eq!(header, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
     #[test]
-    fn a_text_that_says_it_is_base64_must_be() {
+    fn a_text_with_the_prefix_must_be_base64() {
         for text in ["whsec_", "whsec_not base64!", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n", ""]
         {
             let error = Secret::parse(text).unwrap_err();

@@ -2,11 +2,10 @@
 
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use golectra_process::listen::ConnectionStats;
-use golectra_process::{ConnectionLimits, Keys, Secret};
+use golectra_process::listen::ConnectionMetrics;
+use golectra_process::{Bytes, ConnectionLimits, Keys, Secret};
 use prometheus::Registry;
 use sqlx::PgConnection;
 use tokio::sync::watch;
@@ -14,6 +13,8 @@ use tokio::sync::watch;
 use crate::audit::{AuditConfig, Backend, Draft, Hook, Trail};
 use crate::clock::Clock;
 use crate::config::{Settings, SignatureMode};
+use crate::history::query::{Queries, QueryLimits};
+use crate::http::api::status::ProcessInfo;
 use crate::http::extract::body::BodyLimits;
 use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
@@ -29,11 +30,8 @@ use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
 
-/// How long a query may take.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What history may take in memory where nothing else is set.
-const MEMORY_HISTORY_MAX_BYTES: usize = 256 << 20;
+/// The memory that history may take in the memory store, unless HISTORY_MAX_BYTES says otherwise.
+const MEMORY_HISTORY_BYTES: usize = 256 * 1024 * 1024;
 
 /// What a server is made of.
 pub struct Parts {
@@ -44,7 +42,7 @@ pub struct Parts {
 }
 
 /// Opens the store and the audit trail. An error says what can't be used and what to do. Must be called inside a runtime.
-pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionStats) -> Result<Parts, Box<dyn Error>> {
+pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionMetrics) -> Result<Parts, Box<dyn Error>> {
     let clock = Clock::System;
     let keys = keys(settings)?;
     let (store, trail) = if let Some(dsn) = &settings.database_dsn {
@@ -56,9 +54,12 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionS
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     KeyMetrics::register(registry, keys.clone())?;
+    let queries = Queries::start(Arc::<dyn Store>::clone(&store), query_limits(settings), registry)?;
     let state = Arc::new(App {
         signatures: Arc::new(Signatures::new(keys, settings.signatures, clock.clone(), metrics.clone())),
-        ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock),
+        ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock.clone()),
+        queries,
+        process: ProcessInfo::new(settings, host_name(), clock),
         store,
         bodies: BodyLimits::new(settings.max_body_bytes.get(), settings.body_timeout.duration(), settings.max_inflight_bytes.get()),
         listings: ListingBudget::new(),
@@ -94,7 +95,7 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         limits: series_limits(settings),
         connections: settings.database_connections,
         query_connections: settings.database_query_connections,
-        query_timeout: QUERY_TIMEOUT,
+        query_timeout: settings.query_timeout.duration(),
         hook: Some(Arc::<LateHook>::clone(&hook)),
         metrics: WriterMetrics::register(registry)?,
         history_max_bytes: settings.history_max_bytes.map(|bytes| bytes.get() as u64),
@@ -117,7 +118,7 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
         lifetimes: lifetimes(settings),
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
-        history_max_bytes: settings.history_max_bytes.map_or(MEMORY_HISTORY_MAX_BYTES, |bytes| bytes.get()),
+        history_max_bytes: settings.history_max_bytes.map_or(MEMORY_HISTORY_BYTES, Bytes::get),
         audit: queue,
     };
     // Nothing is served yet that could wait for the files to be read.
@@ -137,6 +138,17 @@ fn lifetimes(settings: &Settings) -> Lifetimes {
     }
 }
 
+/// What queries may cost.
+fn query_limits(settings: &Settings) -> QueryLimits {
+    QueryLimits {
+        concurrency: settings.query_concurrency.get(),
+        timeout: settings.query_timeout.duration(),
+        max_series: settings.query_max_series,
+        max_bytes: settings.query_max_bytes.get(),
+        log_after: settings.query_log_after.duration(),
+    }
+}
+
 fn series_limits(settings: &Settings) -> SeriesLimits {
     SeriesLimits { total: settings.max_series, per_source: settings.max_series_per_source }
 }
@@ -146,8 +158,8 @@ fn audit(settings: &Settings) -> AuditConfig {
         file: settings.audit_file.clone(),
         url: settings.audit_url.as_ref().map(|url| url.expose().to_owned()),
         key: settings.audit_key.clone(),
-        queue: settings.audit_queue,
-        database_max_bytes: settings.audit_database_max_bytes.get() as u64,
+        queue: settings.audit_queue.get(),
+        database_max_bytes: settings.audit_database_max_bytes.get(),
         instance: settings.instance.clone().unwrap_or_else(host_name),
     }
 }

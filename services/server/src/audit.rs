@@ -1,7 +1,7 @@
-//! The audit trail: who wrote which metrics when, delivered to each sink.
+//! The audit trail: which client wrote which metrics and when, delivered to each sink.
 //!
-//! A write leaves a [`Draft`]. An outbox keeps its event, in memory or in the database, until each sink has it. No write ever waits
-//! for a sink; while a sink is down, its events wait in the outbox.
+//! A write makes a [`Draft`]. An outbox, in memory or in the database, stores its event until each sink has it. A write never
+//! waits for a sink; while a sink is down, its events stay in the outbox.
 
 mod backoff;
 mod delivery;
@@ -46,7 +46,7 @@ use crate::clock::Clock;
 /// An event that can't be delivered is given up at this age.
 const RETENTION: Duration = Duration::from_hours(48);
 
-/// The sweep gives an event up a little later, so that the server that has it gets to try it for the last time.
+/// The sweep gives events up a little later, so that a server that claimed one can still deliver it.
 const SWEEP_RETENTION: Duration = Duration::from_hours(49);
 
 /// How long dead letters are kept.
@@ -56,44 +56,44 @@ const DEAD_LETTER_RETENTION: Duration = Duration::from_hours(7 * 24);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
 
-/// The bytes of the events in one sink's queue in memory, at most.
+/// The size limit of the events in one sink's queue in memory, in bytes.
 const QUEUE_BYTES: usize = 128 << 20;
 
 /// Log lines about full queues, by sink.
 static QUEUE_FULL_LOG: LogLimiter = LogLimiter::new();
 
-/// Which sinks there are, and what events may take.
+/// The sinks, and the limits of events.
 #[derive(Debug, Clone)]
 pub struct AuditConfig {
-    /// `AUDIT_FILE`: a file of NDJSON.
+    /// `AUDIT_FILE`: a file of events as NDJSON.
     pub file: Option<PathBuf>,
-    /// `AUDIT_URL`: where events are posted.
+    /// `AUDIT_URL`: the address to which events are posted.
     pub url: Option<String>,
-    /// `AUDIT_KEY`: signs what is posted.
+    /// `AUDIT_KEY`: the key that requests of the webhook are signed with.
     pub key: Option<WebhookKey>,
-    /// `AUDIT_QUEUE`: events kept in memory for each sink when there is no database.
+    /// `AUDIT_QUEUE`: the number of events in memory for each sink, without a database.
     pub queue: usize,
-    /// `AUDIT_DATABASE_MAX_BYTES`: what waiting events and dead letters may take in the database.
+    /// `AUDIT_DATABASE_MAX_BYTES`: the size limit of waiting events and dead letters in the database.
     pub database_max_bytes: u64,
-    /// Distinguishes this server's file from those of others on the same database: the host's name, by default.
+    /// Distinguishes this server's file from those of other servers on the same database; the host's name by default.
     pub instance: String,
 }
 
-/// Where events are kept until they are delivered.
+/// The outbox of events until they are delivered.
 #[derive(Debug, Clone)]
 pub enum Backend {
-    /// In this process.
+    /// In this process's memory.
     Memory,
-    /// In the database's outbox.
+    /// In the database.
     Postgres {
-        /// Connections; a few are used now and then.
+        /// The pool; few connections are used.
         pool: PgPool,
-        /// True once the schema is there. Nothing is asked of the database before.
+        /// True once the schema exists. Before that no query is sent.
         ready: watch::Receiver<bool>,
     },
 }
 
-/// Why there is no audit trail.
+/// Why the audit trail can't be started.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The webhook can't be used.
@@ -104,7 +104,7 @@ pub enum AuditError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// The audit trail of this server. Clones are the same trail.
+/// The audit trail of this server. Clones share it.
 #[derive(Clone)]
 pub struct Trail(Arc<Inner>);
 
@@ -113,13 +113,13 @@ struct Inner {
     hook: Option<Hook>,
     names: NameListCache,
     stop: CancellationToken,
-    /// Ends deliveries that have not ended in time.
+    /// Aborts deliveries that have not ended in time.
     abort: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Trail {
-    /// Starts delivering; none when there is no sink. Must be called inside a runtime.
+    /// Starts delivering events; None if there is no sink. Must be called inside a runtime.
     pub fn start(config: AuditConfig, backend: Backend, registry: &prometheus::Registry, clock: Clock) -> Result<Option<Self>, AuditError> {
         let mut sinks: Vec<(String, Arc<dyn Sink>)> = Vec::new();
         if let Some(path) = config.file {
@@ -150,19 +150,19 @@ impl Trail {
         Ok(Some(Self(Arc::new(Inner { queues, hook, names: NameListCache::default(), stop, abort, tasks }))))
     }
 
-    /// The event of a write by this peer at this time.
+    /// The event of a write by this client at this time.
     pub fn draft(&self, metrics: &Metrics, ip_address: IpAddr, unix_seconds: i64) -> Draft {
         let (names, repeated) = self.0.names.get(metrics);
         Draft { ts: unix_seconds, ip_address, names, repeated, traceparent: trace::traceparent() }
     }
 
-    /// The event of a source that this peer deleted at this time.
+    /// The event of a deletion of a source by this client.
     #[expect(clippy::unused_self, reason = "a trail drafts all events, and only where there is one are they drafted")]
     pub fn draft_source_deleted(&self, ip_address: IpAddr, unix_seconds: i64) -> Draft {
         Draft::source_deleted(ip_address, unix_seconds, trace::traceparent())
     }
 
-    /// Takes the event of a write when there is no database; with one, the [`hook`](Self::hook) does. Never waits: where a
+    /// Queues the event of a write if there is no database; with one, the [`hook`](Self::hook) inserts it. Never waits: if a
     /// queue is full, the event is dropped and counted.
     pub fn queue(&self, draft: &Draft) {
         if self.0.queues.is_empty() {
@@ -182,13 +182,13 @@ impl Trail {
         }
     }
 
-    /// What the database store calls in each write's transaction; none without a database.
+    /// The hook that the database store calls in each write's transaction; None without a database.
     pub fn hook(&self) -> Option<Hook> {
         self.0.hook.clone()
     }
 
-    /// To be called when no write will come any more: delivers what would be lost with the process, and ends. Takes `limit`
-    /// at most; what is left then is counted as dropped, or waits in the database.
+    /// Must be called after the last write: delivers the events that would be lost with the process, and ends. Takes at most
+    /// `limit`; the remaining events are counted as dropped, or stay in the database.
     pub async fn finish(&self, limit: Duration) {
         self.0.stop.cancel();
         self.0.tasks.close();
@@ -206,7 +206,7 @@ impl Trail {
     }
 }
 
-/// What a trail is made of.
+/// The parts of a trail that is being started.
 struct Start {
     metrics: AuditMetrics,
     queues: Vec<(Arc<MemoryOutbox>, SinkMetrics)>,
@@ -260,7 +260,7 @@ async fn keep_measured(outbox: Arc<dyn Outbox>, metrics: SinkMetrics) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // While the outbox is unavailable the last known backlog stays, and the worker logs the error.
+        // While the outbox is unavailable the last known backlog is exported, and the worker logs the error.
         if let Ok(backlog) = outbox.backlog().await {
             metrics.show(backlog);
         }
@@ -281,24 +281,26 @@ async fn keep_swept(pool: PgPool, mut ready: watch::Receiver<bool>, bounds: Boun
             }
             Err(error) => tracing::debug!(%error, "the audit tables could not be swept"),
         }
-        // With jitter, so that the servers of one database do not all sweep at the same moment.
+        // With jitter, so that the servers of a database do not all sweep at the same time.
         tokio::time::sleep(SWEEP_EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
     }
 }
 
 /// Counts and logs what a sweep removed.
 fn report(swept: Swept, metrics: &AuditMetrics) {
-    /// The other sinks of a database's outbox are files, each with the name of its server.
+    /// The other sinks in a database's outbox are files, each with the name of its server.
     fn name(sink: &str) -> &'static str {
         if sink == "webhook" { "webhook" } else { "file" }
     }
     metrics.show_database_bytes(swept.disk.waiting, swept.disk.dead_letters);
     if swept.room_for_name_lists == Some(false) {
-        tracing::warn!("audit events are kept with all their names: lists of names have taken their share of AUDIT_DATABASE_MAX_BYTES");
+        tracing::warn!(
+            "audit events are stored with all their names: the lists of names have used up their share of AUDIT_DATABASE_MAX_BYTES"
+        );
     }
     for (sink, events) in swept.given_up {
         metrics.of(name(&sink)).dead.inc_by(events);
-        tracing::error!(sink, events, "audit events are given up: their sink did not take them in time");
+        tracing::error!(sink, events, "audit events are given up: their sink did not accept them in time");
     }
     for (sink, events) in swept.dropped {
         metrics.of(name(&sink)).dropped.inc_by(events);

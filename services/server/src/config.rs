@@ -1,10 +1,12 @@
 //! The server's settings: the only place that reads the environment and the flags.
 
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use golectra_process::settings::BytesError;
 use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Retention, Secret, WebhookKey};
 use ipnet::IpNet;
 
@@ -42,9 +44,9 @@ golectra_process::settings! {
         /// The key that webhook requests are signed with (Standard Webhooks): any text, or whsec_ and base64.
         pub audit_key: Option<WebhookKey>,
         /// How many audit events may wait in memory for each sink, where there is no database; more, or more than 128 MiB of them, are dropped and counted.
-        pub audit_queue: usize = "10000",
-        /// What audit events that wait and dead letters may take in the database. Beyond, the oldest dead letters and then the oldest events are dropped and counted.
-        pub audit_database_max_bytes: Bytes = "1GiB",
+        pub audit_queue: NonZeroUsize = "10000",
+        /// The space that waiting audit events and dead letters may take in the database, at least 1MiB. Beyond it the oldest dead letters and then the oldest events are dropped and counted.
+        pub audit_database_max_bytes: AuditDatabaseBytes = "1GiB",
         /// Where /metrics and /ping of this process are served for Prometheus. Without it they are not.
         pub metrics_address: Option<ListenAddress>,
         /// What this server is called among those that share a database: its audit file gets the events of its own writes. The host's name by default.
@@ -53,14 +55,14 @@ golectra_process::settings! {
         pub dedup_window: Retention = "48h",
         /// How long history is kept at full resolution.
         pub retention_raw: Retention = "30d",
-        /// How long the database keeps reports as rows that SQL can read before they are sealed into chunks, counted from the end of their half hour. From 2m to 48h.
-        pub seal_after: SealAfter = "5m",
-        /// What golectra's tables and indexes may take in the database, or history in memory where there is none. Beyond, the oldest history is dropped before RETENTION_RAW is over. Without it there is no limit in the database, and 256MiB in memory.
-        pub history_max_bytes: Option<Bytes>,
         /// A series of a named source that is missing from the source's reports for this long is no longer listed or counted. Time in which the source sends nothing does not count.
         pub series_expiry: Retention = "24h",
         /// A named source that sends nothing for this long is no longer listed or counted, and neither are its series.
         pub source_expiry: Retention = "7d",
+        /// How long the database keeps reports as rows that SQL can read before they are sealed into chunks, counted from the end of their half hour. From 2m to 48h.
+        pub seal_after: SealAfter = "5m",
+        /// What history may take; beyond it the oldest is dropped. In memory 256MiB by default, and 0 keeps none. In a database it is what all of golectra's tables and indexes take, without a limit by default; whole days are dropped.
+        pub history_max_bytes: Option<Bytes>,
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",
         /// How many series may be held in all.
@@ -89,6 +91,16 @@ golectra_process::settings! {
         pub database_connections: u32 = "10",
         /// How many connections to the database queries of the history may have, beside those.
         pub database_query_connections: u32 = "4",
+        /// How many queries may run at once; more wait, 32 for each that may run.
+        pub query_concurrency: Concurrency = "4",
+        /// How long a query may take, its waiting time included. A request may ask for less with the parameter `timeout`.
+        pub query_timeout: Interval = "30s",
+        /// How many series one query may select.
+        pub query_max_series: usize = "100000",
+        /// The memory that all queries under way may take together: what they read, what they compute and their answers.
+        pub query_max_bytes: Bytes = "128MiB",
+        /// Queries that take at least this long are logged with what they took; 0 logs all of them.
+        pub query_log_after: Interval = "5s",
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
     }
@@ -107,6 +119,66 @@ golectra_process::settings! {
         pub keys_dir: Option<PathBuf>,
         /// Which key of the folder signs.
         pub signing_key_id: Option<KeyId>,
+    }
+}
+
+/// How many of something may run at once, each on a thread of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concurrency(usize);
+
+/// What the number should have been.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a whole number from 1 to {}", Concurrency::MAX)]
+pub struct ConcurrencyError;
+
+impl Concurrency {
+    const MAX: usize = 256;
+
+    /// As a number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for Concurrency {
+    type Err = ConcurrencyError;
+
+    fn from_str(text: &str) -> Result<Self, ConcurrencyError> {
+        text.parse().ok().filter(|number| (1..=Self::MAX).contains(number)).map(Self).ok_or(ConcurrencyError)
+    }
+}
+
+/// The space for audit events in the database, at least 1 MiB: with less of it, such as 0, every event would be dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditDatabaseBytes(Bytes);
+
+/// Why the space is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuditDatabaseBytesError {
+    /// It is not a number of bytes.
+    #[error(transparent)]
+    Syntax(#[from] BytesError),
+    /// Less than [`AuditDatabaseBytes::MIN`].
+    #[error("expected at least 1MiB, such as 1GiB")]
+    TooFew,
+}
+
+impl AuditDatabaseBytes {
+    /// The least space.
+    pub const MIN: usize = 1 << 20;
+
+    /// The number of bytes.
+    pub const fn get(self) -> u64 {
+        self.0.get() as u64
+    }
+}
+
+impl FromStr for AuditDatabaseBytes {
+    type Err = AuditDatabaseBytesError;
+
+    fn from_str(text: &str) -> Result<Self, AuditDatabaseBytesError> {
+        let bytes: Bytes = text.parse()?;
+        if bytes.get() < Self::MIN { Err(AuditDatabaseBytesError::TooFew) } else { Ok(Self(bytes)) }
     }
 }
 
@@ -233,10 +305,32 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_would_drop_every_audit_event_are_refused() {
+        let parse = |name, value| Settings::parse([] as [&str; 0], [(name, value)]);
+        for value in ["0", "1023KiB", "1048575"] {
+            let error = parse("AUDIT_DATABASE_MAX_BYTES", value).unwrap_err().to_string();
+            let expected =
+                format!("invalid value \"{value}\" in the variable AUDIT_DATABASE_MAX_BYTES: expected at least 1MiB, such as 1GiB");
+            assert_eq!(error, expected);
+        }
+        assert!(parse("AUDIT_DATABASE_MAX_BYTES", "much").unwrap_err().to_string().contains("expected a number of bytes"));
+        assert_eq!(parse("AUDIT_DATABASE_MAX_BYTES", "1MiB").unwrap().audit_database_max_bytes.get(), 1 << 20);
+        let error = parse("AUDIT_QUEUE", "0").unwrap_err().to_string();
+        assert!(error.contains("AUDIT_QUEUE: expected a whole number above 0"), "{error}");
+    }
+
+    #[test]
     fn the_documentation_has_the_table_of_settings() {
         let table = Settings::markdown();
         let document = include_str!("../../../docs/settings.md");
         assert!(document.contains(table.trim()), "docs/settings.md's table of golectra-server should be:\n{table}");
+    }
+
+    #[test]
+    fn concurrency_is_a_number_of_threads() {
+        for (text, number) in [("1", Some(1)), ("256", Some(256)), ("0", None), ("257", None), ("-1", None), ("many", None)] {
+            assert_eq!(text.parse().ok().map(Concurrency::get), number, "{text}");
+        }
     }
 
     #[test]

@@ -2,3 +2,4 @@
 
 pub mod labels;
 pub mod prefetched;
+pub mod query;

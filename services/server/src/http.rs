@@ -3,6 +3,7 @@
 pub mod error;
 pub mod extract;
 
+pub mod api;
 pub mod dashboard;
 pub mod fallback;
 pub mod latest;
@@ -18,9 +19,11 @@ use std::sync::Arc;
 
 use golectra_process::Secret;
 
+use crate::history::query::Queries;
 use crate::ingest::Ingest;
 use crate::metrics::ServerMetrics;
 use crate::store::Store;
+use api::status::ProcessInfo;
 use extract::body::BodyLimits;
 use extract::signature::Signatures;
 use latest::budget::ListingBudget;
@@ -34,6 +37,10 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// How metrics are written.
     pub ingest: Ingest,
+    /// How history is queried.
+    pub queries: Queries,
+    /// What the status routes tell about this process.
+    pub process: ProcessInfo,
     /// What a request's body may cost.
     pub bodies: BodyLimits,
     /// The memory that all listings have together.

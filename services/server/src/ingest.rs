@@ -1,4 +1,4 @@
-//! From a validated request to an applied batch: fold, give it a key, draft its audit event, apply.
+//! The steps from a validated request to an applied batch: fold it, give it a key, draft its audit event, apply it.
 
 pub mod fold;
 
@@ -12,58 +12,58 @@ use crate::clock::Clock;
 use crate::metrics::ServerMetrics;
 use crate::store::{Applied, Batch, Store, StoreError};
 
-/// What a client wants written.
+/// A write request.
 #[derive(Debug)]
 pub struct Write {
-    /// The node that measured.
+    /// The node that sent the metrics.
     pub source: Source,
-    /// The client's key, where it sent one.
+    /// The client's key, if it sent one.
     pub key: Option<IdempotencyKey>,
     /// SHA-256 of the request.
     pub digest: [u8; 32],
-    /// The metrics as they were sent, not empty.
+    /// The metrics in the order of the request, at least one.
     pub metrics: Metrics,
-    /// Who sent them.
+    /// The client's address.
     pub peer: IpAddr,
 }
 
 /// Why a write is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// Two deltas of one counter in the batch don't fit together.
+    /// Two deltas of one counter in the batch add up to too large a number.
     #[error("item {index}: the counter's deltas add up to more than 9223372036854775807")]
     Overflow {
-        /// Where the delta stands in the batch, from 0.
+        /// The index of the delta in the batch, from 0.
         index: usize,
     },
-    /// The store refuses or fails.
+    /// The store refuses the write or fails.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Takes writes. Cheap to clone.
+/// Applies writes. Cheap to clone.
 #[derive(Clone)]
 pub struct Ingest {
     store: Arc<dyn Store>,
-    /// Drafts the events; none where there is no sink.
+    /// Drafts the events; None if there is no sink.
     trail: Option<Trail>,
     metrics: ServerMetrics,
     clock: Clock,
 }
 
 impl Ingest {
-    /// Writes go to this store, which hands their events to the trail.
+    /// Writes go to this store, which passes their events to the trail.
     pub fn new(store: Arc<dyn Store>, trail: Option<Trail>, metrics: ServerMetrics, clock: Clock) -> Self {
         Self { store, trail, metrics, clock }
     }
 
-    /// A key that no one else has. It is never sent, so nobody gains by guessing it, and it need not ask the system for randomness.
+    /// A unique key. It is never sent to anybody and so need not be unpredictable, which saves a system call for randomness.
     fn own_key(&self) -> IdempotencyKey {
         IdempotencyKey::with_random(self.clock.unix_millis(), fastrand::u128(..))
     }
 
-    /// Applies a write once and answers when the store did. The store makes the event of a write that was applied, since only it knows
-    /// what becomes of one whose client does not wait for the answer.
+    /// Applies a write once and answers when the store has. The store makes the event of an applied write, because only the
+    /// store knows the outcome if the client disconnects earlier.
     pub async fn write(&self, write: Write) -> Result<Applied, IngestError> {
         let sent = write.metrics.len();
         let audit = self.trail.as_ref().map(|trail| trail.draft(&write.metrics, write.peer, self.clock.unix_seconds()));
@@ -80,7 +80,7 @@ impl Ingest {
         Ok(applied)
     }
 
-    /// Forgets a named source; false when there is none. A source that was forgotten has one event, without metrics.
+    /// Deletes a named source; false if it does not exist. The deletion has one event, without metrics.
     pub async fn forget_source(&self, source: &Source, peer: IpAddr) -> Result<bool, StoreError> {
         let audit = self.trail.as_ref().map(|trail| trail.draft_source_deleted(peer, self.clock.unix_seconds()));
         self.store.forget_source(source, audit).await

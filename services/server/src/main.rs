@@ -1,4 +1,4 @@
-//! golectra-server: takes metrics, keeps them, shows them.
+//! golectra-server: receives metrics, stores them and shows them.
 
 mod assemble;
 mod audit;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use golectra_process::listen::{ConnectionStats, serve_counted};
+use golectra_process::listen::{ConnectionMetrics, serve_counted};
 use golectra_process::metrics::{Metrics, serve_observability};
 use golectra_process::{Shutdown, banner, telemetry};
 use tower::Layer as _;
@@ -28,13 +28,13 @@ use crate::assemble::Parts;
 use crate::config::Settings;
 use crate::store::postgres::OpenError;
 
-/// A request is some thirty small pieces of memory and a few large ones, given back at once. A test that counts what the
+/// A request allocates about thirty small and a few large pieces of memory, and frees them together. A test that counts what the
 /// memory store takes has an allocator of its own.
 #[cfg(not(test))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How often the sources' figures on /metrics are brought up to date.
+/// How often the metrics of sources are updated.
 const SOURCES_EVERY: Duration = Duration::from_secs(15);
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("golectra-server can't run: {error}");
-            // As for any other setting that can't be used.
+            // The same exit code as for other settings that can't be used.
             if error.is::<OpenError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     };
@@ -66,7 +66,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals(settings.shutdown_timeout.duration())?;
     let metrics = Metrics::new("server")?;
-    let connections = ConnectionStats::default();
+    let connections = ConnectionMetrics::default();
     let Parts { state, trail } = assemble::parts(&settings, &metrics.registry, &connections)?;
     let listener = settings.address.bind().await?;
     tracing::info!(address = %listener.local_addr()?, "listening");
@@ -87,10 +87,10 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let app = MapRequestLayer::new(middleware::path::normalize).layer(router::router(state.clone()));
     serve_counted(listener, app, limits, connections, shutdown.token()).await;
 
-    // What is left of the time limit is shared: events first, since they come from the writes, then the store.
+    // The rest of the time limit is shared: events first, because the writes make them, then the store.
     let share = settings.shutdown_timeout.duration() / 5;
     if let Some(trail) = trail {
-        // A write whose client has left may have its event only when it is on disk.
+        // The event of a write whose client has disconnected may only exist once the write is on disk.
         if let Err(error) = state.store.flush().await {
             tracing::warn!(%error, "not every write is on disk before the last audit events are delivered");
         }
@@ -102,7 +102,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Keeps /metrics told of when each source was seen last.
+/// Updates the metrics of when each source was last seen.
 async fn watch_sources(state: &http::AppState) {
     let mut ticks = tokio::time::interval(SOURCES_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,17 +1,17 @@
-//! What the server says about itself on /metrics. Every name and label is here, so that dashboards and alerts have one
-//! place to look.
+//! The server's metrics. All names and labels are here, in one place for dashboards and alerts to refer to.
 
 pub mod history;
 pub mod keys;
 pub mod memory;
 pub mod postgres;
+pub mod queries;
 mod sources;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::StatusCode;
-use golectra_process::listen::{ConnectionStats, Cut};
+use golectra_process::listen::{ConnectionMetrics, Cut};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -24,7 +24,7 @@ use crate::store::{Applied, SourceInfo, Store};
 /// From half a millisecond to 10 s.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The server's own figures. Cheap to clone.
+/// The server's own metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct ServerMetrics(Arc<Inner>);
 
@@ -42,7 +42,7 @@ struct Inner {
     sources: SourceMetrics,
 }
 
-/// What every write counts, found once: looking for labels costs more than counting.
+/// Metrics that every write updates, looked up once: looking up labels costs more than counting.
 struct Frequent {
     routes: [FrequentRoute; 2],
     applied: IntCounter,
@@ -53,7 +53,7 @@ struct Frequent {
 /// A route that agents use.
 struct FrequentRoute {
     route: &'static str,
-    /// Posts that were answered 200.
+    /// Posts that were answered with 200.
     fine: IntCounter,
     duration: Histogram,
 }
@@ -113,7 +113,7 @@ impl ServerMetrics {
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Starts watching a request.
+    /// Starts observing a request.
     pub fn request_starts(&self) -> RequestWatch {
         self.0.in_flight.inc();
         RequestWatch { metrics: self.clone(), started: Instant::now() }
@@ -130,7 +130,7 @@ impl ServerMetrics {
         }
     }
 
-    /// Counts a write that was refused.
+    /// Counts a refused write.
     pub fn rejected(&self, reason: &str) {
         self.0.rejected.with_label_values(&[reason]).inc();
     }
@@ -140,7 +140,7 @@ impl ServerMetrics {
         self.0.signed.with_label_values(&[key_id]).inc();
     }
 
-    /// Times an operation of the store until the timer is dropped.
+    /// Measures an operation of the store until the timer is dropped.
     pub fn store_timer(&self, operation: &str) -> HistogramTimer {
         match operation {
             "apply" => self.0.frequent.store_apply.start_timer(),
@@ -149,25 +149,25 @@ impl ServerMetrics {
         }
     }
 
-    /// Whether the store answered.
+    /// Sets whether the store answered.
     pub fn store_up(&self, up: bool) {
         self.0.store_up.set(i64::from(up));
     }
 
-    /// Exports when each source was seen last.
+    /// Exports when each source was last seen.
     pub fn sources(&self, sources: &[SourceInfo]) {
         self.0.sources.set(sources);
     }
 }
 
-/// A request under way. Dropped without an answer, its client went away.
+/// A request that is being handled. If it is dropped without an answer, the client has disconnected.
 pub struct RequestWatch {
     metrics: ServerMetrics,
     started: Instant,
 }
 
 impl RequestWatch {
-    /// The request was answered.
+    /// Records the answer.
     pub fn ends(self, route: &str, method: &str, status: StatusCode) {
         let inner = &self.metrics.0;
         let seconds = self.started.elapsed().as_secs_f64();
@@ -197,10 +197,10 @@ fn seconds(name: &str, help: &str, label: &str) -> prometheus::Result<HistogramV
     HistogramVec::new(HistogramOpts::new(format!("golectra_{name}"), help).buckets(SECONDS.to_vec()), &[label])
 }
 
-/// Metrics that others keep and that are read when Prometheus asks.
+/// Metrics that other parts count and that are read at each scrape.
 pub struct Borrowed {
     store: Arc<dyn Store>,
-    connections: ConnectionStats,
+    connections: ConnectionMetrics,
     series: Gauge,
     queue: IntGauge,
     pool: IntGaugeVec,
@@ -210,8 +210,8 @@ pub struct Borrowed {
 }
 
 impl Borrowed {
-    /// Registers what the store and the listener know.
-    pub fn register(registry: &Registry, store: Arc<dyn Store>, connections: ConnectionStats) -> prometheus::Result<()> {
+    /// Registers the metrics of the store and the listener.
+    pub fn register(registry: &Registry, store: Arc<dyn Store>, connections: ConnectionMetrics) -> prometheus::Result<()> {
         let pool = Opts::new("golectra_store_pool_connections", "Connections to the database.");
         registry.register(Box::new(Self {
             store,
@@ -253,7 +253,7 @@ impl Collector for Borrowed {
     }
 }
 
-/// Brings a counter to a total that someone else counts.
+/// Sets a counter to a total that another part counts.
 fn catch_up(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }

@@ -1,4 +1,4 @@
-//! What every request passes on its way to its route, and every answer on its way back.
+//! The middleware of all requests and answers.
 
 pub mod answer;
 pub mod drain;
@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 
 use crate::http::{AppState, error};
 
-/// All of it in one layer, since axum boxes what passes each.
+/// All of it in one layer, since axum boxes the service of each layer.
 pub async fn around(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let takes_gzip = answer::accepts_gzip(request.headers());
     let hashed = answer::answers_with_hash(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
@@ -28,10 +28,10 @@ pub async fn around(State(state): State<AppState>, request: Request, next: Next)
         rest.drain().await;
         answer
     };
-    // What a panic may have left half done is dropped with the request.
+    // State that a panic may have left inconsistent is dropped with the request.
     let route = AssertUnwindSafe(route).catch_unwind();
     let answer = watch.see(async { route.await.unwrap_or_else(error::panicked) }).await;
-    // With it anyone could test guesses of the key on any answer, so it goes out only where peers rely on it.
+    // The hash allows guesses of the key to be tested, so only routes whose clients rely on it send it.
     let hash_key = state.key.as_ref().filter(|_| hashed && !state.signatures.are_required());
     answer::finish(answer, takes_gzip, hash_key).await
 }

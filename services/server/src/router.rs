@@ -4,7 +4,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 
-use crate::http::{AppState, dashboard, fallback, latest, ping, snapshot, sources, update, updates, value};
+use crate::http::{AppState, api, dashboard, fallback, latest, ping, snapshot, sources, update, updates, value};
 use crate::middleware;
 
 /// The server's routes behind its middleware. Paths must be plain before they are routed: [`middleware::path::normalize`].
@@ -25,10 +25,32 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/latest", get(latest::get))
         .route("/api/v1/sources", get(sources::list))
         .route("/api/v1/sources/{name}", delete(sources::forget))
+        .merge(prometheus())
         .route("/ping", get(ping::ready))
         .route("/ping/live", get(ping::live))
         .fallback(fallback::not_found)
         .method_not_allowed_fallback(fallback::method_not_allowed)
         .layer(from_fn_with_state(state.clone(), middleware::around))
         .with_state(state)
+}
+
+/// The routes of Prometheus's API.
+fn prometheus() -> Router<AppState> {
+    Router::new()
+        .route("/api/v1/query", get(api::query::instant).post(api::query::instant))
+        .route("/api/v1/query_range", get(api::query::range).post(api::query::range))
+        .route("/api/v1/query_exemplars", get(api::query::exemplars).post(api::query::exemplars))
+        .route("/api/v1/format_query", get(api::query::format).post(api::query::format))
+        .route("/api/v1/parse_query", get(api::query::parse).post(api::query::parse))
+        .route("/api/v1/series", get(api::labels::series).post(api::labels::series))
+        .route("/api/v1/labels", get(api::labels::names).post(api::labels::names))
+        .route("/api/v1/label/{name}/values", get(api::labels::values))
+        .route("/api/v1/metadata", get(api::metadata::metrics))
+        .route("/api/v1/rules", get(api::metadata::rules))
+        .route("/api/v1/alerts", get(api::metadata::alerts))
+        .route("/api/v1/status/buildinfo", get(api::status::build_info))
+        .route("/api/v1/status/runtimeinfo", get(api::status::runtime_info))
+        .route("/api/v1/status/tsdb", get(api::status::tsdb))
+        .route("/-/healthy", get(api::status::healthy))
+        .route("/-/ready", get(api::status::ready))
 }

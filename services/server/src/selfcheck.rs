@@ -1,12 +1,13 @@
-//! `golectra-server selfcheck URL`: is the server at that address what it promises to be? For `helm test` and for people.
+//! `golectra-server selfcheck URL`: checks that the server at that address works. For `helm test` and for people.
 //!
-//! It writes one counter, `golectra_selfcheck_total` of the source `golectra-selfcheck`, twice under one idempotency key,
-//! and sees that it was counted once. Each step is a line on stdout; the first that fails ends it with exit code 1.
+//! It writes one counter, `golectra_selfcheck_total` of the source `golectra-selfcheck`, twice with the same idempotency key,
+//! and checks that it was counted once. Each step prints a line on stdout; the first one that fails ends it with exit code 1.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use golectra_process::keys::{FolderError, Key, Keys, SigningKeyError};
+use golectra_process::output::{print_error_line, print_line};
 use golectra_process::{KeyId, Secret};
 use golectra_protocol::{IdempotencyKey, Metric, MetricId, Value, gzip, hash, header, json, signature};
 use reqwest::{Client, Response, StatusCode, Url};
@@ -18,10 +19,10 @@ use crate::config::SelfcheckSettings;
 const SOURCE: &str = "golectra-selfcheck";
 const COUNTER: &str = "golectra_selfcheck_total";
 
-/// The limit of each request.
+/// The time limit of each request.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Why the server did not pass.
+/// Why the check failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("usage: golectra-server selfcheck URL, such as http://localhost:8080 (the key in KEY)")]
@@ -40,8 +41,7 @@ enum Failure {
     Wrong { step: &'static str, problem: String },
 }
 
-/// Runs the check that the command line asks for.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command's answer to the person who ran it")]
+/// Runs the check of the command line.
 pub fn main() -> ExitCode {
     let url = std::env::args().nth(2).filter(|url| url.starts_with("http"));
     let settings = SelfcheckSettings::load_from("golectra-server selfcheck", std::env::args_os().skip(3));
@@ -55,17 +55,17 @@ pub fn main() -> ExitCode {
     };
     match checked {
         Ok(()) => {
-            println!("the server is well");
+            say("the server is well");
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            eprintln!("golectra-server selfcheck: {failure}");
+            print_error_line(&format!("golectra-server selfcheck: {failure}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// The key that signs, where there is one.
+/// The key that signs, if there is one.
 fn signing_key(settings: &SelfcheckSettings) -> Result<Option<(KeyId, Key)>, Failure> {
     let keys = Keys::open(settings.key.as_ref(), settings.keys_dir.as_deref())?;
     let Some(id) = keys.signing_id(settings.signing_key_id.as_ref())? else { return Ok(None) };
@@ -116,20 +116,24 @@ async fn check(url: &str, key: Option<&str>, signing: Option<(KeyId, Key)>) -> R
         passed(step);
     }
     let after = total(&client, url, key).await?;
-    // Another selfcheck may run at the same time, hence not just one more.
+    // Another selfcheck may run at the same time, so the counter may grow by more than one.
     if after <= before {
-        return Err(Failure::Wrong { step: "count", problem: format!("the counter stands at {after} after it stood at {before}") });
+        return Err(Failure::Wrong { step: "count", problem: format!("the counter is {after} and was {before} before") });
     }
     passed("count");
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "a command's answer to the person who ran it")]
 fn passed(step: &str) {
-    println!("ok: {step}");
+    say(&format!("ok: {step}"));
 }
 
-/// The counter's total on the server, 0 before it is there.
+/// Prints a line. The exit code is the result, so a failure to print is ignored.
+fn say(line: &str) {
+    let _ = print_line(line);
+}
+
+/// The counter's total on the server; 0 if it does not exist yet.
 async fn total(client: &Client, url: &str, key: Option<&str>) -> Result<i64, Failure> {
     let step = "count";
     let (_, body) = answer(step, client.get(format!("{url}/api/v1/latest?source={SOURCE}&name={COUNTER}")), key).await?;
@@ -137,7 +141,7 @@ async fn total(client: &Client, url: &str, key: Option<&str>) -> Result<i64, Fai
     Ok(answer["series"][0]["delta"].as_i64().unwrap_or(0))
 }
 
-/// Sends a request and takes the answer if it is a good one: whether it is marked as a repeat's, and its body.
+/// Sends a request and expects a good answer; returns whether it was marked as a repeat, and its body.
 async fn answer(step: &'static str, request: reqwest::RequestBuilder, key: Option<&str>) -> Result<(bool, Vec<u8>), Failure> {
     let no_answer = |source| Failure::NoAnswer { step, source };
     let response: Response = request.send().await.map_err(no_answer)?;
@@ -149,11 +153,11 @@ async fn answer(step: &'static str, request: reqwest::RequestBuilder, key: Optio
         let body = String::from_utf8_lossy(&body).chars().take(300).collect();
         return Err(Failure::Status { step, status, body });
     }
-    // Not every answer has one: routes that the original does not have do not, and none where signatures are required.
+    // Some answers have no hash: those of added routes, and all answers if signatures are required.
     if let (Some(key), Some(claimed)) = (key, claimed)
         && !hash::verify(&body, key.as_bytes(), claimed.as_bytes())
     {
-        return Err(Failure::Wrong { step, problem: "the answer's hash is not of this key: do both sides have the same KEY?".into() });
+        return Err(Failure::Wrong { step, problem: "the answer's hash does not match this key: do both sides have the same KEY?".into() });
     }
     Ok((replayed, body.to_vec()))
 }

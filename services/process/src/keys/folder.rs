@@ -1,7 +1,7 @@
-//! A folder of keys, as a mounted Secret is one: each file's name is an id, its content the key.
+//! A folder of keys, such as a mounted Secret: a file's name is the key's id, its content is the key.
 //!
-//! Everything is read every time: keys are few and short, and what stands in a file tells more surely than its times
-//! whether it is still the same.
+//! All files are read every time: keys are few and short, and comparing contents is more reliable than comparing modification
+//! times.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -14,27 +14,27 @@ use secrecy::zeroize::Zeroizing;
 use super::{ById, Key, KeyId};
 use crate::settings::secret::without_line_end;
 
-/// More files than this are no folder of keys.
+/// A folder with more files than this is refused as the wrong folder.
 const MAX_FILES: usize = 256;
 
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 4 << 10;
 
-/// A folder that is being changed is read until it reads the same twice, this often at most.
+/// A folder is read until two reads in a row agree, at most this many times.
 const MAX_READS: usize = 6;
 
 /// Why the folder could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// The system says why.
+    /// The operating system returned an error.
     #[error("KEYS_DIR can't be read: {path}: {source}")]
     Unreadable {
         /// The folder.
         path: String,
-        /// The system's words.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// It is some other folder.
+    /// The folder has too many files to be a folder of keys.
     #[error("KEYS_DIR has more than {MAX_FILES} files: is {path} the right folder?")]
     TooMany {
         /// The folder.
@@ -42,16 +42,16 @@ pub enum FolderError {
     },
 }
 
-/// What is in a folder.
+/// The content of a folder.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Found {
     pub(super) keys: ById,
-    /// Names of files that hold no key, and why not.
+    /// Files that hold no usable key: the file's name and the reason.
     pub(super) unusable: BTreeMap<String, String>,
 }
 
-/// Reads the folder. A mounted Secret is changed by swapping a link that all its files lead through, and a look that meets the
-/// swap sees some of each: hence a second look, and more until two agree.
+/// Reads the folder. Kubernetes updates a mounted Secret by replacing a symbolic link that all its files lead through; a read
+/// during that moment may see files of both versions. So it is read again until two reads agree.
 pub(super) fn read(path: &Path) -> Result<Found, FolderError> {
     let mut last = read_once(path)?;
     for _ in 1..MAX_READS {
@@ -73,13 +73,13 @@ fn read_once(path: &Path) -> Result<Found, FolderError> {
         }
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        // Of such names are the parts of a mounted Secret that are not its entries.
+        // Kubernetes keeps a mounted Secret's data in hidden folders beside the entries.
         if name.starts_with('.') {
             continue;
         }
         let key = name
             .parse::<KeyId>()
-            .map_err(|_| "has a name that is no key's id".to_owned())
+            .map_err(|_| "has a name that is not a valid key id".to_owned())
             .and_then(|id| Ok((id, read_key(&entry.path())?)));
         match key {
             Ok((id, key)) => _ = found.keys.insert(id, key),
@@ -89,17 +89,17 @@ fn read_once(path: &Path) -> Result<Found, FolderError> {
     Ok(found)
 }
 
-/// A file's content without the line end that editors put behind it. The error says why it is no key.
+/// A file's content without its last line end. The error is the reason why it can't be used as a key.
 fn read_key(path: &Path) -> Result<Key, String> {
     let cannot = |error: io::Error| format!("can't be read ({error})");
-    // Without waiting, should it be a pipe that nobody writes to.
+    // Opening must not block if it is a pipe.
     let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(cannot)?;
     if !file.metadata().map_err(cannot)?.is_file() {
         return Err("is not a file".to_owned());
     }
-    // Of its full size from the start, so that growing leaves no copy behind.
+    // Allocated at its full size, because growing would leave copies of the key in memory.
     let mut buffer = Zeroizing::new(Vec::with_capacity(MAX_KEY_BYTES + 3));
-    // One byte more than the longest key and the longest line end.
+    // One byte more than the longest key with the longest line end.
     file.take(MAX_KEY_BYTES as u64 + 3).read_to_end(&mut buffer).map_err(cannot)?;
     let key = without_line_end(&buffer);
     match key.len() {

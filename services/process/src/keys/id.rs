@@ -4,14 +4,14 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
-/// The longest id, in bytes: what Kubernetes allows for an entry of a Secret.
+/// The longest id, in bytes: Kubernetes's limit for the name of an entry of a Secret.
 const MAX_BYTES: usize = 253;
 
 /// The id of a key, which is also its file's name: 1-253 of `A-Z a-z 0-9 . - _`, not starting with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(Box<str>);
 
-/// The text is no id of a key.
+/// The text is not a valid key id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a key's id: 1-253 letters, digits, '.', '-' and '_', not starting with a dot")]
 pub struct KeyIdError;
@@ -23,7 +23,7 @@ impl KeyId {
     }
 }
 
-/// The id of KEY.
+/// The id of the key in KEY.
 impl Default for KeyId {
     fn default() -> Self {
         Self(super::DEFAULT_ID.into())

@@ -53,7 +53,7 @@ fn mount(folder: &TempDir, version: &str, keys: &[(&str, &str)]) {
 }
 
 #[tokio::test]
-async fn a_file_is_a_key_without_its_last_line_end() {
+async fn the_last_line_end_of_a_file_is_not_part_of_the_key() {
     let folder = folder(&[("a", "one\n"), ("b.2-c_D", "two\n\n"), ("c", " three "), (".hidden", "x"), ("no id", "x"), ("empty", "\n")]);
     fs::write(folder.path().join("crlf"), "four\r\n").unwrap();
     fs::write(folder.path().join("empty-crlf"), "\r\n").unwrap();
@@ -75,7 +75,7 @@ async fn a_file_is_a_key_without_its_last_line_end() {
 }
 
 #[tokio::test]
-async fn key_alone_is_the_default_and_a_file_of_that_name_goes_before_it() {
+async fn key_is_the_default_and_a_file_named_default_takes_precedence() {
     let key = Secret::from("swordfish\r\n");
     let keys = Keys::open(Some(&key), None).unwrap();
     assert_eq!((ids(&keys).as_str(), keys.has_folder()), ("default", false));
@@ -93,7 +93,7 @@ async fn key_alone_is_the_default_and_a_file_of_that_name_goes_before_it() {
 }
 
 #[tokio::test]
-async fn the_key_that_signs_is_chosen_or_the_default() {
+async fn the_signing_key_is_the_selected_one_or_the_default() {
     let [chosen, later, default] = ["k", "later", DEFAULT_ID].map(|id| id.parse::<KeyId>().unwrap());
     let key = Secret::from("swordfish");
     let folder = folder(&[("k", "1")]);
@@ -110,7 +110,7 @@ async fn the_key_that_signs_is_chosen_or_the_default() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_none_is_an_error_at_the_start() {
+async fn a_folder_that_cannot_be_read_is_an_error_at_the_start() {
     let folder = folder(&[("a", "1")]);
     let error = Keys::open(None, Some(&folder.path().join("nowhere"))).unwrap_err().to_string();
     assert!(error.starts_with("KEYS_DIR can't be read: ") && error.contains("nowhere"), "{error}");
@@ -124,7 +124,7 @@ async fn a_folder_that_is_none_is_an_error_at_the_start() {
 const MAX: usize = 256;
 
 #[tokio::test]
-async fn a_mounted_secret_is_followed_from_version_to_version() {
+async fn updates_of_a_mounted_secret_are_picked_up() {
     let folder = folder(&[]);
     mount(&folder, "2026_01", &[("old", "1")]);
     let keys = open(&folder);
@@ -145,7 +145,7 @@ async fn a_mounted_secret_is_followed_from_version_to_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_known_is_looked_for_once_a_second() {
+async fn an_unknown_id_makes_the_folder_be_read_at_most_once_a_second() {
     let folder = folder(&[("a", "1")]);
     let keys = open(&folder);
     let start = Instant::now();
@@ -153,7 +153,7 @@ async fn what_is_not_known_is_looked_for_once_a_second() {
     assert_eq!(text(keys.find("b").await).unwrap(), "2");
     assert_eq!(start.elapsed(), Duration::ZERO, "at once");
 
-    // Somebody has just looked: all who ask now wait for the next look, and for one.
+    // The folder was just read: all callers now wait for the next read, which they share.
     fs::write(folder.path().join("c"), "3").unwrap();
     let all: Vec<_> = (0..100)
         .map(|number| {
@@ -162,7 +162,7 @@ async fn what_is_not_known_is_looked_for_once_a_second() {
         })
         .collect();
     assert_eq!(text(keys.find("a").await).unwrap(), "1");
-    assert_eq!(start.elapsed(), Duration::ZERO, "what is known needs no look");
+    assert_eq!(start.elapsed(), Duration::ZERO, "a known key is returned without reading the folder");
     for (number, one) in all.into_iter().enumerate() {
         assert_eq!(text(one.await.unwrap()).as_deref(), (number % 2 == 0).then_some("3"));
     }
@@ -171,7 +171,7 @@ async fn what_is_not_known_is_looked_for_once_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_who_signs_gets_the_key_that_stands_there_now() {
+async fn a_signer_gets_the_key_that_is_in_the_folder_now() {
     let folder = folder(&[("a", "1")]);
     let keys = open(&folder);
     fs::write(folder.path().join("a"), "2").unwrap();
@@ -181,7 +181,7 @@ async fn one_who_signs_gets_the_key_that_stands_there_now() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_folder_that_is_away_takes_no_key_away() {
+async fn keys_stay_while_the_folder_is_missing() {
     let parent = folder(&[]);
     let (path, aside) = (parent.path().join("keys"), parent.path().join("aside"));
     fs::create_dir(&path).unwrap();
@@ -194,12 +194,12 @@ async fn a_folder_that_is_away_takes_no_key_away() {
     fs::rename(&aside, &path).unwrap();
     fs::remove_file(path.join("a")).unwrap();
     advance(ASKED_EVERY).await;
-    assert_eq!(keys.fresh("a").await, None, "a file that was taken away is a key that was");
+    assert_eq!(keys.fresh("a").await, None, "the key of a removed file is removed");
     assert_eq!(keys.failures(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_is_half_written_takes_no_key_away() {
+async fn a_key_stays_while_its_file_is_half_written() {
     let folder = folder(&[("a", "1")]);
     let keys = open(&folder);
     for (content, expected) in [("", "1"), ("\n", "1"), ("2\n", "2")] {

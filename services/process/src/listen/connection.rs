@@ -20,32 +20,32 @@ use tower::ServiceExt as _;
 
 use super::guard::{Guard, Phase};
 use super::timer::Never;
-use super::{App, ConnectionLimits, ConnectionStats, Stages};
+use super::{App, ConnectionLimits, ConnectionMetrics, Stages};
 
 /// hyper's own minimum for its read buffer.
 const MIN_BUFFER_BYTES: usize = 8 << 10;
 
-/// Answers the connection's requests until it closes, runs out of a limit or is told to end.
+/// Answers the connection's requests until the connection closes, exceeds a limit or is told to end.
 pub(super) async fn run(
     stream: TcpStream,
     peer: SocketAddr,
     app: impl App,
     limits: ConnectionLimits,
-    stats: ConnectionStats,
+    metrics: ConnectionMetrics,
     stages: Stages,
 ) {
-    let _open = stats.opened();
-    // Answers are written whole; waiting to fill a packet only delays them. Without it they still arrive.
+    let _open = metrics.opened();
+    // Nagle's algorithm only delays answers, which are written whole. If it can't be turned off they still arrive.
     let _ = stream.set_nodelay(true);
     let phase = Phase::default();
-    let io = TokioIo::new(Guard::new(stream, phase.clone(), limits, stats));
+    let io = TokioIo::new(Guard::new(stream, phase.clone(), limits, metrics));
     let leave = Arc::new(stages.leave);
     let service = service_fn(move |request| answer(app.clone(), request, peer, phase.clone(), Arc::clone(&leave)));
     let connection = http1::Builder::new()
         .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER_BYTES))
         .max_header_size(limits.max_header_bytes)
-        // The guard cuts. But hyper only looks at the stream after an answer, which is when the guard's wait for the next
-        // request begins, if it has a limit of its own; so it gets one that takes no time to set and never comes.
+        // The guard enforces the limits. But hyper polls the stream after an answer, which starts the guard's limit for idle
+        // connections, only if it has a header timeout itself. So it gets one with a timer that never fires.
         .timer(Never)
         .header_read_timeout(limits.headers.saturating_add(limits.idle))
         .serve_connection(io, service);
@@ -59,7 +59,7 @@ pub(super) async fn run(
         connection.await
     };
     if let Some(Err(error)) = stages.abort.run_until_cancelled(ended).await {
-        tracing::debug!(%peer, %error, "a connection ended early");
+        tracing::debug!(%peer, %error, "a connection ended with an error");
     }
 }
 
@@ -79,7 +79,7 @@ async fn answer(
     Ok(response.map(|body| Tracked { body, _until: UntilIdle(phase) }))
 }
 
-/// An answer's body that tells the connection's phase when it is done.
+/// The body of an answer; sets the connection's phase to idle when it is dropped.
 struct Tracked {
     body: Body,
     _until: UntilIdle,

@@ -1,7 +1,8 @@
-//! A stream that gives up on a peer that keeps it waiting.
+//! A stream with time limits for a peer that does not send or does not read.
 //!
-//! hyper has one timer for both waiting for a request and reading its head, and none for writing. Here each has its own,
-//! so that a client may keep a connection for its next report but not trickle a head or leave an answer untaken.
+//! hyper has one timer for both waiting for a request and reading its head, and none for writing. Here each has its own, so
+//! that a client may keep its connection for the next report, but may neither send a head byte by byte nor leave an answer
+//! unread.
 
 use std::io;
 use std::pin::Pin;
@@ -13,17 +14,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::timer::Deadline;
-use super::{ConnectionLimits, ConnectionStats, Cut};
+use super::{ConnectionLimits, ConnectionMetrics, Cut};
 
-/// What the connection is doing; told by the service, which sees requests begin and answers end.
+/// The phase of a connection. The service sets it when a request begins and when an answer ends.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Phase(Arc<AtomicU8>);
 
-/// A head is awaited: some of it has come, or the connection is fresh.
+/// Waiting for the rest of a request's head, or for the first request of a connection.
 const HEAD: u8 = 0;
 /// A request is being answered; its body and its handler have limits of their own.
 const BUSY: u8 = 1;
-/// The last answer is given and no byte of another request has come.
+/// The last answer is complete and no byte of another request has arrived.
 const IDLE: u8 = 2;
 
 impl Phase {
@@ -48,22 +49,22 @@ pub(super) struct Guard<S> {
     stream: S,
     phase: Phase,
     limits: ConnectionLimits,
-    stats: ConnectionStats,
-    /// The phase whose deadline for reading is set.
+    metrics: ConnectionMetrics,
+    /// The phase that the read deadline was set for.
     reading: Option<u8>,
     deadline: Deadline,
-    /// The deadline for the peer to take a byte, while it takes none.
+    /// The deadline for the peer to take another byte; set while a write waits.
     writing: Option<Pin<Box<Sleep>>>,
-    /// The deadline for the peer to take all of the answer, once it has kept it waiting.
+    /// The deadline for the peer to take the whole answer; set at the first write that waits.
     slow: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(stream: S, phase: Phase, limits: ConnectionLimits, stats: ConnectionStats) -> Self {
-        Self { stream, phase, limits, stats, reading: None, deadline: Deadline::default(), writing: None, slow: None }
+    pub(super) fn new(stream: S, phase: Phase, limits: ConnectionLimits, metrics: ConnectionMetrics) -> Self {
+        Self { stream, phase, limits, metrics, reading: None, deadline: Deadline::default(), writing: None, slow: None }
     }
 
-    /// Nothing came: ready with an error when it is too late.
+    /// No bytes are available: ready with an error once the phase's limit is exceeded.
     fn wait_to_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let phase = self.phase.get();
         let (limit, cut) = match phase {
@@ -89,11 +90,12 @@ impl<S> Guard<S> {
         }
     }
 
-    /// The outcome of a write, or an error when the peer has taken nothing for too long, or too little.
+    /// Passes on the outcome of a write; an error when the peer took no byte for too long, or the whole answer takes too long.
     fn wait_to_write<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.writing = None;
-            // hyper may count an answer as given while its last bytes still leave: the wait for the next request has not begun.
+            // hyper may report an answer as complete while its last bytes are still being written: the idle time begins with
+            // the last write.
             if self.reading == Some(IDLE) {
                 self.deadline.set(self.limits.idle);
             }
@@ -109,7 +111,7 @@ impl<S> Guard<S> {
     }
 
     fn cut(&mut self, cut: Cut) -> io::Error {
-        self.stats.cut(cut);
+        self.metrics.cut(cut);
         io::Error::new(io::ErrorKind::TimedOut, cut.as_str())
     }
 }
@@ -144,7 +146,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         self.stream.is_write_vectored()
     }
 
-    // A TCP stream buffers nothing, so these two do not wait for the peer.
+    // A TCP stream has no buffer to flush, so neither of these two waits for the peer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }

@@ -1,4 +1,4 @@
-//! What the limits do to real sockets.
+//! The limits, tested on real sockets.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{ConnectionLimits, ConnectionStats, Cut, serve_counted};
+use super::{ConnectionLimits, ConnectionMetrics, Cut, serve_counted};
 
-/// Longer than any wait here should take.
+/// The time limit of every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// More than the socket buffers of both ends hold.
@@ -23,7 +23,7 @@ const LARGE_BYTES: usize = 64 << 20;
 
 struct Running {
     address: SocketAddr,
-    stats: ConnectionStats,
+    metrics: ConnectionMetrics,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
     /// One message for each `/slow` request that has begun.
@@ -32,7 +32,7 @@ struct Running {
     release: CancellationToken,
 }
 
-/// Limits that no test meets unless it shortens one.
+/// Limits that are never reached unless a test lowers one.
 fn long() -> ConnectionLimits {
     ConnectionLimits {
         headers: PATIENCE * 3,
@@ -47,7 +47,7 @@ fn long() -> ConnectionLimits {
 async fn start(limits: ConnectionLimits) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (stats, shutdown, release) = (ConnectionStats::default(), CancellationToken::new(), CancellationToken::new());
+    let (metrics, shutdown, release) = (ConnectionMetrics::default(), CancellationToken::new(), CancellationToken::new());
     let (tell, begun) = mpsc::channel(8);
     let held = release.clone();
     let slow = move || {
@@ -62,8 +62,8 @@ async fn start(limits: ConnectionLimits) -> Running {
         .route("/peer", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.to_string() }))
         .route("/large", get(|| async { vec![b'x'; LARGE_BYTES] }))
         .route("/slow", get(slow));
-    let task = tokio::spawn(serve_counted(listener, app, limits, stats.clone(), shutdown.clone()));
-    Running { address, stats, shutdown, task, begun, release }
+    let task = tokio::spawn(serve_counted(listener, app, limits, metrics.clone(), shutdown.clone()));
+    Running { address, metrics, shutdown, task, begun, release }
 }
 
 impl Running {
@@ -103,7 +103,7 @@ const PEER: &str = "GET /peer HTTP/1.1\r\nHost: x\r\n\r\n";
 const SLOW: &str = "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n";
 
 #[tokio::test]
-async fn a_connection_is_kept_for_the_next_request_and_knows_its_peer() {
+async fn a_connection_is_kept_alive_and_handlers_see_the_peers_address() {
     let running = start(long()).await;
     let mut client = running.connect().await;
     let peer = client.local_addr().unwrap().to_string();
@@ -112,11 +112,11 @@ async fn a_connection_is_kept_for_the_next_request_and_knows_its_peer() {
         let text = answer(&mut client).await;
         assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with(&peer), "{text}");
     }
-    assert_eq!((running.stats.accepted_total(), running.stats.open()), (1, 1));
+    assert_eq!((running.metrics.accepted_total(), running.metrics.open()), (1, 1));
 }
 
 #[tokio::test]
-async fn slow_heads_are_cut_on_fresh_and_on_kept_connections() {
+async fn a_slow_head_is_cut_on_a_new_and_on_a_kept_connection() {
     let running = start(ConnectionLimits { headers: Duration::from_millis(200), ..long() }).await;
     let mut silent = running.connect().await;
     let mut partial = running.connect().await;
@@ -126,17 +126,17 @@ async fn slow_heads_are_cut_on_fresh_and_on_kept_connections() {
     answer(&mut kept).await;
     closed(&mut silent).await;
     closed(&mut partial).await;
-    // The time between requests is not the head's.
+    // The time between requests does not count towards the head's limit.
     send(&mut kept, PEER).await;
     answer(&mut kept).await;
     send(&mut kept, "GET /pe").await;
     closed(&mut kept).await;
-    assert_eq!(running.stats.cut_total(Cut::Headers), 3);
-    assert_eq!(running.stats.cut_total(Cut::Idle), 0);
+    assert_eq!(running.metrics.cut_total(Cut::Headers), 3);
+    assert_eq!(running.metrics.cut_total(Cut::Idle), 0);
 }
 
 #[tokio::test]
-async fn a_head_that_trickles_in_is_cut_although_bytes_keep_coming() {
+async fn a_head_that_arrives_byte_by_byte_is_cut() {
     let running = start(ConnectionLimits { headers: Duration::from_millis(300), ..long() }).await;
     let (mut read, mut write) = running.connect().await.into_split();
     let trickle = tokio::spawn(async move {
@@ -151,7 +151,7 @@ async fn a_head_that_trickles_in_is_cut_although_bytes_keep_coming() {
     });
     let mut rest = Vec::new();
     let _ = timeout(PATIENCE, read.read_to_end(&mut rest)).await.expect("the connection stays open");
-    assert_eq!(running.stats.cut_total(Cut::Headers), 1);
+    assert_eq!(running.metrics.cut_total(Cut::Headers), 1);
     assert!(timeout(PATIENCE, trickle).await.unwrap().unwrap().is_err());
 }
 
@@ -164,17 +164,17 @@ async fn an_idle_connection_is_kept_for_its_time_and_then_cut() {
     let since = Instant::now();
     closed(&mut client).await;
     assert!(since.elapsed() >= Duration::from_millis(250), "{:?}", since.elapsed());
-    assert_eq!(running.stats.cut_total(Cut::Idle), 1);
+    assert_eq!(running.metrics.cut_total(Cut::Idle), 1);
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_not_idle() {
+async fn a_connection_is_not_idle_while_its_request_is_answered() {
     let short = Duration::from_millis(100);
     let mut running = start(ConnectionLimits { idle: short, headers: short, ..long() }).await;
     let mut client = running.connect().await;
     send(&mut client, SLOW).await;
     running.begun.recv().await.unwrap();
-    // Another connection's limit passing shows that this one's would have.
+    // When another connection was cut by the idle limit, this one would have been cut too.
     closed(&mut running.connect().await).await;
     running.release.cancel();
     assert!(answer(&mut client).await.ends_with("slow"));
@@ -186,11 +186,11 @@ async fn a_client_that_does_not_read_is_cut() {
     let mut client = running.connect().await;
     send(&mut client, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let until = Instant::now() + PATIENCE;
-    while running.stats.open() > 0 || running.stats.accepted_total() == 0 {
+    while running.metrics.open() > 0 || running.metrics.accepted_total() == 0 {
         assert!(Instant::now() < until, "the connection stays open");
         tokio::task::yield_now().await;
     }
-    assert_eq!(running.stats.cut_total(Cut::Write), 1);
+    assert_eq!(running.metrics.cut_total(Cut::Write), 1);
     let mut taken = Vec::new();
     let _ = client.read_to_end(&mut taken).await;
     assert!(taken.len() < LARGE_BYTES);
@@ -218,19 +218,19 @@ async fn a_slow_reader_that_makes_progress_gets_all_of_a_large_answer() {
 async fn a_client_that_reads_too_slowly_is_cut_although_it_makes_progress() {
     let running = start(ConnectionLimits { slow_write: Duration::from_millis(300), ..long() }).await;
     let mut client = running.connect().await;
-    // A fast answer does not count.
+    // An answer that is read quickly does not start the limit.
     send(&mut client, PEER).await;
     answer(&mut client).await;
     send(&mut client, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let (mut taken, mut chunk) = (0, vec![0; 64 << 10]);
     let mut every = tokio::time::interval(Duration::from_millis(5));
     let until = Instant::now() + PATIENCE;
-    while running.stats.open() > 0 {
+    while running.metrics.open() > 0 {
         assert!(Instant::now() < until, "the connection stays open");
         every.tick().await;
         taken += client.read(&mut chunk).await.unwrap_or(0);
     }
-    assert_eq!(running.stats.cut_total(Cut::Write), 1);
+    assert_eq!(running.metrics.cut_total(Cut::Write), 1);
     assert!(taken < LARGE_BYTES);
 }
 
@@ -247,7 +247,7 @@ async fn no_more_connections_than_allowed_are_open() {
     send(&mut third, PEER).await;
     let mut byte = [0];
     assert!(timeout(Duration::from_millis(200), third.read(&mut byte)).await.is_err(), "a third was served");
-    assert_eq!((running.stats.open(), running.stats.cap_reached_total()), (2, 1));
+    assert_eq!((running.metrics.open(), running.metrics.cap_reached_total()), (2, 1));
     drop(first);
     assert!(answer(&mut third).await.starts_with("HTTP/1.1 200"));
 }
@@ -259,7 +259,7 @@ async fn a_head_that_is_too_large_is_answered_431() {
     send(&mut client, &format!("GET /peer HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(60 << 10))).await;
     assert!(answer(&mut client).await.starts_with("HTTP/1.1 200"));
     let mut client = running.connect().await;
-    // The server may close before all of it is sent.
+    // The server may close the connection before the whole head is sent.
     let _ = client.write_all(format!("GET /peer HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(65 << 10)).as_bytes()).await;
     assert!(answer(&mut client).await.starts_with("HTTP/1.1 431"));
 }
@@ -283,11 +283,11 @@ async fn a_shutdown_closes_idle_connections_and_finishes_requests_under_way() {
     assert!(answer(&mut busy).await.ends_with("slow"));
     closed(&mut busy).await;
     timeout(PATIENCE, running.task).await.expect("serving goes on").unwrap();
-    assert_eq!(running.stats.open(), 0);
+    assert_eq!(running.metrics.open(), 0);
 }
 
 #[tokio::test]
-async fn while_it_lingers_a_kept_connection_gets_one_more_answer_and_is_told_to_close() {
+async fn while_lingering_a_kept_connection_gets_one_more_answer_with_connection_close() {
     let running = start(ConnectionLimits { linger: PATIENCE * 2, ..long() }).await;
     let mut kept = running.connect().await;
     send(&mut kept, PEER).await;
@@ -297,7 +297,7 @@ async fn while_it_lingers_a_kept_connection_gets_one_more_answer_and_is_told_to_
     let last = answer(&mut kept).await;
     assert!(last.starts_with("HTTP/1.1 200 OK") && last.to_ascii_lowercase().contains("connection: close"), "{last}");
     closed(&mut kept).await;
-    // Who was not told yet that others serve is served as well.
+    // A client that has not been told to close yet is served as well.
     let mut late = running.connect().await;
     send(&mut late, PEER).await;
     assert!(answer(&mut late).await.starts_with("HTTP/1.1 200 OK"));
@@ -321,7 +321,7 @@ async fn lingering_ends_and_closes_what_stayed_idle() {
 }
 
 #[tokio::test]
-async fn what_does_not_finish_within_the_drain_is_cut() {
+async fn a_request_that_does_not_finish_within_the_drain_time_is_cut() {
     let mut running = start(ConnectionLimits { drain: Duration::from_millis(200), ..long() }).await;
     let mut busy = running.connect().await;
     send(&mut busy, SLOW).await;
@@ -329,5 +329,5 @@ async fn what_does_not_finish_within_the_drain_is_cut() {
     running.shutdown.cancel();
     timeout(PATIENCE, running.task).await.expect("serving goes on").unwrap();
     closed(&mut busy).await;
-    assert_eq!(running.stats.open(), 0);
+    assert_eq!(running.metrics.open(), 0);
 }

@@ -1,4 +1,4 @@
-//! Timers that cost next to nothing: a connection sets one or two for each request, and next to none ever ends.
+//! Cheap timers: a connection sets one or two for every request, and very few ever fire.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant as StdInstant};
 use hyper::rt;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// A clock for hyper whose timers never end.
+/// A clock for hyper whose timers never fire.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Never;
 
-/// Has no size, so boxing it allocates nothing.
+/// A type without size, so that boxing it allocates nothing.
 struct Forever;
 
 impl rt::Timer for Never {
@@ -34,8 +34,8 @@ impl Future for Forever {
     }
 }
 
-/// A deadline that is moved far more often than it is met. Moving it to later leaves the timer behind it as it is, which
-/// is then set anew when it ends too early: once in the length of a limit rather than once a request.
+/// A deadline that is moved far more often than it fires. Moving it to a later time does not touch the underlying timer; when
+/// that fires too early it is set again. So it is set once in the length of a limit instead of once a request.
 #[derive(Debug, Default)]
 pub(super) struct Deadline {
     at: Option<Instant>,
@@ -47,7 +47,7 @@ impl Deadline {
         self.at = Some(Instant::now() + from_now);
     }
 
-    /// Ready when the deadline has passed; wakes the task by then.
+    /// Ready when the deadline has passed; otherwise the task is woken by then.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(at) = self.at else { return Poll::Pending };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
@@ -73,14 +73,14 @@ mod tests {
     use super::Deadline;
 
     #[tokio::test(start_paused = true)]
-    async fn it_ends_when_it_was_set_to_last() {
+    async fn it_fires_at_the_time_set_last() {
         let start = Instant::now();
         let mut deadline = Deadline::default();
-        // Later than the timer that is there, earlier, and twice later again.
+        // A later time, an earlier one, and twice a later one again.
         for (limit, ends) in [(75, 75), (10, 85), (75, 160), (75, 235)] {
             deadline.set(Duration::from_secs(limit));
             poll_fn(|cx| deadline.poll(cx)).await;
-            // A timer has a grain of a millisecond.
+            // Timers have a resolution of a millisecond.
             let late = start.elapsed().abs_diff(Duration::from_secs(ends));
             assert!(late < Duration::from_millis(20), "{limit}: {late:?}");
         }
@@ -89,7 +89,7 @@ mod tests {
             () = poll_fn(|cx| deadline.poll(cx)) => unreachable!("it was not due"),
             () = tokio::time::sleep(Duration::from_secs(70)) => {}
         }
-        // The timer is left behind and ends too early.
+        // The underlying timer is still set to an earlier time and fires too early.
         deadline.set(Duration::from_secs(75));
         poll_fn(|cx| deadline.poll(cx)).await;
         let late = start.elapsed().abs_diff(Duration::from_secs(235 + 70 + 75));

@@ -1,4 +1,4 @@
-//! The process's own figures, under the names that dashboards for any program know.
+//! Metrics of the process, under the names that Prometheus's client libraries use.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ const MAX_FDS: (&str, &str) = ("process_max_fds", "File descriptors that may be 
 const START: (&str, &str) = ("process_start_time_seconds", "When the process started, in seconds since 1970.");
 const THREADS: (&str, &str) = ("process_threads", "Threads of the process.");
 
-/// Reads /proc/self at each scrape; between scrapes it costs nothing.
+/// Reads /proc/self at each scrape and keeps nothing in between.
 pub(super) struct Collector {
     descriptions: Vec<Desc>,
     ticks_per_second: f64,
@@ -55,7 +55,7 @@ impl Collect for Collector {
         families.extend(resident.into_iter().flat_map(|bytes| gauge(RESIDENT, bytes)));
         let limit = fs::read_to_string("/proc/self/limits").ok().and_then(|text| open_files_limit(&text));
         families.extend(limit.into_iter().flat_map(|limit| gauge(MAX_FDS, limit)));
-        // One of them is the folder being read.
+        // One of them is the descriptor of /proc/self/fd itself, which is being read.
         let open = fs::read_dir("/proc/self/fd").ok().and_then(|folder| u32::try_from(folder.count()).ok());
         families.extend(open.into_iter().flat_map(|open| gauge(OPEN_FDS, f64::from(open.saturating_sub(1)))));
         families
@@ -80,7 +80,7 @@ fn gauge((name, help): (&str, &str), value: f64) -> Vec<MetricFamily> {
         .unwrap_or_default()
 }
 
-/// What is wanted of /proc/self/stat.
+/// The fields of /proc/self/stat that are exported.
 #[derive(Debug, PartialEq)]
 struct Stat {
     cpu_ticks: f64,
@@ -91,7 +91,7 @@ struct Stat {
 
 impl Stat {
     fn parse(text: &str) -> Option<Self> {
-        // The program's name stands in parentheses and may hold anything, parentheses and spaces included.
+        // The program's name stands in parentheses and may itself contain parentheses and spaces.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
         Some(Self { cpu_ticks: field(14)? + field(15)?, threads: field(20)?, start_ticks: field(22)?, virtual_bytes: field(23)? })

@@ -1,5 +1,5 @@
-//! Go's command line: one dash or two mean the same, a value follows `=` or is the next argument whatever it starts with,
-//! a switch takes a value only after `=`.
+//! Parses a command line like Go's `flag` package: one or two dashes mean the same, a value follows `=` or is the next argument
+//! whatever it starts with, and a switch takes a value only after `=`.
 
 use std::ffi::OsString;
 
@@ -10,13 +10,13 @@ use super::removed::RemovedSetting;
 pub(super) struct Flag {
     pub(super) long: String,
     pub(super) short: Option<char>,
-    /// It may stand alone, meaning true.
+    /// A switch: given alone it means true.
     pub(super) switch: bool,
     /// Its value must not be shown.
     pub(super) secret: bool,
 }
 
-/// What the arguments say.
+/// The result of parsing.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
     Help,
@@ -24,7 +24,7 @@ pub(super) enum Parsed {
     Flags(Vec<(String, String)>),
 }
 
-/// Reads the arguments, or says in one sentence why they make no sense.
+/// Parses the arguments. The error is one sentence.
 pub(super) fn parse(flags: &[Flag], removed: &[RemovedSetting], arguments: Vec<OsString>) -> Result<Parsed, String> {
     let mut given: Vec<(String, String)> = Vec::new();
     let mut rest = arguments.into_iter();
@@ -34,7 +34,7 @@ pub(super) fn parse(flags: &[Flag], removed: &[RemovedSetting], arguments: Vec<O
             return if rest.next().is_none() { Ok(Parsed::Flags(given)) } else { Err(stray(given.last())) };
         }
         let Some(body) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')).filter(|body| !body.is_empty()) else {
-            // A stray word may be the second half of an unquoted secret, so it is not repeated.
+            // The argument may be the second half of an unquoted secret, so it is not repeated.
             return Err(stray(given.last()));
         };
         let (name, value) = body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value.to_owned())));
@@ -65,7 +65,7 @@ fn unknown(flags: &[Flag], removed: &[RemovedSetting], name: &str) -> String {
     if let Some(removed) = removed.iter().find(|removed| removed.flag().strip_prefix("--") == Some(name)) {
         return removed.flag_error();
     }
-    // `-kVALUE` is a value stuck to its flag: Go does not take it, and the value may be a secret.
+    // `-kVALUE`: Go does not accept a value without `=` or a space, and the value may be a secret.
     let stuck = flags.iter().find(|flag| flag.secret && flag.short.is_some_and(|letter| name.starts_with(letter)));
     match stuck.and_then(|flag| flag.short) {
         Some(letter) => format!("unknown flag that starts with -{letter}: write -{letter}=VALUE, or see -h for every flag"),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_said_without_secrets() {
+    fn errors_do_not_contain_values() {
         for (arguments, part) in [
             (&["-x"][..], "unknown flag -x"),
             (&["--audit", "x"], "unknown flag -audit"),

@@ -1,13 +1,14 @@
-//! Sizes as people write them.
+//! Sizes in bytes, with units.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A number of bytes, written plainly (`1048576`) or with a unit (`16MiB`, `1GiB`, `512KiB`; `MB` and friends are powers of ten).
+/// A number of bytes, written plainly (`1048576`) or with a unit (`512KiB`, `16MiB`, `1GiB`; `kB`, `MB` and `GB` are powers of
+/// ten).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(usize);
 
-/// Units, longest suffix first so that `MiB` is not taken for a `B`.
+/// Units, the longest suffix first so that `MiB` is not read as `B`.
 const UNITS: [(&str, u64); 10] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
@@ -22,7 +23,7 @@ const UNITS: [(&str, u64); 10] = [
 ];
 
 impl Bytes {
-    /// As a count of bytes.
+    /// The number of bytes.
     pub const fn get(self) -> usize {
         self.0
     }

@@ -1,4 +1,4 @@
-//! What a service's settings are: read from variables and flags, shown as help and as a table.
+//! The definition of a service's settings: reading them from variables and flags, the help text and the table.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -10,6 +10,7 @@ use super::SettingsError;
 use super::args::{self, Flag, Parsed};
 use super::field::{Given, Origin, is_secret, is_switch};
 use super::removed::RemovedSetting;
+use crate::output::{print_error_line, print_line};
 use crate::telemetry;
 
 /// One field of the declaration.
@@ -34,7 +35,7 @@ impl FieldInfo {
     }
 }
 
-/// A service's settings, before any value is known.
+/// The settings of a service, without their values.
 #[derive(Debug)]
 pub struct Definition {
     command: Command,
@@ -53,12 +54,12 @@ impl Definition {
         Self { command: command.after_help(after_help(&removed)), fields, removed }
     }
 
-    /// The settings' variables that are set and not empty; an error when one of them was removed.
+    /// The settings' variables that are set and not empty; an error when a removed variable is set.
     pub fn variables<R: DeserializeOwned>(&self, variables: Vec<(OsString, OsString)>) -> Result<R, SettingsError> {
         let mut known = Vec::new();
         let mut other = Vec::new();
         for (name, value) in variables.into_iter().filter(|(_, value)| !value.is_empty()) {
-            // A name that is not UTF-8 is not one of ours.
+            // A name that is not UTF-8 is not the name of a setting.
             let Ok(name) = name.into_string() else { continue };
             if let Some(removed) = self.removed.iter().find(|removed| removed.variable() == name) {
                 return Err(SettingsError::Invalid(removed.variable_error()));
@@ -75,7 +76,7 @@ impl Definition {
         envy::from_iter(known).map_err(|_| SettingsError::Invalid("the variables could not be read".to_owned()))
     }
 
-    /// The flags that are given; help when it was asked for.
+    /// The flags that are given; [`SettingsError::Help`] when help was asked for.
     pub fn flags<R: Args>(&self, program: &str, arguments: Vec<OsString>) -> Result<R, SettingsError> {
         let given = match args::parse(&self.known_flags(), &self.removed, arguments).map_err(SettingsError::Invalid)? {
             Parsed::Help => return Err(SettingsError::Help(self.help(program))),
@@ -88,7 +89,7 @@ impl Definition {
             .map_err(|_| SettingsError::Invalid("the flags could not be read: see -h for every flag".to_owned()))
     }
 
-    /// What the sources gave for a field: the variable wins over the flag.
+    /// The text that was given for a field: the variable takes precedence over the flag.
     pub fn given(&self, field: &str, from_variable: Option<String>, from_flag: Option<String>) -> Given {
         let variable = field.to_ascii_uppercase();
         let from_variable = from_variable.map(|value| (value, Origin::Variable(variable.clone())));
@@ -96,7 +97,7 @@ impl Definition {
         Given { value, variable }
     }
 
-    /// The flag of a field as help writes it.
+    /// A field's flag as the help text shows it.
     fn flag(&self, field: &str) -> String {
         let arg = self.command.get_arguments().find(|arg| arg.get_id() == field);
         let long = arg.and_then(Arg::get_long).unwrap_or(field);
@@ -139,7 +140,7 @@ fn row(table: &mut String, flag: &str, variable: &str, default: &str, meaning: &
     let _ = writeln!(table, "| {flag} | `{variable}` | {default} | {meaning} |");
 }
 
-/// The field's doc comment as one line of whole sentences; clap drops the last full stop of a short one.
+/// The field's doc comment as one line of complete sentences; clap drops the last full stop of a short one.
 fn meaning(arg: &Arg) -> String {
     let text = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -149,7 +150,7 @@ fn meaning(arg: &Arg) -> String {
     line
 }
 
-/// Adds to a flag's help what the derive does not know.
+/// Adds to a flag's help what clap's derive does not know.
 fn described(arg: Arg, field: &mut FieldInfo) -> Arg {
     let default = field.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
     field.meaning = meaning(&arg);
@@ -169,7 +170,7 @@ fn after_help(removed: &[RemovedSetting]) -> String {
         let _ = writeln!(text, "  {}  {}{default}", variable.name, variable.meaning);
     }
     if !removed.is_empty() {
-        text.push_str("Settings of earlier versions, with which the program does not start:\n");
+        text.push_str("Removed settings, with which the program does not start:\n");
         for setting in removed {
             let _ = writeln!(text, "  {}", setting.help());
         }
@@ -178,16 +179,14 @@ fn after_help(removed: &[RemovedSetting]) -> String {
 }
 
 /// Ends the process: help on stdout with code 0, anything else as one sentence on stderr with code 2.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a command line's answer, not a log")]
 pub fn exit_with(program: &str, error: &SettingsError) -> ! {
-    match error {
-        SettingsError::Help(text) => {
-            println!("{}", text.trim_end());
-            std::process::exit(0);
-        }
-        SettingsError::Invalid(sentence) => {
-            eprintln!("{program}: {sentence}");
-            std::process::exit(2);
-        }
-    }
+    let sentence = match error {
+        SettingsError::Help(text) => match print_line(text.trim_end()) {
+            Ok(()) => std::process::exit(0),
+            Err(error) => format!("the help could not be printed: {error}"),
+        },
+        SettingsError::Invalid(sentence) => sentence.clone(),
+    };
+    print_error_line(&format!("{program}: {sentence}"));
+    std::process::exit(2);
 }

@@ -1,4 +1,4 @@
-//! From text to a field's value, with an error that says where the text came from and what was expected.
+//! Converts a setting's text to its value. An error says where the text came from and what was expected.
 
 use std::any::{Any, TypeId};
 use std::fmt::Display;
@@ -7,16 +7,16 @@ use std::str::FromStr;
 
 use super::{Secret, SettingsError, WebhookKey};
 
-/// What one source gave for one field.
+/// The text that was given for one field.
 #[derive(Debug)]
 pub struct Given {
-    /// The text and where it came from; none when neither variable nor flag was given.
+    /// The text and where it came from; None when neither the variable nor the flag was given.
     pub(super) value: Option<(String, Origin)>,
     /// The variable's name, for errors about a default.
     pub(super) variable: String,
 }
 
-/// Where a value came from, as errors name it.
+/// Where a value came from, as error messages name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
     Variable(String),
@@ -43,9 +43,9 @@ where
     value(&text, &origin)
 }
 
-/// A field that may be left out. Only `Option` is one.
+/// A field that may be left out; implemented by `Option` only.
 pub trait OptionalField: Sized {
-    /// The value, none when nothing was given.
+    /// The value; None when none was given.
     fn optional(given: Given) -> Result<Self, SettingsError>;
 }
 
@@ -81,7 +81,7 @@ fn go_bool(text: &str) -> Option<&'static str> {
     }
 }
 
-/// The standard library's number errors say what is wrong with the digits; an operator wants to know what to write.
+/// The standard library's number errors describe the digits; these say what to write instead.
 fn expected<E: Display + 'static>(error: &E) -> String {
     let any: &dyn Any = error;
     if let Some(error) = any.downcast_ref::<ParseIntError>() {

@@ -1,4 +1,4 @@
-//! Lengths of time as the original's operators write them.
+//! Intervals in seconds or in Go's syntax.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +9,12 @@ use std::time::Duration;
 pub struct Interval(Duration);
 
 impl Interval {
-    /// The same as the standard library's type.
+    /// The interval as a [`Duration`].
     pub const fn duration(self) -> Duration {
         self.0
     }
 
-    /// Whether it is no time at all, which some settings give a meaning of its own.
+    /// Whether it is zero, which has a special meaning for some settings.
     pub const fn is_zero(self) -> bool {
         self.0.is_zero()
     }
@@ -26,13 +26,13 @@ impl From<Duration> for Interval {
     }
 }
 
-/// The text is not a length of time.
+/// The text is not an interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum IntervalError {
     /// Neither whole seconds nor a duration.
     #[error("expected whole seconds or a duration such as 10s, 1m30s, 1h or 500ms")]
     Format,
-    /// It starts with a minus.
+    /// It is negative.
     #[error("expected a length of time that is not negative, such as 10s")]
     Negative,
     /// Beyond Go's range of 2^63 nanoseconds, about 292 years.
@@ -75,7 +75,7 @@ impl FromStr for Interval {
     }
 }
 
-/// Nanoseconds of `1m30.5s` and the like; none when they overflow.
+/// Nanoseconds of `1m30.5s` and the like; None on overflow.
 fn go_duration(mut text: &str) -> Result<Option<u128>, IntervalError> {
     let mut total = Some(0_u128);
     while !text.is_empty() {
@@ -96,10 +96,10 @@ fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
 }
 
-/// `whole.fraction` times `unit`, cut to whole nanoseconds.
+/// `whole.fraction` times `unit`, truncated to whole nanoseconds.
 fn scaled(whole: &str, fraction: &str, unit: u128) -> Option<u128> {
     let whole = if whole.is_empty() { 0 } else { whole.parse::<u128>().ok()? };
-    // Eighteen digits are finer than a nanosecond of the largest unit.
+    // Eighteen digits are more precise than a nanosecond in the largest unit.
     let fraction = &fraction[..fraction.len().min(18)];
     let part = if fraction.is_empty() { 0 } else { fraction.parse::<u128>().ok()? };
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_ones_say_what_is_expected() {
+    fn errors_say_what_was_expected() {
         for text in ["", "s", "10 s", "10d", "1.5", "s10", ".s", "1e3", "1m30", "ten", "+"] {
             assert_eq!(text.parse::<Interval>(), Err(IntervalError::Format), "{text}");
         }
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_can_be_read_again() {
+    fn displayed_values_can_be_parsed() {
         for text in ["300s", "1.5s", "500ms", "0ns"] {
             let interval: Interval = text.parse().unwrap();
             assert_eq!(interval.to_string().parse(), Ok(interval), "{interval}");

@@ -1,4 +1,4 @@
-//! Addresses to listen on, in Go's spellings.
+//! Addresses to listen on, in Go's syntax.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
-/// Connections the kernel holds ready between two accepts.
+/// The backlog: connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 1024;
 
 /// Where to listen: `:8080` or `8080` (every interface), `localhost:8080`, `0.0.0.0:8080`, `[::1]:8080`, `name:8080`.
@@ -51,11 +51,11 @@ impl ListenAddress {
         Err(self.explain(&error))
     }
 
-    /// What to try, best first.
+    /// The addresses to try, in order of preference.
     async fn candidates(&self) -> io::Result<Vec<SocketAddr>> {
         let any_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port));
         match &self.host {
-            // One socket serves both families unless the system keeps them apart; IPv4 matters more then.
+            // One socket serves both families unless the system separates them; in that case IPv4 is preferred.
             Host::Any if ipv6_only_by_default() => Ok(vec![any_v4]),
             Host::Any => Ok(vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, self.port)), any_v4]),
             Host::Ip(ip) => Ok(vec![SocketAddr::from((*ip, self.port))]),
@@ -80,7 +80,7 @@ impl ListenAddress {
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restarted service takes its port back while old connections still linger in TIME_WAIT.
+    // A service that restarts can bind its port while old connections are still in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -110,7 +110,7 @@ fn parse_host(host: &str) -> Result<Host, ListenAddressError> {
     if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return inner.parse::<Ipv6Addr>().map(|ip| Host::Ip(ip.into())).map_err(|_| ListenAddressError);
     }
-    // Resolvers may answer ::1 first, and clients that only know IPv4 would be left out.
+    // Resolvers may return ::1 first, which would exclude clients that use only IPv4.
     if host.eq_ignore_ascii_case("localhost") {
         return Ok(Host::Ip(Ipv4Addr::LOCALHOST.into()));
     }
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling() {
+    fn every_form_is_parsed() {
         for text in [":8080", "8080", "localhost:8080", "0.0.0.0:8080", "[::1]:8080", "[::]:8080", "my-host.lan:8080"] {
             let address = address(text);
             assert_eq!((address.port(), address.to_string()), (8080, text.to_owned()));

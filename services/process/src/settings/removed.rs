@@ -1,4 +1,4 @@
-//! Settings that earlier versions had.
+//! Settings that earlier versions had and this one does not.
 
 /// A setting that no longer exists, and the settings that replace it.
 #[derive(Debug, Clone, Copy)]
@@ -21,12 +21,12 @@ impl RemovedSetting {
         flag(self.name)
     }
 
-    /// What to tell an operator whose environment still has the variable.
+    /// The error for a variable that is still set.
     pub(super) fn variable_error(&self) -> String {
         format!("the variable {} was removed: {}", self.variable(), self.advice(variable))
     }
 
-    /// What to tell an operator whose command line still has the flag.
+    /// The error for a flag that is still given.
     pub(super) fn flag_error(&self) -> String {
         format!("the flag {} was removed: {}", self.flag(), self.advice(flag))
     }

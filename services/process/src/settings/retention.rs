@@ -1,4 +1,4 @@
-//! Lengths of time after which data is deleted or a series or source is forgotten.
+//! Retentions: times after which data is deleted, or a series or source expires.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use std::time::Duration;
 /// How long something is kept: `48h`, `7d`, `1d12h`.
 ///
 /// The syntax is Prometheus's: whole numbers, each with one of the units `y` (365 days), `w`, `d`, `h`, `m`, `s` and `ms`, the
-/// largest unit first and each at most once. Unlike in [`Interval`](super::Interval) the unit is mandatory, because a
-/// retention that is read in another unit than was meant deletes data, and anything below [`MIN`](Self::MIN) is refused for the same reason.
+/// largest unit first and each at most once. Unlike in [`Interval`](super::Interval) the unit is mandatory: a retention read in
+/// the wrong unit deletes data. Values below [`MIN`](Self::MIN) are refused for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Retention(Duration);
 
@@ -16,7 +16,7 @@ impl Retention {
     /// The shortest retention.
     pub const MIN: Self = Self(Duration::from_hours(1));
 
-    /// The same as the standard library's type.
+    /// The retention as a [`Duration`].
     pub const fn duration(self) -> Duration {
         self.0
     }
@@ -59,7 +59,7 @@ impl FromStr for Retention {
     }
 }
 
-/// The sum of all parts; none when it does not fit.
+/// The sum of all parts; None on overflow.
 fn millis(text: &str) -> Result<Option<u64>, RetentionError> {
     if text.is_empty() {
         return Err(RetentionError::Format);
@@ -81,7 +81,7 @@ fn millis(text: &str) -> Result<Option<u64>, RetentionError> {
 
 impl fmt::Display for Retention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A retention is made of whole milliseconds that fit.
+        // A retention is always a whole number of milliseconds within this range.
         let mut left = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
         for (unit, millis) in UNITS {
             let count = left / millis;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_can_be_read_again() {
+    fn displayed_values_can_be_parsed() {
         for (text, shown) in [("48h", "2d"), ("36h", "1d12h"), ("61m", "1h1m"), ("3600001ms", "1h1ms"), ("366d", "1y1d")] {
             let retention: Retention = text.parse().unwrap();
             assert_eq!(retention.to_string(), shown);

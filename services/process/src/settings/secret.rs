@@ -1,4 +1,4 @@
-//! Values that must never reach a log.
+//! Values that must never be logged.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,23 +8,23 @@ use secrecy::{ExposeSecret, SecretString};
 
 /// A key, password or DSN. `Debug` and `Display` show `[hidden]`; the memory is wiped when it is dropped.
 ///
-/// One line end behind the value is not part of it: a Secret or file that was made by hand often ends in one, and with it
-/// the same text would be another key than on the other side.
+/// One line end after the value is removed: Secrets and files made by hand often end in one, and with it the key would differ
+/// from the other side's.
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
-/// There is nothing but, at most, a line end. Taken as a key it would let everybody sign.
+/// The value is empty or only a line end. As a key it would let everybody sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a value that is not empty")]
 pub struct SecretError;
 
 impl Secret {
-    /// The value itself without the line end, for the one place that needs it.
+    /// The value without the line end. Call it only where it is used.
     pub fn expose(&self) -> &str {
         trimmed(self.0.expose_secret())
     }
 
-    /// The value with the line end that it was given with.
+    /// The value with its line end, if it had one.
     pub fn expose_untrimmed(&self) -> &str {
         self.0.expose_secret()
     }
@@ -78,13 +78,13 @@ impl<'de> serde::Deserialize<'de> for Secret {
     }
 }
 
-/// The key of signed webhooks, as Standard Webhooks writes it: any text, or `whsec_` and base64. Never shown, and without
-/// a line end like [`Secret`].
+/// The key of signed webhooks in the format of Standard Webhooks: any text, or `whsec_` and base64. Never shown; a line end is
+/// removed as in [`Secret`].
 #[derive(Clone, Debug)]
 pub struct WebhookKey(webhook::Secret);
 
 impl WebhookKey {
-    /// What signs and verifies.
+    /// The secret for signing and verifying.
     pub const fn secret(&self) -> &webhook::Secret {
         &self.0
     }

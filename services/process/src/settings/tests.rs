@@ -1,4 +1,4 @@
-//! What an operator types against what a service gets.
+//! Settings from variables, flags and defaults.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -154,7 +154,7 @@ fn a_removed_setting_is_one_sentence_that_names_its_successors() {
 #[test]
 fn help_names_every_flag_variable_and_default() {
     for help in ["-h", "--help", "-help"] {
-        // Whoever asks which setting replaced a removed one must not be told to remove it first.
+        // A removed setting must not prevent its successor from being looked up in the help.
         let variables = [("ADDRESS", ""), ("HISTORY", "48h"), ("LOG_FORMAT", "xml")];
         let Err(SettingsError::Help(text)) = Settings::parse([help], variables) else { panic!("no help") };
         for part in [

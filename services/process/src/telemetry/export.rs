@@ -1,4 +1,4 @@
-//! Spans to a collector, from a thread of the exporter's own, so that a slow or absent collector never holds up a service.
+//! Sends spans to a collector from a thread of its own, so that a slow or absent collector never delays the service.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::banner::BUILD;
 
-/// How long the last spans may take to leave.
+/// The time limit for sending the last spans.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 
 /// The pipeline from finished spans to the collector. Its queue is bounded by the SDK (2,048 spans); what does not fit is dropped.
@@ -29,7 +29,7 @@ pub(super) struct Export {
 }
 
 impl Export {
-    /// Makes the pipeline; where it leads is in the standard variables, which the exporter reads itself.
+    /// Makes the pipeline; the exporter reads the endpoint from the standard variables itself.
     pub(super) fn start(service: &'static str) -> Result<Self, ExporterBuildError> {
         crate::install_crypto();
         let exporter = SpanExporter::builder().with_http().build()?;
@@ -44,7 +44,8 @@ impl Export {
         Self { service, provider }
     }
 
-    /// What turns tracing spans into spans to export: golectra's own, not those of the libraries below it, among them the exporter's.
+    /// The layer that turns tracing spans into exported spans: golectra's own, not those of libraries, among them the
+    /// exporter's HTTP client.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
@@ -53,7 +54,8 @@ impl Export {
         tracing_opentelemetry::layer().with_tracer(self.provider.tracer(self.service)).with_filter(ours)
     }
 
-    /// Sends what is left. The SDK waits for its thread, which may hang on the network: only `SHUTDOWN_LIMIT` is given to it.
+    /// Sends the remaining spans. The SDK waits for its thread, which may block on the network, so it gets only
+    /// `SHUTDOWN_LIMIT`.
     pub(super) fn shutdown(self) {
         let (done, wait) = mpsc::channel();
         let flush = move || {
@@ -61,12 +63,12 @@ impl Export {
         };
         let started = std::thread::Builder::new().name("traces-shutdown".to_owned()).spawn(flush);
         if started.is_err() || !matches!(wait.recv_timeout(SHUTDOWN_LIMIT), Ok(Ok(()))) {
-            tracing::warn!("some traces were not sent before the end");
+            tracing::warn!("some traces were not sent before the process ended");
         }
     }
 }
 
-/// Says once when the collector stops taking spans, and once when it takes them again.
+/// Logs once when the collector stops accepting spans, and once when it accepts them again.
 struct Reporting {
     exporter: SpanExporter,
     failing: AtomicBool,
@@ -74,7 +76,7 @@ struct Reporting {
 
 impl fmt::Debug for Reporting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The exporter's own form shows its headers, and those may hold a token.
+        // The exporter's own Debug output contains its headers, which may hold a token.
         f.debug_struct("Reporting").field("failing", &self.failing).finish_non_exhaustive()
     }
 }
@@ -86,9 +88,9 @@ impl opentelemetry_sdk::trace::SpanExporter for Reporting {
         let was_failing = self.failing.swap(result.is_err(), Ordering::Relaxed);
         match &result {
             Err(_) if !was_failing => {
-                tracing::warn!(spans, "traces are dropped: the collector at the OTLP endpoint does not take them");
+                tracing::warn!(spans, "traces are dropped: the collector at the OTLP endpoint does not accept them");
             }
-            Ok(()) if was_failing => tracing::info!("the collector takes traces again"),
+            Ok(()) if was_failing => tracing::info!("the collector accepts traces again"),
             _ => {}
         }
         result

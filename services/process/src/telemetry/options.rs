@@ -1,4 +1,4 @@
-//! The variables of logs and traces. They are the ecosystem's own names, so they have no flags.
+//! The variables of logs and traces. They have the names that are standard for Rust and OpenTelemetry, and no flags.
 
 use std::env;
 
@@ -11,7 +11,7 @@ pub(crate) struct Variable {
     pub(crate) meaning: &'static str,
 }
 
-/// Every variable read here.
+/// Every variable that is read here.
 pub(crate) const VARIABLES: &[Variable] = &[
     Variable {
         name: "LOG_LEVEL",
@@ -40,14 +40,14 @@ pub(super) enum Format {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Options {
-    /// None: as the terminal suggests.
+    /// None: text on a terminal, JSON otherwise.
     pub(super) format: Option<Format>,
     pub(super) filter: String,
     pub(super) export: bool,
 }
 
 impl Options {
-    /// Those of this process; a bad variable is left out and named.
+    /// The options of this process; an invalid variable is ignored and returned as an error text.
     pub(super) fn from_process() -> (Self, Option<String>) {
         let variables: Vec<_> =
             VARIABLES.iter().filter_map(|variable| Some((variable.name.to_owned(), env::var(variable.name).ok()?))).collect();
@@ -92,7 +92,7 @@ impl Options {
     }
 }
 
-/// Whether these variables can be used; the error is one sentence.
+/// Checks these variables; the error is one sentence.
 pub(crate) fn check(variables: &[(String, String)]) -> Result<(), String> {
     Options::read(variables).map(drop)
 }
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn each_variable_counts() {
+    fn each_variable_has_an_effect() {
         assert_eq!(read(&[("LOG_FORMAT", "json")]).unwrap().format, Some(Format::Json));
         assert_eq!(read(&[("LOG_FORMAT", "text")]).unwrap().format, Some(Format::Text));
         assert_eq!(read(&[("LOG_LEVEL", "debug")]).unwrap().filter, "debug");

@@ -1,4 +1,4 @@
-//! Spans against a collector that answers, one that is away and one that hangs.
+//! Exporting spans to a collector that answers, one that is unreachable and one that does not answer.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::export::Export;
 use super::trace;
 
-/// The three seconds of the shutdown and some for a busy machine.
+/// The shutdown's three seconds, with a margin for a busy machine.
 const SHUTDOWN_LIMIT: Duration = Duration::from_millis(4500);
 
 fn export_to(endpoint: &str) -> Export {
@@ -31,7 +31,7 @@ fn one_span(export: &Export) {
     });
 }
 
-/// Takes one request, answers it, and hands over its first line and body.
+/// Accepts one request, answers it, and returns its first line and its body.
 fn collector() -> (String, mpsc::Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
@@ -65,7 +65,7 @@ fn contains(body: &[u8], text: &str) -> bool {
 }
 
 #[test]
-fn a_span_leaves_on_shutdown() {
+fn a_span_is_sent_on_shutdown() {
     let (endpoint, taken) = collector();
     let export = export_to(&endpoint);
     one_span(&export);
@@ -78,7 +78,7 @@ fn a_span_leaves_on_shutdown() {
     assert!(!contains(&body, "not ours"));
 }
 
-/// The services are asynchronous: neither making nor ending the pipeline may need another kind of thread.
+/// The services are asynchronous: starting and ending the exporter must work on a runtime's thread.
 #[tokio::test]
 async fn it_works_inside_a_runtime() {
     let (endpoint, taken) = collector();
@@ -89,7 +89,7 @@ async fn it_works_inside_a_runtime() {
 }
 
 #[test]
-fn a_collector_that_is_away_does_not_hold_up_the_end() {
+fn an_unreachable_collector_does_not_delay_the_shutdown() {
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let export = export_to(&format!("http://{gone}/v1/traces"));
     one_span(&export);
@@ -99,7 +99,7 @@ fn a_collector_that_is_away_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn a_collector_that_hangs_does_not_hold_up_the_end() {
+fn a_collector_that_hangs_does_not_delay_the_shutdown() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let export = export_to(&format!("http://{}/v1/traces", silent.local_addr().unwrap()));
     one_span(&export);
@@ -108,9 +108,9 @@ fn a_collector_that_hangs_does_not_hold_up_the_end() {
     assert!(since.elapsed() < SHUTDOWN_LIMIT, "{:?}", since.elapsed());
 }
 
-/// One test for both states, which are the process's: other tests do not touch them.
+/// One test covers traces on and off, because that state is global to the process; other tests do not change it.
 #[test]
-fn context_travels_in_headers_only_while_traces_are_on() {
+fn headers_carry_context_only_while_traces_are_on() {
     const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
     let (endpoint, _taken) = collector();
@@ -142,10 +142,10 @@ fn context_travels_in_headers_only_while_traces_are_on() {
     assert!(headers["traceparent"].to_str().unwrap().contains(TRACE_ID));
     for broken in ["", "nonsense", "00-0-0-00", "line\nbreak"] {
         let (headers, _) = work(&|span| trace::set_parent_str(span, broken));
-        assert!(!headers["traceparent"].to_str().unwrap().contains(TRACE_ID), "a span of its own");
+        assert!(!headers["traceparent"].to_str().unwrap().contains(TRACE_ID), "a new trace");
     }
     let mut outside = HeaderMap::new();
     trace::inject(&mut outside);
-    assert!(outside.is_empty() && trace::traceparent().is_none(), "no span, nothing to name");
+    assert!(outside.is_empty() && trace::traceparent().is_none(), "no span, no header");
     trace::deactivate();
 }

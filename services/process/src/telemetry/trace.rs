@@ -1,6 +1,6 @@
-//! W3C trace context between services: what goes into a request's headers, and what comes out of them.
+//! W3C trace context: adding it to the headers of requests and reading it from them.
 //!
-//! All of it does nothing while traces are off.
+//! Everything here does nothing while traces are off.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +12,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-/// The header that names a span to the next service.
+/// The header that identifies the caller's span.
 const TRACEPARENT: &str = "traceparent";
 
 static ACTIVE: AtomicBool = AtomicBool::new(false);
@@ -37,7 +37,7 @@ pub fn inject(headers: &mut HeaderMap) {
     }
 }
 
-/// The caller's span as its headers name it; an empty context when they name none.
+/// The caller's span from its headers; an empty context when they have none.
 pub fn extract(headers: &HeaderMap) -> Context {
     if is_active() { extract_context(headers) } else { Context::new() }
 }
@@ -45,12 +45,12 @@ pub fn extract(headers: &HeaderMap) -> Context {
 /// Makes the caller's span the parent of `span`, which must not have been entered yet.
 pub fn set_parent(span: &Span, headers: &HeaderMap) {
     if is_active() && headers.contains_key(TRACEPARENT) {
-        // It fails for a span that no layer wants, which needs no parent.
+        // It fails for a span that no layer records, which needs no parent.
         let _ = span.set_parent(extract_context(headers));
     }
 }
 
-/// The current span as a `traceparent` value, to be kept with work that is done later.
+/// The current span as a `traceparent` value, to be stored with work that is done later.
 pub fn traceparent() -> Option<String> {
     if !is_active() {
         return None;
@@ -60,7 +60,7 @@ pub fn traceparent() -> Option<String> {
     headers.get(TRACEPARENT)?.to_str().ok().map(str::to_owned)
 }
 
-/// Makes a kept `traceparent` the parent of `span`, which must not have been entered yet.
+/// Makes a stored `traceparent` the parent of `span`, which must not have been entered yet.
 pub fn set_parent_str(span: &Span, traceparent: &str) {
     if let Ok(value) = HeaderValue::from_str(traceparent) {
         set_parent(span, &HeaderMap::from_iter([(HeaderName::from_static(TRACEPARENT), value)]));
@@ -81,7 +81,7 @@ struct HeadersOut<'a>(&'a mut HeaderMap);
 
 impl Injector for HeadersOut<'_> {
     fn set(&mut self, key: &str, value: String) {
-        // An empty tracestate says nothing and is not worth a header.
+        // An empty tracestate carries no information, so it is left out.
         if let (Ok(name), Ok(value), false) = (HeaderName::try_from(key), HeaderValue::try_from(value.as_str()), value.is_empty()) {
             self.0.insert(name, value);
         }

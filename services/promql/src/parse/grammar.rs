@@ -3,6 +3,7 @@
 use super::ast::{AggregateExpr, AggregateOperator, At, Expr, ExprKind, Grouping, Modifiers, Selector};
 use super::lexer::{Lexeme, Token, lex};
 use super::number::{MAX_DURATION_MS, seconds_to_ms};
+use super::patterns::PatternCount;
 use super::{ParseError, ParseLimits, types};
 use crate::functions;
 use crate::position::Span;
@@ -16,7 +17,9 @@ pub(super) struct Parser<'a> {
     at: usize,
     /// How many expressions are being read around the current one.
     nesting: usize,
-    max_depth: usize,
+    pub(super) limits: ParseLimits,
+    /// The regular expressions so far.
+    pub(super) patterns: PatternCount,
 }
 
 impl<'a> Parser<'a> {
@@ -25,7 +28,7 @@ impl<'a> Parser<'a> {
             let message = format!("the query has {} bytes, more than the {} that are allowed", query.len(), limits.max_query_bytes);
             return Err(ParseError::new(query, Span::default(), message));
         }
-        Ok(Self { query, lexemes: lex(query)?, at: 0, nesting: 0, max_depth: limits.max_depth })
+        Ok(Self { query, lexemes: lex(query)?, at: 0, nesting: 0, limits: *limits, patterns: PatternCount::default() })
     }
 
     /// The whole query as an expression.
@@ -134,8 +137,8 @@ impl<'a> Parser<'a> {
     }
 
     fn check_depth(&self, depth: usize, span: Span) -> Result<(), ParseError> {
-        if depth > self.max_depth {
-            return Err(self.error_at(span, format!("the expression is nested deeper than {} levels", self.max_depth)));
+        if depth > self.limits.max_depth {
+            return Err(self.error_at(span, format!("the expression is nested deeper than {} levels", self.limits.max_depth)));
         }
         Ok(())
     }
@@ -287,6 +290,7 @@ impl<'a> Parser<'a> {
         let arguments = self.arguments(&format!("call to function {name:?}"))?;
         let span = start.to(self.last_span());
         types::check_call(self, function, &arguments, span)?;
+        self.count_patterns_of_call(function, &arguments, span)?;
         let depth = arguments.iter().map(|argument| argument.depth).max().unwrap_or_default();
         self.node(ExprKind::Call { function, arguments }, span, depth)
     }

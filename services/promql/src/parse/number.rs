@@ -43,7 +43,7 @@ fn without_underscores(text: &str) -> Option<String> {
 }
 
 /// Reads a duration such as `1h30m` into milliseconds; each unit at most once, the largest first.
-pub(crate) fn parse_duration(text: &str) -> Option<i64> {
+pub fn parse_duration(text: &str) -> Option<i64> {
     let mut rest = text;
     let mut total: i64 = 0;
     let mut next_unit = 0;

@@ -77,7 +77,11 @@ impl Parser<'_> {
         if name.is_empty() {
             return Err(self.error_at(span, "a label's name must not be empty"));
         }
-        Matcher::new(op, &name, &value).map_err(|error| self.error_at(span, error.to_string()))
+        let matcher = Matcher::new(op, &name, &value).map_err(|error| self.error_at(span, error.to_string()))?;
+        if matcher.compiled_bytes() > 0 {
+            self.count_pattern(matcher.compiled_bytes(), span)?;
+        }
+        Ok(matcher)
     }
 
     /// Labels in parentheses, as `by`, `on` and their like take them.

@@ -249,14 +249,14 @@ impl PlanContext {
                 VectorNode::AbsentOverTime { range, labels: labels_of_absent(&arguments[0]) }
             }
             FunctionKind::LabelReplace => {
-                let regex =
+                let compiled =
                     pattern::compile(text(&arguments[4])).map_err(|error| EvalError::Execution(format!("label_replace(): {error}")))?;
                 VectorNode::LabelReplace {
                     expr: vector(0)?,
                     destination: label_name(text(&arguments[1]), name)?,
                     replacement: text(&arguments[2]).to_owned(),
                     source: text(&arguments[3]).to_owned(),
-                    regex,
+                    regex: compiled.regex,
                 }
             }
             FunctionKind::LabelJoin => VectorNode::LabelJoin {

@@ -1,4 +1,4 @@
-//! The C library behind `gzip`, which works on whole bodies: without the window and the state that one needs which takes them piece by piece.
+//! Bindings to the C library libdeflate, which works on complete bodies and so needs no window and no state between pieces.
 #![expect(unsafe_code, reason = "the library is called through C; every pointer here comes from a slice that outlives the call")]
 
 use std::cell::RefCell;
@@ -6,32 +6,33 @@ use std::ptr::NonNull;
 
 use libdeflate_sys as sys;
 
-/// What became of a member.
+/// The result of unpacking a member.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Inflated {
-    /// So many bytes of input were one member, which is so many bytes unpacked.
+    /// One member was unpacked.
     Member {
-        /// Input bytes.
+        /// Its length in the input, in bytes.
         packed: usize,
-        /// Output bytes.
+        /// Its unpacked length, in bytes.
         unpacked: usize,
     },
-    /// It is more than there is room for.
+    /// It does not fit in the output.
     Full,
-    /// It is no gzip, damaged or cut off.
+    /// It is not gzip, or it is damaged or truncated.
     Invalid,
 }
 
-/// Unpacks the gzip member at the start of `packed`; its checksum and its length are checked.
+/// Unpacks the gzip member at the start of `packed`, and checks its checksum and length.
 pub(super) fn inflate(packed: &[u8], out: &mut [u8]) -> Inflated {
     thread_local! {
-        // It is 11 KiB whose tables are built anew each time; making one a body would cost more than unpacking a small body.
+        // One decompressor for each thread: it is 11 KiB and initializes its tables, which would cost more than unpacking a
+        // small body.
         static DECOMPRESSOR: RefCell<Decompressor> = RefCell::new(Decompressor::new());
     }
     DECOMPRESSOR.with_borrow_mut(|decompressor| decompressor.gzip_member(packed, out))
 }
 
-/// Packs a body as one gzip member, as fast as it goes.
+/// Packs a body as one gzip member at the fastest level.
 pub(super) fn deflate(body: &[u8]) -> Vec<u8> {
     let mut compressor = Compressor::fastest();
     let mut out = vec![0; compressor.bound(body.len())];
@@ -42,7 +43,7 @@ pub(super) fn deflate(body: &[u8]) -> Vec<u8> {
 
 /// The CRC-32 of gzip.
 pub(super) fn crc32(body: &[u8]) -> u32 {
-    // SAFETY: the pointer and the length are one slice's.
+    // SAFETY: the pointer and the length are of one slice.
     unsafe { sys::libdeflate_crc32(0, body.as_ptr().cast(), body.len()) }
 }
 
@@ -50,14 +51,14 @@ struct Decompressor(NonNull<sys::libdeflate_decompressor>);
 
 impl Decompressor {
     fn new() -> Self {
-        // SAFETY: it has no conditions; null says that there is no memory, which is the end here as everywhere in Rust.
+        // SAFETY: it has no preconditions; null means out of memory, which ends the process as usual in Rust.
         Self(NonNull::new(unsafe { sys::libdeflate_alloc_decompressor() }).expect("memory for a decompressor"))
     }
 
     fn gzip_member(&mut self, packed: &[u8], out: &mut [u8]) -> Inflated {
         let (mut read, mut written) = (0, 0);
-        // SAFETY: the decompressor is alive and borrowed by this call alone; each pointer is valid for its length, and the
-        // two results are places of their own.
+        // SAFETY: the decompressor is alive and borrowed by this call alone; each pointer is valid for its length, and the two
+        // results are separate variables.
         let result = unsafe {
             sys::libdeflate_gzip_decompress_ex(
                 self.0.as_ptr(),
@@ -88,11 +89,11 @@ struct Compressor(NonNull<sys::libdeflate_compressor>);
 
 impl Compressor {
     fn fastest() -> Self {
-        // SAFETY: level 1 exists; null says that there is no memory.
+        // SAFETY: level 1 exists; null means out of memory.
         Self(NonNull::new(unsafe { sys::libdeflate_alloc_compressor(1) }).expect("memory for a compressor"))
     }
 
-    /// The most bytes that a body of this length packs to.
+    /// The largest packed size of a body of this length.
     fn bound(&mut self, len: usize) -> usize {
         // SAFETY: the compressor is alive and borrowed by this call alone.
         unsafe { sys::libdeflate_gzip_compress_bound(self.0.as_ptr(), len) }

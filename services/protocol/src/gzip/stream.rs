@@ -1,26 +1,26 @@
-//! Gzip of a body that is made piece by piece and never stands in memory as a whole.
+//! Gzip of a body that is generated piece by piece and never in memory as a whole.
 
 use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Packs a body piece by piece. It takes about 300 KiB of memory, however long the body is.
+/// Packs a body piece by piece. It takes about 300 KiB of memory, whatever the length of the body.
 pub struct Packer(GzEncoder<Vec<u8>>);
 
 impl Packer {
-    /// Packs as fast as gzip goes.
+    /// A packer at the fastest level.
     pub fn new() -> Self {
         Self(GzEncoder::new(Vec::new(), Compression::fast()))
     }
 
-    /// Takes the next piece and gives what is packed by now: nothing, often.
+    /// Adds the next piece and returns the bytes that are packed by now, which often are none.
     pub fn pack(&mut self, piece: &[u8]) -> Vec<u8> {
         self.0.write_all(piece).expect("writing to memory never fails");
         std::mem::take(self.0.get_mut())
     }
 
-    /// Gives the end.
+    /// Returns the last bytes.
     pub fn finish(self) -> Vec<u8> {
         self.0.finish().expect("writing to memory never fails")
     }
@@ -40,7 +40,7 @@ mod tests {
     use crate::gzip::unpack;
 
     #[test]
-    fn a_long_body_is_packed_on_the_way() {
+    fn a_long_body_is_packed_before_it_is_complete() {
         let (mut packer, mut whole, mut longest) = (Packer::new(), Vec::new(), 0);
         let piece = |n: u32| format!("{{\"id\":\"series_{n}\",\"value\":{}}},", u64::from(n) * 7919).repeat(400);
         let body: String = (0..200).map(piece).collect();

@@ -1,7 +1,6 @@
-//! Metrics read by serde_json: what the wire's JSON means, and what is said of JSON that means nothing.
+//! Parses metrics with serde_json; this parser defines the accepted JSON and the error texts.
 //!
-//! `scan` reads the bodies that peers send; whatever it does not read as a matter of course is read here, so that this is
-//! the only place which decides what is refused and in which words.
+//! `scan` parses the usual form of bodies; everything else is parsed here, so that errors have a single source.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -34,14 +33,14 @@ pub(super) fn batch(body: &[u8], max_items: usize) -> Result<Metrics, DecodeErro
     }
 }
 
-/// Reads one JSON text to its end.
+/// Parses one JSON text up to its end.
 fn whole<'de, S: DeserializeSeed<'de>>(body: &'de [u8], seed: S) -> Result<S::Value, DecodeError> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = seed.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     value.map_err(|error| DecodeError::Shape(format!("invalid JSON: {error}")))
 }
 
-/// The fields of a metric object as they stand.
+/// The fields of a metric object before validation.
 #[derive(Default)]
 struct Raw<'de> {
     id: Option<Cow<'de, str>>,
@@ -77,7 +76,7 @@ impl Raw<'_> {
     }
 }
 
-/// Reads a metric object's fields; its numbers only where they are asked for.
+/// Deserializes the fields of a metric object; the numbers only if they are needed.
 #[derive(Clone, Copy)]
 struct Fields {
     numbers: bool,
@@ -117,7 +116,7 @@ impl<'de> Visitor<'de> for Fields {
     }
 }
 
-/// Reads an array of metric objects. Its own verdict is left in `refused`, since serde_json's errors carry only text.
+/// Deserializes an array of metric objects. Its own errors are stored in `refused`, since serde_json's errors carry only text.
 struct Batch<'a> {
     max_items: usize,
     refused: &'a mut Option<DecodeError>,

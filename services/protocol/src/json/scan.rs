@@ -1,7 +1,7 @@
-//! The fast reader: metric objects as peers write them, in one pass over the bytes.
+//! The fast parser: metric objects in their usual form, in one pass over the bytes.
 //!
-//! It knows objects of `id`, `type`, `value` and `delta`, each at most once, in any order, with any white space. It never
-//! refuses: `None` says that it does not know, and the other reader is asked. What it does read, it reads as serde_json would.
+//! It accepts objects of `id`, `type`, `value` and `delta`, each at most once, in any order, with any white space. It never
+//! returns an error: `None` means that the other parser must be used. Its results equal serde_json's.
 
 mod number;
 
@@ -9,12 +9,12 @@ use std::borrow::Cow;
 
 use crate::{Kind, MAX_ID_BYTES, Metric, MetricId, Metrics, Value};
 
-/// A metric of a batch has about so many bytes; room is made for that many of them at once.
+/// The approximate length of a metric in a batch, used to allocate memory once.
 const USUAL_ITEM_BYTES: usize = 56;
-/// And its id about so many.
+/// The approximate length of its id.
 const USUAL_ID_BYTES: usize = 20;
 
-/// One metric object.
+/// Parses one metric object.
 pub(super) fn metric(body: &[u8]) -> Option<Metric> {
     let mut scan = Scan::new(body)?;
     let (id, value) = scan.item()?;
@@ -22,7 +22,7 @@ pub(super) fn metric(body: &[u8]) -> Option<Metric> {
     Some(Metric { id: id.parse()?, value })
 }
 
-/// An array of at most `max_items` metric objects, at least one.
+/// Parses an array of 1 to `max_items` metric objects.
 pub(super) fn batch(body: &[u8], max_items: usize) -> Option<Metrics> {
     if body.len() > Metrics::MAX_TEXT_BYTES {
         return None;
@@ -47,11 +47,11 @@ pub(super) fn batch(body: &[u8], max_items: usize) -> Option<Metrics> {
     }
 }
 
-/// An id as it stands in the body.
+/// An id in the body.
 enum Id<'a> {
-    /// Visible ASCII without braces: valid and canonical as it is.
+    /// Visible ASCII without braces, which is valid and canonical.
     Plain(&'a str),
-    /// Still to be parsed.
+    /// Any other text, which has to be parsed.
     Written(Cow<'a, str>),
 }
 
@@ -64,7 +64,7 @@ impl Id<'_> {
     }
 }
 
-/// A body and how far it was read.
+/// A body and the current position in it.
 struct Scan<'a> {
     text: &'a str,
     at: usize,
@@ -99,17 +99,17 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// White space, then this byte.
+    /// Skips white space and expects this byte.
     #[inline]
     fn byte(&mut self, byte: u8) -> Option<()> {
         self.space();
         (self.peek()? == byte).then(|| self.at += 1)
     }
 
-    /// Exactly these bytes; white space before them is skipped already.
+    /// Expects exactly these bytes; white space before them was skipped.
     #[inline]
     fn word<const N: usize>(&mut self, word: &[u8; N]) -> bool {
-        // Of a known length, it is compared without a call.
+        // The length is known at compile time, so the comparison is inlined.
         let is = self.rest().first_chunk() == Some(word);
         if is {
             self.at += N;
@@ -117,7 +117,7 @@ impl<'a> Scan<'a> {
         is
     }
 
-    /// Whether a comma comes next, rather than this end.
+    /// Whether a comma comes next; false if it is this closing byte.
     #[inline]
     fn comma_or(&mut self, end: u8) -> Option<bool> {
         self.space();
@@ -130,13 +130,13 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// White space to the end of the body.
+    /// Expects only white space up to the end of the body.
     fn end(&mut self) -> Option<()> {
         self.space();
         self.rest().is_empty().then_some(())
     }
 
-    /// A metric object.
+    /// Parses a metric object.
     #[inline]
     fn item(&mut self) -> Option<(Id<'a>, Value)> {
         let (mut id, mut kind, mut value, mut delta) = (None, None, None, None);
@@ -226,7 +226,7 @@ impl<'a> Scan<'a> {
             braces |= equal(word, b'{');
             at += 8;
         }
-        // Near the body's end there are no eight bytes; what stands there is read like any other id.
+        // Fewer than eight bytes are left at the end of the body; they are parsed like any other id.
         if bytes.get(at) == Some(&b'"') && braces == 0 && (1..=MAX_ID_BYTES).contains(&(at - start)) {
             self.at = at + 1;
             return Some(Id::Plain(&self.text[start..at]));
@@ -234,7 +234,7 @@ impl<'a> Scan<'a> {
         self.written_id()
     }
 
-    /// An id with labels, escapes or letters beyond ASCII.
+    /// Parses an id with labels, escapes or characters beyond ASCII.
     fn written_id(&mut self) -> Option<Id<'a>> {
         let start = self.at;
         let mut escaped = false;
@@ -270,7 +270,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// A string's escapes undone: those that labels need here, others by serde_json.
+/// Unescapes a string: the escapes that labels need are handled here, others by serde_json.
 fn unescape(written: &str) -> Option<String> {
     let mut out = String::with_capacity(written.len());
     let mut rest = written;
@@ -289,7 +289,7 @@ fn unescape(written: &str) -> Option<String> {
 const ONES: u64 = u64::from_le_bytes([1; 8]);
 const HIGHS: u64 = u64::from_le_bytes([0x80; 8]);
 
-/// The highest bit of each byte that is this one. Above the first such byte it may err on the side of too many.
+/// The highest bit of each byte that equals this one. Exact up to the first such byte; bytes above it may be false positives.
 #[inline]
 const fn equal(word: u64, byte: u8) -> u64 {
     let differ = word ^ u64::from_le_bytes([byte; 8]);

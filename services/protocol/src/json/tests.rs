@@ -24,7 +24,7 @@ fn golden_bytes() {
 }
 
 #[test]
-fn the_originals_spellings_are_read() {
+fn the_spellings_of_the_original_are_accepted() {
     for body in [
         r#"{"ID":"a","TYPE":"gauge","Value":0}"#,
         r#" {"id":"a","type":"gauge","value":0,"delta":null,"extra":{"deep":[1,{"x":null}]}} "#,
@@ -39,7 +39,7 @@ fn the_originals_spellings_are_read() {
 }
 
 #[test]
-fn one_bad_metric_is_refused_in_words() {
+fn the_error_of_a_bad_metric_says_what_is_wrong() {
     for (body, words) in [
         ("", "invalid JSON"),
         ("null", "invalid JSON"),
@@ -68,7 +68,7 @@ fn one_bad_metric_is_refused_in_words() {
 }
 
 #[test]
-fn a_batch_names_its_first_bad_item() {
+fn the_error_of_a_batch_names_its_first_bad_item() {
     let good = r#"{"id":"a","type":"gauge","value":1}"#;
     assert_eq!(refusal(&format!("[{good},{{\"id\":\"\"}},5]")), "item 1: a metric's id must not be empty");
     assert!(refusal(&format!("[{good},{good},null]")).starts_with("item 2: invalid type: null"));
@@ -99,7 +99,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn a_batch_comes_back_bit_for_bit(batch in proptest::collection::vec(any_metric(), 1..20)) {
+    fn a_batch_round_trips_bit_for_bit(batch in proptest::collection::vec(any_metric(), 1..20)) {
         let back = decode_batch(&encode_batch(&batch), 20).unwrap();
         for (sent, read) in batch.iter().zip(&back) {
             prop_assert_eq!(sent.id.as_str(), read.id);
@@ -112,7 +112,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn it_does_not_panic_on_any_bytes(body in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = (decode_batch(&body, 3), decode_metric(&body), decode_selector(&body));
     }
 }

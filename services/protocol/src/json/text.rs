@@ -1,11 +1,11 @@
-//! JSON strings that are not copied where they need not be.
+//! JSON strings that are copied only if necessary.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 
-/// A JSON string, borrowed from what is read where it has no escapes.
+/// A JSON string, borrowed from the input if it has no escapes.
 pub struct Text<'de>(pub Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for Text<'de> {

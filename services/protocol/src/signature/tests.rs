@@ -7,7 +7,7 @@ const KEY: &[u8] = b"a key of the tests";
 const BODY: &[u8] = br#"[{"id":"PollCount","type":"counter","delta":5}]"#;
 const NOW: u64 = 1_700_000_000;
 
-/// A request as its client means it; the digest is that of the body at hand.
+/// A request as its client signs it, with the digest of its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Owned {
     method: Vec<u8>,
@@ -28,12 +28,12 @@ impl Owned {
         }
     }
 
-    /// The parts that are signed, one after the other.
+    /// The signed parts, one after the other.
     fn parts(&mut self) -> [&mut Vec<u8>; 5] {
         [&mut self.method, &mut self.target, &mut self.source, &mut self.key, &mut self.body]
     }
 
-    /// None when method or target are no text, which no HTTP server takes.
+    /// Calls `use_it` with the request; None if the method or the target is not text, which no HTTP server accepts.
     fn with<T>(&self, use_it: impl FnOnce(&Request<'_>) -> T) -> Option<T> {
         let body_digest = body_digest(&self.body);
         Some(use_it(&Request {
@@ -49,7 +49,7 @@ impl Owned {
         self.with(|request| request.sign(NOW, "default", KEY)).unwrap()
     }
 
-    /// Whether a receiver whose only key is `default` takes it.
+    /// Whether a receiver whose only key is `default` accepts it.
     fn is_taken(&self, header: &[u8]) -> bool {
         let Ok(claim) = Claim::parse(header) else { return false };
         claim.key_id() == "default"
@@ -66,7 +66,7 @@ fn golden_signatures() {
     assert_eq!(Owned::example().sign(), golden);
     assert!(Owned::example().is_taken(golden.as_bytes()));
 
-    // Nothing but a target that was not brought into its plain form.
+    // Changed only in the target, which is not normalized.
     let bare = Owned { target: b"//update/counter/a%20b/1/".to_vec(), source: vec![], key: vec![], body: vec![], ..Owned::example() };
     assert_eq!(bare.sign(), "t=1700000000,kid=default,v1=800b3a5c63e5c725dca244ab7870356d67995d610c7c2f09d4413966cacae538");
 }
@@ -74,7 +74,7 @@ fn golden_signatures() {
 #[test]
 fn the_documented_example_is_the_golden_one() {
     let text = include_str!("../../../../docs/protocol.md");
-    assert!(text.contains(&format!("Golectra-Signature: {}", Owned::example().sign())), "docs/protocol.md has another example");
+    assert!(text.contains(&format!("Golectra-Signature: {}", Owned::example().sign())), "docs/protocol.md should have this example");
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn every_bit_flip_is_refused() {
 }
 
 #[test]
-fn the_window_is_closed_at_both_ends() {
+fn both_ends_of_the_window_are_inclusive() {
     let header = Owned::example().sign();
     let claim = Claim::parse(header.as_bytes()).unwrap();
     for now in [NOW - 300, NOW - 299, NOW, NOW + 299, NOW + 300] {
@@ -110,7 +110,7 @@ fn the_window_is_closed_at_both_ends() {
 }
 
 #[test]
-fn a_header_has_one_spelling() {
+fn a_header_has_exactly_one_form() {
     let hmac = "0123456789abcdef".repeat(4);
     let longest = "k".repeat(MAX_KEY_ID_BYTES);
     for (time, id) in [("0", "a"), ("18446744073709551615", "K_1.b-c"), ("1", longest.as_str())] {
@@ -150,7 +150,7 @@ fn a_header_has_one_spelling() {
     assert_eq!(Claim::parse(b"t=1,kid=\xff,v1="), Err(SignatureError::Malformed));
 }
 
-/// What a part of a request may be in HTTP: no line's end.
+/// The texts that HTTP allows for a part of a request: no line ends.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop::char::range(' ', '~').prop_map(|c| u8::try_from(c).unwrap()), 0..12)
 }
@@ -167,7 +167,7 @@ fn requests() -> impl Strategy<Value = Owned> {
 
 proptest! {
     #[test]
-    fn a_signature_is_taken_for_its_own_request_alone(one in requests(), other in requests(), bit in any::<prop::sample::Index>()) {
+    fn a_signature_is_accepted_only_for_its_own_request(one in requests(), other in requests(), bit in any::<prop::sample::Index>()) {
         let header = one.sign();
         prop_assert!(one.is_taken(header.as_bytes()));
         prop_assert_eq!(other.is_taken(header.as_bytes()), one == other);
@@ -178,7 +178,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_moved_between_neighbours_are_another_request(mut request in requests(), at in 0..3_usize) {
+    fn a_request_with_bytes_moved_between_parts_is_refused(mut request in requests(), at in 0..3_usize) {
         let header = request.sign();
         let [method, target, source, key, _] = request.parts();
         let (left, right) = match at {
@@ -195,13 +195,13 @@ proptest! {
     fn another_key_is_refused(request in requests(), other in prop::collection::vec(any::<u8>(), 0..80)) {
         prop_assume!(other != KEY);
         let header = request.with(|request| request.sign(NOW, "default", &other)).unwrap();
-        // HMAC fills a key up with zeros, so that these are the same key.
+        // HMAC pads keys with zeros, so these are the same key.
         let same = other.strip_prefix(KEY).is_some_and(|rest| other.len() <= 64 && rest.iter().all(|b| *b == 0));
         prop_assert_eq!(request.is_taken(header.as_bytes()), same);
     }
 
     #[test]
-    fn no_header_panics(header in prop::collection::vec(any::<u8>(), 0..120)) {
+    fn it_does_not_panic_on_any_header(header in prop::collection::vec(any::<u8>(), 0..120)) {
         if let Ok(claim) = Claim::parse(&header) {
             prop_assert!(is_key_id(claim.key_id()));
         }

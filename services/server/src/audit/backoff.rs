@@ -1,4 +1,4 @@
-//! When to try again: a pause for each event, and one for a sink that fails with every event.
+//! Pauses between deliveries: one for each event that failed, and one for a sink that fails with every event.
 
 use std::time::Duration;
 
@@ -9,17 +9,18 @@ use super::sinks::DeliveryError;
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// After this many failed deliveries in a row the cause is taken to be the sink and not the events.
+/// After this many failed deliveries in a row the cause is assumed to be the sink and not the events.
 const SINK_FAILURES: u32 = 3;
 
-/// The pause after this many failures in a row: 1 s doubling to 60 s, less a random part of up to a half, so that the clients
+/// The pause after this many failures in a row: 1 s, doubling up to 60 s, minus a random part of up to a half, so that the
+/// clients of one sink do not all retry at the same time.
 /// of one sink do not all come back at the same time.
 pub fn pause(failures: u32) -> Duration {
     let whole = FIRST.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(LONGEST);
     whole.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// The pauses between tries of one sink.
+/// The pauses between deliveries to one sink.
 #[derive(Debug, Default)]
 pub struct Backoff {
     failures: u32,
@@ -27,24 +28,24 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// It took an event.
+    /// The sink accepted an event.
     pub fn succeeded(&mut self) {
         *self = Self::default();
     }
 
-    /// It did not take an event.
+    /// A delivery failed.
     pub fn failed(&mut self, error: &DeliveryError) {
         let asked = match error {
             DeliveryError::Failed { retry_after, .. } => *retry_after,
             DeliveryError::Down { .. } => {
-                // One is enough: the cause can't be the event.
+                // A single such failure pauses the sink, because it can't be caused by the event.
                 self.failures = self.failures.max(SINK_FAILURES - 1);
                 None
             }
             DeliveryError::Refused { .. } => None,
         };
         let now = Instant::now();
-        // Deliveries that were under way at the same time count as one failure.
+        // Deliveries that ran at the same time count as one failure.
         if self.pausing().is_none() {
             self.failures = self.failures.saturating_add(1);
             if self.failures >= SINK_FAILURES {
@@ -58,17 +59,17 @@ impl Backoff {
         }
     }
 
-    /// Until when nothing is tried.
+    /// The end of the current pause, if there is one.
     pub fn pausing(&self) -> Option<Instant> {
         self.until.filter(|until| *until > Instant::now())
     }
 
-    /// Whether the sink is to be tried with one event before it gets many.
+    /// Whether the next delivery is to be a single one, as a test.
     pub fn probing(&self) -> bool {
         self.failures >= SINK_FAILURES
     }
 
-    /// Ends the pause after this time, unless it ends sooner.
+    /// Shortens the pause to this time, if it is longer.
     pub fn shorten(&mut self, longest: Duration) {
         let latest = Instant::now() + longest;
         self.until = self.until.map(|until| until.min(latest));
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_to_a_minute_and_are_jittered() {
+    fn pauses_double_up_to_a_minute_and_are_jittered() {
         for (failures, whole) in [(1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, 60.0), (8, 60.0), (u32::MAX, 60.0)] {
             let seconds: Vec<f64> = (0..100).map(|_| pause(failures).as_secs_f64()).collect();
             assert!(seconds.iter().all(|s| (whole / 2.0..=whole).contains(s)), "{failures}: {seconds:?}");
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_bad_event_among_good_ones_pauses_nothing() {
+    async fn one_failing_event_among_others_does_not_pause_the_sink() {
         let mut backoff = Backoff::default();
         for _ in 0..9 {
             backoff.failed(&failed(None));
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sink_that_fails_with_everything_is_tried_less_and_less_often() {
+    async fn a_sink_that_fails_with_every_event_is_tried_less_and_less_often() {
         let mut backoff = Backoff::default();
         let mut before = 0.0;
         for round in 0..6 {
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sink_that_is_down_or_asks_for_time_is_believed_at_once() {
+    async fn a_sink_that_is_down_or_sends_retry_after_is_paused_at_once() {
         let mut backoff = Backoff::default();
         backoff.failed(&DeliveryError::Down { reason: String::new() });
         assert!(left(&backoff) >= 0.5);

@@ -1,7 +1,7 @@
-//! Delivers the events of one sink's outbox to the sink, for as long as the process lives.
+//! Delivers the events of one sink's outbox to the sink while the process runs.
 //!
-//! There is one task for each sink, with several deliveries at the same time where the sink allows that. After failures the sink
-//! is paused; meanwhile its events wait in the outbox, and no write ever waits for a sink.
+//! There is one task for each sink, with several deliveries at the same time if the sink allows that. After failures the sink
+//! is paused; meanwhile its events stay in the outbox. A write never waits for a sink.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use super::metrics::SinkMetrics;
 use super::outbox::{CLAIM_BYTES, Delivery, DeliveryOutcome, LEASE, Outbox, Settlement};
 use super::sinks::{DeliveryError, Sink};
 
-/// An event that its sink refuses is given up after this many tries.
+/// An event that its sink refuses is given up after this many deliveries.
 const TRIES_OF_A_REFUSED_EVENT: u32 = 5;
 
-/// An event whose lease ends sooner than this is not tried: another server could try it at the same time. Longer than a try of
-/// the longest event and the recording of its outcome.
+/// An event whose lease ends sooner than this is not delivered, because another server could claim it meanwhile. It is longer
+/// than the delivery of the longest event and the recording of its outcome.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(20);
 
-/// Events claimed ahead of those that are being delivered, so that the outbox is asked less often than the sink.
+/// The number of events that are claimed in advance, so that there are fewer requests to the outbox than to the sink.
 const AHEAD: usize = 64;
 
-/// The longest pause once the process is ending.
+/// The longest pause during a shutdown.
 const SHUTDOWN_PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest pause after a failure of the outbox.
@@ -51,7 +51,7 @@ pub struct DeliveryWorker {
     outcomes: Vec<Settlement>,
     sink_backoff: Backoff,
     outbox_backoff: Backoff,
-    /// There may be something to claim.
+    /// Whether the outbox may have events to claim.
     look: bool,
 }
 
@@ -61,7 +61,7 @@ struct Claimed {
 }
 
 impl DeliveryWorker {
-    /// `retention` is the age at which an event is given up.
+    /// `retention` is the age at which an undelivered event is given up.
     pub fn new(outbox: Arc<dyn Outbox>, sink: Arc<dyn Sink>, metrics: SinkMetrics, retention: Duration) -> Self {
         Self {
             outbox,
@@ -78,8 +78,8 @@ impl DeliveryWorker {
         }
     }
 
-    /// Runs until `stop`. Then it finishes the deliveries that have begun, and delivers everything that would be lost with the
-    /// process.
+    /// Runs until `stop`. Then it finishes the deliveries that have begun, and delivers the events that would otherwise be lost
+    /// with the process.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut stopping = false;
         let mut more = true;
@@ -117,20 +117,20 @@ impl DeliveryWorker {
         }
     }
 
-    /// Whether nothing is left that would be lost.
+    /// Whether no event is left that would be lost with the process.
     async fn is_done(&self, more: bool) -> bool {
         !more || self.outbox.backlog().await.is_ok_and(|backlog| backlog.events == 0)
     }
 
-    /// How many events may be claimed now.
+    /// The number of events that may be claimed now.
     fn room(&self) -> usize {
-        // To claim a few while many are claimed already would only ask the outbox more often.
+        // Claiming a few more while many are claimed already would only cause more requests to the outbox.
         if self.claimed.len() > AHEAD / 2 || self.held_bytes >= CLAIM_BYTES {
             return 0;
         }
         let concurrency = self.sink.concurrency();
         let most = if self.sink_backoff.probing() { concurrency.batch } else { (concurrency.batch * concurrency.calls).max(AHEAD) };
-        // A sink that takes whole batches gets the next one after the last one.
+        // A sink with one call at a time gets its next batch when the last one has ended.
         let busy = if concurrency.calls == 1 { self.deliveries.len() * concurrency.batch } else { 0 };
         most.saturating_sub(self.claimed.len() + busy)
     }
@@ -180,7 +180,7 @@ impl DeliveryWorker {
         }
     }
 
-    /// Gives back events whose delivery has not begun, so that others needn't wait for the end of their lease.
+    /// Returns events whose delivery has not begun to the outbox, so that they can be claimed before their lease ends.
     fn put_back(&mut self) {
         for claimed in std::mem::take(&mut self.claimed) {
             self.settle(&claimed.delivery, DeliveryOutcome::NotTried);
@@ -192,7 +192,7 @@ impl DeliveryWorker {
         let (batch, result) = match finished {
             Ok(finished) => finished,
             Err(error) => {
-                // A bug. The events are due again when their lease ends; how many bytes they have is not known here.
+                // A bug. The events become due again when their lease ends; their number of bytes is not known here.
                 tracing::error!(sink = self.sink.name(), %error, "a delivery of audit events panicked");
                 self.held_bytes = self.claimed.iter().map(|claimed| claimed.delivery.content.bytes()).sum();
                 return;
@@ -219,7 +219,7 @@ impl DeliveryWorker {
         }
     }
 
-    /// What becomes of an event after this error.
+    /// The outcome of an event after this error.
     fn outcome(&self, Claimed { delivery, at }: &Claimed, error: &DeliveryError) -> DeliveryOutcome {
         let failures = delivery.attempts.saturating_add(1);
         let given_up = match error {
@@ -234,14 +234,14 @@ impl DeliveryWorker {
             return DeliveryOutcome::GivenUp(reason);
         }
         match error {
-            // The sink is paused. The event was not the cause and keeps its place.
+            // The sink is paused. The event was not the cause, and keeps its place in the queue.
             DeliveryError::Down { .. } => DeliveryOutcome::NotTried,
             DeliveryError::Failed { retry_after, .. } => DeliveryOutcome::Retry(pause(failures).max(retry_after.unwrap_or_default())),
             DeliveryError::Refused { .. } => DeliveryOutcome::Retry(pause(failures)),
         }
     }
 
-    /// An event is no longer held here.
+    /// Updates the held bytes when an event leaves the worker.
     fn settle(&mut self, delivery: &Delivery, outcome: DeliveryOutcome) {
         self.held_bytes = self.held_bytes.saturating_sub(delivery.content.bytes());
         self.outcomes.push(Settlement { ticket: delivery.ticket, outcome });

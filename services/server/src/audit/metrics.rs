@@ -1,4 +1,4 @@
-//! The metrics of the audit trail.
+//! The metrics of audit events.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use prometheus::{
 
 use super::outbox::Backlog;
 
-/// From a write to its delivery: milliseconds in operation, hours after an outage.
+/// Buckets for the time from a write to its delivery: milliseconds normally, hours after an outage.
 const LATENCY_SECONDS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 30.0, 300.0, 3600.0, 86400.0];
 
 /// The metrics of one sink.
 #[derive(Debug, Clone)]
 pub struct SinkMetrics {
-    /// Events that the sink has.
+    /// Delivered events.
     pub delivered: IntCounter,
-    /// Events that were lost because too many waited, or were left when the process ended.
+    /// Events that were lost because the queue was full, or because they were left when the process ended.
     pub dropped: IntCounter,
     /// Events that were given up.
     pub dead: IntCounter,
-    /// Dead letters that were removed before their time because of their size.
+    /// Dead letters that were removed early because of their size.
     pub dead_letters_dropped: IntCounter,
     attempts: IntCounterVec,
     sink: &'static str,
@@ -42,7 +42,7 @@ pub struct AuditMetrics {
 }
 
 impl AuditMetrics {
-    /// Registers the metrics. Fails where a name is taken.
+    /// Registers the metrics. Fails if a name is already registered.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let opts = Opts::new;
         let metrics = Self {
@@ -95,7 +95,7 @@ impl AuditMetrics {
         Ok(metrics)
     }
 
-    /// The metrics of one sink, which are exported with 0 from now on.
+    /// The metrics of one sink; from now on they are exported, starting at 0.
     pub fn of(&self, sink: &'static str) -> SinkMetrics {
         for result in ["delivered", "down", "failed", "refused"] {
             self.attempts.with_label_values(&[sink, result]);
@@ -113,7 +113,7 @@ impl AuditMetrics {
         }
     }
 
-    /// Shows what the audit tables take.
+    /// Sets the sizes of the audit tables.
     pub fn show_database_bytes(&self, waiting: u64, dead_letters: u64) {
         for (kind, bytes) in [("waiting", waiting), ("dead_letters", dead_letters)] {
             self.database_bytes.with_label_values(&[kind]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -138,7 +138,7 @@ impl SinkMetrics {
         self.latency.observe(since_the_write.as_secs_f64());
     }
 
-    /// Shows what waits.
+    /// Sets the number and age of the events that wait.
     pub fn show(&self, backlog: Backlog) {
         self.backlog.set(i64::try_from(backlog.events).unwrap_or(i64::MAX));
         self.oldest.set(backlog.oldest_seconds);

@@ -1,5 +1,5 @@
-//! Lists of metric names. Senders write the same metrics again and again, and pods write the same names under other labels: a list
-//! is sorted, encoded as JSON and hashed once, and shared by all events that have it.
+//! Lists of metric names. Clients write the same metrics repeatedly, and pods write the same names with different labels: so a
+//! list is sorted, encoded as JSON and hashed once, and shared by all events that have it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,28 +11,28 @@ use foldhash::quality::RandomState;
 use golectra_protocol::{Metrics, audit};
 use sha2::{Digest, Sha256};
 
-/// What the cache holds at most, in bytes.
+/// The size limit of the cache, in bytes.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// A larger list is not cached: it would push out many others.
+/// A larger list is not cached, because it would evict many others.
 const LARGEST_CACHED_BYTES: usize = CACHE_BYTES / 8;
 
-/// About what a list costs beside its text, in bytes.
+/// The approximate overhead of a list, in bytes.
 const LIST_BYTES: usize = 192;
 
-/// About what one more batch with the names of a cached list costs, in bytes.
-const SHAPE_BYTES: usize = 48;
+/// The approximate cost of caching another batch with the names of a cached list, in bytes.
+const IDS_HASH_BYTES: usize = 48;
 
-/// The metric names of a write, without labels, sorted, each once.
+/// The metric names of a write, without labels, sorted and without duplicates.
 #[derive(PartialEq, Eq)]
 pub struct NameList(Box<[NameListPart]>);
 
-/// The names of one event: all of the write's, unless these are too long for one event.
+/// The names of one event: all names of the write, unless they are too long for one event.
 #[derive(PartialEq, Eq)]
 pub struct NameListPart {
-    /// As it stands in the event: `["a","b"]`.
+    /// The names as JSON, as in the event: `["a","b"]`.
     pub json: Arc<str>,
-    /// SHA-256 of the JSON, by which the database knows it.
+    /// SHA-256 of the JSON, the list's key in the database.
     pub digest: [u8; 32],
 }
 
@@ -42,7 +42,7 @@ impl NameList {
         Self(audit::name_lists(metrics).into_iter().map(NameListPart::new).collect())
     }
 
-    /// No name at all.
+    /// The list without names.
     pub fn empty() -> Self {
         Self(Box::new([NameListPart::new("[]".to_owned())]))
     }
@@ -52,7 +52,7 @@ impl NameList {
         &self.0
     }
 
-    /// How many bytes its JSON has.
+    /// The length of the JSON in bytes.
     pub fn bytes(&self) -> usize {
         self.0.iter().map(|part| part.json.len()).sum()
     }
@@ -70,7 +70,7 @@ impl fmt::Debug for NameList {
     }
 }
 
-/// Lists of recent writes.
+/// A cache of the lists of recent writes.
 #[derive(Default)]
 pub struct NameListCache {
     seeds: (RandomState, RandomState),
@@ -79,25 +79,26 @@ pub struct NameListCache {
 
 #[derive(Default)]
 struct Entries {
-    /// What a batch of these ids has for its names, so that names are not looked for again in ids that were seen before.
-    by_shape: HashMap<Shape, Arc<NameList>>,
-    /// Each list once, by the digest of its only part.
+    /// The list of each batch of ids that was seen, so that its names need not be extracted again.
+    by_ids: HashMap<IdsHash, Arc<NameList>>,
+    /// Each list once, by the digest of its first part.
     by_digest: HashMap<[u8; 32], Arc<NameList>>,
     bytes: usize,
 }
 
 /// Identifies a sequence of ids in this process: 128 bits of hash, with random seeds.
-type Shape = (u64, u64);
+type IdsHash = (u64, u64);
 
 impl NameListCache {
-    /// The names of these metrics, and whether another recent write had the same. Costs one pass of hashing where these ids were
-    /// seen before.
+    /// The names of these metrics, and whether another recent write had the same names. Costs one pass of hashing if these ids
+    /// were seen before.
     pub fn get(&self, metrics: &Metrics) -> (Arc<NameList>, bool) {
-        let shape = self.shape(metrics);
-        if let Some(list) = self.entries().by_shape.get(&shape) {
+        let ids_hash = self.ids_hash(metrics);
+        if let Some(list) = self.entries().by_ids.get(&ids_hash) {
             return (Arc::clone(list), true);
         }
-        // Without the lock. Two writes may make one list at the same time; then both use the one that is cached first.
+        // Made without holding the lock. Two writes may make the same list at the same time; both then use the one that was
+        // cached first.
         let list = Arc::new(NameList::of(metrics));
         let bytes = list.bytes() + LIST_BYTES;
         if bytes > LARGEST_CACHED_BYTES {
@@ -107,8 +108,8 @@ impl NameListCache {
         let mut evicted = Entries::default();
         let mut guard = self.entries();
         let entries = &mut *guard;
-        if entries.bytes + bytes + SHAPE_BYTES > CACHE_BYTES {
-            // Rare, and lists that are in use are cached again soon.
+        if entries.bytes + bytes + IDS_HASH_BYTES > CACHE_BYTES {
+            // The whole cache is evicted. That is rare, and lists in use are cached again soon.
             std::mem::swap(entries, &mut evicted);
         }
         let (list, repeated) = match entries.by_digest.entry(list.parts()[0].digest) {
@@ -118,17 +119,17 @@ impl NameListCache {
                 (Arc::clone(free.insert(list)), false)
             }
         };
-        if entries.by_shape.insert(shape, Arc::clone(&list)).is_none() {
-            entries.bytes += SHAPE_BYTES;
+        if entries.by_ids.insert(ids_hash, Arc::clone(&list)).is_none() {
+            entries.bytes += IDS_HASH_BYTES;
         }
         (list, repeated)
     }
 
-    fn shape(&self, metrics: &Metrics) -> Shape {
+    fn ids_hash(&self, metrics: &Metrics) -> IdsHash {
         let (mut one, mut other) = (self.seeds.0.build_hasher(), self.seeds.1.build_hasher());
         for metric in metrics {
             let id = metric.id.as_bytes();
-            // With its length, so that ["ab", "c"] and ["a", "bc"] differ.
+            // The length is hashed too, so that ["ab", "c"] and ["a", "bc"] differ.
             one.write_usize(id.len());
             one.write(id);
             other.write_usize(id.len());
@@ -138,7 +139,7 @@ impl NameListCache {
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        // No panic is possible between changes that belong together, so a poisoned lock protects whole data.
+        // No code between related changes can panic, so the data behind a poisoned lock is consistent.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -185,10 +186,10 @@ mod tests {
             assert!(cache.entries().bytes <= CACHE_BYTES);
         }
         let (again, repeated) = cache.get(&padded(0, 500));
-        assert!(!repeated && !Arc::ptr_eq(&kept, &again), "it was evicted meanwhile");
+        assert!(!repeated && !Arc::ptr_eq(&kept, &again), "it was evicted in between");
         let entries = cache.entries();
         let lists: usize = entries.by_digest.values().map(|list| list.bytes() + LIST_BYTES).sum();
-        assert_eq!(entries.bytes, lists + entries.by_shape.len() * SHAPE_BYTES);
+        assert_eq!(entries.bytes, lists + entries.by_ids.len() * IDS_HASH_BYTES);
         let before = entries.bytes;
         drop(entries);
         let large = padded(0, 20_000);
@@ -205,7 +206,7 @@ mod tests {
             cache.get(&metrics(&ids));
         }
         let entries = cache.entries();
-        assert_eq!((entries.by_digest.len(), entries.by_shape.len()), (1, 10_000));
+        assert_eq!((entries.by_digest.len(), entries.by_ids.len()), (1, 10_000));
         assert!(entries.bytes < 1_000_000, "{}", entries.bytes);
     }
 }

@@ -1,5 +1,5 @@
-//! Events that are still to be delivered to one sink. Two kinds of outbox: [`memory`], which is lost with the process, and
-//! [`postgres`].
+//! Outboxes: the events that are still to be delivered to one sink. There are two kinds: [`memory`], which is lost with the
+//! process, and [`postgres`].
 
 pub mod memory;
 pub mod postgres;
@@ -11,61 +11,61 @@ use uuid::Uuid;
 
 use super::draft::EventContent;
 
-/// How long a claimed event is kept from other servers. Longer than a try may take.
+/// How long a claimed event is reserved for this server. Longer than a delivery may take.
 pub const LEASE: Duration = Duration::from_secs(30);
 
-/// A claim ends with the event that reaches this many bytes, so that large events are held in memory few at a time.
+/// A claim ends with the event that reaches this many bytes, so that only a few large events are held in memory.
 pub const CLAIM_BYTES: usize = 8 << 20;
 
-/// One event on its way to one sink.
+/// An event that was claimed for delivery to one sink.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Identifies it in the outbox.
+    /// Identifies the event in the outbox.
     pub ticket: i64,
-    /// The same on every try: the webhook-id.
+    /// The event's id, the same for every try: the webhook-id.
     pub id: Uuid,
-    /// What it says.
+    /// The event's content.
     pub content: EventContent,
     /// The W3C trace context of the write.
     pub traceparent: Option<String>,
-    /// How long ago the write was, when this was claimed.
+    /// The time since the write, when the event was claimed.
     pub age: Duration,
-    /// Tries that failed so far.
+    /// Failed tries so far.
     pub attempts: u32,
 }
 
 /// The outcome of one claimed event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// Which event.
+    /// The ticket of its [`Delivery`].
     pub ticket: i64,
-    /// What became of it.
+    /// The outcome.
     pub outcome: DeliveryOutcome,
 }
 
-/// What became of a claimed event.
+/// The outcome of a claimed event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryOutcome {
-    /// The sink has it.
+    /// The sink accepted it.
     Delivered,
-    /// A try failed; it is due again after this time.
+    /// A try failed; the event is due again after this time.
     Retry(Duration),
     /// It was not tried and is due again at once.
     NotTried,
-    /// It is given up, for this reason.
+    /// It is given up for this reason.
     GivenUp(String),
 }
 
-/// How much waits for a sink.
+/// The events that wait for a sink.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Backlog {
-    /// Events, including those that are being delivered.
+    /// The number of events, including those that are being delivered.
     pub events: u64,
-    /// The age of the oldest, in seconds; 0 when there is none.
+    /// The age of the oldest event in seconds; 0 when there is none.
     pub oldest_seconds: f64,
 }
 
-/// The outbox can't be asked now. The text is for the log.
+/// The outbox is unavailable. The text is for the log.
 #[derive(Debug, thiserror::Error)]
 #[error("the audit outbox is unavailable: {0}")]
 pub struct OutboxError(pub String);
@@ -73,19 +73,19 @@ pub struct OutboxError(pub String);
 /// One sink's outbox. No call takes longer than a few seconds.
 #[async_trait]
 pub trait Outbox: Send + Sync + 'static {
-    /// Takes up to `limit` due events and about [`CLAIM_BYTES`], oldest first, for [`LEASE`].
+    /// Claims due events for [`LEASE`], oldest first: at most `limit`, and about [`CLAIM_BYTES`].
     async fn claim(&self, limit: usize) -> Result<Vec<Delivery>, OutboxError>;
 
-    /// Records the outcome of claimed events: all of them, or with an error none.
+    /// Records the outcomes of claimed events: all of them, or none with an error.
     async fn settle(&self, settlements: &[Settlement]) -> Result<(), OutboxError>;
 
-    /// Resolves when there may be something to claim, and after about a second in any case.
+    /// Resolves when there may be events to claim, and after about a second in any case.
     async fn wait(&self);
 
-    /// How much waits. May take a while: for a background task, not for a scrape.
+    /// The events that wait. Counting them may take a while: call it from a background task, not from a scrape.
     async fn backlog(&self) -> Result<Backlog, OutboxError>;
 
-    /// The process is about to end. An outbox that is lost with the process answers `true` and makes everything due at once;
-    /// one that is not answers `false`, and nothing more is claimed from it.
+    /// The process is about to end. An outbox that is lost with the process makes all events due at once and returns `true`; an
+    /// outbox that is not lost returns `false`, and no more events are claimed from it.
     fn begin_shutdown(&self) -> bool;
 }

@@ -1,4 +1,4 @@
-//! Where audit events go: a [`mod@file`] of this server, and a [`webhook`].
+//! The sinks of audit events: a [`mod@file`] on this server's disk, and a [`webhook`].
 
 pub mod file;
 pub mod webhook;
@@ -9,43 +9,44 @@ use async_trait::async_trait;
 
 use super::outbox::Delivery;
 
-/// A receiver of events.
+/// A sink of audit events.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
-    /// Its name in metrics and logs.
+    /// The name in metrics and logs.
     fn name(&self) -> &'static str;
 
-    /// How many events it takes at a time.
+    /// How many events may be delivered at a time.
     fn concurrency(&self) -> Concurrency;
 
-    /// Tries once to deliver these events: all of them, or with an error none. Bounded in time, except by a disk that hangs.
+    /// Tries once to deliver these events: all of them, or none with an error. The time is bounded, except for a disk that
+    /// hangs.
     async fn deliver(&self, batch: &[Delivery]) -> Result<(), DeliveryError>;
 }
 
-/// How many events a sink takes at a time.
+/// How many events a sink accepts at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct Concurrency {
-    /// Most events in one call.
+    /// The most events in one call.
     pub batch: usize,
-    /// Most calls at the same time.
+    /// The most calls at the same time.
     pub calls: usize,
 }
 
 /// Why a delivery failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeliveryError {
-    /// The sink can't be reached or written, whatever the event.
+    /// The sink can't be reached or written, independently of the event.
     #[error("{reason}")]
     Down {
         /// For the log; without secrets.
         reason: String,
     },
-    /// It failed this time; another event may succeed.
+    /// This delivery failed; another event may succeed.
     #[error("{reason}")]
     Failed {
         /// For the log; without secrets.
         reason: String,
-        /// When the sink wants to be asked again.
+        /// The pause that the sink asked for.
         retry_after: Option<Duration>,
     },
     /// The sink does not accept this event.
@@ -57,7 +58,7 @@ pub enum DeliveryError {
 }
 
 impl DeliveryError {
-    /// As a label's value.
+    /// The error as a metric's label value.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Down { .. } => "down",

@@ -1,4 +1,4 @@
-//! The whole trail against receivers on loopback that misbehave.
+//! The audit trail with webhook receivers on loopback that misbehave.
 
 mod receiver;
 
@@ -28,7 +28,7 @@ fn in_memory(config: AuditConfig, registry: &Registry) -> Trail {
     Trail::start(config, Backend::Memory, registry, Clock::default()).unwrap().unwrap()
 }
 
-/// One series's value, such as `golectra_audit_events_total{outcome="dead",sink="webhook"}`.
+/// The value of a series, such as `golectra_audit_events_total{outcome="dead",sink="webhook"}`.
 fn metric_value(registry: &Registry, series: &str) -> f64 {
     let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
@@ -36,14 +36,14 @@ fn metric_value(registry: &Registry, series: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn no_sink_no_trail() {
+async fn without_a_sink_there_is_no_trail() {
     assert!(Trail::start(config(None), Backend::Memory, &Registry::new(), Clock::default()).unwrap().is_none());
     let wrong = config(Some("audit-sink:8090".into()));
     assert!(Trail::start(wrong, Backend::Memory, &Registry::new(), Clock::default()).is_err());
 }
 
 #[tokio::test]
-async fn a_request_is_the_event_signed_and_carries_the_trace_on() {
+async fn a_request_is_the_signed_event_with_the_trace_context() {
     let receiver = Receiver::start(|_| Answer::Status(204)).await;
     let trail = in_memory(config(Some(receiver.url())), &Registry::new());
     trail.queue(&draft(1_700_000_000));
@@ -92,7 +92,7 @@ async fn both_sinks_get_every_event_and_a_hanging_one_delays_nothing() {
         trail.queue(&draft(number));
     }
     assert!(before.elapsed() < Duration::from_millis(500));
-    // The file has room again when it has them all; the webhook's queue stays full.
+    // When the file has all events its queue is empty; the webhook's queue stays full.
     while metric_value(&registry, r#"golectra_audit_events_total{outcome="delivered",sink="file"}"#) < 50.0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -101,11 +101,11 @@ async fn both_sinks_get_every_event_and_a_hanging_one_delays_nothing() {
     let lines: Vec<Event> = std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.iter().map(|event| event.ts).collect::<Vec<_>>(), (0..=50).collect::<Vec<_>>());
     let dropped = metric_value(&registry, r#"golectra_audit_events_total{outcome="dropped",sink="webhook"}"#);
-    assert!((dropped - 51.0).abs() < 0.1, "one found no room and fifty were left: {dropped}");
+    assert!((dropped - 51.0).abs() < 0.1, "one event did not fit and fifty were left: {dropped}");
 }
 
 #[tokio::test]
-async fn events_made_just_before_the_end_are_delivered() {
+async fn events_made_just_before_the_shutdown_are_delivered() {
     let receiver = Receiver::start(|_| Answer::Status(200)).await;
     let registry = Registry::new();
     let trail = in_memory(config(Some(receiver.url())), &registry);

@@ -1,4 +1,5 @@
-//! The dashboard: sources first, then a page for each. Rendered here, so that it works without a script.
+//! The dashboard: a page with all sources, and a page for each source. Rendered on the server, so that it works without
+//! JavaScript.
 
 use std::collections::HashMap;
 
@@ -16,13 +17,13 @@ use super::latest::listing::Listing;
 use crate::clock::{Clock, rfc3339};
 use crate::store::{LatestFilter, Series, SourceInfo};
 
-/// How many series a page shows; the API has the rest.
+/// The number of series on a page; the API returns all of them.
 const MAX_SHOWN: usize = 5_000;
 
-/// A page also ends at the series that brings its ids to this many bytes.
+/// A page also ends with the series that brings the length of its ids to this many bytes.
 const MAX_SHOWN_ID_BYTES: usize = 1 << 20;
 
-/// A source that has been silent for this long is shown as such.
+/// A source that has been silent for this long is shown as silent.
 const SILENT_AFTER_MILLIS: u64 = 60_000;
 
 const SECURITY: [(HeaderName, HeaderValue); 3] = [
@@ -78,7 +79,7 @@ struct MetricRow {
     ago: String,
 }
 
-/// GET /: every source, when it was seen last, how many series it has.
+/// GET /: every source, when it was last seen and how many series it has.
 pub async fn index(State(state): State<AppState>) -> Result<Response, TextError> {
     let now = Clock::System.unix_millis();
     let sources = state.store.sources().await.map_err(ApiError::from)?;
@@ -116,7 +117,7 @@ pub async fn source(
     })
 }
 
-/// The series with this in their ids, as many as a page shows, and whether there are more.
+/// The series whose ids contain this text, up to the limit of a page, and whether there are more.
 async fn shown(state: &AppState, filter: LatestFilter, find: &str) -> Result<(Vec<Series>, bool), ApiError> {
     let mut listing = Listing::open(&*state.store, vec![filter]).await?;
     let (mut shown, mut id_bytes) = (Vec::new(), 0);
@@ -132,7 +133,7 @@ async fn shown(state: &AppState, filter: LatestFilter, find: &str) -> Result<(Ve
     Ok((shown, false))
 }
 
-/// GET /assets/:name: the page's style and script.
+/// GET /assets/:name: the pages' style sheet and script.
 pub async fn asset(name: Result<Path<String>, PathRejection>) -> Response {
     let file = name.ok().and_then(|Path(name)| Some((mime(&name)?, Assets::get(&name)?)));
     let Some((mime, file)) = file else { return super::fallback::not_found().await.into_response() };
@@ -151,7 +152,7 @@ fn mime(name: &str) -> Option<&'static str> {
 
 fn page(template: &impl Template) -> Result<Response, TextError> {
     let html = template.render().map_err(|error| {
-        tracing::error!(%error, "a page could not be rendered");
+        tracing::error!(%error, "a dashboard page could not be rendered");
         ApiError::internal()
     })?;
     let mut response = Html(html).into_response();
@@ -164,7 +165,7 @@ impl SourceRow {
         let title = if source.name.is_unnamed() { "(unnamed)".to_owned() } else { source.name.to_string() };
         Self {
             title,
-            // A source's name has no character that a query would have to escape.
+            // A source's name has no characters that need escaping in a query.
             link: format!("/source?name={}", source.name),
             first_seen: rfc3339(source.first_seen_millis),
             last_seen: rfc3339(source.last_seen_millis),
@@ -188,7 +189,7 @@ impl MetricRow {
     }
 }
 
-/// How long ago, in the largest unit that fits.
+/// A time ago, in the largest unit that fits.
 fn ago(then: u64, now: u64) -> String {
     let seconds = now.saturating_sub(then) / 1000;
     match seconds {
@@ -206,11 +207,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_are_in_the_largest_unit_that_fits() {
+    fn ages_are_shown_in_the_largest_unit_that_fits() {
         for (seconds, text) in [(0, "0 s ago"), (59, "59 s ago"), (60, "1 min ago"), (7199, "1 h ago"), (200_000, "2 d ago")] {
             assert_eq!(ago(1_000, 1_000 + seconds * 1000), text);
         }
-        assert_eq!(ago(5_000, 1_000), "0 s ago", "a clock that runs ahead");
+        assert_eq!(ago(5_000, 1_000), "0 s ago", "a source whose clock is ahead");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! One error type for every route, and how it looks to a client: JSON on JSON routes, text on text routes.
+//! The error type of all routes and its answers: JSON on JSON routes, text on text routes.
 //!
-//! A 4xx says what was wrong with the request. A 5xx tells nothing of the inside; its cause is logged here.
+//! A 4xx answer says what was wrong with the request. A 5xx answer shows no internals; its cause is logged here.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -13,10 +13,10 @@ use serde::Serialize;
 use crate::ingest::IngestError;
 use crate::store::StoreError;
 
-/// Log lines about refused requests, by their codes: a client that is refused tries again, and there may be thousands of them.
+/// Log lines about refused requests, by their codes. Clients retry, so there may be thousands of refusals.
 pub static REFUSALS: LogLimiter<ErrorCode> = LogLimiter::new();
 
-/// Why a request is refused. The code decides on the status.
+/// Why a request is refused. The code determines the status.
 #[derive(Debug)]
 pub struct ApiError {
     code: ErrorCode,
@@ -25,7 +25,7 @@ pub struct ApiError {
     close: bool,
 }
 
-/// The code of a refusal, left on the answer for the middleware that counts.
+/// The code of a refusal, attached to the answer for the metrics middleware.
 #[derive(Debug, Clone, Copy)]
 pub struct Refused(pub ErrorCode);
 
@@ -40,58 +40,65 @@ struct Body<'a> {
 }
 
 impl ApiError {
-    /// An error with its code, and a sentence for people.
+    /// An error with its code and a message for people.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry_after_seconds: None, close: false }
     }
 
-    /// There is no such metric.
+    /// The metric does not exist.
     pub fn no_such_metric() -> Self {
         Self::new(ErrorCode::UnknownMetric, "metric not found")
     }
 
-    /// A bug of the server.
+    /// An error that is a bug of the server.
     pub fn internal() -> Self {
         Self::new(ErrorCode::Internal, "internal error")
     }
 
-    /// There is no room for the request now. `limit` says which limit it was, for the log.
+    /// The server can't take the request now. `limit` names the limit that was reached, for the log.
     pub fn overloaded(limit: &'static str) -> Self {
         let code = ErrorCode::Overloaded;
         REFUSALS.log(code, move |count| tracing::warn!(count, limit, "requests are refused: the server is overloaded"));
         Self::new(code, "the server is overloaded, try again later").retry_after(1)
     }
 
-    /// The store does not answer. The cause is for the log.
+    /// The store is unavailable. The cause is for the log.
     fn store_unavailable(cause: String) -> Self {
         let code = ErrorCode::StoreUnavailable;
         REFUSALS.log(code, move |count| tracing::warn!(count, cause, "requests are refused: the store is unavailable"));
         Self::new(code, "the store is unavailable, try again later").retry_after(1)
     }
 
-    /// Says when to try again, in seconds.
+    /// Adds the header Retry-After, in seconds.
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_seconds = Some(seconds);
         self
     }
 
-    /// Closes the connection after the answer.
+    /// The connection is closed after the answer.
     pub fn close(mut self) -> Self {
         self.close = true;
         self
     }
 
-    /// Its code.
+    /// The error's code.
     #[cfg(test)]
     pub const fn code(&self) -> ErrorCode {
         self.code
     }
 
-    fn status(&self) -> StatusCode {
+    /// What it says to people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.code.status()).expect("the table of codes has statuses of HTTP")
     }
 
-    fn headers(&self, mut response: Response) -> Response {
+    /// The response with the headers that the error has.
+    pub fn headers(&self, mut response: Response) -> Response {
         response.extensions_mut().insert(Refused(self.code));
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_seconds {

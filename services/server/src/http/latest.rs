@@ -1,4 +1,5 @@
-//! GET /api/v1/latest: series with their newest values. The answer is written while it is read from the store, so that its length takes no memory.
+//! GET /api/v1/latest: series with their newest values. The answer is streamed from the store, so that its length does not
+//! determine the memory it takes.
 
 mod body;
 pub mod budget;
@@ -18,15 +19,15 @@ use crate::middleware::answer::Streamed;
 use crate::store::LatestFilter;
 use listing::Listing;
 
-/// The most `match[]` of one request. Each reads pages of its own.
+/// The most `match[]` parameters in a request. Each one reads pages of its own.
 const MAX_SELECTORS: usize = 8;
 
-/// The most conditions of all `match[]` of a request. Each may have a regular expression, which takes memory.
+/// The most conditions in all `match[]` parameters of a request. Each may have a regular expression, which takes memory.
 const MAX_CONDITIONS: usize = 16;
 
-/// What a request asks for.
+/// The parameters of a request.
 #[derive(Debug, Default)]
-struct Wanted {
+struct Parameters {
     source: Option<Source>,
     name: Option<String>,
     limit: Option<u64>,
@@ -37,11 +38,11 @@ struct Wanted {
 /// and one of the `match[]`.
 pub async fn get(State(state): State<AppState>, query: Result<Query<Vec<(String, String)>>, QueryRejection>) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
-    let wanted = Wanted::from_query(query)?;
-    let limit = wanted.limit;
-    let share = state.listings.share(wanted.selectors.len().max(1)).await?;
-    let mut listing = Listing::open(&*state.store, wanted.filters()?).await?;
-    // A store that does not answer is an error of its own; later ones can only cut the answer off.
+    let parameters = Parameters::from_query(query)?;
+    let limit = parameters.limit;
+    let share = state.listings.share(parameters.selectors.len().max(1)).await?;
+    let mut listing = Listing::open(&*state.store, parameters.filters()?).await?;
+    // A store that fails at the start gives an error answer; later errors can only cut the answer off.
     listing.load().await?;
     let mut response = Body::from_stream(body::pieces(listing, limit, share)).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -49,45 +50,45 @@ pub async fn get(State(state): State<AppState>, query: Result<Query<Vec<(String,
     Ok(response)
 }
 
-impl Wanted {
+impl Parameters {
     fn from_query(query: Vec<(String, String)>) -> Result<Self, ApiError> {
-        let (mut wanted, mut conditions) = (Self::default(), 0);
+        let (mut parameters, mut conditions) = (Self::default(), 0);
         for (key, value) in query {
             let twice = match key.as_str() {
                 "source" => {
                     let source = Source::from_stored(&value);
                     let source = source.map_err(|error| ApiError::new(ErrorCode::InvalidSource, format!("source: {error}")))?;
-                    wanted.source.replace(source).is_some()
+                    parameters.source.replace(source).is_some()
                 }
-                "name" => wanted.name.replace(value).is_some(),
+                "name" => parameters.name.replace(value).is_some(),
                 "limit" => {
                     let limit = value.parse().map_err(|_| ApiError::new(ErrorCode::Malformed, "limit: expected a whole number"))?;
-                    wanted.limit.replace(limit).is_some()
+                    parameters.limit.replace(limit).is_some()
                 }
                 "match[]" => {
                     let selector = Selector::parse(&value).map_err(|error| bad_selector(&error))?;
                     conditions += selector.len();
-                    wanted.selectors.push(selector);
+                    parameters.selectors.push(selector);
                     false
                 }
-                // What other versions know is no error.
+                // Unknown parameters are ignored: other versions may know them.
                 _ => false,
             };
             if twice {
                 return Err(ApiError::new(ErrorCode::Malformed, format!("{key} is given twice")));
             }
         }
-        // As in Prometheus 0 is no limit; an empty name is as good as none.
-        wanted.limit = wanted.limit.filter(|limit| *limit > 0);
-        wanted.name = wanted.name.filter(|name| !name.is_empty());
-        if wanted.selectors.len() > MAX_SELECTORS || conditions > MAX_CONDITIONS {
+        // As in Prometheus, 0 means no limit; an empty name means no filter.
+        parameters.limit = parameters.limit.filter(|limit| *limit > 0);
+        parameters.name = parameters.name.filter(|name| !name.is_empty());
+        if parameters.selectors.len() > MAX_SELECTORS || conditions > MAX_CONDITIONS {
             let most = format!("at most {MAX_SELECTORS} selectors with {MAX_CONDITIONS} conditions in all are allowed");
             return Err(bad_selector(&most));
         }
-        Ok(wanted)
+        Ok(parameters)
     }
 
-    /// One filter for each `match[]`, or one without any.
+    /// One filter for each `match[]`, or a single one without conditions.
     fn filters(self) -> Result<Vec<LatestFilter>, ApiError> {
         let all = LatestFilter { source: self.source, name: self.name, matchers: Vec::new() };
         if self.selectors.is_empty() {

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 
 use super::AppState;
 
-/// The answer comes within a second either way; this leaves some of it for the way back.
+/// The answer has to arrive within a second; this leaves some time for the network.
 const LIMIT: Duration = Duration::from_millis(900);
 
 /// GET /ping: 200 when the store answers, else 503.
@@ -22,7 +22,7 @@ pub async fn answers(state: &AppState) -> bool {
     up
 }
 
-/// GET /ping/live: the process answers, whatever its store does.
+/// GET /ping/live: 200 while the process runs, whatever the state of its store.
 pub async fn live() -> &'static str {
     "ok"
 }

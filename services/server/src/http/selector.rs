@@ -1,7 +1,8 @@
-//! Reads Prometheus's series selectors, the values of `match[]`: `mem{pod=~"web-.*"}`, `{__name__="mem",pod!=""}`, `{"a.b","k.l"="v"}`.
+//! Parses Prometheus's series selectors, the values of `match[]`: `mem{pod=~"web-.*"}`, `{__name__="mem",pod!=""}`,
+//! `{"a.b","k.l"="v"}`.
 //!
-//! Only the selector itself is read: no offset, no range, no comment. What is read is small, and so is what it may become: the length and the
-//! number of conditions have bounds, and regular expressions are compiled by [`Selector::matchers`], when the caller has room for them.
+//! It parses only the selector itself: no offset, range or comment. The length and the number of conditions are limited, and
+//! regular expressions, which take memory, are compiled later by [`Selector::matchers`].
 
 use std::iter::Peekable;
 use std::str::CharIndices;
@@ -11,7 +12,7 @@ use golectra_promql::{METRIC_NAME, MatchOp, Matcher, PatternError};
 /// The longest selector, in bytes.
 pub const MAX_SELECTOR_BYTES: usize = 8 * 1024;
 
-/// A selector: its conditions must all hold.
+/// A selector: a series matches if all conditions hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selector {
     conditions: Vec<Condition>,
@@ -25,32 +26,32 @@ struct Condition {
     value: String,
 }
 
-/// Why a text is no selector.
+/// Why a text is not a valid selector.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
     /// The text is longer than [`MAX_SELECTOR_BYTES`].
     #[error("the selector has {0} bytes, at most {MAX_SELECTOR_BYTES} are allowed")]
     TooLong(usize),
-    /// Something else stands where this was expected.
+    /// Unexpected text.
     #[error("at character {position}: expected {expected}, found {found}")]
     Unexpected {
-        /// Counted from 1.
+        /// The position in characters, from 1.
         position: usize,
-        /// What could have stood there.
+        /// What was expected.
         expected: &'static str,
-        /// What stands there, quoted.
+        /// The text found there, quoted.
         found: String,
     },
-    /// The name stands before the braces or alone in quotes, and once more.
+    /// The name is given more than once: before the braces, alone in quotes, or as a label.
     #[error("at character {0}: the metric's name is given twice")]
     SecondName(usize),
-    /// Every series that has none of the labels would match.
+    /// Series without any of these labels would match.
     #[error("at least one condition must not match the empty text, such as pod!=\"\"; without match[] all series are listed")]
     MatchesAll,
 }
 
 impl Selector {
-    /// Reads a selector.
+    /// Parses a selector.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
         if text.len() > MAX_SELECTOR_BYTES {
             return Err(SelectorError::TooLong(text.len()));
@@ -59,16 +60,16 @@ impl Selector {
         Ok(Self { conditions })
     }
 
-    /// How many conditions it has.
+    /// The number of conditions.
     pub fn len(&self) -> usize {
         self.conditions.len()
     }
 
-    /// Its conditions, with regular expressions compiled.
+    /// The conditions as matchers, with their regular expressions compiled.
     pub fn matchers(self) -> Result<Vec<Matcher>, MatchersError> {
         let matchers: Result<Vec<_>, _> = self.conditions.into_iter().map(|one| Matcher::new(one.op, &one.label, &one.value)).collect();
         let matchers = matchers?;
-        // As in Prometheus: what matches all there is is more often a mistake than meant.
+        // As in Prometheus: a selector that matches everything is more often a mistake than intended.
         if matchers.iter().all(|matcher| matcher.matches("")) { Err(SelectorError::MatchesAll.into()) } else { Ok(matchers) }
     }
 }
@@ -76,15 +77,15 @@ impl Selector {
 /// Why a selector can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MatchersError {
-    /// It is no selector.
+    /// It is not a valid selector.
     #[error(transparent)]
     Selector(#[from] SelectorError),
-    /// A regular expression is none, or too large.
+    /// A regular expression is invalid or too large.
     #[error(transparent)]
     Regex(#[from] PatternError),
 }
 
-/// Reads a selector from left to right.
+/// Parses a selector from left to right.
 struct Reader<'a> {
     text: &'a str,
     rest: Peekable<CharIndices<'a>>,
@@ -111,7 +112,7 @@ impl<'a> Reader<'a> {
         if self.rest.peek().is_some() { Err(self.unexpected(expected)) } else { Ok(conditions) }
     }
 
-    /// What stands behind the opening brace, up to the closing one.
+    /// Parses the conditions after the opening brace, and the closing brace.
     fn conditions(&mut self, conditions: &mut Vec<Condition>) -> Result<(), SelectorError> {
         let mut has_name = !conditions.is_empty();
         loop {
@@ -132,7 +133,7 @@ impl<'a> Reader<'a> {
                     self.skip_space();
                     Condition { label, op, value: self.string()? }
                 }
-                // A quoted text that is compared with nothing is the metric's name.
+                // A quoted text without an operator is the metric's name.
                 None if quoted && matches!(self.peek(), Some(',' | '}')) => equal(METRIC_NAME, label),
                 None => return Err(self.unexpected("one of =, !=, =~ and !~")),
             };
@@ -155,7 +156,7 @@ impl<'a> Reader<'a> {
         Some(op)
     }
 
-    /// A name that needs no quotes; with colons, that of a metric.
+    /// A name without quotes; colons are allowed in a metric's name.
     fn identifier(&mut self, colons: bool) -> Option<&'a str> {
         let start = self.offset();
         let begins = |c: char| c == '_' || (colons && c == ':') || c.is_ascii_alphabetic();
@@ -164,12 +165,12 @@ impl<'a> Reader<'a> {
         Some(&self.text[start..self.offset()])
     }
 
-    /// A text in quotes: Go's escapes in `"…"` and `'…'`, none in backticks.
+    /// A quoted text: with Go's escapes in `"…"` and `'…'`, without escapes in backticks.
     fn string(&mut self) -> Result<String, SelectorError> {
         let Some((_, quote)) = self.rest.next_if(|(_, c)| matches!(c, '"' | '\'' | '`')) else {
             return Err(self.unexpected("a text in quotes"));
         };
-        // Escapes may spell a character byte by byte.
+        // Escapes may give a character byte by byte.
         let start = self.offset();
         let mut bytes = Vec::new();
         loop {
@@ -189,7 +190,7 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
-    /// An escape, from its backslash on.
+    /// Parses an escape, from its backslash on.
     fn escape(&mut self, quote: char, bytes: &mut Vec<u8>) -> Result<(), SelectorError> {
         let start = self.offset();
         self.rest.next();
@@ -232,7 +233,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The digits of an escape: up to three octal or two hex ones are a byte, more are a character.
+    /// Parses the digits of an escape: three octal or two hex digits give a byte, more hex digits a character.
     fn number(&mut self, start: usize, digits: usize, radix: u32, bytes: &mut Vec<u8>) -> Result<(), SelectorError> {
         let expected = "an escape of a byte or a character, such as \\xff or \\u00e9";
         let mut value = 0;
@@ -262,12 +263,12 @@ impl<'a> Reader<'a> {
         while self.rest.next_if(|(_, c)| matches!(c, ' ' | '\t' | '\n' | '\r')).is_some() {}
     }
 
-    /// Where the rest begins, in bytes.
+    /// The position of the rest, in bytes.
     fn offset(&mut self) -> usize {
         self.rest.peek().map_or(self.text.len(), |(at, _)| *at)
     }
 
-    /// Which character stands at this byte, counted from 1.
+    /// The number of the character at this byte, from 1.
     fn position_of(&self, offset: usize) -> usize {
         self.text[..offset].chars().count() + 1
     }
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn selectors_are_read_as_prometheus_reads_them() {
+    fn selectors_are_parsed_as_in_prometheus() {
         use MatchOp::{Equal, Match, NotEqual, NotMatch};
         let name = |name| condition("__name__", Equal, name);
         for (text, conditions) in [
@@ -381,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_has_a_condition_that_is_one() {
+    fn a_selector_needs_a_condition_that_excludes_the_empty_text() {
         for text in ["{}", "{a=\"\"}", "{a=~\".*\"}", "{a!=\"x\"}", "{a!~\"x\",b=\"\"}", "{\"\"}"] {
             let error = Selector::parse(text).unwrap().matchers().unwrap_err();
             assert!(matches!(error, MatchersError::Selector(SelectorError::MatchesAll)), "{text}: {error}");
@@ -395,12 +396,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "[a-c{}=!~,\"'`\\\\x1u7 \n.é]{0,30}|\\PC{0,40}") {
+        fn it_does_not_panic_on_any_text(text in "[a-c{}=!~,\"'`\\\\x1u7 \n.é]{0,30}|\\PC{0,40}") {
             let _ = Selector::parse(&text);
         }
 
         #[test]
-        fn what_is_written_in_quotes_is_read_back(name in "\\PC{1,20}", label in "\\PC{1,10}", value in any::<String>()) {
+        fn quoted_texts_round_trip(name in "\\PC{1,20}", label in "\\PC{1,10}", value in any::<String>()) {
             let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"));
             prop_assume!(label != METRIC_NAME);
             let read = read(&format!("{{{},{}!={}}}", quote(&name), quote(&label), quote(&value)));

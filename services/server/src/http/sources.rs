@@ -1,4 +1,4 @@
-//! /api/v1/sources: the nodes that measure, and forgetting one of them.
+//! /api/v1/sources: the sources, and deleting one of them.
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -38,20 +38,20 @@ impl From<SourceInfo> for SourceView {
     }
 }
 
-/// GET /api/v1/sources, sorted by name; the unnamed source has an empty one. Times are RFC 3339 in UTC.
+/// GET /api/v1/sources, sorted by name; the unnamed source has an empty name. Times are RFC 3339 in UTC.
 pub async fn list(State(state): State<AppState>) -> Result<Json<Sources>, ApiError> {
     let sources = state.store.sources().await?;
     Ok(Json(Sources { sources: sources.into_iter().map(Into::into).collect() }))
 }
 
-/// DELETE /api/v1/sources/:name: forgets a source now, as if it had been silent for `SOURCE_EXPIRY`.
+/// DELETE /api/v1/sources/:name: deletes a source now, as if it had been silent for `SOURCE_EXPIRY`.
 pub async fn forget(
     State(state): State<AppState>,
     name: Result<Path<String>, PathRejection>,
     ClientAddress(peer): ClientAddress,
     payload: Result<Payload, ApiError>,
 ) -> Result<StatusCode, ApiError> {
-    // The body is only read for its signature and hash: what is forgotten stands in the path.
+    // The body is only read for its signature and hash: the source is named in the path.
     drop(payload?);
     let Path(name) = name.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
     let source = Source::parse(&name).map_err(|error| ApiError::new(ErrorCode::InvalidSource, error.to_string()))?;

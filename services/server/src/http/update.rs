@@ -14,7 +14,7 @@ use super::extract::{ClientAddress, Key, Payload, Sender};
 use super::updates::replayed;
 use crate::ingest::Write;
 
-/// POST /update with a metric object: answers the metric as it now stands over all sources.
+/// POST /update with a metric object: answers with the metric's current value over all sources.
 pub async fn json(
     State(state): State<AppState>,
     Sender(source): Sender,
@@ -33,7 +33,7 @@ pub async fn json(
     Ok(replayed(applied, Json(Metric { id: selector.id, value })))
 }
 
-/// POST /update/:type/:name/:value: answers 200 and nothing else.
+/// POST /update/:type/:name/:value: answers 200 with an empty body.
 pub async fn path(
     State(state): State<AppState>,
     segments: Result<Path<(String, String, String)>, PathRejection>,
@@ -42,7 +42,7 @@ pub async fn path(
     ClientAddress(peer): ClientAddress,
     payload: Result<Payload, ApiError>,
 ) -> Result<Response, TextError> {
-    // The body is only read for its signature and hash: what is written stands in the path.
+    // The body is only read for its signature and hash: the metric is in the path.
     drop(payload?);
     let Path((kind, name, value)) = segments.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
     let metric = metric(&kind, &name, &value)?;

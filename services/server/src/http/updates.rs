@@ -18,7 +18,7 @@ struct Updated {
     updated: usize,
 }
 
-/// Answers how many metrics the batch had; the same for a repeat, since it has the same body.
+/// Answers with the number of metrics in the batch; a repeat gets the same answer, since it has the same body.
 pub async fn post(
     State(state): State<AppState>,
     Sender(source): Sender,
@@ -33,7 +33,7 @@ pub async fn post(
     Ok(replayed(applied, Json(Updated { updated })))
 }
 
-/// The answer to a write, marked when the batch had been applied before.
+/// The answer to a write, with a header if the batch had been applied before.
 pub fn replayed(applied: Applied, answer: impl IntoResponse) -> Response {
     let mut response = answer.into_response();
     if applied == Applied::Repeat {

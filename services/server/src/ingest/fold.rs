@@ -1,4 +1,4 @@
-//! Folding: one id several times in a batch becomes one change of its series.
+//! Folding: an id that occurs several times in a batch becomes one change of its series.
 
 use std::hash::BuildHasher;
 
@@ -8,13 +8,14 @@ use golectra_protocol::{Metrics, Value};
 /// Two deltas of one counter in a batch add up to more than an `i64`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overflow {
-    /// Where the delta that no longer fits stands in the batch, from 0.
+    /// The index in the batch of the delta that no longer fits, from 0.
     pub index: usize,
 }
 
-/// Folds a batch to one metric a series, in the order of their first appearance: deltas add up, the last gauge wins.
+/// Folds a batch to one metric for each series, in the order of their first appearance: deltas are added up, the last gauge
+/// wins.
 ///
-/// Agents send each id once, so looking for repeats is what this costs: nothing is moved unless there is one.
+/// Agents send each id once, so the cost is that of looking for duplicates: metrics are moved only if there are some.
 pub fn fold(mut metrics: Metrics) -> Result<Metrics, Overflow> {
     if metrics.len() < 2 {
         return Ok(metrics);
@@ -37,8 +38,8 @@ pub fn fold(mut metrics: Metrics) -> Result<Metrics, Overflow> {
     Ok(metrics)
 }
 
-/// Where each series of a batch stands: an open table of half of each id's hash and its place, which borrows nothing
-/// of the batch, so that the batch can change meanwhile. Its hash is keyed anew for each batch.
+/// The position of each series in a batch: an open hash table of half of each id's hash and its position. It does not borrow
+/// from the batch, so that the batch can be changed meanwhile. Each batch has a new random hash key.
 struct Places {
     hasher: RandomState,
     slots: Box<[Slot]>,
@@ -47,7 +48,7 @@ struct Places {
 #[derive(Clone, Copy, Default)]
 struct Slot {
     hash: u32,
-    /// The place in the batch, from 1; 0 where the slot is free.
+    /// The position in the batch, from 1; 0 if the slot is free.
     place: u32,
 }
 
@@ -56,11 +57,11 @@ impl Places {
         Self { hasher: RandomState::default(), slots: vec![Slot::default(); (metrics * 2).next_power_of_two()].into() }
     }
 
-    /// Where the series of the metric at `index` stood before; remembers it where it did not.
+    /// The earlier position of the series of the metric at `index`; if there is none, stores this one.
     fn first_of(&mut self, metrics: &Metrics, index: usize) -> Option<usize> {
         let metric = metrics.get(index);
         let full = self.hasher.hash_one(metric.id);
-        #[expect(clippy::cast_possible_truncation, reason = "the half that is not the start is what is compared")]
+        #[expect(clippy::cast_possible_truncation, reason = "one half of the hash selects the slot, the other is compared")]
         let (mut at, hash) = (full as usize, (full >> 32) as u32);
         let mask = self.slots.len() - 1;
         loop {
@@ -116,7 +117,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_fold_is_what_a_map_of_the_same_would_be(
+        fn a_fold_gives_the_same_result_as_a_map(
             sent in proptest::collection::vec((0..40_u8, proptest::option::of(0..1_000_i32)), 1..120),
         ) {
             let batch = sent.iter().enumerate().map(|(index, (id, delta))| match delta {

@@ -1,4 +1,4 @@
-//! What /metrics tells about the signing keys.
+//! Metrics of the signing keys.
 
 use golectra_process::Keys;
 use prometheus::core::{Collector, Desc};
@@ -7,7 +7,7 @@ use prometheus::{IntCounter, IntGauge, Registry};
 
 use super::{catch_up, int};
 
-/// The figures, read when Prometheus asks.
+/// The metrics of the signing keys, read at each scrape.
 pub struct KeyMetrics {
     keys: Keys,
     known: IntGauge,
@@ -15,7 +15,7 @@ pub struct KeyMetrics {
 }
 
 impl KeyMetrics {
-    /// Registers the figures of these keys.
+    /// Registers the metrics of these keys.
     pub fn register(registry: &Registry, keys: Keys) -> prometheus::Result<()> {
         registry.register(Box::new(Self {
             keys,

@@ -1,4 +1,4 @@
-//! The memory store's metrics as /metrics shows them.
+//! The metrics of the memory store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::store::memory::{MemoryMetrics, MemoryStore};
 
 type Read = fn(&MemoryMetrics) -> &AtomicU64;
 
-/// A metric's name behind `golectra_memory_`, its help, and where it is kept.
+/// A metric's name after `golectra_memory_`, its help, and the value's location.
 const GAUGES: [(&str, &str, Read); 3] = [
     ("keys", "Idempotency keys remembered.", |metrics| &metrics.keys_remembered),
     ("snapshot_bytes", "How large the last snapshot is.", |metrics| &metrics.last_snapshot_bytes),
@@ -28,7 +28,7 @@ const COUNTERS: [(&str, &str, Read); 5] = [
     ("journal_replayed_total", "Writes read back from the journal at the start.", |metrics| &metrics.journal_replayed),
 ];
 
-/// Reads the memory store's metrics when Prometheus asks.
+/// Reads the memory store's metrics at each scrape.
 pub struct MemoryCollector {
     store: Arc<MemoryStore>,
     snapshot_seconds: Gauge,

@@ -1,29 +1,29 @@
-//! What the PostgreSQL store's writers count, as /metrics shows it.
+//! The metrics of the PostgreSQL store's writers.
 
 use prometheus::core::Collector;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
 use super::SECONDS;
 
-/// Batches that share a transaction, from one to as many as there may be.
+/// Buckets for the number of batches in a transaction, up to the maximum.
 const BATCHES: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
 
 /// The writers' metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct WriterMetrics {
-    /// Batches by transaction.
+    /// Batches in a transaction.
     pub batches: Histogram,
-    /// How long transactions took, in seconds; also those that failed.
+    /// Duration of transactions in seconds, including those that failed.
     pub seconds: Histogram,
-    /// Transactions that failed, and their batches with them.
+    /// Transactions that failed, together with their batches.
     pub failures: IntCounter,
-    /// What waits or is under way, in bytes.
+    /// The size of the writes that wait or are being applied, in bytes.
     pub queue_bytes: IntGauge,
-    /// Batches that were refused because too much waited.
+    /// Batches that were refused because too many waited.
     pub shed: IntCounter,
     /// How far the database's clock is ahead of this server's, in seconds.
     pub clock_offset_seconds: Gauge,
-    /// Series that left the newest state because their source no longer reports them or is itself gone.
+    /// Series removed from the newest state because their source no longer reports them or is gone.
     pub expired_series: IntCounter,
 }
 
@@ -62,7 +62,7 @@ impl WriterMetrics {
         Ok(metrics)
     }
 
-    /// Metrics that nobody reads.
+    /// Metrics that are not exported.
     #[cfg(test)]
     pub fn unregistered() -> Self {
         Self::register(&Registry::new()).expect("the names are valid and each is there once")

@@ -1,4 +1,4 @@
-//! When each source was seen last, on /metrics.
+//! Metrics of when each source was last seen.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -8,22 +8,22 @@ use prometheus::{GaugeVec, IntGauge, Opts, Registry};
 use super::int;
 use crate::store::SourceInfo;
 
-/// At most this many sources have a line of their own, about a megabyte. A cluster may have any number of them over a week, and
-/// what is scraped must not grow with it.
+/// The number of sources that are exported one by one, about a megabyte of text. A cluster may have any number of them over a
+/// week, and the size of a scrape must not grow with it.
 pub const MAX_SOURCES: usize = 10_000;
 
-/// What is exported of the sources.
+/// The metrics of sources.
 pub struct SourceMetrics {
     last_seen: GaugeVec,
     known: IntGauge,
     not_exported: IntGauge,
-    /// The sources that have a line.
+    /// The sources that are exported one by one.
     exported: Mutex<HashSet<String>>,
     max_sources: usize,
 }
 
 impl SourceMetrics {
-    /// Registers them.
+    /// Registers the metrics.
     pub fn register(registry: &Registry, max_sources: usize) -> prometheus::Result<Self> {
         let metrics = Self {
             last_seen: GaugeVec::new(
@@ -44,8 +44,8 @@ impl SourceMetrics {
         Ok(metrics)
     }
 
-    /// Brings them up to date. Where there are too many, those seen last are exported: one that has just fallen silent is among
-    /// them, one that left days ago is not.
+    /// Updates the metrics. If there are too many sources, those seen last are exported: they include a source that has just
+    /// become silent, and not one that left days ago.
     pub fn set(&self, sources: &[SourceInfo]) {
         let mut newest: Vec<&SourceInfo> = sources.iter().collect();
         if newest.len() > self.max_sources {
@@ -55,7 +55,7 @@ impl SourceMetrics {
         self.known.set(int(sources.len() as u64));
         self.not_exported.set(int((sources.len() - newest.len()) as u64));
 
-        // Never emptied in between: a scrape may come at any time.
+        // Never emptied in between, because a scrape may happen at any time.
         let mut exported = self.exported.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = std::mem::take(&mut *exported);
         for source in newest {
@@ -66,7 +66,7 @@ impl SourceMetrics {
             exported.insert(gone.take(name).unwrap_or_else(|| name.to_owned()));
         }
         for name in gone {
-            // It has a line, so removing it does not fail.
+            // It is exported, so removing it does not fail.
             let _ = self.last_seen.remove_label_values(&[&name]);
         }
     }
@@ -108,13 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_those_seen_last_are_exported_and_the_others_counted() {
+    fn beyond_the_limit_the_sources_seen_last_are_exported_and_the_others_counted() {
         let registry = Registry::new();
         let metrics = SourceMetrics::register(&registry, 2).unwrap();
         let name = |number: usize| format!("node-{number:06}");
         metrics.set(&[source(0, 3_000), source(1, 1_000), source(2, 2_000), source(3, 500)]);
         assert_eq!(exported(&registry), (vec![(name(0), 3.0), (name(2), 2.0)], 4.0, 2.0));
-        // One that is heard again comes back, one that is gone leaves.
+        // A source that reports again is exported again, and one that is gone is removed.
         metrics.set(&[source(1, 4_000), source(2, 2_000)]);
         assert_eq!(exported(&registry), (vec![(name(1), 4.0), (name(2), 2.0)], 2.0, 0.0));
         metrics.set(&[]);

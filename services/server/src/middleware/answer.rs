@@ -1,7 +1,7 @@
-//! The headers and the encoding of every answer: `nosniff`, the hash of the body, gzip where the client accepts it.
+//! The headers and the encoding of every answer: `nosniff`, the hash of the body, gzip if the client accepts it.
 //!
-//! docs/protocol.md says how: the hash is over the uncompressed body, JSON and HTML are packed however small they are, text never
-//! is, and an empty body is never marked as packed.
+//! docs/protocol.md has the rules: the hash is over the uncompressed body, JSON and HTML are packed however small they are,
+//! text is never packed, and an empty body is never marked as packed.
 
 use axum::body::Body;
 use axum::http::response::Parts;
@@ -15,17 +15,18 @@ use golectra_protocol::gzip::Packer;
 use golectra_protocol::{gzip, hash, header as names};
 use http_body_util::BodyExt;
 
-/// Left on an answer whose body is made while it is sent, and may be longer than memory: it is packed piece by piece, and has no hash.
+/// Marks an answer whose body is generated while it is sent and may be larger than memory: it is packed piece by piece and has
+/// no hash.
 #[derive(Debug, Clone, Copy)]
 pub struct Streamed;
 
-/// Finishes an answer for a client that takes gzip or not. With a key it carries HashSHA256.
+/// Finishes an answer, for a client that accepts gzip or not. With a key it gets the header HashSHA256.
 pub async fn finish(answer: Response, takes_gzip: bool, hash_key: Option<&Secret>) -> Response {
     let (mut parts, body) = answer.into_parts();
     if parts.extensions.get::<Streamed>().is_some() {
         return finish_stream(parts, body, takes_gzip);
     }
-    // Handlers answer from memory; a body that fails here is a bug of theirs.
+    // Handlers answer from memory, so a body that fails here is a bug.
     let Ok(body) = body.collect().await else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let mut body = body.to_bytes();
     parts.headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -44,7 +45,7 @@ pub async fn finish(answer: Response, takes_gzip: bool, hash_key: Option<&Secret
     Response::from_parts(parts, Body::from(body))
 }
 
-/// As [`finish`], without waiting for the body's end.
+/// Like [`finish`], without waiting for the end of the body.
 fn finish_stream(mut parts: Parts, body: Body, takes_gzip: bool) -> Response {
     parts.headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if !is_packable(&parts.headers) {
@@ -58,7 +59,7 @@ fn finish_stream(mut parts: Parts, body: Body, takes_gzip: bool) -> Response {
     Response::from_parts(parts, packed(body))
 }
 
-/// The body packed piece by piece. An error in it is one of the packed body too, which then has no end.
+/// Packs the body piece by piece. An error in it becomes an error of the packed body, which then has no end.
 fn packed(body: Body) -> Body {
     let begin = (body.into_data_stream(), Some(Packer::new()));
     Body::from_stream(stream::try_unfold(begin, |(mut body, packer)| async move {
@@ -82,7 +83,7 @@ fn is_packable(headers: &HeaderMap) -> bool {
     kind.starts_with("application/json") || kind.starts_with("text/html")
 }
 
-/// Whether the client takes gzip, by RFC 9110: named (or `*` where it is not named) with a weight above 0.
+/// Whether the client accepts gzip according to RFC 9110: named (or covered by `*`) with a weight above 0.
 pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     let mut star = false;
     for value in headers.get_all(header::ACCEPT_ENCODING) {
@@ -100,7 +101,7 @@ pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     star
 }
 
-/// The routes that the original Golectra has too: its peers expect HashSHA256 on their answers.
+/// The routes that the original Golectra has too: its agents and servers expect HashSHA256 on their answers.
 const ORIGINAL: [&str; 11] = [
     "/",
     "/update",
@@ -115,7 +116,7 @@ const ORIGINAL: [&str; 11] = [
     "/ping",
 ];
 
-/// Whether the answers of this route, errors included, carry HashSHA256 where there is a key. None is a path that no route has.
+/// Whether the answers of this route, errors included, have HashSHA256 if there is a key. None is a path without a route.
 pub fn answers_with_hash(route: Option<&str>) -> bool {
     route.is_none_or(|route| ORIGINAL.contains(&route))
 }
@@ -124,7 +125,7 @@ pub fn answers_with_hash(route: Option<&str>) -> bool {
 mod tests {
     use super::*;
 
-    /// An answer whose body is made while it is sent: these pieces, and perhaps an error.
+    /// An answer whose body is generated while it is sent: these pieces, optionally followed by an error.
     fn streamed(pieces: &[&'static str], fails: bool) -> Response {
         let pieces = pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
         let end = fails.then(|| Err(std::io::Error::other("the store failed")));
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_streamed_answer_is_packed_on_the_way_and_has_no_hash() {
+    async fn a_streamed_answer_is_packed_piece_by_piece_and_has_no_hash() {
         let key: Secret = "k".parse().unwrap();
         for takes_gzip in [true, false] {
             let answer = finish(streamed(&["[1,", "2,", "3]"], false), takes_gzip, Some(&key)).await;
@@ -149,15 +150,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_in_a_streamed_answer_stays_one() {
+    async fn an_error_in_a_streamed_answer_is_passed_on() {
         for takes_gzip in [true, false] {
             let answer = finish(streamed(&["[1,"], true), takes_gzip, None).await;
-            assert!(answer.into_body().collect().await.is_err(), "the end would make a part the whole");
+            assert!(answer.into_body().collect().await.is_err(), "with an end the answer would look complete");
         }
     }
 
     #[test]
-    fn gzip_is_sent_to_those_who_take_it() {
+    fn gzip_is_sent_to_clients_that_accept_it() {
         for (value, taken) in [
             ("gzip", true),
             ("GZIP", true),

@@ -1,4 +1,5 @@
-//! An early refusal still reads what the client goes on sending, so that the client sees the answer instead of a reset.
+//! After an early refusal the rest of the request is still read, so that the client gets the answer instead of a connection
+//! reset.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +13,15 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
-/// How much is read and dropped; a client that sends more than this meets a closed connection.
+/// How much is read and discarded; for a client that sends more the connection is closed.
 const MAX_DRAINED_BYTES: usize = 8 << 20;
 
-/// How long is read and dropped.
+/// For how long the rest is read.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Keeps hold of a request's body, to see afterwards what its handler left of it.
+/// Shares a request's body, so that the part which its handler did not read can be read later.
 pub fn keep(request: Request) -> (Request, Rest) {
-    // A client that asked before sending has not sent: reading would invite it to.
+    // A client with `Expect: 100-continue` has not sent the body: reading would ask it to send.
     let waits = request.headers().contains_key(header::EXPECT);
     if waits || request.body().is_end_stream() {
         return (request, Rest(None));
@@ -30,11 +31,11 @@ pub fn keep(request: Request) -> (Request, Rest) {
     (Request::from_parts(parts, Body::new(Shared(Arc::clone(&shared.0)))), Rest(Some(shared)))
 }
 
-/// What may be left of a body.
+/// The rest of a body, if there may be one.
 pub struct Rest(Option<Shared>);
 
 impl Rest {
-    /// Reads and drops what is left.
+    /// Reads and discards the rest.
     pub async fn drain(self) {
         let Some(mut body) = self.0.and_then(|shared| shared.lock().take()) else { return };
         let rest = async {
@@ -45,12 +46,12 @@ impl Rest {
                 dropped += frame.data_ref().map_or(0, Bytes::len);
             }
         };
-        // Too slow or too much is the client's loss: hyper closes the connection behind the answer.
+        // If the client is too slow or sends too much, hyper closes the connection after the answer.
         let _ = tokio::time::timeout(LIMIT, rest).await;
     }
 }
 
-/// A body that is still there for draining when its reader gave up. `None` once it was read to its end or failed.
+/// A body that can still be drained after its handler stopped reading. `None` once it was read to its end or failed.
 struct Shared(Arc<Mutex<Option<Body>>>);
 
 impl Shared {

@@ -1,4 +1,4 @@
-//! What is known of each request afterwards: a span in the trace, a count and a duration by route.
+//! Observes every request: a span in the trace, and a count and a duration by route.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
@@ -9,7 +9,7 @@ use tracing::{Instrument, Span, field};
 use crate::http::error::Refused;
 use crate::metrics::{RequestWatch, ServerMetrics};
 
-/// A request under way. Routes are named by their template, so that no client decides how many there are.
+/// A request that is being handled. Routes are named by their template, so that clients can't create new label values.
 pub struct Watch {
     metrics: ServerMetrics,
     route: Option<MatchedPath>,
@@ -19,7 +19,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins watching a request.
+    /// Begins observing a request.
     pub fn begin(metrics: &ServerMetrics, request: &Request) -> Self {
         let matched = request.extensions().get::<MatchedPath>().cloned();
         let method = method(request.method());
@@ -28,7 +28,7 @@ impl Watch {
         Self { metrics: metrics.clone(), route: matched, method, span, request: metrics.request_starts() }
     }
 
-    /// Watches until the answer is there.
+    /// Observes until the answer is complete.
     pub async fn see(self, answer: impl Future<Output = Response>) -> Response {
         let response = answer.instrument(self.span.clone()).await;
         let route = route(self.route.as_ref());
@@ -45,7 +45,7 @@ fn route(matched: Option<&MatchedPath>) -> &str {
     matched.map_or("none", MatchedPath::as_str)
 }
 
-/// A span for the trace, and for the log where someone looks closely: making one for each request is dear.
+/// A span for traces, and at debug level for the log: making a span for every request costs too much otherwise.
 fn span(method: &'static str, route: &str) -> Span {
     macro_rules! request {
         ($level:ident) => {
@@ -63,7 +63,7 @@ fn span(method: &'static str, route: &str) -> Span {
     if trace::is_active() { request!(INFO) } else { request!(DEBUG) }
 }
 
-/// The method as a label: the ones that HTTP defines, and one name for all that a client may think up.
+/// The method as a label: one of the methods that HTTP defines, or one value for all others.
 fn method(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",

@@ -10,11 +10,11 @@ use golectra_protocol::ErrorCode;
 
 use crate::http::error::{ApiError, TextError};
 
-/// A request's URI as the client sent it, left by [`normalize`] where that changed it.
+/// A request's URI as the client sent it, attached by [`normalize`] if it changed the URI.
 #[derive(Debug, Clone)]
 pub struct AsReceived(pub Uri);
 
-/// Brings a request's path into its plain form before it is routed.
+/// Normalizes a request's path before it is routed.
 pub fn normalize<B>(mut request: Request<B>) -> Request<B> {
     if let Cow::Owned(path) = plain(request.uri().path()) {
         let text = match request.uri().query() {
@@ -22,7 +22,7 @@ pub fn normalize<B>(mut request: Request<B>) -> Request<B> {
             None => path,
         };
         let mut parts = request.uri().clone().into_parts();
-        // What was a valid path is one with fewer slashes too.
+        // A valid path is still valid with fewer slashes.
         parts.path_and_query = PathAndQuery::try_from(text).ok();
         if let Ok(uri) = Uri::from_parts(parts) {
             let received = std::mem::replace(request.uri_mut(), uri);
@@ -32,7 +32,7 @@ pub fn normalize<B>(mut request: Request<B>) -> Request<B> {
     request
 }
 
-/// Refuses a path or query whose escapes don't spell UTF-8: a name in it could be read in more than one way.
+/// Refuses a path or query whose escapes are not valid UTF-8: a name in it would be ambiguous.
 pub fn refusal(uri: &Uri) -> Option<Response> {
     if is_escaped_well(uri.path()) && uri.query().is_none_or(is_escaped_well) {
         return None;
@@ -41,7 +41,8 @@ pub fn refusal(uri: &Uri) -> Option<Response> {
     Some(TextError(ApiError::new(ErrorCode::Malformed, message)).into_response())
 }
 
-fn is_escaped_well(text: &str) -> bool {
+/// Whether each `%` is followed by two hex digits, and what they spell is UTF-8.
+pub fn is_escaped_well(text: &str) -> bool {
     if !text.contains('%') {
         return true;
     }
@@ -78,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_are_two_hex_digits_and_spell_utf8() {
+    fn escapes_must_be_two_hex_digits_and_valid_utf8() {
         let good = ["/a", "/%20%7e/%41", "/%C3%BC", "x=%F0%9F%A6%80&y"];
         let bad = ["/%zz", "/a%2", "/%", "/%%20", "/%+1", "/%FF", "/%C3/", "/%C3%28"];
         for (path, well) in good.map(|path| (path, true)).into_iter().chain(bad.map(|path| (path, false))) {

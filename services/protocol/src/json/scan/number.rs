@@ -1,7 +1,7 @@
-//! JSON numbers, exact to the last bit.
+//! Parses JSON numbers to the exact double.
 //!
-//! A gauge's value mostly has 15 to 17 digits. Such a number is an integer below 2^64 over a power of ten, which one
-//! division of 128 by 64 bits settles, its remainder telling how to round; the standard library reads what is beyond that.
+//! Most gauge values have 15 to 17 digits. Such a number is an integer below 2^64 divided by a power of ten: one division of
+//! 128 by 64 bits computes it, and its remainder decides the rounding. The standard library parses all other numbers.
 
 /// Powers of five that fit into 63 bits.
 const FIVES: [u64; 28] = {
@@ -14,14 +14,15 @@ const FIVES: [u64; 28] = {
     fives
 };
 
-/// Up to here every integer has a double of its own.
+/// Every integer up to this one has an exact double.
 const MAX_EXACT: u64 = 1 << 53;
 
-/// Powers of ten that are doubles exactly.
+/// Powers of ten that have an exact double.
 const TENS: [f64; 23] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22];
 
-/// A finite double at the start of the text, and how many bytes it has. `None`: no number, or one too large.
+/// Parses a finite double at the start of the text; returns it with its length in bytes. `None`: no number, or one that is too
+/// large.
 #[inline]
 pub(super) fn double(text: &str) -> Option<(f64, usize)> {
     let bytes = text.as_bytes();
@@ -29,7 +30,7 @@ pub(super) fn double(text: &str) -> Option<(f64, usize)> {
     let start = usize::from(negative);
     let mut digits = Digits::default();
     let mut at = digits.take(bytes, start);
-    // Nothing, or a zero with more digits behind it: no JSON.
+    // Empty, or a zero followed by digits, which is not valid JSON.
     if at == start || (at > start + 1 && bytes[start] == b'0') {
         return None;
     }
@@ -50,7 +51,7 @@ pub(super) fn double(text: &str) -> Option<(f64, usize)> {
         exponent += more;
         at = end;
     }
-    // More than 19 digits may have overflowed, though zeros at the front would not have.
+    // More than 19 digits may have overflowed; leading zeros are not counted.
     let quick = if count <= 19 { quotient(digits.0, exponent) } else { None };
     if let Some(value) = quick {
         return Some((if negative { -value } else { value }, at));
@@ -58,7 +59,8 @@ pub(super) fn double(text: &str) -> Option<(f64, usize)> {
     text[..at].parse().ok().filter(|value: &f64| value.is_finite()).map(|value| (value, at))
 }
 
-/// An integer that is not negative at the start of the text, and how many bytes it has. `None`: none, or one that may be too large.
+/// Parses a non-negative integer at the start of the text; returns it with its length in bytes. `None`: none, or one that may
+/// be too large.
 #[inline]
 pub(super) fn integer(bytes: &[u8]) -> Option<(i64, usize)> {
     let mut digits = Digits::default();
@@ -69,12 +71,12 @@ pub(super) fn integer(bytes: &[u8]) -> Option<(i64, usize)> {
     (whole && fits).then(|| (digits.0.cast_signed(), len))
 }
 
-/// The digits read so far as a number, modulo 2^64.
+/// The number of the digits parsed so far, modulo 2^64.
 #[derive(Default)]
 struct Digits(u64);
 
 impl Digits {
-    /// Reads digits from here on; returns where they end.
+    /// Parses digits from this position on; returns the position of their end.
     #[inline]
     fn take(&mut self, bytes: &[u8], mut at: usize) -> usize {
         while let Some(eight) = bytes.get(at..at + 8) {
@@ -90,7 +92,7 @@ impl Digits {
     }
 }
 
-/// The number that eight digits are, the first in the lowest byte.
+/// The number that eight digits form, the first in the lowest byte.
 #[inline]
 const fn eight_digits(word: u64) -> Option<u64> {
     const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
@@ -100,14 +102,14 @@ const fn eight_digits(word: u64) -> Option<u64> {
     if (word & HIGH_HALVES) != ZEROS || (word.wrapping_add(SIXES) & HIGH_HALVES) != ZEROS {
         return None;
     }
-    // Neighbours are joined: digits to pairs, pairs to fours, fours to all eight.
+    // Neighbours are combined: digits to pairs, pairs to groups of four, and those to all eight.
     let ones = word - ZEROS;
     let pairs = (ones * 10 + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
     Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
 }
 
-/// What follows an `e`: a whole number with or without a sign, and where it ends.
+/// Parses the text after an `e`: an integer with an optional sign, and the position of its end.
 #[cold]
 fn exponent(bytes: &[u8], mut at: usize) -> Option<(i64, usize)> {
     let negative = bytes.get(at) == Some(&b'-');
@@ -118,12 +120,12 @@ fn exponent(bytes: &[u8], mut at: usize) -> Option<(i64, usize)> {
         value = value.saturating_mul(10).saturating_add(i64::from(digit - b'0'));
         at += 1;
     }
-    // Far below what could overflow, and far beyond what a double has.
+    // Small enough not to overflow, and larger than any exponent of a double.
     let value = value.min(1 << 32);
     (at > start).then_some((if negative { -value } else { value }, at))
 }
 
-/// `digits` times ten to the power of `exponent`, where one division or multiplication tells it exactly.
+/// `digits` times ten to the power of `exponent`, if one division or multiplication gives the exact result.
 #[inline]
 fn quotient(digits: u64, exponent: i64) -> Option<f64> {
     if digits == 0 {
@@ -133,7 +135,7 @@ fn quotient(digits: u64, exponent: i64) -> Option<f64> {
     if digits <= MAX_EXACT
         && let Some(ten) = TENS.get(power)
     {
-        // Both sides are exact, so the one rounding is the right one.
+        // Both operands are exact, so the result is rounded once and correct.
         #[expect(clippy::cast_precision_loss, reason = "checked to be exact")]
         let digits = digits as f64;
         return Some(if exponent < 0 { digits / ten } else { digits * ten });
@@ -142,17 +144,19 @@ fn quotient(digits: u64, exponent: i64) -> Option<f64> {
         return None;
     }
     let five = *FIVES.get(power)?;
-    // With both highest bits set the quotient has 63 or 64 bits: ten more than a double keeps.
+    // With both highest bits set the quotient has 63 or 64 bits, at least ten more than a double keeps.
     let (up, five_up) = (digits.leading_zeros(), five.leading_zeros());
     let (over, under) = (u128::from(digits << up) << 63, u128::from(five << five_up));
     let quotient = over / under;
     let rest = over - quotient * under;
     #[expect(clippy::cast_possible_truncation, reason = "a normalized number is less than twice another, which makes 2^64 the bound")]
     let mut bits = quotient as u64;
-    // What is left over must only tip a tie, and the lowest bit is far from where rounding looks for more.
+    // A remainder only matters for breaking a tie, so it is recorded in the lowest bit, which is far below the rounding
+    // position.
     bits |= u64::from(rest != 0);
-    // Ten is five times two; the shifts are undone with it. No result comes near the smallest normal double.
+    // Ten is five times two; the factor two and the shifts are applied to the exponent. No result comes near the smallest
+    // normal double.
     let scale = i64::from(five_up) - i64::from(up) - 63 + exponent;
-    #[expect(clippy::cast_precision_loss, reason = "this is the one rounding")]
+    #[expect(clippy::cast_precision_loss, reason = "the only rounding")]
     Some(bits as f64 * f64::from_bits(u64::try_from(1023 + scale).ok()? << 52))
 }

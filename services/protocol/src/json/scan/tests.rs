@@ -1,11 +1,11 @@
-//! The fast reader against serde_json: where it reads, it reads the same; and it does read what peers send.
+//! The fast parser compared with serde_json: its results are the same, and it handles what agents send.
 
 use proptest::prelude::*;
 
 use super::super::by_serde;
 use super::*;
 
-/// Both readers on one body: what the fast one reads must be what the other reads, to the bit.
+/// Parses a body with both parsers: a result of the fast one must equal the other's bit for bit.
 fn compare(body: &[u8], max_items: usize) -> bool {
     let Some(fast) = batch(body, max_items) else { return false };
     let slow = by_serde::batch(body, max_items);
@@ -22,7 +22,7 @@ fn compare(body: &[u8], max_items: usize) -> bool {
 }
 
 #[test]
-fn what_peers_send_is_read_here() {
+fn the_fast_parser_handles_what_agents_send() {
     for body in [
         r#"[{"id":"a","type":"gauge","value":0}]"#,
         r#"[{"id":"Alloc","type":"gauge","value":812.8346153846154},{"id":"PollCount","type":"counter","delta":5}]"#,
@@ -37,7 +37,7 @@ fn what_peers_send_is_read_here() {
 }
 
 #[test]
-fn what_is_odd_is_left_to_the_other() {
+fn unusual_forms_are_left_to_the_other_parser() {
     for body in [
         "",
         "[]",
@@ -93,7 +93,7 @@ fn number_of(text: &str) -> Option<f64> {
 }
 
 #[test]
-fn doubles_that_lie_between_two_are_rounded_to_even() {
+fn decimals_halfway_between_two_doubles_are_rounded_to_even() {
     for text in [
         "9007199254740993",
         "9007199254740993.0",
@@ -173,12 +173,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
-    fn both_readers_agree_on_anything_like_a_batch(body in any_text()) {
+    fn both_parsers_agree_on_texts_similar_to_a_batch(body in any_text()) {
         compare(body.as_bytes(), 3);
     }
 
     #[test]
-    fn both_readers_agree_on_damaged_batches(
+    fn both_parsers_agree_on_damaged_batches(
         body in any_good_text(), at in any::<prop::sample::Index>(), byte in prop_oneof![any::<u8>(), "[\\[\\]{}:,\"\\\\0-9eE.+ -]".prop_map(|c| c.as_bytes()[0])], cut in any::<bool>(),
     ) {
         let mut body = body.into_bytes();
@@ -191,12 +191,12 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_well_is_read_here(body in any_good_text()) {
+    fn the_fast_parser_handles_well_formed_batches(body in any_good_text()) {
         prop_assert!(compare(body.as_bytes(), 9), "{}", body);
     }
 
     #[test]
-    fn decimals_are_read_to_the_bit(digits in any::<u64>(), point in 0..30_i32, keep in 0..20_u32) {
+    fn decimals_are_parsed_exactly(digits in any::<u64>(), point in 0..30_i32, keep in 0..20_u32) {
         let digits = digits / 10_u64.pow(keep);
         for text in [format!("{digits}e-{point}"), format!("{digits}e{point}"), format!("{}.{digits:019}", digits % 1000)] {
             let right: f64 = text.parse().unwrap();

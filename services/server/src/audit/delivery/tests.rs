@@ -1,4 +1,4 @@
-//! The worker with a queue in memory and a sink that fails as it is told, on paused time.
+//! The worker with a queue in memory and a sink that fails as scripted, on paused time.
 
 use std::sync::Mutex;
 
@@ -12,17 +12,17 @@ use crate::audit::metrics::AuditMetrics;
 use crate::audit::outbox::memory::{MemoryOutbox, QueuedEvent};
 use crate::audit::sinks::Concurrency;
 
-/// What the sink does with the event of this number at this time since the start: how long it takes, and its answer.
+/// How long the sink takes for the event of this number at this time since the start, and its answer.
 type Script = dyn Fn(i64, Duration) -> (Duration, Result<(), DeliveryError>) + Send + Sync;
 
-/// Answers as its script says, and remembers what it took.
+/// A sink that answers as scripted and records the events that it accepted.
 struct Scripted {
     concurrency: Concurrency,
     start: Instant,
     script: Box<Script>,
     taken: Mutex<Vec<i64>>,
     tries: Mutex<Vec<(Duration, i64)>>,
-    /// The content of events that are being delivered in bytes, now and at most.
+    /// Bytes of the events that are being delivered: now, and the maximum.
     bytes: Mutex<(usize, usize)>,
 }
 
@@ -131,7 +131,7 @@ const LONG: Duration = Duration::from_hours(48);
 const SHORT: Duration = Duration::from_millis(3);
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_that_was_down_gets_every_event_once_and_is_tried_seldom() {
+async fn a_sink_that_was_down_gets_every_event_once_after_few_tries() {
     for concurrency in [WEBHOOK, FILE] {
         let scene = scene(concurrency, LONG, |_, now| (SHORT, if now < Duration::from_mins(5) { down() } else { Ok(()) }));
         scene.push(0..1000);
@@ -146,14 +146,14 @@ async fn a_sink_that_was_down_gets_every_event_once_and_is_tried_seldom() {
         sorted.sort_unstable();
         assert_eq!(sorted, (0..2000).collect::<Vec<_>>());
         if concurrency.calls == 1 {
-            assert_eq!(taken, sorted, "one at a time keeps the order");
+            assert_eq!(taken, sorted, "the order is kept when there is one delivery at a time");
         }
         assert_eq!((scene.metrics.delivered.get(), scene.metrics.dead.get()), (2000, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_slow_event_stops_no_other() {
+async fn a_slow_event_does_not_delay_the_others() {
     let scene = scene(WEBHOOK, LONG, |number, now| {
         let stuck = number == 3 && now < Duration::from_secs(20);
         if stuck { (Duration::from_secs(5), failed()) } else { (SHORT, Ok(())) }
@@ -166,7 +166,7 @@ async fn one_slow_event_stops_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_event_is_given_up_after_five_tries_and_the_others_are_not() {
+async fn only_the_refused_event_is_given_up_after_five_tries() {
     let scene =
         scene(WEBHOOK, LONG, |number, _| (SHORT, if number == 1 { Err(DeliveryError::Refused { reason: "410".into() }) } else { Ok(()) }));
     scene.push(0..50);
@@ -176,7 +176,7 @@ async fn a_refused_event_is_given_up_after_five_tries_and_the_others_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_too_old_is_given_up() {
+async fn an_event_that_is_too_old_is_given_up() {
     let scene = scene(WEBHOOK, Duration::from_mins(10), |_, _| (SHORT, failed()));
     scene.push(0..3);
     scene.emptied().await;
@@ -201,10 +201,10 @@ async fn retry_after_is_honoured_for_the_whole_sink() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_process_waits_for_what_only_it_holds() {
+async fn a_shutdown_waits_for_events_that_would_be_lost_with_the_process() {
     let scene = scene(WEBHOOK, LONG, |_, now| (SHORT, if now < Duration::from_secs(31) { failed() } else { Ok(()) }));
     scene.push(0..100);
-    // By now the next try is far away.
+    // By now the next try is a long time away.
     tokio::time::sleep(Duration::from_secs(30)).await;
     let asked = Instant::now();
     scene.stop.cancel();
@@ -214,7 +214,7 @@ async fn the_end_of_the_process_waits_for_what_only_it_holds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn large_events_are_in_memory_a_few_at_a_time() {
+async fn only_a_few_large_events_are_held_in_memory() {
     for concurrency in [WEBHOOK, FILE] {
         let scene = scene(concurrency, LONG, |_, _| (SHORT, Ok(())));
         scene.push_named(0..40, &"x".repeat(CLAIM_BYTES / 4));
@@ -226,13 +226,13 @@ async fn large_events_are_in_memory_a_few_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_that_wait_too_long_behind_slow_ones_are_given_back_and_delivered_once() {
-    // Eight at a time and 6 s each: the last of 64 claimed events would begin after its lease.
+async fn events_that_wait_too_long_behind_slow_ones_are_returned_and_delivered_once() {
+    // With eight deliveries of 6 s at a time, the last of 64 claimed events would begin after its lease.
     let scene = scene(WEBHOOK, LONG, |_, _| (Duration::from_secs(6), Ok(())));
     scene.push(0..200);
     scene.emptied().await;
     let mut taken = scene.taken();
     taken.sort_unstable();
     assert_eq!(taken, (0..200).collect::<Vec<_>>());
-    assert!(scene.sink.start.elapsed() < Duration::from_secs(200 / 8 * 6 + 10), "nothing waits for a lease to end");
+    assert!(scene.sink.start.elapsed() < Duration::from_secs(200 / 8 * 6 + 10), "no event waits for a lease to end");
 }

@@ -12,10 +12,10 @@ use uuid::Uuid;
 use super::{Backlog, CLAIM_BYTES, Delivery, DeliveryOutcome, LEASE, Outbox, OutboxError, Settlement};
 use crate::audit::draft::EventContent;
 
-/// How often a waiting reader looks without being woken.
+/// How often a waiting reader looks for events without being woken.
 const POLL: Duration = Duration::from_secs(1);
 
-/// The longest pause between two tries once the process is ending.
+/// The longest pause between two tries during a shutdown.
 const SHUTDOWN_PAUSE: Duration = Duration::from_millis(250);
 
 /// One event, shared by the queues of all sinks.
@@ -23,13 +23,13 @@ const SHUTDOWN_PAUSE: Duration = Duration::from_millis(250);
 pub struct QueuedEvent {
     /// The event's id.
     pub id: Uuid,
-    /// What it says.
+    /// The event's content.
     pub content: EventContent,
     /// The W3C trace context of the write.
     pub traceparent: Option<String>,
 }
 
-/// One sink's queue. When it is full, new events are refused and those in it stay.
+/// The queue of one sink. When it is full, new events are refused; those in the queue stay.
 #[derive(Debug)]
 pub struct MemoryOutbox {
     max_events: usize,
@@ -42,7 +42,7 @@ pub struct MemoryOutbox {
 struct State {
     next_ticket: i64,
     events: BTreeMap<i64, Waiting>,
-    /// The events' [`EventContent::bytes`] together.
+    /// The sum of the events' [`EventContent::bytes`].
     bytes: usize,
     shutdown: bool,
 }
@@ -51,20 +51,20 @@ struct State {
 struct Waiting {
     event: QueuedEvent,
     since: Instant,
-    /// When it may be claimed; while it is claimed, the end of the lease.
+    /// When the event may be claimed; while it is claimed, the end of the lease.
     due: Instant,
     claimed: bool,
     attempts: u32,
 }
 
 impl MemoryOutbox {
-    /// A queue of at most this many events with at most this many bytes of JSON, which is more than they take in memory: events
-    /// share their names.
+    /// A queue with these limits of events and of bytes of JSON. The events take less memory than that, because they share
+    /// their names.
     pub fn new(max_events: usize, max_bytes: usize) -> Arc<Self> {
         Arc::new(Self { max_events, max_bytes, state: Mutex::default(), wake: Notify::new() })
     }
 
-    /// Takes an event, unless the queue is full. Never waits.
+    /// Adds an event, unless the queue is full. Never waits.
     pub fn push(&self, event: QueuedEvent) -> bool {
         let mut state = self.state();
         let bytes = state.bytes + event.content.bytes();
@@ -81,13 +81,13 @@ impl MemoryOutbox {
         true
     }
 
-    /// Events that wait or are being delivered.
+    /// The number of events that wait or are being delivered.
     pub fn len(&self) -> usize {
         self.state().events.len()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No panic is possible between changes that belong together, so a poisoned lock protects whole data.
+        // No code between related changes can panic, so the data behind a poisoned lock is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -198,11 +198,11 @@ mod tests {
         assert!(queue.push(small(1)) && queue.push(small(2)));
         assert!(!queue.push(small(3)));
         let claimed = queue.claim(1).await.unwrap();
-        assert!(!queue.push(small(3)), "an event in delivery still has its place");
+        assert!(!queue.push(small(3)), "an event that is being delivered still takes up room");
         settle(&queue, claimed[0].ticket, DeliveryOutcome::Delivered).await;
         assert!(queue.push(small(4)));
         assert_eq!(numbers(&queue, 9).await, [2, 4]);
-        assert!(numbers(&queue, 9).await.is_empty(), "claimed events are claimed once");
+        assert!(numbers(&queue, 9).await.is_empty(), "claimed events are not claimed again");
     }
 
     #[tokio::test(start_paused = true)]
@@ -210,17 +210,17 @@ mod tests {
         let queue = MemoryOutbox::new(1000, 1000);
         let names = format!("[\"{}\"]", "x".repeat(396));
         assert!(queue.push(event(1, &names)) && queue.push(event(2, &names)) && !queue.push(event(3, &names)));
-        assert!(queue.push(small(4)), "a smaller one has room");
+        assert!(queue.push(small(4)), "there is room for a smaller event");
         let claimed = queue.claim(9).await.unwrap();
         settle(&queue, claimed[0].ticket, DeliveryOutcome::GivenUp("age".into())).await;
         assert!(queue.push(event(5, &names)));
         let large = MemoryOutbox::new(2, 10);
-        assert!(large.push(event(1, &names)) && !large.push(small(2)), "one event is taken however long it is");
+        assert!(large.push(event(1, &names)) && !large.push(small(2)), "one event is accepted however long it is");
         assert_eq!(numbers(&large, 9).await, [1]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn large_events_are_claimed_a_few_at_a_time() {
+    async fn only_a_few_large_events_are_claimed_at_a_time() {
         let queue = queue();
         let names = "x".repeat(CLAIM_BYTES / 2 + 1);
         for number in 0..5 {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn retries_wait_for_their_time_and_leases_run_out() {
+    async fn retries_wait_until_they_are_due_and_leases_expire() {
         let queue = queue();
         queue.push(small(1));
         queue.push(small(2));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn at_shutdown_everything_is_due_but_what_is_being_delivered() {
+    async fn at_shutdown_all_events_are_due_except_those_being_delivered() {
         let queue = queue();
         for number in 1..=3 {
             queue.push(small(number));
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_backlog_counts_what_is_not_delivered() {
+    async fn the_backlog_counts_undelivered_events() {
         let queue = queue();
         assert_eq!(queue.backlog().await.unwrap(), Backlog::default());
         queue.push(small(1));

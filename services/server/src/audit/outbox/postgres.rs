@@ -1,5 +1,6 @@
-//! The outbox of a server with a database. An event is inserted by the transaction of its write, so that there is one for every
-//! write that was taken and for no other. Servers share a sink's events: each claims some for the time of a lease.
+//! The outbox of a server with a database. An event is inserted by the transaction of its write, so that there is an event for
+//! every committed write and for no other. Servers share a sink's events: each server claims some of them for the time of a
+//! lease.
 
 mod exchange;
 mod hook;
@@ -27,17 +28,17 @@ use self::name_lists::NameListReader;
 use super::{Backlog, CLAIM_BYTES, Delivery, DeliveryOutcome, LEASE, Outbox, OutboxError, Settlement};
 use crate::audit::draft::EventContent;
 
-/// How often a waiting reader looks without being woken: events may come from other servers.
+/// How often a waiting reader looks for events without being woken: other servers may have inserted some.
 const POLL: Duration = Duration::from_secs(1);
 
-/// The hook wakes readers before its transaction has committed; this is about how long a commit takes.
+/// The hook wakes readers before its transaction has committed; this is about the time that a commit takes.
 const COMMIT: Duration = Duration::from_millis(25);
 
-/// How long an event is put off whose name list was lost. The list comes back with the next write of the same metrics. If such
-/// events were due at once, many of them would hold up all others.
+/// How long an event is postponed if its name list was lost. The list is inserted again by the next write of the same metrics.
+/// If such events were due at once, many of them would delay all others.
 const LOST_LIST_PAUSE: Duration = Duration::from_mins(15);
 
-/// Backlogs are counted up to here: beyond, it is enough to know that it is large.
+/// Backlogs are counted up to this number; beyond it, it is enough to know that the backlog is large.
 const COUNTED: i64 = 100_000;
 
 /// Log lines about lost lists, by sink.
@@ -47,7 +48,7 @@ static LOG: LogLimiter<String> = LogLimiter::new();
 #[derive(Debug)]
 pub struct PostgresOutbox {
     pool: PgPool,
-    /// True once the schema is there.
+    /// True once the schema exists.
     ready: watch::Receiver<bool>,
     sink: String,
     /// Identifies this server's leases.
@@ -57,7 +58,7 @@ pub struct PostgresOutbox {
 }
 
 impl PostgresOutbox {
-    /// The events for `sink`; `wake` is the hook's.
+    /// The events of `sink`; `wake` is the hook's.
     pub fn new(pool: PgPool, ready: watch::Receiver<bool>, sink: String, wake: Arc<Notify>) -> Self {
         Self { pool, ready, sink, holder: Uuid::now_v7(), wake, name_lists: NameListReader::default() }
     }
@@ -112,7 +113,7 @@ impl Outbox for PostgresOutbox {
             }
             if !lost.is_empty() {
                 self.put_off(conn, &lost).await?;
-                // Others may be due behind them, though fewer were claimed than were asked for.
+                // More events may be due although fewer were claimed than requested.
                 self.wake.notify_one();
             }
             Ok(claimed)
@@ -125,7 +126,7 @@ impl Outbox for PostgresOutbox {
         exchange(&self.pool, async |conn| {
             let mut transaction = conn.begin().await?;
             self.keep_dead_letters(&mut transaction, &outcomes).await?;
-            // Locks rows of outbox before rows of deliveries, as the sweep does: otherwise the two could deadlock.
+            // Locks rows of outbox before rows of deliveries, like the sweep: otherwise the two could deadlock.
             self.finish(&mut transaction, &outcomes).await?;
             self.put_back(&mut transaction, &outcomes).await?;
             transaction.commit().await
@@ -164,11 +165,11 @@ impl Outbox for PostgresOutbox {
 }
 
 impl PostgresOutbox {
-    /// Puts off claimed events whose name lists do not exist. The sweep gives them up in the end.
+    /// Postpones claimed events whose name lists do not exist. The sweep gives them up when they are too old.
     async fn put_off(&self, conn: &mut PgConnection, lost: &[i64]) -> Result<(), sqlx::Error> {
         let (sink, events) = (self.sink.clone(), lost.len());
         LOG.log(sink.clone(), move |count| {
-            tracing::warn!(count, sink, events, "audit events wait: the lists of their metrics are not in the database");
+            tracing::warn!(count, sink, events, "audit events are postponed: their lists of metrics are not in the database");
         });
         sqlx::query!(
             "update deliveries set claim = null, due_at = clock_timestamp() + make_interval(secs => $4)
@@ -222,12 +223,13 @@ impl PostgresOutbox {
         Ok(())
     }
 
-    /// Removes what is delivered or given up: this sink's rows, then the events that no other sink is to get.
+    /// Removes delivered and given up events: this sink's rows, then the events that are not to be delivered to any other sink.
     async fn finish(&self, conn: &mut PgConnection, outcomes: &OutcomeColumns) -> Result<(), sqlx::Error> {
         if outcomes.done.is_empty() {
             return Ok(());
         }
-        // Two sinks that finish one event at the same time would each see the other's row. With the lock one comes after the other.
+        // Two sinks that finish one event at the same time would each see the other's row. The lock makes one wait for the
+        // other.
         sqlx::query!("select id from outbox where id = any($1) order by id for update", &outcomes.done).fetch_all(&mut *conn).await?;
         sqlx::query!("delete from deliveries where sink = $1 and event = any($2)", self.sink, &outcomes.done).execute(&mut *conn).await?;
         sqlx::query!(
@@ -240,10 +242,10 @@ impl PostgresOutbox {
     }
 }
 
-/// Outcomes as the parameters of the statements.
+/// Outcomes as columns, the parameters of the statements.
 #[derive(Debug, Default)]
 struct OutcomeColumns {
-    /// Delivered or given up.
+    /// Delivered or given up events.
     done: Vec<i64>,
     dead: Vec<i64>,
     reasons: Vec<String>,

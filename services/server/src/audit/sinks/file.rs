@@ -1,4 +1,4 @@
-//! The audit file: one line of JSON for each event, synced before the event leaves the outbox.
+//! The audit file: one line of JSON for each event, synced before the event is removed from the outbox.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write};
@@ -11,12 +11,12 @@ use async_trait::async_trait;
 use super::{Concurrency, DeliveryError, Sink};
 use crate::audit::outbox::Delivery;
 
-/// A file that may be moved away by others at any time, as logrotate does.
+/// A file that other programs may rename at any time, like logrotate does.
 #[derive(Debug, Clone)]
 pub struct FileSink(Arc<Mutex<AuditFile>>);
 
 impl FileSink {
-    /// Opens nothing yet: a folder that is missing now may be there at the first event.
+    /// Does not open the file yet: its folder may be created before the first event.
     pub fn new(path: PathBuf) -> Self {
         Self(Arc::new(Mutex::new(AuditFile { path, open: None, device_line_torn: false })))
     }
@@ -49,45 +49,45 @@ impl Sink for FileSink {
 #[derive(Debug)]
 struct AuditFile {
     path: PathBuf,
-    open: Option<Open>,
-    /// A pipe or a terminal has taken a part of a line, which can't be taken back: the next line begins on a fresh one.
+    open: Option<OpenFile>,
+    /// A pipe or a terminal has accepted a part of a line, which can't be undone: the next write begins with a line end.
     device_line_torn: bool,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenFile {
     file: File,
     device: u64,
     inode: u64,
-    /// Whether it is a file on a disk. A pipe or a terminal has no end to look at and nothing to sync.
+    /// Whether it is a file on a disk. Pipes and terminals can't be read from the end, truncated or synced.
     regular: bool,
-    /// The file's last line has no end, after a crash: the next line begins on a fresh one.
+    /// The file's last line is incomplete, after a crash: the next write begins with a line end.
     torn: bool,
 }
 
 impl AuditFile {
-    /// Writes whole lines and syncs them. With an error, a file on a disk is as it was before.
+    /// Appends whole lines and syncs them. After an error a file on a disk has its former content.
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let mut open = match self.open.take().filter(|open| open.is_at(&self.path)) {
             Some(open) => open,
-            None => Open::at(&self.path)?,
+            None => OpenFile::at(&self.path)?,
         };
         if open.regular {
             open.append(lines)?;
         } else {
             append_to_device(&mut open.file, lines, &mut self.device_line_torn)?;
         }
-        // A file is only kept open after a success. After an error its end is looked at again.
+        // The file is kept open only after a success. After an error it is opened again and its end is checked.
         self.open = Some(open);
         Ok(())
     }
 }
 
-impl Open {
+impl OpenFile {
     fn at(path: &Path) -> io::Result<Self> {
         let new = !path.exists();
         let mut file = match OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path) {
-            // Some pipes and files may only be written.
+            // Some pipes and files can't be opened for reading.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => OpenOptions::new().append(true).open(path)?,
             other => other?,
         };
@@ -96,12 +96,13 @@ impl Open {
         if new && regular {
             sync_folder(path)?;
         }
-        // Where the end can't be read it may be torn: an empty line does less harm than a joined one.
+        // If the end can't be read, the last line is assumed to be incomplete: an empty line does less harm than two joined
+        // lines.
         let torn = regular && about.len() > 0 && last_byte(&mut file).map_or(true, |byte| byte != b'\n');
         Ok(Self { file, device: about.dev(), inode: about.ino(), regular, torn })
     }
 
-    /// Whether the path still leads to this file, not to another one or none.
+    /// Whether the path still refers to this file.
     fn is_at(&self, path: &Path) -> bool {
         path.metadata().is_ok_and(|about| about.dev() == self.device && about.ino() == self.inode)
     }
@@ -111,8 +112,8 @@ impl Open {
         let fresh_line: &[u8] = if self.torn { b"\n" } else { b"" };
         let written = self.file.write_all(fresh_line).and_then(|()| self.file.write_all(lines)).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
-            // All lines are written again later: what was written of them now would be there twice. Where even this fails, the
-            // next lines begin on a fresh line. A file that has become shorter was truncated by somebody else.
+            // All lines will be written again later, so those written now have to be removed. If even that fails, the next
+            // write begins with a line end. A file that has become shorter was truncated by another program.
             if self.file.metadata().is_ok_and(|about| about.len() > before) {
                 let _ = self.file.set_len(before);
             }
@@ -123,7 +124,7 @@ impl Open {
     }
 }
 
-/// Writes whole lines to what can't be truncated. `torn` says whether the line before was cut off.
+/// Writes whole lines to a device that can't be truncated. `torn` says whether the last line is incomplete.
 fn append_to_device(device: &mut impl Write, lines: &[u8], torn: &mut bool) -> io::Result<()> {
     if *torn {
         device.write_all(b"\n")?;
@@ -151,7 +152,7 @@ fn last_byte(file: &mut File) -> io::Result<u8> {
     Ok(last[0])
 }
 
-/// A new file's name is only on disk when its folder is synced.
+/// The name of a new file is only durable when its folder is synced.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_are_appended_to_what_is_there() {
+    async fn lines_are_appended_to_an_existing_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.ndjson");
         fs::write(&path, "{\"old\":1}\n").unwrap();
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_torn_line_does_not_swallow_the_next_one() {
+    async fn an_incomplete_line_is_not_joined_to_the_next_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.ndjson");
         fs::write(&path, "{}\n{\"ts\":17").unwrap();
@@ -207,14 +208,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_rotated_file_is_left_alone_and_a_new_one_begun() {
+    async fn a_new_file_is_created_after_a_rotation() {
         let folder = tempfile::tempdir().unwrap();
         let (path, rotated) = (folder.path().join("audit.ndjson"), folder.path().join("audit.ndjson.1"));
         let sink = FileSink::new(path.clone());
         sink.deliver(&deliveries(&[1])).await.unwrap();
         fs::rename(&path, &rotated).unwrap();
         sink.deliver(&deliveries(&[2])).await.unwrap();
-        // Another one may stand there already.
+        // A new file may exist already.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "{x}\n").unwrap();
         sink.deliver(&deliveries(&[3])).await.unwrap();
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_that_comes_later_is_waited_for() {
+    async fn the_folder_may_be_created_later() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("later").join("audit.ndjson");
         let sink = FileSink::new(path.clone());
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_disk_is_an_error_and_not_the_end() {
+    async fn writing_works_again_after_a_full_disk() {
         let sink = FileSink::new(PathBuf::from("/dev/full"));
         for _ in 0..2 {
             let error = sink.deliver(&deliveries(&[1])).await.unwrap_err();
@@ -243,13 +244,13 @@ mod tests {
         }
     }
 
-    /// Takes some bytes, then fails once.
-    struct Full {
+    /// A device that accepts some bytes and then fails once.
+    struct FailingDevice {
         taken: Vec<u8>,
         room: usize,
     }
 
-    impl Write for Full {
+    impl Write for FailingDevice {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let taken = bytes.len().min(self.room);
             if taken == 0 && !bytes.is_empty() {
@@ -267,9 +268,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_pipe_took_half_of_is_not_joined_to_the_next_one() {
+    fn a_line_that_a_pipe_accepted_in_part_is_not_joined_to_the_next_one() {
         for (room, left) in [(2, "{a\n"), (4, "{a}\n"), (6, "{a}\n{b\n"), (0, "")] {
-            let mut device = Full { taken: Vec::new(), room };
+            let mut device = FailingDevice { taken: Vec::new(), room };
             let mut torn = false;
             append_to_device(&mut device, b"{a}\n{b}\n", &mut torn).unwrap_err();
             append_to_device(&mut device, b"{a}\n{b}\n", &mut torn).unwrap();

@@ -1,4 +1,4 @@
-//! The audit webhook: one POST for each event, signed as Standard Webhooks specifies.
+//! The audit webhook: one POST request for each event, signed as Standard Webhooks specifies.
 
 use std::time::Duration;
 
@@ -18,19 +18,19 @@ use crate::clock::Clock;
 /// The time limit of one try, from connecting to the end of the answer.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A long event has a second more for each of these. The longest one still has less than its lease.
+/// A delivery gets a second more for every this many bytes. The longest event's limit is still shorter than a lease.
 const BYTES_PER_SECOND: usize = 2 << 20;
 
-/// How much of an answer is read so that its connection can be used again. A longer answer ends its connection.
+/// How much of an answer is read so that its connection can be reused. After a longer answer the connection is closed.
 const READ_AT_MOST_BYTES: usize = 64 << 10;
 
-/// A receiver that asks for a longer pause is tried again after this one.
+/// The longest pause that a receiver can ask for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(1);
 
-/// Why there is no webhook sink. The address is not shown: it may contain a password.
+/// Why the webhook can't be set up. The address is not shown, because it may contain a password.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// It is not the address of a webhook.
+    /// The address is invalid.
     #[error("AUDIT_URL is not an address such as http://audit-sink:8090/: {0}")]
     Url(String),
     /// TLS can't be set up.
@@ -79,7 +79,7 @@ impl Webhook {
                 headers.insert(name, value);
             }
         }
-        // With tracing the try is a span of its own, between those of the write and of the receiver.
+        // With tracing each try has a span of its own, between those of the write and of the receiver.
         trace::inject(&mut headers);
         headers
     }
@@ -124,14 +124,14 @@ impl Sink for Webhook {
     }
 }
 
-/// What an answer means.
+/// Interprets an answer's status.
 fn result_of(status: StatusCode, headers: &HeaderMap) -> Result<(), DeliveryError> {
     if status.is_success() {
         return Ok(());
     }
     let reason = format!("the audit webhook answered {status}");
     Err(match status {
-        // The cause is the address, the key or the load and not the event, which is kept until that is mended.
+        // The cause is the address, the key or the load and not the event, which is kept until that is fixed.
         StatusCode::UNAUTHORIZED
         | StatusCode::FORBIDDEN
         | StatusCode::NOT_FOUND
@@ -145,7 +145,7 @@ fn result_of(status: StatusCode, headers: &HeaderMap) -> Result<(), DeliveryErro
     })
 }
 
-/// The header's seconds. For its other form, a date, the usual pause applies.
+/// The header's number of seconds. If it is a date instead, the usual pause applies.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
@@ -161,7 +161,7 @@ fn delivery_error(error: reqwest::Error) -> DeliveryError {
     DeliveryError::Failed { reason: format!("the audit webhook {what}: {reason}"), retry_after: None }
 }
 
-/// An error and its causes, without the address.
+/// The text of an error and its causes, without the address.
 fn in_words(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut words = error.to_string();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_event_has_time_within_its_lease() {
+    fn the_longest_delivery_ends_within_its_lease() {
         assert_eq!(time_limit(1000), LIMIT);
         let longest = time_limit(golectra_protocol::audit::MAX_EVENT_BYTES);
         assert_eq!(longest, LIMIT + Duration::from_secs(8));

@@ -1,4 +1,4 @@
-//! A webhook receiver on loopback that answers as a test wants it to.
+//! A webhook receiver on loopback that answers as the test specifies.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -15,28 +15,28 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// What a receiver does with a request.
+/// The answer to a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Answer {
     Status(u16),
-    /// To another path of its own.
+    /// A redirect to another path of the receiver.
     Redirect,
-    /// Never.
+    /// No answer.
     Hang,
-    /// The connection ends in the middle of the answer's head.
+    /// The connection is closed within the answer's head.
     Close,
 }
 
-/// One request as it came.
+/// A request as received.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct SeenRequest {
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Seen {
-    /// A header's text, empty when there is none.
+impl SeenRequest {
+    /// A header's text, empty if there is none.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
@@ -44,12 +44,12 @@ impl Seen {
 
 pub struct Receiver {
     address: SocketAddr,
-    seen: watch::Receiver<Vec<Seen>>,
+    seen: watch::Receiver<Vec<SeenRequest>>,
     _stop: DropGuard,
 }
 
 impl Receiver {
-    /// Answers the first request (number 0), the second and so on by the script.
+    /// Answers request 0, 1 and so on as the script says.
     pub async fn start(script: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Self {
         Self::at(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
     }
@@ -63,7 +63,7 @@ impl Receiver {
             async move {
                 let (head, body) = request.into_parts();
                 let body = to_bytes(body, 1 << 20).await.unwrap();
-                let request = Seen { path: head.uri.path().to_owned(), headers: head.headers, body };
+                let request = SeenRequest { path: head.uri.path().to_owned(), headers: head.headers, body };
                 let answer = {
                     let sender = state.0.lock().unwrap();
                     let number = sender.borrow().len();
@@ -83,8 +83,8 @@ impl Receiver {
         format!("http://{}/events", self.address)
     }
 
-    /// The requests so far, once there are at least so many.
-    pub async fn requests(&self, at_least: usize) -> Vec<Seen> {
+    /// The requests so far, once there are at least this many.
+    pub async fn requests(&self, at_least: usize) -> Vec<SeenRequest> {
         let mut seen = self.seen.clone();
         let enough = seen.wait_for(|seen| seen.len() >= at_least);
         tokio::time::timeout(Duration::from_secs(20), enough).await.expect("the requests came in time").unwrap().clone()
@@ -97,7 +97,7 @@ async fn answered(answer: Answer) -> Response {
         Answer::Redirect => (StatusCode::TEMPORARY_REDIRECT, [("location", "/elsewhere")]).into_response(),
         Answer::Hang => std::future::pending().await,
         Answer::Close => {
-            // A handler that panics takes its connection with it.
+            // A panic of the handler closes its connection.
             std::panic::resume_unwind(Box::new("the receiver breaks off"))
         }
     }

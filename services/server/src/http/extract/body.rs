@@ -1,7 +1,7 @@
-//! A request's body: read within limits, unpacked, its signature and hash checked.
+//! Request bodies: read within limits, unpacked, and with their signature and hash checked.
 //!
-//! There are two extractors, for requests that change something and for those that don't, because only the former must be signed
-//! where signatures are required.
+//! There are two extractors, for requests that change data and for those that only read, because only the former must be signed
+//! if signatures are required.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,42 +21,42 @@ use super::signature::Effect;
 use crate::http::AppState;
 use crate::http::error::{ApiError, REFUSALS};
 
-/// The unit of the memory budget: small requests take one.
+/// The unit of the memory budget: a small request takes one unit.
 const UNIT_BYTES: usize = 16 << 10;
 
-/// Room for so many bytes of a body is made on its word alone.
+/// The most bytes that are reserved because of a Content-Length alone.
 const MAX_RESERVED_BYTES: usize = 64 << 10;
 
-/// What bodies may cost.
+/// The limits of bodies.
 #[derive(Clone)]
 pub struct BodyLimits {
     /// The largest body in bytes, packed or unpacked.
     pub max_bytes: usize,
-    /// From the first look at the body to its end.
+    /// From the start of reading the body to its end.
     pub timeout: Duration,
     budget: Arc<Budget>,
 }
 
 impl BodyLimits {
-    /// Limits of one body, and how many bytes all bodies under way may take together.
+    /// The limits of one body, and the memory limit of all bodies that are being handled, in bytes.
     pub fn new(max_bytes: usize, timeout: Duration, inflight_bytes: usize) -> Self {
-        // The largest body must fit, packed and unpacked, or it never could.
+        // The budget must have room for the largest body, packed and unpacked.
         let units = inflight_bytes.max(max_bytes.saturating_mul(2)).div_ceil(UNIT_BYTES) + 1;
         Self { max_bytes, timeout, budget: Arc::new(Budget(AtomicUsize::new(units))) }
     }
 }
 
-/// The body of a request that changes something, whatever its method: whole, unpacked and verified. It holds its share of the
-/// memory budget until it is dropped. A DELETE has one too, an empty one, and takes this extractor for its signature.
+/// The body of a request that changes data, of any method: complete, unpacked and verified. It holds its share of the memory
+/// budget until it is dropped. A DELETE has an empty body, and uses this extractor for its signature.
 pub struct Payload {
-    /// The bytes as they were before compression.
+    /// The uncompressed bytes.
     pub bytes: Bytes,
     hash: BodyHash,
     _share: Share,
 }
 
 impl Payload {
-    /// SHA-256 of the body, which tells a repeat from another batch under the same key.
+    /// SHA-256 of the body, which distinguishes a repeat from another batch with the same key.
     pub fn digest(&self) -> [u8; 32] {
         self.hash.digest()
     }
@@ -70,7 +70,7 @@ impl FromRequest<AppState> for Payload {
     }
 }
 
-/// The body of a request that only asks. A signature or hash is checked where there is one, but it need not be signed.
+/// The body of a request that only reads. A signature or hash is checked if there is one, but it need not be signed.
 pub struct QueryPayload(pub Payload);
 
 impl FromRequest<AppState> for QueryPayload {
@@ -108,7 +108,7 @@ impl Payload {
     }
 }
 
-/// Reads the body as it was sent, of which `declared` bytes are announced.
+/// Reads the body as it was sent; `declared` is its Content-Length in bytes.
 async fn read_within(mut body: axum::body::Body, declared: usize, limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
     share.cover(1)?;
     let (mut whole, mut first) = (Vec::new(), Bytes::new());
@@ -121,12 +121,12 @@ async fn read_within(mut body: axum::body::Body, declared: usize, limits: &BodyL
         }
         share.cover(taken)?;
         if taken == piece.len() {
-            // Most bodies arrive in one piece, which need not be copied.
+            // Most bodies arrive in one piece, which is not copied.
             first = piece;
             continue;
         }
         if whole.is_empty() {
-            // What is announced is believed as far as a few pieces go, and no further than they come.
+            // Only a limited size is reserved because of the Content-Length; beyond that, memory grows with the bytes received.
             whole.reserve(declared.min(MAX_RESERVED_BYTES).max(taken));
             whole.extend_from_slice(&std::mem::take(&mut first));
         }
@@ -135,7 +135,7 @@ async fn read_within(mut body: axum::body::Body, declared: usize, limits: &BodyL
     Ok(if whole.is_empty() { first } else { whole.into() })
 }
 
-/// Unpacks a body. Its size is accounted for before memory is taken, so that no bomb is ever held.
+/// Unpacks a body. Memory is taken from the budget before it is allocated, so a gzip bomb is never held in memory.
 fn unpack(packed: &[u8], limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
     let unpacked = unpack_within(packed, limits.max_bytes, |bytes| share.cover(packed.len() + bytes).is_ok());
     let unpacked = unpacked.map_err(|error| match error {
@@ -146,7 +146,7 @@ fn unpack(packed: &[u8], limits: &BodyLimits, share: &mut Share) -> Result<Bytes
     Ok(unpacked.into())
 }
 
-/// Whether the body is packed. What else than gzip a client may have done to it can't be undone here.
+/// Whether the body is packed. Any other content coding is refused.
 fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
     let mut gzip = false;
     for value in headers.get_all(header::CONTENT_ENCODING) {
@@ -165,9 +165,9 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
     Ok(gzip)
 }
 
-/// A request that carries the hash is checked; one without it is accepted.
+/// Checks the hash of a request that has one; a request without a hash is accepted.
 fn verify(headers: &HeaderMap, body: &BodyHash, key: &Secret) -> Result<(), ApiError> {
-    // A peer that does not trim the line end behind the same key hashes with it.
+    // A peer that does not trim the line end of the same key uses it in its hashes.
     let keys = [key.expose(), key.expose_untrimmed()];
     let is_right = |claimed: &HeaderValue| keys.iter().any(|key| body.verify(key.as_bytes(), claimed.as_bytes()));
     if headers.get_all(names::HASH_SHA256).iter().all(is_right) {
@@ -176,7 +176,7 @@ fn verify(headers: &HeaderMap, body: &BodyHash, key: &Secret) -> Result<(), ApiE
     REFUSALS.log(ErrorCode::InvalidHash, |count| {
         tracing::warn!(
             count,
-            "requests are refused: their HashSHA256 is not of this server's KEY; check that the senders have the same KEY"
+            "requests are refused: their HashSHA256 does not match this server's KEY; check that the senders have the same KEY"
         );
     });
     Err(ApiError::new(ErrorCode::InvalidHash, "invalid hash"))
@@ -192,21 +192,21 @@ fn too_slow(limit: Duration) -> ApiError {
 }
 
 fn overloaded() -> ApiError {
-    ApiError::overloaded("MAX_INFLIGHT_BYTES: the bodies under way take all of it")
+    ApiError::overloaded("MAX_INFLIGHT_BYTES is reached by the bodies that are being handled")
 }
 
-/// The memory that all bodies have together, in units that nobody holds.
+/// The free units of the memory that all bodies share.
 struct Budget(AtomicUsize);
 
-/// A request's share of the budget. It never waits: two half-read bodies that waited for each other's share would wait for ever.
+/// A request's share of the budget. It never waits: two requests that waited for each other's share would wait for ever.
 struct Share {
     budget: Arc<Budget>,
-    /// In units.
+    /// In units of the budget.
     held: usize,
 }
 
 impl Share {
-    /// Takes what is missing for this many bytes.
+    /// Extends the share to this many bytes.
     fn cover(&mut self, bytes: usize) -> Result<(), ApiError> {
         let more = bytes.div_ceil(UNIT_BYTES).saturating_sub(self.held);
         if more > 0 {

@@ -1,4 +1,4 @@
-//! The address of the client, for the audit trail.
+//! The address of the client, for audit events.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,8 +10,8 @@ use axum::http::request::Parts;
 use crate::config::Networks;
 use crate::http::AppState;
 
-/// Who sent the request: the peer of the connection, or, behind proxies that are trusted, the last address in
-/// X-Forwarded-For that is not one of theirs. What a client writes there itself is never believed.
+/// The client's address: the peer of the connection or, behind trusted proxies, the last address in X-Forwarded-For that is not
+/// a trusted proxy's. Addresses to the left of it may be forged by the client and are ignored.
 pub struct ClientAddress(pub IpAddr);
 
 impl FromRequestParts<AppState> for ClientAddress {
@@ -25,28 +25,28 @@ impl FromRequestParts<AppState> for ClientAddress {
 
 fn client(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut address = peer;
-    // Each proxy adds the address of its peer at the end, to the last line or as another one.
+    // Each proxy appends the address of its peer to the last line or adds a line.
     let hops = headers.get_all("x-forwarded-for").iter().rev().flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-    // An empty element of a list means nothing in HTTP.
+    // HTTP allows empty list elements, which are ignored.
     for hop in hops.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()) {
         if !trusted.contains(address) {
             break;
         }
-        // What is left of an element that can't be read is not believed either: a client may have written both.
+        // An element that can't be parsed ends the search: everything to the left of it may come from the client.
         let Some(before) = parse(hop) else { break };
         address = before;
     }
     address
 }
 
-/// An address as proxies write it: alone or with a port, IPv6 in brackets or, without a port, bare.
+/// Parses an address as proxies write it: with or without a port, IPv6 in brackets or, without a port, bare.
 fn parse(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?;
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
     let address = text.parse::<IpAddr>().ok();
     let address = address.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
     let address = address.or_else(|| bracketed().map(IpAddr::V6))?;
-    // As the listener does with peers: networks of IPv4 contain it in either form.
+    // IPv4 networks also match IPv4-mapped IPv6 addresses, as the listener converts peers.
     Some(address.to_canonical())
 }
 
@@ -65,21 +65,21 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn only_trusted_proxies_are_considered() {
         assert_eq!(seen("192.0.2.1", &["1.1.1.1"], ""), "192.0.2.1");
         assert_eq!(seen("10.0.0.1", &["1.1.1.1"], "10.0.0.0/8"), "1.1.1.1");
-        assert_eq!(seen("10.0.0.1", &["6.6.6.6, 1.1.1.1"], "10.0.0.0/8"), "1.1.1.1", "what the client wrote is left of it");
+        assert_eq!(seen("10.0.0.1", &["6.6.6.6, 1.1.1.1"], "10.0.0.0/8"), "1.1.1.1", "the client's own text is to the left of it");
         assert_eq!(seen("10.0.0.1", &["6.6.6.6", "1.1.1.1, 10.0.0.2"], "10.0.0.0/8"), "1.1.1.1");
         assert_eq!(seen("10.0.0.1", &["6.6.6.6, 1.1.1.1:80, 10.0.0.2:443"], "10.0.0.0/8"), "1.1.1.1");
         assert_eq!(seen("10.0.0.1", &["1.1.1.1, junk"], "10.0.0.0/8"), "10.0.0.1");
-        assert_eq!(seen("10.0.0.1", &["6.6.6.6", "\u{e4}, 10.0.0.2"], "10.0.0.0/8"), "10.0.0.2", "a line that is not ASCII hides nothing");
+        assert_eq!(seen("10.0.0.1", &["6.6.6.6", "\u{e4}, 10.0.0.2"], "10.0.0.0/8"), "10.0.0.2", "a line that is not ASCII is not skipped");
         assert_eq!(seen("10.0.0.1", &["6.6.6.6", "\u{e4}"], "10.0.0.0/8"), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &[], "10.0.0.0/8"), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &["", " , "], "10.0.0.0/8"), "10.0.0.1");
     }
 
     #[test]
-    fn every_spelling_of_an_address_is_read() {
+    fn every_form_of_an_address_is_parsed() {
         for (hop, address) in [
             ("203.0.113.9", "203.0.113.9"),
             ("203.0.113.9:51123", "203.0.113.9"),

@@ -1,4 +1,4 @@
-//! Who sent a batch and which batch it is: the headers Golectra-Source and Idempotency-Key.
+//! The headers Golectra-Source and Idempotency-Key: the sender of a batch and the batch's key.
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -7,10 +7,10 @@ use golectra_protocol::{ErrorCode, IdempotencyKey, Source, header};
 
 use crate::http::error::ApiError;
 
-/// The node that measured; the unnamed one without the header.
+/// The node that sent the metrics; the unnamed source without the header.
 pub struct Sender(pub Source);
 
-/// The batch's key, where the client sent one.
+/// The batch's idempotency key, if the client sent one.
 pub struct Key(pub Option<IdempotencyKey>);
 
 impl<S: Sync> FromRequestParts<S> for Sender {
@@ -33,12 +33,12 @@ impl<S: Sync> FromRequestParts<S> for Key {
     }
 }
 
-/// The header's value; a header that stands twice could mean either, so it means neither.
+/// The value of a header. A header that is given twice is ambiguous and refused.
 pub(super) fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, ApiError> {
     let mut values = headers.get_all(name).iter();
     let (first, second) = (values.next(), values.next());
     if second.is_some() {
-        return Err(ApiError::new(ErrorCode::InvalidHeader, format!("header {name} stands more than once")));
+        return Err(ApiError::new(ErrorCode::InvalidHeader, format!("header {name} is given more than once")));
     }
     let text = first.map(axum::http::HeaderValue::to_str).transpose();
     text.map_err(|_| ApiError::new(ErrorCode::InvalidHeader, format!("header {name} has characters outside of ASCII")))

@@ -1,7 +1,7 @@
-//! Golectra-Signature: a request comes from a client that has a key, and is still the one that was sent.
+//! Golectra-Signature: proves that the client has a key and that the request was not changed.
 //!
-//! The header itself is checked before the body is read, so that a client without a key cannot make the server hold a body. Whether
-//! it is the signature of the request is checked when the body's digest is known.
+//! The header itself is checked before the body is read, so that a client without a key cannot make the server hold a body. The
+//! signature is compared with the request when the body's digest is known.
 
 use std::borrow::Cow;
 
@@ -22,23 +22,23 @@ use crate::middleware::path::AsReceived;
 /// Checks the signatures of requests.
 pub struct Signatures {
     keys: Keys,
-    /// Whether this server was given keys, even if there is none in the folder right now.
+    /// Whether this server has keys configured, even if the folder is empty right now.
     active: bool,
     mode: SignatureMode,
     clock: Clock,
     metrics: ServerMetrics,
 }
 
-/// What a request does, which decides whether it must be signed where signatures are required.
+/// Whether a request changes data, which determines whether it must be signed if signatures are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// It changes something.
+    /// It changes data.
     Change,
-    /// It only asks.
+    /// It only reads.
     None,
 }
 
-/// A signature whose key is known and whose time is near, and that is yet to be compared with the request.
+/// A signature with a known key and a time within the limits that has not been compared with the request yet.
 pub struct UnverifiedSignature<'a> {
     claim: Claim<'a>,
     key: Key,
@@ -46,23 +46,23 @@ pub struct UnverifiedSignature<'a> {
 }
 
 impl Signatures {
-    /// Checks with these keys. Without any, and without a folder that may get some, nothing is checked.
+    /// Checks with these keys. Without keys and without a folder of keys nothing is checked.
     pub fn new(keys: Keys, mode: SignatureMode, clock: Clock, metrics: ServerMetrics) -> Self {
         let active = keys.has_folder() || !keys.ids().is_empty();
         Self { keys, active, mode, clock, metrics }
     }
 
-    /// Whether every request that changes something must be signed.
+    /// Whether every request that changes data must be signed.
     pub fn are_required(&self) -> bool {
         self.mode == SignatureMode::Required
     }
 
-    /// Looks after the keys; never ends when they come from a folder.
+    /// Watches the keys; never ends when they come from a folder.
     pub async fn watch_keys(&self) {
         self.keys.clone().watch().await;
     }
 
-    /// Checks what can be checked before the body is read. None: the request is not signed and need not be.
+    /// Checks the header before the body is read. None: the request is not signed and need not be.
     pub async fn check_header<'a>(&'a self, headers: &'a HeaderMap, effect: Effect) -> Result<Option<UnverifiedSignature<'a>>, ApiError> {
         let mut values = headers.get_all(names::SIGNATURE).iter();
         let (first, second) = (values.next(), values.next());
@@ -70,7 +70,7 @@ impl Signatures {
             return if self.are_required() && effect == Effect::Change { Err(missing()) } else { Ok(None) };
         };
         if second.is_some() {
-            return Err(refused(ErrorCode::SignatureMalformed, "Golectra-Signature stands more than once"));
+            return Err(refused(ErrorCode::SignatureMalformed, "Golectra-Signature is given more than once"));
         }
         let claim = Claim::parse(header.as_bytes())?;
         claim.check_time(self.clock.unix_millis() / 1000)?;
@@ -83,7 +83,7 @@ impl Signatures {
 }
 
 impl UnverifiedSignature<'_> {
-    /// Whether it is the signature of this request. The digest is the SHA-256 of the unpacked body.
+    /// Compares the signature with this request. The digest is the SHA-256 of the unpacked body.
     pub fn verify(&self, parts: &Parts, body_digest: &[u8; 32]) -> Result<(), ApiError> {
         let value = |name| single(&parts.headers, name).map(|value| value.unwrap_or_default().as_bytes());
         let target = target(parts);
@@ -100,7 +100,7 @@ impl UnverifiedSignature<'_> {
     }
 }
 
-/// The request target as the client wrote it: nearly always a path with its query, a whole URL in requests that are meant for a proxy.
+/// The request target as the client sent it: usually a path with a query, a whole URL in a request to a proxy.
 fn target(parts: &Parts) -> Cow<'_, str> {
     let uri = parts.extensions.get::<AsReceived>().map_or(&parts.uri, |received| &received.0);
     match uri.path_and_query() {

@@ -1,4 +1,4 @@
-//! The JSON of a listing, piece by piece.
+//! Writes the JSON of a listing in pieces.
 
 use std::time::Duration;
 
@@ -14,19 +14,20 @@ use super::listing::Listing;
 use crate::clock::rfc3339;
 use crate::store::{Series, StoreError};
 
-/// What stands before the first series; a comma stands before the others.
+/// The text before the first series; the others follow a comma.
 const BEGINNING: &str = "{\"series\":[";
 
 /// A piece ends after the series that brings it to this many bytes.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// How long an answer may take. It holds its share of the memory all the while.
+/// The time limit of an answer, which holds its share of the memory until it ends.
 const LIMIT: Duration = Duration::from_mins(5);
 
 /// Log lines about answers that were cut off.
 static CUT_OFF_LOG: LogLimiter = LogLimiter::new();
 
-/// Why an answer ends in the middle. The connection is closed without the body's end, so that no client takes a part for the whole.
+/// Why an answer is cut off. The connection is closed without the end of the body, so that clients can't mistake a part for the
+/// whole.
 #[derive(Debug, thiserror::Error)]
 pub enum CutOff {
     /// The store failed.
@@ -40,7 +41,7 @@ pub enum CutOff {
 /// The body `{"series":[…],"truncated":false}` of a listing of at most `limit` series.
 pub fn pieces(listing: Listing, limit: Option<u64>, share: Share) -> impl Stream<Item = Result<Bytes, CutOff>> + Send + 'static {
     let writer = Writer { listing, left: limit, before: BEGINNING, ended: false, deadline: Instant::now() + LIMIT };
-    // The share goes with what it is for: at the end, at an error, or when the client leaves.
+    // The share is dropped with the body: at its end, at an error, or when the client disconnects.
     stream::try_unfold((writer, share), |(mut writer, share)| async move {
         match writer.next_piece().await {
             Ok(piece) => Ok(piece.map(|piece| (piece, (writer, share)))),
@@ -55,16 +56,16 @@ pub fn pieces(listing: Listing, limit: Option<u64>, share: Share) -> impl Stream
 
 struct Writer {
     listing: Listing,
-    /// How many more series may be listed.
+    /// The number of series that may still be listed.
     left: Option<u64>,
-    /// What stands before the next series.
+    /// The text before the next series.
     before: &'static str,
     ended: bool,
     deadline: Instant,
 }
 
 impl Writer {
-    /// The next piece; none at the end.
+    /// The next piece; None at the end.
     async fn next_piece(&mut self) -> Result<Option<Bytes>, CutOff> {
         if self.ended {
             return Ok(None);
@@ -106,7 +107,7 @@ struct SeriesView<'a> {
     at: String,
 }
 
-/// A double, or the text for what JSON has no number for, as in Prometheus's API.
+/// A double, or a text for the values that JSON has no number for, as in Prometheus's API.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Double {
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn doubles_keep_their_bits_and_what_is_no_number_is_a_text() {
+    async fn doubles_keep_their_bits_and_values_without_a_json_number_are_texts() {
         let values = [0.1, -0.0, 5e-324, f64::MAX, 9_007_199_254_740_993.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
         let stale = f64::from_bits(0x7ff0_0000_0000_0002);
         let page = values.into_iter().chain([stale]).enumerate().map(|(n, value)| series("s", &format!("m{n}"), Value::Gauge(value)));
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_limit_says_whether_it_left_something_out() {
+    async fn the_answer_says_whether_the_limit_truncated_it() {
         for (limit, listed, truncated) in
             [(None, 3, false), (Some(1), 1, true), (Some(2), 2, true), (Some(3), 3, false), (Some(4), 3, false)]
         {
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_that_fails_leaves_no_whole_answer() {
+    async fn an_answer_is_not_completed_when_the_store_fails() {
         let share = ListingBudget::new().share(1).await.unwrap();
         let pages: Pages = vec![Ok(counters(&["a"; 1000])), Err(StoreError::Unavailable("gone".into()))];
         let mut body = std::pin::pin!(pieces(listing(vec![pages]), None, share));
@@ -244,12 +245,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_share_is_given_back_with_the_body() {
+    async fn the_share_is_released_with_the_body() {
         let budget = ListingBudget::new();
         for _ in 0..100 {
             let share = budget.share(8).await.expect("the listings before have ended");
             let mut body = std::pin::pin!(pieces(listing(vec![vec![Ok(counters(&["a"; 1000]))]]), None, share));
-            // A client that leaves drops the body in the middle.
+            // A client that disconnects drops the body before its end.
             body.try_next().await.unwrap();
         }
     }

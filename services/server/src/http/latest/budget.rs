@@ -1,4 +1,4 @@
-//! The memory that all running listings have together.
+//! The memory budget that all running listings share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tokio::time::timeout;
 
 use crate::http::error::ApiError;
 
-/// What all listings under way may hold.
+/// The memory limit of all running listings together.
 pub const TOTAL_BYTES: usize = 16 << 20;
 
-/// The unit of the budget. It is at least what one page takes (series and ids, before and after they are decoded), and at least what the
-/// way out takes (a piece of JSON, gzip's window and tables, hyper's buffer).
+/// The unit of the budget. It is at least the size of a page (series and ids, before and after they are decoded), and at least
+/// the size of the output buffers (a piece of JSON, gzip's window and tables, hyper's buffer).
 const UNIT_BYTES: usize = 512 << 10;
 
 /// How long a listing waits for others to end.
@@ -26,17 +26,18 @@ pub struct ListingBudget(Arc<Semaphore>);
 pub struct Share(#[expect(dead_code, reason = "held for what its end gives back")] OwnedSemaphorePermit);
 
 impl ListingBudget {
-    /// Nothing is taken yet.
+    /// A budget that is not used yet.
     pub fn new() -> Self {
         Self(Arc::new(Semaphore::new(TOTAL_BYTES / UNIT_BYTES)))
     }
 
-    /// Takes the share of a listing that reads pages of so many kinds. Listings get theirs in the order in which they asked.
+    /// Takes the share of a listing with this many selectors, each of which reads pages. Listings get their shares in the order
+    /// of their requests.
     pub async fn share(&self, selectors: usize) -> Result<Share, ApiError> {
         let units = u32::try_from(selectors).unwrap_or(u32::MAX).saturating_add(1);
         match timeout(PATIENCE, Arc::clone(&self.0).acquire_many_owned(units)).await {
             Ok(Ok(permit)) => Ok(Share(permit)),
-            _ => Err(ApiError::overloaded("as many listings are under way as there is memory for").retry_after(5)),
+            _ => Err(ApiError::overloaded("the memory for listings is in use by those that are running").retry_after(5)),
         }
     }
 }
@@ -60,12 +61,12 @@ mod tests {
         assert_eq!(refusal.code(), ErrorCode::Overloaded);
         assert_eq!(start.elapsed(), PATIENCE);
         let (next, ()) = tokio::join!(budget.share(3), async { running.truncate(14) });
-        assert!(next.is_ok(), "two that ended make room for one of three selectors");
+        assert!(next.is_ok(), "two that ended make room for one with three selectors");
         assert_eq!(start.elapsed(), PATIENCE, "at once");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_that_gives_up_waiting_holds_nobody_up() {
+    async fn a_listing_that_stops_waiting_does_not_delay_others() {
         let budget = ListingBudget::new();
         let mut running: Vec<_> = Vec::new();
         for _ in 0..15 {

@@ -1,12 +1,12 @@
-//! The series that match at least one of several filters, in order, each once.
+//! The series that match at least one of several filters, sorted and without duplicates.
 
 use std::vec::IntoIter;
 
 use crate::store::{LatestFilter, LatestPages, Newest, Series, StoreError};
 
-/// A listing that is read from its pages. It holds one page a filter.
+/// A listing that is read page by page. It holds one page for each filter.
 pub struct Listing {
-    /// Those that have not ended.
+    /// Those filters that have more series.
     sequences: Vec<Sequence>,
 }
 
@@ -17,7 +17,7 @@ struct Sequence {
 }
 
 impl Listing {
-    /// Begins reading.
+    /// Starts reading.
     pub async fn open<S: Newest + ?Sized>(store: &S, filters: Vec<LatestFilter>) -> Result<Self, StoreError> {
         let mut sequences = Vec::with_capacity(filters.len());
         for filter in filters {
@@ -42,7 +42,7 @@ impl Listing {
         Ok(())
     }
 
-    /// The next series; none at the end.
+    /// The next series; None at the end.
     pub async fn next(&mut self) -> Result<Option<Series>, StoreError> {
         self.load().await?;
         let heads = self.sequences.iter().map(|sequence| sequence.page.as_slice().first().map(Series::order));
@@ -64,7 +64,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Pages that stand in memory.
+    /// Pages that are in memory.
     pub(crate) struct Fixed(pub(crate) std::vec::IntoIter<Result<Vec<Series>, StoreError>>);
 
     #[async_trait]
@@ -84,7 +84,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn several_filters_are_one_list_in_order() {
+    async fn the_series_of_several_filters_are_one_sorted_list() {
         let one = |source: &str, id: &str| series(source, id, Value::Gauge(1.0));
         let twin = series("b", "x", Value::Counter(1));
         let mut listing = listing(vec![
@@ -101,7 +101,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn a_page_that_fails_is_an_error() {
+    async fn a_page_that_cannot_be_read_is_an_error() {
         let failed = || Err(StoreError::Unavailable("gone".into()));
         let mut listing = listing(vec![vec![Ok(vec![series("a", "x", Value::Counter(1))]), failed()]]);
         assert!(listing.next().await.unwrap().is_some());

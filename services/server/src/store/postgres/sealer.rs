@@ -145,16 +145,15 @@ impl Sealer {
         let now = self.clock.unix_millis();
         let mut round = Round::default();
         retain::measure(conn, &self.metrics, self.max_bytes).await?;
-        let half_hours = FRAMES.existing(conn).await?;
-        let age = half_hours.first().map_or(0, |slot| now.saturating_sub(FRAMES.start_of(*slot)));
+        let oldest = FRAMES.existing(conn).await?.first().map_or(now, |slot| FRAMES.start_of(*slot));
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53 ms")]
-        self.metrics.unsealed_age_seconds.set(age as f64 / 1000.0);
+        self.metrics.unsealed_age_seconds.set(now.saturating_sub(oldest) as f64 / 1000.0);
         if !try_lock(conn, Lock::Seal).await? {
             return Ok(round);
         }
         let seal_after = u64::try_from(self.lifetimes.seal_after.as_millis()).unwrap_or(u64::MAX);
         let mut chunk_days: BTreeSet<i32> = CHUNKS.existing(conn).await?.into_iter().collect();
-        for slot in half_hours.into_iter().filter(|slot| FRAMES.end_of(*slot).saturating_add(seal_after) <= now) {
+        for slot in FRAMES.existing(conn).await?.into_iter().filter(|slot| FRAMES.end_of(*slot).saturating_add(seal_after) <= now) {
             self.seal_half_hour(conn, slot, up_to_arrival, now, &mut chunk_days, &mut round).await?;
         }
         round.folded = self.fold(conn, now.saturating_sub(seal_after).saturating_sub(FOLD_GRACE_MILLIS)).await?;

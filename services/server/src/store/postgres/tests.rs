@@ -6,6 +6,7 @@ mod crowd;
 mod group;
 mod history;
 mod hook;
+mod sealing;
 mod turnover;
 
 use super::testing::{TestDatabase, config, maintenance, ready, sealer};

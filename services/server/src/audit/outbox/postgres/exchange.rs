@@ -1,4 +1,4 @@
-//! Statements on a connection of the pool, within a time limit.
+//! Runs statements on a connection of the pool, within a time limit.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use crate::audit::outbox::OutboxError;
 
-/// The time limit of an exchange with the database, waiting for a connection included.
+/// The time limit of the statements together, including the wait for a connection.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs statements on a connection, within [`LIMIT`]. A connection that failed or was cut off is not used again.
+/// Runs statements on a connection, within [`LIMIT`]. After a failure or a timeout the connection is closed.
 pub(super) async fn exchange<T>(
     pool: &PgPool,
     run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -30,7 +30,7 @@ fn unavailable(error: impl Display) -> OutboxError {
     OutboxError(error.to_string())
 }
 
-/// A connection that goes back to the pool only after a success.
+/// A connection that is returned to the pool only after a success.
 struct ConnectionLease {
     conn: PoolConnection<Postgres>,
     succeeded: bool,

@@ -1,4 +1,4 @@
-//! The writer's side of the outbox: events are inserted by the transactions of their writes.
+//! Inserts events into the outbox, as part of the transactions of their writes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,28 +10,28 @@ use uuid::Uuid;
 
 use crate::audit::draft::{Draft, event_bytes};
 
-/// Inserts events within the transactions of their writes.
+/// Inserts events in the transactions of their writes.
 #[derive(Debug, Clone)]
 pub struct Hook {
     sinks: Arc<[String]>,
     wake: Arc<[Arc<Notify>]>,
-    /// Whether repeated name lists are kept apart from their events.
+    /// Whether repeated name lists are stored separately from their events.
     share_name_lists: Arc<AtomicBool>,
 }
 
 impl Hook {
-    /// An event goes to each of these sinks. `wake` tells their workers of it.
+    /// Every event goes to each of these sinks. `wake` notifies their workers.
     pub fn new(sinks: Vec<String>, wake: Vec<Arc<Notify>>) -> Self {
         Self { sinks: sinks.into(), wake: wake.into(), share_name_lists: Arc::new(AtomicBool::new(true)) }
     }
 
-    /// Without sharing, each event has its names itself.
+    /// Without sharing, each event stores its own names.
     pub fn share_name_lists(&self, share: bool) {
         self.share_name_lists.store(share, Ordering::Relaxed);
     }
 
-    /// To be called in the transaction that applies the writes. It is one statement for any number of drafts, and a second one
-    /// where there are name lists that were not used today.
+    /// Must be called in the transaction that applies the writes. It is one statement for any number of drafts, and a second
+    /// one if there are name lists that were not used today.
     pub async fn in_transaction(&self, conn: &mut PgConnection, drafts: &[&Draft]) -> Result<(), sqlx::Error> {
         insert(conn, drafts, &self.sinks, self.share_name_lists.load(Ordering::Relaxed)).await?;
         for sink in self.wake.iter() {
@@ -74,8 +74,8 @@ impl<'a> Columns<'a> {
 
 /// Inserts events for these sinks, in the order of their drafts.
 ///
-/// Whether a name list is in the database is asked each time, once for each list: a remembered answer would be wrong after a
-/// rollback or a failover, and in a statement that is sent anyway the question costs next to nothing.
+/// Whether a name list is in the database is checked every time, once for each list: a cached answer would be wrong after a
+/// rollback or a failover, and as part of a statement that is sent anyway the check costs very little.
 pub(super) async fn insert(conn: &mut PgConnection, drafts: &[&Draft], sinks: &[String], share: bool) -> Result<(), sqlx::Error> {
     let columns = Columns::of(drafts, share);
     let used: BTreeMap<&[u8], &str> = drafts
@@ -118,11 +118,11 @@ pub(super) async fn insert(conn: &mut PgConnection, drafts: &[&Draft], sinks: &[
     keep(conn, &stale).await
 }
 
-/// Keeps name lists for the events of this transaction. In the order of their digests, so that two writers of the same lists
-/// can't deadlock.
+/// Stores the name lists of this transaction's events. It inserts them in the order of their digests, so that two writers of
+/// the same lists can't deadlock.
 async fn keep(conn: &mut PgConnection, lists: &BTreeMap<&[u8], &str>) -> Result<(), sqlx::Error> {
     let (digests, metrics): (Vec<&[u8]>, Vec<&str>) = lists.iter().map(|(digest, metrics)| (*digest, *metrics)).unzip();
-    // The day is that of the events' created_at, by the same clock: no event is later than the last day of its list.
+    // The day is taken from the same clock as the events' created_at, so that no event is later than the last day of its list.
     sqlx::query!(
         "insert into audit_name_lists (digest, metrics, last_day)
         select digest, metrics, (now() at time zone 'UTC')::date from unnest($1::bytea[], $2::text[]) as new (digest, metrics)

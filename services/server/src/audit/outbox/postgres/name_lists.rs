@@ -1,17 +1,17 @@
-//! Reads the name lists that a sink's claimed events refer to.
+//! Reads the name lists of a sink's claimed events.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::PgConnection;
 
-/// What a reader caches at most, in bytes.
+/// The size limit of a reader's cache, in bytes.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// About what a cached list costs beside its text, in bytes.
+/// The approximate overhead of a cached list, in bytes.
 const ENTRY_BYTES: usize = 128;
 
-/// Reads lists by their digest, and caches them. A digest identifies one text for ever, so that the cache can't be wrong.
+/// Reads lists by their digests, and caches them. A digest always identifies the same text, so the cache can't be stale.
 #[derive(Debug, Default)]
 pub(super) struct NameListReader(Mutex<CachedLists>);
 
@@ -22,7 +22,7 @@ struct CachedLists {
 }
 
 impl NameListReader {
-    /// These lists by digest, read in one query where they are not cached. Lists that do not exist are left out.
+    /// The lists with these digests; those that are not cached are read in one query. Lists that do not exist are left out.
     pub(super) async fn read<'a>(
         &self,
         conn: &mut PgConnection,
@@ -53,7 +53,7 @@ impl NameListReader {
     }
 
     fn cached(&self) -> MutexGuard<'_, CachedLists> {
-        // No panic is possible between changes that belong together, so a poisoned lock protects whole data.
+        // No code between related changes can panic, so the data behind a poisoned lock is consistent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -65,7 +65,8 @@ impl CachedLists {
         }
         let bytes = names.len() + ENTRY_BYTES;
         if self.bytes + bytes > MAX_BYTES {
-            // Rare, and lists that are in use are cached again after one query. A list that is larger than the cache is in it alone.
+            // The whole cache is evicted. That is rare, and lists in use are cached again after one query. A list that is
+            // larger than the cache is cached alone.
             *self = Self::default();
         }
         self.by_digest.insert(digest.to_vec(), Arc::clone(names));

@@ -1,62 +1,63 @@
-//! The size of the audit tables, and the removal of what is too much.
+//! The size of the audit tables, and the removal of rows beyond the bound.
 //!
-//! A table's size on disk does not fall when rows are deleted; their place is used again for new rows. So the size on disk only
-//! tells that there is nothing to do. Beyond the bound, the rows are counted, in a sample where the tables are large.
+//! A table's size on disk does not shrink when rows are deleted, because their space is reused for new rows. So a size on disk
+//! within the bound only shows that nothing has to be removed. Beyond the bound, the sizes of rows are summed, in a sample if
+//! the tables are large.
 
 use std::collections::HashMap;
 
 use sqlx::{Connection as _, PgConnection};
 
-/// What a row takes beside its texts, its index entries included, in bytes; measured by a test.
+/// The overhead of a row, including its index entries, in bytes; measured by a test.
 const EVENT_BYTES: i64 = 160;
 const DELIVERY_BYTES: i64 = 165;
 const DEAD_LETTER_BYTES: i64 = 275;
 const NAME_LIST_BYTES: i64 = 155;
 
-/// Name lists may take this part of the bound. Beyond, events carry their names themselves.
+/// Name lists may take up this part of the bound. Beyond it, events store their names themselves.
 const NAME_LIST_SHARE: u64 = 4;
 
-/// How many pages of a table are read to estimate its rows.
+/// The number of a table's pages that are read to estimate the size of its rows.
 const SAMPLED_PAGES: f64 = 4096.0;
 
-/// Rows removed by one transaction.
+/// The number of rows that one transaction removes.
 const ROWS_AT_ONCE: i64 = 10_000;
 
-/// Only one server at a time removes rows: two would remove the same excess twice.
+/// The advisory lock that lets only one server at a time remove rows: two would remove the same excess twice.
 const LOCK: i64 = 0x676f_6c65_6175_6401;
 
-/// What the audit tables take on disk with their indexes, in bytes.
+/// The sizes of the audit tables on disk, with their indexes, in bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct DiskBytes {
-    /// Events that wait for sinks, and all name lists.
+    /// Events that wait for sinks, and name lists.
     pub waiting: u64,
     /// Dead letters.
     pub dead_letters: u64,
 }
 
-/// What the rows of the audit tables take, in bytes, as estimated.
+/// The estimated sizes of the rows of the audit tables, in bytes.
 struct RowBytes {
     events: u64,
     dead_letters: u64,
     name_lists: u64,
 }
 
-/// What one transaction removed, and what it found.
+/// The result of one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Trimmed {
     pub(super) disk: DiskBytes,
-    /// Whether there is room for more name lists; none where another server was finding out.
+    /// Whether there is room for more name lists; None if another server held the lock.
     pub(super) room_for_name_lists: Option<bool>,
-    /// Removed events, by sink.
+    /// The numbers of removed events, by sink.
     pub(super) events: HashMap<String, u64>,
-    /// Removed dead letters, by sink.
+    /// The numbers of removed dead letters, by sink.
     pub(super) dead_letters: HashMap<String, u64>,
-    /// Whether there may be more to remove.
+    /// Whether there may be more rows to remove.
     pub(super) more: bool,
 }
 
-/// Removes the oldest dead letters and then the oldest events, as far as one transaction goes, until the rows of all audit
-/// tables take at most this many bytes.
+/// Removes the oldest dead letters and then the oldest events, up to the limit of one transaction, until the rows of all audit
+/// tables take up at most this many bytes.
 pub(super) async fn trim(conn: &mut PgConnection, max_bytes: u64) -> Result<Trimmed, sqlx::Error> {
     let mut trimmed = Trimmed { disk: on_disk(conn).await?, ..Trimmed::default() };
     if trimmed.disk.waiting + trimmed.disk.dead_letters <= max_bytes {
@@ -94,7 +95,7 @@ async fn on_disk(conn: &mut PgConnection) -> Result<DiskBytes, sqlx::Error> {
     Ok(DiskBytes { waiting: row.waiting.unsigned_abs(), dead_letters: row.dead_letters.unsigned_abs() })
 }
 
-/// What rows take, from a sample of each table that is large.
+/// The sizes of rows, estimated from a sample of each table that is large.
 async fn estimate(conn: &mut PgConnection) -> Result<RowBytes, sqlx::Error> {
     let percent = sqlx::query!(
         r#"select least(100, $1::float8 * 100 / greatest(1, pg_relation_size('outbox') / 8192)) as "events!",
@@ -132,7 +133,8 @@ async fn estimate(conn: &mut PgConnection) -> Result<RowBytes, sqlx::Error> {
     })
 }
 
-/// Removes the oldest dead letters that have this many bytes together. How many bytes were removed, and how many by sink.
+/// Removes the oldest dead letters, which together have this many bytes. Returns the removed bytes and the numbers of letters
+/// by sink.
 async fn remove_dead_letters(conn: &mut PgConnection, bytes: u64) -> Result<(u64, HashMap<String, u64>), sqlx::Error> {
     let rows = sqlx::query!(
         r#"with oldest as (
@@ -159,8 +161,8 @@ async fn remove_dead_letters(conn: &mut PgConnection, bytes: u64) -> Result<(u64
     Ok((removed, rows.into_iter().map(|row| (row.sink, row.letters.unsigned_abs())).collect()))
 }
 
-/// Removes the oldest events that have this many bytes together. How many events were removed, and from how many deliveries by
-/// sink.
+/// Removes the oldest events, which together have this many bytes. Returns the number of events and the numbers of deliveries
+/// by sink.
 async fn remove_events(conn: &mut PgConnection, bytes: u64) -> Result<(u64, HashMap<String, u64>), sqlx::Error> {
     let ids = sqlx::query_scalar!(
         r#"with oldest as (

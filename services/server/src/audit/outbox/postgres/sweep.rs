@@ -1,5 +1,5 @@
-//! Keeps the audit tables within their bounds: gives up events that are too old, removes old dead letters and unused name lists,
-//! and then whatever is too much by its size.
+//! Keeps the audit tables within their bounds: gives up events that are too old, removes old dead letters and unused name
+//! lists, and then removes rows beyond the bound of bytes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,28 +10,28 @@ use super::exchange::exchange;
 use super::size::{self, DiskBytes};
 use crate::audit::outbox::OutboxError;
 
-/// Rows handled by one transaction, so that none holds locks for long.
+/// The number of rows that one transaction handles, so that no transaction holds locks for long.
 const ROWS_AT_ONCE: i64 = 2000;
 
-/// Transactions of one kind in one sweep. The next sweep goes on.
+/// The number of transactions of one kind in one sweep. The next sweep continues.
 const TRANSACTIONS: usize = 50;
 
 /// A list that no event referred to for this many days is removed.
 const LIST_DAYS: i32 = 1;
 
-/// What the audit tables may hold.
+/// The bounds of the audit tables.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// Older events are given up.
     pub retention: Duration,
     /// Older dead letters are removed.
     pub dead_letter_retention: Duration,
-    /// The bytes that rows and indexes of all audit tables may take together. Beyond, the oldest dead letters are removed, then
-    /// the oldest events. What a database keeps free for new rows is not counted.
+    /// The bytes that the rows and indexes of all audit tables may take up together. Beyond it, the oldest dead letters are
+    /// removed, then the oldest events. Space that a table keeps for new rows is not counted.
     pub max_bytes: u64,
 }
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Events that were given up because of their age, by sink.
@@ -40,9 +40,9 @@ pub struct Swept {
     pub dropped: HashMap<String, u64>,
     /// Dead letters that were removed because of their size, by sink.
     pub dead_letters_dropped: HashMap<String, u64>,
-    /// What the tables take on disk after it.
+    /// The sizes of the tables on disk after the sweep.
     pub disk: DiskBytes,
-    /// Whether there is room for more name lists; none where another server was finding out.
+    /// Whether there is room for more name lists; None if another server held the lock.
     pub room_for_name_lists: Option<bool>,
 }
 
@@ -53,7 +53,7 @@ fn add(to: &mut HashMap<String, u64>, sinks: impl IntoIterator<Item = (String, u
     }
 }
 
-/// Enforces the bounds. Several servers may do this at the same time.
+/// Enforces the bounds. Several servers may run it at the same time.
 pub async fn sweep(pool: &PgPool, bounds: &Bounds) -> Result<Swept, OutboxError> {
     let mut swept = Swept::default();
     for _ in 0..TRANSACTIONS {
@@ -84,14 +84,14 @@ pub async fn sweep(pool: &PgPool, bounds: &Bounds) -> Result<Swept, OutboxError>
     Ok(swept)
 }
 
-/// Makes dead letters of events that are too old. Whether there may be more of them.
+/// Turns events that are too old into dead letters. Returns whether there may be more of them.
 async fn give_up_old_events(
     conn: &mut PgConnection,
     retention: Duration,
     given_up: &mut HashMap<String, u64>,
 ) -> Result<bool, sqlx::Error> {
     let mut transaction = conn.begin().await?;
-    // The oldest events have the lowest ids: to look at a fixed number of them costs the same however many there are.
+    // The oldest events have the lowest ids; checking a fixed number of them costs the same however many events there are.
     let old = sqlx::query_scalar!(
         r#"select id from outbox
         where id in (select id from outbox order by id limit $1)
@@ -125,7 +125,7 @@ async fn give_up_old_events(
     Ok(old.len() as u64 >= ROWS_AT_ONCE.unsigned_abs())
 }
 
-/// Whether there may be more of them.
+/// Returns whether there may be more of them.
 async fn remove_old_dead_letters(conn: &mut PgConnection, retention: Duration) -> Result<bool, sqlx::Error> {
     let removed = sqlx::query!(
         r#"delete from dead_letters where (event_id, sink) in (
@@ -140,11 +140,11 @@ async fn remove_old_dead_letters(conn: &mut PgConnection, retention: Duration) -
     Ok(removed.rows_affected() >= ROWS_AT_ONCE.unsigned_abs())
 }
 
-/// Removes lists that nothing refers to. Whether there may be more of them.
+/// Removes lists without references. Returns whether there may be more of them.
 ///
-/// In a transaction of its own, since a writer that raises a list's day would wait for the end of it. No event is later than the
-/// last day of its list: a list whose last day is before that of the oldest event is referred to by none. A day is left between
-/// them for transactions that are under way.
+/// It runs in a transaction of its own, because a writer that updates a list's day would wait for its end. No event is later
+/// than the last day of its list: so a list whose last day is before the day of the oldest event has no references. One day is
+/// added as a margin for open transactions.
 async fn remove_unused_lists(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let removed = sqlx::query!(
         r#"delete from audit_name_lists where digest in (

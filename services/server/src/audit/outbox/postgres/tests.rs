@@ -1,4 +1,4 @@
-//! The outbox in a real database; each test has one of its own.
+//! The outbox in a real database; each test has its own database.
 
 mod database;
 mod name_lists;
@@ -27,7 +27,7 @@ const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-
 const WIDE: Bounds =
     Bounds { retention: Duration::from_hours(48), dead_letter_retention: Duration::from_hours(7 * 24), max_bytes: u64::MAX };
 
-/// An event whose JSON has something to escape, and whose names are repeated.
+/// An event whose JSON needs escapes, and whose names are repeated.
 fn draft(number: i64) -> Draft {
     named(number, &["b\"\\"])
 }
@@ -40,7 +40,7 @@ fn named(number: i64, ids: &[&str]) -> Draft {
     Draft { ts: number, ip_address, names, repeated: true, traceparent: Some(TRACEPARENT.into()) }
 }
 
-/// An event of these metrics, whose names were not seen before.
+/// An event of these metrics, whose names are new.
 fn first_named(number: i64, ids: &[&str]) -> Draft {
     Draft { repeated: false, ..named(number, ids) }
 }
@@ -100,7 +100,7 @@ fn numbers(claimed: &[Delivery]) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn an_event_belongs_to_its_transaction() {
+async fn an_event_is_part_of_its_transaction() {
     let Some(database) = Database::new().await else { return };
     let mut transaction = database.pool.begin().await.unwrap();
     insert(&mut transaction, &[&draft(1)], &["webhook".to_owned()], true).await.unwrap();
@@ -116,7 +116,7 @@ async fn an_event_belongs_to_its_transaction() {
 }
 
 #[tokio::test]
-async fn events_of_one_transaction_come_in_their_order() {
+async fn events_of_one_transaction_keep_their_order() {
     let Some(database) = Database::new().await else { return };
     let drafts: Vec<Draft> = (0..500).map(draft).collect();
     database.put(&drafts, &BOTH).await;
@@ -126,7 +126,7 @@ async fn events_of_one_transaction_come_in_their_order() {
 }
 
 #[tokio::test]
-async fn each_sink_has_its_own_progress_and_what_all_have_is_gone() {
+async fn each_sink_has_its_own_progress_and_events_that_all_sinks_have_are_removed() {
     let Some(database) = Database::new().await else { return };
     database.write(0..5, &BOTH).await;
     let (webhook, file) = (database.outbox("webhook"), database.outbox("file:here"));
@@ -143,7 +143,7 @@ async fn each_sink_has_its_own_progress_and_what_all_have_is_gone() {
 }
 
 #[tokio::test]
-async fn sinks_that_finish_at_once_leave_nothing_behind() {
+async fn sinks_that_finish_at_the_same_time_leave_no_rows() {
     let Some(database) = Database::new().await else { return };
     for _ in 0..20 {
         database.write(0..10, &BOTH).await;
@@ -157,7 +157,7 @@ async fn sinks_that_finish_at_once_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_lease_that_ran_out_is_taken_over_and_its_old_holder_is_ignored() {
+async fn an_expired_lease_is_taken_over_and_its_former_holder_is_ignored() {
     let Some(database) = Database::new().await else { return };
     database.write(0..2, &["webhook"]).await;
     let (lost, other) = (database.outbox("webhook"), database.outbox("webhook"));
@@ -166,17 +166,17 @@ async fn a_lease_that_ran_out_is_taken_over_and_its_old_holder_is_ignored() {
     database.run("update deliveries set due_at = now() - interval '1 second'").await;
     let taken = other.claim(9).await.unwrap();
     assert_eq!(taken.iter().map(|d| d.id).collect::<Vec<_>>(), held.iter().map(|d| d.id).collect::<Vec<_>>());
-    // A late failure would put back what the other one is delivering.
+    // A late failure would make the event due again while the other server delivers it.
     lost.settle(&all(&held, &DeliveryOutcome::NotTried)).await.unwrap();
     assert!(lost.claim(9).await.unwrap().is_empty());
-    // A late success is one all the same.
+    // A late success still counts.
     lost.settle(&all(&held[..1], &DeliveryOutcome::Delivered)).await.unwrap();
     other.settle(&all(&taken, &DeliveryOutcome::Delivered)).await.unwrap();
     assert_eq!((database.count("outbox").await, database.count("deliveries").await), (0, 0));
 }
 
 #[tokio::test]
-async fn a_retry_waits_and_counts_and_a_returned_event_does_neither() {
+async fn a_retry_waits_and_is_counted_but_a_returned_event_is_not() {
     let Some(database) = Database::new().await else { return };
     database.write(0..2, &["webhook"]).await;
     let outbox = database.outbox("webhook");
@@ -214,7 +214,7 @@ async fn dead_letters_are_kept_until_their_time() {
 }
 
 #[tokio::test]
-async fn events_of_a_server_that_never_came_back_are_given_up() {
+async fn events_of_a_server_that_does_not_return_are_given_up() {
     let Some(database) = Database::new().await else { return };
     database.write(0..3, &["file:gone"]).await;
     database
@@ -234,9 +234,9 @@ async fn events_of_a_server_that_never_came_back_are_given_up() {
 }
 
 #[tokio::test]
-async fn an_outage_of_days_is_given_up_in_one_sweep() {
+async fn the_events_of_days_of_outage_are_given_up_in_one_sweep() {
     let Some(database) = Database::new().await else { return };
-    // More than one transaction takes; once a sweep took 1,000 events, however many there were.
+    // More events than one transaction handles. An earlier version handled only 1,000 in each sweep.
     let drafts: Vec<Draft> = (0..5000).map(draft).collect();
     database.put(&drafts, &["webhook"]).await;
     database.run("update outbox set created_at = now() - interval '49 hours'").await;
@@ -245,9 +245,9 @@ async fn an_outage_of_days_is_given_up_in_one_sweep() {
 }
 
 #[tokio::test]
-async fn nothing_is_asked_of_a_database_that_is_not_ready() {
+async fn no_query_is_sent_to_a_database_that_is_not_ready() {
     let (sender, ready) = watch::channel(false);
-    // Nothing listens there: asking would be an error.
+    // Nothing listens at this address: a query would be an error.
     let pool = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
     let outbox = PostgresOutbox::new(pool, ready, "webhook".into(), Arc::new(Notify::new()));
     assert!(outbox.claim(9).await.unwrap().is_empty());
@@ -256,7 +256,7 @@ async fn nothing_is_asked_of_a_database_that_is_not_ready() {
     assert!(outbox.claim(9).await.is_err());
 }
 
-/// Remembers what it took. Some events it takes only at the second try.
+/// Records the events that it accepted. It accepts some of them only at the second try.
 #[derive(Default)]
 struct Unreliable(std::sync::Mutex<(BTreeSet<Uuid>, Vec<Uuid>)>);
 

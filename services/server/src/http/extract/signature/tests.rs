@@ -27,7 +27,7 @@ fn sign(target: &str, source: &str, key: &str) -> String {
     Request { method: "POST", target, source: source.as_bytes(), idempotency_key: b"", body_digest }.sign(NOW, "default", key.as_bytes())
 }
 
-/// None when it is accepted, otherwise why not.
+/// The code of the refusal; None if the request is accepted.
 async fn refusal(signatures: &Signatures, parts: &Parts) -> Option<&'static str> {
     refusal_of(signatures, parts, Effect::Change).await
 }
@@ -43,7 +43,7 @@ async fn refusal_of(signatures: &Signatures, parts: &Parts, effect: Effect) -> O
 }
 
 #[tokio::test]
-async fn the_target_is_signed_as_it_came() {
+async fn the_target_is_signed_as_it_was_sent() {
     let clock = Clock::at(NOW * 1000);
     let signatures = signatures(Some("k"), SignatureMode::Required, &clock);
     for target in ["/updates", "/updates/", "//update//counter/a%2Fb/1/", "/updates?", "/updates?x=//&y", "http://Host:80/updates/"] {
@@ -98,7 +98,7 @@ async fn the_method_is_signed_and_only_changes_need_a_signature() {
 }
 
 #[tokio::test]
-async fn what_is_checked_when() {
+async fn requests_are_accepted_or_refused_by_mode_and_header() {
     use SignatureMode::{Compat, Required};
     let clock = Clock::at(NOW * 1000);
     let right = sign("/updates", "node-1", "k");
@@ -129,7 +129,7 @@ async fn what_is_checked_when() {
 }
 
 #[tokio::test]
-async fn no_refusal_tells_a_key_or_a_signature() {
+async fn no_refusal_contains_a_key_or_a_signature() {
     let clock = Clock::at(NOW * 1000);
     let signatures = signatures(Some("swordfish"), SignatureMode::Required, &clock);
     let mut parts = parts("/updates", &[(names::SIGNATURE, &sign("/updates", "", "swordfish"))]);

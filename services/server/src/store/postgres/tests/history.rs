@@ -45,10 +45,11 @@ async fn half_hours_come_and_go() {
     assert_eq!(store.apply(old.clone()).await.unwrap(), Applied::Repeat);
     assert_eq!(half_hours(&mut conn).await[0], now - 48, "it is made again for the question");
 
-    // 48 h after the first batch's half hour and an hour of grace, its key goes and its repeat is refused.
+    // 48 h after a batch's half hour and an hour of grace, its key goes and its repeat is refused; the day's layouts go with the day.
     let rows = "SELECT (SELECT count(*) FROM frames), (SELECT count(*) FROM layouts), (SELECT count(*) FROM sealed_reports),
         (SELECT total FROM latest WHERE total IS NOT NULL)";
-    for (at, expected) in [(start - DAY + HOUR / 2 + 49 * HOUR - 1, (0, 2, 2, 2)), (start - DAY + HOUR / 2 + 49 * HOUR, (0, 1, 1, 2))] {
+    let first = start - DAY + HOUR / 2 + 49 * HOUR;
+    for (at, expected) in [(first - 1, (0, 2, 2, 2)), (first, (0, 2, 1, 2)), (first + DAY, (0, 1, 0, 2))] {
         clock.set(at);
         sealer(&store).round().await.unwrap();
         sealer(&store).round().await.unwrap();

@@ -11,7 +11,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// None, with a message, when there is no PostgreSQL to test against; in CI that is a failure.
+    /// None, with a message, if there is no PostgreSQL to test against; in CI that is a failure.
     pub async fn new() -> Option<Self> {
         let Some(url) = std::env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty()) else {
             assert!(
@@ -35,7 +35,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (admin, drop) = (self.admin.clone(), format!("drop database if exists {} with (force)", self.name));
-        // The test's own runtime may be ending: the clean-up has one of its own.
+        // The test's own runtime may be shutting down, so the clean-up has its own.
         let clean = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {

@@ -1,9 +1,9 @@
-//! Name lists: each is kept once, for as long as an event refers to it, and a lost one affects no other event.
+//! Name lists: each is stored once while an event refers to it, and a lost list affects no other event.
 
 use super::*;
 
 impl Database {
-    /// How many days ago each list was used last, by its text.
+    /// The number of days since each list was last used, by the list's text.
     async fn lists(&self) -> Vec<(String, i32)> {
         let sql = "select metrics, (now() at time zone 'UTC')::date - last_day from audit_name_lists order by metrics";
         sqlx::query_as(sql).fetch_all(&self.pool).await.unwrap()
@@ -15,7 +15,7 @@ fn bodies(claimed: &[Delivery]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_list_is_kept_once_and_its_day_is_raised() {
+async fn a_list_is_stored_once_and_its_day_is_updated() {
     let Some(database) = Database::new().await else { return };
     let drafts: Vec<Draft> = (0..100).map(|n| named(n, if n % 3 == 0 { &["x", "y"] } else { &["z"] })).collect();
     database.put(&drafts, &["webhook"]).await;
@@ -27,14 +27,14 @@ async fn a_list_is_kept_once_and_its_day_is_raised() {
     database.run("update audit_name_lists set last_day = last_day - 3").await;
     database.put(&[named(0, &["z"])], &["webhook"]).await;
     assert_eq!(database.lists().await, [(r#"["x","y"]"#.to_owned(), 3), (r#"["z"]"#.to_owned(), 0)]);
-    // A clock that went back lowers nothing.
+    // A clock that goes back does not lower the day.
     database.run("update audit_name_lists set last_day = last_day + 9").await;
     database.put(&drafts, &["webhook"]).await;
     assert_eq!(database.lists().await, [(r#"["x","y"]"#.to_owned(), -6), (r#"["z"]"#.to_owned(), -9)]);
 }
 
 #[tokio::test]
-async fn a_list_belongs_to_its_transaction() {
+async fn a_list_is_part_of_its_transaction() {
     let Some(database) = Database::new().await else { return };
     let mut transaction = database.pool.begin().await.unwrap();
     insert(&mut transaction, &[&draft(1)], &["webhook".to_owned()], true).await.unwrap();
@@ -45,7 +45,7 @@ async fn a_list_belongs_to_its_transaction() {
 }
 
 #[tokio::test]
-async fn writers_of_the_same_new_lists_do_not_fail_each_other() {
+async fn writers_of_the_same_new_lists_do_not_cause_errors() {
     let Some(database) = Database::new().await else { return };
     let names: Vec<String> = (0..50).map(|n| format!("n{n}")).collect();
     let forward: Vec<Draft> = names.iter().map(|name| named(1, &[name])).collect();
@@ -58,13 +58,13 @@ async fn writers_of_the_same_new_lists_do_not_fail_each_other() {
 }
 
 #[tokio::test]
-async fn an_event_whose_list_was_lost_rests_and_comes_back_with_it() {
+async fn an_event_whose_list_was_lost_waits_until_the_list_is_back() {
     let Some(database) = Database::new().await else { return };
     database.put(&[named(0, &["lost"]), named(1, &["kept"]), named(2, &["lost"])], &BOTH).await;
     database.run(r#"delete from audit_name_lists where metrics = '["lost"]'"#).await;
     let outbox = database.outbox("webhook");
     assert_eq!(numbers(&outbox.claim(9).await.unwrap()), [1]);
-    // When a lease would have ended, it still rests; others are not in its way.
+    // It still waits after the time of a lease, and does not delay others.
     database.run("update deliveries set due_at = due_at - interval '2 minutes'").await;
     assert_eq!(numbers(&outbox.claim(9).await.unwrap()), [1]);
     database.put(&[named(3, &["lost"])], &["webhook"]).await;
@@ -74,7 +74,7 @@ async fn an_event_whose_list_was_lost_rests_and_comes_back_with_it() {
 }
 
 #[tokio::test]
-async fn an_event_whose_list_is_gone_for_good_ends_as_a_dead_letter() {
+async fn an_event_whose_list_does_not_come_back_becomes_a_dead_letter() {
     let Some(database) = Database::new().await else { return };
     database.put(&[draft(0), named(1, &["kept"])], &["webhook"]).await;
     database
@@ -90,7 +90,7 @@ async fn an_event_whose_list_is_gone_for_good_ends_as_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn what_sql_composes_is_what_the_server_does() {
+async fn events_composed_in_sql_equal_those_of_the_server() {
     let Some(database) = Database::new().await else { return };
     let plain = |ids: &[&str]| named(-7, ids);
     let mut drafts = vec![plain(&["a\"b\\c/ä\u{2028}😀", "t{l=\"\\\\\\\"\\n\"}", "<&>"]), plain(&["a"])];
@@ -104,7 +104,7 @@ async fn what_sql_composes_is_what_the_server_does() {
 }
 
 #[tokio::test]
-async fn a_list_that_does_not_repeat_goes_with_its_event() {
+async fn a_list_that_is_not_repeated_is_removed_with_its_event() {
     let Some(database) = Database::new().await else { return };
     let drafts: Vec<Draft> = (0..300).map(|number| first_named(number, &[&format!("metric{number}"), "a\"b"])).collect();
     database.put(&drafts, &["webhook"]).await;
@@ -114,13 +114,13 @@ async fn a_list_that_does_not_repeat_goes_with_its_event() {
     assert_eq!(bodies(&claimed), drafts.iter().map(json).collect::<Vec<_>>());
     outbox.settle(&all(&claimed[..299], &DeliveryOutcome::Delivered)).await.unwrap();
     outbox.settle(&all(&claimed[299..], &DeliveryOutcome::GivenUp("no".into()))).await.unwrap();
-    assert_eq!(database.count("outbox").await, 0, "nothing is left of ten thousand lists a day");
+    assert_eq!(database.count("outbox").await, 0, "no rows are left of ten thousand lists a day");
     let letter: String = sqlx::query_scalar("select body from audit_dead_letters").fetch_one(&database.pool).await.unwrap();
     assert_eq!(letter, json(&drafts[299]));
 }
 
 #[tokio::test]
-async fn without_room_for_lists_events_carry_their_names() {
+async fn without_room_for_lists_events_store_their_names() {
     let Some(database) = Database::new().await else { return };
     let hook = Hook::new(vec!["webhook".to_owned()], vec![Arc::new(Notify::new())]);
     hook.share_name_lists(false);
@@ -138,7 +138,7 @@ async fn an_event_has_either_names_or_a_list() {
         let sql = format!(
             "insert into outbox (event_id, ts, ip_address, bytes, metrics, name_list) values (gen_random_uuid(), 1, '', 1, {metrics}, {list})"
         );
-        sqlx::raw_sql(&sql).execute(&database.pool).await.expect_err("the constraint holds");
+        sqlx::raw_sql(&sql).execute(&database.pool).await.expect_err("the constraint refuses it");
     }
 }
 
@@ -149,13 +149,13 @@ async fn lists_are_removed_when_nothing_can_refer_to_them() {
     database.put(&[named(0, &["new"]), named(1, &["old"]), named(2, &["older"])], &["webhook"]).await;
     database.run(r#"update audit_name_lists set last_day = last_day - 5 where metrics = '["old"]'"#).await;
     database.run(r#"update audit_name_lists set last_day = last_day - 9 where metrics = '["older"]'"#).await;
-    // The oldest event is from the day on which the middle list was used last.
+    // The oldest event is from the last day on which the middle list was used.
     database.run("update outbox set created_at = now() - interval '5 days' where id = (select min(id) from outbox)").await;
     let wide = Bounds { retention: Duration::from_hours(24 * 365), ..WIDE };
     database.sweep(&wide).await;
     assert_eq!(names(database.lists().await), [r#"["new"]"#, r#"["old"]"#]);
     database.run("delete from outbox").await;
-    // What a writer holds is left alone, without waiting for it.
+    // A list that a writer has locked is skipped, without waiting for the writer.
     let mut writer = database.pool.begin().await.unwrap();
     insert(&mut writer, &[&named(3, &["old"])], &["webhook".to_owned()], true).await.unwrap();
     database.sweep(&wide).await;
@@ -163,7 +163,7 @@ async fn lists_are_removed_when_nothing_can_refer_to_them() {
     assert_eq!(database.lists().await, [(r#"["new"]"#.to_owned(), 0), (r#"["old"]"#.to_owned(), 0)]);
     database.run("delete from outbox; update audit_name_lists set last_day = last_day - 1").await;
     database.sweep(&wide).await;
-    assert_eq!(database.count("audit_name_lists").await, 2, "transactions of yesterday may still be under way");
+    assert_eq!(database.count("audit_name_lists").await, 2, "transactions of yesterday may still be open");
     database.run("update audit_name_lists set last_day = last_day - 1").await;
     database.sweep(&wide).await;
     assert_eq!(database.count("audit_name_lists").await, 0);

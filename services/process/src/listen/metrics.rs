@@ -1,11 +1,11 @@
-//! What became of connections, for /metrics.
+//! Metrics of connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of one listener's connections; clones share them. Reading is a few atomic loads.
+/// Metrics of one listener's connections; clones share them. Reading takes a few atomic loads.
 #[derive(Clone, Debug, Default)]
-pub struct ConnectionStats(Arc<Counts>);
+pub struct ConnectionMetrics(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -19,11 +19,11 @@ struct Counts {
 /// Why a connection was cut by a time limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// A request's head did not come in time.
+    /// A request's head was not complete in time.
     Headers,
-    /// No next request came in time.
+    /// The next request did not arrive in time.
     Idle,
-    /// The client did not take the answer.
+    /// The client did not read the answer in time.
     Write,
 }
 
@@ -31,7 +31,7 @@ impl Cut {
     /// Every reason.
     pub const ALL: [Self; 3] = [Self::Headers, Self::Idle, Self::Write];
 
-    /// As a label's value.
+    /// The reason as a metric's label value.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Headers => "headers",
@@ -41,7 +41,7 @@ impl Cut {
     }
 }
 
-impl ConnectionStats {
+impl ConnectionMetrics {
     /// Connections open now.
     pub fn open(&self) -> u64 {
         self.0.open.load(Ordering::Relaxed)
@@ -52,12 +52,12 @@ impl ConnectionStats {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
-    /// Times the system could not give a connection.
+    /// Times `accept` failed.
     pub fn accept_errors_total(&self) -> u64 {
         self.0.accept_errors.load(Ordering::Relaxed)
     }
 
-    /// Times accepting waited because as many connections were open as are allowed.
+    /// Times that accepting waited because the limit of open connections was reached.
     pub fn cap_reached_total(&self) -> u64 {
         self.0.cap_reached.load(Ordering::Relaxed)
     }
@@ -88,7 +88,7 @@ impl ConnectionStats {
 }
 
 /// An open connection.
-pub(super) struct Open(ConnectionStats);
+pub(super) struct Open(ConnectionMetrics);
 
 impl Drop for Open {
     fn drop(&mut self) {

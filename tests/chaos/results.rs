@@ -1,25 +1,25 @@
-//! What each scenario found, said aloud.
+//! The results of a scenario under load, and printing them.
 
 use std::io::Write as _;
 use std::time::Instant;
 
 use golectra_loadgen::{CheckResult, Report, Totals};
 
-/// Says what was measured, past the capture of the test harness.
+/// Prints a line in spite of the output capture of the test harness.
 pub fn say(scenario: &str, line: &str) {
     let _ = writeln!(std::io::stderr(), "chaos: {scenario}: {line}");
 }
 
-/// What the clients with keys and the naive one came to.
-pub struct Figures {
+/// The results of the clients with keys and of the naive client, which retries without keys.
+pub struct LoadResults {
     pub keyed: Report,
     pub check: CheckResult,
     pub naive: Report,
     pub naive_check: CheckResult,
 }
 
-impl Figures {
-    /// Prints every figure and fails the test where the books do not balance, or the naive client did not over-count.
+impl LoadResults {
+    /// Prints the results. Panics if a value was lost or applied twice, or if the naive client did not over-count.
     #[track_caller]
     pub fn judge(&self, scenario: &str, faults: &str, start: Instant) {
         let Totals { acknowledged, stored, issued, lost, doubled } = self.check.counters;
@@ -42,6 +42,6 @@ impl Figures {
         assert!(batches.acknowledged > 0, "nothing was acknowledged: {}", self.keyed);
         assert!(self.check.passed(), "{}{}", self.keyed, self.check);
         assert!(self.naive_check.counters.doubled > 0, "the naive client did not over-count: {}{}", self.naive, self.naive_check);
-        assert!(self.naive_check.counters.lost == 0, "what the naive client was promised is lost: {}", self.naive_check);
+        assert!(self.naive_check.counters.lost == 0, "acknowledged values of the naive client are lost: {}", self.naive_check);
     }
 }

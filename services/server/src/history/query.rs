@@ -1,0 +1,325 @@
+//! Runs queries on history: so many at once, each within its time and all within one budget of memory.
+//!
+//! A query waits for its turn, then has a thread to itself until it is done: it is read there, what it selects is read from the
+//! store, and it is evaluated, all at a lower priority than writes have. It ends early when its time is over, when memory is
+//! used up and when its client leaves.
+
+mod admission;
+mod error;
+mod listing;
+mod threads;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use golectra_process::trace;
+use golectra_promql::parse::ast::ValueType;
+use golectra_promql::{Engine, EvalError, Interrupt, Interrupted, Limits, MemoryBudget, Outcome, Query, Reservation, Steps};
+use prometheus::Registry;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{Span, field};
+
+pub use self::error::QueryError;
+pub use self::listing::{Listed, Listing, Truncated};
+pub use self::watch::Costs;
+
+use self::admission::{Admission, Admitted};
+use self::error::Bounds;
+use self::threads::Threads;
+use self::watch::Watch;
+use super::prefetched::Prefetched;
+use crate::metrics::queries::{QueryKind, QueryMetrics};
+use crate::store::history::{History, HistoryError};
+
+/// The most steps of a range query: 11,000 and the one at its start, as in Prometheus.
+pub const MAX_STEPS: usize = 11_001;
+
+/// The most different selectors of a query, each of which is a read from the store.
+const MAX_SELECTIONS: usize = 256;
+
+/// How long a query that is over its time may take to notice, before it is left to itself.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What queries may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct QueryLimits {
+    /// How many run at once.
+    pub concurrency: usize,
+    /// How long one may take, its waiting time included.
+    pub timeout: Duration,
+    /// How many series one may select.
+    pub max_series: usize,
+    /// How much memory all of them may take.
+    pub max_bytes: usize,
+    /// Those that take longer are logged.
+    pub log_after: Duration,
+}
+
+/// Runs queries. Cheap to clone.
+#[derive(Clone)]
+pub struct Queries(Arc<Inner>);
+
+struct Inner {
+    history: Arc<dyn History>,
+    limits: QueryLimits,
+    engine: Engine,
+    admission: Admission,
+    threads: Threads,
+    budget: Arc<MemoryBudget>,
+    metrics: QueryMetrics,
+}
+
+/// What is to be evaluated.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The query.
+    pub text: String,
+    /// When.
+    pub when: When,
+    /// How long a sample counts as the newest one, if not as long as usual.
+    pub lookback_ms: Option<i64>,
+    /// How long it may take, if not as long as the server allows.
+    pub timeout: Option<Duration>,
+}
+
+/// When a query is evaluated.
+#[derive(Debug, Clone, Copy)]
+pub enum When {
+    /// At one time.
+    At {
+        /// In unix milliseconds.
+        time_ms: i64,
+    },
+    /// At each step.
+    Over(Steps),
+}
+
+/// A query and its result, whose memory is charged to the budget until it is dropped.
+pub struct Evaluated {
+    /// The query.
+    pub query: Query,
+    /// What came out.
+    pub outcome: Outcome,
+    /// What it took.
+    pub costs: Costs,
+}
+
+impl Queries {
+    /// Starts the threads that queries run on.
+    pub fn start(history: Arc<dyn History>, limits: QueryLimits, registry: &Registry) -> io::Result<Self> {
+        let budget = MemoryBudget::new(limits.max_bytes);
+        let metrics = QueryMetrics::register(registry, &QueryError::REASONS, Arc::clone(&budget)).map_err(io::Error::other)?;
+        let engine_limits = Limits { max_series: limits.max_series, max_steps: MAX_STEPS, ..Limits::default() };
+        Ok(Self(Arc::new(Inner {
+            history,
+            limits,
+            engine: Engine { limits: engine_limits, ..Engine::default() },
+            admission: Admission::new(limits.concurrency),
+            threads: Threads::start(limits.concurrency)?,
+            budget,
+            metrics,
+        })))
+    }
+
+    /// How many series a query may select.
+    pub fn max_series(&self) -> usize {
+        self.0.limits.max_series
+    }
+
+    /// Evaluates a query.
+    pub async fn evaluate(&self, question: Question) -> Result<Evaluated, QueryError> {
+        let kind = match question.when {
+            When::At { .. } => QueryKind::Instant,
+            When::Over(_) => QueryKind::Range,
+        };
+        let call = Call { kind, text: question.text.clone(), timeout: question.timeout };
+        self.run(call, move |run| run.evaluate(&question)).await
+    }
+
+    /// Reads a query and tells what `tell` says about it.
+    pub async fn parse<T: Send + 'static>(&self, text: String, tell: impl FnOnce(&Query) -> T + Send + 'static) -> Result<T, QueryError> {
+        let call = Call { kind: QueryKind::Parse, text: text.clone(), timeout: None };
+        self.run(call, move |run| Ok(tell(&run.parse(&text)?))).await
+    }
+
+    /// Runs `work` on a thread once it may.
+    async fn run<T: Send + 'static>(
+        &self,
+        call: Call,
+        work: impl FnOnce(&mut Run) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let Inner { history, limits, engine, threads, budget, metrics, .. } = &*self.0;
+        let mut watch = Watch::begin(metrics, call.kind, &call.text, limits.log_after);
+        let timeout = call.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
+        let bounds = Bounds { timeout, max_series: limits.max_series, max_bytes: limits.max_bytes };
+        let started = Instant::now();
+        let deadline = started + timeout;
+        let mut memory = budget.reserve(limits.max_bytes);
+        let admitted = match self.admit(&call.text, &mut memory, deadline, &bounds).await {
+            Ok(admitted) => admitted,
+            Err(error) => {
+                watch.ends(error.reason());
+                return Err(error);
+            }
+        };
+        watch.costs.queued = started.elapsed();
+        let canceled = CancellationToken::new();
+        let _cancels = canceled.clone().drop_guard();
+        let (sender, receiver) = oneshot::channel();
+        let mut run = Run {
+            history: Arc::clone(history),
+            engine: *engine,
+            budget: Arc::clone(budget),
+            memory,
+            limit: Limit { handle: Handle::current(), deadline, canceled, bounds },
+            costs: watch.costs,
+        };
+        let span = span(call.kind);
+        threads.run(move || {
+            let worked = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| work(&mut run))));
+            let result = worked.unwrap_or_else(|_| Err(QueryError::Internal("a query panicked: this is a bug in golectra-server".into())));
+            watch.costs = run.costs;
+            watch.costs.peak_bytes = watch.costs.peak_bytes.max(run.memory.peak_bytes());
+            span.record("series", watch.costs.series);
+            span.record("samples", watch.costs.samples);
+            watch.ends(result.as_ref().map_or_else(QueryError::reason, |_| "ok"));
+            // Whoever gets the answer finds the metrics and the room of this query as they are without it.
+            drop((watch, run, admitted));
+            let _ = sender.send(result);
+        });
+        match timeout_at(deadline + GRACE, receiver).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(QueryError::Internal("a thread of queries ended: this is a bug in golectra-server".into())),
+            Err(_) => Err(QueryError::Timeout { limit: timeout }),
+        }
+    }
+
+    async fn admit(&self, text: &str, memory: &mut Reservation, deadline: Instant, bounds: &Bounds) -> Result<Admitted, QueryError> {
+        memory.grow(text.len()).map_err(|error| bounds.memory(error))?;
+        self.0.admission.enter(deadline).await.map_err(|reason| bounds.not_admitted(reason))
+    }
+}
+
+/// What is said about a query before it runs.
+struct Call {
+    kind: QueryKind,
+    text: String,
+    timeout: Option<Duration>,
+}
+
+/// A query that runs.
+struct Run {
+    history: Arc<dyn History>,
+    engine: Engine,
+    budget: Arc<MemoryBudget>,
+    /// What is read for it.
+    memory: Reservation,
+    limit: Limit,
+    costs: Costs,
+}
+
+impl Run {
+    fn parse(&self, text: &str) -> Result<Query, QueryError> {
+        Query::parse(text, &self.engine.parse_limits).map_err(|error| QueryError::bad_query(&error))
+    }
+
+    fn evaluate(&mut self, question: &Question) -> Result<Evaluated, QueryError> {
+        let bounds = self.limit.bounds;
+        let mut engine = self.engine;
+        engine.lookback_ms = question.lookback_ms.unwrap_or(engine.lookback_ms);
+        let begun = Instant::now();
+        let query = self.parse(&question.text)?;
+        let steps = match question.when {
+            When::At { time_ms } => Steps::at(time_ms),
+            When::Over(steps) => steps,
+        };
+        let value_type = query.expr().value_type();
+        if matches!(question.when, When::Over(_)) && !matches!(value_type, ValueType::Scalar | ValueType::InstantVector) {
+            return Err(bounds.evaluation(EvalError::RangeOfRanges { found: value_type.to_string() }));
+        }
+        let selections = engine.selections(&query, steps).map_err(|error| bounds.evaluation(error))?;
+        self.costs.prepared = begun.elapsed();
+
+        let begun = Instant::now();
+        let mut prefetched = Prefetched::default();
+        let (mut reads, mut series_left) = (0, bounds.max_series);
+        for selection in selections {
+            if prefetched.has(&selection) {
+                continue;
+            }
+            reads += 1;
+            if reads > MAX_SELECTIONS {
+                return Err(QueryError::Execution(format!("the query has more than {MAX_SELECTIONS} different selectors")));
+            }
+            let series = self.limit.wait(self.history.select(&selection, series_left, &mut self.memory))?;
+            series_left = series_left.saturating_sub(series.len());
+            prefetched.add(selection, series);
+        }
+        self.costs.read = begun.elapsed();
+
+        let begun = Instant::now();
+        engine.limits.max_bytes = bounds.max_bytes.saturating_sub(self.memory.used_bytes());
+        let outcome = match question.when {
+            When::At { time_ms } => engine.instant(&query, time_ms, &prefetched, &self.limit, &self.budget),
+            When::Over(steps) => engine.range(&query, steps, &prefetched, &self.limit, &self.budget),
+        };
+        self.costs.evaluated = begun.elapsed();
+        let outcome = outcome.map_err(|error| bounds.evaluation(error))?;
+        self.costs.series = outcome.statistics.series;
+        self.costs.samples = outcome.statistics.samples;
+        self.costs.peak_bytes = self.memory.used_bytes() + outcome.statistics.peak_bytes;
+        Ok(Evaluated { query, outcome, costs: self.costs })
+    }
+}
+
+/// What ends a query early.
+struct Limit {
+    handle: Handle,
+    deadline: Instant,
+    canceled: CancellationToken,
+    bounds: Bounds,
+}
+
+impl Limit {
+    /// Waits for the store as long as the query may.
+    fn wait<T>(&self, read: impl Future<Output = Result<T, HistoryError>>) -> Result<T, QueryError> {
+        self.handle.block_on(async {
+            tokio::select! {
+                biased;
+                () = self.canceled.cancelled() => Err(QueryError::Canceled),
+                read = timeout_at(self.deadline, read) => match read {
+                    Ok(read) => read.map_err(|error| self.bounds.history(error)),
+                    Err(_) => Err(self.bounds.interrupted(Interrupted::DeadlineExceeded)),
+                },
+            }
+        })
+    }
+}
+
+impl Interrupt for Limit {
+    fn check(&self) -> Result<(), Interrupted> {
+        if self.canceled.is_cancelled() {
+            return Err(Interrupted::Cancelled);
+        }
+        if Instant::now() >= self.deadline { Err(Interrupted::DeadlineExceeded) } else { Ok(()) }
+    }
+}
+
+/// A span for the trace, and for the log where someone looks closely.
+fn span(kind: QueryKind) -> Span {
+    macro_rules! query {
+        ($level:ident) => {
+            tracing::span!(tracing::Level::$level, "query", kind = kind.as_str(), series = field::Empty, samples = field::Empty)
+        };
+    }
+    if trace::is_active() { query!(INFO) } else { query!(DEBUG) }
+}

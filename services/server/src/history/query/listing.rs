@@ -1,0 +1,154 @@
+//! Lists series and labels without their samples.
+
+use golectra_promql::Labels;
+use golectra_promql::Reservation;
+use golectra_promql::parse::{ParseLimits, parse_selector};
+
+use super::{Call, Queries, QueryError, Run};
+use crate::metrics::queries::QueryKind;
+use crate::store::history::{Limited, SeriesFilter, TimeRange};
+
+/// The most `match[]` of one request.
+const MAX_SELECTORS: usize = 64;
+
+/// The most regular expressions of all `match[]` of a request.
+const MAX_PATTERNS: usize = 128;
+
+/// What is to be listed.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    /// Selectors; a series must meet one of them. Without any all series are meant.
+    pub selectors: Vec<String>,
+    /// When they have samples.
+    pub range: TimeRange,
+    /// At most so many.
+    pub limit: Option<usize>,
+}
+
+/// A list, whose memory is charged to the budget until it is dropped.
+pub struct Listed<T> {
+    /// In order.
+    pub items: Vec<T>,
+    /// Which limit left some out.
+    pub truncated: Option<Truncated>,
+    _memory: Reservation,
+}
+
+/// What was told about a list.
+pub struct Told<T> {
+    /// What was told.
+    pub told: T,
+    /// Which limit left some of the list out.
+    pub truncated: Option<Truncated>,
+}
+
+/// Why a list is not whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truncated {
+    /// The request asked for no more.
+    Asked,
+    /// A query may have no more.
+    MaxSeries(usize),
+}
+
+impl Queries {
+    /// Label sets.
+    pub async fn series(&self, listing: Listing) -> Result<Listed<Labels>, QueryError> {
+        self.list(QueryKind::Series, listing, |run, filter| {
+            let series = run.limit.wait(run.history.series(filter))?;
+            run.costs.series = series.items.len();
+            Ok(series)
+        })
+        .await
+    }
+
+    /// What `tell` says about the label sets.
+    pub async fn tell_series<T: Send + 'static>(
+        &self,
+        listing: Listing,
+        tell: impl FnOnce(&[Labels]) -> T + Send + 'static,
+    ) -> Result<Told<T>, QueryError> {
+        let call = Call { kind: QueryKind::Series, text: String::new(), timeout: None };
+        let max_series = self.max_series();
+        self.run(call, move |run| {
+            let listed = run.list(max_series, &listing, |run, filter| run.limit.wait(run.history.series(filter)))?;
+            run.costs.series = listed.items.len();
+            Ok(Told { told: tell(&listed.items), truncated: listed.truncated })
+        })
+        .await
+    }
+
+    /// Names of labels.
+    pub async fn label_names(&self, listing: Listing) -> Result<Listed<String>, QueryError> {
+        self.list(QueryKind::LabelNames, listing, |run, filter| run.limit.wait(run.history.label_names(filter))).await
+    }
+
+    /// Values of a label.
+    pub async fn label_values(&self, label: String, listing: Listing) -> Result<Listed<String>, QueryError> {
+        self.list(QueryKind::LabelValues, listing, move |run, filter| run.limit.wait(run.history.label_values(&label, filter))).await
+    }
+
+    async fn list<T: Item>(
+        &self,
+        kind: QueryKind,
+        listing: Listing,
+        read: impl FnOnce(&mut Run, &SeriesFilter) -> Result<Limited<T>, QueryError> + Send + 'static,
+    ) -> Result<Listed<T>, QueryError> {
+        let call = Call { kind, text: listing.selectors.join(" "), timeout: None };
+        let max_series = self.max_series();
+        self.run(call, move |run| run.list(max_series, &listing, read)).await
+    }
+}
+
+impl Run {
+    fn list<T: Item>(
+        &mut self,
+        max_series: usize,
+        listing: &Listing,
+        read: impl FnOnce(&mut Self, &SeriesFilter) -> Result<Limited<T>, QueryError>,
+    ) -> Result<Listed<T>, QueryError> {
+        let (limit, truncated) = match listing.limit {
+            Some(limit) if limit <= max_series => (limit, Truncated::Asked),
+            _ => (max_series, Truncated::MaxSeries(max_series)),
+        };
+        let filter = SeriesFilter { any: matchers(&listing.selectors)?, range: listing.range, limit };
+        // As in Prometheus a range that ends before it starts has nothing.
+        let is_empty = listing.range.end_ms < listing.range.start_ms;
+        let found = if is_empty { Limited { items: Vec::new(), truncated: false } } else { read(self, &filter)? };
+        let mut memory = self.budget.reserve(self.limit.bounds.max_bytes);
+        let bytes = found.items.iter().map(Item::memory_bytes).sum();
+        memory.grow(bytes).map_err(|error| self.limit.bounds.memory(error))?;
+        self.costs.peak_bytes = bytes;
+        Ok(Listed { items: found.items, truncated: found.truncated.then_some(truncated), _memory: memory })
+    }
+}
+
+/// What can be listed.
+trait Item: Send + 'static {
+    /// Roughly the memory that it takes.
+    fn memory_bytes(&self) -> usize;
+}
+
+impl Item for Labels {
+    fn memory_bytes(&self) -> usize {
+        Self::memory_bytes(self)
+    }
+}
+
+impl Item for String {
+    fn memory_bytes(&self) -> usize {
+        self.capacity() + size_of::<Self>()
+    }
+}
+
+/// The matchers of each selector. Their regular expressions are bounded together.
+fn matchers(selectors: &[String]) -> Result<Vec<Vec<golectra_promql::Matcher>>, QueryError> {
+    let error = |error: String| QueryError::Parameter { parameter: "match[]", error };
+    if selectors.len() > MAX_SELECTORS {
+        return Err(error(format!("{} selectors are more than the {MAX_SELECTORS} that are allowed", selectors.len())));
+    }
+    let each = selectors.len().max(1);
+    let standard = ParseLimits::default();
+    let limits = ParseLimits { max_patterns: MAX_PATTERNS / each, max_compiled_bytes: standard.max_compiled_bytes / each, ..standard };
+    selectors.iter().map(|selector| parse_selector(selector, &limits).map_err(|problem| error(problem.to_string()))).collect()
+}

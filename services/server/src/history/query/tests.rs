@@ -1,0 +1,371 @@
+//! Queries on a store that does what a test wants.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use golectra_promql::store::Selection;
+use golectra_promql::{Labels, Reservation, Steps, Value, all_match};
+use prometheus::Registry;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use super::listing::Truncated;
+use super::{Evaluated, Listing, Queries, QueryError, QueryLimits, Question, When};
+use crate::store::StoreError;
+use crate::store::history::{CorruptHistory, History, HistoryError, HistorySeries, Limited, ReadSamples, SeriesFilter, TimeRange};
+
+/// Longer than any of these tests should wait for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Series `x{n="…"}` with a sample every second from 0 to 999 s.
+struct TestHistory {
+    series: usize,
+    /// What a call waits for.
+    gate: Semaphore,
+    reads: AtomicUsize,
+    /// How many calls were dropped before they ended.
+    dropped: Arc<Semaphore>,
+    fails: Mutex<Option<HistoryError>>,
+    samples: fn() -> Result<(), CorruptHistory>,
+}
+
+struct TestSamples(fn() -> Result<(), CorruptHistory>);
+
+impl ReadSamples for TestSamples {
+    fn read(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
+        (self.0)()?;
+        for second in 0..1_000_u16 {
+            timestamps_ms.push(i64::from(second) * 1_000);
+            values.push(f64::from(second));
+        }
+        Ok(())
+    }
+}
+
+/// Says that a call was dropped.
+struct Dropped(Arc<Semaphore>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.add_permits(1);
+    }
+}
+
+impl TestHistory {
+    fn labels(&self) -> Vec<Labels> {
+        (0..self.series).map(|number| Labels::new([("__name__", "x".to_owned()), ("n", format!("{number:06}"))])).collect()
+    }
+
+    async fn pass_the_gate(&self) -> Result<(), HistoryError> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let dropped = Dropped(Arc::clone(&self.dropped));
+        let _pass = self.gate.acquire().await.unwrap();
+        std::mem::forget(dropped);
+        match self.fails.lock().unwrap().take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl History for TestHistory {
+    async fn select(
+        &self,
+        selection: &Selection,
+        max_series: usize,
+        reservation: &mut Reservation,
+    ) -> Result<Vec<HistorySeries>, HistoryError> {
+        self.pass_the_gate().await?;
+        let mut found = Vec::new();
+        for labels in self.labels().into_iter().filter(|labels| all_match(&selection.matchers, labels)) {
+            if found.len() == max_series {
+                return Err(HistoryError::TooManySeries { limit: max_series });
+            }
+            reservation.grow(1_000)?;
+            found.push(HistorySeries { labels, samples: Box::new(TestSamples(self.samples)) });
+        }
+        Ok(found)
+    }
+
+    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
+        self.pass_the_gate().await?;
+        let wanted = |labels: &Labels| filter.any.is_empty() || filter.any.iter().any(|matchers| all_match(matchers, labels));
+        let mut items: Vec<_> = self.labels().into_iter().filter(wanted).collect();
+        let truncated = items.len() > filter.limit;
+        items.truncate(filter.limit);
+        Ok(Limited { items, truncated })
+    }
+
+    async fn label_names(&self, _filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+        self.pass_the_gate().await?;
+        Ok(Limited { items: vec!["__name__".to_owned(), "n".to_owned()], truncated: false })
+    }
+
+    async fn label_values(&self, label: &str, _filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+        self.pass_the_gate().await?;
+        Ok(Limited { items: self.labels().iter().map(|labels| labels.value(label).to_owned()).collect(), truncated: false })
+    }
+}
+
+struct Bench {
+    queries: Queries,
+    history: Arc<TestHistory>,
+    registry: Registry,
+}
+
+impl Bench {
+    fn new(limits: QueryLimits) -> Self {
+        Self::reading(limits, || Ok(()))
+    }
+
+    fn reading(limits: QueryLimits, samples: fn() -> Result<(), CorruptHistory>) -> Self {
+        let history = Arc::new(TestHistory {
+            series: 3,
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            reads: AtomicUsize::new(0),
+            dropped: Arc::new(Semaphore::new(0)),
+            fails: Mutex::new(None),
+            samples,
+        });
+        let registry = Registry::new();
+        let queries = Queries::start(Arc::<TestHistory>::clone(&history), limits, &registry).unwrap();
+        Self { queries, history, registry }
+    }
+
+    /// Lets no call of the store end.
+    fn shut(&self) {
+        self.history.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    fn open(&self) {
+        self.history.gate.add_permits(Semaphore::MAX_PERMITS - self.history.gate.available_permits());
+    }
+
+    fn metric(&self, name: &str, label: Option<&str>) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let has_label = |metric: &&prometheus::proto::Metric| label.is_none_or(|label| metric.get_label()[0].value() == label);
+        let metric = family.get_metric().iter().find(has_label).unwrap();
+        metric.get_counter().get_value() + metric.get_gauge().get_value()
+    }
+
+    fn in_flight(&self) -> f64 {
+        self.metric("golectra_query_in_flight", None)
+    }
+
+    fn rejected(&self, reason: &str) -> f64 {
+        self.metric("golectra_query_rejected_total", Some(reason))
+    }
+
+    async fn at(&self, text: &str) -> Result<Evaluated, QueryError> {
+        self.queries.evaluate(question(text)).await
+    }
+}
+
+fn limits() -> QueryLimits {
+    QueryLimits { concurrency: 2, timeout: PATIENCE, max_series: 100, max_bytes: 4 << 20, log_after: PATIENCE * 2 }
+}
+
+fn question(text: &str) -> Question {
+    Question { text: text.to_owned(), when: When::At { time_ms: 500_000 }, lookback_ms: None, timeout: None }
+}
+
+fn listing(selectors: &[&str], limit: Option<usize>) -> Listing {
+    let selectors = selectors.iter().map(|selector| (*selector).to_owned()).collect();
+    Listing { selectors, range: TimeRange { start_ms: 0, end_ms: 1 }, limit }
+}
+
+fn numbers(evaluated: &Evaluated) -> Vec<f64> {
+    match &evaluated.outcome.value {
+        Value::Vector { samples, .. } => samples.iter().map(|sample| sample.value).collect(),
+        Value::Scalar { value, .. } => vec![*value],
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn queries_are_evaluated_on_what_the_store_has() {
+    let bench = Bench::new(limits());
+    let evaluated = bench.at("sum(x) + sum(x) + sum(x{n=\"000000\"})").await.unwrap();
+    assert_eq!(numbers(&evaluated), [3_500.0]);
+    assert_eq!(bench.history.reads.load(Ordering::SeqCst), 2, "the same selector is read once");
+    assert_eq!((evaluated.costs.series, evaluated.costs.samples), (7, 7_000));
+    let range = Question { when: When::Over(Steps::range(0, 20_000, 10_000).unwrap()), ..question("max(x)") };
+    let Value::Matrix(matrix) = bench.queries.evaluate(range).await.unwrap().outcome.value else { panic!("a matrix") };
+    assert_eq!(matrix.series[0].samples(&matrix.steps).collect::<Vec<_>>(), [(0, 0.0), (10_000, 10.0), (20_000, 20.0)]);
+    let short = Question { lookback_ms: Some(1_000), when: When::At { time_ms: 1_001_000 }, ..question("x") };
+    assert_eq!(numbers(&bench.queries.evaluate(short).await.unwrap()), [0.0; 0]);
+    assert_eq!(bench.metric("golectra_query_samples_total", None), 7_000.0 + 3_000.0 + 3_000.0);
+    drop(evaluated);
+    assert_eq!((bench.in_flight(), bench.metric("golectra_query_memory_bytes", None)), (0.0, 0.0));
+    let held = bench.at("x").await.unwrap();
+    assert!(bench.metric("golectra_query_memory_bytes", None) > 0.0, "a result counts until it is dropped");
+    drop(held);
+    assert_eq!(bench.metric("golectra_query_memory_bytes", None), 0.0);
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_is_given_up_in_time() {
+    let bench = Bench::new(QueryLimits { timeout: Duration::from_millis(50), ..limits() });
+    bench.shut();
+    for _ in 0..3 {
+        let error = timeout(PATIENCE, bench.at("x")).await.unwrap().err().unwrap();
+        assert!(matches!(error, QueryError::Timeout { limit } if limit == Duration::from_millis(50)), "{error}");
+    }
+    timeout(PATIENCE, bench.history.dropped.acquire_many(3)).await.unwrap().unwrap().forget();
+    bench.open();
+    assert_eq!((bench.rejected("timeout"), bench.in_flight()), (3.0, 0.0));
+    assert!(bench.at("1").await.is_ok(), "its threads are free again");
+}
+
+#[tokio::test]
+async fn waiting_counts_and_a_request_may_ask_for_less_time() {
+    let bench = Bench::new(QueryLimits { concurrency: 1, ..limits() });
+    bench.shut();
+    let (first, error) = tokio::join!(bench.at("x"), async {
+        let second = Question { timeout: Some(Duration::from_millis(30)), ..question("1") };
+        let error = bench.queries.evaluate(second).await.err();
+        bench.open();
+        error
+    });
+    assert!(matches!(error, Some(QueryError::Timeout { limit }) if limit == Duration::from_millis(30)), "{error:?}");
+    assert_eq!(numbers(&first.unwrap()), [500.0; 3]);
+    let none = Question { timeout: Some(Duration::ZERO), ..question("1") };
+    assert!(matches!(bench.queries.evaluate(none).await, Err(QueryError::Timeout { .. })));
+}
+
+#[tokio::test]
+async fn too_many_that_wait_are_refused() {
+    let bench = Bench::new(QueryLimits { concurrency: 1, ..limits() });
+    bench.shut();
+    let mut waiting: Vec<_> = (0..33).map(|_| Box::pin(bench.at("x"))).collect();
+    for one in &mut waiting {
+        assert!(futures_util::poll!(one).is_pending());
+    }
+    assert!(matches!(bench.at("1").await, Err(QueryError::QueueFull)));
+    assert_eq!((bench.in_flight(), bench.rejected("queue_full")), (33.0, 1.0));
+    bench.open();
+    for one in waiting {
+        assert!(one.await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_query_ends_when_its_client_leaves() {
+    let bench = Bench::new(QueryLimits { concurrency: 1, ..limits() });
+    bench.shut();
+    // One waits for the store, the other for its turn.
+    let mut clients = [Box::pin(bench.at("x")), Box::pin(bench.at("x"))];
+    for client in &mut clients {
+        assert!(futures_util::poll!(client).is_pending());
+    }
+    drop(clients);
+    timeout(PATIENCE, async {
+        while bench.in_flight() > 0.0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(bench.rejected("canceled"), 2.0);
+    assert!(timeout(PATIENCE, bench.at("1")).await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn an_evaluation_that_takes_too_long_is_ended() {
+    let bench = Bench::new(QueryLimits { timeout: Duration::from_millis(200), max_bytes: 1 << 30, ..limits() });
+    let heavy = "max_over_time(quantile_over_time(0.5, x[400s:1ms])[400s:10ms])";
+    let start = Instant::now();
+    let error = bench.at(heavy).await.err().unwrap();
+    assert!(matches!(error, QueryError::Timeout { .. }), "{error}");
+    assert!(start.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
+async fn memory_and_series_are_bounded() {
+    let bench = Bench::new(QueryLimits { max_series: 2, ..limits() });
+    assert!(matches!(bench.at("x").await, Err(QueryError::TooManySeries { limit: 2 })));
+    assert!(matches!(bench.at("x{n=~\"00000[01]\"} or x{n=\"000002\"}").await, Err(QueryError::TooManySeries { limit: 2 })));
+
+    let bench = Bench::new(QueryLimits { max_bytes: 512 << 10, ..limits() });
+    let over_time = |text: &str| Question { when: When::Over(Steps::range(0, 11_000_000, 1_000).unwrap()), ..question(text) };
+    let error = bench.queries.evaluate(over_time("x + on (n) (x * 2)")).await.err().unwrap();
+    assert!(matches!(error, QueryError::TooMuchMemory { limit_bytes } if limit_bytes == 512 << 10), "{error}");
+    let mut held = Vec::new();
+    let error = loop {
+        assert!(held.len() < 10);
+        match bench.queries.evaluate(over_time("x{n=\"000000\"}")).await {
+            Ok(evaluated) => held.push(evaluated),
+            Err(error) => break error,
+        }
+    };
+    assert!(!held.is_empty() && matches!(error, QueryError::MemoryTaken { .. }), "answers that are held take what others need: {error}");
+    drop(held);
+    assert_eq!(bench.metric("golectra_query_memory_bytes", None), 0.0);
+    let long = question(&format!("1{}", " ".repeat(600 << 10)));
+    assert!(matches!(bench.queries.evaluate(long).await, Err(QueryError::TooMuchMemory { .. })), "so does the text of a query");
+}
+
+#[tokio::test]
+async fn errors_are_told_apart() {
+    let bench = Bench::new(limits());
+    for (error, reason) in [
+        (HistoryError::Store(StoreError::Unavailable("gone".into())), "unavailable"),
+        (HistoryError::Store(StoreError::Overloaded), "unavailable"),
+        (HistoryError::RawSamplesGone, "execution"),
+        (HistoryError::Corrupt(CorruptHistory("a block".into())), "internal"),
+    ] {
+        *bench.history.fails.lock().unwrap() = Some(error);
+        assert_eq!(bench.at("x").await.err().unwrap().reason(), reason);
+    }
+    for (text, reason) in [("x(", "bad_data"), ("x + on() x", "execution"), ("sum_over_time(x[1y:1ms])", "execution")] {
+        assert_eq!(bench.at(text).await.err().unwrap().reason(), reason, "{text}");
+        assert!(bench.rejected(reason) > 0.0);
+    }
+    let range = Question { when: When::Over(Steps::range(0, 1, 1).unwrap()), ..question("x[5m]") };
+    let error = bench.queries.evaluate(range).await.err().unwrap();
+    assert_eq!(error.reason(), "bad_data");
+    let many: Vec<_> = (0..257).map(|number| format!("x{{n=\"{number}\"}}")).collect();
+    let deep = many.chunks(4).map(|four| format!("({})", four.join(" or "))).collect::<Vec<_>>();
+    let error = bench.at(&deep.join(" or ")).await.err().unwrap();
+    assert!(error.to_string().contains("more than 256 different selectors"), "{error}");
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_is_an_internal_error_and_harms_no_other_query() {
+    for samples in [|| Err(CorruptHistory("a block".into())), || panic!("on purpose")] as [fn() -> _; 2] {
+        let bench = Bench::reading(QueryLimits { concurrency: 1, ..limits() }, samples);
+        let error = bench.at("x").await.err().unwrap();
+        assert_eq!(error.reason(), "internal");
+        assert_eq!(error.to_string(), "internal error", "the cause is for the log");
+        assert_eq!(numbers(&bench.at("1").await.unwrap()), [1.0]);
+    }
+}
+
+#[tokio::test]
+async fn lists_are_bounded_and_say_so() {
+    let bench = Bench::new(QueryLimits { max_series: 2, ..limits() });
+    let listed = bench.queries.series(listing(&["x{n=\"000001\"}", "y"], None)).await.unwrap();
+    assert_eq!((listed.items.len(), listed.truncated), (1, None));
+    assert!(bench.metric("golectra_query_memory_bytes", None) > 0.0);
+    drop(listed);
+    assert_eq!(bench.metric("golectra_query_memory_bytes", None), 0.0);
+    for (limit, length, truncated) in
+        [(None, 2, Truncated::MaxSeries(2)), (Some(1), 1, Truncated::Asked), (Some(5), 2, Truncated::MaxSeries(2))]
+    {
+        let listed = bench.queries.series(listing(&[], limit)).await.unwrap();
+        assert_eq!((listed.items.len(), listed.truncated), (length, Some(truncated)));
+    }
+    let told = bench.queries.tell_series(listing(&[], None), <[Labels]>::len).await.unwrap();
+    assert_eq!((told.told, told.truncated), (2, Some(Truncated::MaxSeries(2))));
+    assert_eq!(bench.queries.label_names(listing(&[], None)).await.unwrap().items, ["__name__", "n"]);
+    assert_eq!(bench.queries.label_values("n".into(), listing(&[], None)).await.unwrap().items.len(), 3);
+    let backwards = Listing { range: TimeRange { start_ms: 2, end_ms: 1 }, ..listing(&[], None) };
+    assert!(bench.queries.series(backwards).await.unwrap().items.is_empty());
+    for selectors in [vec!["x{"], vec!["x"; 65], vec!["x{n=~\"0.*\",n=~\"1.*\",n=~\"2.*\"}"; 64]] {
+        assert!(matches!(bench.queries.series(listing(&selectors, None)).await, Err(QueryError::Parameter { parameter: "match[]", .. })));
+    }
+}

@@ -1,0 +1,15 @@
+//! Prometheus's HTTP API: one file a family of routes.
+//!
+//! Parameters, answers and errors are those of Prometheus 3, so that Grafana, promtool and the like need not know golectra.
+
+mod answer;
+mod error;
+mod number;
+mod parameters;
+mod syntax;
+mod time;
+
+pub mod labels;
+pub mod metadata;
+pub mod query;
+pub mod status;

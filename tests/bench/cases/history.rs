@@ -1,0 +1,440 @@
+//! A day of nodes' metrics by remote-write, and queries of it by HTTP, beside Prometheus and VictoriaMetrics.
+//!
+//! Every contestant gets the same bytes in the same order, is left alone until it has sealed or compacted what it has, and is asked the same
+//! expressions over the same time.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use golectra_tests::statistics::percentile;
+use golectra_tests::{Client, Database, Program, ProgramBuilder, Server, free_port, runtime};
+
+use crate::cases::{Bench, say};
+use crate::history::node_data::{INTERVAL_MS, Node, SERIES_PER_NODE};
+use crate::history::remote_write;
+use crate::report::{Report, Section, Target, Unit};
+
+/// Intervals in one request of one node.
+const INTERVALS_PER_REQUEST: usize = 5;
+/// Requests under way at once. They are of the same intervals, so that every contestant gets its samples in the order of time.
+const REQUESTS_AT_ONCE: usize = 4;
+/// How often each expression is asked.
+const REPEATS: usize = 20;
+/// How long a contestant may take to seal or compact.
+const SETTLE_LIMIT: Duration = Duration::from_mins(10);
+/// How long one answer may take.
+const ANSWER_LIMIT: Duration = Duration::from_mins(1);
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contestant {
+    GolectraPostgres,
+    GolectraMemory,
+    Prometheus,
+    VictoriaMetrics,
+}
+
+impl Contestant {
+    const ALL: [Self; 4] = [Self::GolectraPostgres, Self::GolectraMemory, Self::Prometheus, Self::VictoriaMetrics];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::GolectraPostgres => "golectra, PostgreSQL",
+            Self::GolectraMemory => "golectra, memory",
+            Self::Prometheus => "Prometheus",
+            Self::VictoriaMetrics => "VictoriaMetrics",
+        }
+    }
+}
+
+/// An expression and how it is asked.
+struct Question {
+    name: &'static str,
+    expression: &'static str,
+    /// How far back from the end of the data, in milliseconds.
+    back_ms: i64,
+    /// None for an instant query.
+    steps: Option<i64>,
+    /// The most that the p95 of golectra on PostgreSQL may be, in milliseconds.
+    target_ms: Option<f64>,
+}
+
+const HOUR_MS: i64 = 3_600_000;
+
+const QUESTIONS: [Question; 8] = [
+    Question {
+        name: "one series, the whole time",
+        expression: r#"node_load1{instance="node-001:9100"}"#,
+        back_ms: 24 * HOUR_MS,
+        steps: Some(300),
+        target_ms: Some(5.0),
+    },
+    Question {
+        name: "one metric of all nodes, the whole time",
+        expression: "node_load1",
+        back_ms: 24 * HOUR_MS,
+        steps: Some(300),
+        target_ms: Some(50.0),
+    },
+    Question {
+        name: "one metric of all nodes, the newest 3 h",
+        expression: "node_load1",
+        back_ms: 3 * HOUR_MS,
+        steps: Some(300),
+        target_ms: Some(60.0),
+    },
+    Question {
+        name: "sum by (mode) of CPU rates, the whole time",
+        expression: "sum by (mode) (rate(node_cpu_seconds_total[5m]))",
+        back_ms: 24 * HOUR_MS,
+        steps: Some(300),
+        target_ms: Some(150.0),
+    },
+    Question {
+        name: "topk(5) of network rates, now",
+        expression: "topk(5, rate(node_network_receive_bytes_total[5m]))",
+        back_ms: 0,
+        steps: None,
+        target_ms: None,
+    },
+    Question {
+        name: "a counter's rate, 1 h in steps of 15 s",
+        expression: r#"rate(node_network_receive_bytes_total{instance="node-001:9100"}[5m])"#,
+        back_ms: HOUR_MS,
+        steps: Some(240),
+        target_ms: None,
+    },
+    Question {
+        name: "max_over_time of the whole time, now",
+        expression: "max_over_time(node_load1[24h])",
+        back_ms: 0,
+        steps: None,
+        target_ms: None,
+    },
+    Question { name: "all newest series of a node", expression: r#"{instance="node-001:9100"}"#, back_ms: 0, steps: None, target_ms: None },
+];
+
+/// A contestant that runs.
+struct Started {
+    contestant: Contestant,
+    url: String,
+    program: Running,
+    database: Option<Arc<Database>>,
+}
+
+enum Running {
+    Server(Server),
+    Program(Program),
+}
+
+/// What the samples of one contestant cost.
+struct Written {
+    samples: f64,
+    seconds: f64,
+    cpu_seconds: f64,
+    database_cpu_seconds: f64,
+}
+
+/// Measures each contestant once: a run takes minutes, and what is told is a ratio of times within it.
+pub fn run(bench: &Bench, report: &mut Report) {
+    let (nodes, hours) = bench.options.history;
+    for contestant in Contestant::ALL {
+        let Some(started) = start(contestant, hours) else {
+            report.left_out(format!("{} is not installed, or TEST_DATABASE_URL is not set", contestant.name()));
+            continue;
+        };
+        measure(&started, nodes, hours, report);
+    }
+}
+
+fn measure(started: &Started, nodes: usize, hours: i64, report: &mut Report) {
+    let name = started.contestant.name();
+    let end_ms = now_ms() / INTERVAL_MS * INTERVAL_MS;
+    let start_ms = end_ms - hours * HOUR_MS;
+    let written = write(started, nodes, start_ms, end_ms);
+    let mut figure = |what: String, unit: Unit, value: f64, target: Option<Target>| {
+        report.figure(Section::History, format!("{name}: {what}"), unit, vec![value], target);
+    };
+    let of_golectra = matches!(started.contestant, Contestant::GolectraPostgres | Contestant::GolectraMemory);
+    let at_least = of_golectra.then_some(Target::AtLeast(500_000.0));
+    figure("samples written by the clock".to_owned(), Unit::PerSecond, written.samples / written.seconds, None);
+    figure("samples written per core of the server".to_owned(), Unit::PerSecond, written.samples / written.cpu_seconds, at_least);
+    if started.database.is_some() {
+        figure(
+            "samples written per core of the database".to_owned(),
+            Unit::PerSecond,
+            written.samples / written.database_cpu_seconds,
+            None,
+        );
+    }
+    let settled = settle(started);
+    figure("seconds until sealed or compacted".to_owned(), Unit::Seconds, settled, None);
+    if let Some(bytes) = disk_bytes(started) {
+        figure("bytes a sample on disk".to_owned(), Unit::Hundredths, bytes / written.samples, None);
+    }
+    figure("resident memory".to_owned(), Unit::Mebibytes, rss(started), None);
+    for question in &QUESTIONS {
+        let (cpu_before, database_before) = (cpu(started), database_cpu(started));
+        let (p50, p95) = ask(started, question, end_ms);
+        #[expect(clippy::cast_precision_loss, reason = "twenty repeats")]
+        let each = 1000.0 / (REPEATS + 1) as f64;
+        let target = question.target_ms.filter(|_| started.contestant == Contestant::GolectraPostgres).map(Target::AtMost);
+        figure(format!("{}, p50", question.name), Unit::Milliseconds, p50, None);
+        figure(format!("{}, p95", question.name), Unit::Milliseconds, p95, target);
+        let spent = cpu(started) - cpu_before + database_cpu(started) - database_before;
+        figure(format!("{}, CPU time", question.name), Unit::Milliseconds, spent * each, None);
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is after 1970");
+    i64::try_from(since.as_millis()).expect("the clock is before the year 292 million")
+}
+
+fn start(contestant: Contestant, hours: i64) -> Option<Started> {
+    let (program, url, database) = match contestant {
+        Contestant::GolectraPostgres => {
+            let database = Database::create()?;
+            let server = limits(Server::builder().database(&database)).start();
+            let url = server.url();
+            (Running::Server(server), url, Some(database))
+        }
+        Contestant::GolectraMemory => {
+            let server = limits(Server::builder()).env("HISTORY_MAX_BYTES", "2GiB").start();
+            let url = server.url();
+            (Running::Server(server), url, None)
+        }
+        Contestant::Prometheus => {
+            let port = free_port();
+            let builder = foreign("prometheus", "/usr/bin/prometheus")?;
+            let file = "global: {scrape_interval: 1h}\n";
+            let folder = Arc::new(tempfile::TempDir::with_prefix("golectra-bench-").expect("a folder"));
+            std::fs::write(folder.path().join("prometheus.yml"), file).expect("a file can be written");
+            let program = builder
+                .folder(&folder)
+                .flags([
+                    "--config.file=prometheus.yml",
+                    "--storage.tsdb.path=data",
+                    "--web.enable-remote-write-receiver",
+                    "--log.level=warn",
+                ])
+                .flags([format!("--web.listen-address=127.0.0.1:{port}"), format!("--storage.tsdb.retention.time={}h", hours + 48)])
+                .start();
+            (Running::Program(program), format!("http://127.0.0.1:{port}"), None)
+        }
+        Contestant::VictoriaMetrics => {
+            let port = free_port();
+            let program = foreign("victoria-metrics", "/usr/bin/victoria-metrics")?
+                .flags(["-storageDataPath=data", "-retentionPeriod=1", "-loggerLevel=WARN", "-search.disableCache"])
+                .flags([format!("-httpListenAddr=127.0.0.1:{port}")])
+                .start();
+            (Running::Program(program), format!("http://127.0.0.1:{port}"), None)
+        }
+    };
+    let started = Started { contestant, url, program, database };
+    wait_until_ready(&started);
+    Some(started)
+}
+
+fn foreign(name: &'static str, path: &str) -> Option<ProgramBuilder> {
+    Path::new(path).is_file().then(|| ProgramBuilder::foreign(name, path))
+}
+
+/// The golectra-server of these runs.
+fn limits(server: golectra_tests::ServerBuilder) -> golectra_tests::ServerBuilder {
+    server.env("RETENTION_RAW", "30d")
+}
+
+fn http() -> reqwest::Client {
+    // The harness's client decides on the provider of TLS, which reqwest wants even without it.
+    let _ = Client::new("http://127.0.0.1", None);
+    reqwest::Client::builder().no_proxy().timeout(ANSWER_LIMIT).build().expect("a client can be built")
+}
+
+fn wait_until_ready(started: &Started) {
+    let begun = Instant::now();
+    let url = format!("{}/api/v1/query?query=1", started.url);
+    while !runtime().block_on(async { http().get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) }) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{} does not answer", started.contestant.name());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Sends all samples and waits for every answer.
+fn write(started: &Started, nodes: usize, start_ms: i64, end_ms: i64) -> Written {
+    let mut nodes: Vec<(Node, Vec<Vec<u8>>)> = (0..nodes)
+        .map(|number| {
+            let node = Node::new(number);
+            let labels = node.labels().iter().map(|labels| remote_write::labels(labels)).collect();
+            (node, labels)
+        })
+        .collect();
+    let (client, url) = (http(), format!("{}/api/v1/write", started.url));
+    let mut rng = fastrand::Rng::with_seed(7);
+    let (mut samples, mut busy) = (0_usize, Duration::ZERO);
+    let (cpu_before, database_before) = (cpu(started), database_cpu(started));
+    let mut at_ms = start_ms;
+    while at_ms < end_ms {
+        let intervals: Vec<i64> = (0..INTERVALS_PER_REQUEST)
+            .map(|index| at_ms + INTERVAL_MS * i64::try_from(index).unwrap_or(0))
+            .filter(|at| *at < end_ms)
+            .collect();
+        for group in nodes.chunks_mut(REQUESTS_AT_ONCE) {
+            let bodies: Vec<Vec<u8>> = group
+                .iter_mut()
+                .map(|(node, labels)| {
+                    // A scrape is a few milliseconds early or late.
+                    let rows: Vec<(i64, Vec<f64>)> = intervals.iter().map(|at| (at + rng.i64(0..4), node.advance())).collect();
+                    samples += rows.len() * SERIES_PER_NODE;
+                    let series = labels
+                        .iter()
+                        .enumerate()
+                        .map(|(index, labels)| (labels.as_slice(), rows.iter().map(|(at, values)| (*at, values[index])).collect()));
+                    remote_write::request(series)
+                })
+                .collect();
+            // The making of bodies is no part of the time.
+            let begun = Instant::now();
+            runtime().block_on(join_all(bodies.into_iter().map(|body| send(&client, &url, body))));
+            busy += begun.elapsed();
+        }
+        at_ms += INTERVAL_MS * i64::try_from(INTERVALS_PER_REQUEST).unwrap_or(1);
+    }
+    let (cpu_seconds, database_cpu_seconds) = (cpu(started) - cpu_before, database_cpu(started) - database_before);
+    #[expect(clippy::cast_precision_loss, reason = "samples of a run")]
+    let samples = samples as f64;
+    say(&format!(
+        "{}: {samples} samples in {:.1} s, CPU {cpu_seconds:.1} s + {database_cpu_seconds:.1} s",
+        started.contestant.name(),
+        busy.as_secs_f64()
+    ));
+    Written { samples, seconds: busy.as_secs_f64(), cpu_seconds, database_cpu_seconds }
+}
+
+async fn send(client: &reqwest::Client, url: &str, body: Vec<u8>) {
+    let begun = Instant::now();
+    loop {
+        let request = client
+            .post(url)
+            .header("content-type", "application/x-protobuf")
+            .header("content-encoding", "snappy")
+            .header("x-prometheus-remote-write-version", "0.1.0")
+            .body(body.clone());
+        let answer = request.send().await.expect("an answer");
+        let status = answer.status();
+        if status.is_success() {
+            return;
+        }
+        let text = answer.text().await.unwrap_or_default();
+        assert!(matches!(status.as_u16(), 429 | 503) && begun.elapsed() < ANSWER_LIMIT, "a write was answered {status}: {text}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until what is over is sealed or compacted, and answers how many seconds that took.
+fn settle(started: &Started) -> f64 {
+    let begun = Instant::now();
+    let settled = || match (&started.database, started.contestant) {
+        (Some(database), _) => {
+            let unsealed = "SELECT count(*) FROM golectra.frames WHERE at < now() - interval '1 hour'";
+            runtime().block_on(database.number(unsealed)) == 0
+        }
+        (None, Contestant::Prometheus) => {
+            let oldest = metric(started, "prometheus_tsdb_head_min_time ").unwrap_or(0.0);
+            #[expect(clippy::cast_precision_loss, reason = "milliseconds of this century are exact")]
+            let young = oldest > (now_ms() - 4 * HOUR_MS) as f64;
+            young
+        }
+        (None, _) => begun.elapsed() > Duration::from_secs(60),
+    };
+    while !settled() {
+        if begun.elapsed() > SETTLE_LIMIT {
+            say(&format!("{} has not settled within {} s", started.contestant.name(), SETTLE_LIMIT.as_secs()));
+            break;
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    begun.elapsed().as_secs_f64()
+}
+
+/// A metric of the contestant's own.
+fn metric(started: &Started, name: &str) -> Option<f64> {
+    let url = format!("{}/metrics", started.url);
+    let page = runtime().block_on(async { http().get(&url).send().await.ok()?.text().await.ok() })?;
+    page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// What everything takes on disk, in bytes; None where nothing is on disk.
+fn disk_bytes(started: &Started) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "bytes of a run")]
+    match (&started.database, &started.program) {
+        (Some(database), _) => {
+            let relations = "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
+                WHERE relnamespace = 'golectra'::regnamespace AND relkind IN ('r', 'm')";
+            Some(runtime().block_on(database.number(relations)) as f64)
+        }
+        (None, Running::Program(program)) => {
+            let output = Command::new("du").args(["-sb", "--"]).arg(program.folder().join("data")).output().ok()?;
+            String::from_utf8_lossy(&output.stdout).split_whitespace().next()?.parse().ok()
+        }
+        (None, Running::Server(_)) => None,
+    }
+}
+
+fn program(started: &Started) -> &Program {
+    match &started.program {
+        Running::Server(server) => server,
+        Running::Program(program) => program,
+    }
+}
+
+fn cpu(started: &Started) -> f64 {
+    program(started).cpu_seconds()
+}
+
+fn rss(started: &Started) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "bytes of a process")]
+    let bytes = program(started).rss() as f64;
+    bytes
+}
+
+/// CPU time of all of PostgreSQL's processes that there are, in seconds; 0 without a database.
+fn database_cpu(started: &Started) -> f64 {
+    let Some(database) = &started.database else { return 0.0 };
+    database.cpu_seconds()
+}
+
+/// The median and the 95th percentile of an expression's answers, in milliseconds.
+fn ask(started: &Started, question: &Question, end_ms: i64) -> (f64, f64) {
+    let client = http();
+    let seconds = |ms: i64| format!("{}.{:03}", ms / 1000, ms % 1000);
+    let expression: String = question.expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let url = match question.steps {
+        None => format!("{}/api/v1/query?query={expression}&time={}", started.url, seconds(end_ms)),
+        Some(steps) => {
+            let (start, step) = (seconds(end_ms - question.back_ms), seconds(question.back_ms / steps));
+            format!("{}/api/v1/query_range?query={expression}&start={start}&end={}&step={step}", started.url, seconds(end_ms))
+        }
+    };
+    let mut micros = Vec::new();
+    for repeat in 0..=REPEATS {
+        let begun = Instant::now();
+        let answer = runtime().block_on(async {
+            let answer = client.get(&url).send().await.expect("an answer");
+            (answer.status(), answer.text().await.expect("a text"))
+        });
+        assert!(answer.0.is_success(), "{}: {} was answered {}: {}", started.contestant.name(), question.expression, answer.0, answer.1);
+        assert!(answer.1.contains("\"metric\""), "{}: {} has no result", started.contestant.name(), question.expression);
+        // The first one finds cold caches.
+        if repeat > 0 {
+            micros.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
+        }
+    }
+    let at = |share: f64, micros: &mut [u32]| f64::from(percentile(micros, share).unwrap_or(0)) / 1000.0;
+    let (p50, p95) = (at(0.5, &mut micros), at(0.95, &mut micros));
+    say(&format!("{}: {}: p50 {p50:.1} ms, p95 {p95:.1} ms", started.contestant.name(), question.name));
+    (p50, p95)
+}
