@@ -285,8 +285,9 @@ impl Health for PostgresStore {
     }
 
     fn metrics(&self) -> StoreMetrics {
-        let pool = &self.reader.pool;
-        let (size, idle) = (pool.size(), u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
+        let pools = [&self.reader.pool, self.history.pool()];
+        let idle = pools.iter().map(|pool| u32::try_from(pool.num_idle()).unwrap_or(u32::MAX)).fold(0, u32::saturating_add);
+        let size: u32 = pools.iter().map(|pool| pool.size()).sum();
         let pool = Some((size.saturating_sub(idle) + self.writers.connections(), idle));
         let series = u64::try_from(self.series.load(Ordering::Relaxed)).ok();
         StoreMetrics { series, pool, queue_depth: self.writers.waiting() }

@@ -6,6 +6,7 @@ mod crowd;
 mod group;
 mod history;
 mod hook;
+mod queries;
 mod sealing;
 mod turnover;
 
