@@ -38,7 +38,7 @@ fmt: ## format the code
 coverage: ## measure test coverage (needs cargo-llvm-cov)
 	@scripts/coverage
 
-fuzz: ## fuzz the decoder for a minute (needs nightly and cargo-fuzz)
+fuzz: ## fuzz each decoder for a minute (needs nightly and cargo-fuzz)
 	@scripts/fuzz
 
 sqlx-prepare: ## update .sqlx after a change of a query or a migration

@@ -4,9 +4,11 @@
 //! chart's files/default-values.yaml and the table in its README.md; review the difference before committing it.
 
 mod alerts;
+mod dashboards;
 mod defaults;
 mod golden;
 mod images;
+mod memory;
 mod network;
 mod objects;
 mod overrides;

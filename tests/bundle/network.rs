@@ -65,6 +65,35 @@ fn no_scrapers_means_nobody() {
     }
 }
 
+/// Those that are named reach the server's port as agents do, and nothing else.
+#[test]
+fn grafana_and_a_prometheus_can_be_let_in() {
+    if !have_helm() {
+        return;
+    }
+    let clients = json!([
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "grafana"}}},
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}},
+         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}},
+    ]);
+    let standard = rendered(&ALL_APIS, &[]);
+    let objects = rendered(&ALL_APIS, &["--set-json", &format!("networkPolicy.clients={clients}")]);
+    let http = |objects: &[Value]| {
+        let rule = rules(policy(objects, "server"), "ingress").iter().find(|rule| has_port(rule, &json!("http"))).expect("a rule").clone();
+        rule["from"].as_array().expect("peers").clone()
+    };
+    assert_eq!(http(&objects), [http(&standard), clients.as_array().expect("a list").clone()].concat());
+    for part in ["agent", "audit-sink", "postgres"] {
+        assert_eq!(policy(&objects, part), policy(&standard, part), "{part}");
+    }
+    let readme = std::fs::read_to_string(crate::render::chart().join("README.md")).expect("README.md");
+    let example =
+        readme.split_once("networkPolicy:\n      clients:\n").expect("README.md shows how").1.split("\n\n").next().expect("lines");
+    let documented = crate::render::parse(example).remove(0);
+    assert_eq!(documented, clients, "the example in README.md");
+}
+
 /// What the values say an empty list means, for the two lists where it is not nobody.
 #[test]
 fn lists_that_are_documented_otherwise_stay_as_documented() {

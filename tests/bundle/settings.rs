@@ -39,6 +39,77 @@ fn retentions_reach_the_server_and_have_a_unit() {
     }
 }
 
+#[test]
+fn settings_of_history_and_queries_reach_the_server() {
+    if !have_helm() {
+        return;
+    }
+    let standard = rendered(&ALL_APIS, &[]);
+    for (value, name, valid, bad) in [
+        ("sealAfter", "SEAL_AFTER", "24h", "1d"),
+        ("databaseQueryConnections", "DATABASE_QUERY_CONNECTIONS", "8", "0"),
+        ("queryConcurrency", "QUERY_CONCURRENCY", "16", "-1"),
+        ("queryTimeout", "QUERY_TIMEOUT", "1m30s", "soon"),
+        ("queryMaxSeries", "QUERY_MAX_SERIES", "1000000", "1.5"),
+        ("queryMaxBytes", "QUERY_MAX_BYTES", "1GiB", "1Gi"),
+        ("queryLogAfter", "QUERY_LOG_AFTER", "0s", "1y"),
+    ] {
+        assert_eq!(variable(&standard, SERVER, name), None, "{name}: the server's own default");
+        let objects = rendered(&ALL_APIS, &["--set", &format!("server.settings.{value}={valid}")]);
+        assert_eq!(variable(&objects, SERVER, name).as_deref(), Some(valid));
+        let error = helm_template(&ALL_APIS, &["--set", &format!("server.settings.{value}={bad}")]).expect_err("it is refused");
+        assert!(error.contains(&format!("'/server/settings/{value}'")), "{value}={bad}: {error}");
+    }
+}
+
+/// 70 % of PostgreSQL's volume; 256 MiB of memory where there is none; nothing for a database whose size is not known.
+#[test]
+fn the_limit_of_the_history_follows_the_volume() {
+    if !have_helm() {
+        return;
+    }
+    let limit = |set: &str| variable(&rendered(&ALL_APIS, &["--set", set]), SERVER, "HISTORY_MAX_BYTES");
+    for (size, expected) in [
+        ("8Gi", 8 * (1_u64 << 30) / 10 * 7),
+        ("100Gi", (100_u64 << 30) * 7 / 10),
+        ("1.5Ti", 1536 * (1_u64 << 30) / 10 * 7),
+        ("500G", 350_000_000_000),
+        ("20000000000", 14_000_000_000),
+    ] {
+        let found: u64 = limit(&format!("database.cnpg.storage.size={size}")).expect("a limit").parse().expect("a number");
+        assert!(found.abs_diff(expected) <= 10, "{size}: {found}, expected {expected}");
+    }
+    assert_eq!(limit("database.mode=embedded").as_deref(), Some("256MiB"));
+    let external = "database.mode=external,database.external.dsn=postgres://h/d";
+    assert_eq!(limit(external), None);
+    for mode in ["database.mode=cnpg", "database.mode=embedded", external] {
+        assert_eq!(limit(&format!("{mode},server.settings.historyMaxBytes=20GiB")).as_deref(), Some("20GiB"), "{mode}");
+    }
+}
+
+/// The file of tokens is the Secret's entry, in a volume that follows the Secret's changes.
+#[test]
+fn api_tokens_are_mounted_from_a_secret() {
+    if !have_helm() {
+        return;
+    }
+    let standard = rendered(&ALL_APIS, &[]);
+    assert_eq!(variable(&standard, SERVER, "API_TOKENS_FILE"), None);
+    for mode in ["database.mode=cnpg", "database.mode=embedded", "database.mode=external,database.external.dsn=postgres://h/d"] {
+        let tokens = "server.apiTokens.existingSecret.name=my-tokens,server.apiTokens.existingSecret.key=api";
+        let objects = rendered(&ALL_APIS, &["--set", mode, "--set", tokens]);
+        let file = variable(&objects, SERVER, "API_TOKENS_FILE").expect("the file");
+        let pod = &find(&objects, SERVER)["spec"]["template"]["spec"];
+        let volumes = pod["volumes"].as_array().expect("volumes");
+        let volume = volumes.iter().find(|volume| text(volume, "/secret/secretName") == "my-tokens").expect("the volume");
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().expect("mounts");
+        let mount = mounts.iter().find(|mount| mount["name"] == volume["name"]).expect("the mount");
+        assert_eq!(volume["secret"]["items"][0]["key"], "api");
+        assert_eq!(file, format!("{}/{}", text(mount, "/mountPath"), text(volume, "/secret/items/0/path")), "{mode}");
+        assert!(mount.get("subPath").is_none() && mount["readOnly"] == true, "{mode}: {mount}");
+    }
+}
+
 /// What helm prints after an install.
 fn notes(arguments: &[&str]) -> String {
     let mut command = Command::new("helm");
@@ -80,4 +151,42 @@ fn the_notes_say_who_can_reach_the_server() {
     assert!(compat.contains(unauthenticated) && compat.contains("unsigned") && compat.contains("http://a.example.com/"), "{compat}");
     let required = notes(&[&public[..], &["--set", "signatures.mode=required"]].concat());
     assert!(required.contains(unauthenticated) && !required.contains("unsigned"), "{required}");
+}
+
+#[test]
+fn the_notes_say_how_grafana_and_prometheus_use_it() {
+    if !have_helm() {
+        return;
+    }
+    let (closed, needs_token, of_secret) = ("networkPolicy.clients", "remote_write needs an API token", "API token of the Secret tok");
+    let standard = notes(&["--namespace", "metrics"]);
+    assert!(standard.contains("  http://golectra-server.metrics:8080\n"), "{standard}");
+    assert!(standard.contains("  http://golectra-server.metrics:8080/api/v1/write\n"), "{standard}");
+    assert!(standard.contains(closed) && !standard.contains(needs_token) && !standard.contains("API token of"), "{standard}");
+    for open in [
+        &["--set-json", r#"networkPolicy.clients=[{"namespaceSelector":{}}]"#][..],
+        &["--set", "networkPolicy.enabled=false"],
+        &["--set", "server.service.type=LoadBalancer"],
+    ] {
+        assert!(!notes(open).contains(closed), "{open:?}");
+    }
+    assert!(notes(&["--set", "server.service.port=80"]).contains("http://golectra-server.default:80/api/v1/write"));
+    assert!(notes(&["--set", "signatures.mode=required"]).contains(needs_token));
+    let tokens = notes(&["--set", "signatures.mode=required,server.apiTokens.existingSecret.name=tok"]);
+    assert!(tokens.contains(of_secret) && !tokens.contains(needs_token), "{tokens}");
+    let public = notes(&["--set", "server.service.type=LoadBalancer,server.apiTokens.existingSecret.name=tok"]);
+    assert!(public.contains("does not authenticate readers, but for queries") && !public.contains("its history"), "{public}");
+}
+
+/// `--reuse-values` keeps the limit of an older chart.
+#[test]
+fn the_notes_name_a_memory_limit_that_is_too_low() {
+    if !have_helm() {
+        return;
+    }
+    let too_low = "memory limit (512Mi) is below";
+    assert!(notes(&["--set", "server.resources.limits.memory=512Mi"]).contains(too_low));
+    for enough in ["server.resources.limits.memory=2Gi", "server.resources.limits.memory=null", "server.settings.queryMaxBytes=4GiB"] {
+        assert!(!notes(&["--set", enough]).contains("is below what"), "{enough}");
+    }
 }

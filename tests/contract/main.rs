@@ -16,10 +16,12 @@ mod methods;
 mod metrics;
 mod queries;
 mod reads;
+mod remote_write;
 mod replays;
 mod signatures;
 mod sources;
 mod text;
+mod tokens;
 
 /// Doubles that inexact conversions to text, JSON, a file or a database would change.
 const DELICATE: [f64; 14] = [

@@ -18,6 +18,7 @@ mod promtool;
 mod proxy;
 mod raw;
 mod receiver;
+pub mod remote_write;
 mod server;
 pub mod statistics;
 mod wait;

@@ -61,6 +61,20 @@ async fn the_webhook_carries_the_clients_trace() {
 }
 
 #[tokio::test]
+async fn a_query_has_a_span_below_its_request() {
+    let collector = OtlpReceiver::start().await;
+    let server = Server::builder().env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()).env("OTEL_BSP_SCHEDULE_DELAY", "100").start();
+    let parent = "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    server.client().get("/api/v1/query?query=1").header("traceparent", parent).send().await.expect(200);
+    until("the query's span", LIMIT, async || {
+        let spans: Vec<_> = collector.spans().into_iter().filter(|span| span.trace.starts_with(&[0x5b, 0xf9])).collect();
+        let request = spans.iter().find(|span| span.name == "GET /api/v1/query");
+        request.is_some_and(|request| spans.iter().any(|span| span.name == "query" && span.parent == request.id))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_dead_collector_harms_nobody() {
     let server = Server::builder().env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1").env("OTEL_BSP_SCHEDULE_DELAY", "100").start();
     for index in 0..20 {

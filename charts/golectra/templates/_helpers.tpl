@@ -162,11 +162,21 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* The bytes of 80 % of the audit sink's volume: filesystems keep a part for themselves. Sizes are written as `5Gi`, `1.5T` or `5000000000`. */}}
+{{/* The bytes of a size, written as Kubernetes does (`5Gi`, `1.5T`, `5000000000`) or as the programs' settings do (`16MiB`, `1GB`). */}}
+{{- define "golectra.bytes" -}}
+{{- $size := toString . -}}
+{{- $suffix := regexFind "([kKMGTPE]i?)?B?$" $size -}}
+{{- $units := dict "" 1.0 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0
+    "k" 1e3 "K" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 -}}
+{{- mulf (trimSuffix $suffix $size | float64) (get $units (trimSuffix "B" $suffix)) | floor | int64 -}}
+{{- end -}}
+
+{{/* The bytes of a share of a volume. Takes (dict "size" "8Gi" "share" 0.7). */}}
+{{- define "golectra.volumeShare" -}}
+{{- mulf (include "golectra.bytes" .size | float64) .share | floor | int64 -}}
+{{- end -}}
+
+{{/* Filesystems keep a part of a volume for themselves. */}}
 {{- define "golectra.auditSink.retainBytes" -}}
-{{- $size := .Values.auditSink.storage.size | toString -}}
-{{- $units := dict "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0
-    "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 -}}
-{{- $unit := regexFind "([KMGTPE]i|[kMGTPE])$" $size -}}
-{{- mulf (trimSuffix $unit $size | float64) (get $units $unit | default 1.0) 0.8 | floor | int64 -}}
+{{- include "golectra.volumeShare" (dict "size" .Values.auditSink.storage.size "share" 0.8) -}}
 {{- end -}}

@@ -53,6 +53,28 @@
 {{- end -}}
 {{- end -}}
 
+{{/* API tokens, likewise. */}}
+{{- define "golectra.apiTokens.volumeMounts" -}}
+{{- if .Values.server.apiTokens.existingSecret.name -}}
+- name: api-tokens
+  mountPath: /etc/golectra/api-tokens
+  readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{- define "golectra.apiTokens.volumes" -}}
+{{- with .Values.server.apiTokens.existingSecret -}}
+{{- if .name -}}
+- name: api-tokens
+  secret:
+    secretName: {{ .name }}
+    items:
+      - key: {{ .key }}
+        path: tokens
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "golectra.key.env" -}}
 {{- include "golectra.env.secret" (dict "name" .name "secret" (include "golectra.key.secret" .) "key" (include "golectra.key.entry" .)) -}}
 {{- end -}}

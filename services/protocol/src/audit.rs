@@ -39,16 +39,10 @@ impl Event {
 /// The names of these metrics as JSON for [`event_json`], without labels, sorted and without duplicates: `["a","b"]`. It is one
 /// list, unless the event would be longer than [`MAX_EVENT_BYTES`]: then there are several lists, each for an event of its own.
 pub fn name_lists(metrics: &Metrics) -> Vec<String> {
-    let mut names: Vec<Cow<'_, str>> = metrics.iter().map(|metric| name(metric.id)).collect();
+    let mut names: Vec<Cow<'_, str>> = metrics.iter().map(|metric| IdParts::name_of(metric.id)).collect();
     names.sort_unstable();
     names.dedup();
     lists_of_at_most(MAX_EVENT_BYTES - REST_BYTES, &names)
-}
-
-/// The name in a canonical id.
-fn name(id: &str) -> Cow<'_, str> {
-    // Most ids have no labels.
-    if id.contains('{') { IdParts::of(id).name } else { Cow::Borrowed(id) }
 }
 
 fn lists_of_at_most(max_bytes: usize, names: &[Cow<'_, str>]) -> Vec<String> {

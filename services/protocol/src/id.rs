@@ -48,6 +48,15 @@ impl<'a> IdParts<'a> {
         parse(id).unwrap_or_else(|| Self { name: Cow::Borrowed(id), labels: Vec::new() })
     }
 
+    /// The name alone of an id in its canonical form, without an allocation for most ids.
+    pub fn name_of(id: &'a str) -> Cow<'a, str> {
+        match id.find('{') {
+            None => Cow::Borrowed(id),
+            Some(brace) if is_written_canonically(id) => Cow::Borrowed(&id[..brace]),
+            Some(_) => Self::of(id).name,
+        }
+    }
+
     /// The value of a label; None if the id has no such label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.binary_search_by(|(other, _)| other.as_ref().cmp(key)).ok().map(|at| self.labels[at].1.as_ref())
@@ -203,41 +212,72 @@ fn parse(text: &str) -> Option<IdParts<'_>> {
     Some(IdParts { name, labels })
 }
 
-/// Formats an id. A name that is not plain is quoted if there are labels, or if it would be parsed as a name with labels.
+/// Formats an id.
 fn write(parts: &IdParts<'_>) -> String {
-    let name = parts.name.as_ref();
-    if parts.labels.is_empty() && parse(name).is_none() {
-        return name.to_owned();
+    let labels_len = parts.labels.iter().map(|(key, value)| key.len() + value.len() + 4).sum::<usize>();
+    let mut out = String::with_capacity(parts.name.len() + 8 + labels_len);
+    write_to(&mut out, &parts.name, parts.labels.iter().map(|(key, value)| (key.as_ref(), value.as_ref())));
+    out
+}
+
+/// Formats the id of a name and sorted labels. A name that is not plain is quoted if there are labels, or if it would be parsed as a name with
+/// labels.
+fn write_to<'a>(out: &mut String, name: &str, labels: impl ExactSizeIterator<Item = (&'a str, &'a str)>) {
+    let is_plain_name = is_plain(name, true);
+    if labels.len() == 0 && (is_plain_name || parse(name).is_none()) {
+        return out.push_str(name);
     }
-    let mut out =
-        String::with_capacity(name.len() + 8 + parts.labels.iter().map(|(key, value)| key.len() + value.len() + 4).sum::<usize>());
     let mut first = true;
-    if is_plain(name, true) {
+    if is_plain_name {
         out.push_str(name);
         out.push('{');
     } else {
         out.push('{');
-        quote(&mut out, name);
+        quote(out, name);
         first = false;
     }
-    for (key, value) in &parts.labels {
+    for (key, value) in labels {
         if !std::mem::take(&mut first) {
             out.push(',');
         }
         if is_plain(key, false) {
             out.push_str(key);
         } else {
-            quote(&mut out, key);
+            quote(out, key);
         }
         out.push('=');
-        quote(&mut out, value);
+        quote(out, value);
     }
     out.push('}');
-    out
+}
+
+/// Puts the canonical id of a name and its labels at the end of a text. The labels are in order, each key once, and no value is empty. After an
+/// error the text is as it was.
+pub(crate) fn append(out: &mut String, name: &str, labels: &[(&str, &str)]) -> Result<(), IdError> {
+    if name.is_empty() {
+        return Err(IdError::Empty);
+    }
+    let has_control = |name: &str| !is_plain(name, true) && name.chars().any(char::is_control);
+    if has_control(name) || labels.iter().any(|(key, value)| has_control(key) || value.as_bytes().contains(&0)) {
+        return Err(IdError::Control);
+    }
+    let start = out.len();
+    write_to(out, name, labels.iter().copied());
+    let written = out.len() - start;
+    if written > MAX_ID_BYTES {
+        out.truncate(start);
+        return Err(IdError::TooLong(written));
+    }
+    Ok(())
 }
 
 fn quote(out: &mut String, text: &str) {
     out.push('"');
+    if !text.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     for c in text.chars() {
         match c {
             '\\' => out.push_str("\\\\"),

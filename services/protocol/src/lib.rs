@@ -18,6 +18,7 @@ mod key;
 mod metric;
 mod metrics;
 pub mod number;
+pub mod remote_write;
 pub mod signature;
 mod source;
 pub mod webhook;

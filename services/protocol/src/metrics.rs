@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::id::canonical;
+use crate::id::{append, canonical};
 use crate::{IdError, Kind, Metric, MetricId, Value};
 
 /// Metrics in the order in which they were sent; each id is valid and canonical.
@@ -138,6 +138,29 @@ impl Metrics {
         self.push(&id, value);
         self.times.push(at_millis);
         Ok(())
+    }
+
+    /// Puts the samples of a gauge with these labels at the end, with their times in unix milliseconds. The labels are in order, each key once, and
+    /// no value is empty. The id is written once for all of them. After an error nothing was put.
+    ///
+    /// # Panics
+    /// As [`Metrics::push_parsed_at`].
+    pub(crate) fn push_samples(&mut self, name: &str, labels: &[(&str, &str)], samples: &[(i64, f64)]) -> Result<(), IdError> {
+        assert_eq!(self.times.len(), self.items.len(), "all samples of a batch have a time, or none has");
+        let start = self.text.len();
+        append(&mut self.text, name, labels)?;
+        let len = u16::try_from(self.text.len() - start).expect("an id has at most 4096 bytes");
+        let start = u32::try_from(start).expect("the ids of a batch have less than 4 GiB");
+        for (at_millis, value) in samples {
+            self.items.push(Item { bits: value.to_bits(), start, len, kind: Kind::Gauge });
+            self.times.push(*at_millis);
+        }
+        Ok(())
+    }
+
+    /// How many bytes the metrics take.
+    pub fn held_bytes(&self) -> usize {
+        self.text.len() + self.items.len() * size_of::<Item>() + self.times.len() * size_of::<i64>()
     }
 
     /// The own time of the sample at this index, in unix milliseconds; None if it has the batch's time.

@@ -105,7 +105,10 @@ CREATE TABLE latest_blocks (
     -- For each slot the latest time of a batch that set it (gauge) or added to it (counter), at most that batch's arrival; and the number of the
     -- last batch that named it. Empty where all have the same.
     ats timestamptz[] NOT NULL,
-    arrivals bigint[] NOT NULL
+    arrivals bigint[] NOT NULL,
+    -- The latest time of a remote-write sample of these series that was ahead of its arrival: up to here a sample may be stored that is newer than the
+    -- slot's time says.
+    ahead_until timestamptz
     -- A full row has 2.2 kB and stays in one piece. Old versions can be cleared away only when no other writer may see them any more; with room
     -- for several beside the one that counts, updates stay on their page and touch no index.
 ) WITH (fillfactor = 30, toast_tuple_target = 4096);
@@ -119,6 +122,21 @@ CREATE TABLE retired_totals (
     metric text COLLATE "C" NOT NULL,
     total bigint NOT NULL
 );
+
+-- What senders say about metrics, each variant once.
+CREATE TABLE metric_metadata (
+    -- 128 bits of SHA-256 of the name, the type, the help and the unit.
+    digest uuid PRIMARY KEY,
+    name text COLLATE "C" NOT NULL,
+    type text NOT NULL,
+    help text NOT NULL,
+    unit text NOT NULL,
+    -- When it was said last, to the day or so; what nobody says any more goes.
+    said_at timestamptz NOT NULL
+);
+
+-- Names may be longer than a row of a btree; a prefix finds them as well.
+CREATE INDEX metric_metadata_by_name ON metric_metadata (left(name, 256));
 
 -- Which series a frame's values belong to, in order, for lists that come again: agents mostly send the same ids each time.
 CREATE TABLE layouts (
@@ -156,6 +174,8 @@ CREATE TABLE frames (
     "values" double precision[] NOT NULL,
     -- Each value's own time, where they have one; else all have the batch's.
     times timestamptz[],
+    -- The oldest of `times`; the newest is at most `at`.
+    oldest_at timestamptz,
     -- What the batch added to counters, one for each value (0 for a gauge); only where a double does not hold all of them exactly.
     deltas bigint[],
     -- The source first: a source's frames are read together.

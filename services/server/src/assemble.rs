@@ -10,6 +10,7 @@ use prometheus::Registry;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 
+use crate::access::Tokens;
 use crate::audit::{AuditConfig, Backend, Draft, Hook, Trail};
 use crate::clock::Clock;
 use crate::config::{Settings, SignatureMode};
@@ -51,6 +52,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
         in_memory(settings, registry, &clock)?
     };
     let metrics = ServerMetrics::register(registry)?;
+    let tokens = settings.api_tokens_file.as_deref().map(Tokens::open).transpose()?;
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     KeyMetrics::register(registry, keys.clone())?;
@@ -65,6 +67,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
         listings: ListingBudget::new(),
         max_batch_items: settings.max_batch_items,
         key: settings.key.clone(),
+        tokens,
         trusted_proxies: settings.trusted_proxies.clone(),
         metrics,
     });

@@ -31,6 +31,8 @@ golectra_process::settings! {
         pub keys_dir: Option<PathBuf>,
         /// compat: hashes and signatures are checked where a request carries them. required: every request that changes something must carry a valid Golectra-Signature.
         pub signatures: SignatureMode = "compat",
+        /// A file of API tokens, a line `name:scope:token` each, with the scopes read, write and admin. With it, reading over Prometheus's interfaces and remote-write need a token (Bearer, or the password of Basic). It is read again when it changes.
+        pub api_tokens_file: Option<PathBuf>,
         /// How often the memory store writes its snapshot; 0 has every write on disk before its answer.
         #[arg(short = 'i', long)]
         pub store_interval: Interval = "300s",

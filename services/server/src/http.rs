@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use golectra_process::Secret;
 
+use crate::access::Tokens;
 use crate::history::query::Queries;
 use crate::ingest::Ingest;
 use crate::metrics::ServerMetrics;
@@ -51,6 +52,8 @@ pub struct App {
     pub key: Option<Secret>,
     /// What holds requests to their signatures.
     pub signatures: Arc<Signatures>,
+    /// Who may read and write over Prometheus's interfaces.
+    pub tokens: Option<Tokens>,
     /// Whose X-Forwarded-For is believed.
     pub trusted_proxies: crate::config::Networks,
     /// What the server says about itself.

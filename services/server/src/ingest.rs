@@ -5,12 +5,17 @@ pub mod fold;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use golectra_process::LogLimiter;
+use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{IdempotencyKey, Metrics, Source};
 
 use crate::audit::Trail;
 use crate::clock::Clock;
 use crate::metrics::ServerMetrics;
 use crate::store::{Applied, Batch, Store, StoreError};
+
+/// Log lines about metadata that is lost.
+static METADATA_LOG: LogLimiter<()> = LogLimiter::new();
 
 /// A write request.
 #[derive(Debug)]
@@ -76,8 +81,26 @@ impl Ingest {
             audit,
         };
         let applied = self.store.apply(batch).await?;
-        self.metrics.applied(applied, sent);
+        self.metrics.applied(&applied, sent);
         Ok(applied)
+    }
+
+    /// Stores samples with times of their own, each once for its series and time, as far as they can be stored. Not empty.
+    pub async fn write_samples(&self, source: Source, digest: [u8; 32], metrics: Metrics, peer: IpAddr) -> Result<Applied, StoreError> {
+        let sent = metrics.len();
+        let audit = self.trail.as_ref().map(|trail| trail.draft(&metrics, peer, self.clock.unix_seconds()));
+        // The store gives it a key that suits the times of its samples.
+        let batch = Batch { source, key: self.own_key(), keyed: false, digest, metrics, audit };
+        let applied = self.store.apply(batch).await?;
+        self.metrics.applied(&applied, sent);
+        Ok(applied)
+    }
+
+    /// Keeps what is said about metrics. What can't be kept is said again by its sender.
+    pub async fn write_metadata(&self, metadata: Vec<Metadata>) {
+        if let Err(error) = self.store.keep_metadata(metadata).await {
+            METADATA_LOG.log((), move |count| tracing::warn!(count, %error, "metadata of metrics could not be stored"));
+        }
     }
 
     /// Deletes a named source; false if it does not exist. The deletion has one event, without metrics.

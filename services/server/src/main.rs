@@ -1,5 +1,6 @@
 //! golectra-server: receives metrics, stores them and shows them.
 
+mod access;
 mod assemble;
 mod audit;
 mod clock;
@@ -82,6 +83,10 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
 
     let signatures = Arc::clone(&state.signatures);
     shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { signatures.watch_keys().await }));
+
+    if let Some(tokens) = state.tokens.clone() {
+        shutdown.spawn(shutdown.token().run_until_cancelled_owned(tokens.watch()));
+    }
 
     let limits = assemble::connection_limits(&settings);
     let app = MapRequestLayer::new(middleware::path::normalize).layer(router::router(state.clone()));

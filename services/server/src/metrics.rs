@@ -19,10 +19,16 @@ use prometheus::{
 };
 
 use self::sources::{MAX_SOURCES, SourceMetrics};
-use crate::store::{Applied, SourceInfo, Store};
+use golectra_protocol::remote_write::Decoded;
+
+use crate::store::{Applied, Refusal, RefusedSamples, SourceInfo, Store};
 
 /// From half a millisecond to 10 s.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Why something of a remote-write request is not stored.
+const REMOTE_WRITE_REASONS: [&str; 7] =
+    ["series_limit", "conflict", "too_old", "too_new", "invalid_series", "native_histogram", "exemplar"];
 
 /// The server's own metrics. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +42,8 @@ struct Inner {
     metrics: IntCounter,
     rejected: IntCounterVec,
     signed: IntCounterVec,
+    tokens: IntCounterVec,
+    remote_write: IntCounterVec,
     store: HistogramVec,
     frequent: Frequent,
     store_up: IntGauge,
@@ -91,6 +99,8 @@ impl ServerMetrics {
             rejected: counters("ingest_rejected_total", "Writes refused.", &["reason"])?,
             signed: counters("signed_requests_total", "Requests with a valid signature, by the id of its key.", &["kid"])?,
             store,
+            tokens: counters("api_token_requests_total", "Requests with a valid API token, by the token's name.", &["token"])?,
+            remote_write: counters("remote_write_refused_total", "Samples of remote-write that were refused, by reason.", &["reason"])?,
             store_up: IntGauge::new("golectra_store_up", "1 when the store answered last time, 0 when it did not.")?,
             sources: SourceMetrics::register(registry, MAX_SOURCES)?,
         };
@@ -102,13 +112,18 @@ impl ServerMetrics {
             Box::new(inner.metrics.clone()),
             Box::new(inner.rejected.clone()),
             Box::new(inner.signed.clone()),
+            Box::new(inner.tokens.clone()),
+            Box::new(inner.remote_write.clone()),
             Box::new(inner.store.clone()),
             Box::new(inner.store_up.clone()),
         ] {
             registry.register(collector)?;
         }
-        for outcome in ["applied", "repeat"] {
+        for outcome in ["applied", "partly", "repeat"] {
             inner.batches.with_label_values(&[outcome]);
+        }
+        for reason in REMOTE_WRITE_REASONS {
+            inner.remote_write.with_label_values(&[reason]);
         }
         Ok(Self(Arc::new(inner)))
     }
@@ -120,11 +135,15 @@ impl ServerMetrics {
     }
 
     /// Counts a batch and its metrics.
-    pub fn applied(&self, applied: Applied, metrics: usize) {
+    pub fn applied(&self, applied: &Applied, metrics: usize) {
         match applied {
             Applied::New => {
                 self.0.frequent.applied.inc();
                 self.0.metrics.inc_by(metrics as u64);
+            }
+            Applied::Partly(refused) => {
+                self.0.batches.with_label_values(&["partly"]).inc();
+                self.0.metrics.inc_by(metrics.saturating_sub(refused.total()) as u64);
             }
             Applied::Repeat => self.0.batches.with_label_values(&["repeat"]).inc(),
         }
@@ -133,6 +152,27 @@ impl ServerMetrics {
     /// Counts a refused write.
     pub fn rejected(&self, reason: &str) {
         self.0.rejected.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a request that has this API token.
+    pub fn token_used(&self, name: &str) {
+        self.0.tokens.with_label_values(&[name]).inc();
+    }
+
+    /// Counts what was refused of a remote-write request.
+    pub fn remote_write(&self, decoded: &Decoded, refused: &RefusedSamples) {
+        let counts = [
+            refused.count(Refusal::SeriesLimit),
+            refused.count(Refusal::Conflict),
+            refused.count(Refusal::TooOld),
+            refused.count(Refusal::TooNew),
+            decoded.invalid.samples,
+            decoded.histograms,
+            decoded.exemplars,
+        ];
+        for (reason, count) in REMOTE_WRITE_REASONS.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            self.0.remote_write.with_label_values(&[*reason]).inc_by(count as u64);
+        }
     }
 
     /// Counts a request that was signed with this key.

@@ -1,5 +1,6 @@
 //! The middleware of all requests and answers.
 
+pub mod access;
 pub mod answer;
 pub mod drain;
 pub mod observe;
@@ -23,7 +24,10 @@ pub async fn around(State(state): State<AppState>, request: Request, next: Next)
         let (request, rest) = drain::keep(request);
         let answer = match path::refusal(request.uri()) {
             Some(refusal) => refusal,
-            None => next.run(request).await,
+            None => match access::check(&state, request) {
+                Ok(request) => next.run(request).await,
+                Err(refusal) => refusal,
+            },
         };
         rest.drain().await;
         answer

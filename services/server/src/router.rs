@@ -26,6 +26,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/sources", get(sources::list))
         .route("/api/v1/sources/{name}", delete(sources::forget))
         .merge(prometheus())
+        .route("/api/v1/write", post(api::write::post))
         .route("/ping", get(ping::ready))
         .route("/ping/live", get(ping::live))
         .fallback(fallback::not_found)

@@ -16,6 +16,7 @@ pub mod health;
 pub mod history;
 pub mod lifetime;
 pub mod memory;
+mod metadata;
 pub mod newest;
 pub mod postgres;
 pub mod timed;
@@ -27,7 +28,7 @@ pub use self::health::{Health, StoreMetrics};
 pub use self::history::History;
 pub use self::lifetime::Lifetimes;
 pub use self::newest::{LatestFilter, LatestPages, Newest, Series, Snapshot, SourceInfo};
-pub use self::write::{Applied, Batch, Write};
+pub use self::write::{Applied, Batch, Refusal, RefusedSamples, SampleName, Write};
 
 /// Everything that a server asks of its store.
 pub trait Store: Write + Newest + History + Health {}

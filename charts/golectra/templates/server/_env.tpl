@@ -38,18 +38,25 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
 - name: KEYS_DIR
   value: /etc/golectra/keys
 {{- end }}
+{{- if .Values.server.apiTokens.existingSecret.name }}
+- name: API_TOKENS_FILE
+  value: /etc/golectra/api-tokens/tokens
+{{- end }}
 {{ include "golectra.database.env" . | trim }}
 {{- with include "golectra.auditUrl" . }}
 - name: AUDIT_URL
   value: {{ . | quote }}
 {{ include "golectra.key.env" (dict "root" $ "key" "audit" "name" "AUDIT_KEY") }}
 {{- end }}
+{{- $history := include "golectra.server.historyMaxBytes" . }}
 {{- with .Values.server.settings }}
 {{- range $name, $value := dict
     "LOG_LEVEL" .logLevel
     "LOG_FORMAT" .logFormat
     "DEDUP_WINDOW" .dedupWindow
     "RETENTION_RAW" .retentionRaw
+    "HISTORY_MAX_BYTES" (.historyMaxBytes | default $history)
+    "SEAL_AFTER" .sealAfter
     "SERIES_EXPIRY" .seriesExpiry
     "SOURCE_EXPIRY" .sourceExpiry
     "MAX_SERIES" .maxSeries
@@ -59,6 +66,12 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
     "MAX_BATCH_ITEMS" .maxBatchItems
     "MAX_CONNECTIONS" .maxConnections
     "DATABASE_CONNECTIONS" .databaseConnections
+    "DATABASE_QUERY_CONNECTIONS" .databaseQueryConnections
+    "QUERY_CONCURRENCY" .queryConcurrency
+    "QUERY_TIMEOUT" .queryTimeout
+    "QUERY_MAX_SERIES" .queryMaxSeries
+    "QUERY_MAX_BYTES" .queryMaxBytes
+    "QUERY_LOG_AFTER" .queryLogAfter
     "AUDIT_DATABASE_MAX_BYTES" .auditDatabaseMaxBytes
     "HEADER_TIMEOUT" .headerTimeout
     "BODY_TIMEOUT" .bodyTimeout

@@ -1,6 +1,6 @@
 //! Selected series that were read from a store before a query is evaluated: PromQL's evaluation does not wait.
 
-use golectra_promql::store::{Selection, SeriesSet, Store, StoreError, StoredSeries};
+use golectra_promql::store::{Hints, Selection, SeriesSet, Store, StoreError, StoredSeries};
 
 use crate::store::history::HistorySeries;
 
@@ -16,14 +16,25 @@ impl Prefetched {
 
     /// Whether this selection is there already; a query may name a selector more than once.
     pub fn has(&self, selection: &Selection) -> bool {
-        self.0.iter().any(|(there, _)| there == selection)
+        self.find(selection).is_some()
     }
+
+    fn find(&self, selection: &Selection) -> Option<&[HistorySeries]> {
+        self.0.iter().find(|(there, _)| reads_the_same(there, selection)).map(|(_, series)| series.as_slice())
+    }
+}
+
+/// Whether two selections need the same samples. What a query does with the values afterwards makes no difference.
+fn reads_the_same(one: &Selection, other: &Selection) -> bool {
+    let without_aggregation = |selection: &Selection| Hints { aggregation: None, ..selection.hints.clone() };
+    one.matchers == other.matchers
+        && (one.start_ms, one.end_ms) == (other.start_ms, other.end_ms)
+        && without_aggregation(one) == without_aggregation(other)
 }
 
 impl Store for Prefetched {
     fn select<'a>(&'a self, selection: &Selection) -> Result<Box<dyn SeriesSet + 'a>, StoreError> {
-        let found = self.0.iter().find(|(there, _)| there == selection);
-        let (_, series) = found.ok_or_else(|| StoreError::Failed("a selection was not read before the evaluation".into()))?;
+        let series = self.find(selection).ok_or_else(|| StoreError::Failed("a selection was not read before the evaluation".into()))?;
         Ok(Box::new(Decoding { series: series.iter(), timestamps_ms: Vec::new(), values: Vec::new() }))
     }
 }

@@ -252,7 +252,9 @@ impl Run {
         let begun = Instant::now();
         let mut prefetched = Prefetched::default();
         let (mut reads, mut series_left) = (0, bounds.max_series);
-        for selection in selections {
+        for mut selection in selections {
+            // The same samples serve every aggregation.
+            selection.hints.aggregation = None;
             if prefetched.has(&selection) {
                 continue;
             }

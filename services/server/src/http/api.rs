@@ -13,3 +13,4 @@ pub mod labels;
 pub mod metadata;
 pub mod query;
 pub mod status;
+pub mod write;

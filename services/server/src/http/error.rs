@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use golectra_process::LogLimiter;
 use golectra_protocol::json::DecodeError;
-use golectra_protocol::{ErrorCode, WindowError};
+use golectra_protocol::{ErrorCode, WindowError, remote_write};
 use serde::Serialize;
 
 use crate::ingest::IngestError;
@@ -81,8 +81,13 @@ impl ApiError {
         self
     }
 
+    /// The same error with another code, and so with another status.
+    pub fn with_code(mut self, code: ErrorCode) -> Self {
+        self.code = code;
+        self
+    }
+
     /// The error's code.
-    #[cfg(test)]
     pub const fn code(&self) -> ErrorCode {
         self.code
     }
@@ -109,7 +114,11 @@ impl ApiError {
         }
         let status = response.status();
         let headers = response.headers_mut();
-        if status == StatusCode::UNAUTHORIZED {
+        if matches!(self.code, ErrorCode::TokenMissing | ErrorCode::TokenUnknown) {
+            for scheme in ["Bearer realm=\"golectra\"", "Basic realm=\"golectra\""] {
+                headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
+            }
+        } else if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Golectra-Signature"));
         }
         if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
@@ -171,6 +180,16 @@ impl From<StoreError> for ApiError {
             }
             StoreError::Overloaded => Self::overloaded("the store's queue is full"),
             StoreError::Unavailable(cause) => Self::store_unavailable(cause),
+        }
+    }
+}
+
+impl From<remote_write::DecodeError> for ApiError {
+    fn from(error: remote_write::DecodeError) -> Self {
+        match error {
+            remote_write::DecodeError::Malformed { .. } => Self::new(ErrorCode::Malformed, error.to_string()),
+            remote_write::DecodeError::TooLarge(_) => Self::new(ErrorCode::TooLarge, error.to_string()),
+            remote_write::DecodeError::NoRoom(_) => Self::overloaded("MAX_INFLIGHT_BYTES: the bodies under way take all of it"),
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct HistoryMetrics {
     pub failures: IntCounter,
     /// The age of the oldest report that is not sealed, in seconds.
     pub unsealed_age_seconds: Gauge,
+    /// How long after the end of their half hour reports are sealed, in seconds.
+    pub seal_after_seconds: IntGauge,
     /// What the database's tables and indexes take.
     pub bytes: IntGauge,
     /// What they may take; 0 without a limit.
@@ -44,6 +46,7 @@ impl HistoryMetrics {
             dropped_days: counter("dropped_days_total", "Days of history that this server dropped, by age or for HISTORY_MAX_BYTES.")?,
             failures: counter("failures_total", "Rounds of sealing that failed; the next one does the work.")?,
             unsealed_age_seconds: Gauge::new("golectra_history_unsealed_age_seconds", "Since when reports are not sealed yet.")?,
+            seal_after_seconds: gauge("seal_after_seconds", "SEAL_AFTER: how long after the end of their half hour reports are sealed.")?,
             bytes: gauge("bytes", "Bytes of golectra's tables and indexes in the database.")?,
             max_bytes: gauge("max_bytes", "HISTORY_MAX_BYTES: beyond it the oldest days of history are dropped; 0 without a limit.")?,
         };
@@ -55,6 +58,7 @@ impl HistoryMetrics {
             Box::new(metrics.dropped_days.clone()),
             Box::new(metrics.failures.clone()),
             Box::new(metrics.unsealed_age_seconds.clone()),
+            Box::new(metrics.seal_after_seconds.clone()),
             Box::new(metrics.bytes.clone()),
             Box::new(metrics.max_bytes.clone()),
         ] {

@@ -14,18 +14,30 @@ use crate::store::memory::{MemoryMetrics, MemoryStore};
 type Read = fn(&MemoryMetrics) -> &AtomicU64;
 
 /// A metric's name after `golectra_memory_`, its help, and the value's location.
-const GAUGES: [(&str, &str, Read); 3] = [
+const GAUGES: [(&str, &str, Read); 4] = [
     ("keys", "Idempotency keys remembered.", |metrics| &metrics.keys_remembered),
     ("snapshot_bytes", "How large the last snapshot is.", |metrics| &metrics.last_snapshot_bytes),
     ("journal_bytes", "How large the journal is.", |metrics| &metrics.journal_bytes),
+    ("history_bytes", "What history takes in memory, of HISTORY_MAX_BYTES.", |metrics| &metrics.history_bytes),
 ];
 
-const COUNTERS: [(&str, &str, Read); 5] = [
+const COUNTERS: [(&str, &str, Read); 8] = [
     ("snapshots_total", "Snapshots written.", |metrics| &metrics.snapshots_written),
     ("snapshot_failures_total", "Snapshots that could not be written.", |metrics| &metrics.snapshot_failures),
     ("journal_failures_total", "Writes to the journal that failed.", |metrics| &metrics.journal_failures),
     ("journal_skipped_bytes_total", "Bytes of a damaged journal that were skipped at the start.", |metrics| &metrics.journal_skipped_bytes),
     ("journal_replayed_total", "Writes read back from the journal at the start.", |metrics| &metrics.journal_replayed),
+    (
+        "history_dropped_samples_total",
+        "Samples that left history early, the oldest first, since HISTORY_MAX_BYTES does not suffice.",
+        |metrics| &metrics.history_dropped_samples,
+    ),
+    ("history_corrupt_columns_total", "Sealed series of history that could not be decoded and were left out.", |metrics| {
+        &metrics.history_corrupt_columns
+    }),
+    ("history_skipped_bytes_total", "Bytes of damaged history files that were skipped at the start.", |metrics| {
+        &metrics.history_skipped_bytes
+    }),
 ];
 
 /// Reads the memory store's metrics at each scrape.

@@ -92,10 +92,11 @@ impl QueryMetrics {
 
     /// A query ended.
     pub fn ends(&self, kind: QueryKind, duration: Duration, series: usize, samples: u64) {
-        self.0.in_flight.dec();
         self.0.durations[kind as usize].observe(duration.as_secs_f64());
         self.0.series.inc_by(series as u64);
         self.0.samples.inc_by(samples);
+        // Whoever sees that it is no longer under way finds it in the others.
+        self.0.in_flight.dec();
     }
 
     /// It ended without an answer.

@@ -34,7 +34,7 @@ impl Watch {
         let route = route(self.route.as_ref());
         self.span.record("http.response.status_code", response.status().as_u16());
         self.request.ends(route, self.method, response.status());
-        if let Some(Refused(code)) = response.extensions().get().filter(|_| route.starts_with("/update")) {
+        if let Some(Refused(code)) = response.extensions().get().filter(|_| route.starts_with("/update") || route == "/api/v1/write") {
             self.metrics.rejected(code.as_str());
         }
         response

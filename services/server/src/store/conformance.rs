@@ -18,6 +18,7 @@ pub(crate) mod listing;
 pub(crate) mod load;
 pub(crate) mod matching;
 pub(crate) mod repeats;
+pub(crate) mod samples;
 pub(crate) mod window;
 
 use std::any::Any;
@@ -203,6 +204,17 @@ macro_rules! conformance_suite {
             repeats::a_key_of_another_body_is_refused
             repeats::keys_are_per_source
             repeats::a_refused_batch_may_come_again
+            samples::the_same_again_is_a_repeat
+            samples::another_value_at_a_stored_time_is_refused_alone
+            samples::zeros_of_both_signs_are_two_values
+            samples::samples_come_in_any_order
+            samples::samples_outside_of_the_history_are_refused_alone
+            samples::samples_ahead_of_the_clock_are_stored_once
+            samples::a_full_store_takes_the_samples_of_series_that_are_there
+            samples::a_forgotten_source_still_has_its_samples
+            samples::whatever_comes_again_is_stored_once
+            samples::agents_and_remote_write_share_a_source
+            samples::sealed_samples_are_stored_once
             window::the_edges_are_closed
             window::a_refused_time_leaves_no_trace
             window::a_repeat_outside_of_the_window_is_too_old

@@ -1,8 +1,11 @@
 //! Reading history: the samples of series over time.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
 use golectra_promql::{Labels, Matcher, MemoryExceeded, Reservation};
+use golectra_protocol::remote_write::Metadata;
 
 use super::StoreError;
 
@@ -95,6 +98,14 @@ pub trait History: Send + Sync + 'static {
 
     /// Names of labels that such series have, sorted.
     async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError>;
+
+    /// What is said about metrics: at most `limit` of them by name, each with at most `limit_per_metric` different things that are said about it.
+    async fn metadata(
+        &self,
+        metric: Option<&str>,
+        limit: usize,
+        limit_per_metric: usize,
+    ) -> Result<BTreeMap<String, Vec<Metadata>>, StoreError>;
 
     /// Values of a label that such series have, sorted.
     async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError>;

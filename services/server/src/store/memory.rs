@@ -7,6 +7,8 @@
 //! - STORE_INTERVAL=0: a write is in the journal and synced before it is answered. A crash loses nothing.
 //! - Without a file: everything is gone with the process.
 //!
+//! What series were is in `history.rs`, within HISTORY_MAX_BYTES, and in a folder beside the snapshot.
+//!
 //! Remembered keys are in the journal, so a repeat is recognised after a restart too; so is which series were reported when, by
 //! which they expire (`expiry.rs`). `journal.rs` says what a crash within a save leaves behind and how it is read.
 
@@ -25,6 +27,7 @@ mod open;
 mod plan;
 mod record;
 mod retired;
+mod samples;
 mod save;
 mod shard;
 mod shards;
@@ -39,17 +42,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use golectra_protocol::{Selector, Source, Value};
+use golectra_protocol::remote_write::Metadata;
+use golectra_protocol::{Metrics, Selector, Source, Value};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use self::disk_writer::{Command, DiskWriterHandle, Durable};
 #[cfg(test)]
 use self::expiry::Sweeper;
+#[cfg(test)]
+use self::history::Keeper;
 use self::listing::Listing;
 pub use self::metrics::MemoryMetrics;
 pub use self::open::{AuditHook, MemoryConfig, OpenError};
 use self::shards::Shards;
+use super::metadata::MetadataTable;
 use super::{
     Applied, Batch, Health, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError, StoreMetrics,
     Write,
@@ -68,11 +75,15 @@ pub struct MemoryStore {
     clock: Clock,
     metrics: Arc<MemoryMetrics>,
     audit: Option<AuditHook>,
+    /// Not in the files: who says it says it again after a restart.
+    metadata: MetadataTable,
     files: Option<Files>,
     #[cfg(test)]
     sweeper: Arc<Sweeper>,
-    /// Ends the thread that sweeps when it is dropped.
-    _sweeping: std::sync::mpsc::Sender<()>,
+    #[cfg(test)]
+    keeper: Arc<Keeper>,
+    /// End the threads that sweep and that keep history when they are dropped.
+    _threads: [std::sync::mpsc::Sender<()>; 2],
 }
 
 /// The store's files.
@@ -91,6 +102,10 @@ impl MemoryStore {
     pub fn memory_metrics(&self) -> &MemoryMetrics {
         let keys = self.shards.each().map(|shard| shard.keys.len() as u64).sum();
         metrics::set(&self.metrics.keys_remembered, keys);
+        let history = &self.shards.history;
+        metrics::set(&self.metrics.history_bytes, history.used_bytes() as u64);
+        metrics::set(&self.metrics.history_dropped_samples, history.samples_dropped());
+        metrics::set(&self.metrics.history_corrupt_columns, history.corrupt_columns());
         &self.metrics
     }
 
@@ -118,6 +133,36 @@ impl MemoryStore {
         }
         // What waits for the disk is the frame; the batch would be as large again.
         drop((queue, batch));
+        wait(durable, WRITE_WAIT).await.map(|()| applied)
+    }
+
+    /// Applies a batch whose samples are stored once for each time. What is journaled is what is new of it.
+    async fn apply_samples(&self, batch: &mut Batch) -> Result<Applied, StoreError> {
+        let (now_millis, audit) = (self.clock.unix_millis(), batch.audit.take());
+        let Some(journal) = self.journal() else {
+            let mut is_new = false;
+            let applied = self.shards.apply_samples(batch, now_millis, |_, _| is_new = true)?;
+            if is_new {
+                self.audit(audit.as_ref());
+            }
+            return Ok(applied);
+        };
+        journal.admit()?;
+        let queue = journal.queue()?;
+        let (answer, durable) = oneshot::channel();
+        let mut change = Some((audit, answer));
+        let applied = self.shards.apply_samples(batch, now_millis, |epoch, batch| {
+            let Some((audit, answer)) = change.take() else { return };
+            let mut frame = Vec::new();
+            record::encode_write(&mut frame, batch, now_millis);
+            journal.append_to(&queue, epoch, frame, audit, Some(answer));
+        })?;
+        if let Some((_, answer)) = change {
+            // What was there before may not be on disk yet.
+            let _ = queue.send(Command::Barrier { answer });
+        }
+        drop(queue);
+        batch.metrics = Metrics::default();
         wait(durable, WRITE_WAIT).await.map(|()| applied)
     }
 
@@ -152,10 +197,11 @@ impl MemoryStore {
         }
     }
 
-    /// Expires what is to expire, now.
+    /// Expires what is to expire, now, and seals all history.
     #[cfg(test)]
     fn sweep(&self) {
         self.sweeper.sweep();
+        self.keeper.maintain_all();
     }
 }
 
@@ -171,7 +217,10 @@ async fn wait(durable: oneshot::Receiver<Durable>, at_most: Duration) -> Result<
 
 #[async_trait]
 impl Write for MemoryStore {
-    async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, mut batch: Batch) -> Result<Applied, StoreError> {
+        if batch.is_once_per_time() {
+            return self.apply_samples(&mut batch).await;
+        }
         if let Some(journal) = self.journal() {
             return self.apply_journaled(journal, batch).await;
         }
@@ -180,6 +229,11 @@ impl Write for MemoryStore {
             self.audit(batch.audit.as_ref());
         }
         Ok(applied)
+    }
+
+    async fn keep_metadata(&self, metadata: Vec<Metadata>) -> Result<(), StoreError> {
+        self.metadata.put(metadata);
+        Ok(())
     }
 
     async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError> {

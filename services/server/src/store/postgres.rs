@@ -18,6 +18,7 @@ mod history;
 mod identity;
 mod latest;
 mod maintenance;
+mod metadata;
 mod migrate;
 mod partitions;
 mod reader;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_process::Secret;
+use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{Selector, Source, Value};
 use sqlx::{Connection as _, PgPool};
 use tokio::sync::{Semaphore, watch};
@@ -53,6 +55,7 @@ pub use self::error::OpenError;
 use self::error::unavailable;
 use self::history::HistoryReader;
 use self::maintenance::Maintenance;
+use self::metadata::KnownMetadata;
 use self::migrate::SchemaState;
 use self::partitions::Partitions;
 use self::reader::Reader;
@@ -108,6 +111,7 @@ pub struct PostgresStore {
     writers: Writers,
     /// Live series in the database as of the last look; negative before the first.
     series: Arc<AtomicI64>,
+    metadata: KnownMetadata,
     tasks: TaskTracker,
     stop: CancellationToken,
     _stop_when_dropped: DropGuard,
@@ -168,7 +172,16 @@ impl PostgresStore {
             let _ = stopped.run_until_cancelled(work).await;
         });
         tasks.close();
-        Ok(Arc::new(Self { reader, history, writers, series, tasks, _stop_when_dropped: stop.clone().drop_guard(), stop }))
+        Ok(Arc::new(Self {
+            reader,
+            history,
+            writers,
+            series,
+            metadata: KnownMetadata::default(),
+            tasks,
+            _stop_when_dropped: stop.clone().drop_guard(),
+            stop,
+        }))
     }
 
     /// The connections, for others who keep their tables in the same database.
@@ -232,6 +245,16 @@ impl Write for PostgresStore {
         };
         let late = |_| Err(StoreError::Unavailable(format!("no answer within {:.2} s of the start", ANSWER_LIMIT.as_secs_f32())));
         timeout(ANSWER_LIMIT, waited).await.unwrap_or_else(late)
+    }
+
+    async fn keep_metadata(&self, metadata: Vec<Metadata>) -> Result<(), StoreError> {
+        let new = self.metadata.unknown(metadata);
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.reader.read(async |conn| metadata::write(conn, &new).await).await?;
+        self.metadata.remember(&new);
+        Ok(())
     }
 
     async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError> {

@@ -1,10 +1,12 @@
 //! A store whose operations are timed, for `golectra_store_duration_seconds`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
 use golectra_promql::{Labels, Reservation};
+use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{Selector, Source, Value};
 
 use super::history::{History, HistoryError, HistorySeries, Limited, SeriesFilter};
@@ -30,6 +32,11 @@ impl Write for Timed {
     async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
         let _timer = self.metrics.store_timer("apply");
         self.store.apply(batch).await
+    }
+
+    async fn keep_metadata(&self, metadata: Vec<Metadata>) -> Result<(), StoreError> {
+        let _timer = self.metrics.store_timer("keep_metadata");
+        self.store.keep_metadata(metadata).await
     }
 
     async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError> {
@@ -81,6 +88,16 @@ impl History for Timed {
     async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
         let _timer = self.metrics.store_timer("label_names");
         self.store.label_names(filter).await
+    }
+
+    async fn metadata(
+        &self,
+        metric: Option<&str>,
+        limit: usize,
+        limit_per_metric: usize,
+    ) -> Result<BTreeMap<String, Vec<Metadata>>, StoreError> {
+        let _timer = self.metrics.store_timer("metadata");
+        self.store.metadata(metric, limit, limit_per_metric).await
     }
 
     async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {

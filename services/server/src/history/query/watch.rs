@@ -62,10 +62,10 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
-        self.metrics.ends(self.kind, elapsed, self.costs.series, self.costs.samples);
         if self.outcome != "ok" {
             self.metrics.rejected(self.outcome);
         }
+        self.metrics.ends(self.kind, elapsed, self.costs.series, self.costs.samples);
         if elapsed < self.log_after {
             return;
         }

@@ -1,26 +1,35 @@
-//! /api/v1/metadata, /api/v1/rules and /api/v1/alerts: what golectra has nothing of is empty.
+//! /api/v1/metadata: what senders of remote-write say about metrics. /api/v1/rules and /api/v1/alerts: empty, since there are no rules.
 
 use std::collections::BTreeMap;
 
+use axum::extract::State;
+use golectra_protocol::remote_write::Metadata;
 use serde::Serialize;
 
 use super::answer::Answer;
 use super::error::ApiFailure;
 use super::parameters::Parameters;
+use crate::http::AppState;
 
 /// What is known of a metric.
 #[derive(Debug, Serialize)]
-pub struct Metadata {
-    r#type: String,
+struct MetricMetadata {
+    r#type: &'static str,
     help: String,
     unit: String,
 }
 
 /// /api/v1/metadata: types, helps and units by metric.
-pub async fn metrics(parameters: Parameters) -> Result<Answer, ApiFailure> {
-    parameters.limit("limit")?;
-    parameters.limit("limit_per_metric")?;
-    Ok(Answer::json(&BTreeMap::<String, Vec<Metadata>>::new()))
+pub async fn metrics(State(state): State<AppState>, parameters: Parameters) -> Result<Answer, ApiFailure> {
+    let limit = parameters.limit("limit")?.unwrap_or(usize::MAX);
+    let limit_per_metric = parameters.limit("limit_per_metric")?.unwrap_or(usize::MAX);
+    let metadata = state.store.metadata(parameters.given("metric"), limit, limit_per_metric).await;
+    let metadata = metadata.map_err(|error| ApiFailure::Refused(error.into()))?;
+    let of_metric = |all: Vec<Metadata>| -> Vec<MetricMetadata> {
+        all.into_iter().map(|one| MetricMetadata { r#type: one.kind.as_str(), help: one.help, unit: one.unit }).collect()
+    };
+    let answer: BTreeMap<String, Vec<MetricMetadata>> = metadata.into_iter().map(|(name, all)| (name, of_metric(all))).collect();
+    Ok(Answer::json(&answer))
 }
 
 /// /api/v1/rules: there are no rules.

@@ -81,7 +81,8 @@ impl Parameters {
         self.0.iter().find(|(candidate, _)| candidate == name).map_or("", |(_, value)| value.as_str())
     }
 
-    fn given(&self, name: &str) -> Option<&str> {
+    /// The first value of a parameter, if it is not empty.
+    pub fn given(&self, name: &str) -> Option<&str> {
         Some(self.text(name)).filter(|value| !value.is_empty())
     }
 

@@ -13,11 +13,13 @@ use bytes::Bytes;
 use golectra_process::Secret;
 use golectra_protocol::gzip::{UnpackError, unpack_within};
 use golectra_protocol::hash::BodyHash;
+use golectra_protocol::remote_write::{UnsnapError, unsnap};
 use golectra_protocol::{ErrorCode, header as names};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::signature::Effect;
+use crate::access::TokenHolder;
 use crate::http::AppState;
 use crate::http::error::{ApiError, REFUSALS};
 
@@ -52,7 +54,7 @@ pub struct Payload {
     /// The uncompressed bytes.
     pub bytes: Bytes,
     hash: BodyHash,
-    _share: Share,
+    share: Share,
 }
 
 impl Payload {
@@ -66,7 +68,19 @@ impl FromRequest<AppState> for Payload {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        Self::read(request, state, Effect::Change).await
+        Self::read(request, state, Effect::Change, Accepts::Gzip).await
+    }
+}
+
+/// The body of a remote-write request, which changes something and is packed with snappy. A client that has an API token need not sign it.
+pub struct SnappyPayload(pub Payload);
+
+impl FromRequest<AppState> for SnappyPayload {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let effect = if request.extensions().get::<TokenHolder>().is_some() { Effect::None } else { Effect::Change };
+        Payload::read(request, state, effect, Accepts::Snappy).await.map(Self)
     }
 }
 
@@ -77,15 +91,20 @@ impl FromRequest<AppState> for QueryPayload {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        Payload::read(request, state, Effect::None).await.map(Self)
+        Payload::read(request, state, Effect::None, Accepts::Gzip).await.map(Self)
     }
 }
 
 impl Payload {
-    async fn read(request: Request, state: &AppState, effect: Effect) -> Result<Self, ApiError> {
+    /// Takes room for what the body is decoded to, and says whether there was enough.
+    pub fn cover_decoded(&mut self, bytes: usize) -> bool {
+        self.share.cover(self.bytes.len() + bytes).is_ok()
+    }
+
+    async fn read(request: Request, state: &AppState, effect: Effect, accepts: Accepts) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let signature = state.signatures.check_header(&parts.headers, effect).await?;
-        let packed = is_gzip(&parts.headers)?;
+        let packed = accepts.packing(&parts.headers)?;
         let limits = &state.bodies;
         let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
         if declared.is_some_and(|bytes| bytes > limits.max_bytes) {
@@ -94,8 +113,10 @@ impl Payload {
         let mut share = Share { budget: Arc::clone(&limits.budget), held: 0 };
         let read = read_within(body, declared.unwrap_or(0), limits, &mut share);
         let mut bytes = timeout_at(Instant::now() + limits.timeout, read).await.map_err(|_| too_slow(limits.timeout))??;
-        if packed {
-            bytes = unpack(&bytes, limits, &mut share)?;
+        match packed {
+            Packing::None => {}
+            Packing::Gzip => bytes = unpack(&bytes, limits, &mut share)?,
+            Packing::Snappy => bytes = unpack_snappy(&bytes, limits, &mut share)?,
         }
         let hash = BodyHash::of(&bytes);
         if let Some(signature) = signature {
@@ -104,7 +125,7 @@ impl Payload {
         if let Some(key) = &state.key {
             verify(&parts.headers, &hash, key)?;
         }
-        Ok(Self { bytes, hash, _share: share })
+        Ok(Self { bytes, hash, share })
     }
 }
 
@@ -146,23 +167,55 @@ fn unpack(packed: &[u8], limits: &BodyLimits, share: &mut Share) -> Result<Bytes
     Ok(unpacked.into())
 }
 
-/// Whether the body is packed. Any other content coding is refused.
-fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
-    let mut gzip = false;
-    for value in headers.get_all(header::CONTENT_ENCODING) {
-        for coding in value.to_str().unwrap_or("?").split(',').map(str::trim) {
-            let again = gzip;
-            match coding.to_ascii_lowercase().as_str() {
-                "" | "identity" => {}
-                "gzip" | "x-gzip" if !again => gzip = true,
-                _ => {
-                    let message = "Content-Encoding must be gzip (once) or absent";
-                    return Err(ApiError::new(ErrorCode::ContentEncoding, message));
-                }
+/// Unpacks a remote-write body, whose size is accounted for as well.
+fn unpack_snappy(packed: &[u8], limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
+    let unpacked = unsnap(packed, limits.max_bytes, |bytes| share.cover(packed.len() + bytes).is_ok());
+    let unpacked = unpacked.map_err(|error| match error {
+        UnsnapError::Invalid => ApiError::new(ErrorCode::InvalidSnappy, error.to_string()),
+        UnsnapError::TooLarge(_) => ApiError::new(ErrorCode::TooLarge, error.to_string()),
+        UnsnapError::NoRoom(_) => overloaded(),
+    })?;
+    Ok(unpacked.into())
+}
+
+/// How a body is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    None,
+    Gzip,
+    Snappy,
+}
+
+/// How a route's bodies may be packed. What else a client may have done to one can't be undone here.
+#[derive(Debug, Clone, Copy)]
+enum Accepts {
+    /// With gzip or not at all.
+    Gzip,
+    /// With snappy, whether the client says so or not.
+    Snappy,
+}
+
+impl Accepts {
+    fn packing(self, headers: &HeaderMap) -> Result<Packing, ApiError> {
+        let mut packing = Packing::None;
+        for value in headers.get_all(header::CONTENT_ENCODING) {
+            for coding in value.to_str().unwrap_or("?").split(',').map(str::trim) {
+                let again = packing != Packing::None;
+                packing = match (self, coding.to_ascii_lowercase().as_str()) {
+                    (_, "") | (Self::Gzip, "identity") => packing,
+                    (Self::Gzip, "gzip" | "x-gzip") if !again => Packing::Gzip,
+                    (Self::Snappy, "snappy") if !again => Packing::Snappy,
+                    (Self::Gzip, _) => return Err(refused_coding("Content-Encoding must be gzip (once) or absent")),
+                    (Self::Snappy, _) => return Err(refused_coding("Content-Encoding must be snappy (once)")),
+                };
             }
         }
+        Ok(if matches!(self, Self::Snappy) { Packing::Snappy } else { packing })
     }
-    Ok(gzip)
+}
+
+fn refused_coding(message: &str) -> ApiError {
+    ApiError::new(ErrorCode::ContentEncoding, message)
 }
 
 /// Checks the hash of a request that has one; a request without a hash is accepted.

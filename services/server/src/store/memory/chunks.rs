@@ -30,6 +30,11 @@ impl<T: Copy + Default, const CHUNK: usize> Chunks<T, CHUNK> {
         self.last_start() + self.used
     }
 
+    /// How many items there is room for, those that are in use included.
+    pub(super) fn room(&self) -> usize {
+        self.last_start() + self.chunks.last().map_or(0, |last| last.len())
+    }
+
     /// The items of a chunk, by its number.
     pub(super) fn chunk(&self, number: usize) -> &[T] {
         &self.chunks[number]

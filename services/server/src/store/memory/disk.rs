@@ -16,6 +16,8 @@ pub(super) struct Paths {
     pub(super) journal_damaged: PathBuf,
     /// Held for as long as a process owns the others. A file of its own, since those are replaced.
     pub(super) lock: PathBuf,
+    /// The folder of history's files.
+    pub(super) history: PathBuf,
     pub(super) folder: PathBuf,
 }
 
@@ -37,6 +39,7 @@ impl Paths {
             lock: beside(".lock"),
             journal_new: beside(".journal.tmp"),
             journal_damaged: beside(".journal.damaged"),
+            history: beside(".history"),
             folder,
         }
     }
@@ -79,6 +82,15 @@ impl Disk {
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         self.about_to(Op::Create)?;
         OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
+    }
+
+    /// Makes a folder where there is none, and says whether it did.
+    pub(super) fn create_folder(&self, path: &Path) -> io::Result<bool> {
+        if path.is_dir() {
+            return Ok(false);
+        }
+        self.about_to(Op::Create)?;
+        std::fs::create_dir(path).map(|()| true)
     }
 
     pub(super) fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -317,11 +317,15 @@ impl DiskWriter {
         self.finish_save()
     }
 
-    fn put(&mut self, prepared: Prepared) -> io::Result<(u64, u64)> {
+    fn put(&mut self, mut prepared: Prepared) -> io::Result<(u64, u64)> {
         let (writes, snapshot_bytes) = (prepared.writes, prepared.snapshot_bytes);
         set(&self.metrics.longest_pause_micros, u64::try_from(prepared.longest_pause.as_micros()).unwrap_or(u64::MAX));
         let head_bytes = prepared.journal_bytes;
+        let history = prepared.history.take();
         self.journal.switch(prepared)?;
+        if let Some(history) = history {
+            history.in_place(&self.shards, &self.paths.history);
+        }
         self.progress.folded_bytes = head_bytes;
         Ok((writes, snapshot_bytes))
     }

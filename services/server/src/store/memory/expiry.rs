@@ -187,7 +187,6 @@ impl Sweeper {
         for one in expired {
             shards.expire(&one, |epoch| self.journal(epoch, |frame| record::encode_expiry(frame, &one.source, one.period)));
         }
-        shards.expire_history(number, now_millis);
         self.expire_keys(number, now_millis);
     }
 

@@ -1,28 +1,40 @@
 //! The history of this store: what series were, within HISTORY_MAX_BYTES.
 //!
 //! A write adds its samples to its source's history under the lock that makes it atomic. Series are known to history by numbers of its own
-//! (`history/series.rs`), since they stay when they leave the newest state. Samples that have just come stand as they came (`history/open.rs`).
+//! (`history/series.rs`), since they stay when they leave the newest state. Samples that have just come stand as they came (`history/open.rs`)
+//! until they are sealed into parts (`history/seal.rs`, `history/part.rs`), which the files keep (`history/files.rs`).
 //! A query finds its series on copies, and shares the samples (`history/search.rs`, `history/read.rs`).
 
+mod coding;
+mod files;
 mod open;
+mod part;
 mod read;
+mod seal;
 mod search;
 mod series;
 mod source;
+mod stored;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
 use golectra_promql::{Labels, Matcher, Reservation};
+use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{Kind, Source};
 
-use self::read::{MergedSamples, SeriesSamples, SourceSamples};
+pub(super) use self::files::{HistorySave, SavedHistory, note_segments, restore};
+use self::read::{MergedSamples, SeriesSamples, SourceCopy, SourceSamples};
+pub(super) use self::seal::Keeper;
 use self::search::Search;
-pub(super) use self::source::{HistoryLimits, ShardHistory};
+use self::series::SeriesRef;
+pub(super) use self::source::{HistoryShared, ShardHistory};
 use super::MemoryStore;
 use crate::history::labels;
+use crate::store::StoreError;
 use crate::store::history::{History, HistoryError, HistorySeries, Limited, ReadSamples, SeriesFilter, TimeRange};
 
 /// After so many series that were looked at others get their turn.
@@ -35,7 +47,7 @@ struct Found {
     labels: Labels,
     number: u32,
     kind: Kind,
-    /// What the counter had counted before its first sample.
+    /// What the counter had counted before the range.
     base: i64,
 }
 
@@ -62,12 +74,15 @@ impl Turns {
 }
 
 impl MemoryStore {
-    /// Finds the series that match all matchers and may have samples in this time, source by source.
-    async fn find<E>(
+    /// Finds the series that match all matchers and may have samples in this time, source by source, and hands them to `each`. `take` says
+    /// whether a source may take so many bytes to be read quickly; it is asked before its series are handed over.
+    async fn find<R: Send, E>(
         &self,
         matchers: &[Matcher],
         range: TimeRange,
-        mut each: impl FnMut(FoundSource) -> Result<(), E> + Send,
+        context: &mut R,
+        take: impl Fn(&mut R, usize) -> bool + Send + Sync,
+        mut each: impl FnMut(&mut R, FoundSource) -> Result<(), E> + Send,
     ) -> Result<(), E> {
         let search = Search::new(matchers);
         let mut turns = Turns::default();
@@ -79,32 +94,38 @@ impl MemoryStore {
                 locked.shard.history.get(source).and_then(|history| search.candidates(source, &history.series, self.shards.hasher()))
             };
             let Some(candidates) = candidates else { continue };
-            let mut numbers = Vec::new();
+            let mut found: Vec<(u32, SeriesRef<'_>)> = Vec::new();
             for (number, series) in candidates.iter() {
                 turns.look_at(1).await;
                 if search.matches(source.as_str(), series) {
-                    numbers.push(number);
+                    found.push((number, series));
                 }
             }
-            if numbers.is_empty() {
+            if found.is_empty() {
                 continue;
             }
-            let (copy, bases) = {
+            let mut numbers: Vec<u32> = found.iter().map(|(number, _)| *number).collect();
+            let with_counters = found.iter().any(|(_, series)| series.kind == Kind::Counter);
+            let (mut copy, mut bases) = {
                 let locked = self.shards.of(source);
                 let Some(history) = locked.shard.history.get(source) else { continue };
                 let bases: Vec<i64> = numbers.iter().map(|number| history.series.get(*number).map_or(0, |series| series.base)).collect();
-                (SourceSamples::copy(history, range), bases)
+                (SourceCopy::new(history, range, with_counters), bases)
             };
-            let samples = SourceSamples::new(copy, |number| numbers.binary_search(&number).is_ok());
+            let counters = found.iter().zip(&mut bases).filter(|((_, series), _)| series.kind == Kind::Counter);
+            copy.take_totals_before(range, &mut counters.map(|((number, _), base)| (*number, base)).collect::<Vec<_>>());
+            let samples = SourceSamples::new(copy, &numbers, |bytes| take(context, bytes));
+            numbers.retain(|number| samples.has(*number));
             let mut series = Vec::new();
-            for (number, base) in numbers.into_iter().zip(bases) {
+            for ((number, found), base) in found.into_iter().zip(bases) {
                 turns.look_at(1).await;
-                let Some(found) = candidates.get(number).filter(|_| samples.has(number, range)) else { continue };
-                let labels = labels::of_series(source.as_str(), found.id, found.beside_gauge);
-                series.push(Found { labels, number, kind: found.kind, base });
+                if numbers.binary_search(&number).is_ok() {
+                    let labels = labels::of_series(source.as_str(), found.id, found.beside_gauge);
+                    series.push(Found { labels, number, kind: found.kind, base });
+                }
             }
             if !series.is_empty() {
-                each(FoundSource { series, samples: Arc::new(samples) })?;
+                each(context, FoundSource { series, samples: Arc::new(samples) })?;
             }
         }
         Ok(())
@@ -115,11 +136,11 @@ impl MemoryStore {
         let mut items = Smallest { items: BTreeSet::new(), limit: filter.limit, truncated: false };
         let all = [Vec::new()];
         for matchers in if filter.any.is_empty() { &all[..] } else { &filter.any } {
-            let found = self.find(matchers, filter.range, |found| {
-                found.series.into_iter().for_each(|series| of(series.labels, &mut items));
-                Ok::<_, std::convert::Infallible>(())
-            });
-            match found.await {
+            let put = |items: &mut Smallest<T>, found: FoundSource| -> Result<(), Infallible> {
+                found.series.into_iter().for_each(|series| of(series.labels, items));
+                Ok(())
+            };
+            match self.find(matchers, filter.range, &mut items, |_, _| false, put).await {
                 Ok(()) => {}
             }
         }
@@ -153,7 +174,9 @@ impl History for MemoryStore {
     ) -> Result<Vec<HistorySeries>, HistoryError> {
         let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
         let mut all: Vec<HistorySeries> = Vec::new();
-        let found = self.find(&selection.matchers, range, |FoundSource { series, samples }| {
+        let take = |reservation: &mut &mut Reservation, bytes: usize| reservation.grow(bytes).is_ok();
+        let mut reservation = &mut *reservation;
+        let found = self.find(&selection.matchers, range, &mut reservation, take, |reservation, FoundSource { series, samples }| {
             if all.len() + series.len() > max_series {
                 return Err(HistoryError::TooManySeries { limit: max_series });
             }
@@ -161,7 +184,7 @@ impl History for MemoryStore {
             let labels: usize = series.iter().map(|series| series.labels.memory_bytes() + of_series).sum();
             reservation.grow(labels + samples.bytes())?;
             all.extend(series.into_iter().map(|Found { labels, number, kind, base }| {
-                let samples = SeriesSamples { source: Arc::clone(&samples), number, kind, base, range };
+                let samples = SeriesSamples { source: Arc::clone(&samples), number, kind, base };
                 HistorySeries { labels, samples: Box::new(samples) }
             }));
             Ok(())
@@ -184,6 +207,15 @@ impl History for MemoryStore {
             }
         };
         Ok(self.collect(filter, of).await)
+    }
+
+    async fn metadata(
+        &self,
+        metric: Option<&str>,
+        limit: usize,
+        limit_per_metric: usize,
+    ) -> Result<BTreeMap<String, Vec<Metadata>>, StoreError> {
+        Ok(self.metadata.get(metric, limit, limit_per_metric))
     }
 
     async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {

@@ -8,6 +8,7 @@ use golectra_protocol::{MetricRef, Source, Value};
 
 use super::OpenError;
 use super::disk::{Disk, Paths};
+use super::history;
 use super::metrics::{MemoryMetrics, add, set};
 use super::record::{self, FRAME_HEAD_BYTES, Record};
 use super::shards::Shards;
@@ -22,6 +23,9 @@ pub(super) fn restore(
     now_millis: u64,
 ) -> Result<Option<(File, u64)>, OpenError> {
     let digest = read_snapshot(shards, paths, metrics, now_millis)?;
+    let restored = history::restore(shards, &paths.history, digest);
+    let restored = restored.map_err(|source| OpenError::History { path: paths.history.clone(), source })?;
+    set(&metrics.history_skipped_bytes, restored.skipped_bytes);
     let journal_error = |path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::Journal { path, source }

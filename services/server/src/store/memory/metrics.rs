@@ -25,6 +25,14 @@ pub struct MemoryMetrics {
     pub journal_skipped_bytes: AtomicU64,
     /// Writes since the snapshot that were read back from the journal at the start.
     pub journal_replayed: AtomicU64,
+    /// What history takes in memory, as of the last look.
+    pub history_bytes: AtomicU64,
+    /// Samples that left history before their time for HISTORY_MAX_BYTES, as of the last look.
+    pub history_dropped_samples: AtomicU64,
+    /// Sealed columns of history that could not be decoded, as of the last look.
+    pub history_corrupt_columns: AtomicU64,
+    /// How many bytes of history's files were skipped at the start, being damaged.
+    pub history_skipped_bytes: AtomicU64,
 }
 
 pub(super) fn set(metric: &AtomicU64, to: u64) {

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use super::disk::{Disk, Paths};
 use super::disk_writer::{DiskHealth, DiskWriter, DiskWriterHandle, SaveProgress};
 use super::expiry::Sweeper;
+use super::history::{self, Keeper};
 use super::journal::Journal;
 use super::metrics::{self, MemoryMetrics};
 use super::{Files, Lifetimes, MemoryStore, SeriesLimits, Shards, load};
 use crate::audit::Draft;
 use crate::clock::Clock;
+use crate::store::metadata::MetadataTable;
 
 /// How long a start waits for the process before it to let go of the files.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -85,6 +87,14 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
+    /// The history's files are there but can't be read.
+    #[error("the history in {path:?} can't be read ({source}): fix that, change FILE_STORAGE_PATH, or start with RESTORE=false")]
+    History {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// No save could put its files in place.
     #[error(
         "the file {path:?} can't be replaced ({source}), which every save does: mount its folder instead of the file, make the folder writable, or change FILE_STORAGE_PATH"
@@ -131,15 +141,23 @@ impl MemoryStore {
         let (sweeps, every) = (Arc::clone(&sweeper), config.lifetimes.sweep_every());
         let thread = std::thread::Builder::new().name("memory-sweep".into());
         thread.spawn(move || sweeps.run(every, &stop)).map_err(OpenError::Thread)?;
+        let keeper = Arc::new(Keeper::new(Arc::clone(&shards), clock.clone()));
+        let (keeping, stop) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("memory-history".into());
+        let keeps = Arc::clone(&keeper);
+        thread.spawn(move || keeps.run(&stop)).map_err(OpenError::Thread)?;
         Ok(Arc::new(Self {
             shards,
             clock,
             metrics,
             audit: config.audit,
+            metadata: MetadataTable::default(),
             files,
             #[cfg(test)]
             sweeper,
-            _sweeping: sweeping,
+            #[cfg(test)]
+            keeper,
+            _threads: [sweeping, keeping],
         }))
     }
 }
@@ -163,6 +181,7 @@ fn open_files(
 
     let lock = lock(&paths)?;
     try_replacing(&disk, &paths)?;
+    history::note_segments(shards, &paths.history);
     let mut file = None;
     if config.restore {
         file = load::restore(shards, &disk, &paths, metrics, clock.unix_millis())?;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::copy::{ShardCopy, reports};
 use super::disk::{Appender, Disk, Paths};
+use super::history::{HistorySave, SavedHistory};
 use super::record::{self, HEAD_FRAME_BYTES, KEYS_A_FRAME};
 use super::shards::Shards;
 use super::snapshot::{Hashing, SnapshotWriter};
@@ -30,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) writes: u64,
     /// Writes of this epoch and later ones are not in the snapshot.
     pub(super) epoch: u64,
+    /// The files of the history, where there is one.
+    pub(super) history: Option<SavedHistory>,
 }
 
 /// Writes a snapshot of all shards and the journal that continues it, with the keys in it. Each shard's later writes get this epoch.
@@ -44,12 +47,14 @@ pub(super) fn prepare(shards: &Shards, clock: &Clock, disk: &Disk, paths: &Paths
     let rows_out = Hashing::new(Appender::new(disk, &snapshot));
     let mut rows = SnapshotWriter::new(BufWriter::with_capacity(BUFFER_BYTES, rows_out));
 
+    let mut history = HistorySave::begin(shards, disk, &paths.history, now_millis)?;
     let mut sources_before = 0;
     let mut longest_pause = Duration::ZERO;
     for mut shard in shards.each() {
         let oldest_millis = shards.oldest_millis(&shard, now_millis);
         let started = Instant::now();
         let copy = ShardCopy::cut(&mut shard, epoch, oldest_millis);
+        let history_copy = history.as_ref().map(|history| history.copy(&shard));
         drop(shard);
         longest_pause = longest_pause.max(started.elapsed());
         for (_, source, series) in &copy.sources {
@@ -61,6 +66,9 @@ pub(super) fn prepare(shards: &Shards, clock: &Clock, disk: &Disk, paths: &Paths
             rows.retired(id, sum)?;
         }
         write_keys(&mut keys_out, &copy, &mut sources_before)?;
+        if let (Some(history), Some(copy)) = (&mut history, history_copy) {
+            history.write(copy)?;
+        }
     }
 
     let (digest, snapshot_bytes) = rows.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.finish();
@@ -70,7 +78,8 @@ pub(super) fn prepare(shards: &Shards, clock: &Clock, disk: &Disk, paths: &Paths
     record::encode_head(&mut head, &digest);
     disk.write_at(&journal, &head, 0)?;
     disk.sync(&journal)?;
-    Ok(Prepared { journal, journal_bytes, snapshot_bytes, longest_pause, writes, epoch })
+    let history = history.map(|history| history.finish(digest)).transpose()?;
+    Ok(Prepared { journal, journal_bytes, snapshot_bytes, longest_pause, writes, epoch, history })
 }
 
 /// Writes the records of a shard's sources and its keys.

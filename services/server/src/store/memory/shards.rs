@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use golectra_protocol::{MetricRef, Source};
 
-use super::history::HistoryLimits;
+use super::history::HistoryShared;
 use super::keys::short;
 use super::plan::BatchTimes;
 use super::record::{ReportRun, SourceRecord, WriteRecord};
@@ -26,7 +26,7 @@ pub(super) struct Shards {
     limits: SeriesLimits,
     pub(super) lifetimes: Lifetimes,
     dedup_window_millis: u64,
-    pub(super) history: HistoryLimits,
+    pub(super) history: HistoryShared,
     series: AtomicUsize,
     arrivals: AtomicU64,
 }
@@ -40,6 +40,11 @@ pub(super) struct LockedShard<'a> {
 }
 
 impl LockedShard<'_> {
+    /// The source's name.
+    pub(super) fn name(&self) -> &Source {
+        self.source
+    }
+
     /// The source's place, where there is one.
     pub(super) fn place(&self) -> Option<u32> {
         self.shard.find(self.hash, self.source)
@@ -64,7 +69,7 @@ impl Shards {
             limits,
             lifetimes,
             dedup_window_millis: lifetimes.dedup_window_millis(),
-            history: HistoryLimits::new(history_max_bytes, lifetimes.retention_raw_millis()),
+            history: HistoryShared::new(history_max_bytes, lifetimes.retention_raw_millis()),
             series: AtomicUsize::new(0),
             arrivals: AtomicU64::new(0),
         }
@@ -147,7 +152,7 @@ impl Shards {
         let shard = &mut *locked.shard;
         let ShardParts { source, plan, cache, history } = shard.parts_for(place);
         source.report(now_millis, &self.lifetimes);
-        history.record(&self.history, &self.hasher, source, plan.slots(), &batch.metrics, times);
+        history.record(&self.history, &self.hasher, source, plan, &batch.metrics, times);
         plan.carry_out(source, &self.hasher, &batch.metrics, times);
         cache.written(&self.hasher, &batch.metrics, times.of_batch());
         if batch.keyed {
@@ -171,7 +176,8 @@ impl Shards {
             let times = BatchTimes::new(write.key, write.seen_millis, self.next_arrival());
             let ShardParts { source, plan, history, .. } = shard.parts_for(place);
             source.report(write.seen_millis, &self.lifetimes);
-            history.record(&self.history, &self.hasher, source, plan.slots(), &write.metrics, times);
+            source.note_ahead(&write.metrics, write.seen_millis);
+            history.record(&self.history, &self.hasher, source, plan, &write.metrics, times);
             plan.carry_out(source, &self.hasher, &write.metrics, times);
             self.series.fetch_add(plan.new.series, Ordering::Relaxed);
         } else {
@@ -188,6 +194,7 @@ impl Shards {
         let mut locked = self.of(source);
         let place = locked.ensure(seen_millis);
         let source = locked.shard.source_mut(place);
+        source.note_restored(seen_millis);
         source.first_seen_millis = source.first_seen_millis.min(seen_millis);
         source.last_seen_millis = source.last_seen_millis.max(seen_millis);
         let version = Version::new(at_millis, self.next_arrival());
@@ -215,11 +222,6 @@ impl Shards {
         }
     }
 
-    /// Drops the history of a shard that is older than its retention.
-    pub(super) fn expire_history(&self, number: usize, now_millis: u64) {
-        self.number(number).history.expire(&self.history, &self.hasher, now_millis);
-    }
-
     fn check_caps(&self, known: Option<&SourceSeries>, new: usize, id_bytes: usize) -> Result<(), StoreError> {
         let SeriesLimits { total, per_source } = self.limits;
         let of_source = known.map_or(0, SourceSeries::len);
@@ -235,8 +237,13 @@ impl Shards {
         Ok(())
     }
 
+    /// How many more series there may be.
+    pub(super) fn room_for_series(&self) -> usize {
+        self.limits.total.saturating_sub(self.series())
+    }
+
     /// Takes room for new series, exactly: no other shard takes the same room.
-    fn reserve(&self, new: usize) -> Result<(), StoreError> {
+    pub(super) fn reserve(&self, new: usize) -> Result<(), StoreError> {
         let total = self.limits.total;
         let take = |held: usize| Some(held.saturating_add(new)).filter(|sum| new == 0 || *sum <= total);
         self.series

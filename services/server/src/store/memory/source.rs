@@ -4,7 +4,7 @@
 //! period. A series keeps the number of the period of its last report, so one that was last reported before a mark has been missing since
 //! that mark. Of the number 8 bits are kept: a mark is made at most every twenty-fourth of `SERIES_EXPIRY`, so no series lives for that many.
 
-use golectra_protocol::{IdParts, MetricRef, Metrics, Source, Value};
+use golectra_protocol::{IdParts, MAX_AHEAD_MILLIS, MetricRef, Metrics, Source, Value};
 
 use super::plan::BatchTimes;
 use super::record::{ReportRun, SourceRecord};
@@ -32,6 +32,11 @@ pub(super) struct SourceSeries {
     swept_period: u64,
     /// Behind the last batch's last series, where the next batch may go on: agents send many series in parts.
     next: u32,
+    /// The latest time of a sample that was ahead of its arrival, in unix milliseconds: up to this time a sample may be stored that is newer than
+    /// its series' row says.
+    ahead_until_millis: i64,
+    /// The same for samples from before a restart, of which it is not known whether they were ahead.
+    restored_until_millis: i64,
 }
 
 impl SourceSeries {
@@ -47,6 +52,8 @@ impl SourceSeries {
             period: 0,
             swept_period: 0,
             next: 0,
+            ahead_until_millis: 0,
+            restored_until_millis: 0,
         }
     }
 
@@ -119,6 +126,33 @@ impl SourceSeries {
         self.generation = generation;
         self.next = 0;
         std::mem::replace(&mut self.table, table)
+    }
+
+    /// Notes samples whose times are later than their arrival.
+    pub(super) fn note_ahead(&mut self, metrics: &Metrics, arrived_millis: u64) {
+        let newest = (0..metrics.len()).filter_map(|index| metrics.at_millis(index)).max().unwrap_or(0);
+        if newest > signed(arrived_millis) {
+            self.ahead_until_millis = self.ahead_until_millis.max(newest);
+        }
+    }
+
+    /// The source is restored from the files, which do not tell whether samples were ahead of their arrival.
+    pub(super) fn note_restored(&mut self, seen_millis: u64) {
+        self.restored_until_millis = self.restored_until_millis.max(signed(seen_millis.saturating_add(MAX_AHEAD_MILLIS)));
+    }
+
+    /// Whether a sample of this time is certainly newer than all that are stored of the series in this slot.
+    pub(super) fn is_newer(&self, slot: u32, at_millis: i64) -> bool {
+        let ahead_until = self.ahead_until_millis.max(self.restored_until_millis);
+        at_millis > ahead_until && at_millis > signed(self.table.rows().row(slot).version().at_millis())
+    }
+
+    /// The bits of the newest value of the series in this slot, if it has this time.
+    pub(super) fn newest_at(&self, slot: u32, at_millis: i64) -> Option<u64> {
+        let row = self.table.rows().row(slot);
+        let Value::Gauge(value) = row.value() else { return None };
+        // Up to that time, a row's time may be the arrival of a newer sample.
+        (at_millis > self.ahead_until_millis && signed(row.version().at_millis()) == at_millis).then_some(value.to_bits())
     }
 
     /// Gives up all series. The source stays for the sake of its keys.
@@ -212,6 +246,10 @@ impl SourceSeries {
         }
         reports.iter().map(|run| run.arrival).max().unwrap_or(0)
     }
+}
+
+fn signed(millis: u64) -> i64 {
+    i64::try_from(millis).unwrap_or(i64::MAX)
 }
 
 /// How many series of a batch are new, and the bytes of their ids.

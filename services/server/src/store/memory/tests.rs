@@ -5,6 +5,7 @@ mod crashes;
 mod faults;
 mod frames;
 mod heap;
+mod history;
 mod model;
 mod replacing;
 mod restarts;

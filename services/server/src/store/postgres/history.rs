@@ -10,20 +10,22 @@ mod layouts;
 mod samples;
 mod search;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
 use golectra_promql::{Labels, Reservation};
+use golectra_protocol::remote_write::Metadata;
 use sqlx::{Executor as _, PgConnection, PgPool};
 
 use self::layouts::LayoutLists;
 use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
 use self::search::{FoundSeries, Recency};
-use super::PostgresStore;
 use super::connect::Lease;
 use super::error::unavailable;
+use super::{PostgresStore, metadata};
+use crate::store::StoreError;
 use crate::store::history::{History, HistoryError, HistorySeries, Limited, SeriesFilter, TimeRange};
 
 /// How long a query waits for the first attempt to bring up the schema.
@@ -174,5 +176,14 @@ impl History for PostgresStore {
         let found = labels::values(transaction.conn(), label, filter).await?;
         transaction.end().await?;
         Ok(found)
+    }
+
+    async fn metadata(
+        &self,
+        metric: Option<&str>,
+        limit: usize,
+        limit_per_metric: usize,
+    ) -> Result<BTreeMap<String, Vec<Metadata>>, StoreError> {
+        self.reader.read(async |conn| metadata::read(conn, metric, limit, limit_per_metric).await).await
     }
 }

@@ -1,6 +1,7 @@
 //! Digests that stand for texts in indexes: the first 128 bits of a SHA-256, as a uuid.
 
 use golectra_protocol::Kind;
+use golectra_protocol::remote_write::Metadata;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -23,6 +24,16 @@ pub(super) fn of_series(kind: i16, id: &str) -> Uuid {
 /// That of a metric's name or of a label's key.
 pub(super) fn of_text(text: &str) -> Uuid {
     digest(|hasher| hasher.update(text))
+}
+
+/// That of what is said about a metric.
+pub(super) fn of_metadata(metadata: &Metadata) -> Uuid {
+    digest(|hasher| {
+        for text in [&metadata.name, metadata.kind.as_str(), &metadata.help, &metadata.unit] {
+            hasher.update(text);
+            hasher.update([0xff]);
+        }
+    })
 }
 
 /// That of a label's key and value. No text in UTF-8 has the byte between them.

@@ -148,6 +148,8 @@ impl Sealer {
         let oldest = FRAMES.existing(conn).await?.first().map_or(now, |slot| FRAMES.start_of(*slot));
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53 ms")]
         self.metrics.unsealed_age_seconds.set(now.saturating_sub(oldest) as f64 / 1000.0);
+        // Beside each other, so that an alert can tell whether sealing is late.
+        self.metrics.seal_after_seconds.set(i64::try_from(self.lifetimes.seal_after.as_secs()).unwrap_or(i64::MAX));
         if !try_lock(conn, Lock::Seal).await? {
             return Ok(round);
         }

@@ -7,6 +7,7 @@ mod group;
 mod history;
 mod hook;
 mod queries;
+mod samples;
 mod sealing;
 mod turnover;
 

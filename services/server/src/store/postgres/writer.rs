@@ -4,10 +4,11 @@
 //! - `worker` is one writer: it takes all that queued while its last transaction committed (no timer), answers after the commit,
 //!   and finds the batch at fault where one spoils the group's transaction.
 //! - `transaction` is that transaction: frames, newest values, outbox. `resolve` joins it for batches whose source or list of series
-//!   this process does not know; `layouts` remembers those that it does.
+//!   this process does not know; `layouts` remembers those that it does. `samples` decides which samples of a batch without a key are stored
+//!   already.
 //!
 //! The order of locks is the same in every transaction: new sources by name, sources by id, the count of all series, series
-//! and layouts by source, frames by (key, source), rows of latest_blocks by id. So no two writers, of this server or another, wait
+//! and layouts by source, frames by (key, source), rows of latest_blocks by id, frames under keys that nobody else has. So no two writers, of this server or another, wait
 //! for each other. It rests on plans that take rows in the order in which they are asked for, see
 //! [`connect::open_for_writing`](super::connect::open_for_writing).
 
@@ -20,6 +21,7 @@ mod group;
 mod layouts;
 mod queue;
 mod resolve;
+mod samples;
 mod shape;
 mod sources;
 mod transaction;
@@ -37,7 +39,7 @@ use tokio_util::task::TaskTracker;
 
 use self::context::WriterContext;
 pub(super) use self::frames::as_delta;
-use self::queue::{QueueLoad, QueuedBatch};
+use self::queue::{QueueLoad, QueuedBatch, SampleDetails};
 use self::shape::ShapeHasher;
 use self::worker::{Command, Worker};
 use crate::store::{Applied, Batch, StoreError};
@@ -73,16 +75,27 @@ impl Writers {
     }
 
     /// Applies a batch once; answers within 3 s.
-    pub(super) async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
+    pub(super) async fn apply(&self, mut batch: Batch) -> Result<Applied, StoreError> {
         let now = self.context.clock.unix_millis();
+        let mut samples = None;
+        if batch.is_once_per_time() {
+            let refused = batch.take_out_of_range(&self.context.lifetimes, now);
+            if batch.metrics.is_empty() {
+                return Ok(Applied::of_samples(0, refused));
+            }
+            batch.key = samples::key(&batch.metrics, now);
+            samples = Some(SampleDetails { shapes: self.shapes.shapes(&batch.metrics), refused });
+        }
         // Outside of the transaction, which it would abort for all.
         batch.key.check_window(now.saturating_sub(self.context.lifetimes.dedup_window_millis()), now)?;
-        let (shape, bytes) = self.shapes.shape(&batch.metrics);
-        let Some(room) = self.load.reserve(QueuedBatch::held_bytes(&batch, bytes)) else { return Err(StoreError::Overloaded) };
+        let (shape, bytes) = if samples.is_some() { ((0, 0), batch.metrics.held_bytes()) } else { self.shapes.shape(&batch.metrics) };
+        let Some(room) = self.load.reserve(QueuedBatch::held_bytes(&batch, samples.as_ref(), bytes)) else {
+            return Err(StoreError::Overloaded);
+        };
         let worker = self.routes.hash_one(&batch.source) % self.workers.len() as u64;
         let worker = &self.workers[usize::try_from(worker).unwrap_or(0)];
         let (answer, answered) = oneshot::channel();
-        if worker.send(Command::Write(QueuedBatch::new(batch, shape, now, room, answer))).is_err() {
+        if worker.send(Command::Write(QueuedBatch::new(batch, samples, shape, now, room, answer))).is_err() {
             return Err(StoreError::Unavailable("the store is closed".into()));
         }
         match timeout(ANSWER_LIMIT, answered).await {

@@ -55,6 +55,11 @@ impl Frames {
         &self.numbers.from(first as usize)[..len as usize]
     }
 
+    /// The series that there are samples of, some of them more than once.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
+        (0..self.layouts()).flat_map(|layout| self.layout(layout)).copied()
+    }
+
     fn layouts(&self) -> u32 {
         u32::try_from(self.layouts.end()).unwrap_or(u32::MAX)
     }
@@ -137,7 +142,6 @@ pub(super) struct OpenWindow {
     /// The layout of the last frame.
     last: u32,
     hasher: foldhash::fast::RandomState,
-    bytes: usize,
 }
 
 impl OpenWindow {
@@ -151,7 +155,24 @@ impl OpenWindow {
 
     /// What it takes in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        let Frames { frames, values, layouts, numbers } = &self.frames;
+        let items = frames.room() * size_of::<Frame>() + values.room() * size_of::<u64>();
+        let of_layouts = layouts.room() * size_of::<Layout>() + numbers.room() * size_of::<u32>();
+        items + of_layouts + self.lookup.capacity() * (size_of::<u32>() + 1)
+    }
+
+    /// How many samples there are, gaps between chunks included.
+    pub(super) fn samples(&self) -> usize {
+        self.frames.values.end()
+    }
+
+    /// Without its first frames.
+    pub(super) fn without(&self, frames: usize) -> Self {
+        let mut rest = Self::default();
+        for (at_millis, numbers, values) in self.frames.iter_from(frames) {
+            rest.push(at_millis, numbers, values);
+        }
+        rest
     }
 
     /// Adds the samples of one time; each series is there once.
@@ -161,7 +182,6 @@ impl OpenWindow {
             let first = u32::try_from(self.frames.values.append(values)).expect("a window is sealed long before it has 4 billion samples");
             self.frames.frames.append(&[Frame { at_millis, layout, first }]);
             self.last = layout;
-            self.bytes += size_of::<Frame>() + size_of_val(values);
         }
     }
 
@@ -183,7 +203,6 @@ impl OpenWindow {
         let layout = u32::try_from(frames.layouts.append(&[Layout { first, len }])).expect("there are fewer layouts than samples");
         let frames = &self.frames;
         self.lookup.insert_unique(hash, layout, |layout| hasher.hash_one(frames.layout(*layout)));
-        self.bytes += size_of::<Layout>() + 8 + size_of_val(numbers);
         layout
     }
 }

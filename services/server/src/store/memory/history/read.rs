@@ -2,58 +2,109 @@
 
 use std::sync::Arc;
 
+use golectra_chunks::{merge_counter, merge_gauge};
 use golectra_protocol::Kind;
 
-use super::open::{FrameIndex, Frames, OpenSample};
+use super::open::{FrameIndex, Frames};
+use super::part::{Part, PartReader};
+use super::series::place;
 use super::source::{SourceHistory, WINDOW_MILLIS, window_of};
 use crate::store::history::{CorruptHistory, ReadSamples, TimeRange};
 
-/// What a query holds of one source: its windows in a time, shared with the store.
-#[derive(Debug)]
-pub(super) struct SourceSamples {
-    /// In the order of their times. Those before the time that was asked for are there for counters' totals.
-    windows: Vec<WindowSamples>,
+/// A copy of a source's windows up to the end of a range. Those before the range are there for counters' totals.
+pub(super) struct SourceCopy(Vec<(i64, Vec<Arc<Part>>, Frames)>);
+
+impl SourceCopy {
+    /// To be called under the lock of the source's shard.
+    pub(super) fn new(source: &SourceHistory, range: TimeRange, with_counters: bool) -> Self {
+        let start = if with_counters { i64::MIN } else { window_of(range.start_ms) };
+        let last = window_of(range.end_ms).max(start);
+        let copy = source.windows.range(start..=last).map(|(start, window)| (*start, window.parts.clone(), window.open.frames().clone()));
+        Self(copy.collect())
+    }
+
+    /// Takes out the windows before the range. Adds what they have of these counters, which are sorted by number, to their totals.
+    pub(super) fn take_totals_before(&mut self, range: TimeRange, counters: &mut [(u32, &mut i64)]) {
+        let before = self.0.partition_point(|(start, ..)| !overlaps(*start, range) && *start < range.start_ms);
+        for (_, parts, frames) in self.0.drain(..before) {
+            for of_block in counters.chunk_by_mut(|one, next| place(one.0).0 == place(next.0).0) {
+                let number = place(of_block[0].0).0;
+                for block in parts.iter().filter_map(|part| part.block(number)) {
+                    for (number, total) in &mut *of_block {
+                        **total = total.saturating_add(block.sum(place(*number).1));
+                    }
+                }
+            }
+            for (_, numbers, values) in frames.iter_from(0) {
+                for (number, bits) in numbers.iter().zip(values) {
+                    if let Ok(at) = counters.binary_search_by_key(number, |(number, _)| *number) {
+                        *counters[at].1 = counters[at].1.saturating_add(bits.cast_signed());
+                    }
+                }
+            }
+        }
+    }
 }
 
-#[derive(Debug)]
+/// What a query holds of one source, shared with the store.
+pub(super) struct SourceSamples {
+    /// In the order of their times.
+    windows: Vec<WindowSamples>,
+    bytes: usize,
+}
+
 struct WindowSamples {
     start_millis: i64,
+    parts: Vec<PartReader>,
     frames: Frames,
     index: FrameIndex,
 }
 
 impl SourceSamples {
-    /// Shares a source's windows; `wanted` tells of which series. To be called under the lock of its shard.
-    pub(super) fn copy(source: &SourceHistory, range: TimeRange) -> Vec<(i64, Frames)> {
-        let last = window_of(range.end_ms);
-        source
-            .windows
-            .range(..=last)
-            .filter(|(_, window)| !window.open.is_empty())
-            .map(|(start, window)| (*start, window.open.frames().clone()))
-            .collect()
+    /// Makes a copy ready for these series, which are sorted, to be read. `take` is asked for the memory by which reading several series of a
+    /// block is quicker.
+    pub(super) fn new(copy: SourceCopy, wanted: &[u32], take: impl FnOnce(usize) -> bool) -> Self {
+        let mut shared: Vec<u32> = wanted
+            .chunk_by(|one, next| place(*one).0 == place(*next).0)
+            .filter(|some| some.len() > 1)
+            .map(|some| place(some[0]).0)
+            .collect();
+        let all_parts = || copy.0.iter().flat_map(|(_, parts, _)| parts);
+        let sharing: usize = if shared.is_empty() { 0 } else { all_parts().map(|part| PartReader::sharing_bytes(part, &shared)).sum() };
+        if sharing == 0 || !take(sharing) {
+            shared.clear();
+        }
+        let windows = copy.0.into_iter().map(|(start_millis, parts, frames)| WindowSamples {
+            start_millis,
+            parts: parts.into_iter().map(|part| PartReader::new(part, &shared)).collect(),
+            index: frames.index(|number| wanted.binary_search(&number).is_ok()),
+            frames,
+        });
+        let windows: Vec<_> = windows.collect();
+        let of_window =
+            |window: &WindowSamples| size_of::<WindowSamples>() + window.index.bytes() + window.parts.len() * size_of::<PartReader>();
+        let bytes = windows.iter().map(of_window).sum();
+        Self { windows, bytes }
     }
 
-    /// Makes a copy ready to be read. `wanted` tells which series will be.
-    pub(super) fn new(copy: Vec<(i64, Frames)>, wanted: impl Fn(u32) -> bool) -> Self {
-        let windows = copy.into_iter().map(|(start_millis, frames)| WindowSamples { start_millis, index: frames.index(&wanted), frames });
-        Self { windows: windows.collect() }
-    }
-
-    /// What it takes in memory beside what it shares.
+    /// What it takes in memory beside what it shares, without what it has asked for.
     pub(super) fn bytes(&self) -> usize {
-        self.windows.iter().map(|window| window.index.bytes() + size_of::<WindowSamples>()).sum()
+        self.bytes
     }
 
     /// Whether a series may have samples in this time.
-    pub(super) fn has(&self, number: u32, range: TimeRange) -> bool {
-        self.windows.iter().any(|window| window.overlaps(range) && window.index.has(number))
+    pub(super) fn has(&self, number: u32) -> bool {
+        self.windows.iter().any(|window| window.has(number))
     }
 }
 
+fn overlaps(window_start: i64, range: TimeRange) -> bool {
+    window_start <= range.end_ms && window_start.saturating_add(WINDOW_MILLIS) > range.start_ms
+}
+
 impl WindowSamples {
-    fn overlaps(&self, range: TimeRange) -> bool {
-        self.start_millis <= range.end_ms && self.start_millis.saturating_add(WINDOW_MILLIS) > range.start_ms
+    fn has(&self, number: u32) -> bool {
+        self.parts.iter().any(|reader| reader.part().has(number)) || self.index.has(number)
     }
 }
 
@@ -62,37 +113,69 @@ pub(super) struct SeriesSamples {
     pub(super) source: Arc<SourceSamples>,
     pub(super) number: u32,
     pub(super) kind: Kind,
-    /// What the counter had counted before its first sample.
+    /// What the counter had counted before the first window.
     pub(super) base: i64,
-    pub(super) range: TimeRange,
+}
+
+impl SeriesSamples {
+    fn corrupt(&self, window: &WindowSamples, error: golectra_chunks::DecodeError) -> CorruptHistory {
+        CorruptHistory(format!(
+            "series {} of a source, in the window that begins at {} (unix milliseconds): {error}",
+            self.number, window.start_millis
+        ))
+    }
+
+    fn read_gauge(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
+        let (mut open, mut times, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        for window in &self.source.windows {
+            open.clear();
+            window.frames.read(&window.index, self.number, &mut open);
+            if let ([only], true) = (window.parts.as_slice(), open.is_empty()) {
+                only.read_gauge(self.number, timestamps_ms, values).map_err(|error| self.corrupt(window, error))?;
+                continue;
+            }
+            for reader in &window.parts {
+                reader.read_gauge(self.number, &mut times, &mut all).map_err(|error| self.corrupt(window, error))?;
+            }
+            open.sort_unstable_by_key(|(at_millis, arrival, _)| (*at_millis, *arrival));
+            times.extend(open.iter().map(|(at_millis, ..)| at_millis));
+            all.extend(open.iter().map(|(.., bits)| f64::from_bits(*bits)));
+            merge_gauge(&mut times, &mut all);
+            timestamps_ms.append(&mut times);
+            values.append(&mut all);
+        }
+        Ok(())
+    }
+
+    fn read_counter(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
+        let mut total = self.base;
+        let (mut open, mut times, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
+        for window in &self.source.windows {
+            (open.clear(), times.clear(), deltas.clear());
+            window.frames.read(&window.index, self.number, &mut open);
+            for reader in &window.parts {
+                reader.read_counter(self.number, &mut times, &mut deltas).map_err(|error| self.corrupt(window, error))?;
+            }
+            open.sort_unstable_by_key(|(at_millis, arrival, _)| (*at_millis, *arrival));
+            times.extend(open.iter().map(|(at_millis, ..)| at_millis));
+            deltas.extend(open.iter().map(|(.., bits)| bits.cast_signed()));
+            merge_counter(&mut times, &mut deltas);
+            timestamps_ms.append(&mut times);
+            values.extend(deltas.iter().map(|delta| {
+                total = total.saturating_add(*delta);
+                as_double(total)
+            }));
+        }
+        Ok(())
+    }
 }
 
 impl ReadSamples for SeriesSamples {
     fn read(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
-        let mut samples: Vec<OpenSample> = Vec::new();
-        let mut total = self.base;
-        for window in &self.source.windows {
-            samples.clear();
-            match self.kind {
-                Kind::Gauge if !window.overlaps(self.range) => continue,
-                Kind::Gauge | Kind::Counter => window.frames.read(&window.index, self.number, &mut samples),
-            }
-            samples.sort_unstable_by_key(|(at_millis, arrival, _)| (*at_millis, *arrival));
-            for same_time in samples.chunk_by(|one, other| one.0 == other.0) {
-                let value = match self.kind {
-                    Kind::Gauge => same_time.last().map_or(f64::NAN, |(.., bits)| f64::from_bits(*bits)),
-                    Kind::Counter => {
-                        total = same_time.iter().fold(total, |total, (.., bits)| total.saturating_add(bits.cast_signed()));
-                        as_double(total)
-                    }
-                };
-                if window.overlaps(self.range) {
-                    timestamps_ms.push(same_time[0].0);
-                    values.push(value);
-                }
-            }
+        match self.kind {
+            Kind::Gauge => self.read_gauge(timestamps_ms, values),
+            Kind::Counter => self.read_counter(timestamps_ms, values),
         }
-        Ok(())
     }
 }
 
@@ -110,11 +193,9 @@ impl ReadSamples for MergedSamples {
         for series in &self.0 {
             series.read(&mut times, &mut all)?;
         }
-        let mut samples: Vec<(i64, f64)> = times.into_iter().zip(all).collect();
-        samples.sort_by_key(|(at_millis, _)| *at_millis);
-        samples.dedup_by_key(|(at_millis, _)| *at_millis);
-        timestamps_ms.extend(samples.iter().map(|(at_millis, _)| at_millis));
-        values.extend(samples.iter().map(|(_, value)| value));
+        merge_gauge(&mut times, &mut all);
+        timestamps_ms.append(&mut times);
+        values.append(&mut all);
         Ok(())
     }
 }

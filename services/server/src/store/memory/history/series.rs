@@ -65,6 +65,11 @@ impl SeriesBlock {
         })
     }
 
+    /// Which of them are counters.
+    pub(super) fn counters(&self) -> u64 {
+        self.counters
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = SeriesRef<'_>> {
         (0..self.len()).filter_map(|slot| self.get(slot))
     }
@@ -151,8 +156,26 @@ impl SeriesTable {
         number
     }
 
+    /// Takes back a series of the files; one that does not continue its block, or is there already, is left out.
+    pub(super) fn restore(&mut self, hasher: &IdHasher, number: u32, id: &str, kind: Kind, base: i64) {
+        let (block, slot) = place(number);
+        let is_next = self.blocks.get(&block).map_or(0, |block| block.len()) == slot;
+        if is_next && number != u32::MAX && self.find(hasher, id, kind).is_none() {
+            self.add_at(hasher, number, id, kind, base);
+        }
+    }
+
+    /// Gives out no number below this one any more.
+    pub(super) fn raise_next(&mut self, next: u32) {
+        let next = self.next.max(next);
+        let (block, slot) = place(next);
+        // Damaged files may lack the block that the next series would continue.
+        let continues = slot == 0 || self.blocks.get(&block).is_some_and(|block| block.len() == slot);
+        self.next = if continues { next } else { (block + 1) * SERIES_A_BLOCK };
+    }
+
     /// Adds a series with the number after the last one of its block.
-    pub(super) fn add_at(&mut self, hasher: &IdHasher, number: u32, id: &str, kind: Kind, base: i64) {
+    fn add_at(&mut self, hasher: &IdHasher, number: u32, id: &str, kind: Kind, base: i64) {
         let (block, slot) = place(number);
         let into = Arc::make_mut(self.blocks.entry(block).or_default());
         debug_assert_eq!(into.len(), slot, "numbers are given out in order");

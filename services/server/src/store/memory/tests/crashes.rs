@@ -38,15 +38,26 @@ impl Witness {
         let mut images = self.images.lock().unwrap();
         let folder = self.images_in.join(images.len().to_string());
         fs::create_dir(&folder)?;
-        for file in fs::read_dir(&self.live)? {
-            let file = file?;
-            fs::copy(file.path(), folder.join(file.file_name()))?;
-        }
+        copy_folder(&self.live, &folder)?;
         images.push(Image { folder, before: op, acknowledged });
         drop(images);
         let fails = self.dice.lock().unwrap().as_mut().is_some_and(|(dice, one_in)| dice.usize(..*one_in) == 0);
         if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    for file in fs::read_dir(from)? {
+        let file = file?;
+        let copy = to.join(file.file_name());
+        if file.file_type()?.is_dir() {
+            fs::create_dir(&copy)?;
+            copy_folder(&file.path(), &copy)?;
+        } else {
+            fs::copy(file.path(), copy)?;
+        }
+    }
+    Ok(())
 }
 
 /// The batch with this number: a counter of its own tells how often it was applied.

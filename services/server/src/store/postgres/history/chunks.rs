@@ -74,6 +74,9 @@ pub(super) async fn each(
     range: TimeRange,
     mut take: impl FnMut(SealedColumn, usize) -> Result<(), HistoryError>,
 ) -> Result<(), HistoryError> {
+    if series_ids.is_empty() {
+        return Ok(());
+    }
     let pieces = pieces(series_ids);
     let block_ids: Vec<i32> = pieces.iter().map(|piece| piece.block_id).collect();
     let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
@@ -152,6 +155,9 @@ pub(super) async fn each_total_after(
     end_ms: i64,
     mut take: impl FnMut(i32, i64),
 ) -> Result<(), sqlx::Error> {
+    if series_ids.is_empty() {
+        return Ok(());
+    }
     let mut blocks: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for id in series_ids {
         blocks.entry(id / BLOCK_SERIES).or_default().push(*id);

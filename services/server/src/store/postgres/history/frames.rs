@@ -66,6 +66,9 @@ pub(super) async fn each(
     wanted: &Wanted<'_>,
     mut take: impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
 ) -> Result<(), HistoryError> {
+    if wanted.series.is_empty() {
+        return Ok(());
+    }
     let mut slots = FRAMES.existing(conn).await.map_err(failed)?;
     // A frame with times of its own may be of any time before its own.
     let earliest = millis(wanted.start_ms.saturating_sub(AHEAD_MILLIS));

@@ -13,6 +13,7 @@ use golectra_protocol::{IdempotencyKey, Metrics};
 use proptest::prelude::*;
 
 use self::reading::{History, SeriesName};
+use super::super::partitions::FRAMES;
 use super::super::sealer::Round;
 use super::*;
 use crate::store::conformance::{batch, counter, gauge};
@@ -56,6 +57,15 @@ impl Model {
     }
 }
 
+/// A server that keeps history and keys for as long as any test goes.
+async fn open(database: &TestDatabase, clock: &Clock) -> Arc<PostgresStore> {
+    let month = Duration::from_hours(30 * 24);
+    let lifetimes = Lifetimes { dedup_window: month, retention_raw: month, ..Lifetimes::default() };
+    let store = PostgresStore::open(PostgresConfig { lifetimes, ..config(database.dsn()) }, clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    store
+}
+
 /// A store at [`START`], its clock, and a connection.
 struct Lab {
     store: Arc<PostgresStore>,
@@ -69,8 +79,7 @@ impl Lab {
     async fn new() -> Option<Self> {
         let database = TestDatabase::create().await?;
         let clock = Clock::at(START);
-        let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
-        assert!(ready(&store).await);
+        let store = open(&database, &clock).await;
         Some(Self { store, clock, conn: database.connect().await, model: Model::default(), database })
     }
 
@@ -97,8 +106,9 @@ impl Lab {
             all.frames += round.frames;
             all.folded += round.folded;
             all.half_hours.extend(round.half_hours);
-            let oldest = super::super::partitions::FRAMES.existing(&mut self.database.connect().await).await.unwrap()[0];
-            if super::super::partitions::FRAMES.end_of(oldest) + 5 * MINUTE > self.now() {
+            let due = |slot: &i32| FRAMES.end_of(*slot) + 5 * MINUTE <= self.now();
+            let there = FRAMES.existing(&mut self.database.connect().await).await.unwrap();
+            if !there.iter().any(due) {
                 return all;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -238,8 +248,7 @@ fn batch_of(report: &Report, number: usize, now: u64) -> Batch {
 async fn run(all: Vec<Step>) {
     let Some(mut lab) = Lab::new().await else { return };
     // Another server on the same database.
-    let other = PostgresStore::open(config(lab.database.dsn()), lab.clock.clone()).unwrap();
-    assert!(ready(&other).await);
+    let other = open(&lab.database, &lab.clock).await;
     let mut sent: Vec<Batch> = Vec::new();
     for (number, step) in all.iter().enumerate() {
         match step {
@@ -320,8 +329,7 @@ async fn sealing_that_is_cut_off_at_any_step_is_done_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeats_are_told_while_their_frames_are_being_sealed() {
     let Some(mut lab) = Lab::new().await else { return };
-    let other = PostgresStore::open(config(lab.database.dsn()), lab.clock.clone()).unwrap();
-    assert!(ready(&other).await);
+    let other = open(&lab.database, &lab.clock).await;
     let metrics = || vec![gauge("g", 1.0), counter("c", 1)];
     let mut first = Vec::new();
     for minute in 0..180 {

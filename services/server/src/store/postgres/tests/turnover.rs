@@ -56,20 +56,22 @@ fn pod(number: u32) -> impl Iterator<Item = Metric> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_month_of_pods_that_come_and_go_leaves_rows_and_bytes_flat() {
     let Some(database) = TestDatabase::create().await else { return };
-    let (nodes, pods_a_day, days) = if is_full() { (50, 10_000, 30) } else { (2, 24, 9) };
+    let (nodes, pods_a_day, days, step_hours) = if is_full() { (50, 10_000, 30, 1) } else { (2, 24, 9, 3) };
     let start = 20_000 * DAY;
     let clock = Clock::at(start);
     let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
     assert!(ready(&store).await);
     let mut conn = database.connect().await;
     let (maintenance, sealer) = (maintenance(&store), sealer(&store));
+    let steps_a_day = u32::try_from(24 / step_hours).unwrap();
+    let pods_a_step = pods_a_day / steps_a_day;
     let (mut next_pod, mut sizes) = (0_u32, Vec::new());
     for day in 0..days {
-        for hour in 0..24 {
+        for hour in (0..24).step_by(step_hours) {
             let now = start + day * DAY + hour * HOUR;
             clock.set(now);
-            // Each pod lives for an hour, and is reported twice.
-            let pods = pods_a_day / 24;
+            // Each pod lives for a step, and is reported twice.
+            let pods = pods_a_step;
             for node in 0..nodes {
                 let mut metrics: Vec<Metric> = (0..20).map(|n| gauge(&format!("node_metric_{n}"), f64::from(n))).collect();
                 metrics.extend((0..pods).filter(|n| n % nodes == node).flat_map(|n| pod(next_pod + n)));
@@ -91,7 +93,7 @@ async fn a_month_of_pods_that_come_and_go_leaves_rows_and_bytes_flat() {
     }
     // After the first pods expired and the first history went, four days on, nothing grows.
     let (settled, last) = (&sizes[5], sizes.last().unwrap());
-    let live_pods = i64::from(pods_a_day / 24) * 26;
+    let live_pods = i64::from(pods_a_step * (steps_a_day + 2));
     assert!(last.live <= i64::from(nodes) * 20 + live_pods * 12, "{last:?}");
     for (name, before, after) in [
         ("live", settled.live, last.live),
@@ -106,7 +108,7 @@ async fn a_month_of_pods_that_come_and_go_leaves_rows_and_bytes_flat() {
         assert!(after <= before + before / 10, "{name} grew from {before} to {after}");
     }
     // Without pods all of it goes but the nodes' own.
-    for hour in 0..24 * 6 {
+    for hour in (0..24 * 6).step_by(step_hours) {
         let now = start + days * DAY + hour * HOUR;
         clock.set(now);
         for node in 0..nodes {

@@ -26,12 +26,32 @@ struct Block {
     /// As far as the last slot that is a counter's.
     totals: Vec<i64>,
     whens: [When; BLOCK as usize],
+    /// The latest time of a sample that was ahead of its arrival, whose slot's time is earlier than its own.
+    ahead_until: Option<Timestamp>,
+}
+
+/// What a row says of the newest sample of a gauge.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct NewestSample {
+    /// Its time, or its arrival where it was ahead of that.
+    pub(super) at: Timestamp,
+    pub(super) value: f64,
+    /// Up to here, samples may be stored that are newer than this one.
+    pub(super) ahead_until: Option<Timestamp>,
 }
 
 impl Block {
     /// A row that is not there yet.
     fn new(id: i32, source_id: i32) -> Self {
-        Self { id, source_id, used: 0, values: Vec::new(), totals: Vec::new(), whens: [(Timestamp(0), 0); BLOCK as usize] }
+        let whens = [(Timestamp(0), 0); BLOCK as usize];
+        Self { id, source_id, used: 0, values: Vec::new(), totals: Vec::new(), whens, ahead_until: None }
+    }
+
+    /// The newest sample of a gauge; none where the series is not live.
+    fn newest(&self, series: i32) -> Option<NewestSample> {
+        let slot = usize::try_from(series % BLOCK).ok().filter(|slot| self.used & 1 << slot != 0)?;
+        let value = self.values.get(slot).copied().unwrap_or_default();
+        Some(NewestSample { at: self.whens[slot].0, value, ahead_until: self.ahead_until })
     }
 
     /// Where the series stands, for one that is live or is made live now. Another one has expired or was deleted meanwhile.
@@ -91,33 +111,61 @@ fn clear<T: Copy + Default>(slots: &mut [T], slot: usize) {
     }
 }
 
-/// Writes a group's changes; `made` are the series that this transaction made live, and `made_blocks` the sources of their rows. Returns the counters
-/// that have no room for theirs: then the transaction is not to be committed.
-pub(super) async fn write(
-    conn: &mut PgConnection,
-    fold: &Fold,
-    arrival: i64,
-    made: &BTreeSet<i32>,
-    made_blocks: &BTreeMap<i32, i32>,
-) -> Result<Vec<i32>, GroupFailure> {
-    let ids = touched(fold);
-    let mut blocks = read(conn, &ids).await?;
-    let mut new = Vec::new();
-    for id in ids.iter().filter(|id| !blocks.contains_key(id)) {
-        new.push((*id, *made_blocks.get(id).ok_or(GroupFailure::Stale)?));
-    }
-    blocks.extend(new.iter().map(|(id, source_id)| (*id, Block::new(*id, *source_id))));
-    let full = change(&mut blocks, fold, arrival, made)?;
-    if full.is_empty() {
-        insert(conn, &new).await?;
-        update(conn, &blocks).await?;
-    }
-    Ok(full)
+/// Rows of this transaction, locked.
+pub(super) struct Blocks {
+    rows: BTreeMap<i32, Block>,
+    /// Those that are not there yet, and their sources.
+    new: Vec<(i32, i32)>,
+    changed: BTreeSet<i32>,
 }
 
-/// The rows that the changes are in, in order.
-fn touched(fold: &Fold) -> Vec<i32> {
-    let series = fold.gauges.iter().map(|gauge| gauge.series).chain(fold.counters.iter().map(|counter| counter.series));
+impl Blocks {
+    /// Reads and locks the rows of these series; `made_blocks` are the sources of rows that may not be there yet.
+    pub(super) async fn lock(
+        conn: &mut PgConnection,
+        series: impl Iterator<Item = i32>,
+        made_blocks: &BTreeMap<i32, i32>,
+    ) -> Result<Self, GroupFailure> {
+        let ids = touched(series);
+        let mut rows = read(conn, &ids).await?;
+        let mut new = Vec::new();
+        for id in ids.iter().filter(|id| !rows.contains_key(id)) {
+            new.push((*id, *made_blocks.get(id).ok_or(GroupFailure::Stale)?));
+        }
+        rows.extend(new.iter().map(|(id, source_id)| (*id, Block::new(*id, *source_id))));
+        Ok(Self { rows, new, changed: BTreeSet::new() })
+    }
+
+    /// Makes changes; `made` are the series that this transaction made live. Returns the counters that have no room for theirs: then the
+    /// transaction is not to be committed.
+    pub(super) fn change(&mut self, fold: &Fold, arrival: i64, made: &BTreeSet<i32>) -> Result<Vec<i32>, GroupFailure> {
+        self.changed.extend(touched(fold.series()));
+        change(&mut self.rows, fold, arrival, made)
+    }
+
+    /// The newest sample of a gauge whose row is here; none where the series is not live.
+    pub(super) fn newest(&self, series: i32) -> Option<NewestSample> {
+        self.rows.get(&(series / BLOCK))?.newest(series)
+    }
+
+    /// Notes that a sample of this series has a time that is later than its arrival.
+    pub(super) fn is_ahead(&mut self, series: i32, at: Timestamp) {
+        if let Some(row) = self.rows.get_mut(&(series / BLOCK)) {
+            row.ahead_until = row.ahead_until.max(Some(at));
+        }
+    }
+
+    /// Writes the changed rows.
+    pub(super) async fn write(&self, conn: &mut PgConnection) -> Result<(), GroupFailure> {
+        let changed = || self.rows.values().filter(|row| self.changed.contains(&row.id));
+        let new: Vec<(i32, i32)> = self.new.iter().filter(|(id, _)| self.changed.contains(id)).copied().collect();
+        insert(conn, &new).await?;
+        update(conn, &Columns::of(changed())?).await
+    }
+}
+
+/// The rows that these series are in, in order.
+fn touched(series: impl Iterator<Item = i32>) -> Vec<i32> {
     let mut ids: Vec<i32> = series.map(|id| id / BLOCK).collect();
     ids.dedup();
     ids.sort_unstable();
@@ -157,7 +205,7 @@ fn of_one_block<T>(changes: &[Change<T>]) -> impl Iterator<Item = &[Change<T>]> 
 async fn read(conn: &mut PgConnection, ids: &[i32]) -> Result<BTreeMap<i32, Block>, GroupFailure> {
     let rows = sqlx::query!(
         r#"SELECT block.id, block.source_id, block.used, block.at AS "at: Timestamp", block.arrival, block."values", block.totals,
-            block.ats AS "ats: Vec<Timestamp>", block.arrivals
+            block.ats AS "ats: Vec<Timestamp>", block.arrivals, block.ahead_until AS "ahead_until: Timestamp"
         FROM unnest($1::integer[]) AS asked (id) JOIN latest_blocks AS block ON block.id = asked.id FOR NO KEY UPDATE OF block"#,
         ids,
     )
@@ -169,8 +217,8 @@ async fn read(conn: &mut PgConnection, ids: &[i32]) -> Result<BTreeMap<i32, Bloc
             *when = own;
         }
         let used = row.used.cast_unsigned();
-        let block = Block { id: row.id, source_id: row.source_id, used, values: row.values, totals: row.totals, whens };
-        (row.id, block)
+        let (source_id, values, totals, ahead_until) = (row.source_id, row.values, row.totals, row.ahead_until);
+        (row.id, Block { id: row.id, source_id, used, values, totals, whens, ahead_until })
     });
     Ok(blocks.collect())
 }
@@ -189,6 +237,7 @@ struct Columns {
     ats: Vec<Timestamp>,
     arrivals: Vec<i64>,
     ats_to: Vec<i32>,
+    ahead_until: Vec<Option<Timestamp>>,
 }
 
 impl Columns {
@@ -207,6 +256,7 @@ impl Columns {
                 columns.arrivals.extend(block.whens.iter().map(|when| when.1));
             }
             columns.ats_to.push(end(columns.ats.len())?);
+            columns.ahead_until.push(block.ahead_until);
             columns.values.extend_from_slice(&block.values);
             columns.values_to.push(end(columns.values.len())?);
             columns.totals.extend_from_slice(&block.totals);
@@ -222,15 +272,14 @@ fn from(to: &[i32]) -> Vec<i32> {
 }
 
 /// Writes rows that are there and locked.
-async fn update(conn: &mut PgConnection, blocks: &BTreeMap<i32, Block>) -> Result<(), GroupFailure> {
-    let columns = Columns::of(blocks.values())?;
+async fn update(conn: &mut PgConnection, columns: &Columns) -> Result<(), GroupFailure> {
     sqlx::query!(
         r#"UPDATE latest_blocks AS block SET used = fresh.used, at = fresh.at, arrival = fresh.arrival,
             "values" = ($5::double precision[])[values_from:values_to], totals = ($8::bigint[])[totals_from:totals_to],
-            ats = ($11::timestamptz[])[ats_from:ats_to], arrivals = ($12::bigint[])[ats_from:ats_to]
+            ats = ($11::timestamptz[])[ats_from:ats_to], arrivals = ($12::bigint[])[ats_from:ats_to], ahead_until = fresh.ahead_until
         FROM unnest($1::integer[], $2::bigint[], $3::timestamptz[], $4::bigint[], $6::integer[], $7::integer[], $9::integer[], $10::integer[],
-            $13::integer[], $14::integer[])
-            AS fresh (id, used, at, arrival, values_from, values_to, totals_from, totals_to, ats_from, ats_to)
+            $13::integer[], $14::integer[], $15::timestamptz[])
+            AS fresh (id, used, at, arrival, values_from, values_to, totals_from, totals_to, ats_from, ats_to, ahead_until)
         WHERE block.id = fresh.id"#,
         &columns.ids,
         &columns.used,
@@ -246,6 +295,7 @@ async fn update(conn: &mut PgConnection, blocks: &BTreeMap<i32, Block>) -> Resul
         &columns.arrivals,
         &from(&columns.ats_to),
         &columns.ats_to,
+        &columns.ahead_until as &[Option<Timestamp>],
     )
     .execute(conn)
     .await?;
@@ -274,8 +324,15 @@ mod tests {
 
     use super::*;
 
-    const NOTHING: Block =
-        Block { id: 1, source_id: 1, used: 0, values: Vec::new(), totals: Vec::new(), whens: [(Timestamp(0), 0); BLOCK as usize] };
+    const NOTHING: Block = Block {
+        id: 1,
+        source_id: 1,
+        used: 0,
+        values: Vec::new(),
+        totals: Vec::new(),
+        whens: [(Timestamp(0), 0); BLOCK as usize],
+        ahead_until: None,
+    };
 
     #[test]
     fn a_series_that_is_neither_there_nor_made_was_deleted() {

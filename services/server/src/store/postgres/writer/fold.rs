@@ -24,7 +24,7 @@ pub(super) struct Change<T> {
 }
 
 /// A batch by its place in the group, with its layout.
-type Placed<'a> = (usize, &'a QueuedBatch, &'a Arc<Layout>);
+pub(super) type Placed<'a> = (usize, &'a QueuedBatch, &'a Arc<Layout>);
 
 /// One change a series, sorted by series.
 #[derive(Debug, Default, PartialEq)]
@@ -34,6 +34,11 @@ pub(super) struct Fold {
 }
 
 impl Fold {
+    /// The series that are changed.
+    pub(super) fn series(&self) -> impl Iterator<Item = i32> {
+        self.gauges.iter().map(|gauge| gauge.series).chain(self.counters.iter().map(|counter| counter.series))
+    }
+
     /// Of batches in their order of arrival. Deltas that add up to more than an `i64` are an error that names the series.
     pub(super) fn of(batches: &[Placed<'_>]) -> Result<Self, i32> {
         let mut fold = Self::default();
@@ -135,7 +140,7 @@ mod tests {
 
     fn queued(batch: Batch, arrived: u64) -> QueuedBatch {
         let room = QueueLoad::new(WriterMetrics::unregistered()).reserve(1).unwrap();
-        QueuedBatch::new(batch, (0, 0), arrived, room, tokio::sync::oneshot::channel().0)
+        QueuedBatch::new(batch, None, (0, 0), arrived, room, tokio::sync::oneshot::channel().0)
     }
 
     fn layout(series_ids: Box<[i32]>) -> Arc<Layout> {

@@ -19,9 +19,20 @@ pub(super) struct Frame<'a> {
     pub(super) layout: &'a Layout,
     /// Whether the history is to keep its values; one that is older than the history is remembered by its key alone.
     pub(super) with_values: bool,
+    /// The samples that are stored, by their places in the batch; all of them where there is none.
+    pub(super) only: Option<&'a [u32]>,
+}
+
+impl Frame<'_> {
+    /// The places of the values that the frame has.
+    fn places(&self) -> impl Iterator<Item = usize> {
+        let all = if self.only.is_none() { 0..self.queued.batch.metrics.len() } else { 0..0 };
+        all.chain(self.only.unwrap_or_default().iter().map(|place| *place as usize))
+    }
 }
 
 /// What was written.
+#[derive(Default)]
 pub(super) struct Inserted {
     /// The places of batches that are new.
     pub(super) new: Vec<usize>,
@@ -39,16 +50,17 @@ pub(super) async fn insert(conn: &mut PgConnection, mut frames: Vec<Frame<'_>>) 
         rows.push(frame)?;
     }
     let inserted = sqlx::query!(
-        r#"INSERT INTO frames (at, arrival, source_id, key, layout_id, digest, "values", series_ids, times, deltas)
+        r#"INSERT INTO frames (at, arrival, source_id, key, layout_id, digest, "values", series_ids, times, deltas, oldest_at)
         SELECT batch.at, ((SELECT nextval('arrivals')) << 16) + batch.place, batch.source_id, batch.key, batch.layout_id, batch.digest,
             ($6::double precision[])[batch.first:batch.last],
             CASE WHEN batch.ids_last >= batch.ids_first THEN ($9::integer[])[batch.ids_first:batch.ids_last] END,
             CASE WHEN batch.times_last >= batch.times_first THEN ($12::timestamptz[])[batch.times_first:batch.times_last] END,
-            CASE WHEN batch.deltas_last >= batch.deltas_first THEN ($15::bigint[])[batch.deltas_first:batch.deltas_last] END
+            CASE WHEN batch.deltas_last >= batch.deltas_first THEN ($15::bigint[])[batch.deltas_first:batch.deltas_last] END,
+            batch.oldest_at
         FROM unnest($1::timestamptz[], $2::integer[], $3::uuid[], $4::integer[], $5::bytea[], $7::integer[], $8::integer[], $10::integer[],
-            $11::integer[], $13::integer[], $14::integer[], $16::integer[], $17::integer[], $18::integer[])
+            $11::integer[], $13::integer[], $14::integer[], $16::integer[], $17::integer[], $18::integer[], $19::timestamptz[])
             AS batch (at, source_id, key, layout_id, digest, first, last, ids_first, ids_last, times_first, times_last, deltas_first,
-                deltas_last, place)
+                deltas_last, place, oldest_at)
         ON CONFLICT DO NOTHING
         RETURNING source_id, key, arrival"#,
         &rows.ats as &[Timestamp],
@@ -69,6 +81,7 @@ pub(super) async fn insert(conn: &mut PgConnection, mut frames: Vec<Frame<'_>>) 
         &rows.deltas_firsts,
         &rows.deltas_lasts,
         &rows.places,
+        &rows.oldest_ats as &[Option<Timestamp>],
     )
     .fetch_all(conn)
     .await?;
@@ -112,6 +125,8 @@ struct Rows<'a> {
     deltas_lasts: Vec<i32>,
     /// The places in the group, counted from 1: what tells arrivals of one group apart.
     places: Vec<i32>,
+    /// The oldest of the times, where there are some.
+    oldest_ats: Vec<Option<Timestamp>>,
 }
 
 impl<'a> Rows<'a> {
@@ -133,18 +148,20 @@ impl<'a> Rows<'a> {
         self.times_firsts.push(place(self.times.len() + 1)?);
         self.deltas_firsts.push(place(self.deltas.len() + 1)?);
         self.places.push(place(frame.place + 1)?);
+        let first_time = self.times.len();
         if frame.with_values {
-            self.values.extend(batch.metrics.iter().map(|metric| as_double(metric.value)));
+            self.values.extend(frame.places().map(|place| as_double(batch.metrics.get(place).value)));
             if frame.layout.id.is_none() {
-                self.ids.extend_from_slice(&frame.layout.series_ids);
+                self.ids.extend(frame.places().map(|place| frame.layout.series_ids[place]));
             }
-            let times = (0..batch.metrics.len()).map_while(|index| batch.metrics.at_millis(index));
+            let times = frame.places().map_while(|place| batch.metrics.at_millis(place));
             self.times.extend(times.map(|at| Timestamp(u64::try_from(at).unwrap_or(0))));
             let exact = |value: Value| matches!(value, Value::Gauge(_)) || delta_of(value) == as_delta(as_double(value));
             if !batch.metrics.iter().all(|metric| exact(metric.value)) {
                 self.deltas.extend(batch.metrics.iter().map(|metric| delta_of(metric.value)));
             }
         }
+        self.oldest_ats.push(self.times[first_time..].iter().min().copied());
         self.lasts.push(place(self.values.len())?);
         self.ids_lasts.push(place(self.ids.len())?);
         self.times_lasts.push(place(self.times.len())?);

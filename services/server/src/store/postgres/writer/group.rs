@@ -19,19 +19,26 @@ pub(super) struct Group<'a> {
     pub(super) made: BTreeSet<usize>,
     /// The series that were made or brought back in this transaction.
     pub(super) made_series: BTreeSet<i32>,
-    /// The blocks of these series, and their sources.
+    /// Those of them that were brought back, and may have a history.
+    pub(super) back_series: BTreeSet<i32>,
+    /// The blocks of the series that were made or brought back, and their sources.
     pub(super) made_blocks: BTreeMap<i32, i32>,
 }
 
 impl<'a> Group<'a> {
     pub(super) fn new(batches: &'a [QueuedBatch], cache: &LayoutCache) -> Self {
+        let known_layout = |queued: &QueuedBatch| match queued.samples {
+            Some(_) => cache.series_of_samples(queued).map(Arc::new),
+            None => cache.layout(queued).cloned(),
+        };
         Self {
             batches,
             list_known: batches.iter().map(|queued| cache.list(queued).is_some()).collect(),
-            layouts: batches.iter().map(|queued| cache.layout(queued).cloned()).collect(),
+            layouts: batches.iter().map(known_layout).collect(),
             outcomes: batches.iter().map(|_| None).collect(),
             made: BTreeSet::new(),
             made_series: BTreeSet::new(),
+            back_series: BTreeSet::new(),
             made_blocks: BTreeMap::new(),
         }
     }

@@ -14,7 +14,7 @@ use crate::metrics::postgres::WriterMetrics;
 use crate::store::postgres::partitions::{FRAMES, day_of};
 use crate::store::postgres::sealed::Asked;
 use crate::store::postgres::timestamp::Timestamp;
-use crate::store::{Applied, Batch, StoreError};
+use crate::store::{Applied, Batch, RefusedSamples, StoreError};
 
 /// What may wait or be under way in all, in bytes. About a second of what a small database takes.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
@@ -83,10 +83,20 @@ impl Drop for Room {
     }
 }
 
+/// What only a batch has whose samples are stored once for each time.
+pub(super) struct SampleDetails {
+    /// What each sample's series looks like, for this process.
+    pub(super) shapes: Box<[Shape]>,
+    /// What was refused before it was queued.
+    pub(super) refused: RefusedSamples,
+}
+
 /// A batch on its way, and who waits for its answer.
 pub(super) struct QueuedBatch {
     pub(super) batch: Batch,
-    /// What its ids and types look like, for this process.
+    /// Of a batch whose samples are stored once for each time.
+    pub(super) samples: Option<SampleDetails>,
+    /// What its ids and types look like, for this process; of no use where there are details of samples.
     pub(super) shape: Shape,
     /// When the server took it, by the database's clock.
     pub(super) arrived: Timestamp,
@@ -103,10 +113,17 @@ pub(super) struct QueuedBatch {
 
 impl QueuedBatch {
     /// A batch that arrived at this time of the database's clock, in unix milliseconds.
-    pub(super) fn new(batch: Batch, shape: Shape, arrived: u64, room: Room, answer: oneshot::Sender<Outcome>) -> Self {
+    pub(super) fn new(
+        batch: Batch,
+        samples: Option<SampleDetails>,
+        shape: Shape,
+        arrived: u64,
+        room: Room,
+        answer: oneshot::Sender<Outcome>,
+    ) -> Self {
         let at = Timestamp(batch.key.unix_millis());
         let (day, slot) = (day_of(at.0), FRAMES.slot_of(at.0));
-        Self { batch, shape, arrived: Timestamp(arrived), at, day, slot, queued: Instant::now(), room, answer }
+        Self { batch, samples, shape, arrived: Timestamp(arrived), at, day, slot, queued: Instant::now(), room, answer }
     }
 
     /// What to ask of it under its source's number, where its frame may have been sealed by this time: its half hour is over.
@@ -117,8 +134,9 @@ impl QueuedBatch {
     }
 
     /// How many bytes a batch takes while it is queued, given what its metrics take.
-    pub(super) fn held_bytes(batch: &Batch, metrics_bytes: usize) -> usize {
-        size_of::<Self>() + metrics_bytes + batch.audit.as_ref().map_or(0, Draft::held_bytes)
+    pub(super) fn held_bytes(batch: &Batch, samples: Option<&SampleDetails>, metrics_bytes: usize) -> usize {
+        let shapes = samples.map_or(0, |samples| size_of_val(&*samples.shapes));
+        size_of::<Self>() + metrics_bytes + shapes + batch.audit.as_ref().map_or(0, Draft::held_bytes)
     }
 
     /// The time by which the sample at this place counts as newer than another: its own or the batch's, but never later than the batch's arrival.

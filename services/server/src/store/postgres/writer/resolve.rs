@@ -33,12 +33,19 @@ struct Wanted {
     day: i32,
     /// Whether the list came before, or comes more than once in this group: then it gets a layout.
     repeats: bool,
+    /// Whether these are samples that are stored once for each time.
+    of_samples: bool,
     found: Option<Layout>,
 }
 
 /// What tells layouts of one source apart: SHA-256 over each metric's kind, length and id.
-fn layout_digest(metrics: &Metrics) -> [u8; 32] {
+///
+/// Lists of samples that are stored once for each time are apart: they may name a series more than once, and get no layout.
+fn layout_digest(metrics: &Metrics, of_samples: bool) -> [u8; 32] {
     let mut hasher = Sha256::new();
+    if of_samples {
+        hasher.update(b"samples");
+    }
     for metric in metrics {
         hasher.update(code_of(metric.kind()).to_be_bytes());
         hasher.update((metric.id.len() as u64).to_be_bytes());
@@ -79,10 +86,12 @@ pub(super) async fn layouts(
     let mut wanted: BTreeMap<LayoutKey, Wanted> = BTreeMap::new();
     for place in unresolved.iter().copied().filter(|place| group.outcomes[*place].is_none()) {
         let queued = &group.batches[place];
-        let key = (source_of(group, place)?.id, layout_digest(&queued.batch.metrics));
-        let new = Wanted { places: Vec::new(), day: queued.day, repeats: group.list_known[place], found: None };
+        let of_samples = queued.samples.is_some();
+        let key = (source_of(group, place)?.id, layout_digest(&queued.batch.metrics, of_samples));
+        let repeats = group.list_known[place] && !of_samples;
+        let new = Wanted { places: Vec::new(), day: queued.day, repeats, of_samples, found: None };
         let one = wanted.entry(key).or_insert(new);
-        one.repeats |= !one.places.is_empty();
+        one.repeats |= !one.places.is_empty() && !of_samples;
         one.places.push(place);
         one.day = one.day.max(queued.day);
     }

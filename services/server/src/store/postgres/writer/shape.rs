@@ -30,4 +30,23 @@ impl ShapeHasher {
         let times = if metrics.has_times() { size_of::<i64>() } else { 0 };
         ((one.finish(), other.finish()), text + metrics.len() * (size_of::<MetricRef<'_>>() + times))
     }
+
+    /// The shape of each series of a batch of gauges, in the batch's order.
+    pub(super) fn shapes(&self, metrics: &Metrics) -> Box<[Shape]> {
+        let mut last: (&str, Shape) = ("", (0, 0));
+        let shape = |id: &str| {
+            let (mut one, mut other) = (self.0.build_hasher(), self.1.build_hasher());
+            one.write(id.as_bytes());
+            other.write(id.as_bytes());
+            (one.finish(), other.finish())
+        };
+        let shapes = metrics.iter().map(|metric| {
+            // Samples of one series mostly follow each other, and share their id's text.
+            if !std::ptr::eq(last.0, metric.id) {
+                last = (metric.id, shape(metric.id));
+            }
+            last.1
+        });
+        shapes.collect()
+    }
 }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use golectra_protocol::WindowError;
 use sqlx::{Connection, PgConnection};
 
-use super::blocks;
+use super::blocks::Blocks;
 use super::context::WriterContext;
 use super::failure::GroupFailure;
-use super::fold::Fold;
-use super::frames::{self, Frame};
+use super::fold::{Fold, Placed};
+use super::frames::{self, Frame, Inserted};
 use super::group::Group;
 use super::layouts::{Layout, LayoutCache};
 use super::queue::{Outcome, QueuedBatch};
 use super::resolve;
+use super::samples;
 use crate::store::postgres::partitions::FRAMES;
 use crate::store::postgres::sealed;
 use crate::store::{Applied, StoreError};
@@ -50,7 +51,7 @@ pub(super) async fn run(
     if applied {
         tx.commit().await.map_err(GroupFailure::Commit)?;
         for place in unresolved {
-            if let (Some(layout), Some(Ok(Applied::New))) = (&group.layouts[place], &group.outcomes[place]) {
+            if let (Some(layout), Some(Ok(Applied::New | Applied::Partly(_)))) = (&group.layouts[place], &group.outcomes[place]) {
                 cache.remember(&batches[place], layout);
             }
         }
@@ -74,14 +75,11 @@ async fn apply(
     let batches = group.batches;
     let oldest_with_values = context.clock.unix_millis().saturating_sub(context.lifetimes.retention_raw_millis());
     let frames = batches.iter().enumerate().filter_map(|(place, queued)| {
-        let layout = group.layouts[place].as_deref().filter(|_| group.outcomes[place].is_none())?;
-        Some(Frame { place, queued, layout, with_values: queued.at.0 >= oldest_with_values })
+        let layout = group.layouts[place].as_deref().filter(|_| group.outcomes[place].is_none() && queued.samples.is_none())?;
+        Some(Frame { place, queued, layout, with_values: queued.at.0 >= oldest_with_values, only: None })
     });
     let frames: Vec<Frame<'_>> = frames.collect();
-    if frames.is_empty() {
-        return Ok(false);
-    }
-    let mut inserted = frames::insert(conn, frames).await?;
+    let mut inserted = if frames.is_empty() { Inserted::default() } else { frames::insert(conn, frames).await? };
     settle_sealed(context, conn, group, &mut inserted.new).await?;
     if !inserted.old.is_empty() {
         // Its key came from another server a moment ago: it is to be told apart before anything is made for it.
@@ -97,28 +95,41 @@ async fn apply(
             group.outcomes[place] = Some(outcome);
         }
     }
-    if inserted.new.is_empty() {
+    let placed = |place: usize| Some((place, &batches[place], group.layouts[place].as_ref()?));
+    let new: Vec<Placed<'_>> = inserted.new.iter().filter_map(|place| placed(*place)).collect();
+    let of_samples = |place: &usize| batches[*place].samples.is_some() && group.outcomes[*place].is_none();
+    let timed: Vec<Placed<'_>> = (0..batches.len()).filter(of_samples).filter_map(placed).collect();
+    if new.is_empty() && timed.is_empty() {
         return Ok(false);
     }
-    let new = inserted.new.iter().filter_map(|place| Some((*place, &batches[*place], group.layouts[*place].as_ref()?)));
-    let new: Vec<_> = new.collect();
-    match Fold::of(&new) {
-        Ok(folded) => {
-            let full = blocks::write(conn, &folded, inserted.arrival, &group.made_series, &group.made_blocks).await?;
-            if !full.is_empty() {
-                return Err(overflow(batches, &new, &full));
-            }
-        }
-        Err(full) => return Err(overflow(batches, &new, &[full])),
+    let folded = Fold::of(&new).map_err(|full| overflow(batches, &new, &[full]))?;
+    let mut blocks = Blocks::lock(conn, folded.series().chain(samples::series(&timed)), &group.made_blocks).await?;
+    let full = blocks.change(&folded, inserted.arrival, &group.made_series)?;
+    if !full.is_empty() {
+        return Err(overflow(batches, &new, &full));
     }
+    for (_, queued, layout) in &new {
+        samples::note_ahead(queued, layout, &mut blocks);
+    }
+    let sample_outcomes = samples::apply(conn, group, &timed, &mut blocks).await?;
+    let mut applied = inserted.new;
+    applied.extend(sample_outcomes.iter().filter(|one| one.stored > 0).map(|one| one.place));
+    for one in sample_outcomes {
+        group.outcomes[one.place] = Some(Ok(Applied::of_samples(one.stored, one.refused)));
+    }
+    if applied.is_empty() {
+        return Ok(false);
+    }
+    applied.sort_unstable();
+    blocks.write(conn).await?;
     if let Some(hook) = &context.hook {
-        let drafts: Vec<_> = inserted.new.iter().filter_map(|place| batches[*place].batch.audit.as_ref()).collect();
+        let drafts: Vec<_> = applied.iter().filter_map(|place| batches[*place].batch.audit.as_ref()).collect();
         if !drafts.is_empty() {
             hook.in_transaction(conn, &drafts).await?;
         }
     }
-    for place in inserted.new {
-        group.outcomes[place] = Some(Ok(Applied::New));
+    for place in applied {
+        group.outcomes[place].get_or_insert(Ok(Applied::New));
     }
     Ok(true)
 }

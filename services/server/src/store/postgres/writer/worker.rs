@@ -113,7 +113,9 @@ impl Worker {
         let mut next = Some(first);
         while let Some(queued) = next {
             if let Some(queued) = queued.take() {
-                let weight = if self.cache.layout(&queued).is_some() { 1 } else { WORK_OF_NEW };
+                // Of samples all series are mostly known, and each of them is looked at.
+                let known = queued.samples.is_some() || self.cache.layout(&queued).is_some();
+                let weight = if known { 1 } else { WORK_OF_NEW };
                 work += queued.batch.metrics.len() * weight;
                 group.push(queued);
             }
@@ -207,8 +209,8 @@ impl Worker {
         if let Ok(outcomes) = &outcome {
             self.context.metrics.batches.observe(u32::try_from(group.len()).unwrap_or(u32::MAX).into());
             for (queued, outcome) in group.iter().zip(outcomes) {
-                if let (Ok(Applied::New), Some(list)) = (outcome, self.cache.list(queued)) {
-                    let seen = self.seen.entry(list.source_id).or_insert_with(|| Seen::at(queued.arrived));
+                if let (Ok(Applied::New | Applied::Partly(_)), Some(source_id)) = (outcome, self.cache.source_id(queued)) {
+                    let seen = self.seen.entry(source_id).or_insert_with(|| Seen::at(queued.arrived));
                     seen.again(queued.arrived, &self.context.lifetimes);
                 }
             }

@@ -39,11 +39,16 @@ impl Caps {
         Ok(Self { limits, sources, all: usize::try_from(all).unwrap_or(0), new: BTreeMap::new() })
     }
 
-    /// Takes room for a batch's new series, if there is enough.
-    pub(super) fn take(&mut self, source_id: i32, new: usize) -> Result<(), Full> {
+    /// How many more series there may be in all.
+    pub(super) fn room(&self) -> usize {
+        self.limits.total.saturating_sub(self.all)
+    }
+
+    /// Takes room for a batch's new series, if there is enough; its source may have any number of them where it `is_uncapped`.
+    pub(super) fn take(&mut self, source_id: i32, new: usize, is_uncapped: bool) -> Result<(), Full> {
         let SeriesLimits { total, per_source } = self.limits;
         let of_source = self.sources.entry(source_id).or_default();
-        if new > per_source.saturating_sub(*of_source) && new > 0 {
+        if new > per_source.saturating_sub(*of_source) && new > 0 && !is_uncapped {
             return Err(Full::Source(per_source));
         }
         if new > total.saturating_sub(self.all) && new > 0 {

@@ -12,8 +12,9 @@ use crate::store::postgres::identity::{self, code_of};
 use crate::store::postgres::writer::context::{BLOCK, WriterContext};
 use crate::store::postgres::writer::failure::GroupFailure;
 use crate::store::postgres::writer::group::Group;
-use crate::store::postgres::writer::layouts::Layout;
+use crate::store::postgres::writer::layouts::{Layout, NO_SERIES};
 use crate::store::postgres::writer::queue::QueuedBatch;
+use crate::store::postgres::writer::samples;
 use crate::store::postgres::writer::sources::HeldSources;
 
 /// A series that has a row.
@@ -51,8 +52,12 @@ pub(super) async fn resolve(
         let mut admitted = BTreeSet::new();
         for (key, one) in &missing {
             let needed: BTreeSet<_> = series_of(batches, *key, one).into_iter().filter(|series| not_live.contains(series)).collect();
-            let fresh: Vec<_> = needed.difference(&admitted).copied().collect();
-            match caps.take(key.0, fresh.len()) {
+            let mut fresh: Vec<_> = needed.difference(&admitted).copied().collect();
+            if one.of_samples {
+                // As many as there is room for: the samples of the others are refused.
+                fresh.truncate(caps.room());
+            }
+            match caps.take(key.0, fresh.len(), one.of_samples) {
                 Ok(()) => {
                     admitted.extend(fresh);
                     if !needed.is_empty() {
@@ -69,12 +74,14 @@ pub(super) async fn resolve(
         let (back, new): (BTreeSet<_>, BTreeSet<_>) = admitted.into_iter().partition(|series| there.contains_key(series));
         let back: BTreeMap<i32, SeriesKey<'_>> = back.into_iter().map(|series| (there[&series].id, series)).collect();
         bring_back(conn, &back).await?;
+        let expired: BTreeSet<i32> = back.keys().copied().collect();
         let mut next = held.values().map(|source| (source.id, source.next_series)).collect();
         let made = ids::give(conn, &new, &mut next).await?;
         make(conn, &made).await?;
         caps.write(conn, &next).await?;
         for (id, series) in back.into_iter().chain(made) {
             group.made_series.insert(id);
+            group.back_series.extend(expired.contains(&id).then_some(id));
             group.made_blocks.insert(id / BLOCK, series.0);
             there.insert(series, Found { id, expired: false });
         }
@@ -83,10 +90,17 @@ pub(super) async fn resolve(
     missing.retain(|(_, one)| one.places.first().is_some_and(|place| group.outcomes[*place].is_none()));
     let mut repeating = BTreeMap::new();
     for (key, one) in missing {
-        let series_ids: Option<Vec<i32>> =
-            series_of(batches, key, one).iter().map(|series| there.get(series).map(|found| found.id)).collect();
+        let id_of = |series: &SeriesKey<'_>| {
+            let live = there.get(series).filter(|found| !found.expired).map(|found| found.id);
+            live.or(one.of_samples.then_some(NO_SERIES))
+        };
+        let series_ids: Option<Vec<i32>> = series_of(batches, key, one).iter().map(id_of).collect();
         let series_ids = series_ids.ok_or(GroupFailure::Stale)?;
-        if one.repeats {
+        if one.of_samples && series_ids.iter().all(|id| *id == NO_SERIES) {
+            for place in &one.places {
+                group.outcomes[*place] = Some(Ok(samples::refused_for_series(&batches[*place])));
+            }
+        } else if one.repeats {
             repeating.insert(key, (series_ids, one));
         } else {
             one.found = Some(Layout { id: None, source_id: key.0, last_day: one.day, series_ids: series_ids.into() });

@@ -1,0 +1,48 @@
+{{/* What the server may hold: its history, and its memory. */}}
+
+{{/* HISTORY_MAX_BYTES where the values do not say it. PostgreSQL's volumes hold its write-ahead log as well, and copies while it vacuums. Of an external
+     database the size is not known. */}}
+{{- define "golectra.server.historyMaxBytes" -}}
+{{- if eq .Values.database.mode "cnpg" -}}
+{{- $bytes := include "golectra.volumeShare" (dict "size" .Values.database.cnpg.storage.size "share" 0.7) -}}
+{{- if ne $bytes "0" -}}{{ $bytes }}{{- end -}}
+{{- else if eq .Values.database.mode "embedded" -}}
+256MiB
+{{- end -}}
+{{- end -}}
+
+{{/* The sum of everything that the settings allow the server to hold in memory, in MiB, rounded up. A setting without a value has the server's default.
+     A test adds up the same from the server's own list of settings. */}}
+{{- define "golectra.server.memoryMiB" -}}
+{{- $settings := .Values.server.settings -}}
+{{- $inflight := include "golectra.bytes" ($settings.maxInflightBytes | default "128MiB") | int64 -}}
+{{- $twoBodies := include "golectra.bytes" ($settings.maxBodyBytes | default "16MiB") | int64 | mul 2 -}}
+{{- $bytes := list
+    (max $inflight $twoBodies)
+    (include "golectra.bytes" ($settings.queryMaxBytes | default "128MiB") | int64)
+    (mul ($settings.maxConnections | default 8192 | int64) 8192) -}}
+{{- /* The program; the listings of newest values and the audit events' names; a stack for each query that runs. */ -}}
+{{- $mebibytes := list 64 32 (mul ($settings.queryConcurrency | default 4 | int64) 8) -}}
+{{- if eq .Values.database.mode "embedded" -}}
+{{- $history := $settings.historyMaxBytes | default (include "golectra.server.historyMaxBytes" .) -}}
+{{- $bytes = concat $bytes (list (include "golectra.bytes" $history | int64) (mul ($settings.maxSeries | default 1000000 | int64) 128)) -}}
+{{- /* Audit events that wait; changes that wait for the disk; 2,000,000 remembered keys. */ -}}
+{{- $mebibytes = concat $mebibytes (list 128 72 69) -}}
+{{- else -}}
+{{- /* Batches that wait for the two writers; the lists of series that these know; sealing; audit events on their way to the sink. */ -}}
+{{- $mebibytes = concat $mebibytes (list 32 72 64 16) -}}
+{{- end -}}
+{{- $sum := 0 -}}
+{{- range $bytes -}}{{- $sum = add $sum . -}}{{- end -}}
+{{- range $mebibytes -}}{{- $sum = add $sum (mul . 1048576) -}}{{- end -}}
+{{- /* In steps of 64 MiB. */ -}}
+{{- mul (div (add $sum 67108863) 67108864) 64 -}}
+{{- end -}}
+
+{{- define "golectra.server.resources" -}}
+{{- $resources := deepCopy .Values.server.resources -}}
+{{- if eq (dig "limits" "memory" "none" $resources | toString) "" -}}
+{{- $_ := set $resources.limits "memory" (printf "%sMi" (include "golectra.server.memoryMiB" .)) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}

@@ -1,0 +1,417 @@
+//! History's files: a folder beside the snapshot, written with each save.
+//!
+//! - `segment-NUMBER` has parts that a save found not to be stored yet. It is written once and never changed.
+//! - `index-DIGEST` belongs to the snapshot file with this SHA-256: it has the series, and says where the parts stand that history had when
+//!   the snapshot was taken.
+//!
+//! A save seals what has come before its copy of a shard was taken, writes a segment and an index and syncs both, before the snapshot is
+//! put in place. A crash in between leaves the old snapshot with its own index, so history and the newest state are always of one moment, and
+//! what the journal has since then comes to both. Files that the index of the snapshot in place does not name are removed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use golectra_protocol::Source;
+
+use super::super::disk::Disk;
+use super::super::record;
+use super::super::shard::Shard;
+use super::super::shards::Shards;
+use super::coding::{self, IndexRecord, RECORD_HEAD_BYTES, SEGMENT_HEAD};
+use super::open::Frames;
+use super::part::{Part, StoredAt};
+use super::seal::{Changing, change};
+use super::series::SeriesBlock;
+use super::source::Window;
+
+const BUFFER_BYTES: usize = 256 * 1024;
+const INDEX: &str = "index-";
+const SEGMENT: &str = "segment-";
+const INDEX_NEW: &str = "index.tmp";
+
+fn index_path(folder: &Path, digest: &[u8; 32]) -> PathBuf {
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    folder.join(format!("{INDEX}{hex}"))
+}
+
+fn segment_path(folder: &Path, segment: u32) -> PathBuf {
+    folder.join(format!("{SEGMENT}{segment:010}"))
+}
+
+/// A file that is written from its start to its end.
+struct NewFile {
+    disk: Disk,
+    file: File,
+    /// What is written.
+    offset: u64,
+    buffer: Vec<u8>,
+}
+
+impl NewFile {
+    fn create(disk: &Disk, path: &Path) -> io::Result<Self> {
+        Ok(Self { disk: disk.clone(), file: disk.create(path)?, offset: 0, buffer: Vec::new() })
+    }
+
+    /// Where the next byte will stand.
+    fn end(&self) -> u64 {
+        self.offset + self.buffer.len() as u64
+    }
+
+    /// Writes what was put into the buffer once that is worth it.
+    fn write_some(&mut self) -> io::Result<()> {
+        if self.buffer.len() >= BUFFER_BYTES { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.disk.write_at(&self.file, &self.buffer, self.offset)?;
+            self.offset += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        self.write()?;
+        self.disk.sync(&self.file)
+    }
+}
+
+/// What a save needs of the history of a shard, taken under its lock.
+pub(in crate::store::memory) struct HistoryCopy(Vec<SourceCopy>);
+
+struct SourceCopy {
+    source: Source,
+    blocks: BTreeMap<u32, Arc<SeriesBlock>>,
+    next: u32,
+    /// The open samples of windows, and how many there are.
+    open: Vec<(i64, Frames, usize)>,
+}
+
+/// History's part of a save. While it is there nobody else changes what is sealed.
+pub(in crate::store::memory) struct HistorySave<'a> {
+    shards: &'a Shards,
+    changing: Changing<'a>,
+    disk: &'a Disk,
+    folder: &'a Path,
+    now_millis: u64,
+    index: NewFile,
+    segment: Option<(u32, NewFile)>,
+    /// Parts that are stored once the segment is synced.
+    written: Vec<(Arc<Part>, StoredAt)>,
+    /// All segments that the index names.
+    segments: BTreeSet<u32>,
+}
+
+/// The files that belong to a snapshot.
+#[derive(Debug)]
+pub(in crate::store::memory) struct SavedHistory {
+    digest: [u8; 32],
+    segments: BTreeSet<u32>,
+}
+
+impl<'a> HistorySave<'a> {
+    /// Begins; none where there is no history.
+    pub(in crate::store::memory) fn begin(
+        shards: &'a Shards,
+        disk: &'a Disk,
+        folder: &'a Path,
+        now_millis: u64,
+    ) -> io::Result<Option<Self>> {
+        if shards.history.is_off() {
+            return Ok(None);
+        }
+        let changing = change(shards);
+        if disk.create_folder(folder)? {
+            disk.sync_folder(folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        }
+        let mut index = NewFile::create(disk, &folder.join(INDEX_NEW))?;
+        coding::encode_head(&mut index.buffer, shards.history.snapshot(), now_millis);
+        Ok(Some(Self { shards, changing, disk, folder, now_millis, index, segment: None, written: Vec::new(), segments: BTreeSet::new() }))
+    }
+
+    /// Copies what has come to a shard by now. To be called under its lock.
+    #[expect(clippy::unused_self, reason = "what is sealed stays only while a save is under way")]
+    pub(in crate::store::memory) fn copy(&self, shard: &Shard) -> HistoryCopy {
+        let of = |(start, window): (&i64, &Window)| {
+            (!window.open.is_empty()).then(|| (*start, window.open.frames().clone(), window.open.samples()))
+        };
+        let copies = shard.history.iter().map(|(source, history)| SourceCopy {
+            source: source.clone(),
+            blocks: history.series.blocks().clone(),
+            next: history.series.next(),
+            open: history.windows.iter().filter_map(of).collect(),
+        });
+        HistoryCopy(copies.collect())
+    }
+
+    /// Seals and writes the history of a shard as of its copy.
+    pub(in crate::store::memory) fn write(&mut self, copy: HistoryCopy) -> io::Result<()> {
+        for SourceCopy { source, blocks, next, open } in copy.0 {
+            let counters: Vec<(u32, u64)> = blocks.iter().map(|(number, block)| (*number, block.counters())).collect();
+            for (start, frames, samples) in open {
+                let part = Arc::new(Part::seal(&frames, samples, &counters));
+                let many = frames.len();
+                drop(frames);
+                self.seal(&source, start, part, many);
+            }
+            coding::encode_series(&mut self.index.buffer, &source, next, blocks.iter().map(|(number, block)| (*number, block)));
+            self.index.write_some()?;
+            let mut stored = Vec::new();
+            for (start, part) in self.parts(&source) {
+                let at = match part.stored.get() {
+                    Some(at) => *at,
+                    None => self.write_part(&part)?,
+                };
+                self.segments.insert(at.segment);
+                stored.push((start, at));
+            }
+            coding::encode_parts(&mut self.index.buffer, &source, &stored);
+            self.index.write_some()?;
+        }
+        Ok(())
+    }
+
+    fn seal(&self, source: &Source, start: i64, part: Arc<Part>, frames: usize) {
+        let put = |window: &mut Window| window.sealed(part, frames, self.now_millis);
+        let mut locked = self.shards.of(source);
+        let _ = locked.shard.history.change(&self.shards.history, source, |history| history.change_window(start, put));
+    }
+
+    /// All sealed parts of a source with the beginnings of their windows, in order.
+    fn parts(&self, source: &Source) -> Vec<(i64, Arc<Part>)> {
+        let locked = self.shards.of(source);
+        let windows = locked.shard.history.get(source).into_iter().flat_map(|history| &history.windows);
+        windows.flat_map(|(start, window)| window.parts.iter().map(|part| (*start, Arc::clone(part)))).collect()
+    }
+
+    fn write_part(&mut self, part: &Arc<Part>) -> io::Result<StoredAt> {
+        if self.segment.is_none() {
+            let number = self.shards.history.next_segment.fetch_add(1, Ordering::Relaxed);
+            let mut file = NewFile::create(self.disk, &segment_path(self.folder, number))?;
+            file.buffer.extend(SEGMENT_HEAD);
+            self.segment = Some((number, file));
+        }
+        let (segment, file) = self.segment.as_mut().expect("it was put there");
+        let offset = file.end();
+        coding::encode_part(&mut file.buffer, part);
+        let bytes = u32::try_from(file.end() - offset).map_err(|_| io::Error::other("a part of history is larger than 4 GiB"))?;
+        file.write_some()?;
+        let at = StoredAt { segment: *segment, offset, bytes };
+        self.written.push((Arc::clone(part), at));
+        Ok(at)
+    }
+
+    /// Brings everything to the disk, for the snapshot with this digest.
+    pub(in crate::store::memory) fn finish(mut self, digest: [u8; 32]) -> io::Result<SavedHistory> {
+        if let Some((_, segment)) = self.segment.take() {
+            segment.finish()?;
+        }
+        coding::encode_end(&mut self.index.buffer);
+        self.index.finish()?;
+        self.disk.rename(&self.folder.join(INDEX_NEW), &index_path(self.folder, &digest))?;
+        self.disk.sync_folder(self.folder)?;
+        for (part, at) in self.written {
+            // Nobody else stores parts.
+            let _ = part.stored.set(at);
+        }
+        drop(self.changing);
+        Ok(SavedHistory { digest, segments: self.segments })
+    }
+}
+
+impl SavedHistory {
+    /// Takes note that the snapshot is in place, and removes the files that it does not need. A file that can't be removed is tried again
+    /// with the next save.
+    pub(in crate::store::memory) fn in_place(&self, shards: &Shards, folder: &Path) {
+        shards.history.set_snapshot(self.digest);
+        let keep: BTreeSet<PathBuf> =
+            self.segments.iter().map(|segment| segment_path(folder, *segment)).chain([index_path(folder, &self.digest)]).collect();
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
+        for path in files.filter(|path| !keep.contains(path) && is_ours(path)) {
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "an old file of the history could not be removed");
+            }
+        }
+    }
+}
+
+/// Whether the file's name is one of those that history gives.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name == INDEX_NEW || name.starts_with(INDEX) || name.starts_with(SEGMENT)
+}
+
+/// What a start found.
+#[derive(Debug, Default)]
+pub(in crate::store::memory) struct Restored {
+    /// Bytes of damaged records.
+    pub(in crate::store::memory) skipped_bytes: u64,
+}
+
+/// Gives segments numbers that are not in use, whether they are read or not.
+pub(in crate::store::memory) fn note_segments(shards: &Shards, folder: &Path) {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let numbers = files.filter_map(|file| file.file_name().to_str()?.strip_prefix(SEGMENT)?.parse::<u32>().ok());
+    shards.history.next_segment.store(numbers.max().map_or(1, |last| last.saturating_add(1)), Ordering::Relaxed);
+}
+
+/// Fills the history of an empty store from the files that belong to this snapshot.
+pub(in crate::store::memory) fn restore(shards: &Shards, folder: &Path, snapshot: Option<[u8; 32]>) -> io::Result<Restored> {
+    let mut restored = Restored::default();
+    if let Some(digest) = snapshot {
+        shards.history.set_snapshot(digest);
+    }
+    if shards.history.is_off() {
+        return Ok(restored);
+    }
+    let Some(path) = find_index(folder, snapshot)? else { return Ok(restored) };
+    let mut segments = Segments { folder, files: HashMap::new() };
+    let mut records = Records::open(&path)?;
+    let mut is_whole = false;
+    while let Some(record) = records.next()? {
+        match record {
+            IndexRecord::Head { .. } => {}
+            IndexRecord::Series { source, next, series } => {
+                let mut locked = shards.of(&source);
+                locked.shard.history.restore_series(&shards.history, shards.hasher(), &source, next, &series);
+            }
+            IndexRecord::Parts { source, parts } => {
+                for (start, at) in parts {
+                    match segments.read(at)? {
+                        Some(part) => shards.of(&source).shard.history.restore_part(&shards.history, &source, start, part),
+                        None => restored.skipped_bytes += u64::from(at.bytes),
+                    }
+                }
+            }
+            IndexRecord::End => is_whole = true,
+        }
+    }
+    if !is_whole {
+        restored.skipped_bytes += records.left_bytes();
+    }
+    for mut shard in shards.each() {
+        shard.history.remove_unused(&shards.history, shards.hasher());
+    }
+    if restored.skipped_bytes > 0 || !is_whole {
+        tracing::warn!(
+            path = %folder.display(),
+            skipped_bytes = restored.skipped_bytes,
+            "history's files are damaged or were cut off: what can't be read is skipped"
+        );
+    }
+    Ok(restored)
+}
+
+/// The index of the snapshot that is in place; where that has none, since it was edited or put there, the newest one. One that was written
+/// for a save that never came into place holds what the journal has too, or what was never acknowledged.
+fn find_index(folder: &Path, snapshot: Option<[u8; 32]>) -> io::Result<Option<PathBuf>> {
+    let files = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        files => files?,
+    };
+    if let Some(path) = snapshot.map(|digest| index_path(folder, &digest)).filter(|path| path.exists()) {
+        return Ok(Some(path));
+    }
+    let mut newest: Option<(u64, PathBuf)> = None;
+    for file in files {
+        let path = file?.path();
+        if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(INDEX)) {
+            continue;
+        }
+        let Some(IndexRecord::Head { before, saved_millis }) = Records::open(&path)?.next()? else { continue };
+        if before != snapshot && newest.as_ref().is_none_or(|(newest, _)| *newest < saved_millis) {
+            newest = Some((saved_millis, path));
+        }
+    }
+    if let Some((_, path)) = &newest {
+        tracing::warn!(path = %path.display(), "the history belongs to another snapshot file and is taken as it is");
+    }
+    Ok(newest.map(|(_, path)| path))
+}
+
+/// Reads an index' records until the first that is damaged.
+struct Records {
+    input: io::BufReader<File>,
+    left: u64,
+    payload: Vec<u8>,
+}
+
+impl Records {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let left = file.metadata()?.len();
+        Ok(Self { input: io::BufReader::with_capacity(BUFFER_BYTES, file), left, payload: Vec::new() })
+    }
+
+    /// What was not read.
+    fn left_bytes(&self) -> u64 {
+        self.left
+    }
+
+    fn next(&mut self) -> io::Result<Option<IndexRecord>> {
+        if self.left < RECORD_HEAD_BYTES as u64 {
+            return Ok(None);
+        }
+        let mut head = [0; RECORD_HEAD_BYTES];
+        self.input.read_exact(&mut head)?;
+        let (length, sum) = coding::head(head);
+        // A damaged length must not ask for memory that the file can't fill.
+        if u64::from(length) > self.left - RECORD_HEAD_BYTES as u64 {
+            return Ok(None);
+        }
+        self.payload.resize(length as usize, 0);
+        self.input.read_exact(&mut self.payload)?;
+        let record = if record::sum(&self.payload) == sum { coding::decode_index(&self.payload) } else { None };
+        if record.is_some() {
+            self.left -= RECORD_HEAD_BYTES as u64 + u64::from(length);
+        }
+        Ok(record)
+    }
+}
+
+/// Segments that are read from.
+struct Segments<'a> {
+    folder: &'a Path,
+    /// With their lengths; none where there is no such file.
+    files: HashMap<u32, Option<(File, u64)>>,
+}
+
+impl Segments<'_> {
+    /// The part that stands there; none where it is damaged or gone.
+    fn read(&mut self, at: StoredAt) -> io::Result<Option<Part>> {
+        let file = match self.files.entry(at.segment) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                let opened = match File::open(segment_path(self.folder, at.segment)) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => None,
+                    file => {
+                        let file = file?;
+                        let length = file.metadata()?.len();
+                        Some((file, length))
+                    }
+                };
+                entry.insert(opened)
+            }
+        };
+        let Some((file, length)) = file else { return Ok(None) };
+        let fits = at.offset.checked_add(at.bytes.into()).is_some_and(|end| end <= *length);
+        if !fits || (at.bytes as usize) < RECORD_HEAD_BYTES {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; at.bytes as usize];
+        file.read_exact_at(&mut bytes, at.offset)?;
+        let Some((head, payload)) = bytes.split_first_chunk() else { return Ok(None) };
+        if coding::head(*head) != (u32::try_from(payload.len()).unwrap_or(0), record::sum(payload)) {
+            return Ok(None);
+        }
+        Ok(coding::decode_part(payload).inspect(|part| {
+            let _ = part.stored.set(at);
+        }))
+    }
+}
