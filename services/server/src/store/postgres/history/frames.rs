@@ -19,9 +19,6 @@ use crate::store::postgres::timestamp::Timestamp;
 use crate::store::postgres::words::Words;
 use crate::store::postgres::writer::as_delta;
 
-/// How far the time of a sample may be ahead of its batch's: a batch is accepted with samples at most 10 minutes ahead of the database's clock, and
-/// where samples have times of their own the batch's is the server's.
-const AHEAD_MILLIS: i64 = 15 * 60 * 1000;
 /// Wanted values that stand so close in a frame are cut out in one piece.
 const MAX_GAP: usize = 16;
 
@@ -70,20 +67,19 @@ pub(super) async fn each(
         return Ok(());
     }
     let mut slots = FRAMES.existing(conn).await.map_err(failed)?;
-    // A frame with times of its own may be of any time before its own.
-    let earliest = millis(wanted.start_ms.saturating_sub(AHEAD_MILLIS));
-    slots.retain(|slot| FRAMES.end_of(*slot) > earliest);
+    // No sample is newer than its frame; one with a time of its own may be older.
+    let from = millis(wanted.start_ms);
+    slots.retain(|slot| FRAMES.end_of(*slot) > from);
     let Some(oldest) = slots.first().map(|slot| FRAMES.start_of(*slot)) else { return Ok(()) };
     let scope = Scope {
         sources: wanted.series.iter().map(|(source_id, _)| *source_id).collect::<HashSet<_>>().into_iter().collect(),
         starts: slots.iter().map(|slot| Timestamp(FRAMES.start_of(*slot))).collect(),
-        from: Timestamp(millis(wanted.start_ms)),
-        from_with_times: Timestamp(earliest),
+        from: Timestamp(from),
         until: Timestamp(millis(wanted.end_ms)),
         ids: wanted.series.iter().map(|(_, id)| *id).collect(),
     };
     let sealed = scope.sealed_keys(conn).await.map_err(failed)?;
-    let of_sources = layouts.of_sources(conn, &scope.sources, day_of(oldest.max(earliest))).await.map_err(failed)?;
+    let of_sources = layouts.of_sources(conn, &scope.sources, day_of(oldest.max(from))).await.map_err(failed)?;
     let ids: HashSet<i32> = scope.ids.iter().copied().collect();
     let pieces: Vec<Piece> = of_sources.iter().flat_map(|list| pieces(list, &ids)).collect();
     scope.each_of_layouts(conn, &pieces, &sealed, &mut take).await?;
@@ -125,7 +121,6 @@ struct Scope {
     /// When the partitions begin that are read.
     starts: Vec<Timestamp>,
     from: Timestamp,
-    from_with_times: Timestamp,
     until: Timestamp,
     ids: Vec<i32>,
 }
@@ -160,7 +155,7 @@ struct ListRow {
 
 /// Frames of a source and a half hour. Each is found by the primary key.
 const OF_A_HALF_HOUR: &str = "frames.source_id = source.id AND frames.at >= slot.start AND frames.at < slot.start + $1
-    AND CASE WHEN frames.times IS NULL THEN frames.at >= $2 AND frames.at <= $3 ELSE frames.at >= $4 END";
+    AND frames.at >= $2 AND coalesce(frames.oldest_at, frames.at) <= $3";
 
 impl Scope {
     /// The keys of frames that are sealed as well. Mostly there are none: sealed frames are dropped soon.
@@ -186,16 +181,16 @@ impl Scope {
         }
         let statement = format!(
             r#"SELECT source.id AS source_id, slot.start, cut.*
-            FROM unnest($5::integer[], $11::integer[], $12::integer[]) AS source (id, first, last)
-            CROSS JOIN unnest($6::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
+            FROM unnest($4::integer[], $10::integer[], $11::integer[]) AS source (id, first, last)
+            CROSS JOIN unnest($5::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
                 SELECT source.first - 1 + piece.n AS piece, array_agg(frames.at) AS ats, array_agg(frames.arrival) AS arrivals,
                     array_agg(frames."values"[piece.first:piece.last]) AS "values",
                     array_agg(frames.times[piece.first:piece.last]) FILTER (WHERE frames.times IS NOT NULL) AS times,
                     array_agg(frames.deltas[piece.first:piece.last]) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas,
-                    array_agg(frames.key) FILTER (WHERE $7) AS keys
+                    array_agg(frames.key) FILTER (WHERE $6) AS keys
                 FROM frames JOIN unnest(
-                    ($8::integer[])[source.first:source.last], ($9::integer[])[source.first:source.last],
-                    ($10::integer[])[source.first:source.last]
+                    ($7::integer[])[source.first:source.last], ($8::integer[])[source.first:source.last],
+                    ($9::integer[])[source.first:source.last]
                 ) WITH ORDINALITY AS piece (layout_id, first, last, n) ON piece.layout_id = frames.layout_id
                 WHERE {OF_A_HALF_HOUR}
                 GROUP BY piece.n, frames.times IS NULL, frames.deltas IS NULL
@@ -216,7 +211,6 @@ impl Scope {
             .bind(half_hour())
             .bind(self.from)
             .bind(self.until)
-            .bind(self.from_with_times)
             .bind(sources)
             .bind(&self.starts)
             .bind(!sealed.is_empty())
@@ -261,14 +255,14 @@ impl Scope {
     ) -> Result<(), HistoryError> {
         let statement = format!(
             r#"SELECT source.id AS source_id, slot.start, frames.at, frames.arrival, frames.key, cut.*
-            FROM unnest($5::integer[]) AS source (id) CROSS JOIN unnest($6::timestamptz[]) AS slot (start)
+            FROM unnest($4::integer[]) AS source (id) CROSS JOIN unnest($5::timestamptz[]) AS slot (start)
             JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL
             CROSS JOIN LATERAL (
                 SELECT array_agg(own.id) AS ids, array_agg(own.value) AS "values",
                     array_agg(own.at) FILTER (WHERE frames.times IS NOT NULL) AS times,
                     array_agg(own.delta) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas
                 FROM unnest(frames.series_ids, frames."values", frames.times, frames.deltas) AS own (id, value, at, delta)
-                WHERE own.id = ANY($7)
+                WHERE own.id = ANY($6)
             ) AS cut
             WHERE cut.ids IS NOT NULL"#
         );
@@ -276,7 +270,6 @@ impl Scope {
             .bind(half_hour())
             .bind(self.from)
             .bind(self.until)
-            .bind(self.from_with_times)
             .bind(&self.sources)
             .bind(&self.starts)
             .bind(&self.ids)
