@@ -97,6 +97,8 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         lifetimes: lifetimes(settings),
         limits: series_limits(settings),
         connections: settings.database_connections,
+        query_connections: settings.database_query_connections,
+        query_timeout: settings.query_timeout.duration(),
         hook: Some(Arc::<LateHook>::clone(&hook)),
         metrics: WriterMetrics::register(registry)?,
         history_max_bytes: settings.history_max_bytes.map(|bytes| bytes.get() as u64),

@@ -91,6 +91,8 @@ golectra_process::settings! {
         pub shutdown_linger: Interval = "0s",
         /// How many connections to the database may be open.
         pub database_connections: u32 = "10",
+        /// How many connections to the database queries of the history may have, beside those.
+        pub database_query_connections: u32 = "4",
         /// How many queries may run at once; more wait, 32 for each that may run.
         pub query_concurrency: Concurrency = "4",
         /// How long a query may take, its waiting time included. A request may ask for less with the parameter `timeout`.

@@ -32,6 +32,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+mod words;
 mod writer;
 
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -52,6 +53,7 @@ use self::clock::DatabaseClock;
 use self::connect::{DatabaseOptions, Lease, timed_out};
 pub use self::error::OpenError;
 use self::error::unavailable;
+use self::history::HistoryReader;
 use self::maintenance::Maintenance;
 use self::metadata::KnownMetadata;
 use self::migrate::SchemaState;
@@ -88,6 +90,10 @@ pub struct PostgresConfig {
     pub limits: SeriesLimits,
     /// How many connections there may be, those of the writers included, but at least one more than these; 10 is enough for most.
     pub connections: u32,
+    /// How many connections there may be for queries of the history, beside the others.
+    pub query_connections: u32,
+    /// How long a query may take.
+    pub query_timeout: Duration,
     /// What all tables may take, in bytes; beyond, the oldest days of history are dropped.
     pub history_max_bytes: Option<u64>,
     /// Joins each transaction.
@@ -101,6 +107,7 @@ pub struct PostgresConfig {
 /// The promises stand in [`super`].
 pub struct PostgresStore {
     reader: Reader,
+    history: HistoryReader,
     writers: Writers,
     /// Live series in the database as of the last look; negative before the first.
     series: Arc<AtomicI64>,
@@ -126,6 +133,7 @@ impl PostgresStore {
         let partitions = Arc::new(Partitions::default());
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
         let pool = connect::pool(&options, pool_size);
+        let history = HistoryReader::new(connect::query_pool(&options, config.query_connections.max(1), config.query_timeout));
         let (schema_sender, schema) = watch::channel(SchemaState::FirstAttempt);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -166,6 +174,7 @@ impl PostgresStore {
         tasks.close();
         Ok(Arc::new(Self {
             reader,
+            history,
             writers,
             series,
             metadata: KnownMetadata::default(),
@@ -299,8 +308,9 @@ impl Health for PostgresStore {
     }
 
     fn metrics(&self) -> StoreMetrics {
-        let pool = &self.reader.pool;
-        let (size, idle) = (pool.size(), u32::try_from(pool.num_idle()).unwrap_or(u32::MAX));
+        let pools = [&self.reader.pool, self.history.pool()];
+        let idle = pools.iter().map(|pool| u32::try_from(pool.num_idle()).unwrap_or(u32::MAX)).fold(0, u32::saturating_add);
+        let size: u32 = pools.iter().map(|pool| pool.size()).sum();
         let pool = Some((size.saturating_sub(idle) + self.writers.connections(), idle));
         let series = u64::try_from(self.series.load(Ordering::Relaxed)).ok();
         StoreMetrics { series, pool, queue_depth: self.writers.waiting() }
@@ -312,6 +322,7 @@ impl Health for PostgresStore {
             // What had queued is written first.
             self.tasks.wait().await;
             self.reader.pool.close().await;
+            self.history.pool().close().await;
         };
         timeout(CLOSE_LIMIT, all)
             .await

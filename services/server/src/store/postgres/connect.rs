@@ -37,6 +37,13 @@ const WRITER_PLANS: [(&str, &str); 5] = [
     ("jit", "off"),
 ];
 
+/// What the planner of a query's session is told. Plans are made for the values that are asked for: which partitions are read depends on them. Compiling a
+/// statement takes longer than most queries, and a query is to have one core of the database at most.
+const QUERY_PLANS: [(&str, &str); 3] = [("plan_cache_mode", "force_custom_plan"), ("jit", "off"), ("max_parallel_workers_per_gather", "0")];
+
+/// How much longer than its caller the database lets a query run.
+const QUERY_GRACE: Duration = Duration::from_secs(5);
+
 /// The advisory locks that servers agree on, beside the number that makes them golectra's.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lock {
@@ -140,10 +147,23 @@ fn escape(value: &str) -> String {
 
 /// A pool that opens connections when they are needed.
 pub(super) fn pool(options: &DatabaseOptions, size: u32) -> PgPool {
+    pool_options(options, size, ACQUIRE_LIMIT).connect_lazy_with(options.session(SessionLimits::REQUESTS, &[]))
+}
+
+/// The connections of queries, which may take `limit`. The caller gives up then, which ends the statement since the connection closes; the database's
+/// own limit is for versions that don't look.
+pub(super) fn query_pool(options: &DatabaseOptions, size: u32, limit: Duration) -> PgPool {
+    let statement_limit = format!("{}ms", (limit + QUERY_GRACE).as_millis());
+    let mut more = QUERY_PLANS.to_vec();
+    more.push(("statement_timeout", &statement_limit));
+    pool_options(options, size, limit).connect_lazy_with(options.session(SessionLimits::REQUESTS, &more))
+}
+
+fn pool_options(options: &DatabaseOptions, size: u32, acquire_limit: Duration) -> PgPoolOptions {
     let mark = options.mark.clone();
     PgPoolOptions::new()
         .max_connections(size)
-        .acquire_timeout(ACQUIRE_LIMIT)
+        .acquire_timeout(acquire_limit)
         .idle_timeout(Duration::from_mins(10))
         .max_lifetime(Duration::from_mins(30))
         // sqlx's own test logs a line for each idle connection that an outage cut.
@@ -165,7 +185,6 @@ pub(super) fn pool(options: &DatabaseOptions, size: u32) -> PgPool {
                 checked
             })
         })
-        .connect_lazy_with(options.session(SessionLimits::REQUESTS, &[]))
 }
 
 /// A connection of one's own for changes of the schema.

@@ -1,37 +1,181 @@
-//! Reads history from this store.
+//! Reads the history: of each selected series what is sealed in chunks, and what is still in frames.
+//!
+//! Queries have connections of their own, so that no query can starve a write. A selection is one transaction, which sees one state of the database.
+//! A query that is given up closes its connection, which ends its statement soon.
 
-use std::collections::BTreeMap;
+mod chunks;
+mod frames;
+mod labels;
+mod layouts;
+mod samples;
+mod search;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
 use golectra_promql::{Labels, Reservation};
 use golectra_protocol::remote_write::Metadata;
+use sqlx::{Executor as _, PgConnection, PgPool};
 
+use self::layouts::LayoutLists;
+use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
+use self::search::{FoundSeries, Recency};
+use super::connect::Lease;
+use super::error::unavailable;
 use super::{PostgresStore, metadata};
 use crate::store::StoreError;
-use crate::store::history::{History, HistoryError, HistorySeries, Limited, SeriesFilter};
+use crate::store::history::{History, HistoryError, HistorySeries, Limited, SeriesFilter, TimeRange};
 
-fn missing() -> HistoryError {
-    StoreError::Unavailable("history is not built yet".into()).into()
+/// How long a query waits for the first attempt to bring up the schema.
+const START_LIMIT: Duration = Duration::from_millis(2_500);
+
+/// What reads of the history share.
+pub(super) struct HistoryReader {
+    pool: PgPool,
+    layouts: LayoutLists,
+}
+
+impl HistoryReader {
+    /// Reads on these connections.
+    pub(super) fn new(pool: PgPool) -> Self {
+        Self { pool, layouts: LayoutLists::default() }
+    }
+
+    /// Its connections.
+    pub(super) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}
+
+/// A transaction that sees one state of the database. Where it does not come to its end its connection is closed.
+struct ReadTransaction(Lease);
+
+impl ReadTransaction {
+    async fn begin(pool: &PgPool) -> Result<Self, HistoryError> {
+        let mut lease = Lease::acquire(pool).await.map_err(failed)?;
+        // Its view is of a moment after the lock: frames that are gone because they were sealed are in chunks then.
+        lease
+            .conn()
+            .execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE frames IN ACCESS SHARE MODE")
+            .await
+            .map_err(failed)?;
+        Ok(Self(lease))
+    }
+
+    fn conn(&mut self) -> &mut PgConnection {
+        self.0.conn()
+    }
+
+    async fn end(mut self) -> Result<(), HistoryError> {
+        self.0.conn().execute("COMMIT").await.map_err(failed)?;
+        self.0.give_back();
+        Ok(())
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(error: sqlx::Error) -> HistoryError {
+    unavailable(&error).into()
+}
+
+impl PostgresStore {
+    async fn read_history(&self) -> Result<ReadTransaction, HistoryError> {
+        self.reader.check_schema(START_LIMIT).await?;
+        ReadTransaction::begin(&self.history.pool).await
+    }
+}
+
+/// A selected series whose samples are being collected.
+struct Collected {
+    found: FoundSeries,
+    samples: SamplesBuilder,
 }
 
 #[async_trait]
 impl History for PostgresStore {
     async fn select(
         &self,
-        _selection: &Selection,
-        _max_series: usize,
-        _reservation: &mut Reservation,
+        selection: &Selection,
+        max_series: usize,
+        reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
-        Err(missing())
+        let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
+        let mut transaction = self.read_history().await?;
+        let mut collected = Vec::new();
+        search::each(transaction.conn(), &selection.matchers, range, Recency::NotExpired, |found| {
+            reservation.grow(size_of::<Collected>() + found.labels.memory_bytes())?;
+            collected.push(Collected { samples: SamplesBuilder::new(range, found.is_counter), found });
+            Ok(())
+        })
+        .await?;
+        let places: HashMap<i32, usize> = collected.iter().enumerate().map(|(place, one)| (one.found.id, place)).collect();
+        reservation.grow(places.capacity() * size_of::<(i32, usize)>())?;
+
+        let mut with_samples = 0;
+        let mut count = |is_first: bool| {
+            with_samples += usize::from(is_first);
+            if with_samples > max_series { Err(HistoryError::TooManySeries { limit: max_series }) } else { Ok(()) }
+        };
+        let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
+        chunks::each(transaction.conn(), &ids, range, |column, bytes| {
+            let Some(one) = places.get(&column.series_id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
+            count(one.samples.is_empty())?;
+            one.samples.push_sealed(column);
+            Ok(reservation.grow(bytes)?)
+        })
+        .await?;
+        for is_counter in [false, true] {
+            let of_kind = collected.iter().filter(|one| one.found.is_counter == is_counter);
+            let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
+            // What was added to a counter before is in its total.
+            let start_ms = if is_counter { i64::MIN } else { range.start_ms };
+            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms };
+            frames::each(transaction.conn(), &self.history.layouts, &wanted, |id, sample| {
+                let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
+                let was_empty = one.samples.is_empty();
+                let bytes = one.samples.push(sample);
+                count(was_empty && bytes > 0)?;
+                Ok(reservation.grow(bytes)?)
+            })
+            .await?;
+        }
+        let without: Vec<i32> = collected.iter().filter(|one| one.samples.needs_sealed_total()).map(|one| one.found.id).collect();
+        chunks::each_total_after(transaction.conn(), &without, range.end_ms, |id, total| {
+            if let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) {
+                one.samples.set_sealed_total(total);
+            }
+        })
+        .await
+        .map_err(failed)?;
+        transaction.end().await?;
+
+        let mut series: Vec<(Labels, StoredSamples)> =
+            collected.into_iter().filter_map(|one| Some((one.found.labels, one.samples.build()?))).collect();
+        series.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(EqualSeries::join(series))
     }
 
-    async fn series(&self, _filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
-        Err(missing())
+    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
+        let mut transaction = self.read_history().await?;
+        let found = labels::series(transaction.conn(), filter).await?;
+        transaction.end().await?;
+        Ok(found)
     }
 
-    async fn label_names(&self, _filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
-        Err(missing())
+    async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+        let mut transaction = self.read_history().await?;
+        let found = labels::names(transaction.conn(), filter).await?;
+        transaction.end().await?;
+        Ok(found)
+    }
+
+    async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+        let mut transaction = self.read_history().await?;
+        let found = labels::values(transaction.conn(), label, filter).await?;
+        transaction.end().await?;
+        Ok(found)
     }
 
     async fn metadata(
@@ -41,9 +185,5 @@ impl History for PostgresStore {
         limit_per_metric: usize,
     ) -> Result<BTreeMap<String, Vec<Metadata>>, StoreError> {
         self.reader.read(async |conn| metadata::read(conn, metric, limit, limit_per_metric).await).await
-    }
-
-    async fn label_values(&self, _label: &str, _filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
-        Err(missing())
     }
 }

@@ -7,13 +7,11 @@
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
 use golectra_promql::{METRIC_NAME, Matcher};
-use sqlx::postgres::PgArguments;
-use sqlx::query::QueryAs;
-use sqlx::{PgConnection, Postgres};
+use sqlx::{PgConnection, Postgres, QueryBuilder};
 use uuid::Uuid;
 
 use super::identity;
-use crate::history::labels::SOURCE_LABEL;
+use crate::history::labels::{SOURCE_LABEL, TYPE_LABEL, instance_of};
 use crate::store::LatestFilter;
 
 /// A regular expression is compared with at most so many values of its label; where there are more, it narrows nothing.
@@ -39,6 +37,8 @@ pub(super) struct Terms {
     any: Vec<Vec<i32>>,
     /// Series that have this name, or one of these identities.
     name: Option<(Option<i32>, Vec<Uuid>)>,
+    /// For each matcher on `instance` the sources whose series match where they have no such label, and the label's pairs that match.
+    instances: Vec<(Vec<i32>, Vec<i32>)>,
     /// No series can match.
     nothing: bool,
 }
@@ -46,7 +46,36 @@ pub(super) struct Terms {
 impl Terms {
     /// Whether the index says less than that all series may match.
     pub(super) fn narrow(&self) -> bool {
-        self.nothing || self.name.is_some() || !self.all.is_empty() || !self.any.is_empty()
+        self.nothing || self.name.is_some() || !self.all.is_empty() || !self.any.is_empty() || !self.instances.is_empty()
+    }
+
+    /// Whether no series can match.
+    pub(super) fn is_empty(&self) -> bool {
+        self.nothing
+    }
+
+    /// Adds the conditions that there are to a statement on `series`; with others in it, that are true for all, the index would not be used.
+    pub(super) fn push_to<'a>(&'a self, query: &mut QueryBuilder<'a, Postgres>) {
+        if !self.all.is_empty() {
+            query.push(" AND terms @> ").push_bind(&self.all);
+        }
+        for set in &self.any {
+            query.push(" AND terms && ").push_bind(set);
+        }
+        for (sources, pairs) in &self.instances {
+            query.push(" AND (source_id = ANY(").push_bind(sources).push(")");
+            if !pairs.is_empty() {
+                query.push(" OR terms && ").push_bind(pairs);
+            }
+            query.push(")");
+        }
+        if let Some((name, identities)) = &self.name {
+            query.push(" AND (identity = ANY(").push_bind(identities).push(")");
+            if let Some(name) = name {
+                query.push(" OR terms @> ARRAY[").push_bind(name).push("]");
+            }
+            query.push(")");
+        }
     }
 
     fn add(&mut self, mut terms: Vec<i32>) {
@@ -60,25 +89,32 @@ impl Terms {
 
 /// Looks up the terms of a filter.
 pub(super) async fn terms(conn: &mut PgConnection, filter: &LatestFilter) -> Result<Terms, sqlx::Error> {
-    let mut terms = Terms::default();
+    let mut terms = terms_of(conn, &filter.matchers).await?;
     if let Some(name) = &filter.name {
         // A text is a name, or a whole id of either kind.
         let identities = vec![identity::of_series(0, name), identity::of_series(1, name)];
         terms.name = Some((names(conn, std::slice::from_ref(name)).await?.pop(), identities));
     }
+    Ok(terms)
+}
+
+/// Looks up the terms of matchers.
+pub(super) async fn terms_of(conn: &mut PgConnection, matchers: &[Matcher]) -> Result<Terms, sqlx::Error> {
+    let mut terms = Terms::default();
     let mut many = Vec::new();
-    // A series may have a label that is called as its source's.
-    for matcher in filter.matchers.iter().filter(|matcher| matcher.needs_label() && matcher.name() != SOURCE_LABEL) {
-        let found = match (matcher.only_values(), matcher.name()) {
-            (Some(values), METRIC_NAME) => Some(names(conn, values).await?),
-            (Some(values), key) => Some(pairs(conn, key, values).await?),
-            (None, METRIC_NAME) => matching_names(conn, matcher).await?,
-            (None, _) => matching_pairs(conn, matcher).await?,
-        };
+    // A counter's type is no label of its id.
+    for matcher in matchers.iter().filter(|matcher| matcher.needs_label() && matcher.name() != TYPE_LABEL) {
+        let found = terms_that_match(conn, matcher).await?;
         match found {
-            Some(found) if found.len() > MAX_TERMS => many.push(found),
-            Some(found) => terms.add(found),
-            None => {}
+            // A series may have a label that is called as its source's.
+            Some(pairs) if matcher.name() == SOURCE_LABEL && pairs.len() <= MAX_TERMS => {
+                if let Some(sources) = matching_sources(conn, matcher).await? {
+                    terms.instances.push((sources, pairs));
+                }
+            }
+            Some(found) if matcher.name() != SOURCE_LABEL && found.len() > MAX_TERMS => many.push(found),
+            Some(found) if matcher.name() != SOURCE_LABEL => terms.add(found),
+            _ => {}
         }
     }
     if !terms.narrow()
@@ -87,6 +123,31 @@ pub(super) async fn terms(conn: &mut PgConnection, filter: &LatestFilter) -> Res
         terms.add(least);
     }
     Ok(terms)
+}
+
+/// The terms of a matcher that only series with its label can match; none where there are too many to look at.
+async fn terms_that_match(conn: &mut PgConnection, matcher: &Matcher) -> Result<Option<Vec<i32>>, sqlx::Error> {
+    match (matcher.only_values(), matcher.name()) {
+        (Some(values), METRIC_NAME) => names(conn, values).await.map(Some),
+        (Some(values), key) => pairs(conn, key, values).await.map(Some),
+        (None, METRIC_NAME) => matching_names(conn, matcher).await,
+        (None, _) => matching_pairs(conn, matcher).await,
+    }
+}
+
+/// The sources whose name matches as the instance of their series; none where there are too many to look at.
+async fn matching_sources(conn: &mut PgConnection, matcher: &Matcher) -> Result<Option<Vec<i32>>, sqlx::Error> {
+    let rows = match matcher.only_values() {
+        Some(values) => {
+            // PostgreSQL's text holds no NUL, and no source has one.
+            let values: Vec<&str> = values.iter().map(String::as_str).filter(|value| !value.contains('\0')).collect();
+            sqlx::query_as("SELECT id, name FROM sources WHERE name = ANY($1)").bind(values).fetch_all(conn).await?
+        }
+        None => sqlx::query_as("SELECT id, name FROM sources LIMIT $1").bind(MAX_VALUES + 1).fetch_all(conn).await?,
+    };
+    let rows: Vec<(i32, String)> = rows;
+    let few = i64::try_from(rows.len()).is_ok_and(|rows| rows <= MAX_VALUES);
+    Ok(few.then(|| rows.into_iter().filter(|(_, name)| matcher.matches(instance_of(name))).map(|(id, _)| id).collect()))
 }
 
 async fn names(conn: &mut PgConnection, names: &[String]) -> Result<Vec<i32>, sqlx::Error> {
@@ -137,46 +198,16 @@ pub(super) async fn candidates(conn: &mut PgConnection, terms: &Terms, source_id
     if terms.nothing {
         return Ok(Vec::new());
     }
-    // A statement of just the conditions that there are: with others in it, that are true for all, the index would not be used.
-    let mut conditions = vec!["NOT EXISTS (SELECT FROM expired_series WHERE series_id = series.id)".to_owned()];
-    let mut arguments = 0;
-    let mut argument = || {
-        arguments += 1;
-        arguments
-    };
-    if source_id.is_some() {
-        conditions.push(format!("source_id = ${}", argument()));
-    }
-    if !terms.all.is_empty() {
-        conditions.push(format!("terms @> ${}", argument()));
-    }
-    conditions.extend(terms.any.iter().map(|_| format!("terms && ${}", argument())));
-    if let Some((name, _)) = &terms.name {
-        let identities = format!("identity = ANY(${})", argument());
-        conditions.push(if name.is_some() { format!("({identities} OR terms @> ARRAY[${}])", argument()) } else { identities });
-    }
-    let statement = format!(
-        r#"SELECT source_id, id, octet_length(metric) FROM series WHERE {} ORDER BY source_id, metric COLLATE "C", kind"#,
-        conditions.join(" AND ")
+    let mut query = QueryBuilder::new(
+        "SELECT source_id, id, octet_length(metric) FROM series WHERE NOT EXISTS (SELECT FROM expired_series WHERE series_id = series.id)",
     );
-    let mut query: QueryAs<'_, Postgres, (i32, i32, i32), PgArguments> = sqlx::query_as(&statement);
     if let Some(source_id) = source_id {
-        query = query.bind(source_id);
+        query.push(" AND source_id = ").push_bind(source_id);
     }
-    if !terms.all.is_empty() {
-        query = query.bind(&terms.all);
-    }
-    for set in &terms.any {
-        query = query.bind(set);
-    }
-    if let Some((name, identities)) = &terms.name {
-        query = query.bind(identities);
-        if let Some(name) = name {
-            query = query.bind(name);
-        }
-    }
+    terms.push_to(&mut query);
+    query.push(r#" ORDER BY source_id, metric COLLATE "C", kind"#);
     // Its plan depends on what is asked for, so it is made anew each time.
-    let rows = query.persistent(false).fetch(conn);
+    let rows = query.build_query_as::<(i32, i32, i32)>().persistent(false).fetch(conn);
     rows.map_ok(|(source_id, series_id, id_bytes)| Candidate { source_id, series_id, id_bytes }).try_collect().await
 }
 

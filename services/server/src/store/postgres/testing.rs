@@ -85,7 +85,18 @@ pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
     let lifetimes = Lifetimes { retention_raw: Duration::from_hours(48), ..Lifetimes::default() };
     let (metrics, history) = (WriterMetrics::unregistered(), HistoryMetrics::unregistered());
-    PostgresConfig { dsn, lifetimes, limits, connections: 10, history_max_bytes: None, hook: None, metrics, history }
+    PostgresConfig {
+        dsn,
+        lifetimes,
+        limits,
+        connections: 10,
+        query_connections: 4,
+        query_timeout: Duration::from_secs(30),
+        history_max_bytes: None,
+        hook: None,
+        metrics,
+        history,
+    }
 }
 
 /// The store's maintenance, to be run by a test.

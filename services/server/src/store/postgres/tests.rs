@@ -6,6 +6,7 @@ mod crowd;
 mod group;
 mod history;
 mod hook;
+mod queries;
 mod samples;
 mod sealing;
 mod turnover;

@@ -11,7 +11,7 @@ use sqlx::{Decode, Encode, Postgres, Type};
 pub(super) struct Timestamp(pub(super) u64);
 
 /// 2000-01-01 in unix milliseconds, from where PostgreSQL counts.
-const POSTGRES_EPOCH: i64 = 946_684_800_000;
+pub(super) const POSTGRES_EPOCH: i64 = 946_684_800_000;
 
 impl Type<Postgres> for Timestamp {
     fn type_info() -> PgTypeInfo {

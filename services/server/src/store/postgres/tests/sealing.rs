@@ -2,6 +2,7 @@
 //!
 //! `reading` decodes all that the tables hold; the model here recomputes it from the batches that were answered `Ok`.
 
+mod queried;
 mod reading;
 mod size;
 
@@ -115,13 +116,14 @@ impl Lab {
         panic!("partitions that are due were not dropped");
     }
 
-    /// Asserts that the tables hold what was acknowledged.
+    /// Asserts that the tables hold what was acknowledged, and that queries see it.
     async fn check(&mut self) {
         let read = reading::all(&mut self.conn).await;
         for (name, expected) in &self.model.history {
             assert_eq!(read.get(name), Some(expected), "{name:?}");
         }
         assert_eq!(read.len(), self.model.history.len());
+        queried::check_all(&self.store, &self.model.history).await;
     }
 
     async fn count(&mut self, of: &str) -> i64 {

@@ -7,7 +7,9 @@ use golectra_protocol::{IdempotencyKey, Metric};
 use sqlx::Executor;
 
 use super::*;
+use crate::store::History;
 use crate::store::conformance::{batch, gauge};
+use crate::store::history::{SeriesFilter, TimeRange};
 
 const HOUR: u64 = 60 * 60 * 1000;
 const DAY: u64 = 24 * HOUR;
@@ -199,5 +201,32 @@ async fn matchers_read_the_index_and_not_every_series() {
         let terms = select::terms(&mut conn, &filter).await.unwrap();
         let wanted = select::candidates(&mut conn, &terms, None).await.unwrap().len();
         assert!(wanted <= found.max(1) * 25, "{case}: {wanted} candidates for {found}");
+    }
+    labels_are_read_from_their_tables(&store, sources, pods).await;
+}
+
+/// Names and values of labels of all series, and of some.
+async fn labels_are_read_from_their_tables(store: &PostgresStore, sources: u32, pods: u32) {
+    let range = TimeRange { start_ms: 0, end_ms: i64::MAX };
+    let all = SeriesFilter { any: Vec::new(), range, limit: 100_000 };
+    let name = vec![Matcher::equal("__name__", "container_metric_3"), Matcher::equal("namespace", "n7")];
+    let some = SeriesFilter { any: vec![name], ..all.clone() };
+    for (filter, label, expected) in [
+        (&all, "__name__", 12),
+        (&all, "instance", sources),
+        (&all, "pod", sources * pods),
+        (&some, "pod", sources * pods / 20),
+        (&all, "", 5),
+        (&some, "", 5),
+    ] {
+        let started = Instant::now();
+        let found = if label.is_empty() { store.label_names(filter).await } else { store.label_values(label, filter).await };
+        let (found, took) = (u32::try_from(found.unwrap().items.len()).unwrap(), started.elapsed());
+        println!(
+            "{} series, labels {label:?} of {}: {found} found, {took:?}",
+            sources * pods * 12,
+            if filter.any.is_empty() { "all" } else { "some" }
+        );
+        assert!(found.abs_diff(expected) <= 1, "{label:?}: {found} instead of {expected}");
     }
 }

@@ -1,0 +1,305 @@
+//! The samples that are not sealed yet, cut out of frames.
+//!
+//! A frame has one value for each series of a list, mostly one that many frames share, a layout. Where the wanted series stand in a layout is worked
+//! out here; the database cuts just these values out, reads each frame once for all series of its source that stand side by side, and gives the
+//! frames of half an hour as one row, so that a row stays small.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::TryStreamExt as _;
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::failed;
+use super::layouts::{LayoutList, LayoutLists};
+use crate::store::history::HistoryError;
+use crate::store::postgres::partitions::{FRAMES, day_of};
+use crate::store::postgres::sealed::{key_mark, marks};
+use crate::store::postgres::timestamp::Timestamp;
+use crate::store::postgres::words::Words;
+use crate::store::postgres::writer::as_delta;
+
+/// Wanted values that stand so close in a frame are cut out in one piece.
+const MAX_GAP: usize = 16;
+
+/// A sample that is not sealed. Ordered by its time, then by its arrival.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnsealedSample {
+    pub(super) at_ms: i64,
+    pub(super) arrival: i64,
+    /// A gauge's value.
+    pub(super) value: f64,
+    /// What was added to a counter.
+    pub(super) delta: i64,
+}
+
+/// Whose samples are wanted, and from when.
+pub(super) struct Wanted<'a> {
+    /// The series with their sources.
+    pub(super) series: &'a [(i32, i32)],
+    /// Samples before this may be left out.
+    pub(super) start_ms: i64,
+    /// Samples after this may be left out.
+    pub(super) end_ms: i64,
+}
+
+/// Frames of a source and half an hour that are sealed as well: what stands for their keys.
+type SealedKeys = HashMap<(i32, i64), HashSet<[u8; 8]>>;
+
+/// A piece of a layout: the places from `first` to `last`, counted from 1, of which some are wanted.
+struct Piece {
+    source_id: i32,
+    layout_id: i32,
+    first: i32,
+    last: i32,
+    /// For each place the wanted series that stands there.
+    series: Box<[Option<i32>]>,
+}
+
+/// Gives each wanted sample, as it comes from the database, with its series. An error of `take` ends it.
+pub(super) async fn each(
+    conn: &mut PgConnection,
+    layouts: &LayoutLists,
+    wanted: &Wanted<'_>,
+    mut take: impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
+) -> Result<(), HistoryError> {
+    if wanted.series.is_empty() {
+        return Ok(());
+    }
+    let mut slots = FRAMES.existing(conn).await.map_err(failed)?;
+    // No sample is newer than its frame; one with a time of its own may be older.
+    let from = millis(wanted.start_ms);
+    slots.retain(|slot| FRAMES.end_of(*slot) > from);
+    let Some(oldest) = slots.first().map(|slot| FRAMES.start_of(*slot)) else { return Ok(()) };
+    let scope = Scope {
+        sources: wanted.series.iter().map(|(source_id, _)| *source_id).collect::<HashSet<_>>().into_iter().collect(),
+        starts: slots.iter().map(|slot| Timestamp(FRAMES.start_of(*slot))).collect(),
+        from: Timestamp(from),
+        until: Timestamp(millis(wanted.end_ms)),
+        ids: wanted.series.iter().map(|(_, id)| *id).collect(),
+    };
+    let sealed = scope.sealed_keys(conn).await.map_err(failed)?;
+    let of_sources = layouts.of_sources(conn, &scope.sources, day_of(oldest.max(from))).await.map_err(failed)?;
+    let ids: HashSet<i32> = scope.ids.iter().copied().collect();
+    let pieces: Vec<Piece> = of_sources.iter().flat_map(|list| pieces(list, &ids)).collect();
+    scope.each_of_layouts(conn, &pieces, &sealed, &mut take).await?;
+    scope.each_of_own_lists(conn, &sealed, &mut take).await
+}
+
+fn millis(unix_millis: i64) -> u64 {
+    u64::try_from(unix_millis).unwrap_or(0)
+}
+
+/// The places of a list that are wanted, in pieces.
+fn pieces(layout: &LayoutList, wanted: &HashSet<i32>) -> Vec<Piece> {
+    let list = &layout.series_ids;
+    let mut pieces: Vec<(usize, usize)> = Vec::new();
+    for place in (0..list.len()).filter(|place| wanted.contains(&list[*place])) {
+        match pieces.last_mut() {
+            Some((_, last)) if place - *last <= MAX_GAP => *last = place,
+            _ => pieces.push((place, place)),
+        }
+    }
+    let piece = |(first, last): (usize, usize)| Piece {
+        source_id: layout.source_id,
+        layout_id: layout.id,
+        first: number(first),
+        last: number(last),
+        series: list[first..=last].iter().map(|id| wanted.contains(id).then_some(*id)).collect(),
+    };
+    pieces.into_iter().map(piece).collect()
+}
+
+/// A place as PostgreSQL counts, from 1.
+fn number(place: usize) -> i32 {
+    i32::try_from(place + 1).unwrap_or(i32::MAX)
+}
+
+/// Which frames are read.
+struct Scope {
+    sources: Vec<i32>,
+    /// When the partitions begin that are read.
+    starts: Vec<Timestamp>,
+    from: Timestamp,
+    until: Timestamp,
+    ids: Vec<i32>,
+}
+
+/// The frames of a source, half an hour and layout: of each frame one element, or one for each value of the piece.
+#[derive(FromRow)]
+struct PieceRow {
+    source_id: i32,
+    start: Timestamp,
+    piece: i64,
+    ats: Words,
+    arrivals: Words,
+    values: Words,
+    times: Option<Words>,
+    deltas: Option<Words>,
+    keys: Option<Vec<Uuid>>,
+}
+
+/// A frame with a list of its own, as far as it is wanted.
+#[derive(FromRow)]
+struct ListRow {
+    source_id: i32,
+    start: Timestamp,
+    at: Timestamp,
+    arrival: i64,
+    key: Uuid,
+    ids: Vec<i32>,
+    values: Words,
+    times: Option<Words>,
+    deltas: Option<Words>,
+}
+
+/// Frames of a source and a half hour. Each is found by the primary key.
+const OF_A_HALF_HOUR: &str = "frames.source_id = source.id AND frames.at >= slot.start AND frames.at < slot.start + $1
+    AND frames.at >= $2 AND coalesce(frames.oldest_at, frames.at) <= $3";
+
+impl Scope {
+    /// The keys of frames that are sealed as well. Mostly there are none: sealed frames are dropped soon.
+    async fn sealed_keys(&self, conn: &mut PgConnection) -> Result<SealedKeys, sqlx::Error> {
+        let statement = "SELECT source_id, frames_start, keys FROM sealed_reports WHERE frames_start = ANY($1) AND source_id = ANY($2)";
+        let mut rows = sqlx::query_as::<_, (i32, Timestamp, Vec<u8>)>(statement).bind(&self.starts).bind(&self.sources).fetch(conn);
+        let mut sealed = SealedKeys::new();
+        while let Some((source_id, start, keys)) = rows.try_next().await? {
+            sealed.entry((source_id, millis_of(start))).or_default().extend(marks(&keys).map(|mark| mark.key));
+        }
+        Ok(sealed)
+    }
+
+    async fn each_of_layouts(
+        &self,
+        conn: &mut PgConnection,
+        pieces: &[Piece],
+        sealed: &SealedKeys,
+        take: &mut impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
+    ) -> Result<(), HistoryError> {
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let statement = format!(
+            r#"SELECT source.id AS source_id, slot.start, cut.*
+            FROM unnest($4::integer[], $10::integer[], $11::integer[]) AS source (id, first, last)
+            CROSS JOIN unnest($5::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
+                SELECT source.first - 1 + piece.n AS piece, array_agg(frames.at) AS ats, array_agg(frames.arrival) AS arrivals,
+                    array_agg(frames."values"[piece.first:piece.last]) AS "values",
+                    array_agg(frames.times[piece.first:piece.last]) FILTER (WHERE frames.times IS NOT NULL) AS times,
+                    array_agg(frames.deltas[piece.first:piece.last]) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas,
+                    array_agg(frames.key) FILTER (WHERE $6) AS keys
+                FROM frames JOIN unnest(
+                    ($7::integer[])[source.first:source.last], ($8::integer[])[source.first:source.last],
+                    ($9::integer[])[source.first:source.last]
+                ) WITH ORDINALITY AS piece (layout_id, first, last, n) ON piece.layout_id = frames.layout_id
+                WHERE {OF_A_HALF_HOUR}
+                GROUP BY piece.n, frames.times IS NULL, frames.deltas IS NULL
+            ) AS cut"#
+        );
+        let layout_ids: Vec<i32> = pieces.iter().map(|piece| piece.layout_id).collect();
+        let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
+        let lasts: Vec<i32> = pieces.iter().map(|piece| piece.last).collect();
+        let (mut sources, mut pieces_from, mut pieces_to) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pieces_before = 0;
+        for of_source in pieces.chunk_by(|one, other| one.source_id == other.source_id) {
+            sources.extend(of_source.first().map(|piece| piece.source_id));
+            pieces_from.push(number(pieces_before));
+            pieces_before += of_source.len();
+            pieces_to.push(number(pieces_before - 1));
+        }
+        let mut rows = sqlx::query_as::<_, PieceRow>(&statement)
+            .bind(half_hour())
+            .bind(self.from)
+            .bind(self.until)
+            .bind(sources)
+            .bind(&self.starts)
+            .bind(!sealed.is_empty())
+            .bind(layout_ids)
+            .bind(firsts)
+            .bind(lasts)
+            .bind(pieces_from)
+            .bind(pieces_to)
+            .fetch(conn);
+        while let Some(row) = rows.try_next().await.map_err(failed)? {
+            let piece = usize::try_from(row.piece - 1).ok().and_then(|piece| pieces.get(piece)).ok_or_else(|| odd("a piece"))?;
+            let width = piece.series.len();
+            let frames = row.ats.len();
+            let whole = |words: &Words| words.len() == frames * width;
+            if !whole(&row.values) || !row.times.as_ref().is_none_or(whole) || !row.deltas.as_ref().is_none_or(whole) {
+                return Err(odd("values"));
+            }
+            let is_sealed = sealed.get(&(row.source_id, millis_of(row.start)));
+            for frame in 0..frames {
+                let key = row.keys.as_ref().and_then(|keys| keys.get(frame));
+                if is_sealed.zip(key).is_some_and(|(sealed, key)| sealed.contains(&key_mark(*key))) {
+                    continue;
+                }
+                for (place, id) in piece.series.iter().enumerate().filter_map(|(place, id)| Some((frame * width + place, (*id)?))) {
+                    let own = row.times.as_ref().and_then(|times| times.millis(place));
+                    let at_ms = own.or_else(|| row.ats.millis(frame)).ok_or_else(|| odd("times"))?;
+                    let arrival = row.arrivals.integer(frame).ok_or_else(|| odd("arrivals"))?;
+                    let value = row.values.double(place).ok_or_else(|| odd("values"))?;
+                    let delta = row.deltas.as_ref().and_then(|deltas| deltas.integer(place)).unwrap_or_else(|| as_delta(value));
+                    take(id, UnsealedSample { at_ms, arrival, value, delta })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn each_of_own_lists(
+        &self,
+        conn: &mut PgConnection,
+        sealed: &SealedKeys,
+        take: &mut impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
+    ) -> Result<(), HistoryError> {
+        let statement = format!(
+            r#"SELECT source.id AS source_id, slot.start, frames.at, frames.arrival, frames.key, cut.*
+            FROM unnest($4::integer[]) AS source (id) CROSS JOIN unnest($5::timestamptz[]) AS slot (start)
+            JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL
+            CROSS JOIN LATERAL (
+                SELECT array_agg(own.id) AS ids, array_agg(own.value) AS "values",
+                    array_agg(own.at) FILTER (WHERE frames.times IS NOT NULL) AS times,
+                    array_agg(own.delta) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas
+                FROM unnest(frames.series_ids, frames."values", frames.times, frames.deltas) AS own (id, value, at, delta)
+                WHERE own.id = ANY($6)
+            ) AS cut
+            WHERE cut.ids IS NOT NULL"#
+        );
+        let mut rows = sqlx::query_as::<_, ListRow>(&statement)
+            .bind(half_hour())
+            .bind(self.from)
+            .bind(self.until)
+            .bind(&self.sources)
+            .bind(&self.starts)
+            .bind(&self.ids)
+            .fetch(conn);
+        while let Some(row) = rows.try_next().await.map_err(failed)? {
+            let is_sealed = sealed.get(&(row.source_id, millis_of(row.start)));
+            if is_sealed.is_some_and(|sealed| sealed.contains(&key_mark(row.key))) {
+                continue;
+            }
+            for (place, id) in row.ids.iter().enumerate() {
+                let own = row.times.as_ref().and_then(|times| times.millis(place));
+                let value = row.values.double(place).ok_or_else(|| odd("values"))?;
+                let delta = row.deltas.as_ref().and_then(|deltas| deltas.integer(place)).unwrap_or_else(|| as_delta(value));
+                let at_ms = own.unwrap_or_else(|| millis_of(row.at));
+                take(*id, UnsealedSample { at_ms, arrival: row.arrival, value, delta })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn half_hour() -> sqlx::postgres::types::PgInterval {
+    let microseconds = i64::try_from(FRAMES.span_millis * 1000).unwrap_or(i64::MAX);
+    sqlx::postgres::types::PgInterval { months: 0, days: 0, microseconds }
+}
+
+fn millis_of(time: Timestamp) -> i64 {
+    i64::try_from(time.0).unwrap_or(i64::MAX)
+}
+
+fn odd(what: &str) -> HistoryError {
+    crate::store::StoreError::Unavailable(format!("the database holds a frame whose {what} do not fit its list of series")).into()
+}

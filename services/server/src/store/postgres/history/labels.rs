@@ -1,0 +1,175 @@
+//! Labels of series without their samples. Names and values of all series are read from the tables of terms, which have each once; those of selected
+//! series from the ids of these series.
+
+use std::collections::BTreeSet;
+
+use futures_util::TryStreamExt as _;
+use golectra_promql::{Labels, METRIC_NAME};
+use sqlx::PgConnection;
+
+use super::failed;
+use super::search::{self, Recency};
+use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL, TYPE_LABEL};
+use crate::store::history::{HistoryError, Limited, SeriesFilter};
+use crate::store::postgres::identity;
+
+/// The first results in their order, as many as are asked for.
+struct First<T> {
+    items: BTreeSet<T>,
+    limit: usize,
+    truncated: bool,
+}
+
+impl<T: Ord> First<T> {
+    fn new(limit: usize) -> Self {
+        Self { items: BTreeSet::new(), limit, truncated: false }
+    }
+
+    fn add(&mut self, item: T) {
+        if self.items.len() >= self.limit && self.items.last().is_none_or(|last| *last < item) {
+            self.truncated = true;
+        } else if self.items.insert(item) && self.items.len() > self.limit {
+            self.items.pop_last();
+            self.truncated = true;
+        }
+    }
+
+    /// As [`Self::add`]; makes the item only if it is new.
+    fn add_text(&mut self, text: &str)
+    where
+        T: std::borrow::Borrow<str> + From<String>,
+    {
+        if !text.is_empty() && !self.items.contains(text) {
+            self.add(text.to_owned().into());
+        }
+    }
+
+    fn done(self) -> Limited<T> {
+        Limited { items: self.items.into_iter().collect(), truncated: self.truncated }
+    }
+}
+
+/// See [`crate::store::History::series`].
+pub(super) async fn series(conn: &mut PgConnection, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
+    let mut first = First::new(filter.limit);
+    for matchers in lists(filter) {
+        search::each(conn, matchers, filter.range, Recency::Reported, |found| {
+            first.add(found.labels);
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(first.done())
+}
+
+/// See [`crate::store::History::label_names`].
+pub(super) async fn names(conn: &mut PgConnection, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+    let mut first = First::new(filter.limit);
+    if filter.any.is_empty() {
+        return all_names(conn, first).await.map_err(failed);
+    }
+    for matchers in &filter.any {
+        search::each(conn, matchers, filter.range, Recency::Reported, |found| {
+            found.labels.iter().for_each(|(name, _)| first.add_text(name));
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(first.done())
+}
+
+/// See [`crate::store::History::label_values`].
+pub(super) async fn values(conn: &mut PgConnection, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+    let mut first = First::new(filter.limit);
+    if filter.any.is_empty() {
+        return all_values(conn, label, first).await.map_err(failed);
+    }
+    for matchers in &filter.any {
+        search::each(conn, matchers, filter.range, Recency::Reported, |found| {
+            first.add_text(found.labels.value(label));
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(first.done())
+}
+
+fn lists(filter: &SeriesFilter) -> impl Iterator<Item = &[golectra_promql::Matcher]> {
+    let all: Option<&[golectra_promql::Matcher]> = filter.any.is_empty().then_some(&[]);
+    all.into_iter().chain(filter.any.iter().map(Vec::as_slice))
+}
+
+/// The names of labels of all series.
+async fn all_names(conn: &mut PgConnection, mut first: First<String>) -> Result<Limited<String>, sqlx::Error> {
+    // From one key to the next by the index, however many values each has.
+    let keys: Vec<String> = sqlx::query_scalar(
+        "WITH RECURSIVE keys AS (
+            (SELECT key_digest, key FROM label_pairs ORDER BY key_digest LIMIT 1)
+            UNION ALL
+            SELECT next.key_digest, next.key FROM keys CROSS JOIN LATERAL (
+                SELECT key_digest, key FROM label_pairs WHERE label_pairs.key_digest > keys.key_digest ORDER BY key_digest LIMIT 1
+            ) AS next
+        ) SELECT key FROM keys",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    keys.iter().for_each(|key| first.add_text(key));
+    if sqlx::query_scalar("SELECT EXISTS (SELECT FROM metric_names)").fetch_one(&mut *conn).await? {
+        first.add_text(METRIC_NAME);
+    }
+    if !instances(conn).await?.is_empty() {
+        first.add_text(SOURCE_LABEL);
+    }
+    if has_counter_beside_gauge(conn).await? {
+        first.add_text(TYPE_LABEL);
+    }
+    Ok(first.done())
+}
+
+/// The values of a label of all series.
+async fn all_values(conn: &mut PgConnection, label: &str, mut first: First<String>) -> Result<Limited<String>, sqlx::Error> {
+    match label {
+        SOURCE_LABEL => instances(conn).await?.iter().for_each(|name| first.add_text(name)),
+        TYPE_LABEL if has_counter_beside_gauge(conn).await? => first.add_text("counter"),
+        _ => {}
+    }
+    // One more tells whether there are more.
+    let most = i64::try_from(first.limit.saturating_add(1)).unwrap_or(i64::MAX);
+    let mut rows = if label == METRIC_NAME {
+        sqlx::query_scalar::<_, String>("SELECT name FROM metric_names ORDER BY name LIMIT $1").bind(most).fetch(conn)
+    } else {
+        sqlx::query_scalar("SELECT value FROM label_pairs WHERE key_digest = $1 ORDER BY value LIMIT $2")
+            .bind(identity::of_text(label))
+            .bind(most)
+            .fetch(conn)
+    };
+    while let Some(value) = rows.try_next().await? {
+        first.add_text(&value);
+    }
+    Ok(first.done())
+}
+
+/// The names of sources that have a series without an instance of its own. In an id's canonical form no other text looks like that label: quotes in
+/// values are escaped.
+async fn instances(conn: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        r#"SELECT name FROM sources WHERE name <> '' AND name <> $1
+            AND EXISTS (SELECT FROM series WHERE series.source_id = sources.id AND series.metric !~ '[{,]instance="')"#,
+    )
+    .bind(REMOTE_WRITE_SOURCE)
+    .fetch_all(conn)
+    .await
+}
+
+/// Whether a source has a gauge and a counter of one id.
+async fn has_counter_beside_gauge(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (
+            SELECT FROM series AS counter JOIN series AS gauge ON gauge.source_id = counter.source_id
+                AND gauge.identity = encode(substring(sha256('\\x0000' || convert_to(counter.metric, 'UTF8')) FOR 16), 'hex')::uuid
+            WHERE counter.kind = 1
+        )",
+    )
+    .fetch_one(conn)
+    .await
+}

@@ -1,0 +1,87 @@
+//! Finds the series that matchers select, live or expired: the history remembers both.
+
+use std::collections::HashMap;
+
+use futures_util::TryStreamExt as _;
+use golectra_promql::{Labels, Matcher};
+use golectra_protocol::IdParts;
+use sqlx::{PgConnection, QueryBuilder};
+
+use super::failed;
+use crate::history::labels::{self, TYPE_LABEL};
+use crate::store::history::{HistoryError, TimeRange};
+use crate::store::postgres::select;
+use crate::store::postgres::timestamp::Timestamp;
+
+/// A series that all matchers select.
+#[derive(Debug, Clone)]
+pub(super) struct FoundSeries {
+    pub(super) id: i32,
+    pub(super) source_id: i32,
+    pub(super) is_counter: bool,
+    pub(super) labels: Labels,
+}
+
+/// How sure it is to be that a series has samples in the time that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recency {
+    /// It did not expire before.
+    NotExpired,
+    /// Its last sample is not older. That takes a look at the newest state of each.
+    Reported,
+}
+
+/// Gives each series that all matchers select, as it comes from the database: a search holds one row. An error of `take` ends it.
+pub(super) async fn each(
+    conn: &mut PgConnection,
+    matchers: &[Matcher],
+    range: TimeRange,
+    recency: Recency,
+    mut take: impl FnMut(FoundSeries) -> Result<(), HistoryError>,
+) -> Result<(), HistoryError> {
+    let terms = select::terms_of(conn, matchers).await.map_err(failed)?;
+    if terms.is_empty() {
+        return Ok(());
+    }
+    let sources: Vec<(i32, String)> = sqlx::query_as("SELECT id, name FROM sources").fetch_all(&mut *conn).await.map_err(failed)?;
+    let sources: HashMap<i32, String> = sources.into_iter().collect();
+    let (on_type, on_id): (Vec<_>, Vec<_>) = matchers.iter().cloned().partition(|matcher| matcher.name() == TYPE_LABEL);
+
+    let start = Timestamp(u64::try_from(range.start_ms).unwrap_or(0));
+    let mut query = QueryBuilder::new(
+        "SELECT id, source_id, kind, metric FROM series
+        WHERE NOT EXISTS (SELECT FROM expired_series AS expired WHERE expired.series_id = series.id AND expired.at < ",
+    );
+    query.push_bind(start).push(")");
+    if recency == Recency::Reported {
+        query
+            .push(
+                " AND NOT EXISTS (SELECT FROM latest_blocks AS block WHERE block.id = series.id / 64 AND block.used >> (series.id % 64) & 1 = 1
+                AND coalesce(block.ats[series.id % 64 + 1], block.at) < ",
+            )
+            .push_bind(start)
+            .push(")");
+    }
+    terms.push_to(&mut query);
+    // A gauge comes right before the counter of its id.
+    query.push(r#" ORDER BY source_id, metric COLLATE "C", kind"#);
+    // Its plan depends on what is asked for, so it is made anew each time.
+    let mut rows = query.build_query_as::<(i32, i32, i16, String)>().persistent(false).fetch(conn);
+    let mut last_gauge = (0, String::new());
+    while let Some((id, source_id, kind, metric)) = rows.try_next().await.map_err(failed)? {
+        // Its source was made after the statement above, so nothing of it was asked for.
+        let Some(source) = sources.get(&source_id) else { continue };
+        let is_counter = kind != 0;
+        let beside_gauge = is_counter && last_gauge.0 == source_id && last_gauge.1 == metric;
+        if labels::all_match(&on_id, source, &IdParts::of(&metric)) {
+            let labels = labels::of_series(source, &metric, beside_gauge);
+            if golectra_promql::all_match(&on_type, &labels) {
+                take(FoundSeries { id, source_id, is_counter, labels })?;
+            }
+        }
+        if !is_counter {
+            last_gauge = (source_id, metric);
+        }
+    }
+    Ok(())
+}
