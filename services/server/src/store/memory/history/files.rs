@@ -1,7 +1,7 @@
 //! History's files: a folder beside the snapshot, written with each save.
 //!
 //! - `segment-NUMBER` has parts that a save found not to be stored yet. It is written once and never changed.
-//! - `index-DIGEST` belongs to the snapshot file with this SHA-256: it has the series, and says where the parts stand that history had when
+//! - `index-DIGEST` belongs to the snapshot file whose SHA-256 begins so: it has the series, and says where the parts stand that history had when
 //!   the snapshot was taken.
 //!
 //! A save seals what has come before its copy of a shard was taken, writes a segment and an index and syncs both, before the snapshot is
@@ -35,8 +35,9 @@ const SEGMENT: &str = "segment-";
 const INDEX_NEW: &str = "index.tmp";
 
 fn index_path(folder: &Path, digest: &[u8; 32]) -> PathBuf {
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    folder.join(format!("{INDEX}{hex}"))
+    // Sixteen bytes of it tell snapshots apart.
+    let (first, _) = digest.split_first_chunk().expect("32 bytes have 16 at their head");
+    folder.join(format!("{INDEX}{:032x}", u128::from_be_bytes(*first)))
 }
 
 fn segment_path(folder: &Path, segment: u32) -> PathBuf {

@@ -34,7 +34,7 @@ struct Layout {
 /// Frames in the order of their arrival. A copy is cheap, and stays as it is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Frames {
-    frames: Chunks<Frame, FRAMES_A_CHUNK>,
+    heads: Chunks<Frame, FRAMES_A_CHUNK>,
     /// The samples' bits.
     values: Chunks<u64, MAX_FRAME_VALUES>,
     layouts: Chunks<Layout, FRAMES_A_CHUNK>,
@@ -47,7 +47,7 @@ pub(super) type OpenSample = (i64, u32, u64);
 
 impl Frames {
     pub(super) fn len(&self) -> usize {
-        self.frames.end()
+        self.heads.end()
     }
 
     fn layout(&self, number: u32) -> &[u32] {
@@ -67,7 +67,7 @@ impl Frames {
     /// The frames from this one on, in the order of their arrival: time, series and values.
     pub(super) fn iter_from(&self, first: usize) -> impl Iterator<Item = (i64, &[u32], &[u64])> {
         (first..self.len()).map(|place| {
-            let frame = self.frames.get(place);
+            let frame = self.heads.get(place);
             let numbers = self.layout(frame.layout);
             (frame.at_millis, numbers, &self.values.from(frame.first as usize)[..numbers.len()])
         })
@@ -85,7 +85,7 @@ impl Frames {
         }
         let mut of_layout: HashMap<u32, Vec<u32>> = HashMap::new();
         for place in 0..u32::try_from(self.len()).unwrap_or(u32::MAX) {
-            let layout = self.frames.get(place as usize).layout;
+            let layout = self.heads.get(place as usize).layout;
             if used[layout as usize] {
                 of_layout.entry(layout).or_default().push(place);
             }
@@ -97,7 +97,7 @@ impl Frames {
     pub(super) fn read(&self, index: &FrameIndex, number: u32, out: &mut Vec<OpenSample>) {
         for (layout, place) in index.places.get(&number).into_iter().flatten() {
             for arrival in index.of_layout.get(layout).into_iter().flatten() {
-                let frame = self.frames.get(*arrival as usize);
+                let frame = self.heads.get(*arrival as usize);
                 out.push((frame.at_millis, *arrival, *self.values.get((frame.first + place) as usize)));
             }
         }
@@ -155,8 +155,8 @@ impl OpenWindow {
 
     /// What it takes in memory.
     pub(super) fn bytes(&self) -> usize {
-        let Frames { frames, values, layouts, numbers } = &self.frames;
-        let items = frames.room() * size_of::<Frame>() + values.room() * size_of::<u64>();
+        let Frames { heads, values, layouts, numbers } = &self.frames;
+        let items = heads.room() * size_of::<Frame>() + values.room() * size_of::<u64>();
         let of_layouts = layouts.room() * size_of::<Layout>() + numbers.room() * size_of::<u32>();
         items + of_layouts + self.lookup.capacity() * (size_of::<u32>() + 1)
     }
@@ -180,7 +180,7 @@ impl OpenWindow {
         for (numbers, values) in numbers.chunks(MAX_FRAME_VALUES).zip(values.chunks(MAX_FRAME_VALUES)) {
             let layout = self.layout(numbers);
             let first = u32::try_from(self.frames.values.append(values)).expect("a window is sealed long before it has 4 billion samples");
-            self.frames.frames.append(&[Frame { at_millis, layout, first }]);
+            self.frames.heads.append(&[Frame { at_millis, layout, first }]);
             self.last = layout;
         }
     }

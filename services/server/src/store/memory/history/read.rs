@@ -151,7 +151,8 @@ impl SeriesSamples {
         let mut total = self.base;
         let (mut open, mut times, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
         for window in &self.source.windows {
-            (open.clear(), times.clear(), deltas.clear());
+            open.clear();
+            deltas.clear();
             window.frames.read(&window.index, self.number, &mut open);
             for reader in &window.parts {
                 reader.read_counter(self.number, &mut times, &mut deltas).map_err(|error| self.corrupt(window, error))?;

@@ -111,13 +111,6 @@ fn share(series: &SeriesTable, blocks: impl Iterator<Item = u32>) -> Vec<(u32, A
 }
 
 impl Candidates {
-    /// A series that is among the blocks.
-    pub(super) fn get(&self, number: u32) -> Option<SeriesRef<'_>> {
-        let (block, slot) = place(number);
-        let at = self.blocks.binary_search_by_key(&block, |(other, _)| *other).ok()?;
-        self.blocks[at].1.get(slot)
-    }
-
     /// Each with its number, in order.
     pub(super) fn iter(&self) -> Box<dyn Iterator<Item = (u32, SeriesRef<'_>)> + Send + '_> {
         let all = || self.blocks.iter().flat_map(|(block, series)| (block * SERIES_A_BLOCK..).zip(series.iter()));

@@ -121,6 +121,7 @@ impl SeriesTable {
         self.blocks.is_empty()
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.numbers.len()
     }
@@ -200,12 +201,11 @@ impl SeriesTable {
         if let Some(name) = labelled_name(id) {
             self.has_instance |= id.contains("instance");
             self.bytes += NAMED_BYTES;
-            match self.names.get_mut(&*name) {
-                Some(numbers) => numbers.push(number),
-                None => {
-                    self.bytes += name.len() + NAME_BYTES;
-                    self.names.insert(name.into(), vec![number]);
-                }
+            if let Some(numbers) = self.names.get_mut(&*name) {
+                numbers.push(number);
+            } else {
+                self.bytes += name.len() + NAME_BYTES;
+                self.names.insert(name.into(), vec![number]);
             }
         }
     }

@@ -422,7 +422,8 @@ impl SourceHistory {
         samples.sort_by_key(|(at_millis, number, ..)| (*at_millis, *number));
         let (mut of_frame, mut values) = (Vec::new(), Vec::new());
         for frame in samples.chunk_by(|one, other| one.0 == other.0) {
-            (of_frame.clear(), values.clear());
+            of_frame.clear();
+            values.clear();
             for (_, number, kind, bits) in frame {
                 match (of_frame.last() == Some(number), *kind, values.last_mut()) {
                     (true, Kind::Gauge, Some(last)) => *last = *bits,
