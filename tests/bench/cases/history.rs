@@ -3,6 +3,7 @@
 //! Every contestant gets the same bytes in the same order, is left alone until it has sealed or compacted what it has, and is asked the same
 //! expressions over the same time.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -348,7 +349,7 @@ fn settle(started: &Started) -> f64 {
             let young = oldest > (now_ms() - 4 * HOUR_MS) as f64;
             young
         }
-        (None, _) => begun.elapsed() > Duration::from_secs(60),
+        (None, _) => begun.elapsed() > Duration::from_mins(1),
     };
     while !settled() {
         if begun.elapsed() > SETTLE_LIMIT {
@@ -411,7 +412,10 @@ fn database_cpu(started: &Started) -> f64 {
 fn ask(started: &Started, question: &Question, end_ms: i64) -> (f64, f64) {
     let client = http();
     let seconds = |ms: i64| format!("{}.{:03}", ms / 1000, ms % 1000);
-    let expression: String = question.expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let mut expression = String::new();
+    for byte in question.expression.bytes() {
+        let _ = write!(expression, "%{byte:02X}");
+    }
     let url = match question.steps {
         None => format!("{}/api/v1/query?query={expression}&time={}", started.url, seconds(end_ms)),
         Some(steps) => {

@@ -133,7 +133,6 @@ impl Node {
         let rng = &mut self.rng;
         let next = |series: &mut Series| {
             series.value = match series.movement {
-                Movement::Constant => series.value,
                 Movement::Hundredths { busy } => {
                     let ticks = (busy * 1000.0 * (0.5 + rng.f64())).round();
                     ((series.value * 100.0).round() + ticks) / 100.0
@@ -141,9 +140,8 @@ impl Node {
                 Movement::Count { most, rests } if rng.f64() >= rests => {
                     series.value + f64::from(u32::try_from(rng.u64(0..=most)).unwrap_or(0))
                 }
-                Movement::Count { .. } => series.value,
                 Movement::Pages if rng.f64() < 0.7 => (series.value + f64::from(rng.i32(-400..=400)) * 4096.0).max(4096.0),
-                Movement::Pages => series.value,
+                Movement::Constant | Movement::Count { .. } | Movement::Pages => series.value,
                 Movement::Load => ((series.value * 100.0).round() + f64::from(rng.i32(-9..=9))).max(0.0) / 100.0,
             };
             series.value

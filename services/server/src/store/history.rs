@@ -73,9 +73,6 @@ pub enum HistoryError {
         /// The limit.
         limit: usize,
     },
-    /// What is left of the samples, such as rollups, does not suffice for the query's function.
-    #[error("the samples are not kept that long at full resolution")]
-    RawSamplesGone,
     /// See there.
     #[error(transparent)]
     Corrupt(#[from] CorruptHistory),

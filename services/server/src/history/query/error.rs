@@ -145,7 +145,6 @@ impl Bounds {
             HistoryError::Store(error) => QueryError::Internal(error.to_string()),
             HistoryError::Memory(error) => self.memory(error),
             HistoryError::TooManySeries { .. } => QueryError::TooManySeries { limit: self.max_series },
-            error @ HistoryError::RawSamplesGone => QueryError::Execution(error.to_string()),
             HistoryError::Corrupt(error) => QueryError::Internal(error.to_string()),
         }
     }

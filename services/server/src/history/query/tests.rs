@@ -321,7 +321,6 @@ async fn errors_are_told_apart() {
     for (error, reason) in [
         (HistoryError::Store(StoreError::Unavailable("gone".into())), "unavailable"),
         (HistoryError::Store(StoreError::Overloaded), "unavailable"),
-        (HistoryError::RawSamplesGone, "execution"),
         (HistoryError::Corrupt(CorruptHistory("a block".into())), "internal"),
     ] {
         *bench.history.fails.lock().unwrap() = Some(error);
