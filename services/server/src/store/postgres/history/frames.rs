@@ -92,9 +92,9 @@ fn millis(unix_millis: i64) -> u64 {
 
 /// The places of a list that are wanted, in pieces.
 fn pieces(layout: &LayoutList, wanted: &HashSet<i32>) -> Vec<Piece> {
-    let list = &layout.series_ids;
+    let ids = &layout.series_ids;
     let mut pieces: Vec<(usize, usize)> = Vec::new();
-    for place in (0..list.len()).filter(|place| wanted.contains(&list[*place])) {
+    for place in (0..ids.len()).filter(|place| wanted.contains(&ids[*place])) {
         match pieces.last_mut() {
             Some((_, last)) if place - *last <= MAX_GAP => *last = place,
             _ => pieces.push((place, place)),
@@ -105,7 +105,7 @@ fn pieces(layout: &LayoutList, wanted: &HashSet<i32>) -> Vec<Piece> {
         layout_id: layout.id,
         first: number(first),
         last: number(last),
-        series: list[first..=last].iter().map(|id| wanted.contains(id).then_some(*id)).collect(),
+        series: ids[first..=last].iter().map(|id| wanted.contains(id).then_some(*id)).collect(),
     };
     pieces.into_iter().map(piece).collect()
 }

@@ -70,7 +70,9 @@ pub(super) async fn names(conn: &mut PgConnection, filter: &SeriesFilter) -> Res
     }
     for matchers in &filter.any {
         search::each(conn, matchers, filter.range, Recency::Reported, |found| {
-            found.labels.iter().for_each(|(name, _)| first.add_text(name));
+            for (name, _) in found.labels.iter() {
+                first.add_text(name);
+            }
             Ok(())
         })
         .await?;
@@ -113,7 +115,9 @@ async fn all_names(conn: &mut PgConnection, mut first: First<String>) -> Result<
     )
     .fetch_all(&mut *conn)
     .await?;
-    keys.iter().for_each(|key| first.add_text(key));
+    for key in &keys {
+        first.add_text(key);
+    }
     if sqlx::query_scalar("SELECT EXISTS (SELECT FROM metric_names)").fetch_one(&mut *conn).await? {
         first.add_text(METRIC_NAME);
     }
@@ -129,7 +133,11 @@ async fn all_names(conn: &mut PgConnection, mut first: First<String>) -> Result<
 /// The values of a label of all series.
 async fn all_values(conn: &mut PgConnection, label: &str, mut first: First<String>) -> Result<Limited<String>, sqlx::Error> {
     match label {
-        SOURCE_LABEL => instances(conn).await?.iter().for_each(|name| first.add_text(name)),
+        SOURCE_LABEL => {
+            for name in &instances(conn).await? {
+                first.add_text(name);
+            }
+        }
         TYPE_LABEL if has_counter_beside_gauge(conn).await? => first.add_text("counter"),
         _ => {}
     }
