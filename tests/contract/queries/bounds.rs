@@ -97,12 +97,12 @@ async fn queries_are_counted_and_slow_ones_logged(t: Target) {
     let (server, start) = (t.own().metrics().env("QUERY_LOG_AFTER", "0").start(), an_hour_ago());
     fill(&server, start, 5).await;
     let (client, time) = (server.client(), start.to_string());
-    let long = format!("count(m) + {}", "0 + ".repeat(100) + &" ".repeat(3_000) + "1");
-    data(&client, "query", &[("query", &long), ("time", &time)]).await;
+    let padded = format!("count(m) + {}", "0 + ".repeat(100) + &" ".repeat(3_000) + "1");
+    data(&client, "query", &[("query", &padded), ("time", &time)]).await;
     data(&client, "query_range", &[("query", "m"), ("start", &time), ("end", &time), ("step", "1")]).await;
     data(&client, "labels", &[]).await;
     get(&client, "query", &[("query", "up(")]).await.expect(400);
-    let metrics = server.metrics_client().get("/metrics").send().await.expect(200);
+    let page = server.metrics_client().get("/metrics").send().await.expect(200);
     for (name, value) in [
         ("golectra_query_duration_seconds_count{kind=\"instant\"}", 2.0),
         ("golectra_query_duration_seconds_count{kind=\"range\"}", 1.0),
@@ -113,9 +113,9 @@ async fn queries_are_counted_and_slow_ones_logged(t: Target) {
         ("golectra_query_in_flight", 0.0),
         ("golectra_query_memory_bytes", 0.0),
     ] {
-        assert_eq!(metrics.metric(name), Some(value), "{name}");
+        assert_eq!(page.metric(name), Some(value), "{name}");
     }
-    golectra_tests::promtool(&metrics.text());
+    golectra_tests::promtool(&page.text());
     let log = server.stderr();
     let lines: Vec<Value> =
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(|line: &Value| line["query"].is_string()).collect();

@@ -22,17 +22,13 @@ async fn fill(server: &Server, start: u64) {
 
 /// What promtool prints.
 fn promtool(arguments: &[&str]) -> Option<String> {
-    match Command::new("promtool").arg("query").args(arguments).output() {
-        Ok(output) => {
-            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            assert!(output.status.success(), "promtool {arguments:?}: {out}{err}");
-            Some(out.into_owned())
-        }
-        Err(_) => {
-            skip("promtool is not installed; it comes with Debian's package prometheus");
-            None
-        }
-    }
+    let Ok(output) = Command::new("promtool").arg("query").args(arguments).output() else {
+        skip("promtool is not installed; it comes with Debian's package prometheus");
+        return None;
+    };
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "promtool {arguments:?}: {out}{err}");
+    Some(out.into_owned())
 }
 
 async fn promtool_queries_the_server(t: Target) {

@@ -30,7 +30,7 @@ pub async fn json(
     let value = state.store.value(&selector).await?;
     let value =
         value.ok_or_else(|| ApiError::new(ErrorCode::StoreUnavailable, "the metric was stored but can't be read back").retry_after(1))?;
-    Ok(replayed(applied, Json(Metric { id: selector.id, value })))
+    Ok(replayed(&applied, Json(Metric { id: selector.id, value })))
 }
 
 /// POST /update/:type/:name/:value: answers 200 with an empty body.
@@ -49,7 +49,7 @@ pub async fn path(
     let digest = body_digest(format!("{}\n{name}\n{value}", metric.kind()).as_bytes());
     let write = Write { source, key, digest, metrics: Metrics::from(&metric), peer };
     let applied = state.ingest.write(write).await.map_err(ApiError::from)?;
-    Ok(replayed(applied, "ok"))
+    Ok(replayed(&applied, "ok"))
 }
 
 /// POST /update/:type and /update/:type/:name: a name or a value is missing.

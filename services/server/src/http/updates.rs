@@ -30,13 +30,13 @@ pub async fn post(
     let updated = metrics.len();
     let write = Write { source, key, digest: payload.digest(), metrics, peer };
     let applied = state.ingest.write(write).await?;
-    Ok(replayed(applied, Json(Updated { updated })))
+    Ok(replayed(&applied, Json(Updated { updated })))
 }
 
 /// The answer to a write, with a header if the batch had been applied before.
-pub fn replayed(applied: Applied, answer: impl IntoResponse) -> Response {
+pub fn replayed(applied: &Applied, answer: impl IntoResponse) -> Response {
     let mut response = answer.into_response();
-    if applied == Applied::Repeat {
+    if *applied == Applied::Repeat {
         response.headers_mut().insert(names::IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,5 +1,7 @@
 //! Queries on a store that does what a test wants.
 
+#![expect(clippy::float_cmp, reason = "metrics are compared with what they are exactly")]
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

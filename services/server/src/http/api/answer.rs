@@ -294,8 +294,7 @@ fn write_samples(labels: &Labels, first: usize, samples: impl Iterator<Item = (i
         write_labels(out, labels);
         out.extend_from_slice(b",\"values\":[");
     }
-    let mut written = 0;
-    for (time_ms, value) in samples {
+    for (written, (time_ms, value)) in samples.enumerate() {
         // The first sample of a piece makes sure that there is progress.
         if written > 0 && out.len() >= PIECE_BYTES {
             return Some(written);
@@ -304,7 +303,6 @@ fn write_samples(labels: &Labels, first: usize, samples: impl Iterator<Item = (i
             out.push(b',');
         }
         write_sample(out, time_ms, value);
-        written += 1;
     }
     out.extend_from_slice(b"]}");
     None
@@ -422,8 +420,8 @@ mod tests {
             for series in json["data"]["result"].as_array().unwrap() {
                 let values = series["values"].as_array().unwrap();
                 assert_eq!(values.len(), samples);
-                assert!(values.iter().enumerate().all(|(at, sample)| {
-                    sample[0].as_f64().unwrap() as usize == at && sample[1].as_str().unwrap().parse() == Ok(at as f64 / 8.0)
+                assert!(values.iter().zip(0_u32..).all(|(sample, at)| {
+                    sample[0].as_f64() == Some(f64::from(at)) && sample[1].as_str().unwrap().parse() == Ok(f64::from(at) / 8.0)
                 }));
             }
         }

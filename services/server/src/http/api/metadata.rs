@@ -34,10 +34,10 @@ pub async fn metrics(State(state): State<AppState>, parameters: Parameters) -> R
 
 /// /api/v1/rules: there are no rules.
 pub async fn rules() -> Answer {
-    Answer::json(&BTreeMap::from([("groups", [(); 0])]))
+    Answer::json(&serde_json::json!({ "groups": [] }))
 }
 
 /// /api/v1/alerts: without rules there are no alerts.
 pub async fn alerts() -> Answer {
-    Answer::json(&BTreeMap::from([("alerts", [(); 0])]))
+    Answer::json(&serde_json::json!({ "alerts": [] }))
 }

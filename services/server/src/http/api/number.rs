@@ -32,7 +32,7 @@ pub fn write_time(out: &mut Vec<u8>, time_ms: i64) {
 /// Writes the shortest text that reads back to the same value: with an exponent where the number is below 1e-6 or at least 1e21.
 pub fn write_value(out: &mut Vec<u8>, value: f64) {
     let magnitude = value.abs();
-    if value == value.trunc() && magnitude < EXACT && (value != 0.0 || value.is_sign_positive()) {
+    if value.fract() == 0.0 && magnitude < EXACT && (value != 0.0 || value.is_sign_positive()) {
         #[expect(clippy::cast_possible_truncation, reason = "it is whole and far from the ends of i64")]
         let whole = value as i64;
         write!(out, "{whole}").expect(NO_FAILURE);

@@ -50,8 +50,8 @@ async fn answer(state: &AppState, parameters: &Parameters, when: When, limit: Op
         timeout: parameters.timeout()?,
     };
     let evaluated = state.queries.evaluate(question).await?;
-    let stats = (!parameters.text("stats").is_empty()).then(|| Stats::of(&evaluated));
-    Ok(Answer::evaluated(evaluated, limit, stats.as_ref()))
+    let told = (!parameters.text("stats").is_empty()).then(|| Stats::of(&evaluated));
+    Ok(Answer::evaluated(evaluated, limit, told.as_ref()))
 }
 
 /// What a query took, under Prometheus's names. Times are in seconds.
@@ -64,6 +64,7 @@ struct Stats {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "Prometheus's names")]
 struct Timings {
     eval_total_time: f64,
     query_preparation_time: f64,

@@ -35,11 +35,11 @@ fn read(series: &HistorySeries) -> Vec<(i64, f64)> {
     timestamps_ms.into_iter().zip(values).collect()
 }
 
-impl Lab {
-    fn selection(&self, matchers: &[Matcher], start_millis: u64, end_millis: u64) -> Selection {
-        Selection { matchers: matchers.into(), start_ms: millis(start_millis), end_ms: millis(end_millis), hints: Hints::default() }
-    }
+fn selection(matchers: &[Matcher], start_millis: u64, end_millis: u64) -> Selection {
+    Selection { matchers: matchers.into(), start_ms: millis(start_millis), end_ms: millis(end_millis), hints: Hints::default() }
+}
 
+impl Lab {
     async fn select(&self, selection: &Selection) -> Result<Vec<HistorySeries>, HistoryError> {
         let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
         let series = self.store.select(selection, 100_000, &mut reservation).await?;
@@ -55,7 +55,7 @@ impl Lab {
 
     /// Series and their samples from the first time to the last one.
     async fn history_in(&self, matchers: &[Matcher], start_millis: u64, end_millis: u64) -> Vec<Read> {
-        let selection = self.selection(matchers, start_millis, end_millis);
+        let selection = selection(matchers, start_millis, end_millis);
         let asked = selection.start_ms..=selection.end_ms;
         let series = self.select(&selection).await.unwrap();
         // A store may answer more than was asked for.
@@ -280,7 +280,7 @@ pub(crate) async fn only_series_with_samples_in_the_range_are_selected(make: &im
 pub(crate) async fn a_query_has_limits(make: &impl AsyncFn(Setup) -> Option<Made>) {
     let Some(lab) = Lab::new(make).await else { return };
     lab.put("n1", (0..50).map(|number| gauge(&format!("m{{n=\"{number}\"}}"), 1.0)).collect()).await.unwrap();
-    let selection = lab.selection(&[named("m")], lab.now - HOUR, lab.now);
+    let selection = selection(&[named("m")], lab.now - HOUR, lab.now);
     let budget = MemoryBudget::new(1 << 30);
     let mut reservation = budget.reserve(1 << 30);
     assert_eq!(lab.store.select(&selection, 50, &mut reservation).await.unwrap().len(), 50);
@@ -337,7 +337,7 @@ pub(crate) async fn samples_leave_with_their_retention_and_totals_go_on(make: &i
     assert_eq!(samples.last(), Some(&(millis(lab.now + 5 * days), 27.0)));
     let kept = samples.len();
     assert!((5..=16).contains(&kept), "at least the retention, and not all of it: {samples:?}");
-    assert!(samples.windows(2).all(|two| two[1].1 - two[0].1 == 1.0), "{samples:?}");
+    assert!(samples.windows(2).all(|two| (two[1].1 - two[0].1).to_bits() == 1.0_f64.to_bits()), "{samples:?}");
     let filter = SeriesFilter { any: vec![], range: TimeRange { start_ms: 0, end_ms: millis(lab.now + 6 * days) }, limit: 10 };
     assert_eq!(lab.store.label_values("__name__", &filter).await.unwrap().items, ["c"]);
 }

@@ -174,9 +174,8 @@ impl History for MemoryStore {
     ) -> Result<Vec<HistorySeries>, HistoryError> {
         let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
         let mut all: Vec<HistorySeries> = Vec::new();
-        let take = |reservation: &mut &mut Reservation, bytes: usize| reservation.grow(bytes).is_ok();
-        let mut reservation = &mut *reservation;
-        let found = self.find(&selection.matchers, range, &mut reservation, take, |reservation, FoundSource { series, samples }| {
+        let take = |reservation: &mut Reservation, bytes: usize| reservation.grow(bytes).is_ok();
+        let found = self.find(&selection.matchers, range, reservation, take, |reservation, FoundSource { series, samples }| {
             if all.len() + series.len() > max_series {
                 return Err(HistoryError::TooManySeries { limit: max_series });
             }

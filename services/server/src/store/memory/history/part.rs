@@ -310,7 +310,7 @@ mod tests {
     fn each_sample_is_folded_only_a_few_times() {
         let (mut parts, mut coded) = (Vec::<u64>::new(), 0);
         for _ in 0..7200 {
-            parts.push(100);
+            parts.extend([100]);
             if let Some(range) = foldable(&parts) {
                 let sum = parts[range.clone()].iter().sum();
                 parts.splice(range, [sum]);

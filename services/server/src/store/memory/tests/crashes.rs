@@ -81,6 +81,7 @@ async fn applied(store: &MemoryStore) -> HashMap<usize, i64> {
 
 /// What history has of the same.
 async fn recorded(store: &MemoryStore) -> HashMap<usize, i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "a count of batches")]
     let total = |samples: &Vec<(i64, u64)>| f64::from_bits(samples.last().unwrap().1) as i64;
     let all = super::history::read(store, i64::MIN, i64::MAX).await;
     let numbers =

@@ -91,7 +91,9 @@ impl Model {
                 Value::Gauge(value) => (*at, value.to_bits()),
                 Value::Counter(delta) => {
                     total += delta;
-                    (*at, (total as f64).to_bits())
+                    #[expect(clippy::cast_precision_loss, reason = "as history does")]
+                    let double = total as f64;
+                    (*at, double.to_bits())
                 }
             });
             let samples: Vec<_> = samples.filter(|(at, _)| (start_ms..=end_ms).contains(at)).collect();

@@ -87,7 +87,7 @@ async fn the_unsealed_tail_outlives_a_crash_where_every_write_is_journaled() {
         }
         expected = read(&store, i64::MIN, i64::MAX).await.remove(r#"c{instance="a"}"#).unwrap();
         let total = f64::from_bits(expected.last().unwrap().1);
-        assert_eq!(total.to_bits(), (expected.len() as f64).to_bits(), "each counted once");
+        assert_eq!(total.to_bits(), f64::from(u32::try_from(expected.len()).unwrap()).to_bits(), "each counted once");
         store.crash();
     }
     assert_eq!(expected.len(), 15);

@@ -86,7 +86,9 @@ pub(super) async fn apply(
         }
         let (fold, ahead) = fold(batches, &decided);
         blocks.change(&fold, written.arrival, &group.made_series)?;
-        ahead.into_iter().for_each(|(series, at)| blocks.is_ahead(series, at));
+        for (series, at) in ahead {
+            blocks.is_ahead(series, at);
+        }
     }
     let outcomes = decided.into_iter().zip(batches).map(|(one, (place, ..))| SampleOutcome {
         place: *place,

@@ -16,10 +16,9 @@ fn reports() -> Vec<Vec<(String, f64)>> {
         let mut report = |number: usize| {
             for (place, value) in values.iter_mut().enumerate() {
                 match place % 8 {
-                    0..4 => {}
                     4 | 5 => *value += f64::from(random.u32(0..50)),
-                    6 if number % 6 == 0 => *value += 0.01,
-                    6 => {}
+                    6 if number.is_multiple_of(6) => *value += 0.01,
+                    0..4 | 6 => {}
                     _ => *value = f64::from(random.u32(0..1 << 20)) * 4096.0,
                 }
             }

@@ -96,7 +96,8 @@ fn read(
     let (mut decoded, mut timestamps_ms, mut values) = (None, Vec::new(), Vec::new());
     for (series, at) in asked {
         if decoded != Some(series) {
-            (timestamps_ms.clear(), values.clear());
+            timestamps_ms.clear();
+            values.clear();
             decode_gauge(&times, column(offsets, data, series - first), &mut timestamps_ms, &mut values)?;
             decoded = Some(series);
         }
