@@ -15,7 +15,6 @@ on_both_stores!(
     a_listing_is_packed_if_the_client_accepts_gzip,
     a_listing_works_with_http_1_0,
     the_memory_of_many_slow_readers_is_bounded,
-    the_path_of_earlier_versions_is_no_listing,
 );
 
 /// The memory that listings may take, plus a margin for other changes of the server's memory.
@@ -287,8 +286,4 @@ async fn the_memory_of_many_slow_readers_is_bounded(t: Target) {
     client.get("/source?name=s1").send().await.expect(200);
     drop(running);
     until("there is room again", Duration::from_secs(30), async || client.get("/api/v1/latest?limit=1").send().await.status == 200).await;
-}
-
-async fn the_path_of_earlier_versions_is_no_listing(t: Target) {
-    t.get("/api/v1/series").send().await.expect(404);
 }
