@@ -117,8 +117,8 @@ fn a_closed_pipe_is_no_error() {
 #[tokio::test]
 async fn a_server_whose_output_is_closed_runs_and_ends_as_usual() {
     let mut server = ProgramBuilder::new("golectra-server").closed_output().env("ADDRESS", "127.0.0.1:0").start();
-    let journal = server.folder().join("metrics-db.json.journal");
-    until("the server has its files", LIMIT, async || journal.exists()).await;
+    let lock = server.folder().join("metrics-db.json.lock");
+    until("the server has its files", LIMIT, async || lock.exists()).await;
     assert_eq!(server.stop(), Exit::Code(0));
 }
 

@@ -46,7 +46,7 @@ async fn the_file_is_an_array_of_metric_objects() {
             .expect("the folder")
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
             .collect();
-        let known = ["metrics-db.json", "metrics-db.json.journal", "metrics-db.json.lock"];
+        let known = ["metrics-db.json", "metrics-db.json.journal", "metrics-db.json.lock", "metrics-db.json.history"];
         assert!(left.iter().all(|name| known.contains(&name.as_str())), "unexpected files: {left:?}");
     }
 }

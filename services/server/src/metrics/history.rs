@@ -43,7 +43,10 @@ impl HistoryMetrics {
                     .buckets(SECONDS.to_vec()),
             )?,
             late_parts: counter("late_parts_total", "Rows of chunks for reports that came after their half hour was sealed.")?,
-            dropped_days: counter("dropped_partitions_total", "Days of history that this server dropped, by age or for HISTORY_MAX_BYTES.")?,
+            dropped_days: counter(
+                "dropped_partitions_total",
+                "Days of history that this server dropped, by age or for HISTORY_MAX_BYTES.",
+            )?,
             failures: counter("failures_total", "Rounds of sealing that failed; the next one does the work.")?,
             unsealed_age_seconds: Gauge::new("golectra_history_unsealed_age_seconds", "Since when reports are not sealed yet.")?,
             seal_after_seconds: gauge("seal_after_seconds", "SEAL_AFTER: how long after the end of their half hour reports are sealed.")?,
