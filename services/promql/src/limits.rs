@@ -163,6 +163,11 @@ impl Reservation {
         self.used_bytes
     }
 
+    /// What the shared budget has counted for it: what is taken now, and room for a little more.
+    pub fn reserved_bytes(&self) -> usize {
+        self.taken_bytes
+    }
+
     /// The most that was taken at one time.
     pub fn peak_bytes(&self) -> usize {
         self.peak_bytes

@@ -77,8 +77,9 @@ impl Evaluator<'_> {
         let mut any = false;
         self.range_series(range, &mut |ranged| {
             range.window.bounds(ranged.samples.timestamps_ms, steps, &mut bounds);
-            let ranges = Ranges { samples: ranged.samples, bounds: &bounds, window: range.window, steps, parameter: &parameter };
-            function.evaluate(&ranges, &mut series.values);
+            let interrupt = self.interrupt;
+            let ranges = Ranges { samples: ranged.samples, bounds: &bounds, window: range.window, steps, parameter: &parameter, interrupt };
+            function.evaluate(&ranges, &mut series.values)?;
             if !series.has_values() {
                 return Ok(());
             }

@@ -8,6 +8,7 @@ use super::regression::{Line, Spread};
 use super::sliding::sliding;
 use super::windows::{Bounds, Samples, Window};
 use crate::column::{ABSENT, ScalarColumn, is_absent};
+use crate::limits::{Interrupt, Interrupted};
 use crate::steps::Steps;
 
 /// A function of a range vector.
@@ -44,7 +45,12 @@ pub(crate) struct Ranges<'a> {
     pub(crate) steps: &'a Steps,
     /// The scalar that some functions take.
     pub(crate) parameter: &'a ScalarColumn,
+    /// Asked now and then where the work grows with the length of the windows.
+    pub(crate) interrupt: &'a dyn Interrupt,
 }
+
+/// How many samples are looked at between two questions whether the query may go on.
+const SAMPLES_BETWEEN_CHECKS: usize = 65_536;
 
 impl OverTime {
     /// How a query writes it.
@@ -89,7 +95,7 @@ impl OverTime {
     }
 
     /// Fills `out` with the value of each step, or [`ABSENT`].
-    pub(crate) fn evaluate(self, ranges: &Ranges<'_>, out: &mut Vec<f64>) {
+    pub(crate) fn evaluate(self, ranges: &Ranges<'_>, out: &mut Vec<f64>) -> Result<(), Interrupted> {
         out.clear();
         out.resize(ranges.bounds.len(), ABSENT);
         let values = ranges.samples.values;
@@ -108,15 +114,15 @@ impl OverTime {
             Self::Max => ranges.join(out, |index| values[index], math::larger, |max| max),
             Self::Min => ranges.join(out, |index| values[index], math::smaller, |min| min),
             Self::Sum => ranges.join(out, |index| Sum::of(values[index]), Sum::join, Sum::total),
-            Self::Avg => ranges.average(out),
+            Self::Avg => ranges.average(out)?,
             Self::Stdvar => ranges.spread(out, Spread::variance),
             Self::Stddev => ranges.spread(out, |spread| spread.variance().sqrt()),
             Self::Quantile => {
                 let mut sorted = SortedWindow::default();
-                for (step, bounds) in ranges.filled(1) {
+                ranges.each_whole(|step, bounds| {
                     sorted.move_to(bounds, values);
                     out[step] = sorted.quantile(ranges.parameter.at(step));
-                }
+                })?;
             }
             Self::Deriv => ranges.line(out, |line, _| line.slope()),
             Self::PredictLinear => ranges.line(out, |line, step| {
@@ -124,6 +130,7 @@ impl OverTime {
                 line.at(now) + line.slope() * ranges.parameter.at(step)
             }),
         }
+        Ok(())
     }
 }
 
@@ -131,6 +138,20 @@ impl Ranges<'_> {
     /// The windows with so many samples at least.
     fn filled(&self, samples: usize) -> impl Iterator<Item = (usize, Bounds)> {
         self.bounds.iter().copied().enumerate().filter(move |(_, bounds)| bounds.len() >= samples)
+    }
+
+    /// Calls `of` for each window that is not empty; for what looks at a whole window at each step.
+    fn each_whole(&self, mut of: impl FnMut(usize, Bounds)) -> Result<(), Interrupted> {
+        let mut samples = 0;
+        for (step, bounds) in self.filled(1) {
+            samples += bounds.len();
+            if samples >= SAMPLES_BETWEEN_CHECKS {
+                samples = 0;
+                self.interrupt.check()?;
+            }
+            of(step, bounds);
+        }
+        Ok(())
     }
 
     fn each(&self, samples: usize, out: &mut [f64], of: impl Fn(Bounds) -> f64) {
@@ -196,7 +217,7 @@ impl Ranges<'_> {
         self.each(1, out, |bounds| f64::from(totals[bounds.end - 1] - totals[bounds.start]));
     }
 
-    fn average(&self, out: &mut [f64]) {
+    fn average(&self, out: &mut [f64]) -> Result<(), Interrupted> {
         let values = self.samples.values;
         self.join(
             out,
@@ -204,14 +225,14 @@ impl Ranges<'_> {
             Sum::join,
             |sum| if sum.sum.is_infinite() { f64::INFINITY } else { sum.sum + sum.lost },
         );
-        for (step, bounds) in self.filled(1) {
+        self.each_whole(|step, bounds| {
             out[step] = if out[step].is_infinite() {
                 // The sum is too large, or the values are: the mean may still be a number.
                 kahan::mean(values[bounds.start..bounds.end].iter().copied())
             } else {
                 out[step] / bounds.len() as f64
             };
-        }
+        })
     }
 
     fn spread(&self, out: &mut [f64], result: impl Fn(Spread) -> f64) {

@@ -269,7 +269,8 @@ impl Run {
         self.costs.read = begun.elapsed();
 
         let begun = Instant::now();
-        engine.limits.max_bytes = bounds.max_bytes.saturating_sub(self.memory.used_bytes());
+        // A query that alone needs too much finds that before it finds the shared budget used up.
+        engine.limits.max_bytes = bounds.max_bytes.saturating_sub(self.memory.reserved_bytes());
         let outcome = match question.when {
             When::At { time_ms } => engine.instant(&query, time_ms, &prefetched, &self.limit, &self.budget),
             When::Over(steps) => engine.range(&query, steps, &prefetched, &self.limit, &self.budget),

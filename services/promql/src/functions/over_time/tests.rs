@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::column::is_absent;
+use crate::limits::NoInterrupt;
 
 const ALL: [OverTime; 20] = [
     OverTime::Avg,
@@ -31,7 +32,9 @@ fn evaluate(function: OverTime, samples: Samples<'_>, window: Window, steps: &St
     window.bounds(samples.timestamps_ms, steps, &mut bounds);
     let mut out = Vec::new();
     let parameter = ScalarColumn::Constant(parameter);
-    function.evaluate(&Ranges { samples, bounds: &bounds, window, steps, parameter: &parameter }, &mut out);
+    function
+        .evaluate(&Ranges { samples, bounds: &bounds, window, steps, parameter: &parameter, interrupt: &NoInterrupt }, &mut out)
+        .unwrap();
     out
 }
 
@@ -144,5 +147,18 @@ fn large_values_with_a_small_spread_keep_their_variance() {
     let steps = Steps::range(900_000, 999_000, 1000).unwrap();
     for variance in evaluate(OverTime::Stdvar, Samples { timestamps_ms: &timestamps_ms, values: &values }, window, &steps, 0.0) {
         assert!((variance - 0.25).abs() < 1e-6, "{variance}");
+    }
+}
+
+#[test]
+fn what_looks_at_whole_windows_can_be_ended() {
+    let bounds = vec![Bounds { start: 0, end: 40_000 }; 10];
+    let samples = Samples { timestamps_ms: &(0..40_000).collect::<Vec<_>>(), values: &vec![f64::INFINITY; 40_000] };
+    let (window, steps, parameter) =
+        (Window { range_ms: 40_000, offset_ms: 0, at_ms: None }, Steps::range(0, 9, 1).unwrap(), ScalarColumn::Constant(0.5));
+    for (function, ended) in [(OverTime::Quantile, true), (OverTime::Avg, true), (OverTime::Max, false)] {
+        let interrupt = || Err(Interrupted::Cancelled);
+        let ranges = Ranges { samples, bounds: &bounds, window, steps: &steps, parameter: &parameter, interrupt: &interrupt };
+        assert_eq!(function.evaluate(&ranges, &mut Vec::new()).is_err(), ended, "{function:?}");
     }
 }
