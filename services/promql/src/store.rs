@@ -15,7 +15,7 @@ use crate::parse::ast::{AggregateOperator, Grouping};
 /// Gives the samples that a query selects.
 ///
 /// The evaluation calls it from the thread that evaluates and takes one series at a time, so a store may read and decode
-/// while the query is under way. A store that has to wait for its data can fetch it before: [`crate::Query::selections`]
+/// while the query is under way. A store that has to wait for its data can fetch it before: [`crate::Engine::selections`]
 /// tells what an evaluation is going to select.
 pub trait Store {
     /// Starts to select. The matchers are constant over the query's time; all of them have to be met.
