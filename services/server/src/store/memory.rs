@@ -17,6 +17,7 @@ mod copy;
 mod disk;
 mod disk_writer;
 mod expiry;
+mod framing;
 mod history;
 mod journal;
 mod keys;

@@ -1,16 +1,17 @@
 //! The start: a store is filled from the snapshot file and the journal.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, ErrorKind, Seek, SeekFrom};
 use std::path::Path;
 
 use golectra_protocol::{MetricRef, Source, Value};
 
 use super::OpenError;
 use super::disk::{Disk, Paths};
+use super::framing::RecordReader;
 use super::history;
 use super::metrics::{MemoryMetrics, add, set};
-use super::record::{self, FRAME_HEAD_BYTES, Record};
+use super::record::{self, Record};
 use super::shards::Shards;
 use super::snapshot::{self, Hashing, ReadError};
 
@@ -79,8 +80,8 @@ fn head(path: &Path) -> io::Result<Option<[u8; 32]>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    let mut frames = Frames::new(file)?;
-    Ok(match frames.next()? {
+    let mut frames = RecordReader::new(file)?;
+    Ok(match frames.next(record::decode)? {
         Some(Record::Head(digest)) => Some(digest),
         _ => None,
     })
@@ -92,11 +93,11 @@ fn read_journal(shards: &Shards, paths: &Paths, metrics: &MemoryMetrics, continu
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    let mut frames = Frames::new(file)?;
+    let mut frames = RecordReader::new(file)?;
     // In the order by which keys name them.
     let mut sources: Vec<Source> = Vec::new();
     let mut left_out = 0_u64;
-    while let Some(record) = frames.next()? {
+    while let Some(record) = frames.next(record::decode)? {
         match record {
             Record::Source(source, reports) => {
                 shards.restore_source(&source, &reports, continues);
@@ -124,7 +125,7 @@ fn read_journal(shards: &Shards, paths: &Paths, metrics: &MemoryMetrics, continu
             }
         }
     }
-    let Frames { input, good_bytes, bytes, .. } = frames;
+    let RecordReader { input, good_bytes, bytes, .. } = frames;
     let mut file = input.into_inner();
     if good_bytes < bytes {
         set(&metrics.journal_skipped_bytes, bytes - good_bytes);
@@ -155,48 +156,5 @@ fn keep_damaged(file: &mut File, paths: &Paths, from: u64) {
     let kept = file.seek(SeekFrom::Start(from)).and_then(|_| io::copy(file, &mut File::create(&paths.journal_damaged)?));
     if let Err(error) = kept {
         tracing::warn!(path = %paths.journal_damaged.display(), %error, "the damaged end of the journal could not be kept");
-    }
-}
-
-/// Reads frames until the first that is damaged.
-pub(super) struct Frames {
-    input: BufReader<File>,
-    /// Up to here every frame was good.
-    pub(super) good_bytes: u64,
-    /// The file's length.
-    bytes: u64,
-    payload: Vec<u8>,
-}
-
-impl Frames {
-    pub(super) fn new(file: File) -> io::Result<Self> {
-        let bytes = file.metadata()?.len();
-        Ok(Self { input: BufReader::with_capacity(256 * 1024, file), good_bytes: 0, bytes, payload: Vec::new() })
-    }
-
-    /// The next record; `None` at the end or where the damage begins.
-    pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
-        let left = self.bytes - self.good_bytes;
-        if left < FRAME_HEAD_BYTES as u64 {
-            return Ok(None);
-        }
-        let mut head = [0; FRAME_HEAD_BYTES];
-        self.input.read_exact(&mut head)?;
-        let [l0, l1, l2, l3, s0, s1, s2, s3] = head;
-        let length = u32::from_le_bytes([l0, l1, l2, l3]);
-        // A damaged length must not ask for memory that the file can't fill.
-        if u64::from(length) > left - FRAME_HEAD_BYTES as u64 {
-            return Ok(None);
-        }
-        self.payload.resize(length as usize, 0);
-        self.input.read_exact(&mut self.payload)?;
-        if record::sum(&self.payload) != u32::from_le_bytes([s0, s1, s2, s3]) {
-            return Ok(None);
-        }
-        let record = record::decode(&self.payload);
-        if record.is_some() {
-            self.good_bytes += FRAME_HEAD_BYTES as u64 + u64::from(length);
-        }
-        Ok(record)
     }
 }

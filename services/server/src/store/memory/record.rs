@@ -1,20 +1,18 @@
 //! The journal's records, byte by byte.
 //!
-//! A frame is the payload's length and its CRC-32 (both 32 bits, little endian) and the payload, whose first byte is its
-//! tag. A frame that is cut off, whose checksum is wrong, or whose payload is not valid ends the journal there.
+//! A frame is a record of [`framing`] whose payload's first byte is its tag. A frame that is cut off, whose checksum is wrong, or whose payload
+//! is not valid ends the journal there.
 
-use flate2::Crc;
 use golectra_protocol::{IdempotencyKey, Metrics, Source, Value};
 use uuid::Uuid;
 
 use super::Batch;
+use super::framing::{self, HEAD_BYTES, Rest, source_name};
 use super::keys::ShortDigest;
 use crate::store::lifetime::{Mark, ReportingClock};
 
-/// The bytes before a payload.
-pub(super) const FRAME_HEAD_BYTES: usize = 8;
 /// How many bytes the frame of a head has.
-pub(super) const HEAD_FRAME_BYTES: usize = FRAME_HEAD_BYTES + 1 + MAGIC.len() + 32;
+pub(super) const HEAD_FRAME_BYTES: usize = HEAD_BYTES + 1 + MAGIC.len() + 32;
 /// How many keys share a frame.
 pub(super) const KEYS_A_FRAME: usize = 1000;
 
@@ -89,21 +87,10 @@ pub(super) enum Record {
 
 /// Appends a frame with what `payload` appends.
 fn frame(out: &mut Vec<u8>, tag: u8, payload: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    out.extend([0; FRAME_HEAD_BYTES]);
-    out.push(tag);
-    payload(out);
-    let (head, body) = out[start..].split_at_mut(FRAME_HEAD_BYTES);
-    let length = u32::try_from(body.len()).expect("a batch is far smaller than 4 GiB");
-    head[..4].copy_from_slice(&length.to_le_bytes());
-    head[4..].copy_from_slice(&sum(body).to_le_bytes());
-}
-
-/// The checksum of a payload.
-pub(super) fn sum(payload: &[u8]) -> u32 {
-    let mut crc = Crc::new();
-    crc.update(payload);
-    crc.sum()
+    framing::append(out, |out| {
+        out.push(tag);
+        payload(out);
+    });
 }
 
 pub(super) fn encode_head(out: &mut Vec<u8>, snapshot: &[u8; 32]) {
@@ -163,7 +150,7 @@ pub(super) fn encode_write(out: &mut Vec<u8>, batch: &Batch, seen_millis: u64) {
     let metrics = &batch.metrics;
     let ids: usize = metrics.iter().map(|metric| metric.id.len()).sum();
     let of_metric = METRIC_HEAD_BYTES + if metrics.has_times() { TIME_BYTES } else { 0 };
-    out.reserve_exact(FRAME_HEAD_BYTES + WRITE_HEAD_BYTES + batch.source.as_str().len() + of_metric * metrics.len() + ids);
+    out.reserve_exact(HEAD_BYTES + WRITE_HEAD_BYTES + batch.source.as_str().len() + of_metric * metrics.len() + ids);
     frame(out, WRITE, |out| {
         out.extend(seen_millis.to_le_bytes());
         source_name(out, &batch.source);
@@ -185,12 +172,6 @@ pub(super) fn encode_write(out: &mut Vec<u8>, batch: &Batch, seen_millis: u64) {
             }
         }
     });
-}
-
-fn source_name(out: &mut Vec<u8>, source: &Source) {
-    let name = source.as_str();
-    out.push(u8::try_from(name.len()).expect("a source has at most 253 bytes"));
-    out.extend(name.as_bytes());
 }
 
 /// Reads a payload whose checksum was right.
@@ -221,41 +202,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Record> {
     rest.0.is_empty().then_some(record)
 }
 
-/// What is left to read.
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(bytes)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn text(&mut self, bytes: usize) -> Option<&'a str> {
-        std::str::from_utf8(self.take(bytes)?).ok()
-    }
-
-    fn source(&mut self) -> Option<Source> {
-        let bytes = self.byte()?;
-        Source::from_stored(self.text(bytes.into())?).ok()
-    }
-
+impl Rest<'_> {
     fn key(&mut self) -> Option<IdempotencyKey> {
         IdempotencyKey::from_uuid(Uuid::from_bytes(self.array()?)).ok()
     }

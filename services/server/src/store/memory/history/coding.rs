@@ -1,18 +1,15 @@
 //! The bytes of history's files: an index with the series and the places of their parts, and segments with the parts.
 //!
-//! Both are made of records: the payload's length and its CRC-32 (both 32 bits, little endian) and the payload. An index' payloads begin
-//! with a tag. What is cut off or has a wrong checksum is damaged; an index is read up to there.
+//! Both are made of records of [`framing`]. An index' payloads begin with a tag; an index is read up to the first damaged one.
 
 use std::sync::Arc;
 
 use golectra_protocol::{Kind, Source};
 
-use super::super::record;
+use super::super::framing::{self, Rest, source_name};
 use super::part::{Part, SealedBlock, StoredAt};
 use super::series::{SERIES_A_BLOCK, SeriesBlock};
 
-/// The bytes before a payload.
-pub(super) const RECORD_HEAD_BYTES: usize = 8;
 /// What a segment begins with.
 pub(super) const SEGMENT_HEAD: &[u8; 16] = b"golectra parts 1";
 const MAGIC: &[u8; 18] = b"golectra history 1";
@@ -45,25 +42,8 @@ pub(super) enum IndexRecord {
     End,
 }
 
-/// Appends a record with what `payload` appends.
-pub(super) fn record(out: &mut Vec<u8>, payload: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    out.extend([0; RECORD_HEAD_BYTES]);
-    payload(out);
-    let (head, body) = out[start..].split_at_mut(RECORD_HEAD_BYTES);
-    let length = u32::try_from(body.len()).expect("a part is far smaller than 4 GiB");
-    head[..4].copy_from_slice(&length.to_le_bytes());
-    head[4..].copy_from_slice(&record::sum(body).to_le_bytes());
-}
-
-/// The length and the checksum of a payload.
-pub(super) fn head(bytes: [u8; RECORD_HEAD_BYTES]) -> (u32, u32) {
-    let [l0, l1, l2, l3, s0, s1, s2, s3] = bytes;
-    (u32::from_le_bytes([l0, l1, l2, l3]), u32::from_le_bytes([s0, s1, s2, s3]))
-}
-
 pub(super) fn encode_head(out: &mut Vec<u8>, before: Option<[u8; 32]>, saved_millis: u64) {
-    record(out, |out| {
+    framing::append(out, |out| {
         out.push(HEAD);
         out.extend(MAGIC);
         out.extend(saved_millis.to_le_bytes());
@@ -72,7 +52,7 @@ pub(super) fn encode_head(out: &mut Vec<u8>, before: Option<[u8; 32]>, saved_mil
 }
 
 pub(super) fn encode_end(out: &mut Vec<u8>) {
-    record(out, |out| out.push(END));
+    framing::append(out, |out| out.push(END));
 }
 
 /// Appends the series of a source, in records of a bounded length. There is one at least.
@@ -84,7 +64,7 @@ pub(super) fn encode_series<'a>(
 ) {
     let mut blocks = blocks.into_iter().peekable();
     loop {
-        record(out, |out| {
+        framing::append(out, |out| {
             let start = out.len();
             out.push(SERIES);
             source_name(out, source);
@@ -112,7 +92,7 @@ pub(super) fn encode_series<'a>(
 /// Appends the places of a source's parts, in records of a bounded length.
 pub(super) fn encode_parts(out: &mut Vec<u8>, source: &Source, parts: &[(i64, StoredAt)]) {
     for some in parts.chunks(RECORD_BYTES / 24) {
-        record(out, |out| {
+        framing::append(out, |out| {
             out.push(PARTS);
             source_name(out, source);
             for (start, StoredAt { segment, offset, bytes }) in some {
@@ -123,12 +103,6 @@ pub(super) fn encode_parts(out: &mut Vec<u8>, source: &Source, parts: &[(i64, St
             }
         });
     }
-}
-
-fn source_name(out: &mut Vec<u8>, source: &Source) {
-    let name = source.as_str();
-    out.push(u8::try_from(name.len()).expect("a source has at most 253 bytes"));
-    out.extend(name.as_bytes());
 }
 
 /// Reads an index' payload whose checksum was right.
@@ -171,7 +145,7 @@ pub(super) fn decode_index(payload: &[u8]) -> Option<IndexRecord> {
 /// Appends a part as a record of a segment.
 pub(super) fn encode_part(out: &mut Vec<u8>, part: &Part) {
     let length = |items: usize| u32::try_from(items).expect("a block is smaller than 4 GiB").to_le_bytes();
-    record(out, |out| {
+    framing::append(out, |out| {
         out.extend(part.samples.to_le_bytes());
         for block in &part.blocks {
             out.extend(block.number.to_le_bytes());
@@ -202,50 +176,6 @@ pub(super) fn decode_part(payload: &[u8]) -> Option<Part> {
         blocks.push(SealedBlock { number, counters, times, offsets, data, sums });
     }
     blocks.is_sorted_by(|one, next| one.number < next.number).then(|| Part::new(blocks, samples))
-}
-
-/// What is left to read.
-struct Rest<'a>(&'a [u8]);
-
-impl<'a> Rest<'a> {
-    fn take(&mut self, bytes: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(bytes)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn i64(&mut self) -> Option<i64> {
-        self.array().map(i64::from_le_bytes)
-    }
-
-    fn text(&mut self, bytes: usize) -> Option<&'a str> {
-        std::str::from_utf8(self.take(bytes)?).ok()
-    }
-
-    fn source(&mut self) -> Option<Source> {
-        let bytes = self.byte()?;
-        Source::from_stored(self.text(bytes.into())?).ok()
-    }
 }
 
 #[cfg(test)]
@@ -291,9 +221,9 @@ mod tests {
         encode_end(&mut bytes);
         let (mut records, mut rest) = (Vec::new(), bytes.as_slice());
         while let Some((first, payload)) = rest.split_first_chunk() {
-            let (length, sum) = head(*first);
+            let (length, sum) = framing::head(*first);
             let (payload, behind) = payload.split_at(length as usize);
-            assert_eq!(record::sum(payload), sum);
+            assert_eq!(framing::sum(payload), sum);
             assert!(payload.len() < 2 * RECORD_BYTES, "{}", payload.len());
             records.push(decode_index(payload).unwrap());
             rest = behind;
@@ -321,7 +251,7 @@ mod tests {
             let part = part(seed);
             let mut bytes = Vec::new();
             encode_part(&mut bytes, &part);
-            let read = decode_part(&bytes[RECORD_HEAD_BYTES..]).unwrap();
+            let read = decode_part(&bytes[framing::HEAD_BYTES..]).unwrap();
             prop_assert_eq!(&read.blocks, &part.blocks);
             prop_assert_eq!((read.samples, read.bytes()), (part.samples, part.bytes()));
         }
@@ -333,7 +263,7 @@ mod tests {
             encode_parts(&mut bytes, &Source::parse("n1").unwrap(), &[(5, StoredAt { segment: 1, offset: 2, bytes: 3 })]);
             let at = at.index(bytes.len());
             if cut { bytes.truncate(at) } else { bytes[at] = to }
-            for start in [RECORD_HEAD_BYTES, bytes.len() / 2, bytes.len().saturating_sub(30)] {
+            for start in [framing::HEAD_BYTES, bytes.len() / 2, bytes.len().saturating_sub(30)] {
                 let payload = bytes.get(start..).unwrap_or_default();
                 let _ = (decode_part(payload), decode_index(payload));
             }

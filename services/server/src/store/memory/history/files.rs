@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use std::sync::atomic::Ordering;
 use golectra_protocol::Source;
 
 use super::super::disk::Disk;
-use super::super::record;
+use super::super::framing::{self, HEAD_BYTES, RecordReader};
 use super::super::shard::Shard;
 use super::super::shards::Shards;
-use super::coding::{self, IndexRecord, RECORD_HEAD_BYTES, SEGMENT_HEAD};
+use super::coding::{self, IndexRecord, SEGMENT_HEAD};
 use super::open::Frames;
 use super::part::{Part, StoredAt};
 use super::seal::{Changing, change};
@@ -273,9 +273,9 @@ pub(in crate::store::memory) fn restore(shards: &Shards, folder: &Path, snapshot
     }
     let Some(path) = find_index(folder, snapshot)? else { return Ok(restored) };
     let mut segments = Segments { folder, files: HashMap::new() };
-    let mut records = Records::open(&path)?;
+    let mut records = RecordReader::new(File::open(&path)?)?;
     let mut is_whole = false;
-    while let Some(record) = records.next()? {
+    while let Some(record) = records.next(coding::decode_index)? {
         match record {
             IndexRecord::Head { .. } => {}
             IndexRecord::Series { source, next, series } => {
@@ -294,7 +294,7 @@ pub(in crate::store::memory) fn restore(shards: &Shards, folder: &Path, snapshot
         }
     }
     if !is_whole {
-        restored.skipped_bytes += records.left_bytes();
+        restored.skipped_bytes += records.bytes - records.good_bytes;
     }
     for mut shard in shards.each() {
         shard.history.remove_unused(&shards.history, shards.hasher());
@@ -325,7 +325,9 @@ fn find_index(folder: &Path, snapshot: Option<[u8; 32]>) -> io::Result<Option<Pa
         if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(INDEX)) {
             continue;
         }
-        let Some(IndexRecord::Head { before, saved_millis }) = Records::open(&path)?.next()? else { continue };
+        let Some(IndexRecord::Head { before, saved_millis }) = RecordReader::new(File::open(&path)?)?.next(coding::decode_index)? else {
+            continue;
+        };
         if before != snapshot && newest.as_ref().is_none_or(|(newest, _)| *newest < saved_millis) {
             newest = Some((saved_millis, path));
         }
@@ -334,46 +336,6 @@ fn find_index(folder: &Path, snapshot: Option<[u8; 32]>) -> io::Result<Option<Pa
         tracing::warn!(path = %path.display(), "the history belongs to another snapshot file and is taken as it is");
     }
     Ok(newest.map(|(_, path)| path))
-}
-
-/// Reads an index' records until the first that is damaged.
-struct Records {
-    input: io::BufReader<File>,
-    left: u64,
-    payload: Vec<u8>,
-}
-
-impl Records {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let left = file.metadata()?.len();
-        Ok(Self { input: io::BufReader::with_capacity(BUFFER_BYTES, file), left, payload: Vec::new() })
-    }
-
-    /// What was not read.
-    fn left_bytes(&self) -> u64 {
-        self.left
-    }
-
-    fn next(&mut self) -> io::Result<Option<IndexRecord>> {
-        if self.left < RECORD_HEAD_BYTES as u64 {
-            return Ok(None);
-        }
-        let mut head = [0; RECORD_HEAD_BYTES];
-        self.input.read_exact(&mut head)?;
-        let (length, sum) = coding::head(head);
-        // A damaged length must not ask for memory that the file can't fill.
-        if u64::from(length) > self.left - RECORD_HEAD_BYTES as u64 {
-            return Ok(None);
-        }
-        self.payload.resize(length as usize, 0);
-        self.input.read_exact(&mut self.payload)?;
-        let record = if record::sum(&self.payload) == sum { coding::decode_index(&self.payload) } else { None };
-        if record.is_some() {
-            self.left -= RECORD_HEAD_BYTES as u64 + u64::from(length);
-        }
-        Ok(record)
-    }
 }
 
 /// Segments that are read from.
@@ -402,13 +364,13 @@ impl Segments<'_> {
         };
         let Some((file, length)) = file else { return Ok(None) };
         let fits = at.offset.checked_add(at.bytes.into()).is_some_and(|end| end <= *length);
-        if !fits || (at.bytes as usize) < RECORD_HEAD_BYTES {
+        if !fits || (at.bytes as usize) < HEAD_BYTES {
             return Ok(None);
         }
         let mut bytes = vec![0; at.bytes as usize];
         file.read_exact_at(&mut bytes, at.offset)?;
         let Some((head, payload)) = bytes.split_first_chunk() else { return Ok(None) };
-        if coding::head(*head) != (u32::try_from(payload.len()).unwrap_or(0), record::sum(payload)) {
+        if framing::head(*head) != (u32::try_from(payload.len()).unwrap_or(0), framing::sum(payload)) {
             return Ok(None);
         }
         Ok(coding::decode_part(payload).inspect(|part| {

@@ -4,7 +4,7 @@ use golectra_protocol::Source;
 use golectra_protocol::{Metrics, Value};
 use proptest::prelude::*;
 
-use super::super::load::Frames;
+use super::super::framing::RecordReader;
 use super::super::record::{self, Record, ReportRun, SourceRecord, WriteRecord};
 use super::*;
 use crate::store::lifetime::{Mark, ReportingClock};
@@ -13,9 +13,9 @@ fn read(bytes: &[u8]) -> (Vec<Record>, u64) {
     let mut file = tempfile::tempfile().unwrap();
     io::Write::write_all(&mut file, bytes).unwrap();
     io::Seek::rewind(&mut file).unwrap();
-    let mut frames = Frames::new(file).unwrap();
+    let mut frames = RecordReader::new(file).unwrap();
     let mut records = Vec::new();
-    while let Some(record) = frames.next().unwrap() {
+    while let Some(record) = frames.next(record::decode).unwrap() {
         records.push(record);
     }
     (records, frames.good_bytes)
