@@ -27,7 +27,7 @@ use crate::metrics::memory::MemoryCollector;
 use crate::metrics::postgres::WriterMetrics;
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
-use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
+use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook, WriteLimits};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
 
@@ -96,6 +96,7 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         dsn: dsn.clone(),
         lifetimes: lifetimes(settings),
         limits: series_limits(settings),
+        write_limits: WriteLimits::default(),
         connections: settings.database_connections,
         query_connections: settings.database_query_connections,
         query_timeout: settings.query_timeout.duration(),

@@ -11,7 +11,7 @@ mod samples;
 mod sealing;
 mod turnover;
 
-use super::testing::{TestDatabase, config, maintenance, ready, sealer};
+use super::testing::{TestDatabase, config, config_with_default_write_limits, maintenance, ready, sealer};
 use sqlx::PgConnection;
 
 use super::*;

@@ -16,7 +16,7 @@ use self::reading::{History, SeriesName};
 use super::super::partitions::FRAMES;
 use super::super::sealer::Round;
 use super::*;
-use crate::store::conformance::{batch, counter, gauge};
+use crate::store::conformance::{batch, counter, gauge, is_full};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -321,7 +321,7 @@ async fn run(all: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if turnover::is_full() { 200 } else { 6 }, max_shrink_iters: 30, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if is_full() { 200 } else { 6 }, max_shrink_iters: 30, ..ProptestConfig::default() })]
 
     #[test]
     fn chunks_and_frames_hold_what_was_acknowledged(all in prop::collection::vec(steps(), 20..60)) {

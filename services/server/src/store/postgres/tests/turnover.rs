@@ -8,16 +8,11 @@ use sqlx::Executor;
 
 use super::*;
 use crate::store::History;
-use crate::store::conformance::{batch, gauge};
+use crate::store::conformance::{batch, gauge, is_full};
 use crate::store::history::{SeriesFilter, TimeRange};
 
 const HOUR: u64 = 60 * 60 * 1000;
 const DAY: u64 = 24 * HOUR;
-
-/// How large a test is to be: small in each run, as large as the promise with `GOLECTRA_SCALE=full`.
-pub(super) fn is_full() -> bool {
-    std::env::var("GOLECTRA_SCALE").is_ok_and(|scale| scale == "full")
-}
 
 /// Rows and bytes of everything that grows with series.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
