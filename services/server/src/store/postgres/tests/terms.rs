@@ -113,6 +113,9 @@ async fn a_search_whose_number_is_given_to_another_pair_finds_nothing_wrong() {
     let mut observer = database.connect().await;
     let filter = |pod: &str| LatestFilter { matchers: vec![Matcher::equal("pod", pod)], ..LatestFilter::default() };
 
+    let number_of_a = select::terms(&mut observer, &filter("a")).await.unwrap();
+    let first = select::candidates(&mut observer, &number_of_a, None).await.unwrap();
+
     // The search has the number of pod="a", and waits before it looks for series.
     conn.execute("BEGIN; LOCK TABLE series IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let (searching, asked) = (Arc::clone(&store), filter("a"));
@@ -133,4 +136,8 @@ async fn a_search_whose_number_is_given_to_another_pair_finds_nothing_wrong() {
     .await
     .unwrap();
     assert_eq!(search.await.unwrap(), []);
+    // The number itself leads to the other series now.
+    let then = select::candidates(&mut observer, &number_of_a, None).await.unwrap();
+    assert_eq!((first.len(), then.len()), (1, 1));
+    assert_ne!(first[0].series_id, then[0].series_id);
 }
