@@ -23,6 +23,7 @@ mod migrate;
 mod partitions;
 mod reader;
 mod remove;
+mod rollups;
 mod schema_name;
 mod sealed;
 mod sealer;

@@ -6,8 +6,8 @@
 //! - `half_hour` seals a source's frames of one half hour in one transaction: chunks, counters' totals, and the memory of the frames' keys.
 //!   What is in `sealed_reports` afterwards is never sealed again, so the work may end anywhere and be done again. When every frame of a
 //!   partition is sealed, the partition is dropped.
-//! - `fold` makes one row of the rows of a window, when the window is over.
-//! - `retain` drops days of chunks, forgets keys, and keeps the database within HISTORY_MAX_BYTES.
+//! - `fold` makes one row of the rows of a window, when the window is over, and `rollups` what is kept of its samples beyond them.
+//! - `retain` drops days of chunks and old rollups, forgets keys, and keeps the database within HISTORY_MAX_BYTES.
 //!
 //! Frames that came since the last round are left for the next: by then every transaction that had taken its number of arrival before is over, so
 //! frames are sealed in the order of their arrivals, which decides between samples of one time.
@@ -17,6 +17,7 @@ mod fold;
 mod half_hour;
 mod parts;
 mod retain;
+mod rollups;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,7 @@ use super::clock::DatabaseClock;
 use super::connect::{self, DatabaseOptions, Lock, try_lock};
 use super::error::{describe, has_code};
 use super::partitions::{self, CHUNKS, FRAMES, Partitions};
+use super::timestamp::Timestamp;
 use crate::metrics::history::HistoryMetrics;
 use crate::store::Lifetimes;
 
@@ -42,6 +44,9 @@ const ROUND_LIMIT: Duration = Duration::from_mins(10);
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// How long after its end a window is folded, in milliseconds, beside the time after which it is sealed.
 const FOLD_GRACE_MILLIS: u64 = 10 * 60 * 1000;
+
+/// For how much longer than RETENTION_RAW samples are kept, in milliseconds, beside the time after which they are sealed.
+const DROP_GRACE_MILLIS: u64 = 60 * 60 * 1000;
 
 /// What sealing needs.
 pub(super) struct Sealer {
@@ -73,6 +78,8 @@ pub(super) struct Round {
     pub(super) folded: u64,
     /// Days of chunks that were dropped.
     pub(super) days: Vec<i32>,
+    /// Partitions of rollups that were dropped.
+    pub(super) rollups: Vec<String>,
 }
 
 /// Where a test ends the work: after so many steps.
@@ -125,7 +132,14 @@ impl Sealer {
                 let pause = if round.is_some() { EVERY } else { SETTLED_AFTER };
                 if let Some(round) = round.filter(|round| *round != Round::default()) {
                     let (frames, folded) = (round.frames, round.folded);
-                    tracing::debug!(frames, half_hours = round.half_hours.len(), folded, days = round.days.len(), "sealed history");
+                    tracing::debug!(
+                        frames,
+                        half_hours = round.half_hours.len(),
+                        folded,
+                        days = round.days.len(),
+                        rollups = round.rollups.len(),
+                        "sealed history"
+                    );
                 }
                 return pause;
             }
@@ -177,7 +191,7 @@ impl Sealer {
             self.seal_half_hour(conn, slot, up_to_arrival, now, &mut chunk_days, &mut round).await?;
         }
         round.folded = self.fold(conn, now.saturating_sub(seal_after).saturating_sub(FOLD_GRACE_MILLIS)).await?;
-        round.days = self.retain(conn, now).await?;
+        self.retain(conn, now, &mut round).await?;
         Ok(round)
     }
 
@@ -191,7 +205,9 @@ impl Sealer {
         chunk_days: &mut BTreeSet<i32>,
         round: &mut Round,
     ) -> Result<(), sqlx::Error> {
-        let oldest = i64::try_from(self.oldest_kept(now)).unwrap_or(i64::MAX);
+        // What came for a time whose samples were dropped would stand alone there, beside rollups that do not know of it.
+        let dropped = sqlx::query_scalar::<_, Timestamp>("SELECT raw FROM dropped_history").fetch_one(&mut *conn).await?;
+        let oldest = i64::try_from(self.oldest_kept(now).max(dropped.0)).unwrap_or(i64::MAX);
         let mut sealed = 0;
         for source_id in half_hour::sources(conn, slot).await? {
             let started = Instant::now();
@@ -232,7 +248,10 @@ impl Sealer {
 
     /// Samples before this are not kept, in unix milliseconds: the start of a day.
     fn oldest_kept(&self, now: u64) -> u64 {
-        CHUNKS.start_of(CHUNKS.slot_of(now.saturating_sub(self.lifetimes.retention_raw_millis())))
+        // What was accepted just in time is sealed and rolled up before it goes.
+        let seal_after = u64::try_from(self.lifetimes.seal_after.as_millis()).unwrap_or(u64::MAX);
+        let kept = self.lifetimes.retention_raw_millis().saturating_add(seal_after).saturating_add(DROP_GRACE_MILLIS);
+        CHUNKS.start_of(CHUNKS.slot_of(now.saturating_sub(kept)))
     }
 }
 

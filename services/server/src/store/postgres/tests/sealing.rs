@@ -5,6 +5,7 @@
 mod failing;
 mod queried;
 mod reading;
+mod rolled_up;
 mod size;
 
 use std::collections::HashMap;
@@ -125,6 +126,9 @@ impl Lab {
         }
         assert_eq!(read.len(), self.model.history.len());
         queried::check_all(&self.store, &self.model.history).await;
+        for end in [i64::try_from(self.now()).unwrap() - 7 * 60_000, i64::MAX] {
+            rolled_up::check_queries(&self.store, &self.model.history, end).await;
+        }
     }
 
     async fn count(&mut self, of: &str) -> i64 {
@@ -188,7 +192,7 @@ async fn the_oldest_days_go_where_the_database_is_too_large() {
         }
     });
     assert_eq!(dropped.await.unwrap(), [20_000, 20_001], "the newest stays");
-    assert_eq!((sealer.metrics.dropped_days.get(), sealer.metrics.max_bytes.get()), (2, 1));
+    assert_eq!((sealer.metrics.dropped_partitions.with_label_values(&["chunks"]).get(), sealer.metrics.max_bytes.get()), (2, 1));
     assert!(sealer.metrics.bytes.get() > 100_000);
     assert_eq!(lab.count("chunks").await, 1);
     for one in sent {
