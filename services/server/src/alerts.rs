@@ -242,7 +242,10 @@ impl Alerts {
         let text = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Texts>();
         let alert = NotifiedAlert {
             labels: text(&[("alertname", "ReceiverTest"), ("severity", "info"), ("receiver", name)]),
-            annotations: text(&[("summary", "This is a test of this receiver."), ("description", "Nothing is wrong, and nothing is to be done.")]),
+            annotations: text(&[
+                ("summary", "This is a test of this receiver."),
+                ("description", "Nothing is wrong, and nothing is to be done."),
+            ]),
             firing: true,
             starts_ms: now_ms,
             ends_ms: now_ms + 60_000,

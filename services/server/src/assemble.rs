@@ -136,7 +136,8 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
     let path = Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty());
     let beside = path.as_deref().map(Alerts::file_beside);
     let states = MemoryAlertStore::open(beside.clone(), settings.restore, clock.clone());
-    let states = states.map_err(|error| format!("the state of alerts in {} can't be read: {error}", beside.unwrap_or_default().display()))?;
+    let states =
+        states.map_err(|error| format!("the state of alerts in {} can't be read: {error}", beside.unwrap_or_default().display()))?;
     let config = MemoryConfig {
         path,
         store_interval: settings.store_interval.duration(),

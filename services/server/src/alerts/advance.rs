@@ -59,7 +59,8 @@ pub fn alerts(rule: &Rule, limit: usize, before: &[AlertState], found: &[VectorS
     let mut next = BTreeMap::new();
     for sample in found {
         let given = || sample.labels.iter();
-        let mut labels: Texts = given().filter(|(name, _)| *name != METRIC_NAME).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut labels: Texts =
+            given().filter(|(name, _)| *name != METRIC_NAME).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         for (name, template) in &rule.labels {
             labels.insert(name.clone(), template.expand(given(), sample.value));
         }
@@ -180,7 +181,8 @@ mod tests {
 
     #[test]
     fn an_alert_is_pending_then_fires_then_ends() {
-        let rule = rule("    for: 30s\n    labels: {severity: page, empty: ''}\n    annotations: {summary: '{{ $labels.instance }} is down'}\n");
+        let rule =
+            rule("    for: 30s\n    labels: {severity: page, empty: ''}\n    annotations: {summary: '{{ $labels.instance }} is down'}\n");
         let step = |before: &[AlertState], instances: &[&str], now| alerts(&rule, 0, before, &found(instances), now).unwrap();
         let first = step(&[], &["a", "b"], 1_000);
         assert_eq!(phases(&first), [("a", "pending"), ("b", "pending")]);
@@ -227,7 +229,9 @@ mod tests {
     #[test]
     fn series_tell_state_and_time() {
         let mut alert = alerts(&rule("    for: 1m\n"), 0, &[], &found(&["a"]), 5_500).unwrap().remove(0);
-        let texts = |alert: &AlertState| series_of(alert).into_iter().map(|sample| format!("{} {}", sample.labels, sample.value)).collect::<Vec<_>>();
+        let texts = |alert: &AlertState| {
+            series_of(alert).into_iter().map(|sample| format!("{} {}", sample.labels, sample.value)).collect::<Vec<_>>()
+        };
         assert_eq!(
             texts(&alert),
             [r#"ALERTS{alertname="A", alertstate="pending", instance="a"} 1"#, r#"ALERTS_FOR_STATE{alertname="A", instance="a"} 5"#]

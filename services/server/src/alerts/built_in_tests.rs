@@ -57,7 +57,8 @@ fn ms(text: &str) -> i64 {
 fn values(text: &str) -> Vec<Option<f64>> {
     let mut values = Vec::new();
     for word in text.split(' ') {
-        let (expression, times) = word.split_once('x').map_or((word, None), |(expression, times)| (expression, Some(times.parse().unwrap())));
+        let (expression, times) =
+            word.split_once('x').map_or((word, None), |(expression, times)| (expression, Some(times.parse().unwrap())));
         if expression == "_" {
             values.extend(std::iter::repeat_n(None, times.unwrap_or(1)));
             continue;

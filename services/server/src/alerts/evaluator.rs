@@ -71,7 +71,10 @@ impl Evaluator {
             let led = match self.states.lead().await {
                 Ok(leads) => leads,
                 Err(error) => {
-                    LOG.log("lease", move |count| tracing::warn!(count, %error, "rules are not evaluated here: the store of alerts is unavailable"));
+                    LOG.log(
+                        "lease",
+                        move |count| tracing::warn!(count, %error, "rules are not evaluated here: the store of alerts is unavailable"),
+                    );
                     false
                 }
             };
@@ -81,7 +84,10 @@ impl Evaluator {
                 let at_ms = now_ms - now_ms.rem_euclid(interval_ms);
                 if let Err(error) = self.evaluate(at_ms).await {
                     self.metrics.failed_rounds.inc();
-                    LOG.log("commit", move |count| tracing::warn!(count, %error, "the state of alerts could not be read or written, trying again"));
+                    LOG.log(
+                        "commit",
+                        move |count| tracing::warn!(count, %error, "the state of alerts could not be read or written, trying again"),
+                    );
                 }
             } else {
                 self.view.refresh(&*self.states).await;
@@ -117,7 +123,8 @@ impl Evaluator {
         // Receivers are also told again of alerts whose group is not evaluated now.
         let changed = groups.len();
         let is_new = |before: &&GroupState| !groups.iter().any(|group| group.file == before.file && group.name == before.name);
-        let others: Vec<GroupState> = stored.groups.iter().filter(is_new).filter(|before| !removed.contains(&key_of(before))).cloned().collect();
+        let others: Vec<GroupState> =
+            stored.groups.iter().filter(is_new).filter(|before| !removed.contains(&key_of(before))).cloned().collect();
         groups.extend(others);
         let notifications = planner::plan(&receivers, &mut groups, &stored, at_ms, self.interval);
         let mut index = 0;
@@ -154,7 +161,11 @@ impl Evaluator {
             if started.elapsed() > self.interval * ROUND_INTERVALS {
                 let left = due.len() - index;
                 LOG.log("slow", move |count| {
-                    tracing::warn!(count, groups = left, "evaluating the rules takes longer than EVALUATION_INTERVAL: some groups wait for the next time");
+                    tracing::warn!(
+                        count,
+                        groups = left,
+                        "evaluating the rules takes longer than EVALUATION_INTERVAL: some groups wait for the next time"
+                    );
                 });
                 break;
             }
@@ -203,7 +214,9 @@ impl Evaluator {
                     let (name, group_name) = (rule.name.clone(), group.name.clone());
                     let text: String = error.chars().take(MAX_ERROR_CHARS).collect();
                     next.error = Some(text.clone());
-                    LOG.log("rule", move |count| tracing::warn!(count, rule = name, group = group_name, error = text, "a rule could not be evaluated"));
+                    LOG.log("rule", move |count| {
+                        tracing::warn!(count, rule = name, group = group_name, error = text, "a rule could not be evaluated")
+                    });
                 }
             }
             self.metrics.evaluated(&group.name, next.error.is_some(), begun.elapsed());

@@ -77,3 +77,86 @@ fn next_told(alert: &AlertState, receiver: &Receiver, at_ms: i64) -> Option<Told
     };
     is_told.then_some(Told { firing: alert.phase == Phase::Firing, at_ms })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerts::receivers::{Access, Address, Severity, Target};
+    use crate::alerts::state::{RuleState, Silence, SilenceMatcher};
+
+    const TICK: Duration = Duration::from_secs(15);
+
+    fn receiver(name: &str, repeat: Repeat, min_severity: Severity) -> Receiver {
+        let target = Target::Webhook { url: Address::Plain("http://h/".into()), key_file: None, access: Access::Open };
+        Receiver { name: name.into(), target, min_severity, group_by: vec!["alertname".into()], repeat, send_resolved: true }
+    }
+
+    fn alert(name: &str, instance: &str, severity: &str) -> AlertState {
+        let labels = [("alertname", name), ("instance", instance), ("severity", severity)];
+        AlertState {
+            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            annotations: Texts::new(),
+            phase: Phase::Firing,
+            active_ms: 0,
+            fired_ms: Some(0),
+            resolved_ms: None,
+            keep_firing_since_ms: None,
+            value: 1.0,
+            told: BTreeMap::new(),
+        }
+    }
+
+    fn groups(alerts: Vec<AlertState>) -> Vec<GroupState> {
+        vec![GroupState { rules: vec![RuleState { alerts, ..RuleState::default() }], ..GroupState::default() }]
+    }
+
+    /// What is told, as `receiver: status instance …`.
+    fn told(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, at_ms: i64) -> Vec<String> {
+        let text = |alert: &NotifiedAlert| format!(" {} {}", if alert.firing { "firing" } else { "resolved" }, alert.labels["instance"]);
+        let notifications = plan(receivers, groups, stored, at_ms, TICK);
+        notifications.iter().map(|one| format!("{}:{}", one.receiver, one.alerts.iter().map(text).collect::<String>())).collect()
+    }
+
+    #[test]
+    fn each_transition_is_told_once_and_again_as_often_as_a_receiver_wants() {
+        let hour = 3_600_000;
+        let receivers = [
+            receiver("am", Repeat::Alertmanager, Severity::None),
+            receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning),
+        ];
+        let mut groups = groups(vec![alert("A", "n1", "critical"), alert("A", "n2", "critical"), alert("B", "n3", "info")]);
+        let stored = Stored::default();
+        let mut at = |groups: &mut Vec<GroupState>, at_ms| told(&receivers, groups, &stored, at_ms);
+        assert_eq!(at(&mut groups, 0), ["am: firing n1 firing n2", "am: firing n3", "hook: firing n1 firing n2"]);
+        assert!(at(&mut groups, 15_000).is_empty());
+        assert_eq!(at(&mut groups, 60_000), ["am: firing n1 firing n2", "am: firing n3"]);
+        assert_eq!(at(&mut groups, 4 * hour).len(), 3);
+        groups[0].rules[0].alerts.drain(1..);
+        let alert = &mut groups[0].rules[0].alerts[0];
+        (alert.phase, alert.resolved_ms) = (Phase::Inactive, Some(4 * hour + 15_000));
+        assert_eq!(at(&mut groups, 4 * hour + 15_000), ["am: resolved n1", "hook: resolved n1"]);
+        assert!(at(&mut groups, 4 * hour + 30_000).is_empty());
+        assert_eq!(at(&mut groups, 4 * hour + 75_000), ["am: resolved n1"], "it may have been away");
+    }
+
+    #[test]
+    fn a_silenced_alert_is_told_when_the_silence_is_over() {
+        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)];
+        let matchers = vec![SilenceMatcher { name: "instance".into(), value: "n1".into(), is_regex: false, is_equal: true }];
+        let silence = Silence { id: Uuid::nil(), matchers, starts_ms: 0, ends_ms: 1_000, created_by: "me".into(), comment: "why".into() };
+        let stored = Stored { silences: vec![silence], ..Stored::default() };
+        let mut groups = groups(vec![alert("A", "n1", "critical")]);
+        assert!(told(&receivers, &mut groups, &stored, 0).is_empty());
+        assert_eq!(told(&receivers, &mut groups, &stored, 1_000), ["hook: firing n1"]);
+    }
+
+    #[test]
+    fn what_was_never_told_does_not_end_and_pending_is_not_told() {
+        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)];
+        let mut pending = alert("A", "n1", "critical");
+        pending.phase = Phase::Pending;
+        let mut ended = alert("A", "n2", "critical");
+        (ended.phase, ended.resolved_ms) = (Phase::Inactive, Some(0));
+        assert!(told(&receivers, &mut groups(vec![pending, ended]), &Stored::default(), 0).is_empty());
+    }
+}

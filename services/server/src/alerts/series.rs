@@ -106,7 +106,13 @@ impl SeriesWriter {
             match self.store.apply(batch).await {
                 Ok(Applied::Partly(refused)) => {
                     let samples = refused.total();
-                    LOG.log("refused", move |count| tracing::warn!(count, samples, "samples of rules were refused: the store holds its maximum of series, or another value is stored"));
+                    LOG.log("refused", move |count| {
+                        tracing::warn!(
+                            count,
+                            samples,
+                            "samples of rules were refused: the store holds its maximum of series, or another value is stored"
+                        )
+                    });
                 }
                 Ok(_) => {}
                 Err(error) => LOG.log("write", move |count| tracing::warn!(count, %error, "the series of rules could not be written")),

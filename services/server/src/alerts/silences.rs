@@ -1,7 +1,5 @@
 //! Which alerts a silence matches.
 
-
-
 use golectra_promql::{MatchOp, Matcher};
 
 use super::state::{AlertState, Silence, SilenceMatcher};
@@ -70,7 +68,6 @@ fn matcher(asked: &SilenceMatcher) -> Result<Matcher, String> {
     Matcher::new(op, &asked.name, &asked.value).map_err(|error| format!("matcher {:?}: {error}", asked.name))
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -101,9 +98,12 @@ mod tests {
 
     #[test]
     fn matchers_and_times_decide() {
-        for (value, is_regex, is_equal, n1, n2) in
-            [("n1", false, true, true, false), ("n1", false, false, false, true), ("n.", true, true, true, true), ("n", true, true, false, false)]
-        {
+        for (value, is_regex, is_equal, n1, n2) in [
+            ("n1", false, true, true, false),
+            ("n1", false, false, false, true),
+            ("n.", true, true, true, true),
+            ("n", true, true, false, false),
+        ] {
             let silences = Silences::at(&[silence("instance", value, is_regex, is_equal)], 1_000);
             assert_eq!((silences.silence(&alert("n1")), silences.silence(&alert("n2"))), (n1, n2), "{value}");
         }

@@ -1,6 +1,8 @@
 //! Where the state of alerts, silences and what waits for receivers are kept: in the database, or beside the memory store's snapshot.
 
 pub mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -61,7 +61,8 @@ impl fmt::Debug for Template {
 
 impl Compiled {
     fn expand<'a>(&self, labels: impl IntoIterator<Item = (&'a str, &'a str)>, value: f64) -> Result<String, TemplateError> {
-        let mut given: BTreeMap<Arc<str>, Value> = self.labels.iter().map(|name| (name.as_str().into(), Value::String("".into()))).collect();
+        let mut given: BTreeMap<Arc<str>, Value> =
+            self.labels.iter().map(|name| (name.as_str().into(), Value::String("".into()))).collect();
         given.extend(labels.into_iter().map(|(name, value)| (name.into(), Value::String(value.into()))));
         let data = BTreeMap::from([
             ("Labels".into(), Value::Map(Arc::new(given))),
@@ -109,7 +110,9 @@ fn compile(source: &str) -> Result<Compiled, String> {
 
 fn in_words(error: &TemplateError) -> String {
     match error {
-        TemplateError::Parse { line, message, .. } | TemplateError::Lex { line, message, .. } => format!("line {line} of the template: {message}"),
+        TemplateError::Parse { line, message, .. } | TemplateError::Lex { line, message, .. } => {
+            format!("line {line} of the template: {message}")
+        }
         other => other.to_string(),
     }
 }
@@ -146,7 +149,9 @@ impl Uses {
     fn expr(&mut self, expr: &Expr) {
         match expr {
             Expr::Identifier(_, name) => _ = self.functions.insert(name.to_string()),
-            Expr::Variable(_, name, path) if name.trim_start_matches('$') == "labels" => self.labels.extend(path.first().map(ToString::to_string)),
+            Expr::Variable(_, name, path) if name.trim_start_matches('$') == "labels" => {
+                self.labels.extend(path.first().map(ToString::to_string))
+            }
             Expr::Field(_, path) if path.first().is_some_and(|first| first == "Labels") => {
                 self.labels.extend(path.get(1).map(ToString::to_string));
             }
@@ -191,9 +196,11 @@ mod tests {
     fn what_goes_wrong_is_said() {
         assert!(expand("{{ humanize \"x\" }}", 0.0).starts_with("<error expanding template: "));
         assert!(expand("{{ range $i := 100000 }}xxxxxxxx{{ end }}", 0.0).starts_with("<error expanding template: "));
-        for (source, problem) in
-            [("{{ $labels.x", "unclosed action"), ("{{ nonsense 1 }}", "no function nonsense"), ("{{ query \"up\" | first | value }}", "no function")]
-        {
+        for (source, problem) in [
+            ("{{ $labels.x", "unclosed action"),
+            ("{{ nonsense 1 }}", "no function nonsense"),
+            ("{{ query \"up\" | first | value }}", "no function"),
+        ] {
             let error = Template::parse(source).unwrap_err();
             assert!(error.contains(problem), "{error}");
         }

@@ -101,8 +101,7 @@ pub async fn create(
         }
         _ => return Err(malformed("a silence needs either endsAt or duration")),
     };
-    let silence =
-        Silence { id: Uuid::nil(), matchers: new.matchers, starts_ms, ends_ms, created_by: new.created_by, comment: new.comment };
+    let silence = Silence { id: Uuid::nil(), matchers: new.matchers, starts_ms, ends_ms, created_by: new.created_by, comment: new.comment };
     let (created_by, comment) = (silence.created_by.clone(), silence.comment.clone());
     let silence_id = state.alerts.add_silence(silence).await?.map_err(malformed)?;
     tracing::info!(%silence_id, created_by, comment, %peer, "a silence was made");

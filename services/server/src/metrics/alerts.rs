@@ -67,7 +67,10 @@ impl AlertMetrics {
             sent: counters("alerts_notifications_sent_total", "Notifications that a receiver took.", &["receiver"])?,
             failed: counters("alerts_notifications_failed_total", "Tries to deliver notifications that failed.", &["receiver"])?,
             dropped: counters("alerts_notifications_dropped_total", "Notifications that were given up.", &["receiver"])?,
-            waiting: IntGaugeVec::new(Opts::new("golectra_alerts_notifications_waiting", "Notifications that wait for a receiver."), &["receiver"])?,
+            waiting: IntGaugeVec::new(
+                Opts::new("golectra_alerts_notifications_waiting", "Notifications that wait for a receiver."),
+                &["receiver"],
+            )?,
             oldest: GaugeVec::new(
                 Opts::new("golectra_alerts_oldest_notification_age_seconds", "Age of the oldest notification that waits for a receiver."),
                 &["receiver"],

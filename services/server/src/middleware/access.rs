@@ -22,7 +22,9 @@ const OPEN: [&str; 4] = ["/api/v1/snapshot", "/api/v1/latest", "/api/v1/sources"
 #[expect(clippy::result_large_err, reason = "the refusal is the answer, made once")]
 pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
     let Some(tokens) = &app.tokens else { return Ok(request) };
-    let Some(needed) = request.extensions().get::<MatchedPath>().and_then(|route| needed(route.as_str(), request.method())) else { return Ok(request) };
+    let Some(needed) = request.extensions().get::<MatchedPath>().and_then(|route| needed(route.as_str(), request.method())) else {
+        return Ok(request);
+    };
     let Some(token) = token(request.headers()) else {
         let message = format!("this route needs an API token with the scope {}: Authorization: Bearer TOKEN", needed.as_str());
         return Err(refused(ErrorCode::TokenMissing, message));
@@ -104,7 +106,9 @@ mod tests {
     fn what_reads_history_needs_a_scope_and_what_agents_use_does_not() {
         let get = |route| needed(route, &Method::GET);
         assert_eq!(needed("/api/v1/write", &Method::POST), Some(Scope::Write));
-        for (route, method) in [("/api/v1/silences", Method::POST), ("/api/v1/silences/{id}", Method::DELETE), ("/api/v1/receivers/{name}/test", Method::POST)] {
+        for (route, method) in
+            [("/api/v1/silences", Method::POST), ("/api/v1/silences/{id}", Method::DELETE), ("/api/v1/receivers/{name}/test", Method::POST)]
+        {
             assert_eq!(needed(route, &method), Some(Scope::Write), "{route}");
         }
         assert_eq!(needed("/api/v1/query", &Method::POST), Some(Scope::Read));

@@ -123,7 +123,13 @@ impl Sender {
     }
 
     /// As Standard Webhooks has it: an id that is the same on every try, the time, and a signature where there is a key.
-    fn sign(&self, headers: &mut HeaderMap, notification: &Notification, key_file: Option<&Path>, body: &[u8]) -> Result<(), DeliveryError> {
+    fn sign(
+        &self,
+        headers: &mut HeaderMap,
+        notification: &Notification,
+        key_file: Option<&Path>,
+        body: &[u8],
+    ) -> Result<(), DeliveryError> {
         let (id, now) = (notification.id.to_string(), self.clock.unix_seconds());
         headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(now));
         let secret = key_file.map(secret).transpose()?;
@@ -148,7 +154,8 @@ fn authorize(headers: &mut HeaderMap, access: &Access) -> Result<(), DeliveryErr
             format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
         }
     };
-    let mut value = HeaderValue::try_from(text).map_err(|_| failed("the token or password has characters that no header may have".to_owned()))?;
+    let mut value =
+        HeaderValue::try_from(text).map_err(|_| failed("the token or password has characters that no header may have".to_owned()))?;
     value.set_sensitive(true);
     headers.insert(header::AUTHORIZATION, value);
     Ok(())

@@ -80,7 +80,10 @@ impl Deliveries {
                 }
                 Err(error) => {
                     let receiver = name.clone();
-                    LOG.log(format!("store {name}"), move |count| tracing::warn!(count, receiver, %error, "what waits for a receiver can't be read"));
+                    LOG.log(
+                        format!("store {name}"),
+                        move |count| tracing::warn!(count, receiver, %error, "what waits for a receiver can't be read"),
+                    );
                     let _ = ended.run_until_cancelled(sleep(POLL.mul_f64(1.0 + fastrand::f64()))).await;
                 }
             }
@@ -103,7 +106,9 @@ impl Deliveries {
                     LOG.log(format!("dropped {name}"), move |count| tracing::error!(count, receiver, reason, "notifications are given up"));
                     Settled::Done
                 } else {
-                    LOG.log(format!("failed {name}"), move |count| tracing::warn!(count, receiver, reason, attempts, "a notification was not delivered, trying again"));
+                    LOG.log(format!("failed {name}"), move |count| {
+                        tracing::warn!(count, receiver, reason, attempts, "a notification was not delivered, trying again")
+                    });
                     let asked = if let DeliveryError::Failed { retry_after, .. } = error { retry_after } else { None };
                     Settled::Retry(asked.unwrap_or_default().max(pause(attempts)))
                 }

@@ -127,10 +127,14 @@ fn receiver(raw: RawReceiver) -> Result<Receiver, Problem> {
     let is_alertmanager = kind == "alertmanager";
     let repeat = match raw.repeat_interval {
         Some(text) if is_alertmanager => {
-            return Err((text.referenced.line(), "an Alertmanager is told every minute and repeats by its own settings: repeat_interval has no meaning here".to_owned()));
+            return Err((
+                text.referenced.line(),
+                "an Alertmanager is told every minute and repeats by its own settings: repeat_interval has no meaning here".to_owned(),
+            ));
         }
         Some(text) => {
-            let interval = parse_duration(&text.value).map(|ms| Duration::from_millis(ms.unsigned_abs())).filter(|interval| *interval >= MIN_REPEAT);
+            let interval =
+                parse_duration(&text.value).map(|ms| Duration::from_millis(ms.unsigned_abs())).filter(|interval| *interval >= MIN_REPEAT);
             Repeat::After(interval.ok_or_else(|| (text.referenced.line(), format!("{:?} is no duration of at least 1m", text.value)))?)
         }
         None if is_alertmanager => Repeat::Alertmanager,
@@ -149,8 +153,7 @@ fn receiver(raw: RawReceiver) -> Result<Receiver, Problem> {
 
 fn target(kind: &str, raw: RawTarget) -> Result<Target, String> {
     let url = match (raw.url, raw.url_file) {
-        (Some(url), None) if kind == "slack" => {
-            let _ = url;
+        (Some(_), None) if kind == "slack" => {
             return Err("the address of slack is a secret: put it into a file and name that as url_file".to_owned());
         }
         (Some(url), None) => Address::Plain(checked(&url.value)?.to_owned()),
@@ -199,7 +202,10 @@ mod tests {
             receivers[0],
             Receiver {
                 name: "am".into(),
-                target: Target::Alertmanager { url: Address::Plain("http://alertmanager:9093".into()), access: Access::Token("/s/token".into()) },
+                target: Target::Alertmanager {
+                    url: Address::Plain("http://alertmanager:9093".into()),
+                    access: Access::Token("/s/token".into())
+                },
                 min_severity: Severity::None,
                 group_by: Vec::new(),
                 repeat: Repeat::Alertmanager,
@@ -207,8 +213,14 @@ mod tests {
             }
         );
         let hook = &receivers[1];
-        assert_eq!((hook.min_severity, hook.repeat, hook.send_resolved), (Severity::Critical, Repeat::After(Duration::from_mins(30)), false));
-        assert_eq!((receivers[2].target.kind(), receivers[2].min_severity, receivers[2].repeat), ("slack", Severity::Warning, Repeat::After(REPEAT)));
+        assert_eq!(
+            (hook.min_severity, hook.repeat, hook.send_resolved),
+            (Severity::Critical, Repeat::After(Duration::from_mins(30)), false)
+        );
+        assert_eq!(
+            (receivers[2].target.kind(), receivers[2].min_severity, receivers[2].repeat),
+            ("slack", Severity::Warning, Repeat::After(REPEAT))
+        );
         assert_eq!(receivers[3].group_by, ["alertname"]);
         assert!(parse("receivers: []").unwrap().is_empty());
     }

@@ -190,7 +190,10 @@ mod tests {
     #[test]
     fn a_webhook_gets_version_4() {
         let sent = webhook(&notification(&[true, false]));
-        assert_eq!((&sent["version"], &sent["status"], &sent["groupKey"]), (&json!("4"), &json!("firing"), &json!("{}:{alertname=\"Down\"}")));
+        assert_eq!(
+            (&sent["version"], &sent["status"], &sent["groupKey"]),
+            (&json!("4"), &json!("firing"), &json!("{}:{alertname=\"Down\"}"))
+        );
         assert_eq!(sent["commonLabels"], json!({"alertname": "Down", "severity": "critical"}));
         assert_eq!(sent["commonAnnotations"], json!({"description": "For long."}));
         assert_eq!((&sent["alerts"][0]["endsAt"], &sent["alerts"][1]["endsAt"]), (&json!(NO_TIME), &json!("1970-01-01T00:00:02.000Z")));

@@ -61,7 +61,8 @@ struct Last {
 impl RuleBook {
     /// The rules that are built in but for those named, and those of the folder. A folder that can't be used is logged and looked at again.
     pub fn open(folder: Option<&Path>, disabled: &BTreeSet<String>) -> Self {
-        let mut built_in = parse(BUILT_IN_FILE, BUILT_IN).unwrap_or_else(|error| unreachable!("a test reads the rules that are built in: {error}"));
+        let mut built_in =
+            parse(BUILT_IN_FILE, BUILT_IN).unwrap_or_else(|error| unreachable!("a test reads the rules that are built in: {error}"));
         let left_out = |rule: &Rule| disabled.contains("all") || disabled.contains(&rule.name);
         for group in &mut built_in {
             group.rules.retain(|rule| !left_out(rule));
@@ -124,7 +125,8 @@ impl RuleBook {
                 match parse(file, text) {
                     Ok(parsed) => _ = last.good.insert(file.clone(), parsed.into_iter().map(Arc::new).collect()),
                     Err(error) => {
-                        let kept = if last.good.contains_key(file) { "its last version goes on being used" } else { "none of its rules is used" };
+                        let kept =
+                            if last.good.contains_key(file) { "its last version goes on being used" } else { "none of its rules is used" };
                         if !unchanged {
                             tracing::error!("a file of RULES_DIR is refused: {error}; {kept}");
                         }
@@ -136,7 +138,11 @@ impl RuleBook {
             groups.extend(last.good.get(file).into_iter().flatten().cloned());
         }
         if groups.iter().map(|group| group.rules.len()).sum::<usize>() > MAX_RULES {
-            let error = RuleFileError { file: "RULES_DIR".to_owned(), line: 0, problem: format!("all files together have at most {MAX_RULES} rules") };
+            let error = RuleFileError {
+                file: "RULES_DIR".to_owned(),
+                line: 0,
+                problem: format!("all files together have at most {MAX_RULES} rules"),
+            };
             tracing::error!("the files of RULES_DIR are refused: {error}; the rules that were read before go on being used");
             let current = self.current();
             self.publish(current.groups.clone(), true, vec![error]);
@@ -194,7 +200,12 @@ mod tests {
     use super::*;
 
     fn names(book: &RuleBook) -> Vec<String> {
-        book.current().groups.iter().filter(|group| group.file != BUILT_IN_FILE).map(|group| format!("{}/{}", group.file, group.name)).collect()
+        book.current()
+            .groups
+            .iter()
+            .filter(|group| group.file != BUILT_IN_FILE)
+            .map(|group| format!("{}/{}", group.file, group.name))
+            .collect()
     }
 
     const GOOD: &str = "groups:\n- name: one\n  rules:\n  - alert: A\n    expr: up == 0\n";

@@ -59,7 +59,8 @@ fn pattern(text: &str) -> Result<Regex, TemplateError> {
 }
 
 fn argument(args: &[Value], index: usize) -> Result<&Value, TemplateError> {
-    args.get(index).ok_or_else(|| TemplateError::Exec(format!("a function needs at least {} arguments, this one has {}", index + 1, args.len())))
+    args.get(index)
+        .ok_or_else(|| TemplateError::Exec(format!("a function needs at least {} arguments, this one has {}", index + 1, args.len())))
 }
 
 fn text(args: &[Value], index: usize) -> Result<String, TemplateError> {

@@ -42,7 +42,11 @@ pub fn duration(value: f64) -> String {
     }
     let sign = if value < 0.0 { "-" } else { "" };
     let value = value.abs();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds are meant; what is too large becomes the largest")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole seconds are meant; what is too large becomes the largest"
+    )]
     let whole = value as u64;
     let (seconds, minutes, hours, days) = (whole % 60, whole / 60 % 60, whole / 3600 % 24, whole / 86400);
     match (days, hours, minutes) {
@@ -104,7 +108,8 @@ fn significant(value: f64) -> String {
     let rounded = format!("{value:.3e}");
     let (digits, exponent) = rounded.split_once('e').unwrap_or((&rounded, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    let trimmed = |text: &str| if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() };
+    let trimmed =
+        |text: &str| if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() };
     if (-4..4).contains(&exponent) {
         let decimals = usize::try_from(3 - exponent).unwrap_or(0);
         return trimmed(&format!("{value:.decimals$}"));

@@ -92,12 +92,22 @@ impl Filter {
         let exclude_alerts = match parameters.text("exclude_alerts").to_ascii_lowercase().as_str() {
             "" | "0" | "f" | "false" => false,
             "1" | "t" | "true" => true,
-            other => return Err(ApiFailure::parameter("exclude_alerts", format!("error converting exclude_alerts: {other:?} is no boolean"))),
+            other => {
+                return Err(ApiFailure::parameter("exclude_alerts", format!("error converting exclude_alerts: {other:?} is no boolean")));
+            }
         };
         let limits = ParseLimits::default();
         let matchers = parameters.all("match[]").iter().map(|text| parse_selector(text, &limits)).collect::<Result<_, _>>();
         let matchers = matchers.map_err(|error| ApiFailure::parameter("match[]", error))?;
-        Ok(Self { rules: set("rule_name[]"), groups: set("rule_group[]"), files: set("file[]"), alerting, recording, matchers, exclude_alerts })
+        Ok(Self {
+            rules: set("rule_name[]"),
+            groups: set("rule_group[]"),
+            files: set("file[]"),
+            alerting,
+            recording,
+            matchers,
+            exclude_alerts,
+        })
     }
 
     fn has_group(&self, group: &RuleGroup) -> bool {
@@ -139,7 +149,10 @@ pub async fn rules(State(state): State<AppState>, parameters: Parameters) -> Res
     }
     if let Some(after) = after {
         if !groups.iter().any(|group| token(group) == after) {
-            return Err(ApiFailure::parameter("group_next_token", format!("invalid group_next_token {after:?}. were rule groups changed?")));
+            return Err(ApiFailure::parameter(
+                "group_next_token",
+                format!("invalid group_next_token {after:?}. were rule groups changed?"),
+            ));
         }
         groups.retain(|group| token(group).as_str() >= after);
     }
@@ -163,8 +176,12 @@ pub async fn alerts(State(state): State<AppState>) -> Result<Answer, ApiFailure>
 /// A group; none where the request asks for none of its rules.
 fn group_view(group: &RuleGroup, state: Option<&GroupState>, filter: &Filter, every_seconds: f64) -> Option<GroupView> {
     let state_of = |rule: &Rule| state.and_then(|state| state.rules.iter().find(|state| state.key == rule.key));
-    let rules: Vec<RuleView> =
-        group.rules.iter().filter(|rule| filter.has_rule(rule)).map(|rule| rule_view(rule, state_of(rule), filter.exclude_alerts)).collect();
+    let rules: Vec<RuleView> = group
+        .rules
+        .iter()
+        .filter(|rule| filter.has_rule(rule))
+        .map(|rule| rule_view(rule, state_of(rule), filter.exclude_alerts))
+        .collect();
     (!rules.is_empty()).then(|| GroupView {
         name: group.name.clone(),
         file: group.file.clone(),

@@ -120,7 +120,8 @@ impl AlertStore for PostgresAlertStore {
                 return Ok(false);
             }
             let mut tx = session.conn.begin().await?;
-            let raised = sqlx::query("UPDATE alert_evaluation SET at = $1 WHERE at < $1").bind(timestamp(commit.at_ms)).execute(&mut *tx).await?;
+            let raised =
+                sqlx::query("UPDATE alert_evaluation SET at = $1 WHERE at < $1").bind(timestamp(commit.at_ms)).execute(&mut *tx).await?;
             if raised.rows_affected() == 0 {
                 tx.rollback().await?;
                 return Ok(false);
@@ -184,7 +185,8 @@ impl AlertStore for PostgresAlertStore {
             .fetch_all(conn)
             .await
         });
-        let waiting = |(receiver, count, oldest_ms): (String, i64, i64)| (receiver, Waiting { notifications: count.unsigned_abs(), oldest_ms });
+        let waiting =
+            |(receiver, count, oldest_ms): (String, i64, i64)| (receiver, Waiting { notifications: count.unsigned_abs(), oldest_ms });
         Ok(rows.await?.into_iter().map(waiting).collect())
     }
 
@@ -210,11 +212,12 @@ impl AlertStore for PostgresAlertStore {
         self.reader
             .read(async |conn| {
                 let mut tx = conn.begin().await?;
-                let found: Option<(String,)> = sqlx::query_as("SELECT silence::text FROM alert_silences WHERE id = $1 AND ends_at > $2 FOR UPDATE")
-                    .bind(id)
-                    .bind(timestamp(at_ms))
-                    .fetch_optional(&mut *tx)
-                    .await?;
+                let found: Option<(String,)> =
+                    sqlx::query_as("SELECT silence::text FROM alert_silences WHERE id = $1 AND ends_at > $2 FOR UPDATE")
+                        .bind(id)
+                        .bind(timestamp(at_ms))
+                        .fetch_optional(&mut *tx)
+                        .await?;
                 let Some((text,)) = found else { return Ok(false) };
                 let silence = Silence { ends_ms: at_ms, ..read_json(&text)? };
                 sqlx::query("UPDATE alert_silences SET silence = $2::json, ends_at = $3 WHERE id = $1")
