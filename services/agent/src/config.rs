@@ -10,9 +10,9 @@ use golectra_process::{Bytes, KeyId, ListenAddress, Secret};
 use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
-pub use self::limits::{LimitError, Period, QueueBatches, QueueBytes, RateLimit, SpoolAge, SpoolBytes};
+pub use self::limits::{HostSeries, LimitError, Period, QueueBatches, QueueBytes, RateLimit, SpoolAge, SpoolBytes};
 pub use self::source::SourceName;
-use crate::collect::HostFolders;
+use crate::collect::{HostFolders, HostPaths, HostSettings};
 use crate::spool::Limits;
 use crate::spool::disk::DiskLimits;
 
@@ -50,6 +50,8 @@ golectra_process::settings! {
         pub host_proc: Option<PathBuf>,
         /// Where the node's / is mounted, such as /host/root in a container; with it the space of the node's filesystems is reported.
         pub host_root: Option<PathBuf>,
+        /// The most series of the host in a report, 100 to 100000; those over it are counted as skipped.
+        pub host_max_series: HostSeries = "10000",
         /// A folder where reports wait until the server has taken them, so that they survive a restart of the agent; created if need be, one for each agent. Without it they wait in memory only.
         pub spool_dir: Option<PathBuf>,
         /// Disk space for these reports, 1MiB to 16GiB; the oldest are dropped for newer ones.
@@ -70,6 +72,18 @@ impl Settings {
         HostFolders { proc: self.host_proc.clone(), root: self.host_root.clone() }
     }
 
+    /// What is measured of the host under node_exporter's names. A process in a container sees the host's root and network only where they are mounted.
+    pub fn host(&self, source: &Source) -> HostSettings {
+        let is_outside_of_containers = in_first_pid_namespace();
+        let paths = HostPaths {
+            proc: self.host_proc.clone().unwrap_or_else(|| "/proc".into()),
+            sys: "/sys".into(),
+            root: self.host_root.clone().or_else(|| is_outside_of_containers.then(|| "/".into())),
+            sees_first_process: self.host_proc.is_some() || is_outside_of_containers,
+        };
+        HostSettings { paths, node_name: source.as_str().to_owned(), max_series: self.host_max_series.get() }
+    }
+
     /// The bounds of the spool on disk.
     pub fn disk_limits(&self) -> DiskLimits {
         DiskLimits { bytes: self.spool_max_bytes.bytes().get() as u64, age: self.spool_max_age.duration() }
@@ -80,6 +94,11 @@ impl Settings {
         let age = self.spool_max_age.duration();
         Limits { batches: self.queue_batches.get(), bytes: Bytes::get(self.queue_bytes.bytes()), age }
     }
+}
+
+/// Whether this process is in the first namespace of processes, whose number is the same on every kernel. Containers have others.
+fn in_first_pid_namespace() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
 }
 
 #[cfg(test)]
@@ -147,6 +166,7 @@ mod tests {
             (["--source=a/b"], "letters"),
             (["--queue-batches=0"], "1 to 1000000"),
             (["--queue-bytes=1KiB"], "64KiB"),
+            (["--host-max-series=99"], "100 to 100000"),
             (["--spool-max-bytes=1KiB"], "1MiB to 16GiB"),
             (["--spool-max-bytes=1TiB"], "1MiB to 16GiB"),
             (["--spool-max-age=30s"], "at least 1m"),

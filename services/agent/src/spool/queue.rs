@@ -36,15 +36,21 @@ impl Queue {
         Self(Arc::new(Shared { spool: Mutex::new(spool), clock, changed, closed }))
     }
 
-    /// Seals the polls, together with the deltas that dropped batches returned, and adds the batch.
+    /// Seals the polls, together with the deltas that dropped batches returned, and adds the batch; more than one where the host has more
+    /// series than fit into it.
     pub fn seal(&self, sealer: &mut Sealer) {
         let mut spool = self.spool();
-        let returned = spool.make_room();
-        let batch = sealer.seal(self.0.clock.unix_millis(), returned);
-        let (key, polls) = (batch.key(), batch.polls());
-        spool.push(batch);
+        loop {
+            let returned = spool.make_room();
+            let batch = sealer.seal(self.0.clock.unix_millis(), returned);
+            let (key, polls, items) = (batch.key(), batch.polls(), batch.items());
+            spool.push(batch);
+            tracing::debug!(%key, polls, items, "a batch is sealed");
+            if !sealer.has_more() {
+                break;
+            }
+        }
         drop(spool);
-        tracing::debug!(%key, polls, "a report is sealed");
         self.0.changed.notify_waiters();
     }
 
