@@ -21,6 +21,8 @@ fn retentions_reach_the_server_and_have_a_unit() {
     let settings = [
         ("dedupWindow", "DEDUP_WINDOW"),
         ("retentionRaw", "RETENTION_RAW"),
+        ("retention5m", "RETENTION_5M"),
+        ("retention1h", "RETENTION_1H"),
         ("seriesExpiry", "SERIES_EXPIRY"),
         ("sourceExpiry", "SOURCE_EXPIRY"),
     ];

@@ -351,7 +351,7 @@ SELECT day.day_start + slot.hour * interval '1 hour' AS at, sources.name AS sour
     day.counts[slot.place] AS count, day.sums[slot.place] AS sum, day.mins[slot.place] AS min, day.maxs[slot.place] AS max,
     day.sums[slot.place] / day.counts[slot.place] AS avg, day.lasts[slot.place] AS last
 FROM rollups_1h AS day
-JOIN series ON series.id >= day.block_id * 64 AND series.id < (day.block_id + 1) * 64
+JOIN series ON series.id / 64 = day.block_id
 JOIN sources ON sources.id = series.source_id
 CROSS JOIN LATERAL (SELECT hour, 24 * (series.id % 64) + hour + 1 AS place FROM generate_series(0, 23) AS hour) AS slot
 WHERE day.counts[slot.place] > 0;

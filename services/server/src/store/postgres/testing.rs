@@ -83,7 +83,8 @@ impl Drop for TestDatabase {
 /// Two days of history, plenty of room, and so much time for a write that none fails because the machine is busy.
 pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
-    let lifetimes = Lifetimes { retention_raw: Duration::from_hours(48), ..Lifetimes::default() };
+    let two_days = Duration::from_hours(48);
+    let lifetimes = Lifetimes { retention_raw: two_days, retention_5m: two_days, retention_1h: two_days, ..Lifetimes::default() };
     let (metrics, history) = (WriterMetrics::unregistered(), HistoryMetrics::unregistered());
     PostgresConfig {
         dsn,

@@ -15,7 +15,7 @@ use crate::store::history::{SeriesFilter, TimeRange};
 const HOUR: u64 = 60 * 60 * 1000;
 const DAY: u64 = 24 * HOUR;
 
-/// Rows and bytes of everything that grows with series.
+/// Rows and bytes of everything that grows with series; but for rollups, whose partitions are of weeks.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 struct Size {
     live: i64,
@@ -37,7 +37,8 @@ async fn size(conn: &mut PgConnection) -> Size {
             (SELECT count(*) FROM label_pairs) AS label_pairs, (SELECT count(*) FROM metric_names) AS metric_names,
             (SELECT count(*) FROM layouts) AS layouts, (SELECT count(*) FROM latest_blocks) AS blocks, (SELECT count(*) FROM frames) AS frames,
             (SELECT last_value FROM terms) AS highest_term,
-            (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relnamespace = 'golectra'::regnamespace AND relkind = 'r') AS bytes",
+            (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
+                WHERE relnamespace = 'golectra'::regnamespace AND relkind = 'r' AND relname !~ '^rollups_') AS bytes",
     )
     .fetch_one(conn)
     .await
