@@ -175,7 +175,7 @@ mod tests {
         for (source, value, expected) in [
             ("plain", 1.0, "plain"),
             ("{{ $labels.instance }} has {{ $value }}", 1.5, "n1:9100 has 1.5"),
-            ("{{ .Labels.job }}/{{ .Value }}", 1e7, "node/1e+07"),
+            ("{{ .Labels.job }}/{{ .Value }}", 1e7, "node/10000000"),
             ("[{{ $labels.missing }}]", 0.0, "[]"),
             ("{{ $value | humanizePercentage }}", 0.12345, "12.34%"),
             ("{{ printf \"%.2f\" $value }}", 1.0 / 3.0, "0.33"),
