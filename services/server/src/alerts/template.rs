@@ -150,7 +150,7 @@ impl Uses {
         match expr {
             Expr::Identifier(_, name) => _ = self.functions.insert(name.to_string()),
             Expr::Variable(_, name, path) if name.trim_start_matches('$') == "labels" => {
-                self.labels.extend(path.first().map(ToString::to_string))
+                self.labels.extend(path.first().map(ToString::to_string));
             }
             Expr::Field(_, path) if path.first().is_some_and(|first| first == "Labels") => {
                 self.labels.extend(path.get(1).map(ToString::to_string));
