@@ -177,7 +177,7 @@ mod tests {
             ("{{ $labels.instance }} has {{ $value }}", 1.5, "n1:9100 has 1.5"),
             ("{{ .Labels.job }}/{{ .Value }}", 1e7, "node/10000000"),
             ("[{{ $labels.missing }}]", 0.0, "[]"),
-            ("{{ $value | humanizePercentage }}", 0.12345, "12.34%"),
+            ("{{ $value | humanizePercentage }}", 0.12345, "12.35%"),
             ("{{ printf \"%.2f\" $value }}", 1.0 / 3.0, "0.33"),
             ("{{ with $labels.job }}job {{ . }}{{ end }}{{ with $labels.zone }}zone{{ end }}", 0.0, "job node"),
             ("{{ if gt $value 2.0 }}much{{ else }}little{{ end }}", 3.0, "much"),
