@@ -38,6 +38,7 @@ fn typos_are_named() {
         ("networkPolicy.scrapers[0].podSelectors.a=b", "/networkPolicy/scrapers/0", "podSelectors"),
         ("podSecurityContext.runAsUsr=1", "/podSecurityContext", "runAsUsr"),
         ("monitoring.rules.enable=true", "/monitoring/rules", "enable"),
+        ("alerts.receiver=x", "/alerts", "receiver"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);
         assert!(error.contains(&format!("'{path}'")) && error.contains(word), "--set {set}: {error}");
@@ -70,6 +71,10 @@ fn values_out_of_range_are_named() {
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("podSecurityContext.runAsUser=nobody", "/podSecurityContext/runAsUser"),
         ("networkPolicy.dnsPorts[0]=dns", "/networkPolicy/dnsPorts/0"),
+        ("alerts.evaluationInterval=often", "/alerts/evaluationInterval"),
+        ("alerts.receivers[0].name=a b", "/alerts/receivers/0/name"),
+        ("alerts.secrets[0]=My_Secret", "/alerts/secrets/0"),
+        ("alerts.rules.a\\.yaml.group=x", "/alerts/rules/a.yaml"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);
         assert!(error.contains(&format!("'{path}'")), "--set {set}: {error}");
