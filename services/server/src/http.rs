@@ -4,13 +4,13 @@ pub mod error;
 pub mod extract;
 
 pub mod api;
-pub mod dashboard;
 pub mod fallback;
 pub mod latest;
 pub mod ping;
 mod selector;
 pub mod snapshot;
 pub mod sources;
+pub mod ui;
 pub mod update;
 pub mod updates;
 pub mod value;

@@ -1,0 +1,134 @@
+//! The graphs of a page are data: panels/*.yaml has their titles, units and expressions.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Serialize};
+
+/// The graphs of a node's page.
+pub static NODE: LazyLock<Vec<Group>> =
+    LazyLock::new(|| serde_yaml_ng::from_str(include_str!("../../../panels/node.yaml")).expect("a test reads this file"));
+
+/// A heading and its panels.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// The heading.
+    pub title: String,
+    /// What stands below it.
+    pub panels: Vec<Panel>,
+}
+
+/// A graph.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Panel {
+    /// Its title.
+    pub title: String,
+    /// The unit of its values.
+    pub unit: Unit,
+    /// Whether its lines are drawn on top of each other.
+    #[serde(default)]
+    pub stacked: bool,
+    /// The upper end of its scale, if it does not follow the values.
+    pub top: Option<f64>,
+    /// Lists of lines. The first list is drawn whose metrics there are.
+    pub alternatives: Vec<Vec<Line>>,
+}
+
+/// The unit of a graph's values.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Shares from 0 to 1.
+    Percent,
+    /// Bytes.
+    Bytes,
+    /// Bytes a second.
+    BytesPerSecond,
+    /// Seconds.
+    Seconds,
+    /// Anything a second.
+    PerSecond,
+    /// Anything else.
+    Number,
+}
+
+impl Unit {
+    /// What the scripts call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Percent => "percent",
+            Self::Bytes => "bytes",
+            Self::BytesPerSecond => "bytes_per_second",
+            Self::Seconds => "seconds",
+            Self::PerSecond => "per_second",
+            Self::Number => "number",
+        }
+    }
+}
+
+/// One expression of a graph, which may give several lines.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// The expression.
+    pub expr: String,
+    /// What its lines are called.
+    pub name: String,
+    /// A metric that has to be there, where the expression does not name one.
+    #[serde(default, skip_serializing)]
+    metric: Option<String>,
+}
+
+impl Panel {
+    /// The lines to draw for a node that has these metrics; none where it has none of them.
+    pub fn lines(&self, node: &str, metrics: &BTreeSet<String>) -> Vec<Line> {
+        let there = |line: &&Line| match &line.metric {
+            Some(metric) => metrics.contains(metric),
+            None => words(&line.expr).any(|word| metrics.contains(word)),
+        };
+        let drawn = self.alternatives.iter().map(|lines| lines.iter().filter(there).collect::<Vec<_>>()).find(|lines| !lines.is_empty());
+        let quoted = serde_json::to_string(node).unwrap_or_default();
+        let of_node = |line: &Line| Line { expr: line.expr.replace("$node", &quoted), ..line.clone() };
+        drawn.unwrap_or_default().into_iter().map(of_node).collect()
+    }
+}
+
+/// What may be a metric's name in an expression.
+fn words(expr: &str) -> impl Iterator<Item = &str> {
+    expr.split(|part: char| !part.is_ascii_alphanumeric() && part != '_' && part != ':')
+}
+
+#[cfg(test)]
+mod tests {
+    use golectra_promql::Query;
+    use golectra_promql::parse::ParseLimits;
+
+    use super::*;
+
+    #[test]
+    fn every_expression_of_the_panels_is_valid_and_of_one_node() {
+        let lines = NODE.iter().flat_map(|group| &group.panels).flat_map(|panel| panel.alternatives.iter().flatten());
+        let mut count = 0;
+        for line in lines {
+            let query = line.expr.replace("$node", "\"a\"").replace("$window", "2m");
+            Query::parse(&query, &ParseLimits::default()).unwrap_or_else(|error| panic!("{query}: {error}"));
+            assert!(line.expr.contains("instance=$node") && !query.contains('$'), "{query}");
+            count += 1;
+        }
+        assert!(count > 20);
+    }
+
+    #[test]
+    fn the_first_alternative_is_drawn_whose_metrics_there_are() {
+        let panel = NODE.iter().flat_map(|group| &group.panels).find(|panel| panel.title == "Memory").unwrap();
+        let lines = |metrics: &[&str]| {
+            let metrics = metrics.iter().map(|name| (*name).to_owned()).collect();
+            panel.lines("a\"b", &metrics).into_iter().map(|line| line.expr).collect::<Vec<_>>()
+        };
+        assert!(lines(&["node_memory_MemTotal_bytes", "TotalMemory"])[0].starts_with("node_memory_MemTotal_bytes{instance=\"a\\\"b\"}"));
+        assert!(lines(&["TotalMemory"])[0].starts_with("TotalMemory"));
+        assert!(lines(&["TotalMemoryOfOthers", "instance"]).is_empty());
+    }
+}
