@@ -10,7 +10,7 @@ use golectra_protocol::{ErrorCode, Source};
 use super::cluster::{self, Node};
 use super::format::{bytes, percent, span, three_digits};
 use super::metrics::{self, Metrics};
-use super::panels::{self, Panel};
+use super::panels::{self, Graphs};
 use super::problems::{self, Problem};
 use super::rows::Row;
 use super::shell::{Parameters, Shell, encode, page, parameters};
@@ -56,28 +56,6 @@ pub struct Preset {
     pub current: bool,
 }
 
-/// A heading with its graphs.
-struct Graphs {
-    title: String,
-    graphs: Vec<Graph>,
-}
-
-/// A graph as the script finds it in the page.
-pub struct Graph {
-    /// Its title.
-    pub title: String,
-    /// The unit of its values.
-    pub unit: &'static str,
-    /// Whether its lines are stacked.
-    pub stacked: bool,
-    /// The upper end of its scale, or nothing.
-    pub top: String,
-    /// Its expressions as JSON.
-    pub lines: String,
-    /// The same in Explore, which works without scripts.
-    pub explore: String,
-}
-
 /// The presets as links to this address.
 pub fn presets(address: &str, window: &Window) -> Vec<Preset> {
     let preset = |&(name, title, _): &(&'static str, &'static str, i64)| Preset {
@@ -102,7 +80,7 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
         problems::visible(&cluster).into_iter().filter(|problem| problem.link == format!("/node?name={}", encode(&name))).collect();
     let now = cluster.now;
     let node = cluster.nodes.into_iter().find(|node| node.name == name);
-    let names = metric_names(&state, &name, &window).await.unwrap_or_else(|error| {
+    let names = metric_names(&state, &[(SOURCE_LABEL, &name)], &window).await.unwrap_or_else(|error| {
         missing.push(error);
         BTreeSet::new()
     });
@@ -116,10 +94,6 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
         None => (metrics::of_instance(&name)?, format!("/source?instance={}", encode(&name))),
     };
     let metrics = metrics::shown(&state, filter, &find.to_lowercase(), MAX_METRICS, now).await?;
-    let groups = panels::NODE.iter().filter_map(|group| {
-        let graphs: Vec<_> = group.panels.iter().filter_map(|panel| graph(panel, &name, &names, &window)).collect();
-        (!graphs.is_empty()).then(|| Graphs { title: group.title.clone(), graphs })
-    });
     let shell = Shell::with_graphs(name.clone(), "overview");
     page(&NodePage {
         shell,
@@ -127,7 +101,7 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
         facts: facts(&node, now),
         problems,
         presets: presets(&format!("/node?name={}", encode(&name)), &window),
-        groups: groups.collect(),
+        groups: panels::graphs(&panels::NODE, &[("node", &name)], &names, &window),
         window,
         missing,
         metrics,
@@ -138,27 +112,14 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
     })
 }
 
-/// The names of the metrics that it had in this time.
-async fn metric_names(app: &App, name: &str, window: &Window) -> Result<BTreeSet<String>, String> {
-    let quoted = serde_json::to_string(name).unwrap_or_default();
+/// The names of the metrics with these labels in this time.
+pub async fn metric_names(app: &App, labels: &[(&str, &str)], window: &Window) -> Result<BTreeSet<String>, String> {
+    let matchers: Vec<_> =
+        labels.iter().map(|(name, value)| format!("{name}={}", serde_json::to_string(value).unwrap_or_default())).collect();
     let range = TimeRange { start_ms: window.start_ms, end_ms: window.end_ms };
-    let listing = Listing { selectors: vec![format!("{{{SOURCE_LABEL}={quoted}}}")], range, limit: None };
+    let listing = Listing { selectors: vec![format!("{{{}}}", matchers.join(","))], range, limit: None };
     let listed = app.queries.label_values("__name__".to_owned(), listing).await;
     listed.map(|listed| listed.items.into_iter().collect()).map_err(|error| super::ask::sentence("Graphs", &error))
-}
-
-fn graph(panel: &Panel, node: &str, metrics: &BTreeSet<String>, window: &Window) -> Option<Graph> {
-    let lines = panel.lines(node, metrics);
-    let first = lines.first()?;
-    let explore = format!("/explore?query={}&{}", encode(&first.expr.replace("$window", "5m")), window.parameters());
-    Some(Graph {
-        title: panel.title.clone(),
-        unit: panel.unit.as_str(),
-        stacked: panel.stacked,
-        top: panel.top.map(|top| top.to_string()).unwrap_or_default(),
-        lines: serde_json::to_string(&lines).unwrap_or_default(),
-        explore,
-    })
 }
 
 /// What there is to say about it in a line each.
