@@ -17,6 +17,8 @@ pub fn router(state: AppState) -> Router {
         .route("/pod", get(ui::pod))
         .route("/explore", get(ui::explore))
         .route("/status", get(ui::status))
+        .route("/sign-in", post(ui::sign_in))
+        .route("/sign-out", post(ui::sign_out))
         .route("/assets/{name}", get(ui::assets::asset))
         .route("/update", post(update::json))
         .route("/update/{kind}", post(update::missing))

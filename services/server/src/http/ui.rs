@@ -15,6 +15,7 @@ mod pods;
 mod problems;
 mod rows;
 mod shell;
+mod sign_in;
 mod spark;
 mod status;
 mod window;
@@ -25,4 +26,8 @@ pub use self::node::node;
 pub use self::overview::overview;
 pub use self::pod::pod;
 pub use self::pods::pods;
+pub use self::sign_in::{sign_in, sign_in_page, sign_out};
 pub use self::status::status;
+
+/// The routes that show what is stored. Where there are API tokens, they need one that reads.
+pub const PAGES: [&str; 7] = ["/", "/node", "/source", "/pods", "/pod", "/explore", "/status"];

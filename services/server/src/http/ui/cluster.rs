@@ -34,7 +34,7 @@ const FILESYSTEMS: &str =
     r#"{__name__=~"(node_)?filesystem_(size|avail|available)_bytes",fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|iso9660|fuse.*|nsfs"}"#;
 const PODS: &str = r#"count by (instance, node) (count by (instance, node, namespace, pod) ({__name__=~"kube_pod_info|container_memory_working_set_bytes",pod!=""}))"#;
 const NOT_READY: &str = r#"count(kube_pod_status_phase{phase=~"Pending|Failed|Unknown"} == 1)"#;
-const RESTARTS: &str = "sum(increase(kube_pod_container_status_restarts_total[1h]))";
+const RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total[1h])) > 0";
 const VERSIONS: &str = r#"{__name__=~"golectra_agent_info|golectra_build_info|node_uname_info",instance!=""}"#;
 
 /// Everything that the overview shows.
@@ -49,6 +49,8 @@ pub struct Cluster {
     pub pods_not_ready: Option<f64>,
     /// How often containers restarted within an hour, where that is known.
     pub restarts: Option<f64>,
+    /// The pods that restarted within an hour, by namespace and name, and how often.
+    pub restarted: Vec<(String, String, f64)>,
     /// When this was.
     pub now: u64,
 }
@@ -159,7 +161,11 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
     });
     reader.pods(second.0);
     let pods_not_ready = reader.number("Pods that are not ready", second.1);
-    let restarts = reader.number("Restarts", second.2);
+    let restarted: Vec<_> = reader
+        .answered("Restarts", second.2)
+        .iter()
+        .map(|sample| (sample.labels.value("namespace").to_owned(), sample.labels.value("pod").to_owned(), sample.value.round()))
+        .collect();
     reader.versions(second.3);
     let mut nodes: Vec<_> = reader.nodes.into_values().collect();
     for node in &mut nodes {
@@ -174,7 +180,8 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
     // Pods are counted only where there is Kubernetes: no row is an answer as well.
     let has_pods = nodes.iter().any(|node| node.pods.is_some());
     let known = |value: Option<f64>| value.or(has_pods.then_some(0.0));
-    Ok(Cluster { nodes, others, missing: reader.missing, pods_not_ready: known(pods_not_ready), restarts: known(restarts), now })
+    let restarts = has_pods.then(|| restarted.iter().map(|(_, _, times)| times).sum());
+    Ok(Cluster { nodes, others, missing: reader.missing, pods_not_ready: known(pods_not_ready), restarts, restarted, now })
 }
 
 /// Puts answers where they belong.
@@ -219,6 +226,7 @@ impl Reader {
             // The newest step may be too young to have a rate.
             node.cpu = line.values.iter().rev().take(2).copied().find(|value| value.is_finite()).map(|value| value.clamp(0.0, 1.0));
             node.spark = line.values;
+            drop_end(&mut node.spark);
         }
     }
 
@@ -280,6 +288,15 @@ impl Reader {
                 _ => {}
             }
         });
+    }
+}
+
+/// Removes the last two values of a line that ended before the last step: rates over a time that is only partly there are too small, so that a
+/// node that falls silent would seem busy.
+fn drop_end(values: &mut [f64]) {
+    let Some(last) = values.iter().rposition(|value| value.is_finite()).filter(|last| last + 2 < values.len()) else { return };
+    for value in values.iter_mut().take(last + 1).skip(last.saturating_sub(1)) {
+        *value = f64::NAN;
     }
 }
 
@@ -349,6 +366,19 @@ mod tests {
             sample(&[(SOURCE_LABEL, "ksm:8080"), ("node", "n2")], 7.0),
         ]));
         assert_eq!((reader.nodes["n1"].pods, reader.nodes["n2"].pods), (Some(4.0), Some(7.0)));
+    }
+
+    #[test]
+    fn a_line_that_ended_loses_the_values_that_are_only_partly_there() {
+        let dropped = |values: &[f64]| {
+            let mut values = values.to_vec();
+            drop_end(&mut values);
+            values.iter().filter(|value| value.is_finite()).count()
+        };
+        let none = f64::NAN;
+        assert_eq!(dropped(&[0.1, 0.2, 0.5, 0.9, none, none]), 2);
+        assert_eq!(dropped(&[0.1, 0.2, 0.5, 0.9, none]), 4, "the newest step may be too young");
+        assert_eq!((dropped(&[0.9, none, none]), dropped(&[none, none]), dropped(&[])), (0, 0, 0));
     }
 
     #[test]

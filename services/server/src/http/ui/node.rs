@@ -133,7 +133,7 @@ fn facts(node: &Node, now: u64) -> Vec<(&'static str, String)> {
         facts.push(("Memory", format!("{} of {}", bytes(used), bytes(total))));
     }
     if let Some(fullest) = node.fullest() {
-        facts.push(("Fullest disk", format!("{} {}", fullest.mount, percent(fullest.used()))));
+        facts.push(("Fullest disk", format!("{} of {}", percent(fullest.used()), fullest.mount)));
     }
     if let Some(load) = node.load {
         facts.push(("Load", format!("{load:.2}")));

@@ -152,9 +152,10 @@ impl Panel {
     }
 }
 
-/// What may be a metric's name in an expression.
+/// What may be a metric's name in an expression: the words outside of braces.
 fn words(expr: &str) -> impl Iterator<Item = &str> {
-    expr.split(|part: char| !part.is_ascii_alphanumeric() && part != '_' && part != ':')
+    let outside = expr.split('{').map(|part| part.split_once('}').map_or(part, |(_, after)| after));
+    outside.flat_map(|part| part.split(|part: char| !part.is_ascii_alphanumeric() && part != '_' && part != ':'))
 }
 
 #[cfg(test)]

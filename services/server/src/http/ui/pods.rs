@@ -9,8 +9,8 @@ use axum::response::Response;
 use golectra_promql::{Labels, METRIC_NAME};
 
 use super::ask::{self, Sample};
-use super::format::{bytes, percent, three_digits};
-use super::problems::{CRITICAL_FROM, WARN_FROM};
+use super::format::{bytes, three_digits};
+use super::problems::{CRASH_LOOP, CRITICAL_FROM, WARN_FROM};
 use super::rows::Meter;
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use crate::clock::rfc3339;
@@ -21,9 +21,6 @@ use crate::http::{App, AppState};
 
 /// The number of pods on a page.
 const MAX_SHOWN: usize = 500;
-
-/// A container that restarted this often within an hour makes its pod red.
-const CRASH_LOOP: f64 = 3.0;
 
 const CPU: &str = r#"sum by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container!=""}[2m]))"#;
 const MEMORY: &str = r#"sum by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container!=""})"#;
@@ -268,7 +265,9 @@ impl Row {
                 if !bounded {
                     meter.class = "";
                 }
-                meter.text = percent(share);
+                if share >= 10.0 {
+                    meter.text = format!("×{share:.0}");
+                }
                 meter
             })
         };

@@ -55,6 +55,9 @@ impl Problem {
     }
 }
 
+/// A pod that restarts this often within an hour is a problem.
+pub const CRASH_LOOP: f64 = 3.0;
+
 /// The share of CPU time, memory or space from which a meter is amber, and from which it is red.
 pub const WARN_FROM: f64 = 0.85;
 /// See [`WARN_FROM`].
@@ -89,6 +92,16 @@ pub fn visible(cluster: &Cluster) -> Vec<Problem> {
             (problem.since, problem.since_text) = (Some(since), span(minutes * 60));
             problems.push(problem);
         }
+    }
+    for (namespace, pod, times) in cluster.restarted.iter().filter(|(_, _, times)| *times >= CRASH_LOOP) {
+        problems.push(Problem {
+            severity: Severity::Warning,
+            title: format!("{namespace}/{pod} restarts again and again"),
+            detail: format!("{times} restarts within an hour. Look at why its containers end, and at their logs."),
+            link: format!("/pod?namespace={}&name={}", encode(namespace), encode(pod)),
+            since: None,
+            since_text: String::new(),
+        });
     }
     problems.sort_by(|a, b| (a.severity, a.since.unwrap_or(u64::MAX)).cmp(&(b.severity, b.since.unwrap_or(u64::MAX))));
     problems
@@ -141,7 +154,15 @@ mod tests {
             Node { silent: true, memory: Some((96.0, 100.0)), last_seen: Some(3_160_000), ..node("gone") },
             Node { cpu: Some(0.2), memory: Some((50.0, 100.0)), ..node("well") },
         ];
-        let cluster = Cluster { nodes, others: vec![], missing: vec![], pods_not_ready: None, restarts: None, now: 4_000_000 };
+        let cluster = Cluster {
+            nodes,
+            others: vec![],
+            missing: vec![],
+            pods_not_ready: None,
+            restarts: None,
+            restarted: vec![("shop".into(), "cart".into(), 7.0), ("shop".into(), "calm".into(), 1.0)],
+            now: 4_000_000,
+        };
         let problems = visible(&cluster);
         let titles: Vec<_> = problems.iter().map(|problem| (problem.severity.title(), problem.title.as_str())).collect();
         assert_eq!(
@@ -151,6 +172,7 @@ mod tests {
                 ("Critical", "tight: memory 96 %"),
                 ("Warning", "busy: CPU 97 %"),
                 ("Warning", "full: /data is 90 % full"),
+                ("Warning", "shop/cart restarts again and again"),
             ]
         );
         assert_eq!((problems[0].since_text.as_str(), problems[2].since_text.as_str()), ("14 min", "5 min"));

@@ -227,7 +227,7 @@ mod tests {
     fn cluster() -> Cluster {
         let node = |name: &str, cpu, silent| Node { name: name.into(), cpu, silent, last_seen: Some(1_000), ..Node::default() };
         let nodes = vec![node("a", Some(0.2), false), node("b", Some(0.97), false), node("c", None, true), node("d", Some(0.3), false)];
-        Cluster { nodes, others: vec![], missing: vec![], pods_not_ready: None, restarts: None, now: 2_000 }
+        Cluster { nodes, others: vec![], missing: vec![], pods_not_ready: None, restarts: None, restarted: vec![], now: 2_000 }
     }
 
     fn sorted(pairs: &[(&str, &str)]) -> String {

@@ -27,6 +27,8 @@ struct StatusPage {
     shell: Shell,
     facts: Vec<(&'static str, String)>,
     agents: Vec<Agent>,
+    /// Whether there is something to sign out of.
+    signs_in: bool,
     missing: Vec<String>,
     now: String,
 }
@@ -106,5 +108,12 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
             notes: notes.remove(name).map(|notes| notes.join(", ")).unwrap_or_default(),
         }
     });
-    page(&StatusPage { shell: Shell::new("Status", "status"), facts, agents: agents.collect(), missing, now: rfc3339(now) })
+    page(&StatusPage {
+        shell: Shell::new("Status", "status"),
+        facts,
+        agents: agents.collect(),
+        signs_in: state.tokens.is_some(),
+        missing,
+        now: rfc3339(now),
+    })
 }
