@@ -105,6 +105,8 @@ document.addEventListener("keydown", (event) => {
 if (main) localize(main);
 filter();
 if (document.getElementById("query")) import("./explore.js");
+if (document.getElementById("silence")) import("./alerts.js");
+document.addEventListener("golectra:refresh", refresh);
 say("live", false);
 setInterval(() => { if (!document.hidden) refresh(); }, PERIOD_MS);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });

@@ -23,7 +23,7 @@ async function load() {
   const [sources, instances, metrics] = await Promise.allSettled([get("/api/v1/sources"), get(`/api/v1/label/instance/values?${recent}`), get(`/api/v1/label/__name__/values?${recent}`)]);
   const named = sources.status === "fulfilled" ? (sources.value.sources ?? []).map((/** @type {{ name: string }} */ one) => one.name) : [];
   const of = (/** @type {PromiseSettledResult<any>} */ answer) => (answer.status === "fulfilled" ? answer.value.data ?? [] : []);
-  const nodes = [...new Set([...named.filter((/** @type {string} */ name) => name && name !== "remote-write"), ...of(instances)])];
+  const nodes = [...new Set([...named.filter((/** @type {string} */ name) => name && name !== "remote-write" && !name.startsWith("golectra-")), ...of(instances)])];
   all = [
     ...pages,
     ...nodes.map((name) => ({ text: name, note: "node", value: `/node?name=${encodeURIComponent(name)}` })),

@@ -1,5 +1,6 @@
 //! The server's settings: the only place that reads the environment and the flags.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -103,6 +104,14 @@ golectra_process::settings! {
         pub query_max_bytes: Bytes = "128MiB",
         /// Queries that take at least this long are logged with what they took; 0 logs all of them.
         pub query_log_after: Interval = "5s",
+        /// A folder of rules in Prometheus's format (*.yaml, *.yml), beside those that are built in. It is read again when it changes.
+        pub rules_dir: Option<PathBuf>,
+        /// Names of built-in rules that are not evaluated, separated by commas; `all` for none of them.
+        pub built_in_rules_disabled: Names = "",
+        /// How often rules are evaluated, from 1s to 1h; 0 evaluates none.
+        pub evaluation_interval: EvaluationInterval = "15s",
+        /// A file of receivers of alerts (YAML). It is read again when it changes.
+        pub receivers_file: Option<PathBuf>,
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
     }
@@ -233,6 +242,51 @@ impl FromStr for SealAfter {
         let duration = text.parse::<Interval>().map_err(|_| SealAfterError)?.duration();
         let allowed = Lifetimes::MIN_SEAL_AFTER..=Duration::from_hours(48);
         if allowed.contains(&duration) { Ok(Self(duration)) } else { Err(SealAfterError) }
+    }
+}
+
+/// How often rules are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EvaluationInterval(Duration);
+
+/// The text is no such interval.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a duration from 1s to 1h in whole seconds, such as 15s, or 0")]
+pub struct EvaluationIntervalError;
+
+impl EvaluationInterval {
+    /// The same as the standard library's type; zero where rules are not evaluated.
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for EvaluationInterval {
+    type Err = EvaluationIntervalError;
+
+    fn from_str(text: &str) -> Result<Self, EvaluationIntervalError> {
+        let duration = text.parse::<Interval>().map_err(|_| EvaluationIntervalError)?.duration();
+        let is_whole = duration.subsec_nanos() == 0 && duration <= Duration::from_hours(1);
+        if is_whole { Ok(Self(duration)) } else { Err(EvaluationIntervalError) }
+    }
+}
+
+/// A list of names.
+#[derive(Debug, Clone, Default)]
+pub struct Names(BTreeSet<String>);
+
+impl Names {
+    /// Each once.
+    pub const fn names(&self) -> &BTreeSet<String> {
+        &self.0
+    }
+}
+
+impl FromStr for Names {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()))
     }
 }
 

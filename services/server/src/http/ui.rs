@@ -1,6 +1,7 @@
 //! The pages. They are rendered on the server, so that they work without JavaScript, and are clients of the query API like any other: what
 //! they show beyond the newest values comes from PromQL expressions.
 
+mod alerts;
 mod ask;
 pub mod assets;
 mod cluster;
@@ -20,6 +21,7 @@ mod spark;
 mod status;
 mod window;
 
+pub use self::alerts::alerts;
 pub use self::explore::explore;
 pub use self::metrics::metrics;
 pub use self::node::node;
@@ -30,4 +32,4 @@ pub use self::sign_in::{sign_in, sign_in_page, sign_out};
 pub use self::status::status;
 
 /// The routes that show what is stored. Where there are API tokens, they need one that reads.
-pub const PAGES: [&str; 7] = ["/", "/node", "/source", "/pods", "/pod", "/explore", "/status"];
+pub const PAGES: [&str; 8] = ["/", "/node", "/source", "/pods", "/pod", "/alerts", "/explore", "/status"];

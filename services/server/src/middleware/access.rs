@@ -1,8 +1,8 @@
 //! Where there are API tokens, the routes of Prometheus's interfaces need one: Bearer, or the password of Basic. The pages need one as well; a
-//! browser has it as the cookie that signing in gave it, which also reads history, from the pages of this server alone.
+//! browser has it as the cookie that signing in gave it, which also works for the interfaces that pages use, from the pages of this server alone.
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +15,8 @@ use crate::http::ui;
 
 /// The route of remote-write.
 const WRITE: &str = "/api/v1/write";
+/// Routes that change something, but for their GET.
+const CHANGES: [&str; 3] = ["/api/v1/silences", "/api/v1/silences/{id}", "/api/v1/receivers/{name}/test"];
 /// Routes beside them that are golectra's own, and open.
 const OPEN: [&str; 4] = ["/api/v1/snapshot", "/api/v1/latest", "/api/v1/sources", "/api/v1/sources/{name}"];
 
@@ -27,11 +29,11 @@ pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
     let Some(tokens) = &app.tokens else { return Ok(request) };
     let Some(route) = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned()) else { return Ok(request) };
     let is_page = ui::PAGES.contains(&route.as_str());
-    let Some(needed) = needed(&route).or(is_page.then_some(Scope::Read)) else { return Ok(request) };
+    let Some(needed) = needed(&route, request.method()).or(is_page.then_some(Scope::Read)) else { return Ok(request) };
     let verdict = match (token(request.headers()), session(&request)) {
         (Some(token), _) => Some(tokens.check(&token, needed)),
         // What a page of another origin sends is not what its owner wants. Samples are written by programs, which have tokens.
-        (None, Some(session)) if needed != Scope::Write && (request.method().is_safe() || is_same_origin(request.headers())) => {
+        (None, Some(session)) if route != WRITE && (request.method().is_safe() || is_same_origin(request.headers())) => {
             let now = u64::try_from(app.process.now_ms() / 1000).unwrap_or_default();
             Some(tokens.check_session(&session, needed, now))
         }
@@ -75,9 +77,10 @@ pub fn is_same_origin(headers: &HeaderMap) -> bool {
 }
 
 /// The scope that a route needs; none where it is open.
-fn needed(route: &str) -> Option<Scope> {
+fn needed(route: &str, method: &Method) -> Option<Scope> {
     match route {
         WRITE => Some(Scope::Write),
+        route if CHANGES.contains(&route) && method != Method::GET && method != Method::HEAD => Some(Scope::Write),
         route if OPEN.contains(&route) || !route.starts_with("/api/v1/") => None,
         _ => Some(Scope::Read),
     }
@@ -152,12 +155,20 @@ mod tests {
 
     #[test]
     fn what_reads_history_needs_a_scope_and_what_agents_use_does_not() {
-        assert_eq!(needed("/api/v1/write"), Some(Scope::Write));
+        let get = |route| needed(route, &Method::GET);
+        assert_eq!(needed("/api/v1/write", &Method::POST), Some(Scope::Write));
+        for (route, method) in
+            [("/api/v1/silences", Method::POST), ("/api/v1/silences/{id}", Method::DELETE), ("/api/v1/receivers/{name}/test", Method::POST)]
+        {
+            assert_eq!(needed(route, &method), Some(Scope::Write), "{route}");
+        }
+        assert_eq!(needed("/api/v1/query", &Method::POST), Some(Scope::Read));
+        assert_eq!((get("/api/v1/silences"), get("/api/v1/receivers")), (Some(Scope::Read), Some(Scope::Read)));
         for route in ["/api/v1/query", "/api/v1/label/{name}/values", "/api/v1/status/tsdb", "/api/v1/export"] {
-            assert_eq!(needed(route), Some(Scope::Read), "{route}");
+            assert_eq!(get(route), Some(Scope::Read), "{route}");
         }
         for route in ["/", "/updates", "/value", "/ping", "/-/ready", "/api/v1/snapshot", "/api/v1/sources/{name}"] {
-            assert_eq!(needed(route), None, "{route}");
+            assert_eq!(get(route), None, "{route}");
         }
     }
 }

@@ -9,6 +9,7 @@
 //! A server starts without its database too. Calls wait for the first attempt to reach it and to bring up the schema; when that has
 //! failed they answer `Unavailable` at once until another attempt succeeds.
 
+mod alerts;
 mod clock;
 mod connect;
 mod dsn;
@@ -49,6 +50,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use self::alerts::PostgresAlertStore;
 use self::clock::DatabaseClock;
 use self::connect::{DatabaseOptions, Lease, timed_out};
 pub use self::error::OpenError;
@@ -68,6 +70,7 @@ use super::{
     Applied, Batch, Health, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError, StoreMetrics,
     Write,
 };
+use crate::alerts::store::AlertStore;
 use crate::audit::Draft;
 use crate::clock::Clock;
 use crate::metrics::history::HistoryMetrics;
@@ -182,6 +185,12 @@ impl PostgresStore {
             _stop_when_dropped: stop.clone().drop_guard(),
             stop,
         }))
+    }
+
+    /// The state of alerts in this database.
+    pub fn alerts(&self) -> Arc<dyn AlertStore> {
+        let context = &self.writers.context;
+        Arc::new(PostgresAlertStore::new(context.options.clone(), context.clock.clone(), self.reader.clone()))
     }
 
     /// The connections, for others who keep their tables in the same database.

@@ -128,7 +128,7 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
     let mut reader = Reader { nodes: BTreeMap::new(), missing: Vec::new() };
     let mut others = Vec::new();
     for source in sources {
-        if source.name.is_unnamed() || source.name.as_str() == REMOTE_WRITE_SOURCE {
+        if !is_node(source.name.as_str()) {
             others.push(source);
         } else {
             let node = reader.node(source.name.as_str());
@@ -146,9 +146,10 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
     );
     let second =
         tokio::join!(ask::instant(app, PODS), ask::instant(app, NOT_READY), ask::instant(app, RESTARTS), ask::instant(app, VERSIONS));
-    reader.cpu(first.0);
-    if reader.nodes.values().any(|node| node.cpu.is_none() && !node.spark.iter().any(|value| value.is_finite())) {
-        reader.cpu(ask::range(app, CPU_FALLBACK, steps).await);
+    reader.cpu(second.0, first.0);
+    if reader.nodes.values().any(|node| node.cpu.is_none() && node.spark.is_empty()) {
+        let (now, lines) = tokio::join!(ask::instant(app, CPU_FALLBACK), ask::range(app, CPU_FALLBACK, steps));
+        reader.cpu(now, lines);
     }
     reader.each("The number of processors", first.1, |node, sample| node.cores = Some(sample.value));
     reader.gauges(first.2);
@@ -159,14 +160,14 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
             node.last_seen = Some((sample.value * 1000.0) as u64);
         }
     });
-    reader.pods(second.0);
-    let pods_not_ready = reader.number("Pods that are not ready", second.1);
+    reader.pods(second.1);
+    let pods_not_ready = reader.number("Pods that are not ready", second.2);
     let restarted: Vec<_> = reader
-        .answered("Restarts", second.2)
+        .answered("Restarts", second.3)
         .iter()
         .map(|sample| (sample.labels.value("namespace").to_owned(), sample.labels.value("pod").to_owned(), sample.value.round()))
         .collect();
-    reader.versions(second.3);
+    reader.versions(second.4);
     let mut nodes: Vec<_> = reader.nodes.into_values().collect();
     for node in &mut nodes {
         let limit = if node.series.is_some() { SILENT_AFTER_MILLIS } else { INSTANCE_SILENT_AFTER_MILLIS };
@@ -182,6 +183,11 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
     let known = |value: Option<f64>| value.or(has_pods.then_some(0.0));
     let restarts = has_pods.then(|| restarted.iter().map(|(_, _, times)| times).sum());
     Ok(Cluster { nodes, others, missing: reader.missing, pods_not_ready: known(pods_not_ready), restarts, restarted, now })
+}
+
+/// Whether a source of this name is a node: not the unnamed one, not what stands for others, not golectra's own.
+pub fn is_node(source: &str) -> bool {
+    !source.is_empty() && source != REMOTE_WRITE_SOURCE && !source.starts_with("golectra-")
 }
 
 /// Puts answers where they belong.
@@ -216,17 +222,19 @@ impl Reader {
         self.answered(what, answer).first().map(|sample| sample.value)
     }
 
-    fn cpu(&mut self, answer: Result<Vec<Line>, QueryError>) {
-        for line in self.answered("CPU", answer) {
-            let Some(name) = instance(&line.labels) else { continue };
+    /// The use of now, and that of the last hour. What is known of a node already stays.
+    fn cpu(&mut self, now: Result<Vec<Sample>, QueryError>, lines: Result<Vec<Line>, QueryError>) {
+        let known: BTreeSet<_> =
+            self.nodes.values().filter(|node| node.cpu.is_some() || !node.spark.is_empty()).map(|node| node.name.clone()).collect();
+        for line in self.answered("CPU of the last hour", lines) {
+            let Some(name) = instance(&line.labels).filter(|name| !known.contains(*name)) else { continue };
             let node = self.node(name);
-            if node.spark.iter().any(|value| value.is_finite()) {
-                continue;
-            }
-            // The newest step may be too young to have a rate.
-            node.cpu = line.values.iter().rev().take(2).copied().find(|value| value.is_finite()).map(|value| value.clamp(0.0, 1.0));
             node.spark = line.values;
             drop_end(&mut node.spark);
+        }
+        for sample in self.answered("CPU", now) {
+            let Some(name) = instance(&sample.labels).filter(|name| !known.contains(*name)) else { continue };
+            self.node(name).cpu = Some(sample.value.clamp(0.0, 1.0)).filter(|cpu| cpu.is_finite());
         }
     }
 
@@ -384,7 +392,7 @@ mod tests {
     #[test]
     fn a_query_that_fails_leaves_a_sentence() {
         let mut reader = reader();
-        reader.cpu(Err(QueryError::QueueFull));
+        reader.cpu(Err(QueryError::QueueFull), Ok(Vec::new()));
         assert!(reader.missing[0].starts_with("CPU can't be shown now: too many queries"), "{:?}", reader.missing);
     }
 }

@@ -8,6 +8,7 @@ use axum::response::Response;
 use golectra_promql::{MatchOp, Matcher};
 use golectra_protocol::{ErrorCode, Source, Value, number};
 
+use super::cluster::is_node;
 use super::format::ago;
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use crate::clock::rfc3339;
@@ -90,8 +91,7 @@ async fn of_source(app: &App, query: &HashMap<String, String>, now: u64) -> Resu
     let known = known.ok_or_else(|| ApiError::new(ErrorCode::UnknownSource, "no such source"))?;
     let heading = if source.is_unnamed() { "(unnamed)".to_owned() } else { name.to_owned() };
     let sum = format!("{} series, last seen {}", known.series, ago(known.last_seen_millis, now));
-    let is_node = !source.is_unnamed() && name != REMOTE_WRITE_SOURCE;
-    let node = is_node.then(|| format!("/node?name={}", encode(name)));
+    let node = is_node(name).then(|| format!("/node?name={}", encode(name)));
     Ok((("name", name.to_owned()), LatestFilter { source: Some(source), ..LatestFilter::default() }, heading, sum, node))
 }
 

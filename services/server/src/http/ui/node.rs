@@ -77,7 +77,7 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
     let cluster = cluster::read(&state).await?;
     let mut missing = cluster.missing.clone();
     let problems =
-        problems::visible(&cluster).into_iter().filter(|problem| problem.link == format!("/node?name={}", encode(&name))).collect();
+        problems::all(&state, &cluster).into_iter().filter(|problem| problem.link == format!("/node?name={}", encode(&name))).collect();
     let now = cluster.now;
     let node = cluster.nodes.into_iter().find(|node| node.name == name);
     let names = metric_names(&state, &[(SOURCE_LABEL, &name)], &window).await.unwrap_or_else(|error| {

@@ -57,7 +57,7 @@ pub async fn overview(State(state): State<AppState>, headers: HeaderMap, query: 
     let query = parameters(query)?;
     let cluster = cluster::read(&state).await?;
     let order = Order::of(&query);
-    let problems = problems::visible(&cluster);
+    let problems = problems::all(&state, &cluster);
     let address = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost:8080").to_owned();
     page(&Overview {
         shell: Shell::new("Overview", "overview"),

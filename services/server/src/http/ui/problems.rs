@@ -1,9 +1,13 @@
 //! What is wrong, worst first: what the overview begins with.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::cluster::{Cluster, Node};
 use super::format::{ago, bytes, percent, span};
 use super::shell::encode;
+use crate::alerts::{ActiveAlert, Phase};
 use crate::clock::rfc3339;
+use crate::http::App;
 
 /// How bad a problem is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,6 +16,8 @@ pub enum Severity {
     Critical,
     /// Something will not work for long.
     Warning,
+    /// Something to know.
+    Info,
 }
 
 impl Severity {
@@ -20,6 +26,7 @@ impl Severity {
         match self {
             Self::Critical => "crit",
             Self::Warning => "warn",
+            Self::Info => "info",
         }
     }
 
@@ -28,6 +35,7 @@ impl Severity {
         match self {
             Self::Critical => "Critical",
             Self::Warning => "Warning",
+            Self::Info => "Info",
         }
     }
 }
@@ -42,6 +50,10 @@ pub struct Problem {
     pub detail: String,
     /// Where to look at it.
     pub link: String,
+    /// Where it is said what to do; empty where that is not said.
+    pub runbook: String,
+    /// Whether it may pass: its rule waits before it fires.
+    pub pending: bool,
     /// Since when, in unix milliseconds.
     pub since: Option<u64>,
     /// That time as a row shows it.
@@ -49,6 +61,31 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// A problem that a rule found.
+    pub fn of_alert(alert: &ActiveAlert, now: u64) -> Self {
+        let since = u64::try_from(alert.since_ms).unwrap_or_default();
+        let severity = match alert.severity.as_str() {
+            "critical" => Severity::Critical,
+            "info" | "none" => Severity::Info,
+            _ => Severity::Warning,
+        };
+        Self {
+            severity,
+            title: if alert.summary.is_empty() { alert.name.clone() } else { alert.summary.clone() },
+            detail: alert.description.clone(),
+            link: subject(&alert.labels).unwrap_or_else(|| format!("/alerts#{}", alert.name)),
+            // Rules of people may name anything; only a page is something to open.
+            runbook: if alert.runbook_url.starts_with("https://") || alert.runbook_url.starts_with("http://") {
+                alert.runbook_url.clone()
+            } else {
+                String::new()
+            },
+            pending: alert.phase == Phase::Pending,
+            since: Some(since),
+            since_text: span(now.saturating_sub(since) / 1000),
+        }
+    }
+
     /// Since when, as RFC 3339 has it.
     pub fn since_time(&self) -> String {
         self.since.map(rfc3339).unwrap_or_default()
@@ -62,6 +99,23 @@ pub const CRASH_LOOP: f64 = 3.0;
 pub const WARN_FROM: f64 = 0.85;
 /// See [`WARN_FROM`].
 pub const CRITICAL_FROM: f64 = 0.95;
+
+/// What the rules found, and what can be seen without them where they say nothing about the same node or pod: firing first, then worst first.
+pub fn all(app: &App, cluster: &Cluster) -> Vec<Problem> {
+    let mut problems: Vec<_> = alerts(app, cluster.now);
+    let known: BTreeSet<_> = problems.iter().map(|problem| problem.link.clone()).collect();
+    problems.extend(visible(cluster).into_iter().filter(|problem| !known.contains(&problem.link)));
+    problems.sort_by_key(|problem| (problem.pending, problem.severity, problem.since.unwrap_or(u64::MAX)));
+    problems
+}
+
+/// The alerts of the rules that nobody has silenced.
+fn alerts(app: &App, now: u64) -> Vec<Problem> {
+    let active = app.alerts.active();
+    // The watchdog always fires: it shows that alerts arrive.
+    let told = active.iter().filter(|alert| !alert.silenced && alert.severity != "none");
+    told.map(|alert| Problem::of_alert(alert, now)).collect()
+}
 
 /// What can be seen without rules, worst first.
 pub fn visible(cluster: &Cluster) -> Vec<Problem> {
@@ -99,12 +153,24 @@ pub fn visible(cluster: &Cluster) -> Vec<Problem> {
             title: format!("{namespace}/{pod} restarts again and again"),
             detail: format!("{times} restarts within an hour. Look at why its containers end, and at their logs."),
             link: format!("/pod?namespace={}&name={}", encode(namespace), encode(pod)),
+            runbook: String::new(),
+            pending: false,
             since: None,
             since_text: String::new(),
         });
     }
     problems.sort_by(|a, b| (a.severity, a.since.unwrap_or(u64::MAX)).cmp(&(b.severity, b.since.unwrap_or(u64::MAX))));
     problems
+}
+
+/// The page of the pod or the node that labels are about.
+pub fn subject(labels: &BTreeMap<String, String>) -> Option<String> {
+    let label = |name: &str| labels.get(name).filter(|value| !value.is_empty());
+    match (label("namespace"), label("pod"), label("instance").or_else(|| label("node"))) {
+        (Some(namespace), Some(pod), _) => Some(format!("/pod?namespace={}&name={}", encode(namespace), encode(pod))),
+        (_, _, Some(node)) => Some(format!("/node?name={}", encode(node))),
+        _ => None,
+    }
 }
 
 fn silent(node: &Node, now: u64) -> Problem {
@@ -117,6 +183,8 @@ fn silent(node: &Node, now: u64) -> Problem {
         title: format!("{} is silent", node.name),
         detail,
         link: link(node),
+        runbook: String::new(),
+        pending: false,
         since: node.last_seen,
         since_text: node.last_seen.map(|seen| span(now.saturating_sub(seen) / 1000)).unwrap_or_default(),
     }
@@ -130,7 +198,7 @@ fn busy_minutes(node: &Node) -> Option<u64> {
 }
 
 fn now(severity: Severity, title: String, detail: String, node: &Node) -> Problem {
-    Problem { severity, title, detail, link: link(node), since: None, since_text: String::new() }
+    Problem { severity, title, detail, link: link(node), runbook: String::new(), pending: false, since: None, since_text: String::new() }
 }
 
 fn link(node: &Node) -> String {
