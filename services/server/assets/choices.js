@@ -20,10 +20,12 @@ export class Choices {
     this.list.setAttribute("aria-label", label);
     this.list.hidden = true;
     place.append(this.list);
-    input.setAttribute("role", "combobox");
+    // A field of several lines may not be a combobox; it stays a text field with completion.
+    this.isCombobox = input instanceof HTMLInputElement;
+    if (this.isCombobox) input.setAttribute("role", "combobox");
     input.setAttribute("aria-autocomplete", "list");
     input.setAttribute("aria-controls", this.list.id);
-    input.setAttribute("aria-expanded", "false");
+    if (this.isCombobox) input.setAttribute("aria-expanded", "false");
     input.addEventListener("keydown", (event) => this.key(/** @type {KeyboardEvent} */ (event)));
     this.list.addEventListener("mousedown", (event) => {
       event.preventDefault();
@@ -50,7 +52,7 @@ export class Choices {
       return item;
     }));
     this.list.hidden = choices.length === 0;
-    this.input.setAttribute("aria-expanded", String(choices.length > 0));
+    if (this.isCombobox) this.input.setAttribute("aria-expanded", String(choices.length > 0));
     this.select(choices.length > 0 ? selected : -1);
   }
 
