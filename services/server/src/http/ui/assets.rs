@@ -45,7 +45,7 @@ fn add(name: &str, assets: &mut BTreeMap<String, Asset>) {
         return;
     }
     let mut content = file.data.into_owned();
-    if let Some(imported) = name.ends_with(".js").then(|| imports(&content)) {
+    if let Some(imported) = is_script(name).then(|| imports(&content)) {
         let mut text = String::from_utf8_lossy(&content).into_owned();
         for module in imported {
             add(&module, assets);
@@ -63,11 +63,15 @@ fn add(name: &str, assets: &mut BTreeMap<String, Asset>) {
     assets.insert(name.to_owned(), Asset { url, mime, content: content.into(), packed });
 }
 
+fn is_script(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, extension)| extension == "js")
+}
+
 /// The modules beside it that a module imports.
 fn imports(content: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(content);
     let names = text.split("\"./").skip(1).filter_map(|rest| rest.split('"').next());
-    names.filter(|name| name.ends_with(".js") && Files::get(name).is_some()).map(str::to_owned).collect()
+    names.filter(|name| is_script(name) && Files::get(name).is_some()).map(str::to_owned).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -123,7 +127,7 @@ mod tests {
         for name in Files::iter() {
             assert!(mime(&name).is_some() && url(&name).starts_with("/assets/"), "{name}");
         }
-        for (name, asset) in ASSETS.iter().filter(|(name, _)| name.ends_with(".js")) {
+        for (name, asset) in ASSETS.iter().filter(|(name, _)| is_script(name)) {
             let text = String::from_utf8_lossy(&asset.content);
             assert!(!text.contains("\"./"), "{name} imports a module that there is not, or in a circle");
         }

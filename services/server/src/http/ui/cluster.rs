@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use golectra_promql::{Labels, METRIC_NAME, Steps};
 
 use super::ask::{self, Line, Sample};
+use super::format::whole;
 use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL};
 use crate::history::query::QueryError;
 use crate::http::App;
@@ -157,7 +158,7 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
     // What others write has no source of its own that says when it was seen.
     reader.each("When instances were seen", first.4, |node, sample| {
         if node.series.is_none() {
-            node.last_seen = Some((sample.value * 1000.0) as u64);
+            node.last_seen = Some(whole(sample.value * 1000.0));
         }
     });
     reader.pods(second.1);

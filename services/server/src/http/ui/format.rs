@@ -15,6 +15,12 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
+/// A value as a whole number that is not negative.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` keeps to the type's bounds, and makes NaN 0")]
+pub fn whole(value: f64) -> u64 {
+    value as u64
+}
+
 /// A share as whole percent. What is not quite all is not written as all.
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;

@@ -8,7 +8,7 @@ use axum::response::Response;
 use golectra_protocol::{ErrorCode, Source};
 
 use super::cluster::{self, Node};
-use super::format::{bytes, percent, span, three_digits};
+use super::format::{bytes, percent, span, three_digits, whole};
 use super::metrics::{self, Metrics};
 use super::panels::{self, Graphs};
 use super::problems::{self, Problem};
@@ -142,7 +142,7 @@ fn facts(node: &Node, now: u64) -> Vec<(&'static str, String)> {
         facts.push(("Pods", format!("{pods:.0}")));
     }
     if let Some(booted) = node.booted.filter(|booted| *booted > 0.0) {
-        facts.push(("Up for", span((now / 1000).saturating_sub(booted as u64))));
+        facts.push(("Up for", span((now / 1000).saturating_sub(whole(booted)))));
     }
     if let Some(version) = &node.version {
         facts.push(("Version", version.clone()));

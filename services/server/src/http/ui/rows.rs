@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::cluster::{Cluster, Node};
-use super::format::{ago, bytes, percent, three_digits};
+use super::format::{ago, bytes, percent, three_digits, whole};
 use super::problems::{CRITICAL_FROM, WARN_FROM};
 use super::shell::encode;
 use super::spark::Spark;
@@ -38,7 +38,7 @@ pub struct Column {
 /// A share that is shown as a bar.
 pub struct Meter {
     /// In percent, for the bar.
-    pub width: u32,
+    pub width: u64,
     /// For people.
     pub text: String,
     /// More for people.
@@ -55,7 +55,7 @@ impl Meter {
             share if share >= WARN_FROM => "warn",
             _ => "",
         };
-        Self { width: (share.clamp(0.0, 1.0) * 100.0).round() as u32, text: percent(share), title, class }
+        Self { width: whole((share.clamp(0.0, 1.0) * 100.0).round()), text: percent(share), title, class }
     }
 }
 

@@ -66,11 +66,11 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
             "golectra_agent_info" => {
                 versions.insert(name, sample.labels.value("version").to_owned());
             }
-            "golectra_agent_spool_bytes" if sample.value > 0.0 => {
-                notes.entry(name).or_default().push(format!("spool {}", bytes(sample.value)))
+            metric if sample.value > 0.0 => {
+                let is_spool = metric == "golectra_agent_spool_bytes";
+                let text = if is_spool { format!("spool {}", bytes(sample.value)) } else { format!("{} dropped", short(sample.value)) };
+                notes.entry(name).or_default().push(text);
             }
-            "golectra_agent_spool_bytes" => {}
-            _ if sample.value > 0.0 => notes.entry(name).or_default().push(format!("{} dropped", short(sample.value))),
             _ => {}
         }
     }
