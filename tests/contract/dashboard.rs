@@ -1,14 +1,32 @@
-//! GET /: the dashboard.
+//! GET /: the dashboard, and the pages that it links to.
 
-use golectra_tests::{Target, on_every_store};
-use serde_json::json;
+use std::process::Stdio;
+use std::time::Duration;
+
+use golectra_tests::remote_write::{remote_series, remote_write_v1};
+use golectra_tests::{Server, Target, encode, on_both_stores, on_every_store, skip, unix_millis};
+use serde_json::{Value, json};
+use tokio::process::Command;
+use tokio::time::timeout;
 
 on_every_store!(
     the_page_works_with_nothing_stored,
     the_page_shows_what_is_stored,
+    the_page_shows_what_has_no_source,
     a_page_of_many_series_says_that_there_are_more,
     markup_in_names_is_escaped,
     the_page_loads_no_foreign_content
+);
+
+on_both_stores!(
+    nodes_are_shown_by_either_set_of_names,
+    problems_come_first,
+    rows_are_sorted_and_filtered,
+    a_node_has_graphs_of_what_it_reports,
+    an_instance_that_others_write_is_a_node,
+    pods_are_shown_with_what_they_use,
+    an_expression_has_a_table_or_an_error,
+    assets_are_kept_for_good_and_packed
 );
 
 async fn the_page_works_with_nothing_stored(t: Target) {
@@ -17,6 +35,18 @@ async fn the_page_works_with_nothing_stored(t: Target) {
     assert_eq!(answer.media_type(), "text/html");
     let page = answer.text().to_lowercase();
     assert!(page.contains("<html") && page.contains("</html>") && page.contains("golectra"), "{page}");
+    let address = server.url().trim_start_matches("http://").to_owned();
+    assert!(page.contains(&format!("address={address} golectra-agent")), "the command for the first agent: {page}");
+    for path in ["/pods", "/alerts", "/explore", "/status"] {
+        assert_eq!(server.client().get(path).send().await.expect(200).media_type(), "text/html");
+    }
+}
+
+async fn the_page_shows_what_has_no_source(t: Target) {
+    let server = t.own().start();
+    server.client().updates(&json!([{"id": "pressure_bar", "type": "gauge", "value": 1.0625}])).await.expect(200);
+    let all = pages(&t, &server).await.concat();
+    assert!(all.contains("(unnamed)") && all.contains("pressure_bar") && all.contains("1.0625"), "{all}");
 }
 
 /// All pages of this server that are linked from the first one.
@@ -93,4 +123,171 @@ async fn the_page_loads_no_foreign_content(t: Target) {
     let policy = answer.header("content-security-policy").expect("a page with names from outside has a policy");
     assert!(!policy.contains("script-src *") && !policy.contains("unsafe-eval"), "{policy}");
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+}
+
+/// Sends gauges of one source.
+async fn report(server: &Server, source: &str, gauges: &[(&str, f64)]) {
+    let batch: Value = gauges.iter().map(|(id, value)| json!({"id": id, "type": "gauge", "value": value})).collect();
+    server.client().post("/updates").source(source).json(&batch).send().await.expect(200);
+}
+
+async fn page(server: &Server, path: &str) -> String {
+    server.client().get(path).send().await.expect(200).text()
+}
+
+/// The row of a node in the overview.
+fn row<'a>(page: &'a str, node: &str) -> &'a str {
+    let row = page.split("<tr").find(|row| row.contains(&format!(">{node}</a>")));
+    row.unwrap_or_else(|| panic!("{node} has no row: {page}"))
+}
+
+async fn nodes_are_shown_by_either_set_of_names(t: Target) {
+    let server = t.own().start();
+    report(&server, "old", &[("CPUutilization1", 40.0), ("CPUutilization2", 60.0), ("TotalMemory", 1000.0), ("FreeMemory", 700.0)]).await;
+    let of_exporter = [
+        ("node_memory_MemTotal_bytes", 1000.0),
+        ("node_memory_MemAvailable_bytes", 250.0),
+        ("node_load1", 1.25),
+        ("node_filesystem_size_bytes{device=\"/dev/vda1\",fstype=\"ext4\",mountpoint=\"/\"}", 200.0),
+        ("node_filesystem_avail_bytes{device=\"/dev/vda1\",fstype=\"ext4\",mountpoint=\"/\"}", 120.0),
+        ("node_filesystem_size_bytes{device=\"tmpfs\",fstype=\"tmpfs\",mountpoint=\"/run\"}", 100.0),
+        ("node_filesystem_avail_bytes{device=\"tmpfs\",fstype=\"tmpfs\",mountpoint=\"/run\"}", 1.0),
+    ];
+    report(&server, "new", &of_exporter).await;
+    let page = page(&server, "/").await;
+    let old = row(&page, "old");
+    assert!(old.contains("<b>50 %</b>") && old.contains("<b>30 %</b>"), "{old}");
+    let new = row(&page, "new");
+    assert!(new.contains("<b>75 %</b>") && new.contains("<b>40 %</b>") && new.contains("1.25"), "{new}");
+}
+
+async fn problems_come_first(t: Target) {
+    let server = t.own().start();
+    report(&server, "well", &[("TotalMemory", 1000.0), ("FreeMemory", 900.0)]).await;
+    assert!(page(&server, "/").await.contains("No problems"));
+    report(&server, "tight", &[("TotalMemory", 1000.0), ("FreeMemory", 20.0)]).await;
+    let page = page(&server, "/").await;
+    let (problem, nodes) = (page.find("tight: memory 98 %"), page.find("id=\"nodes\""));
+    assert!(problem.is_some() && problem < nodes, "{page}");
+    assert!(page.find(">tight</a>") < page.find(">well</a>"), "what is wrong comes first among the nodes as well");
+}
+
+async fn rows_are_sorted_and_filtered(t: Target) {
+    let server = t.own().start();
+    for (node, load) in [("a1", 3.0), ("a2", 1.0), ("b1", 2.0)] {
+        report(&server, node, &[("node_load1", load)]).await;
+    }
+    let order = async |path: &str| {
+        let page = page(&server, path).await;
+        let mut at: Vec<_> = ["a1", "a2", "b1"].iter().filter_map(|node| Some((page.find(&format!(">{node}</a>"))?, *node))).collect();
+        at.sort_unstable();
+        at.into_iter().map(|(_, node)| node).collect::<Vec<_>>()
+    };
+    assert_eq!(order("/").await, ["a1", "a2", "b1"]);
+    assert_eq!(order("/?sort=-load").await, ["a1", "b1", "a2"]);
+    assert_eq!(order("/?sort=load&find=A").await, ["a2", "a1"]);
+}
+
+async fn a_node_has_graphs_of_what_it_reports(t: Target) {
+    let server = t.own().start();
+    report(&server, "n", &[("node_load1", 1.0), ("TotalMemory", 10.0), ("FreeMemory", 5.0), ("made_up", 12.5)]).await;
+    let page = page(&server, "/node?name=n").await;
+    for part in ["data-title=\"Load\"", "data-title=\"Memory\"", "TotalMemory{instance=\\&#34;n\\&#34;}", "made_up", "12.5"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    assert!(!page.contains("data-title=\"Busy disks\""), "there is nothing to draw it from");
+    assert_eq!(server.client().get("/node?name=nobody").send().await.status, 404);
+}
+
+async fn an_instance_that_others_write_is_a_node(t: Target) {
+    let server = t.own().start();
+    let now = i64::try_from(unix_millis()).expect("the clock is before the year 292278994");
+    let series = [
+        remote_series("node_load1", &[("instance", "exporter:9100"), ("job", "node")], &[(now, 0.75)]),
+        remote_series("node_memory_MemTotal_bytes", &[("instance", "exporter:9100"), ("job", "node")], &[(now, 100.0)]),
+        remote_series("node_memory_MemAvailable_bytes", &[("instance", "exporter:9100"), ("job", "node")], &[(now, 40.0)]),
+    ];
+    server.client().remote_write(remote_write_v1(&series)).send().await.expect_success();
+    let overview = page(&server, "/").await;
+    let row = row(&overview, "exporter:9100");
+    assert!(row.contains("<b>60 %</b>") && row.contains("0.75"), "{row}");
+    assert!(overview.contains("/source?name=remote-write"), "{overview}");
+    let node = page(&server, "/node?name=exporter%3A9100").await;
+    assert!(node.contains("data-title=\"Load\"") && node.contains("node_load1</a>"), "{node}");
+}
+
+async fn pods_are_shown_with_what_they_use(t: Target) {
+    let server = t.own().start();
+    let of = |name: &str, more: &str| format!("{name}{{container=\"app\",namespace=\"shop\",pod=\"cart\"{more}}}");
+    let memory = of("container_memory_working_set_bytes", "");
+    let limit = of("kube_pod_container_resource_limits", ",resource=\"memory\"");
+    let restarts = of("kube_pod_container_status_restarts_total", "");
+    report(&server, "n1", &[(&memory, 3_145_728.0), (&limit, 4_194_304.0), (&restarts, 7.0)]).await;
+    let pods = page(&server, "/pods").await;
+    for part in [">n1</a>", "3 MiB", "<b>75 %</b>", "<td class=\"restarts num\">7</td>", "/pod?namespace=shop&#38;name=cart"] {
+        assert!(pods.contains(part), "{part}: {pods}");
+    }
+    let pod = page(&server, "/pod?namespace=shop&name=cart").await;
+    assert!(pod.contains("data-title=\"Memory\"") && pod.contains("data-title=\"Restarts\""), "{pod}");
+    assert!(page(&server, "/pods?namespace=other").await.contains("0 of 1 pods"));
+}
+
+async fn an_expression_has_a_table_or_an_error(t: Target) {
+    let server = t.own().start();
+    report(&server, "n", &[("room", 21.5)]).await;
+    let table = page(&server, &format!("/explore?query={}", encode("room * 2"))).await;
+    assert!(table.contains("instance=<b>n</b>") && table.contains("<td class=\"num\">43</td>"), "{table}");
+    let error = page(&server, &format!("/explore?query={}", encode("sum(room"))).await;
+    assert!(error.contains("parse error") || error.contains("invalid parameter"), "{error}");
+}
+
+async fn assets_are_kept_for_good_and_packed(t: Target) {
+    let server = t.own().start();
+    report(&server, "n", &[("node_load1", 1.0)]).await;
+    let first = server.client().get("/").accepts_gzip().send().await.expect(200);
+    let (mut wire, text) = (first.wire.len(), first.text());
+    let assets: Vec<_> = text.split('"').filter(|part| part.starts_with("/assets/")).map(str::to_owned).collect();
+    assert!(assets.len() >= 3, "{text}");
+    for asset in &assets {
+        let answer = server.client().get(asset).accepts_gzip().send().await.expect(200);
+        assert_eq!(answer.header("cache-control"), Some("public, max-age=31536000, immutable"));
+        wire += answer.wire.len();
+    }
+    assert!(wire <= 60 * 1024, "the first page takes {wire} bytes over the wire");
+    assert_eq!(server.client().get("/assets/style.css").send().await.status, 404, "only names with a hash");
+}
+
+/// A page as a browser has it once its scripts have run, and what it says on its console.
+async fn in_browser(url: &str) -> (String, String) {
+    let profile = tempfile::tempdir().expect("a folder");
+    let usual =
+        ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr", "--virtual-time-budget=8000"];
+    let mut command = Command::new("chromium");
+    command.args(usual).arg(format!("--user-data-dir={}", profile.path().display())).args(["--dump-dom", url]);
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = timeout(Duration::from_mins(2), output).await.expect("Chromium ends").expect("Chromium starts");
+    let console = String::from_utf8_lossy(&output.stderr).lines().filter(|line| line.contains("CONSOLE")).collect::<Vec<_>>().join("\n");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), console)
+}
+
+#[tokio::test]
+async fn pages_work_in_a_browser_and_say_nothing_on_its_console() {
+    if Command::new("chromium").arg("--version").stdout(Stdio::null()).status().await.is_err() {
+        skip("chromium is not installed");
+        return;
+    }
+    let server = Server::builder().start();
+    report(&server, "n", &[("node_load1", 1.0), ("TotalMemory", 10.0), ("FreeMemory", 5.0)]).await;
+    for (path, part) in [
+        ("/", "Ctrl K"),
+        ("/node?name=n", "<canvas"),
+        ("/explore?query=node_load1", "<canvas"),
+        ("/pods", "Ctrl K"),
+        ("/alerts", "Ctrl K"),
+        ("/status", "Ctrl K"),
+    ] {
+        let (page, console) = in_browser(&format!("{}{path}", server.url())).await;
+        assert!(page.contains(part) && page.contains(">live</span>"), "{path}: {page}");
+        assert!(console.is_empty(), "{path}: {console}");
+    }
 }

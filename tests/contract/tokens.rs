@@ -7,7 +7,12 @@ use golectra_tests::remote_write::{remote_series, remote_write_v1};
 use golectra_tests::{Client, ProgramBuilder, RequestBuilder, Server, Target, on_both_stores, unix_millis, until};
 use tempfile::TempDir;
 
-on_both_stores!(routes_need_a_token_of_their_scope, tokens_are_read_again_when_they_change, a_token_stands_for_a_signature);
+on_both_stores!(
+    routes_need_a_token_of_their_scope,
+    a_browser_signs_in_once,
+    tokens_are_read_again_when_they_change,
+    a_token_stands_for_a_signature
+);
 
 fn body() -> Vec<u8> {
     let now = i64::try_from(unix_millis()).expect("the clock is before the year 292278994");
@@ -100,4 +105,57 @@ async fn a_token_stands_for_a_signature(t: Target) {
     assert_eq!(client.remote_write(body()).send().await.status, 401);
     let unsigned = client.updates(&serde_json::json!([{"id": "c", "type": "counter", "delta": 1}])).await;
     assert_eq!(unsigned.status, 401, "a token does not stand for the signature of an agent's report");
+}
+
+/// The form of signing in, as a browser sends it from a page of this site.
+fn form<'a>(client: &'a Client, token: &str, site: &str) -> RequestBuilder<'a> {
+    let request = client.post("/sign-in").header("sec-fetch-site", site);
+    request.header("content-type", "application/x-www-form-urlencoded").body(format!("token={token}&to=%2Fnode%3Fname%3Dcellar"))
+}
+
+async fn a_browser_signs_in_once(t: Target) {
+    let folder = folder("me:read:r-token\nprom:write:w-token\n");
+    let server = start(&t, &folder, &[]);
+    let client = server.client();
+    client.post("/updates").source("cellar").json(&serde_json::json!([{"id": "c", "type": "gauge", "value": 1}])).send().await.expect(200);
+    for path in ["/", "/node?name=cellar", "/source?name=cellar", "/pods", "/alerts", "/explore", "/status"] {
+        let page = client.get(path).send().await.expect(200).text();
+        assert!(page.contains("action=\"/sign-in\"") && !page.contains(">cellar<"), "{path}: {page}");
+    }
+    form(&client, "wrong", "same-origin").send().await.expect(403);
+    form(&client, "w-token", "same-origin").send().await.expect(403);
+    form(&client, "r-token", "cross-site").send().await.expect(403);
+    let answer = form(&client, "r-token", "same-origin").send().await.expect(303);
+    assert_eq!(answer.header("location"), Some("/node?name=cellar"));
+    let cookie = answer.header("set-cookie").expect("a cookie");
+    for part in ["; HttpOnly", "; SameSite=Strict", "; Path=/"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    assert!(!cookie.contains("r-token") && !cookie.contains("Secure"), "{cookie}");
+    let session = cookie.split(';').next().expect("a value");
+    let with = |request: RequestBuilder<'_>| request.header("cookie", session).send();
+    assert!(with(client.get("/")).await.expect(200).text().contains("cellar"));
+    with(client.get("/api/v1/query?query=1")).await.expect(200);
+    let post = || client.post("/api/v1/query").header("content-type", "application/x-www-form-urlencoded").body("query=1");
+    with(post()).await.expect(401);
+    with(post().header("sec-fetch-site", "cross-site")).await.expect(401);
+    with(post().header("sec-fetch-site", "same-origin")).await.expect(200);
+    with(client.remote_write(body()).header("sec-fetch-site", "same-origin")).await.expect(401);
+    let end = client.post("/sign-out").header("sec-fetch-site", "same-origin").send().await.expect(303);
+    assert!(end.header("set-cookie").is_some_and(|cookie| cookie.contains("Max-Age=0")));
+    // A token that is taken away ends its sessions.
+    put(folder.path(), "prom:write:w-token\n");
+    until("the session ends", Duration::from_secs(30), async || with(client.get("/api/v1/query?query=1")).await.status == 401).await;
+}
+
+#[tokio::test]
+async fn the_cookie_is_for_encrypted_connections_where_a_trusted_proxy_says_so() {
+    let folder = folder("me:read:r-token\n");
+    for (trusted, secure) in [("127.0.0.1/32", true), ("10.0.0.0/8", false)] {
+        let server =
+            Server::builder().env("API_TOKENS_FILE", folder.path().join("tokens").display()).env("TRUSTED_PROXIES", trusted).start();
+        let client = server.client();
+        let answer = form(&client, "r-token", "same-origin").header("x-forwarded-proto", "https").send().await.expect(303);
+        assert_eq!(answer.header("set-cookie").is_some_and(|cookie| cookie.contains("; Secure")), secure, "{trusted}");
+    }
 }

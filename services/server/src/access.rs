@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use golectra_protocol::hash;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::time::{MissedTickBehavior, interval};
@@ -111,6 +112,28 @@ impl Tokens {
         }
     }
 
+    /// What a browser may show instead of this token until then, in unix seconds: nothing that the token follows from. None where the token is not
+    /// one that reads.
+    pub fn session(&self, token: &[u8], until: u64) -> Option<String> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        let known = Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner));
+        let reads = |token: &&Token| bool::from(token.digest.ct_eq(&digest)) && token.scope.covers(Scope::Read);
+        known.iter().filter(reads).last().map(|token| format!("{until}.{}", session_code(token, until)))
+    }
+
+    /// What a session may do. It ends with its time, and when its token is no longer in the file.
+    pub fn check_session(&self, session: &str, needed: Scope, now: u64) -> Verdict {
+        let Some((until, code)) = session.split_once('.') else { return Verdict::Unknown };
+        let Some(until) = until.parse().ok().filter(|until| *until > now) else { return Verdict::Unknown };
+        let known = Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner));
+        let same = |token: &&Token| bool::from(session_code(token, until).as_bytes().ct_eq(code.as_bytes()));
+        match known.iter().filter(same).last() {
+            Some(token) if token.scope.covers(needed) => Verdict::Allowed(TokenHolder(Arc::clone(&token.name))),
+            Some(token) => Verdict::WrongScope(TokenHolder(Arc::clone(&token.name))),
+            None => Verdict::Unknown,
+        }
+    }
+
     /// Looks at the file every two seconds; never ends.
     pub async fn watch(self) {
         let mut ticks = interval(EVERY);
@@ -143,6 +166,11 @@ impl Tokens {
             }
         }
     }
+}
+
+/// What proves that someone had the token when the session began. Every server that knows the token finds the same.
+fn session_code(token: &Token, until: u64) -> String {
+    hash::body_hash(format!("golectra session of {} until {until}", token.scope.as_str()).as_bytes(), &token.digest)
 }
 
 #[cfg(test)]
@@ -183,6 +211,25 @@ mod tests {
                 "{token}"
             );
         }
+    }
+
+    #[test]
+    fn a_session_stands_for_a_token_that_reads_until_its_time_is_over() {
+        let (file, tokens) = tokens("a:read:one\nw:write:two\nroot:admin:three\n");
+        let session = tokens.session(b"one", 1_000).unwrap();
+        let allows = |session: &str, needed, now| matches!(tokens.check_session(session, needed, now), Verdict::Allowed(_));
+        assert!(allows(&session, Scope::Read, 999) && !allows(&session, Scope::Read, 1_000));
+        assert!(matches!(tokens.check_session(&session, Scope::Admin, 999), Verdict::WrongScope(_)));
+        assert!(allows(&tokens.session(b"three", 1_000).unwrap(), Scope::Admin, 1));
+        assert_eq!((tokens.session(b"two", 1_000), tokens.session(b"none", 1_000)), (None, None));
+        // Nobody makes a session longer, and none outlives its token.
+        assert!(!allows(&session.replace("1000.", "2000."), Scope::Read, 1));
+        for wrong in ["", "1000.", "1000", ".", "x.y"] {
+            assert!(!allows(wrong, Scope::Read, 1), "{wrong}");
+        }
+        std::fs::write(file.path(), "b:read:other\n").unwrap();
+        tokens.look();
+        assert!(!allows(&session, Scope::Read, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,7 +4,6 @@ pub mod error;
 pub mod extract;
 
 pub mod api;
-pub mod dashboard;
 pub mod fallback;
 pub mod latest;
 pub mod ping;
@@ -13,6 +12,7 @@ mod selector;
 pub mod silences;
 pub mod snapshot;
 pub mod sources;
+pub mod ui;
 pub mod update;
 pub mod updates;
 pub mod value;

@@ -4,15 +4,23 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 
-use crate::http::{AppState, api, dashboard, fallback, latest, ping, receivers, silences, snapshot, sources, update, updates, value};
+use crate::http::{AppState, api, fallback, latest, ping, receivers, silences, snapshot, sources, ui, update, updates, value};
 use crate::middleware;
 
 /// The server's routes behind its middleware. Paths must be plain before they are routed: [`middleware::path::normalize`].
 pub fn router(state: AppState) -> Router {
     Router::new()
-        .route("/", get(dashboard::index))
-        .route("/source", get(dashboard::source))
-        .route("/assets/{name}", get(dashboard::asset))
+        .route("/", get(ui::overview))
+        .route("/node", get(ui::node))
+        .route("/source", get(ui::metrics))
+        .route("/pods", get(ui::pods))
+        .route("/pod", get(ui::pod))
+        .route("/alerts", get(ui::alerts))
+        .route("/explore", get(ui::explore))
+        .route("/status", get(ui::status))
+        .route("/sign-in", post(ui::sign_in))
+        .route("/sign-out", post(ui::sign_out))
+        .route("/assets/{name}", get(ui::assets::asset))
         .route("/update", post(update::json))
         .route("/update/{kind}", post(update::missing))
         .route("/update/{kind}/{name}", post(update::missing))

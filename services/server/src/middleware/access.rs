@@ -1,4 +1,5 @@
-//! Where there are API tokens, the routes of Prometheus's interfaces need one: Bearer, or the password of Basic.
+//! Where there are API tokens, the routes of Prometheus's interfaces need one: Bearer, or the password of Basic. The pages need one as well; a
+//! browser has it as the cookie that signing in gave it, which also works for the interfaces that pages use, from the pages of this server alone.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, Method, header};
@@ -10,6 +11,7 @@ use golectra_protocol::ErrorCode;
 use crate::access::{Scope, TokenHolder, Verdict};
 use crate::http::App;
 use crate::http::error::{ApiError, REFUSALS, TextError};
+use crate::http::ui;
 
 /// The route of remote-write.
 const WRITE: &str = "/api/v1/write";
@@ -18,29 +20,59 @@ const CHANGES: [&str; 3] = ["/api/v1/silences", "/api/v1/silences/{id}", "/api/v
 /// Routes beside them that are golectra's own, and open.
 const OPEN: [&str; 4] = ["/api/v1/snapshot", "/api/v1/latest", "/api/v1/sources", "/api/v1/sources/{name}"];
 
+/// The cookie of a browser that has signed in.
+pub const SESSION: &str = "golectra_session";
+
 /// Lets a request pass, with the name of its token where it has one, or refuses it.
 #[expect(clippy::result_large_err, reason = "the refusal is the answer, made once")]
 pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
     let Some(tokens) = &app.tokens else { return Ok(request) };
-    let Some(needed) = request.extensions().get::<MatchedPath>().and_then(|route| needed(route.as_str(), request.method())) else {
-        return Ok(request);
+    let Some(route) = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned()) else { return Ok(request) };
+    let is_page = ui::PAGES.contains(&route.as_str());
+    let Some(needed) = needed(&route, request.method()).or(is_page.then_some(Scope::Read)) else { return Ok(request) };
+    let verdict = match (token(request.headers()), session(&request)) {
+        (Some(token), _) => Some(tokens.check(&token, needed)),
+        // What a page of another origin sends is not what its owner wants. Samples are written by programs, which have tokens.
+        (None, Some(session)) if route != WRITE && (request.method().is_safe() || is_same_origin(request.headers())) => {
+            let now = u64::try_from(app.process.now_ms() / 1000).unwrap_or_default();
+            Some(tokens.check_session(&session, needed, now))
+        }
+        _ => None,
     };
-    let Some(token) = token(request.headers()) else {
-        let message = format!("this route needs an API token with the scope {}: Authorization: Bearer TOKEN", needed.as_str());
-        return Err(refused(ErrorCode::TokenMissing, message));
-    };
-    match tokens.check(&token, needed) {
-        Verdict::Allowed(holder) => {
+    match verdict {
+        Some(Verdict::Allowed(holder)) => {
             app.metrics.token_used(&holder.0);
             tracing::debug!(token = &*holder.0, route = request.uri().path(), "a request has an API token");
             request.extensions_mut().insert(holder);
             Ok(request)
         }
-        Verdict::WrongScope(TokenHolder(name)) => {
+        _ if is_page => Err(ui::sign_in_page(request.uri(), None)),
+        Some(Verdict::WrongScope(TokenHolder(name))) => {
             let message = format!("the API token {name} does not have the scope {}, which this route needs", needed.as_str());
             Err(refused(ErrorCode::TokenScope, message))
         }
-        Verdict::Unknown => Err(refused(ErrorCode::TokenUnknown, "the server does not have this API token".into())),
+        Some(Verdict::Unknown) => Err(refused(ErrorCode::TokenUnknown, "the server does not have this API token".into())),
+        None => {
+            let message = format!("this route needs an API token with the scope {}: Authorization: Bearer TOKEN", needed.as_str());
+            Err(refused(ErrorCode::TokenMissing, message))
+        }
+    }
+}
+
+/// The session of a browser.
+fn session(request: &Request) -> Option<String> {
+    let cookies = request.headers().get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(name, _)| *name == SESSION).map(|(_, value)| value.to_owned())
+}
+
+/// Whether the browser says that the request comes from a page of this server.
+pub fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text("sec-fetch-site"), text("origin"), text("host")) {
+        (Some(site), ..) => site == "same-origin",
+        (None, Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host)),
+        _ => false,
     }
 }
 
@@ -99,6 +131,25 @@ mod tests {
         assert_eq!(token_of(&[&format!("BASIC {}", STANDARD.encode(":abc"))]).as_deref(), Some("abc"));
         for none in [&[][..], &["abc"], &["Digest abc"], &["Basic !"], &["Basic YWJj"], &["Bearer a", "Bearer a"]] {
             assert_eq!(token_of(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_of_this_origin_when_the_browser_says_so() {
+        for (headers, expected) in [
+            (&[("sec-fetch-site", "same-origin")][..], true),
+            (&[("sec-fetch-site", "cross-site"), ("origin", "http://a"), ("host", "a")], false),
+            (&[("sec-fetch-site", "none")], false),
+            (&[("origin", "https://a:8080"), ("host", "a:8080")], true),
+            (&[("origin", "https://b"), ("host", "a")], false),
+            (&[("origin", "null"), ("host", "a")], false),
+            (&[("host", "a")], false),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.insert(axum::http::HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            assert_eq!(is_same_origin(&map), expected, "{headers:?}");
         }
     }
 

@@ -41,6 +41,21 @@ impl ProcessInfo {
         Self { started_millis: clock.unix_millis(), retention, host, clock }
     }
 
+    /// When it started, in unix milliseconds.
+    pub fn started_millis(&self) -> u64 {
+        self.started_millis
+    }
+
+    /// How long samples are kept.
+    pub fn retention(&self) -> &str {
+        &self.retention
+    }
+
+    /// The name of its host.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Now, in unix milliseconds.
     pub fn now_ms(&self) -> i64 {
         i64::try_from(self.clock.unix_millis()).unwrap_or(i64::MAX)

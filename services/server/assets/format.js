@@ -1,0 +1,55 @@
+// @ts-check
+// How values and times are written: the same as on the server.
+
+/** @param {number} value @returns {string} at most three digits where there is a fraction */
+export function threeDigits(value) {
+  const size = Math.abs(value);
+  if (size !== 0 && size < 0.001) return value.toExponential(1);
+  const places = size >= 100 || Number.isInteger(value) ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
+  return String(Number(value.toFixed(places)));
+}
+
+/** @param {number} value @param {number} base @param {string[]} units */
+function scaled(value, base, units) {
+  let unit = 0;
+  while (Math.abs(value) >= base && unit + 1 < units.length) {
+    value /= base;
+    unit += 1;
+  }
+  return `${threeDigits(value)} ${units[unit]}`.trimEnd();
+}
+
+/** @param {number | null | undefined} value @param {string} unit */
+export function format(value, unit) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "-∞";
+  switch (unit) {
+    case "percent": return `${threeDigits(value * 100)} %`;
+    case "bytes": return scaled(value, 1024, ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]);
+    case "bytes_per_second": return scaled(value, 1024, ["B/s", "KiB/s", "MiB/s", "GiB/s", "TiB/s"]);
+    case "per_second": return `${scaled(value, 1000, ["", "k", "M", "G"])}/s`;
+    case "seconds": return Math.abs(value) >= 1 || value === 0 ? `${threeDigits(value)} s` : Math.abs(value) >= 0.001 ? `${threeDigits(value * 1000)} ms` : `${threeDigits(value * 1e6)} µs`;
+    default: return scaled(value, 1000, ["", "k", "M", "G", "T"]);
+  }
+}
+
+/** @type {Record<string, Intl.DateTimeFormatOptions>} */
+const STYLES = {
+  time: { hour: "2-digit", minute: "2-digit", hourCycle: "h23" },
+  second: { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" },
+  day: { day: "numeric", month: "short" },
+  month: { month: "short", year: "numeric" },
+  full: { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" },
+};
+/** @type {Map<string, Intl.DateTimeFormat>} */
+const formats = new Map();
+
+/** @param {number} seconds unix time @param {keyof typeof STYLES} style */
+export function time(seconds, style) {
+  let known = formats.get(style);
+  if (!known) {
+    known = new Intl.DateTimeFormat(style === "month" || style === "day" || style === "full" ? "en-GB" : undefined, STYLES[style]);
+    formats.set(style, known);
+  }
+  return known.format(seconds * 1000);
+}

@@ -1,0 +1,330 @@
+// @ts-check
+// Draws the graphs of a page from /api/v1/query_range. All of them share one time range, one cursor and one zoom.
+import { format, time } from "./format.js";
+import * as range from "./window.js";
+
+/** The part of uPlot that is used here; the library is a script of its own. @type {any} */
+const uPlot = /** @type {any} */ (globalThis).uPlot;
+
+const AT_ONCE = 4;
+const LIMIT_MS = 35_000;
+const MAX_LINES = 24;
+const COLOURS = 8;
+const STEPS = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800];
+/** A value counts for this long at least; many scrape once a minute. */
+const LOOKBACK = 120;
+
+/** @typedef {{ expr: string, name: string }} Line */
+/** @typedef {{ name: string, values: (number | null)[] }} Series */
+
+let underWay = 0;
+/** @type {(() => void)[]} */
+const waiting = [];
+
+/** Runs `work` when no more than a few others run: the server lets a few queries run at once as well. @template T @param {() => Promise<T>} work */
+async function inTurn(work) {
+  while (underWay >= AT_ONCE) await new Promise((resolve) => waiting.push(() => resolve(undefined)));
+  underWay += 1;
+  try {
+    return await work();
+  } finally {
+    underWay -= 1;
+    waiting.shift()?.();
+  }
+}
+
+/** @param {Record<string, string>} metric @param {string} template */
+function nameOf(metric, template) {
+  if (template) return template.replace(/\{(\w+)\}/g, (_, label) => metric[label] ?? "");
+  const labels = Object.entries(metric).filter(([name]) => name !== "__name__").map(([name, value]) => `${name}=${JSON.stringify(value)}`);
+  return `${metric.__name__ ?? ""}${labels.length > 0 ? `{${labels.join(", ")}}` : ""}` || "value";
+}
+
+/** @param {string} text */
+function number(text) {
+  if (text === "+Inf") return Infinity;
+  if (text === "-Inf") return -Infinity;
+  return text === "NaN" ? null : Number(text);
+}
+
+class Graph {
+  /** @param {HTMLElement} figure */
+  constructor(figure) {
+    this.figure = figure;
+    this.unit = figure.dataset.unit ?? "number";
+    this.stacked = figure.dataset.stacked === "true";
+    this.top = figure.dataset.top ? Number(figure.dataset.top) : null;
+    this.title = figure.dataset.title ?? "";
+    this.plot = /** @type {HTMLElement} */ (figure.querySelector(".plot"));
+    /** @type {any} */
+    this.chart = null;
+    /** @type {number[]} */
+    this.times = [];
+    /** @type {Series[]} */
+    this.series = [];
+    /** @type {AbortController | null} */
+    this.loading = null;
+    this.legend = document.createElement("ul");
+    this.legend.className = "legend";
+    this.problem = document.createElement("p");
+    this.problem.className = "note";
+    this.spoken = document.createElement("span");
+    this.spoken.className = "unseen";
+    this.spoken.setAttribute("aria-live", "polite");
+    this.table = document.createElement("details");
+    const summary = document.createElement("summary");
+    summary.textContent = "Values";
+    this.table.append(summary);
+    this.table.addEventListener("toggle", () => this.tabulate());
+    this.plot.tabIndex = 0;
+    this.plot.setAttribute("role", "img");
+    this.plot.setAttribute("aria-label", `${this.title}: loading`);
+    this.plot.addEventListener("keydown", (event) => this.key(event));
+    figure.append(this.problem, this.legend, this.spoken, this.table);
+    new ResizeObserver(() => this.chart?.setSize(this.size())).observe(this.plot);
+  }
+
+  size() {
+    return { width: this.plot.clientWidth, height: this.plot.clientHeight };
+  }
+
+  /** @returns {Line[]} */
+  lines() {
+    return JSON.parse(this.figure.dataset.lines ?? "[]");
+  }
+
+  /** Asks the server and draws. */
+  async load() {
+    this.loading?.abort();
+    const loading = new AbortController();
+    this.loading = loading;
+    const { from, to } = range.current();
+    const least = (to - from) / Math.max(60, this.plot.clientWidth / 2);
+    const step = STEPS.find((step) => step >= least) ?? STEPS[STEPS.length - 1];
+    const start = Math.ceil(from / step) * step;
+    const end = Math.max(start, Math.floor(to / step) * step);
+    this.plot.classList.add("busy");
+    try {
+      const answers = await Promise.all(this.lines().map((line) => inTurn(() => ask(line, start, end, step, loading.signal))));
+      if (loading.signal.aborted) return;
+      const steps = Math.floor((end - start) / step) + 1;
+      this.times = Array.from({ length: steps }, (_, index) => start + index * step);
+      this.series = answers.flat();
+      const more = this.series.length - MAX_LINES;
+      this.series.splice(MAX_LINES);
+      this.problem.textContent = more > 0 ? `${more} more lines are not drawn.` : this.series.length === 0 ? "No values in this time." : "";
+      this.draw(from, to);
+    } catch (error) {
+      if (loading.signal.aborted) return;
+      this.problem.textContent = error instanceof Error ? error.message : String(error);
+    } finally {
+      if (this.loading === loading) this.plot.classList.remove("busy");
+    }
+  }
+
+  /** The values as they are drawn: stacked ones on top of each other. */
+  drawn() {
+    if (!this.stacked) return this.series.map((one) => one.values);
+    const sums = this.times.map(() => 0);
+    return this.series.map((one) => one.values.map((value, index) => (value === null ? null : (sums[index] += value))));
+  }
+
+  /** @param {number} from @param {number} to */
+  draw(from, to) {
+    const colours = palette();
+    const data = [this.times, ...this.drawn()];
+    const seconds = to - from;
+    const style = seconds <= 90_000 ? "time" : seconds <= 40 * 86_400 ? "day" : "month";
+    this.chart?.destroy();
+    this.chart = null;
+    const line = getComputedStyle(this.plot).getPropertyValue("--line");
+    const soft = getComputedStyle(this.plot).getPropertyValue("--soft");
+    const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+    const top = this.top;
+    this.chart = new uPlot({
+      ...this.size(),
+      legend: { show: false },
+      cursor: {
+        sync: { key: "golectra", scales: ["x", null], setSeries: false },
+        drag: { x: true, y: false, setScale: false },
+        points: { size: 6 },
+        y: false,
+      },
+      select: { show: true },
+      scales: {
+        x: { time: true, range: () => [from, to] },
+        y: { range: (/** @type {any} */ _, /** @type {number} */ low, /** @type {number} */ high) => scale(low, high, top) },
+      },
+      axes: [
+        { ...axis, space: 56, size: 24, values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map((at) => time(at, style)) },
+        { ...axis, space: 34, size: 62, values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map((value) => format(value, this.unit)),
+          incrs: this.unit.startsWith("bytes") ? BINARY : undefined },
+      ],
+      series: [{}, ...this.series.map((one, index) => ({
+        label: one.name,
+        stroke: colours[index % COLOURS],
+        width: 1.4,
+        fill: this.stacked && index === 0 || !this.stacked && this.series.length === 1 ? `${colours[index % COLOURS]}2b` : undefined,
+        points: { show: undefined, size: 4 },
+      }))],
+      bands: this.stacked ? this.series.slice(1).map((_, index) => ({ series: [index + 2, index + 1], fill: `${colours[(index + 1) % COLOURS]}2b` })) : [],
+      hooks: {
+        setCursor: [(/** @type {any} */ chart) => this.tell(chart.cursor.idx)],
+        setSelect: [(/** @type {any} */ chart) => {
+          const { left, width } = chart.select;
+          if (width < 4) return;
+          range.zoom(chart.posToVal(left, "x"), chart.posToVal(left + width, "x"));
+        }],
+      },
+    }, data, this.plot);
+    this.chart.over.addEventListener("dblclick", () => range.zoom(from - seconds / 2, to + seconds / 2));
+    this.list(colours);
+    this.tabulate();
+  }
+
+  /** @param {string[]} colours */
+  list(colours) {
+    this.legend.replaceChildren(...this.series.map((one, index) => {
+      const item = document.createElement("li");
+      const mark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+      mark.setAttribute("viewBox", "0 0 9 9");
+      mark.setAttribute("aria-hidden", "true");
+      const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+      rect.setAttribute("width", "9");
+      rect.setAttribute("height", "9");
+      rect.setAttribute("rx", "2");
+      rect.setAttribute("fill", colours[index % COLOURS]);
+      mark.append(rect);
+      const name = document.createElement("span");
+      name.textContent = one.name;
+      item.append(mark, name, document.createElement("b"));
+      return item;
+    }));
+    this.legend.classList.toggle("long", this.series.length > 8);
+    if (this.series.length > 8) this.legend.tabIndex = 0;
+    else this.legend.removeAttribute("tabindex");
+    this.tell(null);
+  }
+
+  /** Shows the values at the cursor, or the newest ones. @param {number | null | undefined} index */
+  tell(index) {
+    const items = [...this.legend.querySelectorAll("b")];
+    const texts = this.series.map((one) => format(index === null || index === undefined ? one.values.findLast((value) => value !== null) : one.values[index], this.unit));
+    items.forEach((item, at) => { item.textContent = texts[at] ?? ""; });
+    if (index === null || index === undefined) {
+      const summary = this.series.slice(0, 4).map((one, at) => `${one.name} ${texts[at]}`).join(", ");
+      this.plot.setAttribute("aria-label", `${this.title}: ${summary || "no values"}. Arrow keys move the cursor.`);
+    }
+  }
+
+  /** @param {KeyboardEvent} event */
+  key(event) {
+    const chart = this.chart;
+    if (!chart || !["ArrowLeft", "ArrowRight", "Home", "End", "Escape"].includes(event.key)) return;
+    event.preventDefault();
+    const last = this.times.length - 1;
+    const at = chart.cursor.idx ?? last;
+    const size = event.shiftKey ? 10 : 1;
+    const next = { ArrowLeft: Math.max(0, at - size), ArrowRight: Math.min(last, at + size), Home: 0, End: last, Escape: -1 }[event.key] ?? last;
+    if (next < 0) {
+      chart.setCursor({ left: -10, top: -10 });
+      return;
+    }
+    chart.setCursor({ left: chart.valToPos(this.times[next], "x"), top: 10 });
+    const values = this.series.slice(0, 6).map((one) => `${one.name} ${format(one.values[next], this.unit)}`);
+    this.spoken.textContent = `${time(this.times[next], "full")}: ${values.join(", ")}`;
+  }
+
+  /** The values as a table, where someone has opened it. */
+  tabulate() {
+    this.table.querySelector(".scroll")?.remove();
+    if (!this.table.open) return;
+    const scroll = document.createElement("div");
+    scroll.className = "scroll";
+    scroll.tabIndex = 0;
+    const table = document.createElement("table");
+    const head = table.createTHead().insertRow();
+    for (const title of ["Time", ...this.series.map((one) => one.name)]) {
+      const cell = document.createElement("th");
+      cell.scope = "col";
+      cell.textContent = title;
+      head.append(cell);
+    }
+    const body = table.createTBody();
+    const every = Math.ceil(this.times.length / 120);
+    for (let index = this.times.length - 1; index >= 0; index -= every) {
+      const row = body.insertRow();
+      const cell = document.createElement("th");
+      cell.scope = "row";
+      cell.textContent = time(this.times[index], "full");
+      row.append(cell);
+      for (const one of this.series) row.insertCell().textContent = format(one.values[index], this.unit);
+    }
+    scroll.append(table);
+    this.table.append(scroll);
+  }
+}
+
+const BINARY = Array.from({ length: 56 }, (_, power) => 2 ** power);
+
+/** The lower and the upper end of the scale. @param {number | null} low @param {number | null} high @param {number | null} top */
+function scale(low, high, top) {
+  if (top !== null) return [Math.min(0, low ?? 0), Math.max(top, high ?? top)];
+  if (low === null || high === null) return [0, 1];
+  const from = Math.min(0, low);
+  return [from, high <= from ? from + 1 : high + (high - from) * 0.08];
+}
+
+/** The colours of lines in the current theme. */
+function palette() {
+  const style = getComputedStyle(document.documentElement);
+  return Array.from({ length: COLOURS }, (_, index) => style.getPropertyValue(`--s${index + 1}`).trim());
+}
+
+/** @param {Line} line @param {number} start @param {number} end @param {number} step @param {AbortSignal} signal @returns {Promise<Series[]>} */
+async function ask(line, start, end, step, signal) {
+  const query = line.expr.replaceAll("$window", `${Math.max(LOOKBACK, step)}s`);
+  const parameters = new URLSearchParams({ query, start: String(start), end: String(end), step: String(step), lookback_delta: String(Math.max(LOOKBACK, step)), limit: String(MAX_LINES * 4) });
+  const answer = await fetch("/api/v1/query_range", { method: "POST", body: parameters, signal: AbortSignal.any([signal, AbortSignal.timeout(LIMIT_MS)]) });
+  const body = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
+  if (body.status !== "success") throw new Error(body.error ?? "The server does not answer.");
+  const steps = Math.floor((end - start) / step) + 1;
+  return body.data.result.map((/** @type {{ metric: Record<string, string>, values: [number, string][] }} */ found) => {
+    /** @type {(number | null)[]} */
+    const values = Array(steps).fill(null);
+    for (const [at, value] of found.values) values[Math.round((at - start) / step)] = number(value);
+    return { name: nameOf(found.metric, line.name), values };
+  });
+}
+
+const graphs = [...document.querySelectorAll("figure.graph")].map((figure) => new Graph(/** @type {HTMLElement} */ (figure)));
+/** Those that were seen; others wait until they are. @type {Set<Graph>} */
+const shown = new Set();
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    const graph = graphs.find((one) => one.figure === entry.target);
+    if (!graph || !entry.isIntersecting || shown.has(graph)) continue;
+    shown.add(graph);
+    graph.load();
+  }
+}, { rootMargin: "400px" });
+
+function reload() {
+  for (const graph of shown) graph.load();
+}
+
+/** Ranges that end now go on. */
+function follow() {
+  const { from, to, range: preset } = range.current();
+  const period = Math.min(300, Math.max(10, (to - from) / 360));
+  setTimeout(() => {
+    if (preset && !document.hidden) reload();
+    follow();
+  }, period * 1000);
+}
+
+range.start();
+range.onChange(reload);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", reload);
+for (const graph of graphs) seen.observe(graph.figure);
+follow();

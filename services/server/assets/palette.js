@@ -1,0 +1,63 @@
+// @ts-check
+// Ctrl+K: finds pages, nodes and metrics.
+import { Choices } from "./choices.js";
+
+const MAX_SHOWN = 12;
+const LIMIT_MS = 4000;
+
+/** @type {HTMLDialogElement | null} */
+let dialog = null;
+/** @type {import("./choices.js").Choice[]} */
+let all = [];
+
+/** @param {string} path @returns {Promise<any>} */
+async function get(path) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(LIMIT_MS) });
+  return answer.ok ? answer.json() : {};
+}
+
+async function load() {
+  const pages = [...document.querySelectorAll(".top nav a")].map((link) => ({ text: link.textContent ?? "", note: "page", value: link.getAttribute("href") ?? "/" }));
+  all = pages;
+  const recent = `start=${Math.floor(Date.now() / 1000) - 3600}`;
+  const [sources, instances, metrics] = await Promise.allSettled([get("/api/v1/sources"), get(`/api/v1/label/instance/values?${recent}`), get(`/api/v1/label/__name__/values?${recent}`)]);
+  const named = sources.status === "fulfilled" ? (sources.value.sources ?? []).map((/** @type {{ name: string }} */ one) => one.name) : [];
+  const of = (/** @type {PromiseSettledResult<any>} */ answer) => (answer.status === "fulfilled" ? answer.value.data ?? [] : []);
+  const nodes = [...new Set([...named.filter((/** @type {string} */ name) => name && name !== "remote-write" && !name.startsWith("golectra-")), ...of(instances)])];
+  all = [
+    ...pages,
+    ...nodes.map((name) => ({ text: name, note: "node", value: `/node?name=${encodeURIComponent(name)}` })),
+    ...of(metrics).map((/** @type {string} */ name) => ({ text: name, note: "metric", value: `/explore?query=${encodeURIComponent(/^[a-zA-Z_:][\w:]*$/.test(name) ? name : `{${JSON.stringify(name)}}`)}` })),
+  ];
+}
+
+export function open() {
+  if (!dialog) {
+    dialog = document.createElement("dialog");
+    dialog.setAttribute("aria-label", "Search");
+    const input = document.createElement("input");
+    input.type = "search";
+    input.placeholder = "A page, a node or a metric";
+    input.setAttribute("aria-label", "Search pages, nodes and metrics");
+    dialog.append(input);
+    const choices = new Choices(input, dialog, (choice) => location.assign(choice.value), "Found");
+    const show = () => {
+      const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
+      const found = all.filter((one) => words.every((word) => one.text.toLowerCase().includes(word)));
+      found.sort((a, b) => Number(b.text.toLowerCase().startsWith(words[0] ?? "")) - Number(a.text.toLowerCase().startsWith(words[0] ?? "")));
+      choices.show(found.slice(0, MAX_SHOWN), 0);
+    };
+    input.addEventListener("input", show);
+    dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog?.close(); });
+    dialog.addEventListener("close", () => { input.value = ""; });
+    // Escape closes the dialog, not only the list.
+    input.addEventListener("keydown", (event) => { if (event.key === "Escape") dialog?.close(); });
+    document.body.append(dialog);
+    dialog.addEventListener("golectra:show", show);
+  }
+  dialog.showModal();
+  const shown = dialog;
+  const show = () => shown.dispatchEvent(new Event("golectra:show"));
+  load().then(show);
+  show();
+}

@@ -1,0 +1,35 @@
+//! The pages. They are rendered on the server, so that they work without JavaScript, and are clients of the query API like any other: what
+//! they show beyond the newest values comes from PromQL expressions.
+
+mod alerts;
+mod ask;
+pub mod assets;
+mod cluster;
+mod explore;
+mod format;
+mod metrics;
+mod node;
+mod overview;
+mod panels;
+mod pod;
+mod pods;
+mod problems;
+mod rows;
+mod shell;
+mod sign_in;
+mod spark;
+mod status;
+mod window;
+
+pub use self::alerts::alerts;
+pub use self::explore::explore;
+pub use self::metrics::metrics;
+pub use self::node::node;
+pub use self::overview::overview;
+pub use self::pod::pod;
+pub use self::pods::pods;
+pub use self::sign_in::{sign_in, sign_in_page, sign_out};
+pub use self::status::status;
+
+/// The routes that show what is stored. Where there are API tokens, they need one that reads.
+pub const PAGES: [&str; 8] = ["/", "/node", "/source", "/pods", "/pod", "/alerts", "/explore", "/status"];

@@ -1,0 +1,148 @@
+//! GET /alerts: what fires and what may, the silences, the rules and the receivers.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+
+use super::problems::Problem;
+use super::shell::{Parameters, Shell, encode, page, parameters};
+use crate::alerts::{ActiveAlert, Phase, RuleKind, Silence};
+use crate::clock::rfc3339;
+use crate::http::AppState;
+use crate::http::error::{ApiError, TextError};
+
+#[derive(Template)]
+#[template(path = "alerts.html")]
+struct AlertsPage {
+    shell: Shell,
+    firing: Vec<Active>,
+    pending: Vec<Active>,
+    silences: Vec<SilenceRow>,
+    receivers: Vec<String>,
+    groups: Vec<Group>,
+    rules: usize,
+    evaluates: bool,
+    evaluated: String,
+    now: String,
+}
+
+/// An alert.
+struct Active {
+    name: String,
+    problem: Problem,
+    silenced: bool,
+    labels: Vec<(String, String)>,
+    /// What a silence of this alert must match, as the API takes it.
+    matchers: String,
+}
+
+struct SilenceRow {
+    id: String,
+    matchers: String,
+    until: String,
+    by: String,
+    comment: String,
+    active: bool,
+}
+
+struct Group {
+    name: String,
+    file: String,
+    rules: Vec<RuleRow>,
+}
+
+struct RuleRow {
+    name: String,
+    expr: String,
+    explore: String,
+    state: &'static str,
+    class: &'static str,
+    error: String,
+}
+
+/// GET /alerts.
+pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<Response, TextError> {
+    parameters(query)?;
+    let now = u64::try_from(state.process.now_ms()).unwrap_or_default();
+    let stored = state.alerts.stored().await.map_err(ApiError::from)?;
+    let active = state.alerts.active();
+    let of_phase = |phase: Phase| active.iter().filter(|alert| alert.phase == phase).map(|alert| Active::new(alert, now)).collect();
+    let set = state.alerts.rules();
+    let groups: Vec<_> = set
+        .groups
+        .iter()
+        .map(|group| {
+            let known = stored.group(&group.file, &group.name);
+            let rules = group.rules.iter().map(|rule| {
+                let error = known.and_then(|known| known.rules.iter().find(|one| one.key == rule.key)?.error.clone()).unwrap_or_default();
+                let phase = active.iter().filter(|alert| alert.name == rule.name).map(|alert| alert.phase).max();
+                let (state, class) = match (rule.kind.is_alerting(), phase) {
+                    _ if !error.is_empty() => ("failing", "crit"),
+                    (false, _) => ("recording", ""),
+                    (true, Some(Phase::Firing)) if rule.name != "Watchdog" => ("firing", "crit"),
+                    (true, Some(Phase::Firing)) => ("firing", ""),
+                    (true, Some(Phase::Pending)) => ("pending", "warn"),
+                    (true, _) => ("inactive", ""),
+                };
+                let explore = format!("/explore?query={}", encode(&rule.expr));
+                RuleRow { name: rule.name.clone(), expr: rule.expr.clone(), explore, state, class, error }
+            });
+            Group { name: group.name.clone(), file: group.file.clone(), rules: rules.collect() }
+        })
+        .collect();
+    let now_ms = state.alerts.now_ms();
+    let mut silences: Vec<_> = stored.silences.iter().filter(|silence| silence.ends_ms > now_ms).collect();
+    silences.sort_by_key(|silence| silence.ends_ms);
+    page(&AlertsPage {
+        shell: Shell::new("Alerts", "alerts"),
+        firing: of_phase(Phase::Firing),
+        pending: of_phase(Phase::Pending),
+        silences: silences.into_iter().map(|silence| SilenceRow::new(silence, now_ms)).collect(),
+        receivers: state.alerts.receivers().iter().map(|receiver| receiver.name.clone()).collect(),
+        rules: groups.iter().map(|group| group.rules.len()).sum(),
+        groups,
+        evaluates: !state.alerts.interval().is_zero(),
+        evaluated: if stored.evaluated_ms > 0 { rfc3339(stored.evaluated_ms.unsigned_abs()) } else { "never".to_owned() },
+        now: rfc3339(now),
+    })
+}
+
+impl Active {
+    fn new(alert: &ActiveAlert, now: u64) -> Self {
+        let matchers: Vec<_> = alert.labels.iter().map(|(name, value)| serde_json::json!({ "name": name, "value": value })).collect();
+        Self {
+            name: alert.name.clone(),
+            problem: Problem::of_alert(alert, now),
+            silenced: alert.silenced,
+            labels: alert
+                .labels
+                .iter()
+                .filter(|(name, _)| *name != "alertname" && *name != "severity")
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            matchers: serde_json::Value::from(matchers).to_string(),
+        }
+    }
+}
+
+impl SilenceRow {
+    fn new(silence: &Silence, now_ms: i64) -> Self {
+        let matchers = silence.matchers.iter().map(|matcher| {
+            let sign = match (matcher.is_equal, matcher.is_regex) {
+                (true, false) => "=",
+                (false, false) => "!=",
+                (true, true) => "=~",
+                (false, true) => "!~",
+            };
+            format!("{}{sign}{:?}", matcher.name, matcher.value)
+        });
+        Self {
+            id: silence.id.to_string(),
+            matchers: matchers.collect::<Vec<_>>().join(", "),
+            until: rfc3339(silence.ends_ms.max(0).unsigned_abs()),
+            by: silence.created_by.clone(),
+            comment: silence.comment.clone(),
+            active: silence.starts_ms <= now_ms,
+        }
+    }
+}

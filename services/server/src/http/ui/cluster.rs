@@ -1,0 +1,399 @@
+//! What the overview knows of the nodes: the sources of the store, and beside them what PromQL says about each instance.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use golectra_promql::{Labels, METRIC_NAME, Steps};
+
+use super::ask::{self, Line, Sample};
+use super::format::whole;
+use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL};
+use crate::history::query::QueryError;
+use crate::http::App;
+use crate::http::error::ApiError;
+use crate::store::SourceInfo;
+
+/// A source that has been silent for this long is shown as silent.
+pub const SILENT_AFTER_MILLIS: u64 = 60_000;
+/// The same for an instance that others write: they often scrape once a minute.
+const INSTANCE_SILENT_AFTER_MILLIS: u64 = 180_000;
+
+/// The step of the small lines, and how many there are.
+const SPARK_STEP_MS: i64 = 60_000;
+const SPARK_STEPS: i64 = 60;
+
+/// The share of CPU time that is used, from node_exporter's names.
+const CPU: &str = r#"1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[2m]))"#;
+/// The same from the original's names.
+const CPU_FALLBACK: &str = r#"avg by (instance) ({__name__=~"CPUutilization[0-9]+"}) / 100"#;
+const CORES: &str =
+    r#"count by (instance) (node_cpu_seconds_total{mode="idle"}) or count by (instance) ({__name__=~"CPUutilization[0-9]+"})"#;
+/// Gauges that are shown as they are or compared with each other; the names of the original stand in where there are no others.
+const GAUGES: &str =
+    r#"{__name__=~"node_memory_MemTotal_bytes|node_memory_MemAvailable_bytes|TotalMemory|FreeMemory|node_load1|node_boot_time_seconds"}"#;
+const SEEN: &str = r#"max by (instance) (timestamp({__name__=~"node_load1|node_memory_MemTotal_bytes|node_boot_time_seconds"}))"#;
+const FILESYSTEMS: &str =
+    r#"{__name__=~"(node_)?filesystem_(size|avail|available)_bytes",fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|iso9660|fuse.*|nsfs"}"#;
+const PODS: &str = r#"count by (instance, node) (count by (instance, node, namespace, pod) ({__name__=~"kube_pod_info|container_memory_working_set_bytes",pod!=""}))"#;
+const NOT_READY: &str = r#"count(kube_pod_status_phase{phase=~"Pending|Failed|Unknown"} == 1)"#;
+const RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total[1h])) > 0";
+const VERSIONS: &str = r#"{__name__=~"golectra_agent_info|golectra_build_info|node_uname_info",instance!=""}"#;
+
+/// Everything that the overview shows.
+pub struct Cluster {
+    /// The nodes by name.
+    pub nodes: Vec<Node>,
+    /// Sources that are no node: the unnamed one, and remote-write's.
+    pub others: Vec<SourceInfo>,
+    /// Sentences about what could not be read.
+    pub missing: Vec<String>,
+    /// How many pods are not ready, where that is known.
+    pub pods_not_ready: Option<f64>,
+    /// How often containers restarted within an hour, where that is known.
+    pub restarts: Option<f64>,
+    /// The pods that restarted within an hour, by namespace and name, and how often.
+    pub restarted: Vec<(String, String, f64)>,
+    /// When this was.
+    pub now: u64,
+}
+
+/// A node: a source, or an instance that others write.
+#[derive(Debug, Default)]
+pub struct Node {
+    /// Its name, which is the label `instance` of its series.
+    pub name: String,
+    /// When it was seen last, in unix milliseconds.
+    pub last_seen: Option<u64>,
+    /// Whether nothing has come from it lately.
+    pub silent: bool,
+    /// The number of its series where it is a source.
+    pub series: Option<usize>,
+    /// The share of CPU time that is used.
+    pub cpu: Option<f64>,
+    /// The number of its processors.
+    pub cores: Option<f64>,
+    /// Used and total memory.
+    pub memory: Option<(f64, f64)>,
+    /// Its filesystems.
+    pub filesystems: Vec<Filesystem>,
+    /// The load of one minute.
+    pub load: Option<f64>,
+    /// When it started, in unix seconds.
+    pub booted: Option<f64>,
+    /// The share of CPU time over an hour; NaN where it is not known.
+    pub spark: Vec<f64>,
+    /// The number of its pods.
+    pub pods: Option<f64>,
+    /// What runs on it.
+    pub version: Option<String>,
+}
+
+/// A filesystem of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filesystem {
+    /// Where it is mounted.
+    pub mount: String,
+    /// What it is on; the mount where that is not told.
+    pub device: String,
+    /// Its size in bytes.
+    pub size: f64,
+    /// What is left for users, in bytes.
+    pub available: f64,
+}
+
+impl Filesystem {
+    /// The share that is used.
+    pub fn used(&self) -> f64 {
+        1.0 - self.available / self.size
+    }
+}
+
+impl Node {
+    /// The share of memory that is used.
+    pub fn memory_used(&self) -> Option<f64> {
+        self.memory.map(|(used, total)| used / total)
+    }
+
+    /// The fullest filesystem.
+    pub fn fullest(&self) -> Option<&Filesystem> {
+        self.filesystems.iter().max_by(|a, b| a.used().total_cmp(&b.used()))
+    }
+}
+
+/// Asks the store and PromQL. Only a store that does not list its sources is an error.
+pub async fn read(app: &App) -> Result<Cluster, ApiError> {
+    let now_ms = app.process.now_ms();
+    // Whole steps, so that the small lines do not move with each look.
+    let end_ms = now_ms - now_ms.rem_euclid(SPARK_STEP_MS);
+    let steps = Steps::range(end_ms - SPARK_STEPS * SPARK_STEP_MS, end_ms, SPARK_STEP_MS).unwrap_or_else(|| Steps::at(end_ms));
+    let sources = app.store.sources().await.map_err(ApiError::from)?;
+    let mut reader = Reader { nodes: BTreeMap::new(), missing: Vec::new() };
+    let mut others = Vec::new();
+    for source in sources {
+        if !is_node(source.name.as_str()) {
+            others.push(source);
+        } else {
+            let node = reader.node(source.name.as_str());
+            node.last_seen = Some(source.last_seen_millis);
+            node.series = Some(source.series);
+        }
+    }
+    let now = u64::try_from(now_ms).unwrap_or_default();
+    let first = tokio::join!(
+        ask::range(app, CPU, steps),
+        ask::instant(app, CORES),
+        ask::instant(app, GAUGES),
+        ask::instant(app, FILESYSTEMS),
+        ask::instant(app, SEEN)
+    );
+    let second =
+        tokio::join!(ask::instant(app, PODS), ask::instant(app, NOT_READY), ask::instant(app, RESTARTS), ask::instant(app, VERSIONS));
+    reader.cpu(second.0, first.0);
+    if reader.nodes.values().any(|node| node.cpu.is_none() && node.spark.is_empty()) {
+        let (now, lines) = tokio::join!(ask::instant(app, CPU_FALLBACK), ask::range(app, CPU_FALLBACK, steps));
+        reader.cpu(now, lines);
+    }
+    reader.each("The number of processors", first.1, |node, sample| node.cores = Some(sample.value));
+    reader.gauges(first.2);
+    reader.filesystems(first.3);
+    // What others write has no source of its own that says when it was seen.
+    reader.each("When instances were seen", first.4, |node, sample| {
+        if node.series.is_none() {
+            node.last_seen = Some(whole(sample.value * 1000.0));
+        }
+    });
+    reader.pods(second.1);
+    let pods_not_ready = reader.number("Pods that are not ready", second.2);
+    let restarted: Vec<_> = reader
+        .answered("Restarts", second.3)
+        .iter()
+        .map(|sample| (sample.labels.value("namespace").to_owned(), sample.labels.value("pod").to_owned(), sample.value.round()))
+        .collect();
+    reader.versions(second.4);
+    let mut nodes: Vec<_> = reader.nodes.into_values().collect();
+    for node in &mut nodes {
+        let limit = if node.series.is_some() { SILENT_AFTER_MILLIS } else { INSTANCE_SILENT_AFTER_MILLIS };
+        node.silent = node.last_seen.is_none_or(|seen| now.saturating_sub(seen) > limit);
+        // An instance that is in the graph of the last hour alone was seen when its line ends.
+        if node.last_seen.is_none() {
+            let last = node.spark.iter().rposition(|value| value.is_finite());
+            node.last_seen = last.map(|step| u64::try_from(steps.time_ms(step)).unwrap_or_default());
+        }
+    }
+    // Pods are counted only where there is Kubernetes: no row is an answer as well.
+    let has_pods = nodes.iter().any(|node| node.pods.is_some());
+    let known = |value: Option<f64>| value.or(has_pods.then_some(0.0));
+    let restarts = has_pods.then(|| restarted.iter().map(|(_, _, times)| times).sum());
+    Ok(Cluster { nodes, others, missing: reader.missing, pods_not_ready: known(pods_not_ready), restarts, restarted, now })
+}
+
+/// Whether a source of this name is a node: not the unnamed one, not what stands for others, not golectra's own.
+pub fn is_node(source: &str) -> bool {
+    !source.is_empty() && source != REMOTE_WRITE_SOURCE && !source.starts_with("golectra-")
+}
+
+/// Puts answers where they belong.
+struct Reader {
+    nodes: BTreeMap<String, Node>,
+    missing: Vec<String>,
+}
+
+impl Reader {
+    fn node(&mut self, name: &str) -> &mut Node {
+        self.nodes.entry(name.to_owned()).or_insert_with(|| Node { name: name.to_owned(), ..Node::default() })
+    }
+
+    /// The answer, or a sentence in its place.
+    fn answered<T>(&mut self, what: &str, answer: Result<Vec<T>, QueryError>) -> Vec<T> {
+        answer.unwrap_or_else(|error| {
+            self.missing.push(ask::sentence(what, &error));
+            Vec::new()
+        })
+    }
+
+    /// Each sample at its node. Only nodes that are known already are filled.
+    fn each(&mut self, what: &str, answer: Result<Vec<Sample>, QueryError>, mut fill: impl FnMut(&mut Node, &Sample)) {
+        for sample in self.answered(what, answer) {
+            if let Some(node) = self.nodes.get_mut(sample.labels.value(SOURCE_LABEL)) {
+                fill(node, &sample);
+            }
+        }
+    }
+
+    fn number(&mut self, what: &str, answer: Result<Vec<Sample>, QueryError>) -> Option<f64> {
+        self.answered(what, answer).first().map(|sample| sample.value)
+    }
+
+    /// The use of now, and that of the last hour. What is known of a node already stays.
+    fn cpu(&mut self, now: Result<Vec<Sample>, QueryError>, lines: Result<Vec<Line>, QueryError>) {
+        let known: BTreeSet<_> =
+            self.nodes.values().filter(|node| node.cpu.is_some() || !node.spark.is_empty()).map(|node| node.name.clone()).collect();
+        for line in self.answered("CPU of the last hour", lines) {
+            let Some(name) = instance(&line.labels).filter(|name| !known.contains(*name)) else { continue };
+            let node = self.node(name);
+            node.spark = line.values;
+            drop_end(&mut node.spark);
+        }
+        for sample in self.answered("CPU", now) {
+            let Some(name) = instance(&sample.labels).filter(|name| !known.contains(*name)) else { continue };
+            self.node(name).cpu = Some(sample.value.clamp(0.0, 1.0)).filter(|cpu| cpu.is_finite());
+        }
+    }
+
+    fn gauges(&mut self, answer: Result<Vec<Sample>, QueryError>) {
+        let mut memory = BTreeMap::<String, BTreeMap<String, f64>>::new();
+        for sample in self.answered("Memory and load", answer) {
+            let Some(name) = instance(&sample.labels) else { continue };
+            match sample.labels.metric_name() {
+                "node_load1" => self.node(name).load = Some(sample.value),
+                "node_boot_time_seconds" => self.node(name).booted = Some(sample.value),
+                metric => {
+                    memory.entry(name.to_owned()).or_default().insert(metric.to_owned(), sample.value);
+                }
+            }
+        }
+        for (name, of_node) in memory {
+            let pair = |total: &str, free: &str| Some((*of_node.get(total)?, *of_node.get(free)?)).filter(|(total, _)| *total > 0.0);
+            let known = pair("node_memory_MemTotal_bytes", "node_memory_MemAvailable_bytes").or_else(|| pair("TotalMemory", "FreeMemory"));
+            self.node(&name).memory = known.map(|(total, free)| ((total - free).max(0.0), total));
+        }
+    }
+
+    fn filesystems(&mut self, answer: Result<Vec<Sample>, QueryError>) {
+        let mut found = BTreeMap::<(String, String, String), (Option<f64>, Option<f64>)>::new();
+        for sample in self.answered("Disks", answer) {
+            let Some(name) = instance(&sample.labels) else { continue };
+            let mount = sample.labels.value("mountpoint").to_owned();
+            let device = sample.labels.get("device").map_or_else(|| mount.clone(), str::to_owned);
+            let (size, available) = found.entry((name.to_owned(), device, mount)).or_default();
+            *(if sample.labels.value(METRIC_NAME).contains("size") { size } else { available }) = Some(sample.value);
+        }
+        let mut seen = BTreeSet::new();
+        for ((name, device, mount), (size, available)) in found {
+            let (Some(size), Some(available)) = (size.filter(|size| *size > 0.0), available) else { continue };
+            // A device that is mounted several times has its space once.
+            if seen.insert((name.clone(), device.clone())) {
+                self.node(&name).filesystems.push(Filesystem { mount, device, size, available });
+            }
+        }
+    }
+
+    fn pods(&mut self, answer: Result<Vec<Sample>, QueryError>) {
+        for sample in self.answered("Pods", answer) {
+            // kube-state-metrics tells about the pods of all nodes; an agent tells about its own.
+            let of_node = sample.labels.get("node").filter(|node| self.nodes.contains_key(*node));
+            let Some(name) = of_node.or_else(|| instance(&sample.labels)) else { continue };
+            if let Some(node) = self.nodes.get_mut(name) {
+                node.pods = Some(node.pods.map_or(sample.value, |pods| pods.max(sample.value)));
+            }
+        }
+    }
+
+    fn versions(&mut self, answer: Result<Vec<Sample>, QueryError>) {
+        self.each("Versions", answer, |node, sample| {
+            let of_agent = sample.labels.get("version").filter(|_| sample.labels.metric_name() != "node_uname_info");
+            match (of_agent, sample.labels.get("release")) {
+                (Some(version), _) => node.version = Some(version.to_owned()),
+                (None, Some(release)) if node.version.is_none() => node.version = Some(format!("Linux {release}")),
+                _ => {}
+            }
+        });
+    }
+}
+
+/// Removes the last two values of a line that ended before the last step: rates over a time that is only partly there are too small, so that a
+/// node that falls silent would seem busy.
+fn drop_end(values: &mut [f64]) {
+    let Some(last) = values.iter().rposition(|value| value.is_finite()).filter(|last| last + 2 < values.len()) else { return };
+    for value in values.iter_mut().take(last + 1).skip(last.saturating_sub(1)) {
+        *value = f64::NAN;
+    }
+}
+
+fn instance(labels: &Labels) -> Option<&str> {
+    labels.get(SOURCE_LABEL).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(labels: &[(&str, &str)], value: f64) -> Sample {
+        Sample { labels: Labels::new(labels.iter().copied()), value }
+    }
+
+    fn reader() -> Reader {
+        Reader { nodes: BTreeMap::new(), missing: Vec::new() }
+    }
+
+    #[test]
+    fn memory_is_what_is_not_available_and_the_originals_names_stand_in() {
+        let mut reader = reader();
+        let gauge = |name: &str, instance: &str, value| sample(&[(METRIC_NAME, name), (SOURCE_LABEL, instance)], value);
+        reader.gauges(Ok(vec![
+            gauge("node_memory_MemTotal_bytes", "a", 100.0),
+            gauge("node_memory_MemAvailable_bytes", "a", 40.0),
+            gauge("TotalMemory", "a", 100.0),
+            gauge("FreeMemory", "a", 1.0),
+            gauge("TotalMemory", "b", 50.0),
+            gauge("FreeMemory", "b", 10.0),
+            gauge("TotalMemory", "c", 50.0),
+            gauge("node_load1", "c", 1.5),
+            gauge("node_load1", "", 1.5),
+        ]));
+        assert_eq!(reader.nodes["a"].memory, Some((60.0, 100.0)));
+        assert_eq!(reader.nodes["b"].memory, Some((40.0, 50.0)));
+        assert_eq!((reader.nodes["c"].memory, reader.nodes["c"].load), (None, Some(1.5)));
+        assert_eq!(reader.nodes.len(), 3, "what has no instance is no node");
+    }
+
+    #[test]
+    fn a_device_that_is_mounted_twice_counts_once() {
+        let mut reader = reader();
+        let of = |name: &str, mount: &str, value| {
+            sample(&[(METRIC_NAME, name), (SOURCE_LABEL, "a"), ("device", "/dev/vda"), ("mountpoint", mount)], value)
+        };
+        reader.filesystems(Ok(vec![
+            of("node_filesystem_size_bytes", "/", 100.0),
+            of("node_filesystem_avail_bytes", "/", 25.0),
+            of("node_filesystem_size_bytes", "/var/lib", 100.0),
+            of("node_filesystem_avail_bytes", "/var/lib", 25.0),
+            of("node_filesystem_size_bytes", "/without", 100.0),
+        ]));
+        let node = &reader.nodes["a"];
+        assert_eq!(node.filesystems.len(), 1);
+        assert_eq!(node.fullest().map(|one| (one.mount.as_str(), one.used())), Some(("/", 0.75)));
+    }
+
+    #[test]
+    fn pods_belong_to_the_node_that_they_run_on() {
+        let mut reader = reader();
+        reader.node("n1");
+        reader.node("n2");
+        reader.pods(Ok(vec![
+            sample(&[(SOURCE_LABEL, "n1")], 3.0),
+            sample(&[(SOURCE_LABEL, "n1"), ("node", "n1")], 4.0),
+            sample(&[(SOURCE_LABEL, "ksm:8080"), ("node", "n2")], 7.0),
+        ]));
+        assert_eq!((reader.nodes["n1"].pods, reader.nodes["n2"].pods), (Some(4.0), Some(7.0)));
+    }
+
+    #[test]
+    fn a_line_that_ended_loses_the_values_that_are_only_partly_there() {
+        let dropped = |values: &[f64]| {
+            let mut values = values.to_vec();
+            drop_end(&mut values);
+            values.iter().filter(|value| value.is_finite()).count()
+        };
+        let none = f64::NAN;
+        assert_eq!(dropped(&[0.1, 0.2, 0.5, 0.9, none, none]), 2);
+        assert_eq!(dropped(&[0.1, 0.2, 0.5, 0.9, none]), 4, "the newest step may be too young");
+        assert_eq!((dropped(&[0.9, none, none]), dropped(&[none, none]), dropped(&[])), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_query_that_fails_leaves_a_sentence() {
+        let mut reader = reader();
+        reader.cpu(Err(QueryError::QueueFull), Ok(Vec::new()));
+        assert!(reader.missing[0].starts_with("CPU can't be shown now: too many queries"), "{:?}", reader.missing);
+    }
+}

@@ -1,0 +1,69 @@
+//! GET /explore: any PromQL expression, as a table from the server and as a graph with scripts.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use golectra_promql::METRIC_NAME;
+
+use super::ask;
+use super::node::{Preset, presets};
+use super::shell::{Parameters, Shell, encode, page, parameters};
+use super::window::Window;
+use crate::http::AppState;
+use crate::http::error::TextError;
+
+/// The number of series in the table.
+const MAX_SHOWN: usize = 500;
+
+#[derive(Template)]
+#[template(path = "explore.html")]
+struct ExplorePage {
+    shell: Shell,
+    query: String,
+    presets: Vec<Preset>,
+    window: Window,
+    rows: Vec<SampleRow>,
+    series: usize,
+    error: Option<String>,
+    /// The expression as the script of graphs reads it.
+    lines: String,
+}
+
+/// A series of the table.
+struct SampleRow {
+    name: String,
+    labels: Vec<(String, String)>,
+    value: String,
+}
+
+/// GET /explore?query=.
+pub async fn explore(State(state): State<AppState>, query: Parameters) -> Result<Response, TextError> {
+    let parameters = parameters(query)?;
+    let query = parameters.get("query").map(|text| text.trim().to_owned()).unwrap_or_default();
+    let window = Window::of(&parameters, state.process.now_ms());
+    let answer = if query.is_empty() { Ok(Vec::new()) } else { ask::instant(&state, &query).await };
+    let (samples, error) = match answer {
+        Ok(samples) => (samples, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    let rows = samples.iter().take(MAX_SHOWN).map(|sample| SampleRow {
+        name: sample.labels.metric_name().to_owned(),
+        labels: sample
+            .labels
+            .iter()
+            .filter(|(name, _)| *name != METRIC_NAME)
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+        value: golectra_protocol::number::format(golectra_protocol::Value::Gauge(sample.value)),
+    });
+    page(&ExplorePage {
+        shell: Shell::with_graphs("Explore", "explore"),
+        presets: presets(&format!("/explore?query={}", encode(&query)), &window),
+        rows: rows.collect(),
+        series: samples.len(),
+        lines: serde_json::json!([{ "expr": query, "name": "" }]).to_string(),
+        query,
+        window,
+        error,
+    })
+}

@@ -1,0 +1,89 @@
+//! How values are written on the pages.
+
+/// A time ago, in the largest unit that fits.
+pub fn ago(then: u64, now: u64) -> String {
+    format!("{} ago", span(now.saturating_sub(then) / 1000))
+}
+
+/// A length of time, in the largest unit that fits.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// A value as a whole number that is not negative.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` keeps to the type's bounds, and makes NaN 0")]
+pub fn whole(value: f64) -> u64 {
+    value as u64
+}
+
+/// A share as whole percent. What is not quite all is not written as all.
+pub fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    format!("{:.0} %", if (99.0..100.0).contains(&percent) { percent.floor() } else { percent })
+}
+
+/// Bytes in binary units, three digits.
+pub fn bytes(value: f64) -> String {
+    scaled(value, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"])
+}
+
+/// A number with three digits and a unit for thousands.
+pub fn short(value: f64) -> String {
+    scaled(value, 1000.0, &["", "k", "M", "G", "T", "P"]).trim_end().to_owned()
+}
+
+fn scaled(value: f64, base: f64, units: &[&str]) -> String {
+    if !value.is_finite() {
+        return value.to_string();
+    }
+    let (mut value, mut unit) = (value, 0);
+    while value.abs() >= base && unit + 1 < units.len() {
+        value /= base;
+        unit += 1;
+    }
+    format!("{} {}", three_digits(value), units[unit])
+}
+
+/// A number with at most three digits where it has a fraction.
+pub fn three_digits(value: f64) -> String {
+    let places = match value.abs() {
+        size if size >= 100.0 || value.fract() == 0.0 => 0,
+        size if size >= 10.0 => 1,
+        _ => 2,
+    };
+    let text = format!("{value:.places$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_shown_in_the_largest_unit_that_fits() {
+        for (seconds, text) in [(0, "0 s ago"), (59, "59 s ago"), (60, "1 min ago"), (7199, "1 h ago"), (200_000, "2 d ago")] {
+            assert_eq!(ago(1_000, 1_000 + seconds * 1000), text);
+        }
+        assert_eq!(ago(5_000, 1_000), "0 s ago", "a source whose clock is ahead");
+    }
+
+    #[test]
+    fn values_have_three_digits_and_a_unit() {
+        for (value, text) in
+            [(0.0, "0 B"), (1023.0, "1023 B"), (1536.0, "1.5 KiB"), (12.34 * 1_073_741_824.0, "12.3 GiB"), (-2048.0, "-2 KiB")]
+        {
+            assert_eq!(bytes(value), text);
+        }
+        for (value, text) in [(0.5, "0.5"), (12_345.0, "12.3 k"), (1e6, "1 M"), (999.0, "999"), (f64::NAN, "NaN")] {
+            assert_eq!(short(value), text);
+        }
+        for (share, text) in [(0.0, "0 %"), (0.344, "34 %"), (0.996, "99 %"), (1.0, "100 %")] {
+            assert_eq!(percent(share), text);
+        }
+    }
+}

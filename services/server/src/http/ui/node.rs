@@ -1,0 +1,151 @@
+//! GET /node: one node, by its name or by the instance that others write: what it is like now, its graphs and its metrics.
+
+use std::collections::BTreeSet;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use golectra_protocol::{ErrorCode, Source};
+
+use super::cluster::{self, Node};
+use super::format::{bytes, percent, span, three_digits, whole};
+use super::metrics::{self, Metrics};
+use super::panels::{self, Graphs};
+use super::problems::{self, Problem};
+use super::rows::Row;
+use super::shell::{Parameters, Shell, encode, page, parameters};
+use super::window::{PRESETS, Window};
+use crate::clock::rfc3339;
+use crate::history::labels::SOURCE_LABEL;
+use crate::history::query::Listing;
+use crate::http::error::{ApiError, TextError};
+use crate::http::{App, AppState};
+use crate::store::LatestFilter;
+use crate::store::history::TimeRange;
+
+/// The number of metrics below the graphs; /source has more.
+const MAX_METRICS: usize = 300;
+
+#[derive(Template)]
+#[template(path = "node.html")]
+struct NodePage {
+    shell: Shell,
+    row: Row,
+    facts: Vec<(&'static str, String)>,
+    problems: Vec<Problem>,
+    presets: Vec<Preset>,
+    window: Window,
+    groups: Vec<Graphs>,
+    missing: Vec<String>,
+    metrics: Metrics,
+    find: String,
+    all_metrics: String,
+    series: Option<usize>,
+    now: String,
+}
+
+/// A time range that one click chooses.
+pub struct Preset {
+    /// What the page says.
+    pub title: &'static str,
+    /// What the script reads.
+    pub name: &'static str,
+    /// Its address.
+    pub link: String,
+    /// Whether it is the one that is shown.
+    pub current: bool,
+}
+
+/// The presets as links to this address.
+pub fn presets(address: &str, window: &Window) -> Vec<Preset> {
+    let preset = |&(name, title, _): &(&'static str, &'static str, i64)| Preset {
+        title,
+        name,
+        link: format!("{address}&range={name}"),
+        current: window.preset == Some(name),
+    };
+    PRESETS.iter().map(preset).collect()
+}
+
+/// GET /node?name=: a node.
+pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Response, TextError> {
+    let query = parameters(query)?;
+    let name = query.get("name").cloned().unwrap_or_default();
+    let find = query.get("find").cloned().unwrap_or_default();
+    let now_ms = state.process.now_ms();
+    let window = Window::of(&query, now_ms);
+    let cluster = cluster::read(&state).await?;
+    let mut missing = cluster.missing.clone();
+    let problems =
+        problems::all(&state, &cluster).into_iter().filter(|problem| problem.link == format!("/node?name={}", encode(&name))).collect();
+    let now = cluster.now;
+    let node = cluster.nodes.into_iter().find(|node| node.name == name);
+    let names = metric_names(&state, &[(SOURCE_LABEL, &name)], &window).await.unwrap_or_else(|error| {
+        missing.push(error);
+        BTreeSet::new()
+    });
+    if node.is_none() && names.is_empty() {
+        return Err(ApiError::new(ErrorCode::UnknownSource, "no such node").into());
+    }
+    let node = node.unwrap_or_else(|| Node { name: name.clone(), silent: true, ..Node::default() });
+    let of_source = node.series.and_then(|_| Source::from_stored(&name).ok());
+    let (filter, all_metrics) = match of_source {
+        Some(source) => (LatestFilter { source: Some(source), ..LatestFilter::default() }, format!("/source?name={}", encode(&name))),
+        None => (metrics::of_instance(&name)?, format!("/source?instance={}", encode(&name))),
+    };
+    let metrics = metrics::shown(&state, filter, &find.to_lowercase(), MAX_METRICS, now).await?;
+    let shell = Shell::with_graphs(name.clone(), "overview");
+    page(&NodePage {
+        shell,
+        row: Row::new(&node, now),
+        facts: facts(&node, now),
+        problems,
+        presets: presets(&format!("/node?name={}", encode(&name)), &window),
+        groups: panels::graphs(&panels::NODE, &[("node", &name)], &names, &window),
+        window,
+        missing,
+        metrics,
+        find,
+        all_metrics,
+        series: node.series,
+        now: rfc3339(now),
+    })
+}
+
+/// The names of the metrics with these labels in this time.
+pub async fn metric_names(app: &App, labels: &[(&str, &str)], window: &Window) -> Result<BTreeSet<String>, String> {
+    let matchers: Vec<_> =
+        labels.iter().map(|(name, value)| format!("{name}={}", serde_json::to_string(value).unwrap_or_default())).collect();
+    let range = TimeRange { start_ms: window.start_ms, end_ms: window.end_ms };
+    let listing = Listing { selectors: vec![format!("{{{}}}", matchers.join(","))], range, limit: None };
+    let listed = app.queries.label_values("__name__".to_owned(), listing).await;
+    listed.map(|listed| listed.items.into_iter().collect()).map_err(|error| super::ask::sentence("Graphs", &error))
+}
+
+/// What there is to say about it in a line each.
+fn facts(node: &Node, now: u64) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    if let Some(cpu) = node.cpu {
+        let cores = node.cores.map(|cores| format!(" of {} cores", three_digits(cores))).unwrap_or_default();
+        facts.push(("CPU", format!("{}{cores}", percent(cpu))));
+    }
+    if let Some((used, total)) = node.memory {
+        facts.push(("Memory", format!("{} of {}", bytes(used), bytes(total))));
+    }
+    if let Some(fullest) = node.fullest() {
+        facts.push(("Fullest disk", format!("{} of {}", percent(fullest.used()), fullest.mount)));
+    }
+    if let Some(load) = node.load {
+        facts.push(("Load", format!("{load:.2}")));
+    }
+    if let Some(pods) = node.pods {
+        facts.push(("Pods", format!("{pods:.0}")));
+    }
+    if let Some(booted) = node.booted.filter(|booted| *booted > 0.0) {
+        facts.push(("Up for", span((now / 1000).saturating_sub(whole(booted)))));
+    }
+    if let Some(version) = &node.version {
+        facts.push(("Version", version.clone()));
+    }
+    facts
+}

@@ -1,0 +1,135 @@
+//! GET /: what is wrong, the cluster in one strip, and its nodes.
+
+use askama::Template;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+
+use super::cluster::{self, Cluster};
+use super::format::{ago, bytes, percent, three_digits};
+use super::problems::{self, Problem};
+use super::rows::{Column, Order, Row};
+use super::shell::{Parameters, Shell, page, parameters};
+use crate::clock::rfc3339;
+use crate::http::AppState;
+use crate::http::error::TextError;
+use crate::store::SourceInfo;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Overview {
+    shell: Shell,
+    problems: Vec<Problem>,
+    strip: Vec<Tile>,
+    columns: Vec<Column>,
+    rows: Vec<Row>,
+    nodes: usize,
+    order: Order,
+    sort: String,
+    others: Vec<Other>,
+    missing: Vec<String>,
+    /// How to reach this server, for the command of the first agent.
+    address: String,
+    now: String,
+}
+
+/// A number of the strip.
+struct Tile {
+    label: &'static str,
+    value: String,
+    /// Shown behind it in the colour of what is wrong.
+    wrong: String,
+    note: String,
+    class: &'static str,
+}
+
+/// A source that is no node.
+struct Other {
+    title: String,
+    link: String,
+    series: usize,
+    seen: String,
+    seen_ago: String,
+}
+
+/// GET /.
+pub async fn overview(State(state): State<AppState>, headers: HeaderMap, query: Parameters) -> Result<Response, TextError> {
+    let query = parameters(query)?;
+    let cluster = cluster::read(&state).await?;
+    let order = Order::of(&query);
+    let problems = problems::all(&state, &cluster);
+    let address = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost:8080").to_owned();
+    page(&Overview {
+        shell: Shell::new("Overview", "overview"),
+        strip: strip(&cluster),
+        columns: order.columns(),
+        rows: order.apply(&cluster).into_iter().map(|node| Row::new(node, cluster.now)).collect(),
+        nodes: cluster.nodes.len(),
+        sort: query.get("sort").cloned().unwrap_or_default(),
+        order,
+        others: cluster.others.iter().map(|source| Other::new(source, cluster.now)).collect(),
+        missing: cluster.missing,
+        problems,
+        address,
+        now: rfc3339(cluster.now),
+    })
+}
+
+impl Other {
+    fn new(source: &SourceInfo, now: u64) -> Self {
+        let unnamed = source.name.is_unnamed();
+        Self {
+            title: if unnamed { "(unnamed)".to_owned() } else { source.name.to_string() },
+            // A source's name has no characters that need escaping in a query.
+            link: format!("/source?name={}", source.name),
+            series: source.series,
+            seen: rfc3339(source.last_seen_millis),
+            seen_ago: ago(source.last_seen_millis, now),
+        }
+    }
+}
+
+/// The cluster in one strip. What is not known of any node has no tile.
+fn strip(cluster: &Cluster) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    let all = cluster.nodes.len();
+    let reporting: Vec<_> = cluster.nodes.iter().filter(|node| !node.silent).collect();
+    let silent = all - reporting.len();
+    let tile = |label, value: String, note: String| Tile { label, value, wrong: String::new(), note, class: "" };
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    tiles.push(if silent == 0 {
+        tile("Nodes", all.to_string(), "all reporting".to_owned())
+    } else {
+        Tile { wrong: format!(" / {all}"), ..tile("Nodes", reporting.len().to_string(), format!("{silent} silent")) }
+    });
+    let cpu: Vec<_> = reporting.iter().filter_map(|node| Some((node.cpu?, node.cores.unwrap_or(1.0)))).collect();
+    if !cpu.is_empty() {
+        let cores: f64 = cpu.iter().map(|(_, cores)| cores).sum();
+        let used: f64 = cpu.iter().map(|(cpu, cores)| cpu * cores).sum();
+        tiles.push(tile("CPU", percent(used / cores), format!("{} of {cores} cores", three_digits(used))));
+    }
+    let memory: Vec<_> = reporting.iter().filter_map(|node| node.memory).collect();
+    if !memory.is_empty() {
+        let (used, total) = memory.iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        tiles.push(tile("Memory", percent(used / total), format!("{} of {}", bytes(used), bytes(total))));
+    }
+    let disks: Vec<_> = reporting.iter().flat_map(|node| &node.filesystems).collect();
+    if let Some(fullest) = disks.iter().max_by(|a, b| a.used().total_cmp(&b.used())) {
+        let (size, available) = disks.iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.size, sum.1 + one.available));
+        tiles.push(tile("Disk", percent(1.0 - available / size), format!("fullest {}", percent(fullest.used()))));
+    }
+    let pods: Vec<_> = cluster.nodes.iter().filter_map(|node| node.pods).collect();
+    if !pods.is_empty() {
+        let not_ready = cluster.pods_not_ready.unwrap_or_default();
+        let note = if not_ready > 0.0 { format!("{not_ready} not running") } else { String::new() };
+        tiles.push(tile("Pods", format!("{:.0}", pods.iter().sum::<f64>()), note));
+        if let Some(restarts) = cluster.restarts {
+            let class = if restarts >= 1.0 { "warn" } else { "" };
+            tiles.push(Tile { class, ..tile("Restarts, 1 h", format!("{restarts:.0}"), String::new()) });
+        }
+    }
+    let series: usize = cluster.nodes.iter().filter_map(|node| node.series).chain(cluster.others.iter().map(|one| one.series)).sum();
+    let sources = cluster.nodes.iter().filter(|node| node.series.is_some()).count() + cluster.others.len();
+    tiles.push(tile("Series", series.to_string(), format!("{sources} source{}", plural(sources))));
+    tiles
+}

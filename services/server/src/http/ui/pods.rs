@@ -1,0 +1,331 @@
+//! GET /pods: the pods by namespace and node, with their use against requests and limits.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use golectra_promql::{Labels, METRIC_NAME};
+
+use super::ask::{self, Sample};
+use super::format::{bytes, three_digits};
+use super::problems::{CRASH_LOOP, CRITICAL_FROM, WARN_FROM};
+use super::rows::Meter;
+use super::shell::{Parameters, Shell, encode, page, parameters};
+use crate::clock::rfc3339;
+use crate::history::labels::SOURCE_LABEL;
+use crate::history::query::QueryError;
+use crate::http::error::TextError;
+use crate::http::{App, AppState};
+
+/// The number of pods on a page.
+const MAX_SHOWN: usize = 500;
+
+const CPU: &str = r#"sum by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container!=""}[2m]))"#;
+const MEMORY: &str = r#"sum by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container!=""})"#;
+const RESOURCES: &str =
+    r#"sum by (__name__, namespace, pod, resource) ({__name__=~"kube_pod_container_resource_(requests|limits)",resource=~"cpu|memory"})"#;
+const RESTARTS: &str = "sum by (namespace, pod) (kube_pod_container_status_restarts_total)";
+const RECENT_RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total[1h]))";
+const INFO: &str = r#"{__name__=~"kube_pod_info|kube_pod_status_phase|kube_pod_container_status_last_terminated_reason"} > 0"#;
+
+const COLUMNS: [(&str, &str); 7] = [
+    ("pod", "Pod"),
+    ("node", "Node"),
+    ("phase", "State"),
+    ("cpu", "CPU, cores"),
+    ("memory", "Memory"),
+    ("restarts", "Restarts"),
+    ("recent", "1 h"),
+];
+
+#[derive(Template)]
+#[template(path = "pods.html")]
+struct PodsPage {
+    shell: Shell,
+    columns: Vec<Column>,
+    rows: Vec<Row>,
+    found: usize,
+    all: usize,
+    namespaces: Vec<Choice>,
+    nodes: Vec<Choice>,
+    find: String,
+    sort: String,
+    missing: Vec<String>,
+    hint: Option<&'static str>,
+    now: String,
+}
+
+struct Column {
+    name: &'static str,
+    title: &'static str,
+    link: String,
+    sorted: &'static str,
+}
+
+struct Choice {
+    name: String,
+    chosen: bool,
+}
+
+struct Row {
+    namespace: String,
+    name: String,
+    link: String,
+    node: String,
+    node_link: String,
+    state: &'static str,
+    phase: String,
+    reason: String,
+    cpu: String,
+    cpu_share: Option<Meter>,
+    memory: String,
+    memory_share: Option<Meter>,
+    restarts: String,
+    recent: String,
+}
+
+/// What is known of a pod.
+#[derive(Debug, Default)]
+struct Pod {
+    node: String,
+    phase: String,
+    reason: String,
+    cpu: Option<f64>,
+    memory: Option<f64>,
+    /// Requests and limits, of CPU and of memory.
+    cpu_request: Option<f64>,
+    cpu_limit: Option<f64>,
+    memory_request: Option<f64>,
+    memory_limit: Option<f64>,
+    restarts: Option<f64>,
+    recent: f64,
+}
+
+impl Pod {
+    /// Its use against its limit, or its request where it has no limit.
+    fn share(used: Option<f64>, limit: Option<f64>, request: Option<f64>) -> Option<f64> {
+        Some(used? / limit.or(request).filter(|bound| *bound > 0.0)?)
+    }
+
+    /// Worst first.
+    fn state(&self) -> u8 {
+        let memory = Self::share(self.memory, self.memory_limit, None).unwrap_or_default();
+        match self.phase.as_str() {
+            "Failed" | "Unknown" => 0,
+            _ if self.recent >= CRASH_LOOP || memory >= CRITICAL_FROM => 0,
+            "Pending" => 1,
+            _ if self.recent >= 1.0 || memory >= WARN_FROM => 1,
+            _ => 2,
+        }
+    }
+}
+
+type Pods = BTreeMap<(String, String), Pod>;
+
+/// GET /pods?namespace=&node=&find=&sort=.
+pub async fn pods(State(state): State<AppState>, query: Parameters) -> Result<Response, TextError> {
+    let query = parameters(query)?;
+    let given = |name: &str| query.get(name).cloned().unwrap_or_default();
+    let (pods, missing) = read(&state).await;
+    let (namespace, node, find, sort) = (given("namespace"), given("node"), given("find"), given("sort"));
+    let namespaces: BTreeSet<_> = pods.keys().map(|(namespace, _)| namespace.clone()).collect();
+    let nodes: BTreeSet<_> = pods.values().map(|pod| pod.node.clone()).filter(|node| !node.is_empty()).collect();
+    let text = find.to_lowercase();
+    let mut found: Vec<_> = pods
+        .iter()
+        .filter(|((of, name), pod)| {
+            (namespace.is_empty() || *of == namespace)
+                && (node.is_empty() || pod.node == node)
+                && format!("{of}/{name}").to_lowercase().contains(&text)
+        })
+        .collect();
+    let (column, descending) = sort.strip_prefix('-').map_or((sort.as_str(), false), |column| (column, true));
+    found.sort_by(|a, b| {
+        let order = compare(column, a.1, b.1).then_with(|| a.0.cmp(b.0));
+        if descending { order.reverse() } else { order }
+    });
+    let knows_states = pods.values().any(|pod| !pod.phase.is_empty() || pod.restarts.is_some());
+    let hint = (!pods.is_empty() && !knows_states).then_some(
+        "States, restarts, requests and limits are not visible: the agents may not read them. The chart's value agent.pods.details=true shows them.",
+    );
+    let choices = |names: BTreeSet<String>, chosen: &str| names.into_iter().map(|name| Choice { chosen: name == chosen, name }).collect();
+    let now = u64::try_from(state.process.now_ms()).unwrap_or_default();
+    page(&PodsPage {
+        shell: Shell::new("Pods", "pods"),
+        columns: columns(&query, column, descending),
+        rows: found.iter().take(MAX_SHOWN).map(|((namespace, name), pod)| Row::new(namespace, name, pod)).collect(),
+        found: found.len(),
+        all: pods.len(),
+        namespaces: choices(namespaces, &namespace),
+        nodes: choices(nodes, &node),
+        find,
+        sort: sort.clone(),
+        missing,
+        hint,
+        now: rfc3339(now),
+    })
+}
+
+fn compare(column: &str, a: &Pod, b: &Pod) -> Ordering {
+    let number = |key: fn(&Pod) -> Option<f64>| key(a).unwrap_or(-1.0).total_cmp(&key(b).unwrap_or(-1.0));
+    match column {
+        "pod" => Ordering::Equal,
+        "node" => a.node.cmp(&b.node),
+        "phase" => a.phase.cmp(&b.phase),
+        "cpu" => number(|pod| pod.cpu),
+        "memory" => number(|pod| pod.memory),
+        "restarts" => number(|pod| pod.restarts),
+        "recent" => a.recent.total_cmp(&b.recent),
+        _ => a.state().cmp(&b.state()).then_with(|| b.cpu.unwrap_or(-1.0).total_cmp(&a.cpu.unwrap_or(-1.0))),
+    }
+}
+
+fn columns(query: &HashMap<String, String>, current: &str, descending: bool) -> Vec<Column> {
+    let rest: String = ["namespace", "node", "find"]
+        .iter()
+        .filter_map(|name| query.get(*name).filter(|value| !value.is_empty()).map(|value| format!("&{name}={}", encode(value))))
+        .collect();
+    let column = |&(name, title): &(&'static str, &'static str)| {
+        let is_current = name == current;
+        let turns = if is_current { !descending } else { !matches!(name, "pod" | "node" | "phase") };
+        let sorted = match (is_current, descending) {
+            (true, true) => " aria-sort=\"descending\"",
+            (true, false) => " aria-sort=\"ascending\"",
+            _ => "",
+        };
+        Column { name, title, link: format!("/pods?sort={}{name}{rest}", if turns { "-" } else { "" }), sorted }
+    };
+    COLUMNS.iter().map(column).collect()
+}
+
+/// Asks for everything, with a sentence for what can't be had.
+async fn read(app: &App) -> (Pods, Vec<String>) {
+    let first = tokio::join!(ask::instant(app, CPU), ask::instant(app, MEMORY), ask::instant(app, INFO));
+    let second = tokio::join!(ask::instant(app, RESOURCES), ask::instant(app, RESTARTS), ask::instant(app, RECENT_RESTARTS));
+    let (mut pods, mut missing) = (Pods::new(), Vec::new());
+    let mut each = |what: &str, answer: Result<Vec<Sample>, QueryError>, fill: &dyn Fn(&mut Pod, &Labels, f64)| match answer {
+        Ok(samples) => {
+            for sample in samples {
+                let (namespace, name) = (sample.labels.value("namespace"), sample.labels.value("pod"));
+                if !name.is_empty() {
+                    let pod = pods.entry((namespace.to_owned(), name.to_owned())).or_default();
+                    fill(pod, &sample.labels, sample.value);
+                }
+            }
+        }
+        Err(error) => missing.push(ask::sentence(what, &error)),
+    };
+    let place = |pod: &mut Pod, labels: &Labels| {
+        if pod.node.is_empty() {
+            labels.value(SOURCE_LABEL).clone_into(&mut pod.node);
+        }
+    };
+    each("States", first.2, &|pod, labels, _| match labels.metric_name() {
+        "kube_pod_info" => labels.value("node").clone_into(&mut pod.node),
+        "kube_pod_status_phase" => labels.value("phase").clone_into(&mut pod.phase),
+        _ => labels.value("reason").clone_into(&mut pod.reason),
+    });
+    each("CPU", first.0, &|pod, labels, value| {
+        pod.cpu = Some(value);
+        place(pod, labels);
+    });
+    each("Memory", first.1, &|pod, labels, value| {
+        pod.memory = Some(value);
+        place(pod, labels);
+    });
+    each("Requests and limits", second.0, &|pod, labels, value| {
+        let is_limit = labels.value(METRIC_NAME).ends_with("limits");
+        let slot = match (labels.value("resource"), is_limit) {
+            ("cpu", false) => &mut pod.cpu_request,
+            ("cpu", true) => &mut pod.cpu_limit,
+            (_, false) => &mut pod.memory_request,
+            (_, true) => &mut pod.memory_limit,
+        };
+        *slot = Some(value);
+    });
+    each("Restarts", second.1, &|pod, _, value| pod.restarts = Some(value));
+    each("Restarts of the last hour", second.2, &|pod, _, value| pod.recent = value.round());
+    (pods, missing)
+}
+
+impl Row {
+    fn new(namespace: &str, name: &str, pod: &Pod) -> Self {
+        let dash = || "–".to_owned();
+        let against = |what: fn(f64) -> String, request: Option<f64>, limit: Option<f64>| {
+            let part =
+                |name: &str, value: Option<f64>| value.map_or_else(|| format!("no {name}"), |value| format!("{name} {}", what(value)));
+            format!("{}, {}", part("request", request), part("limit", limit))
+        };
+        let meter = |share: Option<f64>, title: String, bounded: bool| {
+            share.map(|share| {
+                let mut meter = Meter::new(share, title);
+                // Only a limit is something to stay below.
+                if !bounded {
+                    meter.class = "";
+                }
+                if share >= 10.0 {
+                    meter.text = format!("×{share:.0}");
+                }
+                meter
+            })
+        };
+        let cpu = Pod::share(pod.cpu, pod.cpu_limit, pod.cpu_request);
+        let memory = Pod::share(pod.memory, pod.memory_limit, pod.memory_request);
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            link: format!("/pod?namespace={}&name={}", encode(namespace), encode(name)),
+            node: pod.node.clone(),
+            node_link: format!("/node?name={}", encode(&pod.node)),
+            state: ["crit", "warn", "ok"][usize::from(pod.state())],
+            phase: if pod.phase.is_empty() { dash() } else { pod.phase.clone() },
+            reason: pod.reason.clone(),
+            cpu: pod.cpu.map_or_else(dash, three_digits),
+            cpu_share: meter(cpu, against(three_digits, pod.cpu_request, pod.cpu_limit), false),
+            memory: pod.memory.map_or_else(dash, bytes),
+            memory_share: meter(memory, against(bytes, pod.memory_request, pod.memory_limit), pod.memory_limit.is_some()),
+            restarts: pod.restarts.map_or_else(dash, |restarts| format!("{restarts:.0}")),
+            recent: if pod.recent >= 1.0 { format!("{:.0}", pod.recent) } else { String::new() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_that_restart_or_do_not_run_come_first() {
+        let pod = |phase: &str, recent, memory| Pod {
+            phase: phase.into(),
+            recent,
+            memory: Some(memory),
+            memory_limit: Some(100.0),
+            ..Pod::default()
+        };
+        for (pod, state) in [
+            (pod("Running", 0.0, 50.0), 2),
+            (pod("Running", 1.0, 50.0), 1),
+            (pod("Running", 3.0, 50.0), 0),
+            (pod("Running", 0.0, 97.0), 0),
+            (pod("Pending", 0.0, 50.0), 1),
+            (pod("Failed", 0.0, 50.0), 0),
+            (pod("Succeeded", 0.0, 50.0), 2),
+        ] {
+            assert_eq!(pod.state(), state, "{pod:?}");
+        }
+    }
+
+    #[test]
+    fn use_is_held_against_the_limit_or_else_the_request() {
+        assert_eq!(Pod::share(Some(1.0), Some(4.0), Some(2.0)), Some(0.25));
+        assert_eq!(Pod::share(Some(1.0), None, Some(2.0)), Some(0.5));
+        assert_eq!(Pod::share(Some(1.0), None, None), None);
+        assert_eq!(Pod::share(Some(1.0), Some(0.0), None), None);
+        let row = Row::new("a", "b", &Pod { cpu: Some(3.0), cpu_request: Some(1.0), ..Pod::default() });
+        let meter = row.cpu_share.unwrap();
+        assert_eq!((meter.text.as_str(), meter.class, meter.title.as_str()), ("300 %", "", "request 1, no limit"));
+    }
+}

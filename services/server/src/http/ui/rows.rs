@@ -1,0 +1,258 @@
+//! Nodes as the rows of a table: texts and shapes, in the order and with the filter that the page's address holds.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use super::cluster::{Cluster, Node};
+use super::format::{ago, bytes, percent, three_digits, whole};
+use super::problems::{CRITICAL_FROM, WARN_FROM};
+use super::shell::encode;
+use super::spark::Spark;
+use crate::clock::rfc3339;
+
+/// The columns that rows can be sorted by, with the titles that stand above them.
+pub const COLUMNS: [(&str, &str); 9] = [
+    ("name", "Node"),
+    ("cpu", "CPU"),
+    ("memory", "Memory"),
+    ("disk", "Disk"),
+    ("load", "Load"),
+    ("spark", "CPU, last hour"),
+    ("pods", "Pods"),
+    ("seen", "Seen"),
+    ("version", "Version"),
+];
+
+/// The head of a column.
+pub struct Column {
+    /// What the address calls it.
+    pub name: &'static str,
+    /// What the page calls it.
+    pub title: &'static str,
+    /// Where a click leads.
+    pub link: String,
+    /// How it is sorted, in ARIA's words.
+    pub sorted: &'static str,
+}
+
+/// A share that is shown as a bar.
+pub struct Meter {
+    /// In percent, for the bar.
+    pub width: u64,
+    /// For people.
+    pub text: String,
+    /// More for people.
+    pub title: String,
+    /// Empty, or what makes it amber or red.
+    pub class: &'static str,
+}
+
+impl Meter {
+    /// A bar of this share.
+    pub fn new(share: f64, title: String) -> Self {
+        let class = match share {
+            share if share >= CRITICAL_FROM => "crit",
+            share if share >= WARN_FROM => "warn",
+            _ => "",
+        };
+        Self { width: whole((share.clamp(0.0, 1.0) * 100.0).round()), text: percent(share), title, class }
+    }
+}
+
+/// A node as a row.
+pub struct Row {
+    /// Its name.
+    pub name: String,
+    /// Its page.
+    pub link: String,
+    /// The class of its dot.
+    pub state: &'static str,
+    /// That state in words.
+    pub state_text: &'static str,
+    /// Instead of the meters, where it is silent.
+    pub silent: bool,
+    /// What was last known of a silent node.
+    pub last_known: String,
+    /// The use of its processors.
+    pub cpu: Option<Meter>,
+    /// The use of its memory.
+    pub memory: Option<Meter>,
+    /// The use of its fullest filesystem.
+    pub disk: Option<Meter>,
+    /// Its load.
+    pub load: String,
+    /// An hour of CPU.
+    pub spark: Option<Spark>,
+    /// Its pods.
+    pub pods: String,
+    /// When it was seen, as a time.
+    pub seen: String,
+    /// And how long ago that is.
+    pub seen_ago: String,
+    /// What runs on it.
+    pub version: String,
+}
+
+/// The order and the filter of the table.
+pub struct Order {
+    /// The column; empty is by state, then by name.
+    pub column: &'static str,
+    /// The largest first.
+    pub descending: bool,
+    /// What rows must contain.
+    pub find: String,
+}
+
+impl Order {
+    /// What the address says.
+    pub fn of(query: &HashMap<String, String>) -> Self {
+        let asked = query.get("sort").map(String::as_str).unwrap_or_default();
+        let (name, descending) = asked.strip_prefix('-').map_or((asked, false), |name| (name, true));
+        let column = COLUMNS.iter().map(|(column, _)| *column).find(|column| *column == name).unwrap_or_default();
+        Self { column, descending, find: query.get("find").cloned().unwrap_or_default() }
+    }
+
+    /// The heads of the table, each a link that sorts by it.
+    pub fn columns(&self) -> Vec<Column> {
+        let find = if self.find.is_empty() { String::new() } else { format!("&find={}", encode(&self.find)) };
+        let column = |&(name, title): &(&'static str, &'static str)| {
+            let current = self.column == name;
+            // Numbers are mostly looked at from the largest on.
+            let descending = if current { !self.descending } else { !matches!(name, "name" | "version" | "seen") };
+            let sign = if descending { "-" } else { "" };
+            let sorted = match (current, self.descending) {
+                (true, true) => " aria-sort=\"descending\"",
+                (true, false) => " aria-sort=\"ascending\"",
+                _ => "",
+            };
+            let link = if name == "spark" { String::new() } else { format!("/?sort={sign}{name}{find}#nodes") };
+            Column { name, title, link, sorted }
+        };
+        COLUMNS.iter().map(column).collect()
+    }
+
+    /// The nodes that the filter leaves, sorted.
+    pub fn apply<'a>(&self, cluster: &'a Cluster) -> Vec<&'a Node> {
+        let find = self.find.to_lowercase();
+        let matches = |node: &&Node| {
+            node.name.to_lowercase().contains(&find) || node.version.as_ref().is_some_and(|version| version.to_lowercase().contains(&find))
+        };
+        let mut nodes: Vec<_> = cluster.nodes.iter().filter(matches).collect();
+        nodes.sort_by(|a, b| {
+            let order = self.compare(a, b);
+            if self.descending { order.reverse() } else { order }
+        });
+        nodes
+    }
+
+    fn compare(&self, a: &Node, b: &Node) -> Ordering {
+        let number = |key: fn(&Node) -> Option<f64>| key(a).unwrap_or(-1.0).total_cmp(&key(b).unwrap_or(-1.0));
+        match self.column {
+            "name" => a.name.cmp(&b.name),
+            "cpu" => number(|node| node.cpu),
+            "memory" => number(Node::memory_used),
+            "disk" => number(|node| node.fullest().map(super::cluster::Filesystem::used)),
+            "load" => number(|node| node.load),
+            "pods" => number(|node| node.pods),
+            "seen" => b.last_seen.cmp(&a.last_seen),
+            "version" => a.version.cmp(&b.version),
+            _ => state(a).cmp(&state(b)),
+        }
+    }
+}
+
+/// The state of a node, worst first: what its dot shows.
+fn state(node: &Node) -> u8 {
+    let worst = [node.cpu, node.memory_used(), node.fullest().map(super::cluster::Filesystem::used)];
+    let worst = worst.into_iter().flatten().fold(0.0, f64::max);
+    match worst {
+        _ if node.silent => 0,
+        worst if worst >= CRITICAL_FROM => 1,
+        worst if worst >= WARN_FROM => 2,
+        _ => 3,
+    }
+}
+
+impl Row {
+    /// A node as a row.
+    pub fn new(node: &Node, now: u64) -> Self {
+        let (class, state_text) = match state(node) {
+            0 => ("crit", "silent"),
+            1 => ("crit", "a resource is nearly used up"),
+            2 => ("warn", "a resource is scarce"),
+            _ => ("ok", "reporting"),
+        };
+        let cpu = node.cpu.map(|cpu| {
+            let title = node.cores.map_or_else(String::new, |cores| format!("{} of {cores} cores", three_digits(cpu * cores)));
+            Meter::new(cpu, title)
+        });
+        let memory = node.memory.map(|(used, total)| Meter::new(used / total, format!("{} of {}", bytes(used), bytes(total))));
+        let disk = node.fullest().map(|one| {
+            let title = format!("{}: {} of {} left", one.mount, bytes(one.available), bytes(one.size));
+            Meter::new(one.used(), title)
+        });
+        let dash = || "–".to_owned();
+        Self {
+            link: format!("/node?name={}", encode(&node.name)),
+            name: node.name.clone(),
+            state: class,
+            state_text,
+            silent: node.silent,
+            last_known: last_known(node),
+            cpu,
+            memory,
+            disk,
+            load: node.load.map_or_else(dash, |load| format!("{load:.2}")),
+            spark: Spark::draw(&node.spark, 1.0),
+            pods: node.pods.map_or_else(dash, |pods| format!("{pods:.0}")),
+            seen: node.last_seen.map(rfc3339).unwrap_or_default(),
+            seen_ago: node.last_seen.map_or_else(dash, |seen| ago(seen, now)),
+            version: node.version.clone().unwrap_or_else(dash),
+        }
+    }
+}
+
+/// What was last known of a silent node.
+fn last_known(node: &Node) -> String {
+    let cpu = node.spark.iter().rev().copied().find(|value| value.is_finite()).map(|cpu| format!("CPU {}", percent(cpu)));
+    let memory = node.memory_used().map(|used| format!("memory {}", percent(used)));
+    let known: Vec<_> = cpu.into_iter().chain(memory).collect();
+    if known.is_empty() { String::new() } else { format!("last known: {}", known.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster() -> Cluster {
+        let node = |name: &str, cpu, silent| Node { name: name.into(), cpu, silent, last_seen: Some(1_000), ..Node::default() };
+        let nodes = vec![node("a", Some(0.2), false), node("b", Some(0.97), false), node("c", None, true), node("d", Some(0.3), false)];
+        Cluster { nodes, others: vec![], missing: vec![], pods_not_ready: None, restarts: None, restarted: vec![], now: 2_000 }
+    }
+
+    fn sorted(pairs: &[(&str, &str)]) -> String {
+        let query = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Order::of(&query).apply(&cluster()).iter().map(|node| node.name.as_str()).collect()
+    }
+
+    #[test]
+    fn rows_are_sorted_and_filtered_as_the_address_says() {
+        assert_eq!(sorted(&[]), "cbad", "what is wrong comes first, then by name");
+        assert_eq!(sorted(&[("sort", "-cpu")]), "bdac");
+        assert_eq!(sorted(&[("sort", "name")]), "abcd");
+        assert_eq!(sorted(&[("sort", "nothing")]), "cbad");
+        assert_eq!(sorted(&[("find", "B")]), "b");
+    }
+
+    #[test]
+    fn a_second_click_turns_the_order_round_and_keeps_the_filter() {
+        let link = |sort: &str| {
+            let order = Order::of(&HashMap::from([("sort".to_owned(), sort.to_owned()), ("find".to_owned(), "a&b".to_owned())]));
+            let columns = order.columns();
+            let cpu = columns.iter().find(|column| column.name == "cpu").unwrap();
+            (cpu.link.clone(), cpu.sorted)
+        };
+        assert_eq!(link(""), ("/?sort=-cpu&find=a%26b#nodes".to_owned(), ""));
+        assert_eq!(link("-cpu"), ("/?sort=cpu&find=a%26b#nodes".to_owned(), " aria-sort=\"descending\""));
+    }
+}

@@ -1,0 +1,83 @@
+//! What all pages have: their frame, their headers and the parameters of their addresses.
+
+use std::collections::HashMap;
+
+use askama::Template;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::{Html, IntoResponse, Response};
+use golectra_protocol::ErrorCode;
+
+use super::assets;
+use crate::http::error::{ApiError, TextError};
+
+/// Nothing from outside, no script or style within a page, no frame around one.
+const SECURITY: [(HeaderName, HeaderValue); 3] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(
+            "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+        ),
+    ),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+];
+
+/// The parameters of a page's address.
+pub type Parameters = Result<Query<HashMap<String, String>>, QueryRejection>;
+
+/// The frame of a page.
+pub struct Shell {
+    /// What the browser shows as the page's title.
+    pub title: String,
+    /// Which entry of the navigation the page belongs to.
+    pub here: &'static str,
+    /// Whether the page draws graphs.
+    pub graphs: bool,
+}
+
+impl Shell {
+    /// The frame of a page without graphs.
+    pub fn new(title: impl Into<String>, here: &'static str) -> Self {
+        Self { title: title.into(), here, graphs: false }
+    }
+
+    /// The frame of a page with graphs.
+    pub fn with_graphs(title: impl Into<String>, here: &'static str) -> Self {
+        Self { graphs: true, ..Self::new(title, here) }
+    }
+
+    /// The address of an asset.
+    #[expect(clippy::unused_self, reason = "templates call methods of what they show")]
+    pub fn asset(&self, name: &str) -> &'static str {
+        assets::url(name)
+    }
+
+    /// ` aria-current="page"` for the entry that the page belongs to.
+    pub fn current(&self, entry: &str) -> &'static str {
+        if self.here == entry { " aria-current=\"page\"" } else { "" }
+    }
+}
+
+/// The parameters, or why they can't be read.
+pub fn parameters(query: Parameters) -> Result<HashMap<String, String>, TextError> {
+    let Query(query) = query.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
+    Ok(query)
+}
+
+/// Renders a page.
+pub fn page(template: &impl Template) -> Result<Response, TextError> {
+    let html = template.render().map_err(|error| {
+        tracing::error!(%error, "a page could not be rendered");
+        ApiError::internal()
+    })?;
+    let mut response = Html(html).into_response();
+    response.headers_mut().extend(SECURITY);
+    Ok(response)
+}
+
+/// A text as a part of an address's query.
+pub fn encode(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}

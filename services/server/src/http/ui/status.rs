@@ -1,0 +1,119 @@
+//! GET /status: golectra itself: which version, what is stored, and what each agent says.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use golectra_process::banner::BUILD;
+
+use super::ask;
+use super::cluster::SILENT_AFTER_MILLIS;
+use super::format::{ago, bytes, short, span};
+use super::shell::{Parameters, Shell, page, parameters};
+use crate::clock::rfc3339;
+use crate::history::labels::SOURCE_LABEL;
+use crate::http::AppState;
+use crate::http::error::{ApiError, TextError};
+
+/// What agents say about themselves.
+const AGENTS: &str = r#"{__name__=~"golectra_agent_info|golectra_agent_spool_bytes|golectra_agent_spool_dropped_total|golectra_agent_dropped_batches_total"}"#;
+/// Collectors that fail, and how many there are.
+const FAILING: &str = "golectra_agent_collector_success == 0";
+
+#[derive(Template)]
+#[template(path = "status.html")]
+struct StatusPage {
+    shell: Shell,
+    facts: Vec<(&'static str, String)>,
+    agents: Vec<Agent>,
+    /// Whether there is something to sign out of.
+    signs_in: bool,
+    missing: Vec<String>,
+    now: String,
+}
+
+/// A source and what its agent says.
+struct Agent {
+    name: String,
+    link: String,
+    silent: bool,
+    series: usize,
+    first_seen: String,
+    last_seen: String,
+    ago: String,
+    version: String,
+    notes: String,
+}
+
+/// GET /status.
+pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<Response, TextError> {
+    parameters(query)?;
+    let now = u64::try_from(state.process.now_ms()).unwrap_or_default();
+    let sources = state.store.sources().await.map_err(ApiError::from)?;
+    let (agents, failing) = tokio::join!(ask::instant(&state, AGENTS), ask::instant(&state, FAILING));
+    let mut missing = Vec::new();
+    let mut answered = |what: &str, answer: Result<Vec<ask::Sample>, _>| {
+        answer.unwrap_or_else(|error| {
+            missing.push(ask::sentence(what, &error));
+            Vec::new()
+        })
+    };
+    let (mut versions, mut notes) = (BTreeMap::<String, String>::new(), BTreeMap::<String, Vec<String>>::new());
+    for sample in answered("What agents say", agents) {
+        let name = sample.labels.value(SOURCE_LABEL).to_owned();
+        match sample.labels.metric_name() {
+            "golectra_agent_info" => {
+                versions.insert(name, sample.labels.value("version").to_owned());
+            }
+            metric if sample.value > 0.0 => {
+                let is_spool = metric == "golectra_agent_spool_bytes";
+                let text = if is_spool { format!("spool {}", bytes(sample.value)) } else { format!("{} dropped", short(sample.value)) };
+                notes.entry(name).or_default().push(text);
+            }
+            _ => {}
+        }
+    }
+    for sample in answered("Collectors that fail", failing) {
+        let text = format!("{} can't be read", sample.labels.value("collector"));
+        notes.entry(sample.labels.value(SOURCE_LABEL).to_owned()).or_default().push(text);
+    }
+    let store = state.store.metrics();
+    let mut facts = vec![
+        ("Version", format!("{} ({}, {})", BUILD.version, BUILD.commit, BUILD.date)),
+        ("Running for", span(now.saturating_sub(state.process.started_millis()) / 1000)),
+        ("Host", state.process.host().to_owned()),
+        ("Store", if store.pool.is_some() { "PostgreSQL" } else { "memory" }.to_owned()),
+        ("Series", store.series.map_or_else(|| "not known yet".to_owned(), |series| series.to_string())),
+        ("Sources", sources.len().to_string()),
+        ("Samples are kept for", state.process.retention().to_owned()),
+    ];
+    if let Some((used, idle)) = store.pool {
+        facts.push(("Connections to the database", format!("{used} in use, {idle} idle")));
+    }
+    if store.queue_depth > 0 {
+        facts.push(("Writes that wait", store.queue_depth.to_string()));
+    }
+    let agents = sources.iter().map(|source| {
+        let name = source.name.as_str();
+        Agent {
+            name: if source.name.is_unnamed() { "(unnamed)".to_owned() } else { name.to_owned() },
+            link: format!("/source?name={name}"),
+            silent: now.saturating_sub(source.last_seen_millis) > SILENT_AFTER_MILLIS,
+            series: source.series,
+            first_seen: rfc3339(source.first_seen_millis),
+            last_seen: rfc3339(source.last_seen_millis),
+            ago: ago(source.last_seen_millis, now),
+            version: versions.remove(name).unwrap_or_else(|| "–".to_owned()),
+            notes: notes.remove(name).map(|notes| notes.join(", ")).unwrap_or_default(),
+        }
+    });
+    page(&StatusPage {
+        shell: Shell::new("Status", "status"),
+        facts,
+        agents: agents.collect(),
+        signs_in: state.tokens.is_some(),
+        missing,
+        now: rfc3339(now),
+    })
+}
