@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::collect::Collectors;
+use crate::collect::kubelet::Kubelet;
 use crate::config::Settings;
 use crate::metrics::{AgentMetrics, DropReason};
 use crate::sealer::Sealer;
@@ -120,9 +121,17 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         let queue = queue.clone();
         tokio::spawn(async move { queue.keep_synced().await })
     });
+    let kubelet = settings.kubelet().map(|kubelet| {
+        let kubelet = Kubelet::new(kubelet, Arc::clone(&metrics));
+        tokio::spawn(kubelet.run(queue.clone(), settings.key.clone(), shutdown.token()))
+    });
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
     schedule::run(intervals, async || collectors.sample().await, &mut sealer, &queue, &metrics, shutdown.token()).await;
 
+    if let Some(kubelet) = kubelet {
+        // It ends at once: it waits for nothing that the shutdown does not interrupt.
+        let _ = kubelet.await;
+    }
     // The last report is in the queue.
     queue.close();
     senders.hurry();
