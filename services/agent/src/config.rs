@@ -66,6 +66,8 @@ golectra_process::settings! {
         pub kubelet_token_file: PathBuf = "/var/run/secrets/kubernetes.io/serviceaccount/token",
         /// The address of this node.
         pub host_ip: Option<IpAddr>,
+        /// Whether the kubelet is asked for details of pods as well: throttling, OOM kills, restarts, phases, requests and limits. It needs `get` on nodes/metrics and nodes/pods.
+        pub pods_details: bool = "false",
         /// How many series of pods and volumes are reported, 100 to 1000000; those beyond it are counted and left out.
         pub pods_max_series: PodsSeries = "20000",
         /// A folder where reports wait until the server has taken them, so that they survive a restart of the agent; created if need be, one for each agent. Without it they wait in memory only.
@@ -101,6 +103,7 @@ impl Settings {
                 token_file: self.kubelet_token_file.clone(),
             },
             interval: self.kubelet_interval.duration(),
+            details: self.pods_details,
             max_series: self.pods_max_series.get(),
             // The node's own folders tell more of it.
             node_metrics: NodeMetrics { network: self.host_proc.is_none(), filesystem: self.host_root.is_none() },

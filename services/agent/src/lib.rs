@@ -9,6 +9,7 @@ pub mod batch;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod doctor;
 pub mod metrics;
 pub mod schedule;
 pub mod sealer;

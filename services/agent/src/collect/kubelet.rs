@@ -4,8 +4,13 @@
 //! and what it tells does not change faster. A kubelet that is slow, gone, older or denies is a metric and a line in the log,
 //! never a report that fails. What it no longer tells is not sent any more, so that it is gone from queries after their lookback.
 
+mod cadvisor;
+mod check;
 mod client;
 mod items;
+mod mounts;
+mod pods;
+mod quantity;
 mod splitter;
 mod summary;
 mod tls;
@@ -17,12 +22,14 @@ use golectra_process::{LogLimiter, Secret};
 use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
+use self::cadvisor::Cadvisor;
+pub use self::check::{Check, Finding, State};
 pub use self::client::{KubeletAddress, KubeletError, TlsMode};
 use self::client::{Client, Endpoint};
 use self::items::{BatchItems, Items, LabelSets, Owner, Writer};
 use self::splitter::Splitter;
 pub use self::summary::NodeMetrics;
-use self::summary::{Devices, Summary};
+use self::summary::Summary;
 pub use self::tls::Certificate;
 use crate::batch::Batch;
 use crate::metrics::AgentMetrics;
@@ -32,6 +39,12 @@ static FAILURES: LogLimiter<(&'static str, &'static str)> = LogLimiter::new();
 
 const SUMMARY: Endpoint = Endpoint { path: "/stats/summary", resource: "nodes/stats", accept: "application/json" };
 
+/// Kubelets before 1.33, and later ones without KubeletFineGrainedAuthz, ask for `nodes/proxy` here, which would allow far more
+/// than reading: the agent's ClusterRole never allows it.
+const PODS: Endpoint = Endpoint { path: "/pods", resource: "nodes/pods (Kubernetes 1.33 or newer)", accept: "application/json" };
+
+const CADVISOR: Endpoint = Endpoint { path: "/metrics/cadvisor", resource: "nodes/metrics", accept: "text/plain" };
+
 /// How the kubelet is asked.
 #[derive(Debug, Clone)]
 pub struct KubeletSettings {
@@ -39,6 +52,8 @@ pub struct KubeletSettings {
     pub address: KubeletAddress,
     /// Time between two questions.
     pub interval: Duration,
+    /// Whether its pods are asked for in detail: throttling, OOM kills, restarts, phases, requests and limits.
+    pub details: bool,
     /// The most series that are reported.
     pub max_series: usize,
     /// Which metrics of the node are reported from here.
@@ -100,6 +115,14 @@ impl Kubelet {
         let start = Instant::now();
         let result = self.summary(&mut items).await;
         self.note("kubelet", result, start.elapsed(), &mut items);
+        if self.settings.details {
+            let start = Instant::now();
+            let result = self.pods(&mut items).await;
+            self.note("pods", result, start.elapsed(), &mut items);
+            let start = Instant::now();
+            let result = self.cadvisor(&mut items).await;
+            self.note("cadvisor", result, start.elapsed(), &mut items);
+        }
         self.note_certificate(&mut items);
         let batches = items.batches(self.settings.max_series);
         super::log_skipped("kubelet", items.readings, &self.metrics);
@@ -107,7 +130,7 @@ impl Kubelet {
     }
 
     async fn summary(&mut self, items: &mut Items) -> Result<(), KubeletError> {
-        let mut summary = Summary::new(self.settings.node_metrics, Devices::default());
+        let mut summary = Summary::new(self.settings.node_metrics, mounts::devices());
         let mut splitter = Splitter::default();
         let labels = &mut self.labels;
         self.client
@@ -115,6 +138,25 @@ impl Kubelet {
             .await?;
         splitter.finish()?;
         if summary.has_node { Ok(()) } else { Err(KubeletError::Invalid("it has no part on the node".to_owned())) }
+    }
+
+    async fn pods(&mut self, items: &mut Items) -> Result<(), KubeletError> {
+        let (mut splitter, labels) = (Splitter::default(), &mut self.labels);
+        let read = |piece: &[u8]| Ok(splitter.read(piece, &mut |member, object| pods::read(member, object, items, labels))?);
+        self.client.get(PODS, read).await?;
+        Ok(splitter.finish()?)
+    }
+
+    async fn cadvisor(&mut self, items: &mut Items) -> Result<(), KubeletError> {
+        let mut cadvisor = Cadvisor::default();
+        self.client
+            .get(CADVISOR, |piece| {
+                cadvisor.read(piece);
+                Ok(())
+            })
+            .await?;
+        cadvisor.write(items, &mut self.labels);
+        Ok(())
     }
 
     /// Says how asking went, in the agent's own metrics, in those that are sent, and when it fails in the log.
@@ -140,7 +182,7 @@ impl Kubelet {
                     self.failing.push(question);
                 }
                 FAILURES.log((question, reason), move |count| {
-                    tracing::warn!(count, collector = question, reason, %error, "the kubelet was asked in vain: metrics of pods are missing");
+                    tracing::warn!(count, collector = question, reason, %error, "the kubelet did not answer as expected: metrics are missing");
                 });
             }
         }

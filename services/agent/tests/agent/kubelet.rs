@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use golectra_agent::batch::MAX_BODY_BYTES;
 use golectra_agent::clock::Clock;
-use golectra_agent::collect::kubelet::{Kubelet, KubeletAddress, KubeletSettings, NodeMetrics, TlsMode};
+use golectra_agent::collect::kubelet::{Check, Kubelet, KubeletAddress, KubeletSettings, NodeMetrics, State, TlsMode};
 use golectra_agent::metrics::AgentMetrics;
 use golectra_agent::spool::{Limits, Memory, Queue};
 use golectra_protocol::{Value, gzip, json};
@@ -51,7 +51,7 @@ impl Files {
             token_file: self.path().join("token"),
         };
         let node_metrics = NodeMetrics { network: true, filesystem: true };
-        KubeletSettings { address, interval: Duration::from_millis(100), max_series: 10_000, node_metrics }
+        KubeletSettings { address, interval: Duration::from_millis(100), details: false, max_series: 10_000, node_metrics }
     }
 }
 
@@ -258,4 +258,76 @@ async fn authorities_are_read_again_when_they_change() {
     files.write("ca.crt", &cluster.pem());
     let batch = reader.wait_for("a verified certificate", |batch| batch.contains_key(WEB_CPU)).await;
     assert_eq!(batch.get(VERIFIED), Some(&1.0));
+}
+
+const PODS: &[u8] = include_bytes!("../../src/collect/kubelet/testdata/pods-1.36.json");
+const CADVISOR: &[u8] = include_bytes!("../../src/collect/kubelet/testdata/cadvisor.txt");
+
+/// A kubelet that allows what is in the list.
+async fn allowing(paths: &'static [&'static str]) -> KubeletServer {
+    KubeletServer::plain(move |asked| match asked.path.as_str() {
+        path if !paths.contains(&path) => Reply::Body(403, Arc::new(format!("Forbidden: {path}").into_bytes())),
+        "/stats/summary" => Reply::ok(SUMMARY),
+        "/pods" => Reply::ok(PODS),
+        "/metrics/cadvisor" => Reply::ok(CADVISOR),
+        _ => Reply::ok("kubernetes_build_info{git_version=\"v1.36.0\"} 1\n"),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn details_are_asked_for_only_where_the_settings_say_so() {
+    const RESTARTS: &str = "kube_pod_container_status_restarts_total{container=\"web\",";
+    const OOM: &str = "container_oom_events_total{container=\"web\",";
+    let kubelet = allowing(&["/stats/summary", "/pods", "/metrics/cadvisor"]).await;
+    let files = Files::new("");
+    let mut settings = files.settings(&kubelet.url);
+    let plain = Reader::start(settings.clone());
+    let batch = plain.next().await;
+    plain.next().await;
+    assert!(!batch.keys().any(|id| id.starts_with("kube_")));
+    assert!(kubelet.asked().iter().all(|asked| asked.path == "/stats/summary"));
+    drop(plain);
+
+    settings.details = true;
+    let batch = Reader::start(settings.clone()).next().await;
+    for start in [RESTARTS, OOM, WEB_CPU] {
+        assert!(batch.keys().any(|id| id.starts_with(start)), "{start}");
+    }
+
+    // A kubelet before 1.33 denies the list of pods: the rest is there all the same.
+    let older = allowing(&["/stats/summary", "/metrics/cadvisor"]).await;
+    settings.address.url = older.url.parse().unwrap();
+    let reader = Reader::start(settings);
+    let batch = reader.next().await;
+    assert!(batch.contains_key(WEB_CPU) && batch.keys().any(|id| id.starts_with(OOM)));
+    assert!(!batch.keys().any(|id| id.starts_with(RESTARTS)));
+    assert_eq!(batch.get("golectra_agent_collector_success{collector=\"pods\"}"), Some(&0.0));
+    assert_eq!(reader.metrics.kubelet_failures_so_far("denied"), 1);
+}
+
+#[tokio::test]
+async fn the_doctor_says_what_can_be_read_and_why_not() {
+    let check = async |paths, details| {
+        let kubelet = allowing(paths).await;
+        let files = Files::new("");
+        let mut settings = files.settings(&kubelet.url);
+        settings.details = details;
+        Check::new(settings).run().await
+    };
+    let missing = |findings: &[golectra_agent::collect::kubelet::Finding]| -> Vec<_> {
+        findings.iter().filter(|finding| finding.state == State::Missing).map(|finding| (finding.subject, finding.text.clone())).collect()
+    };
+    let all: &[_] = &["/stats/summary", "/pods", "/metrics/cadvisor", "/metrics"];
+    let findings = check(all, true).await;
+    assert_eq!(missing(&findings), []);
+    assert!(findings.iter().any(|finding| finding.text == "kubelet v1.36.0"), "{findings:?}");
+    let findings = check(all, false).await;
+    assert!(findings.iter().any(|finding| finding.subject == "details" && finding.text.contains("PODS_DETAILS")), "{findings:?}");
+    assert!(findings.iter().any(|finding| finding.text.contains("2 pods")), "{findings:?}");
+    let denied = missing(&check(&["/stats/summary"], true).await);
+    assert_eq!(denied.iter().map(|(subject, _)| *subject).collect::<Vec<_>>(), ["cadvisor", "pods"]);
+    assert!(denied[0].1.contains("nodes/metrics") && denied[1].1.contains("nodes/pods"), "{denied:?}");
+    let denied = missing(&check(&[], false).await);
+    assert!(denied.len() == 1 && denied[0].1.contains("Forbidden: /stats/summary") && denied[0].1.contains("nodes/stats"), "{denied:?}");
 }
