@@ -5,15 +5,17 @@
 //!
 //! What node_exporter, cAdvisor or kube-state-metrics know under a name has that name, type, unit and those labels here.
 
+mod kubelet;
 mod node;
 mod original;
+mod pods;
 
 use std::fmt::Write as _;
 
 use crate::remote_write::{Metadata, MetadataKind};
 
 /// The groups in the order of docs/metrics.md.
-pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP];
+pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP, &kubelet::GROUP, &pods::GROUP];
 
 /// Metrics with a common origin.
 #[derive(Debug)]

@@ -187,6 +187,29 @@ impl Writer<'_> {
     }
 }
 
+/// The gauges of these items by id. Each has to be in the catalog, with its job and labels that it may have.
+#[cfg(test)]
+pub(super) fn checked(items: &mut Items) -> BTreeMap<String, f64> {
+    use golectra_protocol::{Value, catalog, json};
+    let mut found = BTreeMap::new();
+    for batch in items.batches(100_000) {
+        let text = format!("[{}]", batch.text);
+        let metrics = json::decode_batch(text.as_bytes(), 10_000).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert_eq!(metrics.len(), batch.items);
+        for metric in &metrics {
+            let id = metric.to_id();
+            let parts = id.parts();
+            let (group, row) = catalog::find(&parts.name).unwrap_or_else(|| panic!("{id} is not in the catalog"));
+            assert_eq!(parts.label("job"), group.job, "{id}");
+            let known = |label: &str| label == "job" || row.labels.contains(&label);
+            assert!(parts.labels.iter().all(|(label, _)| known(label)), "{id} has labels that the catalog does not know: {:?}", row.labels);
+            let Value::Gauge(value) = metric.value else { panic!("{id} is a gauge") };
+            assert!(found.insert(metric.id.to_owned(), value).is_none(), "{id} is reported twice");
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use golectra_protocol::json;
