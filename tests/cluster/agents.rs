@@ -89,7 +89,8 @@ pub async fn see_pods(release: &Release, client: &Client) {
         until("the memory of kube-proxy", POD_SEEN, async || !query(client, &seen).await.is_empty()).await;
         // The values move: they are compared until both are of about the same moment.
         until("the values of the kubelet", CLOSE, async || {
-            let (cpu, memory) = told(&summary_of(&node).await, namespace, container).unwrap_or_else(|| panic!("{node}: the kubelet does not tell of {container}"));
+            let (cpu, memory) = told(&summary_of(&node).await, namespace, container)
+                .unwrap_or_else(|| panic!("{node}: the kubelet does not tell of {container}"));
             let cpu_query = of_node(&node, "container_cpu_usage_seconds_total", &of_proxy);
             let memory_query = of_node(&node, "container_memory_working_set_bytes", &of_proxy);
             let (found_cpu, found_memory) = (query(client, &cpu_query).await, query(client, &memory_query).await);

@@ -30,6 +30,7 @@ use crate::collect::Collectors;
 use crate::collect::kubelet::Kubelet;
 use crate::config::Settings;
 use crate::metrics::{AgentMetrics, DropReason};
+use crate::schedule::Occasion;
 use crate::sealer::Sealer;
 use crate::sender::{Client, Signer, SignerError};
 use crate::spool::disk::DiskError;
@@ -108,6 +109,9 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let signer = Signer::new(&settings, clock.clone())?;
     let client = Client::new(&settings.address, &source, settings.key.clone(), signer)?;
     let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&metrics)).map_err(StartError::Thread)?;
+    let host = settings.host(&source);
+    let host_collectors = Collectors::start(collect::of_the_host(&host), Arc::clone(&metrics)).map_err(StartError::Thread)?;
+    let mut host_collectors = host_collectors.with_max_series(host.max_series);
     let mut sealer = Sealer::new(settings.key.clone());
     tracing::info!(
         address = %settings.address, %source,
@@ -127,7 +131,11 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         tokio::spawn(kubelet.run(queue.clone(), settings.key.clone(), shutdown.token()))
     });
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
-    schedule::run(intervals, async || collectors.sample().await, &mut sealer, &queue, &metrics, shutdown.token()).await;
+    let sample = async |occasion| match occasion {
+        Occasion::Poll => collectors.sample().await,
+        Occasion::Report => host_collectors.sample().await,
+    };
+    schedule::run(intervals, sample, &mut sealer, &queue, &metrics, shutdown.token()).await;
 
     if let Some(kubelet) = kubelet {
         // It ends at once: it waits for nothing that the shutdown does not interrupt.

@@ -14,6 +14,9 @@ use std::fmt::Write as _;
 
 use crate::remote_write::{Metadata, MetadataKind};
 
+/// The `job` of the host's metrics, which dashboards and alerts for node_exporter look for.
+pub const NODE_JOB: &str = "node-exporter";
+
 /// The groups in the order of docs/metrics.md.
 pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP, &kubelet::GROUP, &pods::GROUP];
 

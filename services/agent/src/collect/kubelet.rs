@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod items;
 mod mounts;
+mod namespaces;
 mod pods;
 mod quantity;
 mod splitter;
@@ -24,9 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::cadvisor::Cadvisor;
 pub use self::check::{Check, Finding, State};
-pub use self::client::{KubeletAddress, KubeletError, TlsMode};
 use self::client::{Client, Endpoint};
+pub use self::client::{KubeletAddress, KubeletError, TlsMode};
 use self::items::{BatchItems, Items, LabelSets, Owner, Writer};
+pub use self::namespaces::{NamespaceList, Namespaces};
 use self::splitter::Splitter;
 pub use self::summary::NodeMetrics;
 use self::summary::Summary;
@@ -54,6 +56,8 @@ pub struct KubeletSettings {
     pub interval: Duration,
     /// Whether its pods are asked for in detail: throttling, OOM kills, restarts, phases, requests and limits.
     pub details: bool,
+    /// Whose pods are reported.
+    pub namespaces: Namespaces,
     /// The most series that are reported.
     pub max_series: usize,
     /// Which metrics of the node are reported from here.
@@ -111,7 +115,7 @@ impl Kubelet {
     /// Asks once.
     async fn read(&mut self) -> Vec<BatchItems> {
         self.labels.next_reading();
-        let mut items = Items::default();
+        let mut items = Items::of(self.settings.namespaces.clone());
         let start = Instant::now();
         let result = self.summary(&mut items).await;
         self.note("kubelet", result, start.elapsed(), &mut items);

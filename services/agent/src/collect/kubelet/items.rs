@@ -9,11 +9,10 @@ use std::ops::Range;
 
 use golectra_protocol::{IdError, MAX_ID_BYTES, MetricId};
 
+use super::namespaces::Namespaces;
+use crate::batch::MAX_BATCH_ITEMS;
 use crate::collect::Readings;
 use crate::metrics::SkipReason;
-
-/// The most items of one batch.
-pub(super) const MAX_BATCH_ITEMS: usize = 5000;
 
 /// The most series of one pod, or of the node.
 const MAX_GROUP_ITEMS: usize = 2000;
@@ -97,6 +96,7 @@ pub(super) enum Owner {
 pub(super) struct Items {
     text: String,
     groups: BTreeMap<Owner, Group>,
+    namespaces: Namespaces,
     /// What could not be reported.
     pub(super) readings: Readings,
 }
@@ -115,10 +115,27 @@ pub(super) struct BatchItems {
     pub(super) items: usize,
 }
 
+impl Owner {
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Node(_) => None,
+            Self::Pod(namespace, _) | Self::PodObject(namespace, _) | Self::Cadvisor(namespace, _) => Some(namespace),
+        }
+    }
+}
+
 impl Items {
+    /// No gauges yet. Those of pods in other namespaces than these are left out.
+    pub(super) fn of(namespaces: Namespaces) -> Self {
+        Self { namespaces, ..Self::default() }
+    }
+
     /// Adds the series of one owner. Where it has some already, as with two pods of one name of which one is terminating, those of
     /// the one that started later are kept.
     pub(super) fn group(&mut self, labels: &mut LabelSets, owner: Owner, started_at: f64, write: impl FnOnce(&mut Writer<'_>)) {
+        if owner.namespace().is_some_and(|namespace| !self.namespaces.allow(namespace)) {
+            return;
+        }
         if self.groups.get(&owner).is_some_and(|known| known.started_at > started_at) {
             return;
         }
@@ -265,6 +282,16 @@ mod tests {
             let batches = items.batches(100);
             assert_eq!(batches, [BatchItems { text: r#"{"id":"m","type":"gauge","value":2}"#.into(), items: 1 }]);
         }
+    }
+
+    #[test]
+    fn pods_of_namespaces_that_are_left_out_have_no_items() {
+        let (mut labels, exclude) = (LabelSets::default(), "n".parse().unwrap());
+        let mut items = Items::of(Namespaces { exclude, ..Namespaces::default() });
+        for owner in [pod("a"), Owner::PodObject("n".into(), "a".into()), Owner::Cadvisor("n".into(), "a".into()), Owner::Node("x")] {
+            items.group(&mut labels, owner, 0.0, |writer| writer.gauge("m", &[], Some(1.0)));
+        }
+        assert_eq!(items.batches(100).iter().map(|batch| batch.items).collect::<Vec<_>>(), [1]);
     }
 
     #[test]
