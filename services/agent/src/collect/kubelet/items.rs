@@ -299,7 +299,7 @@ mod tests {
         let (mut items, mut labels) = (Items::default(), LabelSets::default());
         for number in 0..5 {
             items.group(&mut labels, pod(&number.to_string()), 0.0, |writer| {
-                for series in 0..MAX_GROUP_ITEMS + 1 {
+                for series in 0..=MAX_GROUP_ITEMS {
                     writer.gauge("m", &[("s", &series.to_string()), ("pod", &number.to_string())], Some(1.0));
                 }
             });
