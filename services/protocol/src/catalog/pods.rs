@@ -15,6 +15,7 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
     metrics: &[
         M::gauge("pods", "kube_pod_info", "", &["created_by_kind", "created_by_name", "host_ip", "host_network", "namespace", "node", "pod", "pod_ip", "priority_class", "uid"], "1, with what a pod is."),
         M::gauge("pods", "kube_pod_owner", "", &["namespace", "owner_is_controller", "owner_kind", "owner_name", "pod", "uid"], "1, with an owner of a pod."),
+        M::gauge("pods", "kube_pod_deletion_timestamp", "", &["namespace", "pod", "uid"], "When a pod that is being deleted has to be gone, in unix time."),
         M::gauge("pods", "kube_pod_status_phase", "", &["namespace", "phase", "pod", "uid"], "1 for the phase of a pod, 0 for the others."),
         M::gauge("pods", "kube_pod_status_ready", "", &["condition", "namespace", "pod", "uid"], "1 for whether a pod is ready, 0 for the other answers."),
         M::counter("pods", "kube_pod_container_status_restarts_total", "", CONTAINER, "Restarts of a container."),

@@ -39,6 +39,7 @@ struct Metadata<'a> {
     #[serde(borrow, default)]
     uid: Cow<'a, str>,
     creation_timestamp: Option<String>,
+    deletion_timestamp: Option<String>,
     owner_references: Option<Vec<OwnerReference>>,
 }
 
@@ -238,6 +239,7 @@ impl Pod<'_> {
     }
 
     fn status(&self, writer: &mut Writer<'_>, of: Of<'_>) {
+        of.gauge(writer, "kube_pod_deletion_timestamp", &[], unix_seconds(self.metadata.deletion_timestamp.as_deref()));
         if !self.status.phase.is_empty() {
             for phase in PHASES {
                 of.gauge(writer, "kube_pod_status_phase", &[("phase", phase)], Some(flag(self.status.phase == phase)));

@@ -42,6 +42,7 @@ fn pods_have_the_names_and_labels_of_kube_state_metrics() {
         (format!(r#"kube_pod_container_status_waiting_reason{{container="web",{job},{web},reason="CrashLoopBackOff",{uid}}}"#), 1.0),
         (format!(r#"kube_pod_container_status_last_terminated_reason{{container="web",{job},{web},reason="OOMKilled",{uid}}}"#), 1.0),
         (format!(r#"kube_pod_init_container_status_last_terminated_reason{{container="setup",{job},{web},reason="Error",{uid}}}"#), 1.0),
+        (format!(r#"kube_pod_deletion_timestamp{{{job},namespace="kube-system",pod="kube-proxy-abc",uid="u2"}}"#), 1_795_600_800.0),
         (resource("limits", "web", "cpu", "core"), 0.5),
         (resource("requests", "web", "cpu", "core"), 0.1),
         (resource("limits", "web", "memory", "byte"), 67_108_864.0),
