@@ -5,6 +5,7 @@ mod cpu;
 mod devices;
 mod filesystem;
 mod host;
+pub mod kubelet;
 mod memory;
 mod network;
 mod runtime;
@@ -98,26 +99,31 @@ impl Collectors {
             readings.gauges.truncate(readings.gauges.len() - over_limit);
             readings.skip(SkipReason::Limit, over_limit as u64, format_args!("the host has more than {max_series} series"));
             sample.gauges.append(&mut readings.gauges);
-            for (reason, skipped) in readings.skipped {
-                self.metrics.readings_skipped(name, reason, skipped.count);
-                SKIPPED.log((name, reason), move |count| {
-                    tracing::warn!(
-                        count,
-                        collector = name,
-                        reason = reason.as_str(),
-                        readings = skipped.count,
-                        example = skipped.example,
-                        "readings cannot be reported: they are skipped"
-                    );
-                });
-            }
-            sample.metrics.extend(readings.metrics);
+            sample.metrics.extend(log_skipped(name, readings, &self.metrics));
             for (metric, value) in [("duration_seconds", seconds), ("success", f64::from(u8::from(success)))] {
                 sample.labelled_gauge(&format!("golectra_agent_collector_{metric}"), ("collector", name), value);
             }
         }
         Sample { metrics: sample.metrics, gauges: sample.gauges }
     }
+}
+
+/// Counts and logs what a collector could not report; what it could.
+fn log_skipped(collector: &'static str, readings: Readings, metrics: &AgentMetrics) -> Vec<Metric> {
+    for (reason, skipped) in readings.skipped {
+        metrics.readings_skipped(collector, reason, skipped.count);
+        SKIPPED.log((collector, reason), move |count| {
+            tracing::warn!(
+                count,
+                collector,
+                reason = reason.as_str(),
+                readings = skipped.count,
+                example = skipped.example,
+                "readings cannot be reported: they are skipped"
+            );
+        });
+    }
+    readings.metrics
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod doctor;
 pub mod metrics;
 pub mod schedule;
 pub mod sealer;
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::collect::Collectors;
+use crate::collect::kubelet::Kubelet;
 use crate::config::Settings;
 use crate::metrics::{AgentMetrics, DropReason};
 use crate::schedule::Occasion;
@@ -124,6 +126,10 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         let queue = queue.clone();
         tokio::spawn(async move { queue.keep_synced().await })
     });
+    let kubelet = settings.kubelet().map(|kubelet| {
+        let kubelet = Kubelet::new(kubelet, Arc::clone(&metrics));
+        tokio::spawn(kubelet.run(queue.clone(), settings.key.clone(), shutdown.token()))
+    });
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
     let sample = async |occasion| match occasion {
         Occasion::Poll => collectors.sample().await,
@@ -131,6 +137,10 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     };
     schedule::run(intervals, sample, &mut sealer, &queue, &metrics, shutdown.token()).await;
 
+    if let Some(kubelet) = kubelet {
+        // It ends at once: it waits for nothing that the shutdown does not interrupt.
+        let _ = kubelet.await;
+    }
     // The last report is in the queue.
     queue.close();
     senders.hurry();

@@ -5,8 +5,10 @@
 //!
 //! What node_exporter, cAdvisor or kube-state-metrics know under a name has that name, type, unit and those labels here.
 
+mod kubelet;
 mod node;
 mod original;
+mod pods;
 
 use std::fmt::Write as _;
 
@@ -16,7 +18,7 @@ use crate::remote_write::{Metadata, MetadataKind};
 pub const NODE_JOB: &str = "node-exporter";
 
 /// The groups in the order of docs/metrics.md.
-pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP];
+pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP, &kubelet::GROUP, &pods::GROUP];
 
 /// Metrics with a common origin.
 #[derive(Debug)]

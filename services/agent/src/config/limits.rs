@@ -10,6 +10,12 @@ use golectra_process::{Bytes, Interval};
 #[error("{0}")]
 pub struct LimitError(String);
 
+impl LimitError {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// An interval, 100ms to 24h: shorter ones would load the host, longer ones measure too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period(Duration);
@@ -130,6 +136,25 @@ impl FromStr for SpoolAge {
     fn from_str(text: &str) -> Result<Self, LimitError> {
         let age = text.parse::<Interval>().map_err(|error| LimitError(error.to_string()))?.duration();
         if age >= Duration::from_mins(1) { Ok(Self(age)) } else { Err(LimitError("expected a time, at least 1m".to_owned())) }
+    }
+}
+
+/// How many series of pods are reported, 100 to 1,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodsSeries(usize);
+
+impl PodsSeries {
+    /// As a number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for PodsSeries {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        whole(text, 100, 1_000_000).map(Self)
     }
 }
 
