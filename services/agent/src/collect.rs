@@ -7,6 +7,7 @@ mod filesystem;
 mod memory;
 mod network;
 mod runtime;
+pub mod scrape;
 mod worker;
 
 use std::io;

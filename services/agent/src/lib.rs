@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::collect::Collectors;
+use crate::collect::scrape::Scraper;
 use crate::config::Settings;
 use crate::metrics::{AgentMetrics, DropReason};
 use crate::sealer::Sealer;
@@ -38,6 +39,9 @@ const EXIT_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long the last reports may take after a signal.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
+
+/// How long scraping may take to end after a signal; it only has to notice.
+const SCRAPER_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long the last sync of the spool may take.
 const SYNC_LIMIT: Duration = Duration::from_secs(2);
@@ -107,6 +111,12 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let client = Client::new(&settings.address, &source, settings.key.clone(), signer)?;
     let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&metrics)).map_err(StartError::Thread)?;
     let mut sealer = Sealer::new(settings.key.clone());
+    let scrape_settings = settings.scrape_settings(&source);
+    let scraper = if scrape_settings.targets.is_empty() {
+        None
+    } else {
+        Some(Scraper::new(scrape_settings, settings.key.clone(), Arc::clone(&metrics))?)
+    };
     tracing::info!(
         address = %settings.address, %source,
         poll_seconds = settings.poll_interval.duration().as_secs_f64(),
@@ -120,9 +130,15 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         let queue = queue.clone();
         tokio::spawn(async move { queue.keep_synced().await })
     });
+    let scraping = scraper.map(|scraper| tokio::spawn(scraper.run(queue.clone(), shutdown.token())));
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
     schedule::run(intervals, async || collectors.sample().await, &mut sealer, &queue, &metrics, shutdown.token()).await;
 
+    if let Some(mut scraping) = scraping
+        && timeout(SCRAPER_LIMIT, &mut scraping).await.is_err()
+    {
+        scraping.abort();
+    }
     // The last report is in the queue.
     queue.close();
     senders.hurry();

@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod audit;
+pub mod exposition;
 pub mod gzip;
 pub mod hash;
 pub mod header;

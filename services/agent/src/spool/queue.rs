@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::queue_metrics::QueueMetrics;
 use super::sync::SyncResult;
 use super::{Spool, Unsent, Usage};
-use crate::batch::Batch;
+use crate::batch::{Batch, Deltas};
 use crate::clock::Clock;
 use crate::metrics::DropReason;
 use crate::sealer::Sealer;
@@ -38,9 +38,15 @@ impl Queue {
 
     /// Seals the polls, together with the deltas that dropped batches returned, and adds the batch.
     pub fn seal(&self, sealer: &mut Sealer) {
+        self.seal_with(|unix_millis, returned| sealer.seal(unix_millis, returned));
+    }
+
+    /// Adds the batch that `seal` makes of the current time and the deltas that dropped batches returned, all of which the batch
+    /// must contain.
+    pub fn seal_with(&self, seal: impl FnOnce(u64, Deltas) -> Batch) {
         let mut spool = self.spool();
         let returned = spool.make_room();
-        let batch = sealer.seal(self.0.clock.unix_millis(), returned);
+        let batch = seal(self.0.clock.unix_millis(), returned);
         let (key, polls) = (batch.key(), batch.polls());
         spool.push(batch);
         drop(spool);
