@@ -1,15 +1,17 @@
 //! What the agent scrapes is on the server, with the labels that Prometheus would give it.
 
+mod differential;
+
 use std::time::Duration;
 
 use golectra_tests::{Agent, Client, Exit, Receiver, Reply, Server, encode, eventually, until};
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_mins(1);
 
-/// An agent that scrapes these targets twice a second.
+/// An agent that scrapes these targets every two seconds; on a busy machine one of them may be late now and then.
 fn scraping(server: &Server, targets: &str) -> Agent {
-    Agent::builder(&server.url()).env("SCRAPE", targets).env("SCRAPE_INTERVAL", "500ms").env("SCRAPE_TIMEOUT", "400ms").start()
+    Agent::builder(&server.url()).env("SCRAPE", targets).env("SCRAPE_INTERVAL", "2s").start()
 }
 
 /// The value of the series that a selector finds; None if it finds none.
@@ -58,7 +60,7 @@ async fn a_target_gives_its_series_and_metrics_about_the_scrape() {
     assert_ne!(own, "4096");
     let request = &target.requests()[0];
     assert!(request.header("accept").is_some_and(|accept| accept.starts_with("application/openmetrics-text;version=1.0.0")));
-    assert_eq!(request.header("x-prometheus-scrape-timeout-seconds"), Some("0.4"));
+    assert_eq!(request.header("x-prometheus-scrape-timeout-seconds"), Some("2"));
     assert!(agent.metric("golectra_agent_readings_skipped_total").await.is_some_and(|skipped| skipped >= 1.0), "the NaN is counted");
     assert_eq!(agent.stop(), Exit::Code(0), "{}", agent.tail());
 }
@@ -97,7 +99,7 @@ async fn packed_answers_and_openmetrics_are_read_and_a_bomb_is_not() {
     .await;
     let agent = Agent::builder(&server.url())
         .env("SCRAPE", format!("whole={0}/whole bomb={0}/bomb cut={0}/cut", target.url()))
-        .env("SCRAPE_INTERVAL", "1s")
+        .env("SCRAPE_INTERVAL", "2s")
         .env("SCRAPE_MAX_BYTES", "1MiB")
         .start();
     becomes(&client, "a_total{job=\"whole\"}", 5.0).await;

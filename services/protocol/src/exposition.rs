@@ -1,9 +1,9 @@
 //! The text in which programs expose their metrics: Prometheus's text format (0.0.4 and 1.0.0, with the quoted names of
 //! Prometheus 3) and OpenMetrics 1.0.
 //!
-//! What Prometheus accepts is accepted here and gives the same samples. Where the formats are ambiguous the parser is a little
-//! more lenient than Prometheus: lines may end with CR LF, OpenMetrics may have blank lines, plain comments and several spaces
-//! in a row. Timestamps and exemplars are checked and left out. What is refused is refused as a whole, as in Prometheus,
+//! What Prometheus accepts is accepted here and gives the same samples. The parser is a little more lenient: lines may begin with
+//! blanks and end with CR LF, OpenMetrics may have blank lines, plain comments and several spaces in a row, and a UNIT line is
+//! not checked. Timestamps and exemplars are checked and left out. What is refused is refused as a whole, as in Prometheus,
 //! because a body with an error is often one that was cut off or is no exposition at all.
 //!
 //! The parser reads what others wrote: it never panics, and its time is linear in the length of the text. It makes no

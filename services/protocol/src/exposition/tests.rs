@@ -3,6 +3,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::MetricId;
 
+/// The samples of the captured answers, as Prometheus counts them in scrape_samples_scraped.
+const NODE_EXPORTER_SAMPLES: usize = 507;
+const PROMETHEUS_SAMPLES: usize = 273;
+
 /// The ids and values of a body, or its error.
 fn read(text: &str, format: Format) -> Result<Vec<(String, f64)>, ExpositionError> {
     Exposition::new(text.as_bytes(), format)?
@@ -174,6 +178,22 @@ fn the_format_is_that_of_the_content_type() {
         (Some("application/json"), None),
     ] {
         assert_eq!(Format::of_content_type(content_type), format, "{content_type:?}");
+    }
+}
+
+#[test]
+fn captured_answers_are_read() {
+    for (text, samples, some) in [
+        (include_str!("testdata/node_exporter-1.5.prom"), NODE_EXPORTER_SAMPLES, "node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"}"),
+        (include_str!("testdata/prometheus-2.42.prom"), PROMETHEUS_SAMPLES, "go_gc_duration_seconds{quantile=\"0.25\"}"),
+    ] {
+        let found = ids(text, Format::Text);
+        let lines = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!((found.len(), lines), (samples, samples));
+        assert!(found.iter().any(|id| id == some), "{some}");
+        // With the last line of OpenMetrics, they are read in the same way; the types have other names there.
+        let text = text.replace(" untyped", " unknown") + "# EOF\n";
+        assert_eq!(ids(&text, Format::OpenMetrics), found);
     }
 }
 

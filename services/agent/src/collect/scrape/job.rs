@@ -49,7 +49,7 @@ impl OwnMetrics {
 
     #[expect(clippy::cast_precision_loss, reason = "numbers of samples are small")]
     fn set(&mut self, up: bool, seconds: f64, counts: Counts) {
-        let values = [seconds, counts.samples as f64, counts.samples as f64, counts.added as f64, f64::from(u8::from(up))];
+        let values = [seconds, counts.labelled as f64, counts.samples as f64, counts.added as f64, f64::from(u8::from(up))];
         for (metric, value) in self.metrics.iter_mut().zip(values) {
             metric.value = Value::Gauge(value);
         }

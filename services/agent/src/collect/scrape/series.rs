@@ -37,6 +37,8 @@ struct Known {
 pub(super) struct Counts {
     /// Samples in the answer.
     pub(super) samples: usize,
+    /// Those of them whose series has its labels: all, unless the scrape fails.
+    pub(super) labelled: usize,
     /// Series that were not in the scrape before.
     pub(super) added: usize,
     /// Samples of series that came before in the same answer; the first counts.
@@ -111,6 +113,7 @@ impl Scrape<'_> {
         self.counts.samples += 1;
         if self.counts.samples > self.limits.samples {
             // Counted to the end, so that the operator sees by how much.
+            self.counts.labelled += 1;
             return Ok(());
         }
         let scrape = self.cache.scrape;
@@ -118,6 +121,7 @@ impl Scrape<'_> {
             Some(position) => *position,
             None => self.remember(text, parts)?,
         };
+        self.counts.labelled += 1;
         let known = &mut self.cache.known[position];
         if known.seen == scrape {
             self.counts.duplicates += 1;

@@ -41,15 +41,15 @@ fn pairs<const N: usize>(pairs: [(&str, f64); N]) -> Vec<(String, f64)> {
 fn series_are_remembered_as_long_as_they_are_there() {
     let mut target = Fixture::new();
     let counts = target.scrape("b 1\na{k=\"v\"} 2\nc 3\n").unwrap();
-    assert_eq!(counts, Counts { samples: 3, added: 3, ..Counts::default() });
+    assert_eq!(counts, Counts { samples: 3, labelled: 3, added: 3, ..Counts::default() });
     assert_eq!(target.metrics(), pairs([("a{T,k=\"v\"}", 2.0), ("b{T}", 1.0), ("c{T}", 3.0)]));
     // Another order, and new values.
     let counts = target.scrape("c 6\nb 4\na{k=\"v\"} 5\n").unwrap();
-    assert_eq!(counts, Counts { samples: 3, ..Counts::default() });
+    assert_eq!(counts, Counts { samples: 3, labelled: 3, ..Counts::default() });
     assert_eq!(target.metrics(), pairs([("a{T,k=\"v\"}", 5.0), ("b{T}", 4.0), ("c{T}", 6.0)]));
     // One is gone, one is new.
     let counts = target.scrape("b 7\naa 8\nc 9\n").unwrap();
-    assert_eq!(counts, Counts { samples: 3, added: 1, ..Counts::default() });
+    assert_eq!(counts, Counts { samples: 3, labelled: 3, added: 1, ..Counts::default() });
     assert_eq!(target.metrics(), pairs([("aa{T}", 8.0), ("b{T}", 7.0), ("c{T}", 9.0)]));
     assert_eq!((target.cache.positions.len(), target.cache.known.len()), (3, 3));
     // Only gone.
@@ -65,7 +65,7 @@ fn what_cannot_be_reported_is_left_out_and_counted() {
     let mut target = Fixture::new();
     for _ in 0..2 {
         let counts = target.scrape("a NaN\nb +Inf\n{\"x\\\\\u{7}\"} 1\nc 1\nc 2\n").unwrap();
-        let expected = Counts { samples: 5, duplicates: 1, invalid_ids: 1, not_finite: 2, ..Counts::default() };
+        let expected = Counts { samples: 5, labelled: 5, duplicates: 1, invalid_ids: 1, not_finite: 2, ..Counts::default() };
         assert_eq!(Counts { added: 0, ..counts }, expected);
         assert_eq!(target.metrics(), pairs([("c{T}", 1.0)]), "the first of two samples counts");
     }
