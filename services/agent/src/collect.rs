@@ -4,6 +4,7 @@ mod collector;
 mod cpu;
 mod devices;
 mod filesystem;
+pub mod kubelet;
 mod memory;
 mod network;
 mod runtime;
@@ -71,26 +72,31 @@ impl Collectors {
             let Report { readings, seconds, success } = worker.answer(deadline).await;
             let name = worker.name();
             self.metrics.collected(name, seconds, success);
-            for (reason, skipped) in readings.skipped {
-                self.metrics.readings_skipped(name, reason, skipped.count);
-                SKIPPED.log((name, reason), move |count| {
-                    tracing::warn!(
-                        count,
-                        collector = name,
-                        reason = reason.as_str(),
-                        readings = skipped.count,
-                        example = skipped.example,
-                        "readings cannot be reported: they are skipped"
-                    );
-                });
-            }
-            sample.metrics.extend(readings.metrics);
+            sample.metrics.extend(log_skipped(name, readings, &self.metrics));
             for (metric, value) in [("duration_seconds", seconds), ("success", f64::from(u8::from(success)))] {
                 sample.labelled_gauge(&format!("golectra_agent_collector_{metric}"), ("collector", name), value);
             }
         }
         sample.metrics
     }
+}
+
+/// Counts and logs what a collector could not report; what it could.
+fn log_skipped(collector: &'static str, readings: Readings, metrics: &AgentMetrics) -> Vec<Metric> {
+    for (reason, skipped) in readings.skipped {
+        metrics.readings_skipped(collector, reason, skipped.count);
+        SKIPPED.log((collector, reason), move |count| {
+            tracing::warn!(
+                count,
+                collector,
+                reason = reason.as_str(),
+                readings = skipped.count,
+                example = skipped.example,
+                "readings cannot be reported: they are skipped"
+            );
+        });
+    }
+    readings.metrics
 }
 
 #[cfg(test)]

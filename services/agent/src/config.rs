@@ -1,20 +1,26 @@
 //! The agent's settings. Nothing else reads the environment.
 
 mod address;
+mod kubelet;
 mod limits;
 mod scrape;
 mod source;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use golectra_process::{Bytes, KeyId, ListenAddress, Secret};
 use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
-pub use self::limits::{Count, LimitError, Period, QueueBatches, QueueBytes, RateLimit, ScrapeBytes, SpoolAge, SpoolBytes};
+pub use self::kubelet::KubeletUrl;
+pub use self::limits::{
+    Count, LimitError, Period, PodsSeries, QueueBatches, QueueBytes, RateLimit, ScrapeBytes, SpoolAge, SpoolBytes,
+};
 pub use self::scrape::{ScrapeTargets, ScrapeTargetsError};
 pub use self::source::SourceName;
 use crate::collect::HostFolders;
+use crate::collect::kubelet::{KubeletAddress, KubeletSettings, NodeMetrics, TlsMode};
 use crate::collect::scrape::{ScrapeLimits, ScrapeSettings};
 use crate::spool::Limits;
 use crate::spool::disk::DiskLimits;
@@ -53,6 +59,22 @@ golectra_process::settings! {
         pub host_proc: Option<PathBuf>,
         /// Where the node's / is mounted, such as /host/root in a container; with it the space of the node's filesystems is reported.
         pub host_root: Option<PathBuf>,
+        /// The kubelet of this node, such as https://10.0.0.1:10250; with it the node's pods, network and filesystems are reported.
+        pub kubelet_url: Option<KubeletUrl>,
+        /// How often the kubelet is asked: whole seconds or a duration, 100ms to 24h.
+        pub kubelet_interval: Period = "30s",
+        /// Whether the kubelet's certificate must be verified: `auto` accepts one that no authority of KUBELET_CA_FILE has signed from this node's own address (HOST_IP) alone, `verify` never.
+        pub kubelet_tls: TlsMode = "auto",
+        /// The authorities (PEM) that may have signed the kubelet's certificate; it is read again when it changes.
+        pub kubelet_ca_file: PathBuf = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+        /// The token that the kubelet is asked with; it is read before each request.
+        pub kubelet_token_file: PathBuf = "/var/run/secrets/kubernetes.io/serviceaccount/token",
+        /// The address of this node.
+        pub host_ip: Option<IpAddr>,
+        /// Whether the kubelet is asked for details of pods as well: throttling, OOM kills, restarts, phases, requests and limits. It needs `get` on nodes/metrics and nodes/pods.
+        pub pods_details: bool = "false",
+        /// How many series of pods and volumes are reported, 100 to 1000000; those beyond it are counted and left out.
+        pub pods_max_series: PodsSeries = "20000",
         /// A folder where reports wait until the server has taken them, so that they survive a restart of the agent; created if need be, one for each agent. Without it they wait in memory only.
         pub spool_dir: Option<PathBuf>,
         /// Disk space for these reports, 1MiB to 16GiB; the oldest are dropped for newer ones.
@@ -104,6 +126,26 @@ impl Settings {
                 label_value_bytes: self.scrape_max_label_value_bytes.get(),
             },
         }
+    }
+
+    /// How the kubelet is asked; None if it is not.
+    pub fn kubelet(&self) -> Option<KubeletSettings> {
+        let url = self.kubelet_url.as_ref()?.url().clone();
+        Some(KubeletSettings {
+            address: KubeletAddress {
+                url,
+                host_ip: self.host_ip,
+                node_name: self.source.as_ref().map(|source| source.0.as_str().to_owned()),
+                tls: self.kubelet_tls,
+                ca_file: self.kubelet_ca_file.clone(),
+                token_file: self.kubelet_token_file.clone(),
+            },
+            interval: self.kubelet_interval.duration(),
+            details: self.pods_details,
+            max_series: self.pods_max_series.get(),
+            // The node's own folders tell more of it.
+            node_metrics: NodeMetrics { network: self.host_proc.is_none(), filesystem: self.host_root.is_none() },
+        })
     }
 
     /// The bounds of the spool on disk.

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod doctor;
 pub mod metrics;
 pub mod schedule;
 pub mod sealer;
@@ -26,6 +27,7 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::collect::Collectors;
+use crate::collect::kubelet::Kubelet;
 use crate::collect::scrape::Scraper;
 use crate::config::Settings;
 use crate::metrics::{AgentMetrics, DropReason};
@@ -39,9 +41,6 @@ const EXIT_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long the last reports may take after a signal.
 const DRAIN_LIMIT: Duration = Duration::from_secs(8);
-
-/// How long scraping may take to end after a signal; it only has to notice.
-const SCRAPER_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long the last sync of the spool may take.
 const SYNC_LIMIT: Duration = Duration::from_secs(2);
@@ -130,14 +129,20 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         let queue = queue.clone();
         tokio::spawn(async move { queue.keep_synced().await })
     });
+    let kubelet = settings.kubelet().map(|kubelet| {
+        let kubelet = Kubelet::new(kubelet, Arc::clone(&metrics));
+        tokio::spawn(kubelet.run(queue.clone(), settings.key.clone(), shutdown.token()))
+    });
     let scraping = scraper.map(|scraper| tokio::spawn(scraper.run(queue.clone(), shutdown.token())));
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
     schedule::run(intervals, async || collectors.sample().await, &mut sealer, &queue, &metrics, shutdown.token()).await;
 
-    if let Some(mut scraping) = scraping
-        && timeout(SCRAPER_LIMIT, &mut scraping).await.is_err()
-    {
-        scraping.abort();
+    if let Some(kubelet) = kubelet {
+        // It ends at once: it waits for nothing that the shutdown does not interrupt.
+        let _ = kubelet.await;
+    }
+    if let Some(scraping) = scraping {
+        let _ = scraping.await;
     }
     // The last report is in the queue.
     queue.close();

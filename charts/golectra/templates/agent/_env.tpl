@@ -43,6 +43,25 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if .Values.agent.pods.enabled }}
+- name: HOST_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.hostIP
+- name: KUBELET_URL
+  value: https://$(HOST_IP):{{ .Values.agent.kubelet.port }}
+- name: KUBELET_TLS
+  value: {{ .Values.agent.kubelet.tls }}
+{{- with .Values.agent.pods }}
+{{- if .details }}
+- name: PODS_DETAILS
+  value: "true"
+{{- end }}
+{{- with include "golectra.env" (dict "name" "PODS_MAX_SERIES" "value" .maxSeries) }}
+{{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $name := list "proc" "root" }}
 {{- if get $.Values.agent.hostMounts $name }}
 - name: HOST_{{ upper $name }}

@@ -81,6 +81,12 @@ impl Readings {
         self.labelled_gauge(name, label, value as f64);
     }
 
+    /// How many readings were skipped for each reason.
+    #[cfg(test)]
+    pub(super) fn skipped_counts(&self) -> impl Iterator<Item = (SkipReason, u64)> {
+        self.skipped.iter().map(|(reason, skipped)| (*reason, skipped.count))
+    }
+
     fn add(&mut self, id: Result<MetricId, IdError>, text: &str, value: f64) {
         match (id, Value::gauge(value)) {
             (Ok(id), Ok(value)) => self.metrics.push(Metric { id, value }),

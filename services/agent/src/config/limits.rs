@@ -10,6 +10,12 @@ use golectra_process::{Bytes, Interval};
 #[error("{0}")]
 pub struct LimitError(String);
 
+impl LimitError {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// An interval, 100ms to 24h: shorter ones would load the host, longer ones measure too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period(Duration);
@@ -170,6 +176,25 @@ impl<const LEAST: usize, const MOST: usize> FromStr for Count<LEAST, MOST> {
 
     fn from_str(text: &str) -> Result<Self, LimitError> {
         whole(text, LEAST, MOST).map(Self)
+    }
+}
+
+/// How many series of pods are reported, 100 to 1,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodsSeries(usize);
+
+impl PodsSeries {
+    /// As a number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for PodsSeries {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        whole(text, 100, 1_000_000).map(Self)
     }
 }
 

@@ -4,6 +4,8 @@ mod answers;
 mod clocks;
 mod faults;
 mod harness;
+mod kubelet;
+mod kubelet_server;
 mod process;
 mod server;
 mod spool;
