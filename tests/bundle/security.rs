@@ -147,6 +147,7 @@ fn agents_read_from_kubelets_what_the_values_say_and_nothing_else() {
     for (set, resources) in [
         ("agent.enabled=true", Some(json!(["nodes/stats"]))),
         ("agent.pods.details=true", Some(json!(["nodes/stats", "nodes/metrics", "nodes/pods"]))),
+        ("agent.scrape.pods=true", Some(json!(["nodes/stats", "nodes/pods"]))),
         ("agent.pods.enabled=false", None),
         ("agent.pods.enabled=false,agent.pods.details=true", None),
         ("agent.enabled=false", None),
@@ -157,7 +158,8 @@ fn agents_read_from_kubelets_what_the_values_say_and_nothing_else() {
         assert_eq!((roles.len(), bindings.len()), (usize::from(resources.is_some()), usize::from(resources.is_some())), "--set {set}");
         assert!(of_kind("Role").is_empty() && of_kind("RoleBinding").is_empty(), "--set {set}");
         let agents = objects.iter().filter(|object| text(object, "/kind") == "DaemonSet");
-        let egress = objects.iter().find(|object| name(object) == "NetworkPolicy/golectra-agent").map(|policy| policy["spec"]["egress"].to_string());
+        let egress =
+            objects.iter().find(|object| name(object) == "NetworkPolicy/golectra-agent").map(|policy| policy["spec"]["egress"].to_string());
         for agent in agents {
             let everything = agent.to_string();
             for word in ["KUBELET", "HOST_IP", "PODS_DETAILS", "serviceAccountToken", "kube-root-ca.crt"] {

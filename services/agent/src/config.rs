@@ -14,9 +14,7 @@ use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
 pub use self::kubelet::KubeletUrl;
-pub use self::limits::{
-    Count, LimitError, Period, PodsSeries, QueueBatches, QueueBytes, RateLimit, ScrapeBytes, SpoolAge, SpoolBytes,
-};
+pub use self::limits::{Count, LimitError, Period, PodsSeries, QueueBatches, QueueBytes, RateLimit, ScrapeBytes, SpoolAge, SpoolBytes};
 pub use self::scrape::{ScrapeTargets, ScrapeTargetsError};
 pub use self::source::SourceName;
 use crate::collect::HostFolders;
@@ -83,6 +81,8 @@ golectra_process::settings! {
         pub spool_max_age: SpoolAge = "47h",
         /// What to scrape: URLs separated by commas or white space, of Prometheus's text format or OpenMetrics, or of a Go program's expvar if the path is /debug/vars. `JOB=URL` sets the label job, which is otherwise scrape or expvar.
         pub scrape: Option<ScrapeTargets>,
+        /// Whether the pods of the node that are annotated with prometheus.io/scrape are scraped as well (prometheus.io/port, path and scheme say where). It needs KUBELET_URL and `get` on nodes/pods.
+        pub scrape_pods: bool = "false",
         /// Time between two scrapes of a target.
         pub scrape_interval: Period = "30s",
         /// How long a scrape may take, at most the interval.
@@ -97,6 +97,8 @@ golectra_process::settings! {
         pub scrape_max_label_name_bytes: Count<8, 4_096> = "256",
         /// The longest value of a label or name of a metric, in bytes, 16 to 4096; a target that has a longer one fails.
         pub scrape_max_label_value_bytes: Count<16, 4_096> = "2048",
+        /// The most series of all targets together, 100 to 1000000; those beyond it are counted and left out.
+        pub scrape_max_series: Count<100, 1_000_000> = "20000",
     }
 }
 
@@ -116,6 +118,7 @@ impl Settings {
         let interval = self.scrape_interval.duration();
         ScrapeSettings {
             targets: self.scrape.as_ref().map_or_else(Vec::new, |targets| targets.of_node(source)),
+            pods: self.kubelet().filter(|_| self.scrape_pods).map(|kubelet| kubelet.address),
             interval,
             timeout: self.scrape_timeout.duration().min(interval),
             limits: ScrapeLimits {
@@ -258,6 +261,8 @@ mod tests {
             "SPOOL_MAX_BYTES",
             "SPOOL_MAX_AGE",
             "SCRAPE",
+            "SCRAPE_PODS",
+            "SCRAPE_MAX_SERIES",
             "SCRAPE_INTERVAL",
             "SCRAPE_TIMEOUT",
             "SCRAPE_MAX_BYTES",

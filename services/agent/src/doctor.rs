@@ -84,7 +84,11 @@ async fn server(settings: &Settings) -> Finding {
         Ok(answer) if answer.status().is_success() => Finding::new(State::Works, "server", format!("{address} takes reports")),
         Ok(answer) => {
             let status = answer.status().as_u16();
-            Finding::new(State::Missing, "server", format!("{address} answers /ping with status {status}: reports wait until it takes them"))
+            Finding::new(
+                State::Missing,
+                "server",
+                format!("{address} answers /ping with status {status}: reports wait until it takes them"),
+            )
         }
         Err(error) => {
             let text = crate::sender::with_causes(&error);
@@ -130,7 +134,9 @@ fn system() -> Vec<Finding> {
     }
     findings.push(match readable("/proc/pressure/cpu") {
         Ok(()) => Finding::new(State::Works, "pressure", "/proc/pressure can be read"),
-        Err(error) => Finding::new(State::Note, "pressure", format!("/proc/pressure cannot be read: {error}: the kernel has no PSI, or it is off")),
+        Err(error) => {
+            Finding::new(State::Note, "pressure", format!("/proc/pressure cannot be read: {error}: the kernel has no PSI, or it is off"))
+        }
     });
     let version = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
         "version 2"
@@ -147,11 +153,17 @@ fn system() -> Vec<Finding> {
 fn folder(variable: &str, folder: Option<&Path>, inside: &str, what: &str) -> Finding {
     let subject = if variable == "HOST_PROC" { "host /proc" } else { "host /" };
     let Some(folder) = folder else {
-        return Finding::new(State::Note, subject, format!("{variable} is not set: {what} come from the kubelet, or from this machine itself"));
+        return Finding::new(
+            State::Note,
+            subject,
+            format!("{variable} is not set: {what} come from the kubelet, or from this machine itself"),
+        );
     };
     let path = folder.join(inside);
     match std::fs::metadata(&path) {
         Ok(_) => Finding::new(State::Works, subject, format!("{} is there: {what}", path.display())),
-        Err(error) => Finding::new(State::Missing, subject, format!("{} cannot be read: {error}; mount it or unset {variable}", path.display())),
+        Err(error) => {
+            Finding::new(State::Missing, subject, format!("{} cannot be read: {error}; mount it or unset {variable}", path.display()))
+        }
     }
 }

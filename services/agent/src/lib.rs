@@ -111,10 +111,13 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&metrics)).map_err(StartError::Thread)?;
     let mut sealer = Sealer::new(settings.key.clone());
     let scrape_settings = settings.scrape_settings(&source);
-    let scraper = if scrape_settings.targets.is_empty() {
+    if settings.scrape_pods && scrape_settings.pods.is_none() {
+        tracing::warn!("SCRAPE_PODS needs the kubelet's list of pods: no pod is scraped until KUBELET_URL is set");
+    }
+    let scraper = if scrape_settings.is_empty() {
         None
     } else {
-        Some(Scraper::new(scrape_settings, settings.key.clone(), Arc::clone(&metrics))?)
+        Some(Scraper::new(scrape_settings, settings.scrape_max_series.get(), settings.key.clone(), Arc::clone(&metrics))?)
     };
     tracing::info!(
         address = %settings.address, %source,

@@ -7,13 +7,14 @@
 
 mod node;
 mod original;
+mod scrape;
 
 use std::fmt::Write as _;
 
 use crate::remote_write::{Metadata, MetadataKind};
 
 /// The groups in the order of docs/metrics.md.
-pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP];
+pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP, &scrape::GROUP];
 
 /// Metrics with a common origin.
 #[derive(Debug)]

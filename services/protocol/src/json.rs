@@ -97,8 +97,8 @@ pub fn encode_metric(metric: &Metric) -> Vec<u8> {
 }
 
 /// Appends a metric object to a body that is built piece by piece.
-pub fn append_metric(body: &mut Vec<u8>, metric: &Metric) {
-    serde_json::to_writer(body, metric).expect("a valid metric always encodes");
+pub fn append_metric(body: &mut String, metric: &Metric) {
+    body.push_str(&serde_json::to_string(metric).expect("a valid metric always encodes"));
 }
 
 /// Encodes an array of metric objects.

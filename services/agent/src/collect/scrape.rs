@@ -4,7 +4,9 @@
 //! batches, in the order in which they were set, so that a server gets the same series in the same order every time; a slower
 //! one has a batch of its own. So a batch's time is when its values were measured, to the second.
 //!
-//! A series has the labels of its target (`job`, `instance`), and each scrape metrics about itself, `up` among them, as with
+//! The targets are those of `SCRAPE`, and with `SCRAPE_PODS` the pods of the node that ask for it by their annotations.
+//!
+//! A series has the labels of its target (`job`, `instance`, for a pod also `namespace` and `pod`), and each scrape metrics about itself, `up` among them, as with
 //! Prometheus. Cumulative counters, histograms and summaries travel as gauges: the wire's counters are what golectra itself
 //! counts.
 
@@ -16,18 +18,22 @@ mod pieces;
 mod series;
 mod target;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use golectra_process::Secret;
+use golectra_process::{LogLimiter, Secret};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::client::Client;
 use self::job::{ScrapeJob, Scraped};
-use self::pieces::Pieces;
+use self::pieces::{Piece, Pieces};
+use self::series::SeriesBudget;
 pub use self::target::{Target, is_loopback};
+use crate::batch::Batch;
+use crate::collect::kubelet::{AnnotatedPods, KubeletAddress};
 use crate::metrics::{AgentMetrics, SkipReason};
 use crate::spool::Queue;
 
@@ -38,11 +44,21 @@ const JOINT_WINDOW: Duration = Duration::from_secs(1);
 /// together do not all scrape together.
 const MAX_DELAY: Duration = Duration::from_secs(3);
 
+/// How long a round waits for the kubelet's list of pods; after that the last one counts.
+const PODS_LIMIT: Duration = Duration::from_secs(3);
+
+/// The most pods that are scraped.
+const MAX_PODS: usize = 250;
+
+static PODS_FAILURES: LogLimiter = LogLimiter::new();
+
 /// What is scraped, and how.
 #[derive(Debug, Clone)]
 pub struct ScrapeSettings {
     /// The targets.
     pub targets: Vec<Target>,
+    /// The kubelet that is asked for pods to scrape.
+    pub pods: Option<KubeletAddress>,
     /// Between two scrapes of a target.
     pub interval: Duration,
     /// How long a scrape may take; not longer than the interval.
@@ -66,24 +82,35 @@ pub struct ScrapeLimits {
     pub label_value_bytes: usize,
 }
 
+impl ScrapeSettings {
+    /// Whether there is nothing to scrape.
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty() && self.pods.is_none()
+    }
+}
+
 /// Scrapes all targets.
 #[derive(Debug)]
 pub struct Scraper {
     settings: ScrapeSettings,
     client: Arc<Client>,
-    /// In the order of the targets; none while it is scraped.
-    jobs: Vec<Option<Box<ScrapeJob>>>,
+    pods: Option<AnnotatedPods>,
+    /// The targets of the last list of pods.
+    pod_targets: Vec<Target>,
+    /// Those that are not being scraped.
+    jobs: HashMap<Target, Box<ScrapeJob>>,
+    budget: Arc<SeriesBudget>,
     hash_key: Option<Secret>,
     metrics: Arc<AgentMetrics>,
 }
 
 impl Scraper {
-    /// A scraper of these targets.
-    pub fn new(settings: ScrapeSettings, hash_key: Option<Secret>, metrics: Arc<AgentMetrics>) -> reqwest::Result<Self> {
-        let uses_tls = settings.targets.iter().any(|target| target.url().scheme() == "https");
-        let client = Arc::new(Client::new(settings.limits.body_bytes, settings.timeout, uses_tls)?);
-        let jobs = settings.targets.iter().map(|_| None).collect();
-        Ok(Self { settings, client, jobs, hash_key, metrics })
+    /// A scraper of these targets, of which at most `max_series` series are reported together.
+    pub fn new(settings: ScrapeSettings, max_series: usize, hash_key: Option<Secret>, metrics: Arc<AgentMetrics>) -> reqwest::Result<Self> {
+        let client = Arc::new(client(&settings, &settings.targets)?);
+        let pods = settings.pods.clone().map(AnnotatedPods::new);
+        let budget = Arc::new(SeriesBudget::new(max_series));
+        Ok(Self { settings, client, pods, pod_targets: Vec::new(), jobs: HashMap::new(), budget, hash_key, metrics })
     }
 
     /// Scrapes each interval until `stop` is cancelled. Ticks that were missed are skipped.
@@ -97,19 +124,48 @@ impl Scraper {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.list_pods() => {}
+            }
             self.round(&queue, &stop).await;
         }
+    }
+
+    /// Asks the kubelet which pods are to be scraped. If it does not answer, they are the last ones.
+    async fn list_pods(&mut self) {
+        let Some(pods) = &mut self.pods else { return };
+        let error = match timeout(PODS_LIMIT, pods.list()).await {
+            Ok(Ok(pods)) => {
+                let too_many = pods.len().saturating_sub(MAX_PODS) as u64;
+                if too_many > 0 {
+                    self.metrics.readings_skipped("scrape", SkipReason::Limit, too_many);
+                }
+                self.pod_targets = pods.iter().take(MAX_PODS).filter_map(Target::of_pod).collect();
+                if !self.client.has_certificates()
+                    && self.pod_targets.iter().any(Target::uses_tls)
+                    && let Ok(client) = client(&self.settings, &self.pod_targets)
+                {
+                    self.client = Arc::new(client);
+                }
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the kubelet did not list its pods within {} s", PODS_LIMIT.as_secs()),
+        };
+        PODS_FAILURES.log("pods", move |count| {
+            tracing::warn!(count, error, "the pods to scrape are not known: those of the last list are scraped");
+        });
     }
 
     /// Scrapes each target once. When `stop` is cancelled, what has been measured is still reported.
     async fn round(&mut self, queue: &Queue, stop: &CancellationToken) {
         let mut running = JoinSet::new();
-        for (index, slot) in self.jobs.iter_mut().enumerate() {
-            let job = slot.take().or_else(|| {
-                let target = self.settings.targets[index].clone();
-                ScrapeJob::new(target, self.settings.limits).ok().map(Box::new)
-            });
-            if let Some(mut job) = job {
+        let mut jobs = std::mem::take(&mut self.jobs);
+        for (index, target) in self.settings.targets.iter().chain(&self.pod_targets).enumerate() {
+            let new_job = || ScrapeJob::new(target.clone(), self.settings.limits, Arc::clone(&self.budget)).ok().map(Box::new);
+            if let Some(mut job) = jobs.remove(target).or_else(new_job) {
                 let client = Arc::clone(&self.client);
                 running.spawn(async move {
                     let scraped = job.scrape(&client).await;
@@ -117,6 +173,8 @@ impl Scraper {
                 });
             }
         }
+        // What is left are pods that are gone.
+        drop(jobs);
         let joint_until = Instant::now() + JOINT_WINDOW;
         let mut joint: Vec<(usize, Pieces)> = Vec::new();
         let mut is_joint = true;
@@ -136,7 +194,7 @@ impl Scraper {
                 // A bug; the target starts anew with the next round.
                 Some(Err(error)) => tracing::error!(%error, "a scrape ended early"),
                 Some(Ok((index, job, scraped))) => {
-                    self.jobs[index] = Some(job);
+                    self.jobs.insert(job.target().clone(), job);
                     self.count(&scraped);
                     joint.push((index, scraped.pieces));
                     if !is_joint {
@@ -154,6 +212,7 @@ impl Scraper {
             (SkipReason::InvalidValue, counts.not_finite),
             (SkipReason::InvalidId, counts.invalid_ids),
             (SkipReason::Duplicate, counts.duplicates),
+            (SkipReason::Limit, counts.over_budget),
         ] {
             if samples > 0 {
                 self.metrics.readings_skipped("scrape", reason, samples as u64);
@@ -163,8 +222,14 @@ impl Scraper {
 
     fn seal(&self, mut scraped: Vec<(usize, Pieces)>, queue: &Queue) {
         scraped.sort_by_key(|(index, _)| *index);
-        for piece in Pieces::join(scraped.into_iter().map(|(_, pieces)| pieces)) {
-            queue.seal_with(|unix_millis, returned| piece.seal(unix_millis, returned, self.hash_key.as_ref()));
+        for Piece { items, count } in Pieces::join(scraped.into_iter().map(|(_, pieces)| pieces)) {
+            queue.seal_with(|unix_millis, returned| Batch::of_items(unix_millis, items, count as u64, returned, self.hash_key.as_ref()));
+            self.metrics.sealed();
         }
     }
+}
+
+/// A client for these targets.
+fn client(settings: &ScrapeSettings, targets: &[Target]) -> reqwest::Result<Client> {
+    Client::new(settings.limits.body_bytes, settings.timeout, targets.iter().any(Target::uses_tls))
 }

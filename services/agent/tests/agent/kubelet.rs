@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use crate::kubelet_server::{Authority, Identity, KubeletServer, Reply};
 
 const SUMMARY: &[u8] = include_bytes!("../../src/collect/kubelet/testdata/summary-1.34.json");
-const WEB_CPU: &str = r#"container_cpu_usage_seconds_total{container="web",cpu="total",job="kubelet",namespace="shop",pod="web-7d4b9c-x2x4z"}"#;
+const WEB_CPU: &str =
+    r#"container_cpu_usage_seconds_total{container="web",cpu="total",job="kubelet",namespace="shop",pod="web-7d4b9c-x2x4z"}"#;
 const VERIFIED: &str = "golectra_agent_kubelet_certificate_verified";
 const SUCCESS: &str = r#"golectra_agent_collector_success{collector="kubelet"}"#;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -227,7 +228,11 @@ async fn certificates_of_the_clusters_authority_are_verified() {
     assert_eq!(over_tls(signed(&["node-1"], NOW), &cluster.pem(), verify).await, ACCEPTED, "the node's name is as good as its address");
     // What a known authority signed for another node, or long ago, is refused even from the own node.
     for own in [true, false] {
-        let change = |address: &mut KubeletAddress| if !own { elsewhere(address) };
+        let change = |address: &mut KubeletAddress| {
+            if !own {
+                elsewhere(address)
+            }
+        };
         assert_eq!(over_tls(signed(&["node-2"], NOW), &cluster.pem(), change).await, REFUSED, "own: {own}");
         assert_eq!(over_tls(signed(&["127.0.0.1"], PAST), &cluster.pem(), change).await, REFUSED, "own: {own}");
     }

@@ -65,7 +65,10 @@ impl Authority {
         params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
         params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
         let certificate = params.signed_by(&key, &self.0).unwrap();
-        Identity { chain: vec![certificate.der().clone(), self.0.der().clone()], key: PrivateKeyDer::try_from(key.serialize_der()).unwrap() }
+        Identity {
+            chain: vec![certificate.der().clone(), self.0.der().clone()],
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        }
     }
 }
 
@@ -121,7 +124,11 @@ impl KubeletServer {
     }
 }
 
-async fn serve(mut connection: impl AsyncRead + AsyncWrite + Unpin, reply: &(dyn Fn(&Asked) -> Reply + Send + Sync), log: &Mutex<Vec<Asked>>) {
+async fn serve(
+    mut connection: impl AsyncRead + AsyncWrite + Unpin,
+    reply: &(dyn Fn(&Asked) -> Reply + Send + Sync),
+    log: &Mutex<Vec<Asked>>,
+) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match connection.read_u8().await {

@@ -109,8 +109,7 @@ impl Cadvisor {
         for ((namespace, pod), containers) in &self.pods {
             items.group(labels, Owner::Cadvisor(namespace.clone(), pod.clone()), 0.0, |writer| {
                 for (container, values) in containers {
-                    let labels: &[(&str, &str)] =
-                        &[("container", container), ("job", "kubelet"), ("namespace", namespace), ("pod", pod)];
+                    let labels: &[(&str, &str)] = &[("container", container), ("job", "kubelet"), ("namespace", namespace), ("pod", pod)];
                     for (name, value) in NAMES.iter().zip(values) {
                         writer.gauge(name, labels, value.map(|value| value.value));
                     }

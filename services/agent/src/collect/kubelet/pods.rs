@@ -248,8 +248,7 @@ impl Pod<'_> {
                 of.gauge(writer, "kube_pod_status_ready", &[("condition", condition)], flag(ready.status == status));
             }
         }
-        for (names, statuses) in
-            [(&CONTAINERS, &self.status.container_statuses), (&INIT_CONTAINERS, &self.status.init_container_statuses)]
+        for (names, statuses) in [(&CONTAINERS, &self.status.container_statuses), (&INIT_CONTAINERS, &self.status.init_container_statuses)]
         {
             for container in statuses.iter().flatten() {
                 let name: &str = &container.name;

@@ -320,7 +320,11 @@ fn usage(writer: &mut Writer<'_>, labels: &[(&str, &str)], with_cpu: &[(&str, &s
 
 fn pressure(writer: &mut Writer<'_>, labels: &[(&str, &str)], cpu: Option<&Cpu>, memory: Option<&Memory>, io: Option<&Io>) {
     for (stalled, waiting, pressure) in [
-        ("container_pressure_cpu_stalled_seconds_total", "container_pressure_cpu_waiting_seconds_total", cpu.and_then(|cpu| cpu.psi.as_ref())),
+        (
+            "container_pressure_cpu_stalled_seconds_total",
+            "container_pressure_cpu_waiting_seconds_total",
+            cpu.and_then(|cpu| cpu.psi.as_ref()),
+        ),
         (
             "container_pressure_memory_stalled_seconds_total",
             "container_pressure_memory_waiting_seconds_total",

@@ -37,6 +37,7 @@ pub(super) struct Client {
     http: reqwest::Client,
     body_bytes: usize,
     timeout: Duration,
+    has_certificates: bool,
     /// Memory for answers, in steps.
     memory: Arc<Semaphore>,
 }
@@ -108,7 +109,13 @@ impl Client {
             builder = builder.tls_certs_only([]);
         }
         let steps = (body_bytes * ANSWERS_IN_MEMORY).div_ceil(STEP_BYTES);
-        Ok(Self { http: builder.build()?, body_bytes, timeout, memory: Arc::new(Semaphore::new(steps)) })
+        let has_certificates = uses_tls;
+        Ok(Self { http: builder.build()?, body_bytes, timeout, has_certificates, memory: Arc::new(Semaphore::new(steps)) })
+    }
+
+    /// Whether it can connect over TLS.
+    pub(super) const fn has_certificates(&self) -> bool {
+        self.has_certificates
     }
 
     /// Gets one answer.

@@ -1,6 +1,7 @@
 //! The scrapes of one target.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use golectra_process::LogLimiter;
 use golectra_protocol::exposition::Exposition;
@@ -12,7 +13,7 @@ use super::client::{Answer, Client};
 use super::error::ScrapeError;
 use super::expvar;
 use super::pieces::Pieces;
-use super::series::{Counts, SeriesCache};
+use super::series::{Counts, SeriesBudget, SeriesCache};
 use super::target::{Target, TargetKind};
 
 static STATE_CHANGES: LogLimiter<(String, bool)> = LogLimiter::new();
@@ -66,9 +67,13 @@ pub(super) struct Scraped {
 
 impl ScrapeJob {
     /// The job of a target.
-    pub(super) fn new(target: Target, limits: ScrapeLimits) -> Result<Self, IdError> {
+    pub(super) fn new(target: Target, limits: ScrapeLimits, budget: Arc<SeriesBudget>) -> Result<Self, IdError> {
         let own = OwnMetrics::new(&target)?;
-        Ok(Self { target, limits, series: SeriesCache::default(), own, failing: false })
+        Ok(Self { target, limits, series: SeriesCache::new(budget), own, failing: false })
+    }
+
+    pub(super) const fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Scrapes the target once. A scrape that fails gives the metrics about itself alone, so that what was measured before is not

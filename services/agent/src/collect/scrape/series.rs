@@ -1,6 +1,8 @@
 //! The series of a target, remembered from scrape to scrape, so that an id is made once and not with every scrape.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use golectra_protocol::exposition::Reason;
 use golectra_protocol::{IdParts, Metric, MetricId, Value};
@@ -9,9 +11,30 @@ use super::ScrapeLimits;
 use super::error::{ScrapeError, excerpt};
 use super::target::Target;
 
+/// How many series may be remembered of all targets together.
+#[derive(Debug)]
+pub(super) struct SeriesBudget {
+    free: AtomicUsize,
+}
+
+impl SeriesBudget {
+    pub(super) const fn new(series: usize) -> Self {
+        Self { free: AtomicUsize::new(series) }
+    }
+
+    fn take_one(&self) -> bool {
+        self.free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(1)).is_ok()
+    }
+
+    fn give_back(&self, series: usize) {
+        self.free.fetch_add(series, Relaxed);
+    }
+}
+
 /// The series of the last scrape.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SeriesCache {
+    budget: Arc<SeriesBudget>,
     /// By the text of the series in the target's answer, where it stands in the list.
     positions: HashMap<Box<str>, usize>,
     /// Sorted by id after each scrape.
@@ -47,6 +70,8 @@ pub(super) struct Counts {
     pub(super) invalid_ids: usize,
     /// Samples that are NaN or infinite, which no server accepts.
     pub(super) not_finite: usize,
+    /// Samples of series for which there is no room.
+    pub(super) over_budget: usize,
 }
 
 /// A scrape that is being read.
@@ -58,6 +83,11 @@ pub(super) struct Scrape<'a> {
 }
 
 impl SeriesCache {
+    /// A cache without series, whose number is part of the budget.
+    pub(super) fn new(budget: Arc<SeriesBudget>) -> Self {
+        Self { budget, positions: HashMap::new(), known: Vec::new(), scrape: 0 }
+    }
+
     /// Starts a scrape.
     pub(super) fn scrape<'a>(&'a mut self, target: &'a Target, limits: &'a ScrapeLimits) -> Scrape<'a> {
         self.scrape += 1;
@@ -66,6 +96,7 @@ impl SeriesCache {
 
     /// Forgets all series, as after a scrape that failed.
     pub(super) fn clear(&mut self) {
+        self.budget.give_back(self.known.len());
         self.positions = HashMap::new();
         self.known = Vec::new();
     }
@@ -88,6 +119,7 @@ impl SeriesCache {
         }
         self.positions.values_mut().for_each(|position| *position = moved[*position]);
         let mut known: Vec<Option<Known>> = std::mem::take(&mut self.known).into_iter().map(Some).collect();
+        self.budget.give_back(known.len() - order.len());
         self.known = order.into_iter().filter_map(|position| known[position].take()).collect();
         for at in 1..self.known.len() {
             self.known[at].duplicate = self.id_at(at).is_some() && self.id_at(at) == self.id_at(at - 1);
@@ -99,6 +131,12 @@ impl SeriesCache {
 
     fn id_at(&self, position: usize) -> Option<&MetricId> {
         self.known[position].metric.as_ref().map(|metric| &metric.id)
+    }
+}
+
+impl Drop for SeriesCache {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -119,7 +157,10 @@ impl Scrape<'_> {
         let scrape = self.cache.scrape;
         let position = match self.cache.positions.get(text) {
             Some(position) => *position,
-            None => self.remember(text, parts)?,
+            None => match self.remember(text, parts)? {
+                Some(position) => position,
+                None => return Ok(()),
+            },
         };
         self.counts.labelled += 1;
         let known = &mut self.cache.known[position];
@@ -137,17 +178,23 @@ impl Scrape<'_> {
         Ok(())
     }
 
-    fn remember<'a>(&mut self, text: &str, parts: impl FnOnce() -> Result<IdParts<'a>, Reason>) -> Result<usize, ScrapeError> {
+    /// Makes the id of a new series; None if there is no room for it.
+    fn remember<'a>(&mut self, text: &str, parts: impl FnOnce() -> Result<IdParts<'a>, Reason>) -> Result<Option<usize>, ScrapeError> {
         let mut parts = parts().map_err(|reason| ScrapeError::Series(reason, excerpt(text)))?;
         self.target.label_series(&mut parts);
         self.check(text, &parts)?;
+        if !self.cache.budget.take_one() {
+            self.counts.labelled += 1;
+            self.counts.over_budget += 1;
+            return Ok(None);
+        }
         let labels = parts.labels.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
         let metric = MetricId::from_parts(&parts.name, labels).ok().map(|id| Metric { id, value: Value::Gauge(0.0) });
         let position = self.cache.known.len();
         self.cache.known.push(Known { metric, seen: 0, finite: false, duplicate: false });
         self.cache.positions.insert(text.into(), position);
         self.counts.added += 1;
-        Ok(position)
+        Ok(Some(position))
     }
 
     fn check(&self, text: &str, parts: &IdParts<'_>) -> Result<(), ScrapeError> {

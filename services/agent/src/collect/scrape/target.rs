@@ -5,11 +5,16 @@ use std::borrow::Cow;
 use golectra_protocol::{IdError, IdParts, MetricId, Source};
 use reqwest::Url;
 
+use crate::collect::kubelet::AnnotatedPod;
+
 /// What a label of the target replaces is kept under a name with this before it.
 const EXPORTED: &str = "exported_";
 
 /// The path of Go's expvar.
 const EXPVAR_PATH: &str = "/debug/vars";
+
+/// The job of pods that are found by their annotations, as in Prometheus's own example.
+const PODS_JOB: &str = "kubernetes-pods";
 
 /// What is read at a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +26,7 @@ pub(super) enum TargetKind {
 }
 
 /// A program that is scraped.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Target {
     url: Url,
     labels: Vec<(&'static str, String)>,
@@ -38,9 +43,28 @@ impl Target {
         Self { url, labels }
     }
 
+    /// The target of a pod, with the labels `namespace` and `pod` in addition. None if the kubelet told no valid address.
+    pub fn of_pod(pod: &AnnotatedPod) -> Option<Self> {
+        let ip: std::net::IpAddr = pod.ip.parse().ok()?;
+        let address = std::net::SocketAddr::new(ip, pod.port).to_string();
+        let mut url: Url = format!("{}://{address}/", pod.scheme).parse().ok()?;
+        // Set in parts, so that no path can name another host.
+        let (path, query) = pod.path.split_once('?').map_or((pod.path.as_str(), None), |(path, query)| (path, Some(query)));
+        url.set_path(path);
+        url.set_query(query);
+        let labels =
+            vec![("job", PODS_JOB.to_owned()), ("instance", address), ("namespace", pod.namespace.clone()), ("pod", pod.name.clone())];
+        Some(Self { url, labels })
+    }
+
     /// Where it is scraped.
     pub const fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// Whether it is scraped over TLS.
+    pub(super) fn uses_tls(&self) -> bool {
+        self.url.scheme() == "https"
     }
 
     /// The URL without its query, which may have a secret.
@@ -116,6 +140,23 @@ mod tests {
         let mut parts = id.parts();
         target.label_series(&mut parts);
         MetricId::from_parts(&parts.name, parts.labels.iter().map(|(key, value)| (key.as_ref(), value.as_ref()))).unwrap().to_string()
+    }
+
+    #[test]
+    fn the_path_of_a_pod_names_no_other_host() {
+        let pod = |ip: &str, path: &str| {
+            let (namespace, name) = ("shop".to_owned(), "app-1".to_owned());
+            Target::of_pod(&AnnotatedPod { namespace, name, ip: ip.into(), port: 80, scheme: "http", path: path.into() })
+        };
+        for path in ["/metrics", "//evil/", "/@evil/", "/\\evil", "/../..", "/a?b=c"] {
+            let target = pod("10.1.0.7", path).unwrap();
+            assert_eq!((target.url().host_str(), target.instance()), (Some("10.1.0.7"), "10.1.0.7:80"), "{path}");
+        }
+        assert_eq!(pod("10.1.0.7", "/a?b=c").unwrap().url().as_str(), "http://10.1.0.7/a?b=c");
+        assert_eq!(pod("fd00::7", "/m").unwrap().instance(), "[fd00::7]:80");
+        assert_eq!(pod("evil", "/m"), None);
+        let labels = pod("10.1.0.7", "/m").unwrap().own_id("up").unwrap();
+        assert_eq!(labels.as_str(), "up{instance=\"10.1.0.7:80\",job=\"kubernetes-pods\",namespace=\"shop\",pod=\"app-1\"}");
     }
 
     #[test]

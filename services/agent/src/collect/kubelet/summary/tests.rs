@@ -45,7 +45,10 @@ fn a_summary_of_1_34_has_the_node_its_pods_and_their_volumes() {
     assert_has(
         &found,
         &[
-            (r#"container_cpu_usage_seconds_total{container="web",cpu="total",job="kubelet",namespace="shop",pod="web-7d4b9c-x2x4z"}"#, 3723.5),
+            (
+                r#"container_cpu_usage_seconds_total{container="web",cpu="total",job="kubelet",namespace="shop",pod="web-7d4b9c-x2x4z"}"#,
+                3723.5,
+            ),
             (&of_web("container_memory_working_set_bytes"), 33e6),
             (&of_web("container_memory_usage_bytes"), 41e6),
             (&of_web("container_memory_rss"), 30e6),
@@ -119,7 +122,9 @@ fn metrics_that_the_nodes_own_folders_tell_are_left_to_them() {
 #[test]
 fn times_before_1970_are_not_known() {
     assert_eq!(unix_seconds(Some("1970-01-01T00:01:00Z")), Some(60.0));
-    for text in [None, Some("0001-01-01T00:00:00Z"), Some(""), Some("yesterday"), Some("9999-99-99T99:99:99Z"), Some("é026-11-26T23:00:00Z")] {
+    for text in
+        [None, Some("0001-01-01T00:00:00Z"), Some(""), Some("yesterday"), Some("9999-99-99T99:99:99Z"), Some("é026-11-26T23:00:00Z")]
+    {
         assert_eq!(unix_seconds(text), None, "{text:?}");
     }
 }
@@ -127,8 +132,30 @@ fn times_before_1970_are_not_known() {
 /// Any JSON with the names of a summary.
 fn summary_like() -> impl Strategy<Value = serde_json::Value> {
     let names = prop::sample::select(vec![
-        "podRef", "name", "namespace", "startTime", "containers", "cpu", "memory", "psi", "full", "some", "total", "network", "interfaces",
-        "rxBytes", "volume", "pvcRef", "rootfs", "capacityBytes", "usageCoreNanoSeconds", "fs", "runtime", "imageFs", "swap", "io",
+        "podRef",
+        "name",
+        "namespace",
+        "startTime",
+        "containers",
+        "cpu",
+        "memory",
+        "psi",
+        "full",
+        "some",
+        "total",
+        "network",
+        "interfaces",
+        "rxBytes",
+        "volume",
+        "pvcRef",
+        "rootfs",
+        "capacityBytes",
+        "usageCoreNanoSeconds",
+        "fs",
+        "runtime",
+        "imageFs",
+        "swap",
+        "io",
     ]);
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),

@@ -13,7 +13,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let target = Target::new("http://h:1/metrics".parse().unwrap(), Some("j"), &Source::unnamed());
-        Self { cache: SeriesCache::default(), target }
+        Self { cache: SeriesCache::new(Arc::new(SeriesBudget::new(100))), target }
     }
 
     fn scrape(&mut self, text: &str) -> Result<Counts, ScrapeError> {
@@ -99,4 +99,22 @@ fn limits_fail_the_scrape_and_say_which() {
     assert!(fails("a{k=\"more than twenty bytes\"} 1").contains("22 bytes, more than 20"));
     assert!(fails("a_name_of_twenty_one_ 1").contains("21 bytes, more than 20"));
     assert!(fails("a{k=\"1\",k=\"2\"} 1").contains("two labels have the same name in a{k="));
+}
+
+#[test]
+fn series_beyond_the_budget_of_all_targets_are_left_out_and_counted() {
+    let budget = Arc::new(SeriesBudget::new(3));
+    let target = || Fixture { cache: SeriesCache::new(Arc::clone(&budget)), ..Fixture::new() };
+    let (mut first, mut second) = (target(), target());
+    assert_eq!(first.scrape("a 1\nb 1\n").unwrap().over_budget, 0);
+    for _ in 0..2 {
+        assert_eq!(second.scrape("c 1\nd 1\ne 1\n").unwrap().over_budget, 2);
+        assert_eq!(second.metrics(), pairs([("c{T}", 1.0)]));
+    }
+    first.scrape("b 2\n").unwrap();
+    assert_eq!(second.scrape("c 1\nd 1\ne 1\n").unwrap().over_budget, 1, "what is gone makes room");
+    drop(first);
+    assert_eq!(second.scrape("c 1\nd 1\ne 1\n").unwrap().over_budget, 0);
+    second.cache.clear();
+    assert_eq!(budget.free.load(Relaxed), 3);
 }
