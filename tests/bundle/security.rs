@@ -182,7 +182,7 @@ fn the_kubelets_address_and_authority_can_be_changed() {
         return;
     }
     let set = "agent.kubelet.port=10260,agent.kubelet.tls=verify,agent.kubelet.caConfigMap.name=kubelet-ca,agent.kubelet.caConfigMap.key=bundle.pem,\
-        networkPolicy.kubelet.cidrs[0]=10.0.0.0/8,agent.pods.maxSeries=5000";
+        networkPolicy.kubelet.cidrs[0]=10.0.0.0/8,agent.pods.maxSeries=5000,agent.pods.namespaces={shop,web-*},agent.pods.excludeNamespaces={kube-system}";
     let objects = rendered(&ALL_APIS, &["--set", set]);
     let agent = &crate::render::find(&objects, "DaemonSet/golectra-agent")["spec"]["template"]["spec"];
     let value = |name: &str| {
@@ -194,6 +194,7 @@ fn the_kubelets_address_and_authority_can_be_changed() {
     assert_eq!(url.1, "https://$(HOST_IP):10260");
     assert!(own.0 < url.0, "Kubernetes puts a variable into those that follow it only");
     assert_eq!((value("KUBELET_TLS").1.as_str(), value("PODS_MAX_SERIES").1.as_str()), ("verify", "5000"));
+    assert_eq!((value("PODS_NAMESPACES").1.as_str(), value("PODS_EXCLUDE_NAMESPACES").1.as_str()), ("shop,web-*", "kube-system"));
     let authority = agent.pointer("/volumes/1/projected/sources/1/configMap").expect("a ConfigMap");
     assert_eq!(*authority, json!({"name": "kubelet-ca", "items": [{"key": "bundle.pem", "path": "ca.crt"}]}));
     let rule = json!({"ports": [{"port": 10260}], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]});

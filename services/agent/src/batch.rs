@@ -23,6 +23,9 @@ pub const POLL_COUNT: &str = "PollCount";
 /// The longest uncompressed body, which is also what a server accepts by default.
 pub const MAX_BODY_BYTES: usize = 16 << 20;
 
+/// The most metrics of a batch. A server takes 10,000 by default.
+pub const MAX_BATCH_ITEMS: usize = 5_000;
+
 /// What an entry of [`Deltas`] takes in memory besides its id, about.
 const DELTA_BYTES: usize = 64;
 

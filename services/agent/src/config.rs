@@ -14,12 +14,14 @@ use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
 pub use self::kubelet::KubeletUrl;
-pub use self::limits::{Count, LimitError, Period, PodsSeries, QueueBatches, QueueBytes, RateLimit, ScrapeBytes, SpoolAge, SpoolBytes};
+pub use self::limits::{
+    Count, HostSeries, LimitError, Period, PodsSeries, QueueBatches, QueueBytes, RateLimit, ScrapeBytes, SpoolAge, SpoolBytes,
+};
 pub use self::scrape::{ScrapeTargets, ScrapeTargetsError};
 pub use self::source::SourceName;
-use crate::collect::HostFolders;
-use crate::collect::kubelet::{KubeletAddress, KubeletSettings, NodeMetrics, TlsMode};
+use crate::collect::kubelet::{KubeletAddress, KubeletSettings, NamespaceList, Namespaces, NodeMetrics, TlsMode};
 use crate::collect::scrape::{ScrapeLimits, ScrapeSettings};
+use crate::collect::{HostFolders, HostPaths, HostSettings};
 use crate::spool::Limits;
 use crate::spool::disk::DiskLimits;
 
@@ -57,6 +59,8 @@ golectra_process::settings! {
         pub host_proc: Option<PathBuf>,
         /// Where the node's / is mounted, such as /host/root in a container; with it the space of the node's filesystems is reported.
         pub host_root: Option<PathBuf>,
+        /// The most series of the host in a report, 100 to 100000; those over it are counted as skipped.
+        pub host_max_series: HostSeries = "10000",
         /// The kubelet of this node, such as https://10.0.0.1:10250; with it the node's pods, network and filesystems are reported.
         pub kubelet_url: Option<KubeletUrl>,
         /// How often the kubelet is asked: whole seconds or a duration, 100ms to 24h.
@@ -71,6 +75,10 @@ golectra_process::settings! {
         pub host_ip: Option<IpAddr>,
         /// Whether the kubelet is asked for details of pods as well: throttling, OOM kills, restarts, phases, requests and limits. It needs `get` on nodes/metrics and nodes/pods.
         pub pods_details: bool = "false",
+        /// Namespaces whose pods are reported, separated by commas; a `*` at the end of a name stands for any rest. Without it all.
+        pub pods_namespaces: Option<NamespaceList>,
+        /// Namespaces whose pods are not reported, written in the same way.
+        pub pods_exclude_namespaces: Option<NamespaceList>,
         /// How many series of pods and volumes are reported, 100 to 1000000; those beyond it are counted and left out.
         pub pods_max_series: PodsSeries = "20000",
         /// A folder where reports wait until the server has taken them, so that they survive a restart of the agent; created if need be, one for each agent. Without it they wait in memory only.
@@ -134,6 +142,7 @@ impl Settings {
     /// How the kubelet is asked; None if it is not.
     pub fn kubelet(&self) -> Option<KubeletSettings> {
         let url = self.kubelet_url.as_ref()?.url().clone();
+        let host = self.host(&self.source());
         Some(KubeletSettings {
             address: KubeletAddress {
                 url,
@@ -145,10 +154,26 @@ impl Settings {
             },
             interval: self.kubelet_interval.duration(),
             details: self.pods_details,
+            namespaces: Namespaces {
+                include: self.pods_namespaces.clone().unwrap_or_default(),
+                exclude: self.pods_exclude_namespaces.clone().unwrap_or_default(),
+            },
             max_series: self.pods_max_series.get(),
-            // The node's own folders tell more of it.
-            node_metrics: NodeMetrics { network: self.host_proc.is_none(), filesystem: self.host_root.is_none() },
+            // Where the agent sees them itself it tells more of them.
+            node_metrics: NodeMetrics { network: !host.paths.sees_first_process, filesystem: host.paths.root.is_none() },
         })
+    }
+
+    /// What is measured of the host under node_exporter's names. A process in a container sees the host's root and network only where they are mounted.
+    pub fn host(&self, source: &Source) -> HostSettings {
+        let is_outside_of_containers = in_first_pid_namespace();
+        let paths = HostPaths {
+            proc: self.host_proc.clone().unwrap_or_else(|| "/proc".into()),
+            sys: "/sys".into(),
+            root: self.host_root.clone().or_else(|| is_outside_of_containers.then(|| "/".into())),
+            sees_first_process: self.host_proc.is_some() || is_outside_of_containers,
+        };
+        HostSettings { paths, node_name: source.as_str().to_owned(), max_series: self.host_max_series.get() }
     }
 
     /// The bounds of the spool on disk.
@@ -161,6 +186,11 @@ impl Settings {
         let age = self.spool_max_age.duration();
         Limits { batches: self.queue_batches.get(), bytes: Bytes::get(self.queue_bytes.bytes()), age }
     }
+}
+
+/// Whether this process is in the first namespace of processes, whose number is the same on every kernel. Containers have others.
+fn in_first_pid_namespace() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
 }
 
 #[cfg(test)]
@@ -228,6 +258,7 @@ mod tests {
             (["--source=a/b"], "letters"),
             (["--queue-batches=0"], "1 to 1000000"),
             (["--queue-bytes=1KiB"], "64KiB"),
+            (["--host-max-series=99"], "100 to 100000"),
             (["--spool-max-bytes=1KiB"], "1MiB to 16GiB"),
             (["--spool-max-bytes=1TiB"], "1MiB to 16GiB"),
             (["--spool-max-age=30s"], "at least 1m"),

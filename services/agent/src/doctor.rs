@@ -51,7 +51,7 @@ fn line(finding: &Finding) -> String {
 pub async fn examine(settings: &Settings) -> Vec<Finding> {
     let mut findings = vec![Finding::new(State::Note, "source", format!("this agent reports as {}", settings.source()))];
     findings.push(server(settings).await);
-    findings.extend(keys(settings));
+    findings.push(keys(settings));
     findings.push(spool(settings.spool_dir.as_deref()));
     findings.extend(system());
     findings.push(folder("HOST_PROC", settings.host_proc.as_deref(), "1/net/dev", "the traffic of the node's network interfaces"));
@@ -97,8 +97,8 @@ async fn server(settings: &Settings) -> Finding {
     }
 }
 
-fn keys(settings: &Settings) -> Option<Finding> {
-    let finding = match Keys::open(settings.key.as_ref(), settings.keys_dir.as_deref()) {
+fn keys(settings: &Settings) -> Finding {
+    match Keys::open(settings.key.as_ref(), settings.keys_dir.as_deref()) {
         Err(error) => Finding::new(State::Missing, "keys", error.to_string()),
         Ok(keys) => match keys.signing_id(settings.signing_key_id.as_ref()) {
             Err(error) => Finding::new(State::Missing, "keys", error.to_string()),
@@ -108,8 +108,7 @@ fn keys(settings: &Settings) -> Option<Finding> {
             }
             Ok(Some(id)) => Finding::new(State::Works, "keys", format!("reports are signed with the key {id}")),
         },
-    };
-    Some(finding)
+    }
 }
 
 fn spool(folder: Option<&Path>) -> Finding {

@@ -31,6 +31,7 @@ use crate::collect::kubelet::Kubelet;
 use crate::collect::scrape::Scraper;
 use crate::config::Settings;
 use crate::metrics::{AgentMetrics, DropReason};
+use crate::schedule::Occasion;
 use crate::sealer::Sealer;
 use crate::sender::{Client, Signer, SignerError};
 use crate::spool::disk::DiskError;
@@ -109,6 +110,9 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let signer = Signer::new(&settings, clock.clone())?;
     let client = Client::new(&settings.address, &source, settings.key.clone(), signer)?;
     let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&metrics)).map_err(StartError::Thread)?;
+    let host = settings.host(&source);
+    let host_collectors = Collectors::start(collect::of_the_host(&host), Arc::clone(&metrics)).map_err(StartError::Thread)?;
+    let mut host_collectors = host_collectors.with_max_series(host.max_series);
     let mut sealer = Sealer::new(settings.key.clone());
     let scrape_settings = settings.scrape_settings(&source);
     if settings.scrape_pods && scrape_settings.pods.is_none() {
@@ -138,7 +142,11 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     });
     let scraping = scraper.map(|scraper| tokio::spawn(scraper.run(queue.clone(), shutdown.token())));
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
-    schedule::run(intervals, async || collectors.sample().await, &mut sealer, &queue, &metrics, shutdown.token()).await;
+    let sample = async |occasion| match occasion {
+        Occasion::Poll => collectors.sample().await,
+        Occasion::Report => host_collectors.sample().await,
+    };
+    schedule::run(intervals, sample, &mut sealer, &queue, &metrics, shutdown.token()).await;
 
     if let Some(kubelet) = kubelet {
         // It ends at once: it waits for nothing that the shutdown does not interrupt.

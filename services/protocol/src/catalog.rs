@@ -5,16 +5,21 @@
 //!
 //! What node_exporter, cAdvisor or kube-state-metrics know under a name has that name, type, unit and those labels here.
 
+mod kubelet;
 mod node;
 mod original;
+mod pods;
 mod scrape;
 
 use std::fmt::Write as _;
 
 use crate::remote_write::{Metadata, MetadataKind};
 
+/// The `job` of the host's metrics, which dashboards and alerts for node_exporter look for.
+pub const NODE_JOB: &str = "node-exporter";
+
 /// The groups in the order of docs/metrics.md.
-pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP, &scrape::GROUP];
+pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP, &kubelet::GROUP, &pods::GROUP, &scrape::GROUP];
 
 /// Metrics with a common origin.
 #[derive(Debug)]

@@ -106,6 +106,28 @@ pub fn encode_batch(metrics: &[Metric]) -> Vec<u8> {
     serde_json::to_vec(metrics).expect("valid metrics always encode")
 }
 
+/// The object of a gauge up to its value, for [`encode_batch_with`].
+pub fn gauge_start(id: &crate::MetricId) -> String {
+    let id = serde_json::to_string(id.as_str()).expect("a text always encodes");
+    format!("{{\"id\":{id},\"type\":\"gauge\",\"value\":")
+}
+
+/// Encodes an array of metric objects and, behind them, of gauges by their [`gauge_start`] and finite value.
+pub fn encode_batch_with<S: AsRef<str>>(metrics: &[Metric], gauges: impl Iterator<Item = (S, f64)>) -> Vec<u8> {
+    let mut body = encode_batch(metrics);
+    body.pop();
+    for (start, value) in gauges {
+        if body.len() > 1 {
+            body.push(b',');
+        }
+        body.extend_from_slice(start.as_ref().as_bytes());
+        serde_json::to_writer(&mut body, &value).expect("a number always encodes");
+        body.push(b'}');
+    }
+    body.push(b']');
+    body
+}
+
 impl Serialize for Metric {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(3))?;

@@ -74,6 +74,14 @@
 - name: PODS_DETAILS
   value: "true"
 {{- end }}
+{{- with .namespaces }}
+- name: PODS_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .excludeNamespaces }}
+- name: PODS_EXCLUDE_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- with include "golectra.env" (dict "name" "PODS_MAX_SERIES" "value" .maxSeries) }}
 {{ . }}
 {{- end }}

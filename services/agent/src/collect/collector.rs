@@ -7,6 +7,7 @@ use std::io;
 
 use golectra_protocol::{IdError, Metric, MetricId, Value};
 
+use super::host::RenderedGauge;
 use crate::metrics::SkipReason;
 
 /// Why a collector has no readings.
@@ -47,6 +48,7 @@ pub trait Collector: Send {
 #[derive(Debug, Default)]
 pub struct Readings {
     pub(super) metrics: Vec<Metric>,
+    pub(super) gauges: Vec<RenderedGauge>,
     pub(super) skipped: BTreeMap<SkipReason, Skipped>,
 }
 

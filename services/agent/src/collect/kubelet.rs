@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod items;
 mod mounts;
+mod namespaces;
 mod pods;
 mod quantity;
 mod splitter;
@@ -29,6 +30,7 @@ pub use self::check::{Check, Finding, State};
 use self::client::{Client, Endpoint};
 pub use self::client::{KubeletAddress, KubeletError, TlsMode};
 use self::items::{BatchItems, Items, LabelSets, Owner, Writer};
+pub use self::namespaces::{NamespaceList, Namespaces};
 use self::splitter::Splitter;
 pub use self::summary::NodeMetrics;
 use self::summary::Summary;
@@ -56,6 +58,8 @@ pub struct KubeletSettings {
     pub interval: Duration,
     /// Whether its pods are asked for in detail: throttling, OOM kills, restarts, phases, requests and limits.
     pub details: bool,
+    /// Whose pods are reported.
+    pub namespaces: Namespaces,
     /// The most series that are reported.
     pub max_series: usize,
     /// Which metrics of the node are reported from here.
@@ -113,7 +117,7 @@ impl Kubelet {
     /// Asks once.
     async fn read(&mut self) -> Vec<BatchItems> {
         self.labels.next_reading();
-        let mut items = Items::default();
+        let mut items = Items::of(self.settings.namespaces.clone());
         let start = Instant::now();
         let result = self.summary(&mut items).await;
         self.note("kubelet", result, start.elapsed(), &mut items);
@@ -205,13 +209,14 @@ impl Kubelet {
             return;
         }
         let url = self.client.address().url.as_str();
-        match certificate {
-            Certificate::OfOwnNode => tracing::warn!(
+        if certificate == Certificate::OfOwnNode {
+            tracing::warn!(
                 url,
                 "the kubelet's certificate is not signed by an authority in KUBELET_CA_FILE: it is accepted because the address is this \
                  node's own; KUBELET_TLS=verify would refuse it"
-            ),
-            _ => tracing::info!(url, "the kubelet's certificate is verified"),
+            );
+        } else {
+            tracing::info!(url, "the kubelet's certificate is verified");
         }
     }
 }

@@ -198,6 +198,25 @@ impl FromStr for PodsSeries {
     }
 }
 
+/// How many series of the host a report has at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostSeries(usize);
+
+impl HostSeries {
+    /// The number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for HostSeries {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        whole(text, 100, 100_000).map(Self)
+    }
+}
+
 fn whole(text: &str, least: usize, most: usize) -> Result<usize, LimitError> {
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     number.ok_or_else(|| LimitError(format!("expected a whole number, {least} to {most}")))

@@ -36,9 +36,15 @@ impl Queue {
         Self(Arc::new(Shared { spool: Mutex::new(spool), clock, changed, closed }))
     }
 
-    /// Seals the polls, together with the deltas that dropped batches returned, and adds the batch.
+    /// Seals the polls, together with the deltas that dropped batches returned, and adds the batch; more than one where the host has more
+    /// series than fit into it.
     pub fn seal(&self, sealer: &mut Sealer) {
-        self.seal_with(|unix_millis, returned| sealer.seal(unix_millis, returned));
+        loop {
+            self.seal_with(|unix_millis, returned| sealer.seal(unix_millis, returned));
+            if !sealer.has_more() {
+                break;
+            }
+        }
     }
 
     /// Adds the batch that `seal` makes of the current time and the deltas that dropped batches returned, all of which the batch
@@ -47,10 +53,10 @@ impl Queue {
         let mut spool = self.spool();
         let returned = spool.make_room();
         let batch = seal(self.0.clock.unix_millis(), returned);
-        let (key, polls) = (batch.key(), batch.polls());
+        let (key, polls, items) = (batch.key(), batch.polls(), batch.items());
         spool.push(batch);
         drop(spool);
-        tracing::debug!(%key, polls, "a report is sealed");
+        tracing::debug!(%key, polls, items, "a batch is sealed");
         self.0.changed.notify_waiters();
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use golectra_agent::batch::MAX_BODY_BYTES;
 use golectra_agent::clock::Clock;
-use golectra_agent::collect::kubelet::{Check, Kubelet, KubeletAddress, KubeletSettings, NodeMetrics, State, TlsMode};
+use golectra_agent::collect::kubelet::{Check, Kubelet, KubeletAddress, KubeletSettings, Namespaces, NodeMetrics, State, TlsMode};
 use golectra_agent::metrics::AgentMetrics;
 use golectra_agent::spool::{Limits, Memory, Queue};
 use golectra_protocol::{Value, gzip, json};
@@ -52,7 +52,14 @@ impl Files {
             token_file: self.path().join("token"),
         };
         let node_metrics = NodeMetrics { network: true, filesystem: true };
-        KubeletSettings { address, interval: Duration::from_millis(100), details: false, max_series: 10_000, node_metrics }
+        KubeletSettings {
+            address,
+            interval: Duration::from_millis(100),
+            details: false,
+            namespaces: Namespaces::default(),
+            max_series: 10_000,
+            node_metrics,
+        }
     }
 }
 

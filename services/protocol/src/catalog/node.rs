@@ -9,15 +9,12 @@ const FILESYSTEM: &[&str] = &["device", "device_error", "fstype", "mountpoint"];
 pub(super) static GROUP: MetricGroup = MetricGroup {
     title: "The host",
     about: "Names, types, labels and units are node_exporter's. Ids carry `job=\"node-exporter\"`.",
-    job: Some("node-exporter"),
+    job: Some(super::NODE_JOB),
     metrics: &[
         // Processors.
         M::counter("cpu", "node_cpu_seconds_total", "seconds", &["cpu", "mode"], "Time that a processor spent in a mode; time for guests is part of user and nice."),
         M::counter("cpu", "node_cpu_guest_seconds_total", "seconds", &["cpu", "mode"], "Time that a processor spent running guests, by the mode that it is part of."),
-        M::gauge("cpu", "node_cpu_online", "", &["cpu"], "1 when a processor is online, else 0."),
         M::gauge("cpu", "node_cpu_isolated", "", &["cpu"], "1 for a processor that the scheduler leaves alone."),
-        M::counter("cpu", "node_cpu_core_throttles_total", "", &["core", "package"], "How often a core was throttled because of its temperature."),
-        M::counter("cpu", "node_cpu_package_throttles_total", "", &["package"], "How often a processor package was throttled because of its temperature."),
         M::gauge("cpufreq", "node_cpu_frequency_hertz", "hertz", &["cpu"], "Frequency of a processor, as the hardware says it."),
         M::gauge("cpufreq", "node_cpu_frequency_max_hertz", "hertz", &["cpu"], "Highest frequency of a processor."),
         M::gauge("cpufreq", "node_cpu_frequency_min_hertz", "hertz", &["cpu"], "Lowest frequency of a processor."),
@@ -158,7 +155,6 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
         M::gauge("arp", "node_arp_entries", "", &["device"], "Entries of the ARP table."),
         // Clock.
         M::gauge("time", "node_time_seconds", "seconds", &[], "The system's time, in unix time."),
-        M::gauge("time", "node_time_zone_offset_seconds", "seconds", &["time_zone"], "How far the time zone is from UTC."),
         M::gauge("time", "node_time_clocksource_available_info", "", &["clocksource", "device"], "1 for each clock source that the system could use."),
         M::gauge("time", "node_time_clocksource_current_info", "", &["clocksource", "device"], "1 for the clock source that the system uses."),
         M::gauge("timex", "node_timex_estimated_error_seconds", "seconds", &[], "Estimated error of the clock."),
@@ -194,10 +190,7 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
         M::gauge("os", "node_os_info", "", &["build_id", "id", "id_like", "image_id", "image_version", "name", "pretty_name", "variant", "variant_id", "version", "version_codename", "version_id"], "1, with what os-release of the host says."),
         M::gauge("os", "node_os_version", "", &["id", "id_like", "name"], "The version of the operating system, major.minor."),
         M::gauge("selinux", "node_selinux_enabled", "", &[], "1 when SELinux is enabled, else 0."),
-        M::gauge("dmi", "node_dmi_info", "", &["bios_date", "bios_release", "bios_vendor", "bios_version", "board_asset_tag", "board_name", "board_vendor", "board_version", "chassis_asset_tag", "chassis_vendor", "chassis_version", "product_family", "product_name", "product_sku", "product_version", "system_vendor"], "1, with what the firmware says of the machine."),
-        // Collectors and text files.
-        M::gauge("textfile", "node_textfile_mtime_seconds", "seconds", &["file"], "When a text file was changed, in unix time."),
-        M::gauge("textfile", "node_textfile_scrape_error", "", &[], "1 when a text file could not be read, else 0."),
+        // Collectors.
         M::gauge("all", "node_scrape_collector_duration_seconds", "seconds", &["collector"], "How long a collector took."),
         M::gauge("all", "node_scrape_collector_success", "", &["collector"], "1 when a collector succeeded, else 0."),
     ],

@@ -182,9 +182,9 @@ fn unescaped(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use golectra_protocol::json;
     use proptest::prelude::*;
 
+    use super::super::items::checked;
     use super::*;
 
     const TEXT: &str = include_str!("testdata/cadvisor.txt");
@@ -196,21 +196,17 @@ mod tests {
         }
         let (mut items, mut labels) = (Items::default(), LabelSets::default());
         cadvisor.write(&mut items, &mut labels);
-        let mut lines = Vec::new();
-        for batch in items.batches(100_000) {
-            let metrics = json::decode_batch(format!("[{}]", batch.text).as_bytes(), 10_000).unwrap();
-            lines.extend(metrics.iter().map(|metric| format!("{} {:?}", metric.id, metric.value)));
-        }
+        let lines = checked(&mut items).into_iter().map(|(id, value)| format!("{id} {value}")).collect();
         (lines, items.readings.skipped_counts().collect())
     }
 
     #[test]
     fn throttling_and_oom_kills_of_containers_are_found() {
         let expected = [
-            r#"container_cpu_cfs_periods_total{container="web",job="kubelet",namespace="shop",pod="web-x"} Gauge(1000.0)"#,
-            r#"container_cpu_cfs_throttled_periods_total{container="web",job="kubelet",namespace="shop",pod="web-x"} Gauge(250.0)"#,
-            r#"container_cpu_cfs_throttled_seconds_total{container="web",job="kubelet",namespace="shop",pod="web-x"} Gauge(12.5)"#,
-            r#"container_oom_events_total{container="web",job="kubelet",namespace="shop",pod="web-x"} Gauge(3.0)"#,
+            r#"container_cpu_cfs_periods_total{container="web",job="kubelet",namespace="shop",pod="web-x"} 1000"#,
+            r#"container_cpu_cfs_throttled_periods_total{container="web",job="kubelet",namespace="shop",pod="web-x"} 250"#,
+            r#"container_cpu_cfs_throttled_seconds_total{container="web",job="kubelet",namespace="shop",pod="web-x"} 12.5"#,
+            r#"container_oom_events_total{container="web",job="kubelet",namespace="shop",pod="web-x"} 3"#,
         ];
         for piece_bytes in [1, 7, 100, 1 << 20] {
             let (lines, skipped) = read(TEXT.as_bytes(), piece_bytes);

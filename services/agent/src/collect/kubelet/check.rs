@@ -125,7 +125,11 @@ impl Check {
             return;
         }
         let mut version = Version::default();
-        match self.client.get(METRICS, |piece| Ok(version.read(piece))).await {
+        let read = |piece: &[u8]| {
+            version.read(piece);
+            Ok(())
+        };
+        match self.client.get(METRICS, read).await {
             Ok(()) => {
                 let text = version.found.unwrap_or_else(|| "it does not tell its version".to_owned());
                 self.add(State::Works, "version", format!("kubelet {text}"));

@@ -290,6 +290,14 @@ fn refused(endpoint: Endpoint, status: StatusCode, text: &[u8]) -> KubeletError 
     }
 }
 
+/// The error of TLS that an error is or contains. An I/O error does not have what it contains among its causes.
+fn tls_error(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        return Some(error.clone());
+    }
+    tls_error(error.downcast_ref::<io::Error>()?.get_ref()?)
+}
+
 /// What went wrong, from the causes of an error: the error itself says only that sending failed.
 fn failed(error: &reqwest::Error) -> KubeletError {
     let mut text = String::new();
@@ -297,9 +305,7 @@ fn failed(error: &reqwest::Error) -> KubeletError {
     let mut cause = error.source();
     while let Some(error) = cause {
         text = error.to_string();
-        let tls = error.downcast_ref::<rustls::Error>();
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        certificate = certificate.or(tls.or(inner).cloned());
+        certificate = certificate.or(tls_error(error));
         cause = error.source();
     }
     match certificate {

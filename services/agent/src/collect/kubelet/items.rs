@@ -9,11 +9,10 @@ use std::ops::Range;
 
 use golectra_protocol::{IdError, MAX_ID_BYTES, MetricId};
 
+use super::namespaces::Namespaces;
+use crate::batch::MAX_BATCH_ITEMS;
 use crate::collect::Readings;
 use crate::metrics::SkipReason;
-
-/// The most items of one batch.
-pub(super) const MAX_BATCH_ITEMS: usize = 5000;
 
 /// The most series of one pod, or of the node.
 const MAX_GROUP_ITEMS: usize = 2000;
@@ -97,6 +96,7 @@ pub(super) enum Owner {
 pub(super) struct Items {
     text: String,
     groups: BTreeMap<Owner, Group>,
+    namespaces: Namespaces,
     /// What could not be reported.
     pub(super) readings: Readings,
 }
@@ -115,10 +115,27 @@ pub(super) struct BatchItems {
     pub(super) items: usize,
 }
 
+impl Owner {
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Node(_) => None,
+            Self::Pod(namespace, _) | Self::PodObject(namespace, _) | Self::Cadvisor(namespace, _) => Some(namespace),
+        }
+    }
+}
+
 impl Items {
+    /// No gauges yet. Those of pods in other namespaces than these are left out.
+    pub(super) fn of(namespaces: Namespaces) -> Self {
+        Self { namespaces, ..Self::default() }
+    }
+
     /// Adds the series of one owner. Where it has some already, as with two pods of one name of which one is terminating, those of
     /// the one that started later are kept.
     pub(super) fn group(&mut self, labels: &mut LabelSets, owner: Owner, started_at: f64, write: impl FnOnce(&mut Writer<'_>)) {
+        if owner.namespace().is_some_and(|namespace| !self.namespaces.allow(namespace)) {
+            return;
+        }
         if self.groups.get(&owner).is_some_and(|known| known.started_at > started_at) {
             return;
         }
@@ -187,6 +204,29 @@ impl Writer<'_> {
     }
 }
 
+/// The gauges of these items by id. Each has to be in the catalog, with its job and labels that it may have.
+#[cfg(test)]
+pub(super) fn checked(items: &mut Items) -> BTreeMap<String, f64> {
+    use golectra_protocol::{Value, catalog, json};
+    let mut found = BTreeMap::new();
+    for batch in items.batches(100_000) {
+        let text = format!("[{}]", batch.text);
+        let metrics = json::decode_batch(text.as_bytes(), 10_000).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert_eq!(metrics.len(), batch.items);
+        for metric in &metrics {
+            let id = metric.to_id();
+            let parts = id.parts();
+            let (group, row) = catalog::find(&parts.name).unwrap_or_else(|| panic!("{id} is not in the catalog"));
+            assert_eq!(parts.label("job"), group.job, "{id}");
+            let known = |label: &str| label == "job" || row.labels.contains(&label);
+            assert!(parts.labels.iter().all(|(label, _)| known(label)), "{id} has labels that the catalog does not know: {:?}", row.labels);
+            let Value::Gauge(value) = metric.value else { panic!("{id} is a gauge") };
+            assert!(found.insert(metric.id.to_owned(), value).is_none(), "{id} is reported twice");
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use golectra_protocol::json;
@@ -245,11 +285,21 @@ mod tests {
     }
 
     #[test]
+    fn pods_of_namespaces_that_are_left_out_have_no_items() {
+        let (mut labels, exclude) = (LabelSets::default(), "n".parse().unwrap());
+        let mut items = Items::of(Namespaces { exclude, ..Namespaces::default() });
+        for owner in [pod("a"), Owner::PodObject("n".into(), "a".into()), Owner::Cadvisor("n".into(), "a".into()), Owner::Node("x")] {
+            items.group(&mut labels, owner, 0.0, |writer| writer.gauge("m", &[], Some(1.0)));
+        }
+        assert_eq!(items.batches(100).iter().map(|batch| batch.items).collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
     fn batches_and_series_are_bounded() {
         let (mut items, mut labels) = (Items::default(), LabelSets::default());
         for number in 0..5 {
             items.group(&mut labels, pod(&number.to_string()), 0.0, |writer| {
-                for series in 0..MAX_GROUP_ITEMS + 1 {
+                for series in 0..=MAX_GROUP_ITEMS {
                     writer.gauge("m", &[("s", &series.to_string()), ("pod", &number.to_string())], Some(1.0));
                 }
             });

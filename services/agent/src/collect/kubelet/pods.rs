@@ -186,8 +186,8 @@ impl Of<'_> {
     }
 }
 
-fn flag(holds: bool) -> Option<f64> {
-    Some(f64::from(u8::from(holds)))
+fn flag(holds: bool) -> f64 {
+    f64::from(u8::from(holds))
 }
 
 impl Pod<'_> {
@@ -240,12 +240,12 @@ impl Pod<'_> {
     fn status(&self, writer: &mut Writer<'_>, of: Of<'_>) {
         if !self.status.phase.is_empty() {
             for phase in PHASES {
-                of.gauge(writer, "kube_pod_status_phase", &[("phase", phase)], flag(self.status.phase == phase));
+                of.gauge(writer, "kube_pod_status_phase", &[("phase", phase)], Some(flag(self.status.phase == phase)));
             }
         }
         if let Some(ready) = self.status.conditions.iter().flatten().find(|condition| condition.kind == "Ready") {
             for (condition, status) in [("true", "True"), ("false", "False"), ("unknown", "Unknown")] {
-                of.gauge(writer, "kube_pod_status_ready", &[("condition", condition)], flag(ready.status == status));
+                of.gauge(writer, "kube_pod_status_ready", &[("condition", condition)], Some(flag(ready.status == status)));
             }
         }
         for (names, statuses) in [(&CONTAINERS, &self.status.container_statuses), (&INIT_CONTAINERS, &self.status.init_container_statuses)]

@@ -24,12 +24,21 @@ pub(super) enum SplitError {
     TooLarge,
 }
 
+/// Where in a string the next byte is.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Text {
+    #[default]
+    Outside,
+    Inside,
+    /// Behind a backslash.
+    Escaped,
+}
+
 /// The state between two pieces of a document.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     depth: u32,
-    in_string: bool,
-    escaped: bool,
+    text: Text,
     ended: bool,
     /// Whether the member that is being read is an array.
     in_array: bool,
@@ -61,7 +70,7 @@ impl Splitter {
             }
             self.bytes.push(byte);
         }
-        if self.in_string {
+        if self.text != Text::Outside {
             self.string_byte(byte);
             return Ok(());
         }
@@ -70,7 +79,7 @@ impl Splitter {
                 return if byte.is_ascii_whitespace() { Ok(()) } else { Err(SplitError::NotAnObject) };
             }
             b'"' => {
-                self.in_string = true;
+                self.text = Text::Inside;
                 if self.depth == 1 {
                     self.name.clear();
                 }
@@ -101,9 +110,9 @@ impl Splitter {
 
     fn string_byte(&mut self, byte: u8) {
         match byte {
-            _ if self.escaped => self.escaped = false,
-            b'\\' => self.escaped = true,
-            b'"' => self.in_string = false,
+            _ if self.text == Text::Escaped => self.text = Text::Inside,
+            b'\\' => self.text = Text::Escaped,
+            b'"' => self.text = Text::Outside,
             _ if self.depth == 1 && self.name.len() < MAX_NAME_BYTES && byte.is_ascii() => self.name.push(char::from(byte)),
             _ => {}
         }

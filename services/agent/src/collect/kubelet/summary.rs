@@ -179,7 +179,8 @@ struct Volume<'a> {
     space: Filesystem,
     #[serde(borrow)]
     pvc_ref: Option<Reference<'a>>,
-    volume_health_stats: Option<Health>,
+    #[serde(rename = "volumeHealthStats")]
+    health: Option<Health>,
 }
 
 #[derive(Deserialize)]
@@ -389,7 +390,7 @@ impl Volume<'_> {
         writer.gauge("kubelet_volume_stats_inodes_free", labels, self.space.inodes_free);
         writer.gauge("kubelet_volume_stats_inodes_used", labels, self.space.inodes_used);
         writer.gauge("kubelet_volume_stats_used_bytes", labels, self.space.used_bytes);
-        let abnormal = self.volume_health_stats.as_ref().and_then(|health| health.abnormal);
+        let abnormal = self.health.as_ref().and_then(|health| health.abnormal);
         writer.gauge("kubelet_volume_stats_health_status_abnormal", labels, abnormal.map(|abnormal| f64::from(u8::from(abnormal))));
     }
 }

@@ -1,21 +1,15 @@
 use std::collections::BTreeMap;
 
-use golectra_protocol::{Value, json};
 use proptest::prelude::*;
 
+use super::super::items::checked;
 use super::super::splitter::Splitter;
 use super::*;
 
 fn read_all(document: &[u8]) -> (BTreeMap<String, f64>, Vec<(SkipReason, u64)>) {
     let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
     let _ = splitter.read(document, &mut |member, object| read(member, object, &mut items, &mut labels));
-    let mut found = BTreeMap::new();
-    for batch in items.batches(100_000) {
-        for metric in &json::decode_batch(format!("[{}]", batch.text).as_bytes(), 10_000).unwrap() {
-            let Value::Gauge(value) = metric.value else { panic!("{} is a gauge", metric.id) };
-            found.insert(metric.id.to_owned(), value);
-        }
-    }
+    let found = checked(&mut items);
     (found, items.readings.skipped_counts().collect())
 }
 
@@ -80,6 +74,8 @@ proptest! {
             let at = at.index(document.len());
             document[at] = byte;
         }
-        read_all(&document);
+        let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
+        let _ = splitter.read(&document, &mut |member, object| read(member, object, &mut items, &mut labels));
+        items.batches(100_000);
     }
 }

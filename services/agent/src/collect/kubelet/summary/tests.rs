@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
-use golectra_protocol::{Value, json};
+use golectra_protocol::json;
 use proptest::prelude::*;
 
+use super::super::items::checked;
 use super::super::splitter::Splitter;
 use super::*;
 
@@ -17,16 +18,7 @@ fn read(document: &[u8], node_metrics: NodeMetrics) -> (BTreeMap<String, f64>, V
     let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
     let mut summary = Summary::new(node_metrics, devices);
     let _ = splitter.read(document, &mut |member, object| summary.read(member, object, &mut items, &mut labels));
-    let mut found = BTreeMap::new();
-    for batch in items.batches(100_000) {
-        let text = format!("[{}]", batch.text);
-        let metrics = json::decode_batch(text.as_bytes(), 10_000).unwrap_or_else(|error| panic!("{error}: {text}"));
-        assert_eq!(metrics.len(), batch.items);
-        for metric in &metrics {
-            let Value::Gauge(value) = metric.value else { panic!("{} is a gauge", metric.id) };
-            assert!(found.insert(metric.id.to_owned(), value).is_none(), "{} is reported twice", metric.id);
-        }
-    }
+    let found = checked(&mut items);
     (found, items.readings.skipped_counts().collect())
 }
 
@@ -175,7 +167,7 @@ fn summary_like() -> impl Strategy<Value = serde_json::Value> {
 proptest! {
     #[test]
     fn no_json_panics(node in summary_like(), pods in prop::collection::vec(summary_like(), 0..4)) {
-        read(serde_json::json!({"node": node, "pods": pods}).to_string().as_bytes(), ALL);
+        read_or_skip(serde_json::json!({"node": node, "pods": pods}).to_string().as_bytes());
     }
 
     /// A summary with a few bytes changed.
