@@ -20,13 +20,36 @@ fn alerts() -> BTreeSet<String> {
     names_in("charts/golectra/alerts", "yaml")
 }
 
+/// The names of the rules that the server evaluates itself.
+fn built_in_rules() -> BTreeSet<String> {
+    let rules = fs::read_to_string(root().join(BUILT_IN).join("built-in.yaml")).expect("the server's rules");
+    rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).map(str::to_owned).collect()
+}
+
+/// The folder of the rules that the server evaluates itself.
+const BUILT_IN: &str = "services/server/src/alerts";
+
+/// Prometheus reads the server's own rules, and they do there what they do in the server: a test of the server evaluates the same file.
+#[test]
+fn the_servers_own_rules_are_prometheuss() {
+    if !have("promtool", "--version") {
+        return;
+    }
+    for arguments in [["check", "rules", "built-in.yaml"], ["test", "rules", "built-in.test.yaml"]] {
+        let output = Command::new("promtool").current_dir(root().join(BUILT_IN)).args(arguments).output().expect("promtool runs");
+        assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(built_in_rules().len() >= 20);
+}
+
 #[test]
 fn each_alert_has_a_runbook_and_a_test() {
     let alerts = alerts();
     assert!(alerts.len() >= 8);
-    assert_eq!(names_in("docs/runbooks", "md"), alerts, "docs/runbooks has one file for each alert");
+    let all: BTreeSet<_> = alerts.union(&built_in_rules()).cloned().collect();
+    assert_eq!(names_in("docs/runbooks", "md"), all, "docs/runbooks has one file for each alert");
     assert_eq!(names_in("tests/bundle/alerts", "yaml"), alerts, "tests/bundle/alerts has one file for each alert");
-    for alert in &alerts {
+    for alert in &all {
         let runbook = fs::read_to_string(root().join(format!("docs/runbooks/{alert}.md"))).expect("the runbook");
         assert!(runbook.starts_with(&format!("# {alert}\n")), "docs/runbooks/{alert}.md does not begin with its alert");
         for part in ["## Meaning", "## Impact", "## Diagnosis", "## Mitigation"] {

@@ -141,6 +141,8 @@ impl Server {
     /// A server of the memory store, in a new folder.
     pub fn builder() -> ServerBuilder {
         let program = ProgramBuilder::new("golectra-server").folder(&new_folder()).env("LOG_LEVEL", "info");
+        // Rules write series of their own, and tests look at what exactly is stored. Tests of rules set it.
+        let program = program.env("EVALUATION_INTERVAL", "0");
         ServerBuilder { program, database: None, key: None, port: free_port(), metrics_port: None }
     }
 

@@ -33,7 +33,7 @@ true
 
 {{/* The same holds for rules that the values pass on: `to` or `ports` given as an empty list matches nothing. Each rule begins with a new line. */}}
 {{- define "golectra.extraEgress" -}}
-{{- range .Values.networkPolicy.extraEgress -}}
+{{- range concat .Values.alerts.egress .Values.networkPolicy.extraEgress -}}
 {{- $nowhere := and (hasKey . "to") (not .to) -}}
 {{- $noPort := and (hasKey . "ports") (not .ports) -}}
 {{- if not (or $nowhere $noPort) }}

@@ -80,12 +80,15 @@ error_codes! {
     TokenScope "token_scope" 403 keep "The API token does not have the scope that the route needs.";
     UnknownMetric "unknown_metric" 404 keep "There is no such metric.";
     UnknownSource "unknown_source" 404 keep "There is no such source.";
+    UnknownSilence "unknown_silence" 404 keep "There is no such silence, or it is over.";
+    UnknownReceiver "unknown_receiver" 404 keep "There is no such receiver of alerts.";
     TooSlow "too_slow" 408 keep "The body did not arrive in time.";
     TooNew "too_new" 409 keep "The batch is too far ahead of the server's clock. It was not applied.";
     ContentEncoding "content_encoding" 415 keep "The body is compressed with something other than gzip, or snappy for remote-write.";
-    ContentType "content_type" 415 keep "The body is no remote-write message of a version that the server knows.";
+    ContentType "content_type" 415 keep "The body is no remote-write message of a version that the server knows, or not marked as JSON where it must be.";
     SeriesLimit "series_limit" 429 keep "The batch has new series, and a limit of series is reached.";
     Internal "internal" 500 keep "A bug in the server.";
+    ReceiverFailed "receiver_failed" 502 keep "A receiver of alerts did not take the test; the sentence says why.";
     Overloaded "overloaded" 503 keep "The server has no room for the request.";
     StoreUnavailable "store_unavailable" 503 keep "The store does not answer.";
 }

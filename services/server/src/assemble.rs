@@ -11,6 +11,9 @@ use sqlx::PgConnection;
 use tokio::sync::watch;
 
 use crate::access::Tokens;
+use crate::alerts::store::AlertStore;
+use crate::alerts::store::memory::MemoryAlertStore;
+use crate::alerts::{self, Alerts};
 use crate::audit::{AuditConfig, Backend, Draft, Hook, Trail};
 use crate::clock::Clock;
 use crate::config::{Settings, SignatureMode};
@@ -27,7 +30,7 @@ use crate::metrics::memory::MemoryCollector;
 use crate::metrics::postgres::WriterMetrics;
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
-use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
+use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook, WriteLimits};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
 
@@ -46,7 +49,7 @@ pub struct Parts {
 pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionMetrics) -> Result<Parts, Box<dyn Error>> {
     let clock = Clock::System;
     let keys = keys(settings)?;
-    let (store, trail) = if let Some(dsn) = &settings.database_dsn {
+    let Opened { store, trail, states } = if let Some(dsn) = &settings.database_dsn {
         in_postgres(settings, dsn, registry, &clock)?
     } else {
         in_memory(settings, registry, &clock)?
@@ -57,7 +60,16 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     KeyMetrics::register(registry, keys.clone())?;
     let queries = Queries::start(Arc::<dyn Store>::clone(&store), query_limits(settings), registry)?;
+    let parts = alerts::Parts {
+        store: Arc::clone(&store),
+        states,
+        queries: queries.clone(),
+        registry: registry.clone(),
+        instance: settings.instance.clone().unwrap_or_else(host_name),
+        clock: clock.clone(),
+    };
     let state = Arc::new(App {
+        alerts: Alerts::open(settings, parts)?,
         signatures: Arc::new(Signatures::new(keys, settings.signatures, clock.clone(), metrics.clone())),
         ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock.clone()),
         queries,
@@ -88,14 +100,21 @@ fn keys(settings: &Settings) -> Result<Keys, Box<dyn Error>> {
     Ok(keys)
 }
 
-type StoreAndTrail = (Arc<dyn Store>, Option<Trail>);
+/// A store and what goes with it.
+struct Opened {
+    store: Arc<dyn Store>,
+    trail: Option<Trail>,
+    /// Of alerts.
+    states: Arc<dyn AlertStore>,
+}
 
-fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &Clock) -> Result<StoreAndTrail, Box<dyn Error>> {
+fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &Clock) -> Result<Opened, Box<dyn Error>> {
     let hook = Arc::new(LateHook::default());
     let config = PostgresConfig {
         dsn: dsn.clone(),
-        lifetimes: lifetimes(settings),
+        lifetimes: lifetimes(settings)?,
         limits: series_limits(settings),
+        write_limits: WriteLimits::default(),
         connections: settings.database_connections,
         query_connections: settings.database_query_connections,
         query_timeout: settings.query_timeout.duration(),
@@ -108,17 +127,23 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
     let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
     let trail = Trail::start(audit(settings), backend, registry, clock.clone())?;
     hook.set(trail.as_ref().and_then(Trail::hook));
-    Ok((store, trail))
+    let states = store.alerts();
+    Ok(Opened { store, trail, states })
 }
 
-fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<StoreAndTrail, Box<dyn Error>> {
+fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<Opened, Box<dyn Error>> {
     let trail = Trail::start(audit(settings), Backend::Memory, registry, clock.clone())?;
     let queue = trail.clone().map(|trail| -> AuditHook { Arc::new(move |draft| trail.queue(draft)) });
+    let path = Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty());
+    let beside = path.as_deref().map(Alerts::file_beside);
+    let states = MemoryAlertStore::open(beside.clone(), settings.restore, clock.clone());
+    let states =
+        states.map_err(|error| format!("the state of alerts in {} can't be read: {error}", beside.unwrap_or_default().display()))?;
     let config = MemoryConfig {
-        path: Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty()),
+        path,
         store_interval: settings.store_interval.duration(),
         restore: settings.restore,
-        lifetimes: lifetimes(settings),
+        lifetimes: lifetimes(settings)?,
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
         history_max_bytes: settings.history_max_bytes.map_or(MEMORY_HISTORY_BYTES, Bytes::get),
@@ -127,18 +152,31 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
     // Nothing is served yet that could wait for the files to be read.
     let store = MemoryStore::open(config, clock.clone())?;
     MemoryCollector::register(registry, Arc::clone(&store))?;
-    Ok((store, trail))
+    Ok(Opened { store, trail, states: Arc::new(states) })
 }
 
-/// How long keys, history, series and sources live.
-fn lifetimes(settings: &Settings) -> Lifetimes {
-    Lifetimes {
+/// How long keys, history, series and sources live. What is coarser has to be there before what is finer goes.
+fn lifetimes(settings: &Settings) -> Result<Lifetimes, Box<dyn Error>> {
+    let (raw, five_minutes, hour) = (settings.retention_raw, settings.retention_5m, settings.retention_1h);
+    for ((finer, finer_name), (coarser, coarser_name)) in
+        [((raw, "RETENTION_RAW"), (five_minutes, "RETENTION_5M")), ((five_minutes, "RETENTION_5M"), (hour, "RETENTION_1H"))]
+    {
+        if coarser.duration() < finer.duration() {
+            return Err(format!(
+                "{coarser_name}={coarser} is shorter than {finer_name}={finer}: raise {coarser_name} or shorten {finer_name}"
+            )
+            .into());
+        }
+    }
+    Ok(Lifetimes {
         dedup_window: settings.dedup_window.duration(),
-        retention_raw: settings.retention_raw.duration(),
+        retention_raw: raw.duration(),
+        retention_5m: five_minutes.duration(),
+        retention_1h: hour.duration(),
         seal_after: settings.seal_after.duration(),
         series_expiry: settings.series_expiry.duration(),
         source_expiry: settings.source_expiry.duration(),
-    }
+    })
 }
 
 /// What queries may cost.

@@ -1,5 +1,6 @@
 //! The server's settings: the only place that reads the environment and the flags.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -53,10 +54,14 @@ golectra_process::settings! {
         pub metrics_address: Option<ListenAddress>,
         /// What this server is called among those that share a database: its audit file gets the events of its own writes. The host's name by default.
         pub instance: Option<String>,
-        /// How long it is remembered which batches were applied, so that a repeat is recognised; older batches are refused. At least 1h, as the three below.
+        /// How long it is remembered which batches were applied, so that a repeat is recognised; older batches are refused. At least 1h, as the five below.
         pub dedup_window: Retention = "48h",
         /// How long history is kept at full resolution.
         pub retention_raw: Retention = "30d",
+        /// How long the database keeps what the samples of each 5 minutes come to: count, sum, minimum, maximum and the ends. Not shorter than RETENTION_RAW.
+        pub retention_5m: Retention = "180d",
+        /// The same of each hour. Not shorter than RETENTION_5M.
+        pub retention_1h: Retention = "2y",
         /// A series of a named source that is missing from the source's reports for this long is no longer listed or counted. Time in which the source sends nothing does not count.
         pub series_expiry: Retention = "24h",
         /// A named source that sends nothing for this long is no longer listed or counted, and neither are its series.
@@ -103,6 +108,14 @@ golectra_process::settings! {
         pub query_max_bytes: Bytes = "128MiB",
         /// Queries that take at least this long are logged with what they took; 0 logs all of them.
         pub query_log_after: Interval = "5s",
+        /// A folder of rules in Prometheus's format (*.yaml, *.yml), beside those that are built in. It is read again when it changes.
+        pub rules_dir: Option<PathBuf>,
+        /// Names of built-in rules that are not evaluated, separated by commas; `all` for none of them.
+        pub built_in_rules_disabled: Names = "",
+        /// How often rules are evaluated, from 1s to 1h; 0 evaluates none.
+        pub evaluation_interval: EvaluationInterval = "15s",
+        /// A file of receivers of alerts (YAML). It is read again when it changes.
+        pub receivers_file: Option<PathBuf>,
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
     }
@@ -236,6 +249,51 @@ impl FromStr for SealAfter {
     }
 }
 
+/// How often rules are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EvaluationInterval(Duration);
+
+/// The text is no such interval.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a duration from 1s to 1h in whole seconds, such as 15s, or 0")]
+pub struct EvaluationIntervalError;
+
+impl EvaluationInterval {
+    /// The same as the standard library's type; zero where rules are not evaluated.
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl FromStr for EvaluationInterval {
+    type Err = EvaluationIntervalError;
+
+    fn from_str(text: &str) -> Result<Self, EvaluationIntervalError> {
+        let duration = text.parse::<Interval>().map_err(|_| EvaluationIntervalError)?.duration();
+        let is_whole = duration.subsec_nanos() == 0 && duration <= Duration::from_hours(1);
+        if is_whole { Ok(Self(duration)) } else { Err(EvaluationIntervalError) }
+    }
+}
+
+/// A list of names.
+#[derive(Debug, Clone, Default)]
+pub struct Names(BTreeSet<String>);
+
+impl Names {
+    /// Each once.
+    pub const fn names(&self) -> &BTreeSet<String> {
+        &self.0
+    }
+}
+
+impl FromStr for Names {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()))
+    }
+}
+
 /// A list of networks.
 #[derive(Debug, Clone, Default)]
 pub struct Networks(Vec<IpNet>);
@@ -293,7 +351,8 @@ mod tests {
             assert_eq!(Settings::parse([] as [&str; 0], [("SEAL_AFTER", value)]).is_ok(), valid, "{value}");
         }
         assert_eq!((hours(defaults.series_expiry), hours(defaults.source_expiry)), (24, 7 * 24));
-        for name in ["DEDUP_WINDOW", "RETENTION_RAW", "SERIES_EXPIRY", "SOURCE_EXPIRY"] {
+        assert_eq!((hours(defaults.retention_5m), hours(defaults.retention_1h)), (180 * 24, 2 * 365 * 24));
+        for name in ["DEDUP_WINDOW", "RETENTION_RAW", "RETENTION_5M", "RETENTION_1H", "SERIES_EXPIRY", "SOURCE_EXPIRY"] {
             for value in ["48", "59m", "0h", "1.5d"] {
                 let error = Settings::parse([] as [&str; 0], [(name, value)]).unwrap_err().to_string();
                 assert!(error.contains(name) && error.contains(value), "{error}");

@@ -8,7 +8,9 @@ pub mod dashboard;
 pub mod fallback;
 pub mod latest;
 pub mod ping;
+pub mod receivers;
 mod selector;
+pub mod silences;
 pub mod snapshot;
 pub mod sources;
 pub mod update;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use golectra_process::Secret;
 
 use crate::access::Tokens;
+use crate::alerts::Alerts;
 use crate::history::query::Queries;
 use crate::ingest::Ingest;
 use crate::metrics::ServerMetrics;
@@ -40,6 +43,8 @@ pub struct App {
     pub ingest: Ingest,
     /// How history is queried.
     pub queries: Queries,
+    /// Rules, their alerts and whom they are told.
+    pub alerts: Alerts,
     /// What the status routes tell about this process.
     pub process: ProcessInfo,
     /// What a request's body may cost.

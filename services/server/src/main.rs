@@ -1,6 +1,7 @@
 //! golectra-server: receives metrics, stores them and shows them.
 
 mod access;
+mod alerts;
 mod assemble;
 mod audit;
 mod clock;
@@ -83,6 +84,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
 
     let signatures = Arc::clone(&state.signatures);
     shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { signatures.watch_keys().await }));
+
+    state.alerts.start(&shutdown);
 
     if let Some(tokens) = state.tokens.clone() {
         shutdown.spawn(shutdown.token().run_until_cancelled_owned(tokens.watch()));

@@ -1,5 +1,6 @@
 //! The server's metrics. All names and labels are here, in one place for dashboards and alerts to refer to.
 
+pub mod alerts;
 pub mod history;
 pub mod keys;
 pub mod memory;

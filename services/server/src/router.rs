@@ -4,7 +4,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 
-use crate::http::{AppState, api, dashboard, fallback, latest, ping, snapshot, sources, update, updates, value};
+use crate::http::{AppState, api, dashboard, fallback, latest, ping, receivers, silences, snapshot, sources, update, updates, value};
 use crate::middleware;
 
 /// The server's routes behind its middleware. Paths must be plain before they are routed: [`middleware::path::normalize`].
@@ -25,6 +25,10 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/latest", get(latest::get))
         .route("/api/v1/sources", get(sources::list))
         .route("/api/v1/sources/{name}", delete(sources::forget))
+        .route("/api/v1/silences", get(silences::list).post(silences::create))
+        .route("/api/v1/silences/{id}", delete(silences::end))
+        .route("/api/v1/receivers", get(receivers::list))
+        .route("/api/v1/receivers/{name}/test", post(receivers::test))
         .merge(prometheus())
         .route("/api/v1/write", post(api::write::post))
         .route("/ping", get(ping::ready))
@@ -47,8 +51,8 @@ fn prometheus() -> Router<AppState> {
         .route("/api/v1/labels", get(api::labels::names).post(api::labels::names))
         .route("/api/v1/label/{name}/values", get(api::labels::values))
         .route("/api/v1/metadata", get(api::metadata::metrics))
-        .route("/api/v1/rules", get(api::metadata::rules))
-        .route("/api/v1/alerts", get(api::metadata::alerts))
+        .route("/api/v1/rules", get(api::rules::rules))
+        .route("/api/v1/alerts", get(api::rules::alerts))
         .route("/api/v1/status/buildinfo", get(api::status::build_info))
         .route("/api/v1/status/runtimeinfo", get(api::status::runtime_info))
         .route("/api/v1/status/tsdb", get(api::status::tsdb))

@@ -42,6 +42,9 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
 - name: API_TOKENS_FILE
   value: /etc/golectra/api-tokens/tokens
 {{- end }}
+{{- with include "golectra.alerts.env" . | trim }}
+{{ . }}
+{{- end }}
 {{ include "golectra.database.env" . | trim }}
 {{- with include "golectra.auditUrl" . }}
 - name: AUDIT_URL

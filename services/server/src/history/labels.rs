@@ -1,7 +1,7 @@
 //! The labels of a series as PromQL and Prometheus's API see them.
 //!
 //! They are its id's labels, `__name__`, and `instance` with the name of its source, unless the id has one of its own or the source is the unnamed
-//! one or stands for remote-write, whose labels stay as they were sent.
+//! one or stands for remote-write or rules, whose labels stay as they were made.
 
 use golectra_promql::{Labels, LabelsBuilder, METRIC_NAME, Matcher};
 use golectra_protocol::IdParts;
@@ -12,6 +12,11 @@ pub const SOURCE_LABEL: &str = "instance";
 pub const TYPE_LABEL: &str = "__type__";
 /// The source of remote-write's series where the request names none.
 pub const REMOTE_WRITE_SOURCE: &str = "remote-write";
+
+/// The source of the series that the server makes itself: those of rules, and what rules watch of it.
+pub const RULES_SOURCE: &str = "golectra-rules";
+/// The sources that stand for no node: their series have the instance that their ids have.
+pub const WITHOUT_INSTANCE: [&str; 2] = [REMOTE_WRITE_SOURCE, RULES_SOURCE];
 
 /// A series' labels. `beside_gauge` says that it is a counter whose source has a gauge of the same id.
 pub fn of_series(source: &str, id: &str, beside_gauge: bool) -> Labels {
@@ -30,7 +35,7 @@ pub fn of_series(source: &str, id: &str, beside_gauge: bool) -> Labels {
 
 /// The instance of a source's series that name none; empty where they have none.
 pub fn instance_of(source: &str) -> &str {
-    if source == REMOTE_WRITE_SOURCE { "" } else { source }
+    if WITHOUT_INSTANCE.contains(&source) { "" } else { source }
 }
 
 /// Whether a series has what all matchers ask for, apart from its type.

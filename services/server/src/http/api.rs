@@ -7,10 +7,11 @@ mod error;
 mod number;
 mod parameters;
 mod syntax;
-mod time;
+pub mod time;
 
 pub mod labels;
 pub mod metadata;
 pub mod query;
+pub mod rules;
 pub mod status;
 pub mod write;

@@ -5,6 +5,6 @@ mod client;
 mod identity;
 pub mod signature;
 
-pub use body::{Payload, QueryPayload, SnappyPayload};
+pub use body::{JsonChange, Payload, QueryPayload, SnappyPayload};
 pub use client::ClientAddress;
 pub use identity::{Key, Sender};

@@ -1,7 +1,7 @@
 //! Where there are API tokens, the routes of Prometheus's interfaces need one: Bearer, or the password of Basic.
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +13,8 @@ use crate::http::error::{ApiError, REFUSALS, TextError};
 
 /// The route of remote-write.
 const WRITE: &str = "/api/v1/write";
+/// Routes that change something, but for their GET.
+const CHANGES: [&str; 3] = ["/api/v1/silences", "/api/v1/silences/{id}", "/api/v1/receivers/{name}/test"];
 /// Routes beside them that are golectra's own, and open.
 const OPEN: [&str; 4] = ["/api/v1/snapshot", "/api/v1/latest", "/api/v1/sources", "/api/v1/sources/{name}"];
 
@@ -20,7 +22,9 @@ const OPEN: [&str; 4] = ["/api/v1/snapshot", "/api/v1/latest", "/api/v1/sources"
 #[expect(clippy::result_large_err, reason = "the refusal is the answer, made once")]
 pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
     let Some(tokens) = &app.tokens else { return Ok(request) };
-    let Some(needed) = request.extensions().get::<MatchedPath>().and_then(|route| needed(route.as_str())) else { return Ok(request) };
+    let Some(needed) = request.extensions().get::<MatchedPath>().and_then(|route| needed(route.as_str(), request.method())) else {
+        return Ok(request);
+    };
     let Some(token) = token(request.headers()) else {
         let message = format!("this route needs an API token with the scope {}: Authorization: Bearer TOKEN", needed.as_str());
         return Err(refused(ErrorCode::TokenMissing, message));
@@ -41,9 +45,10 @@ pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
 }
 
 /// The scope that a route needs; none where it is open.
-fn needed(route: &str) -> Option<Scope> {
+fn needed(route: &str, method: &Method) -> Option<Scope> {
     match route {
         WRITE => Some(Scope::Write),
+        route if CHANGES.contains(&route) && method != Method::GET && method != Method::HEAD => Some(Scope::Write),
         route if OPEN.contains(&route) || !route.starts_with("/api/v1/") => None,
         _ => Some(Scope::Read),
     }
@@ -99,12 +104,20 @@ mod tests {
 
     #[test]
     fn what_reads_history_needs_a_scope_and_what_agents_use_does_not() {
-        assert_eq!(needed("/api/v1/write"), Some(Scope::Write));
+        let get = |route| needed(route, &Method::GET);
+        assert_eq!(needed("/api/v1/write", &Method::POST), Some(Scope::Write));
+        for (route, method) in
+            [("/api/v1/silences", Method::POST), ("/api/v1/silences/{id}", Method::DELETE), ("/api/v1/receivers/{name}/test", Method::POST)]
+        {
+            assert_eq!(needed(route, &method), Some(Scope::Write), "{route}");
+        }
+        assert_eq!(needed("/api/v1/query", &Method::POST), Some(Scope::Read));
+        assert_eq!((get("/api/v1/silences"), get("/api/v1/receivers")), (Some(Scope::Read), Some(Scope::Read)));
         for route in ["/api/v1/query", "/api/v1/label/{name}/values", "/api/v1/status/tsdb", "/api/v1/export"] {
-            assert_eq!(needed(route), Some(Scope::Read), "{route}");
+            assert_eq!(get(route), Some(Scope::Read), "{route}");
         }
         for route in ["/", "/updates", "/value", "/ping", "/-/ready", "/api/v1/snapshot", "/api/v1/sources/{name}"] {
-            assert_eq!(needed(route), None, "{route}");
+            assert_eq!(get(route), None, "{route}");
         }
     }
 }

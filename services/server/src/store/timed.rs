@@ -12,6 +12,7 @@ use golectra_protocol::{Selector, Source, Value};
 use super::history::{History, HistoryError, HistorySeries, Limited, SeriesFilter};
 use super::{Applied, Batch, Health, LatestFilter, LatestPages, Newest, Snapshot, SourceInfo, Store, StoreError, StoreMetrics, Write};
 use crate::audit::Draft;
+use crate::history::labels::RULES_SOURCE;
 use crate::metrics::ServerMetrics;
 
 /// Passes everything on to the store inside. What ends in an error, or is given up on, is timed as well.
@@ -59,7 +60,10 @@ impl Newest for Timed {
 
     async fn sources(&self) -> Result<Vec<SourceInfo>, StoreError> {
         let _timer = self.metrics.store_timer("sources");
-        self.store.sources().await
+        let mut sources = self.store.sources().await?;
+        // It is no node: the server writes its series itself.
+        sources.retain(|source| source.name.as_str() != RULES_SOURCE);
+        Ok(sources)
     }
 
     async fn latest(&self, filter: LatestFilter) -> Result<Box<dyn LatestPages>, StoreError> {

@@ -1,4 +1,4 @@
-//! /api/v1/metadata: what senders of remote-write say about metrics. /api/v1/rules and /api/v1/alerts: empty, since there are no rules.
+//! /api/v1/metadata: what senders of remote-write say about metrics.
 
 use std::collections::BTreeMap;
 
@@ -30,14 +30,4 @@ pub async fn metrics(State(state): State<AppState>, parameters: Parameters) -> R
     };
     let answer: BTreeMap<String, Vec<MetricMetadata>> = metadata.into_iter().map(|(name, all)| (name, of_metric(all))).collect();
     Ok(Answer::json(&answer))
-}
-
-/// /api/v1/rules: there are no rules.
-pub async fn rules() -> Answer {
-    Answer::json(&serde_json::json!({ "groups": [] }))
-}
-
-/// /api/v1/alerts: without rules there are no alerts.
-pub async fn alerts() -> Answer {
-    Answer::json(&serde_json::json!({ "alerts": [] }))
 }

@@ -48,6 +48,20 @@ pub fn write_value(out: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// The shortest text with an exponent, as the API has values of alerts: `1e+00`.
+pub fn write_exponent(value: f64) -> String {
+    if !value.is_finite() {
+        let mut out = Vec::new();
+        write_plain(&mut out, value);
+        return String::from_utf8(out).expect("ASCII");
+    }
+    let text = format!("{value:e}");
+    let (digits, exponent) = text.split_once('e').expect("a number with an exponent");
+    let exponent: i32 = exponent.parse().expect("a number");
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
+}
+
 /// Writes the shortest text without an exponent, as the API does for scalars.
 pub fn write_plain(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {

@@ -84,6 +84,23 @@ impl FromRequest<AppState> for SnappyPayload {
     }
 }
 
+/// The body of a request to the API that changes something. A client that has an API token need not sign it. It must be marked as JSON even where it is
+/// empty: a page of another site can't make a browser send that without asking.
+pub struct JsonChange(pub Payload);
+
+impl FromRequest<AppState> for JsonChange {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
+            return Err(ApiError::new(ErrorCode::ContentType, "Content-Type must be application/json, even where the body is empty"));
+        }
+        let effect = if request.extensions().get::<TokenHolder>().is_some() { Effect::None } else { Effect::Change };
+        Payload::read(request, state, effect, Accepts::Gzip).await.map(Self)
+    }
+}
+
 /// The body of a request that only reads. A signature or hash is checked if there is one, but it need not be signed.
 pub struct QueryPayload(pub Payload);
 

@@ -14,6 +14,7 @@ use super::shards::Shards;
 use super::table::{self, Rows};
 use super::value_cache::MergedValue;
 use super::{Snapshot, SourceInfo};
+use crate::history::labels::RULES_SOURCE;
 
 /// One metric over all sources.
 pub(super) fn value(shards: &Shards, selector: &Selector) -> Option<Value> {
@@ -25,11 +26,14 @@ pub(super) fn value(shards: &Shards, selector: &Selector) -> Option<Value> {
     all.and_then(MergedValue::shown)
 }
 
-/// All metrics over all sources.
+/// All metrics over all sources but for [`RULES_SOURCE`], whose series nobody sent.
 pub(super) fn snapshot(shards: &Shards) -> Snapshot {
     let copies: Vec<(Vec<Rows>, RetiredSums)> = shards
         .each()
-        .map(|shard| (shard.sources().map(|(_, source)| source.table.rows().clone()).collect(), shard.retired.clone()))
+        .map(|shard| {
+            let sent = shard.sources().filter(|(_, source)| source.name.as_str() != RULES_SOURCE);
+            (sent.map(|(_, source)| source.table.rows().clone()).collect(), shard.retired.clone())
+        })
         .collect();
     let hasher = shards.hasher();
     let hash = |(id, _): &(&str, Kind)| hasher.hash_one(id);

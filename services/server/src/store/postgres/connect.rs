@@ -55,6 +55,8 @@ pub(super) enum Lock {
     Maintenance = 3,
     /// Sealing and dropping history.
     Seal = 4,
+    /// Evaluating rules.
+    EvaluateRules = 5,
 }
 
 impl Lock {
@@ -190,6 +192,11 @@ fn pool_options(options: &DatabaseOptions, size: u32, acquire_limit: Duration) -
 /// A connection of one's own for changes of the schema.
 pub(super) async fn open_for_schema(options: &DatabaseOptions) -> Result<PgConnection, sqlx::Error> {
     options.open(SessionLimits::SCHEMA, &[]).await
+}
+
+/// A connection of one's own for work that is as short as a request's.
+pub(super) async fn open_for_requests(options: &DatabaseOptions) -> Result<PgConnection, sqlx::Error> {
+    options.open(SessionLimits::REQUESTS, &[]).await
 }
 
 /// A writer's connection.

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::clock::DatabaseClock;
 use super::connect::{self, DatabaseOptions, Lock, try_lock};
 use super::error::describe;
-use super::partitions::{CHUNKS, FRAMES, Partitions};
+use super::partitions::{CHUNKS, FRAMES, Partitions, ROLLUPS_1H, ROLLUPS_5M};
 use super::timestamp::Timestamp;
 use super::{expire, remove};
 use crate::metrics::postgres::WriterMetrics;
@@ -164,6 +164,10 @@ impl Maintenance {
 /// The start of the oldest partition that may hold samples, in unix milliseconds.
 async fn oldest_history(conn: &mut PgConnection) -> Result<Option<u64>, sqlx::Error> {
     let frames = FRAMES.existing(&mut *conn).await?.first().map(|slot| FRAMES.start_of(*slot));
-    let chunks = CHUNKS.existing(conn).await?.first().map(|slot| CHUNKS.start_of(*slot));
-    Ok(frames.into_iter().chain(chunks).min())
+    let mut oldest = frames;
+    for table in [CHUNKS, ROLLUPS_5M, ROLLUPS_1H] {
+        let first = table.existing(&mut *conn).await?.first().map(|slot| table.start_of(*slot));
+        oldest = oldest.into_iter().chain(first).min();
+    }
+    Ok(oldest)
 }

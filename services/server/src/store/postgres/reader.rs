@@ -93,12 +93,13 @@ impl Reader {
         }
     }
 
-    /// All metrics over all sources.
+    /// All metrics over all sources but for [`RULES_SOURCE`](crate::history::labels::RULES_SOURCE), whose series nobody sent.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let rows = self
             .read(async |conn| {
                 sqlx::query!(
-                    r#"(SELECT DISTINCT ON (identity) metric AS "metric!", value, NULL::bigint AS total FROM latest WHERE kind = 0
+                    r#"(SELECT DISTINCT ON (identity) metric AS "metric!", value, NULL::bigint AS total FROM latest
+                        WHERE kind = 0 AND source_id <> ALL (SELECT id FROM sources WHERE name = 'golectra-rules')
                         ORDER BY identity, at DESC, arrival DESC)
                     UNION ALL
                     (SELECT min(metric), NULL, least(sum(total), 9223372036854775807)::bigint FROM (

@@ -7,7 +7,7 @@ use golectra_protocol::{IdParts, MetricId, Source};
 
 use super::super::table::{IdHasher, labelled_name};
 use super::series::{SERIES_A_BLOCK, SeriesBlock, SeriesRef, SeriesTable, place};
-use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL, TYPE_LABEL};
+use crate::history::labels::{SOURCE_LABEL, TYPE_LABEL, instance_of};
 
 /// What a list of matchers asks for, prepared for many series.
 pub(super) struct Search<'a> {
@@ -99,11 +99,6 @@ impl<'a> Search<'a> {
             matcher.matches(value)
         })
     }
-}
-
-/// What a source's series have as their instance.
-fn instance_of(source: &str) -> &str {
-    if source == REMOTE_WRITE_SOURCE { "" } else { source }
 }
 
 fn share(series: &SeriesTable, blocks: impl Iterator<Item = u32>) -> Vec<(u32, Arc<SeriesBlock>)> {

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 
 use super::failed;
 use super::search::{self, Recency};
-use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL, TYPE_LABEL};
+use crate::history::labels::{SOURCE_LABEL, TYPE_LABEL, WITHOUT_INSTANCE};
 use crate::store::history::{HistoryError, Limited, SeriesFilter};
 use crate::store::postgres::identity;
 
@@ -161,10 +161,10 @@ async fn all_values(conn: &mut PgConnection, label: &str, mut first: First<Strin
 /// values are escaped.
 async fn instances(conn: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar(
-        r#"SELECT name FROM sources WHERE name <> '' AND name <> $1
+        r#"SELECT name FROM sources WHERE name <> '' AND name <> ALL($1)
             AND EXISTS (SELECT FROM series WHERE series.source_id = sources.id AND series.metric !~ '[{,]instance="')"#,
     )
-    .bind(REMOTE_WRITE_SOURCE)
+    .bind(&WITHOUT_INSTANCE)
     .fetch_all(conn)
     .await
 }

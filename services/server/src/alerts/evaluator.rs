@@ -1,0 +1,319 @@
+//! Evaluates rules: one server of those that share a store, at times that all of them agree on.
+//!
+//! An evaluation reads the state of the last one, computes the next, writes the series of the rules and then puts state and notifications into
+//! the store at once. Whatever ends it before that, the next one, here or on another server, begins from the same state. Series that are written
+//! twice for one time are stored once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use golectra_process::LogLimiter;
+use golectra_promql::staleness::STALE;
+use golectra_promql::{Labels, Value, VectorSample};
+use tokio::sync::{Mutex, Notify};
+use tokio::time::{sleep, timeout};
+
+use super::advance::{self, RuleSample};
+use super::rules::{RuleBook, RuleGroup, RuleKind, RuleSet};
+use super::series::SeriesWriter;
+use super::state::{GroupState, Phase, RuleState, Stored};
+use super::store::{AlertStore, Commit};
+use super::{View, planner};
+use crate::alerts::receivers::ReceiverBook;
+use crate::history::query::{Queries, QueryError, Question, When};
+use crate::metrics::alerts::AlertMetrics;
+
+/// The longest error of a rule that is kept, in characters.
+const MAX_ERROR_CHARS: usize = 500;
+/// How long an evaluation may take beyond its interval, before the groups that are left wait for the next one.
+const ROUND_INTERVALS: u32 = 2;
+
+/// Log lines about evaluations, by what went wrong.
+static LOG: LogLimiter<&'static str> = LogLimiter::new();
+
+/// See the module's documentation.
+pub struct Evaluator {
+    /// The rules.
+    pub book: RuleBook,
+    /// Whom to tell.
+    pub receivers: ReceiverBook,
+    /// The state.
+    pub states: Arc<dyn AlertStore>,
+    /// How expressions are evaluated.
+    pub queries: Queries,
+    /// Where series are written.
+    pub series: SeriesWriter,
+    /// How often.
+    pub interval: Duration,
+    /// What this counts.
+    pub metrics: AlertMetrics,
+    /// What is shown of the state.
+    pub view: View,
+    /// Wakes those who deliver.
+    pub wake: Arc<Notify>,
+    /// The series that recording rules wrote last, by file and group.
+    pub recorded: Mutex<BTreeMap<(String, String), BTreeSet<Labels>>>,
+}
+
+/// What an evaluation of a group gives.
+struct Evaluated {
+    state: GroupState,
+    /// Series that are not written yet.
+    samples: Vec<RuleSample>,
+}
+
+impl Evaluator {
+    /// Never returns.
+    pub async fn run(&self) {
+        let interval_ms = millis(self.interval);
+        loop {
+            let led = match self.states.lead().await {
+                Ok(leads) => leads,
+                Err(error) => {
+                    LOG.log(
+                        "lease",
+                        move |count| tracing::warn!(count, %error, "rules are not evaluated here: the store of alerts is unavailable"),
+                    );
+                    false
+                }
+            };
+            self.metrics.leads(led);
+            let now_ms = self.states.now_ms();
+            if led {
+                let at_ms = now_ms - now_ms.rem_euclid(interval_ms);
+                if let Err(error) = self.evaluate(at_ms).await {
+                    self.metrics.failed_rounds.inc();
+                    LOG.log(
+                        "commit",
+                        move |count| tracing::warn!(count, %error, "the state of alerts could not be read or written, trying again"),
+                    );
+                }
+            } else {
+                self.view.refresh(&*self.states).await;
+            }
+            if let Ok(waiting) = self.states.waiting().await {
+                self.metrics.waiting(&waiting, self.states.now_ms());
+            }
+            // The leader waits for the next time, and another server looks a few times meanwhile whether it is needed.
+            let until_next = interval_ms - self.states.now_ms().rem_euclid(interval_ms);
+            let pause = if led { until_next } else { until_next.min(interval_ms / 3).max(100) };
+            sleep(Duration::from_millis(pause.unsigned_abs())).await;
+        }
+    }
+
+    /// Evaluates the groups that are due at this time, unless that was done.
+    pub async fn evaluate(&self, at_ms: i64) -> Result<(), crate::store::StoreError> {
+        let stored = self.states.load().await?;
+        if stored.evaluated_ms >= at_ms {
+            self.view.set(stored);
+            return Ok(());
+        }
+        if stored.evaluated_ms > 0 {
+            let missed = (at_ms - stored.evaluated_ms) / millis(self.interval).max(1) - 1;
+            self.metrics.missed.inc_by(missed.max(0).unsigned_abs());
+        }
+        self.series.write_own(at_ms).await;
+        let rules = self.book.current();
+        self.metrics.rules(rules.groups.iter().map(|group| group.rules.len()).sum(), rules.refused.len());
+        let (mut groups, samples) = self.round(&rules, &stored, at_ms).await;
+        self.series.write(samples, at_ms).await;
+        let removed = end_missing(&rules, &stored, at_ms, &mut groups);
+        let receivers = self.receivers.current();
+        // Receivers are also told again of alerts whose group is not evaluated now.
+        let changed = groups.len();
+        let is_new = |before: &&GroupState| !groups.iter().any(|group| group.file == before.file && group.name == before.name);
+        let others: Vec<GroupState> =
+            stored.groups.iter().filter(is_new).filter(|before| !removed.contains(&key_of(before))).cloned().collect();
+        groups.extend(others);
+        let notifications = planner::plan(&receivers, &mut groups, &stored, at_ms, self.interval);
+        let mut index = 0;
+        groups.retain(|group| {
+            index += 1;
+            index <= changed || stored.group(&group.file, &group.name) != Some(group)
+        });
+        let commit = Commit { at_ms, groups, removed, notifications };
+        if self.states.commit(commit).await? {
+            self.wake.notify_waiters();
+        } else {
+            LOG.log("lost", |count| tracing::info!(count, "another server has evaluated the rules meanwhile"));
+        }
+        let stored = self.states.load().await?;
+        self.metrics.show(&stored);
+        self.view.set(stored);
+        Ok(())
+    }
+
+    /// Evaluates what is due, the groups first that wait for longest.
+    async fn round(&self, rules: &RuleSet, stored: &Stored, at_ms: i64) -> (Vec<GroupState>, Vec<RuleSample>) {
+        let started = Instant::now();
+        let mut due: Vec<(i64, &Arc<RuleGroup>)> = Vec::new();
+        for group in &rules.groups {
+            let before_ms = stored.group(&group.file, &group.name).map_or(0, |state| state.evaluated_ms);
+            let every_ms = group.interval.map_or(0, millis);
+            if at_ms - before_ms >= every_ms {
+                due.push((before_ms, group));
+            }
+        }
+        due.sort_by_key(|(before_ms, _)| *before_ms);
+        let (mut states, mut samples) = (Vec::with_capacity(due.len()), Vec::new());
+        for (index, (_, group)) in due.iter().enumerate() {
+            if started.elapsed() > self.interval * ROUND_INTERVALS {
+                let left = due.len() - index;
+                LOG.log("slow", move |count| {
+                    tracing::warn!(
+                        count,
+                        groups = left,
+                        "evaluating the rules takes longer than EVALUATION_INTERVAL: some groups wait for the next time"
+                    );
+                });
+                break;
+            }
+            let before = stored.group(&group.file, &group.name);
+            let evaluated = self.group(group, before, at_ms).await;
+            samples.extend(evaluated.samples);
+            states.push(evaluated.state);
+        }
+        self.metrics.round_seconds.observe(started.elapsed().as_secs_f64());
+        (states, samples)
+    }
+
+    async fn group(&self, group: &RuleGroup, before: Option<&GroupState>, at_ms: i64) -> Evaluated {
+        let started = Instant::now();
+        let mut state = GroupState { file: group.file.clone(), name: group.name.clone(), evaluated_ms: at_ms, ..GroupState::default() };
+        let mut samples = Vec::new();
+        let mut recorded = BTreeSet::new();
+        let key = (group.file.clone(), group.name.clone());
+        let recorded_before = self.recorded.lock().await.remove(&key).unwrap_or_default();
+        let mut is_recorded_whole = true;
+        for (index, rule) in group.rules.iter().enumerate() {
+            let begun = Instant::now();
+            let earlier = before.and_then(|before| before.rules.iter().find(|state| state.key == rule.key));
+            let alerts_before = earlier.map_or(&[][..], |earlier| &earlier.alerts);
+            let found = self.query(&rule.expr, at_ms - group.query_offset_ms).await;
+            let mut next = RuleState { key: rule.key.clone(), evaluated_ms: at_ms, ..RuleState::default() };
+            let made = found.and_then(|found| match &rule.kind {
+                RuleKind::Recording => advance::record(rule, group.limit, &found).map(|made| (made, Vec::new())),
+                RuleKind::Alerting { .. } => advance::alerts(rule, group.limit, alerts_before, &found, at_ms).map(|alerts| {
+                    let made: Vec<RuleSample> = alerts.iter().flat_map(advance::series_of).collect();
+                    (with_ends(made, alerts_before.iter().flat_map(advance::series_of)), alerts)
+                }),
+            });
+            match made {
+                Ok((made, alerts)) => {
+                    next.alerts = alerts;
+                    if !rule.is_alerting() {
+                        recorded.extend(made.iter().map(|sample| sample.labels.clone()));
+                    }
+                    samples.extend(made);
+                }
+                Err(error) => {
+                    is_recorded_whole &= rule.is_alerting();
+                    // What is not known to be over is not over.
+                    next.alerts = alerts_before.to_vec();
+                    let (name, group_name) = (rule.name.clone(), group.name.clone());
+                    let text: String = error.chars().take(MAX_ERROR_CHARS).collect();
+                    next.error = Some(text.clone());
+                    LOG.log("rule", move |count| {
+                        tracing::warn!(count, rule = name, group = group_name, error = text, "a rule could not be evaluated")
+                    });
+                }
+            }
+            self.metrics.evaluated(&group.name, next.error.is_some(), begun.elapsed());
+            next.seconds = begun.elapsed().as_secs_f64();
+            state.rules.push(next);
+            // What later rules of the group ask for must be there.
+            if !rule.is_alerting() && index + 1 < group.rules.len() {
+                self.series.write(std::mem::take(&mut samples), at_ms).await;
+            }
+        }
+        if is_recorded_whole {
+            samples.extend(recorded_before.difference(&recorded).map(|labels| RuleSample { labels: labels.clone(), value: STALE }));
+        } else {
+            recorded.extend(recorded_before);
+        }
+        if !recorded.is_empty() {
+            self.recorded.lock().await.insert(key, recorded);
+        }
+        state.seconds = started.elapsed().as_secs_f64();
+        Evaluated { state, samples }
+    }
+
+    async fn query(&self, expr: &str, time_ms: i64) -> Result<Vec<VectorSample>, String> {
+        let question = Question { text: expr.to_owned(), when: When::At { time_ms }, lookback_ms: None, timeout: Some(self.interval) };
+        // The queries have limits of their own; this one is in case a thread is stuck.
+        let limit = self.interval + Duration::from_secs(5);
+        let evaluated = match timeout(limit, self.queries.evaluate(question)).await {
+            Ok(evaluated) => evaluated.map_err(|error| describe(&error))?,
+            Err(_) => return Err(format!("no answer within {} s", limit.as_secs())),
+        };
+        match &evaluated.outcome.value {
+            Value::Vector { samples, .. } => Ok(samples.clone()),
+            Value::Scalar { value, .. } => Ok(vec![VectorSample { labels: Labels::empty(), value: *value }]),
+            _ => Err("rule result is not a vector or scalar".to_owned()),
+        }
+    }
+}
+
+/// An error of a query with what clients are not told: operators read it.
+fn describe(error: &QueryError) -> String {
+    match error {
+        QueryError::Unavailable(cause) | QueryError::Internal(cause) => format!("{error}: {cause}"),
+        other => other.to_string(),
+    }
+}
+
+/// Adds the ends of series that are no longer there.
+fn with_ends(mut now: Vec<RuleSample>, before: impl Iterator<Item = RuleSample>) -> Vec<RuleSample> {
+    let there: BTreeSet<Labels> = now.iter().map(|sample| sample.labels.clone()).collect();
+    now.extend(before.filter(|sample| !there.contains(&sample.labels)).map(|sample| RuleSample { labels: sample.labels, value: STALE }));
+    now
+}
+
+/// Ends the alerts of rules and groups that are no longer there, and names the groups of which nothing is left. While it is not known which rules there are,
+/// nothing is ended.
+fn end_missing(rules: &RuleSet, stored: &Stored, at_ms: i64, groups: &mut Vec<GroupState>) -> Vec<(String, String)> {
+    let mut removed = Vec::new();
+    for before in &stored.groups {
+        let is_it = |file: &str, name: &str| before.file == file && before.name == name;
+        let exists = rules.groups.iter().any(|group| is_it(&group.file, &group.name));
+        match groups.iter_mut().find(|group| is_it(&group.file, &group.name)) {
+            Some(state) => {
+                for rule in &before.rules {
+                    let alerts = || advance::ended(&rule.alerts, at_ms);
+                    if !state.rules.iter().any(|new| new.key == rule.key) && !alerts().is_empty() {
+                        state.rules.push(RuleState { alerts: alerts(), ..rule.clone() });
+                    }
+                }
+            }
+            None if exists || rules.incomplete => {}
+            None => {
+                let mut ended = before.clone();
+                ended.evaluated_ms = at_ms;
+                for rule in &mut ended.rules {
+                    rule.alerts = advance::ended(&rule.alerts, at_ms);
+                }
+                ended.rules.retain(|rule| !rule.alerts.is_empty());
+                if ended.rules.is_empty() {
+                    removed.push((before.file.clone(), before.name.clone()));
+                } else {
+                    groups.push(ended);
+                }
+            }
+        }
+    }
+    removed
+}
+
+fn key_of(group: &GroupState) -> (String, String) {
+    (group.file.clone(), group.name.clone())
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// How many alerts are in a state.
+pub fn count(stored: &Stored, phase: Phase) -> usize {
+    stored.groups.iter().flat_map(|group| &group.rules).flat_map(|rule| &rule.alerts).filter(|alert| alert.phase == phase).count()
+}

@@ -1,0 +1,162 @@
+//! Decides which receivers are told what, in the same step in which the state changes.
+//!
+//! What a receiver was told stands in the state of the alert. So a transition is told once whichever server makes the step, an alert that was
+//! silenced while it began to fire is told when the silence is over, and one of whose end a receiver was not told is not told to begin again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::advance::RESOLVED_RETENTION_MS;
+use super::notification::{Notification, NotifiedAlert};
+use super::receivers::{Receiver, Repeat};
+use super::silences::Silences;
+use super::state::{AlertState, GroupState, Phase, Stored, Texts, Told};
+
+/// The most alerts of one notification; more make several.
+const MAX_ALERTS: usize = 200;
+/// Alertmanager is told again after this long, as Prometheus does.
+const RESEND_MS: i64 = 60_000;
+/// How long a notification is worth delivering to a receiver that is told once.
+const USEFUL_MS: i64 = 24 * 3600 * 1000;
+
+/// The notifications of an evaluation. The groups are those that it changes, and are told what receivers are told of them.
+pub fn plan(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, at_ms: i64, interval: Duration) -> Vec<Notification> {
+    let silences = Silences::at(&stored.silences, at_ms);
+    let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+    // As Prometheus: four times the longer of how often it is told and how often it is evaluated.
+    let valid_until_ms = at_ms + 4 * RESEND_MS.max(interval_ms);
+    let mut notifications = Vec::new();
+    let alerts = groups.iter_mut().flat_map(|group| &mut group.rules).flat_map(|rule| &mut rule.alerts);
+    let mut silenced_and_alerts: Vec<(bool, &mut AlertState)> = alerts.map(|alert| (silences.silence(alert), alert)).collect();
+    for receiver in receivers {
+        let mut by_group = BTreeMap::<Texts, Vec<NotifiedAlert>>::new();
+        for (is_silenced, alert) in &mut silenced_and_alerts {
+            if *is_silenced || !receiver.min_severity.covers(alert.label("severity")) {
+                continue;
+            }
+            let Some(told) = next_told(alert, receiver, at_ms) else { continue };
+            alert.told.insert(receiver.name.clone(), told);
+            let group = receiver.group_by.iter().filter_map(|name| Some((name.clone(), alert.labels.get(name)?.clone()))).collect();
+            by_group.entry(group).or_default().push(NotifiedAlert::of(alert, valid_until_ms));
+        }
+        let expires_ms = if receiver.repeat == Repeat::Alertmanager { valid_until_ms } else { at_ms + USEFUL_MS };
+        for (group, alerts) in by_group {
+            notifications.extend(alerts.chunks(MAX_ALERTS).map(|alerts| Notification {
+                id: Uuid::now_v7(),
+                receiver: receiver.name.clone(),
+                created_ms: at_ms,
+                expires_ms,
+                group: group.clone(),
+                alerts: alerts.to_vec(),
+            }));
+        }
+    }
+    notifications
+}
+
+/// What the receiver is told of the alert now, if anything.
+fn next_told(alert: &AlertState, receiver: &Receiver, at_ms: i64) -> Option<Told> {
+    let before = alert.told.get(&receiver.name);
+    let is_due = |told: &Told, after_ms: i64| at_ms - told.at_ms >= after_ms;
+    let is_told = match (alert.phase, before) {
+        (Phase::Pending, _) | (Phase::Inactive, None) => false,
+        (Phase::Firing, None) => true,
+        (Phase::Firing, Some(told)) if !told.firing => true,
+        (Phase::Firing, Some(told)) => match receiver.repeat {
+            Repeat::Alertmanager => is_due(told, RESEND_MS),
+            Repeat::After(interval) => is_due(told, i64::try_from(interval.as_millis()).unwrap_or(i64::MAX)),
+        },
+        (Phase::Inactive, Some(told)) if told.firing => receiver.send_resolved,
+        // Alertmanager is told of the end for as long as it is remembered: it may have been away.
+        (Phase::Inactive, Some(told)) => {
+            let ended_ms = alert.resolved_ms.unwrap_or(at_ms);
+            receiver.repeat == Repeat::Alertmanager && is_due(told, RESEND_MS) && at_ms - ended_ms < RESOLVED_RETENTION_MS
+        }
+    };
+    is_told.then_some(Told { firing: alert.phase == Phase::Firing, at_ms })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerts::receivers::{Access, Address, Severity, Target};
+    use crate::alerts::state::{RuleState, Silence, SilenceMatcher};
+
+    const TICK: Duration = Duration::from_secs(15);
+
+    fn receiver(name: &str, repeat: Repeat, min_severity: Severity) -> Receiver {
+        let target = Target::Webhook { url: Address::Plain("http://h/".into()), key_file: None, access: Access::Open };
+        Receiver { name: name.into(), target, min_severity, group_by: vec!["alertname".into()], repeat, send_resolved: true }
+    }
+
+    fn alert(name: &str, instance: &str, severity: &str) -> AlertState {
+        let labels = [("alertname", name), ("instance", instance), ("severity", severity)];
+        AlertState {
+            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            annotations: Texts::new(),
+            phase: Phase::Firing,
+            active_ms: 0,
+            fired_ms: Some(0),
+            resolved_ms: None,
+            keep_firing_since_ms: None,
+            value: 1.0,
+            told: BTreeMap::new(),
+        }
+    }
+
+    fn groups(alerts: Vec<AlertState>) -> Vec<GroupState> {
+        vec![GroupState { rules: vec![RuleState { alerts, ..RuleState::default() }], ..GroupState::default() }]
+    }
+
+    /// What is told, as `receiver: status instance …`.
+    fn told(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, at_ms: i64) -> Vec<String> {
+        let text = |alert: &NotifiedAlert| format!(" {} {}", if alert.firing { "firing" } else { "resolved" }, alert.labels["instance"]);
+        let notifications = plan(receivers, groups, stored, at_ms, TICK);
+        notifications.iter().map(|one| format!("{}:{}", one.receiver, one.alerts.iter().map(text).collect::<String>())).collect()
+    }
+
+    #[test]
+    fn each_transition_is_told_once_and_again_as_often_as_a_receiver_wants() {
+        let hour = 3_600_000;
+        let receivers = [
+            receiver("am", Repeat::Alertmanager, Severity::None),
+            receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning),
+        ];
+        let mut groups = groups(vec![alert("A", "n1", "critical"), alert("A", "n2", "critical"), alert("B", "n3", "info")]);
+        let stored = Stored::default();
+        let mut at = |groups: &mut Vec<GroupState>, at_ms| told(&receivers, groups, &stored, at_ms);
+        assert_eq!(at(&mut groups, 0), ["am: firing n1 firing n2", "am: firing n3", "hook: firing n1 firing n2"]);
+        assert!(at(&mut groups, 15_000).is_empty());
+        assert_eq!(at(&mut groups, 60_000), ["am: firing n1 firing n2", "am: firing n3"]);
+        assert_eq!(at(&mut groups, 4 * hour).len(), 3);
+        groups[0].rules[0].alerts.drain(1..);
+        let alert = &mut groups[0].rules[0].alerts[0];
+        (alert.phase, alert.resolved_ms) = (Phase::Inactive, Some(4 * hour + 15_000));
+        assert_eq!(at(&mut groups, 4 * hour + 15_000), ["am: resolved n1", "hook: resolved n1"]);
+        assert!(at(&mut groups, 4 * hour + 30_000).is_empty());
+        assert_eq!(at(&mut groups, 4 * hour + 75_000), ["am: resolved n1"], "it may have been away");
+    }
+
+    #[test]
+    fn a_silenced_alert_is_told_when_the_silence_is_over() {
+        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)];
+        let matchers = vec![SilenceMatcher { name: "instance".into(), value: "n1".into(), is_regex: false, is_equal: true }];
+        let silence = Silence { id: Uuid::nil(), matchers, starts_ms: 0, ends_ms: 1_000, created_by: "me".into(), comment: "why".into() };
+        let stored = Stored { silences: vec![silence], ..Stored::default() };
+        let mut groups = groups(vec![alert("A", "n1", "critical")]);
+        assert!(told(&receivers, &mut groups, &stored, 0).is_empty());
+        assert_eq!(told(&receivers, &mut groups, &stored, 1_000), ["hook: firing n1"]);
+    }
+
+    #[test]
+    fn what_was_never_told_does_not_end_and_pending_is_not_told() {
+        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)];
+        let mut pending = alert("A", "n1", "critical");
+        pending.phase = Phase::Pending;
+        let mut ended = alert("A", "n2", "critical");
+        (ended.phase, ended.resolved_ms) = (Phase::Inactive, Some(0));
+        assert!(told(&receivers, &mut groups(vec![pending, ended]), &Stored::default(), 0).is_empty());
+    }
+}

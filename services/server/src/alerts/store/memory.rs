@@ -1,0 +1,204 @@
+//! State in memory, and in a file beside the memory store's snapshot, replaced as a whole with each change.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use super::{AlertStore, Claimed, Commit, LEASE, MAX_SILENCES, MAX_WAITING, SILENCE_RETENTION_MS, Settled, Waiting};
+use crate::alerts::notification::Notification;
+use crate::alerts::state::{Silence, Stored};
+use crate::clock::Clock;
+use crate::store::StoreError;
+
+/// See the module's documentation.
+pub struct MemoryAlertStore {
+    clock: Clock,
+    path: Option<PathBuf>,
+    /// Held while the file is written, so that changes are in the file in their order.
+    content: Mutex<Arc<Content>>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Content {
+    #[serde(flatten)]
+    stored: Stored,
+    #[serde(default)]
+    queue: VecDeque<Queued>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Queued {
+    notification: Notification,
+    #[serde(default)]
+    attempts: u32,
+    /// Not before this time, in unix milliseconds. A lease of an earlier process is over at its start.
+    #[serde(skip)]
+    due_ms: i64,
+    #[serde(skip)]
+    claim: Option<Uuid>,
+}
+
+impl MemoryAlertStore {
+    /// With what the file says, where it is there and `restore` is true. A file that can't be read is an error.
+    pub fn open(path: Option<PathBuf>, restore: bool, clock: Clock) -> io::Result<Self> {
+        let content = match path.as_deref().filter(|_| restore).map(fs::read) {
+            None => Content::default(),
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Content::default(),
+            Some(Err(error)) => return Err(error),
+            Some(Ok(bytes)) => serde_json::from_slice(&bytes).map_err(io::Error::other)?,
+        };
+        Ok(Self { clock, path, content: Mutex::new(Arc::new(content)) })
+    }
+
+    /// Makes a change and writes it to the file. The change counts only if the file has it.
+    async fn change<T: Send>(&self, change: impl FnOnce(&mut Content) -> T + Send) -> Result<T, StoreError> {
+        let mut held = self.content.lock().await;
+        let mut content = Content::clone(&held);
+        let result = change(&mut content);
+        let content = Arc::new(content);
+        if let Some(path) = self.path.clone() {
+            let written = Arc::clone(&content);
+            let done = spawn_blocking(move || replace(&path, &written)).await;
+            done.map_err(io::Error::other)
+                .and_then(|result| result)
+                .map_err(|error| StoreError::Unavailable(format!("the state of alerts could not be written: {error}")))?;
+        }
+        *held = content;
+        Ok(result)
+    }
+}
+
+/// Writes a file beside the old one, syncs it and puts it in its place.
+fn replace(path: &Path, content: &Content) -> io::Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = File::create(&new)?;
+    file.write_all(&serde_json::to_vec(content)?)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[async_trait]
+impl AlertStore for MemoryAlertStore {
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.clock.unix_millis()).unwrap_or(i64::MAX)
+    }
+
+    async fn lead(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    async fn load(&self) -> Result<Stored, StoreError> {
+        Ok(self.content.lock().await.stored.clone())
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<bool, StoreError> {
+        if self.content.lock().await.stored.evaluated_ms >= commit.at_ms {
+            return Ok(false);
+        }
+        self.change(|content| {
+            let stored = &mut content.stored;
+            stored.evaluated_ms = commit.at_ms;
+            stored.groups.retain(|group| {
+                let is = |file: &str, name: &str| group.file == file && group.name == name;
+                !commit.removed.iter().any(|(file, name)| is(file, name)) && !commit.groups.iter().any(|new| is(&new.file, &new.name))
+            });
+            stored.groups.extend(commit.groups);
+            stored.groups.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
+            stored.silences.retain(|silence| silence.ends_ms > commit.at_ms - SILENCE_RETENTION_MS);
+            content.queue.retain(|queued| queued.notification.expires_ms > commit.at_ms);
+            let new = commit.notifications.into_iter();
+            content.queue.extend(new.map(|notification| Queued { notification, attempts: 0, due_ms: 0, claim: None }));
+            drop_oldest(&mut content.queue);
+            true
+        })
+        .await
+    }
+
+    async fn claim(&self, receiver: &str) -> Result<Option<Claimed>, StoreError> {
+        let now_ms = self.now_ms();
+        let mut held = self.content.lock().await;
+        let content = Arc::make_mut(&mut held);
+        let Some(first) = content.queue.iter_mut().find(|queued| queued.notification.receiver == receiver) else { return Ok(None) };
+        if first.due_ms > now_ms {
+            return Ok(None);
+        }
+        let claim = Uuid::now_v7();
+        first.due_ms = now_ms + i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
+        first.claim = Some(claim);
+        Ok(Some(Claimed { notification: first.notification.clone(), attempts: first.attempts, claim }))
+    }
+
+    async fn settle(&self, claimed: &Claimed, settled: Settled) -> Result<(), StoreError> {
+        let now_ms = self.now_ms();
+        self.change(|content| {
+            let is_it = |queued: &Queued| queued.claim == Some(claimed.claim);
+            match settled {
+                Settled::Done => content.queue.retain(|queued| !is_it(queued)),
+                Settled::Retry(after) => {
+                    for queued in content.queue.iter_mut().filter(|queued| is_it(queued)) {
+                        queued.attempts += 1;
+                        queued.due_ms = now_ms + i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+                        queued.claim = None;
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    async fn waiting(&self) -> Result<BTreeMap<String, Waiting>, StoreError> {
+        let mut waiting = BTreeMap::<String, Waiting>::new();
+        for queued in &self.content.lock().await.queue {
+            let created_ms = queued.notification.created_ms;
+            let of = waiting.entry(queued.notification.receiver.clone()).or_insert(Waiting { notifications: 0, oldest_ms: created_ms });
+            of.notifications += 1;
+            of.oldest_ms = of.oldest_ms.min(created_ms);
+        }
+        Ok(waiting)
+    }
+
+    async fn add_silence(&self, silence: Silence) -> Result<bool, StoreError> {
+        self.change(|content| {
+            let silences = &mut content.stored.silences;
+            let fits = silences.len() < MAX_SILENCES;
+            if fits {
+                silences.push(silence);
+            }
+            fits
+        })
+        .await
+    }
+
+    async fn end_silence(&self, id: Uuid, at_ms: i64) -> Result<bool, StoreError> {
+        self.change(|content| {
+            let found = content.stored.silences.iter_mut().find(|silence| silence.id == id && silence.ends_ms > at_ms);
+            found.map(|silence| silence.ends_ms = at_ms).is_some()
+        })
+        .await
+    }
+}
+
+/// Holds the bound of what waits for each receiver.
+fn drop_oldest(queue: &mut VecDeque<Queued>) {
+    let mut counts = BTreeMap::<String, usize>::new();
+    for queued in queue.iter() {
+        *counts.entry(queued.notification.receiver.clone()).or_default() += 1;
+    }
+    queue.retain(|queued| {
+        let count = counts.get_mut(&queued.notification.receiver).expect("it was counted");
+        let keep = *count <= MAX_WAITING;
+        *count -= usize::from(!keep);
+        keep
+    });
+}

@@ -1,0 +1,159 @@
+//! What both stores of alerts promise.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::memory::MemoryAlertStore;
+use super::{AlertStore, Commit, MAX_WAITING, Settled};
+use crate::alerts::notification::{Notification, NotifiedAlert};
+use crate::alerts::state::{AlertState, GroupState, Phase, RuleState, Silence, SilenceMatcher, Texts};
+use crate::clock::Clock;
+use crate::store::postgres::testing::TestDatabase;
+
+fn notification(receiver: &str, at_ms: i64) -> Notification {
+    let alert = NotifiedAlert {
+        labels: Texts::from([("alertname".into(), "A".into())]),
+        annotations: Texts::new(),
+        firing: true,
+        starts_ms: at_ms,
+        ends_ms: at_ms,
+        value: "1".into(),
+    };
+    let expires_ms = at_ms + 3_600_000;
+    Notification { id: Uuid::now_v7(), receiver: receiver.into(), created_ms: at_ms, expires_ms, group: Texts::new(), alerts: vec![alert] }
+}
+
+fn group(name: &str, at_ms: i64) -> GroupState {
+    let alert = AlertState {
+        labels: Texts::from([("alertname".into(), "A\u{1}\"ü".into())]),
+        annotations: Texts::new(),
+        phase: Phase::Pending,
+        active_ms: at_ms,
+        fired_ms: None,
+        resolved_ms: None,
+        keep_firing_since_ms: None,
+        value: f64::INFINITY,
+        told: std::collections::BTreeMap::new(),
+    };
+    let rule = RuleState { key: "A".into(), alerts: vec![alert], ..RuleState::default() };
+    GroupState { file: "f".into(), name: name.into(), evaluated_ms: at_ms, seconds: 0.25, rules: vec![rule] }
+}
+
+/// The whole life of a state, on any store that nobody used before.
+async fn keeps_its_promises(store: &dyn AlertStore) {
+    assert!(store.lead().await.unwrap());
+    let at_ms = store.now_ms() / 1000 * 1000;
+    let commit = |at_ms: i64, groups: Vec<GroupState>, notifications: Vec<Notification>| Commit {
+        at_ms,
+        groups,
+        removed: Vec::new(),
+        notifications,
+    };
+    let told = vec![notification("a", at_ms), notification("b", at_ms), notification("a", at_ms)];
+    assert!(store.commit(commit(at_ms, vec![group("x", at_ms), group("y", at_ms)], told.clone())).await.unwrap());
+    // Once for each time.
+    assert!(!store.commit(commit(at_ms, vec![group("z", at_ms)], told.clone())).await.unwrap());
+    let stored = store.load().await.unwrap();
+    assert_eq!((stored.evaluated_ms, &stored.groups), (at_ms, &vec![group("x", at_ms), group("y", at_ms)]));
+    let waiting = store.waiting().await.unwrap();
+    assert_eq!((waiting["a"].notifications, waiting["b"].notifications, waiting["a"].oldest_ms), (2, 1, at_ms));
+
+    // One after the other for a receiver, and at the same time for others.
+    let first = store.claim("a").await.unwrap().unwrap();
+    assert_eq!((first.notification.id, first.attempts), (told[0].id, 0));
+    assert!(store.claim("a").await.unwrap().is_none());
+    assert!(store.claim("c").await.unwrap().is_none());
+    let other = store.claim("b").await.unwrap().unwrap();
+    assert_eq!(other.notification, told[1]);
+    store.settle(&first, Settled::Retry(Duration::ZERO)).await.unwrap();
+    let again = store.claim("a").await.unwrap().unwrap();
+    assert_eq!((again.notification.id, again.attempts), (told[0].id, 1));
+    // What lost its claim says nothing.
+    store.settle(&first, Settled::Done).await.unwrap();
+    store.settle(&again, Settled::Done).await.unwrap();
+    let second = store.claim("a").await.unwrap().unwrap();
+    assert_eq!(second.notification.id, told[2].id);
+    store.settle(&second, Settled::Retry(Duration::from_secs(3600))).await.unwrap();
+    assert!(store.claim("a").await.unwrap().is_none());
+
+    // A later evaluation replaces, removes, and drops what is too old or too much.
+    let later_ms = at_ms + 7_200_000;
+    let many: Vec<_> = (0..=MAX_WAITING).map(|_| notification("m", later_ms)).collect();
+    let second_of_many = many[1].id;
+    let change =
+        Commit { at_ms: later_ms, groups: vec![group("x", later_ms)], removed: vec![("f".into(), "y".into())], notifications: many };
+    assert!(store.commit(change).await.unwrap());
+    let stored = store.load().await.unwrap();
+    assert_eq!((stored.evaluated_ms, &stored.groups), (later_ms, &vec![group("x", later_ms)]));
+    let waiting = store.waiting().await.unwrap();
+    assert_eq!((waiting.len(), waiting["m"].notifications), (1, MAX_WAITING as u64));
+    assert_eq!(store.claim("m").await.unwrap().unwrap().notification.id, second_of_many);
+
+    let matchers = vec![SilenceMatcher { name: "a".into(), value: "b".into(), is_regex: false, is_equal: true }];
+    let silence =
+        Silence { id: Uuid::now_v7(), matchers, starts_ms: at_ms, ends_ms: later_ms, created_by: "me".into(), comment: "why".into() };
+    assert!(store.add_silence(silence.clone()).await.unwrap());
+    assert_eq!(store.load().await.unwrap().silences, std::slice::from_ref(&silence));
+    assert!(store.end_silence(silence.id, at_ms + 5).await.unwrap());
+    assert!(!store.end_silence(silence.id, at_ms + 6).await.unwrap());
+    assert!(!store.end_silence(Uuid::now_v7(), at_ms).await.unwrap());
+    assert_eq!(store.load().await.unwrap().silences, [Silence { ends_ms: at_ms + 5, ..silence }]);
+    assert!(store.commit(commit(at_ms + 86_400_000 + 5, Vec::new(), Vec::new())).await.unwrap());
+    assert!(store.load().await.unwrap().silences.is_empty());
+}
+
+#[tokio::test]
+async fn in_memory() {
+    keeps_its_promises(&MemoryAlertStore::open(None, false, Clock::System).unwrap()).await;
+}
+
+#[tokio::test]
+async fn in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.alerts");
+    let open = |restore| MemoryAlertStore::open(Some(path.clone()), restore, Clock::System);
+    keeps_its_promises(&open(true).unwrap()).await;
+    let again = open(true).unwrap();
+    assert_eq!(again.load().await.unwrap().groups.len(), 1);
+    assert_eq!(again.waiting().await.unwrap().len(), 0);
+    assert!(open(false).unwrap().load().await.unwrap().groups.is_empty());
+    std::fs::write(&path, "{").unwrap();
+    assert!(open(true).is_err());
+}
+
+#[tokio::test]
+async fn in_a_database() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let store = database.store().await;
+    keeps_its_promises(&*store.alerts()).await;
+}
+
+#[tokio::test]
+async fn one_server_of_a_database_evaluates_until_its_session_ends() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let (one, other) = (database.store().await, database.store().await);
+    let (first, second) = (one.alerts(), other.alerts());
+    assert!(first.lead().await.unwrap() && first.lead().await.unwrap());
+    assert!(!second.lead().await.unwrap());
+    let at_ms = first.now_ms();
+    let commit = |at_ms| Commit { at_ms, groups: vec![group("x", at_ms)], ..Commit::default() };
+    assert!(!second.commit(commit(at_ms)).await.unwrap());
+    assert!(first.commit(commit(at_ms)).await.unwrap());
+    // As when it is killed, or cut off: the session is gone before the server knows.
+    let mut conn = database.connect().await;
+    let ended: i64 = sqlx::query_scalar(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND objid = 5
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+    .fetch_one(&mut conn)
+    .await
+    .unwrap();
+    assert_eq!(ended, 1);
+    while !second.lead().await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(first.commit(commit(at_ms + 1)).await.is_err(), "what it was about to commit is not committed");
+    assert!(!first.lead().await.unwrap());
+    assert!(second.commit(commit(at_ms + 1)).await.unwrap());
+}

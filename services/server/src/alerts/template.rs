@@ -1,0 +1,208 @@
+//! The templates of labels and annotations: Go's text/template with Prometheus's variables and functions.
+//!
+//! `query` and what works on its results (`first`, `label`, `value`, `sortByLabel`), and what links into Prometheus's own pages, are not there: a
+//! file that uses them is refused with that word.
+
+mod functions;
+mod humanize;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use gotmpl::parse::{CommandNode, Expr, ListNode, Node, Parser, PipeNode};
+use gotmpl::{MissingKey, TemplateError, Value};
+
+/// The longest text that a template may make, in bytes.
+const MAX_OUTPUT_BYTES: usize = 64 << 10;
+/// How often a template may go through loops.
+const MAX_ITERATIONS: u64 = 10_000;
+/// What Prometheus puts in front, so that its variables are there.
+const VARIABLES: &str = "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}{{$externalURL := .ExternalURL}}{{$value := .Value}}";
+
+/// A template that could be read. Cheap to clone.
+#[derive(Clone)]
+pub struct Template {
+    source: Arc<str>,
+    /// Missing where the text stands for itself.
+    compiled: Option<Arc<Compiled>>,
+}
+
+struct Compiled {
+    template: gotmpl::Template,
+    /// The labels that it names: one that is missing is an empty text.
+    labels: BTreeSet<String>,
+}
+
+impl Template {
+    /// Reads a template.
+    pub fn parse(source: &str) -> Result<Self, String> {
+        let compiled = source.contains("{{").then(|| compile(source)).transpose()?.map(Arc::new);
+        Ok(Self { source: source.into(), compiled })
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The text for an alert with these labels and this value. What goes wrong is said in the text, as Prometheus does.
+    pub fn expand<'a>(&self, labels: impl IntoIterator<Item = (&'a str, &'a str)>, value: f64) -> String {
+        let Some(compiled) = &self.compiled else { return self.source.to_string() };
+        compiled.expand(labels, value).unwrap_or_else(|error| format!("<error expanding template: {}>", in_words(&error)))
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.source, f)
+    }
+}
+
+impl Compiled {
+    fn expand<'a>(&self, labels: impl IntoIterator<Item = (&'a str, &'a str)>, value: f64) -> Result<String, TemplateError> {
+        let mut given: BTreeMap<Arc<str>, Value> =
+            self.labels.iter().map(|name| (name.as_str().into(), Value::String("".into()))).collect();
+        given.extend(labels.into_iter().map(|(name, value)| (name.into(), Value::String(value.into()))));
+        let data = BTreeMap::from([
+            ("Labels".into(), Value::Map(Arc::new(given))),
+            ("ExternalLabels".into(), Value::Map(Arc::default())),
+            ("ExternalURL".into(), Value::String("".into())),
+            ("Value".into(), Value::Float(value)),
+        ]);
+        let mut out = Bounded(String::new());
+        self.template.execute_fmt(&mut out, &Value::Map(Arc::new(data)))?;
+        Ok(out.0)
+    }
+}
+
+/// A text that ends at a length.
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.0.len() + text.len() > MAX_OUTPUT_BYTES {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(text);
+        Ok(())
+    }
+}
+
+fn compile(source: &str) -> Result<Compiled, String> {
+    let whole = format!("{VARIABLES}{source}");
+    // Prometheus's variables are in front of the first line, so lines are right and columns are not.
+    let (main, defines) = Parser::new(&whole, "{{", "}}").and_then(Parser::parse).map_err(|error| in_words(&error))?;
+    let functions = functions::all();
+    let known: BTreeSet<&str> = functions.keys().map(String::as_str).chain(functions::BUILT_IN).collect();
+    let mut uses = Uses::default();
+    uses.list(&main);
+    for define in &defines {
+        uses.list(&define.body);
+    }
+    if let Some(unknown) = uses.functions.iter().find(|name| !known.contains(name.as_str())) {
+        return Err(format!("there is no function {unknown} for templates here"));
+    }
+    let template = gotmpl::Template::new("rule").funcs(functions).missing_key(MissingKey::ZeroValue).max_range_iters(MAX_ITERATIONS);
+    let template = template.parse(&whole).map_err(|error| in_words(&error))?;
+    Ok(Compiled { template, labels: uses.labels })
+}
+
+fn in_words(error: &TemplateError) -> String {
+    match error {
+        TemplateError::Parse { line, message, .. } | TemplateError::Lex { line, message, .. } => {
+            format!("line {line} of the template: {message}")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What a template names.
+#[derive(Default)]
+struct Uses {
+    functions: BTreeSet<String>,
+    labels: BTreeSet<String>,
+}
+
+impl Uses {
+    fn list(&mut self, list: &ListNode) {
+        for node in &list.nodes {
+            match node {
+                Node::List(list) => self.list(list),
+                Node::Action(action) => self.pipe(&action.pipe),
+                Node::If(branch) | Node::Range(branch) | Node::With(branch) => {
+                    self.pipe(&branch.pipe);
+                    self.list(&branch.body);
+                    branch.else_body.iter().for_each(|body| self.list(body));
+                }
+                Node::Template(template) => template.pipe.iter().for_each(|pipe| self.pipe(pipe)),
+                Node::Define(define) => self.list(&define.body),
+                Node::Text(_) | Node::Break(_) | Node::Continue(_) => {}
+            }
+        }
+    }
+
+    fn pipe(&mut self, pipe: &PipeNode) {
+        pipe.commands.iter().for_each(|command: &CommandNode| command.args.iter().for_each(|expr| self.expr(expr)));
+    }
+
+    fn expr(&mut self, expr: &Expr) {
+        match expr {
+            Expr::Identifier(_, name) => _ = self.functions.insert(name.to_string()),
+            Expr::Variable(_, name, path) if name.trim_start_matches('$') == "labels" => {
+                self.labels.extend(path.first().map(ToString::to_string))
+            }
+            Expr::Field(_, path) if path.first().is_some_and(|first| first == "Labels") => {
+                self.labels.extend(path.get(1).map(ToString::to_string));
+            }
+            Expr::Pipe(_, pipe) => self.pipe(pipe),
+            Expr::Chain(_, expr, _) => self.expr(expr),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expand(source: &str, value: f64) -> String {
+        Template::parse(source).unwrap().expand([("instance", "n1:9100"), ("job", "node")], value)
+    }
+
+    #[test]
+    fn variables_and_functions_are_prometheuss() {
+        for (source, value, expected) in [
+            ("plain", 1.0, "plain"),
+            ("{{ $labels.instance }} has {{ $value }}", 1.5, "n1:9100 has 1.5"),
+            ("{{ .Labels.job }}/{{ .Value }}", 1e7, "node/1e+07"),
+            ("[{{ $labels.missing }}]", 0.0, "[]"),
+            ("{{ $value | humanizePercentage }}", 0.12345, "12.34%"),
+            ("{{ printf \"%.2f\" $value }}", 1.0 / 3.0, "0.33"),
+            ("{{ with $labels.job }}job {{ . }}{{ end }}{{ with $labels.zone }}zone{{ end }}", 0.0, "job node"),
+            ("{{ if gt $value 2.0 }}much{{ else }}little{{ end }}", 3.0, "much"),
+            ("{{ range $name, $text := $labels }}{{ $name }}={{ $text }} {{ end }}", 0.0, "instance=n1:9100 job=node "),
+            ("{{ $labels.instance | stripPort | toUpper }}", 0.0, "N1"),
+            ("{{ reReplaceAll \"(.*):(.*)\" \"$2\" $labels.instance }}", 0.0, "9100"),
+            ("{{ if match \"^n\" $labels.instance }}yes{{ end }}", 0.0, "yes"),
+            ("{{- /* said to people */ -}} x", 0.0, "x"),
+            ("{{ define \"a\" }}<{{ . }}>{{ end }}{{ template \"a\" $value }}", 2.0, "<2>"),
+        ] {
+            assert_eq!(expand(source, value), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_goes_wrong_is_said() {
+        assert!(expand("{{ humanize \"x\" }}", 0.0).starts_with("<error expanding template: "));
+        assert!(expand("{{ range $i := 100000 }}xxxxxxxx{{ end }}", 0.0).starts_with("<error expanding template: "));
+        for (source, problem) in [
+            ("{{ $labels.x", "unclosed action"),
+            ("{{ nonsense 1 }}", "no function nonsense"),
+            ("{{ query \"up\" | first | value }}", "no function"),
+        ] {
+            let error = Template::parse(source).unwrap_err();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+}

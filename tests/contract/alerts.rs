@@ -1,0 +1,274 @@
+//! Rules and their alerts: evaluated, told over Prometheus's API and to receivers, kept over restarts.
+
+use std::time::Duration;
+
+use golectra_tests::{Client, Receiver, Reply, Server, Store, Target, fresh_key, on_both_stores, until};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+on_both_stores!(
+    an_alert_is_pending_and_fires_and_is_told_once,
+    a_killed_server_loses_no_timer_and_tells_nothing_twice,
+    rules_are_read_again_and_a_bad_file_is_refused,
+    silences_hold_back_what_receivers_are_told,
+    a_receiver_can_be_tested,
+);
+
+/// Longer than any of this should take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Files {
+    folder: TempDir,
+}
+
+impl Files {
+    fn new(rules: &str, receivers: &str) -> Self {
+        let files = Self { folder: tempfile::tempdir().expect("a temporary folder can be made") };
+        std::fs::create_dir(files.path("rules")).expect("our own folder");
+        files.put("rules/test.yaml", rules);
+        files.put("receivers.yaml", receivers);
+        files
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file by rename, so that it is never read in part.
+    fn put(&self, name: &str, content: &str) {
+        let new = self.path("new");
+        std::fs::write(&new, content).expect("our own folder");
+        std::fs::rename(new, self.path(name)).expect("our own folder");
+    }
+
+    fn start(&self, t: &Target) -> Server {
+        let path = |name: &str| self.path(name).display().to_string();
+        let builder = t.own().env("EVALUATION_INTERVAL", "1s").env("BUILT_IN_RULES_DISABLED", "all").env("RESTORE", "true");
+        builder.env("STORE_INTERVAL", "0").env("RULES_DIR", path("rules")).env("RECEIVERS_FILE", path("receivers.yaml")).metrics().start()
+    }
+}
+
+fn rules(hold: &str) -> String {
+    format!(
+        "groups:\n- name: g\n  rules:\n  - record: node:load:max\n    expr: max by (instance) (load)\n  - alert: HighLoad\n    expr: node:load:max > 5\n    for: {hold}\n    labels: {{severity: critical}}\n    annotations: {{summary: '{{{{ $labels.instance }}}} has a load of {{{{ $value }}}}.'}}\n"
+    )
+}
+
+fn webhook(receiver: &Receiver) -> String {
+    format!("receivers:\n- name: hook\n  webhook: {{url: '{}/hook'}}\n", receiver.url())
+}
+
+async fn load(client: &Client, source: &str, value: f64) {
+    let batch = json!([{"id": "load", "type": "gauge", "value": value}]);
+    client.post("/updates").source(source).idempotency_key(&fresh_key()).json(&batch).send().await.expect(200);
+}
+
+async fn alerts(client: &Client) -> Vec<Value> {
+    let answer = client.get("/api/v1/alerts").send().await.expect(200).json();
+    answer["data"]["alerts"].as_array().expect("a list").clone()
+}
+
+/// The states of all alerts, as `instance state`.
+async fn states(client: &Client) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    alerts(client).await.iter().map(|alert| format!("{} {}", text(&alert["labels"]["instance"]), text(&alert["state"]))).collect()
+}
+
+/// What a webhook was told: `status instance` of each alert.
+fn told(receiver: &Receiver) -> Vec<String> {
+    let mut told = Vec::new();
+    for request in receiver.requests() {
+        let body: Value = serde_json::from_slice(&request.unpacked()).expect("JSON");
+        for alert in body["alerts"].as_array().expect("a list") {
+            told.push(format!(
+                "{} {}",
+                alert["status"].as_str().unwrap_or_default(),
+                alert["labels"]["instance"].as_str().unwrap_or_default()
+            ));
+        }
+    }
+    told
+}
+
+async fn query(client: &Client, expr: &str) -> Vec<Value> {
+    let answer = client.get(&format!("/api/v1/query?query={}", golectra_tests::encode(expr))).send().await.expect(200).json();
+    answer["data"]["result"].as_array().expect("a list").clone()
+}
+
+async fn an_alert_is_pending_and_fires_and_is_told_once(t: Target) {
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let files = Files::new(&rules("3s"), &webhook(&receiver));
+    let server = files.start(&t);
+    let client = server.client();
+    load(&client, "n1", 9.0).await;
+    load(&client, "n2", 1.0).await;
+    until("the alert is pending", PATIENCE, async || states(&client).await == ["n1 pending"]).await;
+    until("the alert fires", PATIENCE, async || states(&client).await == ["n1 firing"]).await;
+    until("the receiver is told", PATIENCE, async || told(&receiver) == ["firing n1"]).await;
+
+    let alert = alerts(&client).await.remove(0);
+    assert_eq!(alert["labels"], json!({"alertname": "HighLoad", "instance": "n1", "severity": "critical"}));
+    assert_eq!(alert["annotations"], json!({"summary": "n1 has a load of 9."}));
+    assert_eq!(alert["value"], "9e+00");
+    assert!(alert["activeAt"].as_str().expect("a time").starts_with("20"), "{alert}");
+
+    let answer = client.get("/api/v1/rules?type=alert").send().await.expect(200).json();
+    let group = &answer["data"]["groups"][0];
+    assert_eq!((&group["name"], &group["file"], &group["interval"]), (&json!("g"), &json!("test.yaml"), &json!(1.0)));
+    let rule = &group["rules"][0];
+    for (field, expected) in [
+        ("type", json!("alerting")),
+        ("name", json!("HighLoad")),
+        ("state", json!("firing")),
+        ("health", json!("ok")),
+        ("duration", json!(3.0)),
+        ("query", json!("node:load:max > 5")),
+        ("labels", json!({"severity": "critical"})),
+    ] {
+        assert_eq!(rule[field], expected, "{rule}");
+    }
+    assert_eq!(rule["alerts"], json!([alert]));
+    let recording = client.get("/api/v1/rules?type=record&rule_name[]=node:load:max").send().await.expect(200).json();
+    assert_eq!(recording["data"]["groups"][0]["rules"][0]["type"], "recording");
+    assert_eq!(client.get("/api/v1/rules?type=nothing").send().await.status, 400);
+    assert_eq!(client.get("/api/v1/rules?file[]=other.yaml").send().await.expect(200).json()["data"]["groups"], json!([]));
+
+    let series = query(&client, "ALERTS{alertname=\"HighLoad\"}").await;
+    assert_eq!(series.len(), 1, "{series:?}");
+    assert_eq!(series[0]["metric"]["alertstate"], "firing");
+    assert_eq!(query(&client, "ALERTS_FOR_STATE").await.len(), 1);
+    let recorded = query(&client, "node:load:max").await;
+    assert_eq!(recorded.len(), 2, "{recorded:?}");
+    // What a rule aggregates away stays away.
+    assert_eq!(recorded[0]["metric"], json!({"__name__": "node:load:max", "instance": "n1"}));
+    let seen = query(&client, "time() - golectra_source_last_seen_timestamp_seconds{instance=\"n1\"}").await;
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    let snapshot = client.get("/api/v1/snapshot").send().await.expect(200).json();
+    assert!(!snapshot.to_string().contains("ALERTS"), "what the server makes itself is no metric of a node: {snapshot}");
+
+    load(&client, "n1", 2.0).await;
+    until("the alert ends", PATIENCE, async || states(&client).await.is_empty()).await;
+    until("the receiver is told of the end", PATIENCE, async || told(&receiver) == ["firing n1", "resolved n1"]).await;
+    assert!(query(&client, "ALERTS").await.is_empty(), "the series ends with the alert");
+}
+
+async fn a_killed_server_loses_no_timer_and_tells_nothing_twice(t: Target) {
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let files = Files::new(&rules("6s"), &webhook(&receiver));
+    let mut server = files.start(&t);
+    load(&server.client(), "n1", 9.0).await;
+    let client = server.client();
+    until("the alert is pending", PATIENCE, async || states(&client).await == ["n1 pending"]).await;
+    let since = alerts(&client).await[0]["activeAt"].clone();
+    server = server.crash_and_restart_with(&[]);
+    let client = server.client();
+    assert_eq!(alerts(&client).await[0]["activeAt"], since, "the timer goes on");
+    load(&client, "n1", 9.0).await;
+    until("the receiver is told", PATIENCE, async || told(&receiver) == ["firing n1"]).await;
+    assert_eq!(alerts(&client).await[0]["activeAt"], since);
+    server = server.crash_and_restart_with(&[]);
+    let client = server.client();
+    load(&client, "n1", 1.0).await;
+    until("the receiver is told of the end", PATIENCE, async || told(&receiver) == ["firing n1", "resolved n1"]).await;
+    if t.store() == Store::Postgres {
+        // Another server of the database takes over when this one is gone, and tells what this one was about to tell.
+        let twin = server.twin().start();
+        load(&client, "n1", 9.0).await;
+        until("the other server sees the alert", PATIENCE, async || states(&twin.client()).await == ["n1 pending"]).await;
+        drop(server);
+        until("the other server tells", PATIENCE, async || told(&receiver).len() == 3).await;
+        assert_eq!(told(&receiver)[2], "firing n1");
+    }
+}
+
+async fn rules_are_read_again_and_a_bad_file_is_refused(t: Target) {
+    let files = Files::new(&rules("0s"), "receivers: []");
+    let server = files.start(&t);
+    let client = server.client();
+    let names = async || {
+        let answer = client.get("/api/v1/rules").send().await.expect(200).json();
+        let groups = answer["data"]["groups"].as_array().expect("a list").clone();
+        groups.iter().map(|group| group["name"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["g"]);
+    files.put("rules/test.yaml", "groups:\n- name: bad\n  rules:\n  - alert: A\n    expr: sum(\n");
+    let metrics = server.metrics_client();
+    let refused = async || metrics.get("/metrics").send().await.metric("golectra_rule_files_refused");
+    until("the bad file is refused", PATIENCE, async || refused().await == Some(1.0)).await;
+    assert_eq!(names().await, ["g"]);
+    files.put("rules/test.yaml", &rules("0s").replace("name: g", "name: h"));
+    until("the new file is read", PATIENCE, async || names().await == ["h"]).await;
+}
+
+async fn silences_hold_back_what_receivers_are_told(t: Target) {
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let files = Files::new(&rules("0s"), &webhook(&receiver));
+    let server = files.start(&t);
+    let client = server.client();
+    let silence = json!({
+        "matchers": [{"name": "instance", "value": "n1"}], "duration": "1h", "createdBy": "me", "comment": "a disk is replaced",
+    });
+    let created = client.post("/api/v1/silences").json(&silence).send().await.expect(200).json();
+    let id = created["silenceID"].as_str().expect("an id").to_owned();
+    load(&client, "n1", 9.0).await;
+    load(&client, "n2", 9.0).await;
+    until("the receiver is told of the other node", PATIENCE, async || told(&receiver) == ["firing n2"]).await;
+    assert_eq!(states(&client).await, ["n1 firing", "n2 firing"]);
+    let listed = client.get("/api/v1/silences").send().await.expect(200).json();
+    assert_eq!((&listed["silences"][0]["id"], &listed["silences"][0]["state"]), (&json!(id), &json!("active")));
+
+    let end = async || {
+        let request = client.request("DELETE".parse().expect("a method"), &format!("/api/v1/silences/{id}"));
+        request.header("content-type", "application/json").send().await
+    };
+    end().await.expect(204);
+    until("the receiver is told when the silence is over", PATIENCE, async || told(&receiver) == ["firing n2", "firing n1"]).await;
+    assert_eq!(end().await.expect(404).error(), format!("there is no silence {id:?} that is not over"));
+
+    for (change, problem) in [
+        (json!({"matchers": []}), "matchers"),
+        (json!({"comment": ""}), "comment"),
+        (json!({"duration": "x"}), "duration"),
+        (json!({"nonsense": 1}), "nonsense"),
+    ] {
+        let mut bad = silence.clone();
+        bad.as_object_mut().expect("an object").extend(change.as_object().expect("an object").clone());
+        let answer = client.post("/api/v1/silences").json(&bad).send().await.expect(400);
+        assert!(answer.error().contains(problem), "{answer:?}");
+    }
+    // What a page of another site can make a browser send.
+    client.post("/api/v1/silences").header("content-type", "text/plain").body(silence.to_string()).send().await.expect(415);
+}
+
+async fn a_receiver_can_be_tested(t: Target) {
+    let alertmanager = Receiver::start(|_| Reply::status(200)).await;
+    let broken = Receiver::start(|_| Reply::status(500)).await;
+    let files = Files::new(
+        &rules("0s"),
+        &format!(
+            "receivers:\n- name: am\n  alertmanager: {{url: '{}/prefix/'}}\n- name: broken\n  ntfy: {{url: '{}/topic'}}\n",
+            alertmanager.url(),
+            broken.url()
+        ),
+    );
+    let server = files.start(&t);
+    let client = server.client();
+    let test = async |name: &str| client.post(&format!("/api/v1/receivers/{name}/test")).json(&json!({})).send().await;
+    assert_eq!(test("am").await.expect(200).json(), json!({"delivered": true}));
+    assert!(test("broken").await.expect(502).error().contains("500"));
+    test("other").await.expect(404);
+    let request = alertmanager.requests().remove(0);
+    assert_eq!(request.path, "/prefix/api/v2/alerts");
+    let sent: Value = serde_json::from_slice(&request.unpacked()).expect("JSON");
+    assert_eq!(sent[0]["labels"]["alertname"], "ReceiverTest");
+    let listed = client.get("/api/v1/receivers").send().await.expect(200).json();
+    assert_eq!(listed["receivers"][1], json!({"name": "broken", "kind": "ntfy", "min_severity": "warning", "send_resolved": true}));
+
+    // A receiver that fails delays no other.
+    load(&client, "n1", 9.0).await;
+    until("the Alertmanager is told", PATIENCE, async || alertmanager.requests().len() > 1).await;
+    let sent: Value = serde_json::from_slice(&alertmanager.requests()[1].unpacked()).expect("JSON");
+    assert_eq!((&sent[0]["labels"]["alertname"], &sent[0]["labels"]["instance"]), (&json!("HighLoad"), &json!("n1")));
+    assert!(sent[0]["endsAt"].as_str() > sent[0]["startsAt"].as_str(), "{sent}");
+    until("the other is tried", PATIENCE, async || broken.requests().len() > 2).await;
+}
