@@ -5,6 +5,7 @@ mod faults;
 mod names;
 mod plain;
 mod pods;
+mod scrape;
 mod signatures;
 mod spool;
 mod tally;

@@ -147,6 +147,7 @@ fn agents_read_from_kubelets_what_the_values_say_and_nothing_else() {
     for (set, resources) in [
         ("agent.enabled=true", Some(json!(["nodes/stats"]))),
         ("agent.pods.details=true", Some(json!(["nodes/stats", "nodes/metrics", "nodes/pods"]))),
+        ("agent.scrape.pods=true", Some(json!(["nodes/stats", "nodes/pods"]))),
         ("agent.pods.enabled=false", None),
         ("agent.pods.enabled=false,agent.pods.details=true", None),
         ("agent.enabled=false", None),

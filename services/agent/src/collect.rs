@@ -9,6 +9,7 @@ pub mod kubelet;
 mod memory;
 mod network;
 mod runtime;
+pub mod scrape;
 mod worker;
 
 use std::io;

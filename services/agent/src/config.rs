@@ -3,6 +3,7 @@
 mod address;
 mod kubelet;
 mod limits;
+mod scrape;
 mod source;
 
 use std::net::IpAddr;
@@ -13,9 +14,13 @@ use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
 pub use self::kubelet::KubeletUrl;
-pub use self::limits::{HostSeries, LimitError, Period, PodsSeries, QueueBatches, QueueBytes, RateLimit, SpoolAge, SpoolBytes};
+pub use self::limits::{
+    Count, HostSeries, LimitError, Period, PodsSeries, QueueBatches, QueueBytes, RateLimit, ScrapeBytes, SpoolAge, SpoolBytes,
+};
+pub use self::scrape::{ScrapeTargets, ScrapeTargetsError};
 pub use self::source::SourceName;
 use crate::collect::kubelet::{KubeletAddress, KubeletSettings, NamespaceList, Namespaces, NodeMetrics, TlsMode};
+use crate::collect::scrape::{ScrapeLimits, ScrapeSettings};
 use crate::collect::{HostFolders, HostPaths, HostSettings};
 use crate::spool::Limits;
 use crate::spool::disk::DiskLimits;
@@ -82,6 +87,26 @@ golectra_process::settings! {
         pub spool_max_bytes: SpoolBytes = "64MiB",
         /// How long a report may wait, in memory or in SPOOL_DIR, at least 1m. The server refuses reports that are older than its DEDUP_WINDOW, whose default is an hour more.
         pub spool_max_age: SpoolAge = "47h",
+        /// What to scrape: URLs separated by commas or white space, of Prometheus's text format or OpenMetrics, or of a Go program's expvar if the path is /debug/vars. `JOB=URL` sets the label job, which is otherwise scrape or expvar.
+        pub scrape: Option<ScrapeTargets>,
+        /// Whether the pods of the node that are annotated with prometheus.io/scrape are scraped as well (prometheus.io/port, path and scheme say where). It needs KUBELET_URL and `get` on nodes/pods.
+        pub scrape_pods: bool = "false",
+        /// Time between two scrapes of a target.
+        pub scrape_interval: Period = "30s",
+        /// How long a scrape may take, at most the interval.
+        pub scrape_timeout: Period = "10s",
+        /// The longest answer of a target, unpacked, 16KiB to 64MiB; one that is longer fails.
+        pub scrape_max_bytes: ScrapeBytes = "4MiB",
+        /// The most samples of a target, 1 to 100000; one that has more fails.
+        pub scrape_max_samples: Count<1, 100_000> = "10000",
+        /// The most labels of a series, its name and the labels of its target included, 3 to 1000; a target that has more fails.
+        pub scrape_max_labels: Count<3, 1_000> = "64",
+        /// The longest name of a label, in bytes, 8 to 4096; a target that has a longer one fails.
+        pub scrape_max_label_name_bytes: Count<8, 4_096> = "256",
+        /// The longest value of a label or name of a metric, in bytes, 16 to 4096; a target that has a longer one fails.
+        pub scrape_max_label_value_bytes: Count<16, 4_096> = "2048",
+        /// The most series of all targets together, 100 to 1000000; those beyond it are counted and left out.
+        pub scrape_max_series: Count<100, 1_000_000> = "20000",
     }
 }
 
@@ -94,6 +119,24 @@ impl Settings {
     /// The node's folders that are measured.
     pub fn host_folders(&self) -> HostFolders {
         HostFolders { proc: self.host_proc.clone(), root: self.host_root.clone() }
+    }
+
+    /// What is scraped, and how. `source` is this node.
+    pub fn scrape_settings(&self, source: &Source) -> ScrapeSettings {
+        let interval = self.scrape_interval.duration();
+        ScrapeSettings {
+            targets: self.scrape.as_ref().map_or_else(Vec::new, |targets| targets.of_node(source)),
+            pods: self.kubelet().filter(|_| self.scrape_pods).map(|kubelet| kubelet.address),
+            interval,
+            timeout: self.scrape_timeout.duration().min(interval),
+            limits: ScrapeLimits {
+                body_bytes: Bytes::get(self.scrape_max_bytes.bytes()),
+                samples: self.scrape_max_samples.get(),
+                labels: self.scrape_max_labels.get(),
+                label_name_bytes: self.scrape_max_label_name_bytes.get(),
+                label_value_bytes: self.scrape_max_label_value_bytes.get(),
+            },
+        }
     }
 
     /// How the kubelet is asked; None if it is not.
@@ -219,6 +262,10 @@ mod tests {
             (["--spool-max-bytes=1KiB"], "1MiB to 16GiB"),
             (["--spool-max-bytes=1TiB"], "1MiB to 16GiB"),
             (["--spool-max-age=30s"], "at least 1m"),
+            (["--scrape=localhost:9100"], "URL"),
+            (["--scrape-max-samples=0"], "1 to 100000"),
+            (["--scrape-max-bytes=1KiB"], "16KiB to 64MiB"),
+            (["--scrape-max-label-value-bytes=5000"], "16 to 4096"),
             (["--no-such-flag=1"], "no-such-flag"),
         ] {
             let sentence = refusal(&arguments);
@@ -244,6 +291,16 @@ mod tests {
             "SPOOL_DIR",
             "SPOOL_MAX_BYTES",
             "SPOOL_MAX_AGE",
+            "SCRAPE",
+            "SCRAPE_PODS",
+            "SCRAPE_MAX_SERIES",
+            "SCRAPE_INTERVAL",
+            "SCRAPE_TIMEOUT",
+            "SCRAPE_MAX_BYTES",
+            "SCRAPE_MAX_SAMPLES",
+            "SCRAPE_MAX_LABELS",
+            "SCRAPE_MAX_LABEL_NAME_BYTES",
+            "SCRAPE_MAX_LABEL_VALUE_BYTES",
         ] {
             assert!(help.contains(variable), "{variable} is missing in {help}");
         }

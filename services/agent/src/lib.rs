@@ -28,6 +28,7 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::collect::Collectors;
 use crate::collect::kubelet::Kubelet;
+use crate::collect::scrape::Scraper;
 use crate::config::Settings;
 use crate::metrics::{AgentMetrics, DropReason};
 use crate::schedule::Occasion;
@@ -113,6 +114,15 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let host_collectors = Collectors::start(collect::of_the_host(&host), Arc::clone(&metrics)).map_err(StartError::Thread)?;
     let mut host_collectors = host_collectors.with_max_series(host.max_series);
     let mut sealer = Sealer::new(settings.key.clone());
+    let scrape_settings = settings.scrape_settings(&source);
+    if settings.scrape_pods && scrape_settings.pods.is_none() {
+        tracing::warn!("SCRAPE_PODS needs the kubelet's list of pods: no pod is scraped until KUBELET_URL is set");
+    }
+    let scraper = if scrape_settings.is_empty() {
+        None
+    } else {
+        Some(Scraper::new(scrape_settings, settings.scrape_max_series.get(), settings.key.clone(), Arc::clone(&metrics))?)
+    };
     tracing::info!(
         address = %settings.address, %source,
         poll_seconds = settings.poll_interval.duration().as_secs_f64(),
@@ -130,6 +140,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         let kubelet = Kubelet::new(kubelet, Arc::clone(&metrics));
         tokio::spawn(kubelet.run(queue.clone(), settings.key.clone(), shutdown.token()))
     });
+    let scraping = scraper.map(|scraper| tokio::spawn(scraper.run(queue.clone(), shutdown.token())));
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
     let sample = async |occasion| match occasion {
         Occasion::Poll => collectors.sample().await,
@@ -140,6 +151,9 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     if let Some(kubelet) = kubelet {
         // It ends at once: it waits for nothing that the shutdown does not interrupt.
         let _ = kubelet.await;
+    }
+    if let Some(scraping) = scraping {
+        let _ = scraping.await;
     }
     // The last report is in the queue.
     queue.close();

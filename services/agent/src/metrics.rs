@@ -61,6 +61,8 @@ pub enum SkipReason {
     Unreadable,
     /// The collector reports no more than a fixed number of devices.
     Limit,
+    /// The same series was there already.
+    Duplicate,
 }
 
 impl SkipReason {
@@ -71,6 +73,7 @@ impl SkipReason {
             Self::InvalidValue => "invalid_value",
             Self::Unreadable => "unreadable",
             Self::Limit => "limit",
+            Self::Duplicate => "duplicate",
         }
     }
 }

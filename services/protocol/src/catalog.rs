@@ -9,6 +9,7 @@ mod kubelet;
 mod node;
 mod original;
 mod pods;
+mod scrape;
 
 use std::fmt::Write as _;
 
@@ -18,7 +19,7 @@ use crate::remote_write::{Metadata, MetadataKind};
 pub const NODE_JOB: &str = "node-exporter";
 
 /// The groups in the order of docs/metrics.md.
-pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP, &kubelet::GROUP, &pods::GROUP];
+pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP, &kubelet::GROUP, &pods::GROUP, &scrape::GROUP];
 
 /// Metrics with a common origin.
 #[derive(Debug)]

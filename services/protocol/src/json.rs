@@ -96,6 +96,11 @@ pub fn encode_metric(metric: &Metric) -> Vec<u8> {
     serde_json::to_vec(metric).expect("a valid metric always encodes")
 }
 
+/// Appends a metric object to a body that is built piece by piece.
+pub fn append_metric(body: &mut String, metric: &Metric) {
+    body.push_str(&serde_json::to_string(metric).expect("a valid metric always encodes"));
+}
+
 /// Encodes an array of metric objects.
 pub fn encode_batch(metrics: &[Metric]) -> Vec<u8> {
     serde_json::to_vec(metrics).expect("valid metrics always encode")

@@ -10,6 +10,7 @@
 pub mod answer;
 pub mod audit;
 pub mod catalog;
+pub mod exposition;
 pub mod gzip;
 pub mod hash;
 pub mod header;

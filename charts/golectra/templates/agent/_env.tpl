@@ -43,11 +43,28 @@
 {{- end }}
 {{- end }}
 {{- end }}
-{{- if .Values.agent.pods.enabled }}
+{{- if or .Values.agent.pods.enabled .Values.agent.scrape.urls }}
 - name: HOST_IP
   valueFrom:
     fieldRef:
       fieldPath: status.hostIP
+{{- end }}
+{{- with .Values.agent.scrape }}
+{{- with .urls }}
+- name: SCRAPE
+  value: {{ join " " . | quote }}
+{{- end }}
+{{- if .pods }}
+- name: SCRAPE_PODS
+  value: "true"
+{{- end }}
+{{- range $name, $value := dict "SCRAPE_INTERVAL" .interval "SCRAPE_MAX_SERIES" .maxSeries }}
+{{- with include "golectra.env" (dict "name" $name "value" $value) }}
+{{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if .Values.agent.pods.enabled }}
 - name: KUBELET_URL
   value: https://$(HOST_IP):{{ .Values.agent.kubelet.port }}
 - name: KUBELET_TLS

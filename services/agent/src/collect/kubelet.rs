@@ -4,6 +4,7 @@
 //! and what it tells does not change faster. A kubelet that is slow, gone, older or denies is a metric and a line in the log,
 //! never a report that fails. What it no longer tells is not sent any more, so that it is gone from queries after their lookback.
 
+mod annotated;
 mod cadvisor;
 mod check;
 mod client;
@@ -23,6 +24,7 @@ use golectra_process::{LogLimiter, Secret};
 use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
+pub use self::annotated::{AnnotatedPod, AnnotatedPods};
 use self::cadvisor::Cadvisor;
 pub use self::check::{Check, Finding, State};
 use self::client::{Client, Endpoint};

@@ -139,6 +139,46 @@ impl FromStr for SpoolAge {
     }
 }
 
+/// The longest answer of a target, 16KiB to 64MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrapeBytes(Bytes);
+
+impl ScrapeBytes {
+    /// As a size.
+    pub const fn bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl FromStr for ScrapeBytes {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        let bytes = text.parse::<Bytes>().map_err(|error| LimitError(error.to_string()))?;
+        let fits = (16 << 10..=64 << 20).contains(&bytes.get());
+        if fits { Ok(Self(bytes)) } else { Err(LimitError("expected 16KiB to 64MiB".to_owned())) }
+    }
+}
+
+/// A whole number within bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count<const LEAST: usize, const MOST: usize>(usize);
+
+impl<const LEAST: usize, const MOST: usize> Count<LEAST, MOST> {
+    /// As a number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl<const LEAST: usize, const MOST: usize> FromStr for Count<LEAST, MOST> {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        whole(text, LEAST, MOST).map(Self)
+    }
+}
+
 /// How many series of pods are reported, 100 to 1,000,000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PodsSeries(usize);

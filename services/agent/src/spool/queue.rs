@@ -47,7 +47,8 @@ impl Queue {
         }
     }
 
-    /// Adds the batch that `seal` makes of the current time and the deltas that dropped batches returned.
+    /// Adds the batch that `seal` makes of the current time and the deltas that dropped batches returned, all of which the batch
+    /// must contain.
     pub fn seal_with(&self, seal: impl FnOnce(u64, Deltas) -> Batch) {
         let mut spool = self.spool();
         let returned = spool.make_room();

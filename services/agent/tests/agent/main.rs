@@ -7,5 +7,6 @@ mod harness;
 mod kubelet;
 mod kubelet_server;
 mod process;
+mod scrape;
 mod server;
 mod spool;
