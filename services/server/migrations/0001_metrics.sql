@@ -24,15 +24,21 @@ CREATE TABLE sources (
 -- Names of metrics and pairs of a label's key and value share one space of numbers, so that one index finds series by either.
 CREATE SEQUENCE terms AS integer;
 
+-- Numbers whose name or pair was removed. They are used again before new ones are: the index of series keeps an entry for each number that it ever
+-- had, so numbers that only rise would make it grow with every pod that comes and goes.
+CREATE TABLE free_terms (
+    id integer PRIMARY KEY
+);
+
 CREATE TABLE metric_names (
-    id integer PRIMARY KEY DEFAULT nextval('terms'),
+    id integer PRIMARY KEY,
     -- 128 bits of SHA-256 of the name.
     digest uuid NOT NULL UNIQUE,
     name text COLLATE "C" NOT NULL
 );
 
 CREATE TABLE label_pairs (
-    id integer PRIMARY KEY DEFAULT nextval('terms'),
+    id integer PRIMARY KEY,
     -- 128 bits of SHA-256 of the key, a byte 0xff and the value.
     digest uuid NOT NULL UNIQUE,
     -- 128 bits of SHA-256 of the key.

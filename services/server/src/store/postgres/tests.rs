@@ -9,6 +9,7 @@ mod hook;
 mod queries;
 mod samples;
 mod sealing;
+mod terms;
 mod turnover;
 
 use super::testing::{TestDatabase, config, config_with_default_write_limits, maintenance, ready, sealer};
