@@ -162,6 +162,7 @@ impl PostgresStore {
             metrics: config.history,
             steps: Steps::default(),
             warned_at: Mutex::default(),
+            unsealed_age: Mutex::default(),
         };
         let maintenance = Maintenance { options, clock: clock.clone(), lifetimes, partitions, metrics };
         let reader = Reader { pool, schema, turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))) };

@@ -19,7 +19,7 @@ mod parts;
 mod retain;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -55,7 +55,12 @@ pub(super) struct Sealer {
     pub(super) steps: Steps,
     /// When it was said last that the database nears its limit.
     pub(super) warned_at: Mutex<Option<Instant>>,
+    pub(super) unsealed_age: Mutex<MeasuredAge>,
 }
+
+/// The age of the oldest report that is not sealed, as it was measured last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct MeasuredAge(Option<(Instant, Duration)>);
 
 /// What a round did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -94,40 +99,54 @@ impl Steps {
 impl Sealer {
     /// Never returns.
     pub(super) async fn run(&self) {
-        let mut noted: Option<(Instant, i64)> = None;
+        let mut noted = None;
         let mut pause = SETTLED_AFTER + Duration::from_secs(1);
         loop {
             sleep(pause.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
-            let settled = noted.filter(|(at, _)| at.elapsed() >= SETTLED_AFTER).map(|(_, arrival)| arrival);
-            let round = timeout(ROUND_LIMIT, async {
-                let mut conn = connect::open_for_schema(&self.options).await?;
-                let now = (Instant::now(), newest_arrival(&mut conn).await?);
-                let round = match settled {
-                    Some(arrival) => Some(self.round_on(&mut conn, arrival).await?),
-                    None => None,
-                };
-                Ok::<_, sqlx::Error>((now, round))
-            });
-            match round.await {
-                Ok(Ok((now, round))) => {
-                    noted = Some(now);
-                    pause = if round.is_some() { EVERY } else { SETTLED_AFTER };
-                    if let Some(round) = round.filter(|round| *round != Round::default()) {
-                        let (frames, folded) = (round.frames, round.folded);
-                        tracing::debug!(frames, half_hours = round.half_hours.len(), folded, days = round.days.len(), "sealed history");
-                    }
+            pause = self.attempt(&mut noted).await;
+        }
+    }
+
+    /// Seals what arrived up to the number that was noted at least [`SETTLED_AFTER`] ago, and notes the newest; says how long to pause.
+    pub(super) async fn attempt(&self, noted: &mut Option<(Instant, i64)>) -> Duration {
+        let settled = noted.filter(|(at, _)| at.elapsed() >= SETTLED_AFTER).map(|(_, arrival)| arrival);
+        let round = timeout(ROUND_LIMIT, async {
+            let mut conn = connect::open_for_schema(&self.options).await?;
+            let now = (Instant::now(), newest_arrival(&mut conn).await?);
+            let round = match settled {
+                Some(arrival) => Some(self.round_on(&mut conn, arrival).await?),
+                None => None,
+            };
+            Ok::<_, sqlx::Error>((now, round))
+        });
+        match round.await {
+            Ok(Ok((now, round))) => {
+                *noted = Some(now);
+                let pause = if round.is_some() { EVERY } else { SETTLED_AFTER };
+                if let Some(round) = round.filter(|round| *round != Round::default()) {
+                    let (frames, folded) = (round.frames, round.folded);
+                    tracing::debug!(frames, half_hours = round.half_hours.len(), folded, days = round.days.len(), "sealed history");
                 }
-                Ok(Err(error)) => {
-                    self.metrics.failures.inc();
-                    pause = EVERY;
-                    tracing::warn!(problem = describe(&error), "history could not be sealed, trying again in a minute");
-                }
-                Err(_) => {
-                    self.metrics.failures.inc();
-                    pause = EVERY;
-                    tracing::warn!(limit_seconds = ROUND_LIMIT.as_secs(), "sealing history took too long, going on in a minute");
-                }
+                return pause;
             }
+            Ok(Err(error)) => tracing::warn!(problem = describe(&error), "history could not be sealed, trying again in a minute"),
+            Err(_) => tracing::warn!(limit_seconds = ROUND_LIMIT.as_secs(), "sealing history took too long, going on in a minute"),
+        }
+        self.metrics.failures.inc();
+        self.age_further();
+        EVERY
+    }
+
+    /// Shows the age of the oldest report that is not sealed.
+    fn set_unsealed_age(&self, age: Duration) {
+        self.metrics.unsealed_age_seconds.set(age.as_secs_f64());
+        *self.unsealed_age.lock().unwrap_or_else(PoisonError::into_inner) = MeasuredAge(Some((Instant::now(), age)));
+    }
+
+    /// Adds the time since the age was measured: a round that fails may not have come to measure it again, and it seals nothing.
+    fn age_further(&self) {
+        if let MeasuredAge(Some((at, age))) = *self.unsealed_age.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.metrics.unsealed_age_seconds.set((age + at.elapsed()).as_secs_f64());
         }
     }
 
@@ -146,8 +165,7 @@ impl Sealer {
         let mut round = Round::default();
         retain::measure(conn, &self.metrics, self.max_bytes).await?;
         let oldest = FRAMES.existing(conn).await?.first().map_or(now, |slot| FRAMES.start_of(*slot));
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^53 ms")]
-        self.metrics.unsealed_age_seconds.set(now.saturating_sub(oldest) as f64 / 1000.0);
+        self.set_unsealed_age(Duration::from_millis(now.saturating_sub(oldest)));
         // Beside each other, so that an alert can tell whether sealing is late.
         self.metrics.seal_after_seconds.set(i64::try_from(self.lifetimes.seal_after.as_secs()).unwrap_or(i64::MAX));
         if !try_lock(conn, Lock::Seal).await? {

@@ -129,6 +129,7 @@ pub(super) fn sealer(store: &PostgresStore) -> Sealer {
         metrics: HistoryMetrics::unregistered(),
         steps: Steps::default(),
         warned_at: Mutex::default(),
+        unsealed_age: Mutex::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! `reading` decodes all that the tables hold; the model here recomputes it from the batches that were answered `Ok`.
 
+mod failing;
 mod queried;
 mod reading;
 mod size;
