@@ -37,8 +37,12 @@ async fn size(conn: &mut PgConnection) -> Size {
             (SELECT count(*) FROM label_pairs) AS label_pairs, (SELECT count(*) FROM metric_names) AS metric_names,
             (SELECT count(*) FROM layouts) AS layouts, (SELECT count(*) FROM latest_blocks) AS blocks, (SELECT count(*) FROM frames) AS frames,
             (SELECT last_value FROM terms) AS highest_term,
+<<<<<<< HEAD
             (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
                 WHERE relnamespace = 'golectra'::regnamespace AND relkind = 'r' AND relname !~ '^rollups_') AS bytes",
+=======
+            (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relnamespace = 'golectra'::regnamespace AND relkind = 'r') AS bytes",
+>>>>>>> terms
     )
     .fetch_one(conn)
     .await
@@ -195,7 +199,9 @@ async fn a_source_that_is_gone_leaves_no_row() {
 async fn matchers_read_the_index_and_not_every_series() {
     let Some(database) = TestDatabase::create().await else { return };
     let (sources, pods) = if is_full() { (50, 1_667) } else { (10, 100) };
-    let store = database.store().await;
+    let limits = SeriesLimits { total: 2_000_000, per_source: 100_000 };
+    let store = PostgresStore::open(PostgresConfig { limits, ..config(database.dsn()) }, Clock::System).unwrap();
+    assert!(ready(&store).await);
     let now = Clock::System.unix_millis();
     for source in 0..sources {
         for chunk in (0..pods).collect::<Vec<_>>().chunks(100) {
