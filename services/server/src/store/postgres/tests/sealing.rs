@@ -2,10 +2,7 @@
 //!
 //! `reading` decodes all that the tables hold; the model here recomputes it from the batches that were answered `Ok`.
 
-<<<<<<< HEAD
 mod answers;
-=======
->>>>>>> terms
 mod failing;
 mod queried;
 mod reading;

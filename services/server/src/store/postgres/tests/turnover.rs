@@ -37,12 +37,8 @@ async fn size(conn: &mut PgConnection) -> Size {
             (SELECT count(*) FROM label_pairs) AS label_pairs, (SELECT count(*) FROM metric_names) AS metric_names,
             (SELECT count(*) FROM layouts) AS layouts, (SELECT count(*) FROM latest_blocks) AS blocks, (SELECT count(*) FROM frames) AS frames,
             (SELECT last_value FROM terms) AS highest_term,
-<<<<<<< HEAD
             (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
                 WHERE relnamespace = 'golectra'::regnamespace AND relkind = 'r' AND relname !~ '^rollups_') AS bytes",
-=======
-            (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relnamespace = 'golectra'::regnamespace AND relkind = 'r') AS bytes",
->>>>>>> terms
     )
     .fetch_one(conn)
     .await
