@@ -76,7 +76,7 @@ fn values_out_of_range_are_named() {
         ("alerts.evaluationInterval=often", "/alerts/evaluationInterval"),
         ("alerts.receivers[0].name=a b", "/alerts/receivers/0/name"),
         ("alerts.secrets[0]=My_Secret", "/alerts/secrets/0"),
-        ("alerts.rules.a\\.yaml.group=x", "/alerts/rules/a.yaml"),
+        ("alerts.ruleFiles.a\\.yaml.group=x", "/alerts/ruleFiles/a.yaml"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);
         assert!(error.contains(&format!("'{path}'")), "--set {set}: {error}");

@@ -123,7 +123,7 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
         assert_eq!(variable(&standard, SERVER, name), None, "{name}: the server's own default");
     }
     let alerts = r#"alerts={
-        "rules": {"a.yaml": {"groups": [{"name": "g", "rules": [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.instance }}"}}]}]}},
+        "ruleFiles": {"a.yaml": {"groups": [{"name": "g", "rules": [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.instance }}"}}]}]}},
         "receivers": [{"name": "hook", "webhook": {"url": "http://h/", "key_file": "/etc/golectra/receiver-secrets/my-hook/key"}}],
         "secrets": ["my-hook"], "disabled": ["Watchdog", "NodeCpuHigh"], "evaluationInterval": "30s",
         "egress": [{"ports": [{"port": 9093}]}]

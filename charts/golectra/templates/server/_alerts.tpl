@@ -1,7 +1,7 @@
 {{/* Rules and receivers of alerts. Both are ConfigMaps, which servers read again when they change; what is secret in receivers is in Secrets. */}}
 
 {{- define "golectra.alerts.env" -}}
-{{- if .Values.alerts.rules }}
+{{- if .Values.alerts.ruleFiles }}
 - name: RULES_DIR
   value: /etc/golectra/rules
 {{- end }}
@@ -19,7 +19,7 @@
 {{- end -}}
 
 {{- define "golectra.alerts.volumeMounts" -}}
-{{- if .Values.alerts.rules }}
+{{- if .Values.alerts.ruleFiles }}
 - name: rules
   mountPath: /etc/golectra/rules
   readOnly: true
@@ -37,7 +37,7 @@
 {{- end -}}
 
 {{- define "golectra.alerts.volumes" -}}
-{{- if .Values.alerts.rules }}
+{{- if .Values.alerts.ruleFiles }}
 - name: rules
   configMap:
     name: {{ include "golectra.server" . }}-rules
