@@ -145,8 +145,13 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
         ask::instant(app, FILESYSTEMS),
         ask::instant(app, SEEN)
     );
-    let second =
-        tokio::join!(ask::instant(app, PODS), ask::instant(app, NOT_READY), ask::instant(app, RESTARTS), ask::instant(app, VERSIONS));
+    let second = tokio::join!(
+        ask::instant(app, CPU),
+        ask::instant(app, PODS),
+        ask::instant(app, NOT_READY),
+        ask::instant(app, RESTARTS),
+        ask::instant(app, VERSIONS)
+    );
     reader.cpu(second.0, first.0);
     if reader.nodes.values().any(|node| node.cpu.is_none() && node.spark.is_empty()) {
         let (now, lines) = tokio::join!(ask::instant(app, CPU_FALLBACK), ask::range(app, CPU_FALLBACK, steps));

@@ -17,7 +17,8 @@ use crate::http::AppState;
 use crate::http::error::{ApiError, TextError};
 
 /// What agents say about themselves.
-const AGENTS: &str = r#"{__name__=~"golectra_agent_info|golectra_build_info|golectra_agent_spool_bytes|golectra_agent_reports_dropped_total"}"#;
+const AGENTS: &str =
+    r#"{__name__=~"golectra_agent_info|golectra_build_info|golectra_agent_spool_bytes|golectra_agent_reports_dropped_total"}"#;
 /// Collectors that fail, and how many there are.
 const FAILING: &str = "golectra_agent_collector_success == 0";
 
