@@ -129,12 +129,12 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
     let mut reader = Reader { nodes: BTreeMap::new(), missing: Vec::new() };
     let mut others = Vec::new();
     for source in sources {
-        if !is_node(source.name.as_str()) {
-            others.push(source);
-        } else {
+        if is_node(source.name.as_str()) {
             let node = reader.node(source.name.as_str());
             node.last_seen = Some(source.last_seen_millis);
             node.series = Some(source.series);
+        } else {
+            others.push(source);
         }
     }
     let now = u64::try_from(now_ms).unwrap_or_default();
