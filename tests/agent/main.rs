@@ -4,6 +4,8 @@ mod dashboard;
 mod faults;
 mod names;
 mod plain;
+mod pods;
+mod scrape;
 mod signatures;
 mod spool;
 mod tally;

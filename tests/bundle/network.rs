@@ -165,3 +165,17 @@ fn the_ports_of_dns_can_be_changed_and_unset() {
     let alone = ["--set", "database.mode=embedded,auditSink.enabled=false", "--set-json", "networkPolicy.dnsPorts=[]"];
     assert_eq!(policy(&rendered(&[], &alone), "server")["egress"], json!([]), "a server that needs nothing connects to nothing");
 }
+
+/// Agents reach the ports of the URLs that they scrape, and pods only if any of them may ask for it.
+#[test]
+fn agents_reach_what_they_scrape_and_nothing_else() {
+    if !have_helm() {
+        return;
+    }
+    let egress = |set: &str| policy(&rendered(&ALL_APIS, &["--set-json", set]), "agent")["egress"].as_array().expect("rules").clone();
+    let standard = egress("agent.scrape={}");
+    let more = |set: &str| egress(set).into_iter().filter(|rule| !standard.contains(rule)).collect::<Vec<_>>();
+    let urls = r#"agent.scrape.urls=["node=http://$(HOST_IP):9100/metrics","https://a.example.org/x:1","http://[::1]:81","http://b?c=:9","http://d:9100"]"#;
+    assert_eq!(more(urls), [json!({"ports": [{"port": 9100}, {"port": 443}, {"port": 81}, {"port": 80}]})]);
+    assert_eq!(more("agent.scrape.pods=true"), [json!({"to": [{"namespaceSelector": {}}]})]);
+}

@@ -38,6 +38,7 @@ fn typos_are_named() {
         ("networkPolicy.scrapers[0].podSelectors.a=b", "/networkPolicy/scrapers/0", "podSelectors"),
         ("podSecurityContext.runAsUsr=1", "/podSecurityContext", "runAsUsr"),
         ("monitoring.rules.enable=true", "/monitoring/rules", "enable"),
+        ("alerts.receiver=x", "/alerts", "receiver"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);
         assert!(error.contains(&format!("'{path}'")) && error.contains(word), "--set {set}: {error}");
@@ -56,6 +57,8 @@ fn values_out_of_range_are_named() {
         ("database.cnpg.storage.size=8Gb", "/database/cnpg/storage/size"),
         ("database.cnpg.extraSpec.instances=1", "/database/cnpg/extraSpec/instances"),
         ("database.external.dsn=mysql://x", "/database/external/dsn"),
+        ("agent.scrape.urls[0]=localhost:9100", "/agent/scrape/urls/0"),
+        ("agent.scrape.urls[0]=http://user@host/metrics", "/agent/scrape/urls/0"),
         ("server.replicas=0", "/server/replicas"),
         ("signatures.mode=strict", "/signatures/mode"),
         ("signatures.keyId=.x", "/signatures/keyId"),
@@ -70,6 +73,10 @@ fn values_out_of_range_are_named() {
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("podSecurityContext.runAsUser=nobody", "/podSecurityContext/runAsUser"),
         ("networkPolicy.dnsPorts[0]=dns", "/networkPolicy/dnsPorts/0"),
+        ("alerts.evaluationInterval=often", "/alerts/evaluationInterval"),
+        ("alerts.receivers[0].name=a b", "/alerts/receivers/0/name"),
+        ("alerts.secrets[0]=My_Secret", "/alerts/secrets/0"),
+        ("alerts.rules.a\\.yaml.group=x", "/alerts/rules/a.yaml"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);
         assert!(error.contains(&format!("'{path}'")), "--set {set}: {error}");
@@ -82,7 +89,7 @@ fn contradictions_are_explained_in_a_sentence() {
     if !have_helm() {
         return;
     }
-    let cases: [(&[&str], &[&str], &[&str]); 11] = [
+    let cases: [(&[&str], &[&str], &[&str]); 12] = [
         (&[], &[], &["CloudNativePG operator", "database.mode=external", "database.mode=embedded", "--api-versions postgresql.cnpg.io/v1"]),
         (&ALL_APIS[1..], &[], &["CloudNativePG operator"]),
         (&[], &["database.mode=external"], &["database.external.dsn", "database.external.existingSecret.name"]),
@@ -98,6 +105,7 @@ fn contradictions_are_explained_in_a_sentence() {
         (&ALL_APIS, &["signatures.keyId=k"], &["signatures.existingSecret.name"]),
         (&ALL_APIS, &["database.cnpg.synchronous.number=3"], &["database.cnpg.instances=3"]),
         (&ALL_APIS, &["server.ingress.enabled=true"], &["server.ingress.hosts"]),
+        (&ALL_APIS, &["agent.scrape.pods=true", "agent.pods.enabled=false"], &["agent.pods.enabled=true"]),
     ];
     for (apis, set, words) in cases {
         let error = refusal(apis, set);

@@ -71,8 +71,10 @@ fn every_pod_is_restricted_unless_the_node_is_mounted() {
         for account in objects.iter().filter(|object| text(object, "/kind") == "ServiceAccount") {
             assert_eq!(account["automountServiceAccountToken"], false, "{file}: {}", name(account));
         }
-        let rights = objects.iter().find(|object| text(object, "/kind").contains("Role"));
-        assert!(rights.is_none(), "{file}: golectra does not use the Kubernetes API");
+        // Reading statistics of the own node's kubelet is all that anything is allowed.
+        for rights in objects.iter().filter(|object| text(object, "/kind").contains("Role")) {
+            assert!(text(rights, "/metadata/name").contains("-agent-"), "{file}: {}", name(rights));
+        }
     }
 }
 
@@ -133,4 +135,71 @@ fn user_and_group_ids_can_be_changed_and_unset() {
             )
         );
     }
+}
+
+/// What agents may ask a kubelet, and everything that goes with it, follows the values.
+#[test]
+fn agents_read_from_kubelets_what_the_values_say_and_nothing_else() {
+    if !have_helm() {
+        return;
+    }
+    let read_only = |resources: Value| json!([{"apiGroups": [""], "resources": resources, "verbs": ["get"]}]);
+    for (set, resources) in [
+        ("agent.enabled=true", Some(json!(["nodes/stats"]))),
+        ("agent.pods.details=true", Some(json!(["nodes/stats", "nodes/metrics", "nodes/pods"]))),
+        ("agent.scrape.pods=true", Some(json!(["nodes/stats", "nodes/pods"]))),
+        ("agent.pods.enabled=false", None),
+        ("agent.pods.enabled=false,agent.pods.details=true", None),
+        ("agent.enabled=false", None),
+    ] {
+        let objects = rendered(&ALL_APIS, &["--set", set, "--namespace", "metrics"]);
+        let of_kind = |kind: &str| objects.iter().filter(|object| text(object, "/kind") == kind).collect::<Vec<_>>();
+        let (roles, bindings) = (of_kind("ClusterRole"), of_kind("ClusterRoleBinding"));
+        assert_eq!((roles.len(), bindings.len()), (usize::from(resources.is_some()), usize::from(resources.is_some())), "--set {set}");
+        assert!(of_kind("Role").is_empty() && of_kind("RoleBinding").is_empty(), "--set {set}");
+        let agents = objects.iter().filter(|object| text(object, "/kind") == "DaemonSet");
+        let egress =
+            objects.iter().find(|object| name(object) == "NetworkPolicy/golectra-agent").map(|policy| policy["spec"]["egress"].to_string());
+        for agent in agents {
+            let everything = agent.to_string();
+            for word in ["KUBELET", "HOST_IP", "PODS_DETAILS", "serviceAccountToken", "kube-root-ca.crt"] {
+                let expected = resources.is_some() && (word != "PODS_DETAILS" || set.contains("details"));
+                assert_eq!(everything.contains(word), expected, "--set {set}: {word}");
+            }
+            assert_eq!(egress.as_ref().is_some_and(|rules| rules.contains("10250")), resources.is_some(), "--set {set}");
+        }
+        let Some(resources) = resources else { continue };
+        assert_eq!(roles[0]["rules"], read_only(resources), "--set {set}");
+        assert_eq!(text(bindings[0], "/roleRef/name"), text(roles[0], "/metadata/name"));
+        let subject = json!([{"kind": "ServiceAccount", "name": "golectra-agent", "namespace": "metrics"}]);
+        assert_eq!(bindings[0]["subjects"], subject, "--set {set}");
+    }
+}
+
+#[test]
+fn the_kubelets_address_and_authority_can_be_changed() {
+    if !have_helm() {
+        return;
+    }
+    let set = "agent.kubelet.port=10260,agent.kubelet.tls=verify,agent.kubelet.caConfigMap.name=kubelet-ca,agent.kubelet.caConfigMap.key=bundle.pem,\
+        networkPolicy.kubelet.cidrs[0]=10.0.0.0/8,agent.pods.maxSeries=5000,agent.pods.namespaces={shop,web-*},agent.pods.excludeNamespaces={kube-system}";
+    let objects = rendered(&ALL_APIS, &["--set", set]);
+    let agent = &crate::render::find(&objects, "DaemonSet/golectra-agent")["spec"]["template"]["spec"];
+    let value = |name: &str| {
+        let variables = agent["containers"][0]["env"].as_array().expect("variables");
+        let place = variables.iter().position(|variable| text(variable, "/name") == name).unwrap_or_else(|| panic!("{name} is not set"));
+        (place, text(&variables[place], "/value").to_owned())
+    };
+    let (url, own) = (value("KUBELET_URL"), value("HOST_IP"));
+    assert_eq!(url.1, "https://$(HOST_IP):10260");
+    assert!(own.0 < url.0, "Kubernetes puts a variable into those that follow it only");
+    assert_eq!((value("KUBELET_TLS").1.as_str(), value("PODS_MAX_SERIES").1.as_str()), ("verify", "5000"));
+    assert_eq!((value("PODS_NAMESPACES").1.as_str(), value("PODS_EXCLUDE_NAMESPACES").1.as_str()), ("shop,web-*", "kube-system"));
+    let authority = agent.pointer("/volumes/1/projected/sources/1/configMap").expect("a ConfigMap");
+    assert_eq!(*authority, json!({"name": "kubelet-ca", "items": [{"key": "bundle.pem", "path": "ca.crt"}]}));
+    let rule = json!({"ports": [{"port": 10260}], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]});
+    let egress = &crate::render::find(&objects, "NetworkPolicy/golectra-agent")["spec"]["egress"];
+    assert!(egress.as_array().expect("rules").contains(&rule), "{egress}");
+    let error = crate::render::helm_template(&ALL_APIS, &["--set", "agent.kubelet.tls=off"]).expect_err("it is refused");
+    assert!(error.contains("/agent/kubelet/tls"), "{error}");
 }

@@ -21,6 +21,8 @@ fn retentions_reach_the_server_and_have_a_unit() {
     let settings = [
         ("dedupWindow", "DEDUP_WINDOW"),
         ("retentionRaw", "RETENTION_RAW"),
+        ("retention5m", "RETENTION_5M"),
+        ("retention1h", "RETENTION_1H"),
         ("seriesExpiry", "SERIES_EXPIRY"),
         ("sourceExpiry", "SOURCE_EXPIRY"),
     ];
@@ -108,6 +110,51 @@ fn api_tokens_are_mounted_from_a_secret() {
         assert_eq!(file, format!("{}/{}", text(mount, "/mountPath"), text(volume, "/secret/items/0/path")), "{mode}");
         assert!(mount.get("subPath").is_none() && mount["readOnly"] == true, "{mode}: {mount}");
     }
+}
+
+/// Rules and receivers are in ConfigMaps and secrets in Secrets, in volumes that follow their changes.
+#[test]
+fn rules_and_receivers_of_alerts_reach_the_server() {
+    if !have_helm() {
+        return;
+    }
+    let standard = rendered(&ALL_APIS, &[]);
+    for name in ["RULES_DIR", "RECEIVERS_FILE", "BUILT_IN_RULES_DISABLED", "EVALUATION_INTERVAL"] {
+        assert_eq!(variable(&standard, SERVER, name), None, "{name}: the server's own default");
+    }
+    let alerts = r#"alerts={
+        "rules": {"a.yaml": {"groups": [{"name": "g", "rules": [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.instance }}"}}]}]}},
+        "receivers": [{"name": "hook", "webhook": {"url": "http://h/", "key_file": "/etc/golectra/receiver-secrets/my-hook/key"}}],
+        "secrets": ["my-hook"], "disabled": ["Watchdog", "NodeCpuHigh"], "evaluationInterval": "30s",
+        "egress": [{"ports": [{"port": 9093}]}]
+    }"#;
+    for mode in ["database.mode=cnpg", "database.mode=embedded"] {
+        let objects = rendered(&ALL_APIS, &["--set", mode, "--set-json", alerts]);
+        assert_eq!(variable(&objects, SERVER, "BUILT_IN_RULES_DISABLED").as_deref(), Some("Watchdog,NodeCpuHigh"));
+        assert_eq!(variable(&objects, SERVER, "EVALUATION_INTERVAL").as_deref(), Some("30s"));
+        let pod = &find(&objects, SERVER)["spec"]["template"]["spec"];
+        let mounted = |folder: &str| {
+            let mounts = pod["containers"][0]["volumeMounts"].as_array().expect("mounts");
+            let mount = mounts.iter().find(|mount| text(mount, "/mountPath") == folder).unwrap_or_else(|| panic!("{folder}"));
+            assert!(mount.get("subPath").is_none() && mount["readOnly"] == true, "{mode}: {mount}");
+            pod["volumes"].as_array().expect("volumes").iter().find(|volume| volume["name"] == mount["name"]).expect("the volume").clone()
+        };
+        let rules = mounted(&variable(&objects, SERVER, "RULES_DIR").expect("the folder"));
+        let rules = &find(&objects, &format!("ConfigMap/{}", text(&rules, "/configMap/name")))["data"];
+        assert!(text(rules, "/a.yaml").contains("{{ $labels.instance }}"), "templates are left alone: {rules}");
+        let file = variable(&objects, SERVER, "RECEIVERS_FILE").expect("the file");
+        let (folder, name) = file.rsplit_once('/').expect("a path");
+        let receivers = mounted(folder);
+        let receivers = &find(&objects, &format!("ConfigMap/{}", text(&receivers, "/configMap/name")))["data"][name];
+        assert!(receivers.as_str().is_some_and(|text| text.starts_with("receivers:")), "{receivers}");
+        assert_eq!(text(&mounted("/etc/golectra/receiver-secrets/my-hook"), "/secret/secretName"), "my-hook");
+        let egress = find(&objects, "NetworkPolicy/golectra-server")["spec"]["egress"].as_array().expect("rules").clone();
+        assert!(egress.contains(&serde_json::json!({"ports": [{"port": 9093}]})), "{egress:?}");
+    }
+    assert!(notes(&[]).contains("set alerts.receivers"));
+    let receiver = ["--set", "alerts.receivers[0].name=a"];
+    assert!(notes(&receiver).contains("set alerts.egress"));
+    assert!(!notes(&[&receiver[..], &["--set", "alerts.egress[0].ports[0].port=443"]].concat()).contains("set alerts.egress"));
 }
 
 /// What helm prints after an install.

@@ -1,16 +1,30 @@
 //! Agents: one on each node, and every poll is counted once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use golectra_tests::{Client, until};
+use golectra_tests::{Client, encode, until};
+use serde_json::Value;
 
 use crate::forward::{Forward, metrics};
-use crate::kube::name;
+use crate::kube::{name, run};
 use crate::release::Release;
+use crate::say;
 
 /// Time for two reports, including retries.
 const TWO_REPORTS: Duration = Duration::from_secs(40);
+
+/// Time for a question to the kubelet and a report.
+const POD_SEEN: Duration = Duration::from_secs(75);
+
+/// Time for the server's values to be of about the moment of the kubelet's.
+const CLOSE: Duration = Duration::from_mins(2);
+
+/// How far the server's values may be from those of the kubelet.
+const TOLERANCE: f64 = 0.02;
+
+/// Time limit for a question to the API server.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The agent's pod of each node.
 pub async fn by_node(release: &Release) -> BTreeMap<String, String> {
@@ -58,6 +72,75 @@ pub async fn each_poll_counts_once(release: &Release, client: &Client, before: &
             assert!(arrived <= later, "{node}: the server counts {arrived} polls, its agent made {later}");
         }
     }
+}
+
+/// What the kubelets tell arrives: each node's pods are in queries, with the values that the API server passes on from the kubelet.
+pub async fn see_pods(release: &Release, client: &Client) {
+    for (node, agent) in by_node(release).await {
+        let doctor = release.namespace.kubectl(&["exec", &agent, "--", "/golectra-agent", "doctor"]).await;
+        assert!(doctor.contains("ok      kubelet"), "{node}: {doctor}");
+        say(&format!("{node}: {doctor}"));
+    }
+    // A container of a kind that every cluster has and that keeps its memory.
+    let (namespace, container) = ("kube-system", "kube-proxy");
+    let of_proxy = format!("{{job=\"kubelet\",namespace=\"{namespace}\",container=\"{container}\"}}");
+    for node in release.nodes().await {
+        let seen = of_node(&node, "container_memory_working_set_bytes", &of_proxy);
+        until("the memory of kube-proxy", POD_SEEN, async || !query(client, &seen).await.is_empty()).await;
+        // The values move: they are compared until both are of about the same moment.
+        until("the values of the kubelet", CLOSE, async || {
+            let (cpu, memory) = told(&summary_of(&node).await, namespace, container)
+                .unwrap_or_else(|| panic!("{node}: the kubelet does not tell of {container}"));
+            let cpu_query = of_node(&node, "container_cpu_usage_seconds_total", &of_proxy);
+            let memory_query = of_node(&node, "container_memory_working_set_bytes", &of_proxy);
+            let (found_cpu, found_memory) = (query(client, &cpu_query).await, query(client, &memory_query).await);
+            let close = |found: &[f64], told: f64| found.len() == 1 && (found[0] - told).abs() <= told * TOLERANCE;
+            close(&found_cpu, cpu) && close(&found_memory, memory)
+        })
+        .await;
+        let network = format!("container_network_receive_bytes_total{{job=\"kubelet\",instance=\"{node}\"}}");
+        assert!(!query(client, &network).await.is_empty(), "{node}: the traffic of pods");
+        let filesystem = format!("node_filesystem_size_bytes{{job=\"node-exporter\",instance=\"{node}\",mountpoint=\"/\"}}");
+        assert_eq!(query(client, &filesystem).await.len(), 1, "{node}: its filesystem");
+        // Volumes of some kinds, such as a node's folders, have no statistics.
+        let volumes = with_statistics(&summary_of(&node).await);
+        let capacities = format!("kubelet_volume_stats_capacity_bytes{{job=\"kubelet\",instance=\"{node}\"}}");
+        until("the node's volumes", POD_SEEN, async || query(client, &capacities).await.len() >= volumes).await;
+    }
+}
+
+/// A kubelet's summary, through the API server.
+async fn summary_of(node: &str) -> Value {
+    let raw = run("kubectl", &["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/stats/summary")], None, LIMIT).await;
+    serde_json::from_str(&raw.expect("the API server passes it on")).expect("JSON")
+}
+
+/// How many claims have statistics in a summary.
+fn with_statistics(summary: &Value) -> usize {
+    let volumes = summary["pods"].as_array().into_iter().flatten().flat_map(|pod| pod["volume"].as_array()).flatten();
+    let claims: BTreeSet<String> =
+        volumes.filter(|volume| volume["capacityBytes"].is_u64()).filter_map(|volume| Some(volume.get("pvcRef")?.to_string())).collect();
+    claims.len()
+}
+
+/// A metric of one node's containers.
+fn of_node(node: &str, metric: &str, of: &str) -> String {
+    format!("{metric}{}", of.replace('}', &format!(",instance=\"{node}\"}}")))
+}
+
+/// The values of a query.
+async fn query(client: &Client, query: &str) -> Vec<f64> {
+    let answer = client.get(&format!("/api/v1/query?query={}", encode(query))).send().await.expect(200).json();
+    let result = answer["data"]["result"].as_array().expect("a list").clone();
+    result.iter().map(|series| series["value"][1].as_str().expect("a text").parse().expect("a number")).collect()
+}
+
+/// The processor seconds and the working set of a container in a kubelet's summary.
+fn told(summary: &Value, namespace: &str, container: &str) -> Option<(f64, f64)> {
+    let pods = summary["pods"].as_array()?;
+    let containers = pods.iter().filter(|pod| pod["podRef"]["namespace"] == namespace).flat_map(|pod| pod["containers"].as_array());
+    let found = containers.flatten().find(|found| found["name"] == container)?;
+    Some((found["cpu"]["usageCoreNanoSeconds"].as_f64()? / 1e9, found["memory"]["workingSetBytes"].as_f64()?))
 }
 
 fn count(value: f64) -> i64 {

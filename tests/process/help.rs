@@ -63,6 +63,8 @@ fn help_exits_0_and_names_every_variable() {
         "IDLE_TIMEOUT",
         "DEDUP_WINDOW",
         "RETENTION_RAW",
+        "RETENTION_5M",
+        "RETENTION_1H",
         "SERIES_EXPIRY",
         "SOURCE_EXPIRY",
         "SEAL_AFTER",

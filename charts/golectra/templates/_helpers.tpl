@@ -20,6 +20,9 @@
 
 {{- define "golectra.server" -}}{{ include "golectra.fullname" . }}-server{{- end -}}
 {{- define "golectra.agent" -}}{{ include "golectra.fullname" . }}-agent{{- end -}}
+{{/* A name for objects that belong to no namespace: releases of one name may be installed in several. */}}
+{{- define "golectra.agent.clusterRole" -}}{{ include "golectra.agent" . }}-{{ .Release.Namespace }}{{- end -}}
+
 {{- define "golectra.auditSink" -}}{{ include "golectra.fullname" . }}-audit-sink{{- end -}}
 {{- define "golectra.postgres" -}}{{ include "golectra.fullname" . }}-postgres{{- end -}}
 
@@ -75,7 +78,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What all pods have in common: PodSecurity `restricted`, no token for the Kubernetes API, no variables for the cluster's Services. An id can be
+{{/* What all pods have in common: PodSecurity `restricted`, no token unless a component mounts one, no variables for the cluster's Services. An id can be
      unset by an empty string too, because Helm ignores a null that stands in a parent chart's values.yaml. */}}
 {{- define "golectra.podDefaults" -}}
 automountServiceAccountToken: false

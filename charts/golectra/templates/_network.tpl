@@ -73,3 +73,15 @@ true
 {{- end }}
 {{- include "golectra.extraEgress" . }}
 {{- end -}}
+
+{{/* The ports of URLs to scrape, as a JSON array of numbers in order, each once. Takes agent.scrape.urls. */}}
+{{- define "golectra.scrapePorts" -}}
+{{- $ports := list -}}
+{{- range . -}}
+{{- $url := regexReplaceAll "^[A-Za-z0-9._/-]+=" . "" -}}
+{{- $port := regexFind ":[0-9]+$" (regexFind "^https?://[^/?]+" $url) | trimPrefix ":" -}}
+{{- $default := ternary 443 80 (hasPrefix "https:" $url) -}}
+{{- $ports = append $ports (ternary (int $port) $default (ne $port "")) -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end -}}

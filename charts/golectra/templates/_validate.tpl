@@ -36,6 +36,9 @@
 {{- fail (printf "keys.%s.value and keys.%s.existingSecret.name are both set: keep one of them." $name $name) -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.agent.scrape.pods (not .Values.agent.pods.enabled) -}}
+{{- fail "agent.scrape.pods needs the kubelet's list of pods: set agent.pods.enabled=true, or agent.scrape.pods=false." -}}
+{{- end -}}
 {{- with .Values.signatures -}}
 {{- if and .keyId (not .existingSecret.name) -}}
 {{- fail "signatures.keyId names a key of a Secret: set signatures.existingSecret.name to that Secret, or leave signatures.keyId empty." -}}

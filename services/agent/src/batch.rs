@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use golectra_process::Secret;
 use golectra_protocol::gzip::UnpackError;
-use golectra_protocol::{IdempotencyKey, MetricId, gzip, hash, json};
+use golectra_protocol::{IdempotencyKey, Metric, MetricId, Value, gzip, hash, json};
 use tokio::time::Instant;
 
 pub use self::attempts::{Attempts, Failure};
@@ -22,6 +22,9 @@ pub const POLL_COUNT: &str = "PollCount";
 
 /// The longest uncompressed body, which is also what a server accepts by default.
 pub const MAX_BODY_BYTES: usize = 16 << 20;
+
+/// The most metrics of a batch. A server takes 10,000 by default.
+pub const MAX_BATCH_ITEMS: usize = 5_000;
 
 /// What an entry of [`Deltas`] takes in memory besides its id, about.
 const DELTA_BYTES: usize = 64;
@@ -142,6 +145,21 @@ impl Batch {
         }
     }
 
+    /// A new batch with these items of a JSON array, which are separated by commas, and what dropped batches add to counters.
+    pub fn of_items(unix_millis: u64, mut items: String, mut count: u64, returned: Deltas, hash_key: Option<&Secret>) -> Self {
+        for (id, delta) in returned.iter() {
+            let counter = json::encode_metric(&Metric { id: id.clone(), value: Value::Counter(delta) });
+            if !items.is_empty() {
+                items.push(',');
+            }
+            items.push_str(&String::from_utf8_lossy(&counter));
+            count += 1;
+        }
+        items.insert(0, '[');
+        items.push(']');
+        Self::seal(unix_millis, items.as_bytes(), count, returned, hash_key)
+    }
+
     /// A batch from disk. Its hash is computed again, so that a batch sealed before KEY was changed is sent with the new one.
     pub fn restored(stored: StoredBatch, hash_key: Option<&Secret>) -> Result<Self, RestoreError> {
         let StoredBatch { key, body, deltas, age, attempts } = stored;
@@ -245,6 +263,19 @@ mod tests {
         assert!(matches!(Batch::restored(stored(b"no gzip"), None), Err(RestoreError::Unpack(_))));
         let text: &'static [u8] = gzip::pack(b"{}").leak();
         assert!(matches!(Batch::restored(stored(text), None), Err(RestoreError::NotAnArray)));
+    }
+
+    #[test]
+    fn items_become_a_batch_with_the_deltas_that_were_returned() {
+        let text = |batch: &Batch| String::from_utf8(gzip::unpack(batch.body(), MAX_BODY_BYTES).unwrap()).unwrap();
+        let item = r#"{"id":"a","type":"gauge","value":1}"#;
+        let batch = Batch::of_items(1, item.to_owned(), 1, Deltas::default(), None);
+        assert_eq!((text(&batch), batch.items(), batch.polls()), (format!("[{item}]"), 1, 0));
+        let mut returned = Deltas::default();
+        returned.add(&id(POLL_COUNT), 3);
+        let batch = Batch::of_items(1, item.to_owned(), 1, returned, None);
+        assert_eq!(text(&batch), format!("[{item},{{\"id\":\"PollCount\",\"type\":\"counter\",\"delta\":3}}]"));
+        assert_eq!((batch.items(), batch.polls()), (2, 3));
     }
 
     #[test]

@@ -4,9 +4,12 @@ mod collector;
 mod cpu;
 mod devices;
 mod filesystem;
+mod host;
+pub mod kubelet;
 mod memory;
 mod network;
 mod runtime;
+pub mod scrape;
 mod worker;
 
 use std::io;
@@ -17,6 +20,7 @@ use golectra_process::LogLimiter;
 use golectra_protocol::Metric;
 
 pub use self::collector::{CollectError, Collector, Readings};
+pub use self::host::{HostPaths, HostSettings, RenderedGauge};
 use self::worker::{Report, Worker};
 use crate::metrics::{AgentMetrics, SkipReason};
 
@@ -45,51 +49,82 @@ pub fn all(host: HostFolders) -> Vec<Box<dyn Collector>> {
     all
 }
 
+/// The collectors that are asked for each report: those of the host under node_exporter's names.
+pub fn of_the_host(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
+    host::all(settings)
+}
+
+/// What was measured for a report or in a poll.
+#[derive(Debug, Default)]
+pub struct Sample {
+    /// Metrics that a collector names anew each time.
+    pub metrics: Vec<Metric>,
+    /// Gauges whose ids are kept.
+    pub gauges: Vec<RenderedGauge>,
+}
+
 /// The running collectors.
 pub struct Collectors {
     workers: Vec<Worker>,
     metrics: Arc<AgentMetrics>,
+    max_series: usize,
 }
 
 impl Collectors {
     /// Starts a thread for each.
     pub fn start(collectors: Vec<Box<dyn Collector>>, metrics: Arc<AgentMetrics>) -> io::Result<Self> {
         let workers = collectors.into_iter().map(Worker::start).collect::<io::Result<_>>()?;
-        Ok(Self { workers, metrics })
+        Ok(Self { workers, metrics, max_series: usize::MAX })
+    }
+
+    /// The same with a limit on the gauges of a sample. What is over it is counted as skipped.
+    #[must_use]
+    pub fn with_max_series(self, max_series: usize) -> Self {
+        Self { max_series, ..self }
     }
 
     /// One poll: asks all collectors at once and waits at most a second. The result has the readings of those that answered, and
     /// of each collector how long it took (in seconds) and whether it succeeded (1 or 0).
-    pub async fn sample(&mut self) -> Vec<Metric> {
+    pub async fn sample(&mut self) -> Sample {
         for worker in &mut self.workers {
             worker.ask();
         }
         let deadline = tokio::time::Instant::now() + worker::LIMIT;
         let mut sample = Readings::default();
+        let max_series = self.max_series;
         for worker in &mut self.workers {
-            let Report { readings, seconds, success } = worker.answer(deadline).await;
+            let Report { mut readings, seconds, success } = worker.answer(deadline).await;
             let name = worker.name();
             self.metrics.collected(name, seconds, success);
-            for (reason, skipped) in readings.skipped {
-                self.metrics.readings_skipped(name, reason, skipped.count);
-                SKIPPED.log((name, reason), move |count| {
-                    tracing::warn!(
-                        count,
-                        collector = name,
-                        reason = reason.as_str(),
-                        readings = skipped.count,
-                        example = skipped.example,
-                        "readings cannot be reported: they are skipped"
-                    );
-                });
-            }
-            sample.metrics.extend(readings.metrics);
+            let over_limit = (sample.gauges.len() + readings.gauges.len()).saturating_sub(max_series);
+            readings.gauges.truncate(readings.gauges.len() - over_limit);
+            readings.skip(SkipReason::Limit, over_limit as u64, format_args!("the host has more than {max_series} series"));
+            sample.gauges.append(&mut readings.gauges);
+            sample.metrics.extend(log_skipped(name, readings, &self.metrics));
             for (metric, value) in [("duration_seconds", seconds), ("success", f64::from(u8::from(success)))] {
                 sample.labelled_gauge(&format!("golectra_agent_collector_{metric}"), ("collector", name), value);
             }
         }
-        sample.metrics
+        Sample { metrics: sample.metrics, gauges: sample.gauges }
     }
+}
+
+/// Counts and logs what a collector could not report; what it could.
+fn log_skipped(collector: &'static str, readings: Readings, metrics: &AgentMetrics) -> Vec<Metric> {
+    for (reason, skipped) in readings.skipped {
+        metrics.readings_skipped(collector, reason, skipped.count);
+        SKIPPED.log((collector, reason), move |count| {
+            tracing::warn!(
+                count,
+                collector,
+                reason = reason.as_str(),
+                readings = skipped.count,
+                example = skipped.example,
+                "readings cannot be reported: they are skipped"
+            );
+        });
+    }
+    readings.metrics
 }
 
 #[cfg(test)]
@@ -116,7 +151,7 @@ mod tests {
         let mut collectors = Collectors::start(all(HostFolders::default()), metrics()).unwrap();
         collectors.sample().await;
         tokio::time::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL).await;
-        let sample = collectors.sample().await;
+        let sample = collectors.sample().await.metrics;
         for name in "Alloc BuckHashSys Frees GCCPUFraction GCSys HeapAlloc HeapIdle HeapInuse HeapObjects HeapReleased HeapSys \
             LastGC Lookups MCacheInuse MCacheSys MSpanInuse MSpanSys Mallocs NextGC NumForcedGC NumGC OtherSys PauseTotalNs \
             StackInuse StackSys Sys TotalAlloc RandomValue TotalMemory FreeMemory CPUutilization1"
@@ -136,12 +171,12 @@ mod tests {
     #[tokio::test]
     async fn the_nodes_folders_add_collectors() {
         let own = HostFolders { proc: Some("/proc".into()), root: Some("/".into()) };
-        let sample = Collectors::start(all(own), metrics()).unwrap().sample().await;
+        let sample = Collectors::start(all(own), metrics()).unwrap().sample().await.metrics;
         for name in ["network", "fs"] {
             assert_eq!(value(&sample, &format!("golectra_agent_collector_success{{collector=\"{name}\"}}")), Some(1.0), "{name}");
         }
         let nothing = HostFolders { proc: Some("/nothing".into()), root: None };
-        let sample = Collectors::start(all(nothing), metrics()).unwrap().sample().await;
+        let sample = Collectors::start(all(nothing), metrics()).unwrap().sample().await.metrics;
         assert_eq!(value(&sample, "golectra_agent_collector_success{collector=\"network\"}"), Some(0.0));
         assert_eq!(value(&sample, "golectra_agent_collector_success{collector=\"fs\"}"), None);
     }
@@ -186,7 +221,7 @@ mod tests {
         let mut collectors = Collectors::start(collectors, Arc::clone(&metrics)).unwrap();
         for (poll, poll_number) in [(1.0, 1), (2.0, 2)] {
             let before = std::time::Instant::now();
-            let sample = collectors.sample().await;
+            let sample = collectors.sample().await.metrics;
             assert!(before.elapsed() < worker::LIMIT + Duration::from_millis(500));
             assert_eq!(value(&sample, "works"), Some(poll));
             assert_eq!(value(&sample, "fails"), Some(poll), "readings before the error are kept");
@@ -199,7 +234,7 @@ mod tests {
         }
         // It answers what it was asked in the second poll at the earliest.
         let back = tokio::time::timeout(Duration::from_secs(20), async {
-            while success(&collectors.sample().await, "hangs") != Some(1.0) {
+            while success(&collectors.sample().await.metrics, "hangs") != Some(1.0) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         });

@@ -1,18 +1,27 @@
 //! The agent's settings. Nothing else reads the environment.
 
 mod address;
+mod kubelet;
 mod limits;
+mod scrape;
 mod source;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use golectra_process::{Bytes, KeyId, ListenAddress, Secret};
 use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
-pub use self::limits::{LimitError, Period, QueueBatches, QueueBytes, RateLimit, SpoolAge, SpoolBytes};
+pub use self::kubelet::KubeletUrl;
+pub use self::limits::{
+    Count, HostSeries, LimitError, Period, PodsSeries, QueueBatches, QueueBytes, RateLimit, ScrapeBytes, SpoolAge, SpoolBytes,
+};
+pub use self::scrape::{ScrapeTargets, ScrapeTargetsError};
 pub use self::source::SourceName;
-use crate::collect::HostFolders;
+use crate::collect::kubelet::{KubeletAddress, KubeletSettings, NamespaceList, Namespaces, NodeMetrics, TlsMode};
+use crate::collect::scrape::{ScrapeLimits, ScrapeSettings};
+use crate::collect::{HostFolders, HostPaths, HostSettings};
 use crate::spool::Limits;
 use crate::spool::disk::DiskLimits;
 
@@ -50,12 +59,54 @@ golectra_process::settings! {
         pub host_proc: Option<PathBuf>,
         /// Where the node's / is mounted, such as /host/root in a container; with it the space of the node's filesystems is reported.
         pub host_root: Option<PathBuf>,
+        /// The most series of the host in a report, 100 to 100000; those over it are counted as skipped.
+        pub host_max_series: HostSeries = "10000",
+        /// The kubelet of this node, such as https://10.0.0.1:10250; with it the node's pods, network and filesystems are reported.
+        pub kubelet_url: Option<KubeletUrl>,
+        /// How often the kubelet is asked: whole seconds or a duration, 100ms to 24h.
+        pub kubelet_interval: Period = "30s",
+        /// Whether the kubelet's certificate must be verified: `auto` accepts one that no authority of KUBELET_CA_FILE has signed from this node's own address (HOST_IP) alone, `verify` never.
+        pub kubelet_tls: TlsMode = "auto",
+        /// The authorities (PEM) that may have signed the kubelet's certificate; it is read again when it changes.
+        pub kubelet_ca_file: PathBuf = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+        /// The token that the kubelet is asked with; it is read before each request.
+        pub kubelet_token_file: PathBuf = "/var/run/secrets/kubernetes.io/serviceaccount/token",
+        /// The address of this node.
+        pub host_ip: Option<IpAddr>,
+        /// Whether the kubelet is asked for details of pods as well: throttling, OOM kills, restarts, phases, requests and limits. It needs `get` on nodes/metrics and nodes/pods.
+        pub pods_details: bool = "false",
+        /// Namespaces whose pods are reported, separated by commas; a `*` at the end of a name stands for any rest. Without it all.
+        pub pods_namespaces: Option<NamespaceList>,
+        /// Namespaces whose pods are not reported, written in the same way.
+        pub pods_exclude_namespaces: Option<NamespaceList>,
+        /// How many series of pods and volumes are reported, 100 to 1000000; those beyond it are counted and left out.
+        pub pods_max_series: PodsSeries = "20000",
         /// A folder where reports wait until the server has taken them, so that they survive a restart of the agent; created if need be, one for each agent. Without it they wait in memory only.
         pub spool_dir: Option<PathBuf>,
         /// Disk space for these reports, 1MiB to 16GiB; the oldest are dropped for newer ones.
         pub spool_max_bytes: SpoolBytes = "64MiB",
         /// How long a report may wait, in memory or in SPOOL_DIR, at least 1m. The server refuses reports that are older than its DEDUP_WINDOW, whose default is an hour more.
         pub spool_max_age: SpoolAge = "47h",
+        /// What to scrape: URLs separated by commas or white space, of Prometheus's text format or OpenMetrics, or of a Go program's expvar if the path is /debug/vars. `JOB=URL` sets the label job, which is otherwise scrape or expvar.
+        pub scrape: Option<ScrapeTargets>,
+        /// Whether the pods of the node that are annotated with prometheus.io/scrape are scraped as well (prometheus.io/port, path and scheme say where). It needs KUBELET_URL and `get` on nodes/pods.
+        pub scrape_pods: bool = "false",
+        /// Time between two scrapes of a target.
+        pub scrape_interval: Period = "30s",
+        /// How long a scrape may take, at most the interval.
+        pub scrape_timeout: Period = "10s",
+        /// The longest answer of a target, unpacked, 16KiB to 64MiB; one that is longer fails.
+        pub scrape_max_bytes: ScrapeBytes = "4MiB",
+        /// The most samples of a target, 1 to 100000; one that has more fails.
+        pub scrape_max_samples: Count<1, 100_000> = "10000",
+        /// The most labels of a series, its name and the labels of its target included, 3 to 1000; a target that has more fails.
+        pub scrape_max_labels: Count<3, 1_000> = "64",
+        /// The longest name of a label, in bytes, 8 to 4096; a target that has a longer one fails.
+        pub scrape_max_label_name_bytes: Count<8, 4_096> = "256",
+        /// The longest value of a label or name of a metric, in bytes, 16 to 4096; a target that has a longer one fails.
+        pub scrape_max_label_value_bytes: Count<16, 4_096> = "2048",
+        /// The most series of all targets together, 100 to 1000000; those beyond it are counted and left out.
+        pub scrape_max_series: Count<100, 1_000_000> = "20000",
     }
 }
 
@@ -70,6 +121,61 @@ impl Settings {
         HostFolders { proc: self.host_proc.clone(), root: self.host_root.clone() }
     }
 
+    /// What is scraped, and how. `source` is this node.
+    pub fn scrape_settings(&self, source: &Source) -> ScrapeSettings {
+        let interval = self.scrape_interval.duration();
+        ScrapeSettings {
+            targets: self.scrape.as_ref().map_or_else(Vec::new, |targets| targets.of_node(source)),
+            pods: self.kubelet().filter(|_| self.scrape_pods).map(|kubelet| kubelet.address),
+            interval,
+            timeout: self.scrape_timeout.duration().min(interval),
+            limits: ScrapeLimits {
+                body_bytes: Bytes::get(self.scrape_max_bytes.bytes()),
+                samples: self.scrape_max_samples.get(),
+                labels: self.scrape_max_labels.get(),
+                label_name_bytes: self.scrape_max_label_name_bytes.get(),
+                label_value_bytes: self.scrape_max_label_value_bytes.get(),
+            },
+        }
+    }
+
+    /// How the kubelet is asked; None if it is not.
+    pub fn kubelet(&self) -> Option<KubeletSettings> {
+        let url = self.kubelet_url.as_ref()?.url().clone();
+        let host = self.host(&self.source());
+        Some(KubeletSettings {
+            address: KubeletAddress {
+                url,
+                host_ip: self.host_ip,
+                node_name: self.source.as_ref().map(|source| source.0.as_str().to_owned()),
+                tls: self.kubelet_tls,
+                ca_file: self.kubelet_ca_file.clone(),
+                token_file: self.kubelet_token_file.clone(),
+            },
+            interval: self.kubelet_interval.duration(),
+            details: self.pods_details,
+            namespaces: Namespaces {
+                include: self.pods_namespaces.clone().unwrap_or_default(),
+                exclude: self.pods_exclude_namespaces.clone().unwrap_or_default(),
+            },
+            max_series: self.pods_max_series.get(),
+            // Where the agent sees them itself it tells more of them.
+            node_metrics: NodeMetrics { network: !host.paths.sees_first_process, filesystem: host.paths.root.is_none() },
+        })
+    }
+
+    /// What is measured of the host under node_exporter's names. A process in a container sees the host's root and network only where they are mounted.
+    pub fn host(&self, source: &Source) -> HostSettings {
+        let is_outside_of_containers = in_first_pid_namespace();
+        let paths = HostPaths {
+            proc: self.host_proc.clone().unwrap_or_else(|| "/proc".into()),
+            sys: "/sys".into(),
+            root: self.host_root.clone().or_else(|| is_outside_of_containers.then(|| "/".into())),
+            sees_first_process: self.host_proc.is_some() || is_outside_of_containers,
+        };
+        HostSettings { paths, node_name: source.as_str().to_owned(), max_series: self.host_max_series.get() }
+    }
+
     /// The bounds of the spool on disk.
     pub fn disk_limits(&self) -> DiskLimits {
         DiskLimits { bytes: self.spool_max_bytes.bytes().get() as u64, age: self.spool_max_age.duration() }
@@ -80,6 +186,11 @@ impl Settings {
         let age = self.spool_max_age.duration();
         Limits { batches: self.queue_batches.get(), bytes: Bytes::get(self.queue_bytes.bytes()), age }
     }
+}
+
+/// Whether this process is in the first namespace of processes, whose number is the same on every kernel. Containers have others.
+fn in_first_pid_namespace() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
 }
 
 #[cfg(test)]
@@ -147,9 +258,14 @@ mod tests {
             (["--source=a/b"], "letters"),
             (["--queue-batches=0"], "1 to 1000000"),
             (["--queue-bytes=1KiB"], "64KiB"),
+            (["--host-max-series=99"], "100 to 100000"),
             (["--spool-max-bytes=1KiB"], "1MiB to 16GiB"),
             (["--spool-max-bytes=1TiB"], "1MiB to 16GiB"),
             (["--spool-max-age=30s"], "at least 1m"),
+            (["--scrape=localhost:9100"], "URL"),
+            (["--scrape-max-samples=0"], "1 to 100000"),
+            (["--scrape-max-bytes=1KiB"], "16KiB to 64MiB"),
+            (["--scrape-max-label-value-bytes=5000"], "16 to 4096"),
             (["--no-such-flag=1"], "no-such-flag"),
         ] {
             let sentence = refusal(&arguments);
@@ -175,6 +291,16 @@ mod tests {
             "SPOOL_DIR",
             "SPOOL_MAX_BYTES",
             "SPOOL_MAX_AGE",
+            "SCRAPE",
+            "SCRAPE_PODS",
+            "SCRAPE_MAX_SERIES",
+            "SCRAPE_INTERVAL",
+            "SCRAPE_TIMEOUT",
+            "SCRAPE_MAX_BYTES",
+            "SCRAPE_MAX_SAMPLES",
+            "SCRAPE_MAX_LABELS",
+            "SCRAPE_MAX_LABEL_NAME_BYTES",
+            "SCRAPE_MAX_LABEL_VALUE_BYTES",
         ] {
             assert!(help.contains(variable), "{variable} is missing in {help}");
         }

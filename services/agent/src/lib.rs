@@ -9,6 +9,7 @@ pub mod batch;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod doctor;
 pub mod metrics;
 pub mod schedule;
 pub mod sealer;
@@ -26,8 +27,11 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::collect::Collectors;
+use crate::collect::kubelet::Kubelet;
+use crate::collect::scrape::Scraper;
 use crate::config::Settings;
 use crate::metrics::{AgentMetrics, DropReason};
+use crate::schedule::Occasion;
 use crate::sealer::Sealer;
 use crate::sender::{Client, Signer, SignerError};
 use crate::spool::disk::DiskError;
@@ -106,7 +110,19 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let signer = Signer::new(&settings, clock.clone())?;
     let client = Client::new(&settings.address, &source, settings.key.clone(), signer)?;
     let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&metrics)).map_err(StartError::Thread)?;
+    let host = settings.host(&source);
+    let host_collectors = Collectors::start(collect::of_the_host(&host), Arc::clone(&metrics)).map_err(StartError::Thread)?;
+    let mut host_collectors = host_collectors.with_max_series(host.max_series);
     let mut sealer = Sealer::new(settings.key.clone());
+    let scrape_settings = settings.scrape_settings(&source);
+    if settings.scrape_pods && scrape_settings.pods.is_none() {
+        tracing::warn!("SCRAPE_PODS needs the kubelet's list of pods: no pod is scraped until KUBELET_URL is set");
+    }
+    let scraper = if scrape_settings.is_empty() {
+        None
+    } else {
+        Some(Scraper::new(scrape_settings, settings.scrape_max_series.get(), settings.key.clone(), Arc::clone(&metrics))?)
+    };
     tracing::info!(
         address = %settings.address, %source,
         poll_seconds = settings.poll_interval.duration().as_secs_f64(),
@@ -120,9 +136,25 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         let queue = queue.clone();
         tokio::spawn(async move { queue.keep_synced().await })
     });
+    let kubelet = settings.kubelet().map(|kubelet| {
+        let kubelet = Kubelet::new(kubelet, Arc::clone(&metrics));
+        tokio::spawn(kubelet.run(queue.clone(), settings.key.clone(), shutdown.token()))
+    });
+    let scraping = scraper.map(|scraper| tokio::spawn(scraper.run(queue.clone(), shutdown.token())));
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
-    schedule::run(intervals, async || collectors.sample().await, &mut sealer, &queue, &metrics, shutdown.token()).await;
+    let sample = async |occasion| match occasion {
+        Occasion::Poll => collectors.sample().await,
+        Occasion::Report => host_collectors.sample().await,
+    };
+    schedule::run(intervals, sample, &mut sealer, &queue, &metrics, shutdown.token()).await;
 
+    if let Some(kubelet) = kubelet {
+        // It ends at once: it waits for nothing that the shutdown does not interrupt.
+        let _ = kubelet.await;
+    }
+    if let Some(scraping) = scraping {
+        let _ = scraping.await;
+    }
     // The last report is in the queue.
     queue.close();
     senders.hurry();

@@ -1,13 +1,18 @@
-//! golectra-agent: reads the settings, sets up telemetry and a runtime of one thread, and runs the agent.
+//! golectra-agent: reads the settings, sets up telemetry and a runtime of one thread, and runs the agent; or, called with `doctor`,
+//! says what an agent could read here.
 
 use std::process::ExitCode;
 
 use golectra_agent::config::Settings;
-use golectra_agent::{allocator, runtime};
+use golectra_agent::{allocator, doctor, runtime};
 use golectra_process::{banner, telemetry};
 
 fn main() -> ExitCode {
     allocator::keep_one_arena();
+    if std::env::args_os().nth(1).is_some_and(|first| first == "doctor") {
+        let settings = Settings::load_from("golectra-agent doctor", std::env::args_os().skip(2));
+        return doctor::main(&settings);
+    }
     let settings = Settings::load("golectra-agent");
     banner::print();
     let telemetry = telemetry::init("golectra-agent");

@@ -61,6 +61,8 @@ pub enum SkipReason {
     Unreadable,
     /// The collector reports no more than a fixed number of devices.
     Limit,
+    /// The same series was there already.
+    Duplicate,
 }
 
 impl SkipReason {
@@ -71,6 +73,7 @@ impl SkipReason {
             Self::InvalidValue => "invalid_value",
             Self::Unreadable => "unreadable",
             Self::Limit => "limit",
+            Self::Duplicate => "duplicate",
         }
     }
 }
@@ -90,6 +93,8 @@ pub struct AgentMetrics {
     collector_duration: GaugeVec,
     collector_success: GaugeVec,
     readings_skipped: IntCounterVec,
+    kubelet_failures: IntCounterVec,
+    kubelet_certificate_verified: Gauge,
     spool_corrupt: IntCounter,
     spool_write_errors: IntCounter,
     spool_sync_errors: IntCounter,
@@ -144,6 +149,18 @@ impl AgentMetrics {
                 "golectra_agent_readings_skipped_total",
                 "Readings that could not be reported and were skipped, by collector and reason.",
                 &["collector", "reason"],
+            )?,
+            kubelet_failures: by(
+                "golectra_agent_kubelet_failures_total",
+                "Questions that the kubelet did not answer as expected, by reason.",
+                &["reason"],
+            )?,
+            kubelet_certificate_verified: registered(
+                registry,
+                Gauge::new(
+                    "golectra_agent_kubelet_certificate_verified",
+                    "Whether the kubelet's certificate is signed by a known authority; 0 also before the first connection and without a kubelet.",
+                )?,
             )?,
             spool_corrupt: counter(
                 "golectra_agent_spool_corrupt_records_total",
@@ -260,6 +277,21 @@ impl AgentMetrics {
     pub fn collected(&self, collector: &str, seconds: f64, success: bool) {
         self.collector_duration.with_label_values(&[collector]).set(seconds);
         self.collector_success.with_label_values(&[collector]).set(f64::from(u8::from(success)));
+    }
+
+    /// The kubelet did not answer as expected.
+    pub fn kubelet_failed(&self, reason: &str) {
+        self.kubelet_failures.with_label_values(&[reason]).inc();
+    }
+
+    /// Failures of this kind so far.
+    pub fn kubelet_failures_so_far(&self, reason: &str) -> u64 {
+        self.kubelet_failures.with_label_values(&[reason]).get()
+    }
+
+    /// Whether the kubelet's certificate is verified, 1 or 0.
+    pub fn kubelet_certificate_verified(&self, verified: f64) {
+        self.kubelet_certificate_verified.set(verified);
     }
 
     /// Readings of a collector were skipped.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use golectra_protocol::Metric;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::collect::Sample;
 use crate::metrics::AgentMetrics;
 use crate::sealer::Sealer;
 use crate::spool::Queue;
@@ -28,6 +28,15 @@ pub struct Intervals {
     pub report: Duration,
 }
 
+/// What a sample is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// A poll, of which a report has several.
+    Poll,
+    /// A report: what is measured once for it. Not a poll, so it does not count in PollCount.
+    Report,
+}
+
 /// Polls at once and then at each poll interval; reports early once and then at each report interval, unless there was no
 /// poll in between. When `stop` is cancelled, polls and reports one last time.
 ///
@@ -41,7 +50,7 @@ pub async fn run<S>(
     metrics: &Arc<AgentMetrics>,
     stop: CancellationToken,
 ) where
-    S: AsyncFnMut() -> Vec<Metric>,
+    S: AsyncFnMut(Occasion) -> Sample,
 {
     let start = Instant::now();
     let mut polls = interval_at(start, intervals.poll);
@@ -55,7 +64,7 @@ pub async fn run<S>(
             biased;
             () = stop.cancelled() => break,
             _ = polls.tick() => {
-                sealer.add_poll(sample().await);
+                sealer.add_poll(sample(Occasion::Poll).await.metrics);
                 metrics.polled();
             }
             () = sleep_until(next_report) => {}
@@ -65,7 +74,7 @@ pub async fn run<S>(
         let due = now >= next_report;
         if due || (!reported && sealer.polls() >= FIRST_REPORT_POLLS) {
             if sealer.polls() > 0 {
-                report(sealer, queue, metrics);
+                report(&mut sample, sealer, queue, metrics).await;
             }
             reported = true;
         }
@@ -74,9 +83,9 @@ pub async fn run<S>(
             next_report = jittered(report_time, intervals.report);
         }
     }
-    sealer.add_poll(sample().await);
+    sealer.add_poll(sample(Occasion::Poll).await.metrics);
     metrics.polled();
-    report(sealer, queue, metrics);
+    report(&mut sample, sealer, queue, metrics).await;
 }
 
 fn jittered(time: Instant, interval: Duration) -> Instant {
@@ -84,7 +93,14 @@ fn jittered(time: Instant, interval: Duration) -> Instant {
     time - jitter + (jitter * 2).mul_f64(fastrand::f64())
 }
 
-fn report(sealer: &mut Sealer, queue: &Queue, metrics: &AgentMetrics) {
+/// The host is measured right before the report is sealed, so that its values belong to the time that the report has.
+async fn report<S>(sample: &mut S, sealer: &mut Sealer, queue: &Queue, metrics: &AgentMetrics)
+where
+    S: AsyncFnMut(Occasion) -> Sample,
+{
+    let Sample { metrics: own, gauges } = sample(Occasion::Report).await;
+    sealer.add_measured(own);
+    sealer.set_host(gauges);
     queue.seal(sealer);
     metrics.sealed();
 }
@@ -124,10 +140,12 @@ mod tests {
         });
         let mut polls = Vec::new();
         let intervals = Intervals { poll: Duration::from_millis(poll), report: Duration::from_millis(report) };
-        let sample = async || {
-            polls.push(millis());
-            tokio::time::sleep(Duration::from_millis(sample_takes)).await;
-            vec![]
+        let sample = async |occasion| {
+            if occasion == Occasion::Poll {
+                polls.push(millis());
+                tokio::time::sleep(Duration::from_millis(sample_takes)).await;
+            }
+            Sample::default()
         };
         run(intervals, sample, &mut Sealer::new(None), &queue, &metrics, stop).await;
         queue.close();

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use golectra_process::Secret;
 use golectra_protocol::{Metric, MetricId, Value, json};
 
-use crate::batch::{Batch, Deltas, POLL_COUNT};
+use crate::batch::{Batch, Deltas, MAX_BATCH_ITEMS, POLL_COUNT};
+use crate::collect::RenderedGauge;
 
 /// How many polls the window holds. Of a longer report interval the newest are kept.
 const WINDOW_POLLS: usize = 16;
@@ -29,19 +30,26 @@ pub struct Sealer {
     polls: i64,
     window: VecDeque<Poll>,
     window_bytes: usize,
+    /// The host's gauges, the last first.
+    host: Vec<RenderedGauge>,
 }
 
 impl Sealer {
     /// A sealer without polls. `hash_key` makes the HashSHA256 of batches.
     pub fn new(hash_key: Option<Secret>) -> Self {
         let poll_count = MetricId::parse(POLL_COUNT).expect("the name is a valid id");
-        Self { hash_key, poll_count, polls: 0, window: VecDeque::new(), window_bytes: 0 }
+        Self { hash_key, poll_count, polls: 0, window: VecDeque::new(), window_bytes: 0, host: Vec::new() }
     }
 
     /// Adds a poll. All polls since the last batch are kept, not only the newest, so that a collector that missed
     /// the last poll still reports what it measured before.
     pub fn add_poll(&mut self, metrics: Vec<Metric>) {
         self.polls = self.polls.saturating_add(1);
+        self.add_measured(metrics);
+    }
+
+    /// Adds what was measured besides a poll.
+    pub fn add_measured(&mut self, metrics: Vec<Metric>) {
         let bytes = metrics.iter().map(|metric| size_of::<Metric>() + metric.id.as_str().len()).sum();
         self.window.push_back(Poll { metrics, bytes });
         self.window_bytes += bytes;
@@ -57,11 +65,25 @@ impl Sealer {
         self.polls
     }
 
+    /// Sets what was measured of the host for this report.
+    pub fn set_host(&mut self, mut gauges: Vec<RenderedGauge>) {
+        gauges.reverse();
+        self.host = gauges;
+    }
+
+    /// Whether something is left that did not fit into the batch that was sealed last.
+    pub const fn has_more(&self) -> bool {
+        !self.host.is_empty()
+    }
+
     /// Seals the polls: of each gauge the newest value, of each counter what was added since the last batch, and
-    /// `returned`, the deltas of dropped batches that were not applied.
+    /// `returned`, the deltas of dropped batches that were not applied; and what fits of the host's gauges.
     pub fn seal(&mut self, unix_millis: u64, returned: Deltas) -> Batch {
         let mut deltas = returned;
-        deltas.add(&self.poll_count, std::mem::take(&mut self.polls));
+        // A further batch of one report has no polls.
+        if self.polls > 0 {
+            deltas.add(&self.poll_count, std::mem::take(&mut self.polls));
+        }
 
         self.window_bytes = 0;
         let window = std::mem::take(&mut self.window);
@@ -71,7 +93,11 @@ impl Sealer {
         let mut metrics: Vec<Metric> = gauges.into_iter().chain(counters).map(|(id, value)| Metric { id, value }).collect();
         // A server sees the same series in the same order every time.
         metrics.sort_by(|a, b| a.id.cmp(&b.id));
-        Batch::seal(unix_millis, &json::encode_batch(&metrics), metrics.len() as u64, deltas, self.hash_key.as_ref())
+        let left = self.host.len().saturating_sub(MAX_BATCH_ITEMS.saturating_sub(metrics.len()));
+        let gauges = self.host.drain(left..).rev();
+        let items = metrics.len() + gauges.len();
+        let body = json::encode_batch_with(&metrics, gauges.map(|gauge| (gauge.start, gauge.value)));
+        Batch::seal(unix_millis, &body, items as u64, deltas, self.hash_key.as_ref())
     }
 }
 

@@ -1,7 +1,8 @@
 //! Writing a block: the samples of up to 64 series in one window of time.
 
 use crate::bytes::{CHECKSUM_BYTES, Reader, check, put_checksum, put_varint};
-use crate::{DecodeError, column, integers, times};
+use crate::column::{self, Kind};
+use crate::{DecodeError, doubles, integers, times};
 
 /// How many columns a block may have.
 pub const MAX_COLUMNS: usize = 64;
@@ -69,14 +70,26 @@ pub fn encode(columns: &[Column<'_>]) -> EncodedBlock {
         assert!(column.timestamps_ms.len() <= MAX_SAMPLES, "a column has at most {MAX_SAMPLES} samples");
         assert!(column.timestamps_ms.is_sorted_by(|before, after| before < after), "a column's times are strictly increasing");
     }
-    let times = times::encode(&columns.iter().map(|column| column.timestamps_ms).collect::<Vec<_>>());
+    let times: Vec<&[i64]> = columns.iter().map(|column| column.timestamps_ms).collect();
+    assemble(&times, |index, set, times_checksum, bytes| match columns[index].values {
+        ColumnValues::Gauge(values) => {
+            column::encode(Kind::Gauge, set, times_checksum, bytes, |bytes| doubles::encode(values, bytes));
+        }
+        ColumnValues::Counter(deltas) => {
+            column::encode(Kind::Counter, set, times_checksum, bytes, |bytes| integers::encode(&mut deltas.to_vec(), bytes));
+        }
+    })
+}
+
+/// A block of columns with these times. `put_column` writes a column with its index, the index of its set of times and
+/// their checksum; it is not asked for columns without times.
+pub(crate) fn assemble(columns: &[&[i64]], put_column: impl Fn(usize, usize, u32, &mut Vec<u8>)) -> EncodedBlock {
+    let times = times::encode(columns);
     let mut data = Vec::new();
     let mut offsets = vec![0];
-    for (column, &set) in columns.iter().zip(&times.set_of_column) {
-        match column.values {
-            ColumnValues::Gauge([]) | ColumnValues::Counter([]) => {}
-            ColumnValues::Gauge(values) => column::encode_gauge(values, set, times.checksum, &mut data),
-            ColumnValues::Counter(deltas) => column::encode_counter(deltas, set, times.checksum, &mut data),
+    for (index, (column, &set)) in columns.iter().zip(&times.set_of_column).enumerate() {
+        if !column.is_empty() {
+            put_column(index, set, times.checksum, &mut data);
         }
         offsets.push(u32::try_from(data.len()).expect("a block is smaller than 4 GiB"));
     }

@@ -106,6 +106,27 @@ pub(crate) fn decode(header: u8, mut reader: Reader<'_>, count: usize, values: &
     Ok(())
 }
 
+/// Writes the values, which are overwritten, so that others can follow.
+pub(crate) fn put_part(values: &mut [i64], bytes: &mut Vec<u8>) {
+    let mut coded = Vec::new();
+    bytes.push(encode(values, &mut coded));
+    put_varint(bytes, coded.len() as u64);
+    bytes.extend_from_slice(&coded);
+}
+
+/// Reads what [`put_part`] wrote.
+pub(crate) fn read_part(reader: &mut Reader<'_>, count: usize, values: &mut Vec<i64>) -> Result<(), DecodeError> {
+    let (header, coded) = skip_part(reader)?;
+    decode(header, Reader::new(coded), count, values)
+}
+
+/// Passes over what [`put_part`] wrote.
+pub(crate) fn skip_part<'a>(reader: &mut Reader<'a>) -> Result<(u8, &'a [u8]), DecodeError> {
+    let header = reader.byte()?;
+    let length = reader.count(reader.rest().len())?;
+    Ok((header, reader.take(length)?))
+}
+
 /// The greatest common divisor of all differences, if dividing by it gains something.
 fn common_divisor(values: &[i64]) -> Option<i64> {
     let first = values[0];

@@ -27,9 +27,11 @@
 mod block;
 mod bytes;
 mod column;
+mod doubles;
 mod error;
 mod integers;
 mod merge;
+pub mod rollup;
 mod scale;
 mod times;
 

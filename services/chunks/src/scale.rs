@@ -18,6 +18,12 @@ pub(crate) enum Scale {
         /// Bits after the point.
         bits: u8,
     },
+    /// The double next to `integer / 10^digits`, or one close to it, which a correction tells. Sums of decimals and values
+    /// that were divided twice are such.
+    Near {
+        /// Digits after the point.
+        digits: u8,
+    },
     /// The double's own bits, in an order that makes close doubles close integers, without so many low bits, which are zero.
     Bits {
         /// How many are left out.
@@ -29,28 +35,31 @@ pub(crate) enum Scale {
 const POWERS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 const INVERSE_POWERS: [f64; 16] = [1e0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14, 1e-15];
 const MAX_DIGITS: u8 = 15;
-/// Other factors than powers of ten are seldom; these are the usual ones, milli to nano.
-const MAX_MULTIPLY_DIGITS: u8 = 9;
+/// Units are smaller by milli to nano, as a rule. More digits are tried when nothing else fits.
+const MAX_UNIT_DIGITS: u8 = 9;
 const MAX_BINARY_BITS: u8 = 40;
 
 /// Fractions are not made of larger integers.
 const MAX_SCALED: f64 = 9_007_199_254_740_992.0;
+/// The corrections of larger ones need as many bits as they save.
+const MAX_NEAR_SCALED: f64 = 17_592_186_044_416.0;
+const MAX_CORRECTION: u64 = 2;
 /// Larger integers say no less than the bits do.
 const MAX_BINARY_SCALED: f64 = 4_294_967_296.0;
 /// 2^63: whole numbers below it are integers as they are.
 const MAX_WHOLE: f64 = 9_223_372_036_854_775_808.0;
 
 const MULTIPLY: u8 = 32;
+const NEAR: u8 = 48;
 const BITS: u8 = 64;
 const BINARY: u8 = 128;
-/// The code of counters, whose values are integers.
-pub(crate) const COUNTER: u8 = 255;
 
 impl Scale {
     pub(crate) fn code(self) -> u8 {
         match self {
             Self::Divide { digits } => digits,
             Self::Multiply { digits } => MULTIPLY + digits,
+            Self::Near { digits } => NEAR + digits,
             Self::Bits { shift } => BITS + shift,
             Self::Binary { bits } => BINARY + bits,
         }
@@ -60,44 +69,66 @@ impl Scale {
         let within = |start: u8, max: u8| code.checked_sub(start).filter(|value| *value <= max);
         within(0, MAX_DIGITS)
             .map(|digits| Self::Divide { digits })
-            .or_else(|| within(MULTIPLY, MAX_DIGITS).map(|digits| Self::Multiply { digits }))
+            .or_else(|| within(MULTIPLY, MAX_UNIT_DIGITS).map(|digits| Self::Multiply { digits }))
+            .or_else(|| within(NEAR, MAX_UNIT_DIGITS).map(|digits| Self::Near { digits }))
             .or_else(|| within(BITS, 63).map(|shift| Self::Bits { shift }))
             .or_else(|| within(BINARY, MAX_BINARY_BITS).map(|bits| Self::Binary { bits }))
     }
 
-    /// The coarsest scale by which all values are integers; these are written to `integers`. Values that none of the
-    /// arithmetic scales takes, NaN for instance, lead to [`Scale::Bits`].
-    pub(crate) fn choose(values: &[f64], integers: &mut Vec<i64>) -> Self {
-        let divide = (0..=MAX_DIGITS).map(|digits| Self::Divide { digits });
-        let multiply = (1..=MAX_MULTIPLY_DIGITS).map(|digits| Self::Multiply { digits });
-        let binary = std::iter::once_with(|| binary_bits(values)).flatten().map(|bits| Self::Binary { bits });
-        // A scale that fails does so at one of the first values, as a rule, and later scales start with the one that failed.
+    /// The first scale, from simple to general, by which all values are integers. The integers are written to `integers`,
+    /// and the corrections, if the scale has any, to `corrections`. Values that none of the arithmetic scales takes, NaN
+    /// for instance, lead to [`Scale::Bits`].
+    pub(crate) fn choose(values: &[f64], integers: &mut Vec<i64>, corrections: &mut Vec<i64>) -> Self {
+        corrections.clear();
+        let scales = (0..=MAX_UNIT_DIGITS)
+            .map(|digits| Self::Divide { digits })
+            .chain((1..=MAX_UNIT_DIGITS).map(|digits| Self::Multiply { digits }))
+            .chain((1..=MAX_UNIT_DIGITS).map(|digits| Self::Near { digits }))
+            .chain((MAX_UNIT_DIGITS + 1..=MAX_DIGITS).map(|digits| Self::Divide { digits }))
+            .chain(std::iter::once_with(|| binary_bits(values)).flatten().map(|bits| Self::Binary { bits }));
+        // A scale that does not fit fails at one of the first values, as a rule, and the next fails at the same.
         let mut failed_at = 0;
-        for scale in divide.chain(multiply).chain(binary) {
-            let Some(failed) = values.get(failed_at) else { continue };
-            if scale.to_integer(*failed).is_none() {
+        for scale in scales {
+            if values.get(failed_at).is_some_and(|value| scale.to_integer(*value).is_none()) {
                 continue;
             }
             integers.clear();
             integers.extend(values.iter().map_while(|value| scale.to_integer(*value)));
             if integers.len() == values.len() {
+                if matches!(scale, Self::Near { .. }) {
+                    corrections.extend(integers.iter().zip(values).map(|(integer, value)| correction(scale.to_double(*integer), *value)));
+                }
                 return scale;
             }
             failed_at = integers.len();
         }
         let zeros = values.iter().fold(u64::MAX >> 1, |zeros, value| zeros & !value.to_bits()).trailing_ones();
-        let scale = Self::Bits { shift: u8::try_from(zeros).expect("at most 63") };
         integers.clear();
         integers.extend(values.iter().map(|value| bits_to_integer(*value, zeros)));
-        scale
+        Self::Bits { shift: u8::try_from(zeros).expect("at most 63") }
     }
 
-    /// The integer for a value, if it gives exactly this value again.
+    /// Whether the integers have corrections.
+    pub(crate) fn has_corrections(self) -> bool {
+        matches!(self, Self::Near { .. })
+    }
+
+    /// The integer for a value, if it gives exactly this value again without a correction.
+    pub(crate) fn to_integer_exactly(self, value: f64) -> Option<i64> {
+        match self {
+            // The bits of a sum say nothing about those of its parts.
+            Self::Bits { .. } => None,
+            _ => self.to_integer(value).filter(|integer| self.to_double(*integer).to_bits() == value.to_bits()),
+        }
+    }
+
+    /// The integer for a value, if it gives exactly this value again, or nearly with [`Scale::Near`].
     #[expect(clippy::cast_possible_truncation, reason = "the magnitude is checked before")]
     fn to_integer(self, value: f64) -> Option<i64> {
         let (scaled, limit) = match self {
             Self::Divide { digits: 0 } => (value, MAX_WHOLE),
             Self::Divide { digits } | Self::Multiply { digits } => ((value * POWERS[usize::from(digits)]).round(), MAX_SCALED),
+            Self::Near { digits } => ((value * POWERS[usize::from(digits)]).round(), MAX_NEAR_SCALED),
             Self::Binary { bits } => (value * power_of_two(bits), MAX_BINARY_SCALED),
             Self::Bits { shift } => return Some(bits_to_integer(value, u32::from(shift))),
         };
@@ -105,7 +136,15 @@ impl Scale {
             return None;
         }
         let integer = scaled as i64;
-        (self.to_double(integer).to_bits() == value.to_bits()).then_some(integer)
+        let again = self.to_double(integer);
+        let fits = match self {
+            // Not from zero to minus zero.
+            Self::Near { .. } => {
+                again.is_sign_negative() == value.is_sign_negative() && correction(again, value).unsigned_abs() <= MAX_CORRECTION
+            }
+            _ => again.to_bits() == value.to_bits(),
+        };
+        fits.then_some(integer)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "the encoder checks that the double is the one that it had")]
@@ -113,24 +152,35 @@ impl Scale {
     fn to_double(self, integer: i64) -> f64 {
         match self {
             Self::Divide { digits: 0 } => integer as f64,
-            Self::Divide { digits } => integer as f64 / POWERS[usize::from(digits)],
+            Self::Divide { digits } | Self::Near { digits } => integer as f64 / POWERS[usize::from(digits)],
             Self::Multiply { digits } => integer as f64 * INVERSE_POWERS[usize::from(digits)],
             Self::Binary { bits } => integer as f64 / power_of_two(bits),
             Self::Bits { shift } => integer_to_bits(integer, u32::from(shift)),
         }
     }
 
-    /// Puts the doubles that the integers stand for at the end of `values`.
-    pub(crate) fn to_doubles(self, integers: &[i64], values: &mut Vec<f64>) {
+    /// Puts the doubles that the integers stand for at the end of `values`. There are as many corrections as integers, or none.
+    pub(crate) fn to_doubles(self, integers: &[i64], corrections: &[i64], values: &mut Vec<f64>) {
+        let start = values.len();
         // One loop each, so that each can be vectorised.
         match self {
             Self::Divide { digits: 0 } => values.extend(integers.iter().map(|integer| Self::Divide { digits: 0 }.to_double(*integer))),
-            Self::Divide { digits } => values.extend(integers.iter().map(|integer| Self::Divide { digits }.to_double(*integer))),
+            Self::Divide { digits } | Self::Near { digits } => {
+                values.extend(integers.iter().map(|integer| Self::Divide { digits }.to_double(*integer)));
+            }
             Self::Multiply { digits } => values.extend(integers.iter().map(|integer| Self::Multiply { digits }.to_double(*integer))),
             Self::Binary { bits } => values.extend(integers.iter().map(|integer| Self::Binary { bits }.to_double(*integer))),
             Self::Bits { shift } => values.extend(integers.iter().map(|integer| Self::Bits { shift }.to_double(*integer))),
         }
+        for (value, correction) in values[start..].iter_mut().zip(corrections) {
+            *value = integer_to_bits(bits_to_integer(*value, 0).wrapping_add(*correction), 0);
+        }
     }
+}
+
+/// How many doubles further the value is.
+fn correction(from: f64, value: f64) -> i64 {
+    bits_to_integer(value, 0).wrapping_sub(bits_to_integer(from, 0))
 }
 
 fn power_of_two(exponent: u8) -> f64 {
@@ -169,10 +219,11 @@ mod tests {
     use super::*;
 
     fn chosen(values: &[f64]) -> (Scale, Vec<i64>) {
-        let mut integers = Vec::new();
-        let scale = Scale::choose(values, &mut integers);
+        let (mut integers, mut corrections) = (Vec::new(), Vec::new());
+        let scale = Scale::choose(values, &mut integers, &mut corrections);
+        assert_eq!(scale.has_corrections(), !corrections.is_empty());
         let mut again = Vec::new();
-        scale.to_doubles(&integers, &mut again);
+        scale.to_doubles(&integers, &corrections, &mut again);
         let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&again), bits(values));
         assert_eq!(Scale::from_code(scale.code()), Some(scale));
@@ -198,6 +249,21 @@ mod tests {
     }
 
     #[test]
+    fn sums_and_repeated_divisions_have_corrections() {
+        // As node_exporter has microseconds of pressure.
+        let twice: Vec<f64> = (1..100).map(|index| f64::from(index * 123_457) / 1000.0 / 1000.0).collect();
+        let (scale, integers) = chosen(&twice);
+        assert_eq!((scale, integers[1]), (Scale::Near { digits: 6 }, 246_914));
+        let sums: Vec<f64> = (0..10)
+            .scan(0.0, |sum, _| {
+                *sum += 0.1;
+                Some(*sum)
+            })
+            .collect();
+        assert_eq!(chosen(&sums).0, Scale::Near { digits: 1 });
+    }
+
+    #[test]
     fn fractions_of_powers_of_two() {
         let fraction = 1.0 / 1_048_576.0;
         assert_eq!(chosen(&[fraction, 3.5]), (Scale::Binary { bits: 20 }, vec![1, 3_670_016]));
@@ -216,7 +282,7 @@ mod tests {
 
     #[test]
     fn codes_that_no_encoder_writes_are_refused() {
-        for code in [16, 31, 48, 63, 169, COUNTER] {
+        for code in [16, 31, 42, 47, 58, 63, 169, 255] {
             assert_eq!(Scale::from_code(code), None);
         }
     }

@@ -18,7 +18,7 @@ pub(crate) use encode::encode;
 use presence::Presence;
 
 /// The version of the format of blocks: of their times and of their columns.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 pub(crate) const MAX_SETS: usize = MAX_COLUMNS;
 
@@ -36,7 +36,6 @@ pub struct Times {
 #[derive(Debug)]
 struct Group {
     count: usize,
-    header: u8,
     coded: Range<usize>,
     decoded: OnceLock<Result<Box<[i64]>, DecodeError>>,
 }
@@ -61,11 +60,9 @@ impl Times {
         let mut groups = Vec::new();
         for _ in 0..reader.count(MAX_SETS)? {
             let count = reader.count(MAX_SAMPLES)?;
-            let length = reader.count(body.len())?;
-            let header = reader.byte()?;
             let start = position(&reader);
-            reader.take(length)?;
-            groups.push(Group { count, header, coded: start..start + length, decoded: OnceLock::new() });
+            integers::skip_part(&mut reader)?;
+            groups.push(Group { count, coded: start..position(&reader), decoded: OnceLock::new() });
         }
         let mut sets = Vec::new();
         for _ in 0..reader.count(MAX_SETS)? {
@@ -109,7 +106,7 @@ impl Times {
     fn group_times<'a>(&'a self, group: &'a Group) -> Result<&'a [i64], DecodeError> {
         let decoded = group.decoded.get_or_init(|| {
             let mut times = Vec::new();
-            integers::decode(group.header, Reader::new(&self.bytes[group.coded.clone()]), group.count, &mut times)?;
+            integers::read_part(&mut Reader::new(&self.bytes[group.coded.clone()]), group.count, &mut times)?;
             if times.is_sorted_by(|before, after| before < after) {
                 Ok(times.into_boxed_slice())
             } else {

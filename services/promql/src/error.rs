@@ -55,7 +55,9 @@ pub enum EvalError {
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
     /// The samples that the function needs are gone; what is left of them does not suffice.
-    #[error("{function} needs samples that are not kept any more; ask for a later time, or for a function that rollups can answer")]
+    #[error(
+        "{function} needs samples that are not kept any more; ask for a later time, or for a function that rollups can answer over ten minutes or more"
+    )]
     NeedsRawSamples {
         /// The function, or `a selector`.
         function: String,
@@ -63,4 +65,11 @@ pub enum EvalError {
     /// The store failed.
     #[error("reading the samples failed: {0}")]
     Store(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl EvalError {
+    /// The samples that this function, or a selector, needs are gone.
+    pub fn needs_raw_samples(function: Option<&str>) -> Self {
+        Self::NeedsRawSamples { function: function.map_or_else(|| "a selector".to_owned(), |function| format!("{function}()")) }
+    }
 }

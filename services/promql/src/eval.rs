@@ -113,9 +113,7 @@ impl Evaluator<'_> {
 /// The error of a store, with the function that needed the samples.
 pub(crate) fn store_error(error: StoreError, function: Option<&str>) -> EvalError {
     match error {
-        StoreError::RawSamplesGone => {
-            EvalError::NeedsRawSamples { function: function.map_or_else(|| "a selector".to_owned(), |function| format!("{function}()")) }
-        }
+        StoreError::RawSamplesGone => EvalError::needs_raw_samples(function),
         StoreError::Interrupted(interrupted) => EvalError::Interrupted(interrupted),
         StoreError::Memory(exceeded) => EvalError::Memory(exceeded),
         StoreError::Failed(error) => EvalError::Store(error),

@@ -8,6 +8,7 @@ pub(crate) mod math;
 pub(crate) mod over_time;
 pub(crate) mod quantile;
 pub(crate) mod regression;
+pub(crate) mod rollup;
 pub(crate) mod sliding;
 pub(crate) mod windows;
 

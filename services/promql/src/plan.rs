@@ -141,6 +141,7 @@ impl Map {
 pub(crate) struct Select {
     pub(crate) selection: Selection,
     pub(crate) window: Window,
+    pub(crate) span: Span,
 }
 
 /// Series with the samples of a range at each step.
@@ -148,6 +149,7 @@ pub(crate) struct Select {
 pub(crate) struct RangeNode {
     pub(crate) source: RangeSource,
     pub(crate) window: Window,
+    pub(crate) span: Span,
 }
 
 #[derive(Debug)]

@@ -31,15 +31,77 @@ pub trait SeriesSet {
     fn next(&mut self) -> Result<Option<StoredSeries<'_>>, StoreError>;
 }
 
-/// One series with its samples, oldest first, at most one for a time; stale markers are samples.
+/// One series with its samples, or with what is left of them.
 #[derive(Clone, Copy, Debug)]
 pub struct StoredSeries<'a> {
     /// The labels, the metric's name among them.
     pub labels: &'a Labels,
-    /// The samples' times.
-    pub timestamps_ms: &'a [i64],
-    /// The samples' values, as many as there are times.
-    pub values: &'a [f64],
+    /// Its samples.
+    pub samples: StoredSamples<'a>,
+}
+
+/// The samples of a series, or what is left of them.
+#[derive(Clone, Copy, Debug)]
+pub enum StoredSamples<'a> {
+    /// The samples, oldest first, at most one for a time; stale markers are samples.
+    Raw {
+        /// Their times.
+        timestamps_ms: &'a [i64],
+        /// Their values, as many as there are times.
+        values: &'a [f64],
+    },
+    /// What is left of them: only where [`Hints::rollup_span_ms`] says that it suffices.
+    Rollup(Rollup<'a>),
+}
+
+impl StoredSamples<'_> {
+    /// How many samples or buckets there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Raw { values, .. } => values.len(),
+            Self::Rollup(rollup) => rollup.buckets.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Samples that were rolled up: each bucket stands for those from a multiple of its length up to, not including, the next.
+///
+/// Selectors and ranges end at the last such multiple that is not after their end, and begin at the last one that is not after their start.
+/// There they have the values that they have for the samples.
+#[derive(Clone, Copy, Debug)]
+pub struct Rollup<'a> {
+    /// How long a bucket is.
+    pub bucket_ms: i64,
+    /// The buckets that have samples, oldest first.
+    pub buckets: &'a [Bucket],
+}
+
+/// What is left of the samples of some time. Stale markers were left out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bucket {
+    /// The time of the first sample.
+    pub first_ms: i64,
+    /// The time of the last sample.
+    pub last_ms: i64,
+    /// How many samples there were; at least one.
+    pub count: u32,
+    /// The sum of the values.
+    pub sum: f64,
+    /// The smallest value.
+    pub min: f64,
+    /// The largest value.
+    pub max: f64,
+    /// The first value.
+    pub first: f64,
+    /// The last value.
+    pub last: f64,
+    /// The sum of the values that are followed by a smaller one: what a counter lost by resets.
+    pub lost: f64,
 }
 
 /// What a selector asks for.
@@ -66,6 +128,9 @@ pub struct Hints {
     pub step_ms: i64,
     /// How many steps there are.
     pub steps: usize,
+    /// Where a store may answer from rollups: the time that each value is about, in which there should be two buckets or more. It is the range of a
+    /// function that rollups can answer, and for an instant vector the time between two steps.
+    pub rollup_span_ms: Option<i64>,
     /// The aggregation that the values of these series alone go into next, if there is one.
     pub aggregation: Option<(AggregateOperator, Option<Grouping>)>,
 }

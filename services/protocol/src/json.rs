@@ -96,9 +96,36 @@ pub fn encode_metric(metric: &Metric) -> Vec<u8> {
     serde_json::to_vec(metric).expect("a valid metric always encodes")
 }
 
+/// Appends a metric object to a body that is built piece by piece.
+pub fn append_metric(body: &mut String, metric: &Metric) {
+    body.push_str(&serde_json::to_string(metric).expect("a valid metric always encodes"));
+}
+
 /// Encodes an array of metric objects.
 pub fn encode_batch(metrics: &[Metric]) -> Vec<u8> {
     serde_json::to_vec(metrics).expect("valid metrics always encode")
+}
+
+/// The object of a gauge up to its value, for [`encode_batch_with`].
+pub fn gauge_start(id: &crate::MetricId) -> String {
+    let id = serde_json::to_string(id.as_str()).expect("a text always encodes");
+    format!("{{\"id\":{id},\"type\":\"gauge\",\"value\":")
+}
+
+/// Encodes an array of metric objects and, behind them, of gauges by their [`gauge_start`] and finite value.
+pub fn encode_batch_with<S: AsRef<str>>(metrics: &[Metric], gauges: impl Iterator<Item = (S, f64)>) -> Vec<u8> {
+    let mut body = encode_batch(metrics);
+    body.pop();
+    for (start, value) in gauges {
+        if body.len() > 1 {
+            body.push(b',');
+        }
+        body.extend_from_slice(start.as_ref().as_bytes());
+        serde_json::to_writer(&mut body, &value).expect("a number always encodes");
+        body.push(b'}');
+    }
+    body.push(b']');
+    body
 }
 
 impl Serialize for Metric {

@@ -9,6 +9,8 @@
 
 pub mod answer;
 pub mod audit;
+pub mod catalog;
+pub mod exposition;
 pub mod gzip;
 pub mod hash;
 pub mod header;

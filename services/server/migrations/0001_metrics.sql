@@ -24,15 +24,21 @@ CREATE TABLE sources (
 -- Names of metrics and pairs of a label's key and value share one space of numbers, so that one index finds series by either.
 CREATE SEQUENCE terms AS integer;
 
+-- Numbers whose name or pair was removed. They are used again before new ones are: the index of series keeps an entry for each number that it ever
+-- had, so numbers that only rise would make it grow with every pod that comes and goes.
+CREATE TABLE free_terms (
+    id integer PRIMARY KEY
+);
+
 CREATE TABLE metric_names (
-    id integer PRIMARY KEY DEFAULT nextval('terms'),
+    id integer PRIMARY KEY,
     -- 128 bits of SHA-256 of the name.
     digest uuid NOT NULL UNIQUE,
     name text COLLATE "C" NOT NULL
 );
 
 CREATE TABLE label_pairs (
-    id integer PRIMARY KEY DEFAULT nextval('terms'),
+    id integer PRIMARY KEY,
     -- 128 bits of SHA-256 of the key, a byte 0xff and the value.
     digest uuid NOT NULL UNIQUE,
     -- 128 bits of SHA-256 of the key.
@@ -229,6 +235,62 @@ CREATE TABLE sealed_totals (
     totals bigint[] NOT NULL
 ) WITH (fillfactor = 50);
 
+-- What is kept of samples when they themselves are too old: what the samples of each 5 minutes come to, of 64 series and a UTC day in a row, coded as
+-- golectra-chunks says. The transaction that folds a window of chunks writes its part of the day. Partitions of 7 days.
+CREATE TABLE rollups_5m (
+    day_start timestamptz NOT NULL,
+    source_id integer NOT NULL,
+    -- As in chunks.
+    block_id integer NOT NULL,
+    -- Bit n is set where the day's n-th window of 2 hours is in it.
+    windows smallint NOT NULL,
+    -- As in chunks.
+    times bytea NOT NULL,
+    offsets integer[] NOT NULL,
+    data bytea NOT NULL,
+    -- Counters' running totals at the start of each window: bases[12 * slot + n + 1] at that of the n-th. What is missing means 0.
+    bases bigint[],
+    PRIMARY KEY (block_id, day_start)
+) PARTITION BY RANGE (day_start);
+
+ALTER TABLE rollups_5m ALTER COLUMN data SET STORAGE EXTERNAL;
+ALTER TABLE rollups_5m ALTER COLUMN times SET STORAGE MAIN;
+ALTER TABLE rollups_5m ALTER COLUMN offsets SET STORAGE MAIN;
+ALTER TABLE rollups_5m ALTER COLUMN bases SET STORAGE MAIN;
+
+-- The same for hours, made of those of 5 minutes; and as arrays that SQL can read, which the view samples_hourly shows. A counter's values are its running
+-- totals. Partitions of 28 days.
+CREATE TABLE rollups_1h (
+    day_start timestamptz NOT NULL,
+    source_id integer NOT NULL,
+    block_id integer NOT NULL,
+    -- As in rollups_5m.
+    windows smallint NOT NULL,
+    times bytea NOT NULL,
+    offsets integer[] NOT NULL,
+    data bytea NOT NULL,
+    -- The n-th hour of series 64 * block_id + slot stands at 24 * slot + n + 1. Where there are no samples the count is 0, and the other values mean
+    -- nothing.
+    counts integer[] NOT NULL,
+    sums double precision[] NOT NULL,
+    mins double precision[] NOT NULL,
+    maxs double precision[] NOT NULL,
+    lasts double precision[] NOT NULL,
+    PRIMARY KEY (block_id, day_start)
+) PARTITION BY RANGE (day_start);
+
+ALTER TABLE rollups_1h ALTER COLUMN data SET STORAGE EXTERNAL;
+ALTER TABLE rollups_1h ALTER COLUMN times SET STORAGE MAIN;
+ALTER TABLE rollups_1h ALTER COLUMN offsets SET STORAGE MAIN;
+
+-- Up to where history was dropped. Samples that come for a time before `raw` are not kept.
+CREATE TABLE dropped_history (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    raw timestamptz NOT NULL,
+    rollups_5m timestamptz NOT NULL
+);
+INSERT INTO dropped_history (raw, rollups_5m) VALUES ('-infinity', '-infinity');
+
 -- The memory of which batches were applied whose frames are sealed. A row for each time that frames of a source were sealed; kept for DEDUP_WINDOW.
 CREATE TABLE sealed_reports (
     -- When the frames' partition begins.
@@ -282,7 +344,20 @@ LEFT JOIN layouts ON layouts.id = frames.layout_id
 CROSS JOIN LATERAL unnest(coalesce(frames.series_ids, layouts.series_ids), frames."values", frames.times) AS sample (series_id, value, at)
 JOIN series ON series.id = sample.series_id;
 
+-- The history by the hour, for people: one row a series and hour.
+CREATE VIEW samples_hourly AS
+SELECT day.day_start + slot.hour * interval '1 hour' AS at, sources.name AS source, series.metric AS name,
+    CASE series.kind WHEN 0 THEN 'gauge' ELSE 'counter' END AS kind,
+    day.counts[slot.place] AS count, day.sums[slot.place] AS sum, day.mins[slot.place] AS min, day.maxs[slot.place] AS max,
+    day.sums[slot.place] / day.counts[slot.place] AS avg, day.lasts[slot.place] AS last
+FROM rollups_1h AS day
+JOIN series ON series.id / 64 = day.block_id
+JOIN sources ON sources.id = series.source_id
+CROSS JOIN LATERAL (SELECT hour, 24 * (series.id % 64) + hour + 1 AS place FROM generate_series(0, 23) AS hour) AS slot
+WHERE day.counts[slot.place] > 0;
+
 COMMENT ON TABLE sources IS 'The nodes that measure; '''' is the unnamed one';
 COMMENT ON TABLE latest_blocks IS 'Newest values and totals, 64 series a row; the view latest shows them one by one';
 COMMENT ON VIEW latest IS 'Each live series''s newest value (gauge) or total (counter)';
 COMMENT ON VIEW samples IS 'The newest history, one row a sample: a gauge''s value or what was added to a counter. Older history is sealed in chunks';
+COMMENT ON VIEW samples_hourly IS 'The history by the hour, one row a series and hour with samples: count, sum, min, max, avg and last value; a counter''s are of its running total';

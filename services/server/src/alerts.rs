@@ -20,6 +20,7 @@ pub mod store;
 mod template;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -150,7 +151,14 @@ impl Alerts {
             receivers: receivers.clone(),
             states: Arc::clone(&states),
             queries,
-            series: SeriesWriter { store, registry, instance },
+            series: SeriesWriter {
+                store,
+                registry,
+                instance,
+                always: settings.rules_dir.is_some(),
+                enabled: AtomicBool::new(settings.rules_dir.is_some()),
+                own: Mutex::default(),
+            },
             interval,
             metrics: metrics.clone(),
             view: view.clone(),

@@ -30,7 +30,7 @@ use crate::metrics::memory::MemoryCollector;
 use crate::metrics::postgres::WriterMetrics;
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
-use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook};
+use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook, WriteLimits};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
 
@@ -112,8 +112,9 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
     let hook = Arc::new(LateHook::default());
     let config = PostgresConfig {
         dsn: dsn.clone(),
-        lifetimes: lifetimes(settings),
+        lifetimes: lifetimes(settings)?,
         limits: series_limits(settings),
+        write_limits: WriteLimits::default(),
         connections: settings.database_connections,
         query_connections: settings.database_query_connections,
         query_timeout: settings.query_timeout.duration(),
@@ -142,7 +143,7 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
         path,
         store_interval: settings.store_interval.duration(),
         restore: settings.restore,
-        lifetimes: lifetimes(settings),
+        lifetimes: lifetimes(settings)?,
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
         history_max_bytes: settings.history_max_bytes.map_or(MEMORY_HISTORY_BYTES, Bytes::get),
@@ -154,15 +155,28 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
     Ok(Opened { store, trail, states: Arc::new(states) })
 }
 
-/// How long keys, history, series and sources live.
-fn lifetimes(settings: &Settings) -> Lifetimes {
-    Lifetimes {
+/// How long keys, history, series and sources live. What is coarser has to be there before what is finer goes.
+fn lifetimes(settings: &Settings) -> Result<Lifetimes, Box<dyn Error>> {
+    let (raw, five_minutes, hour) = (settings.retention_raw, settings.retention_5m, settings.retention_1h);
+    for ((finer, finer_name), (coarser, coarser_name)) in
+        [((raw, "RETENTION_RAW"), (five_minutes, "RETENTION_5M")), ((five_minutes, "RETENTION_5M"), (hour, "RETENTION_1H"))]
+    {
+        if coarser.duration() < finer.duration() {
+            return Err(format!(
+                "{coarser_name}={coarser} is shorter than {finer_name}={finer}: raise {coarser_name} or shorten {finer_name}"
+            )
+            .into());
+        }
+    }
+    Ok(Lifetimes {
         dedup_window: settings.dedup_window.duration(),
-        retention_raw: settings.retention_raw.duration(),
+        retention_raw: raw.duration(),
+        retention_5m: five_minutes.duration(),
+        retention_1h: hour.duration(),
         seal_after: settings.seal_after.duration(),
         series_expiry: settings.series_expiry.duration(),
         source_expiry: settings.source_expiry.duration(),
-    }
+    })
 }
 
 /// What queries may cost.

@@ -54,10 +54,14 @@ golectra_process::settings! {
         pub metrics_address: Option<ListenAddress>,
         /// What this server is called among those that share a database: its audit file gets the events of its own writes. The host's name by default.
         pub instance: Option<String>,
-        /// How long it is remembered which batches were applied, so that a repeat is recognised; older batches are refused. At least 1h, as the three below.
+        /// How long it is remembered which batches were applied, so that a repeat is recognised; older batches are refused. At least 1h, as the five below.
         pub dedup_window: Retention = "48h",
         /// How long history is kept at full resolution.
         pub retention_raw: Retention = "30d",
+        /// How long the database keeps what the samples of each 5 minutes come to: count, sum, minimum, maximum and the ends. Not shorter than RETENTION_RAW.
+        pub retention_5m: Retention = "180d",
+        /// The same of each hour. Not shorter than RETENTION_5M.
+        pub retention_1h: Retention = "2y",
         /// A series of a named source that is missing from the source's reports for this long is no longer listed or counted. Time in which the source sends nothing does not count.
         pub series_expiry: Retention = "24h",
         /// A named source that sends nothing for this long is no longer listed or counted, and neither are its series.
@@ -347,7 +351,8 @@ mod tests {
             assert_eq!(Settings::parse([] as [&str; 0], [("SEAL_AFTER", value)]).is_ok(), valid, "{value}");
         }
         assert_eq!((hours(defaults.series_expiry), hours(defaults.source_expiry)), (24, 7 * 24));
-        for name in ["DEDUP_WINDOW", "RETENTION_RAW", "SERIES_EXPIRY", "SOURCE_EXPIRY"] {
+        assert_eq!((hours(defaults.retention_5m), hours(defaults.retention_1h)), (180 * 24, 2 * 365 * 24));
+        for name in ["DEDUP_WINDOW", "RETENTION_RAW", "RETENTION_5M", "RETENTION_1H", "SERIES_EXPIRY", "SOURCE_EXPIRY"] {
             for value in ["48", "59m", "0h", "1.5d"] {
                 let error = Settings::parse([] as [&str; 0], [(name, value)]).unwrap_err().to_string();
                 assert!(error.contains(name) && error.contains(value), "{error}");

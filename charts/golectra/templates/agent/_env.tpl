@@ -43,6 +43,50 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- if or .Values.agent.pods.enabled .Values.agent.scrape.urls }}
+- name: HOST_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.hostIP
+{{- end }}
+{{- with .Values.agent.scrape }}
+{{- with .urls }}
+- name: SCRAPE
+  value: {{ join " " . | quote }}
+{{- end }}
+{{- if .pods }}
+- name: SCRAPE_PODS
+  value: "true"
+{{- end }}
+{{- range $name, $value := dict "SCRAPE_INTERVAL" .interval "SCRAPE_MAX_SERIES" .maxSeries }}
+{{- with include "golectra.env" (dict "name" $name "value" $value) }}
+{{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if .Values.agent.pods.enabled }}
+- name: KUBELET_URL
+  value: https://$(HOST_IP):{{ .Values.agent.kubelet.port }}
+- name: KUBELET_TLS
+  value: {{ .Values.agent.kubelet.tls }}
+{{- with .Values.agent.pods }}
+{{- if .details }}
+- name: PODS_DETAILS
+  value: "true"
+{{- end }}
+{{- with .namespaces }}
+- name: PODS_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .excludeNamespaces }}
+- name: PODS_EXCLUDE_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with include "golectra.env" (dict "name" "PODS_MAX_SERIES" "value" .maxSeries) }}
+{{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- range $name := list "proc" "root" }}
 {{- if get $.Values.agent.hostMounts $name }}
 - name: HOST_{{ upper $name }}

@@ -58,6 +58,8 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
     "LOG_FORMAT" .logFormat
     "DEDUP_WINDOW" .dedupWindow
     "RETENTION_RAW" .retentionRaw
+    "RETENTION_5M" .retention5m
+    "RETENTION_1H" .retention1h
     "HISTORY_MAX_BYTES" (.historyMaxBytes | default $history)
     "SEAL_AFTER" .sealAfter
     "SERIES_EXPIRY" .seriesExpiry

@@ -7,6 +7,7 @@ use std::io;
 
 use golectra_protocol::{IdError, Metric, MetricId, Value};
 
+use super::host::RenderedGauge;
 use crate::metrics::SkipReason;
 
 /// Why a collector has no readings.
@@ -47,6 +48,7 @@ pub trait Collector: Send {
 #[derive(Debug, Default)]
 pub struct Readings {
     pub(super) metrics: Vec<Metric>,
+    pub(super) gauges: Vec<RenderedGauge>,
     pub(super) skipped: BTreeMap<SkipReason, Skipped>,
 }
 
@@ -79,6 +81,12 @@ impl Readings {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a double; whole numbers up to 8 PiB are exact")]
     pub fn labelled_count(&mut self, name: &str, label: (&str, &str), value: u64) {
         self.labelled_gauge(name, label, value as f64);
+    }
+
+    /// How many readings were skipped for each reason.
+    #[cfg(test)]
+    pub(super) fn skipped_counts(&self) -> impl Iterator<Item = (SkipReason, u64)> {
+        self.skipped.iter().map(|(reason, skipped)| (*reason, skipped.count))
     }
 
     fn add(&mut self, id: Result<MetricId, IdError>, text: &str, value: f64) {

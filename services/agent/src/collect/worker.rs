@@ -132,6 +132,6 @@ fn measure(collector: &mut dyn Collector) -> Answer {
     Answer { readings, took: start.elapsed(), error }
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

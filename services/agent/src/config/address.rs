@@ -29,6 +29,13 @@ impl Address {
         &self.updates
     }
 
+    /// Where a server says whether it takes reports: the address with `/ping` at its end.
+    pub fn ping(&self) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/ping", url.path().trim_end_matches('/')));
+        url
+    }
+
     /// Whether it uses TLS.
     pub fn is_https(&self) -> bool {
         self.base.scheme() == "https"

@@ -10,6 +10,12 @@ use golectra_process::{Bytes, Interval};
 #[error("{0}")]
 pub struct LimitError(String);
 
+impl LimitError {
+    pub(super) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 /// An interval, 100ms to 24h: shorter ones would load the host, longer ones measure too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period(Duration);
@@ -130,6 +136,84 @@ impl FromStr for SpoolAge {
     fn from_str(text: &str) -> Result<Self, LimitError> {
         let age = text.parse::<Interval>().map_err(|error| LimitError(error.to_string()))?.duration();
         if age >= Duration::from_mins(1) { Ok(Self(age)) } else { Err(LimitError("expected a time, at least 1m".to_owned())) }
+    }
+}
+
+/// The longest answer of a target, 16KiB to 64MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrapeBytes(Bytes);
+
+impl ScrapeBytes {
+    /// As a size.
+    pub const fn bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+impl FromStr for ScrapeBytes {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        let bytes = text.parse::<Bytes>().map_err(|error| LimitError(error.to_string()))?;
+        let fits = (16 << 10..=64 << 20).contains(&bytes.get());
+        if fits { Ok(Self(bytes)) } else { Err(LimitError("expected 16KiB to 64MiB".to_owned())) }
+    }
+}
+
+/// A whole number within bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count<const LEAST: usize, const MOST: usize>(usize);
+
+impl<const LEAST: usize, const MOST: usize> Count<LEAST, MOST> {
+    /// As a number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl<const LEAST: usize, const MOST: usize> FromStr for Count<LEAST, MOST> {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        whole(text, LEAST, MOST).map(Self)
+    }
+}
+
+/// How many series of pods are reported, 100 to 1,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodsSeries(usize);
+
+impl PodsSeries {
+    /// As a number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for PodsSeries {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        whole(text, 100, 1_000_000).map(Self)
+    }
+}
+
+/// How many series of the host a report has at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostSeries(usize);
+
+impl HostSeries {
+    /// The number.
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for HostSeries {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Self, LimitError> {
+        whole(text, 100, 100_000).map(Self)
     }
 }
 

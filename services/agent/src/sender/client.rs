@@ -163,7 +163,7 @@ fn failed(error: &reqwest::Error) -> Retry {
 }
 
 /// An error with its causes, because the error itself does not say what to do.
-fn with_causes(error: &reqwest::Error) -> String {
+pub(crate) fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

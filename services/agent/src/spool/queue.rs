@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::queue_metrics::QueueMetrics;
 use super::sync::SyncResult;
 use super::{Spool, Unsent, Usage};
-use crate::batch::Batch;
+use crate::batch::{Batch, Deltas};
 use crate::clock::Clock;
 use crate::metrics::DropReason;
 use crate::sealer::Sealer;
@@ -36,15 +36,27 @@ impl Queue {
         Self(Arc::new(Shared { spool: Mutex::new(spool), clock, changed, closed }))
     }
 
-    /// Seals the polls, together with the deltas that dropped batches returned, and adds the batch.
+    /// Seals the polls, together with the deltas that dropped batches returned, and adds the batch; more than one where the host has more
+    /// series than fit into it.
     pub fn seal(&self, sealer: &mut Sealer) {
+        loop {
+            self.seal_with(|unix_millis, returned| sealer.seal(unix_millis, returned));
+            if !sealer.has_more() {
+                break;
+            }
+        }
+    }
+
+    /// Adds the batch that `seal` makes of the current time and the deltas that dropped batches returned, all of which the batch
+    /// must contain.
+    pub fn seal_with(&self, seal: impl FnOnce(u64, Deltas) -> Batch) {
         let mut spool = self.spool();
         let returned = spool.make_room();
-        let batch = sealer.seal(self.0.clock.unix_millis(), returned);
-        let (key, polls) = (batch.key(), batch.polls());
+        let batch = seal(self.0.clock.unix_millis(), returned);
+        let (key, polls, items) = (batch.key(), batch.polls(), batch.items());
         spool.push(batch);
         drop(spool);
-        tracing::debug!(%key, polls, "a report is sealed");
+        tracing::debug!(%key, polls, items, "a batch is sealed");
         self.0.changed.notify_waiters();
     }
 

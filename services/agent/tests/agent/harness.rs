@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use golectra_agent::clock::Clock;
+use golectra_agent::collect::Sample;
 use golectra_agent::metrics::AgentMetrics;
-use golectra_agent::schedule::{self, Intervals};
+use golectra_agent::schedule::{self, Intervals, Occasion};
 use golectra_agent::sealer::Sealer;
 use golectra_agent::sender::{self, Client, Signer};
 use golectra_agent::spool::disk::DiskLimits;
@@ -79,7 +80,10 @@ impl<'a> AgentBuilder<'a> {
             tokio::spawn(async move {
                 let senders = sender::start(client, queue.clone(), clock, &metrics, senders);
                 let intervals = Intervals { poll: Duration::from_millis(20), report: Duration::from_millis(100) };
-                let sample = async || vec![a_gauge()];
+                let sample = async |occasion| match occasion {
+                    Occasion::Poll => Sample { metrics: vec![a_gauge()], gauges: vec![] },
+                    Occasion::Report => Sample::default(),
+                };
                 schedule::run(intervals, sample, &mut Sealer::new(key), &queue, &metrics, stop).await;
                 queue.close();
                 senders.hurry();

@@ -23,12 +23,8 @@ pub(crate) fn encode(columns: &[&[i64]]) -> EncodedTimes {
     bytes.push(VERSION);
     put_varint(&mut bytes, groups.len() as u64);
     for group in &groups {
-        let mut coded = Vec::new();
-        let header = integers::encode(&mut group.clone(), &mut coded);
         put_varint(&mut bytes, group.len() as u64);
-        put_varint(&mut bytes, coded.len() as u64);
-        bytes.push(header);
-        bytes.extend_from_slice(&coded);
+        integers::put_part(&mut group.clone(), &mut bytes);
     }
     put_varint(&mut bytes, sets.len() as u64);
     for (set, &group) in sets.iter().zip(&group_of_set) {

@@ -27,7 +27,7 @@ impl Evaluator<'_> {
         let mut values = vec![1.0; steps.len()];
         let mut bounds = Vec::new();
         self.range_series(range, &mut |ranged| {
-            range.window.bounds(ranged.samples.timestamps_ms, steps, &mut bounds);
+            ranged.samples.bounds(&range.window, steps, &mut bounds);
             for (absent, bounds) in values.iter_mut().zip(&bounds) {
                 if bounds.len() > 0 {
                     *absent = ABSENT;

@@ -3,7 +3,8 @@
 use std::cell::{Cell, RefCell};
 
 use super::collect::SAME_LABELS;
-use super::{Charge, Evaluator, Ledger};
+use super::range::RangeSamples;
+use super::{Charge, Evaluator, Ledger, store_error};
 use crate::annotations::Annotations;
 use crate::column::{ScalarColumn, is_absent};
 use crate::error::EvalError;
@@ -11,7 +12,7 @@ use crate::labels::Labels;
 use crate::limits::{Interrupt, Limits, Reservation};
 use crate::plan::{Plan, RangeNode, VectorNode};
 use crate::steps::Steps;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::value::{Matrix, MatrixSeries, Outcome, RangeVector, Statistics, Value, VectorSample};
 
 /// Evaluates a plan. An instant query has one step.
@@ -88,7 +89,9 @@ impl Evaluator<'_> {
         let (first, last) = range.window.covered_ms(steps);
         let mut series = Vec::new();
         self.range_series(range, &mut |ranged| {
-            let samples = ranged.samples;
+            let RangeSamples::Raw(samples) = ranged.samples else {
+                return Err(store_error(StoreError::RawSamplesGone, None));
+            };
             let start = samples.timestamps_ms.partition_point(|timestamp_ms| *timestamp_ms < first);
             let end = samples.timestamps_ms.partition_point(|timestamp_ms| *timestamp_ms <= last).max(start);
             if start == end {

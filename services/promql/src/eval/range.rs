@@ -1,22 +1,40 @@
 //! Functions of range vectors, over stored series and subqueries.
 
-use super::{Evaluator, Sink};
+use super::{Evaluator, Sink, store_error};
 use crate::column::{Series, is_absent};
 use crate::error::EvalError;
 use crate::functions::OverTime;
 use crate::functions::over_time::Ranges;
-use crate::functions::windows::Samples;
+use crate::functions::rollup::{self, RolledUpRanges};
+use crate::functions::windows::{Bounds, Samples, Window};
 use crate::labels::Labels;
 use crate::plan::{RangeNode, RangeSource, ScalarNode};
 use crate::position::Span;
 use crate::staleness::without_stale;
 use crate::steps::Steps;
+use crate::store::{Rollup, StoreError, StoredSamples};
 
 /// A series of a range vector: all samples that any step may look at.
 pub(crate) struct RangeSeries<'a> {
     pub(crate) labels: &'a Labels,
     pub(crate) drop_name: bool,
-    pub(crate) samples: Samples<'a>,
+    pub(crate) samples: RangeSamples<'a>,
+}
+
+/// Samples without stale markers, or what is left of them.
+pub(crate) enum RangeSamples<'a> {
+    Raw(Samples<'a>),
+    Rollup(Rollup<'a>),
+}
+
+impl RangeSamples<'_> {
+    /// The samples or buckets that each step's window covers.
+    pub(crate) fn bounds(&self, window: &Window, steps: &Steps, bounds: &mut Vec<Bounds>) {
+        match self {
+            Self::Raw(samples) => window.bounds(samples.timestamps_ms, steps, bounds),
+            Self::Rollup(rollup) => rollup::bounds(rollup, window, steps, bounds),
+        }
+    }
 }
 
 impl Evaluator<'_> {
@@ -29,9 +47,15 @@ impl Evaluator<'_> {
         match &range.source {
             RangeSource::Stored(selection) => {
                 let mut buffers = Default::default();
-                self.selected(selection, &mut |stored| {
-                    let (timestamps_ms, values) = without_stale(stored.timestamps_ms, stored.values, &mut buffers);
-                    take(RangeSeries { labels: stored.labels, drop_name: false, samples: Samples { timestamps_ms, values } })
+                self.selected(selection, range.span, &mut |stored| {
+                    let samples = match stored.samples {
+                        StoredSamples::Raw { timestamps_ms, values } => {
+                            let (timestamps_ms, values) = without_stale(timestamps_ms, values, &mut buffers);
+                            RangeSamples::Raw(Samples { timestamps_ms, values })
+                        }
+                        StoredSamples::Rollup(rollup) => RangeSamples::Rollup(rollup),
+                    };
+                    take(RangeSeries { labels: stored.labels, drop_name: false, samples })
                 })
             }
             RangeSource::Subquery(None) => Ok(()),
@@ -48,7 +72,7 @@ impl Evaluator<'_> {
                             values.push(*value);
                         }
                     }
-                    let samples = Samples { timestamps_ms: &timestamps_ms, values: &values };
+                    let samples = RangeSamples::Raw(Samples { timestamps_ms: &timestamps_ms, values: &values });
                     take(RangeSeries { labels: &series.labels, drop_name: series.drop_name, samples })
                 };
                 if expr.gives_each_series_once() {
@@ -76,10 +100,20 @@ impl Evaluator<'_> {
         let mut bounds = Vec::new();
         let mut any = false;
         self.range_series(range, &mut |ranged| {
-            range.window.bounds(ranged.samples.timestamps_ms, steps, &mut bounds);
+            ranged.samples.bounds(&range.window, steps, &mut bounds);
             let interrupt = self.interrupt;
-            let ranges = Ranges { samples: ranged.samples, bounds: &bounds, window: range.window, steps, parameter: &parameter, interrupt };
-            function.evaluate(&ranges, &mut series.values)?;
+            match ranged.samples {
+                RangeSamples::Raw(samples) => {
+                    let ranges = Ranges { samples, bounds: &bounds, window: range.window, steps, parameter: &parameter, interrupt };
+                    function.evaluate(&ranges, &mut series.values)?;
+                }
+                RangeSamples::Rollup(rollup) => {
+                    let ranges = RolledUpRanges { rollup, bounds: &bounds, window: range.window, steps };
+                    if !ranges.evaluate(function, &mut series.values) {
+                        return Err(store_error(StoreError::RawSamplesGone, Some(function.as_str())));
+                    }
+                }
+            }
             if !series.has_values() {
                 return Ok(());
             }

@@ -3,27 +3,38 @@
 use super::{Evaluator, Sink, store_error};
 use crate::column::{ABSENT, Series};
 use crate::error::EvalError;
+use crate::functions::rollup;
 use crate::functions::windows::first_after;
 use crate::plan::Select;
+use crate::position::Span;
 use crate::staleness::is_stale;
 use crate::steps::Steps;
-use crate::store::{Selection, StoredSeries};
+use crate::store::{Rollup, Selection, StoredSamples, StoredSeries};
 
 impl Evaluator<'_> {
     /// Calls `take` for each selected series that has samples.
     pub(crate) fn selected(
         &self,
         selection: &Selection,
+        span: Span,
         take: &mut dyn FnMut(StoredSeries<'_>) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
         let function = selection.hints.function;
         self.check_interrupt()?;
         let mut set = self.store.select(selection).map_err(|error| store_error(error, function))?;
         while let Some(series) = set.next().map_err(|error| store_error(error, function))? {
-            debug_assert_eq!(series.timestamps_ms.len(), series.values.len(), "a store gives as many values as times");
-            debug_assert!(series.timestamps_ms.is_sorted_by(|left, right| left < right), "a store gives samples by time, oldest first");
-            self.count_series(series.values.len())?;
-            if !series.values.is_empty() {
+            match series.samples {
+                StoredSamples::Raw { timestamps_ms, values } => {
+                    debug_assert_eq!(timestamps_ms.len(), values.len(), "a store gives as many values as times");
+                    debug_assert!(timestamps_ms.is_sorted_by(|left, right| left < right), "a store gives samples by time, oldest first");
+                }
+                StoredSamples::Rollup(rollup) => {
+                    debug_assert!(selection.hints.rollup_span_ms.is_some(), "a store gives rollups where they suffice");
+                    self.inform(rollup::answered_from(rollup.bucket_ms), span);
+                }
+            }
+            self.count_series(series.samples.len())?;
+            if !series.samples.is_empty() {
                 take(series)?;
             }
         }
@@ -32,7 +43,7 @@ impl Evaluator<'_> {
 
     /// The newest sample of each series at each step.
     pub(super) fn select_instant(&self, select: &Select, steps: &Steps, sink: &mut Sink<'_>) -> Result<(), EvalError> {
-        self.select_newest(select, steps, sink, |stored, index| stored.values[index])
+        self.select_newest(select, steps, sink, |_, value| value)
     }
 
     /// The time of the newest sample of each series at each step, in seconds.
@@ -44,32 +55,36 @@ impl Evaluator<'_> {
                 series.drop_name = true;
                 sink(series)
             },
-            |stored, index| stored.timestamps_ms[index] as f64 / 1000.0,
+            |timestamp_ms, _| timestamp_ms as f64 / 1000.0,
         )
     }
 
-    fn select_newest(
-        &self,
-        select: &Select,
-        steps: &Steps,
-        sink: &mut Sink<'_>,
-        value: impl Fn(&StoredSeries<'_>, usize) -> f64,
-    ) -> Result<(), EvalError> {
+    fn select_newest(&self, select: &Select, steps: &Steps, sink: &mut Sink<'_>, value: impl Fn(i64, f64) -> f64) -> Result<(), EvalError> {
         let _buffer = self.charge_column(steps)?;
         let mut series = Series::default();
         let window = select.window;
-        self.selected(&select.selection, &mut |stored| {
+        self.selected(&select.selection, select.span, &mut |stored| {
             let mut end = 0;
             series.values.clear();
-            series.values.extend(steps.times_ms().map(|time_ms| {
-                // With a fixed time the end is the same at every step.
-                end = first_after(stored.timestamps_ms, end, window.end_ms(time_ms));
-                let newest = end.checked_sub(1).filter(|newest| stored.timestamps_ms[*newest] > window.start_ms(time_ms));
-                match newest {
-                    Some(newest) if !is_stale(stored.values[newest]) => value(&stored, newest),
-                    _ => ABSENT,
-                }
-            }));
+            match stored.samples {
+                StoredSamples::Raw { timestamps_ms, values } => series.values.extend(steps.times_ms().map(|time_ms| {
+                    // With a fixed time the end is the same at every step.
+                    end = first_after(timestamps_ms, end, window.end_ms(time_ms));
+                    let newest = end.checked_sub(1).filter(|newest| timestamps_ms[*newest] > window.start_ms(time_ms));
+                    match newest {
+                        Some(newest) if !is_stale(values[newest]) => value(timestamps_ms[newest], values[newest]),
+                        _ => ABSENT,
+                    }
+                })),
+                StoredSamples::Rollup(Rollup { bucket_ms, buckets }) => series.values.extend(steps.times_ms().map(|time_ms| {
+                    let end_ms = rollup::boundary_ms(window.end_ms(time_ms), bucket_ms);
+                    end += buckets[end..].iter().take_while(|bucket| bucket.first_ms < end_ms).count();
+                    let newest = end.checked_sub(1).map(|newest| &buckets[newest]);
+                    newest
+                        .filter(|bucket| bucket.last_ms > end_ms - window.range_ms)
+                        .map_or(ABSENT, |bucket| value(bucket.last_ms, bucket.last))
+                })),
+            }
             if !series.has_values() {
                 return Ok(());
             }

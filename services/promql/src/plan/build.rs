@@ -3,12 +3,13 @@
 use super::{AggregateNode, BinaryNode, Map, Matchers, Parameter, Plan, RangeNode, RangeSource, ScalarNode, Select, VectorNode};
 use crate::error::EvalError;
 use crate::functions::windows::Window;
-use crate::functions::{FunctionKind, OverTime};
+use crate::functions::{FunctionKind, OverTime, rollup};
 use crate::labels::{Labels, LabelsBuilder, METRIC_NAME};
 use crate::matcher::MatchOp;
 use crate::matching::Signature;
 use crate::parse::ast::{AggregateExpr, AggregateOperator, At, BinaryExpr, Expr, ExprKind, Grouping, Modifiers, Selector, ValueType};
 use crate::pattern;
+use crate::position::Span;
 use crate::steps::Steps;
 use crate::store::{Hints, Selection};
 
@@ -97,7 +98,7 @@ impl PlanContext {
         Ok(match &expr.kind {
             ExprKind::Paren(expr) | ExprKind::Unary { negative: false, expr } => self.vector(expr, steps, around)?,
             ExprKind::Unary { negative: true, expr } => self.map(Map::Negate, expr, steps, around)?,
-            ExprKind::Vector(selector) => VectorNode::Select(self.select(selector, steps, None, around)),
+            ExprKind::Vector(selector) => VectorNode::Select(self.select(selector, expr.span, steps, None, around)),
             ExprKind::Binary(binary) => self.binary(binary, steps, around)?,
             ExprKind::Aggregate(aggregate) => self.aggregate(aggregate, steps)?,
             ExprKind::Call { function, arguments } => self.call(function.kind, function.name, arguments, expr, steps, around)?,
@@ -118,16 +119,19 @@ impl PlanContext {
         Window { range_ms, offset_ms: modifiers.offset_ms.unwrap_or_default(), at_ms }
     }
 
-    fn select(&self, selector: &Selector, steps: &Steps, function: Option<&'static str>, around: &Surroundings) -> Select {
+    fn select(&self, selector: &Selector, span: Span, steps: &Steps, function: Option<&'static str>, around: &Surroundings) -> Select {
         let window = self.window(selector.modifiers, self.lookback_ms);
-        Select { selection: selection(selector, window, steps, function, around), window }
+        let rollup_span_ms = Some(if steps.len() > 1 { steps.step_ms() } else { window.range_ms });
+        Select { selection: selection(selector, window, steps, function, rollup_span_ms, around), window, span }
     }
 
     fn range(&self, expr: &Expr, steps: &Steps, function: Option<&'static str>, around: &Surroundings) -> Result<RangeNode, EvalError> {
         match &expr.without_parens().kind {
             ExprKind::Range { selector, range_ms } => {
                 let window = self.window(selector.modifiers, *range_ms);
-                Ok(RangeNode { source: RangeSource::Stored(selection(selector, window, steps, function, around)), window })
+                let rollup_span_ms = function.is_some_and(rollup::can_answer).then_some(*range_ms);
+                let selection = selection(selector, window, steps, function, rollup_span_ms, around);
+                Ok(RangeNode { source: RangeSource::Stored(selection), window, span: expr.span })
             }
             ExprKind::Subquery { expr, range_ms, step_ms, modifiers } => {
                 let window = self.window(*modifiers, *range_ms);
@@ -136,7 +140,7 @@ impl PlanContext {
                     Some(inner) => Some((Box::new(self.vector(expr, &inner, &Surroundings::default())?), inner)),
                     None => None,
                 };
-                Ok(RangeNode { source: RangeSource::Subquery(source), window })
+                Ok(RangeNode { source: RangeSource::Subquery(source), window, span: expr.span })
             }
             _ => unreachable!("the types were checked when the query was read"),
         }
@@ -239,7 +243,7 @@ impl PlanContext {
                 self.map(Map::Clamp { min, max: scalar(1)? }, &arguments[0], steps, around)?
             }
             FunctionKind::Timestamp => match &arguments[0].without_parens().kind {
-                ExprKind::Vector(selector) => VectorNode::SelectTimes(self.select(selector, steps, Some(name), around)),
+                ExprKind::Vector(selector) => VectorNode::SelectTimes(self.select(selector, arguments[0].span, steps, Some(name), around)),
                 _ => self.map(Map::StepTime, &arguments[0], steps, around)?,
             },
             FunctionKind::Vector => VectorNode::Scalar(scalar(0)?),
@@ -282,7 +286,14 @@ impl PlanContext {
 }
 
 /// What a selector asks of the store.
-fn selection(selector: &Selector, window: Window, steps: &Steps, function: Option<&'static str>, around: &Surroundings) -> Selection {
+fn selection(
+    selector: &Selector,
+    window: Window,
+    steps: &Steps,
+    function: Option<&'static str>,
+    rollup_span_ms: Option<i64>,
+    around: &Surroundings,
+) -> Selection {
     let (start_ms, end_ms) = window.covered_ms(steps);
     let matchers: Matchers = selector.matchers.clone().into();
     let hints = Hints {
@@ -290,6 +301,7 @@ fn selection(selector: &Selector, window: Window, steps: &Steps, function: Optio
         range_ms: window.range_ms,
         step_ms: steps.step_ms(),
         steps: steps.len(),
+        rollup_span_ms,
         aggregation: around.aggregation.clone(),
     };
     Selection { matchers, start_ms, end_ms, hints }

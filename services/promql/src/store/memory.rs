@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Selection, SeriesSet, Store, StoreError, StoredSeries};
+use super::{Selection, SeriesSet, Store, StoreError, StoredSamples, StoredSeries};
 use crate::labels::Labels;
 use crate::matcher::{Matcher, all_match};
 
@@ -38,7 +38,8 @@ impl Store for MemoryStore {
         Ok(Box::new(Selected(Box::new(selected.map(move |(labels, (timestamps, values))| {
             let start = timestamps.partition_point(|timestamp| *timestamp < start_ms);
             let end = timestamps.partition_point(|timestamp| *timestamp <= end_ms).max(start);
-            StoredSeries { labels, timestamps_ms: &timestamps[start..end], values: &values[start..end] }
+            let samples = StoredSamples::Raw { timestamps_ms: &timestamps[start..end], values: &values[start..end] };
+            StoredSeries { labels, samples }
         })))))
     }
 }

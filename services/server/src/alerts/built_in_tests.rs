@@ -27,7 +27,8 @@ struct Test {
     name: String,
     interval: String,
     input_series: Vec<Series>,
-    alert_rule_test: Vec<Check>,
+    #[serde(rename = "alert_rule_test")]
+    checks: Vec<Check>,
 }
 
 #[derive(Deserialize)]
@@ -119,7 +120,7 @@ fn each_rule_fires_on_its_data_and_not_before() {
         let rule = rules.remove(&test.name).unwrap_or_else(|| panic!("{} is a rule and has one test", test.name));
         let store = store(&test);
         let (mut alerts, mut now_ms) = (Vec::new(), 0);
-        for check in test.alert_rule_test {
+        for check in test.checks {
             assert_eq!(check.alertname, test.name);
             while now_ms <= ms(&check.eval_time) {
                 alerts = advance::alerts(&rule, 0, &alerts, &found(&rule, &store, now_ms, &budget), now_ms).unwrap();

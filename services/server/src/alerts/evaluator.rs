@@ -215,7 +215,7 @@ impl Evaluator {
                     let text: String = error.chars().take(MAX_ERROR_CHARS).collect();
                     next.error = Some(text.clone());
                     LOG.log("rule", move |count| {
-                        tracing::warn!(count, rule = name, group = group_name, error = text, "a rule could not be evaluated")
+                        tracing::warn!(count, rule = name, group = group_name, error = text, "a rule could not be evaluated");
                     });
                 }
             }

@@ -126,7 +126,7 @@ mod tests {
         ];
         let mut groups = groups(vec![alert("A", "n1", "critical"), alert("A", "n2", "critical"), alert("B", "n3", "info")]);
         let stored = Stored::default();
-        let mut at = |groups: &mut Vec<GroupState>, at_ms| told(&receivers, groups, &stored, at_ms);
+        let at = |groups: &mut Vec<GroupState>, at_ms| told(&receivers, groups, &stored, at_ms);
         assert_eq!(at(&mut groups, 0), ["am: firing n1 firing n2", "am: firing n3", "hook: firing n1 firing n2"]);
         assert!(at(&mut groups, 15_000).is_empty());
         assert_eq!(at(&mut groups, 60_000), ["am: firing n1 firing n2", "am: firing n3"]);

@@ -1,12 +1,19 @@
 //! Writes the series of rules, and what the server knows of sources and of itself, as samples of one source.
+//!
+//! A server to which no node reports, and which has no rules but those built in, writes none: its listings and its snapshot file then have what was sent
+//! to it and nothing else, as the original's.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use golectra_process::LogLimiter;
+use golectra_promql::staleness::STALE;
 use golectra_promql::{Labels, METRIC_NAME};
 use golectra_protocol::{IdempotencyKey, MetricId, Metrics, Source, Value};
 use prometheus::Registry;
 use prometheus::proto::MetricType;
+use tokio::sync::Mutex;
 
 use super::advance::RuleSample;
 use crate::history::labels::{REMOTE_WRITE_SOURCE, RULES_SOURCE};
@@ -42,26 +49,47 @@ pub struct SeriesWriter {
     pub registry: Registry,
     /// What this server is called.
     pub instance: String,
+    /// Whether series are written although no node reports.
+    pub always: bool,
+    /// Whether they are written now.
+    pub enabled: AtomicBool,
+    /// The server's own series that were written last.
+    pub own: Mutex<BTreeSet<Labels>>,
 }
 
 impl SeriesWriter {
     /// Writes when each source was last seen, and what rules watch of this server.
     pub async fn write_own(&self, at_ms: i64) {
         let mut samples = self.own_metrics();
+        let mut before = self.own.lock().await;
         match self.store.sources().await {
             Ok(sources) => {
-                let nodes = sources.iter().filter(|source| {
-                    let name = source.name.as_str();
-                    !name.is_empty() && name != REMOTE_WRITE_SOURCE && !name.starts_with("golectra-")
-                });
-                samples.extend(nodes.map(|source| {
+                let nodes = || {
+                    sources.iter().filter(|source| {
+                        let name = source.name.as_str();
+                        !name.is_empty() && name != REMOTE_WRITE_SOURCE && !name.starts_with("golectra-")
+                    })
+                };
+                if !(self.always || nodes().next().is_some() || !before.is_empty()) {
+                    self.enabled.store(false, Ordering::Relaxed);
+                    return;
+                }
+                self.enabled.store(true, Ordering::Relaxed);
+                samples.extend(nodes().map(|source| {
                     #[expect(clippy::cast_precision_loss, reason = "unix milliseconds are below 2^53")]
                     let value = source.last_seen_millis as f64 / 1000.0;
                     RuleSample { labels: Labels::new([(METRIC_NAME, LAST_SEEN), ("instance", source.name.as_str()), ("job", JOB)]), value }
                 }));
             }
-            Err(error) => LOG.log("sources", move |count| tracing::warn!(count, %error, "rules do not see when sources reported last")),
+            Err(error) => {
+                LOG.log("sources", move |count| tracing::warn!(count, %error, "rules do not see when sources reported last"));
+                return;
+            }
         }
+        // A source that was deleted is not silent.
+        let now: BTreeSet<Labels> = samples.iter().map(|sample| sample.labels.clone()).collect();
+        samples.extend(before.difference(&now).map(|labels| RuleSample { labels: labels.clone(), value: STALE }));
+        *before = now;
         self.write(samples, at_ms).await;
     }
 
@@ -87,6 +115,9 @@ impl SeriesWriter {
 
     /// Writes samples of this time. What can't be written is logged and missing: the next evaluation writes again.
     pub async fn write(&self, samples: Vec<RuleSample>, at_ms: i64) {
+        if !self.enabled.load(Ordering::Relaxed) {
+            return;
+        }
         for part in samples.chunks(MAX_BATCH) {
             let mut metrics = Metrics::with_capacity(part.len(), part.len() * 64);
             for RuleSample { labels, value } in part {
@@ -111,7 +142,7 @@ impl SeriesWriter {
                             count,
                             samples,
                             "samples of rules were refused: the store holds its maximum of series, or another value is stored"
-                        )
+                        );
                     });
                 }
                 Ok(_) => {}

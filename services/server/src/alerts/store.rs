@@ -15,7 +15,7 @@ use super::state::{GroupState, Silence, Stored};
 use crate::store::StoreError;
 
 /// How long a claimed notification belongs to the server that claimed it. Longer than one try to deliver it.
-pub const LEASE: Duration = Duration::from_secs(60);
+pub const LEASE: Duration = Duration::from_mins(1);
 /// The most notifications that wait for one receiver; beyond it the oldest are dropped.
 pub const MAX_WAITING: usize = 1_000;
 /// The most silences.

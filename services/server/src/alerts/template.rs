@@ -150,7 +150,7 @@ impl Uses {
         match expr {
             Expr::Identifier(_, name) => _ = self.functions.insert(name.to_string()),
             Expr::Variable(_, name, path) if name.trim_start_matches('$') == "labels" => {
-                self.labels.extend(path.first().map(ToString::to_string))
+                self.labels.extend(path.first().map(ToString::to_string));
             }
             Expr::Field(_, path) if path.first().is_some_and(|first| first == "Labels") => {
                 self.labels.extend(path.get(1).map(ToString::to_string));
@@ -175,9 +175,9 @@ mod tests {
         for (source, value, expected) in [
             ("plain", 1.0, "plain"),
             ("{{ $labels.instance }} has {{ $value }}", 1.5, "n1:9100 has 1.5"),
-            ("{{ .Labels.job }}/{{ .Value }}", 1e7, "node/1e+07"),
+            ("{{ .Labels.job }}/{{ .Value }}", 1e7, "node/10000000"),
             ("[{{ $labels.missing }}]", 0.0, "[]"),
-            ("{{ $value | humanizePercentage }}", 0.12345, "12.34%"),
+            ("{{ $value | humanizePercentage }}", 0.12345, "12.35%"),
             ("{{ printf \"%.2f\" $value }}", 1.0 / 3.0, "0.33"),
             ("{{ with $labels.job }}job {{ . }}{{ end }}{{ with $labels.zone }}zone{{ end }}", 0.0, "job node"),
             ("{{ if gt $value 2.0 }}much{{ else }}little{{ end }}", 3.0, "much"),

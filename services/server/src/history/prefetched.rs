@@ -1,6 +1,6 @@
 //! Selected series that were read from a store before a query is evaluated: PromQL's evaluation does not wait.
 
-use golectra_promql::store::{Hints, Selection, SeriesSet, Store, StoreError, StoredSeries};
+use golectra_promql::store::{Bucket, Hints, Rollup, Selection, SeriesSet, Store, StoreError, StoredSamples, StoredSeries};
 
 use crate::store::history::HistorySeries;
 
@@ -35,7 +35,7 @@ fn reads_the_same(one: &Selection, other: &Selection) -> bool {
 impl Store for Prefetched {
     fn select<'a>(&'a self, selection: &Selection) -> Result<Box<dyn SeriesSet + 'a>, StoreError> {
         let series = self.find(selection).ok_or_else(|| StoreError::Failed("a selection was not read before the evaluation".into()))?;
-        Ok(Box::new(Decoding { series: series.iter(), timestamps_ms: Vec::new(), values: Vec::new() }))
+        Ok(Box::new(Decoding { series: series.iter(), timestamps_ms: Vec::new(), values: Vec::new(), buckets: Vec::new() }))
     }
 }
 
@@ -44,14 +44,23 @@ struct Decoding<'a> {
     series: std::slice::Iter<'a, HistorySeries>,
     timestamps_ms: Vec<i64>,
     values: Vec<f64>,
+    buckets: Vec<Bucket>,
 }
 
 impl SeriesSet for Decoding<'_> {
     fn next(&mut self) -> Result<Option<StoredSeries<'_>>, StoreError> {
         let Some(series) = self.series.next() else { return Ok(None) };
-        self.timestamps_ms.clear();
-        self.values.clear();
-        series.samples.read(&mut self.timestamps_ms, &mut self.values).map_err(|error| StoreError::Failed(Box::new(error)))?;
-        Ok(Some(StoredSeries { labels: &series.labels, timestamps_ms: &self.timestamps_ms, values: &self.values }))
+        let failed = |error| StoreError::Failed(Box::new(error));
+        let samples = if let Some(rollup) = series.samples.rollup() {
+            self.buckets.clear();
+            rollup.read(&mut self.buckets).map_err(failed)?;
+            StoredSamples::Rollup(Rollup { bucket_ms: rollup.bucket_ms(), buckets: &self.buckets })
+        } else {
+            self.timestamps_ms.clear();
+            self.values.clear();
+            series.samples.read(&mut self.timestamps_ms, &mut self.values).map_err(failed)?;
+            StoredSamples::Raw { timestamps_ms: &self.timestamps_ms, values: &self.values }
+        };
+        Ok(Some(StoredSeries { labels: &series.labels, samples }))
     }
 }

@@ -262,7 +262,8 @@ impl Run {
             if reads > MAX_SELECTIONS {
                 return Err(QueryError::Execution(format!("the query has more than {MAX_SELECTIONS} different selectors")));
             }
-            let series = self.limit.wait(self.history.select(&selection, series_left, &mut self.memory))?;
+            let needed_by = selection.hints.function;
+            let series = self.limit.wait(self.history.select(&selection, series_left, &mut self.memory), needed_by)?;
             series_left = series_left.saturating_sub(series.len());
             prefetched.add(selection, series);
         }
@@ -294,13 +295,13 @@ struct Limit {
 
 impl Limit {
     /// Waits for the store as long as the query may.
-    fn wait<T>(&self, read: impl Future<Output = Result<T, HistoryError>>) -> Result<T, QueryError> {
+    fn wait<T>(&self, read: impl Future<Output = Result<T, HistoryError>>, function: Option<&str>) -> Result<T, QueryError> {
         self.handle.block_on(async {
             tokio::select! {
                 biased;
                 () = self.canceled.cancelled() => Err(QueryError::Canceled),
                 read = timeout_at(self.deadline, read) => match read {
-                    Ok(read) => read.map_err(|error| self.bounds.history(error)),
+                    Ok(read) => read.map_err(|error| self.bounds.history(error, function)),
                     Err(_) => Err(self.bounds.interrupted(Interrupted::DeadlineExceeded)),
                 },
             }

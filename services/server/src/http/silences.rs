@@ -65,10 +65,12 @@ pub async fn list(State(state): State<AppState>) -> Result<Json<Silences>, ApiEr
     let time = |ms: i64| rfc3339(ms.max(0).unsigned_abs());
     let view = |silence: &Silence| SilenceView {
         id: silence.id,
-        state: match () {
-            () if now_ms >= silence.ends_ms => "expired",
-            () if now_ms < silence.starts_ms => "pending",
-            () => "active",
+        state: if now_ms >= silence.ends_ms {
+            "expired"
+        } else if now_ms < silence.starts_ms {
+            "pending"
+        } else {
+            "active"
         },
         matchers: silence.matchers.clone(),
         starts_at: time(silence.starts_ms),
@@ -77,7 +79,7 @@ pub async fn list(State(state): State<AppState>) -> Result<Json<Silences>, ApiEr
         comment: silence.comment.clone(),
     };
     let mut silences: Vec<SilenceView> = stored.silences.iter().map(view).collect();
-    silences.sort_by(|a, b| b.id.cmp(&a.id));
+    silences.sort_by_key(|silence| std::cmp::Reverse(silence.id));
     Ok(Json(Silences { silences }))
 }
 

@@ -1,7 +1,7 @@
 //! What sealing history counts, as /metrics shows it.
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::SECONDS;
 
@@ -16,8 +16,8 @@ pub struct HistoryMetrics {
     pub seal_seconds: Histogram,
     /// Rows of chunks that were made for batches that came after their half hour was sealed.
     pub late_parts: IntCounter,
-    /// Days of chunks that were dropped.
-    pub dropped_days: IntCounter,
+    /// Days of chunks, and weeks and months of rollups, that were dropped, by table.
+    pub dropped_partitions: IntCounterVec,
     /// Rounds that failed.
     pub failures: IntCounter,
     /// The age of the oldest report that is not sealed, in seconds.
@@ -43,22 +43,28 @@ impl HistoryMetrics {
                     .buckets(SECONDS.to_vec()),
             )?,
             late_parts: counter("late_parts_total", "Rows of chunks for reports that came after their half hour was sealed.")?,
-            dropped_days: counter(
-                "dropped_partitions_total",
-                "Days of history that this server dropped, by age or for HISTORY_MAX_BYTES.",
+            dropped_partitions: IntCounterVec::new(
+                Opts::new(
+                    "golectra_history_dropped_partitions_total",
+                    "Partitions of history that this server dropped, by age or for HISTORY_MAX_BYTES: days of chunks, 7 days of rollups_5m, 28 days of rollups_1h.",
+                ),
+                &["table"],
             )?,
             failures: counter("failures_total", "Rounds of sealing that failed; the next one does the work.")?,
             unsealed_age_seconds: Gauge::new("golectra_history_unsealed_age_seconds", "Since when reports are not sealed yet.")?,
             seal_after_seconds: gauge("seal_after_seconds", "SEAL_AFTER: how long after the end of their half hour reports are sealed.")?,
             bytes: gauge("bytes", "Bytes of golectra's tables and indexes in the database.")?,
-            max_bytes: gauge("max_bytes", "HISTORY_MAX_BYTES: beyond it the oldest days of history are dropped; 0 without a limit.")?,
+            max_bytes: gauge("max_bytes", "HISTORY_MAX_BYTES: beyond it the oldest history is dropped; 0 without a limit.")?,
         };
+        for table in ["chunks", "rollups_5m", "rollups_1h"] {
+            metrics.dropped_partitions.with_label_values(&[table]);
+        }
         for collector in [
             Box::new(metrics.sealed_samples.clone()) as Box<dyn Collector>,
             Box::new(metrics.sealed_bytes.clone()),
             Box::new(metrics.seal_seconds.clone()),
             Box::new(metrics.late_parts.clone()),
-            Box::new(metrics.dropped_days.clone()),
+            Box::new(metrics.dropped_partitions.clone()),
             Box::new(metrics.failures.clone()),
             Box::new(metrics.unsealed_age_seconds.clone()),
             Box::new(metrics.seal_after_seconds.clone()),

@@ -14,11 +14,16 @@ use crate::store::memory::{MemoryMetrics, MemoryStore};
 type Read = fn(&MemoryMetrics) -> &AtomicU64;
 
 /// A metric's name after `golectra_memory_`, its help, and the value's location.
-const GAUGES: [(&str, &str, Read); 4] = [
+const GAUGES: [(&str, &str, Read); 3] = [
     ("keys", "Idempotency keys remembered.", |metrics| &metrics.keys_remembered),
     ("snapshot_bytes", "How large the last snapshot is.", |metrics| &metrics.last_snapshot_bytes),
     ("journal_bytes", "How large the journal is.", |metrics| &metrics.journal_bytes),
-    ("history_bytes", "What history takes in memory, of HISTORY_MAX_BYTES.", |metrics| &metrics.history_bytes),
+];
+
+/// Metrics whose names both stores use: after `golectra_history_`, as above.
+const HISTORY_GAUGES: [(&str, &str, Read); 2] = [
+    ("bytes", "What history takes in memory.", |metrics| &metrics.history_bytes),
+    ("max_bytes", "HISTORY_MAX_BYTES: near it the oldest history is dropped; 0 keeps none.", |metrics| &metrics.history_max_bytes),
 ];
 
 const COUNTERS: [(&str, &str, Read); 8] = [
@@ -54,12 +59,14 @@ impl MemoryCollector {
     pub fn register(registry: &Registry, store: Arc<MemoryStore>) -> prometheus::Result<()> {
         let name = |name| format!("golectra_memory_{name}");
         let gauges = GAUGES.map(|(short, help, read)| Ok((IntGauge::new(name(short), help)?, read)));
+        let name_of_history = |name| format!("golectra_history_{name}");
+        let of_history = HISTORY_GAUGES.map(|(short, help, read)| Ok((IntGauge::new(name_of_history(short), help)?, read)));
         let counters = COUNTERS.map(|(short, help, read)| Ok((IntCounter::new(name(short), help)?, read)));
         registry.register(Box::new(Self {
             store,
             snapshot_seconds: Gauge::new(name("snapshot_duration_seconds"), "How long the last snapshot took.")?,
             pause_seconds: Gauge::new(name("snapshot_pause_seconds"), "How long the last snapshot kept writes waiting at the most.")?,
-            gauges: gauges.into_iter().collect::<prometheus::Result<_>>()?,
+            gauges: gauges.into_iter().chain(of_history).collect::<prometheus::Result<_>>()?,
             counters: counters.into_iter().collect::<prometheus::Result<_>>()?,
         }))
     }
@@ -89,5 +96,34 @@ impl Collector for MemoryCollector {
             catch_up(counter, read(metrics).load(Ordering::Relaxed));
         }
         self.parts().flat_map(Collector::collect).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::store::memory::MemoryConfig;
+    use crate::store::{Lifetimes, SeriesLimits};
+
+    #[tokio::test]
+    async fn history_has_the_names_that_it_has_with_postgresql() {
+        let config = MemoryConfig {
+            path: None,
+            store_interval: Duration::ZERO,
+            restore: false,
+            lifetimes: Lifetimes::default(),
+            max_keys: 10,
+            limits: SeriesLimits { total: 10, per_source: 10 },
+            history_max_bytes: 1 << 20,
+            audit: None,
+        };
+        let registry = Registry::new();
+        MemoryCollector::register(&registry, MemoryStore::open(config, Clock::System).unwrap()).unwrap();
+        let families = registry.gather();
+        let value =
+            |name: &str| families.iter().find(|family| family.name() == name).map(|family| family.get_metric()[0].get_gauge().get_value());
+        assert!(value("golectra_history_bytes").is_some());
+        assert_eq!(value("golectra_history_max_bytes"), Some(f64::from(1 << 20)));
     }
 }

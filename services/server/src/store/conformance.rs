@@ -162,6 +162,11 @@ pub(crate) fn batch(name: &str, key: IdempotencyKey, metrics: Vec<Metric>) -> Ba
     Batch { source: source(name), key, keyed: true, digest, metrics: metrics.into(), audit: None }
 }
 
+/// How large a test is to be: small in each run, as large as the promise with `GOLECTRA_SCALE=full`.
+pub(crate) fn is_full() -> bool {
+    std::env::var("GOLECTRA_SCALE").is_ok_and(|scale| scale == "full")
+}
+
 pub(crate) fn source(name: &str) -> Source {
     Source::from_stored(name).unwrap()
 }

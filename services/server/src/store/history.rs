@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use golectra_promql::store::Selection;
+use golectra_promql::store::{Bucket, Selection};
 use golectra_promql::{Labels, Matcher, MemoryExceeded, Reservation};
 use golectra_protocol::remote_write::Metadata;
 
@@ -51,6 +51,20 @@ pub trait ReadSamples: Send + Sync {
     /// Puts the samples at the end of both lists, oldest first, one for each time; stale markers are samples, and a counter's values are
     /// running totals. Samples outside of the time that was asked for may be among them.
     fn read(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory>;
+
+    /// What is left of the samples, where the answer has that instead of them: [`Self::read`] gives none then.
+    fn rollup(&self) -> Option<&dyn ReadRollup> {
+        None
+    }
+}
+
+/// What is left of the samples of one series, decoded when it is needed.
+pub trait ReadRollup: Send + Sync {
+    /// How long a bucket is.
+    fn bucket_ms(&self) -> i64;
+
+    /// Puts the buckets at the end of the list, oldest first.
+    fn read(&self, buckets: &mut Vec<Bucket>) -> Result<(), CorruptHistory>;
 }
 
 /// What was stored can't be decoded. The text says where.
@@ -73,6 +87,9 @@ pub enum HistoryError {
         /// The limit.
         limit: usize,
     },
+    /// The samples of a part of the time are gone, and what is left of them does not suffice for what is done with them.
+    #[error("the samples are not kept that long")]
+    RawSamplesGone,
     /// See there.
     #[error(transparent)]
     Corrupt(#[from] CorruptHistory),

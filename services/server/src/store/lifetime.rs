@@ -15,6 +15,10 @@ pub struct Lifetimes {
     pub dedup_window: Duration,
     /// How long the history of values is kept.
     pub retention_raw: Duration,
+    /// How long a database keeps what the values of each 5 minutes come to, at least as long as the values.
+    pub retention_5m: Duration,
+    /// How long a database keeps what the values of each hour come to, at least as long as those of 5 minutes.
+    pub retention_1h: Duration,
     /// How long after its half hour a report stays in `frames` before it is sealed, at least [`Lifetimes::MIN_SEAL_AFTER`].
     pub seal_after: Duration,
     /// How long a series may be missing from its source's reports.
@@ -28,6 +32,8 @@ impl Default for Lifetimes {
         Self {
             dedup_window: Duration::from_hours(48),
             retention_raw: Duration::from_hours(30 * 24),
+            retention_5m: Duration::from_hours(180 * 24),
+            retention_1h: Duration::from_hours(2 * 365 * 24),
             seal_after: Duration::from_mins(5),
             series_expiry: Duration::from_hours(24),
             source_expiry: Duration::from_hours(7 * 24),
@@ -47,6 +53,16 @@ impl Lifetimes {
     /// [`Self::retention_raw`] in milliseconds.
     pub fn retention_raw_millis(&self) -> u64 {
         millis(self.retention_raw)
+    }
+
+    /// [`Self::retention_5m`] in milliseconds.
+    pub fn retention_5m_millis(&self) -> u64 {
+        millis(self.retention_5m)
+    }
+
+    /// [`Self::retention_1h`] in milliseconds.
+    pub fn retention_1h_millis(&self) -> u64 {
+        millis(self.retention_1h)
     }
 
     /// [`Self::series_expiry`] in milliseconds.

@@ -105,6 +105,7 @@ impl MemoryStore {
         metrics::set(&self.metrics.keys_remembered, keys);
         let history = &self.shards.history;
         metrics::set(&self.metrics.history_bytes, history.used_bytes() as u64);
+        metrics::set(&self.metrics.history_max_bytes, history.max_bytes() as u64);
         metrics::set(&self.metrics.history_dropped_samples, history.samples_dropped());
         metrics::set(&self.metrics.history_corrupt_columns, history.corrupt_columns());
         &self.metrics

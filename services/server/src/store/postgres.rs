@@ -24,6 +24,7 @@ mod migrate;
 mod partitions;
 mod reader;
 mod remove;
+mod rollups;
 mod schema_name;
 mod sealed;
 mod sealer;
@@ -63,9 +64,10 @@ use self::partitions::Partitions;
 use self::reader::Reader;
 use self::sealer::{Sealer, Steps};
 use self::timestamp::Timestamp;
+pub use self::writer::WriteLimits;
 pub use self::writer::context::TransactionHook;
 use self::writer::context::WriterContext;
-use self::writer::{ANSWER_LIMIT, WRITERS, Writers};
+use self::writer::{WRITERS, Writers};
 use super::{
     Applied, Batch, Health, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError, StoreMetrics,
     Write,
@@ -95,6 +97,8 @@ pub struct PostgresConfig {
     pub connections: u32,
     /// How many connections there may be for queries of the history, beside the others.
     pub query_connections: u32,
+    /// How long a write may take.
+    pub write_limits: WriteLimits,
     /// How long a query may take.
     pub query_timeout: Duration,
     /// What all tables may take, in bytes; beyond, the oldest days of history are dropped.
@@ -145,6 +149,7 @@ impl PostgresStore {
             clock: clock.clone(),
             lifetimes: config.lifetimes,
             limits: config.limits,
+            write_limits: config.write_limits,
             hook: config.hook,
             partitions: Arc::clone(&partitions),
             metrics: config.metrics.clone(),
@@ -161,6 +166,7 @@ impl PostgresStore {
             metrics: config.history,
             steps: Steps::default(),
             warned_at: Mutex::default(),
+            unsealed_age: Mutex::default(),
         };
         let maintenance = Maintenance { options, clock: clock.clone(), lifetimes, partitions, metrics };
         let reader = Reader { pool, schema, turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))) };
@@ -248,12 +254,13 @@ impl Write for PostgresStore {
         if matches!(*self.reader.schema.borrow(), SchemaState::Ready) {
             return self.writers.apply(batch).await;
         }
+        let limit = self.writers.context.write_limits.answered;
         let waited = async {
-            self.reader.check_schema(ANSWER_LIMIT).await?;
+            self.reader.check_schema(limit).await?;
             self.writers.apply(batch).await
         };
-        let late = |_| Err(StoreError::Unavailable(format!("no answer within {:.2} s of the start", ANSWER_LIMIT.as_secs_f32())));
-        timeout(ANSWER_LIMIT, waited).await.unwrap_or_else(late)
+        let late = |_| Err(StoreError::Unavailable(format!("no answer within {:.2} s of the start", limit.as_secs_f32())));
+        timeout(limit, waited).await.unwrap_or_else(late)
     }
 
     async fn keep_metadata(&self, metadata: Vec<Metadata>) -> Result<(), StoreError> {
@@ -267,10 +274,11 @@ impl Write for PostgresStore {
     }
 
     async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError> {
-        let deadline = Instant::now() + ANSWER_LIMIT;
-        self.reader.check_schema(ANSWER_LIMIT).await?;
+        let limit = self.writers.context.write_limits.answered;
+        let deadline = Instant::now() + limit;
+        self.reader.check_schema(limit).await?;
         let forgotten = timeout_at(deadline, self.forget(source, audit.as_ref())).await;
-        forgotten.unwrap_or_else(|_| Err(timed_out(ANSWER_LIMIT))).map_err(|error| unavailable(&error))
+        forgotten.unwrap_or_else(|_| Err(timed_out(limit))).map_err(|error| unavailable(&error))
     }
 }
 

@@ -107,7 +107,7 @@ impl Deliveries {
                     Settled::Done
                 } else {
                     LOG.log(format!("failed {name}"), move |count| {
-                        tracing::warn!(count, receiver, reason, attempts, "a notification was not delivered, trying again")
+                        tracing::warn!(count, receiver, reason, attempts, "a notification was not delivered, trying again");
                     });
                     let asked = if let DeliveryError::Failed { retry_after, .. } = error { retry_after } else { None };
                     Settled::Retry(asked.unwrap_or_default().max(pause(attempts)))

@@ -231,18 +231,18 @@ mod tests {
             (2, "needs one of", "name: a"),
             (2, "needs one of", "name: a\n  webhook: {url: 'http://h'}\n  ntfy: {url: 'http://h/t'}"),
             (2, "letters, digits", "name: a b\n  webhook: {url: 'http://h'}"),
-            (3, "url_file", "name: a\n  slack: {url: 'https://hooks/secret'}"),
-            (3, "must not have a user", "name: a\n  webhook: {url: 'http://me:secret@h'}"),
-            (3, "must begin with", "name: a\n  webhook: {url: 'ftp://secret'}"),
+            (3, "url_file", "name: a\n  slack: {url: 'https://hooks/hush'}"),
+            (3, "must not have a user", "name: a\n  webhook: {url: 'http://me:hush@h'}"),
+            (3, "must begin with", "name: a\n  webhook: {url: 'ftp://hush'}"),
             (3, "either url or url_file", "name: a\n  webhook: {}"),
-            (3, "either token_file", "name: a\n  webhook: {url: 'http://h', username: secret}"),
+            (3, "either token_file", "name: a\n  webhook: {url: 'http://h', username: hush}"),
             (3, "key_file", "name: a\n  ntfy: {url: 'http://h/t', key_file: /k}"),
             (4, "at least 1m", "name: a\n  webhook: {url: 'http://h'}\n  repeat_interval: 5s"),
             (4, "no meaning", "name: a\n  alertmanager: {url: 'http://h'}\n  repeat_interval: 5m"),
-            (3, "password", "name: a\n  webhook: {url: 'http://h', password: secret}"),
+            (3, "password", "name: a\n  webhook: {url: 'http://h', password: hush}"),
         ] {
             let (found_line, found) = parse(&format!("receivers:\n- {receiver}\n")).unwrap_err();
-            assert!(found.contains(problem) && !found.contains("secret"), "{receiver}: {found}");
+            assert!(found.contains(problem) && !found.contains("hush"), "{receiver}: {found}");
             assert_eq!(found_line, line, "{receiver}: {found}");
         }
         let twice = "receivers:\n- name: a\n  webhook: {url: 'http://h'}\n- name: a\n  webhook: {url: 'http://h'}\n";

@@ -74,7 +74,7 @@ async fn keeps_its_promises(store: &dyn AlertStore) {
     store.settle(&again, Settled::Done).await.unwrap();
     let second = store.claim("a").await.unwrap().unwrap();
     assert_eq!(second.notification.id, told[2].id);
-    store.settle(&second, Settled::Retry(Duration::from_secs(3600))).await.unwrap();
+    store.settle(&second, Settled::Retry(Duration::from_hours(1))).await.unwrap();
     assert!(store.claim("a").await.unwrap().is_none());
 
     // A later evaluation replaces, removes, and drops what is too old or too much.

@@ -138,13 +138,14 @@ impl Bounds {
     }
 
     /// The error of reading from the store.
-    pub fn history(&self, error: HistoryError) -> QueryError {
+    pub fn history(&self, error: HistoryError, function: Option<&str>) -> QueryError {
         match error {
             HistoryError::Store(StoreError::Unavailable(cause)) => QueryError::Unavailable(cause),
             HistoryError::Store(error @ StoreError::Overloaded) => QueryError::Unavailable(error.to_string()),
             HistoryError::Store(error) => QueryError::Internal(error.to_string()),
             HistoryError::Memory(error) => self.memory(error),
             HistoryError::TooManySeries { .. } => QueryError::TooManySeries { limit: self.max_series },
+            HistoryError::RawSamplesGone => self.evaluation(EvalError::needs_raw_samples(function)),
             HistoryError::Corrupt(error) => QueryError::Internal(error.to_string()),
         }
     }

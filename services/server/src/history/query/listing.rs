@@ -55,7 +55,7 @@ impl Queries {
     /// Label sets.
     pub async fn series(&self, listing: Listing) -> Result<Listed<Labels>, QueryError> {
         self.list(QueryKind::Series, listing, |run, filter| {
-            let series = run.limit.wait(run.history.series(filter))?;
+            let series = run.limit.wait(run.history.series(filter), None)?;
             run.costs.series = series.items.len();
             Ok(series)
         })
@@ -71,7 +71,7 @@ impl Queries {
         let call = Call { kind: QueryKind::Series, text: String::new(), timeout: None };
         let max_series = self.max_series();
         self.run(call, move |run| {
-            let listed = run.list(max_series, &listing, |run, filter| run.limit.wait(run.history.series(filter)))?;
+            let listed = run.list(max_series, &listing, |run, filter| run.limit.wait(run.history.series(filter), None))?;
             run.costs.series = listed.items.len();
             Ok(Told { told: tell(&listed.items), truncated: listed.truncated })
         })
@@ -80,12 +80,12 @@ impl Queries {
 
     /// Names of labels.
     pub async fn label_names(&self, listing: Listing) -> Result<Listed<String>, QueryError> {
-        self.list(QueryKind::LabelNames, listing, |run, filter| run.limit.wait(run.history.label_names(filter))).await
+        self.list(QueryKind::LabelNames, listing, |run, filter| run.limit.wait(run.history.label_names(filter), None)).await
     }
 
     /// Values of a label.
     pub async fn label_values(&self, label: String, listing: Listing) -> Result<Listed<String>, QueryError> {
-        self.list(QueryKind::LabelValues, listing, move |run, filter| run.limit.wait(run.history.label_values(&label, filter))).await
+        self.list(QueryKind::LabelValues, listing, move |run, filter| run.limit.wait(run.history.label_values(&label, filter), None)).await
     }
 
     async fn list<T: Item>(

@@ -27,6 +27,8 @@ pub struct MemoryMetrics {
     pub journal_replayed: AtomicU64,
     /// What history takes in memory, as of the last look.
     pub history_bytes: AtomicU64,
+    /// What it may take.
+    pub history_max_bytes: AtomicU64,
     /// Samples that left history before their time for HISTORY_MAX_BYTES, as of the last look.
     pub history_dropped_samples: AtomicU64,
     /// Sealed columns of history that could not be decoded, as of the last look.

@@ -7,6 +7,7 @@ mod chunks;
 mod frames;
 mod labels;
 mod layouts;
+mod rollups;
 mod samples;
 mod search;
 
@@ -20,6 +21,7 @@ use golectra_protocol::remote_write::Metadata;
 use sqlx::{Executor as _, PgConnection, PgPool};
 
 use self::layouts::LayoutLists;
+use self::rollups::Source;
 use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
 use self::search::{FoundSeries, Recency};
 use super::connect::Lease;
@@ -110,6 +112,14 @@ impl History for PostgresStore {
             Ok(())
         })
         .await?;
+        let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
+        let source = rollups::choose(transaction.conn(), selection, &ids).await?;
+        if let Source::Rollups(resolution) = source {
+            let found = collected.into_iter().map(|one| one.found).collect();
+            let series = self.select_rollups(&mut transaction, resolution, found, range, max_series, reservation).await?;
+            transaction.end().await?;
+            return Ok(series);
+        }
         let places: HashMap<i32, usize> = collected.iter().enumerate().map(|(place, one)| (one.found.id, place)).collect();
         reservation.grow(places.capacity() * size_of::<(i32, usize)>())?;
 
@@ -118,8 +128,7 @@ impl History for PostgresStore {
             with_samples += usize::from(is_first);
             if with_samples > max_series { Err(HistoryError::TooManySeries { limit: max_series }) } else { Ok(()) }
         };
-        let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
-        chunks::each(transaction.conn(), &ids, range, |column, bytes| {
+        chunks::each(transaction.conn(), &ids, range, None, |column, bytes| {
             let Some(one) = places.get(&column.series_id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
             count(one.samples.is_empty())?;
             one.samples.push_sealed(column);

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::clock::DatabaseClock;
 use super::connect::{self, DatabaseOptions, Lock, try_lock};
 use super::error::describe;
-use super::partitions::{CHUNKS, FRAMES, Partitions};
+use super::partitions::{CHUNKS, FRAMES, Partitions, ROLLUPS_1H, ROLLUPS_5M};
 use super::timestamp::Timestamp;
 use super::{expire, remove};
 use crate::metrics::postgres::WriterMetrics;
@@ -152,7 +152,7 @@ impl Maintenance {
     /// Removes rows whose history and keys are gone.
     async fn remove(&self, conn: &mut PgConnection, now: u64) -> Result<u64, sqlx::Error> {
         // An expired series has no sample later than this before its expiry; samples may be ahead of their arrival.
-        let oldest = oldest_history(conn).await?.unwrap_or(now).min(now);
+        let oldest = oldest_history(conn, &self.lifetimes, now).await?.unwrap_or(now).min(now);
         let removed = remove::series(conn, Timestamp(oldest.saturating_sub(ROW_GRACE_MILLIS))).await?;
         let forgotten_before = now.saturating_sub(self.lifetimes.dedup_window_millis()).saturating_sub(KEY_GRACE_MILLIS + ROW_GRACE_MILLIS);
         remove::sources(conn, Timestamp(forgotten_before)).await?;
@@ -161,9 +161,16 @@ impl Maintenance {
     }
 }
 
-/// The start of the oldest partition that may hold samples, in unix milliseconds.
-async fn oldest_history(conn: &mut PgConnection) -> Result<Option<u64>, sqlx::Error> {
+/// The oldest time of which there may be samples or rollups, in unix milliseconds.
+async fn oldest_history(conn: &mut PgConnection, lifetimes: &Lifetimes, now: u64) -> Result<Option<u64>, sqlx::Error> {
     let frames = FRAMES.existing(&mut *conn).await?.first().map(|slot| FRAMES.start_of(*slot));
-    let chunks = CHUNKS.existing(conn).await?.first().map(|slot| CHUNKS.start_of(*slot));
-    Ok(frames.into_iter().chain(chunks).min())
+    let chunks = CHUNKS.existing(&mut *conn).await?.first().map(|slot| CHUNKS.start_of(*slot));
+    let mut oldest = frames.into_iter().chain(chunks).min();
+    for (table, retention) in [(ROLLUPS_5M, lifetimes.retention_5m_millis()), (ROLLUPS_1H, lifetimes.retention_1h_millis())] {
+        // A partition of rollups goes when all of it is too old; the series of its older part do not wait for that.
+        let kept = now.saturating_sub(retention);
+        let first = table.existing(&mut *conn).await?.first().map(|slot| table.start_of(*slot).max(kept));
+        oldest = oldest.into_iter().chain(first).min();
+    }
+    Ok(oldest)
 }

@@ -1,4 +1,4 @@
-//! Tables that are partitioned by time: [`FRAMES`] by 30 minutes, [`CHUNKS`] by the UTC day.
+//! Tables that are partitioned by time: [`FRAMES`] by 30 minutes, [`CHUNKS`] by the UTC day, [`ROLLUPS_5M`] by 7 days, [`ROLLUPS_1H`] by 28.
 //!
 //! No change here makes writers wait behind a long read such as pg_dump's: a partition is attached under a lock that reads and writes pass,
 //! and dropped only if the lock for that can be had within [`DROP_LOCK_LIMIT`].
@@ -34,6 +34,11 @@ pub(super) struct PartitionedTable {
 pub(super) const FRAMES: PartitionedTable = PartitionedTable { name: "frames", span_millis: 30 * MINUTE_MILLIS, digits: 12 };
 /// The chunks, by the start of their window.
 pub(super) const CHUNKS: PartitionedTable = PartitionedTable { name: "chunks", span_millis: DAY_MILLIS, digits: 8 };
+
+/// The rollups of 5 minutes, by day.
+pub(super) const ROLLUPS_5M: PartitionedTable = PartitionedTable { name: "rollups_5m", span_millis: 7 * DAY_MILLIS, digits: 8 };
+/// The rollups of an hour, by day.
+pub(super) const ROLLUPS_1H: PartitionedTable = PartitionedTable { name: "rollups_1h", span_millis: 28 * DAY_MILLIS, digits: 8 };
 
 /// The day of a time, in days since 1970.
 pub(super) fn day_of(unix_millis: u64) -> i32 {

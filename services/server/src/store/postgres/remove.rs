@@ -41,14 +41,16 @@ pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -
     }
 }
 
-/// Removes those of these terms that no series has. Whoever makes a series holds its terms; those that are held are passed over. The two steps are two
-/// statements, so that the second sees every series that was there before the first had the lock.
+/// Removes those of these terms that no series has, and gives their numbers back. Whoever makes a series holds its terms; those that are held are passed
+/// over. The two steps are two statements, so that the second sees every series that was there before the first had the lock.
 async fn unused_terms(conn: &mut PgConnection, terms: &[i32]) -> Result<(), sqlx::Error> {
     let pairs = sqlx::query_scalar!("SELECT id FROM label_pairs WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED", terms)
         .fetch_all(&mut *conn)
         .await?;
     sqlx::query!(
-        "DELETE FROM label_pairs WHERE id = ANY($1) AND NOT EXISTS (SELECT FROM series WHERE terms @> ARRAY[label_pairs.id])",
+        "WITH gone AS (
+            DELETE FROM label_pairs WHERE id = ANY($1) AND NOT EXISTS (SELECT FROM series WHERE terms @> ARRAY[label_pairs.id]) RETURNING id
+        ) INSERT INTO free_terms (id) SELECT id FROM gone",
         &pairs
     )
     .execute(&mut *conn)
@@ -57,7 +59,9 @@ async fn unused_terms(conn: &mut PgConnection, terms: &[i32]) -> Result<(), sqlx
         .fetch_all(&mut *conn)
         .await?;
     sqlx::query!(
-        "DELETE FROM metric_names WHERE id = ANY($1) AND NOT EXISTS (SELECT FROM series WHERE terms @> ARRAY[metric_names.id])",
+        "WITH gone AS (
+            DELETE FROM metric_names WHERE id = ANY($1) AND NOT EXISTS (SELECT FROM series WHERE terms @> ARRAY[metric_names.id]) RETURNING id
+        ) INSERT INTO free_terms (id) SELECT id FROM gone",
         &names
     )
     .execute(conn)

@@ -6,8 +6,8 @@
 //! - `half_hour` seals a source's frames of one half hour in one transaction: chunks, counters' totals, and the memory of the frames' keys.
 //!   What is in `sealed_reports` afterwards is never sealed again, so the work may end anywhere and be done again. When every frame of a
 //!   partition is sealed, the partition is dropped.
-//! - `fold` makes one row of the rows of a window, when the window is over.
-//! - `retain` drops days of chunks, forgets keys, and keeps the database within HISTORY_MAX_BYTES.
+//! - `fold` makes one row of the rows of a window, when the window is over, and `rollups` what is kept of its samples beyond them.
+//! - `retain` drops days of chunks and old rollups, forgets keys, and keeps the database within HISTORY_MAX_BYTES.
 //!
 //! Frames that came since the last round are left for the next: by then every transaction that had taken its number of arrival before is over, so
 //! frames are sealed in the order of their arrivals, which decides between samples of one time.
@@ -17,9 +17,10 @@ mod fold;
 mod half_hour;
 mod parts;
 mod retain;
+mod rollups;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -29,6 +30,7 @@ use super::clock::DatabaseClock;
 use super::connect::{self, DatabaseOptions, Lock, try_lock};
 use super::error::{describe, has_code};
 use super::partitions::{self, CHUNKS, FRAMES, Partitions};
+use super::timestamp::Timestamp;
 use crate::metrics::history::HistoryMetrics;
 use crate::store::Lifetimes;
 
@@ -43,6 +45,9 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// How long after its end a window is folded, in milliseconds, beside the time after which it is sealed.
 const FOLD_GRACE_MILLIS: u64 = 10 * 60 * 1000;
 
+/// For how much longer than RETENTION_RAW samples are kept, in milliseconds, beside the time after which they are sealed.
+const DROP_GRACE_MILLIS: u64 = 60 * 60 * 1000;
+
 /// What sealing needs.
 pub(super) struct Sealer {
     pub(super) options: DatabaseOptions,
@@ -55,7 +60,12 @@ pub(super) struct Sealer {
     pub(super) steps: Steps,
     /// When it was said last that the database nears its limit.
     pub(super) warned_at: Mutex<Option<Instant>>,
+    pub(super) unsealed_age: Mutex<MeasuredAge>,
 }
+
+/// The age of the oldest report that is not sealed, as it was measured last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct MeasuredAge(Option<(Instant, Duration)>);
 
 /// What a round did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -68,6 +78,8 @@ pub(super) struct Round {
     pub(super) folded: u64,
     /// Days of chunks that were dropped.
     pub(super) days: Vec<i32>,
+    /// Partitions of rollups that were dropped.
+    pub(super) rollups: Vec<String>,
 }
 
 /// Where a test ends the work: after so many steps.
@@ -94,40 +106,61 @@ impl Steps {
 impl Sealer {
     /// Never returns.
     pub(super) async fn run(&self) {
-        let mut noted: Option<(Instant, i64)> = None;
+        let mut noted = None;
         let mut pause = SETTLED_AFTER + Duration::from_secs(1);
         loop {
             sleep(pause.mul_f64(1.0 + 0.2 * fastrand::f64())).await;
-            let settled = noted.filter(|(at, _)| at.elapsed() >= SETTLED_AFTER).map(|(_, arrival)| arrival);
-            let round = timeout(ROUND_LIMIT, async {
-                let mut conn = connect::open_for_schema(&self.options).await?;
-                let now = (Instant::now(), newest_arrival(&mut conn).await?);
-                let round = match settled {
-                    Some(arrival) => Some(self.round_on(&mut conn, arrival).await?),
-                    None => None,
-                };
-                Ok::<_, sqlx::Error>((now, round))
-            });
-            match round.await {
-                Ok(Ok((now, round))) => {
-                    noted = Some(now);
-                    pause = if round.is_some() { EVERY } else { SETTLED_AFTER };
-                    if let Some(round) = round.filter(|round| *round != Round::default()) {
-                        let (frames, folded) = (round.frames, round.folded);
-                        tracing::debug!(frames, half_hours = round.half_hours.len(), folded, days = round.days.len(), "sealed history");
-                    }
+            pause = self.attempt(&mut noted).await;
+        }
+    }
+
+    /// Seals what arrived up to the number that was noted at least [`SETTLED_AFTER`] ago, and notes the newest; says how long to pause.
+    pub(super) async fn attempt(&self, noted: &mut Option<(Instant, i64)>) -> Duration {
+        let settled = noted.filter(|(at, _)| at.elapsed() >= SETTLED_AFTER).map(|(_, arrival)| arrival);
+        let round = timeout(ROUND_LIMIT, async {
+            let mut conn = connect::open_for_schema(&self.options).await?;
+            let now = (Instant::now(), newest_arrival(&mut conn).await?);
+            let round = match settled {
+                Some(arrival) => Some(self.round_on(&mut conn, arrival).await?),
+                None => None,
+            };
+            Ok::<_, sqlx::Error>((now, round))
+        });
+        match round.await {
+            Ok(Ok((now, round))) => {
+                *noted = Some(now);
+                let pause = if round.is_some() { EVERY } else { SETTLED_AFTER };
+                if let Some(round) = round.filter(|round| *round != Round::default()) {
+                    let (frames, folded) = (round.frames, round.folded);
+                    tracing::debug!(
+                        frames,
+                        half_hours = round.half_hours.len(),
+                        folded,
+                        days = round.days.len(),
+                        rollups = round.rollups.len(),
+                        "sealed history"
+                    );
                 }
-                Ok(Err(error)) => {
-                    self.metrics.failures.inc();
-                    pause = EVERY;
-                    tracing::warn!(problem = describe(&error), "history could not be sealed, trying again in a minute");
-                }
-                Err(_) => {
-                    self.metrics.failures.inc();
-                    pause = EVERY;
-                    tracing::warn!(limit_seconds = ROUND_LIMIT.as_secs(), "sealing history took too long, going on in a minute");
-                }
+                return pause;
             }
+            Ok(Err(error)) => tracing::warn!(problem = describe(&error), "history could not be sealed, trying again in a minute"),
+            Err(_) => tracing::warn!(limit_seconds = ROUND_LIMIT.as_secs(), "sealing history took too long, going on in a minute"),
+        }
+        self.metrics.failures.inc();
+        self.age_further();
+        EVERY
+    }
+
+    /// Shows the age of the oldest report that is not sealed.
+    fn set_unsealed_age(&self, age: Duration) {
+        self.metrics.unsealed_age_seconds.set(age.as_secs_f64());
+        *self.unsealed_age.lock().unwrap_or_else(PoisonError::into_inner) = MeasuredAge(Some((Instant::now(), age)));
+    }
+
+    /// Adds the time since the age was measured: a round that fails may not have come to measure it again, and it seals nothing.
+    fn age_further(&self) {
+        if let MeasuredAge(Some((at, age))) = *self.unsealed_age.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.metrics.unsealed_age_seconds.set((age + at.elapsed()).as_secs_f64());
         }
     }
 
@@ -146,8 +179,7 @@ impl Sealer {
         let mut round = Round::default();
         retain::measure(conn, &self.metrics, self.max_bytes).await?;
         let oldest = FRAMES.existing(conn).await?.first().map_or(now, |slot| FRAMES.start_of(*slot));
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^53 ms")]
-        self.metrics.unsealed_age_seconds.set(now.saturating_sub(oldest) as f64 / 1000.0);
+        self.set_unsealed_age(Duration::from_millis(now.saturating_sub(oldest)));
         // Beside each other, so that an alert can tell whether sealing is late.
         self.metrics.seal_after_seconds.set(i64::try_from(self.lifetimes.seal_after.as_secs()).unwrap_or(i64::MAX));
         if !try_lock(conn, Lock::Seal).await? {
@@ -159,7 +191,7 @@ impl Sealer {
             self.seal_half_hour(conn, slot, up_to_arrival, now, &mut chunk_days, &mut round).await?;
         }
         round.folded = self.fold(conn, now.saturating_sub(seal_after).saturating_sub(FOLD_GRACE_MILLIS)).await?;
-        round.days = self.retain(conn, now).await?;
+        self.retain(conn, now, &mut round).await?;
         Ok(round)
     }
 
@@ -173,7 +205,9 @@ impl Sealer {
         chunk_days: &mut BTreeSet<i32>,
         round: &mut Round,
     ) -> Result<(), sqlx::Error> {
-        let oldest = i64::try_from(self.oldest_kept(now)).unwrap_or(i64::MAX);
+        // What came for a time whose samples were dropped would stand alone there, beside rollups that do not know of it.
+        let dropped = sqlx::query_scalar::<_, Timestamp>("SELECT raw FROM dropped_history").fetch_one(&mut *conn).await?;
+        let oldest = i64::try_from(self.oldest_kept(now).max(dropped.0)).unwrap_or(i64::MAX);
         let mut sealed = 0;
         for source_id in half_hour::sources(conn, slot).await? {
             let started = Instant::now();
@@ -214,7 +248,10 @@ impl Sealer {
 
     /// Samples before this are not kept, in unix milliseconds: the start of a day.
     fn oldest_kept(&self, now: u64) -> u64 {
-        CHUNKS.start_of(CHUNKS.slot_of(now.saturating_sub(self.lifetimes.retention_raw_millis())))
+        // What was accepted just in time is sealed and rolled up before it goes.
+        let seal_after = u64::try_from(self.lifetimes.seal_after.as_millis()).unwrap_or(u64::MAX);
+        let kept = self.lifetimes.retention_raw_millis().saturating_add(seal_after).saturating_add(DROP_GRACE_MILLIS);
+        CHUNKS.start_of(CHUNKS.slot_of(now.saturating_sub(kept)))
     }
 }
 

@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::maintenance::Maintenance;
 use super::sealer::{Sealer, Steps};
-use super::{Lifetimes, PostgresConfig, PostgresStore, SeriesLimits};
+use super::{Lifetimes, PostgresConfig, PostgresStore, SeriesLimits, WriteLimits};
 use crate::clock::Clock;
 use crate::metrics::history::HistoryMetrics;
 use crate::metrics::postgres::WriterMetrics;
@@ -80,15 +80,17 @@ impl Drop for TestDatabase {
     }
 }
 
-/// Two days of history and plenty of room.
+/// Two days of history, plenty of room, and so much time for a write that none fails because the machine is busy.
 pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
-    let lifetimes = Lifetimes { retention_raw: Duration::from_hours(48), ..Lifetimes::default() };
+    let two_days = Duration::from_hours(48);
+    let lifetimes = Lifetimes { retention_raw: two_days, retention_5m: two_days, retention_1h: two_days, ..Lifetimes::default() };
     let (metrics, history) = (WriterMetrics::unregistered(), HistoryMetrics::unregistered());
     PostgresConfig {
         dsn,
         lifetimes,
         limits,
+        write_limits: WriteLimits { queued: Duration::from_secs(20), done: Duration::from_secs(25), answered: Duration::from_secs(26) },
         connections: 10,
         query_connections: 4,
         query_timeout: Duration::from_secs(30),
@@ -97,6 +99,11 @@ pub(crate) fn config(dsn: Secret) -> PostgresConfig {
         metrics,
         history,
     }
+}
+
+/// The same with the time for a write that a server gives it.
+pub(super) fn config_with_default_write_limits(dsn: Secret) -> PostgresConfig {
+    PostgresConfig { write_limits: WriteLimits::default(), ..config(dsn) }
 }
 
 /// The store's maintenance, to be run by a test.
@@ -123,6 +130,7 @@ pub(super) fn sealer(store: &PostgresStore) -> Sealer {
         metrics: HistoryMetrics::unregistered(),
         steps: Steps::default(),
         warned_at: Mutex::default(),
+        unsealed_age: Mutex::default(),
     }
 }
 

@@ -9,9 +9,10 @@ mod hook;
 mod queries;
 mod samples;
 mod sealing;
+mod terms;
 mod turnover;
 
-use super::testing::{TestDatabase, config, maintenance, ready, sealer};
+use super::testing::{TestDatabase, config, config_with_default_write_limits, maintenance, ready, sealer};
 use sqlx::PgConnection;
 
 use super::*;

@@ -30,7 +30,6 @@ mod worker;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -39,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use self::context::WriterContext;
 pub(super) use self::frames::as_delta;
+pub use self::queue::WriteLimits;
 use self::queue::{QueueLoad, QueuedBatch, SampleDetails};
 use self::shape::ShapeHasher;
 use self::worker::{Command, Worker};
@@ -47,9 +47,6 @@ use crate::store::{Applied, Batch, StoreError};
 /// How many writers a server has, a connection each. With one, its client would idle while the database commits and the
 /// other way round; more only wait for each other's rows.
 pub(super) const WRITERS: u32 = 2;
-
-/// When a caller stops waiting, a little after its writer should have answered. Answers are promised within 3 s.
-pub(super) const ANSWER_LIMIT: Duration = Duration::from_millis(2_850);
 
 /// The writers of this server.
 pub(super) struct Writers {
@@ -70,7 +67,7 @@ impl Writers {
             tasks.spawn(Worker::new(Arc::clone(&context), receiver).run(stop.clone()));
             sender
         });
-        let load = QueueLoad::new(context.metrics.clone());
+        let load = QueueLoad::new(context.write_limits, context.metrics.clone());
         Self { workers: workers.collect(), context, routes: RandomState::new(), shapes: ShapeHasher::default(), load }
     }
 
@@ -98,10 +95,11 @@ impl Writers {
         if worker.send(Command::Write(QueuedBatch::new(batch, samples, shape, now, room, answer))).is_err() {
             return Err(StoreError::Unavailable("the store is closed".into()));
         }
-        match timeout(ANSWER_LIMIT, answered).await {
+        let limit = self.context.write_limits.answered;
+        match timeout(limit, answered).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(StoreError::Unavailable("the writer ended".into())),
-            Err(_) => Err(StoreError::Unavailable(format!("no answer within {:.2} s", ANSWER_LIMIT.as_secs_f32()))),
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {:.2} s", limit.as_secs_f32()))),
         }
     }
 

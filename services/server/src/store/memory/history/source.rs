@@ -91,6 +91,11 @@ impl HistoryShared {
         self.used_bytes.load(Ordering::Relaxed)
     }
 
+    /// What it may take; zero: no history is kept.
+    pub(in crate::store::memory) fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
     /// Samples that left before their time, since there was no room.
     pub(in crate::store::memory) fn samples_dropped(&self) -> u64 {
         self.samples_dropped.load(Ordering::Relaxed)

@@ -1,6 +1,6 @@
 //! Sealed samples: columns cut out of the rows of `chunks`. A row's times are for all of its columns, and are decoded once for all that are read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use crate::store::postgres::sealer::WINDOW_MILLIS;
 use crate::store::postgres::timestamp::Timestamp;
 
 /// How many series have their columns in one row.
-const BLOCK_SERIES: i32 = 64;
+pub(super) const BLOCK_SERIES: i32 = 64;
 /// Columns that stand so close in a row are cut out in one piece.
 const MAX_GAP: i32 = 4;
 
@@ -48,12 +48,12 @@ fn corrupt(series_id: i32, window_start_ms: i64, part: i16, problem: &impl std::
 
 /// Slots of a block, from `first` to `last`, of which some are wanted.
 #[derive(Debug, PartialEq, Eq)]
-struct Piece {
-    block_id: i32,
-    first: i32,
-    last: i32,
+pub(super) struct Piece {
+    pub(super) block_id: i32,
+    pub(super) first: i32,
+    pub(super) last: i32,
     /// The wanted slots, as bits.
-    slots: u64,
+    pub(super) slots: u64,
 }
 
 #[derive(FromRow)]
@@ -67,14 +67,16 @@ struct Row {
     bases: Option<Vec<Option<i64>>>,
 }
 
-/// Gives each column of these series that may have samples in the time, in no order, and how much memory it takes. An error of `take` ends it.
+/// Gives each column of these series that may have samples in the time, in no order, and how much memory it takes; or only those of these blocks and windows. An
+/// error of `take` ends it.
 pub(super) async fn each(
     conn: &mut PgConnection,
     series_ids: &[i32],
     range: TimeRange,
+    only: Option<&BTreeSet<(i32, i64)>>,
     mut take: impl FnMut(SealedColumn, usize) -> Result<(), HistoryError>,
 ) -> Result<(), HistoryError> {
-    if series_ids.is_empty() {
+    if series_ids.is_empty() || only.is_some_and(BTreeSet::is_empty) {
         return Ok(());
     }
     let pieces = pieces(series_ids);
@@ -89,13 +91,19 @@ pub(super) async fn each(
                 FOR chunks.offsets[least(piece.last + 2, cardinality(chunks.offsets))] - chunks.offsets[piece.first + 1]) AS data
         FROM unnest($1::integer[], $2::integer[], $3::integer[]) WITH ORDINALITY AS piece (block_id, first, last, n)
         JOIN chunks ON chunks.block_id = piece.block_id AND chunks.window_start >= $4 AND chunks.window_start <= $5
-            AND chunks.offsets[piece.first + 1] < chunks.offsets[least(piece.last + 2, cardinality(chunks.offsets))]";
+            AND chunks.offsets[piece.first + 1] < chunks.offsets[least(piece.last + 2, cardinality(chunks.offsets))]
+        WHERE $6 OR (chunks.block_id, chunks.window_start) IN (SELECT * FROM unnest($7::integer[], $8::timestamptz[]))";
+    let (only_blocks, only_windows): (Vec<i32>, Vec<Timestamp>) =
+        only.into_iter().flatten().map(|(block_id, window)| (*block_id, Timestamp(u64::try_from(*window).unwrap_or(0)))).unzip();
     let mut rows = sqlx::query_as::<_, Row>(statement)
         .bind(block_ids)
         .bind(firsts)
         .bind(lasts)
         .bind(Timestamp(u64::try_from(from).unwrap_or(0)))
         .bind(Timestamp(u64::try_from(range.end_ms).unwrap_or(0)))
+        .bind(only.is_none())
+        .bind(only_blocks)
+        .bind(only_windows)
         .fetch(conn);
     while let Some(row) = rows.try_next().await.map_err(failed)? {
         let window_start_ms = i64::try_from(row.window_start.0).unwrap_or(i64::MAX);
@@ -130,7 +138,7 @@ pub(super) async fn each(
 }
 
 /// The slots of each block, in pieces.
-fn pieces(series_ids: &[i32]) -> Vec<Piece> {
+pub(super) fn pieces(series_ids: &[i32]) -> Vec<Piece> {
     let mut blocks: BTreeMap<i32, u64> = BTreeMap::new();
     for id in series_ids {
         *blocks.entry(id / BLOCK_SERIES).or_default() |= 1 << (id % BLOCK_SERIES);

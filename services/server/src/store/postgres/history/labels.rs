@@ -164,7 +164,7 @@ async fn instances(conn: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> 
         r#"SELECT name FROM sources WHERE name <> '' AND name <> ALL($1)
             AND EXISTS (SELECT FROM series WHERE series.source_id = sources.id AND series.metric !~ '[{,]instance="')"#,
     )
-    .bind(&WITHOUT_INSTANCE)
+    .bind(WITHOUT_INSTANCE)
     .fetch_all(conn)
     .await
 }

@@ -14,7 +14,7 @@ use crate::store::postgres::select;
 use crate::store::postgres::timestamp::Timestamp;
 
 /// A series that all matchers select.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct FoundSeries {
     pub(super) id: i32,
     pub(super) source_id: i32,

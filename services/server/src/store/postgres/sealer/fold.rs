@@ -6,8 +6,8 @@ use golectra_chunks::{DecodeError, Times, decode_counter, decode_gauge, samples_
 use sqlx::{Connection, Executor as _, PgConnection};
 
 use super::collect::{Block, BlockKinds, Samples};
-use super::{Sealer, half_hour, parts};
-use crate::store::postgres::partitions::CHUNKS;
+use super::{Sealer, half_hour, parts, rollups};
+use crate::store::postgres::partitions::{self, CHUNKS, ROLLUPS_1H, ROLLUPS_5M};
 use crate::store::postgres::timestamp::Timestamp;
 
 /// How many blocks one transaction folds.
@@ -46,7 +46,18 @@ impl Sealer {
         .await?;
         let mut folded = 0;
         let mut day = None;
+        let mut partitions = Vec::new();
+        for table in [ROLLUPS_5M, ROLLUPS_1H] {
+            partitions.extend(table.existing(conn).await?.into_iter().map(|slot| (table, slot)));
+        }
         for row in &due {
+            for table in [ROLLUPS_5M, ROLLUPS_1H] {
+                let slot = table.slot_of(row.window_start.0);
+                if !partitions.contains(&(table, slot)) {
+                    partitions::create(conn, table, slot).await?;
+                    partitions.push((table, slot));
+                }
+            }
             // What was folded leaves room in its partition, which the next window takes.
             let this = CHUNKS.slot_of(row.window_start.0);
             if let Some(last) = day.filter(|last| *last != this) {
@@ -108,17 +119,27 @@ impl Sealer {
             }
         };
         let start = i64::try_from(window.0).unwrap_or(0);
+        let mut day = match rollups::Day::read(conn, source_id, block_id, start, kinds).await? {
+            Ok(day) => day,
+            Err(error) => {
+                rollups::say_damaged(block_id, start, &error);
+                return Ok(0);
+            }
+        };
         let (encoded, samples) = parts::encode_window(&block, start);
         sqlx::query!("DELETE FROM chunks WHERE block_id = $1 AND window_start = $2", block_id, window as Timestamp)
             .execute(&mut *conn)
             .await?;
         self.steps.step()?;
+        let bases = parts.iter().filter_map(|part| part.bases.as_deref()).max_by_key(|bases| bases.len());
         // Nothing is left where all of its series were deleted by hand.
         if samples > 0 {
-            let bases = parts.iter().filter_map(|part| part.bases.as_deref()).max_by_key(|bases| bases.len());
             parts::insert(conn, &parts::Row { source_id, block_id, window: start, part: 0, bases, encoded: &encoded }).await?;
             self.steps.step()?;
         }
+        day.replace(start, &block, bases);
+        day.write(conn).await?;
+        self.steps.step()?;
         Ok(parts.len() as u64)
     }
 }
@@ -154,7 +175,10 @@ fn join(parts: &[Part], kinds: BlockKinds) -> Result<Option<Block>, DecodeError>
 
 /// Makes the room of deleted rows free for others.
 async fn vacuum(conn: &mut PgConnection, day: i32) -> Result<(), sqlx::Error> {
-    conn.execute(format!("VACUUM (TRUNCATE false) {}", CHUNKS.partition(day)).as_str()).await?;
+    for table in [CHUNKS, ROLLUPS_5M, ROLLUPS_1H] {
+        let partition = table.partition(table.slot_of(CHUNKS.start_of(day)));
+        conn.execute(format!("VACUUM (TRUNCATE false) {partition}").as_str()).await?;
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use golectra_chunks::{Column, ColumnValues, EncodedBlock, encode};
 use sqlx::PgConnection;
 
 use super::collect::{Block, Kinds, Samples};
-use super::{Steps, WINDOW_MILLIS};
+use super::{Steps, WINDOW_MILLIS, rollups};
 use crate::store::postgres::partitions::CHUNKS;
 use crate::store::postgres::timestamp::Timestamp;
 
@@ -172,6 +172,8 @@ struct Bases {
 struct BlockTotals {
     totals: Vec<i64>,
     bases: BTreeMap<Window, Bases>,
+    /// What is added now, by slot.
+    added: BTreeMap<Window, Vec<i64>>,
 }
 
 /// By block.
@@ -226,6 +228,7 @@ impl BlockTotals {
             }
             for (window, sum) in by_window.into_iter().filter(|(_, sum)| *sum != 0) {
                 add_to(&mut self.totals, *slot, sum);
+                add_to(self.added.entry(window).or_default(), *slot, sum);
                 for (_, bases) in self.bases.range_mut(window + 1..) {
                     add_to(&mut bases.values, *slot, sum);
                     bases.stale = true;
@@ -253,7 +256,7 @@ impl BlockTotals {
             .execute(&mut *conn)
             .await?;
         }
-        Ok(())
+        rollups::raise_totals(conn, block_id, &self.added).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is dropped: days of chunks, keys, and the oldest days where the database takes more than it may.
+//! What is dropped: days of chunks, old rollups, keys, and the oldest of all where the database takes more than it may.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
 
-use super::Sealer;
+use super::{Round, Sealer};
 use crate::metrics::history::HistoryMetrics;
 use crate::store::postgres::error::has_code;
 use crate::store::postgres::maintenance::KEY_GRACE_MILLIS;
-use crate::store::postgres::partitions::{CHUNKS, FRAMES};
+use crate::store::postgres::partitions::{CHUNKS, FRAMES, PartitionedTable, ROLLUPS_1H, ROLLUPS_5M};
 use crate::store::postgres::timestamp::Timestamp;
 
 /// From this share of HISTORY_MAX_BYTES on it is said that days are about to be dropped, in percent.
@@ -36,80 +36,111 @@ pub(super) async fn measure(conn: &mut PgConnection, metrics: &HistoryMetrics, m
 }
 
 impl Sealer {
-    /// Drops what is not to be kept; says which days of chunks.
-    pub(super) async fn retain(&self, conn: &mut PgConnection, now: u64) -> Result<Vec<i32>, sqlx::Error> {
+    /// Drops what is not to be kept.
+    pub(super) async fn retain(&self, conn: &mut PgConnection, now: u64, round: &mut Round) -> Result<(), sqlx::Error> {
         self.forget_keys(conn, now).await?;
-        let oldest = CHUNKS.slot_of(self.oldest_kept(now));
-        let mut dropped = Vec::new();
-        for day in CHUNKS.existing(conn).await?.into_iter().filter(|day| *day < oldest) {
-            if !self.drop_day(conn, day).await? {
-                return Ok(dropped);
+        let kept = [
+            (CHUNKS, self.oldest_kept(now)),
+            (ROLLUPS_5M, now.saturating_sub(self.lifetimes.retention_5m_millis())),
+            (ROLLUPS_1H, now.saturating_sub(self.lifetimes.retention_1h_millis())),
+        ];
+        for (table, oldest) in kept {
+            for slot in table.existing(conn).await?.into_iter().filter(|slot| table.end_of(*slot) <= oldest) {
+                if !self.drop_partition(conn, table, slot, round).await? {
+                    break;
+                }
             }
-            dropped.push(day);
         }
-        self.keep_within_bytes(conn, &mut dropped).await?;
-        Ok(dropped)
+        self.keep_within_bytes(conn, round).await
     }
 
-    /// Drops a day of chunks, unless a long read holds it. Then another round does.
-    async fn drop_day(&self, conn: &mut PgConnection, day: i32) -> Result<bool, sqlx::Error> {
-        match self.partitions.drop_one(conn, CHUNKS, day, None).await {
+    /// Drops a partition of history, unless a long read holds it. Then another round does.
+    async fn drop_partition(
+        &self,
+        conn: &mut PgConnection,
+        table: PartitionedTable,
+        slot: i32,
+        round: &mut Round,
+    ) -> Result<bool, sqlx::Error> {
+        // Said before it is so: what is still there for a moment is as good as gone, and nothing is sealed for that time any more.
+        let column = match table {
+            CHUNKS => Some("raw"),
+            ROLLUPS_5M => Some("rollups_5m"),
+            _ => None,
+        };
+        if let Some(column) = column {
+            let statement = format!("UPDATE dropped_history SET {column} = $1 WHERE {column} < $1");
+            sqlx::query(&statement).bind(Timestamp(table.end_of(slot))).execute(&mut *conn).await?;
+            self.steps.step()?;
+        }
+        match self.partitions.drop_one(conn, table, slot, None).await {
             Ok(_) => {
-                self.metrics.dropped_days.inc();
+                if table == CHUNKS {
+                    round.days.push(slot);
+                } else {
+                    round.rollups.push(table.partition(slot));
+                }
+                self.metrics.dropped_partitions.with_label_values(&[table.name]).inc();
                 self.steps.step()?;
                 Ok(true)
             }
             Err(error) if has_code(&error, "55P03") => {
-                tracing::info!(
-                    day = CHUNKS.partition(day),
-                    "a long read keeps a day of history from being dropped, trying again in a minute"
-                );
+                let partition = table.partition(slot);
+                tracing::info!(partition, "a long read keeps old history from being dropped, trying again in a minute");
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Drops the oldest days while the database takes more than it may, and says so before it comes to that. The newest day stays.
-    async fn keep_within_bytes(&self, conn: &mut PgConnection, dropped: &mut Vec<i32>) -> Result<(), sqlx::Error> {
+    /// What is dropped next where the database takes more than it may: the oldest samples, then rollups of 5 minutes, then those of an hour. The newest of
+    /// each stay.
+    async fn next_to_drop(&self, conn: &mut PgConnection) -> Result<Option<(PartitionedTable, i32)>, sqlx::Error> {
+        for table in [CHUNKS, ROLLUPS_5M, ROLLUPS_1H] {
+            if let [oldest, _, ..] = table.existing(conn).await?[..] {
+                return Ok(Some((table, oldest)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Drops the oldest history while the database takes more than it may, and says so before it comes to that.
+    async fn keep_within_bytes(&self, conn: &mut PgConnection, round: &mut Round) -> Result<(), sqlx::Error> {
         let Some(max_bytes) = self.max_bytes else { return Ok(()) };
-        let mut days = CHUNKS.existing(conn).await?;
-        days.pop();
-        let mut days = days.into_iter();
         loop {
             let bytes = measure(conn, &self.metrics, self.max_bytes).await?;
-            let day = days.as_slice().first().map(|day| CHUNKS.partition(*day));
+            let next = self.next_to_drop(conn).await?;
+            let partition = next.map(|(table, slot)| table.partition(slot));
             if bytes <= max_bytes {
                 if bytes / 100 >= max_bytes / 10_000 * WARN_PERCENT && self.may_warn() {
                     tracing::warn!(
                         bytes,
                         limit_bytes = max_bytes,
-                        next_day = day,
-                        "the database is nearly as large as HISTORY_MAX_BYTES, beyond which the oldest day of history is dropped: raise the limit or shorten RETENTION_RAW"
+                        next = partition,
+                        "the database is nearly as large as HISTORY_MAX_BYTES, beyond which the oldest history is dropped: raise the limit or shorten RETENTION_RAW"
                     );
                 }
                 return Ok(());
             }
-            let Some(next) = days.next() else {
+            let Some((table, slot)) = next else {
                 if self.may_warn() {
                     tracing::error!(
                         bytes,
                         limit_bytes = max_bytes,
-                        "the database is larger than HISTORY_MAX_BYTES and no whole day of history is left to drop: raise the limit"
+                        "the database is larger than HISTORY_MAX_BYTES and no old history is left to drop: raise the limit"
                     );
                 }
                 return Ok(());
             };
-            if !self.drop_day(conn, next).await? {
+            if !self.drop_partition(conn, table, slot, round).await? {
                 return Ok(());
             }
             tracing::warn!(
                 bytes,
                 limit_bytes = max_bytes,
-                day,
-                "dropped the oldest day of history, the database is larger than HISTORY_MAX_BYTES"
+                partition,
+                "dropped the oldest history, the database is larger than HISTORY_MAX_BYTES"
             );
-            dropped.push(next);
         }
     }
 

@@ -40,7 +40,7 @@ fn count_one() -> Batch {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_away_comes_back() {
     let Some(cluster) = TestCluster::start_new() else { return };
-    let store = PostgresStore::open(config(cluster.dsn()), Clock::System).unwrap();
+    let store = PostgresStore::open(config_with_default_write_limits(cluster.dsn()), Clock::System).unwrap();
     assert!(ready(&store).await);
     assert_eq!(store.apply(count_one()).await.unwrap(), Applied::New);
     for round in 2..4 {
@@ -64,7 +64,7 @@ async fn a_database_may_come_later_and_must_be_a_primary() {
     let Some(cluster) = TestCluster::start_new() else { return };
     cluster.stop();
     let signal = cluster.data().join("standby.signal");
-    let store = PostgresStore::open(config(cluster.dsn()), Clock::System).unwrap();
+    let store = PostgresStore::open(config_with_default_write_limits(cluster.dsn()), Clock::System).unwrap();
     let one = count_one();
     let why = is_unavailable(&store, &one).await;
     assert!(why.starts_with("the schema is not there yet"), "{why}");
@@ -100,7 +100,7 @@ async fn nobody_there_is_said_without_the_password() {
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let dsn = Secret::from(format!("postgres://me:hunter2@127.0.0.1:{port}/metrics"));
-    let store = PostgresStore::open(config(dsn), Clock::System).unwrap();
+    let store = PostgresStore::open(config_with_default_write_limits(dsn), Clock::System).unwrap();
     let refused = async {
         loop {
             let why = is_unavailable(&store, &count_one()).await;

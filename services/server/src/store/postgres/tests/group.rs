@@ -22,10 +22,20 @@ impl Lab {
     async fn new(limits: Option<SeriesLimits>) -> Option<Self> {
         let database = TestDatabase::create().await?;
         let plain = config(database.dsn());
-        let metrics = plain.metrics.clone();
-        let store = PostgresStore::open(PostgresConfig { limits: limits.unwrap_or(plain.limits), ..plain }, Clock::System).unwrap();
+        Some(Self::open(PostgresConfig { limits: limits.unwrap_or(plain.limits), ..plain }, database).await)
+    }
+
+    /// One whose writes fail as soon as a server's do.
+    async fn with_default_write_limits() -> Option<Self> {
+        let database = TestDatabase::create().await?;
+        Some(Self::open(config_with_default_write_limits(database.dsn()), database).await)
+    }
+
+    async fn open(config: PostgresConfig, database: TestDatabase) -> Self {
+        let metrics = config.metrics.clone();
+        let store = PostgresStore::open(config, Clock::System).unwrap();
         assert!(ready(&store).await);
-        Some(Self { store, metrics, conn: database.connect().await, database })
+        Self { store, metrics, conn: database.connect().await, database }
     }
 
     fn apply(&self, one: &Batch) -> JoinHandle<Result<Applied, StoreError>> {
@@ -172,7 +182,7 @@ async fn a_batch_that_the_database_refuses_fails_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_lost_is_found_by_the_retry() {
-    let Some(mut lab) = Lab::new(None).await else { return };
+    let Some(mut lab) = Lab::with_default_write_limits().await else { return };
     // The COMMIT itself takes longer than anyone waits for it.
     lab.run(
         "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -197,7 +207,7 @@ async fn a_commit_whose_answer_is_lost_is_found_by_the_retry() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_stands_still_costs_a_known_amount_of_memory() {
-    let Some(mut lab) = Lab::new(None).await else { return };
+    let Some(mut lab) = Lab::with_default_write_limits().await else { return };
     lab.conn.execute("BEGIN; LOCK TABLE frames IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let wide = fresh("s", (0..10_000).map(|i| gauge(&format!("wide_gauge_{i}"), 1.0)).collect());
     let all = (0..150).map(|i| {

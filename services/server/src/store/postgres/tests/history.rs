@@ -270,8 +270,8 @@ async fn values_leave_before_their_keys() {
     let mut conn = database.connect().await;
     let rows = "SELECT (SELECT count(*) FROM frames), (SELECT count(*) FROM chunks), (SELECT count(*) FROM sealed_reports)";
     assert_eq!(sqlx::query_as::<_, (i64, i64, i64)>(rows).fetch_one(&mut conn).await.unwrap(), (0, 1, 1));
-    // A day of chunks goes whole.
-    clock.set(start + DAY / 2 + HOUR);
+    // A day of chunks goes whole, when what came for it at the last moment is sealed.
+    clock.set(start + DAY / 2 + 3 * HOUR);
     let round = sealer(&store).round().await.unwrap();
     assert_eq!(round.days, [20_000]);
     assert_eq!(store.apply(one).await.unwrap(), Applied::Repeat);

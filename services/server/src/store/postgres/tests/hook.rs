@@ -34,7 +34,8 @@ impl TransactionHook for Probe {
 async fn the_hook_gets_each_draft_once_and_can_undo_its_transaction() {
     let Some(database) = TestDatabase::create().await else { return };
     let probe = Arc::new(Probe::default());
-    let config = PostgresConfig { hook: Some(Arc::<Probe>::clone(&probe)), connections: 1, ..config(database.dsn()) };
+    let config =
+        PostgresConfig { hook: Some(Arc::<Probe>::clone(&probe)), connections: 1, ..config_with_default_write_limits(database.dsn()) };
     let store = PostgresStore::open(config, Clock::System).unwrap();
     assert!(ready(&store).await);
     let names = Arc::new(NameList::of(&vec![counter("c", 1)].into()));

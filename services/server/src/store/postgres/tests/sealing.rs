@@ -2,8 +2,11 @@
 //!
 //! `reading` decodes all that the tables hold; the model here recomputes it from the batches that were answered `Ok`.
 
+mod answers;
+mod failing;
 mod queried;
 mod reading;
+mod rolled_up;
 mod size;
 
 use std::collections::HashMap;
@@ -16,7 +19,7 @@ use self::reading::{History, SeriesName};
 use super::super::partitions::FRAMES;
 use super::super::sealer::Round;
 use super::*;
-use crate::store::conformance::{batch, counter, gauge};
+use crate::store::conformance::{batch, counter, gauge, is_full};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -124,6 +127,9 @@ impl Lab {
         }
         assert_eq!(read.len(), self.model.history.len());
         queried::check_all(&self.store, &self.model.history).await;
+        for end in [i64::try_from(self.now()).unwrap() - 7 * 60_000, i64::try_from(self.now() + HOUR).unwrap()] {
+            rolled_up::check_queries(&self.store, &self.model.history, end).await;
+        }
     }
 
     async fn count(&mut self, of: &str) -> i64 {
@@ -187,7 +193,7 @@ async fn the_oldest_days_go_where_the_database_is_too_large() {
         }
     });
     assert_eq!(dropped.await.unwrap(), [20_000, 20_001], "the newest stays");
-    assert_eq!((sealer.metrics.dropped_days.get(), sealer.metrics.max_bytes.get()), (2, 1));
+    assert_eq!((sealer.metrics.dropped_partitions.with_label_values(&["chunks"]).get(), sealer.metrics.max_bytes.get()), (2, 1));
     assert!(sealer.metrics.bytes.get() > 100_000);
     assert_eq!(lab.count("chunks").await, 1);
     for one in sent {
@@ -321,7 +327,7 @@ async fn run(all: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if turnover::is_full() { 200 } else { 6 }, max_shrink_iters: 30, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if is_full() { 200 } else { 6 }, max_shrink_iters: 30, ..ProptestConfig::default() })]
 
     #[test]
     fn chunks_and_frames_hold_what_was_acknowledged(all in prop::collection::vec(steps(), 20..60)) {

@@ -13,6 +13,8 @@ use crate::store::postgres::connect::DatabaseOptions;
 use crate::store::postgres::partitions::Partitions;
 use crate::store::{Lifetimes, SeriesLimits};
 
+use super::queue::WriteLimits;
+
 /// How many series share a row of latest_blocks. Their ids follow each other.
 pub(in crate::store::postgres) const BLOCK: i32 = 64;
 
@@ -30,6 +32,7 @@ pub(in crate::store::postgres) struct WriterContext {
     pub(in crate::store::postgres) clock: DatabaseClock,
     pub(in crate::store::postgres) lifetimes: Lifetimes,
     pub(in crate::store::postgres) limits: SeriesLimits,
+    pub(in crate::store::postgres) write_limits: WriteLimits,
     pub(in crate::store::postgres) hook: Option<Arc<dyn TransactionHook>>,
     pub(in crate::store::postgres) partitions: Arc<Partitions>,
     pub(in crate::store::postgres) metrics: WriterMetrics,

@@ -136,10 +136,10 @@ mod tests {
     use crate::metrics::postgres::WriterMetrics;
     use crate::store::Batch;
     use crate::store::conformance::{batch, counter, gauge};
-    use crate::store::postgres::writer::queue::QueueLoad;
+    use crate::store::postgres::writer::queue::{QueueLoad, WriteLimits};
 
     fn queued(batch: Batch, arrived: u64) -> QueuedBatch {
-        let room = QueueLoad::new(WriterMetrics::unregistered()).reserve(1).unwrap();
+        let room = QueueLoad::new(WriteLimits::default(), WriterMetrics::unregistered()).reserve(1).unwrap();
         QueuedBatch::new(batch, None, (0, 0), arrived, room, tokio::sync::oneshot::channel().0)
     }
 

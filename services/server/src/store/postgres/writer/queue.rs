@@ -19,26 +19,38 @@ use crate::store::{Applied, Batch, RefusedSamples, StoreError};
 /// What may wait or be under way in all, in bytes. About a second of what a small database takes.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// The longest wait before a transaction takes a batch: with the transaction after it, whoever is accepted under overload is
-/// answered within a second.
-const WAIT_LIMIT: Duration = Duration::from_millis(500);
+/// How long a write may take at most, counted from its arrival.
+#[derive(Clone, Copy)]
+pub struct WriteLimits {
+    /// When a transaction has to take the batch.
+    pub queued: Duration,
+    /// When that transaction has to be done: what the batch did not wait is the transaction's.
+    pub done: Duration,
+    /// When the caller stops waiting, a little after the writer should have answered.
+    pub answered: Duration,
+}
 
-/// When a transaction that took it has to be done: what it did not wait is the transaction's.
-const TOTAL_LIMIT: Duration = Duration::from_millis(2_750);
+impl Default for WriteLimits {
+    /// Answers are promised within 3 s; under overload, whoever is accepted is answered within a second.
+    fn default() -> Self {
+        Self { queued: Duration::from_millis(500), done: Duration::from_millis(2_750), answered: Duration::from_millis(2_850) }
+    }
+}
 
 /// What becomes of a batch.
 pub(super) type Outcome = Result<Applied, StoreError>;
 
 /// How much waits.
 pub(super) struct QueueLoad {
+    limits: WriteLimits,
     bytes: AtomicUsize,
     waiting: AtomicU64,
     metrics: WriterMetrics,
 }
 
 impl QueueLoad {
-    pub(super) fn new(metrics: WriterMetrics) -> Arc<Self> {
-        Arc::new(Self { bytes: AtomicUsize::new(0), waiting: AtomicU64::new(0), metrics })
+    pub(super) fn new(limits: WriteLimits, metrics: WriterMetrics) -> Arc<Self> {
+        Arc::new(Self { limits, bytes: AtomicUsize::new(0), waiting: AtomicU64::new(0), metrics })
     }
 
     /// Room for a batch, or none. A batch that is larger than all there is gets in when it is alone.
@@ -148,7 +160,7 @@ impl QueuedBatch {
     /// Takes it off the queue, unless it waited for too long or nobody waits for it any more. Then it was not tried.
     pub(super) fn take(mut self) -> Option<Self> {
         self.room.taken();
-        if self.queued.elapsed() > WAIT_LIMIT {
+        if self.queued.elapsed() > self.room.load.limits.queued {
             self.room.load.metrics.shed.inc();
             self.answer(Err(StoreError::Overloaded));
             return None;
@@ -158,7 +170,7 @@ impl QueuedBatch {
 
     /// When its answer is due.
     pub(super) fn deadline(&self) -> Instant {
-        self.queued + TOTAL_LIMIT
+        self.queued + self.room.load.limits.done
     }
 
     /// Tells whoever waits.
@@ -184,7 +196,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_in_bytes_and_takes_one_that_is_larger_than_that() {
-        let load = QueueLoad::new(WriterMetrics::unregistered());
+        let load = QueueLoad::new(WriteLimits::default(), WriterMetrics::unregistered());
         let large = load.reserve(MAX_BYTES * 2).expect("alone it gets in");
         assert!(load.reserve(1).is_none());
         drop(large);

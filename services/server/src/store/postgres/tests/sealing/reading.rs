@@ -41,6 +41,7 @@ pub(super) async fn all(conn: &mut PgConnection) -> History {
         rows.into_iter().map(|(id, source, metric, kind)| (id, SeriesName { source, metric, is_counter: kind == 1 })).collect();
     let mut history = History::new();
     sealed(&mut tx, &series, &mut history).await;
+    super::rolled_up::check_tables(&mut tx, &series, &history).await;
     unsealed(&mut tx, &series, &mut history).await;
     tx.rollback().await.unwrap();
     history

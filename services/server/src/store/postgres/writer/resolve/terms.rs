@@ -2,6 +2,10 @@
 //!
 //! A row of a name or a pair goes when the last of its series goes, see [`remove`](crate::store::postgres::remove). So whoever makes a series holds the
 //! rows of its terms, which keeps them from being removed before the series is there.
+//!
+//! The number of a row that went is used again. No process remembers numbers longer than a transaction or a search. A search whose number is given to
+//! another term meanwhile finds series that it did not look for, and passes over them as it compares each with its matchers; series with the term that
+//! it looked for were gone before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -49,15 +53,19 @@ async fn names_of(conn: &mut PgConnection, names: &BTreeMap<Uuid, &str>) -> Resu
     let new: Vec<(&Uuid, &&str)> = names.iter().filter(|(digest, _)| !ids.contains_key(digest)).collect();
     if !new.is_empty() {
         let (digests, texts): (Vec<Uuid>, Vec<&str>) = new.into_iter().map(|(digest, name)| (*digest, *name)).unzip();
+        let free = take_free(conn, digests.len()).await?;
         let made = sqlx::query!(
-            "INSERT INTO metric_names (digest, name) SELECT digest, name FROM unnest($1::uuid[], $2::text[]) AS new (digest, name)
+            "INSERT INTO metric_names (id, digest, name)
+            SELECT coalesce(($3::integer[])[place], nextval('terms')), digest, name
+            FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS new (digest, name, place)
             ON CONFLICT (digest) DO NOTHING RETURNING id, digest",
             &digests,
             &texts as &[&str],
+            &free,
         )
         .fetch_all(conn)
         .await?;
-        // One that another server made a moment ago is missing here, and is found at the next try.
+        // One that another server made a moment ago is missing here: this transaction is rolled back, and the next try finds it.
         ids.extend(made.into_iter().map(|row| (row.digest, row.id)));
     }
     Ok(ids)
@@ -82,19 +90,34 @@ async fn pairs_of(conn: &mut PgConnection, pairs: &BTreeMap<Uuid, (&str, &str)>)
         let digests: Vec<Uuid> = new.iter().map(|(digest, _)| **digest).collect();
         let key_digests: Vec<Uuid> = new.iter().map(|(_, (key, _))| identity::of_text(key)).collect();
         let (keys, values): (Vec<&str>, Vec<&str>) = new.iter().map(|(_, pair)| **pair).unzip();
+        let free = take_free(conn, digests.len()).await?;
         let made = sqlx::query!(
-            "INSERT INTO label_pairs (digest, key_digest, key, value)
-            SELECT digest, key_digest, key, value
-            FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) AS new (digest, key_digest, key, value)
+            "INSERT INTO label_pairs (id, digest, key_digest, key, value)
+            SELECT coalesce(($5::integer[])[place], nextval('terms')), digest, key_digest, key, value
+            FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[]) WITH ORDINALITY AS new (digest, key_digest, key, value, place)
             ON CONFLICT (digest) DO NOTHING RETURNING id, digest",
             &digests,
             &key_digests,
             &keys as &[&str],
             &values as &[&str],
+            &free,
         )
         .fetch_all(conn)
         .await?;
         ids.extend(made.into_iter().map(|row| (row.digest, row.id)));
     }
     Ok(ids)
+}
+
+/// Numbers that can be used again, as many as are needed and to be had without waiting for another transaction that takes some.
+async fn take_free(conn: &mut PgConnection, needed: usize) -> Result<Vec<i32>, GroupFailure> {
+    let needed = i64::try_from(needed).map_err(|_| GroupFailure::Stale)?;
+    // An array, so that they are looked for once, whatever the plan.
+    let free = sqlx::query_scalar!(
+        "DELETE FROM free_terms WHERE id = ANY(ARRAY(SELECT id FROM free_terms ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)) RETURNING id",
+        needed,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(free)
 }

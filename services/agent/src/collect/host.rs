@@ -1,0 +1,192 @@
+//! What node_exporter shows of a host, under its names: one file a collector, as node_exporter has them.
+//!
+//! The host is read once for each report. Collectors that read only what the kernel answers at once share a thread; those that may hang, because they
+//! look at filesystems or sensors, have threads of their own.
+
+mod cpu;
+mod diskstats;
+mod filesystem;
+mod loadavg;
+mod meminfo;
+mod net;
+mod netdev;
+mod output;
+mod pressure;
+mod reader;
+mod schedstat;
+mod sensors;
+mod small;
+mod softnet;
+mod stat;
+mod system;
+mod timex;
+mod vmstat;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use golectra_process::LogLimiter;
+
+use self::output::Output;
+pub use self::output::RenderedGauge;
+use self::reader::Reader;
+use super::collector::{CollectError, Collector, Readings};
+
+static FAILURES: LogLimiter<&'static str> = LogLimiter::new();
+
+/// Where the host is read.
+#[derive(Clone, Debug)]
+pub struct HostPaths {
+    /// Its /proc.
+    pub proc: PathBuf,
+    /// Its /sys.
+    pub sys: PathBuf,
+    /// Its root, where that is visible.
+    pub root: Option<PathBuf>,
+    /// Whether process 1 of `proc` is the host's, so that what belongs to its network namespace is the host's.
+    pub sees_first_process: bool,
+}
+
+impl HostPaths {
+    /// The folder of the network namespace: the host's, where its first process is visible.
+    fn net(&self) -> PathBuf {
+        let of_first_process = self.proc.join("1/net");
+        // With hidepid that folder is hidden from all but root.
+        if self.sees_first_process && of_first_process.exists() { of_first_process } else { self.proc.join("net") }
+    }
+
+    /// Whether /proc/sys/net and /sys/class/net, which are those of the reading process, are the host's.
+    fn is_in_network_of_host(&self) -> bool {
+        self.sees_first_process && self.proc == Path::new("/proc")
+    }
+}
+
+/// What is measured of the host.
+#[derive(Clone, Debug)]
+pub struct HostSettings {
+    /// Where it is read.
+    pub paths: HostPaths,
+    /// The name that `node_uname_info` gives the host.
+    pub node_name: String,
+    /// The most series of one collector.
+    pub max_series: usize,
+}
+
+/// One of node_exporter's collectors.
+trait HostCollector: Send {
+    /// node_exporter's name of it.
+    fn name(&self) -> &'static str;
+
+    /// Adds what is measured now.
+    fn collect(&mut self, reader: &mut Reader, output: &mut Output) -> Result<(), CollectError>;
+}
+
+/// The collectors of the host, by the thread that they share.
+pub(super) fn all(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
+    let paths = &settings.paths;
+    let mut kernel: Vec<Box<dyn HostCollector>> = vec![
+        Box::new(cpu::Cpu::new(paths)),
+        Box::new(loadavg::LoadAverage::new(paths)),
+        Box::new(meminfo::Meminfo::new(paths)),
+        Box::new(stat::Stat::new(paths)),
+        Box::new(vmstat::Vmstat::new(paths)),
+        Box::new(pressure::Pressure::new(paths)),
+        Box::new(diskstats::Diskstats::new(paths)),
+        Box::new(small::FileDescriptors::new(paths)),
+        Box::new(small::Numbers::entropy(paths)),
+        Box::new(small::Selinux::new(paths)),
+        Box::new(schedstat::Schedstat::new(paths)),
+        Box::new(softnet::Softnet::new(paths)),
+        Box::new(system::Uname::of(&settings.node_name)),
+        Box::new(system::Time::new(paths)),
+        Box::new(timex::Timex),
+    ];
+    if let Some(root) = &paths.root {
+        kernel.push(Box::new(system::Os::under(root.clone())));
+    }
+    if paths.sees_first_process {
+        kernel.push(Box::new(netdev::Netdev::new(paths)));
+        kernel.push(Box::new(net::Netstat::new(paths)));
+        kernel.push(Box::new(net::Sockstat::new(paths)));
+        kernel.push(Box::new(net::UdpQueues::new(paths)));
+        kernel.push(Box::new(net::Arp::new(paths)));
+    }
+    if paths.is_in_network_of_host() {
+        kernel.push(Box::new(netdev::Netclass::new(paths)));
+        kernel.push(Box::new(small::Numbers::connections(paths)));
+    }
+    let sensors: Vec<Box<dyn HostCollector>> =
+        vec![Box::new(sensors::Cpufreq::new(paths)), Box::new(sensors::Thermal::new(paths)), Box::new(sensors::Hwmon::new(paths))];
+    let mut groups: Vec<Box<dyn Collector>> =
+        vec![Box::new(Group::new("host", kernel, settings)), Box::new(Group::new("sensors", sensors, settings))];
+    if let Some(root) = &paths.root {
+        groups.push(Box::new(Group::new("fs", vec![Box::new(filesystem::Filesystem::under(root.clone()))], settings)));
+    }
+    groups
+}
+
+/// Collectors that share a thread.
+struct Group {
+    name: &'static str,
+    members: Vec<Member>,
+    /// Duration and success of each.
+    outcomes: Output,
+    reader: Reader,
+}
+
+struct Member {
+    collector: Box<dyn HostCollector>,
+    output: Output,
+    failing: bool,
+}
+
+impl Group {
+    fn new(name: &'static str, collectors: Vec<Box<dyn HostCollector>>, settings: &HostSettings) -> Self {
+        let output = || Output::new(settings.max_series);
+        let members = collectors.into_iter().map(|collector| Member { collector, output: output(), failing: false }).collect();
+        Self { name, members, outcomes: output(), reader: Reader::default() }
+    }
+}
+
+impl Collector for Group {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// A member that fails does not make the group fail: its own `node_scrape_collector_success` says so.
+    fn collect(&mut self, readings: &mut Readings) -> Result<(), CollectError> {
+        for Member { collector, output, failing } in &mut self.members {
+            let name = collector.name();
+            let start = Instant::now();
+            // A collector keeps only paths and lists of devices, so that a panic leaves nothing in an invalid state.
+            let result = catch_unwind(AssertUnwindSafe(|| collector.collect(&mut self.reader, output)));
+            output.finish(readings);
+            let failure = match result {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(panic) => Some(panic_text(panic.as_ref())),
+            };
+            let success = f64::from(u8::from(failure.is_none()));
+            self.outcomes.gauge("node_scrape_collector_duration_seconds", &[("collector", name)], start.elapsed().as_secs_f64());
+            self.outcomes.gauge("node_scrape_collector_success", &[("collector", name)], success);
+            let was_failing = std::mem::replace(failing, failure.is_some());
+            if let Some(error) = failure.filter(|_| !was_failing) {
+                FAILURES.log(name, move |count| {
+                    tracing::info!(count, collector = name, error, "a collector of the host has nothing or not all to report");
+                });
+            }
+        }
+        self.outcomes.finish(readings);
+        Ok(())
+    }
+}
+
+fn missing(path: &Path, wanted: &'static str) -> CollectError {
+    CollectError::Missing { path: path.display().to_string().into(), wanted }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    format!("it panicked: {}", super::worker::panic_text(panic))
+}

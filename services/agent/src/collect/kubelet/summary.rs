@@ -1,0 +1,405 @@
+//! `/stats/summary`: what the kubelet tells about its node, its pods and their volumes.
+//!
+//! The names and labels are those under which cAdvisor, the kubelet and node_exporter export the same values. What the summary
+//! does not have, such as the image of a container, is not among the labels.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use super::items::{Items, LabelSets, Owner, Writer};
+use crate::collect::devices::is_of_containers;
+use crate::metrics::SkipReason;
+
+const KUBELET: (&str, &str) = ("job", "kubelet");
+const NODE: (&str, &str) = ("job", "node-exporter");
+
+const NANOSECONDS: f64 = 1e9;
+
+/// The kernel's totals of stalled time, which the kubelet passes on unchanged.
+const MICROSECONDS: f64 = 1e6;
+
+/// Which metrics of the node are reported from the summary; the others come from the node's own folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeMetrics {
+    /// `node_network_*`
+    pub network: bool,
+    /// `node_filesystem_*`
+    pub filesystem: bool,
+}
+
+/// A filesystem as the mounts of the agent's own container show it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Device {
+    pub(super) name: String,
+    pub(super) kind: String,
+}
+
+/// The devices of the two filesystems that a kubelet tells about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Devices {
+    pub(super) root: Device,
+    pub(super) image: Device,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeStats<'a> {
+    #[serde(default)]
+    start_time: Option<String>,
+    cpu: Option<Cpu>,
+    memory: Option<Memory>,
+    #[serde(borrow)]
+    network: Option<Network<'a>>,
+    fs: Option<Filesystem>,
+    runtime: Option<Runtime>,
+    swap: Option<Swap>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodStats<'a> {
+    #[serde(borrow)]
+    pod_ref: Reference<'a>,
+    start_time: Option<String>,
+    #[serde(borrow)]
+    containers: Option<Vec<Container<'a>>>,
+    cpu: Option<Cpu>,
+    memory: Option<Memory>,
+    io: Option<Io>,
+    #[serde(borrow)]
+    network: Option<Network<'a>>,
+    #[serde(borrow, rename = "volume")]
+    volumes: Option<Vec<Volume<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Reference<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    namespace: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Container<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    start_time: Option<String>,
+    cpu: Option<Cpu>,
+    memory: Option<Memory>,
+    io: Option<Io>,
+    rootfs: Option<Filesystem>,
+    logs: Option<Filesystem>,
+    swap: Option<Swap>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cpu {
+    usage_core_nano_seconds: Option<f64>,
+    psi: Option<Pressure>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Memory {
+    usage_bytes: Option<f64>,
+    working_set_bytes: Option<f64>,
+    rss_bytes: Option<f64>,
+    psi: Option<Pressure>,
+}
+
+#[derive(Deserialize)]
+struct Io {
+    psi: Option<Pressure>,
+}
+
+#[derive(Deserialize)]
+struct Pressure {
+    full: Option<Stalls>,
+    some: Option<Stalls>,
+}
+
+#[derive(Deserialize)]
+struct Stalls {
+    total: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Swap {
+    swap_available_bytes: Option<f64>,
+    swap_usage_bytes: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Network<'a> {
+    /// The interface of the default route, which older kubelets tell alone.
+    #[serde(borrow, flatten)]
+    default: Interface<'a>,
+    #[serde(borrow)]
+    interfaces: Option<Vec<Interface<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Interface<'a> {
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    rx_bytes: Option<f64>,
+    rx_errors: Option<f64>,
+    tx_bytes: Option<f64>,
+    tx_errors: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Filesystem {
+    available_bytes: Option<f64>,
+    capacity_bytes: Option<f64>,
+    used_bytes: Option<f64>,
+    inodes_free: Option<f64>,
+    inodes: Option<f64>,
+    inodes_used: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Runtime {
+    image_fs: Option<Filesystem>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Volume<'a> {
+    #[serde(flatten)]
+    space: Filesystem,
+    #[serde(borrow)]
+    pvc_ref: Option<Reference<'a>>,
+    #[serde(rename = "volumeHealthStats")]
+    health: Option<Health>,
+}
+
+#[derive(Deserialize)]
+struct Health {
+    abnormal: Option<bool>,
+}
+
+/// What is read from one summary.
+#[derive(Debug)]
+pub(super) struct Summary {
+    node_metrics: NodeMetrics,
+    devices: Devices,
+    /// The claims that were reported: several pods may use one.
+    claims: BTreeSet<(String, String)>,
+    /// Pods that it has.
+    pub(super) pods: usize,
+    /// Whether it has the node's part.
+    pub(super) has_node: bool,
+    /// Whether it tells how long containers were stalled.
+    pub(super) has_pressure: bool,
+}
+
+impl Summary {
+    pub(super) fn new(node_metrics: NodeMetrics, devices: Devices) -> Self {
+        Self { node_metrics, devices, claims: BTreeSet::new(), pods: 0, has_node: false, has_pressure: false }
+    }
+
+    /// Adds what an object of the summary tells. One that cannot be read is skipped.
+    pub(super) fn read(&mut self, member: &str, object: &[u8], items: &mut Items, labels: &mut LabelSets) {
+        let unreadable = match member {
+            "node" => serde_json::from_slice(object).map(|node| self.node(&node, items, labels)).err(),
+            "pods" => serde_json::from_slice(object).map(|pod| self.pod(pod, items, labels)).err(),
+            _ => None,
+        };
+        if let Some(error) = unreadable {
+            items.readings.skip(SkipReason::Unreadable, 1, format_args!("the kubelet's summary, {member}: {error}"));
+        }
+    }
+
+    fn node(&mut self, node: &NodeStats<'_>, items: &mut Items, labels: &mut LabelSets) {
+        self.has_node = true;
+        items.group(labels, Owner::Node("summary"), 0.0, |writer| {
+            let root: &[(&str, &str)] = &[("id", "/"), KUBELET];
+            usage(writer, root, &[("cpu", "total"), ("id", "/"), KUBELET], node.cpu.as_ref(), node.memory.as_ref());
+            writer.gauge("container_start_time_seconds", root, unix_seconds(node.start_time.as_deref()));
+            if let Some(swap) = node.swap.as_ref().filter(|swap| swap.exists()) {
+                writer.gauge("container_memory_swap", root, swap.swap_usage_bytes);
+            }
+            if let Some(network) = node.network.as_ref().filter(|_| self.node_metrics.network) {
+                for interface in network.interfaces() {
+                    let device: &[(&str, &str)] = &[("device", &interface.name), NODE];
+                    writer.gauge("node_network_receive_bytes_total", device, interface.rx_bytes);
+                    writer.gauge("node_network_receive_errs_total", device, interface.rx_errors);
+                    writer.gauge("node_network_transmit_bytes_total", device, interface.tx_bytes);
+                    writer.gauge("node_network_transmit_errs_total", device, interface.tx_errors);
+                }
+            }
+            if let Some(root) = node.fs.as_ref().filter(|_| self.node_metrics.filesystem) {
+                root.of_node(writer, &self.devices.root, "/", root.free());
+                // The bytes that are used on the image filesystem are those of images alone, so how much is free is not known.
+                if let Some(image) = node.runtime.as_ref().and_then(|runtime| runtime.image_fs.as_ref()).filter(|image| !image.is(root)) {
+                    image.of_node(writer, &self.devices.image, "imagefs", None);
+                }
+            }
+        });
+    }
+
+    fn pod(&mut self, pod: PodStats<'_>, items: &mut Items, labels: &mut LabelSets) {
+        self.pods += 1;
+        let Reference { name, namespace } = &pod.pod_ref;
+        let (name, namespace) = (name.as_ref(), namespace.as_ref());
+        let started_at = unix_seconds(pod.start_time.as_deref()).unwrap_or(0.0);
+        let of_pod: &[(&str, &str)] = &[KUBELET, ("namespace", namespace), ("pod", name)];
+        let mut containers = pod.containers.unwrap_or_default();
+        // The kubelet lists them in another order each time.
+        containers.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| b.start_time.cmp(&a.start_time)));
+        containers.dedup_by(|next, kept| next.name == kept.name);
+        let claims = &mut self.claims;
+        let has_pressure = &mut self.has_pressure;
+        items.group(labels, Owner::Pod(namespace.to_owned(), name.to_owned()), started_at, |writer| {
+            for container in &containers {
+                *has_pressure |= container.cpu.as_ref().is_some_and(|cpu| cpu.psi.is_some());
+                container.write(writer, namespace, name);
+            }
+            // A runtime whose containers are not seen one by one still tells about the pod.
+            if !containers.iter().any(|container| container.cpu.is_some() || container.memory.is_some()) {
+                let cpu: &[(&str, &str)] = &[("cpu", "total"), KUBELET, ("namespace", namespace), ("pod", name)];
+                usage(writer, of_pod, cpu, pod.cpu.as_ref(), pod.memory.as_ref());
+                pressure(writer, of_pod, pod.cpu.as_ref(), pod.memory.as_ref(), pod.io.as_ref());
+            }
+            for interface in pod.network.iter().flat_map(Network::interfaces) {
+                let labels: &[(&str, &str)] = &[("interface", &interface.name), KUBELET, ("namespace", namespace), ("pod", name)];
+                writer.gauge("container_network_receive_bytes_total", labels, interface.rx_bytes);
+                writer.gauge("container_network_receive_errors_total", labels, interface.rx_errors);
+                writer.gauge("container_network_transmit_bytes_total", labels, interface.tx_bytes);
+                writer.gauge("container_network_transmit_errors_total", labels, interface.tx_errors);
+            }
+            let mut volumes: Vec<_> = pod.volumes.iter().flatten().filter_map(|volume| Some((volume.pvc_ref.as_ref()?, volume))).collect();
+            volumes.sort_by(|a, b| (&a.0.namespace, &a.0.name).cmp(&(&b.0.namespace, &b.0.name)));
+            for (claim, volume) in volumes {
+                if claims.insert((claim.namespace.to_string(), claim.name.to_string())) {
+                    volume.write(writer, claim);
+                }
+            }
+        });
+    }
+}
+
+impl Container<'_> {
+    fn write(&self, writer: &mut Writer<'_>, namespace: &str, pod: &str) {
+        let labels: &[(&str, &str)] = &[("container", &self.name), KUBELET, ("namespace", namespace), ("pod", pod)];
+        let cpu: &[(&str, &str)] = &[("container", &self.name), ("cpu", "total"), KUBELET, ("namespace", namespace), ("pod", pod)];
+        usage(writer, labels, cpu, self.cpu.as_ref(), self.memory.as_ref());
+        pressure(writer, labels, self.cpu.as_ref(), self.memory.as_ref(), self.io.as_ref());
+        writer.gauge("container_start_time_seconds", labels, unix_seconds(self.start_time.as_deref()));
+        if let Some(rootfs) = &self.rootfs {
+            writer.gauge("container_fs_usage_bytes", labels, rootfs.used_bytes);
+            writer.gauge("container_fs_limit_bytes", labels, rootfs.capacity_bytes);
+            writer.gauge("container_fs_inodes_total", labels, rootfs.inodes);
+            writer.gauge("container_fs_inodes_free", labels, rootfs.inodes_free);
+        }
+        writer.gauge("kubelet_container_log_filesystem_used_bytes", labels, self.logs.as_ref().and_then(|logs| logs.used_bytes));
+        if let Some(swap) = self.swap.as_ref().filter(|swap| swap.exists()) {
+            writer.gauge("container_memory_swap", labels, swap.swap_usage_bytes);
+        }
+    }
+}
+
+fn usage(writer: &mut Writer<'_>, labels: &[(&str, &str)], with_cpu: &[(&str, &str)], cpu: Option<&Cpu>, memory: Option<&Memory>) {
+    let seconds = cpu.and_then(|cpu| cpu.usage_core_nano_seconds).map(|nanoseconds| nanoseconds / NANOSECONDS);
+    writer.gauge("container_cpu_usage_seconds_total", with_cpu, seconds);
+    if let Some(memory) = memory {
+        writer.gauge("container_memory_rss", labels, memory.rss_bytes);
+        writer.gauge("container_memory_usage_bytes", labels, memory.usage_bytes);
+        writer.gauge("container_memory_working_set_bytes", labels, memory.working_set_bytes);
+    }
+}
+
+fn pressure(writer: &mut Writer<'_>, labels: &[(&str, &str)], cpu: Option<&Cpu>, memory: Option<&Memory>, io: Option<&Io>) {
+    for (stalled, waiting, pressure) in [
+        (
+            "container_pressure_cpu_stalled_seconds_total",
+            "container_pressure_cpu_waiting_seconds_total",
+            cpu.and_then(|cpu| cpu.psi.as_ref()),
+        ),
+        (
+            "container_pressure_memory_stalled_seconds_total",
+            "container_pressure_memory_waiting_seconds_total",
+            memory.and_then(|memory| memory.psi.as_ref()),
+        ),
+        ("container_pressure_io_stalled_seconds_total", "container_pressure_io_waiting_seconds_total", io.and_then(|io| io.psi.as_ref())),
+    ] {
+        let seconds = |stalls: &Option<Stalls>| stalls.as_ref().and_then(|stalls| stalls.total).map(|total| total / MICROSECONDS);
+        writer.gauge(stalled, labels, pressure.and_then(|pressure| seconds(&pressure.full)));
+        writer.gauge(waiting, labels, pressure.and_then(|pressure| seconds(&pressure.some)));
+    }
+}
+
+impl Swap {
+    /// Whether there is any. Where there is none its use is always 0.
+    fn exists(&self) -> bool {
+        self.swap_available_bytes.unwrap_or(0.0) > 0.0 || self.swap_usage_bytes.unwrap_or(0.0) > 0.0
+    }
+}
+
+impl<'a> Network<'a> {
+    /// Those of the node or the pod, without those between them, sorted by name.
+    fn interfaces(&self) -> Vec<&Interface<'a>> {
+        let mut interfaces: Vec<_> = match &self.interfaces {
+            Some(interfaces) if !interfaces.is_empty() => interfaces.iter().collect(),
+            _ => vec![&self.default],
+        };
+        interfaces.retain(|interface| !interface.name.is_empty() && !is_of_containers(&interface.name));
+        interfaces.sort_by(|a, b| a.name.cmp(&b.name));
+        interfaces.dedup_by(|next, kept| next.name == kept.name);
+        interfaces
+    }
+}
+
+impl Filesystem {
+    /// What is free, with what only root may use.
+    fn free(&self) -> Option<f64> {
+        self.capacity_bytes.zip(self.used_bytes).map(|(capacity, used)| (capacity - used).max(0.0))
+    }
+
+    /// Whether this is the same filesystem: a kubelet without one for images tells the root filesystem twice.
+    fn is(&self, other: &Self) -> bool {
+        self.capacity_bytes == other.capacity_bytes && self.inodes == other.inodes
+    }
+
+    fn of_node(&self, writer: &mut Writer<'_>, device: &Device, mountpoint: &str, free: Option<f64>) {
+        let labels: &[(&str, &str)] = &[("device", &device.name), ("fstype", &device.kind), NODE, ("mountpoint", mountpoint)];
+        writer.gauge("node_filesystem_avail_bytes", labels, self.available_bytes);
+        writer.gauge("node_filesystem_files", labels, self.inodes);
+        writer.gauge("node_filesystem_files_free", labels, self.inodes_free);
+        writer.gauge("node_filesystem_free_bytes", labels, free);
+        writer.gauge("node_filesystem_size_bytes", labels, self.capacity_bytes);
+    }
+}
+
+impl Volume<'_> {
+    fn write(&self, writer: &mut Writer<'_>, claim: &Reference<'_>) {
+        let labels: &[(&str, &str)] = &[KUBELET, ("namespace", &claim.namespace), ("persistentvolumeclaim", &claim.name)];
+        writer.gauge("kubelet_volume_stats_available_bytes", labels, self.space.available_bytes);
+        writer.gauge("kubelet_volume_stats_capacity_bytes", labels, self.space.capacity_bytes);
+        writer.gauge("kubelet_volume_stats_inodes", labels, self.space.inodes);
+        writer.gauge("kubelet_volume_stats_inodes_free", labels, self.space.inodes_free);
+        writer.gauge("kubelet_volume_stats_inodes_used", labels, self.space.inodes_used);
+        writer.gauge("kubelet_volume_stats_used_bytes", labels, self.space.used_bytes);
+        let abnormal = self.health.as_ref().and_then(|health| health.abnormal);
+        writer.gauge("kubelet_volume_stats_health_status_abnormal", labels, abnormal.map(|abnormal| f64::from(u8::from(abnormal))));
+    }
+}
+
+/// The time of a text such as `2026-11-26T23:30:00Z`. A kubelet writes the year 1 for a time that it does not know.
+pub(super) fn unix_seconds(text: Option<&str>) -> Option<f64> {
+    let time = humantime::parse_rfc3339(text?).ok()?;
+    time.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs_f64()).filter(|seconds| *seconds > 0.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+use std::collections::BTreeMap;
+
+use golectra_protocol::json;
+use proptest::prelude::*;
+
+use super::super::items::checked;
+use super::super::splitter::Splitter;
+use super::*;
+
+const ALL: NodeMetrics = NodeMetrics { network: true, filesystem: true };
+
+/// What is reported of a summary, and how many readings were skipped.
+fn read(document: &[u8], node_metrics: NodeMetrics) -> (BTreeMap<String, f64>, Vec<(SkipReason, u64)>) {
+    let devices = Devices {
+        root: Device { name: "/dev/sda1".into(), kind: "ext4".into() },
+        image: Device { name: "/dev/sdb".into(), kind: "xfs".into() },
+    };
+    let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
+    let mut summary = Summary::new(node_metrics, devices);
+    let _ = splitter.read(document, &mut |member, object| summary.read(member, object, &mut items, &mut labels));
+    let found = checked(&mut items);
+    (found, items.readings.skipped_counts().collect())
+}
+
+fn assert_has(found: &BTreeMap<String, f64>, expected: &[(&str, f64)]) {
+    for (id, value) in expected {
+        assert_eq!(found.get(*id), Some(value), "{id} in {:#?}", found.keys());
+    }
+}
+
+#[test]
+fn a_summary_of_1_34_has_the_node_its_pods_and_their_volumes() {
+    let (found, skipped) = read(include_bytes!("../testdata/summary-1.34.json"), ALL);
+    assert_eq!(skipped, []);
+    let web = r#"{container="web",job="kubelet",namespace="shop",pod="web-7d4b9c-x2x4z"}"#;
+    let of_web = |name: &str| format!("{name}{web}");
+    assert_has(
+        &found,
+        &[
+            (
+                r#"container_cpu_usage_seconds_total{container="web",cpu="total",job="kubelet",namespace="shop",pod="web-7d4b9c-x2x4z"}"#,
+                3723.5,
+            ),
+            (&of_web("container_memory_working_set_bytes"), 33e6),
+            (&of_web("container_memory_usage_bytes"), 41e6),
+            (&of_web("container_memory_rss"), 30e6),
+            (&of_web("container_pressure_cpu_stalled_seconds_total"), 1.5),
+            (&of_web("container_pressure_cpu_waiting_seconds_total"), 2.5),
+            (&of_web("container_pressure_memory_waiting_seconds_total"), 20e-6),
+            (&of_web("container_pressure_io_stalled_seconds_total"), 30e-6),
+            (&of_web("container_fs_usage_bytes"), 4096.0),
+            (&of_web("container_fs_limit_bytes"), 2e11),
+            (&of_web("kubelet_container_log_filesystem_used_bytes"), 61440.0),
+            (&of_web("container_start_time_seconds"), 1_795_600_802.0),
+            (r#"container_network_receive_bytes_total{interface="eth0",job="kubelet",namespace="shop",pod="web-7d4b9c-x2x4z"}"#, 500.0),
+            (r#"container_network_transmit_errors_total{interface="eth0",job="kubelet",namespace="shop",pod="web-7d4b9c-x2x4z"}"#, 0.0),
+            (r#"kubelet_volume_stats_used_bytes{job="kubelet",namespace="shop",persistentvolumeclaim="web-data"}"#, 900.0),
+            (r#"kubelet_volume_stats_inodes_free{job="kubelet",namespace="shop",persistentvolumeclaim="web-data"}"#, 5.0),
+            (r#"kubelet_volume_stats_health_status_abnormal{job="kubelet",namespace="shop",persistentvolumeclaim="web-data"}"#, 0.0),
+            (r#"container_cpu_usage_seconds_total{cpu="total",id="/",job="kubelet"}"#, 123_456.789),
+            (r#"container_memory_working_set_bytes{id="/",job="kubelet"}"#, 2.5e9),
+            (r#"node_network_receive_bytes_total{device="eth0",job="node-exporter"}"#, 1000.0),
+            (r#"node_network_transmit_errs_total{device="eth1",job="node-exporter"}"#, 0.0),
+            (r#"node_filesystem_size_bytes{device="/dev/sda1",fstype="ext4",job="node-exporter",mountpoint="/"}"#, 1e11),
+            (r#"node_filesystem_free_bytes{device="/dev/sda1",fstype="ext4",job="node-exporter",mountpoint="/"}"#, 55e9),
+            (r#"node_filesystem_avail_bytes{device="/dev/sdb",fstype="xfs",job="node-exporter",mountpoint="imagefs"}"#, 7e10),
+        ],
+    );
+    for absent in ["veth", "container_memory_swap", "kube-api-access", "ephemeral"] {
+        assert!(!found.keys().any(|id| id.contains(absent)), "{absent}");
+    }
+    let of_pods = |id: &&String| id.starts_with("container_cpu") && !id.contains("container=");
+    assert_eq!(found.keys().filter(of_pods).count(), 1, "a pod with containers is not told a second time as a whole");
+}
+
+#[test]
+fn a_summary_from_the_runtime_of_1_28_without_pressure() {
+    let (found, skipped) = read(include_bytes!("../testdata/summary-1.28-cri.json"), ALL);
+    assert_eq!(skipped, [(SkipReason::Unreadable, 1)], "a pod that cannot be read does not hide the others");
+    assert_has(
+        &found,
+        &[
+            (r#"container_cpu_usage_seconds_total{cpu="total",job="kubelet",namespace="vm",pod="kata"}"#, 4.0),
+            (r#"container_memory_working_set_bytes{job="kubelet",namespace="vm",pod="kata"}"#, 9.0),
+            (r#"container_cpu_usage_seconds_total{container="app",cpu="total",job="kubelet",namespace="shop",pod="restarting"}"#, 0.02),
+            (r#"container_cpu_usage_seconds_total{container="web",cpu="total",job="kubelet",namespace="shop",pod="web-0"}"#, 1.0),
+            (r#"node_network_receive_bytes_total{device="ens5",job="node-exporter"}"#, 7.0),
+        ],
+    );
+    assert!(!found.keys().any(|id| id.contains("imagefs")), "one filesystem for everything is told once");
+    assert!(!found.keys().any(|id| id.contains("pressure")), "what is not told is absent");
+}
+
+#[test]
+fn a_windows_node_in_the_cluster() {
+    let (found, skipped) = read(include_bytes!("../testdata/summary-windows.json"), ALL);
+    assert_eq!(skipped, []);
+    assert_has(
+        &found,
+        &[
+            (r#"container_cpu_usage_seconds_total{container="iis",cpu="total",job="kubelet",namespace="web",pod="iis"}"#, 2.0),
+            (r#"node_network_receive_bytes_total{device="vEthernet (Ethernet)",job="node-exporter"}"#, 10.0),
+        ],
+    );
+}
+
+#[test]
+fn metrics_that_the_nodes_own_folders_tell_are_left_to_them() {
+    let (found, _) = read(include_bytes!("../testdata/summary-1.34.json"), NodeMetrics { network: false, filesystem: false });
+    assert!(!found.keys().any(|id| id.starts_with("node_")));
+    assert!(found.keys().any(|id| id.starts_with("container_network_")));
+}
+
+#[test]
+fn times_before_1970_are_not_known() {
+    assert_eq!(unix_seconds(Some("1970-01-01T00:01:00Z")), Some(60.0));
+    for text in
+        [None, Some("0001-01-01T00:00:00Z"), Some(""), Some("yesterday"), Some("9999-99-99T99:99:99Z"), Some("é026-11-26T23:00:00Z")]
+    {
+        assert_eq!(unix_seconds(text), None, "{text:?}");
+    }
+}
+
+/// Any JSON with the names of a summary.
+fn summary_like() -> impl Strategy<Value = serde_json::Value> {
+    let names = prop::sample::select(vec![
+        "podRef",
+        "name",
+        "namespace",
+        "startTime",
+        "containers",
+        "cpu",
+        "memory",
+        "psi",
+        "full",
+        "some",
+        "total",
+        "network",
+        "interfaces",
+        "rxBytes",
+        "volume",
+        "pvcRef",
+        "rootfs",
+        "capacityBytes",
+        "usageCoreNanoSeconds",
+        "fs",
+        "runtime",
+        "imageFs",
+        "swap",
+        "io",
+    ]);
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<f64>().prop_map(|number| serde_json::json!(number)),
+        any::<i64>().prop_map(|number| serde_json::json!(number)),
+        ".{0,8}".prop_map(|text| serde_json::json!(text)),
+    ];
+    leaf.prop_recursive(6, 60, 8, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::Array),
+            prop::collection::btree_map(names.clone(), inner, 0..8)
+                .prop_map(|map| map.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_json_panics(node in summary_like(), pods in prop::collection::vec(summary_like(), 0..4)) {
+        read_or_skip(serde_json::json!({"node": node, "pods": pods}).to_string().as_bytes());
+    }
+
+    /// A summary with a few bytes changed.
+    #[test]
+    fn no_damage_panics(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8)) {
+        let mut document = include_bytes!("../testdata/summary-1.34.json").to_vec();
+        for (at, byte) in changes {
+            let at = at.index(document.len());
+            document[at] = byte;
+        }
+        let _ = read_or_skip(&document);
+    }
+}
+
+/// As `read`, for documents in which a name may occur twice.
+fn read_or_skip(document: &[u8]) -> usize {
+    let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
+    let mut summary = Summary::new(ALL, Devices::default());
+    let _ = splitter.read(document, &mut |member, object| summary.read(member, object, &mut items, &mut labels));
+    items.batches(100_000).iter().map(|batch| json::decode_batch(format!("[{}]", batch.text).as_bytes(), 10_000).unwrap().len()).sum()
+}

@@ -1,0 +1,235 @@
+//! Scrapes programs that expose metrics themselves: in Prometheus's text format, in OpenMetrics, or Go programs with expvar.
+//!
+//! Each target is scraped once an interval, all of them at the same time. The targets that answer within a second share
+//! batches, in the order in which they were set, so that a server gets the same series in the same order every time; a slower
+//! one has a batch of its own. So a batch's time is when its values were measured, to the second.
+//!
+//! The targets are those of `SCRAPE`, and with `SCRAPE_PODS` the pods of the node that ask for it by their annotations.
+//!
+//! A series has the labels of its target (`job`, `instance`, for a pod also `namespace` and `pod`), and each scrape metrics about itself, `up` among them, as with
+//! Prometheus. Cumulative counters, histograms and summaries travel as gauges: the wire's counters are what golectra itself
+//! counts.
+
+mod client;
+mod error;
+mod expvar;
+mod job;
+mod pieces;
+mod series;
+mod target;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use golectra_process::{LogLimiter, Secret};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::client::Client;
+use self::job::{ScrapeJob, Scraped};
+use self::pieces::{Piece, Pieces};
+use self::series::SeriesBudget;
+pub use self::target::{Target, is_loopback};
+use crate::batch::Batch;
+use crate::collect::kubelet::{AnnotatedPods, KubeletAddress};
+use crate::metrics::{AgentMetrics, SkipReason};
+use crate::spool::Queue;
+
+/// How long the first targets of a round wait for the others to share a batch.
+const JOINT_WINDOW: Duration = Duration::from_secs(1);
+
+/// The first round starts up to this much after the start, at most a tenth of the interval, so that nodes that were started
+/// together do not all scrape together.
+const MAX_DELAY: Duration = Duration::from_secs(3);
+
+/// How long a round waits for the kubelet's list of pods; after that the last one counts.
+const PODS_LIMIT: Duration = Duration::from_secs(3);
+
+/// The most pods that are scraped.
+const MAX_PODS: usize = 250;
+
+static PODS_FAILURES: LogLimiter = LogLimiter::new();
+
+/// What is scraped, and how.
+#[derive(Debug, Clone)]
+pub struct ScrapeSettings {
+    /// The targets.
+    pub targets: Vec<Target>,
+    /// The kubelet that is asked for pods to scrape.
+    pub pods: Option<KubeletAddress>,
+    /// Between two scrapes of a target.
+    pub interval: Duration,
+    /// How long a scrape may take; not longer than the interval.
+    pub timeout: Duration,
+    /// What a target may expose.
+    pub limits: ScrapeLimits,
+}
+
+/// What a target may expose. One that exposes more fails as a whole, as with Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrapeLimits {
+    /// The length of an answer, unpacked.
+    pub body_bytes: usize,
+    /// Samples.
+    pub samples: usize,
+    /// Labels of a series, with its name and the labels of the target.
+    pub labels: usize,
+    /// The length of a label's name.
+    pub label_name_bytes: usize,
+    /// The length of a label's value or a metric's name.
+    pub label_value_bytes: usize,
+}
+
+impl ScrapeSettings {
+    /// Whether there is nothing to scrape.
+    pub fn is_empty(&self) -> bool {
+        self.targets.is_empty() && self.pods.is_none()
+    }
+}
+
+/// Scrapes all targets.
+#[derive(Debug)]
+pub struct Scraper {
+    settings: ScrapeSettings,
+    client: Arc<Client>,
+    pods: Option<AnnotatedPods>,
+    /// The targets of the last list of pods.
+    pod_targets: Vec<Target>,
+    /// Those that are not being scraped.
+    jobs: HashMap<Target, Box<ScrapeJob>>,
+    budget: Arc<SeriesBudget>,
+    hash_key: Option<Secret>,
+    metrics: Arc<AgentMetrics>,
+}
+
+impl Scraper {
+    /// A scraper of these targets, of which at most `max_series` series are reported together.
+    pub fn new(settings: ScrapeSettings, max_series: usize, hash_key: Option<Secret>, metrics: Arc<AgentMetrics>) -> reqwest::Result<Self> {
+        let client = Arc::new(client(&settings, &settings.targets)?);
+        let pods = settings.pods.clone().map(AnnotatedPods::new);
+        let budget = Arc::new(SeriesBudget::new(max_series));
+        Ok(Self { settings, client, pods, pod_targets: Vec::new(), jobs: HashMap::new(), budget, hash_key, metrics })
+    }
+
+    /// Scrapes each interval until `stop` is cancelled. Ticks that were missed are skipped.
+    pub async fn run(mut self, queue: Queue, stop: CancellationToken) {
+        let delay = (self.settings.interval / 10).min(MAX_DELAY).mul_f64(fastrand::f64());
+        let mut ticks = interval_at(Instant::now() + delay, self.settings.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.list_pods() => {}
+            }
+            self.round(&queue, &stop).await;
+        }
+    }
+
+    /// Asks the kubelet which pods are to be scraped. If it does not answer, they are the last ones.
+    async fn list_pods(&mut self) {
+        let Some(pods) = &mut self.pods else { return };
+        let error = match timeout(PODS_LIMIT, pods.list()).await {
+            Ok(Ok(pods)) => {
+                let too_many = pods.len().saturating_sub(MAX_PODS) as u64;
+                if too_many > 0 {
+                    self.metrics.readings_skipped("scrape", SkipReason::Limit, too_many);
+                }
+                self.pod_targets = pods.iter().take(MAX_PODS).filter_map(Target::of_pod).collect();
+                if !self.client.has_certificates()
+                    && self.pod_targets.iter().any(Target::uses_tls)
+                    && let Ok(client) = client(&self.settings, &self.pod_targets)
+                {
+                    self.client = Arc::new(client);
+                }
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the kubelet did not list its pods within {} s", PODS_LIMIT.as_secs()),
+        };
+        PODS_FAILURES.log("pods", move |count| {
+            tracing::warn!(count, error, "the pods to scrape are not known: those of the last list are scraped");
+        });
+    }
+
+    /// Scrapes each target once. When `stop` is cancelled, what has been measured is still reported.
+    async fn round(&mut self, queue: &Queue, stop: &CancellationToken) {
+        let mut running = JoinSet::new();
+        let mut jobs = std::mem::take(&mut self.jobs);
+        for (index, target) in self.settings.targets.iter().chain(&self.pod_targets).enumerate() {
+            let new_job = || ScrapeJob::new(target.clone(), self.settings.limits, Arc::clone(&self.budget)).ok().map(Box::new);
+            if let Some(mut job) = jobs.remove(target).or_else(new_job) {
+                let client = Arc::clone(&self.client);
+                running.spawn(async move {
+                    let scraped = job.scrape(&client).await;
+                    (index, job, scraped)
+                });
+            }
+        }
+        // What is left are pods that are gone.
+        drop(jobs);
+        let joint_until = Instant::now() + JOINT_WINDOW;
+        let mut joint: Vec<(usize, Pieces)> = Vec::new();
+        let mut is_joint = true;
+        loop {
+            let ended = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                ended = running.join_next() => ended,
+                () = sleep_until(joint_until), if is_joint => {
+                    is_joint = false;
+                    self.seal(std::mem::take(&mut joint), queue);
+                    continue;
+                }
+            };
+            match ended {
+                None => break,
+                // A bug; the target starts anew with the next round.
+                Some(Err(error)) => tracing::error!(%error, "a scrape ended early"),
+                Some(Ok((index, job, scraped))) => {
+                    self.jobs.insert(job.target().clone(), job);
+                    self.count(&scraped);
+                    joint.push((index, scraped.pieces));
+                    if !is_joint {
+                        self.seal(std::mem::take(&mut joint), queue);
+                    }
+                }
+            }
+        }
+        self.seal(joint, queue);
+    }
+
+    fn count(&self, scraped: &Scraped) {
+        let counts = scraped.counts;
+        for (reason, samples) in [
+            (SkipReason::InvalidValue, counts.not_finite),
+            (SkipReason::InvalidId, counts.invalid_ids),
+            (SkipReason::Duplicate, counts.duplicates),
+            (SkipReason::Limit, counts.over_budget),
+        ] {
+            if samples > 0 {
+                self.metrics.readings_skipped("scrape", reason, samples as u64);
+            }
+        }
+    }
+
+    fn seal(&self, mut scraped: Vec<(usize, Pieces)>, queue: &Queue) {
+        scraped.sort_by_key(|(index, _)| *index);
+        for Piece { items, count } in Pieces::join(scraped.into_iter().map(|(_, pieces)| pieces)) {
+            queue.seal_with(|unix_millis, returned| Batch::of_items(unix_millis, items, count as u64, returned, self.hash_key.as_ref()));
+            self.metrics.sealed();
+        }
+    }
+}
+
+/// A client for these targets.
+fn client(settings: &ScrapeSettings, targets: &[Target]) -> reqwest::Result<Client> {
+    Client::new(settings.limits.body_bytes, settings.timeout, targets.iter().any(Target::uses_tls))
+}

@@ -1,0 +1,191 @@
+//! Gets the answers of targets within limits of time and memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use golectra_process::install_crypto;
+use golectra_protocol::exposition::Format;
+use golectra_protocol::gzip::{self, UnpackError};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::{HeaderMap, StatusCode};
+use reqwest::{Response, Url, redirect};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::{ScrapeError, excerpt};
+use super::target::TargetKind;
+
+/// What Prometheus accepts, without protobuf.
+const ACCEPT_EXPOSITION: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+    application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+    text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+
+/// Tells a target how long the answer may take, in seconds.
+const TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
+
+/// Answers that are in memory at the same time may take this many times the longest answer together.
+const ANSWERS_IN_MEMORY: usize = 4;
+
+/// A connection is kept for the next scrapes, unless the target closes it.
+const IDLE_LIMIT: Duration = Duration::from_secs(90);
+
+/// Memory is reserved in steps of this many bytes.
+const STEP_BYTES: usize = 16 << 10;
+
+/// Gets answers.
+#[derive(Debug)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    body_bytes: usize,
+    timeout: Duration,
+    has_certificates: bool,
+    /// Memory for answers, in steps.
+    memory: Arc<Semaphore>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// None for an answer that is no exposition.
+    pub(super) format: Option<Format>,
+    pub(super) content_type: String,
+    pub(super) body: Vec<u8>,
+    _memory: Memory,
+}
+
+/// Memory that an answer has reserved.
+#[derive(Debug)]
+struct Memory {
+    semaphore: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Memory {
+    fn steps(bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(STEP_BYTES)).unwrap_or(u32::MAX)
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.permit.as_ref().map_or(0, |permit| permit.num_permits() * STEP_BYTES)
+    }
+
+    fn add(&mut self, permit: OwnedSemaphorePermit) {
+        match &mut self.permit {
+            Some(held) => held.merge(permit),
+            None => self.permit = Some(permit),
+        }
+    }
+
+    /// Waits for memory for this many bytes in total; the scrape's time limit ends the wait.
+    async fn reserve(&mut self, bytes: usize) -> Result<(), ScrapeError> {
+        if bytes > self.held_bytes() {
+            let more = Self::steps(bytes - self.held_bytes());
+            let permit = Arc::clone(&self.semaphore).acquire_many_owned(more).await.map_err(|_| ScrapeError::NoMemory)?;
+            self.add(permit);
+        }
+        Ok(())
+    }
+
+    /// Reserves this many bytes in addition if they are there now.
+    fn try_add(&mut self, bytes: usize) -> bool {
+        let permit = Arc::clone(&self.semaphore).try_acquire_many_owned(Self::steps(bytes));
+        permit.map(|permit| self.add(permit)).is_ok()
+    }
+}
+
+impl Client {
+    /// A client. The system's certificates are loaded only if a target uses TLS, because they take memory.
+    pub(super) fn new(body_bytes: usize, timeout: Duration, uses_tls: bool) -> reqwest::Result<Self> {
+        install_crypto();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("golectra-agent/", env!("CARGO_PKG_VERSION")))
+            // A target must not make the agent read something else in its name.
+            .redirect(redirect::Policy::none())
+            .timeout(timeout)
+            .pool_idle_timeout(IDLE_LIMIT)
+            .pool_max_idle_per_host(1)
+            // Targets are near; Prometheus does not use a proxy by default either.
+            .no_proxy();
+        if !uses_tls {
+            builder = builder.tls_certs_only([]);
+        }
+        let steps = (body_bytes * ANSWERS_IN_MEMORY).div_ceil(STEP_BYTES);
+        let has_certificates = uses_tls;
+        Ok(Self { http: builder.build()?, body_bytes, timeout, has_certificates, memory: Arc::new(Semaphore::new(steps)) })
+    }
+
+    /// Whether it can connect over TLS.
+    pub(super) const fn has_certificates(&self) -> bool {
+        self.has_certificates
+    }
+
+    /// Gets one answer.
+    pub(super) async fn get(&self, url: &Url, kind: TargetKind) -> Result<Answer, ScrapeError> {
+        let late = || ScrapeError::Timeout(self.timeout.as_secs_f64());
+        tokio::time::timeout(self.timeout, self.get_within(url, kind)).await.map_err(|_| late())?
+    }
+
+    async fn get_within(&self, url: &Url, kind: TargetKind) -> Result<Answer, ScrapeError> {
+        let accept = match kind {
+            TargetKind::Exposition => ACCEPT_EXPOSITION,
+            TargetKind::Expvar => "application/json",
+        };
+        let mut headers = HeaderMap::with_capacity(3);
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        if let Ok(seconds) = HeaderValue::from_str(&self.timeout.as_secs_f64().to_string()) {
+            headers.insert(HeaderName::from_static(TIMEOUT_HEADER), seconds);
+        }
+        let response = self.http.get(url.clone()).headers(headers).send().await.map_err(|error| self.failed(error))?;
+        let text = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        if response.status() != StatusCode::OK {
+            let location = if response.status().is_redirection() { text(LOCATION).map(|location| excerpt(&location)) } else { None };
+            return Err(ScrapeError::Status { status: response.status().as_u16(), location });
+        }
+        let content_type = text(CONTENT_TYPE).unwrap_or_default();
+        let format = Format::of_content_type(Some(&content_type));
+        let packed = match text(CONTENT_ENCODING).as_deref() {
+            None | Some("identity") => false,
+            Some(encoding) if encoding.eq_ignore_ascii_case("gzip") => true,
+            Some(other) => return Err(ScrapeError::Encoding(excerpt(other))),
+        };
+        let mut memory = Memory { semaphore: Arc::clone(&self.memory), permit: None };
+        let mut body = self.read(response, &mut memory).await?;
+        if packed {
+            body = gzip::unpack_within(&body, self.body_bytes, |bytes| memory.try_add(bytes)).map_err(|error| match error {
+                UnpackError::Invalid => ScrapeError::Gzip,
+                UnpackError::TooLarge(limit) => ScrapeError::TooLarge(limit),
+                UnpackError::NoRoom(_) => ScrapeError::NoMemory,
+            })?;
+        }
+        Ok(Answer { format, content_type: excerpt(&content_type), body, _memory: memory })
+    }
+
+    async fn read(&self, mut response: Response, memory: &mut Memory) -> Result<Vec<u8>, ScrapeError> {
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.failed(error))? {
+            let len = body.len() + piece.len();
+            if len > self.body_bytes {
+                return Err(ScrapeError::TooLarge(self.body_bytes));
+            }
+            memory.reserve(len).await?;
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+
+    fn failed(&self, error: reqwest::Error) -> ScrapeError {
+        if error.is_timeout() {
+            return ScrapeError::Timeout(self.timeout.as_secs_f64());
+        }
+        // The URL is in the log line already, and may have a secret in its query.
+        let error = error.without_url();
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        ScrapeError::Request(text)
+    }
+}

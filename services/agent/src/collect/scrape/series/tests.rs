@@ -1,0 +1,120 @@
+use golectra_protocol::Source;
+use golectra_protocol::exposition::{Exposition, Format};
+
+use super::*;
+
+const LIMITS: ScrapeLimits = ScrapeLimits { body_bytes: 1 << 20, samples: 5, labels: 4, label_name_bytes: 12, label_value_bytes: 20 };
+
+struct Fixture {
+    cache: SeriesCache,
+    target: Target,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let target = Target::new("http://h:1/metrics".parse().unwrap(), Some("j"), &Source::unnamed());
+        Self { cache: SeriesCache::new(Arc::new(SeriesBudget::new(100))), target }
+    }
+
+    fn scrape(&mut self, text: &str) -> Result<Counts, ScrapeError> {
+        let mut scrape = self.cache.scrape(&self.target, &LIMITS);
+        for sample in Exposition::new(text.as_bytes(), Format::Text).unwrap() {
+            let sample = sample.unwrap();
+            scrape.add(sample.series.text(), sample.value, || sample.series.parts())?;
+        }
+        let counts = scrape.counts();
+        scrape.finish().map(|()| counts)
+    }
+
+    fn metrics(&self) -> Vec<(String, f64)> {
+        let value = |metric: &Metric| if let Value::Gauge(value) = metric.value { value } else { panic!("a gauge") };
+        let id = |metric: &Metric| metric.id.to_string().replace("instance=\"h:1\",job=\"j\"", "T");
+        self.cache.metrics().map(|metric| (id(metric), value(metric))).collect()
+    }
+}
+
+fn pairs<const N: usize>(pairs: [(&str, f64); N]) -> Vec<(String, f64)> {
+    pairs.map(|(id, value)| (id.to_owned(), value)).into()
+}
+
+#[test]
+fn series_are_remembered_as_long_as_they_are_there() {
+    let mut target = Fixture::new();
+    let counts = target.scrape("b 1\na{k=\"v\"} 2\nc 3\n").unwrap();
+    assert_eq!(counts, Counts { samples: 3, labelled: 3, added: 3, ..Counts::default() });
+    assert_eq!(target.metrics(), pairs([("a{T,k=\"v\"}", 2.0), ("b{T}", 1.0), ("c{T}", 3.0)]));
+    // Another order, and new values.
+    let counts = target.scrape("c 6\nb 4\na{k=\"v\"} 5\n").unwrap();
+    assert_eq!(counts, Counts { samples: 3, labelled: 3, ..Counts::default() });
+    assert_eq!(target.metrics(), pairs([("a{T,k=\"v\"}", 5.0), ("b{T}", 4.0), ("c{T}", 6.0)]));
+    // One is gone, one is new.
+    let counts = target.scrape("b 7\naa 8\nc 9\n").unwrap();
+    assert_eq!(counts, Counts { samples: 3, labelled: 3, added: 1, ..Counts::default() });
+    assert_eq!(target.metrics(), pairs([("aa{T}", 8.0), ("b{T}", 7.0), ("c{T}", 9.0)]));
+    assert_eq!((target.cache.positions.len(), target.cache.known.len()), (3, 3));
+    // Only gone.
+    target.scrape("c 1\n").unwrap();
+    assert_eq!(target.metrics(), pairs([("c{T}", 1.0)]));
+    assert_eq!((target.cache.positions.len(), target.cache.known.len()), (1, 1));
+    target.scrape("").unwrap();
+    assert_eq!((target.metrics(), target.cache.positions.len()), (vec![], 0));
+}
+
+#[test]
+fn what_cannot_be_reported_is_left_out_and_counted() {
+    let mut target = Fixture::new();
+    for _ in 0..2 {
+        let counts = target.scrape("a NaN\nb +Inf\n{\"x\\\\\u{7}\"} 1\nc 1\nc 2\n").unwrap();
+        let expected = Counts { samples: 5, labelled: 5, duplicates: 1, invalid_ids: 1, not_finite: 2, ..Counts::default() };
+        assert_eq!(Counts { added: 0, ..counts }, expected);
+        assert_eq!(target.metrics(), pairs([("c{T}", 1.0)]), "the first of two samples counts");
+    }
+    // A value that becomes finite is reported, and one that does not is not.
+    target.scrape("a 5\nb -Inf\nc NaN\n").unwrap();
+    assert_eq!(target.metrics(), pairs([("a{T}", 5.0)]));
+}
+
+#[test]
+fn one_series_written_in_two_ways_is_reported_once() {
+    let mut target = Fixture::new();
+    for _ in 0..2 {
+        target.scrape("a{k=\"1\"} 1\na{  k = \"1\" } 2\nb 3\n").unwrap();
+        assert_eq!(target.metrics(), pairs([("a{T,k=\"1\"}", 1.0), ("b{T}", 3.0)]));
+    }
+    target.scrape("a{  k = \"1\" } 4\n").unwrap();
+    assert_eq!(target.metrics(), pairs([("a{T,k=\"1\"}", 4.0)]));
+}
+
+#[test]
+fn limits_fail_the_scrape_and_say_which() {
+    let fails = |text: &str| Fixture::new().scrape(text).unwrap_err().to_string();
+    assert!(Fixture::new().scrape("a 1\nb 1\nc 1\nd 1\ne 1\n").is_ok());
+    assert!(fails("a 1\nb 1\nc 1\nd 1\ne 1\nf 1\ng 1\n").contains("7 samples, more than 5"));
+    // With the name, job and instance.
+    assert!(Fixture::new().scrape("a{k=\"v\"} 1").is_ok());
+    assert!(fails("a{k=\"v\",l=\"w\"} 1").contains("5 labels, more than 4"));
+    assert!(Fixture::new().scrape("a{twelve_bytes=\"twenty bytes of value\"} 1").is_err());
+    assert!(Fixture::new().scrape("a{twelve_bytes=\"twenty bytes a value\"} 1").is_ok());
+    assert!(fails("a{thirteenbytes=\"v\"} 1").contains("13 bytes, more than 12"));
+    assert!(fails("a{k=\"more than twenty bytes\"} 1").contains("22 bytes, more than 20"));
+    assert!(fails("a_name_of_twenty_one_ 1").contains("21 bytes, more than 20"));
+    assert!(fails("a{k=\"1\",k=\"2\"} 1").contains("two labels have the same name in a{k="));
+}
+
+#[test]
+fn series_beyond_the_budget_of_all_targets_are_left_out_and_counted() {
+    let budget = Arc::new(SeriesBudget::new(3));
+    let target = || Fixture { cache: SeriesCache::new(Arc::clone(&budget)), ..Fixture::new() };
+    let (mut first, mut second) = (target(), target());
+    assert_eq!(first.scrape("a 1\nb 1\n").unwrap().over_budget, 0);
+    for _ in 0..2 {
+        assert_eq!(second.scrape("c 1\nd 1\ne 1\n").unwrap().over_budget, 2);
+        assert_eq!(second.metrics(), pairs([("c{T}", 1.0)]));
+    }
+    first.scrape("b 2\n").unwrap();
+    assert_eq!(second.scrape("c 1\nd 1\ne 1\n").unwrap().over_budget, 1, "what is gone makes room");
+    drop(first);
+    assert_eq!(second.scrape("c 1\nd 1\ne 1\n").unwrap().over_budget, 0);
+    second.cache.clear();
+    assert_eq!(budget.free.load(Relaxed), 3);
+}

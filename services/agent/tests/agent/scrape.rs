@@ -1,0 +1,143 @@
+//! The pods that the kubelet lists are scraped, as long as it lists them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use golectra_agent::batch::MAX_BODY_BYTES;
+use golectra_agent::clock::Clock;
+use golectra_agent::collect::kubelet::{KubeletAddress, TlsMode};
+use golectra_agent::collect::scrape::{ScrapeLimits, ScrapeSettings, Scraper, Target};
+use golectra_agent::metrics::{AgentMetrics, SkipReason};
+use golectra_agent::spool::{Limits, Memory, Queue};
+use golectra_protocol::{Source, Value, gzip, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::kubelet_server::{KubeletServer, Reply};
+
+const LIMITS: ScrapeLimits =
+    ScrapeLimits { body_bytes: 1 << 20, samples: 10_000, labels: 64, label_name_bytes: 256, label_value_bytes: 2048 };
+
+struct Running {
+    queue: Queue,
+    metrics: Arc<AgentMetrics>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    fn start(targets: Vec<Target>, pods: Option<KubeletAddress>, max_series: usize) -> Self {
+        let metrics = Arc::new(AgentMetrics::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap());
+        let limits = Limits { batches: 1000, bytes: 64 << 20, age: Duration::from_hours(1) };
+        let queue = Queue::new(Box::new(Memory::new(limits, Arc::clone(&metrics))), Clock::system());
+        let stop = CancellationToken::new();
+        let interval = Duration::from_secs(1);
+        let settings = ScrapeSettings { targets, pods, interval, timeout: interval, limits: LIMITS };
+        let scraper = Scraper::new(settings, max_series, None, Arc::clone(&metrics)).unwrap();
+        tokio::spawn(scraper.run(queue.clone(), stop.clone()));
+        Self { queue, metrics, stop }
+    }
+
+    /// The gauges of the next batch.
+    async fn next(&self) -> BTreeMap<String, f64> {
+        assert!(tokio::time::timeout(Duration::from_secs(30), self.queue.ready()).await.expect("a batch within 30 s"));
+        let batch = self.queue.take().unwrap();
+        self.queue.acknowledge(&batch);
+        let body = gzip::unpack(batch.body(), MAX_BODY_BYTES).unwrap();
+        let metrics = json::decode_batch(&body, 5_000).expect("at most 5,000 items");
+        assert_eq!(metrics.len() as u64, batch.items());
+        let gauge = |value| if let Value::Gauge(value) = value { value } else { panic!("a gauge") };
+        metrics.iter().map(|metric| (metric.id.to_owned(), gauge(metric.value))).collect()
+    }
+
+    /// Waits for a batch that fits.
+    async fn wait_for(&self, what: &str, fits: impl Fn(&BTreeMap<String, f64>) -> bool) {
+        for _ in 0..60 {
+            if fits(&self.next().await) {
+                return;
+            }
+        }
+        panic!("no batch fits: {what}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn pod(name: &str, port: &str, path: &str) -> String {
+    format!(
+        r#"{{"metadata":{{"name":"{name}","namespace":"shop","annotations":{{"prometheus.io/scrape":"true","prometheus.io/port":"{port}","prometheus.io/path":"{path}"}}}},
+            "status":{{"phase":"Running","podIP":"127.0.0.1"}}}}"#
+    )
+}
+
+#[tokio::test]
+async fn the_pods_of_the_node_are_scraped_as_long_as_they_are_there() {
+    let pods = Arc::new(Mutex::new(None::<String>));
+    let listed = Arc::clone(&pods);
+    let server = KubeletServer::plain(move |asked| match asked.path.as_str() {
+        "/pods" => {
+            assert_eq!(asked.authorization, "Bearer a-token");
+            let pods = listed.lock().unwrap().clone();
+            pods.map_or(Reply::Body(500, Arc::default()), |pods| Reply::ok(format!(r#"{{"kind":"PodList","items":[{pods}]}}"#)))
+        }
+        "/app" => {
+            assert_eq!(asked.authorization, "", "the token is for the kubelet alone");
+            Reply::ok("requests_total{pod=\"own\"} 5\n")
+        }
+        _ => Reply::Body(404, Arc::default()),
+    })
+    .await;
+    let port = server.url.rsplit(':').next().unwrap().to_owned();
+    *pods.lock().unwrap() = Some([pod("app-1", &port, "/app"), pod("app-2", &port, "/other")].join(","));
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("token"), "a-token").unwrap();
+    let address = KubeletAddress {
+        url: server.url.parse().unwrap(),
+        host_ip: None,
+        node_name: None,
+        tls: TlsMode::Auto,
+        ca_file: files.path().join("ca.crt"),
+        token_file: files.path().join("token"),
+    };
+    let scraper = Running::start(vec![], Some(address), 1000);
+    let id = |name: &str, more: &str, pod: &str| {
+        let labels = [more, &format!("instance=\"127.0.0.1:{port}\",job=\"kubernetes-pods\",namespace=\"shop\",pod=\"{pod}\"")];
+        format!("{name}{{{}}}", labels.concat())
+    };
+    let (up_1, up_2) = (id("up", "", "app-1"), id("up", "", "app-2"));
+    let requests = id("requests_total", "exported_pod=\"own\",", "app-1");
+    let one = |batch: &BTreeMap<String, f64>, id: &str, value: f64| batch.get(id).is_some_and(|found| found.to_bits() == value.to_bits());
+    scraper.wait_for("both pods", |batch| one(batch, &up_1, 1.0) && one(batch, &requests, 5.0) && one(batch, &up_2, 0.0)).await;
+    // While the kubelet does not answer, the pods are those of its last list.
+    *pods.lock().unwrap() = None;
+    let asked = server.asked().len();
+    while server.asked().len() < asked + 6 {
+        scraper.next().await;
+    }
+    scraper.wait_for("the first pod", |batch| one(batch, &up_1, 1.0)).await;
+    *pods.lock().unwrap() = Some(pod("app-2", &port, "/app"));
+    scraper.wait_for("only the second pod", |batch| one(batch, &up_2, 1.0) && !batch.contains_key(&up_1)).await;
+}
+
+#[tokio::test]
+async fn a_large_target_takes_several_batches_and_the_series_of_all_targets_have_a_limit() {
+    let server = KubeletServer::plain(|_| {
+        let text = (0..7000).fold(String::new(), |mut text, number| {
+            writeln!(text, "a{{number=\"{number}\"}} {number}").unwrap();
+            text
+        });
+        Reply::ok(text)
+    })
+    .await;
+    let target = Target::new(format!("{}/metrics", server.url).parse().unwrap(), Some("large"), &Source::unnamed());
+    let scraper = Running::start(vec![target], None, 6000);
+    // The series and five metrics about the scrape.
+    scraper.wait_for("the first batch", |batch| batch.len() == 5000).await;
+    assert_eq!(scraper.next().await.len(), 1005);
+    let skipped = scraper.metrics.readings_skipped_so_far("scrape", SkipReason::Limit);
+    assert!(skipped >= 1000 && skipped.is_multiple_of(1000), "{skipped}");
+}
