@@ -118,7 +118,7 @@ impl Tokens {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let known = Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner));
         let reads = |token: &&Token| bool::from(token.digest.ct_eq(&digest)) && token.scope.covers(Scope::Read);
-        known.iter().filter(reads).last().map(|token| format!("{until}.{}", session_code(token, until)))
+        known.iter().rfind(reads).map(|token| format!("{until}.{}", session_code(token, until)))
     }
 
     /// What a session may do. It ends with its time, and when its token is no longer in the file.
@@ -127,7 +127,7 @@ impl Tokens {
         let Some(until) = until.parse().ok().filter(|until| *until > now) else { return Verdict::Unknown };
         let known = Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner));
         let same = |token: &&Token| bool::from(session_code(token, until).as_bytes().ct_eq(code.as_bytes()));
-        match known.iter().filter(same).last() {
+        match known.iter().rfind(same) {
             Some(token) if token.scope.covers(needed) => Verdict::Allowed(TokenHolder(Arc::clone(&token.name))),
             Some(token) => Verdict::WrongScope(TokenHolder(Arc::clone(&token.name))),
             None => Verdict::Unknown,

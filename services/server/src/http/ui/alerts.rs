@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::problems::Problem;
 use super::shell::{Parameters, Shell, encode, page, parameters};
-use crate::alerts::{ActiveAlert, Phase, RuleKind, Silence};
+use crate::alerts::{ActiveAlert, Phase, Silence};
 use crate::clock::rfc3339;
 use crate::http::AppState;
 use crate::http::error::{ApiError, TextError};
@@ -76,7 +76,7 @@ pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<
             let rules = group.rules.iter().map(|rule| {
                 let error = known.and_then(|known| known.rules.iter().find(|one| one.key == rule.key)?.error.clone()).unwrap_or_default();
                 let phase = active.iter().filter(|alert| alert.name == rule.name).map(|alert| alert.phase).max();
-                let (state, class) = match (rule.kind.is_alerting(), phase) {
+                let (state, class) = match (rule.is_alerting(), phase) {
                     _ if !error.is_empty() => ("failing", "crit"),
                     (false, _) => ("recording", ""),
                     (true, Some(Phase::Firing)) if rule.name != "Watchdog" => ("firing", "crit"),

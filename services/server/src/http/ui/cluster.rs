@@ -129,12 +129,12 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
     let mut reader = Reader { nodes: BTreeMap::new(), missing: Vec::new() };
     let mut others = Vec::new();
     for source in sources {
-        if !is_node(source.name.as_str()) {
-            others.push(source);
-        } else {
+        if is_node(source.name.as_str()) {
             let node = reader.node(source.name.as_str());
             node.last_seen = Some(source.last_seen_millis);
             node.series = Some(source.series);
+        } else {
+            others.push(source);
         }
     }
     let now = u64::try_from(now_ms).unwrap_or_default();
@@ -145,8 +145,13 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
         ask::instant(app, FILESYSTEMS),
         ask::instant(app, SEEN)
     );
-    let second =
-        tokio::join!(ask::instant(app, PODS), ask::instant(app, NOT_READY), ask::instant(app, RESTARTS), ask::instant(app, VERSIONS));
+    let second = tokio::join!(
+        ask::instant(app, CPU),
+        ask::instant(app, PODS),
+        ask::instant(app, NOT_READY),
+        ask::instant(app, RESTARTS),
+        ask::instant(app, VERSIONS)
+    );
     reader.cpu(second.0, first.0);
     if reader.nodes.values().any(|node| node.cpu.is_none() && node.spark.is_empty()) {
         let (now, lines) = tokio::join!(ask::instant(app, CPU_FALLBACK), ask::range(app, CPU_FALLBACK, steps));

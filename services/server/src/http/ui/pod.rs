@@ -40,7 +40,7 @@ pub async fn pod(State(state): State<AppState>, query: Parameters) -> Result<Res
             return Err(ApiError::new(ErrorCode::UnknownSource, "no such pod in this time").into());
         }
         Ok(names) if names.is_empty() => {
-            missing.push("Nothing is known of this pod in this time. A longer time range may have it.".to_owned())
+            missing.push("Nothing is known of this pod in this time. A longer time range may have it.".to_owned());
         }
         Ok(_) => {}
         Err(error) => missing.push(error.clone()),

@@ -17,7 +17,8 @@ use crate::http::AppState;
 use crate::http::error::{ApiError, TextError};
 
 /// What agents say about themselves.
-const AGENTS: &str = r#"{__name__=~"golectra_agent_info|golectra_agent_spool_bytes|golectra_agent_spool_dropped_total|golectra_agent_dropped_batches_total"}"#;
+const AGENTS: &str =
+    r#"{__name__=~"golectra_agent_info|golectra_build_info|golectra_agent_spool_bytes|golectra_agent_reports_dropped_total"}"#;
 /// Collectors that fail, and how many there are.
 const FAILING: &str = "golectra_agent_collector_success == 0";
 
@@ -63,7 +64,7 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
     for sample in answered("What agents say", agents) {
         let name = sample.labels.value(SOURCE_LABEL).to_owned();
         match sample.labels.metric_name() {
-            "golectra_agent_info" => {
+            "golectra_agent_info" | "golectra_build_info" => {
                 versions.insert(name, sample.labels.value("version").to_owned());
             }
             metric if sample.value > 0.0 => {
