@@ -54,15 +54,15 @@ async fn pods_are_in_queries_as_long_as_the_kubelet_tells_of_them() {
         .start();
     const CPU: &str = r#"container_cpu_usage_seconds_total{job="kubelet",namespace="shop",container="web",instance="agent"}"#;
     let value = |pod: &str| (pod.to_owned(), "3.5".to_owned());
-    until("both pods", LIMIT, async || pods(client, CPU, None).await == [value("goes"), value("stays")]).await;
+    until("both pods", LIMIT, async || pods(&client, CPU, None).await == [value("goes"), value("stays")]).await;
 
     gone.store(true, Relaxed);
     let last = |pod: &str| format!("timestamp({})", CPU.replace('{', &format!("{{pod=\"{pod}\",")));
-    let time_of = async |pod: &str| -> f64 { pods(client, &last(pod), None).await[0].1.parse().expect("a time") };
+    let time_of = async |pod: &str| -> f64 { pods(&client, &last(pod), None).await[0].1.parse().expect("a time") };
     until("a report without the pod", LIMIT, async || time_of("stays").await > time_of("goes").await + 1.0).await;
     let gone_at = time_of("goes").await;
-    let found = pods(client, CPU, Some(gone_at + 299.0)).await;
+    let found = pods(&client, CPU, Some(gone_at + 299.0)).await;
     assert_eq!(found, [value("goes"), value("stays")], "within the lookback a series may have missed reports only");
-    assert_eq!(pods(client, CPU, Some(gone_at + 300.5)).await, [value("stays")], "beyond it the pod is gone, although its node reports");
+    assert_eq!(pods(&client, CPU, Some(gone_at + 300.5)).await, [value("stays")], "beyond it the pod is gone, although its node reports");
     drop(agent);
 }

@@ -133,7 +133,7 @@ async fn a_browser_signs_in_once(t: Target) {
     }
     assert!(!cookie.contains("r-token") && !cookie.contains("Secure"), "{cookie}");
     let session = cookie.split(';').next().expect("a value");
-    let with = |request: RequestBuilder<'_>| request.header("cookie", session).send();
+    let with = async |request: RequestBuilder<'_>| request.header("cookie", session).send().await;
     assert!(with(client.get("/")).await.expect(200).text().contains("cellar"));
     with(client.get("/api/v1/query?query=1")).await.expect(200);
     let post = || client.post("/api/v1/query").header("content-type", "application/x-www-form-urlencoded").body("query=1");

@@ -10,11 +10,11 @@ use super::window::Window;
 
 /// The graphs of a node's page.
 pub static NODE: LazyLock<Vec<Group>> =
-    LazyLock::new(|| serde_yaml_ng::from_str(include_str!("../../../panels/node.yaml")).expect("a test reads this file"));
+    LazyLock::new(|| serde_saphyr::from_str(include_str!("../../../panels/node.yaml")).expect("a test reads this file"));
 
 /// The graphs of a pod's page.
 pub static POD: LazyLock<Vec<Group>> =
-    LazyLock::new(|| serde_yaml_ng::from_str(include_str!("../../../panels/pod.yaml")).expect("a test reads this file"));
+    LazyLock::new(|| serde_saphyr::from_str(include_str!("../../../panels/pod.yaml")).expect("a test reads this file"));
 
 /// A heading and its panels.
 #[derive(Debug, Deserialize)]

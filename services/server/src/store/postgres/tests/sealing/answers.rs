@@ -50,9 +50,11 @@ impl Asking {
         assert_eq!(found.series.len(), expected.series.len(), "{text}");
         for (found, expected) in found.series.iter().zip(&expected.series) {
             assert_eq!(found.labels, expected.labels);
-            for (step, (found, expected)) in found.values.iter().zip(&expected.values).enumerate() {
+            let (found, expected): (Vec<_>, Vec<_>) = (found.samples(&self.steps).collect(), expected.samples(&self.steps).collect());
+            assert_eq!(found.len(), expected.len(), "{text}");
+            for ((at, found), (expected_at, expected)) in found.into_iter().zip(expected) {
                 let same = found.to_bits() == expected.to_bits() || (found - expected).abs() <= 1e-9 * expected.abs().max(1e-3);
-                assert!(same, "{text} at step {step}: {found} instead of {expected}");
+                assert!(at == expected_at && same, "{text}: {found} at {at} instead of {expected} at {expected_at}");
             }
         }
     }
