@@ -159,7 +159,7 @@ fn the_defaults_are_the_documented_ones() {
 
     let agent = &find(&objects, "DaemonSet/golectra-agent")["spec"]["template"]["spec"];
     assert_eq!(agent["tolerations"], json!([{"operator": "Exists"}]), "on every node, including the control plane");
-    assert_eq!(agent["volumes"], json!([{"name": "spool", "emptyDir": {"sizeLimit": "80Mi"}}]), "the node is not mounted by default");
+    assert_eq!(agent["volumes"], json!([{"name": "spool", "emptyDir": {"sizeLimit": "272Mi"}}]), "the node is not mounted by default");
     assert!(agent.get("hostNetwork").is_none());
     let source = agent["containers"][0]["env"].as_array().expect("env").iter().find(|variable| text(variable, "/name") == "SOURCE");
     assert_eq!(text(source.expect("SOURCE"), "/valueFrom/fieldRef/fieldPath"), "spec.nodeName");
