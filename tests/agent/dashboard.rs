@@ -57,7 +57,7 @@ async fn each_panel_of_the_dashboard_of_nodes_shows_what_the_agent_reports() {
     })
     .await;
     // Where everything is in layers, as in some containers, there is no filesystem on a device.
-    let has_filesystems = !ask(&client, "filesystem_size_bytes").await.is_empty();
+    let has_filesystems = !ask(&client, "node_filesystem_size_bytes").await.is_empty();
     for (title, query) in panels() {
         let samples = ask(&client, &query).await;
         if query.contains("filesystem_") && !has_filesystems {

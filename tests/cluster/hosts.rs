@@ -17,7 +17,12 @@ async fn agents_with_host_mounts_report_more() {
     let client = release.client().await;
     agents::on_every_node(&release, &client).await;
     for node in release.nodes().await {
-        for name in ["network_receive_bytes_total", "network_transmit_bytes_total", "filesystem_size_bytes", "filesystem_available_bytes"] {
+        for name in [
+            "node_network_receive_bytes_total",
+            "node_network_transmit_bytes_total",
+            "node_filesystem_size_bytes",
+            "node_filesystem_avail_bytes",
+        ] {
             until("a metric of the node arrives", Duration::from_mins(1), async || {
                 let answer = client.get(&format!("/api/v1/latest?source={node}&name={name}")).send().await.expect(200).json();
                 let series = answer["series"].as_array().expect("a list").clone();
@@ -25,10 +30,10 @@ async fn agents_with_host_mounts_report_more() {
             })
             .await;
         }
-        for collector in ["network", "fs"] {
-            let path = format!("/api/v1/latest?source={node}&name=golectra_agent_collector_success");
+        for collector in ["netdev", "filesystem"] {
+            let path = format!("/api/v1/latest?source={node}&name=node_scrape_collector_success");
             let answer = client.get(&path).send().await.expect(200).json();
-            let id = format!("golectra_agent_collector_success{{collector=\"{collector}\"}}");
+            let id = format!("node_scrape_collector_success{{collector=\"{collector}\",job=\"node-exporter\"}}");
             let success = answer["series"].as_array().expect("a list").iter().find(|one| one["id"] == id.as_str());
             assert_eq!(success.expect("it is reported")["value"].as_f64(), Some(1.0), "{node}: {collector}: {answer}");
         }

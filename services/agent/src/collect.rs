@@ -3,50 +3,29 @@
 mod collector;
 mod cpu;
 mod devices;
-mod filesystem;
 mod host;
 pub mod kubelet;
 mod memory;
-mod network;
 mod runtime;
 pub mod scrape;
 mod worker;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use golectra_process::LogLimiter;
 use golectra_protocol::Metric;
 
 pub use self::collector::{CollectError, Collector, Readings};
-pub use self::host::{HostPaths, HostSettings, RenderedGauge};
+pub use self::host::{Choice, Filter, HostPaths, HostSettings, Pattern, PatternError, RenderedGauge};
 use self::worker::{Report, Worker};
 use crate::metrics::{AgentMetrics, SkipReason};
 
 static SKIPPED: LogLimiter<(&'static str, SkipReason)> = LogLimiter::new();
 
-/// Where the node's folders are mounted here. What is not given is not measured.
-#[derive(Clone, Debug, Default)]
-pub struct HostFolders {
-    /// Its /proc.
-    pub proc: Option<PathBuf>,
-    /// Its root.
-    pub root: Option<PathBuf>,
-}
-
-/// The collectors of this agent in the order in which they are asked. The agent's own memory comes last, so that it is measured
-/// while the others work.
-pub fn all(host: HostFolders) -> Vec<Box<dyn Collector>> {
-    let mut all: Vec<Box<dyn Collector>> = vec![Box::new(cpu::Cpu::default()), Box::new(memory::Memory::default())];
-    if let Some(proc) = host.proc {
-        all.push(Box::new(network::Network::of(&proc)));
-    }
-    if let Some(root) = host.root {
-        all.push(Box::new(filesystem::Filesystems::under(root)));
-    }
-    all.push(Box::new(runtime::Runtime::default()));
-    all
+/// The collectors that are asked in each poll, in their order. The agent's own memory comes last, so that it is measured while the others work.
+pub fn of_each_poll() -> Vec<Box<dyn Collector>> {
+    vec![Box::new(cpu::Cpu::default()), Box::new(memory::Memory::default()), Box::new(runtime::Runtime::default())]
 }
 
 /// The collectors that are asked for each report: those of the host under node_exporter's names.
@@ -148,7 +127,7 @@ mod tests {
 
     #[tokio::test]
     async fn this_machine_has_every_metric_of_the_contract() {
-        let mut collectors = Collectors::start(all(HostFolders::default()), metrics()).unwrap();
+        let mut collectors = Collectors::start(of_each_poll(), metrics()).unwrap();
         collectors.sample().await;
         tokio::time::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL).await;
         let sample = collectors.sample().await.metrics;
@@ -167,18 +146,25 @@ mod tests {
         assert!((0.0..=100.0).contains(&value(&sample, "CPUutilization1").unwrap()));
     }
 
-    /// The folders of this machine are used as those of a node.
     #[tokio::test]
-    async fn the_nodes_folders_add_collectors() {
-        let own = HostFolders { proc: Some("/proc".into()), root: Some("/".into()) };
-        let sample = Collectors::start(all(own), metrics()).unwrap().sample().await.metrics;
-        for name in ["network", "fs"] {
-            assert_eq!(value(&sample, &format!("golectra_agent_collector_success{{collector=\"{name}\"}}")), Some(1.0), "{name}");
+    async fn the_host_is_measured_by_each_of_its_collectors() {
+        let own = HostPaths { proc: "/proc".into(), sys: "/sys".into(), root: Some("/".into()), sees_first_process: true };
+        let settings = HostSettings { paths: own, node_name: "node-1".into(), max_series: 10_000, filter: Arc::default() };
+        let mut collectors = Collectors::start(of_the_host(&settings), metrics()).unwrap().with_max_series(10_000);
+        let first = collectors.sample().await;
+        assert!(first.gauges.len() > 100, "{} gauges", first.gauges.len());
+        for name in ["host", "sensors", "fs"] {
+            assert_eq!(value(&first.metrics, &format!("golectra_agent_collector_success{{collector=\"{name}\"}}")), Some(1.0), "{name}");
         }
-        let nothing = HostFolders { proc: Some("/nothing".into()), root: None };
-        let sample = Collectors::start(all(nothing), metrics()).unwrap().sample().await.metrics;
-        assert_eq!(value(&sample, "golectra_agent_collector_success{collector=\"network\"}"), Some(0.0));
-        assert_eq!(value(&sample, "golectra_agent_collector_success{collector=\"fs\"}"), None);
+        let second = collectors.sample().await;
+        let kept = second.gauges.iter().filter(|gauge| first.gauges.iter().any(|other| Arc::ptr_eq(&gauge.start, &other.start))).count();
+        assert!(kept * 100 >= second.gauges.len() * 95, "{kept} of {} ids are kept", second.gauges.len());
+
+        let metrics = metrics();
+        let mut few = Collectors::start(of_the_host(&settings), Arc::clone(&metrics)).unwrap().with_max_series(50);
+        assert_eq!(few.sample().await.gauges.len(), 50);
+        let skipped: u64 = ["host", "sensors", "fs"].iter().map(|name| metrics.readings_skipped_so_far(name, SkipReason::Limit)).sum();
+        assert!(skipped.abs_diff(first.gauges.len() as u64 - 50) < 20, "{skipped} are counted");
     }
 
     struct Faulty {

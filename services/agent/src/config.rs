@@ -21,7 +21,7 @@ pub use self::scrape::{ScrapeTargets, ScrapeTargetsError};
 pub use self::source::SourceName;
 use crate::collect::kubelet::{KubeletAddress, KubeletSettings, NamespaceList, Namespaces, NodeMetrics, TlsMode};
 use crate::collect::scrape::{ScrapeLimits, ScrapeSettings};
-use crate::collect::{HostFolders, HostPaths, HostSettings};
+use crate::collect::{Choice, Filter, HostPaths, HostSettings, Pattern};
 use crate::spool::Limits;
 use crate::spool::disk::DiskLimits;
 
@@ -55,12 +55,24 @@ golectra_process::settings! {
         pub queue_batches: QueueBatches = "2048",
         /// Memory for these reports, at least 64KiB.
         pub queue_bytes: QueueBytes = "4MiB",
-        /// Where the node's /proc is mounted, such as /host/proc in a container; with it the traffic of the node's network interfaces is reported.
+        /// Where the node's /proc is mounted, such as /host/proc in a container; with it the node's network (node_network_*, node_netstat_*, node_sockstat_*) is reported.
         pub host_proc: Option<PathBuf>,
-        /// Where the node's / is mounted, such as /host/root in a container; with it the space of the node's filesystems is reported.
+        /// Where the node's / is mounted, such as /host/root in a container; with it the node's filesystems (node_filesystem_*) and its system (node_os_info) are reported.
         pub host_root: Option<PathBuf>,
         /// The most series of the host in a report, 100 to 100000; those over it are counted as skipped.
         pub host_max_series: HostSeries = "10000",
+        /// The host's metrics that are reported: a regular expression that has to match a whole name, such as node_memory_.*; without it all.
+        pub host_metrics_include: Option<Pattern>,
+        /// The host's metrics that are not reported, likewise.
+        pub host_metrics_exclude: Option<Pattern>,
+        /// The disks and network devices that are reported, by the label `device`, likewise.
+        pub host_devices_include: Option<Pattern>,
+        /// The disks and network devices that are not reported, likewise.
+        pub host_devices_exclude: Option<Pattern>,
+        /// The filesystems that are reported, by the label `mountpoint`, likewise.
+        pub host_mounts_include: Option<Pattern>,
+        /// The filesystems that are not reported, likewise.
+        pub host_mounts_exclude: Option<Pattern>,
         /// The kubelet of this node, such as https://10.0.0.1:10250; with it the node's pods, network and filesystems are reported.
         pub kubelet_url: Option<KubeletUrl>,
         /// How often the kubelet is asked: whole seconds or a duration, 100ms to 24h.
@@ -84,7 +96,7 @@ golectra_process::settings! {
         /// A folder where reports wait until the server has taken them, so that they survive a restart of the agent; created if need be, one for each agent. Without it they wait in memory only.
         pub spool_dir: Option<PathBuf>,
         /// Disk space for these reports, 1MiB to 16GiB; the oldest are dropped for newer ones.
-        pub spool_max_bytes: SpoolBytes = "64MiB",
+        pub spool_max_bytes: SpoolBytes = "256MiB",
         /// How long a report may wait, in memory or in SPOOL_DIR, at least 1m. The server refuses reports that are older than its DEDUP_WINDOW, whose default is an hour more.
         pub spool_max_age: SpoolAge = "47h",
         /// What to scrape: URLs separated by commas or white space, of Prometheus's text format or OpenMetrics, or of a Go program's expvar if the path is /debug/vars. `JOB=URL` sets the label job, which is otherwise scrape or expvar.
@@ -114,11 +126,6 @@ impl Settings {
     /// The name of this node on the server.
     pub fn source(&self) -> Source {
         self.source.as_ref().map_or_else(source::of_this_host, |name| name.0.clone())
-    }
-
-    /// The node's folders that are measured.
-    pub fn host_folders(&self) -> HostFolders {
-        HostFolders { proc: self.host_proc.clone(), root: self.host_root.clone() }
     }
 
     /// What is scraped, and how. `source` is this node.
@@ -173,7 +180,13 @@ impl Settings {
             root: self.host_root.clone().or_else(|| is_outside_of_containers.then(|| "/".into())),
             sees_first_process: self.host_proc.is_some() || is_outside_of_containers,
         };
-        HostSettings { paths, node_name: source.as_str().to_owned(), max_series: self.host_max_series.get() }
+        let choice = |include: &Option<Pattern>, exclude: &Option<Pattern>| Choice { include: include.clone(), exclude: exclude.clone() };
+        let filter = Filter {
+            metrics: choice(&self.host_metrics_include, &self.host_metrics_exclude),
+            devices: choice(&self.host_devices_include, &self.host_devices_exclude),
+            mounts: choice(&self.host_mounts_include, &self.host_mounts_exclude),
+        };
+        HostSettings { paths, node_name: source.as_str().to_owned(), max_series: self.host_max_series.get(), filter: filter.into() }
     }
 
     /// The bounds of the spool on disk.
@@ -259,6 +272,7 @@ mod tests {
             (["--queue-batches=0"], "1 to 1000000"),
             (["--queue-bytes=1KiB"], "64KiB"),
             (["--host-max-series=99"], "100 to 100000"),
+            (["--host-metrics-exclude=("], "regular expression"),
             (["--spool-max-bytes=1KiB"], "1MiB to 16GiB"),
             (["--spool-max-bytes=1TiB"], "1MiB to 16GiB"),
             (["--spool-max-age=30s"], "at least 1m"),

@@ -109,7 +109,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let source = settings.source();
     let signer = Signer::new(&settings, clock.clone())?;
     let client = Client::new(&settings.address, &source, settings.key.clone(), signer)?;
-    let mut collectors = Collectors::start(collect::all(settings.host_folders()), Arc::clone(&metrics)).map_err(StartError::Thread)?;
+    let mut collectors = Collectors::start(collect::of_each_poll(), Arc::clone(&metrics)).map_err(StartError::Thread)?;
     let host = settings.host(&source);
     let host_collectors = Collectors::start(collect::of_the_host(&host), Arc::clone(&metrics)).map_err(StartError::Thread)?;
     let mut host_collectors = host_collectors.with_max_series(host.max_series);

@@ -6,6 +6,7 @@
 mod cpu;
 mod diskstats;
 mod filesystem;
+mod filter;
 mod loadavg;
 mod meminfo;
 mod net;
@@ -25,10 +26,12 @@ mod vmstat;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use golectra_process::LogLimiter;
 
+pub use self::filter::{Choice, Filter, Pattern, PatternError};
 use self::output::Output;
 pub use self::output::RenderedGauge;
 use self::reader::Reader;
@@ -70,8 +73,10 @@ pub struct HostSettings {
     pub paths: HostPaths,
     /// The name that `node_uname_info` gives the host.
     pub node_name: String,
-    /// The most series of one collector.
+    /// The most series of one collector, and of a report.
     pub max_series: usize,
+    /// Which series are reported.
+    pub filter: Arc<Filter>,
 }
 
 /// One of node_exporter's collectors.
@@ -144,7 +149,7 @@ struct Member {
 
 impl Group {
     fn new(name: &'static str, collectors: Vec<Box<dyn HostCollector>>, settings: &HostSettings) -> Self {
-        let output = || Output::new(settings.max_series);
+        let output = || Output::new(settings.max_series, Arc::clone(&settings.filter));
         let members = collectors.into_iter().map(|collector| Member { collector, output: output(), failing: false }).collect();
         Self { name, members, outcomes: output(), reader: Reader::default() }
     }
@@ -190,3 +195,6 @@ fn missing(path: &Path, wanted: &'static str) -> CollectError {
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     format!("it panicked: {}", super::worker::panic_text(panic))
 }
+
+#[cfg(test)]
+mod tests;

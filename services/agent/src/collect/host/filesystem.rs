@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn one_that_is_gone_is_an_error_of_that_device() {
         let line = b"1 2 8:1 / /nothing/here rw - ext4 /dev/a rw\n1 2 8:2 / / rw - ext4 /dev/b rw\n";
-        let mut output = Output::new(100);
+        let mut output = Output::new(100, std::sync::Arc::default());
         for mount in mounts(line, Path::new("/")) {
             mount.report(Path::new("/"), &mut output);
         }

@@ -118,8 +118,8 @@ impl HostCollector for Netclass {
                 }
                 output.gauge(Name("node_network_", name, ""), &labels, f64::from(value));
             }
-            // In megabits a second; -1 where it is not known.
-            if let Some(megabits) = reader.number(&folder.join("speed")).filter(|speed| *speed >= 0.0) {
+            // In megabits a second; -1 where it is not known, which node_exporter shows as well.
+            if let Some(megabits) = reader.number(&folder.join("speed")) {
                 output.gauge("node_network_speed_bytes", &labels, megabits * 1e6 / 8.0);
             }
             let [address, broadcast, duplex, alias, state] = ["address", "broadcast", "duplex", "ifalias", "operstate"]

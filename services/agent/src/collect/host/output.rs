@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use golectra_protocol::{MetricId, catalog, json};
 
+use super::filter::Filter;
 use crate::collect::collector::Readings;
 use crate::metrics::SkipReason;
 
@@ -39,6 +40,7 @@ pub(super) struct Output {
     passed: usize,
     gauges: Vec<RenderedGauge>,
     max_series: usize,
+    filter: Arc<Filter>,
     over_limit: u64,
     invalid: Vec<(SkipReason, String)>,
 }
@@ -46,13 +48,13 @@ pub(super) struct Output {
 struct Known {
     /// Name, keys and values, each with a NUL behind it.
     key: Box<str>,
-    /// None for a series that cannot have an id.
+    /// None for a series that cannot have an id or is filtered out.
     start: Option<Arc<str>>,
 }
 
 impl Output {
-    pub(super) fn new(max_series: usize) -> Self {
-        Self { known: Vec::new(), passed: 0, gauges: Vec::new(), max_series, over_limit: 0, invalid: Vec::new() }
+    pub(super) fn new(max_series: usize, filter: Arc<Filter>) -> Self {
+        Self { known: Vec::new(), passed: 0, gauges: Vec::new(), max_series, filter, over_limit: 0, invalid: Vec::new() }
     }
 
     /// Adds a gauge. Labels without a value are as if they were not there.
@@ -87,12 +89,14 @@ impl Output {
 
     fn create(&mut self, Name(before, part, after): Name<'_>, labels: &[(&str, &str)]) -> Known {
         let name = format!("{before}{part}{after}");
+        let is_reported = self.filter.allows(&name, labels);
         let mut key = name.clone() + "\0";
         for text in labels.iter().flat_map(|(label, value)| [label, value]) {
             key.push_str(text);
             key.push('\0');
         }
         let start = match MetricId::from_parts(&name, labels.iter().copied().chain([("job", catalog::NODE_JOB)])) {
+            Ok(_) if !is_reported => None,
             Ok(id) => Some(json::gauge_start(&id).into()),
             Err(error) => {
                 self.invalid.push((SkipReason::InvalidId, format!("{}: {error}", name.escape_default())));
@@ -171,7 +175,7 @@ mod tests {
 
     #[test]
     fn ids_are_written_once_and_found_again_however_the_list_changes() {
-        let mut output = Output::new(10_000);
+        let mut output = Output::new(10_000, Arc::default());
         let mut round = |devices: &[&str]| {
             for device in devices {
                 output.gauge("node_load1", &[], 1.0);
@@ -197,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_no_metric_can_have_is_counted_and_so_is_what_is_over_the_limit() {
-        let mut output = Output::new(2);
+        let mut output = Output::new(2, Arc::default());
         output.gauge("node_load1", &[], f64::NAN);
         output.gauge("node_load5", &[("x", "\0")], 1.0);
         for _ in 0..3 {

@@ -228,6 +228,6 @@ mod tests {
         ] {
             assert_eq!(sensor_file(file), expected, "{file}");
         }
-        assert_eq!(cleaned("Core 0 (°C)"), "core_0_(__c)".replace(['(', ')'], "_").trim_matches('_'));
+        assert_eq!(cleaned("Core 0 (°C)"), "core_0___c");
     }
 }

@@ -1,0 +1,169 @@
+//! This machine as golectra sees it and as a real node_exporter does.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use golectra_protocol::{MetricId, catalog, json};
+
+use super::*;
+
+/// Metrics that differ by what they are: of the exporter's own work, of the moment, or of the name that the agent has.
+const OF_THE_READER: [&str; 3] = ["node_scrape_collector_duration_seconds", "node_time_seconds", "node_uname_info"];
+
+/// Collectors that node_exporter has as well and that are compared.
+const COLLECTORS: [&str; 23] = [
+    "arp",
+    "conntrack",
+    "cpu",
+    "cpufreq",
+    "diskstats",
+    "entropy",
+    "filefd",
+    "filesystem",
+    "hwmon",
+    "loadavg",
+    "meminfo",
+    "netclass",
+    "netdev",
+    "netstat",
+    "os",
+    "pressure",
+    "schedstat",
+    "selinux",
+    "sockstat",
+    "softnet",
+    "stat",
+    "thermal_zone",
+    "vmstat",
+];
+
+struct Exporter(Child);
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts node_exporter; None where it is not installed and that is not required.
+fn start(port: u16) -> Option<Exporter> {
+    let program = ["prometheus-node-exporter", "node_exporter"].into_iter().find_map(|program| {
+        let mut command = Command::new(program);
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().ok()
+    });
+    assert!(
+        program.is_some() || std::env::var_os("CI").is_none(),
+        "node_exporter is not installed: install the package prometheus-node-exporter"
+    );
+    program.map(Exporter)
+}
+
+fn scrape(port: u16) -> String {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let page = TcpStream::connect(("127.0.0.1", port)).and_then(|mut connection| {
+            connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+            let mut page = String::new();
+            connection.read_to_string(&mut page)?;
+            Ok(page)
+        });
+        match page {
+            Ok(page) if page.contains("node_load1 ") => return page,
+            _ => assert!(Instant::now() < deadline, "node_exporter does not answer: {page:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Series and values of the text format, of metrics of a host alone. Labels without a value do not count, nor those that newer versions add.
+fn parsed(page: &str) -> BTreeMap<String, f64> {
+    let series = page.lines().filter(|line| line.starts_with("node_") && !line.starts_with("node_exporter_build_info"));
+    series
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a series and a value");
+            (comparable(series), value.parse().expect("a number"))
+        })
+        .collect()
+}
+
+fn comparable(series: &str) -> String {
+    let id = MetricId::parse(series).expect("an id");
+    let parts = id.parts();
+    let labels = parts.labels.iter().filter(|(key, _)| !matches!(key.as_ref(), "adminstate" | "job" | "rotational"));
+    MetricId::from_parts(&parts.name, labels.map(|(key, value)| (key.as_ref(), value.as_ref()))).expect("an id").as_str().to_owned()
+}
+
+/// Whether golectra leaves it out: the devices and mounts of containers, and zram, which node_exporter leaves out as well since 1.6.
+fn is_left_out(series: &str) -> bool {
+    let id = MetricId::parse(series).expect("an id");
+    let parts = id.parts();
+    let of_containers =
+        parts.label("device").is_some_and(|device| device.starts_with("zram") || crate::collect::devices::is_of_containers(device));
+    of_containers || parts.label("mountpoint").is_some_and(|point| point.starts_with("/var/lib/") || point.starts_with("/run/"))
+}
+
+#[test]
+fn names_labels_and_values_are_node_exporters() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let Some(_exporter) = start(port) else { return };
+    let paths = HostPaths { proc: "/proc".into(), sys: "/sys".into(), root: Some("/".into()), sees_first_process: true };
+    let settings = HostSettings { paths, node_name: "node-1".into(), max_series: 100_000, filter: Arc::default() };
+    let mut groups = all(&settings);
+    let before = parsed(&scrape(port));
+    let mut readings = Readings::default();
+    for group in &mut groups {
+        group.collect(&mut readings).unwrap();
+    }
+    let page = scrape(port);
+    let after = parsed(&page);
+    let ours: BTreeMap<String, f64> = readings
+        .gauges
+        .iter()
+        .map(|gauge| {
+            let metric = json::decode_metric(format!("{}{}}}", gauge.start, gauge.value).as_bytes()).unwrap();
+            (comparable(metric.id.as_str()), gauge.value)
+        })
+        .collect();
+
+    let name = |series: &str| series.split('{').next().unwrap_or_default().to_owned();
+    let mut compared = 0;
+    for (series, value) in &after {
+        let (Some((_, row)), Some(first)) = (catalog::find(&name(series)), before.get(series)) else { continue };
+        if !COLLECTORS.contains(&row.collector) || OF_THE_READER.contains(&row.name) || is_left_out(series) {
+            continue;
+        }
+        let ours = *ours.get(series).unwrap_or_else(|| panic!("{series} is missing"));
+        compared += 1;
+        let kind = page
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("# TYPE {} ", name(series))))
+            .map(|kind| kind.replace("untyped", "unknown"));
+        assert_eq!(kind.as_deref(), Some(row.kind.as_str()), "{series}");
+        // What only grows is between the two; what goes up and down is near them, and how near depends on what else the machine does.
+        let is_counter = row.kind.as_str() == "counter";
+        if is_counter {
+            let slack = value.abs() * 1e-12 + 0.11;
+            assert!(*first - slack <= ours && ours <= *value + slack, "{series}: {ours} is not between {first} and {value}");
+        } else if first == value {
+            assert!(
+                (ours - value).abs() <= 0.5 * value.abs().max(ours.abs()) + 16.0 * 1024.0 * 1024.0,
+                "{series}: {ours} is far from {value}"
+            );
+        }
+    }
+    assert!(compared >= 150, "{compared} series are compared");
+    for series in ours.keys() {
+        let (_, row) = catalog::find(&name(series)).unwrap_or_else(|| panic!("the catalog does not have {series}"));
+        // Of those that this version of node_exporter has, it has each series that golectra has.
+        let has_metric = after.keys().any(|other| name(other) == name(series));
+        // The agent looks at its own list of mounts, node_exporter at that of process 1.
+        if has_metric && COLLECTORS.contains(&row.collector) && row.collector != "filesystem" {
+            assert!(after.contains_key(series) || before.contains_key(series), "node_exporter does not have {series}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Files as kernels from 4.19 to 6.x write them on machines of different kinds.
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn processors_of_small_and_large_machines() {
+    let one = Machine::with(&[(
+        "proc/stat",
+        b"cpu  10132153 290696 3084719 46828483 16683 0 25195 0 175628 0\ncpu0 10132153 290696 3084719 46828483 16683 0 25195 11 175628 7\n\
+        intr 1462898 25 9 0\nctxt 115315\nbtime 1769041600\nprocesses 26442\nprocs_running 1\nprocs_blocked 2\nsoftirq 1 2 3\n",
+    )]);
+    let (texts, error) = collected(&mut cpu::Cpu::new(&one.paths()));
+    assert_eq!((texts.len(), error), (10, None));
+    assert_eq!(value(&texts, r#"node_cpu_seconds_total{cpu="0",mode="user"}"#), Some(101_321.53));
+    assert_eq!(value(&texts, r#"node_cpu_seconds_total{cpu="0",mode="steal"}"#), Some(0.11));
+    assert_eq!(value(&texts, r#"node_cpu_guest_seconds_total{cpu="0",mode="nice"}"#), Some(0.07));
+    let (texts, _) = collected(&mut stat::Stat::new(&one.paths()));
+    let expected =
+        ["node_intr_total 1462898", "node_context_switches_total 115315", "node_boot_time_seconds 1769041600", "node_forks_total 26442"];
+    assert_eq!(texts[..4], expected);
+    assert_eq!(texts[4..], ["node_procs_running 1", "node_procs_blocked 2"]);
+
+    // Every fourth of 256 is offline and has no line.
+    let mut text = String::from("cpu  1 2 3 4 5 6 7 8 9 10\n");
+    for cpu in (0..256).filter(|cpu| cpu % 4 != 3) {
+        let _ = writeln!(text, "cpu{cpu} 1 2 3 4 5 6 7 8 9 10");
+    }
+    let _ = writeln!(text, "intr {}", "12345 ".repeat(20_000));
+    let many = Machine::with(&[("proc/stat", text.as_bytes()), ("sys/devices/system/cpu/isolated", b"2,8-9\n")]);
+    let (texts, error) = collected(&mut cpu::Cpu::new(&many.paths()));
+    assert_eq!((texts.len(), error), (192 * 10 + 3, None));
+    assert_eq!(value(&texts, r#"node_cpu_isolated{cpu="9"}"#), Some(1.0));
+    assert!(value(&texts, r#"node_cpu_seconds_total{cpu="3",mode="user"}"#).is_none());
+    assert_eq!(value(&collected(&mut stat::Stat::new(&many.paths())).0, "node_intr_total"), Some(12_345.0));
+}
+
+#[test]
+fn memory_of_old_and_new_kernels() {
+    let old = b"MemTotal:       16316128 kB\nActive(anon):     4 kB\nHugePages_Total:       3\nDirectMap4k:      1 kB\nbroken\nX: many kB\n\xff: 1 kB\n";
+    let (texts, error) = collected(&mut meminfo::Meminfo::new(&Machine::with(&[("proc/meminfo", old)]).paths()));
+    let expected = [
+        "node_memory_MemTotal_bytes 16707715072",
+        "node_memory_Active_anon_bytes 4096",
+        "node_memory_HugePages_Total 3",
+        "node_memory_DirectMap4k_bytes 1024",
+    ];
+    assert_eq!((texts.as_slice(), error), (expected.map(String::from).as_slice(), None));
+    let (_, error) = collected(&mut meminfo::Meminfo::new(&Machine::with(&[("proc/meminfo", b"")]).paths()));
+    assert!(error.unwrap().contains("meminfo does not contain"));
+
+    let vm = b"nr_free_pages 1\npgpgin 12\npgpgout 13\npswpin 0\npgfault 5\npgmajfault 6\nthp_fault_alloc 9\noom_kill 2\noom_kill_x\n";
+    let (texts, _) = collected(&mut vmstat::Vmstat::new(&Machine::with(&[("proc/vmstat", vm)]).paths()));
+    let names: Vec<&str> = texts.iter().map(|text| text.split_once(' ').unwrap().0).collect();
+    let expected = ["node_vmstat_pgpgin", "node_vmstat_pgpgout", "node_vmstat_pswpin", "node_vmstat_pgfault", "node_vmstat_pgmajfault"];
+    assert_eq!((&names[..5], names[5]), (expected.as_slice(), "node_vmstat_oom_kill"));
+}
+
+#[test]
+fn pressure_is_missing_on_old_kernels_and_has_interrupts_on_new_ones() {
+    let (texts, error) = collected(&mut pressure::Pressure::new(&Machine::with(&[]).paths()));
+    assert!(texts.is_empty() && error.unwrap().contains("the kernel does not have it"));
+    let some = "some avg10=0.00 avg60=0.00 avg300=0.00 total=1500000\n";
+    let both = some.to_owned() + "full avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n";
+    let machine = Machine::with(&[
+        ("proc/pressure/cpu", both.as_bytes()),
+        ("proc/pressure/io", both.as_bytes()),
+        ("proc/pressure/memory", both.as_bytes()),
+        ("proc/pressure/irq", b"full avg10=0.00 avg60=0.00 avg300=0.00 total=250000\n"),
+    ]);
+    let (texts, error) = collected(&mut pressure::Pressure::new(&machine.paths()));
+    assert_eq!((texts.len(), error), (6, None));
+    assert_eq!(value(&texts, "node_pressure_cpu_waiting_seconds_total"), Some(1.5));
+    assert_eq!(value(&texts, "node_pressure_irq_stalled_seconds_total"), Some(0.25));
+}
+
+#[test]
+fn disks_of_old_and_new_kernels() {
+    // 4.17 has 11 columns, 4.18 four more, 5.5 two more.
+    let machine = Machine::with(&[
+        (
+            "proc/diskstats",
+            b"   8       0 sda 25354637 34367663 1003346126 18492372 28444756 11134226 505697032 63877960 0 9653880 82621804\n\
+            \x20  8       1 sda1 1 2 3 4 5 6 7 8 9 10 11\n   7       0 loop0 1 0 0 0 0 0 0 0 0 0 0\nbroken line\n\n\
+            \x20259      0 nvme0n1 47114 4 4643973 21650 1078320 43950 39451633 1011053 0 222766 1032546 1 2 3 4 5 6\n",
+        ),
+        ("sys/block/sda/queue/rotational", b"1\n"),
+        ("run/udev/data/b259:0", b"S:disk/by-id/x\nE:ID_SERIAL=abc_123\nE:ID_SERIAL_SHORT=123\nE:ID_MODEL=A=B\nE:ID_WWN=eui.1\n"),
+    ]);
+    let (texts, error) = collected(&mut diskstats::Diskstats::new(&machine.paths()));
+    assert_eq!((texts.len(), error), (11 + 17 + 2, None));
+    assert_eq!(value(&texts, r#"node_disk_read_bytes_total{device="sda"}"#), Some(1_003_346_126.0 * 512.0));
+    assert_eq!(value(&texts, r#"node_disk_io_time_seconds_total{device="nvme0n1"}"#), Some(222.766));
+    assert_eq!(value(&texts, r#"node_disk_flush_requests_time_seconds_total{device="nvme0n1"}"#), Some(0.006));
+    assert!(texts.contains(&r#"node_disk_info{device="sda",major="8",minor="0",rotational="1"} 1"#.to_owned()), "{texts:?}");
+    let known = r#"node_disk_info{device="nvme0n1",major="259",minor="0",model="A=B",rotational="0",serial="123",wwn="eui.1"} 1"#;
+    assert!(texts.contains(&known.to_owned()), "{texts:?}");
+
+    let many: String =
+        (0..40).fold(String::new(), |text, disk| text + &format!("8 {disk} sd{} 1 2 3 4 5 6 7 8 9 10 11\n", "a".repeat(disk + 1)));
+    let (texts, _) = collected(&mut diskstats::Diskstats::new(&Machine::with(&[("proc/diskstats", many.as_bytes())]).paths()));
+    assert_eq!(texts.len(), 40 * 12);
+}
+
+#[test]
+fn processors_wait_and_take_packets() {
+    let machine = Machine::with(&[
+        (
+            "proc/schedstat",
+            b"version 15\ntimestamp 15819019232\ncpu0 0 0 0 0 0 0 2045936778163039 343796328169361 4767485306\ndomain0 ff 0 0\ncpu1 0 0\n",
+        ),
+        (
+            "proc/net/softnet_stat",
+            b"00008e78 00000001 00000002 00000000 00000000 00000000 00000000 00000000 00000003 00000004 00000005 00000006 00000007\n\
+            0000000a 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000\nnot hexadecimal\n",
+        ),
+    ]);
+    let (texts, error) = collected(&mut schedstat::Schedstat::new(&machine.paths()));
+    assert_eq!((texts.len(), error), (3, None));
+    assert_eq!(value(&texts, r#"node_schedstat_running_seconds_total{cpu="0"}"#), Some(2_045_936.778_163_039));
+    let (texts, error) = collected(&mut softnet::Softnet::new(&machine.paths()));
+    assert_eq!((texts.len(), error), (7 + 5, None));
+    assert_eq!(value(&texts, r#"node_softnet_processed_total{cpu="7"}"#), Some(36_472.0), "the line says which processor it is");
+    assert_eq!(value(&texts, r#"node_softnet_processed_total{cpu="1"}"#), Some(10.0));
+}
+
+#[test]
+fn the_hosts_network_is_that_of_its_first_process() {
+    let dev = |bytes: u32| {
+        format!(
+            "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes packets\n  eth0: {bytes} 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n\
+            eth0:1: 1 0 0 0 0 0 0 0 2 0 0 0 0 0 0 0\nveth12: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\neth9: gone\n"
+        )
+    };
+    let machine = Machine::with(&[("proc/net/dev", dev(1).as_bytes())]);
+    let bytes = |machine: &Machine| {
+        let (texts, error) = collected(&mut netdev::Netdev::new(&machine.paths()));
+        assert_eq!((texts.len(), error), (32, None));
+        value(&texts, r#"node_network_receive_bytes_total{device="eth0"}"#)
+    };
+    assert_eq!(bytes(&machine), Some(1.0), "with hidepid the first process is hidden");
+    machine.write("proc/1/net/dev", dev(100).as_bytes());
+    assert_eq!(bytes(&machine), Some(100.0));
+}
+
+#[test]
+fn protocols_and_sockets() {
+    let machine = Machine::with(&[
+        (
+            "proc/net/netstat",
+            b"TcpExt: SyncookiesSent ListenDrops TCPLoss\nTcpExt: 1 2 3\nIpExt: InOctets OutOctets\nIpExt: 4 5\nMPTcpExt: A\n",
+        ),
+        (
+            "proc/net/snmp",
+            b"Ip: Forwarding DefaultTTL\nIp: 1 64\nUdpLite: InDatagrams InErrors\nUdpLite: 9 6\nTcp: MaxConn CurrEstab\nTcp: -1 7\n",
+        ),
+        ("proc/net/snmp6", b"Ip6InOctets                     \t8\nIcmp6InErrors 9\nUdpLite6InErrors 10\nIp6OutRequests 1\nbroken\n"),
+        ("proc/net/sockstat", b"sockets: used 229\nTCP: inuse 4 orphan 0 tw 4 alloc 17 mem 1\nFRAG: inuse 0 memory 0\nODD: inuse\n"),
+        (
+            "proc/net/udp",
+            b"  sl  local_address\n 1: 00000000:0016 00000000:0000 07 0000000A:00000015 00:0 0\n 2: 0 0 07 00000001:00000001\n 3: x\n",
+        ),
+        (
+            "proc/net/arp",
+            b"IP address HW type\n192.0.2.1 0x1 0x2 00:11 * eth0\n192.0.2.2 0x1 0x2 00:12 * eth0\n10.0.0.1 0x1 0x2 00:12 * cali1\nshort\n",
+        ),
+    ]);
+    let (texts, error) = collected(&mut net::Netstat::new(&machine.paths()));
+    assert_eq!(error, None);
+    let expected = "TcpExt_SyncookiesSent 1,TcpExt_ListenDrops 2,IpExt_InOctets 4,IpExt_OutOctets 5,Ip_Forwarding 1,UdpLite_InErrors 6,\
+        Tcp_CurrEstab 7,Ip6_InOctets 8,Icmp6_InErrors 9,UdpLite6_InErrors 10";
+    assert_eq!(texts.join(",").replace("node_netstat_", ""), expected);
+    let (texts, error) = collected(&mut net::Sockstat::new(&machine.paths()));
+    assert_eq!((texts.len(), error), (9, None));
+    let page_bytes = f64::from(u32::try_from(rustix::param::page_size()).unwrap());
+    assert_eq!(value(&texts, "node_sockstat_TCP_mem_bytes"), Some(page_bytes));
+    let (texts, _) = collected(&mut net::UdpQueues::new(&machine.paths()));
+    assert_eq!(texts, [r#"node_udp_queues{ip="v4",queue="tx"} 11"#, r#"node_udp_queues{ip="v4",queue="rx"} 22"#]);
+    let (texts, _) = collected(&mut net::Arp::new(&machine.paths()));
+    assert_eq!(texts, [r#"node_arp_entries{device="eth0"} 2"#]);
+}
+
+#[test]
+fn properties_of_network_devices() {
+    let machine = Machine::with(&[
+        ("sys/class/net/eth0/address", b"02:42:ac:11:00:02\n"),
+        ("sys/class/net/eth0/flags", b"0x1003\n"),
+        ("sys/class/net/eth0/mtu", b"1500\n"),
+        ("sys/class/net/eth0/speed", b"10000\n"),
+        ("sys/class/net/eth0/operstate", b"up\n"),
+        ("sys/class/net/wlan0/speed", b"-1\n"),
+        ("sys/class/net/wlan0/operstate", b"down\n"),
+        ("sys/class/net/veth0/mtu", b"1500\n"),
+    ]);
+    let (texts, error) = collected(&mut netdev::Netclass::new(&machine.paths()));
+    assert_eq!(error, None);
+    assert_eq!(value(&texts, r#"node_network_speed_bytes{device="eth0"}"#), Some(1.25e9));
+    assert_eq!(value(&texts, r#"node_network_flags{device="eth0"}"#), Some(4099.0));
+    assert_eq!(
+        (value(&texts, r#"node_network_up{device="eth0"}"#), value(&texts, r#"node_network_up{device="wlan0"}"#)),
+        (Some(1.0), Some(0.0))
+    );
+    assert!(texts.contains(&r#"node_network_info{address="02:42:ac:11:00:02",adminstate="up",device="eth0",operstate="up"} 1"#.to_owned()));
+    assert!(!texts.iter().any(|text| text.contains("veth0")));
+}
+
+#[test]
+fn sensors_of_servers_and_of_small_boards() {
+    let (texts, error) = collected(&mut sensors::Cpufreq::new(&Machine::with(&[("sys/devices/system/cpu/online", b"0\n")]).paths()));
+    assert!(texts.is_empty() && error.is_none(), "a machine without frequencies is not a failure");
+    let machine = Machine::with(&[
+        ("sys/devices/system/cpu/cpu3/cpufreq/scaling_cur_freq", b"1500000\n"),
+        ("sys/devices/system/cpu/cpu3/cpufreq/scaling_governor", b"ondemand\n"),
+        ("sys/devices/system/cpu/cpu3/cpufreq/scaling_available_governors", b"ondemand performance \n"),
+        ("sys/devices/system/cpu/cpufreq/x", b""),
+        ("sys/class/thermal/thermal_zone0/type", b"cpu-thermal\n"),
+        ("sys/class/thermal/thermal_zone0/temp", b"48312\n"),
+        ("sys/class/thermal/cooling_device1/type", b"Processor\n"),
+        ("sys/class/thermal/cooling_device1/cur_state", b"2\n"),
+        ("sys/class/hwmon/hwmon0/name", b"coretemp\n"),
+        ("sys/class/hwmon/hwmon0/temp1_input", b"45500\n"),
+        ("sys/class/hwmon/hwmon0/temp1_label", b"Core 0\n"),
+        ("sys/class/hwmon/hwmon0/temp1_crit_alarm", b"0\n"),
+        ("sys/class/hwmon/hwmon0/fan1_input", b"1200\n"),
+        ("sys/class/hwmon/hwmon0/pwm1", b"128\n"),
+        ("sys/class/hwmon/hwmon0/power1_average", b"12500000\n"),
+        ("sys/class/hwmon/hwmon0/in0_input", b"damaged\n"),
+    ]);
+    let (texts, _) = collected(&mut sensors::Cpufreq::new(&machine.paths()));
+    let expected = [
+        r#"node_cpu_scaling_frequency_hertz{cpu="3"} 1500000000"#,
+        r#"node_cpu_scaling_governor{cpu="3",governor="ondemand"} 1"#,
+        r#"node_cpu_scaling_governor{cpu="3",governor="performance"} 0"#,
+    ];
+    assert_eq!(texts, expected);
+    let (texts, _) = collected(&mut sensors::Thermal::new(&machine.paths()));
+    assert_eq!(
+        texts,
+        [r#"node_cooling_device_cur_state{name="1",type="Processor"} 2"#, r#"node_thermal_zone_temp{type="cpu-thermal",zone="0"} 48.312"#]
+    );
+    let (texts, error) = collected(&mut sensors::Hwmon::new(&machine.paths()));
+    let expected = [
+        r#"node_hwmon_chip_names{chip="coretemp",chip_name="coretemp"} 1"#,
+        r#"node_hwmon_fan_rpm{chip="coretemp",sensor="fan1"} 1200"#,
+        r#"node_hwmon_power_average_watt{chip="coretemp",sensor="power1"} 12.5"#,
+        r#"node_hwmon_pwm{chip="coretemp",sensor="pwm1"} 128"#,
+        r#"node_hwmon_sensor_label{chip="coretemp",label="Core 0",sensor="temp1"} 1"#,
+        r#"node_hwmon_temp_crit_alarm_celsius{chip="coretemp",sensor="temp1"} 0"#,
+        r#"node_hwmon_temp_celsius{chip="coretemp",sensor="temp1"} 45.5"#,
+    ];
+    assert_eq!((texts.as_slice(), error), (expected.map(String::from).as_slice(), None));
+}
+
+#[test]
+fn the_system_by_its_files() {
+    let machine = Machine::with(&[
+        (
+            "usr/lib/os-release",
+            b"ID=ubuntu\nID_LIKE=debian\nNAME=\"Ubuntu\"\nVERSION_ID=\"22.04.3\"\nPRETTY_NAME=\"Ubuntu \xf0\x9f\x90\xa7\"\n",
+        ),
+        ("proc/sys/fs/file-nr", b"1024\t0\t1631329\n"),
+        ("proc/sys/kernel/random/entropy_avail", b"256\n"),
+        ("proc/loadavg", b"0.21 0.37 0.39 1/719 19737\n"),
+        ("sys/devices/system/clocksource/clocksource0/available_clocksource", b"arch_sys_counter \n"),
+    ]);
+    let (texts, error) = collected(&mut system::Os::under(machine.0.path().to_owned()));
+    let info = "node_os_info{id=\"ubuntu\",id_like=\"debian\",name=\"Ubuntu\",pretty_name=\"Ubuntu \u{1f427}\",version_id=\"22.04.3\"} 1";
+    assert_eq!((texts[0].as_str(), error), (info, None));
+    assert_eq!(texts[1], r#"node_os_version{id="ubuntu",id_like="debian",name="Ubuntu"} 22.04"#);
+    assert_eq!(
+        collected(&mut small::FileDescriptors::new(&machine.paths())).0,
+        ["node_filefd_allocated 1024", "node_filefd_maximum 1631329"]
+    );
+    assert_eq!(collected(&mut small::Numbers::entropy(&machine.paths())).0, ["node_entropy_available_bits 256"]);
+    assert!(collected(&mut small::Numbers::connections(&machine.paths())).1.unwrap().contains("the kernel tracks none"));
+    assert_eq!(collected(&mut small::Selinux::new(&machine.paths())).0, ["node_selinux_enabled 0"]);
+    assert_eq!(collected(&mut loadavg::LoadAverage::new(&machine.paths())).0, ["node_load1 0.21", "node_load5 0.37", "node_load15 0.39"]);
+    assert!(collected(&mut system::Time::new(&machine.paths())).0[1].contains(r#"clocksource="arch_sys_counter""#));
+    let (texts, _) = collected(&mut system::Uname::of("node-1"));
+    assert!(texts[0].contains(r#"nodename="node-1""#) && texts[0].contains(r#"sysname="Linux""#), "{texts:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever a file contains, a collector ends with readings or with an error.
+    #[test]
+    fn no_contents_make_a_collector_panic(contents in prop::collection::vec(any::<u8>(), 0..400), text in "(cpu[0-9]{0,3}|intr|eth0:|some|8|Tcp:|E:)?[ 0-9a-f:=.xe\n-]{0,200}") {
+        for contents in [contents.as_slice(), text.as_bytes()] {
+            let files = ["stat", "loadavg", "meminfo", "vmstat", "pressure/cpu", "diskstats", "sys/fs/file-nr", "schedstat", "net/softnet_stat", "net/dev",
+                "net/netstat", "net/snmp", "net/snmp6", "net/sockstat", "net/udp", "net/arp"];
+            let machine = Machine::with(&[("etc/os-release", contents), ("sys/class/net/eth0/flags", contents), ("sys/class/hwmon/hwmon0/temp1_input", contents)]);
+            for file in files {
+                machine.write(&format!("proc/{file}"), contents);
+            }
+            let settings = HostSettings { paths: machine.paths(), node_name: "node-1".into(), max_series: 1000, filter: Arc::default() };
+            for group in &mut all(&settings) {
+                let mut readings = Readings::default();
+                prop_assert!(group.collect(&mut readings).is_ok());
+                for gauge in &readings.gauges {
+                    prop_assert!(gauge.value.is_finite());
+                    let json = format!("{}{}}}", gauge.start, gauge.value);
+                    let metric = golectra_protocol::json::decode_metric(json.as_bytes());
+                    prop_assert!(metric.is_ok(), "{}", json);
+                }
+            }
+        }
+    }
+}
