@@ -65,8 +65,8 @@ pub use self::writer::context::TransactionHook;
 use self::writer::context::WriterContext;
 use self::writer::{ANSWER_LIMIT, WRITERS, Writers};
 use super::{
-    Applied, Batch, Health, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError, StoreMetrics,
-    Write,
+    Applied, Batch, Health, History, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError,
+    StoreMetrics, Write,
 };
 use crate::audit::Draft;
 use crate::clock::Clock;
@@ -133,7 +133,7 @@ impl PostgresStore {
         let partitions = Arc::new(Partitions::default());
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
         let pool = connect::pool(&options, pool_size);
-        let history = HistoryReader::new(connect::query_pool(&options, config.query_connections.max(1), config.query_timeout));
+        let query_pool = connect::query_pool(&options, config.query_connections.max(1), config.query_timeout);
         let (schema_sender, schema) = watch::channel(SchemaState::FirstAttempt);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -161,6 +161,7 @@ impl PostgresStore {
         };
         let maintenance = Maintenance { options, clock: clock.clone(), lifetimes, partitions, metrics };
         let reader = Reader { pool, schema, turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))) };
+        let history = HistoryReader::new(query_pool, reader.clone());
         let series = Arc::new(AtomicI64::new(-1));
         let (stopped, observed) = (stop.clone(), (reader.clone(), Arc::clone(&series)));
         tasks.spawn(async move {
@@ -182,6 +183,15 @@ impl PostgresStore {
             _stop_when_dropped: stop.clone().drop_guard(),
             stop,
         }))
+    }
+
+    /// Opens the history of a database that has the schema, to read it and nothing else. Needs a tokio runtime.
+    pub fn open_to_read(dsn: &Secret, query_timeout: Duration) -> Result<Arc<dyn History>, OpenError> {
+        let options = DatabaseOptions::new(dsn::parse(dsn.expose())?);
+        let pool = connect::query_pool(&options, 1, query_timeout);
+        let (_, schema) = watch::channel(SchemaState::Ready);
+        let reader = Reader { pool: pool.clone(), schema, turns: Arc::new(Semaphore::new(1)) };
+        Ok(Arc::new(HistoryReader::new(pool, reader)))
     }
 
     /// The connections, for others who keep their tables in the same database.
