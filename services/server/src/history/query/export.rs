@@ -58,42 +58,40 @@ impl Exports {
     }
 }
 
-/// A part of an export's stream.
-enum Part {
-    Piece(Bytes),
-    /// Without this the stream was cut off.
-    End,
-}
-
 /// The stream of an export. Dropped early it ends the export.
 pub struct ExportPieces {
-    parts: mpsc::Receiver<Result<Part, QueryError>>,
+    pieces: mpsc::Receiver<Bytes>,
+    /// Whether it came to its end.
+    outcome: oneshot::Receiver<Result<(), QueryError>>,
     _cancels: DropGuard,
 }
 
 impl ExportPieces {
     /// The pieces. An error means that the export is cut off.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, QueryError>> + Send + 'static {
-        stream::try_unfold(self, |mut pieces| async move {
-            match pieces.parts.recv().await {
-                Some(Ok(Part::Piece(piece))) => Ok(Some((piece, pieces))),
-                Some(Ok(Part::End)) => Ok(None),
-                Some(Err(error)) => Err(error),
-                None => Err(QueryError::Internal("an export panicked: this is a bug in golectra-server".into())),
+        stream::try_unfold(Some(self), |pieces| async move {
+            let Some(mut pieces) = pieces else { return Ok(None) };
+            match pieces.pieces.recv().await {
+                Some(piece) => Ok(Some((piece, Some(pieces)))),
+                None => pieces.outcome.await.unwrap_or_else(|_| Err(panicked())).map(|()| None),
             }
         })
     }
 }
 
+fn panicked() -> QueryError {
+    QueryError::Internal("an export panicked: this is a bug in golectra-server".into())
+}
+
 /// Gives pieces to the stream.
-struct Sender(mpsc::Sender<Result<Part, QueryError>>);
+struct Sender(mpsc::Sender<Bytes>);
 
 impl Sink for Sender {
     async fn offer(&mut self, piece: Bytes) -> Result<Option<Bytes>, ExportError> {
         match timeout(SLOW_AFTER, self.0.reserve()).await {
             Err(_) => Ok(Some(piece)),
             Ok(room) => {
-                room.map_err(|_| ExportError::Gone("the client left".into()))?.send(Ok(Part::Piece(piece)));
+                room.map_err(|_| ExportError::Gone("the client left".into()))?.send(piece);
                 Ok(None)
             }
         }
@@ -102,7 +100,7 @@ impl Sink for Sender {
     async fn send(&mut self, piece: Bytes) -> Result<(), ExportError> {
         let gone = |why: &str| ExportError::Gone(why.to_owned());
         let room = timeout(CLIENT_PATIENCE, self.0.reserve()).await.map_err(|_| gone("the client takes nothing"))?;
-        room.map_err(|_| gone("the client left"))?.send(Ok(Part::Piece(piece)));
+        room.map_err(|_| gone("the client left"))?.send(piece);
         Ok(())
     }
 }
@@ -122,58 +120,51 @@ impl Queries {
         let canceled = CancellationToken::new();
         let cancels = canceled.clone().drop_guard();
         let (opened, opening) = oneshot::channel();
-        let (sender, parts) = mpsc::channel(1);
+        let (sender, pieces) = mpsc::channel(1);
+        let (ended, outcome) = oneshot::channel();
         let handle = Handle::current();
         let job = Arc::clone(&inner);
         inner.exports.threads.run(move || {
             let mut exported = Exported::default();
             let work = async {
-                let export = tokio::select! {
+                let limited = async {
+                    let mut export = open(&job, question, &bounds).await?;
+                    let _ = opened.send(());
+                    let ran = export.run(&mut Sender(sender)).await;
+                    exported = export.exported;
+                    ran.map_err(|error| bounds.export(error))
+                };
+                tokio::select! {
                     biased;
                     () = canceled.cancelled() => Err(QueryError::Canceled),
-                    export = open(&job, question, &bounds) => export,
-                };
-                let mut export = match export {
-                    Ok(export) => export,
-                    Err(error) => {
-                        let reason = error.reason();
-                        let _ = opened.send(Err(error));
-                        return reason;
-                    }
-                };
-                let _ = opened.send(Ok(()));
-                let mut sink = Sender(sender);
-                let ran = tokio::select! {
-                    biased;
-                    () = canceled.cancelled() => Err(QueryError::Canceled),
-                    ran = export.run(&mut sink) => ran.map_err(|error| bounds.export(error)),
-                };
-                exported = export.exported;
-                let reason = ran.as_ref().map_or_else(QueryError::reason, |()| "ok");
-                if let Err(error) = &ran {
-                    let cause = match error {
-                        QueryError::Internal(cause) | QueryError::Unavailable(cause) => cause.clone(),
-                        error => error.to_string(),
-                    };
-                    CUT_OFF_LOG.log(reason, move |count| tracing::warn!(count, cause, "exports were cut off"));
+                    result = limited => result,
                 }
-                // Its memory is given back before whoever waits for the end sees it.
-                drop(export);
-                let _ = timeout(CLIENT_PATIENCE, sink.0.send(ran.map(|()| Part::End))).await;
-                reason
             };
-            // Without an answer the streams of a panic are cut off.
-            let outcome = catch_unwind(AssertUnwindSafe(|| handle.block_on(work))).unwrap_or("internal");
+            let result = catch_unwind(AssertUnwindSafe(|| handle.block_on(work))).unwrap_or_else(|_| Err(panicked()));
+            if let Err(error) = &result {
+                log(error);
+            }
             (watch.costs.series, watch.costs.samples, watch.costs.peak_bytes) = (exported.series, exported.samples, exported.peak_bytes);
-            watch.ends(outcome);
+            watch.ends(result.as_ref().map_or_else(QueryError::reason, |()| "ok"));
+            // Whoever sees the end of the stream finds the metrics and the place as they are without it.
             drop((watch, place));
+            let _ = ended.send(result);
         });
-        match opening.await {
-            Ok(Ok(())) => Ok(ExportPieces { parts, _cancels: cancels }),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(QueryError::Internal("an export panicked: this is a bug in golectra-server".into())),
+        if opening.await.is_ok() {
+            return Ok(ExportPieces { pieces, outcome, _cancels: cancels });
         }
+        Err(outcome.await.unwrap_or_else(|_| Err(panicked())).err().unwrap_or_else(panicked))
     }
+}
+
+/// Says in the log why an export has no end.
+fn log(error: &QueryError) {
+    let reason = error.reason();
+    let cause = match error {
+        QueryError::Internal(cause) | QueryError::Unavailable(cause) => cause.clone(),
+        error => error.to_string(),
+    };
+    CUT_OFF_LOG.log(reason, move |count| tracing::warn!(count, cause, "exports were refused or cut off"));
 }
 
 async fn open(inner: &super::Inner, question: ExportQuestion, bounds: &Bounds) -> Result<Export, QueryError> {
