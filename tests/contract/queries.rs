@@ -3,6 +3,7 @@
 mod bounds;
 mod clients;
 mod errors;
+mod export;
 mod lists;
 mod values;
 

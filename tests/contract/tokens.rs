@@ -58,7 +58,9 @@ async fn routes_need_a_token_of_their_scope(t: Target) {
     assert_eq!(status(&client, "a-token").await, (200, 204));
     assert_eq!(status(&client, "r-token ").await, (200, 403), "spaces around it are no part of it");
     assert_eq!(status(&client, "wrong").await, (401, 401));
-    for request in [client.get("/api/v1/labels"), client.post("/api/v1/query_range"), client.remote_write(body())] {
+    for request in
+        [client.get("/api/v1/labels"), client.get("/api/v1/export"), client.post("/api/v1/query_range"), client.remote_write(body())]
+    {
         let answer = request.send().await.expect(401);
         let challenges: Vec<_> =
             answer.headers.get_all("www-authenticate").iter().map(|value| value.to_str().unwrap_or_default()).collect();

@@ -374,9 +374,11 @@ impl Answer {
             assert_eq!(encoding, None, "an empty body is marked gzip: {}", shown());
         }
         if encoding.is_some() {
-            let is_packable =
-                matches!(self.media_type(), "application/json" | "text/html" | "text/css" | "text/javascript" | "image/svg+xml");
-            assert!(is_packable, "only JSON, HTML and what pages consist of are packed: {}", shown());
+            let is_packable = matches!(
+                self.media_type(),
+                "application/json" | "application/jsonl" | "text/csv" | "text/html" | "text/css" | "text/javascript" | "image/svg+xml"
+            );
+            assert!(is_packable, "only JSON, HTML, exports and what pages consist of are packed: {}", shown());
         }
         // 303 follows a form.
         assert!(!(300..400).contains(&self.status) || matches!(self.status, 303 | 304), "a redirect: {}", shown());

@@ -11,6 +11,8 @@ use golectra_process::settings::BytesError;
 use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Retention, Secret, WebhookKey};
 use ipnet::IpNet;
 
+use crate::history::export::{Format, Position};
+use crate::history::time::parse_time_ms;
 use crate::store::Lifetimes;
 
 golectra_process::settings! {
@@ -134,6 +136,62 @@ golectra_process::settings! {
         pub keys_dir: Option<PathBuf>,
         /// Which key of the folder signs.
         pub signing_key_id: Option<KeyId>,
+    }
+}
+
+golectra_process::settings! {
+    /// golectra-server export writes history at full resolution, as /api/v1/export does, without a server: from the database, or from the files of a memory store that no server uses meanwhile.
+    pub struct ExportSettings {
+        /// The PostgreSQL database, as DATABASE_DSN of the server. Without it the files of the memory store are read.
+        #[arg(short = 'd', long)]
+        pub database_dsn: Option<Secret>,
+        /// The snapshot file of the memory store, as FILE_STORAGE_PATH of the server.
+        #[arg(short = 'f', long)]
+        pub file_storage_path: PathBuf = "metrics-db.json",
+        /// Which series: PromQL selectors, one a line; a series must match one of them. All by default.
+        #[arg(long = "match")]
+        pub export_match: Option<String>,
+        /// The first time, as unix seconds or RFC 3339. The oldest sample by default.
+        #[arg(long = "start")]
+        pub export_start: Option<ExportTime>,
+        /// The last time, as unix seconds or RFC 3339. The newest sample by default.
+        #[arg(long = "end")]
+        pub export_end: Option<ExportTime>,
+        /// csv or jsonl.
+        #[arg(long = "format")]
+        pub export_format: Format = "jsonl",
+        /// Goes on where an export of the same series and time was cut off: the id and the last time of its last whole line, as ID@UNIX_MILLISECONDS.
+        #[arg(long = "after")]
+        pub export_after: Option<Position>,
+        /// The file to write, which must not exist; with --after it is appended to. Standard output by default.
+        #[arg(short = 'o', long = "output")]
+        pub export_output: Option<PathBuf>,
+        /// How long a read from the database may take.
+        pub query_timeout: Interval = "5m",
+    }
+}
+
+/// A time in unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportTime(i64);
+
+/// What the time should have been.
+#[derive(Debug, thiserror::Error)]
+#[error("expected unix seconds or RFC 3339, such as 1795724303 or 2026-11-26T20:58:23Z")]
+pub struct ExportTimeError;
+
+impl ExportTime {
+    /// In unix milliseconds.
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+}
+
+impl FromStr for ExportTime {
+    type Err = ExportTimeError;
+
+    fn from_str(text: &str) -> Result<Self, ExportTimeError> {
+        parse_time_ms(text).map(Self).ok_or(ExportTimeError)
     }
 }
 

@@ -6,6 +6,7 @@ mod assemble;
 mod audit;
 mod clock;
 mod config;
+mod export_command;
 mod history;
 mod http;
 mod ingest;
@@ -43,6 +44,10 @@ fn main() -> ExitCode {
     #[cfg(feature = "audit-sink")]
     if std::env::args_os().next().is_some_and(|name| std::path::Path::new(&name).ends_with("golectra-audit-sink")) {
         return golectra_audit_sink::main();
+    }
+    if std::env::args_os().nth(1).is_some_and(|first| first == "export") {
+        // Its output is data.
+        return export_command::main();
     }
     banner::print();
     if std::env::args_os().nth(1).is_some_and(|first| first == "selfcheck") {

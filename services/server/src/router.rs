@@ -47,7 +47,7 @@ pub fn router(state: AppState) -> Router {
         .with_state(state)
 }
 
-/// The routes of Prometheus's API.
+/// The routes of Prometheus's API, and the export of history.
 fn prometheus() -> Router<AppState> {
     Router::new()
         .route("/api/v1/query", get(api::query::instant).post(api::query::instant))
@@ -58,6 +58,7 @@ fn prometheus() -> Router<AppState> {
         .route("/api/v1/series", get(api::labels::series).post(api::labels::series))
         .route("/api/v1/labels", get(api::labels::names).post(api::labels::names))
         .route("/api/v1/label/{name}/values", get(api::labels::values))
+        .route("/api/v1/export", get(api::export::get))
         .route("/api/v1/metadata", get(api::metadata::metrics))
         .route("/api/v1/rules", get(api::rules::rules))
         .route("/api/v1/alerts", get(api::rules::alerts))

@@ -6,6 +6,7 @@
 
 mod admission;
 mod error;
+mod export;
 mod listing;
 mod threads;
 mod watch;
@@ -29,11 +30,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, field};
 
 pub use self::error::QueryError;
-pub use self::listing::{Listed, Listing, Truncated};
+pub use self::export::ExportQuestion;
+pub use self::listing::{Listed, Listing, Truncated, matchers};
 pub use self::watch::Costs;
 
 use self::admission::{Admission, Admitted};
 use self::error::Bounds;
+use self::export::Exports;
 use self::threads::Threads;
 use self::watch::Watch;
 use super::prefetched::Prefetched;
@@ -74,6 +77,8 @@ struct Inner {
     engine: Engine,
     admission: Admission,
     threads: Threads,
+    /// Exports take hours: they take no query's turn.
+    exports: Exports,
     budget: Arc<MemoryBudget>,
     metrics: QueryMetrics,
 }
@@ -125,6 +130,7 @@ impl Queries {
             engine: Engine { limits: engine_limits, ..Engine::default() },
             admission: Admission::new(limits.concurrency),
             threads: Threads::start(limits.concurrency)?,
+            exports: Exports::start()?,
             budget,
             metrics,
         })))

@@ -4,11 +4,10 @@
 
 mod answer;
 mod error;
-mod number;
 mod parameters;
 mod syntax;
-pub mod time;
 
+pub mod export;
 pub mod labels;
 pub mod metadata;
 pub mod query;

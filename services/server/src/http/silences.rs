@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::AppState;
-use super::api::time::parse_time_ms;
 use super::error::ApiError;
 use super::extract::{ClientAddress, JsonChange};
 use crate::alerts::{Silence, SilenceMatcher};
 use crate::clock::rfc3339;
+use crate::history::time::parse_time_ms;
 
 /// The answer of GET /api/v1/silences.
 #[derive(Serialize)]

@@ -25,10 +25,12 @@ pub enum QueryKind {
     LabelValues,
     /// Whether it can be read, and what it says.
     Parse,
+    /// All samples of series.
+    Export,
 }
 
 impl QueryKind {
-    const ALL: [Self; 6] = [Self::Instant, Self::Range, Self::Series, Self::LabelNames, Self::LabelValues, Self::Parse];
+    const ALL: [Self; 7] = [Self::Instant, Self::Range, Self::Series, Self::LabelNames, Self::LabelValues, Self::Parse, Self::Export];
 
     /// Its name in metrics and the log.
     pub fn as_str(self) -> &'static str {
@@ -39,6 +41,7 @@ impl QueryKind {
             Self::LabelNames => "label_names",
             Self::LabelValues => "label_values",
             Self::Parse => "parse",
+            Self::Export => "export",
         }
     }
 }

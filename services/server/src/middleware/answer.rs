@@ -80,7 +80,7 @@ fn packed(body: Body) -> Body {
 
 fn is_packable(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    kind.starts_with("application/json") || kind.starts_with("text/html")
+    ["application/json", "text/html", "text/csv"].iter().any(|packable| kind.starts_with(packable))
 }
 
 /// Whether the client accepts gzip according to RFC 9110: named (or covered by `*`) with a weight above 0.

@@ -67,6 +67,55 @@ pub trait ReadRollup: Send + Sync {
     fn read(&self, buckets: &mut Vec<Bucket>) -> Result<(), CorruptHistory>;
 }
 
+/// A series of a source that is listed to be exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListedSeries {
+    /// Its number among those of its source, by which they are ordered. It stays the same as long as the series is there.
+    pub number: u32,
+    /// Whether it is a counter whose source has a gauge of the same id.
+    pub beside_gauge: bool,
+}
+
+/// The listed series of one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedSource {
+    /// The source's name.
+    pub source: String,
+    /// Its series, each once, in order. Those whose numbers divided by [`PAGE_SERIES`] are equal are read together at the least cost.
+    pub series: Vec<ListedSeries>,
+    /// They have no samples outside of this time that were asked for.
+    pub range: TimeRange,
+}
+
+/// How many series of a source are stored together.
+pub const PAGE_SERIES: u32 = 64;
+
+/// A series and its samples as they are stored.
+pub struct ExportedSeries {
+    /// See [`ListedSeries::number`].
+    pub number: u32,
+    /// Its labels as PromQL sees them.
+    pub labels: Labels,
+    /// Its samples, mostly still coded.
+    pub samples: Box<dyn ReadExact>,
+}
+
+/// Values of one series.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExactValues {
+    /// A gauge's, with their bits.
+    Gauge(Vec<f64>),
+    /// A counter's running totals.
+    Counter(Vec<i64>),
+}
+
+/// Samples of one series, decoded when they are needed, without a conversion of their values.
+pub trait ReadExact: Send {
+    /// Puts the times of the samples into an empty list, oldest first, one for each sample, and answers the values. Samples outside of the time that
+    /// was asked for may be among them.
+    fn read_exact(&self, timestamps_ms: &mut Vec<i64>) -> Result<ExactValues, CorruptHistory>;
+}
+
 /// What was stored can't be decoded. The text says where.
 #[derive(Debug, thiserror::Error)]
 #[error("stored history can't be decoded: {0}")]
@@ -106,6 +155,18 @@ pub trait History: Send + Sync + 'static {
         max_series: usize,
         reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError>;
+
+    /// Lists the series that a filter asks for, whatever its limit, sorted by their source's name. What the answer holds is charged.
+    async fn list(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Vec<ListedSource>, HistoryError>;
+
+    /// Reads those of these series of a source that are still there and that have samples in this time, in order. What the answer holds is charged.
+    async fn read_listed(
+        &self,
+        source: &str,
+        series: &[ListedSeries],
+        range: TimeRange,
+        reservation: &mut Reservation,
+    ) -> Result<Vec<ExportedSeries>, HistoryError>;
 
     /// Label sets, sorted.
     async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError>;

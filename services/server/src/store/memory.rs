@@ -84,7 +84,9 @@ pub struct MemoryStore {
     #[cfg(test)]
     keeper: Arc<Keeper>,
     /// End the threads that sweep and that keep history when they are dropped.
-    _threads: [std::sync::mpsc::Sender<()>; 2],
+    _threads: Option<[std::sync::mpsc::Sender<()>; 2]>,
+    /// The lock of files that are read and not written.
+    _read_only: Option<File>,
 }
 
 /// The store's files.

@@ -69,8 +69,8 @@ pub use self::writer::context::TransactionHook;
 use self::writer::context::WriterContext;
 use self::writer::{WRITERS, Writers};
 use super::{
-    Applied, Batch, Health, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError, StoreMetrics,
-    Write,
+    Applied, Batch, Health, History, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError,
+    StoreMetrics, Write,
 };
 use crate::alerts::store::AlertStore;
 use crate::audit::Draft;
@@ -140,7 +140,7 @@ impl PostgresStore {
         let partitions = Arc::new(Partitions::default());
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
         let pool = connect::pool(&options, pool_size);
-        let history = HistoryReader::new(connect::query_pool(&options, config.query_connections.max(1), config.query_timeout));
+        let query_pool = connect::query_pool(&options, config.query_connections.max(1), config.query_timeout);
         let (schema_sender, schema) = watch::channel(SchemaState::FirstAttempt);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -170,6 +170,7 @@ impl PostgresStore {
         };
         let maintenance = Maintenance { options, clock: clock.clone(), lifetimes, partitions, metrics };
         let reader = Reader { pool, schema, turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))) };
+        let history = HistoryReader::new(query_pool, reader.clone());
         let series = Arc::new(AtomicI64::new(-1));
         let (stopped, observed) = (stop.clone(), (reader.clone(), Arc::clone(&series)));
         tasks.spawn(async move {
@@ -197,6 +198,15 @@ impl PostgresStore {
     pub fn alerts(&self) -> Arc<dyn AlertStore> {
         let context = &self.writers.context;
         Arc::new(PostgresAlertStore::new(context.options.clone(), context.clock.clone(), self.reader.clone()))
+    }
+
+    /// Opens the history of a database that has the schema, to read it and nothing else. Needs a tokio runtime.
+    pub fn open_to_read(dsn: &Secret, query_timeout: Duration) -> Result<Arc<dyn History>, OpenError> {
+        let options = DatabaseOptions::new(dsn::parse(dsn.expose())?);
+        let pool = connect::query_pool(&options, 1, query_timeout);
+        let (_, schema) = watch::channel(SchemaState::Ready);
+        let reader = Reader { pool: pool.clone(), schema, turns: Arc::new(Semaphore::new(1)) };
+        Ok(Arc::new(HistoryReader::new(pool, reader)))
     }
 
     /// The connections, for others who keep their tables in the same database.

@@ -9,7 +9,7 @@ use golectra_promql::{Labels, Reservation};
 use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{Selector, Source, Value};
 
-use super::history::{History, HistoryError, HistorySeries, Limited, SeriesFilter};
+use super::history::{ExportedSeries, History, HistoryError, HistorySeries, Limited, ListedSeries, ListedSource, SeriesFilter, TimeRange};
 use super::{Applied, Batch, Health, LatestFilter, LatestPages, Newest, Snapshot, SourceInfo, Store, StoreError, StoreMetrics, Write};
 use crate::audit::Draft;
 use crate::history::labels::RULES_SOURCE;
@@ -82,6 +82,22 @@ impl History for Timed {
     ) -> Result<Vec<HistorySeries>, HistoryError> {
         let _timer = self.metrics.store_timer("select");
         self.store.select(selection, max_series, reservation).await
+    }
+
+    async fn list(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Vec<ListedSource>, HistoryError> {
+        let _timer = self.metrics.store_timer("list");
+        self.store.list(filter, reservation).await
+    }
+
+    async fn read_listed(
+        &self,
+        source: &str,
+        series: &[ListedSeries],
+        range: TimeRange,
+        reservation: &mut Reservation,
+    ) -> Result<Vec<ExportedSeries>, HistoryError> {
+        let _timer = self.metrics.store_timer("read_listed");
+        self.store.read_listed(source, series, range, reservation).await
     }
 
     async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {

@@ -6,6 +6,7 @@ use golectra_promql::parse::ParseError;
 use golectra_promql::{EvalError, Interrupted, MemoryExceeded};
 
 use super::admission::NotAdmitted;
+use crate::history::export::ExportError;
 use crate::store::StoreError;
 use crate::store::history::{CorruptHistory, HistoryError};
 
@@ -46,6 +47,12 @@ pub enum QueryError {
     /// Too many wait.
     #[error("too many queries are under way or wait (QUERY_CONCURRENCY); try again later")]
     QueueFull,
+    /// Too many exports are under way.
+    #[error("{limit} exports are under way, which is as many as may be; try again later")]
+    TooManyExports {
+        /// How many may be.
+        limit: usize,
+    },
     /// Its time is over.
     #[error("the query took longer than {} s, its waiting time included (QUERY_TIMEOUT, or the parameter timeout); ask for a shorter time range, a longer step or fewer series", .limit.as_secs_f64())]
     Timeout {
@@ -77,7 +84,7 @@ impl QueryError {
             Self::TooManySeries { .. } => "too_many_series",
             Self::TooMuchMemory { .. } => "too_much_memory",
             Self::MemoryTaken { .. } => "memory_taken",
-            Self::QueueFull => "queue_full",
+            Self::QueueFull | Self::TooManyExports { .. } => "queue_full",
             Self::Timeout { .. } => "timeout",
             Self::Canceled => "canceled",
             Self::Unavailable(_) => "unavailable",
@@ -147,6 +154,15 @@ impl Bounds {
             HistoryError::TooManySeries { .. } => QueryError::TooManySeries { limit: self.max_series },
             HistoryError::RawSamplesGone => self.evaluation(EvalError::needs_raw_samples(function)),
             HistoryError::Corrupt(error) => QueryError::Internal(error.to_string()),
+        }
+    }
+
+    /// The error of an export.
+    pub fn export(&self, error: ExportError) -> QueryError {
+        match error {
+            ExportError::History(error) => self.history(error, None),
+            ExportError::Timeout(limit) => QueryError::Timeout { limit },
+            ExportError::Gone(_) => QueryError::Canceled,
         }
     }
 

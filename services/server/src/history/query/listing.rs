@@ -142,7 +142,7 @@ impl Item for String {
 }
 
 /// The matchers of each selector. Their regular expressions are bounded together.
-fn matchers(selectors: &[String]) -> Result<Vec<Vec<golectra_promql::Matcher>>, QueryError> {
+pub fn matchers(selectors: &[String]) -> Result<Vec<Vec<golectra_promql::Matcher>>, QueryError> {
     let error = |error: String| QueryError::Parameter { parameter: "match[]", error };
     if selectors.len() > MAX_SELECTORS {
         return Err(error(format!("{} selectors are more than the {MAX_SELECTORS} that are allowed", selectors.len())));

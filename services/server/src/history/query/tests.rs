@@ -18,7 +18,10 @@ use tokio::time::{Instant, timeout};
 use super::listing::Truncated;
 use super::{Evaluated, Listing, Queries, QueryError, QueryLimits, Question, When};
 use crate::store::StoreError;
-use crate::store::history::{CorruptHistory, History, HistoryError, HistorySeries, Limited, ReadSamples, SeriesFilter, TimeRange};
+use crate::store::history::{
+    CorruptHistory, ExportedSeries, History, HistoryError, HistorySeries, Limited, ListedSeries, ListedSource, ReadSamples, SeriesFilter,
+    TimeRange,
+};
 
 /// Longer than any of these tests should wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -92,6 +95,21 @@ impl History for TestHistory {
             found.push(HistorySeries { labels, samples: Box::new(TestSamples(self.samples)) });
         }
         Ok(found)
+    }
+
+    async fn list(&self, _: &SeriesFilter, _: &mut Reservation) -> Result<Vec<ListedSource>, HistoryError> {
+        self.pass_the_gate().await?;
+        Ok(Vec::new())
+    }
+
+    async fn read_listed(
+        &self,
+        _: &str,
+        _: &[ListedSeries],
+        _: TimeRange,
+        _: &mut Reservation,
+    ) -> Result<Vec<ExportedSeries>, HistoryError> {
+        Ok(Vec::new())
     }
 
     async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {

@@ -14,7 +14,7 @@ use golectra_promql::{Labels, Severity, Value};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::number::{write_plain, write_sample};
+use crate::history::number::{write_plain, write_sample};
 use crate::history::query::{Evaluated, Listed, Truncated};
 use crate::middleware::answer::Streamed;
 

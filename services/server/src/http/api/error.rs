@@ -66,7 +66,7 @@ fn query_error(error: &QueryError) -> Response {
         }
         QueryError::Timeout { .. } => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
         QueryError::Canceled => (StatusCode::SERVICE_UNAVAILABLE, "canceled"),
-        QueryError::QueueFull | QueryError::MemoryTaken { .. } | QueryError::Unavailable(_) => {
+        QueryError::QueueFull | QueryError::TooManyExports { .. } | QueryError::MemoryTaken { .. } | QueryError::Unavailable(_) => {
             log(error);
             let code = if matches!(error, QueryError::Unavailable(_)) { ErrorCode::StoreUnavailable } else { ErrorCode::Overloaded };
             let response = respond(StatusCode::SERVICE_UNAVAILABLE, "unavailable", &message);

@@ -7,7 +7,7 @@ use axum::http::{Method, header};
 use golectra_protocol::ErrorCode;
 
 use super::error::ApiFailure;
-use super::time::{duration, parse_duration_ms, parse_time_ms};
+use crate::history::time::{duration, parse_duration_ms, parse_time_ms};
 use crate::http::AppState;
 use crate::http::error::ApiError;
 use crate::http::extract::body::QueryPayload;

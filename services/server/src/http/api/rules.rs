@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::answer::Answer;
 use super::error::ApiFailure;
-use super::number::write_exponent;
 use super::parameters::Parameters;
 use crate::alerts::{AlertState, GroupState, Phase, Rule, RuleGroup, RuleKind, RuleState, Texts};
 use crate::clock::rfc3339;
+use crate::history::number::write_exponent;
 use crate::http::AppState;
 
 /// What Prometheus shows where there is no time.

@@ -6,7 +6,7 @@ use golectra_promql::parse::ast::{AggregateExpr, At, BinaryExpr, Expr, ExprKind,
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::number::write_plain;
+use crate::history::number::write_plain;
 
 /// An expression that is written as Prometheus writes it.
 pub struct Node<'a>(pub &'a Expr);

@@ -6,6 +6,7 @@
 //! A query finds its series on copies, and shares the samples (`history/search.rs`, `history/read.rs`).
 
 mod coding;
+mod export;
 mod files;
 mod open;
 mod part;
@@ -35,7 +36,9 @@ pub(super) use self::source::{HistoryShared, ShardHistory};
 use super::MemoryStore;
 use crate::history::labels;
 use crate::store::StoreError;
-use crate::store::history::{History, HistoryError, HistorySeries, Limited, ReadSamples, SeriesFilter, TimeRange};
+use crate::store::history::{
+    ExportedSeries, History, HistoryError, HistorySeries, Limited, ListedSeries, ListedSource, ReadSamples, SeriesFilter, TimeRange,
+};
 
 /// After so many series that were looked at others get their turn.
 const SERIES_A_TURN: usize = 2000;
@@ -191,6 +194,20 @@ impl History for MemoryStore {
         found.await?;
         all.sort_by(|one, other| one.labels.cmp(&other.labels));
         Ok(merge_equal(all))
+    }
+
+    async fn list(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Vec<ListedSource>, HistoryError> {
+        self.list_series(filter, reservation).await
+    }
+
+    async fn read_listed(
+        &self,
+        source: &str,
+        series: &[ListedSeries],
+        range: TimeRange,
+        reservation: &mut Reservation,
+    ) -> Result<Vec<ExportedSeries>, HistoryError> {
+        self.read_series(source, series, range, reservation)
     }
 
     async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {

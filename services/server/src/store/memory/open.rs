@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -130,6 +130,32 @@ impl MemoryStore {
         Self::open_on(config, clock, Disk::default(), FOLD_JOURNAL_AT_BYTES)
     }
 
+    /// Opens what a server saved, to read it and nothing else: nothing of it expires, nothing is saved. The files are this process's as long as the
+    /// store is there.
+    pub fn open_to_read(path: &Path, lifetimes: Lifetimes, clock: Clock) -> Result<Arc<Self>, OpenError> {
+        let paths = Paths::of(&std::fs::canonicalize(path).map_err(|source| OpenError::Unreadable { path: path.to_owned(), source })?);
+        let limits = SeriesLimits { total: usize::MAX, per_source: usize::MAX };
+        // What was saved fits, whatever the limits are.
+        let shards = Arc::new(Shards::new(limits, lifetimes, usize::MAX, usize::MAX));
+        let metrics = Arc::new(MemoryMetrics::default());
+        let lock = lock(&paths)?;
+        load::restore(&shards, &Disk::default(), &paths, &metrics, clock.unix_millis())?;
+        Ok(Arc::new(Self {
+            #[cfg(test)]
+            sweeper: Arc::new(Sweeper::new(Arc::clone(&shards), clock.clone(), None)),
+            #[cfg(test)]
+            keeper: Arc::new(Keeper::new(Arc::clone(&shards), clock.clone())),
+            shards,
+            clock,
+            metrics,
+            audit: None,
+            metadata: MetadataTable::default(),
+            files: None,
+            _read_only: Some(lock),
+            _threads: None,
+        }))
+    }
+
     pub(super) fn open_on(config: MemoryConfig, clock: Clock, disk: Disk, fold_journal_at_bytes: u64) -> Result<Arc<Self>, OpenError> {
         let shards = Arc::new(Shards::new(config.limits, config.lifetimes, config.max_keys, config.history_max_bytes));
         let metrics = Arc::new(MemoryMetrics::default());
@@ -159,7 +185,8 @@ impl MemoryStore {
             sweeper,
             #[cfg(test)]
             keeper,
-            _threads: [sweeping, keeping],
+            _read_only: None,
+            _threads: Some([sweeping, keeping]),
         }))
     }
 }

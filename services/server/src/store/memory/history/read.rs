@@ -9,7 +9,7 @@ use super::open::{FrameIndex, Frames};
 use super::part::{Part, PartReader};
 use super::series::place;
 use super::source::{SourceHistory, WINDOW_MILLIS, window_of};
-use crate::store::history::{CorruptHistory, ReadSamples, TimeRange};
+use crate::store::history::{CorruptHistory, ExactValues, ReadExact, ReadSamples, TimeRange};
 
 /// A copy of a source's windows up to the end of a range. Those before the range are there for counters' totals.
 pub(super) struct SourceCopy(Vec<(i64, Vec<Arc<Part>>, Frames)>);
@@ -147,7 +147,12 @@ impl SeriesSamples {
         Ok(())
     }
 
-    fn read_counter(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
+    fn read_counter<T>(
+        &self,
+        timestamps_ms: &mut Vec<i64>,
+        values: &mut Vec<T>,
+        value_of: impl Fn(i64) -> T,
+    ) -> Result<(), CorruptHistory> {
         let mut total = self.base;
         let (mut open, mut times, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
         for window in &self.source.windows {
@@ -164,7 +169,7 @@ impl SeriesSamples {
             timestamps_ms.append(&mut times);
             values.extend(deltas.iter().map(|delta| {
                 total = total.saturating_add(*delta);
-                as_double(total)
+                value_of(total)
             }));
         }
         Ok(())
@@ -175,7 +180,24 @@ impl ReadSamples for SeriesSamples {
     fn read(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
         match self.kind {
             Kind::Gauge => self.read_gauge(timestamps_ms, values),
-            Kind::Counter => self.read_counter(timestamps_ms, values),
+            Kind::Counter => self.read_counter(timestamps_ms, values, as_double),
+        }
+    }
+}
+
+impl ReadExact for SeriesSamples {
+    fn read_exact(&self, timestamps_ms: &mut Vec<i64>) -> Result<ExactValues, CorruptHistory> {
+        match self.kind {
+            Kind::Gauge => {
+                let mut values = Vec::new();
+                self.read_gauge(timestamps_ms, &mut values)?;
+                Ok(ExactValues::Gauge(values))
+            }
+            Kind::Counter => {
+                let mut totals = Vec::new();
+                self.read_counter(timestamps_ms, &mut totals, |total| total)?;
+                Ok(ExactValues::Counter(totals))
+            }
         }
     }
 }

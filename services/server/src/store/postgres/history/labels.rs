@@ -96,7 +96,8 @@ pub(super) async fn values(conn: &mut PgConnection, label: &str, filter: &Series
     Ok(first.done())
 }
 
-fn lists(filter: &SeriesFilter) -> impl Iterator<Item = &[golectra_promql::Matcher]> {
+/// The lists of matchers of a filter.
+pub(super) fn lists(filter: &SeriesFilter) -> impl Iterator<Item = &[golectra_promql::Matcher]> {
     let all: Option<&[golectra_promql::Matcher]> = filter.any.is_empty().then_some(&[]);
     all.into_iter().chain(filter.any.iter().map(Vec::as_slice))
 }

@@ -20,7 +20,7 @@ use super::samples::{SamplesBuilder, StoredSamples};
 use super::search::FoundSeries;
 use super::{ReadTransaction, chunks, failed};
 use crate::store::history::{CorruptHistory, HistoryError, HistorySeries, ReadRollup, ReadSamples, TimeRange};
-use crate::store::postgres::PostgresStore;
+use crate::store::postgres::HistoryReader;
 use crate::store::postgres::rollups::{DAY_MILLIS, Resolution, WINDOWS, day_of, table_of, totals_of};
 use crate::store::postgres::sealer::WINDOW_MILLIS;
 use crate::store::postgres::timestamp::Timestamp;
@@ -91,7 +91,7 @@ fn source_of(selection: &Selection, kept: Kept) -> Result<Source, HistoryError> 
     Err(HistoryError::RawSamplesGone)
 }
 
-impl PostgresStore {
+impl HistoryReader {
     /// Reads the rollups of these series.
     pub(super) async fn select_rollups(
         &self,
@@ -114,7 +114,7 @@ impl PostgresStore {
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
             let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms };
-            frames::each(transaction.conn(), &self.history.layouts, &wanted, |id, sample| {
+            frames::each(transaction.conn(), &self.layouts, &wanted, |id, sample| {
                 let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
                 if sample.at_ms >= range.start_ms && sample.at_ms <= range.end_ms {
                     dirty.insert((id / BLOCK_SERIES, window_of(sample.at_ms)));

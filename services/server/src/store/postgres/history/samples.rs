@@ -5,7 +5,7 @@ use golectra_promql::Labels;
 
 use super::chunks::SealedColumn;
 use super::frames::UnsealedSample;
-use crate::store::history::{CorruptHistory, HistorySeries, ReadSamples, TimeRange};
+use crate::store::history::{CorruptHistory, ExactValues, HistorySeries, ReadExact, ReadSamples, TimeRange};
 
 /// A series' samples.
 pub(super) struct StoredSamples {
@@ -121,7 +121,7 @@ impl ReadSamples for StoredSamples {
         match &self.unsealed {
             Unsealed::Gauge(samples) => self.read_gauge(samples, timestamps_ms, values)?,
             Unsealed::Counter { sealed_total, before, deltas } => {
-                self.read_counter(*sealed_total, *before, deltas, timestamps_ms, values)?;
+                self.read_counter((*sealed_total, *before), deltas, timestamps_ms, values, as_double)?;
             }
         }
         let end = timestamps_ms.partition_point(|at_ms| *at_ms <= self.range.end_ms);
@@ -147,14 +147,14 @@ impl StoredSamples {
         Ok(())
     }
 
-    /// A total is what is sealed up to its time, and what is not.
-    fn read_counter(
+    /// A total is what is sealed up to its time, and what is not. The first two are what was sealed, where no column tells, and what was added before.
+    fn read_counter<T>(
         &self,
-        sealed_total: i64,
-        before: i64,
+        (sealed_total, before): (i64, i64),
         unsealed: &[(i64, i64)],
         timestamps_ms: &mut Vec<i64>,
-        values: &mut Vec<f64>,
+        values: &mut Vec<T>,
+        value_of: impl Fn(i64) -> T,
     ) -> Result<(), CorruptHistory> {
         let mut sealed = self.sealed.first().map_or(sealed_total, |column| column.base);
         let mut added = before;
@@ -175,7 +175,7 @@ impl StoredSamples {
                 while let Some((earlier_ms, delta)) = unsealed.next_if(|(unsealed_ms, _)| unsealed_ms < at_ms) {
                     added = added.saturating_add(delta);
                     timestamps_ms.push(earlier_ms);
-                    values.push(as_double(sealed.saturating_add(added)));
+                    values.push(value_of(sealed.saturating_add(added)));
                 }
                 if let Some((_, delta)) = unsealed.next_if(|(unsealed_ms, _)| unsealed_ms == at_ms) {
                     added = added.saturating_add(delta);
@@ -183,15 +183,32 @@ impl StoredSamples {
                 total = total.saturating_add(*delta);
                 sealed = total;
                 timestamps_ms.push(*at_ms);
-                values.push(as_double(total.saturating_add(added)));
+                values.push(value_of(total.saturating_add(added)));
             }
         }
         for (at_ms, delta) in unsealed {
             added = added.saturating_add(delta);
             timestamps_ms.push(at_ms);
-            values.push(as_double(sealed.saturating_add(added)));
+            values.push(value_of(sealed.saturating_add(added)));
         }
         Ok(())
+    }
+}
+
+impl ReadExact for StoredSamples {
+    fn read_exact(&self, timestamps_ms: &mut Vec<i64>) -> Result<ExactValues, CorruptHistory> {
+        match &self.unsealed {
+            Unsealed::Gauge(samples) => {
+                let mut values = Vec::new();
+                self.read_gauge(samples, timestamps_ms, &mut values)?;
+                Ok(ExactValues::Gauge(values))
+            }
+            Unsealed::Counter { sealed_total, before, deltas } => {
+                let mut totals = Vec::new();
+                self.read_counter((*sealed_total, *before), deltas, timestamps_ms, &mut totals, |total| total)?;
+                Ok(ExactValues::Counter(totals))
+            }
+        }
     }
 }
 

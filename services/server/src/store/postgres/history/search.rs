@@ -19,6 +19,8 @@ pub(super) struct FoundSeries {
     pub(super) id: i32,
     pub(super) source_id: i32,
     pub(super) is_counter: bool,
+    /// Whether it is a counter whose source has a gauge of the same id.
+    pub(super) beside_gauge: bool,
     pub(super) labels: Labels,
 }
 
@@ -76,7 +78,7 @@ pub(super) async fn each(
         if labels::all_match(&on_id, source, &IdParts::of(&metric)) {
             let labels = labels::of_series(source, &metric, beside_gauge);
             if golectra_promql::all_match(&on_type, &labels) {
-                take(FoundSeries { id, source_id, is_counter, labels })?;
+                take(FoundSeries { id, source_id, is_counter, beside_gauge, labels })?;
             }
         }
         if !is_counter {
