@@ -140,7 +140,7 @@ impl<'a> Exposition<'a> {
     /// ```
     pub fn new(body: &'a [u8], format: Format) -> Result<Self, ExpositionError> {
         let text = std::str::from_utf8(body).map_err(|error| {
-            let line = body[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = body[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
             ExpositionError { line, reason: Reason::NotUtf8 }
         })?;
         Ok(Self { format, rest: Some(text), line: 0, family: FamilyType::Other, ended: false })
