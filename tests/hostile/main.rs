@@ -8,7 +8,7 @@ mod queries;
 mod slow;
 mod valid;
 
-use golectra_tests::{Database, Raw, Server, ServerBuilder, Store, Target, on_both_stores};
+use golectra_tests::{Database, Raw, RawAnswer, Server, ServerBuilder, Store, Target, on_both_stores, resend};
 
 on_both_stores!(the_whole_corpus);
 
@@ -56,14 +56,19 @@ async fn the_whole_corpus(t: Target) {
     assert!(writes > 0);
 }
 
-/// Sends a hostile request; returns what is wrong with the server's reaction.
-async fn play(port: u16, case: corpus::Case) -> Result<(), String> {
+/// Sends a hostile request on a connection of its own.
+async fn send(port: u16, case: &corpus::Case) -> Option<RawAnswer> {
     let mut raw = Raw::connect(port).await;
     raw.send(&case.bytes).await;
     if case.then_finish {
         raw.finish().await;
     }
-    let answer = raw.answer().await;
+    raw.answer().await
+}
+
+/// Sends a hostile request, and again where the server is overloaded by the others and did not try it; returns what is wrong with the server's reaction.
+async fn play(port: u16, case: corpus::Case) -> Result<(), String> {
+    let answer = resend(|| send(port, &case), |answer| answer.as_ref().and_then(RawAnswer::overloaded_pause)).await;
     let status = answer.as_ref().map(|answer| answer.status);
     let fine = match (&case.expected, status) {
         (_, Some(500..)) | (corpus::Expected::Status(_), None) => false,

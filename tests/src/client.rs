@@ -13,15 +13,14 @@ use golectra_protocol::{ErrorCode, IdempotencyKey, hash, header, signature};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
+use crate::overload::{self, resend};
+
 /// The time limit of any answer.
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a connection is kept for the next request. It is shorter than any server's idle limit in these tests, since a
 /// request on a connection that is just being closed fails.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
-
-/// How many times a write is sent while the server is overloaded, a second apart.
-const OVERLOADED_TRIES: u32 = 15;
 
 /// A client of one server.
 #[derive(Clone)]
@@ -225,23 +224,11 @@ impl RequestBuilder<'_> {
         Some(request.sign(now, key_id, key))
     }
 
-    /// Sends the request and expects an answer. A write that the server refused as overloaded is sent again, as an agent does it:
-    /// it was not tried, and on a busy machine a test's own write may be one that waited for too long.
+    /// Sends the request and expects an answer. A write that the server refused as overloaded is sent again.
     pub async fn send(self) -> Answer {
         let what = format!("{} {}", self.method, self.path);
-        for _ in 1..OVERLOADED_TRIES {
-            let answer = self.clone().send_once(&what).await;
-            if !(self.is_write() && answer.is_overloaded()) {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        self.send_once(&what).await
-    }
-
-    /// Sends the request and expects an answer, whatever it is.
-    async fn send_once(self, what: &str) -> Answer {
-        self.try_send().await.unwrap_or_else(|error| panic!("{what}: {error:?}"))
+        let send = || async { self.clone().try_send().await.unwrap_or_else(|error| panic!("{what}: {error:?}")) };
+        if self.is_write() { resend(send, Answer::overloaded_pause).await } else { send().await }
     }
 
     /// Whether the request is for /update or /updates.
@@ -315,9 +302,9 @@ impl Answer {
         self.header("content-type").map_or("", |value| value.split(';').next().unwrap_or_default().trim())
     }
 
-    /// Whether the server refused the request before it tried it, since it had too much to do.
-    fn is_overloaded(&self) -> bool {
-        self.status == 503 && String::from_utf8_lossy(&self.body).contains(ErrorCode::Overloaded.as_str())
+    /// The pause that the server asks for where it refused the request as overloaded.
+    fn overloaded_pause(&self) -> Option<Duration> {
+        overload::pause(self.status, self.header("retry-after"), &self.body)
     }
 
     /// Whether the body was packed.

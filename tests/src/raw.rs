@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::overload;
+
 /// How long a server may take to answer or close.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -42,6 +44,11 @@ impl RawAnswer {
             let (key, value) = line.split_once(':')?;
             key.eq_ignore_ascii_case(name).then(|| value.trim())
         })
+    }
+
+    /// The pause that the server asks for where it refused the request as overloaded.
+    pub fn overloaded_pause(&self) -> Option<Duration> {
+        overload::pause(self.status, self.header("retry-after"), &self.body)
     }
 
     /// The body as text.

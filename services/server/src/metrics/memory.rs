@@ -13,34 +13,32 @@ use crate::store::memory::{MemoryMetrics, MemoryStore};
 
 type Read = fn(&MemoryMetrics) -> &AtomicU64;
 
-/// A metric's name after `golectra_memory_`, its help, and the value's location.
-const GAUGES: [(&str, &str, Read); 3] = [
-    ("keys", "Idempotency keys remembered.", |metrics| &metrics.keys_remembered),
-    ("snapshot_bytes", "How large the last snapshot is.", |metrics| &metrics.last_snapshot_bytes),
-    ("journal_bytes", "How large the journal is.", |metrics| &metrics.journal_bytes),
-];
-
-/// Metrics whose names both stores use: after `golectra_history_`, as above.
-const HISTORY_GAUGES: [(&str, &str, Read); 2] = [
-    ("bytes", "What history takes in memory.", |metrics| &metrics.history_bytes),
-    ("max_bytes", "HISTORY_MAX_BYTES: near it the oldest history is dropped; 0 keeps none.", |metrics| &metrics.history_max_bytes),
+/// A metric's name after `golectra_`, its help, and the value's location. Names that begin with `history_` are those that PostgreSQL's store has.
+const GAUGES: [(&str, &str, Read); 5] = [
+    ("memory_keys", "Idempotency keys remembered.", |metrics| &metrics.keys_remembered),
+    ("memory_snapshot_bytes", "How large the last snapshot is.", |metrics| &metrics.last_snapshot_bytes),
+    ("memory_journal_bytes", "How large the journal is.", |metrics| &metrics.journal_bytes),
+    ("history_bytes", "What history takes in memory.", |metrics| &metrics.history_bytes),
+    ("history_max_bytes", "HISTORY_MAX_BYTES: near it the oldest history is dropped; 0 keeps none.", |metrics| &metrics.history_max_bytes),
 ];
 
 const COUNTERS: [(&str, &str, Read); 8] = [
-    ("snapshots_total", "Snapshots written.", |metrics| &metrics.snapshots_written),
-    ("snapshot_failures_total", "Snapshots that could not be written.", |metrics| &metrics.snapshot_failures),
-    ("journal_failures_total", "Writes to the journal that failed.", |metrics| &metrics.journal_failures),
-    ("journal_skipped_bytes_total", "Bytes of a damaged journal that were skipped at the start.", |metrics| &metrics.journal_skipped_bytes),
-    ("journal_replayed_total", "Writes read back from the journal at the start.", |metrics| &metrics.journal_replayed),
+    ("memory_snapshots_total", "Snapshots written.", |metrics| &metrics.snapshots_written),
+    ("memory_snapshot_failures_total", "Snapshots that could not be written.", |metrics| &metrics.snapshot_failures),
+    ("memory_journal_failures_total", "Writes to the journal that failed.", |metrics| &metrics.journal_failures),
+    ("memory_journal_skipped_bytes_total", "Bytes of a damaged journal that were skipped at the start.", |metrics| {
+        &metrics.journal_skipped_bytes
+    }),
+    ("memory_journal_replayed_total", "Writes read back from the journal at the start.", |metrics| &metrics.journal_replayed),
     (
-        "history_dropped_samples_total",
+        "memory_history_dropped_samples_total",
         "Samples that left history early, the oldest first, since HISTORY_MAX_BYTES does not suffice.",
         |metrics| &metrics.history_dropped_samples,
     ),
-    ("history_corrupt_columns_total", "Sealed series of history that could not be decoded and were left out.", |metrics| {
+    ("memory_history_corrupt_columns_total", "Sealed series of history that could not be decoded and were left out.", |metrics| {
         &metrics.history_corrupt_columns
     }),
-    ("history_skipped_bytes_total", "Bytes of damaged history files that were skipped at the start.", |metrics| {
+    ("memory_history_skipped_bytes_total", "Bytes of damaged history files that were skipped at the start.", |metrics| {
         &metrics.history_skipped_bytes
     }),
 ];
@@ -57,16 +55,17 @@ pub struct MemoryCollector {
 impl MemoryCollector {
     /// Registers the metrics of this store.
     pub fn register(registry: &Registry, store: Arc<MemoryStore>) -> prometheus::Result<()> {
-        let name = |name| format!("golectra_memory_{name}");
+        let name = |name| format!("golectra_{name}");
         let gauges = GAUGES.map(|(short, help, read)| Ok((IntGauge::new(name(short), help)?, read)));
-        let name_of_history = |name| format!("golectra_history_{name}");
-        let of_history = HISTORY_GAUGES.map(|(short, help, read)| Ok((IntGauge::new(name_of_history(short), help)?, read)));
         let counters = COUNTERS.map(|(short, help, read)| Ok((IntCounter::new(name(short), help)?, read)));
         registry.register(Box::new(Self {
             store,
-            snapshot_seconds: Gauge::new(name("snapshot_duration_seconds"), "How long the last snapshot took.")?,
-            pause_seconds: Gauge::new(name("snapshot_pause_seconds"), "How long the last snapshot kept writes waiting at the most.")?,
-            gauges: gauges.into_iter().chain(of_history).collect::<prometheus::Result<_>>()?,
+            snapshot_seconds: Gauge::new(name("memory_snapshot_duration_seconds"), "How long the last snapshot took.")?,
+            pause_seconds: Gauge::new(
+                name("memory_snapshot_pause_seconds"),
+                "How long the last snapshot kept writes waiting at the most.",
+            )?,
+            gauges: gauges.into_iter().collect::<prometheus::Result<_>>()?,
             counters: counters.into_iter().collect::<prometheus::Result<_>>()?,
         }))
     }

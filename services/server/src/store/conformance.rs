@@ -162,7 +162,7 @@ pub(crate) fn batch(name: &str, key: IdempotencyKey, metrics: Vec<Metric>) -> Ba
     Batch { source: source(name), key, keyed: true, digest, metrics: metrics.into(), audit: None }
 }
 
-/// How large a test is to be: small in each run, as large as the promise with `GOLECTRA_SCALE=full`.
+/// Whether tests are to be as large as what they show is promised for: `GOLECTRA_SCALE=full`.
 pub(crate) fn is_full() -> bool {
     std::env::var("GOLECTRA_SCALE").is_ok_and(|scale| scale == "full")
 }

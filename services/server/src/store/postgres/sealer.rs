@@ -60,12 +60,9 @@ pub(super) struct Sealer {
     pub(super) steps: Steps,
     /// When it was said last that the database nears its limit.
     pub(super) warned_at: Mutex<Option<Instant>>,
-    pub(super) unsealed_age: Mutex<MeasuredAge>,
+    /// When the age of the oldest report that is not sealed was measured last, and that age.
+    pub(super) unsealed_age: Mutex<Option<(Instant, Duration)>>,
 }
-
-/// The age of the oldest report that is not sealed, as it was measured last.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct MeasuredAge(Option<(Instant, Duration)>);
 
 /// What a round did.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -154,12 +151,12 @@ impl Sealer {
     /// Shows the age of the oldest report that is not sealed.
     fn set_unsealed_age(&self, age: Duration) {
         self.metrics.unsealed_age_seconds.set(age.as_secs_f64());
-        *self.unsealed_age.lock().unwrap_or_else(PoisonError::into_inner) = MeasuredAge(Some((Instant::now(), age)));
+        *self.unsealed_age.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), age));
     }
 
     /// Adds the time since the age was measured: a round that fails may not have come to measure it again, and it seals nothing.
     fn age_further(&self) {
-        if let MeasuredAge(Some((at, age))) = *self.unsealed_age.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some((at, age)) = *self.unsealed_age.lock().unwrap_or_else(PoisonError::into_inner) {
             self.metrics.unsealed_age_seconds.set((age + at.elapsed()).as_secs_f64());
         }
     }

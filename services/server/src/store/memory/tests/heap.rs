@@ -52,7 +52,7 @@ pub(super) fn held_bytes() -> isize {
     HELD_BYTES.get()
 }
 
-/// A million at full scale. A series costs the same at a third of it, where the tables have grown as far.
+/// A million at full scale; the bounds hold for fewer as well.
 fn series() -> usize {
     if is_full() { 1_000_000 } else { 320_000 }
 }

@@ -9,7 +9,7 @@ use sqlx::Executor;
 
 use super::*;
 use crate::store::History;
-use crate::store::conformance::{batch, gauge, is_full};
+use crate::store::conformance::{batch, gauge, is_full, patiently};
 use crate::store::history::{SeriesFilter, TimeRange};
 
 const HOUR: u64 = 60 * 60 * 1000;
@@ -60,17 +60,6 @@ async fn bytes_of_relations(conn: &mut PgConnection) -> BTreeMap<String, i64> {
     rows.into_iter().collect()
 }
 
-/// Applies a batch as an agent delivers it: what is refused for want of room or time comes again under the same key.
-async fn deliver(store: &PostgresStore, one: Batch) {
-    let delivered = async {
-        while let Err(error) = store.apply(one.clone()).await {
-            assert!(matches!(error, StoreError::Overloaded | StoreError::Unavailable(_)), "{error}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(2), delivered).await.expect("a batch is taken within two minutes");
-}
-
 /// The twelve series of a pod.
 fn pod(number: u32) -> impl Iterator<Item = Metric> {
     (0..12).map(move |n| {
@@ -102,7 +91,8 @@ async fn a_month_of_pods_that_come_and_go_leaves_rows_and_bytes_flat() {
                 let mut metrics: Vec<Metric> = (0..20).map(|n| gauge(&format!("node_metric_{n}"), f64::from(n))).collect();
                 metrics.extend((0..pods).filter(|n| n % nodes == node).flat_map(|n| pod(next_pod + n)));
                 for report in 0..2 {
-                    deliver(&store, batch(&format!("node-{node}"), IdempotencyKey::at(now + report), metrics.clone())).await;
+                    let one = batch(&format!("node-{node}"), IdempotencyKey::at(now + report), metrics.clone());
+                    assert_eq!(patiently(&*store, &one).await, Applied::New);
                 }
             }
             next_pod += pods;
@@ -149,7 +139,7 @@ async fn a_month_of_pods_that_come_and_go_leaves_rows_and_bytes_flat() {
         clock.set(now);
         for node in 0..nodes {
             let metrics = (0..20).map(|n| gauge(&format!("node_metric_{n}"), f64::from(n))).collect();
-            deliver(&store, batch(&format!("node-{node}"), IdempotencyKey::at(now), metrics)).await;
+            assert_eq!(patiently(&*store, &batch(&format!("node-{node}"), IdempotencyKey::at(now), metrics)).await, Applied::New);
         }
         store.writers.touch().await;
         sealer.round().await.unwrap();
@@ -205,7 +195,7 @@ async fn matchers_read_the_index_and_not_every_series() {
     for source in 0..sources {
         for chunk in (0..pods).collect::<Vec<_>>().chunks(100) {
             let metrics = chunk.iter().flat_map(|n| pod(source * pods + n)).collect();
-            deliver(&store, batch(&format!("node-{source}"), IdempotencyKey::at(now), metrics)).await;
+            assert_eq!(patiently(&*store, &batch(&format!("node-{source}"), IdempotencyKey::at(now), metrics)).await, Applied::New);
         }
     }
     let mut conn = database.connect().await;

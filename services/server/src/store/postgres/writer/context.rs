@@ -11,9 +11,8 @@ use crate::metrics::postgres::WriterMetrics;
 use crate::store::postgres::clock::DatabaseClock;
 use crate::store::postgres::connect::DatabaseOptions;
 use crate::store::postgres::partitions::Partitions;
+use crate::store::postgres::writer::WriteLimits;
 use crate::store::{Lifetimes, SeriesLimits};
-
-use super::queue::WriteLimits;
 
 /// How many series share a row of latest_blocks. Their ids follow each other.
 pub(in crate::store::postgres) const BLOCK: i32 = 64;

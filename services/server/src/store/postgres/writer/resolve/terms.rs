@@ -111,7 +111,7 @@ async fn pairs_of(conn: &mut PgConnection, pairs: &BTreeMap<Uuid, (&str, &str)>)
 
 /// Numbers that can be used again, as many as are needed and to be had without waiting for another transaction that takes some.
 async fn take_free(conn: &mut PgConnection, needed: usize) -> Result<Vec<i32>, GroupFailure> {
-    let needed = i64::try_from(needed).map_err(|_| GroupFailure::Stale)?;
+    let needed = i64::try_from(needed).unwrap_or(i64::MAX);
     // An array, so that they are looked for once, whatever the plan.
     let free = sqlx::query_scalar!(
         "DELETE FROM free_terms WHERE id = ANY(ARRAY(SELECT id FROM free_terms ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED)) RETURNING id",
