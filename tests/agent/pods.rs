@@ -11,6 +11,8 @@ use crate::tally::quick;
 
 const LIMIT: Duration = Duration::from_mins(1);
 
+const CPU: &str = r#"container_cpu_usage_seconds_total{job="kubelet",namespace="shop",container="web",instance="agent"}"#;
+
 fn summary(pods: &[&str]) -> Vec<u8> {
     let pod = |name: &&str| {
         json!({
@@ -52,7 +54,6 @@ async fn pods_are_in_queries_as_long_as_the_kubelet_tells_of_them() {
         .env("KUBELET_INTERVAL", "200ms")
         .env("KUBELET_TOKEN_FILE", token.path().display())
         .start();
-    const CPU: &str = r#"container_cpu_usage_seconds_total{job="kubelet",namespace="shop",container="web",instance="agent"}"#;
     let value = |pod: &str| (pod.to_owned(), "3.5".to_owned());
     until("both pods", LIMIT, async || pods(&client, CPU, None).await == [value("goes"), value("stays")]).await;
 

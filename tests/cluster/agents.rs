@@ -117,7 +117,7 @@ async fn summary_of(node: &str) -> Value {
 
 /// How many claims have statistics in a summary.
 fn with_statistics(summary: &Value) -> usize {
-    let volumes = summary["pods"].as_array().into_iter().flatten().flat_map(|pod| pod["volume"].as_array()).flatten();
+    let volumes = summary["pods"].as_array().into_iter().flatten().filter_map(|pod| pod["volume"].as_array()).flatten();
     let claims: BTreeSet<String> =
         volumes.filter(|volume| volume["capacityBytes"].is_u64()).filter_map(|volume| Some(volume.get("pvcRef")?.to_string())).collect();
     claims.len()
@@ -138,7 +138,7 @@ async fn query(client: &Client, query: &str) -> Vec<f64> {
 /// The processor seconds and the working set of a container in a kubelet's summary.
 fn told(summary: &Value, namespace: &str, container: &str) -> Option<(f64, f64)> {
     let pods = summary["pods"].as_array()?;
-    let containers = pods.iter().filter(|pod| pod["podRef"]["namespace"] == namespace).flat_map(|pod| pod["containers"].as_array());
+    let containers = pods.iter().filter(|pod| pod["podRef"]["namespace"] == namespace).filter_map(|pod| pod["containers"].as_array());
     let found = containers.flatten().find(|found| found["name"] == container)?;
     Some((found["cpu"]["usageCoreNanoSeconds"].as_f64()? / 1e9, found["memory"]["workingSetBytes"].as_f64()?))
 }

@@ -139,8 +139,8 @@ async fn fill_many(client: &Client, series: usize, samples: i64) {
     for some in (0..series).collect::<Vec<_>>().chunks(20) {
         let one = |number: &usize| {
             #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-            let samples: Vec<(i64, f64)> =
-                (0..samples).map(|at| (first + at * 10_000, (at * 31 + *number as i64 * 7) as f64 / 8.0)).collect();
+            let value = |at: i64| (at * 31) as f64 / 8.0 + (number * 7) as f64 / 8.0;
+            let samples: Vec<(i64, f64)> = (0..samples).map(|at| (first + at * 10_000, value(at))).collect();
             remote_series("m", &[("n", &format!("{number:03}"))], &samples)
         };
         let series: Vec<_> = some.iter().map(one).collect();
@@ -250,8 +250,7 @@ async fn the_command_writes_what_the_route_answers(t: Target) {
     // To a file, in two parts.
     let lines: Vec<&str> = csv.lines().collect();
     let (id, at_ms) = (lines[3].split(',').next().expect("an id"), lines[3].rsplit(',').nth(1).expect("a time"));
-    std::fs::write(server.folder().join("out.csv"), lines[..4].iter().map(|line| format!("{line}\n")).collect::<String>())
-        .expect("our own folder");
+    std::fs::write(server.folder().join("out.csv"), lines[..4].join("\n") + "\n").expect("our own folder");
     let (exit, _, stderr) = command(&server, &["--format=csv", "-o", "out.csv"]);
     assert!(exit == Exit::Code(1) && stderr.contains("out.csv can't be written"), "{stderr}");
     let (exit, stdout, stderr) = command(&server, &["--format=csv", "-o", "out.csv", &format!("--after={id}@{at_ms}")]);

@@ -237,7 +237,7 @@ async fn certificates_of_the_clusters_authority_are_verified() {
     for own in [true, false] {
         let change = |address: &mut KubeletAddress| {
             if !own {
-                elsewhere(address)
+                elsewhere(address);
             }
         };
         assert_eq!(over_tls(signed(&["node-2"], NOW), &cluster.pem(), change).await, REFUSED, "own: {own}");

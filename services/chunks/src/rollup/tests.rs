@@ -50,7 +50,7 @@ fn a_bucket_knows_its_ends_and_what_resets_took() {
     let mut hour = Vec::new();
     roll_up_buckets(&buckets, Resolution::OneHour, &mut hour);
     assert_eq!(bits(&hour), bits(&gauge(&times, &values, Resolution::OneHour)));
-    assert_eq!(hour[0].lost, 36.0);
+    assert_eq!(hour[0].lost.to_bits(), 36.0_f64.to_bits());
 }
 
 #[test]

@@ -30,11 +30,12 @@ fn columns() -> Vec<Samples> {
 /// The block in lines of 64 digits.
 fn written(block: &EncodedBlock) -> String {
     let hex = |bytes: &[u8]| -> String {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        digits.as_bytes().chunks(64).map(|line| format!("{}\n", std::str::from_utf8(line).unwrap())).collect()
+        let lines: Vec<String> =
+            bytes.chunks(32).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat() + "\n").collect();
+        lines.concat()
     };
-    let columns: String = (0..block.offsets.len() - 1).map(|index| format!("column {index}\n{}", hex(block.column(index)))).collect();
-    format!("times\n{}{columns}integers\n{}", hex(&block.times), hex(&encode_integers(&[1, 5, 9, 13, -4_000_000_000])))
+    let columns: Vec<String> = (0..block.offsets.len() - 1).map(|index| format!("column {index}\n{}", hex(block.column(index)))).collect();
+    format!("times\n{}{}integers\n{}", hex(&block.times), columns.concat(), hex(&encode_integers(&[1, 5, 9, 13, -4_000_000_000])))
 }
 
 const GOLDEN: &str = include_str!("golden.txt");

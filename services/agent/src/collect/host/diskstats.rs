@@ -81,7 +81,7 @@ impl Diskstats {
         let udev = self.udev.as_ref().and_then(|udev| reader.read(&udev.join(format!("b{major}:{minor}"))).ok()).unwrap_or_default();
         let property = |wanted: &str| {
             let property =
-                |line: &'_ str| line.strip_prefix("E:").and_then(|line| line.split_once('=')).filter(|(name, _)| *name == wanted).is_some();
+                |line: &'_ str| line.strip_prefix("E:").and_then(|line| line.split_once('=')).is_some_and(|(name, _)| name == wanted);
             lines(udev).find(|line| property(line)).and_then(|line| line.split_once('=')).map_or("", |(_, value)| value)
         };
         let serial = ["SCSI_IDENT_SERIAL", "ID_SERIAL_SHORT", "ID_SERIAL"].into_iter().map(property).find(|serial| !serial.is_empty());

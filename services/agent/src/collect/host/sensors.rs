@@ -183,11 +183,10 @@ fn sensor_file(file: &str) -> Option<(&str, &str, &str)> {
 /// The end of a metric's name with its unit, and the value in it.
 fn unit(kind: &str, element: &str, value: f64) -> (&'static str, f64) {
     match (kind, element) {
-        (_, "fault" | "alarm") => ("", value),
+        (_, "fault" | "alarm") | ("temp", "type") => ("", value),
         (_, "beep") => ("_enabled", value),
         ("beep_enable", _) => ("d", value),
         ("in" | "cpu", _) => ("_volts", value / 1000.0),
-        ("temp", "type") => ("", value),
         ("temp", _) => ("_celsius", value / 1000.0),
         ("curr", _) => ("_amps", value / 1000.0),
         ("energy", _) => ("_joule_total", value / 1e6),

@@ -137,12 +137,13 @@ impl ScrapeJob {
             return;
         }
         let (job, instance, url) = (self.target.job().to_owned(), self.target.instance().to_owned(), self.target.url_for_log());
-        STATE_CHANGES.log((url.clone(), failing), move |count| match error {
-            Some(error) => {
+        STATE_CHANGES.log((url.clone(), failing), move |count| {
+            if let Some(error) = error {
                 let error = error.to_string();
                 tracing::warn!(count, job, instance, url, error, "a target cannot be scraped: its metrics are missing");
+            } else {
+                tracing::info!(count, job, instance, url, "the target can be scraped again");
             }
-            None => tracing::info!(count, job, instance, url, "the target can be scraped again"),
         });
     }
 }

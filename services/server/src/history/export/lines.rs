@@ -172,8 +172,8 @@ mod tests {
         ]);
         let series = r#""m{l=""a\""b\\\n,é""}""#;
         let texts = ["0.1", "-0", "5e-324", "1e+23", "+Inf", "-Inf", "stale", "NaN", "0xfff8000000000000"];
-        let expected: String = texts.iter().enumerate().map(|(at, text)| format!("n/7,gauge,{series},{at},{text}\n")).collect();
-        assert_eq!(lines(Format::Csv, &gauge), expected);
+        let expected: Vec<String> = texts.iter().enumerate().map(|(at, text)| format!("n/7,gauge,{series},{at},{text}\n")).collect();
+        assert_eq!(lines(Format::Csv, &gauge), expected.concat());
         assert_eq!(
             lines(Format::JsonLines, &gauge),
             concat!(

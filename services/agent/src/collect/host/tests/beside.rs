@@ -149,7 +149,7 @@ fn names_labels_and_values_are_node_exporters() {
         if is_counter {
             let slack = value.abs() * 1e-12 + 0.11;
             assert!(*first - slack <= ours && ours <= *value + slack, "{series}: {ours} is not between {first} and {value}");
-        } else if first == value {
+        } else if first.total_cmp(value).is_eq() {
             assert!(
                 (ours - value).abs() <= 0.5 * value.abs().max(ours.abs()) + 16.0 * 1024.0 * 1024.0,
                 "{series}: {ours} is far from {value}"

@@ -19,7 +19,7 @@ fn samples() -> Vec<(u64, [Value; 3])> {
         total = if random.u32(0..500) == 0 { 3 } else { total + random.u32(0..50) };
         let wave = f64::from(random.u32(0..1_000)) / 10.0;
         let values = [Value::Gauge(wave), Value::Gauge(f64::from(total)), Value::Counter(i64::from(random.u32(0..9)))];
-        (at + u64::from(at % 300_000 == 0), values)
+        (at + u64::from(at.is_multiple_of(300_000)), values)
     };
     (0..DAYS * 864).map(&mut sample).collect()
 }
@@ -100,7 +100,7 @@ async fn rollups_answer_as_the_samples_do_and_refuse_what_needs_samples() {
         timeout: Duration::from_secs(30),
         max_series: 100,
         max_bytes: 64 << 20,
-        log_after: Duration::from_secs(60),
+        log_after: Duration::from_mins(1),
     };
     let queries = Queries::start(Arc::<PostgresStore>::clone(&lab.store), limits, &Registry::new()).unwrap();
     let millis = |at: u64| i64::try_from(at).unwrap();
