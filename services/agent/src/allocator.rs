@@ -1,6 +1,6 @@
 //! Counts what the process allocates, as Go's runtime does and Rust's does not.
 //!
-//! The `unsafe` code of the agent, which calls the C library's allocator, is all in this file.
+//! The `unsafe` code here calls the C library's allocator. The agent's only other `unsafe` code reads the clock's state (`collect/host/timex.rs`).
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -101,7 +101,7 @@ pub struct PostgresConfig {
     pub write_limits: WriteLimits,
     /// How long a query may take.
     pub query_timeout: Duration,
-    /// What all tables may take, in bytes; beyond, the oldest days of history are dropped.
+    /// What all tables may take, in bytes; beyond, the oldest history is dropped: days of samples first, then rollups.
     pub history_max_bytes: Option<u64>,
     /// Joins each transaction.
     pub hook: Option<Arc<dyn TransactionHook>>,
