@@ -74,8 +74,8 @@ mod tests {
         let one: Vec<_> = merged(Some("node_load1"), of(vec![told("node_load1", "other")]), 10, 1).collect();
         assert_eq!(one, [("node_load1".to_owned(), vec![known])]);
         assert_eq!(
-            merged(None, of(vec![told("a_first", "x")]), 1, 1).collect::<Vec<_>>(),
-            [("a_first".to_owned(), vec![told("a_first", "x")])]
+            merged(None, of(vec![told("A_first", "x")]), 1, 1).collect::<Vec<_>>(),
+            [("A_first".to_owned(), vec![told("A_first", "x")])]
         );
         assert!(merged(None, BTreeMap::new(), usize::MAX, 1).any(|(name, _)| name == "node_memory_MemTotal_bytes"));
     }
