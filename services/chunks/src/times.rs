@@ -83,6 +83,11 @@ impl Times {
         size_of::<Self>() + self.bytes.len() + presence + groups
     }
 
+    /// How many samples a column has at most whose times these are.
+    pub fn longest(&self) -> usize {
+        self.sets.iter().map(|set| set.count).max().unwrap_or(0)
+    }
+
     pub(crate) fn checksum(&self) -> u32 {
         self.checksum
     }

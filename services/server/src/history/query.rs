@@ -49,6 +49,9 @@ pub const MAX_STEPS: usize = 11_001;
 /// The most different selectors of a query, each of which is a read from the store.
 const MAX_SELECTIONS: usize = 256;
 
+/// What a decoded sample takes: its time and value, twice while lists grow, and once more where stale markers are left out.
+const BYTES_A_DECODED_SAMPLE: usize = 48;
+
 /// How long a query that is over its time may take to notice, before it is left to itself.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -271,6 +274,9 @@ impl Run {
             let needed_by = selection.hints.function;
             let series = self.limit.wait(self.history.select(&selection, series_left, &mut self.memory), needed_by)?;
             series_left = series_left.saturating_sub(series.len());
+            // One series after the other is decoded into the same memory.
+            let longest = series.iter().map(|series| series.samples.max_samples()).max().unwrap_or(0);
+            self.memory.grow(longest * BYTES_A_DECODED_SAMPLE).map_err(|error| bounds.memory(error))?;
             prefetched.add(selection, series);
         }
         self.costs.read = begun.elapsed();

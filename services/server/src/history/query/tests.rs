@@ -49,6 +49,10 @@ impl ReadSamples for TestSamples {
         }
         Ok(())
     }
+
+    fn max_samples(&self) -> usize {
+        1_000
+    }
 }
 
 /// Says that a call was dropped.

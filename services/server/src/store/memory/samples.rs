@@ -45,7 +45,7 @@ impl Shards {
         let ShardParts { source, plan, cache, history } = shard.parts_for(place);
         source.report(now_millis, &self.lifetimes);
         source.note_ahead(&batch.metrics, now_millis);
-        history.record(&self.history, self.hasher(), source, plan, &batch.metrics, times);
+        history.record_always(&self.history, self.hasher(), source, plan, &batch.metrics, times);
         plan.carry_out(source, self.hasher(), &batch.metrics, times);
         cache.written(self.hasher(), &batch.metrics, times.of_batch());
         taken(shard.epoch, batch);

@@ -177,7 +177,7 @@ impl Shards {
             let ShardParts { source, plan, history, .. } = shard.parts_for(place);
             source.report(write.seen_millis, &self.lifetimes);
             source.note_ahead(&write.metrics, write.seen_millis);
-            history.record(&self.history, &self.hasher, source, plan, &write.metrics, times);
+            history.record_always(&self.history, &self.hasher, source, plan, &write.metrics, times);
             plan.carry_out(source, &self.hasher, &write.metrics, times);
             self.series.fetch_add(plan.new.series, Ordering::Relaxed);
         } else {

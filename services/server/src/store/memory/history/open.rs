@@ -118,6 +118,12 @@ impl FrameIndex {
         self.places.contains_key(&number)
     }
 
+    /// How many frames have a sample of this series.
+    pub(super) fn samples_of(&self, number: u32) -> usize {
+        let layouts = self.places.get(&number).map_or(&[][..], Vec::as_slice);
+        layouts.iter().map(|(layout, _)| self.of_layout.get(layout).map_or(0, Vec::len)).sum()
+    }
+
     /// The series that there are samples of, in order.
     pub(super) fn numbers(&self) -> Vec<u32> {
         let mut numbers: Vec<u32> = self.places.keys().copied().collect();

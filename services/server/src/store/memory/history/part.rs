@@ -272,6 +272,11 @@ impl PartReader {
         }
     }
 
+    /// How many samples a series has at most; none where they can't be decoded.
+    pub(super) fn max_samples(&self, series: u32) -> usize {
+        self.with_times(series, |times, _| Ok(times.longest())).ok().flatten().unwrap_or(0)
+    }
+
     /// Puts a gauge's samples at the end of both lists.
     pub(super) fn read_gauge(&self, series: u32, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), DecodeError> {
         self.with_times(series, |times, column| decode_gauge(times, column, timestamps_ms, values)).map(drop)

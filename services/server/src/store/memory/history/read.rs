@@ -106,6 +106,11 @@ impl WindowSamples {
     fn has(&self, number: u32) -> bool {
         self.parts.iter().any(|reader| reader.part().has(number)) || self.index.has(number)
     }
+
+    /// How many samples a series has here at most. What can't be decoded has none.
+    fn max_samples(&self, number: u32) -> usize {
+        self.parts.iter().map(|reader| reader.max_samples(number)).sum::<usize>() + self.index.samples_of(number)
+    }
 }
 
 /// The samples of one series.
@@ -183,6 +188,10 @@ impl ReadSamples for SeriesSamples {
             Kind::Counter => self.read_counter(timestamps_ms, values, as_double),
         }
     }
+
+    fn max_samples(&self) -> usize {
+        self.source.windows.iter().map(|window| window.max_samples(self.number)).sum()
+    }
 }
 
 impl ReadExact for SeriesSamples {
@@ -220,5 +229,9 @@ impl ReadSamples for MergedSamples {
         timestamps_ms.append(&mut times);
         values.append(&mut all);
         Ok(())
+    }
+
+    fn max_samples(&self) -> usize {
+        self.0.iter().map(|series| series.max_samples()).sum()
     }
 }

@@ -227,8 +227,27 @@ impl ShardHistory {
         }
     }
 
-    /// Takes the samples of a batch that is about to be applied to the newest state of its source, where its series have these slots.
+    /// Takes the samples of a batch that is about to be applied to the newest state of its source, where its series have these slots. Where they do
+    /// not fit, they are left out and counted.
     pub(in crate::store::memory) fn record(
+        &mut self,
+        shared: &HistoryShared,
+        hasher: &IdHasher,
+        newest: &SourceSeries,
+        plan: &BatchPlan,
+        metrics: &Metrics,
+        times: BatchTimes,
+    ) {
+        let of_new = plan.new.id_bytes + plan.new.series * NEW_SERIES_BYTES;
+        if !shared.is_off() && !shared.admit(metrics.len() * SAMPLE_BYTES + of_new) {
+            shared.samples_dropped.fetch_add(metrics.len() as u64, Ordering::Relaxed);
+            return;
+        }
+        self.record_always(shared, hasher, newest, plan, metrics, times);
+    }
+
+    /// As [`Self::record`], for samples that must not be left out: the oldest windows give them room, soon after.
+    pub(in crate::store::memory) fn record_always(
         &mut self,
         shared: &HistoryShared,
         hasher: &IdHasher,
@@ -242,11 +261,6 @@ impl ShardHistory {
         }
         let (now_millis, oldest) = (times.now_millis(), shared.oldest_millis(times.now_millis()));
         if !metrics.has_times() && times.of_history() < oldest {
-            return;
-        }
-        let of_new = plan.new.id_bytes + plan.new.series * NEW_SERIES_BYTES;
-        if !shared.admit(metrics.len() * SAMPLE_BYTES + of_new) {
-            shared.samples_dropped.fetch_add(metrics.len() as u64, Ordering::Relaxed);
             return;
         }
         if !self.sources.contains_key(&newest.name) {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use golectra_promql::store::{Hints, Selection};
 use golectra_promql::{Matcher, MemoryBudget};
-use golectra_protocol::{Kind, Metrics, Source};
+use golectra_protocol::{Kind, Metrics, Source, Value};
 use proptest::prelude::*;
 
 use super::conformance::{counter as count, gauge};
 use super::*;
+use crate::store::RefusedSamples;
 use crate::store::history::{History, HistorySeries};
 
 const MINUTE: u64 = 60_000;
@@ -310,6 +311,18 @@ async fn what_is_more_than_there_is_room_for_is_not_taken_and_counted() {
         assert!(store.shards.history.used_bytes() <= 64 << 10);
     }
     assert!(store.shards.history.samples_dropped() > 0);
+}
+
+#[tokio::test]
+async fn samples_that_are_acknowledged_one_by_one_are_kept_where_their_series_need_more_room() {
+    let store = bounded(64 << 10);
+    let mut metrics = Metrics::default();
+    for series in 0..900 {
+        metrics.push_parsed_at(&format!("m{{number=\"{series}\"}}"), Value::Gauge(f64::from(series)), millis(NOW)).unwrap();
+    }
+    let applied = store.apply(Batch { keyed: false, metrics, ..batch("n", IdempotencyKey::at(NOW), Vec::new()) }).await.unwrap();
+    assert_eq!(applied, Applied::of_samples(900, RefusedSamples::default()));
+    assert_eq!((read(&store, i64::MIN, i64::MAX).await.len(), store.shards.history.samples_dropped()), (900, 0));
 }
 
 #[tokio::test]

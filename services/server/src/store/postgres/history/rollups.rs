@@ -315,6 +315,10 @@ impl ReadSamples for EqualRollups {
         Ok(())
     }
 
+    fn max_samples(&self) -> usize {
+        0
+    }
+
     fn rollup(&self) -> Option<&dyn ReadRollup> {
         Some(self)
     }

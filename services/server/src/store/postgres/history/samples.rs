@@ -132,6 +132,14 @@ impl ReadSamples for StoredSamples {
         values.drain(..start);
         Ok(())
     }
+
+    fn max_samples(&self) -> usize {
+        let unsealed = match &self.unsealed {
+            Unsealed::Gauge(samples) => samples.len(),
+            Unsealed::Counter { deltas, .. } => deltas.len(),
+        };
+        self.sealed.iter().map(|column| column.times.longest()).sum::<usize>() + unsealed
+    }
 }
 
 impl StoredSamples {
@@ -250,6 +258,10 @@ impl ReadSamples for EqualSeries {
         timestamps_ms.append(&mut own_timestamps_ms);
         values.append(&mut own_values);
         Ok(())
+    }
+
+    fn max_samples(&self) -> usize {
+        self.0.iter().map(ReadSamples::max_samples).sum()
     }
 }
 

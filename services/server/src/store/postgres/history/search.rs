@@ -51,8 +51,12 @@ pub(super) async fn each(
 
     let start = Timestamp(u64::try_from(range.start_ms).unwrap_or(0));
     let mut query = QueryBuilder::new(
-        "SELECT id, source_id, kind, metric FROM series
-        WHERE NOT EXISTS (SELECT FROM expired_series AS expired WHERE expired.series_id = series.id AND expired.at < ",
+        r"SELECT id, source_id, kind, metric,
+            CASE WHEN kind = 1 THEN EXISTS (
+                SELECT FROM series AS gauge WHERE gauge.source_id = series.source_id
+                    AND gauge.identity = encode(substring(sha256('\x0000' || convert_to(series.metric, 'UTF8')) FOR 16), 'hex')::uuid
+            ) ELSE false END
+        FROM series WHERE NOT EXISTS (SELECT FROM expired_series AS expired WHERE expired.series_id = series.id AND expired.at < ",
     );
     query.push_bind(start).push(")");
     if recency == Recency::Reported {
@@ -65,24 +69,17 @@ pub(super) async fn each(
             .push(")");
     }
     terms.push_to(&mut query);
-    // A gauge comes right before the counter of its id.
     query.push(r#" ORDER BY source_id, metric COLLATE "C", kind"#);
     // Its plan depends on what is asked for, so it is made anew each time.
-    let mut rows = query.build_query_as::<(i32, i32, i16, String)>().persistent(false).fetch(conn);
-    let mut last_gauge = (0, String::new());
-    while let Some((id, source_id, kind, metric)) = rows.try_next().await.map_err(failed)? {
+    let mut rows = query.build_query_as::<(i32, i32, i16, String, bool)>().persistent(false).fetch(conn);
+    while let Some((id, source_id, kind, metric, beside_gauge)) = rows.try_next().await.map_err(failed)? {
         // Its source was made after the statement above, so nothing of it was asked for.
         let Some(source) = sources.get(&source_id) else { continue };
-        let is_counter = kind != 0;
-        let beside_gauge = is_counter && last_gauge.0 == source_id && last_gauge.1 == metric;
         if labels::all_match(&on_id, source, &IdParts::of(&metric)) {
             let labels = labels::of_series(source, &metric, beside_gauge);
             if golectra_promql::all_match(&on_type, &labels) {
-                take(FoundSeries { id, source_id, is_counter, beside_gauge, labels })?;
+                take(FoundSeries { id, source_id, is_counter: kind != 0, beside_gauge, labels })?;
             }
-        }
-        if !is_counter {
-            last_gauge = (source_id, metric);
         }
     }
     Ok(())
