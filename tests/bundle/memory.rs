@@ -15,7 +15,7 @@ const SEALING: u64 = 64 * MIB;
 
 /// Settings in bytes that are no memory of their own: a part of MAX_INFLIGHT_BYTES, and the database's disk.
 const NO_MEMORY: [&str; 2] = ["MAX_BODY_BYTES", "AUDIT_DATABASE_MAX_BYTES"];
-const MEMORY: [&str; 3] = ["MAX_INFLIGHT_BYTES", "QUERY_MAX_BYTES", "HISTORY_MAX_BYTES"];
+const MEMORY: [&str; 4] = ["MAX_INFLIGHT_BYTES", "QUERY_MAX_BYTES", "INDEX_CACHE_BYTES", "HISTORY_MAX_BYTES"];
 
 /// The server's settings with their defaults, from the table that the server itself prints.
 fn defaults() -> BTreeMap<String, String> {
@@ -67,7 +67,8 @@ fn held_and_limit(objects: &[Value], workload: &str) -> (u64, u64) {
     let size = |name: &str| bytes(&setting(name));
     let mut held = size("MAX_INFLIGHT_BYTES").max(2 * size("MAX_BODY_BYTES"))
         + size("QUERY_MAX_BYTES")
-        + size("QUERY_CONCURRENCY") * constant("server/src/history/query/threads.rs", "STACK_BYTES")
+        + (size("QUERY_CONCURRENCY") + constant("server/src/history/query/export.rs", "MAX_EXPORTS"))
+            * constant("server/src/history/query/threads.rs", "STACK_BYTES")
         + size("MAX_CONNECTIONS") * constant("process/src/listen/connection.rs", "MIN_BUFFER_BYTES")
         + constant("server/src/http/latest/budget.rs", "TOTAL_BYTES")
         + constant("server/src/audit/names.rs", "CACHE_BYTES")
@@ -75,6 +76,8 @@ fn held_and_limit(objects: &[Value], workload: &str) -> (u64, u64) {
     if variables.iter().any(|variable| text(variable, "/name") == "DATABASE_DSN") {
         let layouts = |name: &str| constant("server/src/store/postgres/writer/layouts.rs", name);
         held += constant("server/src/store/postgres/writer/queue.rs", "MAX_BYTES")
+            + size("INDEX_CACHE_BYTES")
+            + 4 * constant("server/src/store/postgres/history/layouts.rs", "MAX_IDS")
             // Two writers; an id has 4 bytes, and a list takes about 100 beside its ids.
             + 2 * (4 * layouts("MAX_IDS") + 100 * layouts("MAX_LISTS"))
             + SEALING

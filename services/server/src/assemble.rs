@@ -27,7 +27,7 @@ use crate::ingest::Ingest;
 use crate::metrics::history::HistoryMetrics;
 use crate::metrics::keys::KeyMetrics;
 use crate::metrics::memory::MemoryCollector;
-use crate::metrics::postgres::WriterMetrics;
+use crate::metrics::postgres::{IndexCacheCollector, WriterMetrics};
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
 use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook, WriteLimits};
@@ -122,6 +122,8 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         metrics: WriterMetrics::register(registry)?,
         history_max_bytes: settings.history_max_bytes.map(|bytes| bytes.get() as u64),
         history: HistoryMetrics::register(registry)?,
+        index_cache_bytes: settings.index_cache_bytes.get(),
+        index_cache: IndexCacheCollector::register(registry)?,
     };
     let store = PostgresStore::open(config, clock.clone())?;
     let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };

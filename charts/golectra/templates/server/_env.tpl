@@ -76,6 +76,7 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
     "QUERY_TIMEOUT" .queryTimeout
     "QUERY_MAX_SERIES" .queryMaxSeries
     "QUERY_MAX_BYTES" .queryMaxBytes
+    "INDEX_CACHE_BYTES" .indexCacheBytes
     "QUERY_LOG_AFTER" .queryLogAfter
     "AUDIT_DATABASE_MAX_BYTES" .auditDatabaseMaxBytes
     "HEADER_TIMEOUT" .headerTimeout

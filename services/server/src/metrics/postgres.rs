@@ -1,9 +1,11 @@
 //! The metrics of the PostgreSQL store's writers.
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
-use super::SECONDS;
+use super::{SECONDS, int};
+use crate::store::postgres::IndexCacheMetrics;
 
 /// Buckets for the number of batches in a transaction, up to the maximum.
 const BATCHES: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
@@ -66,5 +68,42 @@ impl WriterMetrics {
     #[cfg(test)]
     pub fn unregistered() -> Self {
         Self::register(&Registry::new()).expect("the names are valid and each is there once")
+    }
+}
+
+/// Shows what the cache of the index does.
+pub struct IndexCacheCollector {
+    metrics: IndexCacheMetrics,
+    hits: IntCounter,
+    misses: IntCounter,
+    bytes: IntGauge,
+}
+
+impl IndexCacheCollector {
+    /// Registers every metric, for a cache that is yet to be made.
+    pub fn register(registry: &Registry) -> prometheus::Result<IndexCacheMetrics> {
+        let metrics = IndexCacheMetrics::default();
+        registry.register(Box::new(Self {
+            metrics: metrics.clone(),
+            hits: IntCounter::new("golectra_index_cache_hits_total", "Searches for series that the cache of the index answered.")?,
+            misses: IntCounter::new("golectra_index_cache_misses_total", "Searches for series that went to the database.")?,
+            bytes: IntGauge::new("golectra_index_cache_bytes", "Memory of the cache of the index.")?,
+        }))?;
+        Ok(metrics)
+    }
+}
+
+impl Collector for IndexCacheCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        [self.hits.desc(), self.misses.desc(), self.bytes.desc()].concat()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.hits.reset();
+        self.hits.inc_by(self.metrics.hits());
+        self.misses.reset();
+        self.misses.inc_by(self.metrics.misses());
+        self.bytes.set(int(self.metrics.bytes() as u64));
+        [self.hits.collect(), self.misses.collect(), self.bytes.collect()].concat()
     }
 }

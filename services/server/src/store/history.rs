@@ -1,5 +1,7 @@
 //! Reading history: the samples of series over time.
 
+mod first;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -7,6 +9,7 @@ use golectra_promql::store::{Bucket, Selection};
 use golectra_promql::{Labels, Matcher, MemoryExceeded, Reservation};
 use golectra_protocol::remote_write::Metadata;
 
+pub use self::first::{First, ListItem};
 use super::StoreError;
 
 /// A period of time, both ends included, in unix milliseconds.
@@ -171,11 +174,11 @@ pub trait History: Send + Sync + 'static {
         reservation: &mut Reservation,
     ) -> Result<Vec<ExportedSeries>, HistoryError>;
 
-    /// Label sets, sorted.
-    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError>;
+    /// Label sets, sorted. What a list holds is charged, in this and the two below.
+    async fn series(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<Labels>, HistoryError>;
 
     /// Names of labels that such series have, sorted.
-    async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError>;
+    async fn label_names(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<String>, HistoryError>;
 
     /// What is said about metrics: at most `limit` of them by name, each with at most `limit_per_metric` different things that are said about it.
     async fn metadata(
@@ -186,5 +189,10 @@ pub trait History: Send + Sync + 'static {
     ) -> Result<BTreeMap<String, Vec<Metadata>>, StoreError>;
 
     /// Values of a label that such series have, sorted.
-    async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError>;
+    async fn label_values(
+        &self,
+        label: &str,
+        filter: &SeriesFilter,
+        reservation: &mut Reservation,
+    ) -> Result<Limited<String>, HistoryError>;
 }

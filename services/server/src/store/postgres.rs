@@ -57,6 +57,7 @@ use self::connect::{DatabaseOptions, Lease, timed_out};
 pub use self::error::OpenError;
 use self::error::unavailable;
 use self::history::HistoryReader;
+pub use self::history::IndexCacheMetrics;
 use self::maintenance::Maintenance;
 use self::metadata::KnownMetadata;
 use self::migrate::SchemaState;
@@ -109,6 +110,10 @@ pub struct PostgresConfig {
     pub metrics: WriterMetrics,
     /// What sealing counts.
     pub history: HistoryMetrics,
+    /// What may be remembered of searches of the index of series.
+    pub index_cache_bytes: usize,
+    /// What that counts.
+    pub index_cache: IndexCacheMetrics,
 }
 
 /// The promises stand in [`super`].
@@ -170,7 +175,7 @@ impl PostgresStore {
         };
         let maintenance = Maintenance { options, clock: clock.clone(), lifetimes, partitions, metrics };
         let reader = Reader { pool, schema, turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))) };
-        let history = HistoryReader::new(query_pool, reader.clone());
+        let history = HistoryReader::new(query_pool, reader.clone(), config.index_cache_bytes, config.index_cache);
         let series = Arc::new(AtomicI64::new(-1));
         let (stopped, observed) = (stop.clone(), (reader.clone(), Arc::clone(&series)));
         tasks.spawn(async move {
@@ -206,7 +211,7 @@ impl PostgresStore {
         let pool = connect::query_pool(&options, 1, query_timeout);
         let (_, schema) = watch::channel(SchemaState::Ready);
         let reader = Reader { pool: pool.clone(), schema, turns: Arc::new(Semaphore::new(1)) };
-        Ok(Arc::new(HistoryReader::new(pool, reader)))
+        Ok(Arc::new(HistoryReader::new(pool, reader, 0, IndexCacheMetrics::default())))
     }
 
     /// The connections, for others who keep their tables in the same database.

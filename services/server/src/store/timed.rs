@@ -100,14 +100,14 @@ impl History for Timed {
         self.store.read_listed(source, series, range, reservation).await
     }
 
-    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
+    async fn series(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<Labels>, HistoryError> {
         let _timer = self.metrics.store_timer("series");
-        self.store.series(filter).await
+        self.store.series(filter, reservation).await
     }
 
-    async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+    async fn label_names(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<String>, HistoryError> {
         let _timer = self.metrics.store_timer("label_names");
-        self.store.label_names(filter).await
+        self.store.label_names(filter, reservation).await
     }
 
     async fn metadata(
@@ -120,9 +120,14 @@ impl History for Timed {
         self.store.metadata(metric, limit, limit_per_metric).await
     }
 
-    async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+    async fn label_values(
+        &self,
+        label: &str,
+        filter: &SeriesFilter,
+        reservation: &mut Reservation,
+    ) -> Result<Limited<String>, HistoryError> {
         let _timer = self.metrics.store_timer("label_values");
-        self.store.label_values(label, filter).await
+        self.store.label_values(label, filter, reservation).await
     }
 }
 

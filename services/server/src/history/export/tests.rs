@@ -70,11 +70,11 @@ impl History for TestHistory {
         Ok(found)
     }
 
-    async fn series(&self, _: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
+    async fn series(&self, _: &SeriesFilter, _: &mut Reservation) -> Result<Limited<Labels>, HistoryError> {
         Ok(Limited { items: Vec::new(), truncated: false })
     }
 
-    async fn label_names(&self, _: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+    async fn label_names(&self, _: &SeriesFilter, _: &mut Reservation) -> Result<Limited<String>, HistoryError> {
         Ok(Limited { items: Vec::new(), truncated: false })
     }
 
@@ -82,7 +82,7 @@ impl History for TestHistory {
         Ok(BTreeMap::new())
     }
 
-    async fn label_values(&self, _: &str, _: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+    async fn label_values(&self, _: &str, _: &SeriesFilter, _: &mut Reservation) -> Result<Limited<String>, HistoryError> {
         Ok(Limited { items: Vec::new(), truncated: false })
     }
 }

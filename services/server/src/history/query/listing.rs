@@ -6,7 +6,7 @@ use golectra_promql::parse::{ParseLimits, parse_selector};
 
 use super::{Call, Queries, QueryError, Run};
 use crate::metrics::queries::QueryKind;
-use crate::store::history::{Limited, SeriesFilter, TimeRange};
+use crate::store::history::{Limited, ListItem, SeriesFilter, TimeRange};
 
 /// The most `match[]` of one request.
 const MAX_SELECTORS: usize = 64;
@@ -54,8 +54,8 @@ pub enum Truncated {
 impl Queries {
     /// Label sets.
     pub async fn series(&self, listing: Listing) -> Result<Listed<Labels>, QueryError> {
-        self.list(QueryKind::Series, listing, |run, filter| {
-            let series = run.limit.wait(run.history.series(filter), None)?;
+        self.list(QueryKind::Series, listing, |run, filter, memory| {
+            let series = run.limit.wait(run.history.series(filter, memory), None)?;
             run.costs.series = series.items.len();
             Ok(series)
         })
@@ -71,7 +71,7 @@ impl Queries {
         let call = Call { kind: QueryKind::Series, text: String::new(), timeout: None };
         let max_series = self.max_series();
         self.run(call, move |run| {
-            let listed = run.list(max_series, &listing, |run, filter| run.limit.wait(run.history.series(filter), None))?;
+            let listed = run.list(max_series, &listing, |run, filter, memory| run.limit.wait(run.history.series(filter, memory), None))?;
             run.costs.series = listed.items.len();
             Ok(Told { told: tell(&listed.items), truncated: listed.truncated })
         })
@@ -80,19 +80,22 @@ impl Queries {
 
     /// Names of labels.
     pub async fn label_names(&self, listing: Listing) -> Result<Listed<String>, QueryError> {
-        self.list(QueryKind::LabelNames, listing, |run, filter| run.limit.wait(run.history.label_names(filter), None)).await
+        self.list(QueryKind::LabelNames, listing, |run, filter, memory| run.limit.wait(run.history.label_names(filter, memory), None)).await
     }
 
     /// Values of a label.
     pub async fn label_values(&self, label: String, listing: Listing) -> Result<Listed<String>, QueryError> {
-        self.list(QueryKind::LabelValues, listing, move |run, filter| run.limit.wait(run.history.label_values(&label, filter), None)).await
+        self.list(QueryKind::LabelValues, listing, move |run, filter, memory| {
+            run.limit.wait(run.history.label_values(&label, filter, memory), None)
+        })
+        .await
     }
 
-    async fn list<T: Item>(
+    async fn list<T: ListItem>(
         &self,
         kind: QueryKind,
         listing: Listing,
-        read: impl FnOnce(&mut Run, &SeriesFilter) -> Result<Limited<T>, QueryError> + Send + 'static,
+        read: impl FnOnce(&mut Run, &SeriesFilter, &mut Reservation) -> Result<Limited<T>, QueryError> + Send + 'static,
     ) -> Result<Listed<T>, QueryError> {
         let call = Call { kind, text: listing.selectors.join(" "), timeout: None };
         let max_series = self.max_series();
@@ -101,11 +104,11 @@ impl Queries {
 }
 
 impl Run {
-    fn list<T: Item>(
+    fn list<T: ListItem>(
         &mut self,
         max_series: usize,
         listing: &Listing,
-        read: impl FnOnce(&mut Self, &SeriesFilter) -> Result<Limited<T>, QueryError>,
+        read: impl FnOnce(&mut Self, &SeriesFilter, &mut Reservation) -> Result<Limited<T>, QueryError>,
     ) -> Result<Listed<T>, QueryError> {
         let (limit, truncated) = match listing.limit {
             Some(limit) if limit <= max_series => (limit, Truncated::Asked),
@@ -114,30 +117,10 @@ impl Run {
         let filter = SeriesFilter { any: matchers(&listing.selectors)?, range: listing.range, limit };
         // As in Prometheus a range that ends before it starts has nothing.
         let is_empty = listing.range.end_ms < listing.range.start_ms;
-        let found = if is_empty { Limited { items: Vec::new(), truncated: false } } else { read(self, &filter)? };
         let mut memory = self.budget.reserve(self.limit.bounds.max_bytes);
-        let bytes = found.items.iter().map(Item::memory_bytes).sum();
-        memory.grow(bytes).map_err(|error| self.limit.bounds.memory(error))?;
-        self.costs.peak_bytes = bytes;
+        let found = if is_empty { Limited { items: Vec::new(), truncated: false } } else { read(self, &filter, &mut memory)? };
+        self.costs.peak_bytes = memory.peak_bytes();
         Ok(Listed { items: found.items, truncated: found.truncated.then_some(truncated), _memory: memory })
-    }
-}
-
-/// What can be listed.
-trait Item: Send + 'static {
-    /// Roughly the memory that it takes.
-    fn memory_bytes(&self) -> usize;
-}
-
-impl Item for Labels {
-    fn memory_bytes(&self) -> usize {
-        Self::memory_bytes(self)
-    }
-}
-
-impl Item for String {
-    fn memory_bytes(&self) -> usize {
-        self.capacity() + size_of::<Self>()
     }
 }
 

@@ -116,7 +116,7 @@ impl History for TestHistory {
         Ok(Vec::new())
     }
 
-    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
+    async fn series(&self, filter: &SeriesFilter, _: &mut Reservation) -> Result<Limited<Labels>, HistoryError> {
         self.pass_the_gate().await?;
         let wanted = |labels: &Labels| filter.any.is_empty() || filter.any.iter().any(|matchers| all_match(matchers, labels));
         let mut items: Vec<_> = self.labels().into_iter().filter(wanted).collect();
@@ -125,7 +125,7 @@ impl History for TestHistory {
         Ok(Limited { items, truncated })
     }
 
-    async fn label_names(&self, _filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+    async fn label_names(&self, _filter: &SeriesFilter, _: &mut Reservation) -> Result<Limited<String>, HistoryError> {
         self.pass_the_gate().await?;
         Ok(Limited { items: vec!["__name__".to_owned(), "n".to_owned()], truncated: false })
     }
@@ -134,7 +134,7 @@ impl History for TestHistory {
         Ok(BTreeMap::new())
     }
 
-    async fn label_values(&self, label: &str, _filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+    async fn label_values(&self, label: &str, _filter: &SeriesFilter, _: &mut Reservation) -> Result<Limited<String>, HistoryError> {
         self.pass_the_gate().await?;
         Ok(Limited { items: self.labels().iter().map(|labels| labels.value(label).to_owned()).collect(), truncated: false })
     }

@@ -1,7 +1,7 @@
 //! History: what comes back of samples, and how series are found.
 
 use golectra_promql::store::{Hints, Selection};
-use golectra_promql::{MatchOp, Matcher, MemoryBudget, MemoryExceeded};
+use golectra_promql::{MatchOp, Matcher, MemoryBudget, MemoryExceeded, Reservation};
 use golectra_protocol::{IdempotencyKey, Metrics, Value};
 
 use super::{Applied, Lab, Made, Setup, batch, counter, gauge};
@@ -16,6 +16,11 @@ type Read = (String, Vec<(i64, f64)>);
 
 fn matcher(name: &str, op: MatchOp, value: &str) -> Matcher {
     Matcher::new(op, name, value).unwrap()
+}
+
+/// As much memory as a case needs.
+fn memory() -> Reservation {
+    MemoryBudget::new(1 << 30).reserve(1 << 30)
 }
 
 /// A matcher for a metric's name.
@@ -41,7 +46,7 @@ fn selection(matchers: &[Matcher], start_millis: u64, end_millis: u64) -> Select
 
 impl Lab {
     async fn select(&self, selection: &Selection) -> Result<Vec<HistorySeries>, HistoryError> {
-        let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
+        let mut reservation = memory();
         let series = self.store.select(selection, 100_000, &mut reservation).await?;
         assert!(series.is_sorted_by(|one, next| one.labels < next.labels), "sorted, each label set once");
         assert!(series.is_empty() || reservation.used_bytes() > 0);
@@ -90,7 +95,7 @@ impl Lab {
     }
 
     async fn found(&self, any: Vec<Vec<Matcher>>, limit: usize) -> (Vec<String>, bool) {
-        let found = self.store.series(&self.filter(any, limit)).await.unwrap();
+        let found = self.store.series(&self.filter(any, limit), &mut memory()).await.unwrap();
         (found.items.iter().map(ToString::to_string).collect(), found.truncated)
     }
 }
@@ -302,9 +307,9 @@ pub(crate) async fn series_and_labels_are_listed_sorted_and_limited(make: &impl 
     let lists = vec![vec![named("a")], vec![Matcher::equal("x", "2")], vec![Matcher::equal("instance", "n0")]];
     assert_eq!(lab.found(lists, 10).await.0, [all[0], all[1], all[3]]);
 
-    let names = lab.store.label_names(&lab.filter(vec![], 10)).await.unwrap();
+    let names = lab.store.label_names(&lab.filter(vec![], 10), &mut memory()).await.unwrap();
     assert_eq!((names.items, names.truncated), (["__name__", "instance", "x", "y"].map(str::to_owned).into(), false));
-    let names = lab.store.label_names(&lab.filter(vec![vec![named("a")]], 1)).await.unwrap();
+    let names = lab.store.label_names(&lab.filter(vec![vec![named("a")]], 1), &mut memory()).await.unwrap();
     assert_eq!((names.items, names.truncated), (vec!["__name__".to_owned()], true));
     for (label, any, expected) in [
         ("__name__", vec![], &["a", "b"][..]),
@@ -313,10 +318,10 @@ pub(crate) async fn series_and_labels_are_listed_sorted_and_limited(make: &impl 
         ("x", vec![vec![named("a")]], &[]),
         ("none", vec![], &[]),
     ] {
-        let values = lab.store.label_values(label, &lab.filter(any, 10)).await.unwrap();
+        let values = lab.store.label_values(label, &lab.filter(any, 10), &mut memory()).await.unwrap();
         assert_eq!((values.items, values.truncated), (expected.iter().map(ToString::to_string).collect(), false), "{label}");
     }
-    let values = lab.store.label_values("x", &lab.filter(vec![], 1)).await.unwrap();
+    let values = lab.store.label_values("x", &lab.filter(vec![], 1), &mut memory()).await.unwrap();
     assert_eq!((values.items, values.truncated), (vec!["1".to_owned()], true));
 }
 
@@ -344,5 +349,5 @@ pub(crate) async fn samples_leave_with_their_retention_and_totals_go_on(make: &i
     assert_eq!(samples.len(), 5, "the retention: {samples:?}");
     assert!(samples.windows(2).all(|two| (two[1].1 - two[0].1).to_bits() == 1.0_f64.to_bits()), "{samples:?}");
     let filter = SeriesFilter { any: vec![], range: TimeRange { start_ms: 0, end_ms: millis(lab.now + 6 * days) }, limit: 10 };
-    assert_eq!(lab.store.label_values("__name__", &filter).await.unwrap().items, ["c"]);
+    assert_eq!(lab.store.label_values("__name__", &filter, &mut memory()).await.unwrap().items, ["c"]);
 }

@@ -17,13 +17,12 @@ mod series;
 mod source;
 mod stored;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
-use golectra_promql::{Labels, Matcher, Reservation};
+use golectra_promql::{Labels, Matcher, MemoryExceeded, Reservation};
 use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{Kind, Source};
 
@@ -37,11 +36,14 @@ use super::MemoryStore;
 use crate::history::labels;
 use crate::store::StoreError;
 use crate::store::history::{
-    ExportedSeries, History, HistoryError, HistorySeries, Limited, ListedSeries, ListedSource, ReadSamples, SeriesFilter, TimeRange,
+    ExportedSeries, First, History, HistoryError, HistorySeries, Limited, ListItem, ListedSeries, ListedSource, ReadSamples, SeriesFilter,
+    TimeRange,
 };
 
 /// After so many series that were looked at others get their turn.
 const SERIES_A_TURN: usize = 2000;
+/// What a series takes while it is looked for.
+const FOUND_BYTES: usize = size_of::<(u32, SeriesRef<'static>)>() + size_of::<u32>() + size_of::<i64>();
 /// As many series cost looking for them in one source.
 const SOURCE_COST: usize = 20;
 
@@ -58,6 +60,8 @@ struct Found {
 struct FoundSource {
     series: Vec<Found>,
     samples: Arc<SourceSamples>,
+    /// What the list of series takes in memory and took to be made.
+    charged_bytes: usize,
 }
 
 /// Gives others their turn now and then, which is also where a call that was dropped ends.
@@ -77,13 +81,15 @@ impl Turns {
 }
 
 impl MemoryStore {
-    /// Finds the series that match all matchers and may have samples in this time, source by source, and hands them to `each`. `take` says
-    /// whether a source may take so many bytes to be read quickly; it is asked before its series are handed over.
+    /// Finds the series that match all matchers and may have samples in this time, source by source, and hands them to `each`, which may get none. `charge` is
+    /// told what the series of a source take as they are found. `take` says whether a source may take so many bytes to be read quickly; it is asked before
+    /// its series are handed over.
     async fn find<R: Send, E>(
         &self,
         matchers: &[Matcher],
         range: TimeRange,
         context: &mut R,
+        charge: impl Fn(&mut R, usize) -> Result<(), E> + Send + Sync,
         take: impl Fn(&mut R, usize) -> bool + Send + Sync,
         mut each: impl FnMut(&mut R, FoundSource) -> Result<(), E> + Send,
     ) -> Result<(), E> {
@@ -97,10 +103,13 @@ impl MemoryStore {
                 locked.shard.history.get(source).and_then(|history| search.candidates(source, &history.series, self.shards.hasher()))
             };
             let Some(candidates) = candidates else { continue };
+            let mut charged_bytes = 0;
             let mut found: Vec<(u32, SeriesRef<'_>)> = Vec::new();
             for (number, series) in candidates.iter() {
                 turns.look_at(1).await;
                 if search.matches(source.as_str(), series) {
+                    charge(context, FOUND_BYTES)?;
+                    charged_bytes += FOUND_BYTES;
                     found.push((number, series));
                 }
             }
@@ -124,46 +133,35 @@ impl MemoryStore {
                 turns.look_at(1).await;
                 if numbers.binary_search(&number).is_ok() {
                     let labels = labels::of_series(source.as_str(), found.id, found.beside_gauge);
+                    let bytes = size_of::<Found>() + labels.memory_bytes();
+                    charge(context, bytes)?;
+                    charged_bytes += bytes;
                     series.push(Found { labels, number, kind: found.kind, base });
                 }
             }
-            if !series.is_empty() {
-                each(context, FoundSource { series, samples: Arc::new(samples) })?;
-            }
+            each(context, FoundSource { series, samples: Arc::new(samples), charged_bytes })?;
         }
         Ok(())
     }
 
     /// Collects something of each series that a filter asks for, sorted and each once.
-    async fn collect<T: Ord + Send>(&self, filter: &SeriesFilter, of: impl Fn(Labels, &mut Smallest<T>) + Send + Sync) -> Limited<T> {
-        let mut items = Smallest { items: BTreeSet::new(), limit: filter.limit, truncated: false };
+    async fn collect<T: ListItem>(
+        &self,
+        filter: &SeriesFilter,
+        reservation: &mut Reservation,
+        of: impl Fn(Labels, &mut First<'_, T>) -> Result<(), MemoryExceeded> + Send + Sync,
+    ) -> Result<Limited<T>, HistoryError> {
+        let mut items = First::new(filter.limit, reservation);
         let all = [Vec::new()];
         for matchers in if filter.any.is_empty() { &all[..] } else { &filter.any } {
-            let put = |items: &mut Smallest<T>, found: FoundSource| -> Result<(), Infallible> {
-                found.series.into_iter().for_each(|series| of(series.labels, items));
+            let put = |items: &mut First<'_, T>, found: FoundSource| -> Result<(), MemoryExceeded> {
+                found.series.into_iter().try_for_each(|series| of(series.labels, items))?;
+                items.release(found.charged_bytes);
                 Ok(())
             };
-            match self.find(matchers, filter.range, &mut items, |_, _| false, put).await {
-                Ok(()) => {}
-            }
+            self.find(matchers, filter.range, &mut items, First::hold, |_, _| false, put).await?;
         }
-        Limited { items: items.items.into_iter().collect(), truncated: items.truncated }
-    }
-}
-
-/// The smallest so many of what is put in, each once.
-struct Smallest<T> {
-    items: BTreeSet<T>,
-    limit: usize,
-    truncated: bool,
-}
-
-impl<T: Ord> Smallest<T> {
-    fn put(&mut self, item: T) {
-        if self.items.insert(item) && self.items.len() > self.limit {
-            self.items.pop_last();
-            self.truncated = true;
-        }
+        Ok(items.done())
     }
 }
 
@@ -178,13 +176,16 @@ impl History for MemoryStore {
         let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
         let mut all: Vec<HistorySeries> = Vec::new();
         let take = |reservation: &mut Reservation, bytes: usize| reservation.grow(bytes).is_ok();
-        let found = self.find(&selection.matchers, range, reservation, take, |reservation, FoundSource { series, samples }| {
+        let charge = |reservation: &mut Reservation, bytes: usize| reservation.grow(bytes).map_err(HistoryError::from);
+        let found = self.find(&selection.matchers, range, reservation, charge, take, |reservation, FoundSource { series, samples, .. }| {
+            if series.is_empty() {
+                return Ok(());
+            }
             if all.len() + series.len() > max_series {
                 return Err(HistoryError::TooManySeries { limit: max_series });
             }
             let of_series = size_of::<HistorySeries>() + size_of::<SeriesSamples>();
-            let labels: usize = series.iter().map(|series| series.labels.memory_bytes() + of_series).sum();
-            reservation.grow(labels + samples.bytes())?;
+            reservation.grow(series.len() * of_series + samples.bytes())?;
             all.extend(series.into_iter().map(|Found { labels, number, kind, base }| {
                 let samples = SeriesSamples { source: Arc::clone(&samples), number, kind, base };
                 HistorySeries { labels, samples: Box::new(samples) }
@@ -210,19 +211,12 @@ impl History for MemoryStore {
         self.read_series(source, series, range, reservation)
     }
 
-    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
-        Ok(self.collect(filter, |labels, all| all.put(labels)).await)
+    async fn series(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<Labels>, HistoryError> {
+        self.collect(filter, reservation, |labels, all| all.add(labels)).await
     }
 
-    async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
-        let of = |labels: Labels, all: &mut Smallest<String>| {
-            for (name, _) in labels.iter() {
-                if !all.items.contains(name) {
-                    all.put(name.to_owned());
-                }
-            }
-        };
-        Ok(self.collect(filter, of).await)
+    async fn label_names(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<String>, HistoryError> {
+        self.collect(filter, reservation, |labels, all| labels.iter().try_for_each(|(name, _)| all.add_text(name))).await
     }
 
     async fn metadata(
@@ -234,13 +228,13 @@ impl History for MemoryStore {
         Ok(self.metadata.get(metric, limit, limit_per_metric))
     }
 
-    async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
-        let of = |labels: Labels, all: &mut Smallest<String>| {
-            if let Some(value) = labels.get(label).filter(|value| !all.items.contains(*value)) {
-                all.put(value.to_owned());
-            }
-        };
-        Ok(self.collect(filter, of).await)
+    async fn label_values(
+        &self,
+        label: &str,
+        filter: &SeriesFilter,
+        reservation: &mut Reservation,
+    ) -> Result<Limited<String>, HistoryError> {
+        self.collect(filter, reservation, |labels, all| all.add_text(labels.value(label))).await
     }
 }
 

@@ -6,6 +6,7 @@
 mod chunks;
 mod export;
 mod frames;
+mod index_cache;
 mod labels;
 mod layouts;
 mod rollups;
@@ -17,16 +18,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
-use golectra_promql::{Labels, Reservation};
+use golectra_promql::{Labels, Matcher, Reservation};
 use golectra_protocol::remote_write::Metadata;
-use sqlx::{Executor as _, PgConnection, PgPool};
+use sqlx::{Executor as _, PgConnection, PgPool, Row as _};
 
+pub use self::index_cache::IndexCacheMetrics;
+use self::index_cache::{Found, IndexCache};
 use self::layouts::LayoutLists;
 use self::rollups::Source;
 use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
 use self::search::{FoundSeries, Recency};
 use super::connect::Lease;
 use super::error::unavailable;
+use super::partitions::FRAMES;
 use super::reader::Reader;
 use super::{PostgresStore, metadata};
 use crate::store::StoreError;
@@ -43,12 +47,13 @@ pub(super) struct HistoryReader {
     /// Knows whether the schema is there, and reads what is no history.
     reader: Reader,
     layouts: LayoutLists,
+    index: IndexCache,
 }
 
 impl HistoryReader {
-    /// Reads on these connections.
-    pub(super) fn new(pool: PgPool, reader: Reader) -> Self {
-        Self { pool, reader, layouts: LayoutLists::default() }
+    /// Reads on these connections, and remembers so much of the index.
+    pub(super) fn new(pool: PgPool, reader: Reader, index_cache_bytes: usize, metrics: IndexCacheMetrics) -> Self {
+        Self { pool, reader, layouts: LayoutLists::default(), index: IndexCache::new(index_cache_bytes, metrics) }
     }
 
     /// Its connections.
@@ -57,29 +62,48 @@ impl HistoryReader {
     }
 }
 
+/// How long the end of a transaction may take, which nobody waits for.
+const END_LIMIT: Duration = Duration::from_secs(5);
+
+/// Begins a transaction, and tells what every read of it needs. Its view is of a moment after the lock: frames that are gone because they were sealed are
+/// in chunks then. The row that counts series has another version whenever one was made, has expired or is back; a restored database may give a version
+/// out again, but not in the same process.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE frames IN ACCESS SHARE MODE;
+    SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postmaster_start_time()) FROM series_total) AS index_version,
+        (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+            WHERE inhparent = 'frames'::regclass) AS partitions";
+
 /// A transaction that sees one state of the database. Where it does not come to its end its connection is closed.
-struct ReadTransaction(Lease);
+struct ReadTransaction {
+    lease: Lease,
+    /// See [`index_cache`].
+    index_version: String,
+    /// The partitions of frames that there are, in order.
+    frames: Vec<i32>,
+}
 
 impl ReadTransaction {
     async fn begin(pool: &PgPool) -> Result<Self, HistoryError> {
         let mut lease = Lease::acquire(pool).await.map_err(failed)?;
-        // Its view is of a moment after the lock: frames that are gone because they were sealed are in chunks then.
-        lease
-            .conn()
-            .execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE frames IN ACCESS SHARE MODE")
-            .await
-            .map_err(failed)?;
-        Ok(Self(lease))
+        // One message: each costs a round trip.
+        let rows = lease.conn().fetch_all(BEGIN).await.map_err(failed)?;
+        let text = |name: &str| rows.first().map_or(Ok(None), |row| row.try_get::<Option<String>, _>(name)).map_err(failed);
+        let index_version = text("index_version")?.unwrap_or_default();
+        let frames = FRAMES.slots_by_names(text("partitions")?.unwrap_or_default().split(' '));
+        Ok(Self { lease, index_version, frames })
     }
 
     fn conn(&mut self) -> &mut PgConnection {
-        self.0.conn()
+        self.lease.conn()
     }
 
-    async fn end(mut self) -> Result<(), HistoryError> {
-        self.0.conn().execute("COMMIT").await.map_err(failed)?;
-        self.0.give_back();
-        Ok(())
+    /// Nothing depends on its end, so it has none to wait for.
+    fn end(mut self) {
+        tokio::spawn(async move {
+            if let Ok(Ok(_)) = tokio::time::timeout(END_LIMIT, self.lease.conn().execute("COMMIT")).await {
+                self.lease.give_back();
+            }
+        });
     }
 }
 
@@ -94,10 +118,37 @@ impl HistoryReader {
         ReadTransaction::begin(&self.pool).await
     }
 
+    /// The series that matchers select, with those that expired from this time on.
+    async fn find(
+        &self,
+        transaction: &mut ReadTransaction,
+        matchers: &[Matcher],
+        range: TimeRange,
+        reservation: &mut Reservation,
+    ) -> Result<Found, HistoryError> {
+        if let Some(found) = self.index.get(matchers, &transaction.index_version, range.start_ms) {
+            return Ok(found);
+        }
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        let searched = search::each(transaction.conn(), matchers, range, Recency::NotExpired, |series| {
+            bytes += series.memory_bytes();
+            reservation.grow(series.memory_bytes())?;
+            found.push(series);
+            Ok(())
+        });
+        searched.await?;
+        // Whoever collects their samples charges them once more.
+        reservation.shrink(bytes);
+        let found: Found = found.into();
+        self.index.put(matchers, &transaction.index_version, range.start_ms, &found);
+        Ok(found)
+    }
+
     /// Reads the samples of these series. What they take is charged, and so many series at most may have some.
     async fn read_samples(
         &self,
-        conn: &mut PgConnection,
+        transaction: &mut ReadTransaction,
         collected: &mut [Collected],
         range: TimeRange,
         max_series: usize,
@@ -111,6 +162,7 @@ impl HistoryReader {
             if with_samples > max_series { Err(HistoryError::TooManySeries { limit: max_series }) } else { Ok(()) }
         };
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
+        let (conn, frames) = (transaction.lease.conn(), &transaction.frames);
         chunks::each(conn, &ids, range, None, |column, bytes| {
             let Some(one) = places.get(&column.series_id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
             count(one.samples.is_empty())?;
@@ -123,7 +175,7 @@ impl HistoryReader {
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             // What was added to a counter before is in its total.
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
-            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms };
+            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, partitions: frames };
             frames::each(conn, &self.layouts, &wanted, |id, sample| {
                 let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
                 let was_empty = one.samples.is_empty();
@@ -160,23 +212,22 @@ impl History for HistoryReader {
     ) -> Result<Vec<HistorySeries>, HistoryError> {
         let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
         let mut transaction = self.begin().await?;
+        let found = self.find(&mut transaction, &selection.matchers, range, reservation).await?;
         let mut collected = Vec::new();
-        search::each(transaction.conn(), &selection.matchers, range, Recency::NotExpired, |found| {
+        for found in found.iter().filter(|found| !found.expired_before(range.start_ms)) {
             reservation.grow(size_of::<Collected>() + found.labels.memory_bytes())?;
-            collected.push(Collected { samples: SamplesBuilder::new(range, found.is_counter), found });
-            Ok(())
-        })
-        .await?;
+            collected.push(Collected { samples: SamplesBuilder::new(range, found.is_counter), found: found.clone() });
+        }
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
         let source = rollups::choose(transaction.conn(), selection, &ids).await?;
         if let Source::Rollups(resolution) = source {
             let found = collected.into_iter().map(|one| one.found).collect();
             let series = self.select_rollups(&mut transaction, resolution, found, range, max_series, reservation).await?;
-            transaction.end().await?;
+            transaction.end();
             return Ok(series);
         }
-        self.read_samples(transaction.conn(), &mut collected, range, max_series, reservation).await?;
-        transaction.end().await?;
+        self.read_samples(&mut transaction, &mut collected, range, max_series, reservation).await?;
+        transaction.end();
 
         let mut series: Vec<(Labels, StoredSamples)> =
             collected.into_iter().filter_map(|one| Some((one.found.labels, one.samples.build()?))).collect();
@@ -187,7 +238,7 @@ impl History for HistoryReader {
     async fn list(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Vec<ListedSource>, HistoryError> {
         let mut transaction = self.begin().await?;
         let listed = export::list(transaction.conn(), filter, reservation).await?;
-        transaction.end().await?;
+        transaction.end();
         Ok(listed)
     }
 
@@ -203,29 +254,34 @@ impl History for HistoryReader {
         let mut collected: Vec<Collected> =
             found.into_iter().map(|found| Collected { samples: SamplesBuilder::new(range, found.is_counter), found }).collect();
         reservation.grow(collected.iter().map(|one| size_of::<Collected>() + one.found.labels.memory_bytes()).sum())?;
-        self.read_samples(transaction.conn(), &mut collected, range, usize::MAX, reservation).await?;
-        transaction.end().await?;
+        self.read_samples(&mut transaction, &mut collected, range, usize::MAX, reservation).await?;
+        transaction.end();
         Ok(collected.into_iter().filter_map(export::exported).collect())
     }
 
-    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
+    async fn series(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<Labels>, HistoryError> {
         let mut transaction = self.begin().await?;
-        let found = labels::series(transaction.conn(), filter).await?;
-        transaction.end().await?;
+        let found = labels::series(transaction.conn(), filter, reservation).await?;
+        transaction.end();
         Ok(found)
     }
 
-    async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+    async fn label_names(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<String>, HistoryError> {
         let mut transaction = self.begin().await?;
-        let found = labels::names(transaction.conn(), filter).await?;
-        transaction.end().await?;
+        let found = labels::names(transaction.conn(), filter, reservation).await?;
+        transaction.end();
         Ok(found)
     }
 
-    async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
+    async fn label_values(
+        &self,
+        label: &str,
+        filter: &SeriesFilter,
+        reservation: &mut Reservation,
+    ) -> Result<Limited<String>, HistoryError> {
         let mut transaction = self.begin().await?;
-        let found = labels::values(transaction.conn(), label, filter).await?;
-        transaction.end().await?;
+        let found = labels::values(transaction.conn(), label, filter, reservation).await?;
+        transaction.end();
         Ok(found)
     }
 
@@ -265,16 +321,21 @@ impl History for PostgresStore {
         self.history.read_listed(source, series, range, reservation).await
     }
 
-    async fn series(&self, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
-        self.history.series(filter).await
+    async fn series(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<Labels>, HistoryError> {
+        self.history.series(filter, reservation).await
     }
 
-    async fn label_names(&self, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
-        self.history.label_names(filter).await
+    async fn label_names(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<String>, HistoryError> {
+        self.history.label_names(filter, reservation).await
     }
 
-    async fn label_values(&self, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
-        self.history.label_values(label, filter).await
+    async fn label_values(
+        &self,
+        label: &str,
+        filter: &SeriesFilter,
+        reservation: &mut Reservation,
+    ) -> Result<Limited<String>, HistoryError> {
+        self.history.label_values(label, filter, reservation).await
     }
 
     async fn metadata(

@@ -88,9 +88,14 @@ impl PartitionedTable {
         )
         .fetch_all(conn)
         .await?;
-        let mut slots: Vec<i32> = names.iter().filter_map(|name| self.slot_by_name(name)).collect();
+        Ok(self.slots_by_names(names.iter().map(String::as_str)))
+    }
+
+    /// The partitions of these names, in order.
+    pub(super) fn slots_by_names<'a>(self, names: impl Iterator<Item = &'a str>) -> Vec<i32> {
+        let mut slots: Vec<i32> = names.filter_map(|name| self.slot_by_name(name)).collect();
         slots.sort_unstable();
-        Ok(slots)
+        slots
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -
         .fetch_all(&mut *tx)
         .await?;
         if ids.is_empty() {
-            return Ok(all);
+            break;
         }
         let rows = sqlx::query_scalar!("SELECT terms FROM series WHERE id = ANY($1)", &ids).fetch_all(&mut *tx).await?;
         let terms: BTreeSet<i32> = rows.into_iter().flatten().collect();
@@ -39,6 +39,11 @@ pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -
         tx.commit().await?;
         all += ids.len() as u64;
     }
+    if all > 0 {
+        // Another version of the index of series, by which caches of it are told. In a transaction of its own: writers lock this row before any series.
+        sqlx::query("UPDATE series_total SET series = series").execute(conn).await?;
+    }
+    Ok(all)
 }
 
 /// Removes those of these terms that no series has, and gives their numbers back. Whoever makes a series holds its terms; those that are held are passed

@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::maintenance::Maintenance;
 use super::sealer::{Sealer, Steps};
-use super::{Lifetimes, PostgresConfig, PostgresStore, SeriesLimits, WriteLimits};
+use super::{IndexCacheMetrics, Lifetimes, PostgresConfig, PostgresStore, SeriesLimits, WriteLimits};
 use crate::clock::Clock;
 use crate::metrics::history::HistoryMetrics;
 use crate::metrics::postgres::WriterMetrics;
@@ -98,6 +98,8 @@ pub(crate) fn config(dsn: Secret) -> PostgresConfig {
         hook: None,
         metrics,
         history,
+        index_cache_bytes: 1 << 20,
+        index_cache: IndexCacheMetrics::default(),
     }
 }
 

@@ -70,7 +70,8 @@ pub(super) async fn find(conn: &mut PgConnection, source: &str, series: &[Listed
     let beside_gauge: HashMap<u32, bool> = series.iter().map(|series| (series.number, series.beside_gauge)).collect();
     let one = |(id, source_id, kind, metric): (i32, i32, i16, String)| {
         let beside_gauge = beside_gauge.get(&number(id)).copied().unwrap_or_default();
-        FoundSeries { id, source_id, is_counter: kind != 0, beside_gauge, labels: names::of_series(source, &metric, beside_gauge) }
+        let labels = names::of_series(source, &metric, beside_gauge);
+        FoundSeries { id, source_id, is_counter: kind != 0, beside_gauge, expired_ms: None, labels }
     };
     Ok(rows.into_iter().map(one).collect())
 }

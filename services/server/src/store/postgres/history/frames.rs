@@ -41,6 +41,8 @@ pub(super) struct Wanted<'a> {
     pub(super) start_ms: i64,
     /// Samples after this may be left out.
     pub(super) end_ms: i64,
+    /// The partitions of frames that there are, in order.
+    pub(super) partitions: &'a [i32],
 }
 
 /// Frames of a source and half an hour that are sealed as well: what stands for their keys.
@@ -66,10 +68,9 @@ pub(super) async fn each(
     if wanted.series.is_empty() {
         return Ok(());
     }
-    let mut slots = FRAMES.existing(conn).await.map_err(failed)?;
     // No sample is newer than its frame; one with a time of its own may be older.
     let from = millis(wanted.start_ms);
-    slots.retain(|slot| FRAMES.end_of(*slot) > from);
+    let slots: Vec<i32> = wanted.partitions.iter().copied().filter(|slot| FRAMES.end_of(*slot) > from).collect();
     let Some(oldest) = slots.first().map(|slot| FRAMES.start_of(*slot)) else { return Ok(()) };
     let scope = Scope {
         sources: wanted.series.iter().map(|(source_id, _)| *source_id).collect::<HashSet<_>>().into_iter().collect(),
@@ -78,12 +79,11 @@ pub(super) async fn each(
         until: Timestamp(millis(wanted.end_ms)),
         ids: wanted.series.iter().map(|(_, id)| *id).collect(),
     };
-    let sealed = scope.sealed_keys(conn).await.map_err(failed)?;
-    let of_sources = layouts.of_sources(conn, &scope.sources, day_of(oldest.max(from))).await.map_err(failed)?;
+    let (layout_ids, sealed) = scope.layouts_and_sealed_keys(conn, day_of(oldest.max(from))).await.map_err(failed)?;
+    let of_sources = layouts.of_ids(conn, layout_ids).await.map_err(failed)?;
     let ids: HashSet<i32> = scope.ids.iter().copied().collect();
     let pieces: Vec<Piece> = of_sources.iter().flat_map(|list| pieces(list, &ids)).collect();
-    scope.each_of_layouts(conn, &pieces, &sealed, &mut take).await?;
-    scope.each_of_own_lists(conn, &sealed, &mut take).await
+    scope.each_of_frames(conn, &pieces, &sealed, &mut take).await
 }
 
 fn millis(unix_millis: i64) -> u64 {
@@ -125,32 +125,20 @@ struct Scope {
     ids: Vec<i32>,
 }
 
-/// The frames of a source, half an hour and layout: of each frame one element, or one for each value of the piece.
+/// The frames of a source, half an hour and layout: of each frame one element, or one for each value of the piece. Or one frame with a list of its own,
+/// as far as that is wanted.
 #[derive(FromRow)]
-struct PieceRow {
+struct FramesRow {
     source_id: i32,
     start: Timestamp,
-    piece: i64,
+    piece: Option<i64>,
     ats: Words,
     arrivals: Words,
     values: Words,
     times: Option<Words>,
     deltas: Option<Words>,
     keys: Option<Vec<Uuid>>,
-}
-
-/// A frame with a list of its own, as far as it is wanted.
-#[derive(FromRow)]
-struct ListRow {
-    source_id: i32,
-    start: Timestamp,
-    at: Timestamp,
-    arrival: i64,
-    key: Uuid,
-    ids: Vec<i32>,
-    values: Words,
-    times: Option<Words>,
-    deltas: Option<Words>,
+    ids: Option<Vec<i32>>,
 }
 
 /// Frames of a source and a half hour. Each is found by the primary key.
@@ -158,43 +146,61 @@ const OF_A_HALF_HOUR: &str = "frames.source_id = source.id AND frames.at >= slot
     AND frames.at >= $2 AND coalesce(frames.oldest_at, frames.at) <= $3";
 
 impl Scope {
-    /// The keys of frames that are sealed as well. Mostly there are none: sealed frames are dropped soon.
-    async fn sealed_keys(&self, conn: &mut PgConnection) -> Result<SealedKeys, sqlx::Error> {
-        let statement = "SELECT source_id, frames_start, keys FROM sealed_reports WHERE frames_start = ANY($1) AND source_id = ANY($2)";
-        let mut rows = sqlx::query_as::<_, (i32, Timestamp, Vec<u8>)>(statement).bind(&self.starts).bind(&self.sources).fetch(conn);
-        let mut sealed = SealedKeys::new();
-        while let Some((source_id, start, keys)) = rows.try_next().await? {
-            sealed.entry((source_id, millis_of(start))).or_default().extend(marks(&keys).map(|mark| mark.key));
+    /// The layouts that frames of this day (counted from 1970) or later ones may have, and the keys of frames that are sealed as well. Mostly there are
+    /// none of these: sealed frames are dropped soon.
+    async fn layouts_and_sealed_keys(&self, conn: &mut PgConnection, day: i32) -> Result<(Vec<i32>, SealedKeys), sqlx::Error> {
+        let statement = "SELECT id, NULL::timestamptz AS start, NULL::bytea AS keys FROM layouts
+            WHERE source_id = ANY($2) AND last_day >= date '1970-01-01' + $3
+            UNION ALL SELECT source_id, frames_start, keys FROM sealed_reports WHERE frames_start = ANY($1) AND source_id = ANY($2)";
+        let query = sqlx::query_as::<_, (i32, Option<Timestamp>, Option<Vec<u8>>)>(statement);
+        let mut rows = query.bind(&self.starts).bind(&self.sources).bind(day).fetch(conn);
+        let (mut layouts, mut sealed) = (Vec::new(), SealedKeys::new());
+        while let Some((id, start, keys)) = rows.try_next().await? {
+            match start.zip(keys) {
+                Some((start, keys)) => sealed.entry((id, millis_of(start))).or_default().extend(marks(&keys).map(|mark| mark.key)),
+                None => layouts.push(id),
+            }
         }
-        Ok(sealed)
+        Ok((layouts, sealed))
     }
 
-    async fn each_of_layouts(
+    async fn each_of_frames(
         &self,
         conn: &mut PgConnection,
         pieces: &[Piece],
         sealed: &SealedKeys,
         take: &mut impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
     ) -> Result<(), HistoryError> {
-        if pieces.is_empty() {
-            return Ok(());
-        }
-        let statement = format!(
-            r#"SELECT source.id AS source_id, slot.start, cut.*
-            FROM unnest($4::integer[], $10::integer[], $11::integer[]) AS source (id, first, last)
+        let of_layouts = format!(
+            r#"SELECT source.id AS source_id, slot.start, cut.*, NULL::integer[] AS ids
+            FROM unnest($6::integer[], $7::integer[], $8::integer[]) AS source (id, first, last)
             CROSS JOIN unnest($5::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
                 SELECT source.first - 1 + piece.n AS piece, array_agg(frames.at) AS ats, array_agg(frames.arrival) AS arrivals,
                     array_agg(frames."values"[piece.first:piece.last]) AS "values",
                     array_agg(frames.times[piece.first:piece.last]) FILTER (WHERE frames.times IS NOT NULL) AS times,
                     array_agg(frames.deltas[piece.first:piece.last]) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas,
-                    array_agg(frames.key) FILTER (WHERE $6) AS keys
+                    array_agg(frames.key) FILTER (WHERE $9) AS keys
                 FROM frames JOIN unnest(
-                    ($7::integer[])[source.first:source.last], ($8::integer[])[source.first:source.last],
-                    ($9::integer[])[source.first:source.last]
+                    ($10::integer[])[source.first:source.last], ($11::integer[])[source.first:source.last],
+                    ($12::integer[])[source.first:source.last]
                 ) WITH ORDINALITY AS piece (layout_id, first, last, n) ON piece.layout_id = frames.layout_id
                 WHERE {OF_A_HALF_HOUR}
                 GROUP BY piece.n, frames.times IS NULL, frames.deltas IS NULL
-            ) AS cut"#
+            ) AS cut UNION ALL "#
+        );
+        let statement = format!(
+            r#"{of_layouts}SELECT source.id, slot.start, NULL, ARRAY[frames.at], ARRAY[frames.arrival], cut."values", cut.times, cut.deltas,
+                ARRAY[frames.key], cut.ids
+            FROM unnest($4::integer[]) AS source (id) CROSS JOIN unnest($5::timestamptz[]) AS slot (start)
+            JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL
+            CROSS JOIN LATERAL (
+                SELECT array_agg(own.id) AS ids, array_agg(own.value) AS "values",
+                    array_agg(own.at) FILTER (WHERE frames.times IS NOT NULL) AS times,
+                    array_agg(own.delta) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas
+                FROM unnest(frames.series_ids, frames."values", frames.times, frames.deltas) AS own (id, value, at, delta)
+                WHERE own.id = ANY($13)
+            ) AS cut
+            WHERE cut.ids IS NOT NULL"#
         );
         let layout_ids: Vec<i32> = pieces.iter().map(|piece| piece.layout_id).collect();
         let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
@@ -207,84 +213,66 @@ impl Scope {
             pieces_before += of_source.len();
             pieces_to.push(number(pieces_before - 1));
         }
-        let mut rows = sqlx::query_as::<_, PieceRow>(&statement)
-            .bind(half_hour())
-            .bind(self.from)
-            .bind(self.until)
-            .bind(sources)
-            .bind(&self.starts)
-            .bind(!sealed.is_empty())
-            .bind(layout_ids)
-            .bind(firsts)
-            .bind(lasts)
-            .bind(pieces_from)
-            .bind(pieces_to)
-            .fetch(conn);
-        while let Some(row) = rows.try_next().await.map_err(failed)? {
-            let piece = usize::try_from(row.piece - 1).ok().and_then(|piece| pieces.get(piece)).ok_or_else(|| odd("a piece"))?;
-            let width = piece.series.len();
-            let frames = row.ats.len();
-            let whole = |words: &Words| words.len() == frames * width;
-            if !whole(&row.values) || !row.times.as_ref().is_none_or(whole) || !row.deltas.as_ref().is_none_or(whole) {
-                return Err(odd("values"));
-            }
-            let is_sealed = sealed.get(&(row.source_id, millis_of(row.start)));
-            for frame in 0..frames {
-                let key = row.keys.as_ref().and_then(|keys| keys.get(frame));
-                if is_sealed.zip(key).is_some_and(|(sealed, key)| sealed.contains(&key_mark(*key))) {
-                    continue;
-                }
-                for (place, id) in piece.series.iter().enumerate().filter_map(|(place, id)| Some((frame * width + place, (*id)?))) {
-                    let own = row.times.as_ref().and_then(|times| times.millis(place));
-                    let at_ms = own.or_else(|| row.ats.millis(frame)).ok_or_else(|| odd("times"))?;
-                    let arrival = row.arrivals.integer(frame).ok_or_else(|| odd("arrivals"))?;
-                    let value = row.values.double(place).ok_or_else(|| odd("values"))?;
-                    let delta = row.deltas.as_ref().and_then(|deltas| deltas.integer(place)).unwrap_or_else(|| as_delta(value));
-                    take(id, UnsealedSample { at_ms, arrival, value, delta })?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn each_of_own_lists(
-        &self,
-        conn: &mut PgConnection,
-        sealed: &SealedKeys,
-        take: &mut impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
-    ) -> Result<(), HistoryError> {
-        let statement = format!(
-            r#"SELECT source.id AS source_id, slot.start, frames.at, frames.arrival, frames.key, cut.*
-            FROM unnest($4::integer[]) AS source (id) CROSS JOIN unnest($5::timestamptz[]) AS slot (start)
-            JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL
-            CROSS JOIN LATERAL (
-                SELECT array_agg(own.id) AS ids, array_agg(own.value) AS "values",
-                    array_agg(own.at) FILTER (WHERE frames.times IS NOT NULL) AS times,
-                    array_agg(own.delta) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas
-                FROM unnest(frames.series_ids, frames."values", frames.times, frames.deltas) AS own (id, value, at, delta)
-                WHERE own.id = ANY($6)
-            ) AS cut
-            WHERE cut.ids IS NOT NULL"#
-        );
-        let mut rows = sqlx::query_as::<_, ListRow>(&statement)
+        let mut rows = sqlx::query_as::<_, FramesRow>(&statement)
             .bind(half_hour())
             .bind(self.from)
             .bind(self.until)
             .bind(&self.sources)
             .bind(&self.starts)
+            .bind(sources)
+            .bind(pieces_from)
+            .bind(pieces_to)
+            .bind(!sealed.is_empty())
+            .bind(layout_ids)
+            .bind(firsts)
+            .bind(lasts)
             .bind(&self.ids)
             .fetch(conn);
         while let Some(row) = rows.try_next().await.map_err(failed)? {
-            let is_sealed = sealed.get(&(row.source_id, millis_of(row.start)));
-            if is_sealed.is_some_and(|sealed| sealed.contains(&key_mark(row.key))) {
+            let series: Vec<Option<i32>>;
+            let series: &[Option<i32>] = match (&row.ids, row.piece) {
+                (Some(ids), _) => {
+                    series = ids.iter().copied().map(Some).collect();
+                    &series
+                }
+                (None, Some(piece)) => {
+                    let piece = usize::try_from(piece - 1).ok().and_then(|piece| pieces.get(piece));
+                    &piece.ok_or_else(|| odd("a piece"))?.series
+                }
+                (None, None) => continue,
+            };
+            row.each(series, sealed, take)?;
+        }
+        Ok(())
+    }
+}
+
+impl FramesRow {
+    /// Gives the samples of the series that stand at these places.
+    fn each(
+        &self,
+        series: &[Option<i32>],
+        sealed: &SealedKeys,
+        take: &mut impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
+    ) -> Result<(), HistoryError> {
+        let (width, frames) = (series.len(), self.ats.len());
+        let whole = |words: &Words| words.len() == frames * width;
+        if !whole(&self.values) || !self.times.as_ref().is_none_or(whole) || !self.deltas.as_ref().is_none_or(whole) {
+            return Err(odd("values"));
+        }
+        let is_sealed = sealed.get(&(self.source_id, millis_of(self.start)));
+        for frame in 0..frames {
+            let key = self.keys.as_ref().and_then(|keys| keys.get(frame));
+            if is_sealed.zip(key).is_some_and(|(sealed, key)| sealed.contains(&key_mark(*key))) {
                 continue;
             }
-            for (place, id) in row.ids.iter().enumerate() {
-                let own = row.times.as_ref().and_then(|times| times.millis(place));
-                let value = row.values.double(place).ok_or_else(|| odd("values"))?;
-                let delta = row.deltas.as_ref().and_then(|deltas| deltas.integer(place)).unwrap_or_else(|| as_delta(value));
-                let at_ms = own.unwrap_or_else(|| millis_of(row.at));
-                take(*id, UnsealedSample { at_ms, arrival: row.arrival, value, delta })?;
+            for (place, id) in series.iter().enumerate().filter_map(|(place, id)| Some((frame * width + place, (*id)?))) {
+                let own = self.times.as_ref().and_then(|times| times.millis(place));
+                let at_ms = own.or_else(|| self.ats.millis(frame)).ok_or_else(|| odd("times"))?;
+                let arrival = self.arrivals.integer(frame).ok_or_else(|| odd("arrivals"))?;
+                let value = self.values.double(place).ok_or_else(|| odd("values"))?;
+                let delta = self.deltas.as_ref().and_then(|deltas| deltas.integer(place)).unwrap_or_else(|| as_delta(value));
+                take(id, UnsealedSample { at_ms, arrival, value, delta })?;
             }
         }
         Ok(())

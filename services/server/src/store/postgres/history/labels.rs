@@ -1,77 +1,43 @@
 //! Labels of series without their samples. Names and values of all series are read from the tables of terms, which have each once; those of selected
 //! series from the ids of these series.
 
-use std::collections::BTreeSet;
-
 use futures_util::TryStreamExt as _;
-use golectra_promql::{Labels, METRIC_NAME};
+use golectra_promql::{Labels, METRIC_NAME, Reservation};
 use sqlx::PgConnection;
 
 use super::failed;
 use super::search::{self, Recency};
 use crate::history::labels::{SOURCE_LABEL, TYPE_LABEL, WITHOUT_INSTANCE};
-use crate::store::history::{HistoryError, Limited, SeriesFilter};
+use crate::store::history::{First, HistoryError, Limited, SeriesFilter};
 use crate::store::postgres::identity;
 
-/// The first results in their order, as many as are asked for.
-struct First<T> {
-    items: BTreeSet<T>,
-    limit: usize,
-    truncated: bool,
-}
-
-impl<T: Ord> First<T> {
-    fn new(limit: usize) -> Self {
-        Self { items: BTreeSet::new(), limit, truncated: false }
-    }
-
-    fn add(&mut self, item: T) {
-        if self.items.len() >= self.limit && self.items.last().is_none_or(|last| *last < item) {
-            self.truncated = true;
-        } else if self.items.insert(item) && self.items.len() > self.limit {
-            self.items.pop_last();
-            self.truncated = true;
-        }
-    }
-
-    /// As [`Self::add`]; makes the item only if it is new.
-    fn add_text(&mut self, text: &str)
-    where
-        T: std::borrow::Borrow<str> + From<String>,
-    {
-        if !text.is_empty() && !self.items.contains(text) {
-            self.add(text.to_owned().into());
-        }
-    }
-
-    fn done(self) -> Limited<T> {
-        Limited { items: self.items.into_iter().collect(), truncated: self.truncated }
-    }
-}
-
 /// See [`crate::store::History::series`].
-pub(super) async fn series(conn: &mut PgConnection, filter: &SeriesFilter) -> Result<Limited<Labels>, HistoryError> {
-    let mut first = First::new(filter.limit);
+pub(super) async fn series(
+    conn: &mut PgConnection,
+    filter: &SeriesFilter,
+    reservation: &mut Reservation,
+) -> Result<Limited<Labels>, HistoryError> {
+    let mut first = First::new(filter.limit, reservation);
     for matchers in lists(filter) {
-        search::each(conn, matchers, filter.range, Recency::Reported, |found| {
-            first.add(found.labels);
-            Ok(())
-        })
-        .await?;
+        search::each(conn, matchers, filter.range, Recency::Reported, |found| Ok(first.add(found.labels)?)).await?;
     }
     Ok(first.done())
 }
 
 /// See [`crate::store::History::label_names`].
-pub(super) async fn names(conn: &mut PgConnection, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
-    let mut first = First::new(filter.limit);
+pub(super) async fn names(
+    conn: &mut PgConnection,
+    filter: &SeriesFilter,
+    reservation: &mut Reservation,
+) -> Result<Limited<String>, HistoryError> {
+    let mut first = First::new(filter.limit, reservation);
     if filter.any.is_empty() {
-        return all_names(conn, first).await.map_err(failed);
+        return all_names(conn, first).await;
     }
     for matchers in &filter.any {
         search::each(conn, matchers, filter.range, Recency::Reported, |found| {
             for (name, _) in found.labels.iter() {
-                first.add_text(name);
+                first.add_text(name)?;
             }
             Ok(())
         })
@@ -81,17 +47,18 @@ pub(super) async fn names(conn: &mut PgConnection, filter: &SeriesFilter) -> Res
 }
 
 /// See [`crate::store::History::label_values`].
-pub(super) async fn values(conn: &mut PgConnection, label: &str, filter: &SeriesFilter) -> Result<Limited<String>, HistoryError> {
-    let mut first = First::new(filter.limit);
+pub(super) async fn values(
+    conn: &mut PgConnection,
+    label: &str,
+    filter: &SeriesFilter,
+    reservation: &mut Reservation,
+) -> Result<Limited<String>, HistoryError> {
+    let mut first = First::new(filter.limit, reservation);
     if filter.any.is_empty() {
-        return all_values(conn, label, first).await.map_err(failed);
+        return all_values(conn, label, first).await;
     }
     for matchers in &filter.any {
-        search::each(conn, matchers, filter.range, Recency::Reported, |found| {
-            first.add_text(found.labels.value(label));
-            Ok(())
-        })
-        .await?;
+        search::each(conn, matchers, filter.range, Recency::Reported, |found| Ok(first.add_text(found.labels.value(label))?)).await?;
     }
     Ok(first.done())
 }
@@ -103,9 +70,9 @@ pub(super) fn lists(filter: &SeriesFilter) -> impl Iterator<Item = &[golectra_pr
 }
 
 /// The names of labels of all series.
-async fn all_names(conn: &mut PgConnection, mut first: First<String>) -> Result<Limited<String>, sqlx::Error> {
+async fn all_names(conn: &mut PgConnection, mut first: First<'_, String>) -> Result<Limited<String>, HistoryError> {
     // From one key to the next by the index, however many values each has.
-    let keys: Vec<String> = sqlx::query_scalar(
+    let mut keys = sqlx::query_scalar::<_, String>(
         "WITH RECURSIVE keys AS (
             (SELECT key_digest, key FROM label_pairs ORDER BY key_digest LIMIT 1)
             UNION ALL
@@ -114,36 +81,37 @@ async fn all_names(conn: &mut PgConnection, mut first: First<String>) -> Result<
             ) AS next
         ) SELECT key FROM keys",
     )
-    .fetch_all(&mut *conn)
-    .await?;
-    for key in &keys {
-        first.add_text(key);
+    .fetch(&mut *conn);
+    while let Some(key) = keys.try_next().await.map_err(failed)? {
+        first.add_text(&key)?;
     }
-    if sqlx::query_scalar("SELECT EXISTS (SELECT FROM metric_names)").fetch_one(&mut *conn).await? {
-        first.add_text(METRIC_NAME);
+    drop(keys);
+    let has_names = sqlx::query_scalar("SELECT EXISTS (SELECT FROM metric_names)").fetch_one(&mut *conn);
+    if has_names.await.map_err(failed)? {
+        first.add_text(METRIC_NAME)?;
     }
-    if !instances(conn).await?.is_empty() {
-        first.add_text(SOURCE_LABEL);
+    if !instances(conn).await.map_err(failed)?.is_empty() {
+        first.add_text(SOURCE_LABEL)?;
     }
-    if has_counter_beside_gauge(conn).await? {
-        first.add_text(TYPE_LABEL);
+    if has_counter_beside_gauge(conn).await.map_err(failed)? {
+        first.add_text(TYPE_LABEL)?;
     }
     Ok(first.done())
 }
 
 /// The values of a label of all series.
-async fn all_values(conn: &mut PgConnection, label: &str, mut first: First<String>) -> Result<Limited<String>, sqlx::Error> {
+async fn all_values(conn: &mut PgConnection, label: &str, mut first: First<'_, String>) -> Result<Limited<String>, HistoryError> {
     match label {
         SOURCE_LABEL => {
-            for name in &instances(conn).await? {
-                first.add_text(name);
+            for name in &instances(conn).await.map_err(failed)? {
+                first.add_text(name)?;
             }
         }
-        TYPE_LABEL if has_counter_beside_gauge(conn).await? => first.add_text("counter"),
+        TYPE_LABEL if has_counter_beside_gauge(conn).await.map_err(failed)? => first.add_text("counter")?,
         _ => {}
     }
     // One more tells whether there are more.
-    let most = i64::try_from(first.limit.saturating_add(1)).unwrap_or(i64::MAX);
+    let most = i64::try_from(first.limit().saturating_add(1)).unwrap_or(i64::MAX);
     let mut rows = if label == METRIC_NAME {
         sqlx::query_scalar::<_, String>("SELECT name FROM metric_names ORDER BY name LIMIT $1").bind(most).fetch(conn)
     } else {
@@ -152,8 +120,8 @@ async fn all_values(conn: &mut PgConnection, label: &str, mut first: First<Strin
             .bind(most)
             .fetch(conn)
     };
-    while let Some(value) = rows.try_next().await? {
-        first.add_text(&value);
+    while let Some(value) = rows.try_next().await.map_err(failed)? {
+        first.add_text(&value)?;
     }
     Ok(first.done())
 }

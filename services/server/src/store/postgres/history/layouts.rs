@@ -27,10 +27,8 @@ struct Held {
 }
 
 impl LayoutLists {
-    /// The layouts of these sources that frames of this day (counted from 1970) or later ones have, sorted by source.
-    pub(super) async fn of_sources(&self, conn: &mut PgConnection, sources: &[i32], day: i32) -> Result<Vec<LayoutList>, sqlx::Error> {
-        let statement = "SELECT id FROM layouts WHERE source_id = ANY($1) AND last_day >= date '1970-01-01' + $2";
-        let ids: Vec<i32> = sqlx::query_scalar(statement).bind(sources).bind(day).fetch_all(&mut *conn).await?;
+    /// These layouts, sorted by source.
+    pub(super) async fn of_ids(&self, conn: &mut PgConnection, ids: Vec<i32>) -> Result<Vec<LayoutList>, sqlx::Error> {
         let (mut found, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
         {
             let held = self.lock();

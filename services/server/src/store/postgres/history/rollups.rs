@@ -113,8 +113,8 @@ impl HistoryReader {
             let of_kind = collected.iter().filter(|one| one.found.is_counter == is_counter);
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
-            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms };
-            frames::each(transaction.conn(), &self.layouts, &wanted, |id, sample| {
+            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, partitions: &transaction.frames };
+            frames::each(transaction.lease.conn(), &self.layouts, &wanted, |id, sample| {
                 let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
                 if sample.at_ms >= range.start_ms && sample.at_ms <= range.end_ms {
                     dirty.insert((id / BLOCK_SERIES, window_of(sample.at_ms)));

@@ -21,7 +21,21 @@ pub(super) struct FoundSeries {
     pub(super) is_counter: bool,
     /// Whether it is a counter whose source has a gauge of the same id.
     pub(super) beside_gauge: bool,
+    /// When it left the newest state, if it did.
+    pub(super) expired_ms: Option<i64>,
     pub(super) labels: Labels,
+}
+
+impl FoundSeries {
+    /// What it takes in memory.
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.labels.memory_bytes()
+    }
+
+    /// Whether it has no samples from this time on.
+    pub(super) fn expired_before(&self, start_ms: i64) -> bool {
+        self.expired_ms.is_some_and(|expired_ms| expired_ms < start_ms)
+    }
 }
 
 /// How sure it is to be that a series has samples in the time that is asked for.
@@ -51,12 +65,13 @@ pub(super) async fn each(
 
     let start = Timestamp(u64::try_from(range.start_ms).unwrap_or(0));
     let mut query = QueryBuilder::new(
-        r"SELECT id, source_id, kind, metric,
+        r"SELECT id, source_id, kind, metric, expired.at,
             CASE WHEN kind = 1 THEN EXISTS (
                 SELECT FROM series AS gauge WHERE gauge.source_id = series.source_id
                     AND gauge.identity = encode(substring(sha256('\x0000' || convert_to(series.metric, 'UTF8')) FOR 16), 'hex')::uuid
             ) ELSE false END
-        FROM series WHERE NOT EXISTS (SELECT FROM expired_series AS expired WHERE expired.series_id = series.id AND expired.at < ",
+        FROM series LEFT JOIN expired_series AS expired ON expired.series_id = series.id
+        WHERE (expired.at IS NULL OR expired.at >= ",
     );
     query.push_bind(start).push(")");
     if recency == Recency::Reported {
@@ -71,14 +86,15 @@ pub(super) async fn each(
     terms.push_to(&mut query);
     query.push(r#" ORDER BY source_id, metric COLLATE "C", kind"#);
     // Its plan depends on what is asked for, so it is made anew each time.
-    let mut rows = query.build_query_as::<(i32, i32, i16, String, bool)>().persistent(false).fetch(conn);
-    while let Some((id, source_id, kind, metric, beside_gauge)) = rows.try_next().await.map_err(failed)? {
+    let mut rows = query.build_query_as::<(i32, i32, i16, String, Option<Timestamp>, bool)>().persistent(false).fetch(conn);
+    while let Some((id, source_id, kind, metric, expired, beside_gauge)) = rows.try_next().await.map_err(failed)? {
         // Its source was made after the statement above, so nothing of it was asked for.
         let Some(source) = sources.get(&source_id) else { continue };
         if labels::all_match(&on_id, source, &IdParts::of(&metric)) {
             let labels = labels::of_series(source, &metric, beside_gauge);
             if golectra_promql::all_match(&on_type, &labels) {
-                take(FoundSeries { id, source_id, is_counter: kind != 0, beside_gauge, labels })?;
+                let expired_ms = expired.map(|at| i64::try_from(at.0).unwrap_or(i64::MAX));
+                take(FoundSeries { id, source_id, is_counter: kind != 0, beside_gauge, expired_ms, labels })?;
             }
         }
     }

@@ -99,6 +99,45 @@ async fn what_can_not_be_decoded_is_an_error_that_says_where() {
     assert!(matches!(error, HistoryError::Corrupt(_)), "{error}");
 }
 
+#[tokio::test]
+async fn a_search_that_is_remembered_finds_what_another_server_changed() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let metrics = IndexCacheMetrics::default();
+    let store = PostgresStore::open(PostgresConfig { index_cache: metrics.clone(), ..config(database.dsn()) }, Clock::System).unwrap();
+    let other = PostgresStore::open(config(database.dsn()), Clock::System).unwrap();
+    assert!(ready(&store).await && ready(&other).await);
+    let now = Clock::System.unix_millis();
+    let labels = async |start: u64| -> Vec<String> {
+        let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
+        let all = selection(vec![Matcher::equal("__name__", "g")], start, now);
+        store.select(&all, 10, &mut reservation).await.unwrap().iter().map(|series| series.labels.to_string()).collect()
+    };
+    let put = async |source: &str, metric| other.apply(batch(source, IdempotencyKey::at(now), vec![metric])).await.unwrap();
+    put("a", gauge("g", 1.0)).await;
+    let mut expected = vec![r#"g{instance="a"}"#.to_owned()];
+    for (hits, misses, start) in [(0, 1, now - HOUR), (1, 1, now - HOUR), (2, 1, now - MINUTE), (2, 2, now - 2 * HOUR), (3, 2, now - HOUR)]
+    {
+        assert_eq!(labels(start).await, expected);
+        assert_eq!((metrics.hits(), metrics.misses()), (hits, misses));
+    }
+    put("b", gauge("g", 1.0)).await;
+    expected.push(r#"g{instance="b"}"#.to_owned());
+    assert_eq!(labels(now - HOUR).await, expected);
+    put("a", counter("g", 1)).await;
+    expected.insert(0, r#"g{__type__="counter", instance="a"}"#.to_owned());
+    assert_eq!(labels(now - HOUR).await, expected);
+    assert_eq!((metrics.hits(), metrics.misses()), (3, 4));
+    // Out of the newest state and back again.
+    let source = crate::store::conformance::source("b");
+    assert!(other.forget_source(&source, None).await.unwrap());
+    assert_eq!(labels(now - HOUR).await, expected);
+    assert_eq!((metrics.hits(), metrics.misses()), (3, 5));
+    put("b", gauge("g", 2.0)).await;
+    assert_eq!(labels(now - HOUR).await, expected);
+    assert_eq!((metrics.hits(), metrics.misses()), (3, 6));
+    assert!(metrics.bytes() > 0);
+}
+
 /// A node's report: as node_exporter's, 16 series of one name and the rest of a name each.
 fn report(at: usize, node: usize, series: usize) -> Metrics {
     let mut metrics = Metrics::default();

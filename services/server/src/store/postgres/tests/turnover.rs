@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use golectra_promql::{MatchOp, Matcher};
+use golectra_promql::{MatchOp, Matcher, MemoryBudget};
 use golectra_protocol::{IdempotencyKey, Metric};
 use sqlx::Executor;
 
@@ -248,7 +248,12 @@ async fn labels_are_read_from_their_tables(store: &PostgresStore, sources: u32, 
         (&some, "", 5),
     ] {
         let started = Instant::now();
-        let found = if label.is_empty() { store.label_names(filter).await } else { store.label_values(label, filter).await };
+        let mut memory = MemoryBudget::new(1 << 30).reserve(1 << 30);
+        let found = if label.is_empty() {
+            store.label_names(filter, &mut memory).await
+        } else {
+            store.label_values(label, filter, &mut memory).await
+        };
         let (found, took) = (u32::try_from(found.unwrap().items.len()).unwrap(), started.elapsed());
         println!(
             "{} series, labels {label:?} of {}: {found} found, {took:?}",
