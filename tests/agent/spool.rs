@@ -31,7 +31,7 @@ fn logged(agent: &Agent, message: &str, field: &str) -> Vec<i64> {
 
 /// The polls in the reports that an agent logged as sealed.
 fn polls_sealed(agent: &Agent) -> i64 {
-    logged(agent, "a report is sealed", "polls").iter().sum()
+    logged(agent, "a batch is sealed", "polls").iter().sum()
 }
 
 async fn metric(agent: &Agent, name: &str) -> f64 {
@@ -39,7 +39,7 @@ async fn metric(agent: &Agent, name: &str) -> f64 {
 }
 
 async fn seals(agent: &Agent, reports: usize) {
-    let sealed = || logged(agent, "a report is sealed", "polls").len();
+    let sealed = || logged(agent, "a batch is sealed", "polls").len();
     let wanted = sealed() + reports;
     until("reports are sealed", LIMIT, async || sealed() >= wanted).await;
 }

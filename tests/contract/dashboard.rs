@@ -4,10 +4,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use golectra_tests::remote_write::{remote_series, remote_write_v1};
-use golectra_tests::{Server, Target, encode, on_both_stores, on_every_store, skip, unix_millis};
+use golectra_tests::{Server, Target, encode, eventually, on_both_stores, on_every_store, skip, unix_millis};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 on_every_store!(
     the_page_works_with_nothing_stored,
@@ -131,8 +133,11 @@ async fn report(server: &Server, source: &str, gauges: &[(&str, f64)]) {
     server.client().post("/updates").source(source).json(&batch).send().await.expect(200);
 }
 
+/// A page with all that belongs to it: on a busy machine a query may take longer than a page waits.
 async fn page(server: &Server, path: &str) -> String {
-    server.client().get(path).send().await.expect(200).text()
+    let client = server.client();
+    let whole = async || Some(client.get(path).send().await.expect(200).text()).filter(|page| !page.contains("be shown now:"));
+    eventually("a page with all that belongs to it", LIMIT, whole).await
 }
 
 /// The row of a node in the overview.

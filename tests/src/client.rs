@@ -104,7 +104,8 @@ impl Client {
 fn has_hash(path: &str) -> bool {
     let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
-        ["ping", "live"] | ["source" | "metrics"] | ["assets" | "-", ..] => false,
+        ["ping", "live"] | ["assets" | "-", ..] => false,
+        ["source" | "metrics" | "node" | "pods" | "pod" | "alerts" | "explore" | "status" | "sign-in" | "sign-out"] => false,
         ["api", "v1", resource, ..] => *resource == "snapshot",
         _ => true,
     }
@@ -224,11 +225,18 @@ impl RequestBuilder<'_> {
         Some(request.sign(now, key_id, key))
     }
 
-    /// Sends the request and expects an answer. A write that the server refused as overloaded is sent again.
+    /// Sends the request and expects an answer. A write that the server refused as overloaded is sent again, and by remote-write, where each sample is
+    /// stored once, any that may come again.
     pub async fn send(self) -> Answer {
         let what = format!("{} {}", self.method, self.path);
         let send = || async { self.clone().try_send().await.unwrap_or_else(|error| panic!("{what}: {error:?}")) };
-        if self.is_write() { resend(send, Answer::overloaded_pause).await } else { send().await }
+        if self.method == Method::POST && self.path == "/api/v1/write" {
+            resend(send, Answer::pause).await
+        } else if self.is_write() {
+            resend(send, Answer::overloaded_pause).await
+        } else {
+            send().await
+        }
     }
 
     /// Whether the request is for /update or /updates.
@@ -305,6 +313,12 @@ impl Answer {
     /// The pause that the server asks for where it refused the request as overloaded.
     fn overloaded_pause(&self) -> Option<Duration> {
         overload::pause(self.status, self.header("retry-after"), &self.body)
+    }
+
+    /// The pause after which a refused request may come again.
+    fn pause(&self) -> Option<Duration> {
+        let seconds = self.header("retry-after").filter(|_| self.status == 503)?;
+        Some(Duration::from_secs(seconds.parse().expect("a number of seconds")))
     }
 
     /// Whether the body was packed.
