@@ -56,7 +56,7 @@ impl Deliveries {
                 tasks.spawn(async move { deliveries.deliver_to(receiver, ended).await });
             }
             let is_over = tokio::select! {
-                changed = changes.changed() => changed.is_err(),
+                result = changes.changed() => result.is_err(),
                 () = stop.cancelled() => true,
             };
             ended.cancel();
