@@ -159,7 +159,8 @@ async fn the_cookie_is_for_encrypted_connections_where_a_trusted_proxy_or_the_br
         let server =
             Server::builder().env("API_TOKENS_FILE", folder.path().join("tokens").display()).env("TRUSTED_PROXIES", trusted).start();
         let client = server.client();
-        let answer = form(&client, "r-token", "same-origin").header("x-forwarded-proto", "https").header("origin", origin).send().await.expect(303);
+        let answer =
+            form(&client, "r-token", "same-origin").header("x-forwarded-proto", "https").header("origin", origin).send().await.expect(303);
         assert_eq!(answer.header("set-cookie").is_some_and(|cookie| cookie.contains("; Secure")), secure, "{trusted} {origin}");
     }
 }
