@@ -13,8 +13,6 @@ use crate::clock::rfc3339;
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 /// The most alerts that a message for people names.
 const MAX_NAMED: usize = 20;
-/// The longest message of ntfy, in bytes. Its servers make a file of one of 4,096 bytes, or refuse it where they keep none.
-const MAX_NTFY_BYTES: usize = 4_000;
 
 fn time(unix_ms: i64) -> String {
     rfc3339(unix_ms.max(0).unsigned_abs())
@@ -76,6 +74,9 @@ pub fn slack(notification: &Notification) -> Value {
         "attachments": [{ "color": color, "fallback": title, "text": lines, "ts": notification.created_ms / 1000 }],
     })
 }
+
+/// The longest message of ntfy, in bytes. Its servers make a file of one of 4,096 bytes, or refuse it where they keep none.
+const MAX_NTFY_BYTES: usize = 4_000;
 
 /// A message for a topic of ntfy.
 pub fn ntfy(notification: &Notification, topic: &str) -> Value {
@@ -223,24 +224,6 @@ mod tests {
     }
 
     #[test]
-    fn fingerprints_are_those_of_prometheus() {
-        // FNV-1a of nothing, and of `a` and `b` each with 0xff behind it.
-        assert_eq!(fingerprint(&Texts::new()), "cbf29ce484222325");
-        assert_ne!(fingerprint(&Texts::from([("ab".into(), "c".into())])), fingerprint(&Texts::from([("a".into(), "bc".into())])));
-    }
-
-    #[test]
-    fn people_read_what_is_wrong() {
-        let sent = slack(&notification(&[true]));
-        assert_eq!((&sent["text"], &sent["attachments"][0]["color"]), (&json!("[firing] Down"), &json!("danger")));
-        assert_eq!(sent["attachments"][0]["text"], "&lt;n0&gt; is down.\n  For long.");
-        let sent = ntfy(&notification(&[false, false]), "t");
-        assert_eq!((&sent["topic"], &sent["title"], &sent["priority"]), (&json!("t"), &json!("[2 resolved] Down"), &json!(2)));
-        assert_eq!(sent["message"], "Resolved: <n0> is down.\nResolved: <n1> is down.");
-        assert!(lines(&notification(&[true; 25])).ends_with("and 5 more"));
-    }
-
-    #[test]
     fn a_message_of_ntfy_is_no_longer_than_its_servers_take() {
         let message = |alerts: usize, description: &str| {
             let mut notification = notification(&vec![true; alerts]);
@@ -257,5 +240,23 @@ mod tests {
             assert!((3_990..4_096).contains(&cut.len()) && cut.ends_with(end), "{} {cut}", cut.len());
         }
         assert!(message(25, "short").ends_with("and 5 more"));
+    }
+
+    #[test]
+    fn fingerprints_are_those_of_prometheus() {
+        // FNV-1a of nothing, and of `a` and `b` each with 0xff behind it.
+        assert_eq!(fingerprint(&Texts::new()), "cbf29ce484222325");
+        assert_ne!(fingerprint(&Texts::from([("ab".into(), "c".into())])), fingerprint(&Texts::from([("a".into(), "bc".into())])));
+    }
+
+    #[test]
+    fn people_read_what_is_wrong() {
+        let sent = slack(&notification(&[true]));
+        assert_eq!((&sent["text"], &sent["attachments"][0]["color"]), (&json!("[firing] Down"), &json!("danger")));
+        assert_eq!(sent["attachments"][0]["text"], "&lt;n0&gt; is down.\n  For long.");
+        let sent = ntfy(&notification(&[false, false]), "t");
+        assert_eq!((&sent["topic"], &sent["title"], &sent["priority"]), (&json!("t"), &json!("[2 resolved] Down"), &json!(2)));
+        assert_eq!(sent["message"], "Resolved: <n0> is down.\nResolved: <n1> is down.");
+        assert!(lines(&notification(&[true; 25])).ends_with("and 5 more"));
     }
 }
