@@ -295,13 +295,13 @@ async fn pages_work_in_a_browser_and_say_nothing_on_its_console() {
 /// The script of the page of alerts, on a page that presses its buttons: the server takes a change only if it is marked as JSON.
 #[tokio::test]
 async fn buttons_of_the_page_of_alerts_send_json() {
+    const PAGE: &str = r#"<!doctype html><p id="said"></p><div id="main"><button data-test="a b">t</button><button data-end="id">e</button></div>
+        <dialog id="silence"><form method="dialog"></form></dialog><script type="module" src="/alerts.js"></script>
+        <script type="module">for (const button of document.querySelectorAll('#main button')) button.click();</script>"#;
     if Command::new("chromium").arg("--version").stdout(Stdio::null()).status().await.is_err() {
         skip("chromium is not installed");
         return;
     }
-    const PAGE: &str = r#"<!doctype html><p id="said"></p><div id="main"><button data-test="a b">t</button><button data-end="id">e</button></div>
-        <dialog id="silence"><form method="dialog"></form></dialog><script type="module" src="/alerts.js"></script>
-        <script type="module">for (const button of document.querySelectorAll('#main button')) button.click();</script>"#;
     let receiver = Receiver::start(|request| match request.path.as_str() {
         "/" => Reply::status(200).body("text/html", PAGE),
         "/alerts.js" => Reply::status(200).body("text/javascript", include_str!("../../services/server/assets/alerts.js")),
