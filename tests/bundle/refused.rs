@@ -77,6 +77,12 @@ fn values_out_of_range_are_named() {
         ("alerts.receivers[0].name=a b", "/alerts/receivers/0/name"),
         ("alerts.secrets[0]=My_Secret", "/alerts/secrets/0"),
         ("alerts.ruleFiles.a\\.yaml.group=x", "/alerts/ruleFiles/a.yaml"),
+        ("alerts.receivers[0].name=a", "/alerts/receivers/0"),
+        ("alerts.receivers[0].min_severity=warn", "/alerts/receivers/0/min_severity"),
+        ("alerts.receivers[0].webhok.url=http://h/", "/alerts/receivers/0"),
+        ("alerts.receivers[0].slack.url=http://h/", "/alerts/receivers/0/slack"),
+        ("alerts.receivers[0].webhook.url=h:80", "/alerts/receivers/0/webhook/url"),
+        ("alerts.receivers[0].ntfy.key_file=/k", "/alerts/receivers/0/ntfy"),
     ] {
         let error = refusal(&ALL_APIS, &[set]);
         assert!(error.contains(&format!("'{path}'")), "--set {set}: {error}");

@@ -153,7 +153,7 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
         assert!(egress.contains(&serde_json::json!({"ports": [{"port": 9093}]})), "{egress:?}");
     }
     assert!(notes(&[]).contains("set alerts.receivers"));
-    let receiver = ["--set", "alerts.receivers[0].name=a"];
+    let receiver = ["--set", "alerts.receivers[0].name=a,alerts.receivers[0].webhook.url=http://h/"];
     assert!(notes(&receiver).contains("set alerts.egress"));
     assert!(!notes(&[&receiver[..], &["--set", "alerts.egress[0].ports[0].port=443"]].concat()).contains("set alerts.egress"));
 }

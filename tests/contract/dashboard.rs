@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use golectra_tests::remote_write::{remote_series, remote_write_v1};
-use golectra_tests::{Server, Target, encode, eventually, on_both_stores, on_every_store, skip, unix_millis};
+use golectra_tests::{Receiver, Reply, Server, Target, encode, eventually, on_both_stores, on_every_store, skip, unix_millis};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -295,4 +295,30 @@ async fn pages_work_in_a_browser_and_say_nothing_on_its_console() {
         assert!(page.contains(part) && page.contains(">live</span>"), "{path}: {page}");
         assert!(console.is_empty(), "{path}: {console}");
     }
+}
+
+/// The script of the page of alerts, on a page that presses its buttons: the server takes a change only if it is marked as JSON.
+#[tokio::test]
+async fn buttons_of_the_page_of_alerts_send_json() {
+    const PAGE: &str = r#"<!doctype html><p id="said"></p><div id="main"><button data-test="a b">t</button><button data-end="id">e</button></div>
+        <dialog id="silence"><form method="dialog"></form></dialog><script type="module" src="/alerts.js"></script>
+        <script type="module">for (const button of document.querySelectorAll('#main button')) button.click();</script>"#;
+    if Command::new("chromium").arg("--version").stdout(Stdio::null()).status().await.is_err() {
+        skip("chromium is not installed");
+        return;
+    }
+    let receiver = Receiver::start(|request| match request.path.as_str() {
+        "/" => Reply::status(200).body("text/html", PAGE),
+        "/alerts.js" => Reply::status(200).body("text/javascript", include_str!("../../services/server/assets/alerts.js")),
+        _ => Reply::status(204),
+    })
+    .await;
+    let (_, console) = in_browser(&receiver.url()).await;
+    let mut sent: Vec<_> = receiver.requests().into_iter().filter(|request| request.path.starts_with("/api/")).collect();
+    sent.sort_by(|a, b| a.path.cmp(&b.path));
+    let line = |request: &golectra_tests::Received| {
+        format!("{} {} {}", request.method, request.path, request.header("content-type").unwrap_or("without a type"))
+    };
+    let expected = ["POST /api/v1/receivers/a%20b/test application/json", "DELETE /api/v1/silences/id application/json"];
+    assert_eq!(sent.iter().map(line).collect::<Vec<_>>(), expected, "{console}");
 }

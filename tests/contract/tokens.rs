@@ -151,13 +151,16 @@ async fn a_browser_signs_in_once(t: Target) {
 }
 
 #[tokio::test]
-async fn the_cookie_is_for_encrypted_connections_where_a_trusted_proxy_says_so() {
+async fn the_cookie_is_for_encrypted_connections_where_a_trusted_proxy_or_the_browser_says_so() {
     let folder = folder("me:read:r-token\n");
-    for (trusted, secure) in [("127.0.0.1/32", true), ("10.0.0.0/8", false)] {
+    for (trusted, origin, secure) in
+        [("127.0.0.1/32", "null", true), ("10.0.0.0/8", "http://metrics.example", false), ("10.0.0.0/8", "https://metrics.example", true)]
+    {
         let server =
             Server::builder().env("API_TOKENS_FILE", folder.path().join("tokens").display()).env("TRUSTED_PROXIES", trusted).start();
         let client = server.client();
-        let answer = form(&client, "r-token", "same-origin").header("x-forwarded-proto", "https").send().await.expect(303);
-        assert_eq!(answer.header("set-cookie").is_some_and(|cookie| cookie.contains("; Secure")), secure, "{trusted}");
+        let answer =
+            form(&client, "r-token", "same-origin").header("x-forwarded-proto", "https").header("origin", origin).send().await.expect(303);
+        assert_eq!(answer.header("set-cookie").is_some_and(|cookie| cookie.contains("; Secure")), secure, "{trusted} {origin}");
     }
 }

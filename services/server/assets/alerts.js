@@ -16,7 +16,9 @@ function show() {
 async function send(path, request, done) {
   said.textContent = "";
   try {
-    const answer = await fetch(path, { ...request, signal: AbortSignal.timeout(LIMIT_MS) });
+    // What changes something must be marked as JSON, even where it has no body.
+    const headers = { "content-type": "application/json" };
+    const answer = await fetch(path, { ...request, headers, signal: AbortSignal.timeout(LIMIT_MS) });
     const text = await answer.text();
     let problem = text;
     try {
@@ -46,7 +48,7 @@ document.addEventListener("click", (event) => {
 form.addEventListener("submit", () => {
   const fields = new FormData(form);
   const body = JSON.stringify({ matchers: JSON.parse(matchers), duration: fields.get("duration"), createdBy: fields.get("by"), comment: fields.get("comment") });
-  send("/api/v1/silences", { method: "POST", headers: { "content-type": "application/json" }, body }, "The alert is silenced.");
+  send("/api/v1/silences", { method: "POST", body }, "The alert is silenced.");
 });
 
 show();

@@ -89,6 +89,7 @@ impl Tokens {
         if tokens.is_empty() {
             tracing::warn!("API_TOKENS_FILE has no token: reading over Prometheus's interfaces and remote-write are refused");
         }
+        warn_of_short(&tokens);
         let last = LastLook { digest, problem: None };
         Ok(Self(Arc::new(Shared { path: path.into(), known: RwLock::new(tokens.into()), last: Mutex::new(last) })))
     }
@@ -154,6 +155,7 @@ impl Tokens {
             Ok((_, digest)) if digest == last.digest && last.problem.is_none() => {}
             Ok((tokens, digest)) => {
                 tracing::info!(tokens = tokens.len(), "the API tokens are read from API_TOKENS_FILE");
+                warn_of_short(&tokens);
                 *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = tokens.into();
                 *last = LastLook { digest, problem: None };
             }
@@ -165,6 +167,15 @@ impl Tokens {
                 last.problem = Some(problem);
             }
         }
+    }
+}
+
+/// Names the tokens that may be found by trying.
+fn warn_of_short(tokens: &[Token]) {
+    let short: Vec<&str> = tokens.iter().filter(|token| token.is_short).map(|token| &*token.name).collect();
+    if !short.is_empty() {
+        let names = short.join(", ");
+        tracing::warn!(names, "API_TOKENS_FILE has tokens of less than 16 characters, which may be guessed: replace them with random ones");
     }
 }
 

@@ -20,13 +20,14 @@ pub mod store;
 mod template;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use golectra_process::Shutdown;
 use prometheus::Registry;
 use tokio::sync::{Mutex, Notify};
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use self::evaluator::Evaluator;
@@ -50,7 +51,6 @@ pub use self::store::Waiting;
 pub use self::template::Template;
 
 /// An alert that is pending or firing, as pages show it.
-#[allow(dead_code, reason = "the page's overview shows it")]
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActiveAlert {
     /// The rule's name.
@@ -164,14 +164,16 @@ impl Alerts {
             view: view.clone(),
             wake: Arc::clone(&wake),
             recorded: Mutex::default(),
+            waited_after_ms: AtomicI64::new(i64::MIN),
         });
         let (clock_of_signatures, to) = (clock.clone(), receivers.clone());
         let deliveries = Deliveries { states: Arc::clone(&states), receivers: to, metrics, wake, clock: clock_of_signatures };
         Ok(Self(Arc::new(Inner { book, receivers, states, view, interval, evaluator, deliveries, clock })))
     }
 
-    /// Evaluates and delivers until the shutdown begins. With an interval of 0 nothing is evaluated.
-    pub fn start(&self, shutdown: &Shutdown) {
+    /// Evaluates and delivers until the shutdown begins. With an interval of 0 nothing is evaluated. What this returns ends with the deliveries that are under
+    /// way then.
+    pub fn start(&self, shutdown: &Shutdown) -> JoinHandle<()> {
         let spawn = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
             shutdown.spawn(shutdown.token().run_until_cancelled_owned(task));
         };
@@ -181,11 +183,10 @@ impl Alerts {
             spawn(Box::pin(async move { evaluator.run().await }));
         }
         spawn(Box::pin(self.0.receivers.clone().watch()));
-        spawn(Box::pin(self.0.deliveries.clone().run()));
+        shutdown.spawn(self.0.deliveries.clone().run(shutdown.token()))
     }
 
     /// The alerts that are pending or firing as of the last look: firing ones first, the worst first, then those that are there for longest.
-    #[allow(dead_code, reason = "the page's overview shows them")]
     pub fn active(&self) -> Vec<ActiveAlert> {
         let stored = self.0.view.get();
         let silences = silences::Silences::at(&stored.silences, self.0.states.now_ms());

@@ -34,7 +34,7 @@ golectra_process::settings! {
         pub keys_dir: Option<PathBuf>,
         /// compat: hashes and signatures are checked where a request carries them. required: every request that changes something must carry a valid Golectra-Signature.
         pub signatures: SignatureMode = "compat",
-        /// A file of API tokens, a line `name:scope:token` each, with the scopes read, write and admin. With it, reading over Prometheus's interfaces and remote-write need a token (Bearer, or the password of Basic). It is read again when it changes.
+        /// A file of API tokens, a line `name:scope:token` each, with the scopes read, write and admin. With it, the pages, everything that Prometheus's interfaces read, silences, receivers and remote-write need a token (Bearer, or the password of Basic; in a browser, the form that signs in). It is read again when it changes.
         pub api_tokens_file: Option<PathBuf>,
         /// How often the memory store writes its snapshot; 0 has every write on disk before its answer.
         #[arg(short = 'i', long)]
@@ -98,7 +98,7 @@ golectra_process::settings! {
         pub shutdown_linger: Interval = "0s",
         /// How many connections to the database may be open.
         pub database_connections: u32 = "10",
-        /// How many connections to the database queries of the history may have, beside those.
+        /// How many connections to the database queries of the history may have, beside those. There is one more, so that the rules of alerts need not wait for queries.
         pub database_query_connections: u32 = "4",
         /// How many queries may run at once; more wait, 32 for each that may run.
         pub query_concurrency: Concurrency = "4",

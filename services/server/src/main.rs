@@ -24,6 +24,7 @@ use std::time::Duration;
 use golectra_process::listen::{ConnectionMetrics, serve_counted};
 use golectra_process::metrics::{Metrics, serve_observability};
 use golectra_process::{Shutdown, banner, telemetry};
+use tokio::time::timeout;
 use tower::Layer as _;
 use tower::util::MapRequestLayer;
 
@@ -90,7 +91,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let signatures = Arc::clone(&state.signatures);
     shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { signatures.watch_keys().await }));
 
-    state.alerts.start(&shutdown);
+    let deliveries = state.alerts.start(&shutdown);
 
     if let Some(tokens) = state.tokens.clone() {
         shutdown.spawn(shutdown.token().run_until_cancelled_owned(tokens.watch()));
@@ -98,7 +99,13 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
 
     let limits = assemble::connection_limits(&settings);
     let app = MapRequestLayer::new(middleware::path::normalize).layer(router::router(state.clone()));
-    serve_counted(listener, app, limits, connections, shutdown.token()).await;
+    // Notifications that are being delivered must be known as delivered before the store is closed.
+    let stopping = shutdown.token();
+    let deliveries = async {
+        stopping.cancelled().await;
+        let _ = timeout(limits.drain, deliveries).await;
+    };
+    tokio::join!(serve_counted(listener, app, limits, connections, shutdown.token()), deliveries);
 
     // The rest of the time limit is shared: events first, because the writes make them, then the store.
     let share = settings.shutdown_timeout.duration() / 5;

@@ -15,6 +15,9 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_TOKENS: usize = 1000;
 /// The longest name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
+/// Who tries tokens on the API is not slowed down, since that would be a way to keep others out: a token must be too long to be found. One of so many random
+/// letters and digits has 95 bits.
+const LONG_ENOUGH_BYTES: usize = 16;
 
 /// A token by its digest.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub(super) struct Token {
     pub(super) scope: Scope,
     /// SHA-256 of the token.
     pub(super) digest: [u8; 32],
+    /// Whether it may be found by trying.
+    pub(super) is_short: bool,
 }
 
 /// Why the file can't be used. What stands in it is not told.
@@ -89,7 +94,7 @@ fn parse(line: &[u8]) -> Result<Token, &'static str> {
     if token.is_empty() || !token.iter().all(u8::is_ascii_graphic) {
         return Err("a token is printable ASCII without spaces");
     }
-    Ok(Token { name: name.into(), scope, digest: Sha256::digest(token).into() })
+    Ok(Token { name: name.into(), scope, digest: Sha256::digest(token).into(), is_short: token.len() < LONG_ENOUGH_BYTES })
 }
 
 #[cfg(test)]
@@ -107,6 +112,14 @@ mod tests {
         let tokens = read_text("# who may read\r\n\ngrafana.1:read:a:b=\r\n  p_2:write:x\nroot:admin:y").unwrap();
         let names: Vec<_> = tokens.iter().map(|token| (&*token.name, token.scope)).collect();
         assert_eq!(names, [("grafana.1", Scope::Read), ("p_2", Scope::Write), ("root", Scope::Admin)]);
+        assert!(tokens.iter().all(|token| token.is_short));
+        let tokens = read_text("a:read:0123456789abcde\nb:read:0123456789abcdef").unwrap();
+        assert_eq!(tokens.iter().map(|token| token.is_short).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn a_token_may_have_colons() {
+        let tokens = read_text("grafana:read:a:b=").unwrap();
         assert_eq!(tokens[0].digest, <[u8; 32]>::from(Sha256::digest("a:b=")));
     }
 

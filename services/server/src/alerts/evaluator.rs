@@ -4,8 +4,12 @@
 //! the store at once. Whatever ends it before that, the next one, here or on another server, begins from the same state. Series that are written
 //! twice for one time are stored once.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use golectra_process::LogLimiter;
@@ -26,8 +30,10 @@ use crate::metrics::alerts::AlertMetrics;
 
 /// The longest error of a rule that is kept, in characters.
 const MAX_ERROR_CHARS: usize = 500;
-/// How long an evaluation may take beyond its interval, before the groups that are left wait for the next one.
+/// After so many intervals an evaluation begins no further rule: what was found is committed, and the rest waits for the next one.
 const ROUND_INTERVALS: u32 = 2;
+/// From so many intervals without an evaluation on, alerts may only be there because nothing was evaluated or received meanwhile.
+const GAP_INTERVALS: i64 = 2;
 
 /// Log lines about evaluations, by what went wrong.
 static LOG: LogLimiter<&'static str> = LogLimiter::new();
@@ -54,6 +60,8 @@ pub struct Evaluator {
     pub wake: Arc<Notify>,
     /// The series that recording rules wrote last, by file and group.
     pub recorded: Mutex<BTreeMap<(String, String), BTreeSet<Labels>>>,
+    /// The last evaluation before the gap after which this waited for the next time; `i64::MIN` if it never did.
+    pub waited_after_ms: AtomicI64,
 }
 
 /// What an evaluation of a group gives.
@@ -92,9 +100,7 @@ impl Evaluator {
             } else {
                 self.view.refresh(&*self.states).await;
             }
-            if let Ok(waiting) = self.states.waiting().await {
-                self.metrics.waiting(&waiting, self.states.now_ms());
-            }
+            self.show_waiting().await;
             // The leader waits for the next time, and another server looks a few times meanwhile whether it is needed.
             let until_next = interval_ms - self.states.now_ms().rem_euclid(interval_ms);
             let pause = if led { until_next } else { until_next.min(interval_ms / 3).max(100) };
@@ -102,13 +108,37 @@ impl Evaluator {
         }
     }
 
+    /// Shows how much waits for the receivers that there are. What waits for one that was removed is dropped in time, and nobody is to be called for it.
+    async fn show_waiting(&self) {
+        let Ok(mut waiting) = self.states.waiting().await else { return };
+        // While their file is refused it is not known which receivers there are.
+        if !self.receivers.is_refused() {
+            let receivers = self.receivers.current();
+            waiting.retain(|name, _| receivers.iter().any(|receiver| receiver.name == *name));
+        }
+        self.metrics.waiting(&waiting, self.states.now_ms());
+    }
+
     /// Evaluates the groups that are due at this time, unless that was done.
     pub async fn evaluate(&self, at_ms: i64) -> Result<(), crate::store::StoreError> {
-        let stored = self.states.load().await?;
-        if stored.evaluated_ms >= at_ms {
+        let mut stored = self.states.load().await?;
+        let ahead_ms = stored.evaluated_ms - at_ms;
+        let gap_ms = GAP_INTERVALS * millis(self.interval);
+        if (0..=gap_ms).contains(&ahead_ms) || self.waits_after_gap(stored.evaluated_ms, at_ms, gap_ms) {
             self.view.set(stored);
             return Ok(());
         }
+        if ahead_ms > 0 {
+            let seconds = ahead_ms / 1000;
+            LOG.log("clock", move |count| {
+                tracing::error!(
+                    count,
+                    seconds,
+                    "the clock has gone back by so much since rules were evaluated last: rules are evaluated by it as it is now"
+                );
+            });
+        }
+        stored.limit_times(at_ms);
         if stored.evaluated_ms > 0 {
             let missed = (at_ms - stored.evaluated_ms) / millis(self.interval).max(1) - 1;
             self.metrics.missed.inc_by(missed.max(0).unsigned_abs());
@@ -144,21 +174,32 @@ impl Evaluator {
         Ok(())
     }
 
+    /// Whether to leave this time out. At the first evaluation after a gap everything looks silent that could not report meanwhile. It begins to be pending at
+    /// `at_ms`, so if that is long ago, agents have less than `for` to report before an alert fires.
+    fn waits_after_gap(&self, evaluated_ms: i64, at_ms: i64, gap_ms: i64) -> bool {
+        let is_gap = evaluated_ms > 0 && at_ms - evaluated_ms > gap_ms;
+        let is_late = self.states.now_ms() - at_ms > millis(self.interval) / 5;
+        // Once for each gap: where every evaluation is late, late ones are better than none.
+        is_gap && is_late && self.waited_after_ms.swap(evaluated_ms, Ordering::Relaxed) != evaluated_ms
+    }
+
     /// Evaluates what is due, the groups first that wait for longest.
     async fn round(&self, rules: &RuleSet, stored: &Stored, at_ms: i64) -> (Vec<GroupState>, Vec<RuleSample>) {
         let started = Instant::now();
+        let deadline = started + self.interval * ROUND_INTERVALS;
         let mut due: Vec<(i64, &Arc<RuleGroup>)> = Vec::new();
         for group in &rules.groups {
             let before_ms = stored.group(&group.file, &group.name).map_or(0, |state| state.evaluated_ms);
             let every_ms = group.interval.map_or(0, millis);
-            if at_ms - before_ms >= every_ms {
+            // One that was evaluated in the future is due: the clock has gone back.
+            if !(0..every_ms).contains(&(at_ms - before_ms)) {
                 due.push((before_ms, group));
             }
         }
         due.sort_by_key(|(before_ms, _)| *before_ms);
         let (mut states, mut samples) = (Vec::with_capacity(due.len()), Vec::new());
         for (index, (_, group)) in due.iter().enumerate() {
-            if started.elapsed() > self.interval * ROUND_INTERVALS {
+            if Instant::now() > deadline {
                 let left = due.len() - index;
                 LOG.log("slow", move |count| {
                     tracing::warn!(
@@ -170,7 +211,7 @@ impl Evaluator {
                 break;
             }
             let before = stored.group(&group.file, &group.name);
-            let evaluated = self.group(group, before, at_ms).await;
+            let evaluated = self.group(group, before, at_ms, deadline).await;
             samples.extend(evaluated.samples);
             states.push(evaluated.state);
         }
@@ -178,7 +219,8 @@ impl Evaluator {
         (states, samples)
     }
 
-    async fn group(&self, group: &RuleGroup, before: Option<&GroupState>, at_ms: i64) -> Evaluated {
+    /// Evaluates a group. Rules that are not begun before the deadline keep their alerts and have an error.
+    async fn group(&self, group: &RuleGroup, before: Option<&GroupState>, at_ms: i64, deadline: Instant) -> Evaluated {
         let started = Instant::now();
         let mut state = GroupState { file: group.file.clone(), name: group.name.clone(), evaluated_ms: at_ms, ..GroupState::default() };
         let mut samples = Vec::new();
@@ -190,8 +232,15 @@ impl Evaluator {
             let begun = Instant::now();
             let earlier = before.and_then(|before| before.rules.iter().find(|state| state.key == rule.key));
             let alerts_before = earlier.map_or(&[][..], |earlier| &earlier.alerts);
-            let found = self.query(&rule.expr, at_ms - group.query_offset_ms).await;
-            let mut next = RuleState { key: rule.key.clone(), evaluated_ms: at_ms, ..RuleState::default() };
+            let is_in_time = begun <= deadline;
+            let found = if is_in_time {
+                self.query(&rule.expr, at_ms - group.query_offset_ms).await
+            } else {
+                let limit_seconds = (self.interval * ROUND_INTERVALS).as_secs_f64();
+                Err(format!("not evaluated in time: the rules before it took more than {limit_seconds} s"))
+            };
+            let evaluated_ms = if is_in_time { at_ms } else { earlier.map_or(0, |earlier| earlier.evaluated_ms) };
+            let mut next = RuleState { key: rule.key.clone(), evaluated_ms, ..RuleState::default() };
             let made = found.and_then(|found| match &rule.kind {
                 RuleKind::Recording => advance::record(rule, group.limit, &found).map(|made| (made, Vec::new())),
                 RuleKind::Alerting { .. } => advance::alerts(rule, group.limit, alerts_before, &found, at_ms).map(|alerts| {
@@ -243,7 +292,7 @@ impl Evaluator {
         let question = Question { text: expr.to_owned(), when: When::At { time_ms }, lookback_ms: None, timeout: Some(self.interval) };
         // The queries have limits of their own; this one is in case a thread is stuck.
         let limit = self.interval + Duration::from_secs(5);
-        let evaluated = match timeout(limit, self.queries.evaluate(question)).await {
+        let evaluated = match timeout(limit, self.queries.evaluate_rule(question)).await {
             Ok(evaluated) => evaluated.map_err(|error| describe(&error))?,
             Err(_) => return Err(format!("no answer within {} s", limit.as_secs())),
         };

@@ -1,7 +1,7 @@
 //! Decides which receivers are told what, in the same step in which the state changes.
 //!
 //! What a receiver was told stands in the state of the alert. So a transition is told once whichever server makes the step, an alert that was
-//! silenced while it began to fire is told when the silence is over, and one of whose end a receiver was not told is not told to begin again.
+//! silenced while it began to fire is told when the silence is over, and no receiver is told of the end of what it was not told of.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +33,16 @@ pub fn plan(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, 
     for receiver in receivers {
         let mut by_group = BTreeMap::<Texts, Vec<NotifiedAlert>>::new();
         for (is_silenced, alert) in &mut silenced_and_alerts {
-            if *is_silenced || !receiver.min_severity.covers(alert.label("severity")) {
+            let is_over = alert.phase == Phase::Inactive;
+            // The end is told under a silence as well, to those who were told of the beginning: they wait for it, and it bothers nobody.
+            if (*is_silenced && !is_over) || !receiver.min_severity.covers(alert.label("severity")) {
+                continue;
+            }
+            if is_over && !receiver.send_resolved {
+                // It need not be told, but if the alert fires again that is news.
+                if let Some(told) = alert.told.get_mut(&receiver.name) {
+                    told.firing = false;
+                }
                 continue;
             }
             let Some(told) = next_told(alert, receiver, at_ms) else { continue };
@@ -56,7 +65,7 @@ pub fn plan(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, 
     notifications
 }
 
-/// What the receiver is told of the alert now, if anything.
+/// What the receiver is told of the alert now, if anything. Ends are only asked about for those who want them.
 fn next_told(alert: &AlertState, receiver: &Receiver, at_ms: i64) -> Option<Told> {
     let before = alert.told.get(&receiver.name);
     let is_due = |told: &Told, after_ms: i64| at_ms - told.at_ms >= after_ms;
@@ -68,7 +77,7 @@ fn next_told(alert: &AlertState, receiver: &Receiver, at_ms: i64) -> Option<Told
             Repeat::Alertmanager => is_due(told, RESEND_MS),
             Repeat::After(interval) => is_due(told, i64::try_from(interval.as_millis()).unwrap_or(i64::MAX)),
         },
-        (Phase::Inactive, Some(told)) if told.firing => receiver.send_resolved,
+        (Phase::Inactive, Some(told)) if told.firing => true,
         // Alertmanager is told of the end for as long as it is remembered: it may have been away.
         (Phase::Inactive, Some(told)) => {
             let ended_ms = alert.resolved_ms.unwrap_or(at_ms);
@@ -148,6 +157,41 @@ mod tests {
         let mut groups = groups(vec![alert("A", "n1", "critical")]);
         assert!(told(&receivers, &mut groups, &stored, 0).is_empty());
         assert_eq!(told(&receivers, &mut groups, &stored, 1_000), ["hook: firing n1"]);
+    }
+
+    #[test]
+    fn the_end_is_told_under_a_silence_to_those_who_were_told_of_the_beginning() {
+        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)];
+        let matchers = vec![SilenceMatcher { name: "alertname".into(), value: "A".into(), is_regex: false, is_equal: true }];
+        let silence =
+            Silence { id: Uuid::nil(), matchers, starts_ms: 1_000, ends_ms: 7_200_000, created_by: "me".into(), comment: "why".into() };
+        let stored = Stored { silences: vec![silence], ..Stored::default() };
+        let mut groups = groups(vec![alert("A", "n1", "critical")]);
+        assert_eq!(told(&receivers, &mut groups, &stored, 0), ["hook: firing n1"]);
+        groups[0].rules[0].alerts.push(alert("A", "n2", "critical"));
+        assert!(told(&receivers, &mut groups, &stored, 5 * 3_600_000 / 4).is_empty());
+        for alert in &mut groups[0].rules[0].alerts {
+            (alert.phase, alert.resolved_ms) = (Phase::Inactive, Some(5_000_000));
+        }
+        assert_eq!(told(&receivers, &mut groups, &stored, 5_000_000), ["hook: resolved n1"]);
+        assert!(told(&receivers, &mut groups, &stored, 5_015_000).is_empty());
+    }
+
+    #[test]
+    fn what_fires_again_is_told_to_those_who_are_not_told_of_ends() {
+        for repeat in [Repeat::After(Duration::from_hours(4)), Repeat::Alertmanager] {
+            let receivers = [Receiver { send_resolved: false, ..receiver("r", repeat, Severity::None) }];
+            let mut groups = groups(vec![alert("A", "n1", "critical")]);
+            let mut at = |phase, at_ms| {
+                let alert = &mut groups[0].rules[0].alerts[0];
+                (alert.phase, alert.resolved_ms) = (phase, (phase == Phase::Inactive).then_some(15_000));
+                told(&receivers, &mut groups, &Stored::default(), at_ms)
+            };
+            assert_eq!(at(Phase::Firing, 0), ["r: firing n1"]);
+            assert!(at(Phase::Inactive, 15_000).is_empty() && at(Phase::Inactive, 90_000).is_empty());
+            assert!(at(Phase::Pending, 105_000).is_empty());
+            assert_eq!(at(Phase::Firing, 120_000), ["r: firing n1"]);
+        }
     }
 
     #[test]

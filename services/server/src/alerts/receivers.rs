@@ -153,11 +153,25 @@ struct Shared {
 }
 
 impl ReceiverBook {
-    /// Reads the file, which must be valid.
+    /// Reads the file. One that can't be read is an error. While something in it is wrong, nobody is told: a server that did not start for that would take
+    /// no reports either.
     pub fn open(path: Option<&Path>) -> Result<Self, ReceiversError> {
-        let (receivers, text) = path.map(file::read).transpose()?.unwrap_or_default();
+        let (receivers, last) = match path.map(file::read).transpose() {
+            Ok(found) => found.map(|(receivers, text)| (receivers, (text, None))).unwrap_or_default(),
+            Err(error @ ReceiversError::Read(..)) => return Err(error),
+            Err(error) => {
+                let problem = error.to_string();
+                tracing::error!("{problem}: no receiver is told of alerts until the file is mended");
+                (Vec::new(), (String::new(), Some(problem)))
+            }
+        };
         let (current, _) = watch::channel(receivers.into());
-        Ok(Self(Arc::new(Shared { path: path.map(Path::to_path_buf), current, last: Mutex::new((text, None)) })))
+        Ok(Self(Arc::new(Shared { path: path.map(Path::to_path_buf), current, last: Mutex::new(last) })))
+    }
+
+    /// Whether the file is refused, so that it is not known which receivers there are.
+    pub fn is_refused(&self) -> bool {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).1.is_some()
     }
 
     /// The receivers as they are now.
@@ -219,6 +233,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_starts_with_a_bad_file_and_takes_it_when_it_is_mended() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "receivers:\n- name: a\n  webhook: {url: 'http://h/'}\n  min_severity: warn\n").unwrap();
+        let book = ReceiverBook::open(Some(file.path())).unwrap();
+        book.look();
+        assert!(book.is_refused() && book.current().is_empty());
+        std::fs::write(file.path(), "receivers:\n- name: a\n  webhook: {url: 'http://h/'}\n").unwrap();
+        book.look();
+        assert_eq!((book.is_refused(), book.current().len()), (false, 1));
+    }
+
+    #[test]
     fn a_file_that_becomes_bad_changes_nothing() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let write = |text: &str| std::fs::write(file.path(), text).unwrap();
@@ -231,7 +257,7 @@ mod tests {
         write("receivers:\n- name: b\n  webhook: {url: 'http://h/'}\n");
         book.look();
         assert_eq!(names(), ["b"]);
-        assert!(ReceiverBook::open(None).unwrap().current().is_empty());
+        assert!(!book.is_refused() && ReceiverBook::open(None).unwrap().current().is_empty());
         assert!(ReceiverBook::open(Some(Path::new("/nonexistent"))).is_err());
     }
 }

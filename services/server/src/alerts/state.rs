@@ -25,6 +25,19 @@ impl Stored {
     pub fn group(&self, file: &str, name: &str) -> Option<&GroupState> {
         self.groups.iter().find(|group| group.file == file && group.name == name)
     }
+
+    /// Makes no time of an alert later than this. A clock that has gone back would otherwise hold up what depends on them until it is there again.
+    pub fn limit_times(&mut self, latest_ms: i64) {
+        for alert in self.groups.iter_mut().flat_map(|group| &mut group.rules).flat_map(|rule| &mut rule.alerts) {
+            alert.active_ms = alert.active_ms.min(latest_ms);
+            for time_ms in [&mut alert.fired_ms, &mut alert.resolved_ms, &mut alert.keep_firing_since_ms].into_iter().flatten() {
+                *time_ms = latest_ms.min(*time_ms);
+            }
+            for told in alert.told.values_mut() {
+                told.at_ms = told.at_ms.min(latest_ms);
+            }
+        }
+    }
 }
 
 /// The state of a group of rules.

@@ -77,8 +77,8 @@ pub trait AlertStore: Send + Sync + 'static {
     /// Everything but what waits for receivers.
     async fn load(&self) -> Result<Stored, StoreError>;
 
-    /// Makes the changes of an evaluation; false if this server no longer is the one that evaluates, or one of this time or later was committed
-    /// before. Then nothing is changed. Notifications that are older than they may get are removed.
+    /// Makes the changes of an evaluation; false if this server no longer is the one that evaluates, or one of this time was committed last. Then nothing is
+    /// changed. An evaluation of an earlier time counts: the clock may have gone back. Notifications that are older than they may get are removed.
     async fn commit(&self, commit: Commit) -> Result<bool, StoreError>;
 
     /// The oldest notification for a receiver, unless it is being delivered or not due. So a receiver gets one after the other, in their order.

@@ -34,7 +34,7 @@ pub use self::export::ExportQuestion;
 pub use self::listing::{Listed, Listing, Truncated, matchers};
 pub use self::watch::Costs;
 
-use self::admission::{Admission, Admitted};
+use self::admission::{Admission, Admitted, RESERVED_FOR_RULES};
 use self::error::Bounds;
 use self::export::Exports;
 use self::threads::Threads;
@@ -132,7 +132,7 @@ impl Queries {
             limits,
             engine: Engine { limits: engine_limits, ..Engine::default() },
             admission: Admission::new(limits.concurrency),
-            threads: Threads::start(limits.concurrency)?,
+            threads: Threads::start(limits.concurrency + RESERVED_FOR_RULES)?,
             exports: Exports::start()?,
             budget,
             metrics,
@@ -146,17 +146,17 @@ impl Queries {
 
     /// Evaluates a query.
     pub async fn evaluate(&self, question: Question) -> Result<Evaluated, QueryError> {
-        let kind = match question.when {
-            When::At { .. } => QueryKind::Instant,
-            When::Over(_) => QueryKind::Range,
-        };
-        let call = Call { kind, text: question.text.clone(), timeout: question.timeout };
-        self.run(call, move |run| run.evaluate(&question)).await
+        self.run(Call::of(&question), move |run| run.evaluate(&question)).await
+    }
+
+    /// Evaluates the query of a rule, which has a turn of its own. The caller asks for one after the other.
+    pub async fn evaluate_rule(&self, question: Question) -> Result<Evaluated, QueryError> {
+        self.run(Call { is_rule: true, ..Call::of(&question) }, move |run| run.evaluate(&question)).await
     }
 
     /// Reads a query and tells what `tell` says about it.
     pub async fn parse<T: Send + 'static>(&self, text: String, tell: impl FnOnce(&Query) -> T + Send + 'static) -> Result<T, QueryError> {
-        let call = Call { kind: QueryKind::Parse, text: text.clone(), timeout: None };
+        let call = Call { kind: QueryKind::Parse, text: text.clone(), timeout: None, is_rule: false };
         self.run(call, move |run| Ok(tell(&run.parse(&text)?))).await
     }
 
@@ -173,7 +173,7 @@ impl Queries {
         let started = Instant::now();
         let deadline = started + timeout;
         let mut memory = budget.reserve(limits.max_bytes);
-        let admitted = match self.admit(&call.text, &mut memory, deadline, &bounds).await {
+        let admitted = match self.admit(&call, &mut memory, deadline, &bounds).await {
             Ok(admitted) => admitted,
             Err(error) => {
                 watch.ends(error.reason());
@@ -212,9 +212,11 @@ impl Queries {
         }
     }
 
-    async fn admit(&self, text: &str, memory: &mut Reservation, deadline: Instant, bounds: &Bounds) -> Result<Admitted, QueryError> {
-        memory.grow(text.len()).map_err(|error| bounds.memory(error))?;
-        self.0.admission.enter(deadline).await.map_err(|reason| bounds.not_admitted(reason))
+    async fn admit(&self, call: &Call, memory: &mut Reservation, deadline: Instant, bounds: &Bounds) -> Result<Admitted, QueryError> {
+        memory.grow(call.text.len()).map_err(|error| bounds.memory(error))?;
+        let admission = &self.0.admission;
+        let admitted = if call.is_rule { admission.enter_rule(deadline).await } else { admission.enter(deadline).await };
+        admitted.map_err(|reason| bounds.not_admitted(reason))
     }
 }
 
@@ -223,6 +225,18 @@ struct Call {
     kind: QueryKind,
     text: String,
     timeout: Option<Duration>,
+    /// Whether it has the turn that is reserved for rules.
+    is_rule: bool,
+}
+
+impl Call {
+    fn of(question: &Question) -> Self {
+        let kind = match question.when {
+            When::At { .. } => QueryKind::Instant,
+            When::Over(_) => QueryKind::Range,
+        };
+        Self { kind, text: question.text.clone(), timeout: question.timeout, is_rule: false }
+    }
 }
 
 /// A query that runs.

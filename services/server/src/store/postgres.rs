@@ -145,7 +145,7 @@ impl PostgresStore {
         let partitions = Arc::new(Partitions::default());
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
         let pool = connect::pool(&options, pool_size);
-        let query_pool = connect::query_pool(&options, config.query_connections.max(1), config.query_timeout);
+        let query_pool = connect::query_pool(&options, config.query_connections.max(1) + 1, config.query_timeout);
         let (schema_sender, schema) = watch::channel(SchemaState::FirstAttempt);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());

@@ -43,8 +43,9 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    /// Delivers until it is dropped. A task whose receiver is no longer there ends after the delivery that is under way.
-    pub async fn run(self) {
+    /// Delivers until it is to stop. A delivery that is under way then, or whose receiver is no longer there, comes to its end: one that is cut off is
+    /// delivered again.
+    pub async fn run(self, stop: CancellationToken) {
         let mut changes = self.receivers.changes();
         loop {
             let receivers = Arc::clone(&changes.borrow_and_update());
@@ -54,11 +55,15 @@ impl Deliveries {
                 let (deliveries, receiver, ended) = (self.clone(), receiver.clone(), ended.clone());
                 tasks.spawn(async move { deliveries.deliver_to(receiver, ended).await });
             }
-            if changes.changed().await.is_err() {
-                return;
-            }
+            let is_over = tokio::select! {
+                result = changes.changed() => result.is_err(),
+                () = stop.cancelled() => true,
+            };
             ended.cancel();
             while tasks.join_next().await.is_some() {}
+            if is_over {
+                return;
+            }
         }
     }
 
@@ -132,7 +137,46 @@ fn pause(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::Registry;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use uuid::Uuid;
+
     use super::*;
+    use crate::alerts::notification::Notification;
+    use crate::alerts::state::Texts;
+    use crate::alerts::store::Commit;
+    use crate::alerts::store::memory::MemoryAlertStore;
+
+    #[tokio::test]
+    async fn a_delivery_that_is_under_way_comes_to_its_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let receivers = format!("receivers:\n- name: r\n  webhook: {{url: 'http://{}/'}}\n", listener.local_addr().unwrap());
+        std::fs::write(file.path(), receivers).unwrap();
+        let states = Arc::new(MemoryAlertStore::open(None, false, Clock::System).unwrap());
+        let now_ms = states.now_ms();
+        let (group, expires_ms) = (Texts::new(), now_ms + 60_000);
+        let one = Notification { id: Uuid::now_v7(), receiver: "r".into(), created_ms: now_ms, expires_ms, group, alerts: Vec::new() };
+        assert!(states.commit(Commit { at_ms: now_ms, notifications: vec![one], ..Commit::default() }).await.unwrap());
+        let deliveries = Deliveries {
+            states: Arc::<MemoryAlertStore>::clone(&states),
+            receivers: ReceiverBook::open(Some(file.path())).unwrap(),
+            metrics: AlertMetrics::register(&Registry::new()).unwrap(),
+            wake: Arc::default(),
+            clock: Clock::System,
+        };
+        let stop = CancellationToken::new();
+        let run = tokio::spawn(deliveries.run(stop.clone()));
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        assert!(connection.read(&mut request).await.unwrap() > 0);
+        stop.cancel();
+        tokio::task::yield_now().await;
+        connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+        timeout(Duration::from_secs(30), run).await.unwrap().unwrap();
+        assert!(states.waiting().await.unwrap().is_empty(), "it was delivered, and does not come again");
+    }
 
     #[test]
     fn pauses_grow_up_to_a_minute() {

@@ -75,6 +75,9 @@ pub fn slack(notification: &Notification) -> Value {
     })
 }
 
+/// The longest message of ntfy, in bytes. Its servers make a file of one of 4,096 bytes, or refuse it where they keep none.
+const MAX_NTFY_BYTES: usize = 4_000;
+
 /// A message for a topic of ntfy.
 pub fn ntfy(notification: &Notification, topic: &str) -> Value {
     let (priority, tag) = match (notification.is_firing(), worst(notification)) {
@@ -83,7 +86,7 @@ pub fn ntfy(notification: &Notification, topic: &str) -> Value {
         (true, Severity::Warning) => (4, "warning"),
         (true, _) => (3, "information_source"),
     };
-    json!({ "topic": topic, "title": title(notification), "message": lines(notification), "priority": priority, "tags": [tag] })
+    json!({ "topic": topic, "title": title(notification), "message": short_lines(notification, MAX_NTFY_BYTES), "priority": priority, "tags": [tag] })
 }
 
 const fn status(firing: bool) -> &'static str {
@@ -138,6 +141,26 @@ fn lines(notification: &Notification) -> String {
     }
     lines.truncate(lines.trim_end().len());
     lines
+}
+
+/// A line for each alert of as many as these bytes have room for.
+fn short_lines(notification: &Notification, max_bytes: usize) -> String {
+    let whole = lines(notification);
+    if whole.len() <= max_bytes {
+        return whole;
+    }
+    let more = |named: usize| match notification.alerts.len().saturating_sub(named) {
+        0 => String::new(),
+        left => format!("\nand {left} more"),
+    };
+    let first = |named: usize| lines(&Notification { alerts: notification.alerts[..named].to_vec(), ..notification.clone() });
+    let most = notification.alerts.len().min(MAX_NAMED);
+    let fitting = (1..most).rev().map(|named| first(named) + &more(named)).find(|text| text.len() <= max_bytes);
+    fitting.unwrap_or_else(|| {
+        let (text, rest) = (first(1), more(1));
+        let end = text.floor_char_boundary(max_bytes.saturating_sub(rest.len() + '…'.len_utf8()));
+        format!("{}…{rest}", &text[..end])
+    })
 }
 
 /// The fingerprint of labels as Alertmanager makes it: FNV-1a over names and values.
@@ -198,6 +221,25 @@ mod tests {
         assert_eq!(sent["commonAnnotations"], json!({"description": "For long."}));
         assert_eq!((&sent["alerts"][0]["endsAt"], &sent["alerts"][1]["endsAt"]), (&json!(NO_TIME), &json!("1970-01-01T00:00:02.000Z")));
         assert_eq!(webhook(&notification(&[false]))["status"], "resolved");
+    }
+
+    #[test]
+    fn a_message_of_ntfy_is_no_longer_than_its_servers_take() {
+        let message = |alerts: usize, description: &str| {
+            let mut notification = notification(&vec![true; alerts]);
+            for alert in &mut notification.alerts {
+                alert.annotations.insert("description".into(), description.into());
+            }
+            ntfy(&notification, "t")["message"].as_str().unwrap().to_owned()
+        };
+        let long = message(20, &"ü".repeat(500));
+        assert!(long.len() < 4_096 && long.ends_with("ü\nand 17 more"), "{} {long}", long.len());
+        assert_eq!(long.matches("is down.").count(), 3);
+        for (alerts, end) in [(1, "ü…"), (2, "ü…\nand 1 more")] {
+            let cut = message(alerts, &"ü".repeat(5_000));
+            assert!((3_990..4_096).contains(&cut.len()) && cut.ends_with(end), "{} {cut}", cut.len());
+        }
+        assert!(message(25, "short").ends_with("and 5 more"));
     }
 
     #[test]

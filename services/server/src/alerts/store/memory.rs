@@ -60,10 +60,19 @@ impl MemoryAlertStore {
 
     /// Makes a change and writes it to the file. The change counts only if the file has it.
     async fn change<T: Send>(&self, change: impl FnOnce(&mut Content) -> T + Send) -> Result<T, StoreError> {
+        self.change_and_keep(false, change).await
+    }
+
+    /// Makes a change and writes it to the file. Where that fails it is an error, and the change counts if it is to be kept `unwritten`; the next change
+    /// writes it as well.
+    async fn change_and_keep<T: Send>(&self, unwritten: bool, change: impl FnOnce(&mut Content) -> T + Send) -> Result<T, StoreError> {
         let mut held = self.content.lock().await;
         let mut content = Content::clone(&held);
         let result = change(&mut content);
         let content = Arc::new(content);
+        if unwritten {
+            *held = Arc::clone(&content);
+        }
         if let Some(path) = self.path.clone() {
             let written = Arc::clone(&content);
             let done = spawn_blocking(move || replace(&path, &written)).await;
@@ -103,7 +112,7 @@ impl AlertStore for MemoryAlertStore {
     }
 
     async fn commit(&self, commit: Commit) -> Result<bool, StoreError> {
-        if self.content.lock().await.stored.evaluated_ms >= commit.at_ms {
+        if self.content.lock().await.stored.evaluated_ms == commit.at_ms {
             return Ok(false);
         }
         self.change(|content| {
@@ -141,7 +150,8 @@ impl AlertStore for MemoryAlertStore {
 
     async fn settle(&self, claimed: &Claimed, settled: Settled) -> Result<(), StoreError> {
         let now_ms = self.now_ms();
-        self.change(|content| {
+        // What was delivered was delivered, though the file can't say so: with a full disk the receiver would be told each minute.
+        self.change_and_keep(true, |content| {
             let is_it = |queued: &Queued| queued.claim == Some(claimed.claim);
             match settled {
                 Settled::Done => content.queue.retain(|queued| !is_it(queued)),

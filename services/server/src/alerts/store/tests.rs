@@ -101,6 +101,10 @@ async fn keeps_its_promises(store: &dyn AlertStore) {
     assert_eq!(store.load().await.unwrap().silences, [Silence { ends_ms: at_ms + 5, ..silence }]);
     assert!(store.commit(commit(at_ms + 86_400_000 + 5, Vec::new(), Vec::new())).await.unwrap());
     assert!(store.load().await.unwrap().silences.is_empty());
+
+    // A clock that has gone back is followed.
+    assert!(store.commit(commit(at_ms, Vec::new(), Vec::new())).await.unwrap());
+    assert_eq!(store.load().await.unwrap().evaluated_ms, at_ms);
 }
 
 #[tokio::test]
@@ -120,6 +124,24 @@ async fn in_a_file() {
     assert!(open(false).unwrap().load().await.unwrap().groups.is_empty());
     std::fs::write(&path, "{").unwrap();
     assert!(open(true).is_err());
+}
+
+#[tokio::test]
+async fn what_was_delivered_does_not_come_again_although_the_file_can_not_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = MemoryAlertStore::open(Some(folder.path().join("m.alerts")), false, Clock::System).unwrap();
+    let at_ms = store.now_ms();
+    let notifications = vec![notification("a", at_ms), notification("a", at_ms)];
+    let second = notifications[1].id;
+    assert!(store.commit(Commit { at_ms, notifications, ..Commit::default() }).await.unwrap());
+    folder.close().unwrap();
+    let first = store.claim("a").await.unwrap().unwrap();
+    assert!(store.settle(&first, Settled::Done).await.is_err());
+    let next = store.claim("a").await.unwrap().unwrap();
+    assert_eq!(next.notification.id, second);
+    // What is evaluated counts only if it is in the file.
+    assert!(store.commit(Commit { at_ms: at_ms + 1, ..Commit::default() }).await.is_err());
+    assert_eq!(store.load().await.unwrap().evaluated_ms, at_ms);
 }
 
 #[tokio::test]

@@ -13,13 +13,18 @@ pub struct Admission {
     /// Of all that run or wait.
     places: Arc<Semaphore>,
     running: Arc<Semaphore>,
+    /// One more may run at once, which is a rule's: what people ask must not keep rules from being evaluated.
+    rule: Arc<Semaphore>,
 }
 
 /// A query that may run, until it is dropped.
 pub struct Admitted {
     _running: OwnedSemaphorePermit,
-    _place: OwnedSemaphorePermit,
+    _place: Option<OwnedSemaphorePermit>,
 }
+
+/// How many more than the given number may run at once.
+pub const RESERVED_FOR_RULES: usize = 1;
 
 /// Why a query is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,14 +39,26 @@ impl Admission {
     /// Lets so many run at once.
     pub fn new(concurrency: usize) -> Self {
         let places = concurrency.saturating_mul(1 + WAITING_PER_RUNNING).min(Semaphore::MAX_PERMITS);
-        Self { places: Arc::new(Semaphore::new(places)), running: Arc::new(Semaphore::new(concurrency)) }
+        Self {
+            places: Arc::new(Semaphore::new(places)),
+            running: Arc::new(Semaphore::new(concurrency)),
+            rule: Arc::new(Semaphore::new(RESERVED_FOR_RULES)),
+        }
+    }
+
+    /// Lets a rule in: at once where no other rule runs, else as a query.
+    pub async fn enter_rule(&self, deadline: Instant) -> Result<Admitted, NotAdmitted> {
+        match Arc::clone(&self.rule).try_acquire_owned() {
+            Ok(running) => Ok(Admitted { _running: running, _place: None }),
+            Err(_) => self.enter(deadline).await,
+        }
     }
 
     /// Waits until the query may run. Queries run in the order in which they came.
     pub async fn enter(&self, deadline: Instant) -> Result<Admitted, NotAdmitted> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| NotAdmitted::QueueFull)?;
         match timeout_at(deadline, Arc::clone(&self.running).acquire_owned()).await {
-            Ok(Ok(running)) if Instant::now() < deadline => Ok(Admitted { _running: running, _place: place }),
+            Ok(Ok(running)) if Instant::now() < deadline => Ok(Admitted { _running: running, _place: Some(place) }),
             _ => Err(NotAdmitted::Timeout),
         }
     }
@@ -65,6 +82,9 @@ mod tests {
             assert!(one.now_or_never().is_none());
         }
         assert_eq!(admission.enter(deadline).await.map(drop), Err(NotAdmitted::QueueFull));
+        let rule = admission.enter_rule(deadline).await.unwrap();
+        assert_eq!(admission.enter_rule(deadline).await.map(drop), Err(NotAdmitted::QueueFull), "a second one has no place of its own");
+        drop(rule);
         drop(running);
         let held = [waiting.remove(0).await.unwrap(), waiting.remove(0).await.unwrap()];
         assert!((&mut waiting[0]).now_or_never().is_none(), "those that came first run");

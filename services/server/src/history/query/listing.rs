@@ -68,7 +68,7 @@ impl Queries {
         listing: Listing,
         tell: impl FnOnce(&[Labels]) -> T + Send + 'static,
     ) -> Result<Told<T>, QueryError> {
-        let call = Call { kind: QueryKind::Series, text: String::new(), timeout: None };
+        let call = Call { kind: QueryKind::Series, text: String::new(), timeout: None, is_rule: false };
         let max_series = self.max_series();
         self.run(call, move |run| {
             let listed = run.list(max_series, &listing, |run, filter, memory| run.limit.wait(run.history.series(filter, memory), None))?;
@@ -97,7 +97,7 @@ impl Queries {
         listing: Listing,
         read: impl FnOnce(&mut Run, &SeriesFilter, &mut Reservation) -> Result<Limited<T>, QueryError> + Send + 'static,
     ) -> Result<Listed<T>, QueryError> {
-        let call = Call { kind, text: listing.selectors.join(" "), timeout: None };
+        let call = Call { kind, text: listing.selectors.join(" "), timeout: None, is_rule: false };
         let max_series = self.max_series();
         self.run(call, move |run| run.list(max_series, &listing, read)).await
     }

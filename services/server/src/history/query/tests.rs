@@ -284,6 +284,22 @@ async fn too_many_that_wait_are_refused() {
 }
 
 #[tokio::test]
+async fn a_rule_is_evaluated_while_queries_take_all_turns() {
+    let bench = Bench::new(QueryLimits { concurrency: 1, ..limits() });
+    bench.shut();
+    let mut queries: Vec<_> = (0..2).map(|_| Box::pin(bench.at("x"))).collect();
+    for one in &mut queries {
+        assert!(futures_util::poll!(one).is_pending());
+    }
+    let rule = timeout(PATIENCE, bench.queries.evaluate_rule(question("vector(1)"))).await.unwrap();
+    assert_eq!(numbers(&rule.unwrap()), [1.0]);
+    bench.open();
+    for one in queries {
+        assert!(one.await.is_ok());
+    }
+}
+
+#[tokio::test]
 async fn a_query_ends_when_its_client_leaves() {
     let bench = Bench::new(QueryLimits { concurrency: 1, ..limits() });
     bench.shut();

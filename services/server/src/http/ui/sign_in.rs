@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::shell::{Shell, page};
+use crate::access::Tokens;
 use crate::http::error::{ApiError, TextError};
 use crate::http::{App, AppState};
 use crate::middleware::access::{SESSION, is_same_origin};
@@ -20,9 +21,9 @@ use crate::middleware::access::{SESSION, is_same_origin};
 /// How long a browser stays signed in.
 const SESSION_SECONDS: u64 = 30 * 86_400;
 
-/// How long a wrong token waits for its answer, and how many may wait at once: together so many can be tried in a time.
+/// How long a wrong token waits for its answer, and how many may be tried or wait at once: together so many can be tried in a time.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
-static FAILURES: Semaphore = Semaphore::const_new(10);
+static TRIES: Semaphore = Semaphore::const_new(10);
 
 /// The longest form, and how long it may take to arrive.
 const MAX_FORM_BYTES: usize = 8 << 10;
@@ -57,10 +58,7 @@ pub async fn sign_in(State(state): State<AppState>, request: Request) -> Result<
     let Some(tokens) = &state.tokens else { return Ok(see(&to)) };
     let until = u64::try_from(state.process.now_ms() / 1000).unwrap_or_default() + SESSION_SECONDS;
     let token = field("token").unwrap_or_default();
-    let Some(session) = tokens.session(token.trim().as_bytes(), until) else {
-        let Ok(_turn) = FAILURES.try_acquire() else { return Err(ApiError::overloaded("sign-ins").into()) };
-        tracing::warn!("someone tried to sign in with a token that is none, or that does not read");
-        sleep(FAILURE_PAUSE).await;
+    let Some(session) = try_token(&TRIES, tokens, token.trim().as_bytes(), until).await? else {
         let mut answer = form(&to, Some("The server does not have this token, or it does not have the scope read or admin."));
         *answer.status_mut() = StatusCode::FORBIDDEN;
         return Ok(answer);
@@ -68,6 +66,23 @@ pub async fn sign_in(State(state): State<AppState>, request: Request) -> Result<
     let mut answer = see(&to);
     set_cookie(&mut answer, &format!("{SESSION}={session}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Strict{secure}"));
     Ok(answer)
+}
+
+/// The session that a token is worth; none, after a pause, where it is worth none.
+async fn try_token(tries: &'static Semaphore, tokens: &Tokens, token: &[u8], until: u64) -> Result<Option<String>, ApiError> {
+    // Taken before the token is looked at: a right one must not get through where a wrong one would not.
+    let Ok(turn) = tries.try_acquire() else { return Err(ApiError::overloaded("sign-ins")) };
+    let session = tokens.session(token, until);
+    if session.is_none() {
+        tracing::warn!("someone tried to sign in with a token that is none, or that does not read");
+        // The turn is held for the whole pause, also when the client does not wait for its end.
+        let pause = tokio::spawn(async move {
+            sleep(FAILURE_PAUSE).await;
+            drop(turn);
+        });
+        let _ = pause.await;
+    }
+    Ok(session)
 }
 
 /// POST /sign-out: the cookie goes.
@@ -83,9 +98,13 @@ fn of_this_origin(headers: &HeaderMap) -> Result<(), ApiError> {
     if is_same_origin(headers) { Ok(()) } else { Err(ApiError::new(ErrorCode::TokenScope, message)) }
 }
 
-/// Whether the browser's connection is encrypted, as far as a trusted proxy says.
+/// Whether the browser's connection is encrypted, as the browser or a trusted proxy says. A browser names the origin of a form that it sends; who forges it
+/// spoils a cookie of their own.
 fn is_secure(app: &App, request: &Request) -> bool {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    if request.headers().get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://")) {
+        return true;
+    }
     let forwarded = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
     forwarded && peer.is_some_and(|peer| app.trusted_proxies.contains(peer))
 }
@@ -112,6 +131,26 @@ fn set_cookie(answer: &mut Response, cookie: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_token_is_looked_at_while_wrong_ones_wait() {
+        static ONE: Semaphore = Semaphore::const_new(1);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "a:read:right\n").unwrap();
+        let tokens = Tokens::open(file.path()).unwrap();
+        let attempt = |token: &'static str| try_token(&ONE, &tokens, token.as_bytes(), 1_000);
+        let begun = tokio::time::Instant::now();
+        assert!(timeout(FAILURE_PAUSE / 4, attempt("wrong")).await.is_err(), "the client leaves before the answer");
+        assert!(attempt("right").await.is_err() && attempt("wrong").await.is_err());
+        assert_eq!(begun.elapsed(), FAILURE_PAUSE / 4, "who has no turn is told at once");
+        while ONE.available_permits() == 0 {
+            sleep(FAILURE_PAUSE / 100).await;
+        }
+        assert!(begun.elapsed() >= FAILURE_PAUSE);
+        assert!(attempt("right").await.unwrap().is_some());
+        assert_eq!(attempt("wrong").await.unwrap(), None);
+        assert!(begun.elapsed() >= FAILURE_PAUSE * 2);
+    }
 
     #[test]
     fn signing_in_leads_to_pages_of_this_server_only() {

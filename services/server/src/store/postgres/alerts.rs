@@ -120,9 +120,10 @@ impl AlertStore for PostgresAlertStore {
                 return Ok(false);
             }
             let mut tx = session.conn.begin().await?;
-            let raised =
-                sqlx::query("UPDATE alert_evaluation SET at = $1 WHERE at < $1").bind(timestamp(commit.at_ms)).execute(&mut *tx).await?;
-            if raised.rows_affected() == 0 {
+            // Only the server that has the lock gets here, so an earlier time is that of a clock that has gone back.
+            let moved =
+                sqlx::query("UPDATE alert_evaluation SET at = $1 WHERE at <> $1").bind(timestamp(commit.at_ms)).execute(&mut *tx).await?;
+            if moved.rows_affected() == 0 {
                 tx.rollback().await?;
                 return Ok(false);
             }

@@ -117,7 +117,7 @@ impl Sealer {
                         bytes,
                         limit_bytes = max_bytes,
                         next = partition,
-                        "the database is nearly as large as HISTORY_MAX_BYTES, beyond which the oldest history is dropped: raise the limit or shorten RETENTION_RAW"
+                        "the database is nearly as large as HISTORY_MAX_BYTES, beyond which the oldest history is dropped: raise the limit, or shorten RETENTION_RAW, RETENTION_5M or RETENTION_1H"
                     );
                 }
                 return Ok(());

@@ -47,7 +47,7 @@ async fn sessions_wait(conn: &mut PgConnection, expected: i64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn queries_that_hang_hold_up_no_write_and_end_when_they_are_given_up() {
     let Some(database) = TestDatabase::create().await else { return };
-    let store = PostgresStore::open(PostgresConfig { query_connections: 2, ..config(database.dsn()) }, Clock::System).unwrap();
+    let store = PostgresStore::open(PostgresConfig { query_connections: 1, ..config(database.dsn()) }, Clock::System).unwrap();
     assert!(ready(&store).await);
     let now = Clock::System.unix_millis();
     store.apply(batch("a", IdempotencyKey::at(now), vec![gauge("g", 1.0), counter("c", 1)])).await.unwrap();

@@ -1,0 +1,156 @@
+//! Evaluations on the memory stores, with a clock that is set.
+
+use std::sync::atomic::AtomicBool;
+
+use prometheus::Registry;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::alerts::notification::Notification;
+use crate::alerts::state::Texts;
+use crate::alerts::store::memory::MemoryAlertStore;
+use crate::clock::Clock;
+use crate::history::query::QueryLimits;
+use crate::store::memory::{MemoryConfig, MemoryStore};
+use crate::store::{Lifetimes, SeriesLimits, Store};
+
+/// A time at which rules are evaluated.
+const START_MS: i64 = 1_800_000_000_000;
+const TICK_MS: i64 = 15_000;
+
+struct Setup {
+    evaluator: Evaluator,
+    clock: Clock,
+    registry: Registry,
+    _folder: TempDir,
+}
+
+impl Setup {
+    fn new(rules: &str) -> Self {
+        let clock = Clock::at(START_MS.unsigned_abs());
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("rules.yaml"), rules).unwrap();
+        let receivers = folder.path().join("receivers");
+        std::fs::write(&receivers, "receivers:\n- name: there\n  webhook: {url: 'http://h/'}\n").unwrap();
+        let config = MemoryConfig {
+            path: None,
+            store_interval: Duration::ZERO,
+            restore: false,
+            lifetimes: Lifetimes::default(),
+            max_keys: 1_000,
+            limits: SeriesLimits { total: 1_000, per_source: 1_000 },
+            history_max_bytes: 1 << 20,
+            audit: None,
+        };
+        let store: Arc<dyn Store> = MemoryStore::open(config, clock.clone()).unwrap();
+        let limit = Duration::from_secs(30);
+        let limits = QueryLimits { concurrency: 1, timeout: limit, max_series: 100, max_bytes: 4 << 20, log_after: limit };
+        let registry = Registry::new();
+        let evaluator = Evaluator {
+            book: RuleBook::open(Some(folder.path()), &BTreeSet::from(["all".to_owned()])),
+            receivers: ReceiverBook::open(Some(&receivers)).unwrap(),
+            states: Arc::new(MemoryAlertStore::open(None, false, clock.clone()).unwrap()),
+            queries: Queries::start(Arc::<dyn Store>::clone(&store), limits, &registry).unwrap(),
+            series: SeriesWriter {
+                store,
+                registry: registry.clone(),
+                instance: "here".into(),
+                always: false,
+                enabled: AtomicBool::new(false),
+                own: Mutex::default(),
+            },
+            interval: Duration::from_millis(TICK_MS.unsigned_abs()),
+            metrics: AlertMetrics::register(&registry).unwrap(),
+            view: View::default(),
+            wake: Arc::default(),
+            recorded: Mutex::default(),
+            waited_after_ms: AtomicI64::new(i64::MIN),
+        };
+        Self { evaluator, clock, registry, _folder: folder }
+    }
+
+    /// Evaluates for this time when it is so late. Returns the time of the last evaluation.
+    async fn at(&self, at_ms: i64, late_ms: i64) -> i64 {
+        self.clock.set((at_ms + late_ms).unsigned_abs());
+        self.evaluator.evaluate(at_ms).await.unwrap();
+        self.stored().await.evaluated_ms
+    }
+
+    async fn stored(&self) -> Stored {
+        self.evaluator.states.load().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_first_evaluation_after_a_gap_is_one_that_begins_in_time() {
+    let setup = Setup::new("groups:\n- name: g\n  rules:\n  - {alert: A, expr: vector(1), for: 15s}\n");
+    assert_eq!(setup.at(START_MS, 14_500).await, START_MS, "nothing is known to have been missed");
+    let next = START_MS + TICK_MS;
+    assert_eq!(setup.at(next, 14_500).await, next, "a late one without a gap");
+    let after = next + 65_000 / TICK_MS * TICK_MS;
+    assert_eq!(setup.at(after, 14_500).await, next, "half a second later an alert of 15 s would fire");
+    assert_eq!(setup.at(after + TICK_MS, 100).await, after + TICK_MS);
+    // Where each is late, the second one counts.
+    let again = after + TICK_MS * 10;
+    assert_eq!(setup.at(again, 14_500).await, after + TICK_MS);
+    assert_eq!(setup.at(again + TICK_MS, 14_500).await, again + TICK_MS);
+}
+
+#[tokio::test]
+async fn rules_that_are_not_begun_in_time_keep_their_alerts_and_say_so() {
+    let setup = Setup::new("groups:\n- name: g\n  rules:\n  - {alert: A, expr: vector(1)}\n  - {record: r, expr: vector(1)}\n");
+    let rules = setup.evaluator.book.current();
+    let group = &rules.groups[0];
+    let begun = Instant::now();
+    let first = setup.evaluator.group(group, None, START_MS, begun + Duration::from_mins(1)).await.state;
+    assert!(first.rules.iter().all(|rule| rule.error.is_none()), "{first:?}");
+    assert_eq!(first.rules[0].alerts[0].phase, Phase::Firing);
+    let late = setup.evaluator.group(group, Some(&first), START_MS + TICK_MS, begun).await.state;
+    for (before, rule) in first.rules.iter().zip(&late.rules) {
+        assert!(rule.error.as_ref().is_some_and(|error| error.contains("took more than 30 s")), "{rule:?}");
+        assert_eq!((&rule.alerts, rule.evaluated_ms), (&before.alerts, START_MS));
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_has_gone_back_is_followed() {
+    let group = |name: &str, interval: &str| {
+        format!("- name: {name}\n  interval: {interval}\n  rules:\n  - {{alert: A, expr: vector(1), for: 30s}}\n")
+    };
+    let setup = Setup::new(&format!("groups:\n{}{}", group("often", "15s"), group("seldom", "1m")));
+    assert_eq!(setup.at(START_MS, 0).await, START_MS);
+    assert_eq!(setup.at(START_MS - 2 * TICK_MS, 0).await, START_MS, "a small step is waited for");
+    let earlier = START_MS - 600_000;
+    assert_eq!(setup.at(earlier, 0).await, earlier);
+    let stored = setup.stored().await;
+    for group in &stored.groups {
+        assert_eq!((group.evaluated_ms, group.rules[0].alerts[0].active_ms), (earlier, earlier), "{}", group.name);
+    }
+    setup.at(earlier + TICK_MS, 0).await;
+    setup.at(earlier + 2 * TICK_MS, 0).await;
+    let stored = setup.stored().await;
+    assert_eq!(stored.group("rules.yaml", "often").unwrap().rules[0].alerts[0].phase, Phase::Firing);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_receiver_that_was_removed_is_not_shown() {
+    let setup = Setup::new("groups: []\n");
+    let notification = |receiver: &str| Notification {
+        id: Uuid::now_v7(),
+        receiver: receiver.into(),
+        created_ms: START_MS,
+        expires_ms: START_MS + 1_000_000,
+        group: Texts::new(),
+        alerts: Vec::new(),
+    };
+    let notifications = vec![notification("there"), notification("gone")];
+    assert!(setup.evaluator.states.commit(Commit { at_ms: START_MS, notifications, ..Commit::default() }).await.unwrap());
+    setup.evaluator.show_waiting().await;
+    for name in ["golectra_alerts_notifications_waiting", "golectra_alerts_oldest_notification_age_seconds"] {
+        let families = setup.registry.gather();
+        let family = families.iter().find(|family| family.name() == name).unwrap();
+        let receivers: Vec<_> = family.get_metric().iter().map(|metric| metric.get_label()[0].value()).collect();
+        assert_eq!(receivers, ["there"], "{name}");
+    }
+}
