@@ -117,7 +117,7 @@ golectra_process::settings! {
         pub scrape_max_label_name_bytes: Count<8, 4_096> = "256",
         /// The longest value of a label or name of a metric, in bytes, 16 to 4096; a target that has a longer one fails.
         pub scrape_max_label_value_bytes: Count<16, 4_096> = "2048",
-        /// The most series of all targets together, 100 to 1000000; those beyond it are counted and left out.
+        /// The most series of all targets together, 100 to 1000000, with 512 bytes of text for each on average; those beyond it are counted and left out.
         pub scrape_max_series: Count<100, 1_000_000> = "20000",
     }
 }
