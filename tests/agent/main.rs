@@ -3,6 +3,7 @@
 mod dashboard;
 mod faults;
 mod names;
+mod own;
 mod plain;
 mod pods;
 mod scrape;

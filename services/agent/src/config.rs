@@ -87,9 +87,9 @@ golectra_process::settings! {
         pub host_ip: Option<IpAddr>,
         /// Whether the kubelet is asked for details of pods as well: throttling, OOM kills, restarts, phases, requests and limits. It needs `get` on nodes/metrics and nodes/pods.
         pub pods_details: bool = "false",
-        /// Namespaces whose pods are reported, separated by commas; a `*` at the end of a name stands for any rest. Without it all.
+        /// Namespaces whose pods are reported, and scraped with SCRAPE_PODS, separated by commas; a `*` at the end of a name stands for any rest. Without it all.
         pub pods_namespaces: Option<NamespaceList>,
-        /// Namespaces whose pods are not reported, written in the same way.
+        /// Namespaces whose pods are neither reported nor scraped, written in the same way.
         pub pods_exclude_namespaces: Option<NamespaceList>,
         /// How many series of pods and volumes are reported, 100 to 1000000; those beyond it are counted and left out.
         pub pods_max_series: PodsSeries = "20000",
@@ -117,7 +117,7 @@ golectra_process::settings! {
         pub scrape_max_label_name_bytes: Count<8, 4_096> = "256",
         /// The longest value of a label or name of a metric, in bytes, 16 to 4096; a target that has a longer one fails.
         pub scrape_max_label_value_bytes: Count<16, 4_096> = "2048",
-        /// The most series of all targets together, 100 to 1000000; those beyond it are counted and left out.
+        /// The most series of all targets together, 100 to 1000000, with 512 bytes of text for each on average; those beyond it are counted and left out.
         pub scrape_max_series: Count<100, 1_000_000> = "20000",
     }
 }
@@ -134,6 +134,7 @@ impl Settings {
         ScrapeSettings {
             targets: self.scrape.as_ref().map_or_else(Vec::new, |targets| targets.of_node(source)),
             pods: self.kubelet().filter(|_| self.scrape_pods).map(|kubelet| kubelet.address),
+            namespaces: self.namespaces(),
             interval,
             timeout: self.scrape_timeout.duration().min(interval),
             limits: ScrapeLimits {
@@ -143,6 +144,14 @@ impl Settings {
                 label_name_bytes: self.scrape_max_label_name_bytes.get(),
                 label_value_bytes: self.scrape_max_label_value_bytes.get(),
             },
+        }
+    }
+
+    /// The namespaces whose pods are reported and scraped.
+    fn namespaces(&self) -> Namespaces {
+        Namespaces {
+            include: self.pods_namespaces.clone().unwrap_or_default(),
+            exclude: self.pods_exclude_namespaces.clone().unwrap_or_default(),
         }
     }
 
@@ -161,10 +170,7 @@ impl Settings {
             },
             interval: self.kubelet_interval.duration(),
             details: self.pods_details,
-            namespaces: Namespaces {
-                include: self.pods_namespaces.clone().unwrap_or_default(),
-                exclude: self.pods_exclude_namespaces.clone().unwrap_or_default(),
-            },
+            namespaces: self.namespaces(),
             max_series: self.pods_max_series.get(),
             // Where the agent sees them itself it tells more of them.
             node_metrics: NodeMetrics { network: !host.paths.sees_first_process, filesystem: host.paths.root.is_none() },

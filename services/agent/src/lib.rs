@@ -11,6 +11,7 @@ pub mod collect;
 pub mod config;
 pub mod doctor;
 pub mod metrics;
+pub mod own_metrics;
 pub mod schedule;
 pub mod sealer;
 pub mod sender;
@@ -31,6 +32,7 @@ use crate::collect::kubelet::Kubelet;
 use crate::collect::scrape::Scraper;
 use crate::config::Settings;
 use crate::metrics::{AgentMetrics, DropReason};
+use crate::own_metrics::OwnMetrics;
 use crate::schedule::Occasion;
 use crate::sealer::Sealer;
 use crate::sender::{Client, Signer, SignerError};
@@ -113,6 +115,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let host = settings.host(&source);
     let host_collectors = Collectors::start(collect::of_the_host(&host), Arc::clone(&metrics)).map_err(StartError::Thread)?;
     let mut host_collectors = host_collectors.with_max_series(host.max_series);
+    let mut own_metrics = OwnMetrics::new(queue.clone(), Arc::clone(&metrics), settings.spool_dir.is_some());
     let mut sealer = Sealer::new(settings.key.clone());
     let scrape_settings = settings.scrape_settings(&source);
     if settings.scrape_pods && scrape_settings.pods.is_none() {
@@ -144,7 +147,11 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let intervals = schedule::Intervals { poll: settings.poll_interval.duration(), report: settings.report_interval.duration() };
     let sample = async |occasion| match occasion {
         Occasion::Poll => collectors.sample().await,
-        Occasion::Report => host_collectors.sample().await,
+        Occasion::Report => {
+            let mut sample = host_collectors.sample().await;
+            sample.metrics.extend(own_metrics.of_report());
+            sample
+        }
     };
     schedule::run(intervals, sample, &mut sealer, &queue, &metrics, shutdown.token()).await;
 

@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
-/// The build's version, date and commit, taken from the environment at compile time; `N/A` for a variable that was not set.
+/// What stands for a variable that was not set.
+pub const UNKNOWN: &str = "N/A";
+
+/// The build's version, date and commit, taken from the environment at compile time; [`UNKNOWN`] for a variable that was not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Build {
     /// `BUILD_VERSION`, such as `v1.2.3`.
@@ -23,7 +26,7 @@ pub const BUILD: Build = Build {
 const fn known(value: Option<&'static str>) -> &'static str {
     match value {
         Some(value) if !value.is_empty() => value,
-        _ => "N/A",
+        _ => UNKNOWN,
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! What node_exporter, cAdvisor or kube-state-metrics know under a name has that name, type, unit and those labels here.
 
+mod agent;
 mod kubelet;
 mod node;
 mod original;
@@ -19,7 +20,7 @@ use crate::remote_write::{Metadata, MetadataKind};
 pub const NODE_JOB: &str = "node-exporter";
 
 /// The groups in the order of docs/metrics.md.
-pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &node::GROUP, &kubelet::GROUP, &pods::GROUP, &scrape::GROUP];
+pub static GROUPS: &[&MetricGroup] = &[&original::GROUP, &agent::GROUP, &node::GROUP, &kubelet::GROUP, &pods::GROUP, &scrape::GROUP];
 
 /// Metrics with a common origin.
 #[derive(Debug)]

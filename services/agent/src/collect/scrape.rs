@@ -33,7 +33,7 @@ use self::pieces::{Piece, Pieces};
 use self::series::SeriesBudget;
 pub use self::target::{Target, is_loopback};
 use crate::batch::Batch;
-use crate::collect::kubelet::{AnnotatedPods, KubeletAddress};
+use crate::collect::kubelet::{AnnotatedPods, KubeletAddress, Namespaces};
 use crate::metrics::{AgentMetrics, SkipReason};
 use crate::spool::Queue;
 
@@ -59,6 +59,8 @@ pub struct ScrapeSettings {
     pub targets: Vec<Target>,
     /// The kubelet that is asked for pods to scrape.
     pub pods: Option<KubeletAddress>,
+    /// The namespaces whose pods are scraped.
+    pub namespaces: Namespaces,
     /// Between two scrapes of a target.
     pub interval: Duration,
     /// How long a scrape may take; not longer than the interval.
@@ -137,7 +139,8 @@ impl Scraper {
     async fn list_pods(&mut self) {
         let Some(pods) = &mut self.pods else { return };
         let error = match timeout(PODS_LIMIT, pods.list()).await {
-            Ok(Ok(pods)) => {
+            Ok(Ok(mut pods)) => {
+                pods.retain(|pod| self.settings.namespaces.allow(&pod.namespace));
                 let too_many = pods.len().saturating_sub(MAX_PODS) as u64;
                 if too_many > 0 {
                     self.metrics.readings_skipped("scrape", SkipReason::Limit, too_many);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use golectra_agent::batch::MAX_BODY_BYTES;
 use golectra_agent::clock::Clock;
-use golectra_agent::collect::kubelet::{KubeletAddress, TlsMode};
+use golectra_agent::collect::kubelet::{KubeletAddress, Namespaces, TlsMode};
 use golectra_agent::collect::scrape::{ScrapeLimits, ScrapeSettings, Scraper, Target};
 use golectra_agent::metrics::{AgentMetrics, SkipReason};
 use golectra_agent::spool::{Limits, Memory, Queue};
@@ -32,7 +32,8 @@ impl Running {
         let queue = Queue::new(Box::new(Memory::new(limits, Arc::clone(&metrics))), Clock::system());
         let stop = CancellationToken::new();
         let interval = Duration::from_secs(1);
-        let settings = ScrapeSettings { targets, pods, interval, timeout: interval, limits: LIMITS };
+        let namespaces = Namespaces { exclude: "kube-*".parse().unwrap(), ..Namespaces::default() };
+        let settings = ScrapeSettings { targets, pods, namespaces, interval, timeout: interval, limits: LIMITS };
         let scraper = Scraper::new(settings, max_series, None, Arc::clone(&metrics)).unwrap();
         tokio::spawn(scraper.run(queue.clone(), stop.clone()));
         Self { queue, metrics, stop }
@@ -68,8 +69,12 @@ impl Drop for Running {
 }
 
 fn pod(name: &str, port: &str, path: &str) -> String {
+    pod_in("shop", name, port, path)
+}
+
+fn pod_in(namespace: &str, name: &str, port: &str, path: &str) -> String {
     format!(
-        r#"{{"metadata":{{"name":"{name}","namespace":"shop","annotations":{{"prometheus.io/scrape":"true","prometheus.io/port":"{port}","prometheus.io/path":"{path}"}}}},
+        r#"{{"metadata":{{"name":"{name}","namespace":"{namespace}","annotations":{{"prometheus.io/scrape":"true","prometheus.io/port":"{port}","prometheus.io/path":"{path}"}}}},
             "status":{{"phase":"Running","podIP":"127.0.0.1"}}}}"#
     )
 }
@@ -92,7 +97,8 @@ async fn the_pods_of_the_node_are_scraped_as_long_as_they_are_there() {
     })
     .await;
     let port = server.url.rsplit(':').next().unwrap().to_owned();
-    *pods.lock().unwrap() = Some([pod("app-1", &port, "/app"), pod("app-2", &port, "/other")].join(","));
+    *pods.lock().unwrap() =
+        Some([pod("app-1", &port, "/app"), pod_in("kube-system", "dns", &port, "/excluded"), pod("app-2", &port, "/other")].join(","));
     let files = tempfile::tempdir().unwrap();
     std::fs::write(files.path().join("token"), "a-token").unwrap();
     let address = KubeletAddress {
@@ -121,6 +127,8 @@ async fn the_pods_of_the_node_are_scraped_as_long_as_they_are_there() {
     scraper.wait_for("the first pod", |batch| one(batch, &up_1, 1.0)).await;
     *pods.lock().unwrap() = Some(pod("app-2", &port, "/app"));
     scraper.wait_for("only the second pod", |batch| one(batch, &up_2, 1.0) && !batch.contains_key(&up_1)).await;
+    let excluded = server.asked().iter().filter(|asked| asked.path == "/excluded").count();
+    assert_eq!(excluded, 0, "PODS_EXCLUDE_NAMESPACES is for scraping too");
 }
 
 #[tokio::test]

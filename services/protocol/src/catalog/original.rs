@@ -1,4 +1,4 @@
-//! The original's metrics, and what an agent says about its collectors.
+//! The original's metrics.
 
 use super::{MetricGroup, MetricInfo};
 
@@ -51,8 +51,5 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
         MetricInfo::gauge("cpu", "CPUutilization*", "percent", &[], "Time that processor * spent working since the poll before.").with_fields(&[
             "1",
         ]),
-        MetricInfo::gauge("all", "golectra_agent_collector_duration_seconds", "seconds", &["collector"], "How long a collector of the agent took."),
-        MetricInfo::gauge("all", "golectra_agent_collector_success", "", &["collector"], "1 when a collector of the agent succeeded, else 0."),
-        MetricInfo::gauge("kubelet", "golectra_agent_kubelet_certificate_verified", "", &[], "1 when the kubelet's certificate is signed by a known authority, 0 when it was accepted because it came from the own node."),
     ],
 };

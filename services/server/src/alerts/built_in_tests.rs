@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use golectra_promql::parse::{ParseLimits, parse_duration, parse_selector};
 use golectra_promql::store::MemoryStore;
-use golectra_promql::{Engine, Labels, MemoryBudget, NoInterrupt, Query, Value, VectorSample};
+use golectra_promql::{Engine, Labels, METRIC_NAME, Matcher, MemoryBudget, NoInterrupt, Query, Value, VectorSample};
+use golectra_protocol::catalog;
 use serde::Deserialize;
 
 use super::advance;
 use super::rules::{Rule, parse};
+use super::series::{LAST_SEEN, OWN_METRICS};
 use super::state::{AlertState, Phase, Texts};
 
 const RULES: &str = include_str!("built-in.yaml");
@@ -146,5 +148,40 @@ fn each_rule_says_how_bad_it_is_and_where_it_is_said_what_to_do() {
         let runbook = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/runbooks/");
         let text = std::fs::read_to_string(format!("{runbook}{}.md", rule.name)).unwrap_or_else(|error| panic!("{}: {error}", rule.name));
         assert!(text.starts_with(&format!("# {}\n", rule.name)), "{}", rule.name);
+    }
+}
+
+/// What exporters besides the agents bring, which rules watch where they are there.
+const OF_OTHERS: [&str; 1] = ["up"];
+
+#[test]
+fn each_metric_of_a_rule_is_reported_by_agents_or_written_by_the_server() {
+    let file: File = serde_saphyr::from_str(TESTS).unwrap();
+    let is_known =
+        |name: &str| catalog::find(name).is_some() || OWN_METRICS.contains(&name) || name == LAST_SEEN || OF_OTHERS.contains(&name);
+    for rule in parse("built-in.yaml", RULES).unwrap().into_iter().flat_map(|group| group.rules) {
+        let query = Query::parse(&rule.expr, &ParseLimits::default()).unwrap();
+        for selector in query.expr().selectors() {
+            let name = selector.name.as_deref().unwrap_or_else(|| panic!("{}: a selector without a metric's name", rule.name));
+            assert!(is_known(name), "{}: nobody reports {name}", rule.name);
+            let row = catalog::find(name).map(|(_, row)| row);
+            for matcher in selector.matchers.iter().filter(|matcher| matcher.name() != METRIC_NAME) {
+                let has = |row: &catalog::MetricInfo| row.labels.contains(&matcher.name()) || ["instance", "job"].contains(&matcher.name());
+                assert!(row.is_none_or(has), "{}: {name} has no label {}", rule.name, matcher.name());
+            }
+        }
+    }
+    // The data of the tests is that of series which exist.
+    for series in file.tests.iter().flat_map(|test| &test.input_series) {
+        let matchers = parse_selector(&series.series, &ParseLimits::default()).unwrap();
+        let name = matchers.iter().find(|matcher| matcher.name() == METRIC_NAME).unwrap().value();
+        assert!(is_known(name), "{}", series.series);
+        if let Some((_, row)) = catalog::find(name) {
+            let unknown = matchers
+                .iter()
+                .map(Matcher::name)
+                .find(|label| !row.labels.contains(label) && !["instance", "job", METRIC_NAME].contains(label));
+            assert_eq!(unknown, None, "{}", series.series);
+        }
     }
 }

@@ -24,7 +24,7 @@ pub const LAST_SEEN: &str = "golectra_source_last_seen_timestamp_seconds";
 /// The job of the server's own series.
 const JOB: &str = "golectra-server";
 /// What of the server's own metrics is written, since rules watch it.
-const OWN_METRICS: [&str; 9] = [
+pub(super) const OWN_METRICS: [&str; 9] = [
     "golectra_audit_backlog",
     "golectra_audit_oldest_age_seconds",
     "golectra_history_bytes",

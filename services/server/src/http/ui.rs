@@ -1,6 +1,7 @@
 //! The pages. They are rendered on the server, so that they work without JavaScript, and are clients of the query API like any other: what
 //! they show beyond the newest values comes from PromQL expressions.
 
+mod agents;
 mod alerts;
 mod ask;
 pub mod assets;

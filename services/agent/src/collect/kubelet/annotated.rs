@@ -11,6 +11,9 @@ use super::splitter::Splitter;
 /// Without an annotation, and without a port that a container declares.
 const DEFAULT_PORT: u16 = 80;
 
+/// The longest path. Kubernetes takes 256 KiB, and a target is kept as long as its pod runs.
+const MAX_PATH_BYTES: usize = 1024;
+
 /// A running pod that asks to be scraped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AnnotatedPod {
@@ -120,6 +123,9 @@ fn parse(object: &[u8]) -> Option<AnnotatedPod> {
         Some(_) => return None,
     };
     let path = annotation("path").unwrap_or("/metrics");
+    if path.len() > MAX_PATH_BYTES {
+        return None;
+    }
     let slash = if path.starts_with('/') { "" } else { "/" };
     Some(AnnotatedPod {
         namespace: pod.metadata.namespace,
@@ -176,6 +182,10 @@ mod tests {
         ] {
             assert_eq!(pod(annotations, ""), None, "{annotations}");
         }
+        let path_of =
+            |bytes: usize| pod(&format!(r#"{{"prometheus.io/scrape":"true","prometheus.io/path":"/{}"}}"#, "x".repeat(bytes - 1)), "");
+        assert_eq!(path_of(MAX_PATH_BYTES).map(|pod| pod.path.len()), Some(MAX_PATH_BYTES));
+        assert_eq!(path_of(MAX_PATH_BYTES + 1), None, "a path of any length would be kept for each pod");
         for status in
             [r#"{"phase":"Pending","podIP":"10.1.0.7"}"#, r#"{"phase":"Succeeded","podIP":"10.1.0.7"}"#, r#"{"phase":"Running"}"#, "{}"]
         {

@@ -40,8 +40,8 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Whether the pods of this namespace are reported.
-    pub(super) fn allow(&self, namespace: &str) -> bool {
+    /// Whether the pods of this namespace are reported and scraped.
+    pub(in crate::collect) fn allow(&self, namespace: &str) -> bool {
         (self.include.0.is_empty() || self.include.has(namespace)) && !self.exclude.has(namespace)
     }
 }

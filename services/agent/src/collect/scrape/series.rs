@@ -11,23 +11,38 @@ use super::ScrapeLimits;
 use super::error::{ScrapeError, excerpt};
 use super::target::Target;
 
-/// How many series may be remembered of all targets together.
+/// The memory for the texts of a series, on average. A series with usual labels takes 200 to 500 bytes.
+const SERIES_BYTES: usize = 512;
+
+/// What may be remembered of all targets together: a number of series and, since targets choose the texts, the bytes of these.
 #[derive(Debug)]
 pub(super) struct SeriesBudget {
-    free: AtomicUsize,
+    series: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl SeriesBudget {
     pub(super) const fn new(series: usize) -> Self {
-        Self { free: AtomicUsize::new(series) }
+        Self { series: AtomicUsize::new(series), bytes: AtomicUsize::new(series.saturating_mul(SERIES_BYTES)) }
     }
 
-    fn take_one(&self) -> bool {
-        self.free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(1)).is_ok()
+    /// Takes what one series needs. False if there is not enough.
+    fn take(&self, bytes: usize) -> bool {
+        let takes = |free: &AtomicUsize, wanted| free.fetch_update(Relaxed, Relaxed, |free| free.checked_sub(wanted)).is_ok();
+        if !takes(&self.bytes, bytes) {
+            return false;
+        }
+        let is_taken = takes(&self.series, 1);
+        if !is_taken {
+            self.bytes.fetch_add(bytes, Relaxed);
+        }
+        is_taken
     }
 
-    fn give_back(&self, series: usize) {
-        self.free.fetch_add(series, Relaxed);
+    fn give_back<'a>(&self, gone: impl IntoIterator<Item = &'a Known>) {
+        let (series, bytes) = gone.into_iter().fold((0, 0), |(series, bytes), known| (series + 1, bytes + known.bytes));
+        self.series.fetch_add(series, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
     }
 }
 
@@ -45,8 +60,9 @@ pub(super) struct SeriesCache {
 /// A series, however it is written in the answer.
 #[derive(Debug)]
 struct Known {
-    /// None for a series that no server accepts.
-    metric: Option<Metric>,
+    metric: Metric,
+    /// Its part of the budget: its text and its id.
+    bytes: usize,
     /// The last scrape in which it was.
     seen: u64,
     /// Whether the value of that scrape can be reported.
@@ -83,7 +99,7 @@ pub(super) struct Scrape<'a> {
 }
 
 impl SeriesCache {
-    /// A cache without series, whose number is part of the budget.
+    /// A cache without series; those that come are part of the budget.
     pub(super) fn new(budget: Arc<SeriesBudget>) -> Self {
         Self { budget, positions: HashMap::new(), known: Vec::new(), scrape: 0 }
     }
@@ -96,14 +112,14 @@ impl SeriesCache {
 
     /// Forgets all series, as after a scrape that failed.
     pub(super) fn clear(&mut self) {
-        self.budget.give_back(self.known.len());
+        self.budget.give_back(&self.known);
         self.positions = HashMap::new();
         self.known = Vec::new();
     }
 
     /// The metrics of the last scrape that can be reported, sorted by id.
     pub(super) fn metrics(&self) -> impl Iterator<Item = &Metric> {
-        self.known.iter().filter(|known| known.finite && !known.duplicate).filter_map(|known| known.metric.as_ref())
+        self.known.iter().filter(|known| known.finite && !known.duplicate).map(|known| &known.metric)
     }
 
     /// Forgets the series that are gone and sorts the others. Servers remember a list of series that comes again and again in one
@@ -112,25 +128,25 @@ impl SeriesCache {
         let scrape = self.scrape;
         self.positions.retain(|_, position| self.known[*position].seen == scrape);
         let mut order: Vec<usize> = (0..self.known.len()).filter(|position| self.known[*position].seen == scrape).collect();
-        order.sort_by(|a, b| self.id_at(*a).cmp(&self.id_at(*b)));
+        order.sort_by(|a, b| self.id_at(*a).cmp(self.id_at(*b)));
         let mut moved = vec![0; self.known.len()];
         for (new, old) in order.iter().enumerate() {
             moved[*old] = new;
         }
         self.positions.values_mut().for_each(|position| *position = moved[*position]);
         let mut known: Vec<Option<Known>> = std::mem::take(&mut self.known).into_iter().map(Some).collect();
-        self.budget.give_back(known.len() - order.len());
         self.known = order.into_iter().filter_map(|position| known[position].take()).collect();
+        self.budget.give_back(known.iter().flatten());
         for at in 1..self.known.len() {
-            self.known[at].duplicate = self.id_at(at).is_some() && self.id_at(at) == self.id_at(at - 1);
+            self.known[at].duplicate = self.id_at(at) == self.id_at(at - 1);
         }
         if let Some(first) = self.known.first_mut() {
             first.duplicate = false;
         }
     }
 
-    fn id_at(&self, position: usize) -> Option<&MetricId> {
-        self.known[position].metric.as_ref().map(|metric| &metric.id)
+    fn id_at(&self, position: usize) -> &MetricId {
+        &self.known[position].metric.id
     }
 }
 
@@ -170,28 +186,33 @@ impl Scrape<'_> {
         }
         known.seen = scrape;
         known.finite = value.is_finite();
-        match &mut known.metric {
-            None => self.counts.invalid_ids += 1,
-            Some(_) if !known.finite => self.counts.not_finite += 1,
-            Some(metric) => metric.value = Value::Gauge(value),
+        if known.finite {
+            known.metric.value = Value::Gauge(value);
+        } else {
+            self.counts.not_finite += 1;
         }
         Ok(())
     }
 
-    /// Makes the id of a new series; None if there is no room for it.
+    /// Makes the id of a new series; None if there is no room for it, or if no server accepts it. The latter is not remembered: it could be any text.
     fn remember<'a>(&mut self, text: &str, parts: impl FnOnce() -> Result<IdParts<'a>, Reason>) -> Result<Option<usize>, ScrapeError> {
         let mut parts = parts().map_err(|reason| ScrapeError::Series(reason, excerpt(text)))?;
         self.target.label_series(&mut parts);
         self.check(text, &parts)?;
-        if !self.cache.budget.take_one() {
+        let labels = parts.labels.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
+        let Ok(id) = MetricId::from_parts(&parts.name, labels) else {
+            self.counts.labelled += 1;
+            self.counts.invalid_ids += 1;
+            return Ok(None);
+        };
+        let bytes = text.len() + id.as_str().len();
+        if !self.cache.budget.take(bytes) {
             self.counts.labelled += 1;
             self.counts.over_budget += 1;
             return Ok(None);
         }
-        let labels = parts.labels.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
-        let metric = MetricId::from_parts(&parts.name, labels).ok().map(|id| Metric { id, value: Value::Gauge(0.0) });
         let position = self.cache.known.len();
-        self.cache.known.push(Known { metric, seen: 0, finite: false, duplicate: false });
+        self.cache.known.push(Known { metric: Metric { id, value: Value::Gauge(0.0) }, bytes, seen: 0, finite: false, duplicate: false });
         self.cache.positions.insert(text.into(), position);
         self.counts.added += 1;
         Ok(Some(position))

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use golectra_process::banner::UNKNOWN;
 use golectra_promql::{Labels, METRIC_NAME, Steps};
 
+use super::agents;
 use super::ask::{self, Line, Sample};
 use super::format::whole;
 use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL};
@@ -36,7 +38,7 @@ const FILESYSTEMS: &str =
 const PODS: &str = r#"count by (instance, node) (count by (instance, node, namespace, pod) ({__name__=~"kube_pod_info|container_memory_working_set_bytes",pod!=""}))"#;
 const NOT_READY: &str = r#"count(kube_pod_status_phase{phase=~"Pending|Failed|Unknown"} == 1)"#;
 const RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total[1h])) > 0";
-const VERSIONS: &str = r#"{__name__=~"golectra_agent_info|golectra_build_info|node_uname_info",instance!=""}"#;
+const KERNELS: &str = r#"node_uname_info{instance!=""}"#;
 
 /// Everything that the overview shows.
 pub struct Cluster {
@@ -85,6 +87,8 @@ pub struct Node {
     pub pods: Option<f64>,
     /// What runs on it.
     pub version: Option<String>,
+    /// What is wrong with its agent, by what that says itself.
+    pub agent_notes: Vec<String>,
 }
 
 /// A filesystem of a node.
@@ -150,7 +154,8 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
         ask::instant(app, PODS),
         ask::instant(app, NOT_READY),
         ask::instant(app, RESTARTS),
-        ask::instant(app, VERSIONS)
+        ask::instant(app, KERNELS),
+        ask::instant(app, agents::QUERY)
     );
     reader.cpu(second.0, first.0);
     if reader.nodes.values().any(|node| node.cpu.is_none() && node.spark.is_empty()) {
@@ -173,7 +178,7 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
         .iter()
         .map(|sample| (sample.labels.value("namespace").to_owned(), sample.labels.value("pod").to_owned(), sample.value.round()))
         .collect();
-    reader.versions(second.4);
+    reader.versions(second.4, second.5);
     let mut nodes: Vec<_> = reader.nodes.into_values().collect();
     for node in &mut nodes {
         let limit = if node.series.is_some() { SILENT_AFTER_MILLIS } else { INSTANCE_SILENT_AFTER_MILLIS };
@@ -293,15 +298,18 @@ impl Reader {
         }
     }
 
-    fn versions(&mut self, answer: Result<Vec<Sample>, QueryError>) {
-        self.each("Versions", answer, |node, sample| {
-            let of_agent = sample.labels.get("version").filter(|_| sample.labels.metric_name() != "node_uname_info");
-            match (of_agent, sample.labels.get("release")) {
-                (Some(version), _) => node.version = Some(version.to_owned()),
-                (None, Some(release)) if node.version.is_none() => node.version = Some(format!("Linux {release}")),
-                _ => {}
-            }
+    /// The version of the agent, or of the kernel where that is not known; and what is wrong with the agent.
+    fn versions(&mut self, kernels: Result<Vec<Sample>, QueryError>, agents: Result<Vec<Sample>, QueryError>) {
+        self.each("Versions of kernels", kernels, |node, sample| {
+            node.version = sample.labels.get("release").map(|release| format!("Linux {release}"));
         });
+        for (name, agent) in agents::by_source(self.answered("What agents say", agents)) {
+            if let Some(node) = self.nodes.get_mut(&name) {
+                let known = agent.version.filter(|version| version != UNKNOWN);
+                node.version = known.or(node.version.take());
+                node.agent_notes = agent.notes;
+            }
+        }
     }
 }
 
@@ -393,6 +401,25 @@ mod tests {
         assert_eq!(dropped(&[0.1, 0.2, 0.5, 0.9, none, none]), 2);
         assert_eq!(dropped(&[0.1, 0.2, 0.5, 0.9, none]), 4, "the newest step may be too young");
         assert_eq!((dropped(&[0.9, none, none]), dropped(&[none, none]), dropped(&[])), (0, 0, 0));
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_agent_and_else_that_of_the_kernel() {
+        let mut reader = reader();
+        let kernel = |node: &str| sample(&[(SOURCE_LABEL, node), ("release", "6.1.0")], 1.0);
+        let agent = |node: &str, version: &str| sample(&[(SOURCE_LABEL, node), ("service", "agent"), ("version", version)], 100.0);
+        for node in ["a", "b", "c"] {
+            reader.node(node);
+        }
+        let dropped = sample(&[(SOURCE_LABEL, "a"), ("reason", "expired")], 3.0);
+        reader.versions(
+            Ok(vec![kernel("a"), kernel("b"), kernel("c")]),
+            Ok(vec![agent("a", "v1.2.0"), agent("b", "N/A"), agent("x", "v1"), dropped]),
+        );
+        let shown = |node: &str| reader.nodes[node].version.clone().unwrap();
+        assert_eq!([shown("a"), shown("b"), shown("c")], ["v1.2.0", "Linux 6.1.0", "Linux 6.1.0"]);
+        assert_eq!(reader.nodes["a"].agent_notes, ["3 reports dropped within an hour (expired)"]);
+        assert_eq!(reader.nodes.len(), 3, "an agent alone makes no node");
     }
 
     #[test]

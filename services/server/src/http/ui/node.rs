@@ -147,5 +147,8 @@ fn facts(node: &Node, now: u64) -> Vec<(&'static str, String)> {
     if let Some(version) = &node.version {
         facts.push(("Version", version.clone()));
     }
+    if !node.agent_notes.is_empty() {
+        facts.push(("Its agent says", node.agent_notes.join(", ")));
+    }
     facts
 }

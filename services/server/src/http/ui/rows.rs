@@ -91,6 +91,8 @@ pub struct Row {
     pub seen_ago: String,
     /// What runs on it.
     pub version: String,
+    /// What is wrong with its agent.
+    pub agent_notes: String,
 }
 
 /// The order and the filter of the table.
@@ -208,6 +210,7 @@ impl Row {
             seen: node.last_seen.map(rfc3339).unwrap_or_default(),
             seen_ago: node.last_seen.map_or_else(dash, |seen| ago(seen, now)),
             version: node.version.clone().unwrap_or_else(dash),
+            agent_notes: node.agent_notes.join(", "),
         }
     }
 }

@@ -1,24 +1,20 @@
 //! GET /status: golectra itself: which version, what is stored, and what each agent says.
 
-use std::collections::BTreeMap;
-
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 use golectra_process::banner::BUILD;
 
+use super::agents::{self, AgentState};
 use super::ask;
 use super::cluster::SILENT_AFTER_MILLIS;
-use super::format::{ago, bytes, short, span};
+use super::format::{ago, span};
 use super::shell::{Parameters, Shell, page, parameters};
 use crate::clock::rfc3339;
 use crate::history::labels::SOURCE_LABEL;
 use crate::http::AppState;
 use crate::http::error::{ApiError, TextError};
 
-/// What agents say about themselves.
-const AGENTS: &str =
-    r#"{__name__=~"golectra_agent_info|golectra_build_info|golectra_agent_spool_bytes|golectra_agent_reports_dropped_total"}"#;
 /// Collectors that fail, and how many there are.
 const FAILING: &str = "golectra_agent_collector_success == 0";
 
@@ -52,7 +48,7 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
     parameters(query)?;
     let now = u64::try_from(state.process.now_ms()).unwrap_or_default();
     let sources = state.store.sources().await.map_err(ApiError::from)?;
-    let (agents, failing) = tokio::join!(ask::instant(&state, AGENTS), ask::instant(&state, FAILING));
+    let (agents, failing) = tokio::join!(ask::instant(&state, agents::QUERY), ask::instant(&state, FAILING));
     let mut missing = Vec::new();
     let mut answered = |what: &str, answer: Result<Vec<ask::Sample>, _>| {
         answer.unwrap_or_else(|error| {
@@ -60,24 +56,10 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
             Vec::new()
         })
     };
-    let (mut versions, mut notes) = (BTreeMap::<String, String>::new(), BTreeMap::<String, Vec<String>>::new());
-    for sample in answered("What agents say", agents) {
-        let name = sample.labels.value(SOURCE_LABEL).to_owned();
-        match sample.labels.metric_name() {
-            "golectra_agent_info" | "golectra_build_info" => {
-                versions.insert(name, sample.labels.value("version").to_owned());
-            }
-            metric if sample.value > 0.0 => {
-                let is_spool = metric == "golectra_agent_spool_bytes";
-                let text = if is_spool { format!("spool {}", bytes(sample.value)) } else { format!("{} dropped", short(sample.value)) };
-                notes.entry(name).or_default().push(text);
-            }
-            _ => {}
-        }
-    }
+    let mut said = agents::by_source(answered("What agents say", agents));
     for sample in answered("Collectors that fail", failing) {
         let text = format!("{} can't be read", sample.labels.value("collector"));
-        notes.entry(sample.labels.value(SOURCE_LABEL).to_owned()).or_default().push(text);
+        said.entry(sample.labels.value(SOURCE_LABEL).to_owned()).or_default().notes.push(text);
     }
     let store = state.store.metrics();
     let mut facts = vec![
@@ -97,6 +79,7 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
     }
     let agents = sources.iter().map(|source| {
         let name = source.name.as_str();
+        let AgentState { version, notes } = said.remove(name).unwrap_or_default();
         Agent {
             name: if source.name.is_unnamed() { "(unnamed)".to_owned() } else { name.to_owned() },
             link: format!("/source?name={name}"),
@@ -105,8 +88,8 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
             first_seen: rfc3339(source.first_seen_millis),
             last_seen: rfc3339(source.last_seen_millis),
             ago: ago(source.last_seen_millis, now),
-            version: versions.remove(name).unwrap_or_else(|| "–".to_owned()),
-            notes: notes.remove(name).map(|notes| notes.join(", ")).unwrap_or_default(),
+            version: version.unwrap_or_else(|| "–".to_owned()),
+            notes: notes.join(", "),
         }
     });
     page(&StatusPage {

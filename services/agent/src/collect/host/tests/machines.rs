@@ -39,6 +39,37 @@ fn processors_of_small_and_large_machines() {
 }
 
 #[test]
+fn times_of_processors_never_fall_unless_they_start_anew() {
+    let machine = Machine::with(&[]);
+    let mut cpu = cpu::Cpu::new(&machine.paths());
+    let mut round = |lines: &str| {
+        machine.write("proc/stat", lines.as_bytes());
+        let (texts, error) = collected(&mut cpu);
+        assert_eq!(error, None);
+        let of = move |cpu: u32, mode: &str| value(&texts, &format!("node_cpu_seconds_total{{cpu=\"{cpu}\",mode=\"{mode}\"}}"));
+        move |mode: &str| [0, 1].map(|cpu| of(cpu, mode))
+    };
+    let of = round("cpu0 100 0 100 5000 700 0 0 50 0 0\ncpu1 100 0 100 9000 0 0 0 0 0 0\n");
+    assert_eq!(of("idle"), [Some(50.0), Some(90.0)]);
+    // idle, iowait and steal of the first fall a little, and user grows.
+    let of = round("cpu0 150 0 100 4990 698 0 0 49 0 0\ncpu1 100 0 100 9100 0 0 0 0 0 0\n");
+    assert_eq!(of("user"), [Some(1.5), Some(1.0)]);
+    assert_eq!(of("idle"), [Some(50.0), Some(91.0)], "it keeps what was reported");
+    assert_eq!((of("iowait")[0], of("steal")[0]), (Some(7.0), Some(0.5)));
+    let of = round("cpu0 150 0 100 5010 698 0 0 49 0 0\ncpu1 100 0 100 9100 0 0 0 0 0 0\n");
+    assert_eq!((of("idle")[0], of("iowait")[0]), (Some(50.1), Some(7.0)), "until it has grown again");
+    // The second was taken out and put in again.
+    let of = round("cpu0 150 0 100 5010 698 0 0 49 0 0\ncpu1 1 0 1 8700 0 0 0 0 0 0\n");
+    assert_eq!([of("user")[1], of("system")[1], of("idle")[1]], [Some(0.01), Some(0.01), Some(87.0)], "all of them start anew");
+    assert_eq!(of("user")[0], Some(1.5));
+    // The same, and the round between saw it offline.
+    let of = round("cpu0 150 0 100 5010 698 0 0 49 0 0\n");
+    assert_eq!(of("user"), [Some(1.5), None]);
+    let of = round("cpu0 150 0 100 5010 698 0 0 49 0 0\ncpu1 0 0 0 8699 0 0 0 0 0 0\n");
+    assert_eq!((of("user")[1], of("idle")[1]), (Some(0.0), Some(86.99)));
+}
+
+#[test]
 fn memory_of_old_and_new_kernels() {
     let old = b"MemTotal:       16316128 kB\nActive(anon):     4 kB\nHugePages_Total:       3\nDirectMap4k:      1 kB\nbroken\nX: many kB\n\xff: 1 kB\n";
     let (texts, error) = collected(&mut meminfo::Meminfo::new(&Machine::with(&[("proc/meminfo", old)]).paths()));

@@ -116,5 +116,42 @@ fn series_beyond_the_budget_of_all_targets_are_left_out_and_counted() {
     drop(first);
     assert_eq!(second.scrape("c 1\nd 1\ne 1\n").unwrap().over_budget, 0);
     second.cache.clear();
-    assert_eq!(budget.free.load(Relaxed), 3);
+    assert_eq!((budget.series.load(Relaxed), budget.bytes.load(Relaxed)), (3, 3 * SERIES_BYTES));
+}
+
+#[test]
+fn the_texts_of_series_have_a_limit_whatever_targets_write() {
+    let budget = Arc::new(SeriesBudget::new(100));
+    let limits = ScrapeLimits { samples: 1000, labels: 5, label_value_bytes: 4000, ..LIMITS };
+    let mut target = Fixture { cache: SeriesCache::new(Arc::clone(&budget)), ..Fixture::new() };
+    let remembered = |cache: &SeriesCache| -> usize {
+        let ids: usize = cache.known.iter().map(|known| known.metric.id.as_str().len()).sum();
+        ids + cache.positions.keys().map(|text| text.len()).sum::<usize>()
+    };
+    let scrape = |target: &mut Fixture, text: &str| {
+        let mut scrape = target.cache.scrape(&target.target, &limits);
+        for sample in Exposition::new(text.as_bytes(), Format::Text).unwrap() {
+            let sample = sample.unwrap();
+            scrape.add(sample.series.text(), sample.value, || sample.series.parts()).unwrap();
+        }
+        let counts = scrape.counts();
+        scrape.finish().unwrap();
+        counts
+    };
+    // Valid ids of 3 KiB: as many as fit.
+    let long: String = (0..50).map(|number| format!("a{{k=\"{number}{}\"}} 1\n", "x".repeat(3000))).collect();
+    for _ in 0..2 {
+        let counts = scrape(&mut target, &long);
+        assert_eq!((counts.over_budget, target.metrics().len()), (42, 8), "{counts:?}");
+        assert!(remembered(&target.cache) <= 100 * SERIES_BYTES);
+    }
+    // Ids that no server accepts are not remembered, however the series is written, and leave room for others.
+    let text = format!("a{{k=\"{0}\",l=\"{0}\"}} 1\n", "y".repeat(3000)).repeat(2) + "b 1\n";
+    for _ in 0..2 {
+        let counts = scrape(&mut target, &text);
+        assert_eq!((counts.invalid_ids, counts.duplicates, counts.over_budget), (2, 0, 0));
+        assert!(remembered(&target.cache) < 100, "{}", remembered(&target.cache));
+    }
+    target.cache.clear();
+    assert_eq!((budget.series.load(Relaxed), budget.bytes.load(Relaxed)), (100, 100 * SERIES_BYTES));
 }
