@@ -63,7 +63,7 @@ use self::metadata::KnownMetadata;
 use self::migrate::SchemaState;
 use self::partitions::Partitions;
 use self::reader::Reader;
-use self::sealer::{Sealer, Steps};
+use self::sealer::{Sealer, SealerLimits, Steps};
 use self::timestamp::Timestamp;
 pub use self::writer::WriteLimits;
 pub use self::writer::context::TransactionHook;
@@ -169,6 +169,7 @@ impl PostgresStore {
             max_bytes: config.history_max_bytes,
             partitions: Arc::clone(&partitions),
             metrics: config.history,
+            limits: SealerLimits::default(),
             steps: Steps::default(),
             warned_at: Mutex::default(),
             unsealed_age: Mutex::default(),

@@ -48,6 +48,19 @@ const FOLD_GRACE_MILLIS: u64 = 10 * 60 * 1000;
 /// For how much longer than RETENTION_RAW samples are kept, in milliseconds, beside the time after which they are sealed.
 const DROP_GRACE_MILLIS: u64 = 60 * 60 * 1000;
 
+/// How much is done at once. Tests do less.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SealerLimits {
+    /// The samples that one pass over frames gathers, in bytes. With room to grow, the coding of a block and a row of frames, sealing stays below 64 MiB.
+    pub(super) pass_bytes: usize,
+}
+
+impl Default for SealerLimits {
+    fn default() -> Self {
+        Self { pass_bytes: 16 * 1024 * 1024 }
+    }
+}
+
 /// What sealing needs.
 pub(super) struct Sealer {
     pub(super) options: DatabaseOptions,
@@ -57,6 +70,7 @@ pub(super) struct Sealer {
     pub(super) max_bytes: Option<u64>,
     pub(super) partitions: Arc<Partitions>,
     pub(super) metrics: HistoryMetrics,
+    pub(super) limits: SealerLimits,
     pub(super) steps: Steps,
     /// When it was said last that the database nears its limit.
     pub(super) warned_at: Mutex<Option<Instant>>,
@@ -208,7 +222,7 @@ impl Sealer {
         let mut sealed = 0;
         for source_id in half_hour::sources(conn, slot).await? {
             let started = Instant::now();
-            let task = half_hour::Task { slot, source_id, up_to_arrival, oldest_millis: oldest };
+            let task = half_hour::Task { slot, source_id, up_to_arrival, oldest_millis: oldest, pass_bytes: self.limits.pass_bytes };
             let done = loop {
                 match half_hour::seal(conn, &task, chunk_days, &self.steps).await? {
                     half_hour::Outcome::Done(done) => break done,

@@ -15,8 +15,6 @@ use crate::store::postgres::sealed::{self, MARK_BYTES, Mark, key_mark};
 use crate::store::postgres::timestamp::Timestamp;
 use crate::store::postgres::writer::as_delta;
 
-/// The samples that one pass gathers, in bytes. With room to grow, the coding of a block and a row of frames, sealing stays below 64 MiB.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How many batches one row of sealed_reports remembers.
 const MAX_MARKS: usize = 65_536;
 
@@ -29,6 +27,18 @@ pub(super) struct Task {
     pub(super) up_to_arrival: i64,
     /// Samples before this are not kept.
     pub(super) oldest_millis: i64,
+    /// See [`SealerLimits`](super::SealerLimits).
+    pub(super) pass_bytes: usize,
+}
+
+/// Blocks of which the frames up to an arrival are written.
+#[derive(Debug, Clone, Copy)]
+struct BlockRange {
+    /// The first of them.
+    first: i32,
+    /// The one behind the last.
+    end: i32,
+    after_arrival: i64,
 }
 
 /// What was sealed.
@@ -75,11 +85,11 @@ pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTre
     }
     let kinds = kinds(&mut tx, task.source_id).await?;
     let layouts = layouts(&mut tx, task).await?;
-    let (mut first, mut end, mut after_arrival) = (0, i32::MAX, 0);
-    loop {
-        let mut collector = Collector::new(&kinds, MAX_BYTES, first, end);
-        let stopped_at = read(&mut tx, task, &known, &layouts, after_arrival, &mut collector).await?;
-        let next = collector.end;
+    let mut ranges = vec![BlockRange { first: 0, end: i32::MAX, after_arrival: 0 }];
+    while let Some(range) = ranges.pop() {
+        let mut collector = Collector::new(&kinds, task.pass_bytes, range.first, range.end);
+        let stopped_at = read(&mut tx, task, &known, &layouts, range.after_arrival, &mut collector).await?;
+        let end = collector.end;
         let blocks = collector.blocks.into_iter().map(|(id, (_, block))| (id, block)).collect();
         steps.step()?;
         match parts::write(&mut tx, task.source_id, &kinds, blocks, chunk_days, steps).await? {
@@ -93,11 +103,12 @@ pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTre
                 return Ok(Outcome::NeedsDays(days));
             }
         }
-        // The rest of one block, or the blocks behind, or all is done.
-        match stopped_at {
-            Some(arrival) => (end, after_arrival) = (next, arrival),
-            None if next == i32::MAX => break,
-            None => (first, end, after_arrival) = (next, i32::MAX, 0),
+        // Blocks that were left out are read from where this pass began, the others from where it ended.
+        if end < range.end {
+            ranges.push(BlockRange { first: end, ..range });
+        }
+        if let Some(after_arrival) = stopped_at {
+            ranges.push(BlockRange { end, after_arrival, ..range });
         }
     }
     let next_part: i16 = sqlx::query_scalar!(
