@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use golectra_chunks::{DecodeError, Times, decode_counter, decode_gauge, samples_of};
 use sqlx::{Connection, Executor as _, PgConnection};
+use tokio::time::Instant;
 
 use super::collect::{Block, BlockKinds, Samples};
-use super::{Sealer, half_hour, parts, rollups};
+use super::{FirstFailure, Round, Sealer, half_hour, parts, rollups};
 use crate::store::postgres::partitions::{self, CHUNKS, ROLLUPS_1H, ROLLUPS_5M};
 use crate::store::postgres::timestamp::Timestamp;
 
@@ -33,8 +34,14 @@ impl Part {
 }
 
 impl Sealer {
-    /// Folds the windows that ended before this, in unix milliseconds; says how many rows went into others.
-    pub(super) async fn fold(&self, conn: &mut PgConnection, ended_before: u64) -> Result<u64, sqlx::Error> {
+    /// Folds the windows that ended before this, in unix milliseconds, as far as there is time.
+    pub(super) async fn fold(
+        &self,
+        conn: &mut PgConnection,
+        ended_before: u64,
+        until: Instant,
+        round: &mut Round,
+    ) -> Result<(), sqlx::Error> {
         let span = super::WINDOW_MILLIS.unsigned_abs();
         let newest = Timestamp((ended_before / span).saturating_sub(1) * span);
         let due = sqlx::query!(
@@ -44,13 +51,17 @@ impl Sealer {
         )
         .fetch_all(&mut *conn)
         .await?;
-        let mut folded = 0;
+        let mut failure = FirstFailure::default();
         let mut day = None;
         let mut partitions = Vec::new();
         for table in [ROLLUPS_5M, ROLLUPS_1H] {
             partitions.extend(table.existing(conn).await?.into_iter().map(|slot| (table, slot)));
         }
         for row in &due {
+            if Instant::now() >= until {
+                tracing::info!("folding takes long, the rest of it follows in a minute");
+                break;
+            }
             for table in [ROLLUPS_5M, ROLLUPS_1H] {
                 let slot = table.slot_of(row.window_start.0);
                 if !partitions.contains(&(table, slot)) {
@@ -64,12 +75,12 @@ impl Sealer {
                 vacuum(conn, last).await?;
             }
             day = Some(this);
-            folded += self.fold_window(conn, row.window_start, row.source_id).await?;
+            round.folded += failure.keep(self.fold_window(conn, row.window_start, row.source_id).await)?.unwrap_or(0);
         }
-        if let Some(last) = day.filter(|_| folded > 0) {
+        if let Some(last) = day.filter(|_| round.folded > 0) {
             vacuum(conn, last).await?;
         }
-        Ok(folded)
+        failure.into_result()
     }
 
     async fn fold_window(&self, conn: &mut PgConnection, window: Timestamp, source_id: i32) -> Result<u64, sqlx::Error> {
