@@ -163,7 +163,8 @@ CREATE INDEX layouts_by_day ON layouts (last_day);
 --
 -- A reader of the history runs in one REPEATABLE READ transaction whose first statement is LOCK TABLE frames IN ACCESS SHARE MODE: its snapshot is
 -- taken after the lock, so what it does not find in frames because the partition was dropped, it finds in chunks. Frames whose keys are in
--- sealed_reports are in chunks too, and are to be skipped.
+-- sealed_reports are in chunks too, and are to be skipped. It locks chunks and rollups as well where dropped_history tells it what to read: what that
+-- says is there is not dropped while it reads.
 CREATE TABLE frames (
     -- The batch's time, to the millisecond, from its key.
     at timestamptz NOT NULL,
@@ -180,8 +181,9 @@ CREATE TABLE frames (
     "values" double precision[] NOT NULL,
     -- Each value's own time, where they have one; else all have the batch's.
     times timestamptz[],
-    -- The oldest of `times`; the newest is at most `at`.
+    -- The oldest and the newest of `times`, which is at most `at`.
     oldest_at timestamptz,
+    newest_at timestamptz,
     -- What the batch added to counters, one for each value (0 for a gauge); only where a double does not hold all of them exactly.
     deltas bigint[],
     -- The source first: a source's frames are read together.
