@@ -65,16 +65,18 @@ impl HistoryReader {
 /// How long the end of a transaction may take, which nobody waits for.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// Begins a transaction, and tells what every read of it needs. Its view is of a moment after the lock: frames that are gone because they were sealed are
-/// in chunks then. The row that counts series has another version whenever one was made, has expired or is back; a restored database may give a version
+/// Begins a transaction, and tells what every read of it needs. Its view is of a moment after the locks: frames that are gone because they were sealed
+/// are in chunks then. What is dropped meanwhile would not be seen whatever the view, so nothing is: a partition is dropped under an exclusive lock of its
+/// table. The row that counts series has another version whenever one was made, has expired or is back; a restored database may give a version
 /// out again, but not in the same process.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE frames IN ACCESS SHARE MODE;
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    LOCK TABLE frames, ONLY chunks, ONLY rollups_5m, ONLY rollups_1h IN ACCESS SHARE MODE;
     SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postmaster_start_time()) FROM series_total) AS index_version,
         (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
             WHERE inhparent = 'frames'::regclass) AS partitions";
 
 /// A transaction that sees one state of the database. Where it does not come to its end its connection is closed.
-struct ReadTransaction {
+pub(super) struct ReadTransaction {
     lease: Lease,
     /// See [`index_cache`].
     index_version: String,
@@ -98,7 +100,7 @@ impl ReadTransaction {
     }
 
     /// Nothing depends on its end, so it has none to wait for.
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         tokio::spawn(async move {
             if let Ok(Ok(_)) = tokio::time::timeout(END_LIMIT, self.lease.conn().execute("COMMIT")).await {
                 self.lease.give_back();
@@ -113,7 +115,7 @@ fn failed(error: sqlx::Error) -> HistoryError {
 }
 
 impl HistoryReader {
-    async fn begin(&self) -> Result<ReadTransaction, HistoryError> {
+    pub(super) async fn begin(&self) -> Result<ReadTransaction, HistoryError> {
         self.reader.check_schema(START_LIMIT).await?;
         ReadTransaction::begin(&self.pool).await
     }

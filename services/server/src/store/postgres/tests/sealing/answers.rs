@@ -199,3 +199,26 @@ async fn samples_go_before_rollups_and_those_of_minutes_before_those_of_hours() 
             .unwrap();
     assert!(left.0 == 1 && left.1 >= 1 && left.2 >= 1, "the newest of each stay: {left:?}");
 }
+
+#[tokio::test]
+async fn a_day_that_a_query_may_still_read_is_not_dropped() {
+    let Some(mut lab) = Lab::new().await else { return };
+    lab.put(batch("a", IdempotencyKey::at(START), vec![gauge("g", 1.0)])).await;
+    lab.clock.set(START + 5 * HOUR);
+    lab.seal_all().await;
+    lab.clock.set(START + 40 * DAY);
+    // It has read nothing yet.
+    let reading = lab.store.history.begin().await.unwrap();
+    assert_eq!(lab.sealer().round().await.unwrap().days, Vec::<i32>::new());
+    assert_eq!(lab.count("chunks").await, 1);
+    reading.end();
+    let dropped = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            let days = lab.sealer().round().await.unwrap().days;
+            if !days.is_empty() {
+                return days;
+            }
+        }
+    });
+    assert_eq!(dropped.await.unwrap(), [20_000]);
+}
