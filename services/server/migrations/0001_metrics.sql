@@ -148,7 +148,8 @@ CREATE INDEX metric_metadata_by_name ON metric_metadata (left(name, 256));
 CREATE TABLE layouts (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source_id integer NOT NULL REFERENCES sources ON DELETE CASCADE,
-    -- SHA-256 of the kinds and ids in their order.
+    -- SHA-256 of the kinds and ids in their order; of something else where these ids have become other series, which have a layout of their own. The list
+    -- of a layout never changes.
     digest bytea NOT NULL,
     series_ids integer[] NOT NULL,
     -- The latest day (UTC) of a frame that uses it. It is dropped when no frame of that day or an earlier one is there or can come.
