@@ -222,3 +222,30 @@ async fn a_day_that_a_query_may_still_read_is_not_dropped() {
     });
     assert_eq!(dropped.await.unwrap(), [20_000]);
 }
+
+#[tokio::test]
+async fn what_is_late_for_a_dropped_day_hides_no_rollups() {
+    let Some(mut lab) = Lab::new().await else { return };
+    for day in 0..3 {
+        lab.clock.set(START + day * DAY);
+        lab.put(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 3)])).await;
+        lab.clock.set(lab.now() + 5 * HOUR);
+        lab.seal_all().await;
+    }
+    // It is acknowledged before the day is dropped, and is still in a frame when that happens.
+    let mut metrics = Metrics::default();
+    let at = i64::try_from(START).unwrap() + 1;
+    metrics.push_parsed_at("g", Value::Gauge(7.0), at).unwrap();
+    metrics.push_parsed_at("c", Value::Counter(7), at).unwrap();
+    let plain = batch("a", IdempotencyKey::at(lab.now()), vec![gauge("unused", 0.0)]);
+    assert_eq!(lab.store.apply(Batch { metrics, ..plain }).await.unwrap(), Applied::New);
+    let mut sealer = lab.sealer();
+    sealer.max_bytes = Some(1);
+    assert_eq!(sealer.round().await.unwrap().days, [20_000, 20_001]);
+    assert_eq!(lab.count("frames").await, 1);
+    let end = i64::try_from(lab.now() + HOUR).unwrap();
+    rolled_up::check_queries(&lab.store, &lab.model.history, end).await;
+    lab.clock.set(lab.now() + HOUR);
+    lab.seal_all().await;
+    rolled_up::check_queries(&lab.store, &lab.model.history, end).await;
+}
