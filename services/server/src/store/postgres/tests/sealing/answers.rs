@@ -5,6 +5,7 @@ use golectra_promql::{Engine, MemoryBudget, NoInterrupt, Query, Severity, Steps,
 use prometheus::Registry;
 
 use super::*;
+use crate::store::conformance::samples as timed;
 use crate::history::labels;
 use crate::history::query::{Queries, QueryError, QueryLimits, Question, When};
 
@@ -243,6 +244,10 @@ async fn what_is_late_for_a_dropped_day_hides_no_rollups() {
     sealer.max_bytes = Some(1);
     assert_eq!(sealer.round().await.unwrap().days, [20_000, 20_001]);
     assert_eq!(lab.count("frames").await, 1);
+    // Nor is one acknowledged afterwards, and no series is made for it.
+    let late = timed::samples("b", &[("g", 1.0, START + 2), ("g", 1.0, 20_002 * DAY - 1)]);
+    assert_eq!(timed::refused(&lab.store.apply(late).await.unwrap()), [0, 2, 0, 0]);
+    assert_eq!(lab.count("series").await, 2);
     let end = i64::try_from(lab.now() + HOUR).unwrap();
     rolled_up::check_queries(&lab.store, &lab.model.history, end).await;
     lab.clock.set(lab.now() + HOUR);
