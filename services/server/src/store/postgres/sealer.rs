@@ -40,10 +40,6 @@ pub(super) const WINDOW_MILLIS: i64 = 2 * 60 * 60 * 1000;
 const EVERY: Duration = Duration::from_mins(1);
 /// How long one round may take.
 const ROUND_LIMIT: Duration = Duration::from_mins(10);
-/// When a round seals nothing more, so that there is time for the rest of it.
-const SEALING_LIMIT: Duration = Duration::from_mins(5);
-/// When it folds nothing more.
-const FOLDING_LIMIT: Duration = Duration::from_mins(8);
 /// The age of the number up to which arrivals are sealed. Writers' transactions end long before.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// How long after its end a window is folded, in milliseconds, beside the time after which it is sealed.
@@ -57,11 +53,15 @@ const DROP_GRACE_MILLIS: u64 = 60 * 60 * 1000;
 pub(super) struct SealerLimits {
     /// The samples that one pass over frames gathers, in bytes. With room to grow, the coding of a block and a row of frames, sealing stays below 64 MiB.
     pub(super) pass_bytes: usize,
+    /// When a round seals nothing more, so that there is time for the rest of it.
+    pub(super) sealing: Duration,
+    /// When it folds nothing more.
+    pub(super) folding: Duration,
 }
 
 impl Default for SealerLimits {
     fn default() -> Self {
-        Self { pass_bytes: 16 * 1024 * 1024 }
+        Self { pass_bytes: 16 * 1024 * 1024, sealing: Duration::from_mins(5), folding: Duration::from_mins(8) }
     }
 }
 
@@ -238,11 +238,11 @@ impl Sealer {
         let mut failure = FirstFailure::default();
         let due = FRAMES.existing(conn).await?.into_iter().filter(|slot| FRAMES.end_of(*slot).saturating_add(seal_after) <= now);
         for slot in due {
-            let half_hour = HalfHour { slot, up_to_arrival, now, until: started + SEALING_LIMIT };
+            let half_hour = HalfHour { slot, up_to_arrival, now, until: started + self.limits.sealing };
             failure.keep(self.seal_half_hour(conn, &half_hour, &mut chunk_days, &mut round).await)?;
         }
         let ended_before = now.saturating_sub(seal_after).saturating_sub(FOLD_GRACE_MILLIS);
-        failure.keep(self.fold(conn, ended_before, started + FOLDING_LIMIT, &mut round).await)?;
+        failure.keep(self.fold(conn, ended_before, started + self.limits.folding, &mut round).await)?;
         failure.keep(self.retain(conn, now, &mut round).await)?;
         failure.into_result().map(|()| round)
     }

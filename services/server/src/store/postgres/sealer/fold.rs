@@ -1,6 +1,7 @@
 //! Makes one row of the rows of a block and window.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use golectra_chunks::{DecodeError, Times, decode_counter, decode_gauge, samples_of};
 use sqlx::{Connection, Executor as _, PgConnection};
@@ -11,6 +12,8 @@ use super::{FirstFailure, Round, Sealer, half_hour, parts, rollups};
 use crate::store::postgres::partitions::{self, CHUNKS, ROLLUPS_1H, ROLLUPS_5M};
 use crate::store::postgres::timestamp::Timestamp;
 
+/// How long a window is, in milliseconds.
+const SPAN_MILLIS: u64 = super::WINDOW_MILLIS.unsigned_abs();
 /// How many blocks one transaction folds.
 const BLOCKS_AT_ONCE: usize = 32;
 /// Rows with more samples than this together stay as they are, which bounds the memory. A block's 64 series have it where they are sampled five times a
@@ -42,15 +45,33 @@ impl Sealer {
         until: Instant,
         round: &mut Round,
     ) -> Result<(), sqlx::Error> {
-        let span = super::WINDOW_MILLIS.unsigned_abs();
-        let newest = Timestamp((ended_before / span).saturating_sub(1) * span);
+        let newest = (ended_before / SPAN_MILLIS).saturating_sub(1) * SPAN_MILLIS;
+        self.fold_windows(conn, 0..=newest, until, round).await
+    }
+
+    /// Folds the windows of a day that is about to be dropped: late ones may not be folded yet.
+    pub(super) async fn fold_day(&self, conn: &mut PgConnection, day: i32, round: &mut Round) -> Result<(), sqlx::Error> {
+        let windows = CHUNKS.start_of(day)..=CHUNKS.end_of(day) - SPAN_MILLIS;
+        self.fold_windows(conn, windows, Instant::now() + super::ROUND_LIMIT, round).await
+    }
+
+    /// Folds the windows that begin then.
+    async fn fold_windows(
+        &self,
+        conn: &mut PgConnection,
+        windows: RangeInclusive<u64>,
+        until: Instant,
+        round: &mut Round,
+    ) -> Result<(), sqlx::Error> {
         let due = sqlx::query!(
-            r#"SELECT window_start AS "window_start: Timestamp", source_id FROM chunks WHERE part > 0 AND window_start <= $1
+            r#"SELECT window_start AS "window_start: Timestamp", source_id FROM chunks WHERE part > 0 AND window_start BETWEEN $1 AND $2
             GROUP BY window_start, source_id ORDER BY window_start, source_id"#,
-            newest as Timestamp,
+            Timestamp(*windows.start()) as Timestamp,
+            Timestamp(*windows.end()) as Timestamp,
         )
         .fetch_all(&mut *conn)
         .await?;
+        let folded_before = round.folded;
         let mut failure = FirstFailure::default();
         let mut day = None;
         let mut partitions = Vec::new();
@@ -77,7 +98,7 @@ impl Sealer {
             day = Some(this);
             round.folded += failure.keep(self.fold_window(conn, row.window_start, row.source_id).await)?.unwrap_or(0);
         }
-        if let Some(last) = day.filter(|_| round.folded > 0) {
+        if let Some(last) = day.filter(|_| round.folded > folded_before) {
             vacuum(conn, last).await?;
         }
         failure.into_result()

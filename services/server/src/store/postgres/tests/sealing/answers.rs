@@ -254,3 +254,24 @@ async fn what_is_late_for_a_dropped_day_hides_no_rollups() {
     lab.seal_all().await;
     rolled_up::check_queries(&lab.store, &lab.model.history, end).await;
 }
+
+#[tokio::test]
+async fn a_day_that_is_dropped_is_folded_before() {
+    let Some(mut lab) = Lab::new().await else { return };
+    // Nothing else folds.
+    lab.limits.folding = Duration::ZERO;
+    for day in 0..3 {
+        lab.clock.set(START + day * DAY);
+        lab.put(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 3)])).await;
+        lab.clock.set(lab.now() + 5 * HOUR);
+        lab.seal_all().await;
+    }
+    assert_eq!((lab.count("chunks").await, lab.count("rollups_5m").await), (3, 0));
+    let mut sealer = lab.sealer();
+    sealer.max_bytes = Some(1);
+    assert_eq!(sealer.round().await.unwrap().days, [20_000, 20_001]);
+    rolled_up::check_queries(&lab.store, &lab.model.history, i64::try_from(lab.now()).unwrap()).await;
+    lab.clock.set(START + 40 * DAY);
+    assert_eq!(lab.sealer().round().await.unwrap().days, [20_002]);
+    rolled_up::check_queries(&lab.store, &lab.model.history, i64::try_from(lab.now()).unwrap()).await;
+}

@@ -3,7 +3,8 @@
 use super::*;
 
 /// So little that a few samples of a series are too many.
-pub(super) const SMALL: SealerLimits = SealerLimits { pass_bytes: 400 };
+pub(super) const SMALL: SealerLimits =
+    SealerLimits { pass_bytes: 400, sealing: Duration::from_mins(5), folding: Duration::from_mins(8) };
 
 #[tokio::test]
 async fn a_block_that_comes_up_behind_a_full_one_is_sealed_once() {
