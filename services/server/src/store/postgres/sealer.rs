@@ -53,6 +53,9 @@ const DROP_GRACE_MILLIS: u64 = 60 * 60 * 1000;
 pub(super) struct SealerLimits {
     /// The samples that one pass over frames gathers, in bytes. With room to grow, the coding of a block and a row of frames, sealing stays below 64 MiB.
     pub(super) pass_bytes: usize,
+    /// The values of the frames of a source that one transaction seals, in bytes; each pass reads them all. What a round does not come to is left to the
+    /// next, and each of a source whose samples are very many seals some of them.
+    pub(super) transaction_bytes: i64,
     /// When a round seals nothing more, so that there is time for the rest of it.
     pub(super) sealing: Duration,
     /// When it folds nothing more.
@@ -61,7 +64,12 @@ pub(super) struct SealerLimits {
 
 impl Default for SealerLimits {
     fn default() -> Self {
-        Self { pass_bytes: 16 * 1024 * 1024, sealing: Duration::from_mins(5), folding: Duration::from_mins(8) }
+        Self {
+            pass_bytes: 16 * 1024 * 1024,
+            transaction_bytes: 128 * 1024 * 1024,
+            sealing: Duration::from_mins(5),
+            folding: Duration::from_mins(8),
+        }
     }
 }
 
@@ -104,7 +112,7 @@ struct HalfHour {
     up_to_arrival: i64,
     /// In unix milliseconds.
     now: u64,
-    /// No source is begun with after this.
+    /// No transaction is begun after this.
     until: Instant,
 }
 
@@ -261,18 +269,21 @@ impl Sealer {
         let oldest = i64::try_from(self.oldest_kept(half_hour.now).max(dropped.0)).unwrap_or(i64::MAX);
         let (mut sealed, mut failure) = (0, FirstFailure::default());
         for source_id in half_hour::sources(conn, slot).await? {
-            if Instant::now() >= half_hour.until {
-                tracing::info!(half_hour = FRAMES.partition(slot), "sealing takes long, the rest of it follows in a minute");
-                return failure.into_result();
-            }
-            let (up_to_arrival, pass_bytes) = (half_hour.up_to_arrival, self.limits.pass_bytes);
-            let task = half_hour::Task { slot, source_id, up_to_arrival, oldest_millis: oldest, pass_bytes };
-            let done = self.seal_source(conn, &task, chunk_days, round).await;
+            let (up_to_arrival, limits) = (half_hour.up_to_arrival, self.limits);
+            let task = half_hour::Task { slot, source_id, up_to_arrival, oldest_millis: oldest, limits };
+            let done = self.seal_source(conn, &task, half_hour.until, chunk_days, round).await;
             if let Err(error) = &done {
                 let half_hour = FRAMES.partition(slot);
                 tracing::warn!(source_id, half_hour, problem = describe(error), "frames of a source could not be sealed");
             }
-            sealed += failure.keep(done)?.unwrap_or(0);
+            match failure.keep(done)? {
+                Some(Some(frames)) => sealed += frames,
+                Some(None) => {
+                    tracing::info!(half_hour = FRAMES.partition(slot), "sealing takes long, the rest of it follows in a minute");
+                    return failure.into_result();
+                }
+                None => {}
+            }
         }
         if failure.0.is_some() {
             return failure.into_result();
@@ -290,35 +301,44 @@ impl Sealer {
         self.steps.step()
     }
 
-    /// Seals a source's frames of a partition; says how many are sealed.
+    /// Seals a source's frames of a partition; says how many are sealed, or nothing where there was no time for all.
     async fn seal_source(
         &self,
         conn: &mut PgConnection,
         task: &half_hour::Task,
+        until: Instant,
         chunk_days: &mut BTreeSet<i32>,
         round: &mut Round,
-    ) -> Result<u64, sqlx::Error> {
-        let started = Instant::now();
-        let done = loop {
-            match half_hour::seal(conn, task, chunk_days, &self.steps).await? {
-                half_hour::Outcome::Done(done) => break done,
+    ) -> Result<Option<u64>, sqlx::Error> {
+        let mut is_late = None;
+        loop {
+            let started = Instant::now();
+            if started >= until {
+                return Ok(None);
+            }
+            let done = match half_hour::seal(conn, task, chunk_days, &self.steps).await? {
+                half_hour::Outcome::Done(done) => done,
                 half_hour::Outcome::NeedsDays(days) => {
                     for day in days {
                         partitions::create(conn, CHUNKS, day).await?;
                         chunk_days.insert(day);
                     }
+                    continue;
                 }
+            };
+            self.steps.step()?;
+            let is_late = *is_late.get_or_insert(done.known_before);
+            if done.new > 0 {
+                round.frames += done.new;
+                self.metrics.sealed_samples.inc_by(done.samples);
+                self.metrics.sealed_bytes.inc_by(done.bytes);
+                self.metrics.late_parts.inc_by(if is_late { done.rows } else { 0 });
+                self.metrics.seal_seconds.observe(started.elapsed().as_secs_f64());
             }
-        };
-        self.steps.step()?;
-        if done.new > 0 {
-            round.frames += done.new;
-            self.metrics.sealed_samples.inc_by(done.samples);
-            self.metrics.sealed_bytes.inc_by(done.bytes);
-            self.metrics.late_parts.inc_by(if done.known_before { done.rows } else { 0 });
-            self.metrics.seal_seconds.observe(started.elapsed().as_secs_f64());
+            if !done.is_part {
+                return Ok(Some(done.known + done.new));
+            }
         }
-        Ok(done.known + done.new)
     }
 
     /// Samples before this are not kept, in unix milliseconds: the start of a day.
