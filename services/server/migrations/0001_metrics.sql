@@ -210,7 +210,7 @@ CREATE TABLE chunks (
     -- Of the series whose ids are 64 * block_id to 64 * block_id + 63, as in latest_blocks.
     block_id integer NOT NULL,
     -- A window's rows are merged: of equal times of a gauge the highest part counts, deltas of a counter add up. Part 0 is what was there when the
-    -- window was folded; higher parts came later and are folded into it.
+    -- window was folded, with parts below 0 where its series are divided among several rows; higher parts came later and are folded into it.
     part smallint NOT NULL,
     -- The times of the columns, for all of them.
     times bytea NOT NULL,

@@ -53,9 +53,10 @@ const DROP_GRACE_MILLIS: u64 = 60 * 60 * 1000;
 pub(super) struct SealerLimits {
     /// The samples that one pass over frames gathers, in bytes. With room to grow, the coding of a block and a row of frames, sealing stays below 64 MiB.
     pub(super) pass_bytes: usize,
-    /// The values of the frames of a source that one transaction seals, in bytes; each pass reads them all. What a round does not come to is left to the
-    /// next, and each of a source whose samples are very many seals some of them.
+    /// The values of frames that one transaction seals, in bytes: each of its passes reads them all. The rest is left to the next transaction.
     pub(super) transaction_bytes: i64,
+    /// The samples that are decoded at once to be folded. A block's 64 series have them in a window where they are sampled five times a second.
+    pub(super) fold_samples: usize,
     /// When a round seals nothing more, so that there is time for the rest of it.
     pub(super) sealing: Duration,
     /// When it folds nothing more.
@@ -67,6 +68,7 @@ impl Default for SealerLimits {
         Self {
             pass_bytes: 16 * 1024 * 1024,
             transaction_bytes: 128 * 1024 * 1024,
+            fold_samples: 2_000_000,
             sealing: Duration::from_mins(5),
             folding: Duration::from_mins(8),
         }

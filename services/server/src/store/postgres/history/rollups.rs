@@ -49,11 +49,7 @@ struct Kept {
 }
 
 /// Chooses where a selection is answered from. It is an error where what is left does not suffice.
-pub(super) async fn choose(
-    transaction: &mut ReadTransaction,
-    selection: &Selection,
-    series_ids: &[i32],
-) -> Result<Source, HistoryError> {
+pub(super) async fn choose(transaction: &mut ReadTransaction, selection: &Selection, series_ids: &[i32]) -> Result<Source, HistoryError> {
     let (raw_ms, five_minutes_ms) = (transaction.dropped_ms, transaction.five_minutes_dropped_ms);
     let conn = transaction.conn();
     let mut gone = async |dropped_ms: i64, start_ms: i64, of: &str| -> Result<bool, HistoryError> {

@@ -7,9 +7,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection, Executor as _, PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::{SealerLimits, Steps};
 use super::collect::{BlockKinds, Collector, Kinds, Sample};
 use super::parts;
+use super::{SealerLimits, Steps};
 use crate::store::postgres::partitions::FRAMES;
 use crate::store::postgres::sealed::{self, MARK_BYTES, Mark, key_mark};
 use crate::store::postgres::timestamp::Timestamp;
@@ -144,12 +144,7 @@ struct NewFrames {
 }
 
 /// The frames that are to be sealed, as many as one transaction takes; counts those that were.
-async fn new_frames(
-    conn: &mut PgConnection,
-    task: &Task,
-    known: &HashSet<[u8; 8]>,
-    done: &mut Done,
-) -> Result<NewFrames, sqlx::Error> {
+async fn new_frames(conn: &mut PgConnection, task: &Task, known: &HashSet<[u8; 8]>, done: &mut Done) -> Result<NewFrames, sqlx::Error> {
     let partition = FRAMES.partition(task.slot);
     // The size of values that are stored out of line is known without them.
     let statement =

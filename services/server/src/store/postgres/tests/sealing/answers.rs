@@ -5,9 +5,9 @@ use golectra_promql::{Engine, MemoryBudget, NoInterrupt, Query, Severity, Steps,
 use prometheus::Registry;
 
 use super::*;
-use crate::store::conformance::samples as timed;
 use crate::history::labels;
 use crate::history::query::{Queries, QueryError, QueryLimits, Question, When};
+use crate::store::conformance::samples as timed;
 
 const DAYS: u64 = 10;
 

@@ -6,6 +6,7 @@ use super::*;
 pub(super) const SMALL: SealerLimits = SealerLimits {
     pass_bytes: 400,
     transaction_bytes: 200,
+    fold_samples: 10,
     sealing: Duration::from_mins(5),
     folding: Duration::from_mins(8),
 };
@@ -58,4 +59,23 @@ async fn frames_that_are_too_many_for_one_transaction_are_sealed_in_several() {
     assert_eq!((lab.seal_all().await.half_hours.len(), lab.count("frames").await), (1, 0));
     assert!(lab.count("sealed_reports").await > 3);
     lab.check().await;
+}
+
+#[tokio::test]
+async fn a_window_with_too_many_samples_is_folded_into_several_rows() {
+    let Some(mut lab) = Lab::new().await else { return };
+    lab.limits.fold_samples = 25;
+    let all = || vec![gauge("f", 1.0), counter("c", 2), gauge("g", 3.0), counter("d", 1)];
+    for n in 0..10 {
+        lab.put(batch("a", IdempotencyKey::at(START + n), all())).await;
+    }
+    for late in 0..2 {
+        lab.clock.set(lab.now() + 5 * HOUR);
+        lab.seal_all().await;
+        let parts: Vec<i16> = sqlx::query_scalar("SELECT part FROM chunks ORDER BY part").fetch_all(&mut lab.conn).await.unwrap();
+        assert_eq!(parts, [-1, 0]);
+        lab.check().await;
+        lab.put(batch("a", IdempotencyKey::at(START + 20 + late), all())).await;
+        lab.check().await;
+    }
 }

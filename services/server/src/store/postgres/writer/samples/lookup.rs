@@ -48,7 +48,8 @@ async fn in_frames(conn: &mut PgConnection, source_id: i32, asked: &Asked) -> Re
     let times = || asked.iter().map(|(_, at)| *at);
     let (Some(oldest), Some(newest)) = (times().min(), times().max()) else { return Ok(HashMap::new()) };
     let (series, ats): (Vec<i32>, Vec<Timestamp>) = asked.iter().copied().unzip();
-    let rows = sqlx::query_as::<_, (i32, Timestamp, f64)>(IN_FRAMES).bind(series).bind(ats).bind(source_id).bind(oldest).bind(newest).bind(false);
+    let rows =
+        sqlx::query_as::<_, (i32, Timestamp, f64)>(IN_FRAMES).bind(series).bind(ats).bind(source_id).bind(oldest).bind(newest).bind(false);
     let found = rows.fetch_all(conn).await?;
     Ok(found.into_iter().map(|(series, at, value)| ((series, at), value.to_bits())).collect())
 }
