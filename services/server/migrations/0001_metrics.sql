@@ -148,7 +148,8 @@ CREATE INDEX metric_metadata_by_name ON metric_metadata (left(name, 256));
 CREATE TABLE layouts (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source_id integer NOT NULL REFERENCES sources ON DELETE CASCADE,
-    -- SHA-256 of the kinds and ids in their order.
+    -- SHA-256 of the kinds and ids in their order; of something else where these ids have become other series, which have a layout of their own. The list
+    -- of a layout never changes.
     digest bytea NOT NULL,
     series_ids integer[] NOT NULL,
     -- The latest day (UTC) of a frame that uses it. It is dropped when no frame of that day or an earlier one is there or can come.
@@ -163,7 +164,8 @@ CREATE INDEX layouts_by_day ON layouts (last_day);
 --
 -- A reader of the history runs in one REPEATABLE READ transaction whose first statement is LOCK TABLE frames IN ACCESS SHARE MODE: its snapshot is
 -- taken after the lock, so what it does not find in frames because the partition was dropped, it finds in chunks. Frames whose keys are in
--- sealed_reports are in chunks too, and are to be skipped.
+-- sealed_reports are in chunks too, and are to be skipped. It locks chunks and rollups as well where dropped_history tells it what to read: what that
+-- says is there is not dropped while it reads.
 CREATE TABLE frames (
     -- The batch's time, to the millisecond, from its key.
     at timestamptz NOT NULL,
@@ -180,8 +182,9 @@ CREATE TABLE frames (
     "values" double precision[] NOT NULL,
     -- Each value's own time, where they have one; else all have the batch's.
     times timestamptz[],
-    -- The oldest of `times`; the newest is at most `at`.
+    -- The oldest and the newest of `times`, which is at most `at`.
     oldest_at timestamptz,
+    newest_at timestamptz,
     -- What the batch added to counters, one for each value (0 for a gauge); only where a double does not hold all of them exactly.
     deltas bigint[],
     -- The source first: a source's frames are read together.
@@ -207,7 +210,7 @@ CREATE TABLE chunks (
     -- Of the series whose ids are 64 * block_id to 64 * block_id + 63, as in latest_blocks.
     block_id integer NOT NULL,
     -- A window's rows are merged: of equal times of a gauge the highest part counts, deltas of a counter add up. Part 0 is what was there when the
-    -- window was folded; higher parts came later and are folded into it.
+    -- window was folded, with parts below 0 where its series are divided among several rows; higher parts came later and are folded into it.
     part smallint NOT NULL,
     -- The times of the columns, for all of them.
     times bytea NOT NULL,

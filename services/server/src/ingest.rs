@@ -4,15 +4,20 @@ pub mod fold;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use golectra_process::LogLimiter;
 use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{IdempotencyKey, Metrics, Source};
+use tokio::time::timeout;
 
 use crate::audit::Trail;
 use crate::clock::Clock;
 use crate::metrics::ServerMetrics;
 use crate::store::{Applied, Batch, Store, StoreError};
+
+/// How long the answer to a write waits for the metadata that came with it.
+const METADATA_LIMIT: Duration = Duration::from_millis(500);
 
 /// Log lines about metadata that is lost.
 static METADATA_LOG: LogLimiter<()> = LogLimiter::new();
@@ -98,7 +103,8 @@ impl Ingest {
 
     /// Keeps what is said about metrics. What can't be kept is said again by its sender.
     pub async fn write_metadata(&self, metadata: Vec<Metadata>) {
-        if let Err(error) = self.store.keep_metadata(metadata).await {
+        let late = |_| Err(StoreError::Unavailable(format!("it took longer than {} ms", METADATA_LIMIT.as_millis())));
+        if let Err(error) = timeout(METADATA_LIMIT, self.store.keep_metadata(metadata)).await.unwrap_or_else(late) {
             METADATA_LOG.log((), move |count| tracing::warn!(count, %error, "metadata of metrics could not be stored"));
         }
     }

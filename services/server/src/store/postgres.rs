@@ -63,7 +63,7 @@ use self::metadata::KnownMetadata;
 use self::migrate::SchemaState;
 use self::partitions::Partitions;
 use self::reader::Reader;
-use self::sealer::{Sealer, Steps};
+use self::sealer::{Sealer, SealerLimits, Steps};
 use self::timestamp::Timestamp;
 pub use self::writer::WriteLimits;
 pub use self::writer::context::TransactionHook;
@@ -83,6 +83,12 @@ use crate::metrics::postgres::WriterMetrics;
 const CLOSE_LIMIT: Duration = Duration::from_secs(4);
 /// How long a ping may take; its answer is promised within 1 s.
 const PING_LIMIT: Duration = Duration::from_millis(900);
+/// Samples that are younger than this are never dropped: what is dropped for want of room is older than the newest day that has sealed samples, and a
+/// half hour is not sealed for two minutes after its end.
+const NEVER_DROPPED: Duration = Duration::from_mins(1);
+/// How long a batch waits to learn up to where history was dropped.
+const DROPPED_LIMIT: Duration = Duration::from_secs(1);
+
 /// How often the database is asked for its time and for the number of series.
 const OBSERVE_EVERY: Duration = Duration::from_secs(15);
 
@@ -169,6 +175,7 @@ impl PostgresStore {
             max_bytes: config.history_max_bytes,
             partitions: Arc::clone(&partitions),
             metrics: config.history,
+            limits: SealerLimits::default(),
             steps: Steps::default(),
             warned_at: Mutex::default(),
             unsealed_age: Mutex::default(),
@@ -263,16 +270,34 @@ async fn observe(reader: &Reader, clock: &DatabaseClock, series: &AtomicI64) {
     }
 }
 
+impl PostgresStore {
+    /// Applies a batch. Its samples of a time whose samples were dropped are refused: they would not be kept.
+    async fn write(&self, batch: Batch) -> Result<Applied, StoreError> {
+        let newest = self.writers.context.clock.unix_millis().saturating_sub(u64::try_from(NEVER_DROPPED.as_millis()).unwrap_or(0));
+        let newest = i64::try_from(newest).unwrap_or(i64::MAX);
+        let mut times = (0..batch.metrics.len()).filter_map(|index| batch.metrics.at_millis(index));
+        let dropped_until = if batch.is_once_per_time() && times.any(|at| at < newest) {
+            let statement = "SELECT raw FROM dropped_history";
+            let asked = self.reader.read(async |conn| sqlx::query_scalar::<_, Timestamp>(statement).fetch_one(conn).await);
+            let late = |_| Err(unavailable(&timed_out(DROPPED_LIMIT)));
+            timeout(DROPPED_LIMIT, asked).await.unwrap_or_else(late)?.0
+        } else {
+            0
+        };
+        self.writers.apply(batch, dropped_until).await
+    }
+}
+
 #[async_trait]
 impl Write for PostgresStore {
     async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
         if matches!(*self.reader.schema.borrow(), SchemaState::Ready) {
-            return self.writers.apply(batch).await;
+            return self.write(batch).await;
         }
         let limit = self.writers.context.write_limits.answered;
         let waited = async {
             self.reader.check_schema(limit).await?;
-            self.writers.apply(batch).await
+            self.write(batch).await
         };
         let late = |_| Err(StoreError::Unavailable(format!("no answer within {:.2} s of the start", limit.as_secs_f32())));
         timeout(limit, waited).await.unwrap_or_else(late)

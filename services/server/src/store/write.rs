@@ -33,11 +33,12 @@ impl Batch {
         !self.keyed && self.metrics.has_times()
     }
 
-    /// Takes out the samples that are too old for the history or too far ahead of this time, and says how many they are.
-    pub fn take_out_of_range(&mut self, lifetimes: &Lifetimes, now_millis: u64) -> RefusedSamples {
+    /// Takes out the samples that are too old for the history or too far ahead of this time, and says how many they are. Too old are those from before
+    /// `dropped_until_millis` as well, up to where the history was dropped.
+    pub fn take_out_of_range(&mut self, lifetimes: &Lifetimes, now_millis: u64, dropped_until_millis: u64) -> RefusedSamples {
         let mut refused = RefusedSamples::default();
         let as_time = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
-        let oldest = as_time(now_millis.saturating_sub(lifetimes.retention_raw_millis()));
+        let oldest = as_time(now_millis.saturating_sub(lifetimes.retention_raw_millis()).max(dropped_until_millis));
         let newest = as_time(now_millis.saturating_add(MAX_AHEAD_MILLIS));
         let metrics = &self.metrics;
         let time = |index: usize| metrics.at_millis(index).unwrap_or(0);

@@ -19,7 +19,7 @@ impl Shards {
     /// Stores the samples that are not stored yet. Nothing else is left in the batch. `taken` is called under the lock, with the epoch and with the
     /// batch as it is applied; not where nothing is new.
     pub(super) fn apply_samples(&self, batch: &mut Batch, now_millis: u64, taken: impl FnOnce(u64, &Batch)) -> Result<Applied, StoreError> {
-        let mut refused = batch.take_out_of_range(&self.lifetimes, now_millis);
+        let mut refused = batch.take_out_of_range(&self.lifetimes, now_millis, self.history.dropped_until_millis());
         if batch.metrics.is_empty() {
             return Ok(Applied::of_samples(0, refused));
         }

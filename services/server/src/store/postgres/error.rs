@@ -46,6 +46,11 @@ pub(super) fn describe(error: &sqlx::Error) -> String {
     }
 }
 
+/// Whether the error is about one statement, so that the next may well do: the database refused it, or its answer can't be read.
+pub(super) fn is_of_statement(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
+}
+
 /// Whether the error carries this SQLSTATE.
 pub(super) fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|found| found == code)

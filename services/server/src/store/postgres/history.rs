@@ -65,21 +65,30 @@ impl HistoryReader {
 /// How long the end of a transaction may take, which nobody waits for.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// Begins a transaction, and tells what every read of it needs. Its view is of a moment after the lock: frames that are gone because they were sealed are
-/// in chunks then. The row that counts series has another version whenever one was made, has expired or is back; a restored database may give a version
+/// Begins a transaction, and tells what every read of it needs. Its view is of a moment after the locks: frames that are gone because they were sealed
+/// are in chunks then. What is dropped meanwhile would not be seen whatever the view, so nothing is: a partition is dropped under an exclusive lock of its
+/// table. The row that counts series has another version whenever one was made, has expired or is back; a restored database may give a version
 /// out again, but not in the same process.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE frames IN ACCESS SHARE MODE;
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    LOCK TABLE frames, ONLY chunks, ONLY rollups_5m, ONLY rollups_1h IN ACCESS SHARE MODE;
     SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postmaster_start_time()) FROM series_total) AS index_version,
         (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-            WHERE inhparent = 'frames'::regclass) AS partitions";
+            WHERE inhparent = 'frames'::regclass) AS partitions,
+        (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint::text AS dropped_ms,
+        (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint::text AS five_minutes_dropped_ms
+    FROM dropped_history";
 
 /// A transaction that sees one state of the database. Where it does not come to its end its connection is closed.
-struct ReadTransaction {
+pub(super) struct ReadTransaction {
     lease: Lease,
     /// See [`index_cache`].
     index_version: String,
     /// The partitions of frames that there are, in order.
     frames: Vec<i32>,
+    /// Samples before this were dropped, in unix milliseconds.
+    dropped_ms: i64,
+    /// Rollups of 5 minutes before this were.
+    five_minutes_dropped_ms: i64,
 }
 
 impl ReadTransaction {
@@ -90,7 +99,9 @@ impl ReadTransaction {
         let text = |name: &str| rows.first().map_or(Ok(None), |row| row.try_get::<Option<String>, _>(name)).map_err(failed);
         let index_version = text("index_version")?.unwrap_or_default();
         let frames = FRAMES.slots_by_names(text("partitions")?.unwrap_or_default().split(' '));
-        Ok(Self { lease, index_version, frames })
+        let millis = |name: &str| Ok::<_, HistoryError>(text(name)?.and_then(|millis| millis.parse().ok()).unwrap_or(0));
+        let (dropped_ms, five_minutes_dropped_ms) = (millis("dropped_ms")?, millis("five_minutes_dropped_ms")?);
+        Ok(Self { lease, index_version, frames, dropped_ms, five_minutes_dropped_ms })
     }
 
     fn conn(&mut self) -> &mut PgConnection {
@@ -98,7 +109,7 @@ impl ReadTransaction {
     }
 
     /// Nothing depends on its end, so it has none to wait for.
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         tokio::spawn(async move {
             if let Ok(Ok(_)) = tokio::time::timeout(END_LIMIT, self.lease.conn().execute("COMMIT")).await {
                 self.lease.give_back();
@@ -113,7 +124,7 @@ fn failed(error: sqlx::Error) -> HistoryError {
 }
 
 impl HistoryReader {
-    async fn begin(&self) -> Result<ReadTransaction, HistoryError> {
+    pub(super) async fn begin(&self) -> Result<ReadTransaction, HistoryError> {
         self.reader.check_schema(START_LIMIT).await?;
         ReadTransaction::begin(&self.pool).await
     }
@@ -162,7 +173,7 @@ impl HistoryReader {
             if with_samples > max_series { Err(HistoryError::TooManySeries { limit: max_series }) } else { Ok(()) }
         };
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
-        let (conn, frames) = (transaction.lease.conn(), &transaction.frames);
+        let (conn, frames, dropped_ms) = (transaction.lease.conn(), &transaction.frames, transaction.dropped_ms);
         chunks::each(conn, &ids, range, None, |column, bytes| {
             let Some(one) = places.get(&column.series_id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
             count(one.samples.is_empty())?;
@@ -175,7 +186,7 @@ impl HistoryReader {
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             // What was added to a counter before is in its total.
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
-            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, partitions: frames };
+            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions: frames };
             frames::each(conn, &self.layouts, &wanted, |id, sample| {
                 let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
                 let was_empty = one.samples.is_empty();
@@ -219,7 +230,7 @@ impl History for HistoryReader {
             collected.push(Collected { samples: SamplesBuilder::new(range, found.is_counter), found: found.clone() });
         }
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
-        let source = rollups::choose(transaction.conn(), selection, &ids).await?;
+        let source = rollups::choose(&mut transaction, selection, &ids).await?;
         if let Source::Rollups(resolution) = source {
             let found = collected.into_iter().map(|one| one.found).collect();
             let series = self.select_rollups(&mut transaction, resolution, found, range, max_series, reservation).await?;

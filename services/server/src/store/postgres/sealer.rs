@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::clock::DatabaseClock;
 use super::connect::{self, DatabaseOptions, Lock, try_lock};
-use super::error::{describe, has_code};
+use super::error::{describe, has_code, is_of_statement};
 use super::partitions::{self, CHUNKS, FRAMES, Partitions};
 use super::timestamp::Timestamp;
 use crate::metrics::history::HistoryMetrics;
@@ -48,6 +48,33 @@ const FOLD_GRACE_MILLIS: u64 = 10 * 60 * 1000;
 /// For how much longer than RETENTION_RAW samples are kept, in milliseconds, beside the time after which they are sealed.
 const DROP_GRACE_MILLIS: u64 = 60 * 60 * 1000;
 
+/// How much is done at once. Tests do less.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SealerLimits {
+    /// The samples that one pass over frames gathers, in bytes. With room to grow, the coding of a block and a row of frames, sealing stays below 64 MiB.
+    pub(super) pass_bytes: usize,
+    /// The values of frames that one transaction seals, in bytes: each of its passes reads them all. The rest is left to the next transaction.
+    pub(super) transaction_bytes: i64,
+    /// The samples that are decoded at once to be folded. A block's 64 series have them in a window where they are sampled five times a second.
+    pub(super) fold_samples: usize,
+    /// When a round seals nothing more, so that there is time for the rest of it.
+    pub(super) sealing: Duration,
+    /// When it folds nothing more.
+    pub(super) folding: Duration,
+}
+
+impl Default for SealerLimits {
+    fn default() -> Self {
+        Self {
+            pass_bytes: 16 * 1024 * 1024,
+            transaction_bytes: 128 * 1024 * 1024,
+            fold_samples: 2_000_000,
+            sealing: Duration::from_mins(5),
+            folding: Duration::from_mins(8),
+        }
+    }
+}
+
 /// What sealing needs.
 pub(super) struct Sealer {
     pub(super) options: DatabaseOptions,
@@ -57,6 +84,7 @@ pub(super) struct Sealer {
     pub(super) max_bytes: Option<u64>,
     pub(super) partitions: Arc<Partitions>,
     pub(super) metrics: HistoryMetrics,
+    pub(super) limits: SealerLimits,
     pub(super) steps: Steps,
     /// When it was said last that the database nears its limit.
     pub(super) warned_at: Mutex<Option<Instant>>,
@@ -77,6 +105,39 @@ pub(super) struct Round {
     pub(super) days: Vec<i32>,
     /// Partitions of rollups that were dropped.
     pub(super) rollups: Vec<String>,
+}
+
+/// A partition of frames that is to be sealed.
+struct HalfHour {
+    slot: i32,
+    /// Frames with a greater arrival are left alone.
+    up_to_arrival: i64,
+    /// In unix milliseconds.
+    now: u64,
+    /// No transaction is begun after this.
+    until: Instant,
+}
+
+/// The first failure of several pieces of work, of which each may be done without the others.
+#[derive(Default)]
+struct FirstFailure(Option<sqlx::Error>);
+
+impl FirstFailure {
+    /// What was done, if it was. Fails where nothing else can be done either.
+    fn keep<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<Option<T>, sqlx::Error> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if is_of_statement(&error) => {
+                self.0.get_or_insert(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn into_result(self) -> Result<(), sqlx::Error> {
+        self.0.map_or(Ok(()), Err)
+    }
 }
 
 /// Where a test ends the work: after so many steps.
@@ -116,16 +177,15 @@ impl Sealer {
         let settled = noted.filter(|(at, _)| at.elapsed() >= SETTLED_AFTER).map(|(_, arrival)| arrival);
         let round = timeout(ROUND_LIMIT, async {
             let mut conn = connect::open_for_schema(&self.options).await?;
-            let now = (Instant::now(), newest_arrival(&mut conn).await?);
-            let round = match settled {
-                Some(arrival) => Some(self.round_on(&mut conn, arrival).await?),
-                None => None,
-            };
-            Ok::<_, sqlx::Error>((now, round))
+            // Whatever becomes of this round, the next seals what came until now.
+            *noted = Some((Instant::now(), newest_arrival(&mut conn).await?));
+            match settled {
+                Some(arrival) => self.round_on(&mut conn, arrival).await.map(Some),
+                None => Ok(None),
+            }
         });
         match round.await {
-            Ok(Ok((now, round))) => {
-                *noted = Some(now);
+            Ok(Ok(round)) => {
                 let pause = if round.is_some() { EVERY } else { SETTLED_AFTER };
                 if let Some(round) = round.filter(|round| *round != Round::default()) {
                     let (frames, folded) = (round.frames, round.folded);
@@ -169,8 +229,9 @@ impl Sealer {
         self.round_on(&mut conn, arrival).await
     }
 
-    /// One round; frames with a greater arrival are left alone.
+    /// One round; frames with a greater arrival are left alone. What fails keeps nothing else from being done.
     pub(super) async fn round_on(&self, conn: &mut PgConnection, up_to_arrival: i64) -> Result<Round, sqlx::Error> {
+        let started = Instant::now();
         self.clock.measure(conn).await?;
         let now = self.clock.unix_millis();
         let mut round = Round::default();
@@ -184,51 +245,50 @@ impl Sealer {
         }
         let seal_after = u64::try_from(self.lifetimes.seal_after.as_millis()).unwrap_or(u64::MAX);
         let mut chunk_days: BTreeSet<i32> = CHUNKS.existing(conn).await?.into_iter().collect();
-        for slot in FRAMES.existing(conn).await?.into_iter().filter(|slot| FRAMES.end_of(*slot).saturating_add(seal_after) <= now) {
-            self.seal_half_hour(conn, slot, up_to_arrival, now, &mut chunk_days, &mut round).await?;
+        let mut failure = FirstFailure::default();
+        let due = FRAMES.existing(conn).await?.into_iter().filter(|slot| FRAMES.end_of(*slot).saturating_add(seal_after) <= now);
+        for slot in due {
+            let half_hour = HalfHour { slot, up_to_arrival, now, until: started + self.limits.sealing };
+            failure.keep(self.seal_half_hour(conn, &half_hour, &mut chunk_days, &mut round).await)?;
         }
-        round.folded = self.fold(conn, now.saturating_sub(seal_after).saturating_sub(FOLD_GRACE_MILLIS)).await?;
-        self.retain(conn, now, &mut round).await?;
-        Ok(round)
+        let ended_before = now.saturating_sub(seal_after).saturating_sub(FOLD_GRACE_MILLIS);
+        failure.keep(self.fold(conn, ended_before, started + self.limits.folding, &mut round).await)?;
+        failure.keep(self.retain(conn, now, &mut round).await)?;
+        failure.into_result().map(|()| round)
     }
 
     /// Seals the frames of a partition, source by source, and drops it when nothing else is in it.
     async fn seal_half_hour(
         &self,
         conn: &mut PgConnection,
-        slot: i32,
-        up_to_arrival: i64,
-        now: u64,
+        half_hour: &HalfHour,
         chunk_days: &mut BTreeSet<i32>,
         round: &mut Round,
     ) -> Result<(), sqlx::Error> {
+        let slot = half_hour.slot;
         // What came for a time whose samples were dropped would stand alone there, beside rollups that do not know of it.
         let dropped = sqlx::query_scalar::<_, Timestamp>("SELECT raw FROM dropped_history").fetch_one(&mut *conn).await?;
-        let oldest = i64::try_from(self.oldest_kept(now).max(dropped.0)).unwrap_or(i64::MAX);
-        let mut sealed = 0;
+        let oldest = i64::try_from(self.oldest_kept(half_hour.now).max(dropped.0)).unwrap_or(i64::MAX);
+        let (mut sealed, mut failure) = (0, FirstFailure::default());
         for source_id in half_hour::sources(conn, slot).await? {
-            let started = Instant::now();
-            let task = half_hour::Task { slot, source_id, up_to_arrival, oldest_millis: oldest };
-            let done = loop {
-                match half_hour::seal(conn, &task, chunk_days, &self.steps).await? {
-                    half_hour::Outcome::Done(done) => break done,
-                    half_hour::Outcome::NeedsDays(days) => {
-                        for day in days {
-                            partitions::create(conn, CHUNKS, day).await?;
-                            chunk_days.insert(day);
-                        }
-                    }
-                }
-            };
-            self.steps.step()?;
-            sealed += done.known + done.new;
-            if done.new > 0 {
-                round.frames += done.new;
-                self.metrics.sealed_samples.inc_by(done.samples);
-                self.metrics.sealed_bytes.inc_by(done.bytes);
-                self.metrics.late_parts.inc_by(if done.known_before { done.rows } else { 0 });
-                self.metrics.seal_seconds.observe(started.elapsed().as_secs_f64());
+            let (up_to_arrival, limits) = (half_hour.up_to_arrival, self.limits);
+            let task = half_hour::Task { slot, source_id, up_to_arrival, oldest_millis: oldest, limits };
+            let done = self.seal_source(conn, &task, half_hour.until, chunk_days, round).await;
+            if let Err(error) = &done {
+                let half_hour = FRAMES.partition(slot);
+                tracing::warn!(source_id, half_hour, problem = describe(error), "frames of a source could not be sealed");
             }
+            match failure.keep(done)? {
+                Some(Some(frames)) => sealed += frames,
+                Some(None) => {
+                    tracing::info!(half_hour = FRAMES.partition(slot), "sealing takes long, the rest of it follows in a minute");
+                    return failure.into_result();
+                }
+                None => {}
+            }
+        }
+        if failure.0.is_some() {
+            return failure.into_result();
         }
         let rows = i64::try_from(sealed).unwrap_or(i64::MAX);
         match self.partitions.drop_one(conn, FRAMES, slot, Some(rows)).await {
@@ -241,6 +301,46 @@ impl Sealer {
             Err(error) => return Err(error),
         }
         self.steps.step()
+    }
+
+    /// Seals a source's frames of a partition; says how many are sealed, or nothing where there was no time for all.
+    async fn seal_source(
+        &self,
+        conn: &mut PgConnection,
+        task: &half_hour::Task,
+        until: Instant,
+        chunk_days: &mut BTreeSet<i32>,
+        round: &mut Round,
+    ) -> Result<Option<u64>, sqlx::Error> {
+        let mut is_late = None;
+        loop {
+            let started = Instant::now();
+            if started >= until {
+                return Ok(None);
+            }
+            let done = match half_hour::seal(conn, task, chunk_days, &self.steps).await? {
+                half_hour::Outcome::Done(done) => done,
+                half_hour::Outcome::NeedsDays(days) => {
+                    for day in days {
+                        partitions::create(conn, CHUNKS, day).await?;
+                        chunk_days.insert(day);
+                    }
+                    continue;
+                }
+            };
+            self.steps.step()?;
+            let is_late = *is_late.get_or_insert(done.known_before);
+            if done.new > 0 {
+                round.frames += done.new;
+                self.metrics.sealed_samples.inc_by(done.samples);
+                self.metrics.sealed_bytes.inc_by(done.bytes);
+                self.metrics.late_parts.inc_by(if is_late { done.rows } else { 0 });
+                self.metrics.seal_seconds.observe(started.elapsed().as_secs_f64());
+            }
+            if !done.is_part {
+                return Ok(Some(done.known + done.new));
+            }
+        }
     }
 
     /// Samples before this are not kept, in unix milliseconds: the start of a day.

@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::maintenance::Maintenance;
-use super::sealer::{Sealer, Steps};
+use super::sealer::{Sealer, SealerLimits, Steps};
 use super::{IndexCacheMetrics, Lifetimes, PostgresConfig, PostgresStore, SeriesLimits, WriteLimits};
 use crate::clock::Clock;
 use crate::metrics::history::HistoryMetrics;
@@ -130,6 +130,7 @@ pub(super) fn sealer(store: &PostgresStore) -> Sealer {
         max_bytes: None,
         partitions: Arc::clone(&context.partitions),
         metrics: HistoryMetrics::unregistered(),
+        limits: SealerLimits::default(),
         steps: Steps::default(),
         warned_at: Mutex::default(),
         unsealed_age: Mutex::default(),

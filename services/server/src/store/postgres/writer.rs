@@ -71,12 +71,12 @@ impl Writers {
         Self { workers: workers.collect(), context, routes: RandomState::new(), shapes: ShapeHasher::default(), load }
     }
 
-    /// Applies a batch once; answers within 3 s.
-    pub(super) async fn apply(&self, mut batch: Batch) -> Result<Applied, StoreError> {
+    /// Applies a batch once; answers within 3 s. History before `dropped_until_millis` was dropped.
+    pub(super) async fn apply(&self, mut batch: Batch, dropped_until_millis: u64) -> Result<Applied, StoreError> {
         let now = self.context.clock.unix_millis();
         let mut samples = None;
         if batch.is_once_per_time() {
-            let refused = batch.take_out_of_range(&self.context.lifetimes, now);
+            let refused = batch.take_out_of_range(&self.context.lifetimes, now, dropped_until_millis);
             if batch.metrics.is_empty() {
                 return Ok(Applied::of_samples(0, refused));
             }

@@ -121,12 +121,17 @@ impl Keeper {
                 oldest.extend(history.windows.keys().map(|start| Reverse((*start, source.clone()))));
             }
         }
+        let now_millis = self.clock.unix_millis();
         let (mut samples, mut up_to) = (0, None);
         while shared.used_bytes() > shared.low_bytes()
             && let Some(Reverse((start, source))) = oldest.pop()
         {
             samples += self.drop_window(changing, &source, start);
             up_to = Some(start);
+            // What is sampled now is taken even where there is no room for two hours of it.
+            if let Some(end) = u64::try_from(start.saturating_add(WINDOW_MILLIS)).ok().filter(|end| *end <= now_millis) {
+                shared.dropped_until_millis.fetch_max(end, Ordering::Relaxed);
+            }
         }
         shared.samples_dropped.fetch_add(samples, Ordering::Relaxed);
         tracing::debug!(samples, oldest_window_millis = up_to, "the oldest history was dropped, since HISTORY_MAX_BYTES does not suffice");

@@ -40,6 +40,8 @@ pub(in crate::store::memory) struct HistoryShared {
     used_bytes: AtomicUsize,
     /// Samples that left before their time, since there was no room.
     pub(super) samples_dropped: AtomicU64,
+    /// The end of the newest window that was over and left before its time.
+    pub(super) dropped_until_millis: AtomicU64,
     /// Sealed columns that could not be decoded.
     pub(super) corrupt_columns: AtomicU64,
     /// Held by whoever seals, folds or drops: only open samples change without it.
@@ -60,6 +62,7 @@ impl HistoryShared {
             retention_millis,
             used_bytes: AtomicUsize::new(0),
             samples_dropped: AtomicU64::new(0),
+            dropped_until_millis: AtomicU64::new(0),
             corrupt_columns: AtomicU64::new(0),
             changing: Mutex::new(()),
             keeper: OnceLock::new(),
@@ -99,6 +102,11 @@ impl HistoryShared {
     /// Samples that left before their time, since there was no room.
     pub(in crate::store::memory) fn samples_dropped(&self) -> u64 {
         self.samples_dropped.load(Ordering::Relaxed)
+    }
+
+    /// What comes for a time before this would be the next to be dropped.
+    pub(in crate::store::memory) fn dropped_until_millis(&self) -> u64 {
+        self.dropped_until_millis.load(Ordering::Relaxed)
     }
 
     /// Sealed columns that could not be decoded when parts were folded.

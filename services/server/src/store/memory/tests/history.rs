@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::conformance::{counter as count, gauge};
 use super::*;
 use crate::store::RefusedSamples;
+use crate::store::conformance::samples::{refused, samples};
 use crate::store::history::{History, HistorySeries};
 
 const MINUTE: u64 = 60_000;
@@ -272,6 +273,9 @@ async fn the_oldest_goes_when_there_is_no_room() {
         assert!(samples.windows(2).all(|two| two[1].0 - two[0].0 == millis(15 * MINUTE)), "nothing is missing but the oldest");
         assert_eq!(samples.last().unwrap().0, millis(NOW - 15 * MINUTE));
     }
+    let first = u64::try_from(first).unwrap();
+    let late = samples("n", &[("late", 1.0, first - 15 * MINUTE), ("late", 1.0, first), ("late", 1.0, NOW)]);
+    assert_eq!(refused(&store.apply(late).await.unwrap()), [0, 1, 0, 0], "what would be dropped next is not acknowledged");
 }
 
 #[tokio::test]

@@ -41,6 +41,8 @@ pub(super) struct Wanted<'a> {
     pub(super) start_ms: i64,
     /// Samples after this may be left out.
     pub(super) end_ms: i64,
+    /// Samples before this are left out: the others of their time were dropped, and they are not sealed any more.
+    pub(super) dropped_ms: i64,
     /// The partitions of frames that there are, in order.
     pub(super) partitions: &'a [i32],
 }
@@ -83,6 +85,7 @@ pub(super) async fn each(
     let of_sources = layouts.of_ids(conn, layout_ids).await.map_err(failed)?;
     let ids: HashSet<i32> = scope.ids.iter().copied().collect();
     let pieces: Vec<Piece> = of_sources.iter().flat_map(|list| pieces(list, &ids)).collect();
+    let mut take = |id, sample: UnsealedSample| if sample.at_ms < wanted.dropped_ms { Ok(()) } else { take(id, sample) };
     scope.each_of_frames(conn, &pieces, &sealed, &mut take).await
 }
 

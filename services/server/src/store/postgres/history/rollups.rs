@@ -49,26 +49,27 @@ struct Kept {
 }
 
 /// Chooses where a selection is answered from. It is an error where what is left does not suffice.
-pub(super) async fn choose(conn: &mut PgConnection, selection: &Selection, series_ids: &[i32]) -> Result<Source, HistoryError> {
-    let statement = "SELECT raw, rollups_5m FROM dropped_history";
-    let (raw, five_minutes): (Timestamp, Timestamp) = sqlx::query_as(statement).fetch_one(&mut *conn).await.map_err(failed)?;
-    let mut gone = async |dropped: Timestamp, of: &str| -> Result<bool, HistoryError> {
-        let until = millis(dropped).min(selection.end_ms.saturating_add(1));
-        if selection.start_ms >= until {
+pub(super) async fn choose(transaction: &mut ReadTransaction, selection: &Selection, series_ids: &[i32]) -> Result<Source, HistoryError> {
+    let (raw_ms, five_minutes_ms) = (transaction.dropped_ms, transaction.five_minutes_dropped_ms);
+    let conn = transaction.conn();
+    let mut gone = async |dropped_ms: i64, start_ms: i64, of: &str| -> Result<bool, HistoryError> {
+        let until = dropped_ms.min(selection.end_ms.saturating_add(1));
+        if start_ms >= until {
             return Ok(false);
         }
         let blocks: Vec<i32> = series_ids.iter().map(|id| id / BLOCK_SERIES).collect::<BTreeSet<_>>().into_iter().collect();
         let statement = format!("SELECT EXISTS (SELECT FROM {of} WHERE block_id = ANY($1) AND day_start >= $2 AND day_start < $3)");
         let found = sqlx::query_scalar(&statement)
             .bind(blocks)
-            .bind(timestamp(day_of(selection.start_ms)))
+            .bind(timestamp(day_of(start_ms)))
             .bind(timestamp(until))
             .fetch_one(&mut *conn)
             .await;
         found.map_err(failed)
     };
-    let five_minutes_are_gone = gone(five_minutes, "rollups_1h").await?;
-    let raw_is_gone = five_minutes_are_gone || gone(raw, "rollups_5m").await?;
+    // Of rollups the bucket just before is read as well.
+    let five_minutes_are_gone = gone(five_minutes_ms, selection.start_ms.saturating_sub(1), "rollups_1h").await?;
+    let raw_is_gone = five_minutes_are_gone || gone(raw_ms, selection.start_ms, "rollups_5m").await?;
     source_of(selection, Kept { raw_is_gone, five_minutes_are_gone })
 }
 
@@ -102,7 +103,9 @@ impl HistoryReader {
         max_series: usize,
         reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
-        let range = TimeRange { start_ms: resolution.bucket_start_ms(range.start_ms), end_ms: range.end_ms };
+        // A window begins just before the first time that is selected, and takes the whole bucket that it begins in.
+        let range = TimeRange { start_ms: resolution.bucket_start_ms(range.start_ms.saturating_sub(1)), end_ms: range.end_ms };
+        let dropped_ms = transaction.dropped_ms;
         reservation.grow(found.len() * size_of::<Collected>())?;
         let mut collected: Vec<Collected> = found.into_iter().map(|found| Collected { found, ..Collected::default() }).collect();
         let places: HashMap<i32, usize> = collected.iter().enumerate().map(|(place, one)| (one.found.id, place)).collect();
@@ -113,7 +116,7 @@ impl HistoryReader {
             let of_kind = collected.iter().filter(|one| one.found.is_counter == is_counter);
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
-            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, partitions: &transaction.frames };
+            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions: &transaction.frames };
             frames::each(transaction.lease.conn(), &self.layouts, &wanted, |id, sample| {
                 let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
                 if sample.at_ms >= range.start_ms && sample.at_ms <= range.end_ms {

@@ -1,21 +1,21 @@
 //! Makes one row of the rows of a block and window.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use golectra_chunks::{DecodeError, Times, decode_counter, decode_gauge, samples_of};
 use sqlx::{Connection, Executor as _, PgConnection};
+use tokio::time::Instant;
 
 use super::collect::{Block, BlockKinds, Samples};
-use super::{Sealer, half_hour, parts, rollups};
+use super::{FirstFailure, Round, Sealer, half_hour, parts, rollups};
 use crate::store::postgres::partitions::{self, CHUNKS, ROLLUPS_1H, ROLLUPS_5M};
 use crate::store::postgres::timestamp::Timestamp;
 
+/// How long a window is, in milliseconds.
+const SPAN_MILLIS: u64 = super::WINDOW_MILLIS.unsigned_abs();
 /// How many blocks one transaction folds.
 const BLOCKS_AT_ONCE: usize = 32;
-/// Rows with more samples than this together stay as they are, which bounds the memory. A block's 64 series have it where they are sampled five times a
-/// second.
-const MAX_SAMPLES: usize = 2_000_000;
-
 /// A row that is to be folded.
 struct Part {
     times: Vec<u8>,
@@ -33,24 +33,52 @@ impl Part {
 }
 
 impl Sealer {
-    /// Folds the windows that ended before this, in unix milliseconds; says how many rows went into others.
-    pub(super) async fn fold(&self, conn: &mut PgConnection, ended_before: u64) -> Result<u64, sqlx::Error> {
-        let span = super::WINDOW_MILLIS.unsigned_abs();
-        let newest = Timestamp((ended_before / span).saturating_sub(1) * span);
+    /// Folds the windows that ended before this, in unix milliseconds, as far as there is time.
+    pub(super) async fn fold(
+        &self,
+        conn: &mut PgConnection,
+        ended_before: u64,
+        until: Instant,
+        round: &mut Round,
+    ) -> Result<(), sqlx::Error> {
+        let newest = (ended_before / SPAN_MILLIS).saturating_sub(1) * SPAN_MILLIS;
+        self.fold_windows(conn, 0..=newest, until, round).await
+    }
+
+    /// Folds the windows of a day that is about to be dropped: late ones may not be folded yet.
+    pub(super) async fn fold_day(&self, conn: &mut PgConnection, day: i32, round: &mut Round) -> Result<(), sqlx::Error> {
+        let windows = CHUNKS.start_of(day)..=CHUNKS.end_of(day) - SPAN_MILLIS;
+        self.fold_windows(conn, windows, Instant::now() + super::ROUND_LIMIT, round).await
+    }
+
+    /// Folds the windows that begin then.
+    async fn fold_windows(
+        &self,
+        conn: &mut PgConnection,
+        windows: RangeInclusive<u64>,
+        until: Instant,
+        round: &mut Round,
+    ) -> Result<(), sqlx::Error> {
         let due = sqlx::query!(
-            r#"SELECT window_start AS "window_start: Timestamp", source_id FROM chunks WHERE part > 0 AND window_start <= $1
+            r#"SELECT window_start AS "window_start: Timestamp", source_id FROM chunks WHERE part > 0 AND window_start BETWEEN $1 AND $2
             GROUP BY window_start, source_id ORDER BY window_start, source_id"#,
-            newest as Timestamp,
+            Timestamp(*windows.start()) as Timestamp,
+            Timestamp(*windows.end()) as Timestamp,
         )
         .fetch_all(&mut *conn)
         .await?;
-        let mut folded = 0;
+        let folded_before = round.folded;
+        let mut failure = FirstFailure::default();
         let mut day = None;
         let mut partitions = Vec::new();
         for table in [ROLLUPS_5M, ROLLUPS_1H] {
             partitions.extend(table.existing(conn).await?.into_iter().map(|slot| (table, slot)));
         }
         for row in &due {
+            if Instant::now() >= until {
+                tracing::info!("folding takes long, the rest of it follows in a minute");
+                break;
+            }
             for table in [ROLLUPS_5M, ROLLUPS_1H] {
                 let slot = table.slot_of(row.window_start.0);
                 if !partitions.contains(&(table, slot)) {
@@ -64,12 +92,12 @@ impl Sealer {
                 vacuum(conn, last).await?;
             }
             day = Some(this);
-            folded += self.fold_window(conn, row.window_start, row.source_id).await?;
+            round.folded += failure.keep(self.fold_window(conn, row.window_start, row.source_id).await)?.unwrap_or(0);
         }
-        if let Some(last) = day.filter(|_| folded > 0) {
+        if let Some(last) = day.filter(|_| round.folded > folded_before) {
             vacuum(conn, last).await?;
         }
-        Ok(folded)
+        failure.into_result()
     }
 
     async fn fold_window(&self, conn: &mut PgConnection, window: Timestamp, source_id: i32) -> Result<u64, sqlx::Error> {
@@ -109,15 +137,6 @@ impl Sealer {
         )
         .fetch_all(&mut *conn)
         .await?;
-        let block = match join(&parts, kinds) {
-            Ok(Some(block)) => block,
-            Ok(None) => return Ok(0),
-            Err(error) => {
-                // Left as it is, for those who look into it; readers say the same.
-                tracing::error!(block_id, window = window.0, problem = %error, "a row of chunks can't be read");
-                return Ok(0);
-            }
-        };
         let start = i64::try_from(window.0).unwrap_or(0);
         let mut day = match rollups::Day::read(conn, source_id, block_id, start, kinds).await? {
             Ok(day) => day,
@@ -126,51 +145,83 @@ impl Sealer {
                 return Ok(0);
             }
         };
-        let (encoded, samples) = parts::encode_window(&block, start);
+        let bases = parts.iter().filter_map(|part| part.bases.as_deref()).max_by_key(|bases| bases.len());
+        day.clear(start);
+        let times: Result<Vec<Times>, _> = parts.iter().map(|part| Times::decode(&part.times)).collect();
+        let joined = times.and_then(|times| {
+            let mut rows = Vec::new();
+            for slots in groups(&parts, &times, kinds, self.limits.fold_samples)? {
+                let block = join(&parts, &times, kinds, &slots)?;
+                day.add(start, &block, bases);
+                rows.push(parts::encode_window(&block, start).0);
+            }
+            Ok(rows)
+        });
+        let rows = match joined {
+            Ok(rows) => rows,
+            Err(error) => {
+                // Left as it is, for those who look into it; readers say the same.
+                tracing::error!(block_id, window = window.0, problem = %error, "a row of chunks can't be read");
+                return Ok(0);
+            }
+        };
         sqlx::query!("DELETE FROM chunks WHERE block_id = $1 AND window_start = $2", block_id, window as Timestamp)
             .execute(&mut *conn)
             .await?;
         self.steps.step()?;
-        let bases = parts.iter().filter_map(|part| part.bases.as_deref()).max_by_key(|bases| bases.len());
-        // Nothing is left where all of its series were deleted by hand.
-        if samples > 0 {
-            parts::insert(conn, &parts::Row { source_id, block_id, window: start, part: 0, bases, encoded: &encoded }).await?;
+        // None is left where all of its series were deleted by hand.
+        for (number, encoded) in (0_i16..).zip(&rows) {
+            parts::insert(conn, &parts::Row { source_id, block_id, window: start, part: -number, bases, encoded }).await?;
             self.steps.step()?;
         }
-        day.replace(start, &block, bases);
         day.write(conn).await?;
         self.steps.step()?;
         Ok(parts.len() as u64)
     }
 }
 
-/// The samples of all parts; nothing where they are too many.
-fn join(parts: &[Part], kinds: BlockKinds) -> Result<Option<Block>, DecodeError> {
-    let times: Vec<Times> = parts.iter().map(|part| Times::decode(&part.times)).collect::<Result<_, _>>()?;
-    let mut count = 0;
-    let mut block = BTreeMap::new();
+/// Which slots have their samples in one row: all, unless their samples are more than this together, which bounds the memory.
+fn groups(parts: &[Part], times: &[Times], kinds: BlockKinds, max_samples: usize) -> Result<Vec<Vec<usize>>, DecodeError> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut in_last = 0;
     for slot in (0..64).filter(|slot| kinds.known >> slot & 1 == 1) {
-        let mut samples = Samples::empty(kinds.counters >> slot & 1 == 1);
-        for (part, times) in parts.iter().zip(&times) {
+        let mut count = 0;
+        for (part, times) in parts.iter().zip(times) {
             let column = part.column(slot);
-            if column.is_empty() {
-                continue;
+            count += if column.is_empty() { 0 } else { samples_of(times, column)? };
+        }
+        if count == 0 {
+            continue;
+        }
+        match groups.last_mut() {
+            Some(last) if in_last + count <= max_samples => last.push(slot),
+            _ => {
+                groups.push(vec![slot]);
+                in_last = 0;
             }
-            count += samples_of(times, column)?;
-            if count > MAX_SAMPLES {
-                return Ok(None);
-            }
+        }
+        in_last += count;
+    }
+    Ok(groups)
+}
+
+/// The samples that all parts have of these slots.
+fn join(parts: &[Part], times: &[Times], kinds: BlockKinds, slots: &[usize]) -> Result<Block, DecodeError> {
+    let mut block = BTreeMap::new();
+    for slot in slots {
+        let mut samples = Samples::empty(kinds.counters >> slot & 1 == 1);
+        for (part, times) in parts.iter().zip(times) {
+            let column = part.column(*slot);
             match &mut samples {
+                _ if column.is_empty() => {}
                 Samples::Gauge(at, values) => decode_gauge(times, column, at, values)?,
                 Samples::Counter(at, deltas) => decode_counter(times, column, at, deltas)?,
             }
         }
-        if !samples.times().is_empty() {
-            samples.merge();
-            block.insert(slot, samples);
-        }
+        samples.merge();
+        block.insert(*slot, samples);
     }
-    Ok(Some(block))
+    Ok(block)
 }
 
 /// Makes the room of deleted rows free for others.
@@ -200,9 +251,14 @@ mod tests {
         let one = part(&[(0, gauges(&[10, 30], 1.0)), (2, counter(&[10, 30], 1)), (3, gauges(&[1], 9.0))].into());
         let two = part(&[(0, gauges(&[20, 30], 2.0)), (2, counter(&[20, 30], 2))].into());
         let kinds = BlockKinds { known: 0b111, counters: 0b100 };
-        let joined = join(&[one, two], kinds).unwrap().unwrap();
+        let parts = [one, two];
+        let times = parts.each_ref().map(|part| Times::decode(&part.times).unwrap());
+        let slots_of = |max_samples| groups(&parts, &times, kinds, max_samples).unwrap();
+        assert_eq!(slots_of(8), [[0, 2]], "the series that is not known any more is gone");
+        assert_eq!(slots_of(7), [[0], [2]]);
+        assert_eq!(slots_of(0), [[0], [2]], "a slot is not divided");
         let expected: Block =
             [(0, Samples::Gauge(vec![10, 20, 30], vec![1.0, 2.0, 2.0])), (2, Samples::Counter(vec![10, 20, 30], vec![1, 2, 3]))].into();
-        assert_eq!(joined, expected, "the series that is not known any more is gone");
+        assert_eq!(join(&parts, &times, kinds, &[0, 2]).unwrap(), expected);
     }
 }

@@ -7,16 +7,14 @@ use sqlx::postgres::PgRow;
 use sqlx::{Connection, Executor as _, PgConnection, Row as _};
 use uuid::Uuid;
 
-use super::Steps;
 use super::collect::{BlockKinds, Collector, Kinds, Sample};
 use super::parts;
+use super::{SealerLimits, Steps};
 use crate::store::postgres::partitions::FRAMES;
 use crate::store::postgres::sealed::{self, MARK_BYTES, Mark, key_mark};
 use crate::store::postgres::timestamp::Timestamp;
 use crate::store::postgres::writer::as_delta;
 
-/// The samples that one pass gathers, in bytes. With room to grow, the coding of a block and a row of frames, sealing stays below 64 MiB.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How many batches one row of sealed_reports remembers.
 const MAX_MARKS: usize = 65_536;
 
@@ -29,6 +27,17 @@ pub(super) struct Task {
     pub(super) up_to_arrival: i64,
     /// Samples before this are not kept.
     pub(super) oldest_millis: i64,
+    pub(super) limits: SealerLimits,
+}
+
+/// Blocks of which the frames up to an arrival are written.
+#[derive(Debug, Clone, Copy)]
+struct BlockRange {
+    /// The first of them.
+    first: i32,
+    /// The one behind the last.
+    end: i32,
+    after_arrival: i64,
 }
 
 /// What was sealed.
@@ -40,6 +49,8 @@ pub(super) struct Done {
     pub(super) known_before: bool,
     /// Frames that were sealed now.
     pub(super) new: u64,
+    /// Whether there are more, which are left to another transaction.
+    pub(super) is_part: bool,
     pub(super) samples: u64,
     pub(super) rows: u64,
     pub(super) bytes: u64,
@@ -59,7 +70,7 @@ pub(super) async fn sources(conn: &mut PgConnection, slot: i32) -> Result<Vec<i3
     sqlx::query_scalar(&format!("SELECT DISTINCT source_id FROM {partition} ORDER BY source_id")).fetch_all(conn).await
 }
 
-/// Seals what is not sealed yet, in one transaction.
+/// Seals what is not sealed yet, in one transaction, as much as that takes.
 pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTreeSet<i32>, steps: &Steps) -> Result<Outcome, sqlx::Error> {
     let mut tx = conn.begin().await?;
     // Every pass sees the same frames.
@@ -67,19 +78,19 @@ pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTre
     let mut done = Done::default();
     let frames_start = Timestamp(FRAMES.start_of(task.slot));
     let known = sealed::keys_of(&mut tx, frames_start, task.source_id).await?;
-    let new = marks(&mut tx, task, &known, &mut done).await?;
-    done.new = (new.len() / MARK_BYTES) as u64;
-    if new.is_empty() {
+    let new = new_frames(&mut tx, task, &known, &mut done).await?;
+    done.new = (new.marks.len() / MARK_BYTES) as u64;
+    if new.marks.is_empty() {
         tx.rollback().await?;
         return Ok(Outcome::Done(done));
     }
     let kinds = kinds(&mut tx, task.source_id).await?;
     let layouts = layouts(&mut tx, task).await?;
-    let (mut first, mut end, mut after_arrival) = (0, i32::MAX, 0);
-    loop {
-        let mut collector = Collector::new(&kinds, MAX_BYTES, first, end);
-        let stopped_at = read(&mut tx, task, &known, &layouts, after_arrival, &mut collector).await?;
-        let next = collector.end;
+    let mut ranges = vec![BlockRange { first: 0, end: i32::MAX, after_arrival: new.after_arrival }];
+    while let Some(range) = ranges.pop() {
+        let mut collector = Collector::new(&kinds, task.limits.pass_bytes, range.first, range.end);
+        let stopped_at = read(&mut tx, task, &known, &layouts, (range.after_arrival, new.up_to_arrival), &mut collector).await?;
+        let end = collector.end;
         let blocks = collector.blocks.into_iter().map(|(id, (_, block))| (id, block)).collect();
         steps.step()?;
         match parts::write(&mut tx, task.source_id, &kinds, blocks, chunk_days, steps).await? {
@@ -93,11 +104,12 @@ pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTre
                 return Ok(Outcome::NeedsDays(days));
             }
         }
-        // The rest of one block, or the blocks behind, or all is done.
-        match stopped_at {
-            Some(arrival) => (end, after_arrival) = (next, arrival),
-            None if next == i32::MAX => break,
-            None => (first, end, after_arrival) = (next, i32::MAX, 0),
+        // Blocks that were left out are read from where this pass began, the others from where it ended.
+        if end < range.end {
+            ranges.push(BlockRange { first: end, ..range });
+        }
+        if let Some(after_arrival) = stopped_at {
+            ranges.push(BlockRange { end, after_arrival, ..range });
         }
     }
     let next_part: i16 = sqlx::query_scalar!(
@@ -107,7 +119,7 @@ pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTre
     )
     .fetch_one(&mut *tx)
     .await?;
-    for (part, keys) in (next_part..).zip(new.chunks(MAX_MARKS * MARK_BYTES)) {
+    for (part, keys) in (next_part..).zip(new.marks.chunks(MAX_MARKS * MARK_BYTES)) {
         sqlx::query!(
             "INSERT INTO sealed_reports (frames_start, source_id, part, keys) VALUES ($1, $2, $3, $4)",
             frames_start as Timestamp,
@@ -123,18 +135,36 @@ pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTre
     Ok(Outcome::Done(done))
 }
 
-/// The frames that are to be sealed, as they will be remembered; counts those that were.
-async fn marks(conn: &mut PgConnection, task: &Task, known: &HashSet<[u8; 8]>, done: &mut Done) -> Result<Vec<u8>, sqlx::Error> {
+/// The frames that one transaction seals.
+struct NewFrames {
+    /// How they will be remembered.
+    marks: Vec<u8>,
+    after_arrival: i64,
+    up_to_arrival: i64,
+}
+
+/// The frames that are to be sealed, as many as one transaction takes; counts those that were.
+async fn new_frames(conn: &mut PgConnection, task: &Task, known: &HashSet<[u8; 8]>, done: &mut Done) -> Result<NewFrames, sqlx::Error> {
     let partition = FRAMES.partition(task.slot);
-    let statement = format!("SELECT key, digest, arrival <= $2 FROM {partition} WHERE source_id = $1");
-    let mut rows = sqlx::query_as::<_, (Uuid, Vec<u8>, bool)>(&statement).bind(task.source_id).bind(task.up_to_arrival).fetch(conn);
-    let mut new = Vec::new();
-    while let Some((key, digest, is_settled)) = rows.try_next().await? {
+    // The size of values that are stored out of line is known without them.
+    let statement =
+        format!(r#"SELECT key, digest, arrival, pg_column_size("values")::bigint FROM {partition} WHERE source_id = $1 ORDER BY arrival"#);
+    let mut rows = sqlx::query_as::<_, (Uuid, Vec<u8>, i64, i64)>(&statement).bind(task.source_id).fetch(conn);
+    let mut new = NewFrames { marks: Vec::new(), after_arrival: 0, up_to_arrival: 0 };
+    let mut bytes = 0;
+    while let Some((key, digest, arrival, values_bytes)) = rows.try_next().await? {
         let mark = Mark::of(key, &digest);
         if known.contains(&mark.key) {
             done.known += 1;
-        } else if is_settled {
-            new.extend(mark.to_bytes());
+        } else if arrival <= task.up_to_arrival && bytes >= task.limits.transaction_bytes {
+            done.is_part = true;
+        } else if arrival <= task.up_to_arrival {
+            if new.marks.is_empty() {
+                new.after_arrival = arrival - 1;
+            }
+            new.up_to_arrival = arrival;
+            new.marks.extend(mark.to_bytes());
+            bytes = bytes.saturating_add(values_bytes);
         }
     }
     done.known_before = !known.is_empty();
@@ -164,13 +194,13 @@ async fn layouts(conn: &mut PgConnection, task: &Task) -> Result<HashMap<i32, Ve
     Ok(rows.into_iter().collect())
 }
 
-/// Reads frames in the order of their arrival. Answers the arrival of the last one that was read, where more are to be read in another pass.
+/// Reads the frames between two arrivals in their order. Answers the arrival of the last one that was read, where more are to be read in another pass.
 async fn read(
     conn: &mut PgConnection,
     task: &Task,
     known: &HashSet<[u8; 8]>,
     layouts: &HashMap<i32, Vec<i32>>,
-    after_arrival: i64,
+    (after_arrival, up_to_arrival): (i64, i64),
     collector: &mut Collector<'_>,
 ) -> Result<Option<i64>, sqlx::Error> {
     let partition = FRAMES.partition(task.slot);
@@ -178,7 +208,7 @@ async fn read(
         r#"SELECT key, arrival, at, layout_id, series_ids, "values", times, deltas FROM {partition}
         WHERE source_id = $1 AND arrival > $2 AND arrival <= $3 ORDER BY arrival"#
     );
-    let mut rows = sqlx::query(&statement).bind(task.source_id).bind(after_arrival).bind(task.up_to_arrival).fetch(conn);
+    let mut rows = sqlx::query(&statement).bind(task.source_id).bind(after_arrival).bind(up_to_arrival).fetch(conn);
     while let Some(row) = rows.try_next().await? {
         if known.contains(&key_mark(row.try_get("key")?)) {
             continue;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
 
-use super::{Round, Sealer};
+use super::{FirstFailure, Round, Sealer};
 use crate::metrics::history::HistoryMetrics;
-use crate::store::postgres::error::has_code;
+use crate::store::postgres::error::{describe, has_code, is_of_statement};
 use crate::store::postgres::maintenance::KEY_GRACE_MILLIS;
 use crate::store::postgres::partitions::{CHUNKS, FRAMES, PartitionedTable, ROLLUPS_1H, ROLLUPS_5M};
 use crate::store::postgres::timestamp::Timestamp;
@@ -44,14 +44,20 @@ impl Sealer {
             (ROLLUPS_5M, now.saturating_sub(self.lifetimes.retention_5m_millis())),
             (ROLLUPS_1H, now.saturating_sub(self.lifetimes.retention_1h_millis())),
         ];
+        let mut failure = FirstFailure::default();
         for (table, oldest) in kept {
             for slot in table.existing(conn).await?.into_iter().filter(|slot| table.end_of(*slot) <= oldest) {
+                // A day whose rollups could not be made has time.
+                if table == CHUNKS && failure.keep(self.fold_day(conn, slot, round).await)?.is_none() {
+                    break;
+                }
                 if !self.drop_partition(conn, table, slot, round).await? {
                     break;
                 }
             }
         }
-        self.keep_within_bytes(conn, round).await
+        failure.keep(self.keep_within_bytes(conn, round).await)?;
+        failure.into_result()
     }
 
     /// Drops a partition of history, unless a long read holds it. Then another round does.
@@ -132,6 +138,15 @@ impl Sealer {
                 }
                 return Ok(());
             };
+            if table == CHUNKS
+                && let Err(error) = self.fold_day(conn, slot, round).await
+            {
+                if !is_of_statement(&error) {
+                    return Err(error);
+                }
+                // The disk may be full already.
+                tracing::error!(partition, problem = describe(&error), "history is dropped of which not all could be rolled up");
+            }
             if !self.drop_partition(conn, table, slot, round).await? {
                 return Ok(());
             }

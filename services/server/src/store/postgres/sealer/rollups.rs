@@ -156,11 +156,18 @@ impl Day {
         Ok(day)
     }
 
-    /// Puts a window's samples in place of those that were there. `bases` are counters' totals at its start.
-    pub(super) fn replace(&mut self, window: Window, block: &Block, bases: Option<&[i64]>) {
+    /// Takes a window's buckets away, in whose place others are put.
+    pub(super) fn clear(&mut self, window: Window) {
         for buckets in self.series.values_mut() {
             buckets.replace(window, None);
         }
+        self.series.retain(|_, buckets| !buckets.is_empty());
+        self.bases.retain(|slot, _| self.series.contains_key(slot));
+        self.windows |= 1 << window_index(window);
+    }
+
+    /// Adds the samples that series have in a window. `bases` are counters' totals at its start.
+    pub(super) fn add(&mut self, window: Window, block: &Block, bases: Option<&[i64]>) {
         for (slot, samples) in block {
             let with = Buckets::of(samples);
             if matches!(with, Buckets::Counter(_)) {
@@ -172,9 +179,6 @@ impl Day {
                 None => drop(self.series.insert(*slot, with)),
             }
         }
-        self.series.retain(|_, buckets| !buckets.is_empty());
-        self.bases.retain(|slot, _| self.series.contains_key(slot));
-        self.windows |= 1 << window_index(window);
     }
 
     /// Adds what came late for counters to their totals in later windows.

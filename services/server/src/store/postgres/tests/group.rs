@@ -223,7 +223,7 @@ async fn a_database_that_stands_still_costs_a_known_amount_of_memory() {
     for one in all {
         most = most.max(lab.metrics.queue_bytes.get());
         let (answer, took) = one.await.unwrap();
-        assert!(took < Duration::from_secs(3), "{took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
         match answer {
             Err(StoreError::Overloaded) => refused += 1,
             Err(StoreError::Unavailable(_)) => {}

@@ -1,5 +1,7 @@
 //! Frames, their partitions, and what is remembered of them.
 
+use golectra_promql::MemoryBudget;
+use golectra_promql::store::{Hints, Selection};
 use golectra_protocol::IdempotencyKey;
 use sqlx::{Executor, PgConnection};
 
@@ -121,6 +123,43 @@ async fn deleted_series_come_back_with_the_next_batch() {
     }
     let total: i64 = sqlx::query_scalar("SELECT series FROM series_total").fetch_one(&mut conn).await.unwrap();
     assert_eq!(total, 3);
+}
+
+/// How many samples of each series a query sees.
+async fn seen(store: &PostgresStore) -> Vec<(String, usize)> {
+    let selection = Selection { matchers: [].into(), start_ms: 0, end_ms: i64::MAX, hints: Hints::default() };
+    let mut reservation = MemoryBudget::new(1 << 20).reserve(1 << 20);
+    let found = crate::store::History::select(store, &selection, 100, &mut reservation).await.unwrap();
+    let count = |series: &crate::store::history::HistorySeries| {
+        let (mut timestamps_ms, mut values) = (Vec::new(), Vec::new());
+        series.samples.read(&mut timestamps_ms, &mut values).unwrap();
+        (series.labels.value("__name__").to_owned(), values.len())
+    };
+    found.iter().map(count).collect()
+}
+
+#[tokio::test]
+async fn a_query_sees_what_stands_in_a_list_of_other_series_than_before() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let (store, mut conn) = (database.store().await, database.connect().await);
+    let now = store.writers.context.clock.unix_millis();
+    let put = async |number: u64| {
+        let one = batch("a", IdempotencyKey::at(now + number), vec![gauge("f", 1.0), gauge("g", 1.0)]);
+        assert_eq!(store.apply(one).await.unwrap(), Applied::New);
+    };
+    for number in 0..3 {
+        put(number).await;
+    }
+    let of = |f, g| vec![("f".to_owned(), f), ("g".to_owned(), g)];
+    assert_eq!(seen(&store).await, of(3, 3), "the list of series is remembered");
+    conn.execute("DELETE FROM series WHERE metric = 'g'").await.unwrap();
+    for number in 3..5 {
+        put(number).await;
+    }
+    assert_eq!(seen(&store).await, of(5, 2));
+    assert_eq!(seen(&*database.store().await).await, of(5, 2), "another server");
+    let layouts: i64 = sqlx::query_scalar("SELECT count(*) FROM layouts").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(layouts, 2);
 }
 
 #[tokio::test]

@@ -94,3 +94,29 @@ async fn a_series_that_was_deleted_by_hand_is_made_again() {
     let Applied::Partly(why) = conflict else { panic!("{conflict:?}") };
     assert_eq!(why.first(Refusal::Conflict).map(|name| name.id.as_str()), Some("a"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_fills_up_the_past_of_live_series() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let (store, mut conn) = (database.store().await, database.connect().await);
+    let now = store.writers.context.clock.unix_millis();
+    let ids: Vec<String> = (0..200).map(|number| format!("m{{n=\"{number}\"}}")).collect();
+    let live: Vec<_> = ids.iter().map(|id| (id.as_str(), 1.0, now)).collect();
+    assert_eq!(store.apply(samples("p", &live)).await.unwrap(), Applied::New);
+    // 2,000 samples a request, none of which the newest state decides, of times between those of the requests before.
+    let request = |number: u64| {
+        let of: Vec<_> = (0..10).flat_map(|at| ids.iter().map(move |id| (id.as_str(), 2.0, now - 600_000 + at * 1_000 + number))).collect();
+        samples("p", &of)
+    };
+    for number in 0..6 {
+        assert_eq!(store.apply(request(number)).await.unwrap(), Applied::New);
+    }
+    for number in 0..6 {
+        assert_eq!(store.apply(request(number)).await.unwrap(), Applied::Repeat);
+    }
+    // Some that are stored and some that are not, in one request.
+    let of: Vec<_> = ids.iter().flat_map(|id| [(id.as_str(), 2.0, now - 600_000), (id.as_str(), 3.0, now - 590_000)]).collect();
+    assert_eq!(store.apply(samples("p", &of)).await.unwrap(), Applied::New);
+    assert_eq!(stored(&mut conn, "p").await, 200 * (1 + 6 * 10 + 1));
+    assert_eq!(doubled(&mut conn).await, 0);
+}

@@ -4,6 +4,7 @@
 
 mod answers;
 mod failing;
+mod passes;
 mod queried;
 mod reading;
 mod rolled_up;
@@ -17,7 +18,7 @@ use proptest::prelude::*;
 
 use self::reading::{History, SeriesName};
 use super::super::partitions::FRAMES;
-use super::super::sealer::Round;
+use super::super::sealer::{Round, Sealer, SealerLimits};
 use super::*;
 use crate::store::conformance::{batch, counter, gauge, is_full};
 
@@ -75,6 +76,8 @@ struct Lab {
     clock: Clock,
     conn: PgConnection,
     model: Model,
+    /// How much its sealers do at once.
+    limits: SealerLimits,
     database: TestDatabase,
 }
 
@@ -83,11 +86,15 @@ impl Lab {
         let database = TestDatabase::create().await?;
         let clock = Clock::at(START);
         let store = open(&database, &clock).await;
-        Some(Self { store, clock, conn: database.connect().await, model: Model::default(), database })
+        Some(Self { store, clock, conn: database.connect().await, model: Model::default(), limits: SealerLimits::default(), database })
     }
 
     fn now(&self) -> u64 {
         self.clock.unix_millis()
+    }
+
+    fn sealer(&self) -> Sealer {
+        Sealer { limits: self.limits, ..sealer(&self.store) }
     }
 
     /// Applies a batch and compares the answer.
@@ -105,7 +112,7 @@ impl Lab {
         let mut all = Round::default();
         // A session that was cut a moment ago may still hold the lock.
         for _ in 0..200 {
-            let round = sealer(&self.store).round().await.unwrap();
+            let round = self.sealer().round().await.unwrap();
             all.frames += round.frames;
             all.folded += round.folded;
             all.half_hours.extend(round.half_hours);
@@ -256,6 +263,11 @@ fn steps() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// So much that all is done at once, or so little that nearly nothing is.
+fn limits() -> impl Strategy<Value = SealerLimits> {
+    prop::sample::select(vec![SealerLimits::default(), passes::SMALL])
+}
+
 /// A batch of a report; those with times of their own are as remote-write makes them, of series of their own.
 fn batch_of(report: &Report, number: usize, now: u64) -> Batch {
     let source = ["", "a", "b"][report.source];
@@ -282,10 +294,13 @@ fn batch_of(report: &Report, number: usize, now: u64) -> Batch {
     Batch { metrics, digest: [u8::try_from(number % 251).unwrap(); 32], ..plain }
 }
 
-async fn run(all: Vec<Step>) {
+async fn run(all: Vec<Step>, limits: SealerLimits) {
     let Some(mut lab) = Lab::new().await else { return };
+    lab.limits = limits;
     // Another server on the same database.
     let other = open(&lab.database, &lab.clock).await;
+    // The series of the source that is made first stand in two blocks.
+    lab.put(batch("a", IdempotencyKey::at(START - 30 * HOUR), (0..58).map(|n| gauge(&format!("other{n}"), 1.0)).collect())).await;
     let mut sent: Vec<Batch> = Vec::new();
     for (number, step) in all.iter().enumerate() {
         match step {
@@ -300,9 +315,9 @@ async fn run(all: Vec<Step>) {
                 lab.put(Batch { digest, ..one }).await;
             }
             Step::Pass(millis) => lab.clock.set(lab.now() + millis),
-            Step::Seal(None) => drop(sealer(&lab.store).round().await.unwrap()),
+            Step::Seal(None) => drop(lab.sealer().round().await.unwrap()),
             Step::Seal(Some(steps)) => {
-                let mut sealer = sealer(&lab.store);
+                let mut sealer = lab.sealer();
                 sealer.steps.left = Some(AtomicI64::new(i64::from(*steps)));
                 let ended = sealer.round().await;
                 assert!(ended.is_ok() || matches!(ended, Err(sqlx::Error::Protocol(_))), "{ended:?}");
@@ -330,9 +345,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: if is_full() { 200 } else { 6 }, max_shrink_iters: 30, ..ProptestConfig::default() })]
 
     #[test]
-    fn chunks_and_frames_hold_what_was_acknowledged(all in prop::collection::vec(steps(), 20..60)) {
+    fn chunks_and_frames_hold_what_was_acknowledged(all in prop::collection::vec(steps(), 20..60), limits in limits()) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        runtime.block_on(run(all));
+        runtime.block_on(run(all, limits));
     }
 }
 

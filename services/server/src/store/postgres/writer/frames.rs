@@ -50,17 +50,18 @@ pub(super) async fn insert(conn: &mut PgConnection, mut frames: Vec<Frame<'_>>) 
         rows.push(frame)?;
     }
     let inserted = sqlx::query!(
-        r#"INSERT INTO frames (at, arrival, source_id, key, layout_id, digest, "values", series_ids, times, deltas, oldest_at)
+        r#"INSERT INTO frames (at, arrival, source_id, key, layout_id, digest, "values", series_ids, times, deltas, oldest_at, newest_at)
         SELECT batch.at, ((SELECT nextval('arrivals')) << 16) + batch.place, batch.source_id, batch.key, batch.layout_id, batch.digest,
             ($6::double precision[])[batch.first:batch.last],
             CASE WHEN batch.ids_last >= batch.ids_first THEN ($9::integer[])[batch.ids_first:batch.ids_last] END,
             CASE WHEN batch.times_last >= batch.times_first THEN ($12::timestamptz[])[batch.times_first:batch.times_last] END,
             CASE WHEN batch.deltas_last >= batch.deltas_first THEN ($15::bigint[])[batch.deltas_first:batch.deltas_last] END,
-            batch.oldest_at
+            batch.oldest_at, batch.newest_at
         FROM unnest($1::timestamptz[], $2::integer[], $3::uuid[], $4::integer[], $5::bytea[], $7::integer[], $8::integer[], $10::integer[],
-            $11::integer[], $13::integer[], $14::integer[], $16::integer[], $17::integer[], $18::integer[], $19::timestamptz[])
+            $11::integer[], $13::integer[], $14::integer[], $16::integer[], $17::integer[], $18::integer[], $19::timestamptz[],
+            $20::timestamptz[])
             AS batch (at, source_id, key, layout_id, digest, first, last, ids_first, ids_last, times_first, times_last, deltas_first,
-                deltas_last, place, oldest_at)
+                deltas_last, place, oldest_at, newest_at)
         ON CONFLICT DO NOTHING
         RETURNING source_id, key, arrival"#,
         &rows.ats as &[Timestamp],
@@ -82,6 +83,7 @@ pub(super) async fn insert(conn: &mut PgConnection, mut frames: Vec<Frame<'_>>) 
         &rows.deltas_lasts,
         &rows.places,
         &rows.oldest_ats as &[Option<Timestamp>],
+        &rows.newest_ats as &[Option<Timestamp>],
     )
     .fetch_all(conn)
     .await?;
@@ -125,8 +127,9 @@ struct Rows<'a> {
     deltas_lasts: Vec<i32>,
     /// The places in the group, counted from 1: what tells arrivals of one group apart.
     places: Vec<i32>,
-    /// The oldest of the times, where there are some.
+    /// The oldest and the newest of the times, where there are some.
     oldest_ats: Vec<Option<Timestamp>>,
+    newest_ats: Vec<Option<Timestamp>>,
 }
 
 impl<'a> Rows<'a> {
@@ -162,6 +165,7 @@ impl<'a> Rows<'a> {
             }
         }
         self.oldest_ats.push(self.times[first_time..].iter().min().copied());
+        self.newest_ats.push(self.times[first_time..].iter().max().copied());
         self.lasts.push(place(self.values.len())?);
         self.ids_lasts.push(place(self.ids.len())?);
         self.times_lasts.push(place(self.times.len())?);

@@ -36,6 +36,8 @@ struct Wanted {
     /// Whether these are samples that are stored once for each time.
     of_samples: bool,
     found: Option<Layout>,
+    /// The series of its layout, if some of them are not live.
+    not_live: Option<Vec<i32>>,
 }
 
 /// What tells layouts of one source apart: SHA-256 over each metric's kind, length and id.
@@ -89,7 +91,7 @@ pub(super) async fn layouts(
         let of_samples = queued.samples.is_some();
         let key = (source_of(group, place)?.id, layout_digest(&queued.batch.metrics, of_samples));
         let repeats = group.list_known[place] && !of_samples;
-        let new = Wanted { places: Vec::new(), day: queued.day, repeats, of_samples, found: None };
+        let new = Wanted { places: Vec::new(), day: queued.day, repeats, of_samples, found: None, not_live: None };
         let one = wanted.entry(key).or_insert(new);
         one.repeats |= !one.places.is_empty() && !of_samples;
         one.places.push(place);
@@ -134,11 +136,13 @@ async fn find(conn: &mut PgConnection, wanted: &mut BTreeMap<LayoutKey, Wanted>)
     .fetch_all(conn)
     .await?;
     for row in rows {
-        // Where some expired, they are brought back; where some were deleted by hand, they come back under new numbers.
+        let one = wanted.get_mut(&key(row.source_id, &row.digest)?).ok_or(GroupFailure::Stale)?;
+        // Where some expired, they are brought back; where some were removed, they come back under new numbers.
         if row.live {
-            let one = wanted.get_mut(&key(row.source_id, &row.digest)?).ok_or(GroupFailure::Stale)?;
             let series_ids = row.series_ids.into();
             one.found = Some(Layout { id: Some(row.id), source_id: row.source_id, last_day: row.last_day, series_ids });
+        } else {
+            one.not_live = Some(row.series_ids);
         }
     }
     Ok(())

@@ -7,6 +7,7 @@ use prometheus::Registry;
 use super::*;
 use crate::history::labels;
 use crate::history::query::{Queries, QueryError, QueryLimits, Question, When};
+use crate::store::conformance::samples as timed;
 
 const DAYS: u64 = 10;
 
@@ -198,4 +199,79 @@ async fn samples_go_before_rollups_and_those_of_minutes_before_those_of_hours() 
             .await
             .unwrap();
     assert!(left.0 == 1 && left.1 >= 1 && left.2 >= 1, "the newest of each stay: {left:?}");
+}
+
+#[tokio::test]
+async fn a_day_that_a_query_may_still_read_is_not_dropped() {
+    let Some(mut lab) = Lab::new().await else { return };
+    lab.put(batch("a", IdempotencyKey::at(START), vec![gauge("g", 1.0)])).await;
+    lab.clock.set(START + 5 * HOUR);
+    lab.seal_all().await;
+    lab.clock.set(START + 40 * DAY);
+    // It has read nothing yet.
+    let reading = lab.store.history.begin().await.unwrap();
+    assert_eq!(lab.sealer().round().await.unwrap().days, Vec::<i32>::new());
+    assert_eq!(lab.count("chunks").await, 1);
+    reading.end();
+    let dropped = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            let days = lab.sealer().round().await.unwrap().days;
+            if !days.is_empty() {
+                return days;
+            }
+        }
+    });
+    assert_eq!(dropped.await.unwrap(), [20_000]);
+}
+
+#[tokio::test]
+async fn what_is_late_for_a_dropped_day_hides_no_rollups() {
+    let Some(mut lab) = Lab::new().await else { return };
+    for day in 0..3 {
+        lab.clock.set(START + day * DAY);
+        lab.put(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 3)])).await;
+        lab.clock.set(lab.now() + 5 * HOUR);
+        lab.seal_all().await;
+    }
+    // It is acknowledged before the day is dropped, and is still in a frame when that happens.
+    let mut metrics = Metrics::default();
+    let at = i64::try_from(START).unwrap() + 1;
+    metrics.push_parsed_at("g", Value::Gauge(7.0), at).unwrap();
+    metrics.push_parsed_at("c", Value::Counter(7), at).unwrap();
+    let plain = batch("a", IdempotencyKey::at(lab.now()), vec![gauge("unused", 0.0)]);
+    assert_eq!(lab.store.apply(Batch { metrics, ..plain }).await.unwrap(), Applied::New);
+    let mut sealer = lab.sealer();
+    sealer.max_bytes = Some(1);
+    assert_eq!(sealer.round().await.unwrap().days, [20_000, 20_001]);
+    assert_eq!(lab.count("frames").await, 1);
+    // Nor is one acknowledged afterwards, and no series is made for it.
+    let late = timed::samples("b", &[("g", 1.0, START + 2), ("g", 1.0, 20_002 * DAY - 1)]);
+    assert_eq!(timed::refused(&lab.store.apply(late).await.unwrap()), [0, 2, 0, 0]);
+    assert_eq!(lab.count("series").await, 2);
+    let end = i64::try_from(lab.now() + HOUR).unwrap();
+    rolled_up::check_queries(&lab.store, &lab.model.history, end).await;
+    lab.clock.set(lab.now() + HOUR);
+    lab.seal_all().await;
+    rolled_up::check_queries(&lab.store, &lab.model.history, end).await;
+}
+
+#[tokio::test]
+async fn a_day_that_is_dropped_is_folded_before() {
+    let Some(mut lab) = Lab::new().await else { return };
+    // Nothing else folds.
+    lab.limits.folding = Duration::ZERO;
+    for day in 0..3 {
+        lab.clock.set(START + day * DAY);
+        lab.put(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 3)])).await;
+        lab.clock.set(lab.now() + 5 * HOUR);
+        lab.seal_all().await;
+    }
+    assert_eq!((lab.count("chunks").await, lab.count("rollups_5m").await), (3, 0));
+    let mut sealer = lab.sealer();
+    sealer.max_bytes = Some(1);
+    assert_eq!(sealer.round().await.unwrap().days, [20_000, 20_001]);
+    rolled_up::check_queries(&lab.store, &lab.model.history, i64::try_from(lab.now()).unwrap()).await;
+    lab.clock.set(START + 40 * DAY);
+    assert_eq!(lab.sealer().round().await.unwrap().days, [20_002]);
+    rolled_up::check_queries(&lab.store, &lab.model.history, i64::try_from(lab.now()).unwrap()).await;
 }

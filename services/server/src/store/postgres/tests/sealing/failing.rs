@@ -25,3 +25,42 @@ async fn the_age_of_unsealed_reports_rises_while_sealing_fails() {
     }
     assert!(before < measured + 60.0, "{before} after {measured}");
 }
+
+#[tokio::test]
+async fn a_source_that_cannot_be_sealed_holds_nothing_else_back() {
+    let Some(mut lab) = Lab::new().await else { return };
+    for source in ["a", "b"] {
+        lab.put(batch(source, IdempotencyKey::at(START), vec![gauge("g", 1.0)])).await;
+    }
+    lab.clock.set(START + 5 * HOUR);
+    lab.seal_all().await;
+    lab.clock.set(START + 40 * DAY);
+    for source in ["a", "b"] {
+        lab.put(batch(source, IdempotencyKey::at(lab.now() - 4 * HOUR), vec![gauge("g", 2.0)])).await;
+    }
+    lab.conn
+        .execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF NEW.source_id = (SELECT id FROM sources WHERE name = 'a') THEN RAISE EXCEPTION 'no'; END IF;
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER refuse BEFORE INSERT ON chunks FOR EACH ROW EXECUTE FUNCTION refuse();",
+        )
+        .await
+        .unwrap();
+    let last: i64 = sqlx::query_scalar("SELECT last_value FROM arrivals").fetch_one(&mut lab.conn).await.unwrap();
+    let settled = last << 16 | 0xffff;
+    lab.put(batch("b", IdempotencyKey::at(lab.now()), vec![gauge("g", 3.0)])).await;
+    let sealer = lab.sealer();
+    let mut noted = Some((tokio::time::Instant::now().checked_sub(Duration::from_mins(1)).unwrap(), settled));
+    sealer.attempt(&mut noted).await;
+    assert_eq!(sealer.metrics.failures.get(), 1);
+    assert!(noted.unwrap().1 > settled, "the next round seals what came until this one");
+    let statement = "SELECT name, part, window_start > to_timestamp($1) FROM chunks JOIN sources ON sources.id = source_id";
+    let chunks: Vec<(String, i16, bool)> =
+        sqlx::query_as(statement).bind(f64::from(20_001 * 86_400)).fetch_all(&mut lab.conn).await.unwrap();
+    assert_eq!(chunks, [("b".to_owned(), 0, true)], "sealed and folded, and the old day is gone");
+    lab.conn.execute("DROP TRIGGER refuse ON chunks").await.unwrap();
+    assert_eq!(lab.seal_all().await.frames, 1);
+    assert_eq!(lab.count("chunks").await, 2);
+}

@@ -131,10 +131,18 @@ pub(super) async fn check_tables(conn: &mut PgConnection, series: &HashMap<i32, 
 /// Asserts that a query sees the rollups of everything up to a time, whatever of it is sealed or folded.
 pub(super) async fn check_queries(store: &PostgresStore, expected: &Expected, end_ms: i64) {
     let first = expected.values().filter_map(|samples| samples.keys().next()).min().copied().unwrap_or(0);
-    for (resolution, days) in [(Resolution::FiveMinutes, 10), (Resolution::OneHour, 70)] {
-        let start_ms = (first - days * DAY_MILLIS).max(0);
+    let last = expected.values().filter_map(|samples| samples.keys().next_back()).max().copied().unwrap_or(0);
+    let before = |days: i64| (first - days * DAY_MILLIS).max(0);
+    // The range that is selected first begins where a bucket does, and so the window just before.
+    let boundary = Resolution::FiveMinutes.bucket_start_ms(i64::midpoint(first, last));
+    let cases = [
+        (Resolution::FiveMinutes, before(10), end_ms.max(first)),
+        (Resolution::OneHour, before(70), end_ms.max(first)),
+        (Resolution::FiveMinutes, boundary, end_ms.max(boundary + 4 * DAY_MILLIS)),
+    ];
+    for (resolution, start_ms, end_ms) in cases {
         let hints = Hints { rollup_span_ms: Some(DAY_MILLIS), range_ms: DAY_MILLIS, steps: 1, ..Hints::default() };
-        let selection = Selection { matchers: [].into(), start_ms, end_ms: end_ms.max(first), hints };
+        let selection = Selection { matchers: [].into(), start_ms, end_ms, hints };
         let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
         let mut read: BTreeMap<String, Vec<Bucket>> = BTreeMap::new();
         for series in store.select(&selection, 1_000, &mut reservation).await.unwrap() {
@@ -159,6 +167,7 @@ pub(super) async fn check_queries(store: &PostgresStore, expected: &Expected, en
             let (mut shorter, mut buckets) = (Vec::new(), Vec::new());
             roll_up_gauge(&ats, &values, Resolution::FiveMinutes, &mut shorter);
             roll_up_buckets(&shorter, resolution, &mut buckets);
+            buckets.retain(|bucket| bucket.first_ms >= resolution.bucket_start_ms(start_ms - 1));
             if !buckets.is_empty() {
                 wanted.insert(labels::of_series(&name.source, &name.metric, false).to_string(), (name.is_counter, buckets));
             }

@@ -192,6 +192,8 @@ async fn make_layouts(conn: &mut PgConnection, rows: BTreeMap<LayoutKey, (Vec<i3
     if rows.is_empty() {
         return Ok(());
     }
+    let other_series = rows.iter().filter(|(_, (series_ids, one))| one.not_live.as_ref().is_some_and(|old| old != series_ids));
+    set_aside(conn, other_series.map(|(key, _)| key)).await?;
     let source_ids: Vec<i32> = rows.keys().map(|(source_id, _)| *source_id).collect();
     let digests: Vec<&[u8]> = rows.keys().map(|(_, digest)| &digest[..]).collect();
     let days: Vec<i32> = rows.values().map(|(_, one)| one.day).collect();
@@ -206,8 +208,7 @@ async fn make_layouts(conn: &mut PgConnection, rows: BTreeMap<LayoutKey, (Vec<i3
         r#"INSERT INTO layouts (source_id, digest, series_ids, last_day)
         SELECT source_id, digest, ($3::integer[])[first:last], date '1970-01-01' + day
         FROM unnest($1::integer[], $2::bytea[], $4::integer[], $5::integer[], $6::integer[]) AS new (source_id, digest, first, last, day)
-        ON CONFLICT (source_id, digest) DO UPDATE
-            SET series_ids = excluded.series_ids, last_day = greatest(layouts.last_day, excluded.last_day)
+        ON CONFLICT (source_id, digest) DO UPDATE SET last_day = greatest(layouts.last_day, excluded.last_day)
         RETURNING id, source_id, digest, last_day - date '1970-01-01' AS "last_day!""#,
         &source_ids,
         &digests as &[&[u8]],
@@ -224,5 +225,23 @@ async fn make_layouts(conn: &mut PgConnection, rows: BTreeMap<LayoutKey, (Vec<i3
         let series_ids = series_ids.into();
         one.found = Some(Layout { id: Some(row.id), source_id: row.source_id, last_day: row.last_day, series_ids });
     }
+    Ok(())
+}
+
+/// Gives layouts another digest, so that new ones can take their place. The frames that name them keep their series: a layout never changes, and readers
+/// remember those that they have read.
+async fn set_aside(conn: &mut PgConnection, layouts: impl Iterator<Item = &LayoutKey>) -> Result<(), GroupFailure> {
+    let (source_ids, digests): (Vec<i32>, Vec<&[u8]>) = layouts.map(|(source_id, digest)| (*source_id, &digest[..])).unzip();
+    if source_ids.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "UPDATE layouts SET digest = sha256(layouts.digest || int4send(layouts.id)) FROM unnest($1::integer[], $2::bytea[]) AS gone (source_id, digest)
+        WHERE layouts.source_id = gone.source_id AND layouts.digest = gone.digest",
+        &source_ids,
+        &digests as &[&[u8]],
+    )
+    .execute(conn)
+    .await?;
     Ok(())
 }

@@ -28,30 +28,30 @@ pub(super) async fn find(conn: &mut PgConnection, source_id: i32, asked: Asked) 
     Ok(found)
 }
 
-/// Frames hold no sample that is newer than their own time.
+/// The samples of frames that overlap the time that is asked for: a sender that fills up the past, oldest first, meets few of its own frames. The pairs are
+/// looked up in a hash table. A writer's session has no joins by hash, and a join of all samples with all pairs would take their product; `$6` is false, and
+/// keeps the planner from making a join of it.
+///
+/// Of several samples of one time, which come from agents that write to the same source, the one that arrived last counts.
+const IN_FRAMES: &str = r#"
+    SELECT sample.series_id, coalesce(sample.at, frames.at), sample.value
+    FROM frames
+    LEFT JOIN layouts ON layouts.id = frames.layout_id
+    CROSS JOIN LATERAL unnest(coalesce(frames.series_ids, layouts.series_ids), frames."values", frames.times) AS sample (series_id, value, at)
+    WHERE frames.source_id = $3 AND frames.at >= $4
+        AND coalesce(frames.oldest_at, frames.at) <= $5 AND coalesce(frames.newest_at, frames.at) >= $4
+        AND ($6 OR (sample.series_id, coalesce(sample.at, frames.at)) IN (SELECT * FROM unnest($1::integer[], $2::timestamptz[])))
+    ORDER BY frames.arrival"#;
+
+/// Looks into the frames, which hold no sample that is newer than their own time.
 async fn in_frames(conn: &mut PgConnection, source_id: i32, asked: &Asked) -> Result<Found, sqlx::Error> {
     let times = || asked.iter().map(|(_, at)| *at);
     let (Some(oldest), Some(newest)) = (times().min(), times().max()) else { return Ok(HashMap::new()) };
     let (series, ats): (Vec<i32>, Vec<Timestamp>) = asked.iter().copied().unzip();
-    // Of several samples of one time, which come from agents that write to the same source, the one that arrived last counts.
-    let rows = sqlx::query!(
-        r#"SELECT sample.series_id AS "series_id!", asked.at AS "at!: Timestamp", sample.value AS "value!"
-        FROM frames
-        LEFT JOIN layouts ON layouts.id = frames.layout_id
-        CROSS JOIN LATERAL unnest(coalesce(frames.series_ids, layouts.series_ids), frames."values", frames.times) AS sample (series_id, value, at)
-        JOIN unnest($1::integer[], $2::timestamptz[]) AS asked (series_id, at)
-            ON asked.series_id = sample.series_id AND asked.at = coalesce(sample.at, frames.at)
-        WHERE frames.source_id = $3 AND frames.at >= $4::timestamptz AND coalesce(frames.oldest_at, frames.at) <= $5::timestamptz
-        ORDER BY frames.arrival"#,
-        &series,
-        &ats as &[Timestamp],
-        source_id,
-        oldest as Timestamp,
-        newest as Timestamp,
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(rows.into_iter().map(|row| ((row.series_id, row.at), row.value.to_bits())).collect())
+    let rows =
+        sqlx::query_as::<_, (i32, Timestamp, f64)>(IN_FRAMES).bind(series).bind(ats).bind(source_id).bind(oldest).bind(newest).bind(false);
+    let found = rows.fetch_all(conn).await?;
+    Ok(found.into_iter().map(|(series, at, value)| ((series, at), value.to_bits())).collect())
 }
 
 /// Adds what is sealed.
@@ -114,4 +114,25 @@ fn column<'a>(offsets: &[i32], data: &'a [u8], slot: i32) -> &'a [u8] {
     let slot = usize::try_from(slot).unwrap_or(usize::MAX - 1);
     let range = place(slot).zip(place(slot + 1));
     range.and_then(|(start, end)| data.get(start..end)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Executor as _, Row as _};
+
+    use super::*;
+    use crate::store::postgres::connect;
+    use crate::store::postgres::testing::TestDatabase;
+
+    #[tokio::test]
+    async fn what_is_asked_is_looked_up_by_its_hash() {
+        let Some(database) = TestDatabase::create().await else { return };
+        let store = database.store().await;
+        let mut conn = connect::open_for_writing(&store.writers.context.options).await.unwrap();
+        let prepare = format!("PREPARE lookup (integer[], timestamptz[], integer, timestamptz, timestamptz, boolean) AS {IN_FRAMES}");
+        conn.execute(&*prepare).await.unwrap();
+        let explain = "EXPLAIN EXECUTE lookup ('{1}', '{2024-01-01}', 1, '2024-01-01', '2024-01-01', false)";
+        let plan: Vec<String> = conn.fetch_all(explain).await.unwrap().iter().map(|row| row.get(0)).collect();
+        assert!(plan.iter().any(|line| line.contains("hashed SubPlan")), "{plan:#?}");
+    }
 }
