@@ -104,8 +104,9 @@ impl Client {
 fn has_hash(path: &str) -> bool {
     let segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
-        ["ping", "live"] | ["assets" | "-", ..] => false,
-        ["source" | "metrics" | "node" | "pods" | "pod" | "alerts" | "explore" | "status" | "sign-in" | "sign-out"] => false,
+        ["ping", "live"]
+        | ["assets" | "-", ..]
+        | ["source" | "metrics" | "node" | "pods" | "pod" | "alerts" | "explore" | "status" | "sign-in" | "sign-out"] => false,
         ["api", "v1", resource, ..] => *resource == "snapshot",
         _ => true,
     }

@@ -139,7 +139,8 @@ fn the_texts_of_series_have_a_limit_whatever_targets_write() {
         counts
     };
     // Valid ids of 3 KiB: as many as fit.
-    let long: String = (0..50).map(|number| format!("a{{k=\"{number}{}\"}} 1\n", "x".repeat(3000))).collect();
+    let long: Vec<String> = (0..50).map(|number| format!("a{{k=\"{number}{}\"}} 1\n", "x".repeat(3000))).collect();
+    let long = long.concat();
     for _ in 0..2 {
         let counts = scrape(&mut target, &long);
         assert_eq!((counts.over_budget, target.metrics().len()), (42, 8), "{counts:?}");
