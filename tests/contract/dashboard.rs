@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use golectra_tests::remote_write::{remote_series, remote_write_v1};
-use golectra_tests::{Receiver, Reply, Server, Target, encode, eventually, on_both_stores, on_every_store, skip, unix_millis};
+use golectra_tests::{Receiver, Reply, Server, Target, encode, eventually, on_both_stores, on_every_store, skip, unix_millis, until};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -27,6 +27,7 @@ on_both_stores!(
     a_node_has_graphs_of_what_it_reports,
     an_instance_that_others_write_is_a_node,
     pods_are_shown_with_what_they_use,
+    what_changed_is_ranked,
     an_expression_has_a_table_or_an_error,
     assets_are_kept_for_good_and_packed
 );
@@ -39,7 +40,7 @@ async fn the_page_works_with_nothing_stored(t: Target) {
     assert!(page.contains("<html") && page.contains("</html>") && page.contains("golectra"), "{page}");
     let address = server.url().trim_start_matches("http://").to_owned();
     assert!(page.contains(&format!("address={address} golectra-agent")), "the command for the first agent: {page}");
-    for path in ["/pods", "/alerts", "/explore", "/status"] {
+    for path in ["/pods", "/changes", "/alerts", "/explore", "/status"] {
         assert_eq!(server.client().get(path).send().await.expect(200).media_type(), "text/html");
     }
 }
@@ -288,6 +289,7 @@ async fn pages_work_in_a_browser_and_say_nothing_on_its_console() {
         ("/node?name=n", "<canvas"),
         ("/explore?query=node_load1", "<canvas"),
         ("/pods", "Ctrl K"),
+        ("/changes", "Ctrl K"),
         ("/alerts", "Ctrl K"),
         ("/status", "Ctrl K"),
     ] {
@@ -321,4 +323,82 @@ async fn buttons_of_the_page_of_alerts_send_json() {
     };
     let expected = ["POST /api/v1/receivers/a%20b/test application/json", "DELETE /api/v1/silences/id application/json"];
     assert_eq!(sent.iter().map(line).collect::<Vec<_>>(), expected, "{console}");
+}
+
+/// Writes gauges of instances, one value a minute for two hours, by remote-write: `value` gives them by the minutes that are left until now.
+async fn write_history(server: &Server, series: &[(&str, &[(&str, &str)], &dyn Fn(i64) -> f64)]) {
+    let now = i64::try_from(unix_millis()).expect("the clock is before the year 292278994");
+    let written: Vec<_> = series
+        .iter()
+        .map(|(name, labels, value)| {
+            let samples: Vec<_> =
+                (0..=120).rev().map(|left| (now - left * 60_000, value(left))).filter(|(_, value)| value.is_finite()).collect();
+            remote_series(name, labels, &samples)
+        })
+        .collect();
+    server.client().remote_write(remote_write_v1(&written)).send().await.expect_success();
+}
+
+/// The titles of the changes of a list of /changes, in their order.
+fn changes<'a>(page: &'a str, list: &str) -> Vec<&'a str> {
+    let list = page.split(&format!("<h2>{list}</h2>")).nth(1).unwrap_or_else(|| panic!("there is no list {list}: {page}"));
+    let list = list.split("</ol>").next().unwrap_or_default();
+    list.split("<li class=\"change\">").skip(1).filter_map(|row| row.split("\">").nth(2)?.split("</a>").next()).collect()
+}
+
+/// What is seeded here is found by its changes: a node at full CPU, one that is silent, a pod that restarts and a volume that fills among calm ones.
+async fn what_changed_is_ranked(t: Target) {
+    let server = t.own().start();
+    let minutes = |left: i64| f64::from(i32::try_from(120 - left).unwrap_or_default());
+    let idle = |busy: f64, calm: f64| {
+        move |left: i64| {
+            minutes(left) * 60.0 * calm
+                + if left < 30 { f64::from(30 - i32::try_from(left).unwrap_or(30)) * 60.0 * (busy - calm) } else { 0.0 }
+        }
+    };
+    let (calm, full) = (idle(0.7, 0.7), idle(0.02, 0.7));
+    let silent = move |left: i64| if left < 20 { f64::NAN } else { minutes(left) * 42.0 };
+    let restarts = |left: i64| f64::from(i32::try_from(((50 - left) / 5).max(0)).unwrap_or_default());
+    let volume = |left: i64| 30.0 - minutes(left) * 0.1;
+    let nodes = ["n1", "n2", "n3", "n4", "busy", "gone"];
+    let pods = ["web-1", "web-2", "cart"];
+    let node_labels: Vec<_> = nodes.iter().map(|node| [("instance", *node), ("cpu", "0"), ("mode", "idle")]).collect();
+    let pod_labels: Vec<_> =
+        pods.iter().map(|pod| [("instance", "n1"), ("namespace", "shop"), ("pod", *pod), ("container", "app")]).collect();
+    let claim: &[(&str, &str)] = &[("instance", "n1"), ("namespace", "shop"), ("persistentvolumeclaim", "data")];
+    let mut series: Vec<(&str, &[(&str, &str)], &dyn Fn(i64) -> f64)> =
+        vec![("kubelet_volume_stats_available_bytes", claim, &volume), ("kubelet_volume_stats_capacity_bytes", claim, &|_| 40.0)];
+    for (node, labels) in nodes.iter().zip(&node_labels) {
+        let value: &dyn Fn(i64) -> f64 = match *node {
+            "busy" => &full,
+            "gone" => &silent,
+            _ => &calm,
+        };
+        series.push(("node_cpu_seconds_total", labels, value));
+    }
+    for (pod, labels) in pods.iter().zip(&pod_labels) {
+        let value: &dyn Fn(i64) -> f64 = if *pod == "cart" { &restarts } else { &|_| 3.0 };
+        series.push(("kube_pod_container_status_restarts_total", labels, value));
+    }
+    write_history(&server, &series).await;
+    let all = page(&server, "/changes").await;
+    let (nodes, pods) = (changes(&all, "Nodes"), changes(&all, "Pods and volumes"));
+    assert_eq!(nodes.len(), 2, "those that stand still are not listed: {nodes:?}");
+    assert!(nodes.contains(&"CPU of busy") && nodes.contains(&"gone is silent"), "{nodes:?}");
+    assert_eq!(pods, ["Restarts of shop/cart", "Use of the volume shop/data"]);
+    assert!(all.contains("from 30 % to 98 %"), "{all}");
+    let node = page(&server, "/changes?node=busy").await;
+    assert_eq!(changes(&node, "Nodes"), ["CPU of busy"]);
+    assert!(changes(&node, "Every metric")[0].starts_with("node_cpu_seconds_total{"), "{node}");
+    let query = format!("/changes?query={}", encode("sum by (pod) (kube_pod_container_status_restarts_total)"));
+    let query = page(&server, &query).await;
+    assert_eq!(changes(&query, "Series"), ["{pod=&#34;cart&#34;}"]);
+    let refused = server.client().get(&format!("/changes?query={}", encode("sum(("))).send().await.expect(200).text();
+    assert!(refused.contains("can&#39;t be shown now"), "an expression that is none has a sentence: {refused}");
+    // The first page waits a moment for what changed, and has it at the next look at the latest.
+    let has_changes = async || {
+        let first = page(&server, "/").await;
+        first.contains("CPU of busy") && first.contains("Restarts of shop/cart")
+    };
+    until("the first page has what changed", LIMIT, has_changes).await;
 }

@@ -106,7 +106,10 @@ fn has_hash(path: &str) -> bool {
     match segments.as_slice() {
         ["ping", "live"]
         | ["assets" | "-", ..]
-        | ["source" | "metrics" | "node" | "pods" | "pod" | "alerts" | "explore" | "status" | "sign-in" | "sign-out"] => false,
+        | [
+            "source" | "metrics" | "changes" | "compare" | "node" | "pods" | "pod" | "alerts" | "explore" | "status" | "sign-in"
+            | "sign-out",
+        ] => false,
         ["api", "v1", resource, ..] => *resource == "snapshot",
         _ => true,
     }

@@ -9,6 +9,10 @@ const main = document.getElementById("main");
 
 /** Times of the clock in the time zone of who looks. @param {ParentNode} part */
 function localize(part) {
+  for (const element of part.querySelectorAll("time[data-time]")) {
+    const at = Date.parse(/** @type {HTMLTimeElement} */ (element).dateTime) / 1000;
+    if (at) element.textContent = time(at, Date.now() / 1000 - at < 72_000 ? "second" : "full");
+  }
   for (const element of part.querySelectorAll("time[data-clock]")) {
     const at = Number(/** @type {HTMLElement} */ (element).dataset.clock) / 1000;
     element.textContent = time(at, Date.now() / 1000 - at < 72_000 ? "time" : "full");
@@ -104,6 +108,12 @@ document.addEventListener("keydown", (event) => {
 
 if (main) localize(main);
 filter();
+// The range of the page is part of its address: what the server says about that range comes with it.
+if (document.querySelector(".ranges")) {
+  const range = await import("./window.js");
+  if (!document.querySelector("figure.graph")) range.start();
+  range.onChange(refresh);
+}
 if (document.getElementById("query")) import("./explore.js");
 if (document.getElementById("silence")) import("./alerts.js");
 document.addEventListener("golectra:refresh", refresh);

@@ -27,6 +27,7 @@ export function format(value, unit) {
     case "percent": return `${threeDigits(value * 100)} %`;
     case "bytes": return scaled(value, 1024, ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]);
     case "bytes_per_second": return scaled(value, 1024, ["B/s", "KiB/s", "MiB/s", "GiB/s", "TiB/s"]);
+    case "cores": return threeDigits(value);
     case "per_second": return `${scaled(value, 1000, ["", "k", "M", "G"])}/s`;
     case "seconds": return Math.abs(value) >= 1 || value === 0 ? `${threeDigits(value)} s` : Math.abs(value) >= 0.001 ? `${threeDigits(value * 1000)} ms` : `${threeDigits(value * 1e6)} µs`;
     default: return scaled(value, 1000, ["", "k", "M", "G", "T"]);

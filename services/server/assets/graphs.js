@@ -144,6 +144,7 @@ class Graph {
     this.chart = new uPlot({
       ...this.size(),
       legend: { show: false },
+      padding: [8, 10, 0, 0],
       cursor: {
         sync: { key: "golectra", scales: ["x", null], setSeries: false },
         drag: { x: true, y: false, setScale: false },
@@ -157,7 +158,7 @@ class Graph {
       },
       axes: [
         { ...axis, space: 56, size: 24, values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map((at) => time(at, style)) },
-        { ...axis, space: 34, size: 62, values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map((value) => format(value, this.unit)),
+        { ...axis, space: 34, gap: 4, size: (/** @type {any} */ _, /** @type {string[] | null} */ texts) => 12 + 6.4 * Math.max(2, ...(texts ?? []).map((text) => text.length)), values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map((value) => format(value, this.unit)),
           incrs: this.unit.startsWith("bytes") ? BINARY : undefined },
       ],
       series: [{}, ...this.series.map((one, index) => ({

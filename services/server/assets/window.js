@@ -52,6 +52,13 @@ function mark() {
     if (/** @type {HTMLElement} */ (link).dataset.range === range) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
   }
+  for (const link of document.querySelectorAll("a[data-ranged]")) {
+    const url = new URL(/** @type {HTMLAnchorElement} */ (link).href);
+    for (const name of ["range", "from", "to"]) url.searchParams.delete(name);
+    if (range) url.searchParams.set("range", range);
+    else for (const [name, value] of [["from", from], ["to", to]]) url.searchParams.set(String(name), String(Math.round(Number(value))));
+    /** @type {HTMLAnchorElement} */ (link).href = url.pathname + url.search;
+  }
   const [start, end] = [...document.querySelectorAll("#between input")];
   if (start && end) {
     /** @type {HTMLInputElement} */ (start).value = local(from);

@@ -22,6 +22,7 @@ use crate::http::api::status::ProcessInfo;
 use crate::http::extract::body::BodyLimits;
 use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
+use crate::http::ui::Rankings;
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
 use crate::metrics::history::HistoryMetrics;
@@ -82,6 +83,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
         tokens,
         trusted_proxies: settings.trusted_proxies.clone(),
         metrics,
+        rankings: Rankings::default(),
     });
     Ok(Parts { state, trail })
 }

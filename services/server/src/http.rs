@@ -63,4 +63,6 @@ pub struct App {
     pub trusted_proxies: crate::config::Networks,
     /// What the server says about itself.
     pub metrics: ServerMetrics,
+    /// What changed, as pages found it last.
+    pub rankings: ui::Rankings,
 }

@@ -16,6 +16,7 @@ pub fn router(state: AppState) -> Router {
         .route("/pods", get(ui::pods))
         .route("/pod", get(ui::pod))
         .route("/alerts", get(ui::alerts))
+        .route("/changes", get(ui::changes))
         .route("/explore", get(ui::explore))
         .route("/status", get(ui::status))
         .route("/sign-in", post(ui::sign_in))

@@ -5,6 +5,7 @@ mod agents;
 mod alerts;
 mod ask;
 pub mod assets;
+mod changes;
 mod cluster;
 mod explore;
 mod format;
@@ -23,6 +24,7 @@ mod status;
 mod window;
 
 pub use self::alerts::alerts;
+pub use self::changes::{Rankings, changes};
 pub use self::explore::explore;
 pub use self::metrics::metrics;
 pub use self::node::node;
@@ -33,4 +35,4 @@ pub use self::sign_in::{sign_in, sign_in_page, sign_out};
 pub use self::status::status;
 
 /// The routes that show what is stored. Where there are API tokens, they need one that reads.
-pub const PAGES: [&str; 8] = ["/", "/node", "/source", "/pods", "/pod", "/alerts", "/explore", "/status"];
+pub const PAGES: [&str; 9] = ["/", "/node", "/source", "/pods", "/pod", "/changes", "/alerts", "/explore", "/status"];

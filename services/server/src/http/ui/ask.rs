@@ -41,7 +41,16 @@ pub async fn instant(app: &App, text: &str) -> Result<Vec<Sample>, QueryError> {
 
 /// The values of an expression over time.
 pub async fn range(app: &App, text: &str, steps: Steps) -> Result<Vec<Line>, QueryError> {
-    let evaluated = app.queries.evaluate(question(text, When::Over(steps))).await?;
+    lines(app, question(text, When::Over(steps)), steps).await
+}
+
+/// The same, where a sample counts as the newest one for so long.
+pub async fn range_looking_back(app: &App, text: &str, steps: Steps, lookback_ms: i64) -> Result<Vec<Line>, QueryError> {
+    lines(app, Question { lookback_ms: Some(lookback_ms), ..question(text, When::Over(steps)) }, steps).await
+}
+
+async fn lines(app: &App, question: Question, steps: Steps) -> Result<Vec<Line>, QueryError> {
+    let evaluated = app.queries.evaluate(question).await?;
     let Value::Matrix(matrix) = &evaluated.outcome.value else { return Ok(Vec::new()) };
     let lines = matrix.series.iter().map(|series| {
         let mut values = vec![f64::NAN; steps.len()];

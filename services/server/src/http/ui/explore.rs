@@ -6,6 +6,7 @@ use axum::response::Response;
 use golectra_promql::METRIC_NAME;
 
 use super::ask;
+use super::changes::Scope;
 use super::node::{Preset, presets};
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use super::window::Window;
@@ -25,6 +26,8 @@ struct ExplorePage {
     rows: Vec<SampleRow>,
     series: usize,
     error: Option<String>,
+    /// What of it changed in this time.
+    changes: String,
     /// The expression as the script of graphs reads it.
     lines: String,
 }
@@ -33,7 +36,9 @@ struct ExplorePage {
 struct SampleRow {
     name: String,
     labels: Vec<(String, String)>,
+    /// Its value for people, and exactly.
     value: String,
+    exact: String,
 }
 
 /// GET /explore?query=.
@@ -54,7 +59,8 @@ pub async fn explore(State(state): State<AppState>, query: Parameters) -> Result
             .filter(|(name, _)| *name != METRIC_NAME)
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
-        value: golectra_protocol::number::format(golectra_protocol::Value::Gauge(sample.value)),
+        value: six_digits(sample.value),
+        exact: golectra_protocol::number::format(golectra_protocol::Value::Gauge(sample.value)),
     });
     page(&ExplorePage {
         shell: Shell::with_graphs("Explore", "explore"),
@@ -62,8 +68,34 @@ pub async fn explore(State(state): State<AppState>, query: Parameters) -> Result
         rows: rows.collect(),
         series: samples.len(),
         lines: serde_json::json!([{ "expr": query, "name": "" }]).to_string(),
+        changes: format!("{}&{}", Scope::Query(query.clone()).address(), window.parameters()),
         query,
         window,
         error,
     })
+}
+
+/// A value with at most six digits where it has a fraction.
+fn six_digits(value: f64) -> String {
+    let exact = golectra_protocol::number::format(golectra_protocol::Value::Gauge(value));
+    if exact.len() <= 9 || value.fract() == 0.0 || !value.is_finite() || !(1e-4..1e9).contains(&value.abs()) {
+        return exact;
+    }
+    let whole = format!("{:.0}", value.abs().trunc()).len();
+    let text = format!("{value:.places$}", places = 6_usize.saturating_sub(if value.abs() < 1.0 { 0 } else { whole }));
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_fractions_are_shortened_and_nothing_else() {
+        for (value, text) in
+            [(43.0, "43"), (0.262_645_779, "0.262646"), (5.106_617_381, "5.10662"), (1e-7, "0.0000001"), (123_456_789.0, "123456789")]
+        {
+            assert_eq!(six_digits(value), text);
+        }
+    }
 }

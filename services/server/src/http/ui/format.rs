@@ -1,5 +1,7 @@
 //! How values are written on the pages.
 
+use super::panels::Unit;
+
 /// A time ago, in the largest unit that fits.
 pub fn ago(then: u64, now: u64) -> String {
     format!("{} ago", span(now.saturating_sub(then) / 1000))
@@ -25,6 +27,32 @@ pub fn whole(value: f64) -> u64 {
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
     format!("{:.0} %", if (99.0..100.0).contains(&percent) { percent.floor() } else { percent })
+}
+
+/// A value with its unit.
+pub fn quantity(value: f64, unit: Unit) -> String {
+    let three = |value: f64| if value != 0.0 && value.abs() < 0.005 { format!("{value:.1e}") } else { three_digits(value) };
+    match unit {
+        Unit::Percent if value != 0.0 && value.abs() < 0.095 => format!("{} %", three_digits((value * 1000.0).round() / 10.0)),
+        Unit::Percent => percent(value),
+        Unit::Bytes => bytes(value),
+        Unit::BytesPerSecond => format!("{}/s", bytes(value)),
+        Unit::Seconds => format!("{} s", three(value)),
+        Unit::PerSecond => format!("{}/s", if value.abs() < 1.0 { three(value) } else { short(value) }),
+        Unit::Cores => format!("{} core{}", three(value), if value == 1.0 { "" } else { "s" }),
+        Unit::Number => {
+            if value.abs() < 1.0 {
+                three(value)
+            } else {
+                short(value)
+            }
+        }
+    }
+}
+
+/// A time in unix milliseconds, for the templates.
+pub fn clock(millis: impl std::borrow::Borrow<u64>) -> String {
+    crate::clock::rfc3339(*millis.borrow())
 }
 
 /// Bytes in binary units, three digits.
@@ -81,6 +109,17 @@ mod tests {
         }
         for (value, text) in [(0.5, "0.5"), (12_345.0, "12.3 k"), (1e6, "1 M"), (999.0, "999"), (f64::NAN, "NaN")] {
             assert_eq!(short(value), text);
+        }
+        for (value, unit, text) in [
+            (0.344, Unit::Percent, "34 %"),
+            (0.012, Unit::Percent, "1.2 %"),
+            (5.12, Unit::Cores, "5.12 cores"),
+            (1.0, Unit::Cores, "1 core"),
+            (0.0001, Unit::Number, "1.0e-4"),
+            (88e6, Unit::BytesPerSecond, "83.9 MiB/s"),
+            (1500.0, Unit::PerSecond, "1.5 k/s"),
+        ] {
+            assert_eq!(quantity(value, unit), text);
         }
         for (share, text) in [(0.0, "0 %"), (0.344, "34 %"), (0.996, "99 %"), (1.0, "100 %")] {
             assert_eq!(percent(share), text);

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use golectra_protocol::{ErrorCode, Source};
 
+use super::changes::Scope;
 use super::cluster::{self, Node};
 use super::format::{bytes, percent, span, three_digits, whole};
 use super::metrics::{self, Metrics};
@@ -36,6 +37,8 @@ struct NodePage {
     presets: Vec<Preset>,
     window: Window,
     groups: Vec<Graphs>,
+    /// What changed in this time.
+    changes: String,
     missing: Vec<String>,
     metrics: Metrics,
     find: String,
@@ -61,7 +64,7 @@ pub fn presets(address: &str, window: &Window) -> Vec<Preset> {
     let preset = |&(name, title, _): &(&'static str, &'static str, i64)| Preset {
         title,
         name,
-        link: format!("{address}&range={name}"),
+        link: format!("{address}{}range={name}", if address.contains('?') { '&' } else { '?' }),
         current: window.preset == Some(name),
     };
     PRESETS.iter().map(preset).collect()
@@ -95,13 +98,15 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
     };
     let metrics = metrics::shown(&state, filter, &find.to_lowercase(), MAX_METRICS, now).await?;
     let shell = Shell::with_graphs(name.clone(), "overview");
+    let changes = Scope::Node(name.clone()).address();
     page(&NodePage {
         shell,
         row: Row::new(&node, now),
         facts: facts(&node, now),
         problems,
         presets: presets(&format!("/node?name={}", encode(&name)), &window),
-        groups: panels::graphs(&panels::NODE, &[("node", &name)], &names, &window),
+        groups: panels::graphs(&panels::NODE, &[("node", &name)], &names, &window, &changes),
+        changes: format!("{changes}&{}", window.parameters()),
         window,
         missing,
         metrics,

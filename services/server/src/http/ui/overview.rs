@@ -1,19 +1,29 @@
 //! GET /: what is wrong, the cluster in one strip, and its nodes.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use askama::Template;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 
+use super::changes::{self, Change, Scope};
 use super::cluster::{self, Cluster};
 use super::format::{ago, bytes, percent, three_digits};
 use super::problems::{self, Problem};
 use super::rows::{Column, Order, Row};
 use super::shell::{Parameters, Shell, page, parameters};
+use super::window::Window;
 use crate::clock::rfc3339;
 use crate::http::AppState;
 use crate::http::error::TextError;
 use crate::store::SourceInfo;
+
+/// How long the page waits for what changed.
+const CHANGES_LIMIT: Duration = Duration::from_millis(250);
+/// The number of changes of each list.
+const CHANGES_SHOWN: usize = 3;
 
 #[derive(Template)]
 #[template(path = "overview.html")]
@@ -21,6 +31,8 @@ struct Overview {
     shell: Shell,
     problems: Vec<Problem>,
     strip: Vec<Tile>,
+    /// What changed in the last hour, in two lists, where that is known.
+    changed: Option<[(&'static str, Vec<Change>); 2]>,
     columns: Vec<Column>,
     rows: Vec<Row>,
     nodes: usize,
@@ -57,11 +69,13 @@ pub async fn overview(State(state): State<AppState>, headers: HeaderMap, query: 
     let query = parameters(query)?;
     let cluster = cluster::read(&state).await?;
     let order = Order::of(&query);
+    let changed = changed(&state).await;
     let problems = problems::all(&state, &cluster);
     let address = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost:8080").to_owned();
     page(&Overview {
         shell: Shell::new("Overview", "overview"),
         strip: strip(&cluster),
+        changed,
         columns: order.columns(),
         rows: order.apply(&cluster).into_iter().map(|node| Row::new(node, cluster.now)).collect(),
         nodes: cluster.nodes.len(),
@@ -73,6 +87,14 @@ pub async fn overview(State(state): State<AppState>, headers: HeaderMap, query: 
         address,
         now: rfc3339(cluster.now),
     })
+}
+
+/// What changed in the last hour, if it is found soon: the page does not wait for more.
+async fn changed(app: &AppState) -> Option<[(&'static str, Vec<Change>); 2]> {
+    let hour = Window::of(&HashMap::new(), app.process.now_ms());
+    let found = changes::find_soon(app, &Scope::Cluster, &hour, CHANGES_LIMIT).await?;
+    let first = |changes: &[Change]| changes.iter().take(CHANGES_SHOWN).cloned().collect();
+    Some([("Nodes", first(&found.nodes)), ("Pods and volumes", first(&found.pods))])
 }
 
 impl Other {
@@ -121,11 +143,13 @@ fn strip(cluster: &Cluster) -> Vec<Tile> {
     let pods: Vec<_> = cluster.nodes.iter().filter_map(|node| node.pods).collect();
     if !pods.is_empty() {
         let not_ready = cluster.pods_not_ready.unwrap_or_default();
-        let note = if not_ready > 0.0 { format!("{not_ready} not running") } else { String::new() };
+        let note = if not_ready > 0.0 { format!("{not_ready} not running") } else { "all running".to_owned() };
         tiles.push(tile("Pods", format!("{:.0}", pods.iter().sum::<f64>()), note));
         if let Some(restarts) = cluster.restarts {
             let class = if restarts >= 1.0 { "warn" } else { "" };
-            tiles.push(Tile { class, ..tile("Restarts, 1 h", format!("{restarts:.0}"), String::new()) });
+            let of = cluster.restarted.len();
+            let note = if of == 0 { "none".to_owned() } else { format!("of {of} pod{}", plural(of)) };
+            tiles.push(Tile { class, ..tile("Restarts, 1 h", format!("{restarts:.0}"), note) });
         }
     }
     let series: usize = cluster.nodes.iter().filter_map(|node| node.series).chain(cluster.others.iter().map(|one| one.series)).sum();

@@ -44,7 +44,7 @@ pub struct Panel {
 }
 
 /// The unit of a graph's values.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Shares from 0 to 1.
@@ -57,6 +57,8 @@ pub enum Unit {
     Seconds,
     /// Anything a second.
     PerSecond,
+    /// Processors.
+    Cores,
     /// Anything else.
     Number,
 }
@@ -70,6 +72,7 @@ impl Unit {
             Self::BytesPerSecond => "bytes_per_second",
             Self::Seconds => "seconds",
             Self::PerSecond => "per_second",
+            Self::Cores => "cores",
             Self::Number => "number",
         }
     }
@@ -110,12 +113,15 @@ pub struct Graph {
     pub lines: String,
     /// The same in Explore, which works without scripts.
     pub explore: String,
+    /// What changed in the time that is shown, but for that time.
+    pub changes: String,
 }
 
-/// The graphs of these groups that there are metrics for. Variables are what expressions call $NAME, and are put there quoted.
-pub fn graphs(groups: &[Group], variables: &[(&str, &str)], metrics: &BTreeSet<String>, window: &Window) -> Vec<Graphs> {
+/// The graphs of these groups that there are metrics for. Variables are what expressions call $NAME, and are put there quoted; `changes` is where it is
+/// shown what changed.
+pub fn graphs(groups: &[Group], variables: &[(&str, &str)], metrics: &BTreeSet<String>, window: &Window, changes: &str) -> Vec<Graphs> {
     let shown = groups.iter().filter_map(|group| {
-        let graphs: Vec<_> = group.panels.iter().filter_map(|panel| panel.graph(variables, metrics, window)).collect();
+        let graphs: Vec<_> = group.panels.iter().filter_map(|panel| panel.graph(variables, metrics, window, changes)).collect();
         (!graphs.is_empty()).then(|| Graphs { title: group.title.clone(), graphs })
     });
     shown.collect()
@@ -137,7 +143,7 @@ impl Panel {
         drawn.unwrap_or_default().into_iter().map(filled).collect()
     }
 
-    fn graph(&self, variables: &[(&str, &str)], metrics: &BTreeSet<String>, window: &Window) -> Option<Graph> {
+    fn graph(&self, variables: &[(&str, &str)], metrics: &BTreeSet<String>, window: &Window, changes: &str) -> Option<Graph> {
         let lines = self.lines(variables, metrics);
         let first = lines.first()?;
         let explore = format!("/explore?query={}&{}", encode(&first.expr.replace("$window", "5m")), window.parameters());
@@ -148,6 +154,7 @@ impl Panel {
             top: self.top.map(|top| top.to_string()).unwrap_or_default(),
             lines: serde_json::to_string(&lines).unwrap_or_default(),
             explore,
+            changes: format!("{changes}&{}", window.parameters()),
         })
     }
 }

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use golectra_protocol::ErrorCode;
 
+use super::changes::Scope;
 use super::node::{Preset, metric_names, presets};
 use super::panels::{self, Graphs};
 use super::shell::{Parameters, Shell, encode, page, parameters};
@@ -24,6 +25,8 @@ struct PodPage {
     presets: Vec<Preset>,
     window: Window,
     groups: Vec<Graphs>,
+    /// What changed in this time.
+    changes: String,
     missing: Vec<String>,
 }
 
@@ -46,11 +49,13 @@ pub async fn pod(State(state): State<AppState>, query: Parameters) -> Result<Res
         Err(error) => missing.push(error.clone()),
     }
     let names = names.unwrap_or_else(|_| BTreeSet::new());
+    let changes = Scope::Pod(namespace.clone(), name.clone()).address();
     page(&PodPage {
         shell: Shell::with_graphs(format!("{namespace}/{name}"), "pods"),
         namespace_link: format!("/pods?namespace={}", encode(&namespace)),
         presets: presets(&format!("/pod?namespace={}&name={}", encode(&namespace), encode(&name)), &window),
-        groups: panels::graphs(&panels::POD, &[("namespace", &namespace), ("pod", &name)], &names, &window),
+        groups: panels::graphs(&panels::POD, &[("namespace", &namespace), ("pod", &name)], &names, &window, &changes),
+        changes: format!("{changes}&{}", window.parameters()),
         namespace,
         name,
         window,

@@ -279,7 +279,12 @@ impl Row {
             link: format!("/pod?namespace={}&name={}", encode(namespace), encode(name)),
             node: pod.node.clone(),
             node_link: format!("/node?name={}", encode(&pod.node)),
-            state: ["crit", "warn", "ok"][usize::from(pod.state())],
+            // Nothing is said of a pod of which nothing is known any more.
+            state: if pod.phase.is_empty() && pod.cpu.is_none() && pod.memory.is_none() {
+                ""
+            } else {
+                ["crit", "warn", "ok"][usize::from(pod.state())]
+            },
             phase: if pod.phase.is_empty() { dash() } else { pod.phase.clone() },
             reason: pod.reason.clone(),
             cpu: pod.cpu.map_or_else(dash, three_digits),

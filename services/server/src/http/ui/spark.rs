@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 pub const HEIGHT: u32 = 28;
 
 /// The paths of a line: the line itself and the area below it, each with a gap where there is no value.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub struct Spark {
     /// How many steps wide.
     pub width: usize,

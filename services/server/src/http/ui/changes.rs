@@ -1,0 +1,80 @@
+//! GET /changes: what moved in a window against the one before it, and what happened in it.
+
+mod find;
+mod kinds;
+mod score;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+
+pub use self::find::{Change, Found, Rankings, Scope, find_soon};
+
+use super::node::{Preset, presets};
+use super::shell::{Parameters, Shell, encode, page, parameters};
+use super::window::Window;
+use crate::http::AppState;
+use crate::http::error::TextError;
+
+#[derive(Template)]
+#[template(path = "changes.html")]
+struct ChangesPage {
+    shell: Shell,
+    /// What is compared, and where that is shown; empty where it is everything.
+    subject: String,
+    back: String,
+    lists: Vec<(&'static str, Vec<Change>)>,
+    found: Arc<Found>,
+    presets: Vec<Preset>,
+    window: Window,
+    before: (u64, u64),
+}
+
+/// GET /changes?node=, ?namespace=&pod= or ?query=, with a time range.
+pub async fn changes(State(state): State<AppState>, query: Parameters) -> Result<Response, TextError> {
+    let query = parameters(query)?;
+    let window = Window::of(&query, state.process.now_ms());
+    let scope = Scope::of(&query);
+    let found = find::find(&state, &scope, &window).await;
+    let (subject, back) = match &scope {
+        Scope::Cluster => (String::new(), String::new()),
+        Scope::Node(name) => (name.clone(), format!("/node?name={}&{}", encode(name), window.parameters())),
+        Scope::Pod(namespace, name) => {
+            (format!("{namespace}/{name}"), format!("/pod?namespace={}&name={}&{}", encode(namespace), encode(name), window.parameters()))
+        }
+        Scope::Query(expr) => (expr.clone(), format!("/explore?query={}&{}", encode(expr), window.parameters())),
+    };
+    let lists = [
+        ("Nodes", &found.nodes),
+        ("Pods and volumes", &found.pods),
+        (if matches!(scope, Scope::Query(_)) { "Series" } else { "Every metric" }, &found.series),
+    ];
+    let length = window.end_ms - window.start_ms;
+    let millis = |time_ms: i64| u64::try_from(time_ms).unwrap_or_default();
+    page(&ChangesPage {
+        shell: Shell::new("What changed?", "changes"),
+        subject,
+        back,
+        lists: lists.into_iter().filter(|(_, changes)| !changes.is_empty()).map(|(title, changes)| (title, changes.clone())).collect(),
+        presets: presets(&scope.address(), &window),
+        before: (millis(window.start_ms - length), millis(window.start_ms)),
+        found,
+        window,
+    })
+}
+
+impl Scope {
+    /// What the address says.
+    fn of(query: &HashMap<String, String>) -> Self {
+        let given = |name: &str| query.get(name).filter(|value| !value.is_empty()).cloned();
+        match (given("query"), given("namespace"), given("pod"), given("node")) {
+            (Some(expr), ..) => Self::Query(expr),
+            (_, Some(namespace), Some(pod), _) => Self::Pod(namespace, pod),
+            (.., Some(node)) => Self::Node(node),
+            _ => Self::Cluster,
+        }
+    }
+}
