@@ -2,6 +2,7 @@
 
 mod client;
 mod deliver;
+mod email;
 mod file;
 mod payload;
 
@@ -15,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 pub use self::client::{DeliveryError, Sender};
 pub use self::deliver::Deliveries;
+use self::email::Email;
 pub use self::file::ReceiversError;
 
 /// How often the file is looked at.
@@ -68,6 +70,8 @@ pub enum Target {
         /// What it asks for.
         access: Access,
     },
+    /// Mailboxes, over a mail server.
+    Email(Email),
 }
 
 impl Target {
@@ -78,6 +82,7 @@ impl Target {
             Self::Webhook { .. } => "webhook",
             Self::Slack { .. } => "slack",
             Self::Ntfy { .. } => "ntfy",
+            Self::Email(_) => "email",
         }
     }
 }

@@ -13,7 +13,7 @@ use reqwest::{Client, Url};
 use serde_json::Value;
 
 use super::file::checked;
-use super::{Access, Address, Receiver, Target, payload};
+use super::{Access, Address, Receiver, Target, email, payload};
 use crate::alerts::notification::Notification;
 use crate::clock::Clock;
 
@@ -45,7 +45,7 @@ pub enum DeliveryError {
     },
 }
 
-fn failed(reason: String) -> DeliveryError {
+pub(super) fn failed(reason: String) -> DeliveryError {
     DeliveryError::Failed { reason, retry_after: None }
 }
 
@@ -75,6 +75,9 @@ impl Sender {
 
     /// Tries once.
     pub async fn send(&self, notification: &Notification) -> Result<(), DeliveryError> {
+        if let Target::Email(to) = &self.receiver.target {
+            return email::send(to, notification).await;
+        }
         let (url, body, headers) = self.request(notification)?;
         let request = self.client.post(url).headers(headers).body(body);
         let mut answer = request.send().await.map_err(|error| failed(describe(error)))?;
@@ -118,6 +121,7 @@ impl Sender {
                 url.set_path(&format!("/{folder}"));
                 (url, body)
             }
+            Target::Email(_) => return Err(failed("mail is not sent over HTTP".to_owned())),
         };
         Ok((url, body, headers))
     }
@@ -171,7 +175,7 @@ fn address(address: &Address) -> Result<Url, DeliveryError> {
 }
 
 /// The content of a file without the white space at its end. It is read each time, so that secrets can be changed without a restart.
-fn secret(path: &Path) -> Result<String, DeliveryError> {
+pub(super) fn secret(path: &Path) -> Result<String, DeliveryError> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(MAX_SECRET_BYTES).read_to_string(&mut text));
     read.map_err(|error| failed(format!("{} can't be read: {error}", path.display())))?;
