@@ -170,13 +170,11 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut BufStream<S>, s
                 from = address();
                 "250 ok".to_owned()
             }
-            "RCPT" => match shared.refused.filter(|(refused, _)| *refused == address()) {
-                Some((_, answer)) => answer.to_owned(),
-                None => {
-                    to.push(address());
-                    "250 ok".to_owned()
-                }
-            },
+            "RCPT" => {
+                let refused = shared.refused.filter(|(refused, _)| *refused == address());
+                to.extend(refused.is_none().then(address));
+                refused.map_or("250 ok", |(_, answer)| answer).to_owned()
+            }
             "DATA" => {
                 stream.write_all(b"354 go on\r\n").await?;
                 stream.flush().await?;
