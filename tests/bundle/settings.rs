@@ -126,6 +126,7 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
     let alerts = r#"alerts={
         "ruleFiles": {"a.yaml": {"groups": [{"name": "g", "rules": [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.instance }}"}}]}]}},
         "receivers": [{"name": "hook", "webhook": {"url": "http://h/", "key_file": "/etc/golectra/receiver-secrets/my-hook/key"}}],
+        "quietHours": [{"from": "22:00", "to": "07:00"}],
         "secrets": ["my-hook"], "disabled": ["Watchdog", "NodeCpuHigh"], "evaluationInterval": "30s",
         "egress": [{"ports": [{"port": 9093}]}]
     }"#;
@@ -147,7 +148,7 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
         let (folder, name) = file.rsplit_once('/').expect("a path");
         let receivers = mounted(folder);
         let receivers = &find(&objects, &format!("ConfigMap/{}", text(&receivers, "/configMap/name")))["data"][name];
-        assert!(receivers.as_str().is_some_and(|text| text.starts_with("receivers:")), "{receivers}");
+        assert!(receivers.as_str().is_some_and(|text| text.contains("\nreceivers:") && text.starts_with("quiet_hours:")), "{receivers}");
         assert_eq!(text(&mounted("/etc/golectra/receiver-secrets/my-hook"), "/secret/secretName"), "my-hook");
         let egress = find(&objects, "NetworkPolicy/golectra-server")["spec"]["egress"].as_array().expect("rules").clone();
         assert!(egress.contains(&serde_json::json!({"ports": [{"port": 9093}]})), "{egress:?}");

@@ -263,7 +263,10 @@ async fn a_receiver_can_be_tested(t: Target) {
     let sent: Value = serde_json::from_slice(&request.unpacked()).expect("JSON");
     assert_eq!(sent[0]["labels"]["alertname"], "ReceiverTest");
     let listed = client.get("/api/v1/receivers").send().await.expect(200).json();
-    assert_eq!(listed["receivers"][1], json!({"name": "broken", "kind": "ntfy", "min_severity": "warning", "send_resolved": true}));
+    assert_eq!(
+        listed["receivers"][1],
+        json!({"name": "broken", "kind": "ntfy", "min_severity": "warning", "send_resolved": true, "quiet_hours": []})
+    );
 
     // A receiver that fails delays no other.
     load(&client, "n1", 9.0).await;

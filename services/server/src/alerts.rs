@@ -44,7 +44,7 @@ use crate::store::{Store, StoreError};
 
 pub use self::evaluator::count;
 pub use self::notification::Notification;
-pub use self::receivers::{DeliveryError, Receiver, ReceiverBook, ReceiversError, Severity};
+pub use self::receivers::{DeliveryError, RawQuietHours, Receiver, ReceiverBook, ReceiversError, Severity, held_up_to};
 pub use self::rules::{Rule, RuleGroup, RuleKind, RuleSet};
 pub use self::state::{AlertState, GroupState, Phase, RuleState, Silence, SilenceMatcher, Stored, Texts};
 pub use self::store::Waiting;

@@ -2,6 +2,12 @@
 //!
 //! What a receiver was told stands in the state of the alert. So a transition is told once whichever server makes the step, an alert that was
 //! silenced while it began to fire is told when the silence is over, and no receiver is told of the end of what it was not told of.
+//!
+//! Quiet hours work the same way, for the severities that they hold: what begins and ends within them is never told, and the end of what was told
+//! before is told when they are over.
+
+#[cfg(test)]
+mod quiet_tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +16,7 @@ use uuid::Uuid;
 
 use super::advance::RESOLVED_RETENTION_MS;
 use super::notification::{Notification, NotifiedAlert};
-use super::receivers::{Receiver, Repeat};
+use super::receivers::{Receiver, Repeat, Severity, held_up_to};
 use super::silences::Silences;
 use super::state::{AlertState, GroupState, Phase, Stored, Texts, Told};
 
@@ -31,6 +37,7 @@ pub fn plan(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, 
     let alerts = groups.iter_mut().flat_map(|group| &mut group.rules).flat_map(|rule| &mut rule.alerts);
     let mut silenced_and_alerts: Vec<(bool, &mut AlertState)> = alerts.map(|alert| (silences.silence(alert), alert)).collect();
     for receiver in receivers {
+        let held_up_to = held_up_to(&receiver.quiet_hours, at_ms);
         let mut by_group = BTreeMap::<Texts, Vec<NotifiedAlert>>::new();
         for (is_silenced, alert) in &mut silenced_and_alerts {
             let is_over = alert.phase == Phase::Inactive;
@@ -41,11 +48,17 @@ pub fn plan(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, 
             if is_over && !receiver.send_resolved {
                 // It need not be told, but if the alert fires again that is news.
                 if let Some(told) = alert.told.get_mut(&receiver.name) {
-                    told.firing = false;
+                    (told.firing, told.owed) = (false, false);
                 }
                 continue;
             }
             let Some(told) = next_told(alert, receiver, at_ms) else { continue };
+            if held_up_to >= Some(Severity::of_label(alert.label("severity"))) {
+                if let Some(before) = alert.told.get_mut(&receiver.name) {
+                    before.owed = !told.firing;
+                }
+                continue;
+            }
             alert.told.insert(receiver.name.clone(), told);
             let group = receiver.group_by.iter().filter_map(|name| Some((name.clone(), alert.labels.get(name)?.clone()))).collect();
             by_group.entry(group).or_default().push(NotifiedAlert::of(alert, valid_until_ms));
@@ -84,20 +97,28 @@ fn next_told(alert: &AlertState, receiver: &Receiver, at_ms: i64) -> Option<Told
             receiver.repeat == Repeat::Alertmanager && is_due(told, RESEND_MS) && at_ms - ended_ms < RESOLVED_RETENTION_MS
         }
     };
-    is_told.then_some(Told { firing: alert.phase == Phase::Firing, at_ms })
+    is_told.then_some(Told { firing: alert.phase == Phase::Firing, at_ms, owed: false })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alerts::receivers::{Access, Address, Severity, Target};
+    use crate::alerts::receivers::{Access, Address, Target};
     use crate::alerts::state::{RuleState, Silence, SilenceMatcher};
 
     const TICK: Duration = Duration::from_secs(15);
 
     fn receiver(name: &str, repeat: Repeat, min_severity: Severity) -> Receiver {
         let target = Target::Webhook { url: Address::Plain("http://h/".into()), key_file: None, access: Access::Open };
-        Receiver { name: name.into(), target, min_severity, group_by: vec!["alertname".into()], repeat, send_resolved: true }
+        Receiver {
+            name: name.into(),
+            target,
+            min_severity,
+            group_by: vec!["alertname".into()],
+            repeat,
+            send_resolved: true,
+            quiet_hours: Vec::new(),
+        }
     }
 
     fn alert(name: &str, instance: &str, severity: &str) -> AlertState {

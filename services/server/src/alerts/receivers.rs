@@ -5,6 +5,7 @@ mod deliver;
 mod email;
 mod file;
 mod payload;
+mod quiet_hours;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ pub use self::client::{DeliveryError, Sender};
 pub use self::deliver::Deliveries;
 use self::email::Email;
 pub use self::file::ReceiversError;
+pub use self::quiet_hours::{QuietHours, RawQuietHours, held_up_to};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(5);
@@ -37,6 +39,8 @@ pub struct Receiver {
     pub repeat: Repeat,
     /// Whether it is told when alerts end.
     pub send_resolved: bool,
+    /// When it is told of nothing but what is critical.
+    pub quiet_hours: Vec<QuietHours>,
 }
 
 /// What a receiver is. Secrets are read from their files when they are needed.

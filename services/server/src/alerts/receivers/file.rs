@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::email::{Email, Login, Tls, User};
+use super::quiet_hours::{MAX_ENTRIES, QuietHours, RawQuietHours};
 use super::{Access, Address, Receiver, Repeat, Severity, Target};
 
 /// The largest file.
@@ -52,6 +53,8 @@ pub enum ReceiversError {
 #[serde(deny_unknown_fields)]
 struct RawFile {
     #[serde(default)]
+    quiet_hours: Vec<Spanned<RawQuietHours>>,
+    #[serde(default)]
     receivers: Vec<RawReceiver>,
 }
 
@@ -63,6 +66,7 @@ struct RawReceiver {
     group_by: Option<Vec<String>>,
     repeat_interval: Option<Spanned<String>>,
     send_resolved: Option<bool>,
+    quiet_hours: Option<Vec<Spanned<RawQuietHours>>>,
     alertmanager: Option<Spanned<RawTarget>>,
     webhook: Option<Spanned<RawTarget>>,
     slack: Option<Spanned<RawTarget>>,
@@ -119,10 +123,11 @@ fn parse(text: &str) -> Result<Vec<Receiver>, Problem> {
     if raw.receivers.len() > MAX_RECEIVERS {
         return Err((0, format!("there are more than {MAX_RECEIVERS} receivers")));
     }
+    let shared = quiet_hours(raw.quiet_hours)?;
     let mut receivers = Vec::<Receiver>::with_capacity(raw.receivers.len());
     for raw in raw.receivers {
         let line = raw.name.referenced.line();
-        let receiver = receiver(raw)?;
+        let receiver = receiver(raw, &shared)?;
         if receivers.iter().any(|other| other.name == receiver.name) {
             return Err((line, format!("the receiver {:?} is there twice", receiver.name)));
         }
@@ -131,7 +136,18 @@ fn parse(text: &str) -> Result<Vec<Receiver>, Problem> {
     Ok(receivers)
 }
 
-fn receiver(raw: RawReceiver) -> Result<Receiver, Problem> {
+fn quiet_hours(raw: Vec<Spanned<RawQuietHours>>) -> Result<Vec<QuietHours>, Problem> {
+    if let Some(first) = raw.get(MAX_ENTRIES) {
+        return Err((first.referenced.line(), format!("there are more than {MAX_ENTRIES} quiet_hours")));
+    }
+    let entry = |raw: Spanned<RawQuietHours>| {
+        let line = raw.referenced.line();
+        QuietHours::new(raw.value).map_err(|problem| (line, format!("quiet_hours: {problem}")))
+    };
+    raw.into_iter().map(entry).collect()
+}
+
+fn receiver(raw: RawReceiver, shared: &[QuietHours]) -> Result<Receiver, Problem> {
     let (name, line) = (raw.name.value, raw.name.referenced.line());
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if !(1..=MAX_NAME_BYTES).contains(&name.len()) || !name.bytes().all(is_plain) {
@@ -161,6 +177,18 @@ fn receiver(raw: RawReceiver) -> Result<Receiver, Problem> {
         None if is_alertmanager => Repeat::Alertmanager,
         None => Repeat::After(REPEAT),
     };
+    let quiet_hours = match raw.quiet_hours {
+        Some(own) if is_alertmanager => match own.first() {
+            Some(first) => {
+                let problem = "an Alertmanager takes an alert that it is not told of for one that has ended: use its mute_time_intervals";
+                return Err((first.referenced.line(), problem.to_owned()));
+            }
+            None => Vec::new(),
+        },
+        Some(own) => self::quiet_hours(own)?,
+        None if is_alertmanager => Vec::new(),
+        None => shared.to_vec(),
+    };
     Ok(Receiver {
         name,
         target,
@@ -169,6 +197,7 @@ fn receiver(raw: RawReceiver) -> Result<Receiver, Problem> {
         group_by: raw.group_by.unwrap_or_else(|| if is_alertmanager { Vec::new() } else { vec!["alertname".to_owned()] }),
         repeat,
         send_resolved: raw.send_resolved.unwrap_or(true),
+        quiet_hours,
     })
 }
 
@@ -273,6 +302,7 @@ mod tests {
                 group_by: Vec::new(),
                 repeat: Repeat::Alertmanager,
                 send_resolved: true,
+                quiet_hours: Vec::new(),
             }
         );
         let hook = &receivers[1];
@@ -296,6 +326,25 @@ mod tests {
         };
         assert_eq!((port_of("tls"), port_of("none")), (465, 25));
         assert!(parse("receivers: []").unwrap().is_empty());
+    }
+
+    #[test]
+    fn quiet_hours_are_those_of_the_file_or_of_the_receiver() {
+        let text = "quiet_hours:\n- {from: '22:00', to: '07:00'}\nreceivers:\n- name: shared\n  webhook: {url: 'http://h/'}\n- name: own\n  webhook: {url: 'http://h/'}\n  quiet_hours:\n  - {from: '12:00', to: '13:00'}\n  - {from: '18:00', to: '20:00'}\n- name: none\n  webhook: {url: 'http://h/'}\n  quiet_hours: []\n- name: am\n  alertmanager: {url: 'http://h/'}\n";
+        let counts: Vec<usize> = parse(text).unwrap().iter().map(|receiver| receiver.quiet_hours.len()).collect();
+        assert_eq!(counts, [1, 2, 0, 0]);
+        for (text, line, problem) in [
+            ("quiet_hours:\n- {from: '22:00', to: '07:00'}\n- {from: '22:00', to: '22:00'}\n", 3, "differ"),
+            (
+                "receivers:\n- name: am\n  alertmanager: {url: 'http://h/'}\n  quiet_hours:\n  - {from: '22:00', to: '07:00'}\n",
+                5,
+                "mute_time_intervals",
+            ),
+        ] {
+            let (found_line, found) = parse(text).unwrap_err();
+            assert!(found.contains(problem), "{text}: {found}");
+            assert_eq!(found_line, line, "{text}");
+        }
     }
 
     #[test]
