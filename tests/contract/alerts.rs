@@ -1,5 +1,7 @@
 //! Rules and their alerts: evaluated, told over Prometheus's API and to receivers, kept over restarts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use golectra_tests::{Client, Receiver, Reply, SMTP_LOGIN, Server, SmtpServer, SmtpTls, Store, Target, fresh_key, on_both_stores, until};
@@ -13,6 +15,7 @@ on_both_stores!(
     silences_hold_back_what_receivers_are_told,
     a_receiver_can_be_tested,
     mail_is_sent_over_encrypted_connections,
+    heartbeats_are_sent_while_rules_are_evaluated,
 );
 
 /// Longer than any of this should take.
@@ -339,4 +342,22 @@ async fn mail_is_sent_over_encrypted_connections(t: Target) {
     assert!(mail.text.contains("has a load of 9."), "{}", mail.text);
     let log = server.stderr();
     assert!(!log.contains("hush") && !log.contains("AGdvbGVjdHJhAGh1c2g="), "{log}");
+}
+
+async fn heartbeats_are_sent_while_rules_are_evaluated(t: Target) {
+    let fails = Arc::new(AtomicBool::new(false));
+    let failing = Arc::clone(&fails);
+    let outside = Receiver::start(move |_| Reply::status(if failing.load(Ordering::Relaxed) { 500 } else { 200 })).await;
+    let files = Files::new(&rules("0s"), "receivers: []");
+    let mut server = files.start(&t).restart_with(&[("HEARTBEAT_URL", &format!("{}/ping/hush", outside.url()))]);
+    until("a heartbeat is sent", PATIENCE, async || !outside.requests().is_empty()).await;
+    let request = outside.requests().remove(0);
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/ping/hush"));
+    let counted = async |server: &Server, name: &str| server.metrics_client().get("/metrics").send().await.metric(name);
+    until("it is counted", PATIENCE, async || counted(&server, "golectra_alerts_heartbeats_sent_total").await == Some(1.0)).await;
+    fails.store(true, Ordering::Relaxed);
+    server = server.restart_with(&[]);
+    until("a failure is counted", PATIENCE, async || counted(&server, "golectra_alerts_heartbeats_failed_total").await == Some(1.0)).await;
+    until("a failure is logged", PATIENCE, async || server.stderr().contains("a heartbeat was not taken")).await;
+    assert!(!server.stderr().contains("hush"), "{}", server.tail());
 }

@@ -120,6 +120,8 @@ golectra_process::settings! {
         pub evaluation_interval: EvaluationInterval = "15s",
         /// A file of receivers of alerts (YAML). It is read again when it changes.
         pub receivers_file: Option<PathBuf>,
+        /// An address outside that is requested (GET) every minute by the server that evaluates rules, as long as that succeeds.
+        pub heartbeat_url: Option<Secret>,
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
     }

@@ -9,6 +9,15 @@
 - name: RECEIVERS_FILE
   value: /etc/golectra/receivers/receivers.yaml
 {{- end }}
+{{- with .Values.alerts.heartbeat.existingSecret }}
+{{- if .name }}
+- name: HEARTBEAT_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .name }}
+      key: {{ .key }}
+{{- end }}
+{{- end }}
 {{- with .Values.alerts.disabled }}
 - name: BUILT_IN_RULES_DISABLED
   value: {{ join "," . | quote }}

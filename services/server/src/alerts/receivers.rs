@@ -15,10 +15,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-pub use self::client::{DeliveryError, Sender};
+pub use self::client::{DeliveryError, Sender, describe, http_client};
 pub use self::deliver::Deliveries;
 use self::email::Email;
-pub use self::file::ReceiversError;
+pub use self::file::{ReceiversError, checked};
 pub use self::quiet_hours::{QuietHours, RawQuietHours, held_up_to};
 
 /// How often the file is looked at.

@@ -66,6 +66,7 @@ impl Setup {
             wake: Arc::default(),
             recorded: Mutex::default(),
             waited_after_ms: AtomicI64::new(i64::MIN),
+            evaluated: LastEvaluated::new(None),
         };
         Self { evaluator, clock, registry, _folder: folder }
     }
@@ -110,6 +111,21 @@ async fn rules_that_are_not_begun_in_time_keep_their_alerts_and_say_so() {
     for (before, rule) in first.rules.iter().zip(&late.rules) {
         assert!(rule.error.as_ref().is_some_and(|error| error.contains("took more than 30 s")), "{rule:?}");
         assert_eq!((&rule.alerts, rule.evaluated_ms), (&before.alerts, START_MS));
+    }
+}
+
+#[tokio::test]
+async fn an_evaluation_succeeds_unless_every_rule_fails() {
+    let rule = |expr: &str| format!("groups:\n- name: g\n  rules:\n  - {{alert: A, expr: '{expr}'}}\n");
+    for (rules, succeeds) in [
+        (rule("vector(1)"), true),
+        (rule("up + on () group_left () up"), true),
+        ("groups: []\n".to_owned(), true),
+        (rule("label_replace(vector(1) or label_replace(vector(2), \"a\", \"b\", \"\", \"\"), \"a\", \"c\", \"\", \"\")"), false),
+    ] {
+        let setup = Setup::new(&rules);
+        setup.at(START_MS, 0).await;
+        assert_eq!(setup.evaluator.evaluated.borrow().is_some(), succeeds, "{rules}");
     }
 }
 

@@ -45,6 +45,19 @@ pub enum DeliveryError {
     },
 }
 
+/// A client whose requests are bounded and go where they are told to.
+pub fn http_client() -> Result<Client, String> {
+    golectra_process::install_crypto();
+    let builder = Client::builder()
+        .connect_timeout(LIMIT)
+        .timeout(LIMIT)
+        .pool_idle_timeout(Duration::from_mins(1))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .user_agent(concat!("golectra-server/", env!("CARGO_PKG_VERSION")));
+    builder.build().map_err(|error| error.without_url().to_string())
+}
+
 pub(super) fn failed(reason: String) -> DeliveryError {
     DeliveryError::Failed { reason, retry_after: None }
 }
@@ -60,17 +73,7 @@ pub struct Sender {
 impl Sender {
     /// For this receiver.
     pub fn new(receiver: Receiver, clock: Clock) -> Result<Self, String> {
-        golectra_process::install_crypto();
-        let client = Client::builder()
-            .connect_timeout(LIMIT)
-            .timeout(LIMIT)
-            .pool_idle_timeout(Duration::from_mins(1))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .user_agent(concat!("golectra-server/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| error.without_url().to_string())?;
-        Ok(Self { receiver, client, clock })
+        Ok(Self { receiver, client: http_client()?, clock })
     }
 
     /// Tries once.
@@ -184,7 +187,7 @@ pub(super) fn secret(path: &Path) -> Result<String, DeliveryError> {
 }
 
 /// What went wrong with its causes, without the address.
-fn describe(error: reqwest::Error) -> String {
+pub fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);

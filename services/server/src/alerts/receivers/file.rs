@@ -271,7 +271,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// An address that can be called and that has no password in it.
-pub(super) fn checked(text: &str) -> Result<&str, String> {
+pub fn checked(text: &str) -> Result<&str, String> {
     let url = reqwest::Url::parse(text).map_err(|error| format!("the url is no address such as https://example.com/path: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("the url must begin with http:// or https://".to_owned());
