@@ -76,6 +76,7 @@ fn values_out_of_range_are_named() {
         ("alerts.evaluationInterval=often", "/alerts/evaluationInterval"),
         ("alerts.receivers[0].name=a b", "/alerts/receivers/0/name"),
         ("alerts.receivers[0].email.tls=maybe", "/alerts/receivers/0/email/tls"),
+        ("alerts.externalUrl=golectra.example.com", "/alerts/externalUrl"),
         ("alerts.quietHours[0].from=night", "/alerts/quietHours/0/from"),
         ("alerts.secrets[0]=My_Secret", "/alerts/secrets/0"),
         ("alerts.ruleFiles.a\\.yaml.group=x", "/alerts/ruleFiles/a.yaml"),

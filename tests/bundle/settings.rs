@@ -120,13 +120,13 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
         return;
     }
     let standard = rendered(&ALL_APIS, &[]);
-    for name in ["RULES_DIR", "RECEIVERS_FILE", "BUILT_IN_RULES_DISABLED", "EVALUATION_INTERVAL", "HEARTBEAT_URL"] {
+    for name in ["RULES_DIR", "RECEIVERS_FILE", "BUILT_IN_RULES_DISABLED", "EVALUATION_INTERVAL", "EXTERNAL_URL", "HEARTBEAT_URL"] {
         assert_eq!(variable(&standard, SERVER, name), None, "{name}: the server's own default");
     }
     let alerts = r#"alerts={
         "ruleFiles": {"a.yaml": {"groups": [{"name": "g", "rules": [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.instance }}"}}]}]}},
         "receivers": [{"name": "hook", "webhook": {"url": "http://h/", "key_file": "/etc/golectra/receiver-secrets/my-hook/key"}}],
-        "heartbeat": {"existingSecret": {"name": "my-heartbeat"}},
+        "externalUrl": "https://golectra.example.com", "heartbeat": {"existingSecret": {"name": "my-heartbeat"}},
         "quietHours": [{"from": "22:00", "to": "07:00"}],
         "secrets": ["my-hook"], "disabled": ["Watchdog", "NodeCpuHigh"], "evaluationInterval": "30s",
         "egress": [{"ports": [{"port": 9093}]}]
@@ -135,6 +135,7 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
         let objects = rendered(&ALL_APIS, &["--set", mode, "--set-json", alerts]);
         assert_eq!(variable(&objects, SERVER, "BUILT_IN_RULES_DISABLED").as_deref(), Some("Watchdog,NodeCpuHigh"));
         assert_eq!(variable(&objects, SERVER, "EVALUATION_INTERVAL").as_deref(), Some("30s"));
+        assert_eq!(variable(&objects, SERVER, "EXTERNAL_URL").as_deref(), Some("https://golectra.example.com"));
         let variables = find(&objects, SERVER)["spec"]["template"]["spec"]["containers"][0]["env"].as_array().expect("variables").clone();
         let heartbeat = variables.iter().find(|variable| variable["name"] == "HEARTBEAT_URL").expect("the address");
         assert_eq!(heartbeat["valueFrom"]["secretKeyRef"], serde_json::json!({"name": "my-heartbeat", "key": "url"}));

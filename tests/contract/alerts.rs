@@ -48,7 +48,13 @@ impl Files {
     fn start(&self, t: &Target) -> Server {
         let path = |name: &str| self.path(name).display().to_string();
         let builder = t.own().env("EVALUATION_INTERVAL", "1s").env("BUILT_IN_RULES_DISABLED", "all").env("RESTORE", "true");
-        builder.env("STORE_INTERVAL", "0").env("RULES_DIR", path("rules")).env("RECEIVERS_FILE", path("receivers.yaml")).metrics().start()
+        builder
+            .env("STORE_INTERVAL", "0")
+            .env("EXTERNAL_URL", "https://golectra.example.com/")
+            .env("RULES_DIR", path("rules"))
+            .env("RECEIVERS_FILE", path("receivers.yaml"))
+            .metrics()
+            .start()
     }
 }
 
@@ -110,6 +116,9 @@ async fn an_alert_is_pending_and_fires_and_is_told_once(t: Target) {
     until("the alert fires", PATIENCE, async || states(&client).await == ["n1 firing"]).await;
     until("the receiver is told", PATIENCE, async || told(&receiver) == ["firing n1"]).await;
 
+    let sent: Value = serde_json::from_slice(&receiver.requests()[0].unpacked()).expect("JSON");
+    assert_eq!(sent["alerts"][0]["generatorURL"], "https://golectra.example.com/explore?query=node%3Aload%3Amax+%3E+5");
+    assert_eq!(sent["externalURL"], "https://golectra.example.com");
     let alert = alerts(&client).await.remove(0);
     assert_eq!(alert["labels"], json!({"alertname": "HighLoad", "instance": "n1", "severity": "critical"}));
     assert_eq!(alert["annotations"], json!({"summary": "n1 has a load of 9."}));
@@ -276,6 +285,7 @@ async fn a_receiver_can_be_tested(t: Target) {
     until("the Alertmanager is told", PATIENCE, async || alertmanager.requests().len() > 1).await;
     let sent: Value = serde_json::from_slice(&alertmanager.requests()[1].unpacked()).expect("JSON");
     assert_eq!((&sent[0]["labels"]["alertname"], &sent[0]["labels"]["instance"]), (&json!("HighLoad"), &json!("n1")));
+    assert_eq!(sent[0]["generatorURL"], "https://golectra.example.com/explore?query=node%3Aload%3Amax+%3E+5");
     assert!(sent[0]["endsAt"].as_str() > sent[0]["startsAt"].as_str(), "{sent}");
     until("the other is tried", PATIENCE, async || broken.requests().len() > 2).await;
 }

@@ -10,6 +10,7 @@ mod advance;
 mod built_in_tests;
 mod evaluator;
 mod heartbeat;
+mod links;
 mod notification;
 mod planner;
 mod receivers;
@@ -33,6 +34,7 @@ use uuid::Uuid;
 
 use self::evaluator::Evaluator;
 use self::heartbeat::Heartbeat;
+use self::links::Links;
 use self::notification::NotifiedAlert;
 use self::receivers::{Deliveries, Sender};
 use self::rules::RuleBook;
@@ -127,6 +129,7 @@ struct Inner {
     evaluator: Arc<Evaluator>,
     deliveries: Deliveries,
     heartbeat: Option<Arc<Heartbeat>>,
+    links: Links,
     clock: Clock,
 }
 
@@ -152,6 +155,7 @@ impl Alerts {
         let book = RuleBook::open(settings.rules_dir.as_deref(), settings.built_in_rules_disabled.names());
         let receivers = ReceiverBook::open(settings.receivers_file.as_deref())?;
         let (view, wake, interval) = (View::default(), Arc::new(Notify::new()), settings.evaluation_interval.duration());
+        let links = Links::new(settings.external_url.clone());
         let evaluated = watch::Sender::new(None);
         let heartbeat = Heartbeat::new(settings, metrics.clone(), evaluated.clone()).map_err(AlertsError::Heartbeat)?;
         let evaluator = Arc::new(Evaluator {
@@ -174,6 +178,7 @@ impl Alerts {
             recorded: Mutex::default(),
             waited_after_ms: AtomicI64::new(i64::MIN),
             evaluated,
+            links: links.clone(),
         });
         let (clock_of_signatures, to) = (clock.clone(), receivers.clone());
         let deliveries = Deliveries { states: Arc::clone(&states), receivers: to, metrics, wake, clock: clock_of_signatures };
@@ -186,6 +191,7 @@ impl Alerts {
             evaluator,
             deliveries,
             heartbeat: heartbeat.map(Arc::new),
+            links,
             clock,
         })))
     }
@@ -281,6 +287,7 @@ impl Alerts {
             starts_ms: now_ms,
             ends_ms: now_ms + 60_000,
             value: "1".to_owned(),
+            generator_url: self.0.links.explore("vector(1)"),
         };
         let notification = Notification {
             id: Uuid::now_v7(),
@@ -289,6 +296,7 @@ impl Alerts {
             expires_ms: now_ms + 60_000,
             group: text(&[("alertname", "ReceiverTest")]),
             alerts: vec![alert],
+            external_url: self.0.links.root().to_owned(),
         };
         let sender = Sender::new(receiver.clone(), self.0.clock.clone());
         Some(match sender {

@@ -9,6 +9,10 @@
 - name: RECEIVERS_FILE
   value: /etc/golectra/receivers/receivers.yaml
 {{- end }}
+{{- with .Values.alerts.externalUrl }}
+- name: EXTERNAL_URL
+  value: {{ . | quote }}
+{{- end }}
 {{- with .Values.alerts.heartbeat.existingSecret }}
 {{- if .name }}
 - name: HEARTBEAT_URL

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use super::advance::{self, RuleSample};
 use super::heartbeat::Evaluated as LastEvaluated;
+use super::links::Links;
 use super::rules::{RuleBook, RuleGroup, RuleKind, RuleSet};
 use super::series::SeriesWriter;
 use super::state::{GroupState, Phase, RuleState, Stored};
@@ -65,6 +66,8 @@ pub struct Evaluator {
     pub waited_after_ms: AtomicI64,
     /// When an evaluation here succeeded last.
     pub evaluated: LastEvaluated,
+    /// Where people see what a rule asks.
+    pub links: Links,
 }
 
 /// What an evaluation of a group gives.
@@ -161,7 +164,8 @@ impl Evaluator {
         let others: Vec<GroupState> =
             stored.groups.iter().filter(is_new).filter(|before| !removed.contains(&key_of(before))).cloned().collect();
         groups.extend(others);
-        let notifications = planner::plan(&receivers, &mut groups, &stored, at_ms, self.interval);
+        let notifications =
+            planner::plan(&receivers, &mut groups, &stored, at_ms, self.interval, &planner::Pages { links: &self.links, rules: &rules });
         let mut index = 0;
         groups.retain(|group| {
             index += 1;

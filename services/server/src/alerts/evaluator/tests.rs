@@ -67,6 +67,7 @@ impl Setup {
             recorded: Mutex::default(),
             waited_after_ms: AtomicI64::new(i64::MIN),
             evaluated: LastEvaluated::new(None),
+            links: Links::default(),
         };
         Self { evaluator, clock, registry, _folder: folder }
     }
@@ -121,7 +122,7 @@ async fn an_evaluation_succeeds_unless_every_rule_fails() {
         (rule("vector(1)"), true),
         (rule("up + on () group_left () up"), true),
         ("groups: []\n".to_owned(), true),
-        (rule("label_replace(vector(1) or label_replace(vector(2), \"a\", \"b\", \"\", \"\"), \"a\", \"c\", \"\", \"\")"), false),
+        (rule("(vector(1) or label_replace(vector(1), \"a\", \"b\", \"\", \"\")) * on () vector(1)"), false),
     ] {
         let setup = Setup::new(&rules);
         setup.at(START_MS, 0).await;
@@ -159,6 +160,7 @@ async fn what_waits_for_a_receiver_that_was_removed_is_not_shown() {
         expires_ms: START_MS + 1_000_000,
         group: Texts::new(),
         alerts: Vec::new(),
+        external_url: String::new(),
     };
     let notifications = vec![notification("there"), notification("gone")];
     assert!(setup.evaluator.states.commit(Commit { at_ms: START_MS, notifications, ..Commit::default() }).await.unwrap());

@@ -9,7 +9,6 @@ use super::*;
 use crate::alerts::advance;
 use crate::alerts::receivers::{Access, Address, QuietHours, Target};
 use crate::alerts::rules::{Rule, parse};
-use crate::alerts::state::RuleState;
 
 const STEP_MS: i64 = 30 * 60 * 1000;
 
@@ -36,12 +35,14 @@ fn rule(severity: &str, hold: &str) -> Rule {
 fn run(receiver: &Receiver, rule: &Rule, results: &[bool]) -> Vec<(bool, bool, Option<bool>)> {
     let found = [VectorSample { labels: Labels::new([("instance", "n1")]), value: 0.0 }];
     let mut groups = vec![GroupState { rules: vec![RuleState::default()], ..GroupState::default() }];
+    let (links, rules) = (Links::default(), RuleSet::default());
+    let pages = Pages { links: &links, rules: &rules };
     let steps = results.iter().zip(1..).map(|(has_result, step)| {
         let at_ms = step * STEP_MS;
         let alerts = &mut groups[0].rules[0].alerts;
         *alerts = advance::alerts(rule, 0, alerts, if *has_result { &found } else { &[] }, at_ms).unwrap();
         let fires = alerts.iter().any(|alert| alert.phase == Phase::Firing);
-        let told = plan(std::slice::from_ref(receiver), &mut groups, &Stored::default(), at_ms, Duration::from_secs(15));
+        let told = plan(std::slice::from_ref(receiver), &mut groups, &Stored::default(), at_ms, Duration::from_secs(15), &pages);
         assert!(told.len() <= 1, "{told:?}");
         let is_quiet = held_up_to(&receiver.quiet_hours, at_ms).is_some();
         (is_quiet, fires, told.first().map(|notification| notification.alerts[0].firing))

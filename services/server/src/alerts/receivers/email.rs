@@ -197,9 +197,10 @@ mod tests {
             starts_ms: 1_000,
             ends_ms: 2_000,
             value: "1".into(),
+            generator_url: String::new(),
         };
         let (id, receiver, group) = (Uuid::nil(), "mail".into(), Texts::new());
-        Notification { id, receiver, created_ms: 5_000, expires_ms: 6_000, group, alerts: vec![alert] }
+        Notification { id, receiver, created_ms: 5_000, expires_ms: 6_000, group, alerts: vec![alert], external_url: String::new() }
     }
 
     fn text(message: &Message) -> String {

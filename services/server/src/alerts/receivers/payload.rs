@@ -37,6 +37,7 @@ pub fn alertmanager(notification: &Notification) -> Value {
             "annotations": alert.annotations,
             "startsAt": time(alert.starts_ms),
             "endsAt": time(alert.ends_ms),
+            "generatorURL": alert.generator_url,
         })
     };
     notification.alerts.iter().map(alert).collect()
@@ -51,7 +52,7 @@ pub fn webhook(notification: &Notification) -> Value {
             "annotations": alert.annotations,
             "startsAt": time(alert.starts_ms),
             "endsAt": if alert.firing { NO_TIME.to_owned() } else { time(alert.ends_ms) },
-            "generatorURL": "",
+            "generatorURL": alert.generator_url,
             "fingerprint": fingerprint(&alert.labels),
         })
     };
@@ -65,7 +66,7 @@ pub fn webhook(notification: &Notification) -> Value {
         "groupLabels": notification.group,
         "commonLabels": notification.common(|alert| &alert.labels),
         "commonAnnotations": notification.common(|alert| &alert.annotations),
-        "externalURL": "",
+        "externalURL": notification.external_url,
         "alerts": notification.alerts.iter().map(alert).collect::<Vec<_>>(),
     })
 }
@@ -108,8 +109,8 @@ pub fn mail(notification: &Notification) -> Mail {
     for alert in notification.alerts.iter().take(MAX_NAMED) {
         let (state, since) = if alert.firing { ("Firing since", alert.starts_ms) } else { ("Resolved at", alert.ends_ms) };
         let _ = writeln!(body, "{}\n  {state} {}", clean(summary(alert)), time(since));
-        for name in ["description", "runbook_url"] {
-            for line in text(&alert.annotations, name).lines().filter(|line| !line.trim().is_empty()) {
+        for more in [text(&alert.annotations, "description"), text(&alert.annotations, "runbook_url"), &alert.generator_url] {
+            for line in more.lines().filter(|line| !line.trim().is_empty()) {
                 let _ = writeln!(body, "  {}", clean(line));
             }
         }
@@ -235,6 +236,7 @@ mod tests {
             starts_ms: 1_000,
             ends_ms: 2_000,
             value: "1".into(),
+            generator_url: "https://golectra.example.com/explore?query=up+%3D%3D+0".into(),
         };
         Notification {
             id: Uuid::nil(),
@@ -243,6 +245,7 @@ mod tests {
             expires_ms: 6_000,
             group: Texts::from([("alertname".into(), "Down".into())]),
             alerts: firing.iter().enumerate().map(alert).collect(),
+            external_url: "https://golectra.example.com".into(),
         }
     }
 
@@ -251,6 +254,7 @@ mod tests {
         let sent = alertmanager(&notification(&[true]));
         assert_eq!((&sent[0]["startsAt"], &sent[0]["endsAt"]), (&json!("1970-01-01T00:00:01.000Z"), &json!("1970-01-01T00:00:02.000Z")));
         assert_eq!(sent[0]["labels"]["instance"], "n0");
+        assert_eq!(sent[0]["generatorURL"], "https://golectra.example.com/explore?query=up+%3D%3D+0");
     }
 
     #[test]
@@ -264,6 +268,10 @@ mod tests {
         assert_eq!(sent["commonAnnotations"], json!({"description": "For long."}));
         assert_eq!((&sent["alerts"][0]["endsAt"], &sent["alerts"][1]["endsAt"]), (&json!(NO_TIME), &json!("1970-01-01T00:00:02.000Z")));
         assert_eq!(webhook(&notification(&[false]))["status"], "resolved");
+        assert_eq!(
+            (&sent["externalURL"], &sent["alerts"][0]["generatorURL"]),
+            (&json!("https://golectra.example.com"), &json!("https://golectra.example.com/explore?query=up+%3D%3D+0"))
+        );
     }
 
     #[test]
@@ -306,7 +314,7 @@ mod tests {
         let (first, rest) = sent.body.split_once("\n\n").unwrap();
         assert_eq!(
             first,
-            "<n0> is down.\n  Firing since 1970-01-01T00:00:01.000Z\n  For long.\n  alertname=\"Down\", instance=\"n0\", severity=\"critical\""
+            "<n0> is down.\n  Firing since 1970-01-01T00:00:01.000Z\n  For long.\n  https://golectra.example.com/explore?query=up+%3D%3D+0\n  alertname=\"Down\", instance=\"n0\", severity=\"critical\""
         );
         assert!(rest.starts_with("<n1> is down.\n  Resolved at 1970-01-01T00:00:02.000Z\n"), "{rest}");
         assert!(mail(&notification(&[true; 25])).body.contains("and 5 more\n"));
