@@ -120,12 +120,14 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
         return;
     }
     let standard = rendered(&ALL_APIS, &[]);
-    for name in ["RULES_DIR", "RECEIVERS_FILE", "BUILT_IN_RULES_DISABLED", "EVALUATION_INTERVAL"] {
+    for name in ["RULES_DIR", "RECEIVERS_FILE", "BUILT_IN_RULES_DISABLED", "EVALUATION_INTERVAL", "EXTERNAL_URL", "HEARTBEAT_URL"] {
         assert_eq!(variable(&standard, SERVER, name), None, "{name}: the server's own default");
     }
     let alerts = r#"alerts={
         "ruleFiles": {"a.yaml": {"groups": [{"name": "g", "rules": [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.instance }}"}}]}]}},
         "receivers": [{"name": "hook", "webhook": {"url": "http://h/", "key_file": "/etc/golectra/receiver-secrets/my-hook/key"}}],
+        "externalUrl": "https://golectra.example.com", "heartbeat": {"existingSecret": {"name": "my-heartbeat"}},
+        "quietHours": [{"from": "22:00", "to": "07:00"}],
         "secrets": ["my-hook"], "disabled": ["Watchdog", "NodeCpuHigh"], "evaluationInterval": "30s",
         "egress": [{"ports": [{"port": 9093}]}]
     }"#;
@@ -133,6 +135,10 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
         let objects = rendered(&ALL_APIS, &["--set", mode, "--set-json", alerts]);
         assert_eq!(variable(&objects, SERVER, "BUILT_IN_RULES_DISABLED").as_deref(), Some("Watchdog,NodeCpuHigh"));
         assert_eq!(variable(&objects, SERVER, "EVALUATION_INTERVAL").as_deref(), Some("30s"));
+        assert_eq!(variable(&objects, SERVER, "EXTERNAL_URL").as_deref(), Some("https://golectra.example.com"));
+        let variables = find(&objects, SERVER)["spec"]["template"]["spec"]["containers"][0]["env"].as_array().expect("variables").clone();
+        let heartbeat = variables.iter().find(|variable| variable["name"] == "HEARTBEAT_URL").expect("the address");
+        assert_eq!(heartbeat["valueFrom"]["secretKeyRef"], serde_json::json!({"name": "my-heartbeat", "key": "url"}));
         let pod = &find(&objects, SERVER)["spec"]["template"]["spec"];
         let mounted = |folder: &str| {
             let mounts = pod["containers"][0]["volumeMounts"].as_array().expect("mounts");
@@ -147,7 +153,7 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
         let (folder, name) = file.rsplit_once('/').expect("a path");
         let receivers = mounted(folder);
         let receivers = &find(&objects, &format!("ConfigMap/{}", text(&receivers, "/configMap/name")))["data"][name];
-        assert!(receivers.as_str().is_some_and(|text| text.starts_with("receivers:")), "{receivers}");
+        assert!(receivers.as_str().is_some_and(|text| text.contains("\nreceivers:") && text.starts_with("quiet_hours:")), "{receivers}");
         assert_eq!(text(&mounted("/etc/golectra/receiver-secrets/my-hook"), "/secret/secretName"), "my-hook");
         let egress = find(&objects, "NetworkPolicy/golectra-server")["spec"]["egress"].as_array().expect("rules").clone();
         assert!(egress.contains(&serde_json::json!({"ports": [{"port": 9093}]})), "{egress:?}");

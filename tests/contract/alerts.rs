@@ -1,8 +1,10 @@
 //! Rules and their alerts: evaluated, told over Prometheus's API and to receivers, kept over restarts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use golectra_tests::{Client, Receiver, Reply, Server, Store, Target, fresh_key, on_both_stores, until};
+use golectra_tests::{Client, Receiver, Reply, SMTP_LOGIN, Server, SmtpServer, SmtpTls, Store, Target, fresh_key, on_both_stores, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -12,6 +14,8 @@ on_both_stores!(
     rules_are_read_again_and_a_bad_file_is_refused,
     silences_hold_back_what_receivers_are_told,
     a_receiver_can_be_tested,
+    mail_is_sent_over_encrypted_connections,
+    heartbeats_are_sent_while_rules_are_evaluated,
 );
 
 /// Longer than any of this should take.
@@ -44,7 +48,13 @@ impl Files {
     fn start(&self, t: &Target) -> Server {
         let path = |name: &str| self.path(name).display().to_string();
         let builder = t.own().env("EVALUATION_INTERVAL", "1s").env("BUILT_IN_RULES_DISABLED", "all").env("RESTORE", "true");
-        builder.env("STORE_INTERVAL", "0").env("RULES_DIR", path("rules")).env("RECEIVERS_FILE", path("receivers.yaml")).metrics().start()
+        builder
+            .env("STORE_INTERVAL", "0")
+            .env("EXTERNAL_URL", "https://golectra.example.com/")
+            .env("RULES_DIR", path("rules"))
+            .env("RECEIVERS_FILE", path("receivers.yaml"))
+            .metrics()
+            .start()
     }
 }
 
@@ -106,6 +116,9 @@ async fn an_alert_is_pending_and_fires_and_is_told_once(t: Target) {
     until("the alert fires", PATIENCE, async || states(&client).await == ["n1 firing"]).await;
     until("the receiver is told", PATIENCE, async || told(&receiver) == ["firing n1"]).await;
 
+    let sent: Value = serde_json::from_slice(&receiver.requests()[0].unpacked()).expect("JSON");
+    assert_eq!(sent["alerts"][0]["generatorURL"], "https://golectra.example.com/explore?query=node%3Aload%3Amax+%3E+5");
+    assert_eq!(sent["externalURL"], "https://golectra.example.com");
     let alert = alerts(&client).await.remove(0);
     assert_eq!(alert["labels"], json!({"alertname": "HighLoad", "instance": "n1", "severity": "critical"}));
     assert_eq!(alert["annotations"], json!({"summary": "n1 has a load of 9."}));
@@ -262,13 +275,99 @@ async fn a_receiver_can_be_tested(t: Target) {
     let sent: Value = serde_json::from_slice(&request.unpacked()).expect("JSON");
     assert_eq!(sent[0]["labels"]["alertname"], "ReceiverTest");
     let listed = client.get("/api/v1/receivers").send().await.expect(200).json();
-    assert_eq!(listed["receivers"][1], json!({"name": "broken", "kind": "ntfy", "min_severity": "warning", "send_resolved": true}));
+    assert_eq!(
+        listed["receivers"][1],
+        json!({"name": "broken", "kind": "ntfy", "min_severity": "warning", "send_resolved": true, "quiet_hours": []})
+    );
 
     // A receiver that fails delays no other.
     load(&client, "n1", 9.0).await;
     until("the Alertmanager is told", PATIENCE, async || alertmanager.requests().len() > 1).await;
     let sent: Value = serde_json::from_slice(&alertmanager.requests()[1].unpacked()).expect("JSON");
     assert_eq!((&sent[0]["labels"]["alertname"], &sent[0]["labels"]["instance"]), (&json!("HighLoad"), &json!("n1")));
+    assert_eq!(sent[0]["generatorURL"], "https://golectra.example.com/explore?query=node%3Aload%3Amax+%3E+5");
     assert!(sent[0]["endsAt"].as_str() > sent[0]["startsAt"].as_str(), "{sent}");
     until("the other is tried", PATIENCE, async || broken.requests().len() > 2).await;
+}
+
+async fn mail_is_sent_over_encrypted_connections(t: Target) {
+    let plain = SmtpServer::start(SmtpTls::Never, false, Some(("nobody@example.com", "550 5.1.1 no such user"))).await;
+    let start_tls = SmtpServer::start(SmtpTls::StartTls, true, None).await;
+    let tls = SmtpServer::start(SmtpTls::FromTheStart, true, None).await;
+    let files = Files::new(&rules("0s"), "receivers: []");
+    start_tls.write_certificate(&files.path("starttls.pem"));
+    tls.write_certificate(&files.path("tls.pem"));
+    files.put("user", SMTP_LOGIN.0);
+    files.put("password", &format!("{}\n", SMTP_LOGIN.1));
+    files.put("wrong", "hush");
+    let file = |name: &str| files.path(name).display().to_string();
+    let receiver = |name: &str, server: &SmtpServer, more: &str| {
+        let port = server.port();
+        format!("- name: {name}\n  email: {{host: 127.0.0.1, port: {port}, from: golectra <g@example.com>, {more}}}\n")
+    };
+    let login = |password: &str| format!("username_file: {}, password_file: {}", file("user"), file(password));
+    let (at_start, later) = (format!("ca_file: {}", file("tls.pem")), format!("ca_file: {}", file("starttls.pem")));
+    let receivers = [
+        receiver("plain", &plain, "tls: none, to: [a@example.com, 'B <b@example.com>']"),
+        receiver("starttls", &start_tls, &format!("to: [a@example.com], {later}, {}", login("password"))),
+        receiver("tls", &tls, &format!("tls: tls, to: [a@example.com], {at_start}, {}", login("password"))),
+        receiver("unknown-authority", &tls, &format!("tls: tls, to: [a@example.com], {}", login("password"))),
+        receiver("no-starttls", &plain, "to: [a@example.com]"),
+        receiver("wrong-password", &tls, &format!("tls: tls, to: [a@example.com], {at_start}, {}", login("wrong"))),
+        receiver("no-password", &start_tls, &format!("to: [a@example.com], {later}")),
+        receiver("nobody", &plain, "tls: none, to: [nobody@example.com]"),
+    ];
+    // The rule's alert is told to the first alone.
+    let silent: String = receivers[1..].iter().map(|text| format!("{text}  min_severity: critical\n")).collect();
+    files.put("rules/test.yaml", &rules("0s").replace("critical", "warning"));
+    files.put("receivers.yaml", &format!("receivers:\n{}{silent}", receivers[0]));
+    let server = files.start(&t);
+    let client = server.client();
+    let test = async |name: &str| client.post(&format!("/api/v1/receivers/{name}/test")).json(&json!({})).send().await;
+    for (name, server) in [("starttls", &start_tls), ("tls", &tls)] {
+        test(name).await.expect(200);
+        let mail = server.mails().remove(0);
+        assert_eq!((mail.from.as_str(), mail.to), ("g@example.com", vec!["a@example.com".to_owned()]), "{name}");
+        assert!(mail.text.contains("Subject: [firing] ReceiverTest\r\n"), "{}", mail.text);
+    }
+    for (name, problem) in [
+        ("unknown-authority", "certificate"),
+        ("no-starttls", "STARTTLS"),
+        ("wrong-password", "did not take the user and password (535)"),
+        ("no-password", "530"),
+        ("nobody", "no such user"),
+    ] {
+        let error = test(name).await.expect(502).error();
+        // AGdvbGVjdHJhAGh1c2g= is the user and the password as they are sent.
+        assert!(error.contains(problem) && !error.contains("hush") && !error.contains("AGdvbGVjdHJhAGh1c2g="), "{name}: {error}");
+    }
+    assert_eq!((plain.mails().len(), start_tls.mails().len(), tls.mails().len()), (0, 1, 1), "nothing is sent where something is wrong");
+
+    load(&client, "n1", 9.0).await;
+    load(&client, "n2", 9.0).await;
+    let told = || plain.mails().iter().filter(|mail| mail.text.contains("Subject: [")).count();
+    until("mail is sent", PATIENCE, async || told() > 0).await;
+    let mail = plain.mails().remove(0);
+    assert_eq!(mail.to, ["a@example.com", "b@example.com"]);
+    assert!(mail.text.contains("has a load of 9."), "{}", mail.text);
+    let log = server.stderr();
+    assert!(!log.contains("hush") && !log.contains("AGdvbGVjdHJhAGh1c2g="), "{log}");
+}
+
+async fn heartbeats_are_sent_while_rules_are_evaluated(t: Target) {
+    let fails = Arc::new(AtomicBool::new(false));
+    let failing = Arc::clone(&fails);
+    let outside = Receiver::start(move |_| Reply::status(if failing.load(Ordering::Relaxed) { 500 } else { 200 })).await;
+    let files = Files::new(&rules("0s"), "receivers: []");
+    let mut server = files.start(&t).restart_with(&[("HEARTBEAT_URL", &format!("{}/ping/hush", outside.url()))]);
+    until("a heartbeat is sent", PATIENCE, async || !outside.requests().is_empty()).await;
+    let request = outside.requests().remove(0);
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/ping/hush"));
+    let counted = async |server: &Server, name: &str| server.metrics_client().get("/metrics").send().await.metric(name);
+    until("it is counted", PATIENCE, async || counted(&server, "golectra_alerts_heartbeats_sent_total").await == Some(1.0)).await;
+    fails.store(true, Ordering::Relaxed);
+    server = server.restart_with(&[]);
+    until("a failure is counted", PATIENCE, async || counted(&server, "golectra_alerts_heartbeats_failed_total").await == Some(1.0)).await;
+    until("a failure is logged", PATIENCE, async || server.stderr().contains("a heartbeat was not taken")).await;
+    assert!(!server.stderr().contains("hush"), "{}", server.tail());
 }

@@ -22,6 +22,7 @@ mod raw;
 mod receiver;
 pub mod remote_write;
 mod server;
+mod smtp;
 pub mod statistics;
 mod wait;
 
@@ -42,4 +43,5 @@ pub use proxy::{Fault, Proxy};
 pub use raw::{Raw, RawAnswer, exchange};
 pub use receiver::{Received, Receiver, Reply};
 pub use server::{Server, ServerBuilder, Store};
+pub use smtp::{Mail, SMTP_LOGIN, SmtpServer, SmtpTls};
 pub use wait::{eventually, runtime, until};

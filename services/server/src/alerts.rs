@@ -9,6 +9,8 @@ mod advance;
 #[cfg(test)]
 mod built_in_tests;
 mod evaluator;
+mod heartbeat;
+mod links;
 mod notification;
 mod planner;
 mod receivers;
@@ -26,11 +28,13 @@ use std::time::Duration;
 
 use golectra_process::Shutdown;
 use prometheus::Registry;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use self::evaluator::Evaluator;
+use self::heartbeat::Heartbeat;
+use self::links::Links;
 use self::notification::NotifiedAlert;
 use self::receivers::{Deliveries, Sender};
 use self::rules::RuleBook;
@@ -44,7 +48,7 @@ use crate::store::{Store, StoreError};
 
 pub use self::evaluator::count;
 pub use self::notification::Notification;
-pub use self::receivers::{DeliveryError, Receiver, ReceiverBook, ReceiversError, Severity};
+pub use self::receivers::{DeliveryError, RawQuietHours, Receiver, ReceiverBook, ReceiversError, Severity, held_up_to};
 pub use self::rules::{Rule, RuleGroup, RuleKind, RuleSet};
 pub use self::state::{AlertState, GroupState, Phase, RuleState, Silence, SilenceMatcher, Stored, Texts};
 pub use self::store::Waiting;
@@ -124,6 +128,8 @@ struct Inner {
     interval: Duration,
     evaluator: Arc<Evaluator>,
     deliveries: Deliveries,
+    heartbeat: Option<Arc<Heartbeat>>,
+    links: Links,
     clock: Clock,
 }
 
@@ -133,6 +139,9 @@ pub enum AlertsError {
     /// The receivers can't be used.
     #[error(transparent)]
     Receivers(#[from] ReceiversError),
+    /// The heartbeat can't be sent.
+    #[error("HEARTBEAT_URL: {0}")]
+    Heartbeat(String),
     /// The metrics can't be registered.
     #[error("the metrics of alerts can't be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -146,6 +155,9 @@ impl Alerts {
         let book = RuleBook::open(settings.rules_dir.as_deref(), settings.built_in_rules_disabled.names());
         let receivers = ReceiverBook::open(settings.receivers_file.as_deref())?;
         let (view, wake, interval) = (View::default(), Arc::new(Notify::new()), settings.evaluation_interval.duration());
+        let links = Links::new(settings.external_url.clone());
+        let evaluated = watch::Sender::new(None);
+        let heartbeat = Heartbeat::new(settings, metrics.clone(), evaluated.clone()).map_err(AlertsError::Heartbeat)?;
         let evaluator = Arc::new(Evaluator {
             book: book.clone(),
             receivers: receivers.clone(),
@@ -165,10 +177,23 @@ impl Alerts {
             wake: Arc::clone(&wake),
             recorded: Mutex::default(),
             waited_after_ms: AtomicI64::new(i64::MIN),
+            evaluated,
+            links: links.clone(),
         });
         let (clock_of_signatures, to) = (clock.clone(), receivers.clone());
         let deliveries = Deliveries { states: Arc::clone(&states), receivers: to, metrics, wake, clock: clock_of_signatures };
-        Ok(Self(Arc::new(Inner { book, receivers, states, view, interval, evaluator, deliveries, clock })))
+        Ok(Self(Arc::new(Inner {
+            book,
+            receivers,
+            states,
+            view,
+            interval,
+            evaluator,
+            deliveries,
+            heartbeat: heartbeat.map(Arc::new),
+            links,
+            clock,
+        })))
     }
 
     /// Evaluates and delivers until the shutdown begins. With an interval of 0 nothing is evaluated. What this returns ends with the deliveries that are under
@@ -181,6 +206,9 @@ impl Alerts {
             spawn(Box::pin(self.0.book.clone().watch()));
             let evaluator = Arc::clone(&self.0.evaluator);
             spawn(Box::pin(async move { evaluator.run().await }));
+            if let Some(heartbeat) = self.0.heartbeat.clone() {
+                spawn(Box::pin(async move { heartbeat.run().await }));
+            }
         }
         spawn(Box::pin(self.0.receivers.clone().watch()));
         shutdown.spawn(self.0.deliveries.clone().run(shutdown.token()))
@@ -259,6 +287,7 @@ impl Alerts {
             starts_ms: now_ms,
             ends_ms: now_ms + 60_000,
             value: "1".to_owned(),
+            generator_url: self.0.links.explore("vector(1)"),
         };
         let notification = Notification {
             id: Uuid::now_v7(),
@@ -267,6 +296,7 @@ impl Alerts {
             expires_ms: now_ms + 60_000,
             group: text(&[("alertname", "ReceiverTest")]),
             alerts: vec![alert],
+            external_url: self.0.links.root().to_owned(),
         };
         let sender = Sender::new(receiver.clone(), self.0.clock.clone());
         Some(match sender {

@@ -120,6 +120,10 @@ golectra_process::settings! {
         pub evaluation_interval: EvaluationInterval = "15s",
         /// A file of receivers of alerts (YAML). It is read again when it changes.
         pub receivers_file: Option<PathBuf>,
+        /// Where people reach this server, such as https://golectra.example.com: what receivers of alerts are sent links to it.
+        pub external_url: Option<ExternalUrl>,
+        /// An address outside that is requested (GET) every minute by the server that evaluates rules, as long as that succeeds.
+        pub heartbeat_url: Option<Secret>,
         /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
     }
@@ -194,6 +198,35 @@ impl FromStr for ExportTime {
 
     fn from_str(text: &str) -> Result<Self, ExportTimeError> {
         parse_time_ms(text).map(Self).ok_or(ExportTimeError)
+    }
+}
+
+/// Where people reach the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalUrl(String);
+
+/// What the address should have been.
+#[derive(Debug, thiserror::Error)]
+#[error("expected an address such as https://golectra.example.com, without a user, a query or a fragment")]
+pub struct ExternalUrlError;
+
+impl ExternalUrl {
+    /// Without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ExternalUrl {
+    type Err = ExternalUrlError;
+
+    fn from_str(text: &str) -> Result<Self, ExternalUrlError> {
+        let url = reqwest::Url::parse(text).map_err(|_| ExternalUrlError)?;
+        let is_plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+        if !is_plain || !matches!(url.scheme(), "http" | "https") {
+            return Err(ExternalUrlError);
+        }
+        Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
     }
 }
 
@@ -445,6 +478,21 @@ mod tests {
         let table = Settings::markdown();
         let document = include_str!("../../../docs/settings.md");
         assert!(document.contains(table.trim()), "docs/settings.md's table of golectra-server should be:\n{table}");
+    }
+
+    #[test]
+    fn an_external_url_has_no_slash_at_its_end() {
+        for (text, url) in [
+            ("https://golectra.example.com", Some("https://golectra.example.com")),
+            ("http://h:8080/prefix/", Some("http://h:8080/prefix")),
+            ("golectra.example.com", None),
+            ("ftp://h/", None),
+            ("https://me:hush@h/", None),
+            ("https://h/?a=b", None),
+            ("https://h/#a", None),
+        ] {
+            assert_eq!(text.parse::<ExternalUrl>().ok().as_ref().map(ExternalUrl::as_str), url, "{text}");
+        }
     }
 
     #[test]

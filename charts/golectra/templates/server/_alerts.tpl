@@ -9,6 +9,19 @@
 - name: RECEIVERS_FILE
   value: /etc/golectra/receivers/receivers.yaml
 {{- end }}
+{{- with .Values.alerts.externalUrl }}
+- name: EXTERNAL_URL
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.alerts.heartbeat.existingSecret }}
+{{- if .name }}
+- name: HEARTBEAT_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .name }}
+      key: {{ .key }}
+{{- end }}
+{{- end }}
 {{- with .Values.alerts.disabled }}
 - name: BUILT_IN_RULES_DISABLED
   value: {{ join "," . | quote }}

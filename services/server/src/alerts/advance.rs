@@ -20,6 +20,8 @@ pub const ALERTS_FOR_STATE: &str = "ALERTS_FOR_STATE";
 
 /// How long an alert that ended is remembered, so that receivers are told.
 pub const RESOLVED_RETENTION_MS: i64 = 15 * 60 * 1000;
+/// The same for one of whose end quiet hours keep a receiver from being told: longer than a weekend.
+const OWED_RETENTION_MS: i64 = 4 * 24 * 3600 * 1000;
 /// The most alerts or series of one rule.
 const MAX_RESULTS: usize = 10_000;
 
@@ -114,10 +116,12 @@ fn fired(mut alert: AlertState, hold_ms: i64, now_ms: i64) -> AlertState {
 /// What becomes of an alert whose expression gives no result for it any more.
 fn without_result(alert: &AlertState, keep_firing_ms: i64, now_ms: i64) -> Option<AlertState> {
     match alert.phase {
-        Phase::Pending => None,
+        // It had ended before, and that is still to be told.
+        Phase::Pending => alert.is_owed().then(|| AlertState { phase: Phase::Inactive, resolved_ms: Some(now_ms), ..alert.clone() }),
         Phase::Inactive => {
             let ended_ms = alert.resolved_ms.unwrap_or(now_ms);
-            (now_ms - ended_ms <= RESOLVED_RETENTION_MS).then(|| alert.clone())
+            let retention_ms = if alert.is_owed() { OWED_RETENTION_MS } else { RESOLVED_RETENTION_MS };
+            (now_ms - ended_ms <= retention_ms).then(|| alert.clone())
         }
         Phase::Firing => {
             let mut alert = alert.clone();

@@ -19,6 +19,8 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::{sleep, timeout};
 
 use super::advance::{self, RuleSample};
+use super::heartbeat::Evaluated as LastEvaluated;
+use super::links::Links;
 use super::rules::{RuleBook, RuleGroup, RuleKind, RuleSet};
 use super::series::SeriesWriter;
 use super::state::{GroupState, Phase, RuleState, Stored};
@@ -62,6 +64,10 @@ pub struct Evaluator {
     pub recorded: Mutex<BTreeMap<(String, String), BTreeSet<Labels>>>,
     /// The last evaluation before the gap after which this waited for the next time; `i64::MIN` if it never did.
     pub waited_after_ms: AtomicI64,
+    /// When an evaluation here succeeded last.
+    pub evaluated: LastEvaluated,
+    /// Where people see what a rule asks.
+    pub links: Links,
 }
 
 /// What an evaluation of a group gives.
@@ -98,6 +104,7 @@ impl Evaluator {
                     );
                 }
             } else {
+                self.evaluated.send_replace(None);
                 self.view.refresh(&*self.states).await;
             }
             self.show_waiting().await;
@@ -148,6 +155,7 @@ impl Evaluator {
         self.metrics.rules(rules.groups.iter().map(|group| group.rules.len()).sum(), rules.refused.len());
         let (mut groups, samples) = self.round(&rules, &stored, at_ms).await;
         self.series.write(samples, at_ms).await;
+        let fails = all_fail(&groups);
         let removed = end_missing(&rules, &stored, at_ms, &mut groups);
         let receivers = self.receivers.current();
         // Receivers are also told again of alerts whose group is not evaluated now.
@@ -156,7 +164,8 @@ impl Evaluator {
         let others: Vec<GroupState> =
             stored.groups.iter().filter(is_new).filter(|before| !removed.contains(&key_of(before))).cloned().collect();
         groups.extend(others);
-        let notifications = planner::plan(&receivers, &mut groups, &stored, at_ms, self.interval);
+        let notifications =
+            planner::plan(&receivers, &mut groups, &stored, at_ms, self.interval, &planner::Pages { links: &self.links, rules: &rules });
         let mut index = 0;
         groups.retain(|group| {
             index += 1;
@@ -165,6 +174,9 @@ impl Evaluator {
         let commit = Commit { at_ms, groups, removed, notifications };
         if self.states.commit(commit).await? {
             self.wake.notify_waiters();
+            if !fails {
+                self.evaluated.send_replace(Some(tokio::time::Instant::now()));
+            }
         } else {
             LOG.log("lost", |count| tracing::info!(count, "another server has evaluated the rules meanwhile"));
         }
@@ -302,6 +314,12 @@ impl Evaluator {
             _ => Err("rule result is not a vector or scalar".to_owned()),
         }
     }
+}
+
+/// Whether rules were evaluated and none succeeded: what they ask can't be read then.
+fn all_fail(groups: &[GroupState]) -> bool {
+    let mut rules = groups.iter().flat_map(|group| &group.rules).peekable();
+    rules.peek().is_some() && rules.all(|rule| rule.error.is_some())
 }
 
 /// An error of a query with what clients are not told: operators read it.

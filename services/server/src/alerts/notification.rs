@@ -20,6 +20,9 @@ pub struct Notification {
     pub group: Texts,
     /// At least one.
     pub alerts: Vec<NotifiedAlert>,
+    /// Where this server's pages are; empty where that is not known.
+    #[serde(default)]
+    pub external_url: String,
 }
 
 /// An alert as a receiver is told of it.
@@ -37,11 +40,14 @@ pub struct NotifiedAlert {
     pub ends_ms: i64,
     /// The value of its expression.
     pub value: String,
+    /// The page that shows its expression; empty where that is not known.
+    #[serde(default)]
+    pub generator_url: String,
 }
 
 impl NotifiedAlert {
     /// An alert that fires or has fired.
-    pub fn of(alert: &AlertState, valid_until_ms: i64) -> Self {
+    pub fn of(alert: &AlertState, valid_until_ms: i64, generator_url: String) -> Self {
         Self {
             labels: alert.labels.clone(),
             annotations: alert.annotations.clone(),
@@ -49,6 +55,7 @@ impl NotifiedAlert {
             starts_ms: alert.fired_ms.unwrap_or(alert.active_ms),
             ends_ms: alert.resolved_ms.unwrap_or(valid_until_ms),
             value: alert.value.to_string(),
+            generator_url,
         }
     }
 }

@@ -2,17 +2,26 @@
 //!
 //! What a receiver was told stands in the state of the alert. So a transition is told once whichever server makes the step, an alert that was
 //! silenced while it began to fire is told when the silence is over, and no receiver is told of the end of what it was not told of.
+//!
+//! Quiet hours work the same way, for the severities that they hold: what begins and ends within them is never told, and the end of what was told
+//! before is told when they are over.
+
+#[cfg(test)]
+mod quiet_tests;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::advance::RESOLVED_RETENTION_MS;
+use super::links::Links;
 use super::notification::{Notification, NotifiedAlert};
-use super::receivers::{Receiver, Repeat};
+use super::receivers::{Receiver, Repeat, Severity, held_up_to};
+use super::rules::RuleSet;
 use super::silences::Silences;
-use super::state::{AlertState, GroupState, Phase, Stored, Texts, Told};
+use super::state::{AlertState, GroupState, Phase, RuleState, Stored, Texts, Told};
 
 /// The most alerts of one notification; more make several.
 const MAX_ALERTS: usize = 200;
@@ -21,18 +30,43 @@ const RESEND_MS: i64 = 60_000;
 /// How long a notification is worth delivering to a receiver that is told once.
 const USEFUL_MS: i64 = 24 * 3600 * 1000;
 
+/// Where those who are told find more.
+pub struct Pages<'a> {
+    /// The addresses.
+    pub links: &'a Links,
+    /// The rules, for their expressions.
+    pub rules: &'a RuleSet,
+}
+
 /// The notifications of an evaluation. The groups are those that it changes, and are told what receivers are told of them.
-pub fn plan(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, at_ms: i64, interval: Duration) -> Vec<Notification> {
+pub fn plan(
+    receivers: &[Receiver],
+    groups: &mut [GroupState],
+    stored: &Stored,
+    at_ms: i64,
+    interval: Duration,
+    pages: &Pages<'_>,
+) -> Vec<Notification> {
     let silences = Silences::at(&stored.silences, at_ms);
     let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
     // As Prometheus: four times the longer of how often it is told and how often it is evaluated.
     let valid_until_ms = at_ms + 4 * RESEND_MS.max(interval_ms);
     let mut notifications = Vec::new();
-    let alerts = groups.iter_mut().flat_map(|group| &mut group.rules).flat_map(|rule| &mut rule.alerts);
-    let mut silenced_and_alerts: Vec<(bool, &mut AlertState)> = alerts.map(|alert| (silences.silence(alert), alert)).collect();
+    let mut candidates = Vec::new();
+    for GroupState { file, name, rules, .. } in groups {
+        for RuleState { key, alerts, .. } in rules.iter_mut().filter(|rule| !rule.alerts.is_empty()) {
+            let page: Rc<str> = pages.links.of_rule(pages.rules, file, name, key).into();
+            candidates.extend(alerts.iter_mut().map(|alert| Candidate {
+                is_silenced: silences.silence(alert),
+                page: Rc::clone(&page),
+                alert,
+            }));
+        }
+    }
     for receiver in receivers {
+        let held_up_to = held_up_to(&receiver.quiet_hours, at_ms);
         let mut by_group = BTreeMap::<Texts, Vec<NotifiedAlert>>::new();
-        for (is_silenced, alert) in &mut silenced_and_alerts {
+        for Candidate { is_silenced, page, alert } in &mut candidates {
             let is_over = alert.phase == Phase::Inactive;
             // The end is told under a silence as well, to those who were told of the beginning: they wait for it, and it bothers nobody.
             if (*is_silenced && !is_over) || !receiver.min_severity.covers(alert.label("severity")) {
@@ -41,14 +75,20 @@ pub fn plan(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, 
             if is_over && !receiver.send_resolved {
                 // It need not be told, but if the alert fires again that is news.
                 if let Some(told) = alert.told.get_mut(&receiver.name) {
-                    told.firing = false;
+                    (told.firing, told.owed) = (false, false);
                 }
                 continue;
             }
             let Some(told) = next_told(alert, receiver, at_ms) else { continue };
+            if held_up_to >= Some(Severity::of_label(alert.label("severity"))) {
+                if let Some(before) = alert.told.get_mut(&receiver.name) {
+                    before.owed = !told.firing;
+                }
+                continue;
+            }
             alert.told.insert(receiver.name.clone(), told);
             let group = receiver.group_by.iter().filter_map(|name| Some((name.clone(), alert.labels.get(name)?.clone()))).collect();
-            by_group.entry(group).or_default().push(NotifiedAlert::of(alert, valid_until_ms));
+            by_group.entry(group).or_default().push(NotifiedAlert::of(alert, valid_until_ms, page.to_string()));
         }
         let expires_ms = if receiver.repeat == Repeat::Alertmanager { valid_until_ms } else { at_ms + USEFUL_MS };
         for (group, alerts) in by_group {
@@ -59,10 +99,18 @@ pub fn plan(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, 
                 expires_ms,
                 group: group.clone(),
                 alerts: alerts.to_vec(),
+                external_url: pages.links.root().to_owned(),
             }));
         }
     }
     notifications
+}
+
+/// An alert of which somebody may be told.
+struct Candidate<'a> {
+    is_silenced: bool,
+    page: Rc<str>,
+    alert: &'a mut AlertState,
 }
 
 /// What the receiver is told of the alert now, if anything. Ends are only asked about for those who want them.
@@ -84,20 +132,28 @@ fn next_told(alert: &AlertState, receiver: &Receiver, at_ms: i64) -> Option<Told
             receiver.repeat == Repeat::Alertmanager && is_due(told, RESEND_MS) && at_ms - ended_ms < RESOLVED_RETENTION_MS
         }
     };
-    is_told.then_some(Told { firing: alert.phase == Phase::Firing, at_ms })
+    is_told.then_some(Told { firing: alert.phase == Phase::Firing, at_ms, owed: false })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alerts::receivers::{Access, Address, Severity, Target};
-    use crate::alerts::state::{RuleState, Silence, SilenceMatcher};
+    use crate::alerts::receivers::{Access, Address, Target};
+    use crate::alerts::state::{Silence, SilenceMatcher};
 
     const TICK: Duration = Duration::from_secs(15);
 
     fn receiver(name: &str, repeat: Repeat, min_severity: Severity) -> Receiver {
         let target = Target::Webhook { url: Address::Plain("http://h/".into()), key_file: None, access: Access::Open };
-        Receiver { name: name.into(), target, min_severity, group_by: vec!["alertname".into()], repeat, send_resolved: true }
+        Receiver {
+            name: name.into(),
+            target,
+            min_severity,
+            group_by: vec!["alertname".into()],
+            repeat,
+            send_resolved: true,
+            quiet_hours: Vec::new(),
+        }
     }
 
     fn alert(name: &str, instance: &str, severity: &str) -> AlertState {
@@ -122,7 +178,7 @@ mod tests {
     /// What is told, as `receiver: status instance …`.
     fn told(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, at_ms: i64) -> Vec<String> {
         let text = |alert: &NotifiedAlert| format!(" {} {}", if alert.firing { "firing" } else { "resolved" }, alert.labels["instance"]);
-        let notifications = plan(receivers, groups, stored, at_ms, TICK);
+        let notifications = plan(receivers, groups, stored, at_ms, TICK, &Pages { links: &Links::default(), rules: &RuleSet::default() });
         notifications.iter().map(|one| format!("{}:{}", one.receiver, one.alerts.iter().map(text).collect::<String>())).collect()
     }
 

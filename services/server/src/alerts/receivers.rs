@@ -2,8 +2,10 @@
 
 mod client;
 mod deliver;
+mod email;
 mod file;
 mod payload;
+mod quiet_hours;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,9 +15,11 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-pub use self::client::{DeliveryError, Sender};
+pub use self::client::{DeliveryError, Sender, describe, http_client};
 pub use self::deliver::Deliveries;
-pub use self::file::ReceiversError;
+use self::email::Email;
+pub use self::file::{ReceiversError, checked};
+pub use self::quiet_hours::{QuietHours, RawQuietHours, held_up_to};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(5);
@@ -35,6 +39,8 @@ pub struct Receiver {
     pub repeat: Repeat,
     /// Whether it is told when alerts end.
     pub send_resolved: bool,
+    /// When it is told of nothing but what is critical.
+    pub quiet_hours: Vec<QuietHours>,
 }
 
 /// What a receiver is. Secrets are read from their files when they are needed.
@@ -68,6 +74,8 @@ pub enum Target {
         /// What it asks for.
         access: Access,
     },
+    /// Mailboxes, over a mail server.
+    Email(Email),
 }
 
 impl Target {
@@ -78,6 +86,7 @@ impl Target {
             Self::Webhook { .. } => "webhook",
             Self::Slack { .. } => "slack",
             Self::Ntfy { .. } => "ntfy",
+            Self::Email(_) => "email",
         }
     }
 }

@@ -128,6 +128,11 @@ impl AlertState {
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
+
+    /// Whether a receiver is still to be told that it ended.
+    pub fn is_owed(&self) -> bool {
+        self.told.values().any(|told| told.owed)
+    }
 }
 
 /// What a receiver was told of an alert.
@@ -137,6 +142,14 @@ pub struct Told {
     pub firing: bool,
     /// When, in unix milliseconds.
     pub at_ms: i64,
+    /// Whether the alert has ended since, and quiet hours keep the receiver from being told.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub owed: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// A silence: alerts that it matches are told to no receiver.
@@ -206,7 +219,7 @@ mod tests {
                 resolved_ms: None,
                 keep_firing_since_ms: None,
                 value,
-                told: BTreeMap::from([("r".into(), Told { firing: true, at_ms: 3 })]),
+                told: BTreeMap::from([("r".into(), Told { firing: true, at_ms: 3, owed: false })]),
             };
             let text = serde_json::to_string(&alert).unwrap();
             assert_eq!(serde_json::from_str::<AlertState>(&text).unwrap(), alert, "{text}");

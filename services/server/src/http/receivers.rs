@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::AppState;
 use super::error::ApiError;
 use super::extract::JsonChange;
-use crate::alerts::Receiver;
+use crate::alerts::{RawQuietHours, Receiver, Severity, held_up_to};
 
 /// The answer of GET /api/v1/receivers. Addresses are not told: they may be secrets.
 #[derive(Serialize)]
@@ -21,8 +21,12 @@ pub struct Receivers {
 struct ReceiverView {
     name: String,
     kind: &'static str,
-    min_severity: crate::alerts::Severity,
+    min_severity: Severity,
     send_resolved: bool,
+    quiet_hours: Vec<RawQuietHours>,
+    /// The worst that quiet hours hold back now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_up_to: Option<Severity>,
 }
 
 /// The answer of a test that went well.
@@ -33,11 +37,14 @@ pub struct Tested {
 
 /// GET /api/v1/receivers: in the order of RECEIVERS_FILE.
 pub async fn list(State(state): State<AppState>) -> Json<Receivers> {
+    let now_ms = state.alerts.now_ms();
     let view = |receiver: &Receiver| ReceiverView {
         name: receiver.name.clone(),
         kind: receiver.target.kind(),
         min_severity: receiver.min_severity,
         send_resolved: receiver.send_resolved,
+        quiet_hours: receiver.quiet_hours.iter().map(|hours| hours.text().clone()).collect(),
+        held_up_to: held_up_to(&receiver.quiet_hours, now_ms),
     };
     Json(Receivers { receivers: state.alerts.receivers().iter().map(view).collect() })
 }

@@ -35,6 +35,10 @@ pub struct Inner {
     dropped: IntCounterVec,
     waiting: IntGaugeVec,
     oldest: GaugeVec,
+    /// Heartbeats that were taken.
+    pub heartbeats: IntCounter,
+    /// Heartbeats that were not.
+    pub heartbeats_failed: IntCounter,
 }
 
 impl std::ops::Deref for AlertMetrics {
@@ -75,8 +79,10 @@ impl AlertMetrics {
                 Opts::new("golectra_alerts_oldest_notification_age_seconds", "Age of the oldest notification that waits for a receiver."),
                 &["receiver"],
             )?,
+            heartbeats: IntCounter::new("golectra_alerts_heartbeats_sent_total", "Heartbeats that HEARTBEAT_URL took.")?,
+            heartbeats_failed: IntCounter::new("golectra_alerts_heartbeats_failed_total", "Heartbeats that HEARTBEAT_URL did not take.")?,
         };
-        let all: [Box<dyn Collector>; 16] = [
+        let all: [Box<dyn Collector>; 18] = [
             Box::new(inner.evaluations.clone()),
             Box::new(inner.failures.clone()),
             Box::new(inner.rule_seconds.clone()),
@@ -93,6 +99,8 @@ impl AlertMetrics {
             Box::new(inner.dropped.clone()),
             Box::new(inner.waiting.clone()),
             Box::new(inner.oldest.clone()),
+            Box::new(inner.heartbeats.clone()),
+            Box::new(inner.heartbeats_failed.clone()),
         ];
         for collector in all {
             registry.register(collector)?;

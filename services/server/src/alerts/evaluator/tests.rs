@@ -66,6 +66,8 @@ impl Setup {
             wake: Arc::default(),
             recorded: Mutex::default(),
             waited_after_ms: AtomicI64::new(i64::MIN),
+            evaluated: LastEvaluated::new(None),
+            links: Links::default(),
         };
         Self { evaluator, clock, registry, _folder: folder }
     }
@@ -114,6 +116,21 @@ async fn rules_that_are_not_begun_in_time_keep_their_alerts_and_say_so() {
 }
 
 #[tokio::test]
+async fn an_evaluation_succeeds_unless_every_rule_fails() {
+    let rule = |expr: &str| format!("groups:\n- name: g\n  rules:\n  - {{alert: A, expr: '{expr}'}}\n");
+    for (rules, succeeds) in [
+        (rule("vector(1)"), true),
+        (rule("up + on () group_left () up"), true),
+        ("groups: []\n".to_owned(), true),
+        (rule("(vector(1) or label_replace(vector(1), \"a\", \"b\", \"\", \"\")) * on () vector(1)"), false),
+    ] {
+        let setup = Setup::new(&rules);
+        setup.at(START_MS, 0).await;
+        assert_eq!(setup.evaluator.evaluated.borrow().is_some(), succeeds, "{rules}");
+    }
+}
+
+#[tokio::test]
 async fn a_clock_that_has_gone_back_is_followed() {
     let group = |name: &str, interval: &str| {
         format!("- name: {name}\n  interval: {interval}\n  rules:\n  - {{alert: A, expr: vector(1), for: 30s}}\n")
@@ -143,6 +160,7 @@ async fn what_waits_for_a_receiver_that_was_removed_is_not_shown() {
         expires_ms: START_MS + 1_000_000,
         group: Texts::new(),
         alerts: Vec::new(),
+        external_url: String::new(),
     };
     let notifications = vec![notification("there"), notification("gone")];
     assert!(setup.evaluator.states.commit(Commit { at_ms: START_MS, notifications, ..Commit::default() }).await.unwrap());

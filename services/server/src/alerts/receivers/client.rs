@@ -13,7 +13,7 @@ use reqwest::{Client, Url};
 use serde_json::Value;
 
 use super::file::checked;
-use super::{Access, Address, Receiver, Target, payload};
+use super::{Access, Address, Receiver, Target, email, payload};
 use crate::alerts::notification::Notification;
 use crate::clock::Clock;
 
@@ -45,7 +45,20 @@ pub enum DeliveryError {
     },
 }
 
-fn failed(reason: String) -> DeliveryError {
+/// A client whose requests are bounded and go where they are told to.
+pub fn http_client() -> Result<Client, String> {
+    golectra_process::install_crypto();
+    let builder = Client::builder()
+        .connect_timeout(LIMIT)
+        .timeout(LIMIT)
+        .pool_idle_timeout(Duration::from_mins(1))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .user_agent(concat!("golectra-server/", env!("CARGO_PKG_VERSION")));
+    builder.build().map_err(|error| error.without_url().to_string())
+}
+
+pub(super) fn failed(reason: String) -> DeliveryError {
     DeliveryError::Failed { reason, retry_after: None }
 }
 
@@ -60,21 +73,14 @@ pub struct Sender {
 impl Sender {
     /// For this receiver.
     pub fn new(receiver: Receiver, clock: Clock) -> Result<Self, String> {
-        golectra_process::install_crypto();
-        let client = Client::builder()
-            .connect_timeout(LIMIT)
-            .timeout(LIMIT)
-            .pool_idle_timeout(Duration::from_mins(1))
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .user_agent(concat!("golectra-server/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| error.without_url().to_string())?;
-        Ok(Self { receiver, client, clock })
+        Ok(Self { receiver, client: http_client()?, clock })
     }
 
     /// Tries once.
     pub async fn send(&self, notification: &Notification) -> Result<(), DeliveryError> {
+        if let Target::Email(to) = &self.receiver.target {
+            return email::send(to, notification).await;
+        }
         let (url, body, headers) = self.request(notification)?;
         let request = self.client.post(url).headers(headers).body(body);
         let mut answer = request.send().await.map_err(|error| failed(describe(error)))?;
@@ -118,6 +124,7 @@ impl Sender {
                 url.set_path(&format!("/{folder}"));
                 (url, body)
             }
+            Target::Email(_) => return Err(failed("mail is not sent over HTTP".to_owned())),
         };
         Ok((url, body, headers))
     }
@@ -171,7 +178,7 @@ fn address(address: &Address) -> Result<Url, DeliveryError> {
 }
 
 /// The content of a file without the white space at its end. It is read each time, so that secrets can be changed without a restart.
-fn secret(path: &Path) -> Result<String, DeliveryError> {
+pub(super) fn secret(path: &Path) -> Result<String, DeliveryError> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(MAX_SECRET_BYTES).read_to_string(&mut text));
     read.map_err(|error| failed(format!("{} can't be read: {error}", path.display())))?;
@@ -180,7 +187,7 @@ fn secret(path: &Path) -> Result<String, DeliveryError> {
 }
 
 /// What went wrong with its causes, without the address.
-fn describe(error: reqwest::Error) -> String {
+pub fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);

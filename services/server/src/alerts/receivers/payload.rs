@@ -13,6 +13,17 @@ use crate::clock::rfc3339;
 const NO_TIME: &str = "0001-01-01T00:00:00Z";
 /// The most alerts that a message for people names.
 const MAX_NAMED: usize = 20;
+/// The longest subject of a mail, in characters.
+const MAX_SUBJECT_CHARS: usize = 200;
+
+/// A mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mail {
+    /// One line.
+    pub subject: String,
+    /// Plain text, its lines separated by `\n`.
+    pub body: String,
+}
 
 fn time(unix_ms: i64) -> String {
     rfc3339(unix_ms.max(0).unsigned_abs())
@@ -26,6 +37,7 @@ pub fn alertmanager(notification: &Notification) -> Value {
             "annotations": alert.annotations,
             "startsAt": time(alert.starts_ms),
             "endsAt": time(alert.ends_ms),
+            "generatorURL": alert.generator_url,
         })
     };
     notification.alerts.iter().map(alert).collect()
@@ -40,7 +52,7 @@ pub fn webhook(notification: &Notification) -> Value {
             "annotations": alert.annotations,
             "startsAt": time(alert.starts_ms),
             "endsAt": if alert.firing { NO_TIME.to_owned() } else { time(alert.ends_ms) },
-            "generatorURL": "",
+            "generatorURL": alert.generator_url,
             "fingerprint": fingerprint(&alert.labels),
         })
     };
@@ -54,7 +66,7 @@ pub fn webhook(notification: &Notification) -> Value {
         "groupLabels": notification.group,
         "commonLabels": notification.common(|alert| &alert.labels),
         "commonAnnotations": notification.common(|alert| &alert.annotations),
-        "externalURL": "",
+        "externalURL": notification.external_url,
         "alerts": notification.alerts.iter().map(alert).collect::<Vec<_>>(),
     })
 }
@@ -89,6 +101,29 @@ pub fn ntfy(notification: &Notification, topic: &str) -> Value {
     json!({ "topic": topic, "title": title(notification), "message": short_lines(notification, MAX_NTFY_BYTES), "priority": priority, "tags": [tag] })
 }
 
+/// A mail: what `ntfy` says, with times and labels.
+pub fn mail(notification: &Notification) -> Mail {
+    // Labels and annotations may hold anything.
+    let clean = |text: &str| text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect::<String>();
+    let mut body = String::new();
+    for alert in notification.alerts.iter().take(MAX_NAMED) {
+        let (state, since) = if alert.firing { ("Firing since", alert.starts_ms) } else { ("Resolved at", alert.ends_ms) };
+        let _ = writeln!(body, "{}\n  {state} {}", clean(summary(alert)), time(since));
+        for more in [text(&alert.annotations, "description"), text(&alert.annotations, "runbook_url"), &alert.generator_url] {
+            for line in more.lines().filter(|line| !line.trim().is_empty()) {
+                let _ = writeln!(body, "  {}", clean(line));
+            }
+        }
+        let labels: Vec<String> = alert.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        let _ = writeln!(body, "  {}\n", clean(&labels.join(", ")));
+    }
+    if let Some(left) = left_out(notification) {
+        let _ = writeln!(body, "and {left} more\n");
+    }
+    let _ = writeln!(body, "-- \nSent by golectra to its receiver {}.", notification.receiver);
+    Mail { subject: clean(&title(notification)).chars().take(MAX_SUBJECT_CHARS).collect(), body }
+}
+
 const fn status(firing: bool) -> &'static str {
     if firing { "firing" } else { "resolved" }
 }
@@ -121,22 +156,31 @@ fn title(notification: &Notification) -> String {
     format!("[{counts}] {name}")
 }
 
+/// What an alert is about, in a sentence.
+fn summary(alert: &NotifiedAlert) -> &str {
+    match text(&alert.annotations, "summary") {
+        "" => text(&alert.labels, "alertname"),
+        summary => summary,
+    }
+}
+
+/// How many alerts a message for people does not name, if any.
+fn left_out(notification: &Notification) -> Option<usize> {
+    notification.alerts.len().checked_sub(MAX_NAMED).filter(|left| *left > 0)
+}
+
 /// A line for each alert.
 fn lines(notification: &Notification) -> String {
     let mut lines = String::new();
     for alert in notification.alerts.iter().take(MAX_NAMED) {
-        let summary = match text(&alert.annotations, "summary") {
-            "" => text(&alert.labels, "alertname"),
-            summary => summary,
-        };
         let prefix = if alert.firing { "" } else { "Resolved: " };
-        let _ = writeln!(lines, "{prefix}{summary}");
+        let _ = writeln!(lines, "{prefix}{}", summary(alert));
         let more = [text(&alert.annotations, "description"), text(&alert.annotations, "runbook_url")];
         for more in more.into_iter().filter(|more| alert.firing && !more.is_empty()) {
             let _ = writeln!(lines, "  {more}");
         }
     }
-    if let Some(left) = notification.alerts.len().checked_sub(MAX_NAMED).filter(|left| *left > 0) {
+    if let Some(left) = left_out(notification) {
         let _ = writeln!(lines, "and {left} more");
     }
     lines.truncate(lines.trim_end().len());
@@ -192,6 +236,7 @@ mod tests {
             starts_ms: 1_000,
             ends_ms: 2_000,
             value: "1".into(),
+            generator_url: "https://golectra.example.com/explore?query=up+%3D%3D+0".into(),
         };
         Notification {
             id: Uuid::nil(),
@@ -200,6 +245,7 @@ mod tests {
             expires_ms: 6_000,
             group: Texts::from([("alertname".into(), "Down".into())]),
             alerts: firing.iter().enumerate().map(alert).collect(),
+            external_url: "https://golectra.example.com".into(),
         }
     }
 
@@ -208,6 +254,7 @@ mod tests {
         let sent = alertmanager(&notification(&[true]));
         assert_eq!((&sent[0]["startsAt"], &sent[0]["endsAt"]), (&json!("1970-01-01T00:00:01.000Z"), &json!("1970-01-01T00:00:02.000Z")));
         assert_eq!(sent[0]["labels"]["instance"], "n0");
+        assert_eq!(sent[0]["generatorURL"], "https://golectra.example.com/explore?query=up+%3D%3D+0");
     }
 
     #[test]
@@ -221,6 +268,10 @@ mod tests {
         assert_eq!(sent["commonAnnotations"], json!({"description": "For long."}));
         assert_eq!((&sent["alerts"][0]["endsAt"], &sent["alerts"][1]["endsAt"]), (&json!(NO_TIME), &json!("1970-01-01T00:00:02.000Z")));
         assert_eq!(webhook(&notification(&[false]))["status"], "resolved");
+        assert_eq!(
+            (&sent["externalURL"], &sent["alerts"][0]["generatorURL"]),
+            (&json!("https://golectra.example.com"), &json!("https://golectra.example.com/explore?query=up+%3D%3D+0"))
+        );
     }
 
     #[test]
@@ -258,5 +309,14 @@ mod tests {
         assert_eq!((&sent["topic"], &sent["title"], &sent["priority"]), (&json!("t"), &json!("[2 resolved] Down"), &json!(2)));
         assert_eq!(sent["message"], "Resolved: <n0> is down.\nResolved: <n1> is down.");
         assert!(lines(&notification(&[true; 25])).ends_with("and 5 more"));
+        let sent = mail(&notification(&[true, false]));
+        assert_eq!(sent.subject, "[1 firing, 1 resolved] Down");
+        let (first, rest) = sent.body.split_once("\n\n").unwrap();
+        assert_eq!(
+            first,
+            "<n0> is down.\n  Firing since 1970-01-01T00:00:01.000Z\n  For long.\n  https://golectra.example.com/explore?query=up+%3D%3D+0\n  alertname=\"Down\", instance=\"n0\", severity=\"critical\""
+        );
+        assert!(rest.starts_with("<n1> is down.\n  Resolved at 1970-01-01T00:00:02.000Z\n"), "{rest}");
+        assert!(mail(&notification(&[true; 25])).body.contains("and 5 more\n"));
     }
 }

@@ -19,9 +19,18 @@ fn notification(receiver: &str, at_ms: i64) -> Notification {
         starts_ms: at_ms,
         ends_ms: at_ms,
         value: "1".into(),
+        generator_url: "https://golectra.example.com/explore?query=up".into(),
     };
     let expires_ms = at_ms + 3_600_000;
-    Notification { id: Uuid::now_v7(), receiver: receiver.into(), created_ms: at_ms, expires_ms, group: Texts::new(), alerts: vec![alert] }
+    Notification {
+        id: Uuid::now_v7(),
+        receiver: receiver.into(),
+        created_ms: at_ms,
+        expires_ms,
+        group: Texts::new(),
+        alerts: vec![alert],
+        external_url: String::new(),
+    }
 }
 
 fn group(name: &str, at_ms: i64) -> GroupState {
