@@ -70,6 +70,8 @@ CREATE TABLE series (
 -- Finds series by name and labels. Without a pending list, whose length every search would have to read.
 CREATE INDEX series_by_term ON series USING gin (terms) WITH (fastupdate = off);
 CREATE INDEX series_by_source ON series (source_id);
+-- Finds counters that have a gauge of their id beside them, among all series.
+CREATE INDEX series_counters ON series (id) WHERE kind = 1;
 
 -- Series that are out of the newest state, and since when. A table of its own, so that rows of series and their indexes are never rewritten.
 CREATE TABLE expired_series (

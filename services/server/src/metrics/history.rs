@@ -39,8 +39,11 @@ impl HistoryMetrics {
             sealed_samples: counter("sealed_samples_total", "Samples that this server sealed into chunks.")?,
             sealed_bytes: counter("sealed_bytes_total", "Bytes of coded samples that this server sealed.")?,
             seal_seconds: Histogram::with_opts(
-                HistogramOpts::new("golectra_history_seal_duration_seconds", "How long sealing half an hour of a source took.")
-                    .buckets(SECONDS.to_vec()),
+                HistogramOpts::new(
+                    "golectra_history_seal_duration_seconds",
+                    "How long sealing half an hour of a source took, or a part of it.",
+                )
+                .buckets(SECONDS.to_vec()),
             )?,
             late_parts: counter("late_parts_total", "Rows of chunks for reports that came after their half hour was sealed.")?,
             dropped_partitions: IntCounterVec::new(

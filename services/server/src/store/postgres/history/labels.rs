@@ -140,13 +140,39 @@ async fn instances(conn: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> 
 
 /// Whether a source has a gauge and a counter of one id.
 async fn has_counter_beside_gauge(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "SELECT EXISTS (
-            SELECT FROM series AS counter JOIN series AS gauge ON gauge.source_id = counter.source_id
-                AND gauge.identity = encode(substring(sha256('\\x0000' || convert_to(counter.metric, 'UTF8')) FOR 16), 'hex')::uuid
-            WHERE counter.kind = 1
-        )",
-    )
-    .fetch_one(conn)
-    .await
+    sqlx::query_scalar(COUNTER_BESIDE_GAUGE).fetch_one(conn).await
+}
+
+const COUNTER_BESIDE_GAUGE: &str = "SELECT EXISTS (
+    SELECT FROM series AS counter JOIN series AS gauge ON gauge.source_id = counter.source_id
+        AND gauge.identity = encode(substring(sha256('\\x0000' || convert_to(counter.metric, 'UTF8')) FOR 16), 'hex')::uuid
+    WHERE counter.kind = 1
+)";
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Executor as _, Row as _};
+
+    use super::*;
+    use crate::store::postgres::testing::TestDatabase;
+
+    #[tokio::test]
+    async fn counters_are_found_without_reading_all_series() {
+        let Some(database) = TestDatabase::create().await else { return };
+        let _store = database.store().await;
+        let mut conn = database.connect().await;
+        conn.execute(
+            "INSERT INTO sources (name, first_seen, last_seen) VALUES ('a', now(), now());
+            INSERT INTO series (id, source_id, kind, identity, terms, metric)
+                SELECT n, sources.id, CASE WHEN n % 1000 = 0 THEN 1 ELSE 0 END, md5(n::text)::uuid, '{}', 'm' || n
+                FROM sources, generate_series(1, 20000) AS n;
+            ANALYZE series;",
+        )
+        .await
+        .unwrap();
+        let explain = format!("EXPLAIN {COUNTER_BESIDE_GAUGE}");
+        let plan: Vec<String> = conn.fetch_all(&*explain).await.unwrap().iter().map(|row| row.get(0)).collect();
+        let plan = plan.join("\n");
+        assert!(plan.contains("series_counters") && !plan.contains("Seq Scan"), "{plan}");
+    }
 }
