@@ -149,7 +149,8 @@ mod tests {
     #[tokio::test]
     async fn the_host_is_measured_by_each_of_its_collectors() {
         let own = HostPaths { proc: "/proc".into(), sys: "/sys".into(), root: Some("/".into()), sees_first_process: true };
-        let settings = HostSettings { paths: own, node_name: "node-1".into(), max_series: 10_000, filter: Arc::default() };
+        let settings =
+            HostSettings { paths: own, node_name: "node-1".into(), max_series: 10_000, textfile_folders: vec![], filter: Arc::default() };
         let mut collectors = Collectors::start(of_the_host(&settings), metrics()).unwrap().with_max_series(10_000);
         let first = collectors.sample().await;
         assert!(first.gauges.len() > 100, "{} gauges", first.gauges.len());

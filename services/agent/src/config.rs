@@ -1,6 +1,7 @@
 //! The agent's settings. Nothing else reads the environment.
 
 mod address;
+mod folders;
 mod kubelet;
 mod limits;
 mod scrape;
@@ -13,6 +14,7 @@ use golectra_process::{Bytes, KeyId, ListenAddress, Secret};
 use golectra_protocol::Source;
 
 pub use self::address::{Address, AddressError};
+pub use self::folders::FolderList;
 pub use self::kubelet::KubeletUrl;
 pub use self::limits::{
     Count, HostSeries, LimitError, Period, PodsSeries, QueueBatches, QueueBytes, RateLimit, ScrapeBytes, SpoolAge, SpoolBytes,
@@ -73,6 +75,8 @@ golectra_process::settings! {
         pub host_mounts_include: Option<Pattern>,
         /// The filesystems that are not reported, likewise.
         pub host_mounts_exclude: Option<Pattern>,
+        /// Folders, separated by commas, whose files *.prom have metrics that other programs write in Prometheus's text format, as node_exporter's textfile collector reads them.
+        pub textfile_dirs: Option<FolderList>,
         /// The kubelet of this node, such as https://10.0.0.1:10250; with it the node's pods, network and filesystems are reported.
         pub kubelet_url: Option<KubeletUrl>,
         /// How often the kubelet is asked: whole seconds or a duration, 100ms to 24h.
@@ -192,7 +196,13 @@ impl Settings {
             devices: choice(&self.host_devices_include, &self.host_devices_exclude),
             mounts: choice(&self.host_mounts_include, &self.host_mounts_exclude),
         };
-        HostSettings { paths, node_name: source.as_str().to_owned(), max_series: self.host_max_series.get(), filter: filter.into() }
+        HostSettings {
+            paths,
+            node_name: source.as_str().to_owned(),
+            max_series: self.host_max_series.get(),
+            textfile_folders: self.textfile_dirs.as_ref().map_or_else(Vec::new, |list| list.0.clone()),
+            filter: filter.into(),
+        }
     }
 
     /// The bounds of the spool on disk.
@@ -279,6 +289,7 @@ mod tests {
             (["--queue-bytes=1KiB"], "64KiB"),
             (["--host-max-series=99"], "100 to 100000"),
             (["--host-metrics-exclude=("], "regular expression"),
+            (["--textfile-dirs=/a,b"], "absolute paths"),
             (["--spool-max-bytes=1KiB"], "1MiB to 16GiB"),
             (["--spool-max-bytes=1TiB"], "1MiB to 16GiB"),
             (["--spool-max-age=30s"], "at least 1m"),

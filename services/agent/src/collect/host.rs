@@ -20,6 +20,7 @@ mod small;
 mod softnet;
 mod stat;
 mod system;
+mod textfile;
 mod timex;
 mod vmstat;
 
@@ -75,6 +76,8 @@ pub struct HostSettings {
     pub node_name: String,
     /// The most series of one collector, and of a report.
     pub max_series: usize,
+    /// Folders with files of metrics that others write.
+    pub textfile_folders: Vec<PathBuf>,
     /// Which series are reported.
     pub filter: Arc<Filter>,
 }
@@ -128,6 +131,10 @@ pub(super) fn all(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
         vec![Box::new(Group::new("host", kernel, settings)), Box::new(Group::new("sensors", sensors, settings))];
     if let Some(root) = &paths.root {
         groups.push(Box::new(Group::new("fs", vec![Box::new(filesystem::Filesystem::under(root.clone()))], settings)));
+    }
+    if !settings.textfile_folders.is_empty() {
+        let textfile: Box<dyn HostCollector> = Box::new(textfile::Textfile::of(&settings.textfile_folders));
+        groups.push(Box::new(Group::new("text", vec![textfile], settings)));
     }
     groups
 }

@@ -190,6 +190,9 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
         M::gauge("os", "node_os_info", "", &["build_id", "id", "id_like", "image_id", "image_version", "name", "pretty_name", "variant", "variant_id", "version", "version_codename", "version_id"], "1, with what os-release of the host says."),
         M::gauge("os", "node_os_version", "", &["id", "id_like", "name"], "The version of the operating system, major.minor."),
         M::gauge("selinux", "node_selinux_enabled", "", &[], "1 when SELinux is enabled, else 0."),
+        // Files of others.
+        M::gauge("textfile", "node_textfile_mtime_seconds", "seconds", &["file"], "When a file of TEXTFILE_DIRS was modified, in unix time."),
+        M::gauge("textfile", "node_textfile_scrape_error", "", &[], "1 when a file or folder of TEXTFILE_DIRS could not be read, else 0."),
         // Collectors.
         M::gauge("all", "node_scrape_collector_duration_seconds", "seconds", &["collector"], "How long a collector took."),
         M::gauge("all", "node_scrape_collector_success", "", &["collector"], "1 when a collector succeeded, else 0."),

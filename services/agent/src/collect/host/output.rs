@@ -81,6 +81,11 @@ impl Output {
         }
     }
 
+    /// Counts a series that was there already.
+    pub(super) fn duplicate(&mut self, name: &str) {
+        self.invalid.push((SkipReason::Duplicate, name.to_owned()));
+    }
+
     /// Adds a gauge with a whole number.
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a double; node_exporter's are as well")]
     pub(super) fn count<'a>(&mut self, name: impl Into<Name<'a>>, labels: &[(&str, &str)], value: u64) {

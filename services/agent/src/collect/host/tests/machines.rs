@@ -327,7 +327,7 @@ proptest! {
             for file in files {
                 machine.write(&format!("proc/{file}"), contents);
             }
-            let settings = HostSettings { paths: machine.paths(), node_name: "node-1".into(), max_series: 1000, filter: Arc::default() };
+            let settings = HostSettings { paths: machine.paths(), node_name: "node-1".into(), max_series: 1000, textfile_folders: vec![], filter: Arc::default() };
             for group in &mut all(&settings) {
                 let mut readings = Readings::default();
                 prop_assert!(group.collect(&mut readings).is_ok());
@@ -340,4 +340,46 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn files_of_metrics_are_read_whole_or_not_at_all() {
+    let machine = Machine::with(&[
+        ("text/b.prom", b"# TYPE backup_bytes gauge\nbackup_bytes{job=\"nightly\",disk=\"a\"} 5\nbackup_bytes{disk=\"a\",job=\"nightly\"} 6\nnode_load1 7\n"),
+        ("text/a.prom", b"backup_seconds 1.5\n"),
+        ("text/broken.prom", b"whole 1\nbroken{ 2\n"),
+        ("text/ignored.txt", b"ignored 1\n"),
+    ]);
+    let folder = machine.0.path().join("text");
+    let mut textfile = textfile::Textfile::of(std::slice::from_ref(&folder));
+    let mut output = Output::new(1000, Arc::default());
+    let mut round = || {
+        let mut readings = Readings::default();
+        textfile.collect(&mut Reader::default(), &mut output).unwrap();
+        output.finish(&mut readings);
+        let text = |gauge: &RenderedGauge| {
+            let json = format!("{}{}}}", gauge.start, gauge.value);
+            let metric = golectra_protocol::json::decode_metric(json.as_bytes()).unwrap();
+            (metric.id.to_string(), gauge.value)
+        };
+        let skipped: u64 = readings.skipped_counts().map(|(_, count)| count).sum();
+        (readings.gauges.iter().map(text).collect::<std::collections::BTreeMap<_, _>>(), skipped)
+    };
+    let (gauges, skipped) = round();
+    let names: Vec<&str> = gauges.keys().map(|id| id.split('{').next().unwrap()).collect();
+    let expected =
+        ["backup_bytes", "backup_seconds", "node_textfile_mtime_seconds", "node_textfile_mtime_seconds", "node_textfile_scrape_error"];
+    assert_eq!((names.as_slice(), skipped), (expected.as_slice(), 2), "the second of one series, and what is the host's own, are counted");
+    assert_eq!(gauges[r#"backup_bytes{disk="a",exported_job="nightly",job="node-exporter"}"#].to_bits(), 5_f64.to_bits());
+    assert_eq!(gauges[r#"node_textfile_scrape_error{job="node-exporter"}"#].to_bits(), 1_f64.to_bits());
+
+    fs::remove_file(folder.join("broken.prom")).unwrap();
+    assert_eq!(round().0[r#"node_textfile_scrape_error{job="node-exporter"}"#].to_bits(), 0_f64.to_bits());
+    machine.write("text/large.prom", &vec![b'#'; (1 << 20) + 1]);
+    fs::create_dir(folder.join("folder.prom")).unwrap();
+    let (gauges, _) = round();
+    assert_eq!(gauges[r#"node_textfile_scrape_error{job="node-exporter"}"#].to_bits(), 1_f64.to_bits());
+    assert_eq!(gauges.len(), 5, "the other files are still read");
+    fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(round().0.len(), 1, "a folder that is gone is an error alone");
 }
