@@ -28,6 +28,8 @@ on_both_stores!(
     an_instance_that_others_write_is_a_node,
     pods_are_shown_with_what_they_use,
     what_changed_is_ranked,
+    what_happened_is_listed,
+    nodes_are_compared,
     an_expression_has_a_table_or_an_error,
     assets_are_kept_for_good_and_packed
 );
@@ -40,7 +42,7 @@ async fn the_page_works_with_nothing_stored(t: Target) {
     assert!(page.contains("<html") && page.contains("</html>") && page.contains("golectra"), "{page}");
     let address = server.url().trim_start_matches("http://").to_owned();
     assert!(page.contains(&format!("address={address} golectra-agent")), "the command for the first agent: {page}");
-    for path in ["/pods", "/changes", "/alerts", "/explore", "/status"] {
+    for path in ["/pods", "/changes", "/compare", "/alerts", "/explore", "/status"] {
         assert_eq!(server.client().get(path).send().await.expect(200).media_type(), "text/html");
     }
 }
@@ -290,6 +292,7 @@ async fn pages_work_in_a_browser_and_say_nothing_on_its_console() {
         ("/explore?query=node_load1", "<canvas"),
         ("/pods", "Ctrl K"),
         ("/changes", "Ctrl K"),
+        ("/compare", "<canvas"),
         ("/alerts", "Ctrl K"),
         ("/status", "Ctrl K"),
     ] {
@@ -401,4 +404,69 @@ async fn what_changed_is_ranked(t: Target) {
         first.contains("CPU of busy") && first.contains("Restarts of shop/cart")
     };
     until("the first page has what changed", LIMIT, has_changes).await;
+}
+
+async fn what_happened_is_listed(t: Target) {
+    let server = t.own().start();
+    let firing: &[(&str, &str)] = &[("alertname", "DiskSlow"), ("alertstate", "firing"), ("instance", "n1"), ("severity", "critical")];
+    let cart: &[(&str, &str)] = &[("instance", "n1"), ("namespace", "shop"), ("pod", "cart"), ("container", "app")];
+    let old: &[(&str, &str)] = &[("instance", "n1"), ("version", "1.0.0")];
+    let new: &[(&str, &str)] = &[("instance", "n1"), ("version", "1.1.0")];
+    let other: &[(&str, &str)] = &[("instance", "n2")];
+    let there = |is_there: bool, value: f64| if is_there { value } else { f64::NAN };
+    write_history(
+        &server,
+        &[
+            ("ALERTS", firing, &|left| there(left < 40, 1.0)),
+            ("kube_pod_container_status_restarts_total", cart, &|left| if left < 25 { 1.0 } else { 0.0 }),
+            ("golectra_agent_info", old, &|left| there(left >= 15, 1.0)),
+            ("golectra_agent_info", new, &|left| there(left < 15, 1.0)),
+            ("node_boot_time_seconds", other, &|left| if left < 10 { 9_000.0 } else { 5_000.0 }),
+            ("node_load1", other, &|_| 1.0),
+        ],
+    )
+    .await;
+    // The page does not wait long for what happened: it may come with a later look.
+    let listed = async |path: &str, parts: &[&str]| {
+        let limit = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let page = page(&server, path).await;
+            let events: String = page.split("<li data-event=\"").skip(1).collect();
+            if parts.iter().all(|part| events.contains(part)) {
+                return events;
+            }
+            assert!(tokio::time::Instant::now() < limit, "{path} does not list {parts:?}: {page}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let version = "n1 runs golectra 1.1.0 instead of 1.0.0";
+    let all = listed("/changes", &["DiskSlow of n1 fires", "shop/cart restarted", version, "n2 was started"]).await;
+    assert!(all.find(version) < all.find("shop/cart restarted"), "the newest come first: {all}");
+    let of_node = listed("/node?name=n1", &["DiskSlow of n1 fires", "shop/cart restarted", version]).await;
+    assert!(!of_node.contains("n2 was started"), "{of_node}");
+    let of_pod = listed("/pod?namespace=shop&name=cart", &["shop/cart restarted"]).await;
+    assert!(!of_pod.contains("DiskSlow"), "{of_pod}");
+}
+
+async fn nodes_are_compared(t: Target) {
+    let server = t.own().start();
+    for (node, load) in [("a1", 3.0), ("a2", 1.0), ("b1", 2.0)] {
+        report(&server, node, &[("node_load1", load)]).await;
+    }
+    let order = async |sort: &str| {
+        let page = page(&server, &format!("/compare?query=node_load1&sort={sort}")).await;
+        let rows = page.split("<td class=\"num soft\">").skip(1);
+        rows.map(|row| {
+            format!(
+                "{} {}",
+                row.split('<').next().unwrap_or_default(),
+                row.split("\">").nth(2).and_then(|name| name.split('<').next()).unwrap_or_default()
+            )
+        })
+        .collect::<Vec<_>>()
+    };
+    assert_eq!(order("").await, ["1 a1", "2 b1", "3 a2"]);
+    assert_eq!(order("name").await, ["1 a1", "3 a2", "2 b1"]);
+    let error = page(&server, &format!("/compare?query={}", encode("sum(("))).await;
+    assert!(error.contains("role=\"alert\"") && error.contains("parse error"), "{error}");
 }

@@ -60,6 +60,7 @@ async function refresh() {
     }
     if (main) localize(main);
     filter();
+    document.dispatchEvent(new Event("golectra:refreshed"));
     say("live", false);
   } catch {
     say("the server does not answer", true);

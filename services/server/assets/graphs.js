@@ -68,6 +68,8 @@ class Graph {
     this.legend.className = "legend";
     this.problem = document.createElement("p");
     this.problem.className = "note";
+    this.at = document.createElement("p");
+    this.at.className = "at";
     this.spoken = document.createElement("span");
     this.spoken.className = "unseen";
     this.spoken.setAttribute("aria-live", "polite");
@@ -80,7 +82,7 @@ class Graph {
     this.plot.setAttribute("role", "img");
     this.plot.setAttribute("aria-label", `${this.title}: loading`);
     this.plot.addEventListener("keydown", (event) => this.key(event));
-    figure.append(this.problem, this.legend, this.spoken, this.table);
+    figure.append(this.at, this.problem, this.legend, this.spoken, this.table);
     new ResizeObserver(() => this.chart?.setSize(this.size())).observe(this.plot);
   }
 
@@ -144,7 +146,7 @@ class Graph {
     this.chart = new uPlot({
       ...this.size(),
       legend: { show: false },
-      padding: [8, 10, 0, 0],
+      padding: [10, 10, 0, 0],
       cursor: {
         sync: { key: "golectra", scales: ["x", null], setSeries: false },
         drag: { x: true, y: false, setScale: false },
@@ -170,6 +172,7 @@ class Graph {
       }))],
       bands: this.stacked ? this.series.slice(1).map((_, index) => ({ series: [index + 2, index + 1], fill: `${colours[(index + 1) % COLOURS]}2b` })) : [],
       hooks: {
+        draw: [(/** @type {any} */ chart) => this.mark(chart)],
         setCursor: [(/** @type {any} */ chart) => this.tell(chart.cursor.idx)],
         setSelect: [(/** @type {any} */ chart) => {
           const { left, width } = chart.select;
@@ -181,6 +184,32 @@ class Graph {
     this.chart.over.addEventListener("dblclick", () => range.zoom(from - seconds / 2, to + seconds / 2));
     this.list(colours);
     this.tabulate();
+  }
+
+  /** Marks the events of the page's list on the time axis. @param {any} chart */
+  mark(chart) {
+    const { ctx, bbox } = chart;
+    const ratio = devicePixelRatio || 1;
+    ctx.save();
+    for (const { at, colour } of happened) {
+      if (at < chart.scales.x.min || at > chart.scales.x.max) continue;
+      const x = Math.round(chart.valToPos(at, "x", true));
+      ctx.strokeStyle = ctx.fillStyle = colour;
+      ctx.globalAlpha = 0.55;
+      ctx.lineWidth = ratio;
+      ctx.setLineDash([3 * ratio, 3 * ratio]);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+      ctx.globalAlpha = 1;
+      ctx.beginPath();
+      ctx.moveTo(x - 4 * ratio, bbox.top - 6 * ratio);
+      ctx.lineTo(x + 4 * ratio, bbox.top - 6 * ratio);
+      ctx.lineTo(x, bbox.top);
+      ctx.fill();
+    }
+    ctx.restore();
   }
 
   /** @param {string[]} colours */
@@ -212,6 +241,9 @@ class Graph {
     const items = [...this.legend.querySelectorAll("b")];
     const texts = this.series.map((one) => format(index === null || index === undefined ? one.values.findLast((value) => value !== null) : one.values[index], this.unit));
     items.forEach((item, at) => { item.textContent = texts[at] ?? ""; });
+    const left = this.chart?.cursor.left ?? -1;
+    const near = left < 0 ? [] : happened.filter(({ at }) => Math.abs(this.chart.valToPos(at, "x") - left) < 6);
+    this.at.textContent = near.slice(0, 3).map(({ at, title }) => `${time(at, "second")} ${title}`).join(" · ");
     if (index === null || index === undefined) {
       const summary = this.series.slice(0, 4).map((one, at) => `${one.name} ${texts[at]}`).join(", ");
       this.plot.setAttribute("aria-label", `${this.title}: ${summary || "no values"}. Arrow keys move the cursor.`);
@@ -233,7 +265,7 @@ class Graph {
     }
     chart.setCursor({ left: chart.valToPos(this.times[next], "x"), top: 10 });
     const values = this.series.slice(0, 6).map((one) => `${one.name} ${format(one.values[next], this.unit)}`);
-    this.spoken.textContent = `${time(this.times[next], "full")}: ${values.join(", ")}`;
+    this.spoken.textContent = `${time(this.times[next], "full")}: ${values.join(", ")}${this.at.textContent ? `. ${this.at.textContent}` : ""}`;
   }
 
   /** The values as a table, where someone has opened it. */
@@ -298,6 +330,18 @@ async function ask(line, start, end, step, signal) {
   });
 }
 
+/** The events of the page's list. @type {{ at: number, title: string, colour: string }[]} */
+let happened = [];
+
+function readEvents() {
+  const style = getComputedStyle(document.documentElement);
+  happened = [...document.querySelectorAll("[data-event]")].map((item) => ({
+    at: Number(/** @type {HTMLElement} */ (item).dataset.event) / 1000,
+    title: item.querySelector("a")?.textContent ?? "",
+    colour: style.getPropertyValue(`--${item.className === "info" ? "soft" : item.className}`).trim(),
+  }));
+}
+
 const graphs = [...document.querySelectorAll("figure.graph")].map((figure) => new Graph(/** @type {HTMLElement} */ (figure)));
 /** Those that were seen; others wait until they are. @type {Set<Graph>} */
 const shown = new Set();
@@ -324,8 +368,14 @@ function follow() {
   }, period * 1000);
 }
 
+readEvents();
 range.start();
 range.onChange(reload);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", reload);
+document.addEventListener("golectra:refreshed", () => {
+  const before = JSON.stringify(happened);
+  readEvents();
+  if (JSON.stringify(happened) !== before) for (const graph of shown) graph.chart?.redraw(false);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readEvents(); reload(); });
 for (const graph of graphs) seen.observe(graph.figure);
 follow();

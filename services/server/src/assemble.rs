@@ -22,7 +22,7 @@ use crate::http::api::status::ProcessInfo;
 use crate::http::extract::body::BodyLimits;
 use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
-use crate::http::ui::Rankings;
+use crate::http::ui::{KeptChanges, KeptEvents};
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
 use crate::metrics::history::HistoryMetrics;
@@ -83,7 +83,8 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
         tokens,
         trusted_proxies: settings.trusted_proxies.clone(),
         metrics,
-        rankings: Rankings::default(),
+        changes: KeptChanges::default(),
+        events: KeptEvents::default(),
     });
     Ok(Parts { state, trail })
 }

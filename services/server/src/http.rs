@@ -64,5 +64,7 @@ pub struct App {
     /// What the server says about itself.
     pub metrics: ServerMetrics,
     /// What changed, as pages found it last.
-    pub rankings: ui::Rankings,
+    pub changes: ui::KeptChanges,
+    /// What happened, as pages found it last.
+    pub events: ui::KeptEvents,
 }

@@ -17,6 +17,7 @@ pub fn router(state: AppState) -> Router {
         .route("/pod", get(ui::pod))
         .route("/alerts", get(ui::alerts))
         .route("/changes", get(ui::changes))
+        .route("/compare", get(ui::compare))
         .route("/explore", get(ui::explore))
         .route("/status", get(ui::status))
         .route("/sign-in", post(ui::sign_in))

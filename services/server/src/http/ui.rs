@@ -7,8 +7,11 @@ mod ask;
 pub mod assets;
 mod changes;
 mod cluster;
+mod compare;
+mod events;
 mod explore;
 mod format;
+mod kept;
 mod metrics;
 mod node;
 mod overview;
@@ -24,7 +27,9 @@ mod status;
 mod window;
 
 pub use self::alerts::alerts;
-pub use self::changes::{Rankings, changes};
+pub use self::changes::{KeptChanges, changes};
+pub use self::compare::compare;
+pub use self::events::KeptEvents;
 pub use self::explore::explore;
 pub use self::metrics::metrics;
 pub use self::node::node;
@@ -35,4 +40,4 @@ pub use self::sign_in::{sign_in, sign_in_page, sign_out};
 pub use self::status::status;
 
 /// The routes that show what is stored. Where there are API tokens, they need one that reads.
-pub const PAGES: [&str; 9] = ["/", "/node", "/source", "/pods", "/pod", "/changes", "/alerts", "/explore", "/status"];
+pub const PAGES: [&str; 10] = ["/", "/node", "/source", "/pods", "/pod", "/changes", "/compare", "/alerts", "/explore", "/status"];

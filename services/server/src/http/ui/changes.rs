@@ -11,8 +11,10 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-pub use self::find::{Change, Found, Rankings, Scope, find_soon};
+pub use self::find::{Change, Found, KeptChanges, Scope, find_soon};
+pub use self::kinds::{KINDS, Style, Subject};
 
+use super::events::{self, EVENTS_LIMIT, Events};
 use super::node::{Preset, presets};
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use super::window::Window;
@@ -28,6 +30,7 @@ struct ChangesPage {
     back: String,
     lists: Vec<(&'static str, Vec<Change>)>,
     found: Arc<Found>,
+    happened: Option<Arc<Events>>,
     presets: Vec<Preset>,
     window: Window,
     before: (u64, u64),
@@ -39,6 +42,7 @@ pub async fn changes(State(state): State<AppState>, query: Parameters) -> Result
     let window = Window::of(&query, state.process.now_ms());
     let scope = Scope::of(&query);
     let found = find::find(&state, &scope, &window).await;
+    let happened = events::find_soon(&state, &scope, &window, EVENTS_LIMIT).await;
     let (subject, back) = match &scope {
         Scope::Cluster => (String::new(), String::new()),
         Scope::Node(name) => (name.clone(), format!("/node?name={}&{}", encode(name), window.parameters())),
@@ -62,6 +66,7 @@ pub async fn changes(State(state): State<AppState>, query: Parameters) -> Result
         presets: presets(&scope.address(), &window),
         before: (millis(window.start_ms - length), millis(window.start_ms)),
         found,
+        happened,
         window,
     })
 }

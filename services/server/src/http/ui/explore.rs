@@ -1,5 +1,7 @@
 //! GET /explore: any PromQL expression, as a table from the server and as a graph with scripts.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
@@ -7,6 +9,7 @@ use golectra_promql::METRIC_NAME;
 
 use super::ask;
 use super::changes::Scope;
+use super::events::{self, EVENTS_LIMIT, Events};
 use super::node::{Preset, presets};
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use super::window::Window;
@@ -28,6 +31,7 @@ struct ExplorePage {
     error: Option<String>,
     /// What of it changed in this time.
     changes: String,
+    happened: Option<Arc<Events>>,
     /// The expression as the script of graphs reads it.
     lines: String,
 }
@@ -51,6 +55,7 @@ pub async fn explore(State(state): State<AppState>, query: Parameters) -> Result
         Ok(samples) => (samples, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
+    let happened = if query.is_empty() { None } else { events::find_soon(&state, &Scope::Cluster, &window, EVENTS_LIMIT).await };
     let rows = samples.iter().take(MAX_SHOWN).map(|sample| SampleRow {
         name: sample.labels.metric_name().to_owned(),
         labels: sample
@@ -69,6 +74,7 @@ pub async fn explore(State(state): State<AppState>, query: Parameters) -> Result
         series: samples.len(),
         lines: serde_json::json!([{ "expr": query, "name": "" }]).to_string(),
         changes: format!("{}&{}", Scope::Query(query.clone()).address(), window.parameters()),
+        happened,
         query,
         window,
         error,

@@ -1,6 +1,7 @@
 //! GET /node: one node, by its name or by the instance that others write: what it is like now, its graphs and its metrics.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::State;
@@ -9,6 +10,7 @@ use golectra_protocol::{ErrorCode, Source};
 
 use super::changes::Scope;
 use super::cluster::{self, Node};
+use super::events::{self, EVENTS_LIMIT, Events};
 use super::format::{bytes, percent, span, three_digits, whole};
 use super::metrics::{self, Metrics};
 use super::panels::{self, Graphs};
@@ -37,6 +39,7 @@ struct NodePage {
     presets: Vec<Preset>,
     window: Window,
     groups: Vec<Graphs>,
+    happened: Option<Arc<Events>>,
     /// What changed in this time.
     changes: String,
     missing: Vec<String>,
@@ -98,7 +101,9 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
     };
     let metrics = metrics::shown(&state, filter, &find.to_lowercase(), MAX_METRICS, now).await?;
     let shell = Shell::with_graphs(name.clone(), "overview");
-    let changes = Scope::Node(name.clone()).address();
+    let scope = Scope::Node(name.clone());
+    let changes = scope.address();
+    let happened = events::find_soon(&state, &scope, &window, EVENTS_LIMIT).await;
     page(&NodePage {
         shell,
         row: Row::new(&node, now),
@@ -107,6 +112,7 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
         presets: presets(&format!("/node?name={}", encode(&name)), &window),
         groups: panels::graphs(&panels::NODE, &[("node", &name)], &names, &window, &changes),
         changes: format!("{changes}&{}", window.parameters()),
+        happened,
         window,
         missing,
         metrics,

@@ -94,7 +94,7 @@ async fn changed(app: &AppState) -> Option<[(&'static str, Vec<Change>); 2]> {
     let hour = Window::of(&HashMap::new(), app.process.now_ms());
     let found = changes::find_soon(app, &Scope::Cluster, &hour, CHANGES_LIMIT).await?;
     let first = |changes: &[Change]| changes.iter().take(CHANGES_SHOWN).cloned().collect();
-    Some([("Nodes", first(&found.nodes)), ("Pods and volumes", first(&found.pods))])
+    Some([("nodes", first(&found.nodes)), ("pods and volumes", first(&found.pods))])
 }
 
 impl Other {

@@ -1,6 +1,7 @@
 //! GET /pod: the graphs of one pod.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::State;
@@ -8,6 +9,7 @@ use axum::response::Response;
 use golectra_protocol::ErrorCode;
 
 use super::changes::Scope;
+use super::events::{self, EVENTS_LIMIT, Events};
 use super::node::{Preset, metric_names, presets};
 use super::panels::{self, Graphs};
 use super::shell::{Parameters, Shell, encode, page, parameters};
@@ -25,6 +27,7 @@ struct PodPage {
     presets: Vec<Preset>,
     window: Window,
     groups: Vec<Graphs>,
+    happened: Option<Arc<Events>>,
     /// What changed in this time.
     changes: String,
     missing: Vec<String>,
@@ -49,13 +52,16 @@ pub async fn pod(State(state): State<AppState>, query: Parameters) -> Result<Res
         Err(error) => missing.push(error.clone()),
     }
     let names = names.unwrap_or_else(|_| BTreeSet::new());
-    let changes = Scope::Pod(namespace.clone(), name.clone()).address();
+    let scope = Scope::Pod(namespace.clone(), name.clone());
+    let changes = scope.address();
+    let happened = events::find_soon(&state, &scope, &window, EVENTS_LIMIT).await;
     page(&PodPage {
         shell: Shell::with_graphs(format!("{namespace}/{name}"), "pods"),
         namespace_link: format!("/pods?namespace={}", encode(&namespace)),
         presets: presets(&format!("/pod?namespace={}&name={}", encode(&namespace), encode(&name)), &window),
         groups: panels::graphs(&panels::POD, &[("namespace", &namespace), ("pod", &name)], &names, &window, &changes),
         changes: format!("{changes}&{}", window.parameters()),
+        happened,
         namespace,
         name,
         window,

@@ -1,16 +1,16 @@
 //! Asks for both windows and ranks what is in them. The work is bounded: so many queries, each with the limits of the query API and of a page, all within a
 //! time, and few rankings at once. What was found is kept until the windows move on.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use golectra_promql::{Labels, METRIC_NAME, Steps};
-use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::super::ask::{self, Line};
 use super::super::format::{quantity, three_digits};
+use super::super::kept::Kept;
 use super::super::panels::Unit;
 use super::super::shell::encode;
 use super::super::spark::Spark;
@@ -32,10 +32,6 @@ const STOPPED_AFTER_MS: i64 = 120_000;
 const MAX_CHANGES: usize = 40;
 /// How long finding may take.
 const LIMIT: Duration = Duration::from_secs(15);
-/// How many rankings may be made at once.
-const AT_ONCE: usize = 2;
-/// How many rankings are kept.
-const MAX_KEPT: usize = 32;
 /// The score of a node that stopped a moment ago, and what a whole window of silence adds.
 const STOPPED_SCORE: (f64, f64) = (10.0, 40.0);
 /// The highest score of series whose meaning nobody told: they come after those that have a floor of their own.
@@ -93,7 +89,7 @@ pub struct Found {
 
 /// The two windows in steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Windows {
+pub struct Windows {
     end_ms: i64,
     step_ms: i64,
     /// Of each window.
@@ -132,41 +128,7 @@ impl Windows {
 type Key = (Scope, Windows);
 
 /// The rankings that were made last.
-pub struct Rankings {
-    kept: Mutex<VecDeque<(Key, Arc<OnceCell<Arc<Found>>>)>>,
-    turns: Semaphore,
-}
-
-impl Default for Rankings {
-    fn default() -> Self {
-        Self { kept: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
-    }
-}
-
-impl Rankings {
-    fn slot(&self, key: &Key) -> Arc<OnceCell<Arc<Found>>> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, slot)) = kept.iter().find(|(known, _)| known == key) {
-            return Arc::clone(slot);
-        }
-        if kept.len() == MAX_KEPT {
-            kept.pop_front();
-        }
-        let slot = Arc::default();
-        kept.push_back((key.clone(), Arc::clone(&slot)));
-        slot
-    }
-
-    fn known(&self, key: &Key) -> Option<Arc<Found>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().find(|(known, _)| known == key).and_then(|(_, slot)| slot.get().cloned())
-    }
-
-    /// An answer with something missing is not kept: the next look asks again.
-    fn forget(&self, key: &Key) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).retain(|(known, _)| known != key);
-    }
-}
+pub type KeptChanges = Kept<Key, Found>;
 
 /// What moved in a window against the one before it.
 pub async fn find(app: &App, scope: &Scope, window: &Window) -> Arc<Found> {
@@ -174,12 +136,11 @@ pub async fn find(app: &App, scope: &Scope, window: &Window) -> Arc<Found> {
 }
 
 async fn of(app: &App, key: Key) -> Arc<Found> {
-    let slot = app.rankings.slot(&key);
-    let found = slot.get_or_init(|| async { Arc::new(ask_all(app, &key).await) }).await;
-    if !found.missing.is_empty() {
-        app.rankings.forget(&key);
-    }
-    Arc::clone(found)
+    let found = app.changes.get(&key, async || ask_all(app, &key).await, |found| found.missing.is_empty()).await;
+    found.unwrap_or_else(|| {
+        let busy = "What changed can't be shown now: others are being answered. Try again in a moment.".to_owned();
+        Arc::new(Found { missing: vec![busy], ..Found::default() })
+    })
 }
 
 /// The same if it is there soon, else that of a step before; none if there is neither. A ranking that was begun goes on.
@@ -192,17 +153,13 @@ pub async fn find_soon(app: &Arc<App>, scope: &Scope, window: &Window, limit: Du
     });
     match timeout(limit, begun).await {
         Ok(Ok(found)) => Some(found),
-        _ => app.rankings.known(&before),
+        _ => app.changes.known(&before),
     }
 }
 
 async fn ask_all(app: &App, (scope, windows): &Key) -> Found {
     let deadline = Instant::now() + LIMIT;
     let mut ranking = Ranking { windows: *windows, found: Found::default(), any: false, any_before: false };
-    let Ok(Ok(_turn)) = timeout(LIMIT, app.rankings.turns.acquire()).await else {
-        ranking.found.missing.push("What changed can't be shown now: other rankings are being made. Try again in a moment.".to_owned());
-        return ranking.found;
-    };
     for kind in KINDS.iter().filter(|kind| scope.has(kind)) {
         let expr = kind.expr.replace("$of", &scope.matchers()).replace("$window", &format!("{}ms", windows.rate_ms()));
         if let Some(lines) = ranking.ask(app, kind.title, &expr, deadline).await {
@@ -230,7 +187,7 @@ async fn ask_all(app: &App, (scope, windows): &Key) -> Found {
 
 impl Scope {
     /// The matchers of its series.
-    fn matchers(&self) -> String {
+    pub fn matchers(&self) -> String {
         let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
         match self {
             Self::Cluster | Self::Query(_) => String::new(),
@@ -578,7 +535,7 @@ mod tests {
         ranking.kind(kind("restarts", Subject::Pod), &[line(&pod("cart"), 0.0, 12.0), line(&pod("well"), 0.0, 0.0)]);
         let found = ranking.finish();
         let busy = &found.nodes[0];
-        assert_eq!((busy.title.as_str(), busy.detail.as_str(), busy.factor.as_str()), ("CPU of busy", "from 20 % to 97 %", "×4.9"));
+        assert_eq!((busy.title.as_str(), busy.detail.as_str(), busy.factor.as_str()), ("CPU of busy", "from 20 % to 97 %", "×4.8"));
         assert!(busy.also.starts_with("also disk writes ×44"), "{}", busy.also);
         assert_eq!(busy.since_ms, u64::try_from(windows().steps().time_ms(60)).ok());
         assert_eq!((found.nodes.len(), found.pods.len()), (1, 1), "the calm ones did not move");

@@ -67,7 +67,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// Where values step from one level to another: the place that splits them into two parts of least variance, if that explains most of it.
+/// Where values step from one level to another: the place that splits them into two parts of least variance, if that explains most of it: of a line that
+/// rises steadily it explains three quarters, which is no step.
 fn step(values: &[f64]) -> Option<usize> {
     let known: Vec<_> = values.iter().enumerate().filter(|(_, value)| value.is_finite()).collect();
     let spread = |part: &[(usize, &f64)]| {
@@ -78,7 +79,7 @@ fn step(values: &[f64]) -> Option<usize> {
     let whole = spread(&known);
     let splits = (1..known.len()).map(|split| (spread(&known[..split]) + spread(&known[split..]), split));
     let (rest, split) = splits.min_by(|a, b| a.0.total_cmp(&b.0))?;
-    (whole > 0.0 && rest < whole * 0.4).then(|| known[split].0)
+    (whole > 0.0 && rest < whole * 0.2).then(|| known[split].0)
 }
 
 #[cfg(test)]

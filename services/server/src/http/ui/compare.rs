@@ -1,0 +1,234 @@
+//! GET /compare: one expression over all nodes, as a graph and as a table with ranks.
+
+use std::cmp::Ordering;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use golectra_promql::{METRIC_NAME, Steps};
+
+use super::ask::{self, Line};
+use super::changes::{KINDS, Style, Subject};
+use super::format::quantity;
+use super::node::{Preset, presets};
+use super::panels::Unit;
+use super::shell::{Parameters, Shell, encode, page, parameters};
+use super::spark::Spark;
+use super::window::Window;
+use crate::history::labels::SOURCE_LABEL;
+use crate::http::AppState;
+use crate::http::error::TextError;
+
+/// The number of series in the table.
+const MAX_SHOWN: usize = 500;
+/// The number of steps that the table is made of.
+const STEPS: i64 = 120;
+/// The smallest step.
+const MIN_STEP_MS: i64 = 15_000;
+/// How long a value counts at least, and over how long rates are taken.
+const MIN_LOOKBACK_MS: i64 = 120_000;
+
+/// The columns, with their titles.
+const COLUMNS: [(&str, &str); 5] = [("name", "Node"), ("now", "Now"), ("mean", "Mean"), ("min", "Least"), ("max", "Most")];
+
+#[derive(Template)]
+#[template(path = "compare.html")]
+struct ComparePage {
+    shell: Shell,
+    query: String,
+    unit: &'static str,
+    choices: Vec<Choice>,
+    columns: Vec<Column>,
+    rows: Vec<Row>,
+    series: usize,
+    presets: Vec<Preset>,
+    window: Window,
+    error: Option<String>,
+    lines: String,
+    sort: String,
+}
+
+/// An expression that one click chooses.
+struct Choice {
+    title: String,
+    link: String,
+    current: bool,
+}
+
+struct Column {
+    name: &'static str,
+    title: &'static str,
+    link: String,
+    sorted: &'static str,
+}
+
+/// A series with its rank.
+struct Row {
+    rank: usize,
+    name: String,
+    link: String,
+    now: String,
+    mean: String,
+    least: String,
+    most: String,
+    spark: Option<Spark>,
+}
+
+/// What is known of a series in the time.
+#[derive(Debug)]
+struct Summary {
+    name: String,
+    node: String,
+    now: f64,
+    mean: f64,
+    least: f64,
+    most: f64,
+    values: Vec<f64>,
+}
+
+/// GET /compare?query=&sort=, with a time range.
+pub async fn compare(State(state): State<AppState>, query: Parameters) -> Result<Response, TextError> {
+    let parameters = parameters(query)?;
+    let window = Window::of(&parameters, state.process.now_ms());
+    let given = |name: &str| parameters.get(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+    let known = || KINDS.iter().filter(|kind| kind.subject == Subject::Node && matches!(kind.style, Style::Level(_)));
+    let plain = |expr: &str| expr.replace(",$of", "").replace("{$of}", "");
+    let query = given("query").unwrap_or_else(|| known().next().map(|kind| plain(kind.expr)).unwrap_or_default());
+    let unit = known().find(|kind| plain(kind.expr) == query).map_or(Unit::Number, |kind| match kind.style {
+        Style::Level(unit) => unit,
+        Style::Events => Unit::Number,
+    });
+    let step_ms = ((window.end_ms - window.start_ms) / STEPS).max(MIN_STEP_MS);
+    let steps = Steps::range(window.start_ms, window.end_ms, step_ms).unwrap_or_else(|| Steps::at(window.end_ms));
+    let lookback_ms = step_ms.max(MIN_LOOKBACK_MS);
+    let asked = query.replace("$window", &format!("{lookback_ms}ms"));
+    let (lines, error) = match ask::range_looking_back(&state, &asked, steps, lookback_ms).await {
+        Ok(lines) => (lines, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    let mut summaries: Vec<_> = lines.iter().filter_map(Summary::of).collect();
+    summaries.sort_by(|a, b| b.now.total_cmp(&a.now).then_with(|| a.name.cmp(&b.name)));
+    let most = summaries.iter().map(|one| one.most).fold(f64::MIN_POSITIVE, f64::max);
+    let mut ranked: Vec<_> = summaries.into_iter().enumerate().collect();
+    let sort = given("sort").unwrap_or_default();
+    order(&mut ranked, &sort);
+    let address = format!("/compare?query={}", encode(&query));
+    page(&ComparePage {
+        shell: Shell::with_graphs("Compare", "compare"),
+        choices: known()
+            .map(|kind| {
+                let expr = plain(kind.expr);
+                let link = format!("/compare?query={}&{}", encode(&expr), window.parameters());
+                Choice { title: kind.title.to_owned(), link, current: expr == query }
+            })
+            .collect(),
+        columns: columns(&address, &window, &sort),
+        series: ranked.len(),
+        rows: ranked.iter().take(MAX_SHOWN).map(|(rank, one)| Row::new(rank + 1, one, unit, most)).collect(),
+        presets: presets(&address, &window),
+        lines: serde_json::json!([{ "expr": query, "name": "" }]).to_string(),
+        unit: unit.as_str(),
+        query,
+        window,
+        error,
+        sort,
+    })
+}
+
+fn order(ranked: &mut [(usize, Summary)], sort: &str) {
+    let (column, descending) = sort.strip_prefix('-').map_or((sort, false), |column| (column, true));
+    let compare = |a: &Summary, b: &Summary| match column {
+        "name" => a.name.cmp(&b.name),
+        "now" => a.now.total_cmp(&b.now),
+        "mean" => a.mean.total_cmp(&b.mean),
+        "min" => a.least.total_cmp(&b.least),
+        "max" => a.most.total_cmp(&b.most),
+        _ => Ordering::Equal,
+    };
+    ranked.sort_by(|a, b| if descending { compare(&b.1, &a.1) } else { compare(&a.1, &b.1) });
+}
+
+fn columns(address: &str, window: &Window, sort: &str) -> Vec<Column> {
+    let (current, descending) = sort.strip_prefix('-').map_or((sort, false), |column| (column, true));
+    let column = |&(name, title): &(&'static str, &'static str)| {
+        let turns = if name == current { !descending } else { name != "name" };
+        let sorted = match (name == current, descending) {
+            (true, true) => " aria-sort=\"descending\"",
+            (true, false) => " aria-sort=\"ascending\"",
+            _ => "",
+        };
+        Column { name, title, link: format!("{address}&sort={}{name}&{}", if turns { "-" } else { "" }, window.parameters()), sorted }
+    };
+    COLUMNS.iter().map(column).collect()
+}
+
+impl Summary {
+    /// None of a series that has no value in the time.
+    #[expect(clippy::cast_precision_loss, reason = "a line has about a hundred values")]
+    fn of(line: &Line) -> Option<Self> {
+        let finite: Vec<_> = line.values.iter().copied().filter(|value| value.is_finite()).collect();
+        let now = *finite.last()?;
+        let node = line.labels.value(SOURCE_LABEL).to_owned();
+        let more = line.labels.iter().filter(|(name, _)| ![SOURCE_LABEL, METRIC_NAME, "job"].contains(name));
+        let more: Vec<_> = more.map(|(name, value)| format!("{name}={value}")).collect();
+        let metric = line.labels.metric_name();
+        let name = [node.as_str(), if node.is_empty() { metric } else { "" }, &more.join(", ")];
+        Some(Self {
+            name: name.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "),
+            node,
+            now,
+            mean: finite.iter().sum::<f64>() / finite.len() as f64,
+            least: finite.iter().copied().fold(f64::INFINITY, f64::min),
+            most: finite.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            values: line.values.clone(),
+        })
+    }
+}
+
+impl Row {
+    fn new(rank: usize, one: &Summary, unit: Unit, top: f64) -> Self {
+        Self {
+            rank,
+            name: if one.name.is_empty() { "value".to_owned() } else { one.name.clone() },
+            link: if one.node.is_empty() { String::new() } else { format!("/node?name={}", encode(&one.node)) },
+            now: quantity(one.now, unit),
+            mean: quantity(one.mean, unit),
+            least: quantity(one.least, unit),
+            most: quantity(one.most, unit),
+            // All lines have one scale: they are there to be compared.
+            spark: Spark::draw(&one.values, top),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use golectra_promql::Labels;
+
+    use super::*;
+
+    fn summary(name: &str, values: &[f64]) -> Option<Summary> {
+        Summary::of(&Line { labels: Labels::new([(SOURCE_LABEL, name)]), values: values.to_vec() })
+    }
+
+    #[test]
+    fn a_series_is_summed_up_without_its_gaps() {
+        let one = summary("a", &[f64::NAN, 1.0, 4.0, 1.0, f64::NAN]).unwrap();
+        assert_eq!((one.now, one.mean, one.least, one.most), (1.0, 2.0, 1.0, 4.0));
+        assert!(summary("a", &[f64::NAN]).is_none());
+    }
+
+    #[test]
+    fn ranks_stay_when_the_order_changes() {
+        let mut ranked: Vec<_> =
+            [("b", 3.0), ("a", 2.0), ("c", 1.0)].into_iter().filter_map(|(name, value)| summary(name, &[value])).enumerate().collect();
+        order(&mut ranked, "name");
+        assert_eq!(ranked.iter().map(|(rank, one)| (*rank, one.name.as_str())).collect::<Vec<_>>(), [(1, "a"), (0, "b"), (2, "c")]);
+        order(&mut ranked, "-max");
+        assert_eq!(ranked[0].1.name, "b");
+        let window = Window::of(&HashMap::new(), 10_000_000);
+        assert_eq!(columns("/compare?query=x", &window, "-now")[1].link, "/compare?query=x&sort=now&range=1h");
+    }
+}

@@ -1,0 +1,319 @@
+//! What happened in a time: alerts, restarts, OOM kills, nodes that fell silent and came back, other versions. All of it is read from stored series.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use golectra_promql::{Labels, Steps};
+use tokio::time::{Instant, timeout};
+
+use super::ask::{self, Line};
+use super::changes::Scope;
+use super::cluster::SILENT_AFTER_MILLIS;
+use super::kept::Kept;
+use super::problems::subject;
+use super::shell::encode;
+use super::window::Window;
+use crate::history::labels::SOURCE_LABEL;
+use crate::http::App;
+
+/// The number of steps of the time: an event is as exact as one of them.
+const STEPS: i64 = 240;
+/// The smallest step; rules are evaluated every 15 s.
+const MIN_STEP_MS: i64 = 15_000;
+/// How long a value counts at least.
+const MIN_LOOKBACK_MS: i64 = 60_000;
+/// What of one series follows within so many steps is one event.
+const TOGETHER_STEPS: usize = 4;
+/// How long finding them may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long a page waits for them.
+pub const EVENTS_LIMIT: Duration = Duration::from_millis(400);
+/// The number of events that are shown.
+const MAX_EVENTS: usize = 100;
+
+const ALERTS: &str = r#"ALERTS{alertstate="firing",alertname!="Watchdog",$of}"#;
+const RESTARTS: &str = r#"max by (namespace, pod, container) (kube_pod_container_status_restarts_total{pod!="",$of})"#;
+const OOM_OF_PODS: &str = r#"max by (namespace, pod, container) (container_oom_events_total{pod!="",container!="",$of})"#;
+const OOM_OF_NODES: &str = "max by (instance) (node_vmstat_oom_kill{$of})";
+const LAST_SEEN: &str = "max by (instance) (golectra_source_last_seen_timestamp_seconds{$of})";
+const BOOTED: &str = "max by (instance) (node_boot_time_seconds{$of})";
+const VERSIONS: &str = r#"max by (instance, version) ({__name__=~"golectra_agent_info|golectra_build_info",instance!="",$of})"#;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// When, in unix milliseconds.
+    pub at_ms: u64,
+    /// The class of its mark.
+    pub class: &'static str,
+    /// What.
+    pub title: String,
+    /// Where to look at it.
+    pub link: String,
+}
+
+/// What happened, newest first.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// The newest ones.
+    pub shown: Vec<Event>,
+    /// How many there are beside them.
+    pub more: usize,
+    /// Sentences about what could not be read.
+    pub missing: Vec<String>,
+}
+
+/// The events that were found last.
+pub type KeptEvents = Kept<(Scope, i64, i64), Events>;
+
+/// What happened in a window, if it is found soon; none before. What was begun goes on.
+pub async fn find_soon(app: &Arc<App>, scope: &Scope, window: &Window, limit: Duration) -> Option<Arc<Events>> {
+    let length = (window.end_ms - window.start_ms).max(MIN_STEP_MS);
+    let step_ms = (length / STEPS).max(MIN_STEP_MS);
+    let end_ms = window.end_ms - window.end_ms.rem_euclid(step_ms);
+    let begun = tokio::spawn({
+        let (app, key) = (Arc::clone(app), (scope.clone(), end_ms, step_ms));
+        async move {
+            let steps = Steps::range(end_ms - length, end_ms, step_ms).unwrap_or_else(|| Steps::at(end_ms));
+            app.events.get(&key, async || find(&app, &key.0, steps).await, |found| found.missing.is_empty()).await
+        }
+    });
+    match timeout(limit, begun).await {
+        Ok(Ok(found)) => found,
+        _ => app.events.known(&(scope.clone(), end_ms - step_ms, step_ms)),
+    }
+}
+
+async fn find(app: &App, scope: &Scope, steps: Steps) -> Events {
+    let deadline = Instant::now() + LIMIT;
+    let (mut events, mut missing) = (Vec::new(), Vec::new());
+    let of_pod = matches!(scope, Scope::Pod(..));
+    type Reads = fn(&[Line], Steps) -> Vec<Event>;
+    let kinds: [(&str, &str, bool, Reads); 7] = [
+        ("Alerts", ALERTS, true, alerts),
+        ("Restarts", RESTARTS, true, |lines, steps| increases(lines, steps, "restarted")),
+        ("OOM kills", OOM_OF_PODS, true, |lines, steps| increases(lines, steps, "was killed for its memory")),
+        ("OOM kills of nodes", OOM_OF_NODES, false, |lines, steps| increases(lines, steps, "had a process killed for its memory")),
+        ("Silent nodes", LAST_SEEN, false, silences),
+        ("Starts of nodes", BOOTED, false, boots),
+        ("Versions", VERSIONS, false, versions),
+    ];
+    for (what, expr, also_of_pods, read) in kinds {
+        if of_pod && !also_of_pods {
+            continue;
+        }
+        if Instant::now() >= deadline {
+            missing.push(format!("{what} can't be shown now: there was no time left to read them."));
+            continue;
+        }
+        match ask::range_looking_back(app, &expr.replace("$of", &scope.matchers()), steps, steps.step_ms().max(MIN_LOOKBACK_MS)).await {
+            Ok(lines) => events.extend(read(&lines, steps)),
+            Err(error) => missing.push(ask::sentence(what, &error)),
+        }
+    }
+    events.sort_by(|a, b| b.at_ms.cmp(&a.at_ms).then_with(|| a.title.cmp(&b.title)));
+    let more = events.len().saturating_sub(MAX_EVENTS);
+    events.truncate(MAX_EVENTS);
+    Events { shown: events, more, missing }
+}
+
+fn event(at_ms: i64, class: &'static str, title: String, link: String) -> Event {
+    Event { at_ms: u64::try_from(at_ms).unwrap_or_default(), class, title, link }
+}
+
+/// What labels are about, and its page.
+fn about(labels: &Labels) -> (String, String) {
+    let map: BTreeMap<_, _> = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let label = |name: &str| labels.value(name);
+    let title = match (label("namespace"), label("pod"), label("persistentvolumeclaim"), label(SOURCE_LABEL)) {
+        (namespace, pod, ..) if !pod.is_empty() => format!("{namespace}/{pod}"),
+        (namespace, _, claim, _) if !claim.is_empty() => format!("{namespace}/{claim}"),
+        (.., node) => node.to_owned(),
+    };
+    (title, subject(&map).unwrap_or_else(|| "/alerts".to_owned()))
+}
+
+/// Alerts that begin to fire, and those that end.
+fn alerts(lines: &[Line], steps: Steps) -> Vec<Event> {
+    let mut events = Vec::new();
+    for line in lines {
+        let (title, link) = about(&line.labels);
+        let name = line.labels.value("alertname");
+        let of = if title.is_empty() { String::new() } else { format!(" of {title}") };
+        let class = match line.labels.value("severity") {
+            "critical" => "crit",
+            "info" | "none" => "info",
+            _ => "warn",
+        };
+        for (step, pair) in line.values.windows(2).enumerate() {
+            let at = steps.time_ms(step + 1);
+            match (pair[0].is_finite(), pair[1].is_finite()) {
+                (false, true) => events.push(event(at, class, format!("{name}{of} fires"), link.clone())),
+                (true, false) => events.push(event(at, "ok", format!("{name}{of} has ended"), link.clone())),
+                _ => {}
+            }
+        }
+    }
+    events
+}
+
+/// Times at which a total grows. What follows soon is one event.
+fn increases(lines: &[Line], steps: Steps, what: &str) -> Vec<Event> {
+    let mut events = Vec::new();
+    for line in lines {
+        let (title, link) = about(&line.labels);
+        let mut last = f64::NAN;
+        let mut under_way: Option<(usize, usize, f64)> = None;
+        let mut tell = |(first, _, times): (usize, usize, f64)| {
+            let often = if times > 1.0 { format!(" {times:.0} times") } else { String::new() };
+            events.push(event(steps.time_ms(first), "warn", format!("{title} {what}{often}"), link.clone()));
+        };
+        for (step, value) in line.values.iter().enumerate().filter(|(_, value)| value.is_finite()) {
+            if *value > last {
+                let times = value - last;
+                under_way = match under_way {
+                    Some((first, latest, sum)) if step - latest <= TOGETHER_STEPS => Some((first, step, sum + times)),
+                    other => {
+                        other.into_iter().for_each(&mut tell);
+                        Some((step, step, times))
+                    }
+                };
+            }
+            last = *value;
+        }
+        under_way.into_iter().for_each(&mut tell);
+    }
+    events
+}
+
+/// Nodes whose last report was long ago, and those that report again.
+#[expect(clippy::cast_precision_loss, reason = "times are below 2^53 milliseconds")]
+fn silences(lines: &[Line], steps: Steps) -> Vec<Event> {
+    let mut events = Vec::new();
+    for line in lines {
+        let (title, link) = about(&line.labels);
+        let mut silent = None;
+        for (step, seen) in line.values.iter().enumerate().filter(|(_, seen)| seen.is_finite()) {
+            let is_silent = steps.time_ms(step) as f64 - seen * 1000.0 > SILENT_AFTER_MILLIS as f64;
+            if silent == Some(false) && is_silent {
+                events.push(event(steps.time_ms(step), "crit", format!("{title} fell silent"), link.clone()));
+            } else if silent == Some(true) && !is_silent {
+                events.push(event(steps.time_ms(step), "ok", format!("{title} reports again"), link.clone()));
+            }
+            silent = Some(is_silent);
+        }
+    }
+    events
+}
+
+/// Nodes that started: the time of their start moves. Clocks that are set move it a little.
+fn boots(lines: &[Line], steps: Steps) -> Vec<Event> {
+    let mut events = Vec::new();
+    for line in lines {
+        let (title, link) = about(&line.labels);
+        let mut last = f64::NAN;
+        for (step, value) in line.values.iter().enumerate().filter(|(_, value)| value.is_finite()) {
+            if *value > last + 60.0 {
+                events.push(event(steps.time_ms(step), "info", format!("{title} was started"), link.clone()));
+            }
+            last = *value;
+        }
+    }
+    events
+}
+
+/// Versions that come after others of the same instance.
+fn versions(lines: &[Line], steps: Steps) -> Vec<Event> {
+    let mut starts = BTreeMap::<&str, Vec<(usize, &str, &Line)>>::new();
+    for line in lines {
+        if let Some(first) = line.values.iter().position(|value| value.is_finite()) {
+            starts.entry(line.labels.value(SOURCE_LABEL)).or_default().push((first, line.labels.value("version"), line));
+        }
+    }
+    let mut events = Vec::new();
+    for mut of_one in starts.into_values() {
+        of_one.sort_by_key(|(first, ..)| *first);
+        for pair in of_one.windows(2) {
+            let ((_, before, _), (first, version, line)) = (pair[0], pair[1]);
+            let (title, _) = about(&line.labels);
+            let link = format!("/node?name={}", encode(&title));
+            events.push(event(steps.time_ms(first), "info", format!("{title} runs golectra {version} instead of {before}"), link));
+        }
+    }
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONE: f64 = f64::NAN;
+
+    fn steps() -> Steps {
+        Steps::range(1_000_000, 1_000_000 + 9 * 15_000, 15_000).unwrap()
+    }
+
+    fn line(labels: &[(&str, &str)], values: &[f64]) -> Line {
+        Line { labels: Labels::new(labels.iter().copied()), values: values.to_vec() }
+    }
+
+    fn told(events: &[Event]) -> Vec<(u64, &str, &str)> {
+        events.iter().map(|event| ((event.at_ms - 1_000_000) / 15_000, event.class, event.title.as_str())).collect()
+    }
+
+    #[test]
+    fn alerts_begin_and_end_but_not_at_the_edges() {
+        let labels = [("alertname", "NodeSilent"), ("instance", "n1"), ("severity", "critical")];
+        let events = alerts(&[line(&labels, &[NONE, 1.0, 1.0, NONE, NONE]), line(&labels, &[1.0, 1.0])], steps());
+        assert_eq!(told(&events), [(1, "crit", "NodeSilent of n1 fires"), (3, "ok", "NodeSilent of n1 has ended")]);
+        assert_eq!(events[0].link, "/node?name=n1");
+    }
+
+    #[test]
+    fn totals_that_grow_again_and_again_are_one_event() {
+        let labels = [("namespace", "shop"), ("pod", "cart")];
+        let events = increases(&[line(&labels, &[0.0, 1.0, 1.0, 3.0, NONE, 3.0, 3.0, 3.0, 3.0, 4.0])], steps(), "restarted");
+        assert_eq!(told(&events), [(1, "warn", "shop/cart restarted 3 times"), (9, "warn", "shop/cart restarted")]);
+        assert!(increases(&[line(&labels, &[NONE, 7.0, 7.0])], steps(), "restarted").is_empty(), "what it was before is not known");
+        assert!(increases(&[line(&labels, &[7.0, 0.0])], steps(), "restarted").is_empty(), "a total that begins again");
+    }
+
+    #[test]
+    fn nodes_fall_silent_and_come_back() {
+        let seen: Vec<_> = (0..10)
+            .map(|step| {
+                if step < 2 {
+                    1000.0 + 15.0 * f64::from(step)
+                } else if step < 8 {
+                    1015.0
+                } else {
+                    1120.0
+                }
+            })
+            .collect();
+        let events = silences(&[line(&[("instance", "n1")], &seen)], steps());
+        assert_eq!(told(&events), [(6, "crit", "n1 fell silent"), (8, "ok", "n1 reports again")]);
+    }
+
+    #[test]
+    fn another_version_and_another_start_are_events() {
+        let of = |version: &'static str| [("instance", "n1"), ("version", version)];
+        let events = versions(&[line(&of("1.8.0"), &[NONE, NONE, 1.0]), line(&of("1.7.2"), &[1.0, 1.0, NONE])], steps());
+        assert_eq!(told(&events), [(2, "info", "n1 runs golectra 1.8.0 instead of 1.7.2")]);
+        let events = boots(&[line(&[("instance", "n1")], &[100.0, 101.0, 900.0, 900.0])], steps());
+        assert_eq!(told(&events), [(2, "info", "n1 was started")]);
+    }
+
+    #[test]
+    fn every_expression_is_valid_with_and_without_matchers() {
+        use golectra_promql::Query;
+        use golectra_promql::parse::ParseLimits;
+        for expr in [ALERTS, RESTARTS, OOM_OF_PODS, OOM_OF_NODES, LAST_SEEN, BOOTED, VERSIONS] {
+            for of in ["", r#"instance="a""#] {
+                let query = expr.replace("$of", of);
+                Query::parse(&query, &ParseLimits::default()).unwrap_or_else(|error| panic!("{query}: {error}"));
+            }
+        }
+    }
+}
