@@ -318,9 +318,9 @@ async fn mail_is_sent_over_encrypted_connections(t: Target) {
         receiver("nobody", &plain, "tls: none, to: [nobody@example.com]"),
     ];
     // The rule's alert is told to the first alone.
-    let silent: String = receivers[1..].iter().map(|text| format!("{text}  min_severity: critical\n")).collect();
+    let silent: Vec<String> = receivers[1..].iter().map(|text| format!("{text}  min_severity: critical\n")).collect();
     files.put("rules/test.yaml", &rules("0s").replace("critical", "warning"));
-    files.put("receivers.yaml", &format!("receivers:\n{}{silent}", receivers[0]));
+    files.put("receivers.yaml", &format!("receivers:\n{}{}", receivers[0], silent.concat()));
     let server = files.start(&t);
     let client = server.client();
     let test = async |name: &str| client.post(&format!("/api/v1/receivers/{name}/test")).json(&json!({})).send().await;

@@ -328,8 +328,11 @@ async fn buttons_of_the_page_of_alerts_send_json() {
     assert_eq!(sent.iter().map(line).collect::<Vec<_>>(), expected, "{console}");
 }
 
+/// A series' name and labels, and its values by the minutes that are left until now.
+type Written<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a dyn Fn(i64) -> f64);
+
 /// Writes gauges of instances, one value a minute for two hours, by remote-write: `value` gives them by the minutes that are left until now.
-async fn write_history(server: &Server, series: &[(&str, &[(&str, &str)], &dyn Fn(i64) -> f64)]) {
+async fn write_history(server: &Server, series: &[Written<'_>]) {
     let now = i64::try_from(unix_millis()).expect("the clock is before the year 292278994");
     let written: Vec<_> = series
         .iter()
@@ -369,7 +372,7 @@ async fn what_changed_is_ranked(t: Target) {
     let pod_labels: Vec<_> =
         pods.iter().map(|pod| [("instance", "n1"), ("namespace", "shop"), ("pod", *pod), ("container", "app")]).collect();
     let claim: &[(&str, &str)] = &[("instance", "n1"), ("namespace", "shop"), ("persistentvolumeclaim", "data")];
-    let mut series: Vec<(&str, &[(&str, &str)], &dyn Fn(i64) -> f64)> =
+    let mut series: Vec<Written> =
         vec![("kubelet_volume_stats_available_bytes", claim, &volume), ("kubelet_volume_stats_capacity_bytes", claim, &|_| 40.0)];
     for (node, labels) in nodes.iter().zip(&node_labels) {
         let value: &dyn Fn(i64) -> f64 = match *node {

@@ -69,7 +69,7 @@ async fn is_due(evaluated: &mut watch::Receiver<Option<Instant>>, max_age: Durat
     let last = *evaluated.borrow();
     if last.is_some() && !is_current(&last) {
         LOG.log("stopped", |count| {
-            tracing::warn!(count, "no heartbeat is sent: the last evaluation of rules that succeeded is too long ago")
+            tracing::warn!(count, "no heartbeat is sent: the last evaluation of rules that succeeded is too long ago");
         });
     }
     evaluated.wait_for(is_current).await.is_ok()

@@ -47,6 +47,7 @@ pub struct Email {
 /// How a connection to a mail server is encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(clippy::enum_variant_names, reason = "the names of the protocols")]
 pub enum Tls {
     /// With STARTTLS, before anything else is said. A server that does not offer it gets no mail.
     StartTls,

@@ -39,7 +39,7 @@ pub fn quantity(value: f64, unit: Unit) -> String {
         Unit::BytesPerSecond => format!("{}/s", bytes(value)),
         Unit::Seconds => format!("{} s", three(value)),
         Unit::PerSecond => format!("{}/s", if value.abs() < 1.0 { three(value) } else { short(value) }),
-        Unit::Cores => format!("{} core{}", three(value), if value == 1.0 { "" } else { "s" }),
+        Unit::Cores => format!("{} core{}", three(value), if value.total_cmp(&1.0).is_eq() { "" } else { "s" }),
         Unit::Number => {
             if value.abs() < 1.0 {
                 three(value)
