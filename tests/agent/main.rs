@@ -10,3 +10,4 @@ mod scrape;
 mod signatures;
 mod spool;
 mod tally;
+mod textfile;

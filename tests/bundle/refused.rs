@@ -70,6 +70,7 @@ fn values_out_of_range_are_named() {
         ("agent.hostMounts.proc=yes", "/agent/hostMounts/proc"),
         ("agent.spool.sizeMiB=0", "/agent/spool/sizeMiB"),
         ("agent.spool.hostPath=here", "/agent/spool/hostPath"),
+        ("agent.textfile.hostPath=here", "/agent/textfile/hostPath"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("podSecurityContext.runAsUser=nobody", "/podSecurityContext/runAsUser"),
         ("networkPolicy.dnsPorts[0]=dns", "/networkPolicy/dnsPorts/0"),

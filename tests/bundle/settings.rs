@@ -12,6 +12,7 @@ fn variable(objects: &[Value], workload: &str, wanted: &str) -> Option<String> {
 }
 
 const SERVER: &str = "Deployment/golectra-server";
+const AGENT: &str = "DaemonSet/golectra-agent";
 
 #[test]
 fn retentions_reach_the_server_and_have_a_unit() {
@@ -110,6 +111,25 @@ fn api_tokens_are_mounted_from_a_secret() {
         assert_eq!(volume["secret"]["items"][0]["key"], "api");
         assert_eq!(file, format!("{}/{}", text(mount, "/mountPath"), text(volume, "/secret/items/0/path")), "{mode}");
         assert!(mount.get("subPath").is_none() && mount["readOnly"] == true, "{mode}: {mount}");
+    }
+}
+
+/// The folder of the node is mounted read-only where the agent looks for it, beside the other folders and without them.
+#[test]
+fn files_of_metrics_are_mounted_from_the_node() {
+    if !have_helm() {
+        return;
+    }
+    assert_eq!(variable(&rendered(&ALL_APIS, &[]), AGENT, "TEXTFILE_DIRS"), None);
+    for beside in ["agent.hostMounts.root=true", "agent.spool.enabled=false,agent.pods.enabled=false"] {
+        let objects = rendered(&ALL_APIS, &["--set", "agent.textfile.hostPath=/var/lib/metrics", "--set", beside]);
+        let folder = variable(&objects, AGENT, "TEXTFILE_DIRS").expect("the folder");
+        let pod = &find(&objects, AGENT)["spec"]["template"]["spec"];
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().expect("mounts");
+        let mount = mounts.iter().find(|mount| text(mount, "/mountPath") == folder).expect("the mount");
+        assert_eq!(mount["readOnly"], true);
+        let volume = pod["volumes"].as_array().expect("volumes").iter().find(|volume| volume["name"] == mount["name"]).expect("the volume");
+        assert_eq!(text(volume, "/hostPath/path"), "/var/lib/metrics", "{beside}");
     }
 }
 

@@ -93,4 +93,8 @@
   value: /host/{{ $name }}
 {{- end }}
 {{- end }}
+{{- if .Values.agent.textfile.hostPath }}
+- name: TEXTFILE_DIRS
+  value: /host/textfile
+{{- end }}
 {{- end -}}
