@@ -85,11 +85,13 @@ pub async fn find_soon(app: &Arc<App>, scope: &Scope, window: &Window, limit: Du
     }
 }
 
+/// Makes events of what a query answered.
+type Reads = fn(&[Line], Steps) -> Vec<Event>;
+
 async fn find(app: &App, scope: &Scope, steps: Steps) -> Events {
     let deadline = Instant::now() + LIMIT;
     let (mut events, mut missing) = (Vec::new(), Vec::new());
     let of_pod = matches!(scope, Scope::Pod(..));
-    type Reads = fn(&[Line], Steps) -> Vec<Event>;
     let kinds: [(&str, &str, bool, Reads); 7] = [
         ("Alerts", ALERTS, true, alerts),
         ("Restarts", RESTARTS, true, |lines, steps| increases(lines, steps, "restarted")),
@@ -235,8 +237,8 @@ fn versions(lines: &[Line], steps: Steps) -> Vec<Event> {
     for mut of_one in starts.into_values() {
         of_one.sort_by_key(|(first, ..)| *first);
         for pair in of_one.windows(2) {
-            let ((_, before, _), (first, version, line)) = (pair[0], pair[1]);
-            let (title, _) = about(&line.labels);
+            let ((_, before, _), (first, version, series)) = (pair[0], pair[1]);
+            let (title, _) = about(&series.labels);
             let link = format!("/node?name={}", encode(&title));
             events.push(event(steps.time_ms(first), "info", format!("{title} runs golectra {version} instead of {before}"), link));
         }
