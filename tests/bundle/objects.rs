@@ -89,8 +89,18 @@ fn what_a_pod_refers_to_exists() {
         }
         // Secrets that the files in ci/ say exist already.
         known.extend(
-            ["my-keys", "my-signing-keys", "my-api-tokens", "golectra-hash-key", "golectra-audit-key", "example-ca", "slack", "heartbeat"]
-                .map(|secret| format!("Secret/{secret}")),
+            [
+                "my-keys",
+                "my-signing-keys",
+                "my-api-tokens",
+                "golectra-hash-key",
+                "golectra-audit-key",
+                "example-ca",
+                "slack",
+                "smtp",
+                "heartbeat",
+            ]
+            .map(|secret| format!("Secret/{secret}")),
         );
         for workload in workloads(objects) {
             let pod = &workload["spec"]["template"]["spec"];
