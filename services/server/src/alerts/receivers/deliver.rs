@@ -157,7 +157,15 @@ mod tests {
         let states = Arc::new(MemoryAlertStore::open(None, false, Clock::System).unwrap());
         let now_ms = states.now_ms();
         let (group, expires_ms) = (Texts::new(), now_ms + 60_000);
-        let one = Notification { id: Uuid::now_v7(), receiver: "r".into(), created_ms: now_ms, expires_ms, group, alerts: Vec::new() };
+        let one = Notification {
+            id: Uuid::now_v7(),
+            receiver: "r".into(),
+            created_ms: now_ms,
+            expires_ms,
+            group,
+            alerts: Vec::new(),
+            external_url: String::new(),
+        };
         assert!(states.commit(Commit { at_ms: now_ms, notifications: vec![one], ..Commit::default() }).await.unwrap());
         let deliveries = Deliveries {
             states: Arc::<MemoryAlertStore>::clone(&states),
