@@ -86,6 +86,6 @@ async fn grafana_finds_what_it_asks_for(t: Target) {
     let exemplars = [("query", "hits_total"), time[0], time[1]];
     assert_eq!(post(&client, "query_exemplars", &exemplars).await.expect(200).json()["data"], Value::Array(Vec::new()));
     for (path, key) in [("rules", "groups"), ("alerts", "alerts")] {
-        assert_eq!(get(&client, path, &[]).await.expect(200).json()["data"], json!({key: []}));
+        assert!(get(&client, path, &[]).await.expect(200).json()["data"][key].is_array(), "{path}");
     }
 }

@@ -116,12 +116,13 @@ impl History for TestHistory {
         Ok(Vec::new())
     }
 
-    async fn series(&self, filter: &SeriesFilter, _: &mut Reservation) -> Result<Limited<Labels>, HistoryError> {
+    async fn series(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<Labels>, HistoryError> {
         self.pass_the_gate().await?;
         let wanted = |labels: &Labels| filter.any.is_empty() || filter.any.iter().any(|matchers| all_match(matchers, labels));
         let mut items: Vec<_> = self.labels().into_iter().filter(wanted).collect();
         let truncated = items.len() > filter.limit;
         items.truncate(filter.limit);
+        reservation.grow(items.iter().map(Labels::memory_bytes).sum())?;
         Ok(Limited { items, truncated })
     }
 
