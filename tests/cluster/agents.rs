@@ -81,25 +81,24 @@ pub async fn see_pods(release: &Release, client: &Client) {
         assert!(doctor.contains("ok      kubelet"), "{node}: {doctor}");
         say(&format!("{node}: {doctor}"));
     }
-    // A container of a kind that every cluster has and that keeps its memory.
-    let (namespace, container) = ("kube-system", "kube-proxy");
-    let of_proxy = format!("{{job=\"kubelet\",namespace=\"{namespace}\",container=\"{container}\"}}");
-    for node in release.nodes().await {
-        let seen = of_node(&node, "container_memory_working_set_bytes", &of_proxy);
-        until("the memory of kube-proxy", POD_SEEN, async || !query(client, &seen).await.is_empty()).await;
+    let namespace = release.namespace.name();
+    for (node, agent) in by_node(release).await {
+        // The agent's own container: each node has one.
+        let of_agent = format!("{{job=\"kubelet\",namespace=\"{namespace}\",pod=\"{agent}\",container=\"agent\"}}");
+        let seen = of_node(&node, "container_memory_working_set_bytes", &of_agent);
+        until("the memory of the agent's container", POD_SEEN, async || !query(client, &seen).await.is_empty()).await;
         // The values move: they are compared until both are of about the same moment.
         until("the values of the kubelet", CLOSE, async || {
-            let (cpu, memory) = told(&summary_of(&node).await, namespace, container)
-                .unwrap_or_else(|| panic!("{node}: the kubelet does not tell of {container}"));
-            let cpu_query = of_node(&node, "container_cpu_usage_seconds_total", &of_proxy);
-            let memory_query = of_node(&node, "container_memory_working_set_bytes", &of_proxy);
+            let Some((cpu, memory)) = told(&summary_of(&node).await, &agent) else { return false };
+            let cpu_query = of_node(&node, "container_cpu_usage_seconds_total", &of_agent);
+            let memory_query = of_node(&node, "container_memory_working_set_bytes", &of_agent);
             let (found_cpu, found_memory) = (query(client, &cpu_query).await, query(client, &memory_query).await);
             let close = |found: &[f64], told: f64| found.len() == 1 && (found[0] - told).abs() <= told * TOLERANCE;
             close(&found_cpu, cpu) && close(&found_memory, memory)
         })
         .await;
-        let network = format!("container_network_receive_bytes_total{{job=\"kubelet\",instance=\"{node}\"}}");
-        assert!(!query(client, &network).await.is_empty(), "{node}: the traffic of pods");
+        let network = format!("node_network_receive_bytes_total{{job=\"node-exporter\",instance=\"{node}\"}}");
+        assert!(!query(client, &network).await.is_empty(), "{node}: its traffic");
         let filesystem = format!("node_filesystem_size_bytes{{job=\"node-exporter\",instance=\"{node}\",mountpoint=\"/\"}}");
         assert_eq!(query(client, &filesystem).await.len(), 1, "{node}: its filesystem");
         // Volumes of some kinds, such as a node's folders, have no statistics.
@@ -135,12 +134,10 @@ async fn query(client: &Client, query: &str) -> Vec<f64> {
     result.iter().map(|series| series["value"][1].as_str().expect("a text").parse().expect("a number")).collect()
 }
 
-/// The processor seconds and the working set of a container in a kubelet's summary.
-fn told(summary: &Value, namespace: &str, container: &str) -> Option<(f64, f64)> {
-    let pods = summary["pods"].as_array()?;
-    let containers = pods.iter().filter(|pod| pod["podRef"]["namespace"] == namespace).filter_map(|pod| pod["containers"].as_array());
-    let found = containers.flatten().find(|found| found["name"] == container)?;
-    Some((found["cpu"]["usageCoreNanoSeconds"].as_f64()? / 1e9, found["memory"]["workingSetBytes"].as_f64()?))
+/// The processor seconds and the working set of a pod's first container in a kubelet's summary.
+fn told(summary: &Value, pod: &str) -> Option<(f64, f64)> {
+    let container = &summary["pods"].as_array()?.iter().find(|told| told["podRef"]["name"] == pod)?["containers"][0];
+    Some((container["cpu"]["usageCoreNanoSeconds"].as_f64()? / 1e9, container["memory"]["workingSetBytes"].as_f64()?))
 }
 
 fn count(value: f64) -> i64 {

@@ -3,7 +3,7 @@
 //! Needs KUBECONFIG, helm and kubectl on PATH, and the CloudNativePG operator in the cluster. The images are the chart's
 //! default ones: they are on the nodes already, or are built and loaded by the program in CLUSTER_IMAGE, called as
 //! `PROGRAM DOCKERFILE TAG`. Each test creates and deletes a namespace of its own; tests run one after another, and several runs
-//! may share a cluster. GOLECTRA_CLUSTER_FULL=1 selects the long form: ten rollouts, a long outage, alerts in Prometheus.
+//! may share a cluster. GOLECTRA_CLUSTER_FULL=1 selects the long form: ten rollouts, a long outage, alerts in Prometheus, the values of the kubelets.
 
 mod agents;
 mod audit;
