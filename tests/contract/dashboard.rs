@@ -355,7 +355,8 @@ fn changes<'a>(page: &'a str, list: &str) -> Vec<&'a str> {
 /// What is seeded here is found by its changes: a node at full CPU, one that is silent, a pod that restarts and a volume that fills among calm ones.
 async fn what_changed_is_ranked(t: Target) {
     let server = t.own().start();
-    let minutes = |left: i64| f64::from(i32::try_from(120 - left).unwrap_or_default());
+    // Counters began long before: the rate of one that begins at 0 is a smaller one at first.
+    let minutes = |left: i64| f64::from(i32::try_from(1_000 - left).unwrap_or_default());
     let idle = |busy: f64, calm: f64| {
         move |left: i64| {
             minutes(left) * 60.0 * calm
@@ -365,7 +366,7 @@ async fn what_changed_is_ranked(t: Target) {
     let (calm, full) = (idle(0.7, 0.7), idle(0.02, 0.7));
     let silent = move |left: i64| if left < 20 { f64::NAN } else { minutes(left) * 42.0 };
     let restarts = |left: i64| f64::from(i32::try_from(((50 - left) / 5).max(0)).unwrap_or_default());
-    let volume = |left: i64| 30.0 - minutes(left) * 0.1;
+    let volume = |left: i64| 118.0 - minutes(left) * 0.1;
     let nodes = ["n1", "n2", "n3", "n4", "busy", "gone"];
     let pods = ["web-1", "web-2", "cart"];
     let node_labels: Vec<_> = nodes.iter().map(|node| [("instance", *node), ("cpu", "0"), ("mode", "idle")]).collect();

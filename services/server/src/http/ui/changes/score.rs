@@ -13,7 +13,7 @@ pub struct Moved {
     pub score: f64,
     /// The mean of the window before.
     pub before: f64,
-    /// The mean of the window, or of its part since the step.
+    /// The mean of the window, or the median of its part since the step.
     pub after: f64,
     /// The mean of the whole window.
     pub mean: f64,
@@ -32,7 +32,8 @@ pub fn moved(before: &[f64], now: &[f64], floor: f64) -> Option<Moved> {
     let deviation = deviation(&known).max(floor).max(RELATIVE_FLOOR * before_mean.abs());
     let score = (mean - before_mean).abs() / deviation;
     let since = step(now);
-    let after = since.map_or(mean, |first| self::mean(&finite(&now[first..])));
+    // A rate at the step itself is of values from both sides of it: the median is the level without that one.
+    let after = since.map_or(mean, |first| median(finite(&now[first..])));
     (score.is_finite()).then_some(Moved { score, before: before_mean, after, mean, since })
 }
 
@@ -95,6 +96,12 @@ mod tests {
         let moved = moved(&[0.1; 10], &[0.1, 0.1, NONE, 0.1, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9], 0.05).unwrap();
         assert_eq!(moved.since, Some(4));
         assert!((moved.before - 0.1).abs() < 1e-9 && (moved.after - 0.9).abs() < 1e-9 && moved.score > 9.0, "{moved:?}");
+    }
+
+    #[test]
+    fn a_value_between_both_levels_is_not_part_of_the_level_after_a_step() {
+        let moved = moved(&[0.3; 10], &[0.3, 0.3, 0.3, 0.3, 0.7, 0.98, 0.98, 0.98, 0.98, 0.98], 0.03).unwrap();
+        assert!((moved.before - 0.3).abs() < 1e-9 && (moved.after - 0.98).abs() < 1e-9, "{moved:?}");
     }
 
     #[test]
