@@ -208,10 +208,10 @@ fn other_clusters_get_nothing() {
 fn one_image_can_be_built_under_another_name() {
     let machine = Machine::with(&["docker", "kubectl", "kind"]);
     let variables = [("CONTEXT", "kind-kind"), ("DEBIAN_IMAGE", "docker.io/library/debian:bookworm")];
-    let run = machine.run(&["tests/cluster/prometheus.Dockerfile", "localhost/prometheus:1"], &variables);
+    let run = machine.run(&["tests/cluster/prometheus.Dockerfile", "localhost/prometheus:1", "--build-arg", "A=b"], &variables);
     run.assert_ok("one image");
     let build = run.calls_of("docker")[1];
-    assert!(build.starts_with("build -f tests/cluster/prometheus.Dockerfile -t localhost/prometheus:1 "), "{build}");
+    assert!(build.starts_with("build -f tests/cluster/prometheus.Dockerfile -t localhost/prometheus:1 --build-arg A=b "), "{build}");
     assert!(build.contains("--build-arg DEBIAN_IMAGE=docker.io/library/debian:bookworm"), "{build}");
     assert_eq!(run.calls_of("kind").len(), 1, "{:?}", run.calls);
 

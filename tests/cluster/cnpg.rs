@@ -17,9 +17,7 @@ async fn the_default_install_through_its_life() {
     let client = release.client().await;
 
     agents::on_every_node(&release, &client).await;
-    if full() {
-        agents::see_pods(&release, &client).await;
-    }
+    agents::see_pods(&release, &client).await;
     agents::each_poll_counts_once(&release, &client, &BTreeMap::new()).await;
     page::shows_every_node(&release).await;
     every_service_exports_metrics(&release).await;

@@ -64,7 +64,7 @@ async fn prometheus_alerts_on_a_silent_node() {
         return;
     }
     let Some(_turn) = turn().await else { return };
-    if !images::image("tests/cluster/prometheus.Dockerfile", IMAGE).await {
+    if !images::image("tests/cluster/prometheus.Dockerfile", IMAGE, &[]).await {
         skip("CLUSTER_IMAGE is not set, so no Prometheus can be put on the nodes");
         return;
     }
