@@ -2,7 +2,10 @@
 
 mod find;
 mod kinds;
+mod ranking;
+mod scope;
 mod score;
+mod windows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +14,10 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-pub use self::find::{Change, Found, KeptChanges, Scope, find_soon};
+pub use self::find::{KeptChanges, find_soon};
 pub use self::kinds::{KINDS, Style, Subject};
+pub use self::ranking::{Change, Found};
+pub use self::scope::Scope;
 
 use super::events::{self, EVENTS_LIMIT, Events};
 use super::node::{Preset, presets};
