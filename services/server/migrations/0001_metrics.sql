@@ -47,8 +47,9 @@ CREATE TABLE label_pairs (
     value text COLLATE "C" NOT NULL
 );
 
--- A matcher with a regular expression looks at the values of its key.
-CREATE INDEX label_pairs_by_key ON label_pairs (key_digest);
+-- A matcher with a regular expression looks at the values of its key, and only at those that begin as it does. A value is too long for an index; its first
+-- 32 characters are not.
+CREATE INDEX label_pairs_by_key ON label_pairs (key_digest, "left"(value, 32));
 
 -- One row a (source, id, kind). A live series has its slot in latest_blocks; one that has expired keeps its row here for its history.
 CREATE TABLE series (

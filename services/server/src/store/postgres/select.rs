@@ -19,6 +19,9 @@ const MAX_VALUES: i64 = 50_000;
 /// A matcher that matches more values than this narrows nothing, unless it is the only one.
 const MAX_TERMS: usize = 5_000;
 
+/// As many characters of a value are in the index of label pairs.
+const INDEXED_CHARS: usize = 32;
+
 /// A series that may be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Candidate {
@@ -168,9 +171,31 @@ async fn matching_names(conn: &mut PgConnection, matcher: &Matcher) -> Result<Op
 
 /// None where there are too many to look at.
 async fn matching_pairs(conn: &mut PgConnection, matcher: &Matcher) -> Result<Option<Vec<i32>>, sqlx::Error> {
-    let statement = "SELECT id, value FROM label_pairs WHERE key_digest = $1 AND starts_with(value, $2) LIMIT $3";
     let key = identity::of_text(matcher.name());
-    within_bound(sqlx::query_as(statement).bind(key).bind(prefix(matcher)).bind(MAX_VALUES + 1).fetch(conn), matcher).await
+    let first: String = prefix(matcher).chars().take(INDEXED_CHARS).collect();
+    let rows = match after_prefix(&first) {
+        Some(after) => {
+            let statement = r#"SELECT id, value FROM label_pairs WHERE key_digest = $1 AND "left"(value, 32) >= $2 AND "left"(value, 32) < $3 LIMIT $4"#;
+            sqlx::query_as(statement).bind(key).bind(first).bind(after).bind(MAX_VALUES + 1).fetch(conn)
+        }
+        None => {
+            sqlx::query_as("SELECT id, value FROM label_pairs WHERE key_digest = $1 LIMIT $2").bind(key).bind(MAX_VALUES + 1).fetch(conn)
+        }
+    };
+    within_bound(rows, matcher).await
+}
+
+/// The least text that is after all texts with this prefix, in the order of bytes; none if there is no such text.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let mut chars: Vec<char> = prefix.chars().collect();
+    while let Some(last) = chars.pop() {
+        // Ranges of characters leave out what is none.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            chars.push(next);
+            return Some(chars.into_iter().collect());
+        }
+    }
+    None
 }
 
 /// What the texts that match begin with, as far as PostgreSQL can have it in a text.
@@ -225,4 +250,22 @@ pub(super) async fn of_source(conn: &mut PgConnection, source_id: i32) -> Result
     .map_ok(|row| Candidate { source_id, series_id: row.id, id_bytes: row.id_bytes })
     .try_collect()
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn texts_with_a_prefix_are_exactly_those_up_to_the_text_after_it(prefix in "[a-c\u{7f}\u{d7ff}\u{10ffff}]{0,3}", text in "[a-d\u{7f}\u{80}\u{d7ff}\u{e000}\u{10ffff}]{0,5}") {
+            if let Some(after) = after_prefix(&prefix) {
+                prop_assert_eq!(text.starts_with(&prefix), text >= prefix && text < after);
+            } else {
+                prop_assert!(prefix.chars().all(|c| c == char::MAX));
+            }
+        }
+    }
 }
