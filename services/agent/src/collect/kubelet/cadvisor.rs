@@ -22,7 +22,7 @@ const MAX_LINE_BYTES: usize = 16 << 10;
 /// The most series that are kept.
 const MAX_SERIES: usize = 20_000;
 
-/// The containers of one pod by name, each with the values of the names in their order.
+/// The containers of one pod by name, and the pod as a whole without one, each with the values of the names in their order.
 type Containers = BTreeMap<String, [Option<Value>; NAMES.len()]>;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,8 +87,8 @@ impl Cadvisor {
         let Some(metric) = NAMES.iter().position(|name| *name == line.name) else { return };
         let label = |name| line.label(name).unwrap_or_default();
         let (namespace, pod, container) = (label("namespace"), label("pod"), label("container"));
-        // Without a name it is a pod as a whole or something of the system; `POD` is what holds a pod's network.
-        if namespace.is_empty() || pod.is_empty() || container.is_empty() || container == "POD" {
+        // Without a pod it is something of the system; `POD` is what holds a pod's network. Without a container it is the pod as a whole.
+        if namespace.is_empty() || pod.is_empty() || container == "POD" {
             return;
         }
         if self.series == MAX_SERIES {
@@ -108,8 +108,12 @@ impl Cadvisor {
     pub(super) fn write(self, items: &mut Items, labels: &mut LabelSets) {
         for ((namespace, pod), containers) in &self.pods {
             items.group(labels, Owner::Cadvisor(namespace.clone(), pod.clone()), 0.0, |writer| {
-                for (container, values) in containers {
-                    let labels: &[(&str, &str)] = &[("container", container), ("job", "kubelet"), ("namespace", namespace), ("pod", pod)];
+                // Where cAdvisor does not know the runtime's names of containers, only pods as a whole have a name.
+                let is_whole_pod = containers.keys().all(String::is_empty);
+                for (container, values) in containers.iter().filter(|(container, _)| is_whole_pod || !container.is_empty()) {
+                    let labels = [("container", container.as_str()), ("job", "kubelet"), ("namespace", namespace), ("pod", pod)];
+                    // A label without a value is one that is not there.
+                    let labels = &labels[usize::from(is_whole_pod)..];
                     for (name, value) in NAMES.iter().zip(values) {
                         writer.gauge(name, labels, value.map(|value| value.value));
                     }
@@ -213,6 +217,15 @@ mod tests {
             assert_eq!(lines, expected, "{piece_bytes}");
             assert_eq!(skipped, [(SkipReason::Unreadable, 1)]);
         }
+    }
+
+    #[test]
+    fn a_pod_whose_containers_have_no_names_is_told_as_a_whole() {
+        let text = r#"container_cpu_cfs_throttled_periods_total{container="",id="/kubepods/pod1",image="",name="",namespace="shop",pod="web-x"} 12 1
+container_cpu_cfs_throttled_periods_total{container="",id="/kubepods/pod1/2",image="",name="",namespace="",pod=""} 11 1
+"#;
+        let expected = r#"container_cpu_cfs_throttled_periods_total{job="kubelet",namespace="shop",pod="web-x"} 12"#;
+        assert_eq!(read(text.as_bytes(), 1000).0, [expected]);
     }
 
     #[test]
