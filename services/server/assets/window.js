@@ -77,7 +77,7 @@ export function start() {
   const ranges = document.querySelector(".ranges");
   const between = document.getElementById("between");
   if (!ranges || !between) return;
-  ranges.addEventListener("click", (event) => {
+  ranges.addEventListener("click", (/** @type {MouseEventInit & Event} */ event) => {
     const link = /** @type {HTMLElement} */ (event.target).closest("a");
     if (!link?.dataset.range || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
