@@ -181,7 +181,7 @@ async fn people_find_zoom_share_search_and_silence() {
     browser.eval("document.querySelector('figure.graph .plot').focus()").await;
     let said = "document.querySelector('figure.graph [aria-live]')?.textContent";
     browser.press("ArrowLeft", false).await;
-    browser.wait_for(&format!("({said} ?? '').includes('idle')")).await;
+    browser.wait_for(&format!("({said} ?? '').includes('user')")).await;
     browser.press("k", true).await;
     browser.wait_for("document.activeElement?.matches('dialog[open] input')").await;
     browser.type_text("n05").await;
