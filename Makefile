@@ -23,7 +23,7 @@ test-cluster-full: ## the same with ten rollouts, a long outage and Prometheus
 bench: ## run the benchmarks (1 hour)
 	@scripts/bench
 
-lint: ## check formatting, clippy, documentation, licences, scripts and workflows
+lint: ## check formatting, clippy, documentation, licences, scripts, types of page scripts and workflows
 	@scripts/lint
 
 build: ## build the release programs into target/release

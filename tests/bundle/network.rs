@@ -105,7 +105,7 @@ fn lists_that_are_documented_otherwise_stay_as_documented() {
         let rule = rules(policy(&objects, "server"), "ingress").iter().find(|rule| has_port(rule, &json!("http"))).expect("a rule").clone();
         is_open(&rule, "from")
     };
-    let ingress = ["--set", "server.ingress.enabled=true,server.ingress.hosts[0]=a.example.com"];
+    let ingress = ["--set", "access.anonymous=true,server.ingress.enabled=true,server.ingress.hosts[0]=a.example.com"];
     assert!(http(&ingress), "an Ingress without clients is for everybody");
     assert!(!http(&[&ingress[..], &["--set-json", r#"networkPolicy.clients=[{"podSelector":{}}]"#]].concat()));
     assert!(!http(&["--set-json", "networkPolicy.clients=[]"]), "without an Ingress, nobody but the agents");

@@ -219,7 +219,7 @@ fn kinds_that_the_cluster_lacks_are_left_out() {
     if !have_helm() {
         return;
     }
-    let everything = ["--set", "server.httpRoute.enabled=true,server.httpRoute.parentRefs[0].name=public"];
+    let everything = ["--set", "access.anonymous=true,server.httpRoute.enabled=true,server.httpRoute.parentRefs[0].name=public"];
     let kinds = |apis: &[&str]| rendered(apis, &everything).iter().map(|object| text(object, "/kind").to_owned()).collect::<BTreeSet<_>>();
     let optional = ["ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute"];
 

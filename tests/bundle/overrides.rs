@@ -39,6 +39,7 @@ fn a_label_replaces_the_charts() {
     let objects = rendered_with(&json!({
         "commonLabels": labels,
         "monitoring": {"labels": {"release": null}, "dashboard": {"labels": {"grafana_dashboard": null}}},
+        "access": {"anonymous": true},
         "server": {"httpRoute": {"enabled": true, "parentRefs": [{"name": "public"}]}, "ingress": {"enabled": true, "hosts": ["a.example.com"]},
                    "autoscaling": {"enabled": true}},
     }));

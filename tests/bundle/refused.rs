@@ -32,6 +32,7 @@ fn typos_are_named() {
         ("database.cnpg.synchronous.count=1", "/database/cnpg/synchronous", "count"),
         ("database.external.existingSecret.keyy=x", "/database/external/existingSecret", "keyy"),
         ("keys.hash.vaule=x", "/keys/hash", "vaule"),
+        ("access.token=true", "/access", "token"),
         ("signatures.keyID=x", "/signatures", "keyID"),
         ("auditSink.storage.sise=1Gi", "/auditSink/storage", "sise"),
         ("networkPolicy.scraper=x", "/networkPolicy", "scraper"),
@@ -60,6 +61,8 @@ fn values_out_of_range_are_named() {
         ("agent.scrape.urls[0]=localhost:9100", "/agent/scrape/urls/0"),
         ("agent.scrape.urls[0]=http://user@host/metrics", "/agent/scrape/urls/0"),
         ("server.replicas=0", "/server/replicas"),
+        ("access.proxy.role=write", "/access/proxy/role"),
+        ("access.proxy.header=a b", "/access/proxy/header"),
         ("signatures.mode=strict", "/signatures/mode"),
         ("signatures.keyId=.x", "/signatures/keyId"),
         ("server.service.port=70000", "/server/service/port"),
@@ -99,7 +102,7 @@ fn contradictions_are_explained_in_a_sentence() {
     if !have_helm() {
         return;
     }
-    let cases: [(&[&str], &[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str], &[&str]); 17] = [
         (&[], &[], &["CloudNativePG operator", "database.mode=external", "database.mode=embedded", "--api-versions postgresql.cnpg.io/v1"]),
         (&ALL_APIS[1..], &[], &["CloudNativePG operator"]),
         (&[], &["database.mode=external"], &["database.external.dsn", "database.external.existingSecret.name"]),
@@ -114,7 +117,12 @@ fn contradictions_are_explained_in_a_sentence() {
         (&ALL_APIS, &["keys.hash.value=x", "keys.hash.existingSecret.name=y"], &["keys.hash.value", "keep one"]),
         (&ALL_APIS, &["signatures.keyId=k"], &["signatures.existingSecret.name"]),
         (&ALL_APIS, &["database.cnpg.synchronous.number=3"], &["database.cnpg.instances=3"]),
-        (&ALL_APIS, &["server.ingress.enabled=true"], &["server.ingress.hosts"]),
+        (&ALL_APIS, &["server.ingress.enabled=true", "access.tokens=true"], &["server.ingress.hosts"]),
+        (&ALL_APIS, &["server.ingress.enabled=true", "server.ingress.hosts[0]=h"], &["access.tokens=true", "access.anonymous=true"]),
+        (&ALL_APIS, &["server.httpRoute.enabled=true"], &["access.tokens=true", "access.proxy.header"]),
+        (&ALL_APIS, &["server.service.type=LoadBalancer"], &["access.tokens=true", "server.apiTokens.existingSecret.name"]),
+        (&ALL_APIS, &["access.proxy.header=X-User"], &["access.proxy.trustedProxies"]),
+        (&ALL_APIS, &["access.tokens=true", "server.apiTokens.existingSecret.name=t"], &["keep one"]),
         (&ALL_APIS, &["agent.scrape.pods=true", "agent.pods.enabled=false"], &["agent.pods.enabled=true"]),
     ];
     for (apis, set, words) in cases {

@@ -220,7 +220,7 @@ fn the_notes_say_who_can_reach_the_server() {
     }
     let unauthenticated = "does not authenticate readers";
     assert!(!notes(&[]).contains(unauthenticated));
-    let public = ["--set", "server.ingress.enabled=true,server.ingress.hosts[0]=a.example.com"];
+    let public = ["--set", "access.anonymous=true,server.ingress.enabled=true,server.ingress.hosts[0]=a.example.com"];
     let compat = notes(&public);
     assert!(compat.contains(unauthenticated) && compat.contains("unsigned") && compat.contains("http://a.example.com/"), "{compat}");
     let required = notes(&[&public[..], &["--set", "signatures.mode=required"]].concat());
@@ -240,7 +240,7 @@ fn the_notes_say_how_grafana_and_prometheus_use_it() {
     for open in [
         &["--set-json", r#"networkPolicy.clients=[{"namespaceSelector":{}}]"#][..],
         &["--set", "networkPolicy.enabled=false"],
-        &["--set", "server.service.type=LoadBalancer"],
+        &["--set", "server.service.type=LoadBalancer,access.anonymous=true"],
     ] {
         assert!(!notes(open).contains(closed), "{open:?}");
     }
@@ -250,6 +250,35 @@ fn the_notes_say_how_grafana_and_prometheus_use_it() {
     assert!(tokens.contains(of_secret) && !tokens.contains(needs_token), "{tokens}");
     let public = notes(&["--set", "server.service.type=LoadBalancer,server.apiTokens.existingSecret.name=tok"]);
     assert!(public.contains("does not authenticate readers, but for queries") && !public.contains("its history"), "{public}");
+}
+
+#[test]
+fn access_by_tokens_or_a_proxy_reaches_the_server() {
+    if !have_helm() {
+        return;
+    }
+    let set = |values: &str| rendered(&ALL_APIS, &["--set", values]);
+    let standard = rendered(&ALL_APIS, &[]);
+    for name in ["API_TOKENS_FILE", "AUTH_HEADER", "AUTH_HEADER_ROLE", "TRUSTED_PROXIES"] {
+        assert_eq!(variable(&standard, SERVER, name), None, "{name}");
+    }
+    let own = set("access.tokens=true,server.service.type=NodePort");
+    assert_eq!(variable(&own, SERVER, "API_TOKENS_FILE").as_deref(), Some("/etc/golectra/api-tokens/tokens"));
+    let volumes = find(&own, SERVER)["spec"]["template"]["spec"]["volumes"].as_array().expect("volumes").clone();
+    let volume = volumes.iter().find(|volume| text(volume, "/name") == "api-tokens").expect("the tokens' volume");
+    assert_eq!(volume["secret"], serde_json::json!({"secretName": "golectra-api-tokens", "items": [{"key": "tokens", "path": "tokens"}]}));
+    let tokens = text(find(&own, "Secret/golectra-api-tokens"), "/data/tokens").to_owned();
+    assert_ne!(tokens, text(find(&set("access.tokens=true"), "Secret/golectra-api-tokens"), "/data/tokens"), "tokens are random");
+    assert!(notes(&["--set", "access.tokens=true"]).contains("get secret golectra-api-tokens"));
+
+    let proxy = "access.proxy.header=X-User,access.proxy.trustedProxies=10.0.0.5";
+    let proxied = set(&format!("{proxy},server.service.type=NodePort,access.proxy.role=admin,server.settings.trustedProxies=10.0.0.9"));
+    for (name, value) in [("AUTH_HEADER", "X-User"), ("AUTH_HEADER_ROLE", "admin"), ("TRUSTED_PROXIES", "10.0.0.9,10.0.0.5")] {
+        assert_eq!(variable(&proxied, SERVER, name).as_deref(), Some(value));
+    }
+    let said = notes(&["--set", proxy]);
+    assert!(said.contains("X-User have the role read") && !said.contains("can name any user"), "{said}");
+    assert!(notes(&["--set", proxy, "--set", "networkPolicy.enabled=false"]).contains("can name any user"));
 }
 
 /// `--reuse-values` keeps the limit of an older chart.

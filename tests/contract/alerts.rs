@@ -209,8 +209,17 @@ async fn rules_are_read_again_and_a_bad_file_is_refused(t: Target) {
     let refused = async || metrics.get("/metrics").send().await.metric("golectra_rule_files_refused");
     until("the bad file is refused", PATIENCE, async || refused().await == Some(1.0)).await;
     assert_eq!(names().await, ["g"]);
+    files.put("receivers.yaml", "receivers:\n- name: a\n  nonsense: 1\n");
+    // What is refused is said where people look, until it is mended.
+    for page in ["/alerts", "/status"] {
+        let says = async |sentence: &str| client.get(page).send().await.expect(200).text().contains(sentence);
+        until("the page says it", PATIENCE, async || says("A file of RULES_DIR is refused: ").await && says("RECEIVERS_FILE ").await).await;
+    }
     files.put("rules/test.yaml", &rules("0s").replace("name: g", "name: h"));
+    files.put("receivers.yaml", "receivers: []");
     until("the new file is read", PATIENCE, async || names().await == ["h"]).await;
+    let is_mended = async || !client.get("/alerts").send().await.expect(200).text().contains("role=\"alert\"");
+    until("the page no longer says it", PATIENCE, is_mended).await;
 }
 
 async fn silences_hold_back_what_receivers_are_told(t: Target) {

@@ -3,8 +3,10 @@
 //! In every case, every answer is checked against the rules for all answers (see `Answer` in the harness): compression and the
 //! HashSHA256 header.
 
+mod access;
 mod alerts;
 mod batches;
+mod browser;
 mod compression;
 mod dashboard;
 mod forget;

@@ -70,6 +70,8 @@ fn help_exits_0_and_names_every_variable() {
         "SEAL_AFTER",
         "HISTORY_MAX_BYTES",
         "TRUSTED_PROXIES",
+        "AUTH_HEADER",
+        "AUTH_HEADER_ROLE",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     ];
     let agent =
@@ -157,6 +159,8 @@ fn a_bad_value_is_refused_with_one_sentence() {
         ("golectra-server", "MAX_SERIES", "many"),
         ("golectra-server", "MAX_BODY_BYTES", "much"),
         ("golectra-server", "TRUSTED_PROXIES", "everyone"),
+        ("golectra-server", "AUTH_HEADER", "Cookie"),
+        ("golectra-server", "AUTH_HEADER_ROLE", "write"),
         ("golectra-server", "SIGNATURES", "perhaps"),
         ("golectra-server", "DEDUP_WINDOW", "48"),
         ("golectra-server", "RETENTION_RAW", "59m"),

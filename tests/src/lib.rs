@@ -6,6 +6,7 @@
 
 mod agent;
 mod audit_sink;
+mod browser;
 mod client;
 mod matrix;
 mod otlp;
@@ -28,6 +29,7 @@ mod wait;
 
 pub use agent::{AGENT_GAUGES, Agent, AgentBuilder};
 pub use audit_sink::{AuditSink, AuditSinkBuilder};
+pub use browser::Browser;
 pub use client::{Answer, Client, RequestBuilder, encode, fresh_key, gunzip, gzip, key_at, unix_millis};
 pub use matrix::{KEY, Target, run};
 pub use otlp::{OtlpReceiver, Span};

@@ -53,9 +53,31 @@
 {{- end -}}
 {{- end -}}
 
-{{/* API tokens, likewise. */}}
+{{/* API tokens, likewise: of an existing Secret, or of one that is generated. */}}
+{{- define "golectra.apiTokens.secret" -}}
+{{- if .Values.access.tokens -}}
+{{ include "golectra.fullname" . }}-api-tokens
+{{- else -}}
+{{ .Values.server.apiTokens.existingSecret.name }}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether others than pods of the cluster may reach the server. */}}
+{{- define "golectra.isPublic" -}}
+{{- if or .Values.server.ingress.enabled .Values.server.httpRoute.enabled (ne .Values.server.service.type "ClusterIP") -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* Whether the server asks who reads. */}}
+{{- define "golectra.hasAccess" -}}
+{{- if or (include "golectra.apiTokens.secret" .) .Values.access.proxy.header -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- define "golectra.apiTokens.volumeMounts" -}}
-{{- if .Values.server.apiTokens.existingSecret.name -}}
+{{- if include "golectra.apiTokens.secret" . -}}
 - name: api-tokens
   mountPath: /etc/golectra/api-tokens
   readOnly: true
@@ -63,15 +85,13 @@
 {{- end -}}
 
 {{- define "golectra.apiTokens.volumes" -}}
-{{- with .Values.server.apiTokens.existingSecret -}}
-{{- if .name -}}
+{{- with include "golectra.apiTokens.secret" . -}}
 - name: api-tokens
   secret:
-    secretName: {{ .name }}
+    secretName: {{ . }}
     items:
-      - key: {{ .key }}
+      - key: {{ ternary "tokens" $.Values.server.apiTokens.existingSecret.key $.Values.access.tokens }}
         path: tokens
-{{- end -}}
 {{- end -}}
 {{- end -}}
 

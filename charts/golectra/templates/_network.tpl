@@ -13,8 +13,7 @@
 
 {{/* Not empty when the server's port is open to everybody: somebody outside the cluster is meant to reach it and `clients` does not say who. */}}
 {{- define "golectra.serverOpen" -}}
-{{- $public := or .Values.server.ingress.enabled .Values.server.httpRoute.enabled (ne .Values.server.service.type "ClusterIP") -}}
-{{- if and $public (not .Values.networkPolicy.clients) -}}
+{{- if and (include "golectra.isPublic" .) (not .Values.networkPolicy.clients) -}}
 true
 {{- end -}}
 {{- end -}}

@@ -44,6 +44,17 @@
 {{- fail "signatures.keyId names a key of a Secret: set signatures.existingSecret.name to that Secret, or leave signatures.keyId empty." -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.access -}}
+{{- if and .tokens $.Values.server.apiTokens.existingSecret.name -}}
+{{- fail "access.tokens and server.apiTokens.existingSecret.name are both set: keep one of them." -}}
+{{- end -}}
+{{- if and .proxy.header (not .proxy.trustedProxies) (not $.Values.server.settings.trustedProxies) -}}
+{{- fail "access.proxy.header needs to know who may send it: set access.proxy.trustedProxies to the addresses of the proxy that signs people in." -}}
+{{- end -}}
+{{- if and (include "golectra.isPublic" $) (not (include "golectra.hasAccess" $)) (not .anonymous) -}}
+{{- fail "server.ingress, server.httpRoute or server.service.type would let everyone read what golectra stores: set access.tokens=true, server.apiTokens.existingSecret.name or access.proxy.header, or access.anonymous=true if that is meant." -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.server.ingress.enabled (not .Values.server.ingress.hosts) -}}
 {{- fail "server.ingress.enabled needs at least one name in server.ingress.hosts." -}}
 {{- end -}}

@@ -53,3 +53,5 @@ form.addEventListener("submit", () => {
 
 show();
 new MutationObserver(show).observe(/** @type {HTMLElement} */ (document.getElementById("main")), { childList: true, subtree: true });
+
+export {};

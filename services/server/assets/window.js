@@ -37,8 +37,13 @@ function go(parameters) {
   changed();
 }
 
-/** @param {number} from @param {number} to */
+let zooms = false;
+
+/** Graphs share what is selected, and each of them asks for the same zoom at once: the first is enough. @param {number} from @param {number} to */
 export function zoom(from, to) {
+  if (zooms) return;
+  zooms = true;
+  setTimeout(() => { zooms = false; });
   const middle = (from + to) / 2;
   const half = Math.max(to - from, SHORTEST) / 2;
   const end = Math.min(middle + half, Date.now() / 1000);
@@ -77,7 +82,7 @@ export function start() {
   const ranges = document.querySelector(".ranges");
   const between = document.getElementById("between");
   if (!ranges || !between) return;
-  ranges.addEventListener("click", (event) => {
+  ranges.addEventListener("click", (/** @type {MouseEventInit & Event} */ event) => {
     const link = /** @type {HTMLElement} */ (event.target).closest("a");
     if (!link?.dataset.range || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();

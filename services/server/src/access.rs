@@ -1,9 +1,10 @@
-//! API tokens: who may read and write over Prometheus's interfaces.
+//! Who may read and write: API tokens, and people whom a proxy has signed in.
 //!
 //! A token is kept as its SHA-256 alone, and compared with all that there are, each in constant time. The file is read again when it changes; one
 //! that can't be used leaves the tokens as they were, so that a mistake locks nobody out who was in.
 
 mod file;
+mod proxy;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -16,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 pub use self::file::TokensError;
 use self::file::{Token, read};
+pub use self::proxy::{AuthHeader, AuthRole, ProxyAuth};
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(2);
@@ -47,17 +49,22 @@ impl Scope {
     }
 }
 
-/// Left on a request that has a token: the token's name.
+/// Left on a request that is allowed what it needs: who sends it.
 #[derive(Debug, Clone)]
-pub struct TokenHolder(pub Arc<str>);
+pub enum Caller {
+    /// Who has the token of this name, or a session that began with it.
+    Token(Arc<str>),
+    /// The user of this name, whom a proxy has signed in.
+    User(Arc<str>),
+}
 
-/// What a token turns out to be.
+/// What a token, a session or the name of a user turns out to be.
 #[derive(Debug)]
 pub enum Verdict {
     /// It allows what is needed.
-    Allowed(TokenHolder),
+    Allowed(Caller),
     /// It is known and does not allow that.
-    WrongScope(TokenHolder),
+    WrongScope(Caller),
     /// There is no such token.
     Unknown,
 }
@@ -107,8 +114,8 @@ impl Tokens {
             }
         }
         match found {
-            Some(token) if token.scope.covers(needed) => Verdict::Allowed(TokenHolder(Arc::clone(&token.name))),
-            Some(token) => Verdict::WrongScope(TokenHolder(Arc::clone(&token.name))),
+            Some(token) if token.scope.covers(needed) => Verdict::Allowed(Caller::Token(Arc::clone(&token.name))),
+            Some(token) => Verdict::WrongScope(Caller::Token(Arc::clone(&token.name))),
             None => Verdict::Unknown,
         }
     }
@@ -129,8 +136,8 @@ impl Tokens {
         let known = Arc::clone(&self.0.known.read().unwrap_or_else(PoisonError::into_inner));
         let same = |token: &&Token| bool::from(session_code(token, until).as_bytes().ct_eq(code.as_bytes()));
         match known.iter().rfind(same) {
-            Some(token) if token.scope.covers(needed) => Verdict::Allowed(TokenHolder(Arc::clone(&token.name))),
-            Some(token) => Verdict::WrongScope(TokenHolder(Arc::clone(&token.name))),
+            Some(token) if token.scope.covers(needed) => Verdict::Allowed(Caller::Token(Arc::clone(&token.name))),
+            Some(token) => Verdict::WrongScope(Caller::Token(Arc::clone(&token.name))),
             None => Verdict::Unknown,
         }
     }
@@ -198,9 +205,10 @@ mod tests {
     /// What becomes of a token: the name of who is allowed, or why not.
     fn outcome(tokens: &Tokens, token: &str, needed: Scope) -> String {
         match tokens.check(token.as_bytes(), needed) {
-            Verdict::Allowed(TokenHolder(name)) => name.to_string(),
-            Verdict::WrongScope(TokenHolder(name)) => format!("not {name}"),
+            Verdict::Allowed(Caller::Token(name)) => name.to_string(),
+            Verdict::WrongScope(Caller::Token(name)) => format!("not {name}"),
             Verdict::Unknown => "unknown".into(),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -271,6 +271,21 @@ impl Alerts {
         self.0.receivers.current()
     }
 
+    /// Sentences about what of RULES_DIR and RECEIVERS_FILE is refused.
+    pub fn refused_files(&self) -> Vec<String> {
+        let rules = self.rules();
+        let mut sentences: Vec<_> = rules.refused.iter().map(|error| format!("A file of RULES_DIR is refused: {error}.")).collect();
+        if let Some(problem) = self.0.receivers.problem() {
+            let meanwhile = if self.receivers().is_empty() {
+                "no receiver is told of alerts until the file is mended"
+            } else {
+                "the receivers that were read before go on being used"
+            };
+            sentences.push(format!("{problem}: {meanwhile}."));
+        }
+        sentences
+    }
+
     /// Sends a notification that says it is a test; none if there is no such receiver.
     pub async fn test_receiver(&self, name: &str) -> Option<Result<(), DeliveryError>> {
         let receivers = self.0.receivers.current();

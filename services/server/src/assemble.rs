@@ -10,7 +10,7 @@ use prometheus::Registry;
 use sqlx::PgConnection;
 use tokio::sync::watch;
 
-use crate::access::Tokens;
+use crate::access::{ProxyAuth, Tokens};
 use crate::alerts::store::AlertStore;
 use crate::alerts::store::memory::MemoryAlertStore;
 use crate::alerts::{self, Alerts};
@@ -57,6 +57,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
     };
     let metrics = ServerMetrics::register(registry)?;
     let tokens = settings.api_tokens_file.as_deref().map(Tokens::open).transpose()?;
+    let proxy = proxy(settings)?;
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     KeyMetrics::register(registry, keys.clone())?;
@@ -81,6 +82,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
         max_batch_items: settings.max_batch_items,
         key: settings.key.clone(),
         tokens,
+        proxy,
         trusted_proxies: settings.trusted_proxies.clone(),
         metrics,
         changes: KeptChanges::default(),
@@ -101,6 +103,21 @@ fn keys(settings: &Settings) -> Result<Keys, Box<dyn Error>> {
         }
     }
     Ok(keys)
+}
+
+/// How proxies name people; an error when anybody could.
+fn proxy(settings: &Settings) -> Result<Option<ProxyAuth>, Box<dyn Error>> {
+    let Some(header) = settings.auth_header.clone() else { return Ok(None) };
+    if settings.trusted_proxies.is_empty() {
+        return Err(
+            "AUTH_HEADER needs to know who may send it: set TRUSTED_PROXIES to the addresses of the proxy that signs people in".into()
+        );
+    }
+    if settings.trusted_proxies.has_everyone() {
+        let problem = "TRUSTED_PROXIES has a network of all addresses, so that everyone could name any user in AUTH_HEADER";
+        return Err(format!("{problem}: set it to the addresses of the proxy that signs people in").into());
+    }
+    Ok(Some(ProxyAuth::new(header, settings.auth_header_role)))
 }
 
 /// A store and what goes with it.

@@ -11,6 +11,7 @@ use golectra_process::settings::BytesError;
 use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Retention, Secret, WebhookKey};
 use ipnet::IpNet;
 
+use crate::access::{AuthHeader, AuthRole};
 use crate::history::export::{Format, Position};
 use crate::history::time::parse_time_ms;
 use crate::store::Lifetimes;
@@ -124,8 +125,12 @@ golectra_process::settings! {
         pub external_url: Option<ExternalUrl>,
         /// An address outside that is requested (GET) every minute by the server that evaluates rules, as long as that succeeds.
         pub heartbeat_url: Option<Secret>,
-        /// Proxies whose X-Forwarded-For is believed: addresses or networks such as 10.0.0.0/8, separated by commas.
+        /// Proxies whose X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto are believed, and AUTH_HEADER: addresses or networks such as 10.0.0.0/8, separated by commas.
         pub trusted_proxies: Networks = "",
+        /// The header in which a proxy of TRUSTED_PROXIES names the user whom it has signed in, such as X-Forwarded-User. With it, what API_TOKENS_FILE protects needs such a user or a token; from other addresses the header has no effect. The proxy must remove it from what clients send.
+        pub auth_header: Option<AuthHeader>,
+        /// What these users may do: read (pages and queries) or admin (also silences and tests of receivers).
+        pub auth_header_role: AuthRole = "read",
     }
     removed {
         history_retention => [dedup_window, retention_raw],
@@ -400,6 +405,16 @@ impl Networks {
     /// Whether one of the networks has this address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether one of the networks has every address of its family.
+    pub fn has_everyone(&self) -> bool {
+        self.0.iter().any(|network| network.prefix_len() == 0)
     }
 }
 

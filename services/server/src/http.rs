@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use golectra_process::Secret;
 
-use crate::access::Tokens;
+use crate::access::{ProxyAuth, Tokens};
 use crate::alerts::Alerts;
 use crate::history::query::Queries;
 use crate::ingest::Ingest;
@@ -59,7 +59,9 @@ pub struct App {
     pub signatures: Arc<Signatures>,
     /// Who may read and write over Prometheus's interfaces.
     pub tokens: Option<Tokens>,
-    /// Whose X-Forwarded-For is believed.
+    /// How proxies name people whom they have signed in.
+    pub proxy: Option<ProxyAuth>,
+    /// Whose X-Forwarded-For is believed, and who may name people.
     pub trusted_proxies: crate::config::Networks,
     /// What the server says about itself.
     pub metrics: ServerMetrics,

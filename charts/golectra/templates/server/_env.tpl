@@ -38,7 +38,7 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
 - name: KEYS_DIR
   value: /etc/golectra/keys
 {{- end }}
-{{- if .Values.server.apiTokens.existingSecret.name }}
+{{- if include "golectra.apiTokens.secret" . }}
 - name: API_TOKENS_FILE
   value: /etc/golectra/api-tokens/tokens
 {{- end }}
@@ -51,6 +51,15 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
   value: {{ . | quote }}
 {{ include "golectra.key.env" (dict "root" $ "key" "audit" "name" "AUDIT_KEY") }}
 {{- end }}
+{{- with .Values.access.proxy }}
+{{- if .header }}
+- name: AUTH_HEADER
+  value: {{ .header }}
+- name: AUTH_HEADER_ROLE
+  value: {{ .role }}
+{{- end }}
+{{- end }}
+{{- $proxies := list .Values.server.settings.trustedProxies .Values.access.proxy.trustedProxies | compact | uniq | join "," }}
 {{- $history := include "golectra.server.historyMaxBytes" . }}
 {{- with .Values.server.settings }}
 {{- range $name, $value := dict
@@ -82,7 +91,7 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
     "HEADER_TIMEOUT" .headerTimeout
     "BODY_TIMEOUT" .bodyTimeout
     "IDLE_TIMEOUT" .idleTimeout
-    "TRUSTED_PROXIES" .trustedProxies
+    "TRUSTED_PROXIES" $proxies
     "OTEL_EXPORTER_OTLP_ENDPOINT" .otlpEndpoint }}
 {{- with include "golectra.env" (dict "name" $name "value" $value) }}
 {{ . }}

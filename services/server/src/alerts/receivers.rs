@@ -180,7 +180,12 @@ impl ReceiverBook {
 
     /// Whether the file is refused, so that it is not known which receivers there are.
     pub fn is_refused(&self) -> bool {
-        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).1.is_some()
+        self.problem().is_some()
+    }
+
+    /// What is wrong with the file.
+    pub fn problem(&self) -> Option<String> {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
     /// The receivers as they are now.

@@ -6,5 +6,5 @@ mod identity;
 pub mod signature;
 
 pub use body::{JsonChange, Payload, QueryPayload, SnappyPayload};
-pub use client::ClientAddress;
+pub use client::{ClientAddress, SentBy};
 pub use identity::{Key, Sender};

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::AppState;
 use super::error::ApiError;
-use super::extract::JsonChange;
+use super::extract::{ClientAddress, JsonChange, SentBy};
 use crate::alerts::{RawQuietHours, Receiver, Severity, held_up_to};
 
 /// The answer of GET /api/v1/receivers. Addresses are not told: they may be secrets.
@@ -53,12 +53,18 @@ pub async fn list(State(state): State<AppState>) -> Json<Receivers> {
 pub async fn test(
     State(state): State<AppState>,
     name: Result<Path<String>, PathRejection>,
+    ClientAddress(peer): ClientAddress,
+    sent_by: SentBy,
     payload: JsonChange,
 ) -> Result<Json<Tested>, ApiError> {
     // The body is only read for its signature and hash: the receiver is named in the path.
     drop(payload);
     let Path(name) = name.map_err(|error| ApiError::new(ErrorCode::Malformed, error.body_text()))?;
-    match state.alerts.test_receiver(&name).await {
+    let outcome = state.alerts.test_receiver(&name).await;
+    if outcome.is_some() {
+        tracing::info!(receiver = name, by = sent_by.as_text(), %peer, "a receiver was sent a test");
+    }
+    match outcome {
         None => Err(ApiError::new(ErrorCode::UnknownReceiver, format!("there is no receiver {name:?} in RECEIVERS_FILE"))),
         Some(Ok(())) => Ok(Json(Tested { delivered: true })),
         Some(Err(error)) => Err(ApiError::new(ErrorCode::ReceiverFailed, format!("the test did not reach the receiver {name:?}: {error}"))),

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::AppState;
 use super::error::ApiError;
-use super::extract::{ClientAddress, JsonChange};
+use super::extract::{ClientAddress, JsonChange, SentBy};
+use crate::access::Caller;
 use crate::alerts::{Silence, SilenceMatcher};
 use crate::clock::rfc3339;
 use crate::history::time::parse_time_ms;
@@ -87,6 +88,7 @@ pub async fn list(State(state): State<AppState>) -> Result<Json<Silences>, ApiEr
 pub async fn create(
     State(state): State<AppState>,
     ClientAddress(peer): ClientAddress,
+    sent_by: SentBy,
     JsonChange(payload): JsonChange,
 ) -> Result<Json<Created>, ApiError> {
     let new: NewSilence = serde_json::from_slice(&payload.bytes).map_err(|error| malformed(format!("the body is no silence: {error}")))?;
@@ -103,10 +105,15 @@ pub async fn create(
         }
         _ => return Err(malformed("a silence needs either endsAt or duration")),
     };
-    let silence = Silence { id: Uuid::nil(), matchers: new.matchers, starts_ms, ends_ms, created_by: new.created_by, comment: new.comment };
+    // Who was signed in by a proxy is who made it, whatever the client says.
+    let created_by = match &sent_by.0 {
+        Some(Caller::User(user)) => user.to_string(),
+        _ => new.created_by,
+    };
+    let silence = Silence { id: Uuid::nil(), matchers: new.matchers, starts_ms, ends_ms, created_by, comment: new.comment };
     let (created_by, comment) = (silence.created_by.clone(), silence.comment.clone());
     let silence_id = state.alerts.add_silence(silence).await?.map_err(malformed)?;
-    tracing::info!(%silence_id, created_by, comment, %peer, "a silence was made");
+    tracing::info!(%silence_id, created_by, comment, by = sent_by.as_text(), %peer, "a silence was made");
     Ok(Json(Created { silence_id }))
 }
 
@@ -115,6 +122,7 @@ pub async fn end(
     State(state): State<AppState>,
     id: Result<Path<String>, PathRejection>,
     ClientAddress(peer): ClientAddress,
+    sent_by: SentBy,
     payload: JsonChange,
 ) -> Result<StatusCode, ApiError> {
     // The body is only read for its signature and hash: the silence is named in the path.
@@ -125,6 +133,6 @@ pub async fn end(
     if !state.alerts.end_silence(silence_id).await? {
         return Err(unknown());
     }
-    tracing::info!(%silence_id, %peer, "a silence was ended");
+    tracing::info!(%silence_id, by = sent_by.as_text(), %peer, "a silence was ended");
     Ok(StatusCode::NO_CONTENT)
 }

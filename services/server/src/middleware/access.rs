@@ -1,14 +1,17 @@
 //! Where there are API tokens, the routes of Prometheus's interfaces need one: Bearer, or the password of Basic. The pages need one as well; a
-//! browser has it as the cookie that signing in gave it, which also works for the interfaces that pages use, from the pages of this server alone.
+//! browser has it as the cookie that signing in gave it, which also works for the interfaces that pages use, from the pages of this server alone. The name
+//! of a user whom a proxy has signed in counts like such a cookie.
 
-use axum::extract::{MatchedPath, Request};
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, MatchedPath, Request};
 use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use golectra_protocol::ErrorCode;
 
-use crate::access::{Scope, TokenHolder, Verdict};
+use crate::access::{Caller, Scope, Verdict};
 use crate::http::App;
 use crate::http::error::{ApiError, REFUSALS, TextError};
 use crate::http::ui;
@@ -23,40 +26,73 @@ const OPEN: [&str; 4] = ["/api/v1/snapshot", "/api/v1/latest", "/api/v1/sources"
 /// The cookie of a browser that has signed in.
 pub const SESSION: &str = "golectra_session";
 
-/// Lets a request pass, with the name of its token where it has one, or refuses it.
+/// Lets a request pass, with who sends it where that is known, or refuses it.
 #[expect(clippy::result_large_err, reason = "the refusal is the answer, made once")]
 pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
-    let Some(tokens) = &app.tokens else { return Ok(request) };
+    if app.tokens.is_none() && app.proxy.is_none() {
+        return Ok(request);
+    }
     let Some(route) = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned()) else { return Ok(request) };
     let is_page = ui::PAGES.contains(&route.as_str());
     let Some(needed) = needed(&route, request.method()).or(is_page.then_some(Scope::Read)) else { return Ok(request) };
-    let verdict = match (token(request.headers()), session(&request)) {
-        (Some(token), _) => Some(tokens.check(&token, needed)),
-        // What a page of another origin sends is not what its owner wants. Samples are written by programs, which have tokens.
-        (None, Some(session)) if route != WRITE && (request.method().is_safe() || is_same_origin(request.headers())) => {
-            let now = u64::try_from(app.process.now_ms() / 1000).unwrap_or_default();
-            Some(tokens.check_session(&session, needed, now))
-        }
-        _ => None,
-    };
-    match verdict {
-        Some(Verdict::Allowed(holder)) => {
-            app.metrics.token_used(&holder.0);
-            tracing::debug!(token = &*holder.0, route = request.uri().path(), "a request has an API token");
-            request.extensions_mut().insert(holder);
+    match verdict(app, &request, &route, needed) {
+        Some(Verdict::Allowed(caller)) => {
+            let route = request.uri().path();
+            match &caller {
+                Caller::Token(name) => {
+                    app.metrics.token_used(name);
+                    tracing::debug!(token = &**name, route, "a request has an API token");
+                }
+                Caller::User(name) => tracing::debug!(user = &**name, route, "a request is of a user whom a proxy has signed in"),
+            }
+            request.extensions_mut().insert(caller);
             Ok(request)
         }
-        _ if is_page => Err(ui::sign_in_page(request.uri(), None)),
-        Some(Verdict::WrongScope(TokenHolder(name))) => {
-            let message = format!("the API token {name} does not have the scope {}, which this route needs", needed.as_str());
+        _ if is_page => Err(ui::sign_in_page(app, request.uri())),
+        Some(Verdict::WrongScope(caller)) => {
+            let who = match &caller {
+                Caller::Token(name) => format!("the API token {name}"),
+                Caller::User(name) => format!("the user {name:?}"),
+            };
+            let message = format!("{who} does not have the scope {}, which this route needs", needed.as_str());
             Err(refused(ErrorCode::TokenScope, message))
         }
         Some(Verdict::Unknown) => Err(refused(ErrorCode::TokenUnknown, "the server does not have this API token".into())),
         None => {
-            let message = format!("this route needs an API token with the scope {}: Authorization: Bearer TOKEN", needed.as_str());
+            let message = if app.tokens.is_some() {
+                format!("this route needs an API token with the scope {}: Authorization: Bearer TOKEN", needed.as_str())
+            } else {
+                "this route is for users whom a proxy has signed in (AUTH_HEADER from TRUSTED_PROXIES): use the proxy's address".into()
+            };
             Err(refused(ErrorCode::TokenMissing, message))
         }
     }
+}
+
+/// Who sends a request, by its token, its session or the name that a proxy gives: the first of them that allows what is needed. Where none does, the first
+/// that is known says why. A user of a proxy can thus sign in with a token that allows more, and what else the proxy puts into Authorization does not matter.
+fn verdict(app: &App, request: &Request, route: &str, needed: Scope) -> Option<Verdict> {
+    let headers = request.headers();
+    let by_token = || Some(app.tokens.as_ref()?.check(&token(headers)?, needed));
+    // What a page of another origin sends is not what its owner wants. Samples are written by programs, which have tokens.
+    let may_be_browser = route != WRITE && (request.method().is_safe() || is_same_origin(app, request));
+    let by_session = || {
+        let now = u64::try_from(app.process.now_ms() / 1000).unwrap_or_default();
+        Some(app.tokens.as_ref()?.check_session(&session(request)?, needed, now))
+    };
+    let by_proxy = || app.proxy.as_ref().filter(|_| is_of_trusted_proxy(app, request))?.check(headers, needed);
+    let found = [by_token(), by_session().filter(|_| may_be_browser), by_proxy().filter(|_| may_be_browser)];
+    found.into_iter().flatten().min_by_key(|verdict| match verdict {
+        Verdict::Allowed(_) => 0,
+        Verdict::WrongScope(_) => 1,
+        Verdict::Unknown => 2,
+    })
+}
+
+/// Whether the connection comes from a trusted proxy.
+pub fn is_of_trusted_proxy(app: &App, request: &Request) -> bool {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    peer.is_some_and(|peer| app.trusted_proxies.contains(peer))
 }
 
 /// The session of a browser.
@@ -67,13 +103,19 @@ fn session(request: &Request) -> Option<String> {
 }
 
 /// Whether the browser says that the request comes from a page of this server.
-pub fn is_same_origin(headers: &HeaderMap) -> bool {
+pub fn is_same_origin(app: &App, request: &Request) -> bool {
+    comes_from_own_page(request.headers(), is_of_trusted_proxy(app, request))
+}
+
+/// A proxy may replace the name of the server that the browser knows; one that is trusted tells it.
+fn comes_from_own_page(headers: &HeaderMap, by_trusted_proxy: bool) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    match (text("sec-fetch-site"), text("origin"), text("host")) {
-        (Some(site), ..) => site == "same-origin",
-        (None, Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, origin)| origin.eq_ignore_ascii_case(host)),
-        _ => false,
+    if let Some(site) = text("sec-fetch-site") {
+        return site == "same-origin";
     }
+    let Some((_, origin)) = text("origin").and_then(|origin| origin.split_once("://")) else { return false };
+    let hosts = [text("host"), text("x-forwarded-host").filter(|_| by_trusted_proxy)];
+    hosts.into_iter().flatten().any(|host| host.trim().eq_ignore_ascii_case(origin))
 }
 
 /// The scope that a route needs; none where it is open.
@@ -136,20 +178,23 @@ mod tests {
 
     #[test]
     fn a_request_is_of_this_origin_when_the_browser_says_so() {
-        for (headers, expected) in [
-            (&[("sec-fetch-site", "same-origin")][..], true),
-            (&[("sec-fetch-site", "cross-site"), ("origin", "http://a"), ("host", "a")], false),
-            (&[("sec-fetch-site", "none")], false),
-            (&[("origin", "https://a:8080"), ("host", "a:8080")], true),
-            (&[("origin", "https://b"), ("host", "a")], false),
-            (&[("origin", "null"), ("host", "a")], false),
-            (&[("host", "a")], false),
+        for (headers, trusted, expected) in [
+            (&[("sec-fetch-site", "same-origin")][..], false, true),
+            (&[("sec-fetch-site", "cross-site"), ("origin", "http://a"), ("host", "a")], false, false),
+            (&[("sec-fetch-site", "none")], false, false),
+            (&[("origin", "https://a:8080"), ("host", "a:8080")], false, true),
+            (&[("origin", "https://b"), ("host", "a")], false, false),
+            (&[("origin", "null"), ("host", "a")], false, false),
+            (&[("host", "a")], false, false),
+            (&[("origin", "https://b"), ("host", "a"), ("x-forwarded-host", "b")], true, true),
+            (&[("origin", "https://b"), ("host", "a"), ("x-forwarded-host", "b")], false, false),
+            (&[("sec-fetch-site", "same-site"), ("origin", "https://b"), ("x-forwarded-host", "b")], true, false),
         ] {
             let mut map = HeaderMap::new();
             for (name, value) in headers {
                 map.insert(axum::http::HeaderName::from_static(name), HeaderValue::from_static(value));
             }
-            assert_eq!(is_same_origin(&map), expected, "{headers:?}");
+            assert_eq!(comes_from_own_page(&map, trusted), expected, "{headers:?}");
         }
     }
 

@@ -19,7 +19,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::signature::Effect;
-use crate::access::TokenHolder;
+use crate::access::Caller;
 use crate::http::AppState;
 use crate::http::error::{ApiError, REFUSALS};
 
@@ -79,12 +79,12 @@ impl FromRequest<AppState> for SnappyPayload {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let effect = if request.extensions().get::<TokenHolder>().is_some() { Effect::None } else { Effect::Change };
+        let effect = if request.extensions().get::<Caller>().is_some() { Effect::None } else { Effect::Change };
         Payload::read(request, state, effect, Accepts::Snappy).await.map(Self)
     }
 }
 
-/// The body of a request to the API that changes something. A client that has an API token need not sign it. It must be marked as JSON even where it is
+/// The body of a request to the API that changes something. A client that has an API token, or whom a proxy has signed in, need not sign it. It must be marked as JSON even where it is
 /// empty: a page of another site can't make a browser send that without asking.
 pub struct JsonChange(pub Payload);
 
@@ -96,7 +96,7 @@ impl FromRequest<AppState> for JsonChange {
         if !kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
             return Err(ApiError::new(ErrorCode::ContentType, "Content-Type must be application/json, even where the body is empty"));
         }
-        let effect = if request.extensions().get::<TokenHolder>().is_some() { Effect::None } else { Effect::Change };
+        let effect = if request.extensions().get::<Caller>().is_some() { Effect::None } else { Effect::Change };
         Payload::read(request, state, effect, Accepts::Gzip).await.map(Self)
     }
 }

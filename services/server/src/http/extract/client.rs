@@ -7,6 +7,7 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
+use crate::access::Caller;
 use crate::config::Networks;
 use crate::http::AppState;
 
@@ -20,6 +21,28 @@ impl FromRequestParts<AppState> for ClientAddress {
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |info| info.0.ip());
         Ok(Self(client(peer, &parts.headers, &state.trusted_proxies)))
+    }
+}
+
+/// Who sends a request, where that is known: by an API token, or by the proxy that signed them in.
+pub struct SentBy(pub Option<Caller>);
+
+impl SentBy {
+    /// As the log tells it.
+    pub fn as_text(&self) -> String {
+        match &self.0 {
+            Some(Caller::Token(name)) => format!("the API token {name}"),
+            Some(Caller::User(name)) => format!("the user {name}"),
+            None => "nobody known".to_owned(),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for SentBy {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.extensions.get().cloned()))
     }
 }
 

@@ -19,6 +19,8 @@ struct AlertsPage {
     pending: Vec<Active>,
     silences: Vec<SilenceRow>,
     receivers: Vec<String>,
+    /// What of the files of rules and receivers is refused.
+    refused: Vec<String>,
     groups: Vec<Group>,
     rules: usize,
     evaluates: bool,
@@ -99,6 +101,7 @@ pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<
         pending: of_phase(Phase::Pending),
         silences: silences.into_iter().map(|silence| SilenceRow::new(silence, now_ms)).collect(),
         receivers: state.alerts.receivers().iter().map(|receiver| receiver.name.clone()).collect(),
+        refused: state.alerts.refused_files(),
         rules: groups.iter().map(|group| group.rules.len()).sum(),
         groups,
         evaluates: !state.alerts.interval().is_zero(),

@@ -1,12 +1,11 @@
 //! Where there are API tokens, the pages ask for one once. It becomes a cookie that scripts can't read and other sites can't use.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use askama::Template;
 use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use golectra_protocol::ErrorCode;
 use tokio::sync::Semaphore;
@@ -16,7 +15,7 @@ use super::shell::{Shell, page};
 use crate::access::Tokens;
 use crate::http::error::{ApiError, TextError};
 use crate::http::{App, AppState};
-use crate::middleware::access::{SESSION, is_same_origin};
+use crate::middleware::access::{SESSION, is_of_trusted_proxy, is_same_origin};
 
 /// How long a browser stays signed in.
 const SESSION_SECONDS: u64 = 30 * 86_400;
@@ -37,10 +36,22 @@ struct SignInPage {
     problem: Option<&'static str>,
 }
 
-/// The form instead of a page. It has the status of a page, since the dashboard is there whether or not someone has signed in.
-pub fn sign_in_page(uri: &Uri, problem: Option<&'static str>) -> Response {
+#[derive(Template)]
+#[template(path = "sign_in_elsewhere.html")]
+struct SignInElsewherePage {
+    shell: Shell,
+}
+
+/// The form instead of a page. It has the status of a page, since the dashboard is there whether or not someone has signed in. Where people are signed in by a
+/// proxy alone there is nothing to fill in, and the page is refused.
+pub fn sign_in_page(app: &App, uri: &Uri) -> Response {
+    if app.tokens.is_none() {
+        let mut answer = page(&SignInElsewherePage { shell: Shell::new("Sign in", "sign-in") }).into_response();
+        *answer.status_mut() = StatusCode::FORBIDDEN;
+        return answer;
+    }
     let to = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-    form(&to, problem)
+    form(&to, None)
 }
 
 fn form(to: &str, problem: Option<&'static str>) -> Response {
@@ -49,7 +60,7 @@ fn form(to: &str, problem: Option<&'static str>) -> Response {
 
 /// POST /sign-in: a token becomes a cookie.
 pub async fn sign_in(State(state): State<AppState>, request: Request) -> Result<Response, TextError> {
-    of_this_origin(request.headers())?;
+    of_this_origin(&state, &request)?;
     let secure = if is_secure(&state, &request) { "; Secure" } else { "" };
     let body = timeout(FORM_LIMIT, to_bytes(request.into_body(), MAX_FORM_BYTES)).await;
     let Ok(Ok(body)) = body else { return Err(ApiError::new(ErrorCode::Malformed, "the form can't be read").into()) };
@@ -86,27 +97,26 @@ async fn try_token(tries: &'static Semaphore, tokens: &Tokens, token: &[u8], unt
 }
 
 /// POST /sign-out: the cookie goes.
-pub async fn sign_out(headers: HeaderMap) -> Result<Response, TextError> {
-    of_this_origin(&headers)?;
+pub async fn sign_out(State(state): State<AppState>, request: Request) -> Result<Response, TextError> {
+    of_this_origin(&state, &request)?;
     let mut answer = see("/");
     set_cookie(&mut answer, &format!("{SESSION}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"));
     Ok(answer)
 }
 
-fn of_this_origin(headers: &HeaderMap) -> Result<(), ApiError> {
+fn of_this_origin(app: &App, request: &Request) -> Result<(), ApiError> {
     let message = "this form was sent from another site: open this server's page and sign in there";
-    if is_same_origin(headers) { Ok(()) } else { Err(ApiError::new(ErrorCode::TokenScope, message)) }
+    if is_same_origin(app, request) { Ok(()) } else { Err(ApiError::new(ErrorCode::TokenScope, message)) }
 }
 
 /// Whether the browser's connection is encrypted, as the browser or a trusted proxy says. A browser names the origin of a form that it sends; who forges it
 /// spoils a cookie of their own.
 fn is_secure(app: &App, request: &Request) -> bool {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     if request.headers().get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https://")) {
         return true;
     }
     let forwarded = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
-    forwarded && peer.is_some_and(|peer| app.trusted_proxies.contains(peer))
+    forwarded && is_of_trusted_proxy(app, request)
 }
 
 /// Whether this leads to a page of this server.

@@ -49,7 +49,7 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
     let now = u64::try_from(state.process.now_ms()).unwrap_or_default();
     let sources = state.store.sources().await.map_err(ApiError::from)?;
     let (agents, failing) = tokio::join!(ask::instant(&state, agents::QUERY), ask::instant(&state, FAILING));
-    let mut missing = Vec::new();
+    let mut missing = state.alerts.refused_files();
     let mut answered = |what: &str, answer: Result<Vec<ask::Sample>, _>| {
         answer.unwrap_or_else(|error| {
             missing.push(ask::sentence(what, &error));
