@@ -50,6 +50,10 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
     let sources = state.store.sources().await.map_err(ApiError::from)?;
     let (agents, failing) = tokio::join!(ask::instant(&state, agents::QUERY), ask::instant(&state, FAILING));
     let mut missing = Vec::new();
+    let (rules, panels) = (state.alerts.rules(), state.panels.current());
+    for (what, refused) in [("Rules", &rules.refused), ("Panels", &panels.refused)] {
+        missing.extend(refused.iter().map(|error| format!("{what}: {error}.")));
+    }
     let mut answered = |what: &str, answer: Result<Vec<ask::Sample>, _>| {
         answer.unwrap_or_else(|error| {
             missing.push(ask::sentence(what, &error));
@@ -93,7 +97,7 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
         }
     });
     page(&StatusPage {
-        shell: Shell::new("Status", "status"),
+        shell: Shell::new(&state, "Status", "status"),
         facts,
         agents: agents.collect(),
         signs_in: state.tokens.is_some(),
