@@ -367,12 +367,16 @@ async fn pages_work_in_a_browser_and_say_nothing_on_its_console() {
         skip("chromium is not installed");
         return;
     }
-    let server = Server::builder().start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = "pages: [{name: own, variables: [{name: instance}], groups: [{title: G, panels: [{title: P, lines: [{expr: 'node_load1{instance=$instance}'}]}]}]}]";
+    std::fs::write(folder.path().join("own.yaml"), own).expect("our own folder");
+    let server = Server::builder().env("PANELS_DIR", folder.path().display().to_string()).start();
     report(&server, "n", &[("node_load1", 1.0), ("TotalMemory", 10.0), ("FreeMemory", 5.0)]).await;
     for (path, part) in [
         ("/", "Ctrl K"),
         ("/node?name=n", "<canvas"),
         ("/explore?query=node_load1", "<canvas"),
+        ("/page?name=own&instance=n", "<canvas"),
         ("/pods", "Ctrl K"),
         ("/changes", "Ctrl K"),
         ("/compare", "<canvas"),

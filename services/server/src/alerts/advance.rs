@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(alerts(&plain, 1, &[], &found(&["a", "b"]), 0, "").unwrap_err(), "exceeded limit of 1 with 2 results");
         let many: Vec<String> = (0..=MAX_RESULTS).map(|number| number.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(alerts(&plain, 0, &[], &found(&many), 0).is_err());
+        assert!(alerts(&plain, 0, &[], &found(&many), 0, "").is_err());
     }
 
     #[test]

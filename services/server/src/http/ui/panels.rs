@@ -226,7 +226,7 @@ pub fn quoted(text: &str) -> String {
 pub fn quoted_pattern(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_ascii_punctuation() && character != '_' {
+        if r"\.+*?()|[]{}^$".contains(character) {
             pattern.push('\\');
         }
         pattern.push(character);
@@ -303,7 +303,7 @@ mod tests {
         let filled = |text: &str| fill(text, |name| values.get(name).map(|value| (*value).into()));
         assert_eq!(filled("a{pod=$pod,p=$podium}[$window]"), "a{pod=\"$podium\",p=\"x\"}[$window]");
         assert_eq!((filled("x$"), filled("\"a$\""), filled("$$pod")), ("x$".to_owned(), "\"a$\"".to_owned(), "$\"$podium\"".to_owned()));
-        assert_eq!(quoted_pattern("a.b_c-1|ü\"\\"), r#""a\\.b_c\\-1\\|ü\\\"\\\\""#);
+        assert_eq!(quoted_pattern("a.b_c-1|ü\"\\"), r#""a\\.b_c-1\\|ü\"\\\\""#);
     }
 
     #[test]
