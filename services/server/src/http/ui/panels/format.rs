@@ -157,7 +157,7 @@ impl Reader<'_> {
         let groups = self.groups(raw.groups, &known)?;
         Ok(Page {
             line: raw.name.referenced.line(),
-            title: raw.title.map_or_else(|| Ok(raw.name.value.clone()), |title| self.title(title))?,
+            title: raw.title.as_ref().map_or_else(|| Ok(raw.name.value.clone()), |title| self.title(title))?,
             name: raw.name.value,
             groups,
             variables,
@@ -188,17 +188,17 @@ impl Reader<'_> {
         }
         Ok(Variable {
             label: label.clone(),
-            title: raw.title.map_or_else(|| Ok(raw.name.value.clone()), |title| self.title(title))?,
+            title: raw.title.as_ref().map_or_else(|| Ok(raw.name.value.clone()), |title| self.title(title))?,
             series: raw.series.map(|series| series.value),
             all: raw.all,
             name: raw.name.value,
         })
     }
 
-    fn title(&self, raw: Spanned<String>) -> Result<String, FileError> {
+    fn title(&self, raw: &Spanned<String>) -> Result<String, FileError> {
         let title = raw.value.trim();
         if title.is_empty() || title.len() > MAX_TITLE_BYTES || title.chars().any(char::is_control) {
-            return Err(self.at(&raw, format!("a title has 1 to {MAX_TITLE_BYTES} bytes in one line")));
+            return Err(self.at(raw, format!("a title has 1 to {MAX_TITLE_BYTES} bytes in one line")));
         }
         Ok(title.to_owned())
     }
@@ -211,7 +211,7 @@ impl Reader<'_> {
                 return Err(self.at(&raw.title, format!("a page has at most {MAX_PANELS} panels")));
             }
             let panels = raw.panels.into_iter().map(|panel| self.panel(panel, variables)).collect::<Result<_, _>>()?;
-            Ok(Group { title: self.title(raw.title)?, panels })
+            Ok(Group { title: self.title(&raw.title)?, panels })
         };
         raw.into_iter().map(group).collect()
     }
@@ -238,7 +238,7 @@ impl Reader<'_> {
         let lines = |raw: Vec<RawLine>| raw.into_iter().map(line).collect::<Result<Vec<_>, _>>();
         Ok(Panel {
             alternatives: alternatives.into_iter().map(lines).collect::<Result<_, _>>()?,
-            title: self.title(raw.title)?,
+            title: self.title(&raw.title)?,
             unit: raw.unit,
             stacked: raw.stacked,
             top: raw.top.map(|top| top.value),
