@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::render::{have, have_helm, kustomized, name, rendered, text};
+use crate::render::{find, have, have_helm, kustomized, name, rendered, root, text};
 
 const CNPG: &str = "postgresql.cnpg.io/v1";
 
@@ -71,4 +71,36 @@ fn external() {
 #[test]
 fn embedded() {
     assert_equal("overlays/embedded", &[], &["database.mode=embedded"]);
+}
+
+/// The components mount their files where the server is told to look for them, in each of the folders.
+#[test]
+fn components() {
+    if !have("kubectl", "help") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().canonicalize().expect("it is there");
+    // kustomize takes relative paths alone.
+    let up = "../".repeat(folder.components().count() - 1);
+    let k8s = format!("{}{}", up.trim_end_matches('/'), root().join("k8s").canonicalize().expect("it is there").display());
+    for base in ["base", "overlays/external", "overlays/embedded"] {
+        let kustomization = format!("resources: [{k8s}/{base}]\ncomponents: [{k8s}/components/alerts, {k8s}/components/panels]\n");
+        std::fs::write(folder.join("kustomization.yaml"), kustomization).expect("our own folder");
+        let objects = kustomized(&folder.display().to_string());
+        let pod = &find(&objects, "Deployment/golectra-server")["spec"]["template"]["spec"];
+        let list = |pointer: &str| pod.pointer(pointer).and_then(Value::as_array).unwrap_or_else(|| panic!("{pointer}")).clone();
+        let (variables, mounts, volumes) = (list("/containers/0/env"), list("/containers/0/volumeMounts"), list("/volumes"));
+        let variable = |wanted: &str| {
+            let found = variables.iter().find(|variable| variable["name"] == wanted);
+            text(found.unwrap_or_else(|| panic!("{base}: {wanted}")), "/value").to_owned()
+        };
+        assert_eq!(variable("EXTERNAL_URL"), "", "{base}: it is there to be filled in");
+        for (setting, file) in [("PANELS_DIR", "/panels.yaml"), ("RULES_DIR", "/rules.yaml")] {
+            let mount = mounts.iter().find(|mount| text(mount, "/mountPath") == variable(setting)).expect("the mount");
+            let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).expect("the volume");
+            let data = &find(&objects, &format!("ConfigMap/{}", text(volume, "/configMap/name")))["data"];
+            assert!(data.pointer(file).is_some_and(Value::is_string), "{base}: {data}");
+        }
+    }
 }

@@ -184,6 +184,28 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
     assert!(!notes(&[&receiver[..], &["--set", "alerts.egress[0].ports[0].port=443"]].concat()).contains("set alerts.egress"));
 }
 
+/// Panels are in a ConfigMap, in a volume that follows its changes, and their templates are left alone.
+#[test]
+fn panels_reach_the_server() {
+    if !have_helm() {
+        return;
+    }
+    assert_eq!(variable(&rendered(&ALL_APIS, &[]), SERVER, "PANELS_DIR"), None);
+    let panels = r#"panels={"a.yaml": {"pages": [{"name": "p", "groups": [{"title": "G", "panels": [{"title": "P", "lines": [{"expr": "up{x=~$y}", "name": "{x} {{y}}"}]}]}]}]}}"#;
+    for mode in ["database.mode=cnpg", "database.mode=embedded", "database.mode=external,database.external.dsn=postgres://h/d"] {
+        let objects = rendered(&ALL_APIS, &["--set", mode, "--set-json", panels]);
+        let folder = variable(&objects, SERVER, "PANELS_DIR").expect("the folder");
+        let pod = &find(&objects, SERVER)["spec"]["template"]["spec"];
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().expect("mounts");
+        let mount = mounts.iter().find(|mount| text(mount, "/mountPath") == folder).expect("the mount");
+        assert!(mount.get("subPath").is_none() && mount["readOnly"] == true, "{mode}: {mount}");
+        let volumes = pod["volumes"].as_array().expect("volumes");
+        let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]).expect("the volume");
+        let data = &find(&objects, &format!("ConfigMap/{}", text(volume, "/configMap/name")))["data"];
+        assert!(text(data, "/a.yaml").contains("up{x=~$y}") && text(data, "/a.yaml").contains("{x} {{y}}"), "{mode}: {data}");
+    }
+}
+
 /// What helm prints after an install.
 fn notes(arguments: &[&str]) -> String {
     let mut command = Command::new("helm");

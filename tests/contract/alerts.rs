@@ -15,6 +15,7 @@ on_both_stores!(
     silences_hold_back_what_receivers_are_told,
     a_receiver_can_be_tested,
     mail_is_sent_over_encrypted_connections,
+    quiet_hours_are_shown_with_what_they_hold_back,
     heartbeats_are_sent_while_rules_are_evaluated,
 );
 
@@ -60,7 +61,7 @@ impl Files {
 
 fn rules(hold: &str) -> String {
     format!(
-        "groups:\n- name: g\n  rules:\n  - record: node:load:max\n    expr: max by (instance) (load)\n  - alert: HighLoad\n    expr: node:load:max > 5\n    for: {hold}\n    labels: {{severity: critical}}\n    annotations: {{summary: '{{{{ $labels.instance }}}} has a load of {{{{ $value }}}}.'}}\n"
+        "groups:\n- name: g\n  rules:\n  - record: node:load:max\n    expr: max by (instance) (load)\n  - alert: HighLoad\n    expr: node:load:max > 5\n    for: {hold}\n    labels: {{severity: critical}}\n    annotations: {{summary: '{{{{ $labels.instance }}}} has a load of {{{{ $value }}}}.', page: '{{{{ $externalURL }}}}/node'}}\n"
     )
 }
 
@@ -121,7 +122,7 @@ async fn an_alert_is_pending_and_fires_and_is_told_once(t: Target) {
     assert_eq!(sent["externalURL"], "https://golectra.example.com");
     let alert = alerts(&client).await.remove(0);
     assert_eq!(alert["labels"], json!({"alertname": "HighLoad", "instance": "n1", "severity": "critical"}));
-    assert_eq!(alert["annotations"], json!({"summary": "n1 has a load of 9."}));
+    assert_eq!(alert["annotations"], json!({"summary": "n1 has a load of 9.", "page": "https://golectra.example.com/node"}));
     assert_eq!(alert["value"], "9e+00");
     assert!(alert["activeAt"].as_str().expect("a time").starts_with("20"), "{alert}");
 
@@ -260,6 +261,23 @@ async fn silences_hold_back_what_receivers_are_told(t: Target) {
     }
     // What a page of another site can make a browser send.
     client.post("/api/v1/silences").header("content-type", "text/plain").body(silence.to_string()).send().await.expect(415);
+}
+
+async fn quiet_hours_are_shown_with_what_they_hold_back(t: Target) {
+    let receiver = Receiver::start(|_| Reply::status(200)).await;
+    let hooks = webhook(&receiver);
+    let quiet = hooks.replace("hook\n", "quiet\n").replace("receivers:\n", "");
+    let hours = "  quiet_hours: [{from: '00:00', to: '24:00', max_severity: critical}]\n";
+    let files = Files::new(&rules("0s"), &format!("{hooks}{quiet}{hours}"));
+    let server = files.start(&t);
+    let client = server.client();
+    let page = async || client.get("/alerts").send().await.expect(200).text();
+    let before = page().await;
+    assert!(before.contains("every day 00:00 to 24:00 UTC, up to critical <b class=\"warn\">now</b>"), "{before}");
+    assert!(before.contains("nothing is held back"), "{before}");
+    load(&client, "n1", 9.0).await;
+    until("the other receiver is told", PATIENCE, async || told(&receiver) == ["firing n1"]).await;
+    until("the page says what is held", PATIENCE, async || page().await.contains("1 held back: HighLoad n1")).await;
 }
 
 async fn a_receiver_can_be_tested(t: Target) {

@@ -30,6 +30,7 @@ on_both_stores!(
     what_changed_is_ranked,
     what_happened_is_listed,
     nodes_are_compared,
+    people_add_pages_and_panels,
     an_expression_has_a_table_or_an_error,
     assets_are_kept_for_good_and_packed
 );
@@ -194,6 +195,16 @@ async fn rows_are_sorted_and_filtered(t: Target) {
     assert_eq!(order("/").await, ["a1", "a2", "b1"]);
     assert_eq!(order("/?sort=-load").await, ["a1", "b1", "a2"]);
     assert_eq!(order("/?sort=load&find=A").await, ["a2", "a1"]);
+    for (node, rack) in [("a1", "r2"), ("a2", "r1"), ("b1", "r2")] {
+        report(&server, node, &[(&format!("node_labels{{rack=\"{rack}\"}}"), 1.0)]).await;
+    }
+    assert_eq!(order("/?sort=load&group=rack").await, ["a2", "b1", "a1"]);
+    let grouped = page(&server, "/?group=rack").await;
+    for part in
+        ["<option value=\"rack\" selected>", "scope=\"rowgroup\" colspan=\"9\">r2 <small>2 nodes", "?sort=-load&#38;group=rack#nodes"]
+    {
+        assert!(grouped.contains(part), "{part}: {grouped}");
+    }
 }
 
 async fn a_node_has_graphs_of_what_it_reports(t: Target) {
@@ -240,6 +251,78 @@ async fn pods_are_shown_with_what_they_use(t: Target) {
     assert!(page(&server, "/pods?namespace=other").await.contains("0 of 1 pods"));
 }
 
+/// Pages and panels of PANELS_DIR: shown with what is chosen on them, read again, and kept when a new version is bad.
+async fn people_add_pages_and_panels(t: Target) {
+    const FILE: &str = "pages:
+- name: games
+  title: Game <servers>
+  variables:
+  - {name: server, label: instance, series: players}
+  - {name: world, all: true}
+  groups:
+  - title: Players
+    panels:
+    - title: Online
+      unit: cores
+      lines:
+      - {expr: 'players{instance=$server,world=~$world}', name: '{world}'}
+node:
+- title: Games
+  panels:
+  - title: Players here
+    lines: [{expr: 'players{instance=$node}'}]
+";
+    let folder = tempfile::tempdir().expect("a folder");
+    let put = |text: &str| {
+        std::fs::write(folder.path().join("new"), text).expect("our own folder");
+        std::fs::rename(folder.path().join("new"), folder.path().join("games.yaml")).expect("our own folder");
+    };
+    put(FILE);
+    let server = t.own().env("PANELS_DIR", folder.path().display().to_string()).start();
+    for (node, players) in [("g1", 3.0), ("g2", 4.0)] {
+        report(&server, node, &[("players{world=\"a.b\"}", players)]).await;
+    }
+    report(&server, "other", &[("node_load1", 1.0)]).await;
+
+    let first = page(&server, "/").await;
+    assert!(first.contains(r#"<a href="/page?name=games">Game &#60;servers&#62;</a>"#), "{first}");
+    let shown = page(&server, "/page?name=games").await;
+    let (of_first, unit) = (r"players{instance=\&#34;g1\&#34;,world=~\&#34;.*\&#34;}", "data-unit=\"cores\"");
+    for part in [
+        of_first,
+        unit,
+        "data-title=\"Online\"",
+        "<option selected>g1</option>",
+        "<option>g2</option>",
+        "<option value=\"\">All</option>",
+        "aria-current=\"page\">Game",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let other = page(&server, "/page?name=games&server=g2&world=a.b&range=6h").await;
+    assert!(other.contains(r"players{instance=\&#34;g2\&#34;,world=~\&#34;a\\\\.b\&#34;}"), "{other}");
+    assert!(other.contains("server=g2&#38;world=a.b&#38;range=15m"), "another time keeps the choice: {other}");
+    // The expression that the page draws is one that the server answers.
+    let lines = other.split("data-lines=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a graph");
+    let lines: Value = serde_json::from_str(&lines.replace("&#34;", "\"")).expect("JSON");
+    let expr = lines[0]["expr"].as_str().expect("an expression");
+    let answer = server.client().get(&format!("/api/v1/query?query={}", encode(expr))).send().await.expect(200).json();
+    assert_eq!(answer["data"]["result"][0]["value"][1], "4", "{answer}");
+
+    assert!(page(&server, "/node?name=g1").await.contains("data-title=\"Players here\""));
+    assert!(!page(&server, "/node?name=other").await.contains("data-title=\"Players here\""), "it has no such metric");
+    assert_eq!(server.client().get("/page?name=none").send().await.status, 404);
+
+    put(&FILE.replace("players{instance=$node}", "players{instance=$nod}"));
+    let problem = "games.yaml, line 18: expr: there is no variable $nod; there is $node, $window.";
+    until("the status names the mistake", LIMIT, async || page(&server, "/status").await.contains(problem)).await;
+    let kept = page(&server, "/page?name=games").await;
+    assert!(kept.contains(of_first) && kept.contains(problem), "{kept}");
+    put(&FILE.replace("Online", "Playing"));
+    until("the mended file is read", LIMIT, async || page(&server, "/page?name=games").await.contains("data-title=\"Playing\"")).await;
+    assert!(!page(&server, "/status").await.contains("games.yaml"));
+}
+
 async fn an_expression_has_a_table_or_an_error(t: Target) {
     let server = t.own().start();
     report(&server, "n", &[("room", 21.5)]).await;
@@ -284,12 +367,16 @@ async fn pages_work_in_a_browser_and_say_nothing_on_its_console() {
         skip("chromium is not installed");
         return;
     }
-    let server = Server::builder().start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = "pages: [{name: own, variables: [{name: instance}], groups: [{title: G, panels: [{title: P, lines: [{expr: 'node_load1{instance=$instance}'}]}]}]}]";
+    std::fs::write(folder.path().join("own.yaml"), own).expect("our own folder");
+    let server = Server::builder().env("PANELS_DIR", folder.path().display().to_string()).start();
     report(&server, "n", &[("node_load1", 1.0), ("TotalMemory", 10.0), ("FreeMemory", 5.0)]).await;
     for (path, part) in [
         ("/", "Ctrl K"),
         ("/node?name=n", "<canvas"),
         ("/explore?query=node_load1", "<canvas"),
+        ("/page?name=own&instance=n", "<canvas"),
         ("/pods", "Ctrl K"),
         ("/changes", "Ctrl K"),
         ("/compare", "<canvas"),

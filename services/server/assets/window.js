@@ -64,6 +64,11 @@ function mark() {
     else for (const [name, value] of [["from", from], ["to", to]]) url.searchParams.set(String(name), String(Math.round(Number(value))));
     /** @type {HTMLAnchorElement} */ (link).href = url.pathname + url.search;
   }
+  for (const form of document.querySelectorAll("form[data-ranged]")) {
+    for (const input of form.querySelectorAll("input[type=hidden]:is([name=range], [name=from], [name=to])")) input.remove();
+    const fields = range ? { range } : { from: String(Math.round(from)), to: String(Math.round(to)) };
+    for (const [name, value] of Object.entries(fields)) form.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
+  }
   const [start, end] = [...document.querySelectorAll("#between input")];
   if (start && end) {
     /** @type {HTMLInputElement} */ (start).value = local(from);

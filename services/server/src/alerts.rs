@@ -266,6 +266,12 @@ impl Alerts {
         self.0.states.now_ms()
     }
 
+    /// The alerts of whose beginning or end quiet hours keep this receiver from being told, as of the last look.
+    pub fn held(&self, receiver: &Receiver) -> Vec<AlertState> {
+        let stored = self.0.view.get();
+        planner::held(&stored.groups, &stored.silences, receiver, self.now_ms()).into_iter().cloned().collect()
+    }
+
     /// The receivers.
     pub fn receivers(&self) -> Arc<[Receiver]> {
         self.0.receivers.current()

@@ -22,7 +22,7 @@ use crate::http::api::status::ProcessInfo;
 use crate::http::extract::body::BodyLimits;
 use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
-use crate::http::ui::{KeptChanges, KeptEvents};
+use crate::http::ui::{KeptChanges, KeptEvents, PanelBook};
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
 use crate::metrics::history::HistoryMetrics;
@@ -87,6 +87,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
         metrics,
         changes: KeptChanges::default(),
         events: KeptEvents::default(),
+        panels: PanelBook::open(settings.panels_dir.as_deref()),
     });
     Ok(Parts { state, trail })
 }

@@ -115,6 +115,8 @@ golectra_process::settings! {
         pub query_log_after: Interval = "5s",
         /// A folder of rules in Prometheus's format (*.yaml, *.yml), beside those that are built in. It is read again when it changes.
         pub rules_dir: Option<PathBuf>,
+        /// A folder of panels and pages (*.yaml, *.yml), beside those that are built in. It is read again when it changes.
+        pub panels_dir: Option<PathBuf>,
         /// Names of built-in rules that are not evaluated, separated by commas; `all` for none of them.
         pub built_in_rules_disabled: Names = "",
         /// How often rules are evaluated, from 1s to 1h; 0 evaluates none.

@@ -69,4 +69,6 @@ pub struct App {
     pub changes: ui::KeptChanges,
     /// What happened, as pages found it last.
     pub events: ui::KeptEvents,
+    /// The graphs of the pages.
+    pub panels: ui::PanelBook,
 }

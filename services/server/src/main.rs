@@ -7,6 +7,7 @@ mod audit;
 mod clock;
 mod config;
 mod export_command;
+mod folder;
 mod history;
 mod http;
 mod ingest;
@@ -92,6 +93,7 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     shutdown.spawn(shutdown.token().run_until_cancelled_owned(async move { signatures.watch_keys().await }));
 
     let deliveries = state.alerts.start(&shutdown);
+    shutdown.spawn(shutdown.token().run_until_cancelled_owned(state.panels.clone().watch()));
 
     if let Some(tokens) = state.tokens.clone() {
         shutdown.spawn(shutdown.token().run_until_cancelled_owned(tokens.watch()));

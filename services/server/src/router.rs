@@ -15,6 +15,7 @@ pub fn router(state: AppState) -> Router {
         .route("/source", get(ui::metrics))
         .route("/pods", get(ui::pods))
         .route("/pod", get(ui::pod))
+        .route("/page", get(ui::page))
         .route("/alerts", get(ui::alerts))
         .route("/changes", get(ui::changes))
         .route("/compare", get(ui::compare))

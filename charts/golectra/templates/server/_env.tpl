@@ -45,6 +45,10 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
 {{- with include "golectra.alerts.env" . | trim }}
 {{ . }}
 {{- end }}
+{{- if .Values.panels }}
+- name: PANELS_DIR
+  value: /etc/golectra/panels
+{{- end }}
 {{ include "golectra.database.env" . | trim }}
 {{- with include "golectra.auditUrl" . }}
 - name: AUDIT_URL

@@ -54,8 +54,15 @@ pub fn record(rule: &Rule, limit: usize, found: &[VectorSample]) -> Result<Vec<R
     Ok(samples)
 }
 
-/// The next state of an alerting rule's alerts, by their labels.
-pub fn alerts(rule: &Rule, limit: usize, before: &[AlertState], found: &[VectorSample], now_ms: i64) -> Result<Vec<AlertState>, String> {
+/// The next state of an alerting rule's alerts, by their labels. Templates may name the address where people reach the server.
+pub fn alerts(
+    rule: &Rule,
+    limit: usize,
+    before: &[AlertState],
+    found: &[VectorSample],
+    now_ms: i64,
+    external_url: &str,
+) -> Result<Vec<AlertState>, String> {
     let RuleKind::Alerting { hold_ms, keep_firing_ms, annotations } = &rule.kind else { return Ok(Vec::new()) };
     let mut known: BTreeMap<&Texts, &AlertState> = before.iter().map(|alert| (&alert.labels, alert)).collect();
     let mut next = BTreeMap::new();
@@ -64,11 +71,12 @@ pub fn alerts(rule: &Rule, limit: usize, before: &[AlertState], found: &[VectorS
         let mut labels: Texts =
             given().filter(|(name, _)| *name != METRIC_NAME).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         for (name, template) in &rule.labels {
-            labels.insert(name.clone(), template.expand(given(), sample.value));
+            labels.insert(name.clone(), template.expand(given(), sample.value, external_url));
         }
         labels.insert(ALERT_NAME.to_owned(), rule.name.clone());
         labels.retain(|_, value| !value.is_empty());
-        let annotations = annotations.iter().map(|(name, template)| (name.clone(), template.expand(given(), sample.value))).collect();
+        let annotations =
+            annotations.iter().map(|(name, template)| (name.clone(), template.expand(given(), sample.value, external_url))).collect();
         let earlier = known.remove(&labels);
         let alert = match earlier {
             Some(alert) if alert.phase != Phase::Inactive => {
@@ -187,7 +195,7 @@ mod tests {
     fn an_alert_is_pending_then_fires_then_ends() {
         let rule =
             rule("    for: 30s\n    labels: {severity: page, empty: ''}\n    annotations: {summary: '{{ $labels.instance }} is down'}\n");
-        let step = |before: &[AlertState], instances: &[&str], now| alerts(&rule, 0, before, &found(instances), now).unwrap();
+        let step = |before: &[AlertState], instances: &[&str], now| alerts(&rule, 0, before, &found(instances), now, "").unwrap();
         let first = step(&[], &["a", "b"], 1_000);
         assert_eq!(phases(&first), [("a", "pending"), ("b", "pending")]);
         assert_eq!(first[0].annotations["summary"], "a is down");
@@ -209,7 +217,7 @@ mod tests {
     #[test]
     fn an_alert_goes_on_firing_for_as_long_as_it_should() {
         let rule = rule("    keep_firing_for: 30s\n");
-        let step = |before: &[AlertState], instances: &[&str], now| alerts(&rule, 0, before, &found(instances), now).unwrap();
+        let step = |before: &[AlertState], instances: &[&str], now| alerts(&rule, 0, before, &found(instances), now, "").unwrap();
         let fires = step(&[], &["a"], 0);
         assert_eq!(phases(&fires), [("a", "firing")]);
         let kept = step(&step(&fires, &[], 15_000), &[], 30_000);
@@ -222,17 +230,17 @@ mod tests {
     #[test]
     fn results_that_are_the_same_alert_and_too_many_are_errors() {
         let rule = rule("    labels: {instance: same}\n");
-        assert!(alerts(&rule, 0, &[], &found(&["a", "b"]), 0).unwrap_err().contains("same labelset"));
+        assert!(alerts(&rule, 0, &[], &found(&["a", "b"]), 0, "").unwrap_err().contains("same labelset"));
         let plain = super::tests::rule("");
-        assert_eq!(alerts(&plain, 1, &[], &found(&["a", "b"]), 0).unwrap_err(), "exceeded limit of 1 with 2 results");
+        assert_eq!(alerts(&plain, 1, &[], &found(&["a", "b"]), 0, "").unwrap_err(), "exceeded limit of 1 with 2 results");
         let many: Vec<String> = (0..=MAX_RESULTS).map(|number| number.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(alerts(&plain, 0, &[], &found(&many), 0).is_err());
+        assert!(alerts(&plain, 0, &[], &found(&many), 0, "").is_err());
     }
 
     #[test]
     fn series_tell_state_and_time() {
-        let mut alert = alerts(&rule("    for: 1m\n"), 0, &[], &found(&["a"]), 5_500).unwrap().remove(0);
+        let mut alert = alerts(&rule("    for: 1m\n"), 0, &[], &found(&["a"]), 5_500, "").unwrap().remove(0);
         let texts = |alert: &AlertState| {
             series_of(alert).into_iter().map(|sample| format!("{} {}", sample.labels, sample.value)).collect::<Vec<_>>()
         };

@@ -125,7 +125,7 @@ fn each_rule_fires_on_its_data_and_not_before() {
         for check in test.checks {
             assert_eq!(check.alertname, test.name);
             while now_ms <= ms(&check.eval_time) {
-                alerts = advance::alerts(&rule, 0, &alerts, &found(&rule, &store, now_ms, &budget), now_ms).unwrap();
+                alerts = advance::alerts(&rule, 0, &alerts, &found(&rule, &store, now_ms, &budget), now_ms, "").unwrap();
                 now_ms += ms(&file.evaluation_interval);
             }
             let mut expected = check.exp_alerts;

@@ -255,10 +255,12 @@ impl Evaluator {
             let mut next = RuleState { key: rule.key.clone(), evaluated_ms, ..RuleState::default() };
             let made = found.and_then(|found| match &rule.kind {
                 RuleKind::Recording => advance::record(rule, group.limit, &found).map(|made| (made, Vec::new())),
-                RuleKind::Alerting { .. } => advance::alerts(rule, group.limit, alerts_before, &found, at_ms).map(|alerts| {
-                    let made: Vec<RuleSample> = alerts.iter().flat_map(advance::series_of).collect();
-                    (with_ends(made, alerts_before.iter().flat_map(advance::series_of)), alerts)
-                }),
+                RuleKind::Alerting { .. } => {
+                    advance::alerts(rule, group.limit, alerts_before, &found, at_ms, self.links.root()).map(|alerts| {
+                        let made: Vec<RuleSample> = alerts.iter().flat_map(advance::series_of).collect();
+                        (with_ends(made, alerts_before.iter().flat_map(advance::series_of)), alerts)
+                    })
+                }
             });
             match made {
                 Ok((made, alerts)) => {

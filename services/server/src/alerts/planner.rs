@@ -21,7 +21,7 @@ use super::notification::{Notification, NotifiedAlert};
 use super::receivers::{Receiver, Repeat, Severity, held_up_to};
 use super::rules::RuleSet;
 use super::silences::Silences;
-use super::state::{AlertState, GroupState, Phase, RuleState, Stored, Texts, Told};
+use super::state::{AlertState, GroupState, Phase, RuleState, Silence, Stored, Texts, Told};
 
 /// The most alerts of one notification; more make several.
 const MAX_ALERTS: usize = 200;
@@ -106,6 +106,21 @@ pub fn plan(
     notifications
 }
 
+/// The alerts of whose beginning or end quiet hours keep a receiver from being told now.
+pub fn held<'a>(groups: &'a [GroupState], silences: &[Silence], receiver: &Receiver, at_ms: i64) -> Vec<&'a AlertState> {
+    let Some(held_up_to) = held_up_to(&receiver.quiet_hours, at_ms) else { return Vec::new() };
+    let silences = Silences::at(silences, at_ms);
+    let is_held = |alert: &&AlertState| {
+        let told = alert.told.get(&receiver.name);
+        let is_news = match alert.phase {
+            Phase::Firing => told.is_none_or(|told| !told.firing) && !silences.silence(alert),
+            Phase::Pending | Phase::Inactive => told.is_some_and(|told| told.owed),
+        };
+        is_news && receiver.min_severity.covers(alert.label("severity")) && Severity::of_label(alert.label("severity")) <= held_up_to
+    };
+    groups.iter().flat_map(|group| &group.rules).flat_map(|rule| &rule.alerts).filter(is_held).collect()
+}
+
 /// An alert of which somebody may be told.
 struct Candidate<'a> {
     is_silenced: bool,
@@ -139,7 +154,7 @@ fn next_told(alert: &AlertState, receiver: &Receiver, at_ms: i64) -> Option<Told
 mod tests {
     use super::*;
     use crate::alerts::receivers::{Access, Address, Target};
-    use crate::alerts::state::{Silence, SilenceMatcher};
+    use crate::alerts::state::SilenceMatcher;
 
     const TICK: Duration = Duration::from_secs(15);
 

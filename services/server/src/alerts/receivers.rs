@@ -136,6 +136,16 @@ impl Severity {
         }
     }
 
+    /// What files and labels call it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+
     /// Whether an alert with this label is at least as bad.
     pub fn covers(self, label: &str) -> bool {
         Self::of_label(label) >= self

@@ -46,10 +46,11 @@ impl Template {
         &self.source
     }
 
-    /// The text for an alert with these labels and this value. What goes wrong is said in the text, as Prometheus does.
-    pub fn expand<'a>(&self, labels: impl IntoIterator<Item = (&'a str, &'a str)>, value: f64) -> String {
+    /// The text for an alert with these labels and this value, on a server that people reach at this address. What goes wrong is said in the text, as
+    /// Prometheus does.
+    pub fn expand<'a>(&self, labels: impl IntoIterator<Item = (&'a str, &'a str)>, value: f64, external_url: &str) -> String {
         let Some(compiled) = &self.compiled else { return self.source.to_string() };
-        compiled.expand(labels, value).unwrap_or_else(|error| format!("<error expanding template: {}>", in_words(&error)))
+        compiled.expand(labels, value, external_url).unwrap_or_else(|error| format!("<error expanding template: {}>", in_words(&error)))
     }
 }
 
@@ -60,14 +61,19 @@ impl fmt::Debug for Template {
 }
 
 impl Compiled {
-    fn expand<'a>(&self, labels: impl IntoIterator<Item = (&'a str, &'a str)>, value: f64) -> Result<String, TemplateError> {
+    fn expand<'a>(
+        &self,
+        labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+        value: f64,
+        external_url: &str,
+    ) -> Result<String, TemplateError> {
         let mut given: BTreeMap<Arc<str>, Value> =
             self.labels.iter().map(|name| (name.as_str().into(), Value::String("".into()))).collect();
         given.extend(labels.into_iter().map(|(name, value)| (name.into(), Value::String(value.into()))));
         let data = BTreeMap::from([
             ("Labels".into(), Value::Map(Arc::new(given))),
             ("ExternalLabels".into(), Value::Map(Arc::default())),
-            ("ExternalURL".into(), Value::String("".into())),
+            ("ExternalURL".into(), Value::String(external_url.into())),
             ("Value".into(), Value::Float(value)),
         ]);
         let mut out = Bounded(String::new());
@@ -167,7 +173,7 @@ mod tests {
     use super::*;
 
     fn expand(source: &str, value: f64) -> String {
-        Template::parse(source).unwrap().expand([("instance", "n1:9100"), ("job", "node")], value)
+        Template::parse(source).unwrap().expand([("instance", "n1:9100"), ("job", "node")], value, "https://g.example.com")
     }
 
     #[test]
@@ -186,6 +192,8 @@ mod tests {
             ("{{ reReplaceAll \"(.*):(.*)\" \"$2\" $labels.instance }}", 0.0, "9100"),
             ("{{ if match \"^n\" $labels.instance }}yes{{ end }}", 0.0, "yes"),
             ("{{- /* said to people */ -}} x", 0.0, "x"),
+            ("{{ $externalURL }}/node?name={{ $labels.instance | urlQueryEscape }}", 0.0, "https://g.example.com/node?name=n1%3A9100"),
+            ("{{ .ExternalURL }}", 0.0, "https://g.example.com"),
             ("{{ define \"a\" }}<{{ . }}>{{ end }}{{ template \"a\" $value }}", 2.0, "<2>"),
         ] {
             assert_eq!(expand(source, value), expected, "{source}");

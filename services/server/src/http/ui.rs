@@ -15,6 +15,7 @@ mod kept;
 mod metrics;
 mod node;
 mod overview;
+mod page;
 mod panels;
 mod pod;
 mod pods;
@@ -34,10 +35,12 @@ pub use self::explore::explore;
 pub use self::metrics::metrics;
 pub use self::node::node;
 pub use self::overview::overview;
+pub use self::page::page;
+pub use self::panels::PanelBook;
 pub use self::pod::pod;
 pub use self::pods::pods;
 pub use self::sign_in::{sign_in, sign_in_page, sign_out};
 pub use self::status::status;
 
 /// The routes that show what is stored. Where there are API tokens, they need one that reads.
-pub const PAGES: [&str; 10] = ["/", "/node", "/source", "/pods", "/pod", "/changes", "/compare", "/alerts", "/explore", "/status"];
+pub const PAGES: [&str; 11] = ["/", "/node", "/source", "/pods", "/pod", "/page", "/changes", "/compare", "/alerts", "/explore", "/status"];

@@ -1,5 +1,7 @@
 //! Quiet hours: times of the day at which a receiver is told of nothing but what is critical.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use jiff::tz::{Offset, TimeZone};
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,9 @@ use super::Severity;
 pub const MAX_ENTRIES: usize = 50;
 /// The minutes of a day.
 const DAY: u16 = 24 * 60;
+
+/// The days, for people.
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
 /// A part of some days.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +73,15 @@ const fn warning() -> Severity {
     Severity::Warning
 }
 
+impl fmt::Display for QuietHours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RawQuietHours { from, to, time_zone, max_severity, .. } = &self.text;
+        let days: Vec<_> = DAYS.iter().zip(self.days).filter(|(_, named)| *named).map(|(name, _)| *name).collect();
+        let days = if days.len() == DAYS.len() { "every day".to_owned() } else { days.join(", ") };
+        write!(f, "{days} {from} to {to} {time_zone}, up to {}", max_severity.as_str())
+    }
+}
+
 impl QuietHours {
     /// Checks what was written; the error says what is wrong.
     pub fn new(text: RawQuietHours) -> Result<Self, String> {
@@ -97,7 +111,7 @@ impl QuietHours {
     }
 
     /// Whether it is quiet at this time.
-    fn is_on(&self, unix_ms: i64) -> bool {
+    pub fn is_on(&self, unix_ms: i64) -> bool {
         let Ok(time) = Timestamp::from_millisecond(unix_ms) else { return false };
         let local = self.zone.to_datetime(time);
         let minute = u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs());
@@ -199,6 +213,19 @@ mod tests {
         assert_eq!(held_up_to(&all, ms("2026-11-06T11:59:00Z")), Some(Severity::Warning));
         assert_eq!(held_up_to(&all, ms("2026-11-06T12:00:00Z")), Some(Severity::Critical));
         assert_eq!(held_up_to(&all[1..], ms("2026-11-06T13:00:00Z")), None);
+    }
+
+    #[test]
+    fn they_are_written_for_people() {
+        for (yaml, text) in [
+            ("{from: '22:00', to: '07:00'}", "every day 22:00 to 07:00 UTC, up to warning"),
+            (
+                "{days: [sun, sat], from: '00:00', to: '24:00', time_zone: Europe/Berlin, max_severity: critical}",
+                "Sat, Sun 00:00 to 24:00 Europe/Berlin, up to critical",
+            ),
+        ] {
+            assert_eq!(hours(yaml).unwrap().to_string(), text);
+        }
     }
 
     #[test]

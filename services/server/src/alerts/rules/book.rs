@@ -1,16 +1,12 @@
 //! Which rules there are: those built in, and those of RULES_DIR, which is read again when it changes.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
-
-use super::format::{MAX_FILE_BYTES, RuleFileError, parse};
+use super::format::parse;
 use super::{Rule, RuleGroup};
+use crate::folder::{self, FileError, Folder, Look};
 
 /// What the file of the rules that are built in is called.
 pub const BUILT_IN_FILE: &str = "built-in.yaml";
@@ -18,14 +14,8 @@ pub const BUILT_IN_FILE: &str = "built-in.yaml";
 /// The rules that are built in.
 const BUILT_IN: &str = include_str!("../built-in.yaml");
 
-/// How often the folder is looked at.
-const EVERY: Duration = Duration::from_secs(5);
-/// The most files of the folder.
-const MAX_FILES: usize = 100;
 /// The most rules of all files.
 const MAX_RULES: usize = 5_000;
-/// A folder is read until two reads in a row agree, at most this many times.
-const MAX_READS: usize = 6;
 
 /// All rules at one time.
 #[derive(Debug, Default)]
@@ -35,7 +25,7 @@ pub struct RuleSet {
     /// Whether a file could not be read and no earlier version of it is known: then rules may be missing here that exist.
     pub incomplete: bool,
     /// Files that are refused, and why.
-    pub refused: Vec<RuleFileError>,
+    pub refused: Vec<FileError>,
 }
 
 /// The rules, kept up to date. Clones share them.
@@ -43,19 +33,10 @@ pub struct RuleSet {
 pub struct RuleBook(Arc<Shared>);
 
 struct Shared {
-    folder: Option<PathBuf>,
+    watched: bool,
     built_in: Vec<Arc<RuleGroup>>,
     current: RwLock<Arc<RuleSet>>,
-    last: Mutex<Last>,
-}
-
-/// What the last look found.
-#[derive(Default)]
-struct Last {
-    texts: Option<BTreeMap<String, String>>,
-    /// The last version of each file that could be used.
-    good: BTreeMap<String, Vec<Arc<RuleGroup>>>,
-    problem: Option<String>,
+    folder: Mutex<Folder<Vec<Arc<RuleGroup>>>>,
 }
 
 impl RuleBook {
@@ -68,7 +49,12 @@ impl RuleBook {
             group.rules.retain(|rule| !left_out(rule));
         }
         let built_in = built_in.into_iter().filter(|group| !group.rules.is_empty()).map(Arc::new).collect();
-        let shared = Shared { folder: folder.map(Path::to_path_buf), built_in, current: RwLock::default(), last: Mutex::default() };
+        let shared = Shared {
+            watched: folder.is_some(),
+            built_in,
+            current: RwLock::default(),
+            folder: Mutex::new(Folder::new("RULES_DIR", folder)),
+        };
         let book = Self(Arc::new(shared));
         book.look();
         book
@@ -81,122 +67,40 @@ impl RuleBook {
 
     /// Looks at the folder from time to time. Never returns where there is one.
     pub async fn watch(self) {
-        if self.0.folder.is_none() {
-            return;
-        }
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let book = self.clone();
-            // A folder of a slow network must hold up nothing else.
-            let _ = tokio::task::spawn_blocking(move || book.look()).await;
+        if self.0.watched {
+            folder::watch(move || self.look()).await;
         }
     }
 
     /// Reads the folder, and the files that changed.
     fn look(&self) {
-        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let texts = match self.0.folder.as_deref().map(read_folder).transpose() {
-            Ok(texts) => texts.unwrap_or_default(),
-            Err(error) => {
-                let folder = self.0.folder.as_deref().unwrap_or(Path::new("")).display();
-                let problem = format!("RULES_DIR {folder} can't be read: {error}");
-                if last.problem.as_ref() != Some(&problem) {
-                    tracing::error!("{problem}: the rules that were read before go on being used");
-                }
-                if last.texts.is_none() {
-                    self.publish(self.0.built_in.clone(), true, Vec::new());
-                }
-                last.problem = Some(problem);
-                return;
-            }
+        let mut folder = self.0.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match folder.look(|file, text| Ok(parse(file, text)?.into_iter().map(Arc::new).collect())) {
+            Look::Unchanged | Look::Unreadable { never: false, .. } => return,
+            Look::Unreadable { never: true, .. } => return self.publish(self.0.built_in.clone(), true, Vec::new()),
+            Look::Changed(found) => found,
         };
-        last.problem = None;
-        if last.texts.as_ref() == Some(&texts) {
-            return;
-        }
-        let mut refused = Vec::new();
-        let (mut groups, mut incomplete) = (self.0.built_in.clone(), false);
-        last.good.retain(|file, _| texts.contains_key(file));
-        for (file, text) in &texts {
-            let unchanged = last.texts.as_ref().is_some_and(|before| before.get(file) == Some(text));
-            if !(unchanged && last.good.contains_key(file)) {
-                match parse(file, text) {
-                    Ok(parsed) => _ = last.good.insert(file.clone(), parsed.into_iter().map(Arc::new).collect()),
-                    Err(error) => {
-                        let kept =
-                            if last.good.contains_key(file) { "its last version goes on being used" } else { "none of its rules is used" };
-                        if !unchanged {
-                            tracing::error!("a file of RULES_DIR is refused: {error}; {kept}");
-                        }
-                        incomplete |= !last.good.contains_key(file);
-                        refused.push(error);
-                    }
-                }
-            }
-            groups.extend(last.good.get(file).into_iter().flatten().cloned());
-        }
-        if groups.iter().map(|group| group.rules.len()).sum::<usize>() > MAX_RULES {
-            let error = RuleFileError {
-                file: "RULES_DIR".to_owned(),
-                line: 0,
-                problem: format!("all files together have at most {MAX_RULES} rules"),
-            };
-            tracing::error!("the files of RULES_DIR are refused: {error}; the rules that were read before go on being used");
-            let current = self.current();
-            self.publish(current.groups.clone(), true, vec![error]);
-            last.texts = Some(texts);
-            return;
-        }
+        let groups: Vec<_> = self.0.built_in.iter().chain(found.files.iter().flat_map(|groups| groups.iter())).cloned().collect();
         let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
-        tracing::info!(groups = groups.len(), rules, refused = refused.len(), "the rules are read");
-        self.publish(groups, incomplete, refused);
-        last.texts = Some(texts);
+        if rules > MAX_RULES {
+            let error =
+                FileError { file: "RULES_DIR".to_owned(), line: 0, problem: format!("all files together have at most {MAX_RULES} rules") };
+            tracing::error!("the files of RULES_DIR are refused: {error}; the rules that were read before go on being used");
+            return self.publish(self.current().groups.clone(), true, vec![error]);
+        }
+        tracing::info!(groups = groups.len(), rules, refused = found.refused.len(), "the rules are read");
+        self.publish(groups, found.incomplete, found.refused);
     }
 
-    fn publish(&self, groups: Vec<Arc<RuleGroup>>, incomplete: bool, refused: Vec<RuleFileError>) {
+    fn publish(&self, groups: Vec<Arc<RuleGroup>>, incomplete: bool, refused: Vec<FileError>) {
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(RuleSet { groups, incomplete, refused });
     }
 }
 
-/// The texts of the files by their names. Kubernetes updates a mounted ConfigMap by replacing a symbolic link that all its files lead through; a
-/// read during that moment may see files of both versions, so the folder is read again until two reads agree.
-fn read_folder(path: &Path) -> io::Result<BTreeMap<String, String>> {
-    let mut last = read_once(path)?;
-    for _ in 1..MAX_READS {
-        let again = read_once(path)?;
-        if again == last {
-            break;
-        }
-        last = again;
-    }
-    Ok(last)
-}
-
-fn read_once(path: &Path) -> io::Result<BTreeMap<String, String>> {
-    let mut texts = BTreeMap::new();
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let is_yaml = Path::new(&name).extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if name.starts_with('.') || !is_yaml || !fs::metadata(entry.path())?.is_file() {
-            continue;
-        }
-        if texts.len() == MAX_FILES {
-            return Err(io::Error::other(format!("it has more than {MAX_FILES} files")));
-        }
-        let mut content = Vec::new();
-        // One byte more than the limit, so that a longer file is refused and not cut.
-        File::open(entry.path())?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut content)?;
-        // What is not UTF-8 is refused by the reader at its place.
-        texts.insert(name, String::from_utf8_lossy(&content).into_owned());
-    }
-    Ok(texts)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn names(book: &RuleBook) -> Vec<String> {

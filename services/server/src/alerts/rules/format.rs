@@ -11,23 +11,10 @@ use serde_saphyr::Spanned;
 
 use super::{Rule, RuleGroup, RuleKind};
 use crate::alerts::template::Template;
+use crate::folder::{FileError, MAX_FILE_BYTES};
 
-/// The largest file, in bytes.
-pub const MAX_FILE_BYTES: usize = 1 << 20;
 /// The most rules of a file.
 pub const MAX_RULES: usize = 2_000;
-
-/// What is wrong with a rule file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}, line {line}: {problem}")]
-pub struct RuleFileError {
-    /// The file.
-    pub file: String,
-    /// The line, from 1; 0 where the whole file is meant.
-    pub line: u64,
-    /// What is wrong there.
-    pub problem: String,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +52,7 @@ struct RawRule {
 }
 
 /// Reads a file. The first thing that is wrong with it is its error, and none of its rules counts then.
-pub fn parse(file: &str, text: &str) -> Result<Vec<RuleGroup>, RuleFileError> {
+pub fn parse(file: &str, text: &str) -> Result<Vec<RuleGroup>, FileError> {
     let reader = Reader { file };
     if text.len() > MAX_FILE_BYTES {
         return Err(reader.error(0, format!("a file of rules has at most {MAX_FILE_BYTES} bytes")));
@@ -94,15 +81,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn error(&self, line: u64, problem: String) -> RuleFileError {
-        RuleFileError { file: self.file.to_owned(), line, problem }
+    fn error(&self, line: u64, problem: String) -> FileError {
+        FileError { file: self.file.to_owned(), line, problem }
     }
 
-    fn at<T>(&self, place: &Spanned<T>, problem: impl Into<String>) -> RuleFileError {
+    fn at<T>(&self, place: &Spanned<T>, problem: impl Into<String>) -> FileError {
         self.error(place.referenced.line(), problem.into())
     }
 
-    fn group(&self, raw: RawGroup) -> Result<RuleGroup, RuleFileError> {
+    fn group(&self, raw: RawGroup) -> Result<RuleGroup, FileError> {
         if raw.name.value.is_empty() {
             return Err(self.at(&raw.name, "a group needs a name"));
         }
@@ -130,7 +117,7 @@ impl Reader<'_> {
         })
     }
 
-    fn rule(&self, raw: Spanned<RawRule>, group_labels: &BTreeMap<String, Template>) -> Result<Rule, RuleFileError> {
+    fn rule(&self, raw: Spanned<RawRule>, group_labels: &BTreeMap<String, Template>) -> Result<Rule, FileError> {
         let place = Spanned::new((), raw.referenced, raw.defined);
         let raw = raw.value;
         let (name, is_alert) = match (&raw.alert, &raw.record) {
@@ -167,7 +154,7 @@ impl Reader<'_> {
         Ok(Rule { key: String::new(), name: name.value.clone(), expr: raw.expr.value.trim().to_owned(), labels, kind })
     }
 
-    fn check_expr(&self, expr: &Spanned<String>) -> Result<(), RuleFileError> {
+    fn check_expr(&self, expr: &Spanned<String>) -> Result<(), FileError> {
         let query = Query::parse(expr.value.trim(), &ParseLimits::default()).map_err(|error| self.at(expr, format!("expr: {error}")))?;
         match query.expr().value_type() {
             ValueType::InstantVector | ValueType::Scalar => Ok(()),
@@ -175,7 +162,7 @@ impl Reader<'_> {
         }
     }
 
-    fn labels(&self, raw: &BTreeMap<String, Spanned<String>>) -> Result<BTreeMap<String, Template>, RuleFileError> {
+    fn labels(&self, raw: &BTreeMap<String, Spanned<String>>) -> Result<BTreeMap<String, Template>, FileError> {
         for (name, value) in raw {
             if name.is_empty() || name == "__name__" || name.chars().any(char::is_control) {
                 return Err(self.at(value, format!("{name:?} can't be the name of a label")));
@@ -184,7 +171,7 @@ impl Reader<'_> {
         self.templates(raw)
     }
 
-    fn templates(&self, raw: &BTreeMap<String, Spanned<String>>) -> Result<BTreeMap<String, Template>, RuleFileError> {
+    fn templates(&self, raw: &BTreeMap<String, Spanned<String>>) -> Result<BTreeMap<String, Template>, FileError> {
         let template = |(name, text): (&String, &Spanned<String>)| {
             let template = Template::parse(&text.value).map_err(|error| self.at(text, format!("{name}: {error}")))?;
             Ok((name.clone(), template))
@@ -192,7 +179,7 @@ impl Reader<'_> {
         raw.iter().map(template).collect()
     }
 
-    fn duration(&self, text: Option<&Spanned<String>>) -> Result<Option<i64>, RuleFileError> {
+    fn duration(&self, text: Option<&Spanned<String>>) -> Result<Option<i64>, FileError> {
         let Some(text) = text else { return Ok(None) };
         // Prometheus reads 0 without a unit too.
         let ms = if text.value == "0" { Some(0) } else { parse_duration(&text.value) };

@@ -6,7 +6,7 @@ use axum::response::Response;
 
 use super::problems::Problem;
 use super::shell::{Parameters, Shell, encode, page, parameters};
-use crate::alerts::{ActiveAlert, Phase, Silence};
+use crate::alerts::{ActiveAlert, AlertState, Alerts, Phase, Receiver, Severity, Silence, held_up_to};
 use crate::clock::rfc3339;
 use crate::http::AppState;
 use crate::http::error::{ApiError, TextError};
@@ -18,7 +18,7 @@ struct AlertsPage {
     firing: Vec<Active>,
     pending: Vec<Active>,
     silences: Vec<SilenceRow>,
-    receivers: Vec<String>,
+    receivers: Vec<ReceiverRow>,
     /// What of the files of rules and receivers is refused.
     refused: Vec<String>,
     groups: Vec<Group>,
@@ -45,6 +45,22 @@ struct SilenceRow {
     by: String,
     comment: String,
     active: bool,
+}
+
+struct ReceiverRow {
+    name: String,
+    kind: &'static str,
+    min_severity: &'static str,
+    quiet_hours: Vec<QuietRow>,
+    /// The worst severity that is held back now; empty where nothing is.
+    held_up_to: &'static str,
+    /// The alerts that it would be told of if it were not quiet.
+    held: Vec<String>,
+}
+
+struct QuietRow {
+    text: String,
+    is_on: bool,
 }
 
 struct Group {
@@ -96,11 +112,11 @@ pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<
     let mut silences: Vec<_> = stored.silences.iter().filter(|silence| silence.ends_ms > now_ms).collect();
     silences.sort_by_key(|silence| silence.ends_ms);
     page(&AlertsPage {
-        shell: Shell::new("Alerts", "alerts"),
+        shell: Shell::new(&state, "Alerts", "alerts"),
         firing: of_phase(Phase::Firing),
         pending: of_phase(Phase::Pending),
         silences: silences.into_iter().map(|silence| SilenceRow::new(silence, now_ms)).collect(),
-        receivers: state.alerts.receivers().iter().map(|receiver| receiver.name.clone()).collect(),
+        receivers: state.alerts.receivers().iter().map(|receiver| ReceiverRow::new(receiver, &state.alerts, now_ms)).collect(),
         refused: state.alerts.refused_files(),
         rules: groups.iter().map(|group| group.rules.len()).sum(),
         groups,
@@ -124,6 +140,24 @@ impl Active {
                 .map(|(name, value)| (name.clone(), value.clone()))
                 .collect(),
             matchers: serde_json::Value::from(matchers).to_string(),
+        }
+    }
+}
+
+impl ReceiverRow {
+    fn new(receiver: &Receiver, alerts: &Alerts, now_ms: i64) -> Self {
+        let text = |alert: &AlertState| match alert.phase {
+            Phase::Inactive => format!("{} {} (ended)", alert.label("alertname"), alert.label("instance")),
+            _ => format!("{} {}", alert.label("alertname"), alert.label("instance")),
+        };
+        let quiet = receiver.quiet_hours.iter().map(|hours| QuietRow { text: hours.to_string(), is_on: hours.is_on(now_ms) });
+        Self {
+            name: receiver.name.clone(),
+            kind: receiver.target.kind(),
+            min_severity: receiver.min_severity.as_str(),
+            quiet_hours: quiet.collect(),
+            held_up_to: held_up_to(&receiver.quiet_hours, now_ms).map_or("", Severity::as_str),
+            held: alerts.held(receiver).iter().map(text).collect(),
         }
     }
 }

@@ -64,7 +64,7 @@ pub async fn changes(State(state): State<AppState>, query: Parameters) -> Result
     let length = window.end_ms - window.start_ms;
     let millis = |time_ms: i64| u64::try_from(time_ms).unwrap_or_default();
     page(&ChangesPage {
-        shell: Shell::new("What changed?", "changes"),
+        shell: Shell::new(&state, "What changed?", "changes"),
         subject,
         back,
         lists: lists.into_iter().filter(|(_, changes)| !changes.is_empty()).map(|(title, changes)| (title, changes.clone())).collect(),

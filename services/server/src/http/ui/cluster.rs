@@ -38,7 +38,11 @@ const FILESYSTEMS: &str =
 const PODS: &str = r#"count by (instance, node) (count by (instance, node, namespace, pod) ({__name__=~"kube_pod_info|container_memory_working_set_bytes",pod!=""}))"#;
 const NOT_READY: &str = r#"count(kube_pod_status_phase{phase=~"Pending|Failed|Unknown"} == 1)"#;
 const RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total[1h])) > 0";
-const KERNELS: &str = r#"node_uname_info{instance!=""}"#;
+/// What is told of nodes in labels: the kernel, the system, the labels that Kubernetes has, and those that people write into a file of the agent.
+const INFOS: &str = r#"{__name__=~"node_uname_info|node_os_info|kube_node_labels|node_labels",instance!=""}"#;
+/// Labels of those that tell nothing by which nodes could be grouped, or tell it once more.
+const NO_GROUPS: [&str; 9] =
+    [METRIC_NAME, SOURCE_LABEL, "node", "nodename", "domainname", "release", "sysname", "version", "kubernetes_io_hostname"];
 
 /// Everything that the overview shows.
 pub struct Cluster {
@@ -87,6 +91,8 @@ pub struct Node {
     pub pods: Option<f64>,
     /// What runs on it.
     pub version: Option<String>,
+    /// What nodes can be grouped by: names such as `machine`, `os`, `kernel` and those of its own labels, with its values.
+    pub labels: BTreeMap<String, String>,
     /// What is wrong with its agent, by what that says itself.
     pub agent_notes: Vec<String>,
 }
@@ -154,7 +160,7 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
         ask::instant(app, PODS),
         ask::instant(app, NOT_READY),
         ask::instant(app, RESTARTS),
-        ask::instant(app, KERNELS),
+        ask::instant(app, INFOS),
         ask::instant(app, agents::QUERY)
     );
     reader.cpu(second.0, first.0);
@@ -178,7 +184,8 @@ pub async fn read(app: &App) -> Result<Cluster, ApiError> {
         .iter()
         .map(|sample| (sample.labels.value("namespace").to_owned(), sample.labels.value("pod").to_owned(), sample.value.round()))
         .collect();
-    reader.versions(second.4, second.5);
+    reader.infos(second.4);
+    reader.versions(second.5);
     let mut nodes: Vec<_> = reader.nodes.into_values().collect();
     for node in &mut nodes {
         let limit = if node.series.is_some() { SILENT_AFTER_MILLIS } else { INSTANCE_SILENT_AFTER_MILLIS };
@@ -298,11 +305,37 @@ impl Reader {
         }
     }
 
-    /// The version of the agent, or of the kernel where that is not known; and what is wrong with the agent.
-    fn versions(&mut self, kernels: Result<Vec<Sample>, QueryError>, agents: Result<Vec<Sample>, QueryError>) {
-        self.each("Versions of kernels", kernels, |node, sample| {
-            node.version = sample.labels.get("release").map(|release| format!("Linux {release}"));
-        });
+    /// What labels tell. The version is that of the kernel until [`Self::versions`] knows better.
+    fn infos(&mut self, answer: Result<Vec<Sample>, QueryError>) {
+        for sample in self.answered("Labels of nodes", answer) {
+            let labels = &sample.labels;
+            let of_kubernetes = labels.metric_name() == "kube_node_labels";
+            let name = if of_kubernetes { labels.get("node") } else { instance(labels) };
+            let Some(node) = name.and_then(|name| self.nodes.get_mut(name)) else { continue };
+            let mut tell = |name: &str, value: &str| {
+                if !value.is_empty() {
+                    node.labels.insert(name.to_owned(), value.to_owned());
+                }
+            };
+            match labels.metric_name() {
+                "node_os_info" => tell("os", labels.get("pretty_name").unwrap_or_else(|| labels.value("name"))),
+                _ if of_kubernetes => {
+                    let own = labels.iter().filter_map(|(name, value)| Some((name.strip_prefix("label_")?, value)));
+                    own.filter(|(name, _)| !NO_GROUPS.contains(name)).for_each(|(name, value)| tell(name, value));
+                }
+                metric => {
+                    labels.iter().filter(|(name, _)| !NO_GROUPS.contains(name)).for_each(|(name, value)| tell(name, value));
+                    if metric == "node_uname_info" {
+                        tell("kernel", labels.value("release"));
+                        node.version = labels.get("release").map(|release| format!("Linux {release}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The version of the agent, where it is known; and what is wrong with the agent.
+    fn versions(&mut self, agents: Result<Vec<Sample>, QueryError>) {
         for (name, agent) in agents::by_source(self.answered("What agents say", agents)) {
             if let Some(node) = self.nodes.get_mut(&name) {
                 let known = agent.version.filter(|version| version != UNKNOWN);
@@ -406,20 +439,43 @@ mod tests {
     #[test]
     fn the_version_is_that_of_the_agent_and_else_that_of_the_kernel() {
         let mut reader = reader();
-        let kernel = |node: &str| sample(&[(SOURCE_LABEL, node), ("release", "6.1.0")], 1.0);
+        let kernel = |node: &str| sample(&[(METRIC_NAME, "node_uname_info"), (SOURCE_LABEL, node), ("release", "6.1.0")], 1.0);
         let agent = |node: &str, version: &str| sample(&[(SOURCE_LABEL, node), ("service", "agent"), ("version", version)], 100.0);
         for node in ["a", "b", "c"] {
             reader.node(node);
         }
         let dropped = sample(&[(SOURCE_LABEL, "a"), ("reason", "expired")], 3.0);
-        reader.versions(
-            Ok(vec![kernel("a"), kernel("b"), kernel("c")]),
-            Ok(vec![agent("a", "v1.2.0"), agent("b", "N/A"), agent("x", "v1"), dropped]),
-        );
+        reader.infos(Ok(vec![kernel("a"), kernel("b"), kernel("c")]));
+        reader.versions(Ok(vec![agent("a", "v1.2.0"), agent("b", "N/A"), agent("x", "v1"), dropped]));
         let shown = |node: &str| reader.nodes[node].version.clone().unwrap();
         assert_eq!([shown("a"), shown("b"), shown("c")], ["v1.2.0", "Linux 6.1.0", "Linux 6.1.0"]);
         assert_eq!(reader.nodes["a"].agent_notes, ["3 reports dropped within an hour (expired)"]);
         assert_eq!(reader.nodes.len(), 3, "an agent alone makes no node");
+    }
+
+    #[test]
+    fn labels_of_nodes_come_from_the_agent_from_kubernetes_and_from_people() {
+        let mut reader = reader();
+        reader.node("a");
+        let info = |metric: &str, labels: &[(&str, &str)]| sample(&[&[(METRIC_NAME, metric), (SOURCE_LABEL, "a")], labels].concat(), 1.0);
+        let of_kubernetes = [
+            (METRIC_NAME, "kube_node_labels"),
+            (SOURCE_LABEL, "ksm:8080"),
+            ("node", "a"),
+            ("label_zone", "z1"),
+            ("label_kubernetes_io_hostname", "a"),
+            ("namespace", "monitoring"),
+        ];
+        reader.infos(Ok(vec![
+            info("node_uname_info", &[("machine", "x86_64"), ("nodename", "a"), ("release", "6.1.0"), ("version", "#1"), ("cluster", "c")]),
+            info("node_os_info", &[("name", "Debian"), ("pretty_name", "Debian 12"), ("version", "12")]),
+            info("node_labels", &[("rack", "r7")]),
+            sample(&of_kubernetes, 1.0),
+            sample(&[(METRIC_NAME, "node_labels"), (SOURCE_LABEL, "x"), ("rack", "r8")], 1.0),
+        ]));
+        let labels: Vec<_> = reader.nodes["a"].labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(labels, ["cluster=c", "kernel=6.1.0", "machine=x86_64", "os=Debian 12", "rack=r7", "zone=z1"]);
+        assert_eq!(reader.nodes.len(), 1, "labels alone make no node");
     }
 
     #[test]

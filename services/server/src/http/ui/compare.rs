@@ -64,7 +64,8 @@ struct Column {
 
 /// A series with its rank.
 struct Row {
-    rank: usize,
+    /// Missing where there is no value at the end of the time: what was there before says nothing about now.
+    rank: Option<usize>,
     name: String,
     link: String,
     now: String,
@@ -79,7 +80,8 @@ struct Row {
 struct Summary {
     name: String,
     node: String,
-    now: f64,
+    /// The value at the end of the time.
+    now: Option<f64>,
     mean: f64,
     least: f64,
     most: f64,
@@ -107,14 +109,14 @@ pub async fn compare(State(state): State<AppState>, query: Parameters) -> Result
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let mut summaries: Vec<_> = lines.iter().filter_map(Summary::of).collect();
-    summaries.sort_by(|a, b| b.now.total_cmp(&a.now).then_with(|| a.name.cmp(&b.name)));
+    summaries.sort_by(|a, b| by_now(a, b, true).then_with(|| a.name.cmp(&b.name)));
     let most = summaries.iter().map(|one| one.most).fold(f64::MIN_POSITIVE, f64::max);
     let mut ranked: Vec<_> = summaries.into_iter().enumerate().collect();
     let sort = given("sort").unwrap_or_default();
     order(&mut ranked, &sort);
     let address = format!("/compare?query={}", encode(&query));
     page(&ComparePage {
-        shell: Shell::with_graphs("Compare", "compare"),
+        shell: Shell::with_graphs(&state, "Compare", "compare"),
         choices: known()
             .map(|kind| {
                 let expr = plain(kind.expr);
@@ -124,7 +126,7 @@ pub async fn compare(State(state): State<AppState>, query: Parameters) -> Result
             .collect(),
         columns: columns(&address, &window, &sort),
         series: ranked.len(),
-        rows: ranked.iter().take(MAX_SHOWN).map(|(rank, one)| Row::new(rank + 1, one, unit, most)).collect(),
+        rows: ranked.iter().take(MAX_SHOWN).map(|(rank, one)| Row::new(*rank, one, unit, most)).collect(),
         presets: presets(&address, &window),
         lines: serde_json::json!([{ "expr": query, "name": "" }]).to_string(),
         unit: unit.as_str(),
@@ -135,17 +137,29 @@ pub async fn compare(State(state): State<AppState>, query: Parameters) -> Result
     })
 }
 
+/// What has no value now comes last, in either direction.
+fn by_now(a: &Summary, b: &Summary, descending: bool) -> Ordering {
+    match (a.now, b.now) {
+        (Some(a), Some(b)) if descending => b.total_cmp(&a),
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    }
+}
+
 fn order(ranked: &mut [(usize, Summary)], sort: &str) {
     let (column, descending) = sort.strip_prefix('-').map_or((sort, false), |column| (column, true));
     let compare = |a: &Summary, b: &Summary| match column {
         "name" => a.name.cmp(&b.name),
-        "now" => a.now.total_cmp(&b.now),
         "mean" => a.mean.total_cmp(&b.mean),
         "min" => a.least.total_cmp(&b.least),
         "max" => a.most.total_cmp(&b.most),
         _ => Ordering::Equal,
     };
-    ranked.sort_by(|a, b| if descending { compare(&b.1, &a.1) } else { compare(&a.1, &b.1) });
+    ranked.sort_by(|(_, a), (_, b)| match column {
+        "now" => by_now(a, b, descending),
+        _ if descending => compare(b, a),
+        _ => compare(a, b),
+    });
 }
 
 fn columns(address: &str, window: &Window, sort: &str) -> Vec<Column> {
@@ -167,7 +181,9 @@ impl Summary {
     #[expect(clippy::cast_precision_loss, reason = "a line has about a hundred values")]
     fn of(line: &Line) -> Option<Self> {
         let finite: Vec<_> = line.values.iter().copied().filter(|value| value.is_finite()).collect();
-        let now = *finite.last()?;
+        if finite.is_empty() {
+            return None;
+        }
         let node = line.labels.value(SOURCE_LABEL).to_owned();
         let more = line.labels.iter().filter(|(name, _)| ![SOURCE_LABEL, METRIC_NAME, "job"].contains(name));
         let more: Vec<_> = more.map(|(name, value)| format!("{name}={value}")).collect();
@@ -176,7 +192,7 @@ impl Summary {
         Some(Self {
             name: name.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "),
             node,
-            now,
+            now: line.values.last().copied().filter(|value| value.is_finite()),
             mean: finite.iter().sum::<f64>() / finite.len() as f64,
             least: finite.iter().copied().fold(f64::INFINITY, f64::min),
             most: finite.iter().copied().fold(f64::NEG_INFINITY, f64::max),
@@ -188,10 +204,10 @@ impl Summary {
 impl Row {
     fn new(rank: usize, one: &Summary, unit: Unit, top: f64) -> Self {
         Self {
-            rank,
+            rank: one.now.map(|_| rank + 1),
             name: if one.name.is_empty() { "value".to_owned() } else { one.name.clone() },
             link: if one.node.is_empty() { String::new() } else { format!("/node?name={}", encode(&one.node)) },
-            now: quantity(one.now, unit),
+            now: one.now.map_or_else(|| "–".to_owned(), |now| quantity(now, unit)),
             mean: quantity(one.mean, unit),
             least: quantity(one.least, unit),
             most: quantity(one.most, unit),
@@ -215,9 +231,24 @@ mod tests {
 
     #[test]
     fn a_series_is_summed_up_without_its_gaps() {
-        let one = summary("a", &[f64::NAN, 1.0, 4.0, 1.0, f64::NAN]).unwrap();
-        assert_eq!((one.now, one.mean, one.least, one.most), (1.0, 2.0, 1.0, 4.0));
+        let one = summary("a", &[f64::NAN, 1.0, f64::NAN, 4.0, 1.0]).unwrap();
+        assert_eq!((one.now, one.mean, one.least, one.most), (Some(1.0), 2.0, 1.0, 4.0));
         assert!(summary("a", &[f64::NAN]).is_none());
+    }
+
+    #[test]
+    fn what_has_no_value_now_has_no_rank_and_comes_last() {
+        let mut all: Vec<_> = [("old", [9.0, f64::NAN]), ("a", [5.0, 1.0]), ("b", [5.0, 2.0])]
+            .iter()
+            .filter_map(|(name, values)| summary(name, values))
+            .collect();
+        all.sort_by(|a, b| by_now(a, b, true));
+        assert_eq!(all.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["b", "a", "old"]);
+        let mut ranked: Vec<_> = all.into_iter().enumerate().collect();
+        let rows: Vec<_> = ranked.iter().map(|(rank, one)| Row::new(*rank, one, Unit::Number, 9.0)).collect();
+        assert_eq!(rows.iter().map(|row| (row.rank, row.now.as_str())).collect::<Vec<_>>(), [(Some(1), "2"), (Some(2), "1"), (None, "–")]);
+        order(&mut ranked, "now");
+        assert_eq!(ranked.iter().map(|(_, one)| one.name.as_str()).collect::<Vec<_>>(), ["a", "b", "old"]);
     }
 
     #[test]
@@ -227,6 +258,8 @@ mod tests {
         order(&mut ranked, "name");
         assert_eq!(ranked.iter().map(|(rank, one)| (*rank, one.name.as_str())).collect::<Vec<_>>(), [(1, "a"), (0, "b"), (2, "c")]);
         order(&mut ranked, "-max");
+        assert_eq!(ranked[0].1.name, "b");
+        order(&mut ranked, "-now");
         assert_eq!(ranked[0].1.name, "b");
         let window = Window::of(&HashMap::new(), 10_000_000);
         assert_eq!(columns("/compare?query=x", &window, "-now")[1].link, "/compare?query=x&sort=now&range=1h");

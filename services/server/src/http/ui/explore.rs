@@ -68,7 +68,7 @@ pub async fn explore(State(state): State<AppState>, query: Parameters) -> Result
         exact: golectra_protocol::number::format(golectra_protocol::Value::Gauge(sample.value)),
     });
     page(&ExplorePage {
-        shell: Shell::with_graphs("Explore", "explore"),
+        shell: Shell::with_graphs(&state, "Explore", "explore"),
         presets: presets(&format!("/explore?query={}", encode(&query)), &window),
         rows: rows.collect(),
         series: samples.len(),

@@ -77,7 +77,7 @@ pub async fn metrics(State(state): State<AppState>, query: Parameters) -> Result
         of_source(&state, &query, now).await?
     };
     let metrics = shown(&state, filter, &find.to_lowercase(), MAX_SHOWN, now).await?;
-    let shell = Shell::new(heading.clone(), "overview");
+    let shell = Shell::new(&state, heading.clone(), "overview");
     page(&MetricsPage { shell, field, heading, sum, node, find, metrics, now: rfc3339(now) })
 }
 
@@ -173,7 +173,7 @@ mod tests {
     fn markup_in_names_labels_and_filters_is_escaped() {
         let series = series("", "<img src=x>{a=\"</td><script>\"}");
         let page = MetricsPage {
-            shell: Shell::new("t", "overview"),
+            shell: Shell::bare("t", "overview"),
             field: ("name", "\"><script>".into()),
             heading: "<b>".into(),
             sum: String::new(),

@@ -13,7 +13,7 @@ use super::cluster::{self, Node};
 use super::events::{self, EVENTS_LIMIT, Events};
 use super::format::{bytes, percent, span, three_digits, whole};
 use super::metrics::{self, Metrics};
-use super::panels::{self, Graphs};
+use super::panels::{Drawing, Graphs, quoted};
 use super::problems::{self, Problem};
 use super::rows::Row;
 use super::shell::{Parameters, Shell, encode, page, parameters};
@@ -100,17 +100,19 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
         None => (metrics::of_instance(&name)?, format!("/source?instance={}", encode(&name))),
     };
     let metrics = metrics::shown(&state, filter, &find.to_lowercase(), MAX_METRICS, now).await?;
-    let shell = Shell::with_graphs(name.clone(), "overview");
+    let shell = Shell::with_graphs(&state, name.clone(), "overview");
     let scope = Scope::Node(name.clone());
     let changes = scope.address();
     let happened = events::find_soon(&state, &scope, &window, EVENTS_LIMIT).await;
+    let variables = [("node", quoted(&name))];
+    let drawing = Drawing { variables: &variables, metrics: &names, always: false, window: &window, changes: Some(&changes) };
     page(&NodePage {
         shell,
         row: Row::new(&node, now),
         facts: facts(&node, now),
         problems,
         presets: presets(&format!("/node?name={}", encode(&name)), &window),
-        groups: panels::graphs(&panels::NODE, &[("node", &name)], &names, &window, &changes),
+        groups: drawing.graphs(&state.panels.current().node),
         changes: format!("{changes}&{}", window.parameters()),
         happened,
         window,

@@ -1,6 +1,6 @@
 //! GET /: what is wrong, the cluster in one strip, and its nodes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use askama::Template;
@@ -12,7 +12,7 @@ use super::changes::{self, Change, Scope};
 use super::cluster::{self, Cluster};
 use super::format::{ago, bytes, percent, three_digits};
 use super::problems::{self, Problem};
-use super::rows::{Column, Order, Row};
+use super::rows::{Column, Order, RowGroup};
 use super::shell::{Parameters, Shell, page, parameters};
 use super::window::Window;
 use crate::clock::rfc3339;
@@ -34,7 +34,9 @@ struct Overview {
     /// What changed in the last hour, in two lists, where that is known.
     changed: Option<[(&'static str, Vec<Change>); 2]>,
     columns: Vec<Column>,
-    rows: Vec<Row>,
+    groups: Vec<RowGroup>,
+    /// What nodes can be grouped by.
+    labels: BTreeSet<String>,
     nodes: usize,
     order: Order,
     sort: String,
@@ -73,11 +75,12 @@ pub async fn overview(State(state): State<AppState>, headers: HeaderMap, query: 
     let problems = problems::all(&state, &cluster);
     let address = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost:8080").to_owned();
     page(&Overview {
-        shell: Shell::new("Overview", "overview"),
+        shell: Shell::new(&state, "Overview", "overview"),
         strip: strip(&cluster),
         changed,
         columns: order.columns(),
-        rows: order.apply(&cluster).into_iter().map(|node| Row::new(node, cluster.now)).collect(),
+        groups: order.groups(&cluster),
+        labels: order.labels(&cluster),
         nodes: cluster.nodes.len(),
         sort: query.get("sort").cloned().unwrap_or_default(),
         order,

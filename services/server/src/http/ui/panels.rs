@@ -1,24 +1,53 @@
-//! The graphs of a page are data: panels/*.yaml has their titles, units and expressions.
+//! Graphs are data: files have their titles, units and expressions. Those of panels/*.yaml are built in, those of PANELS_DIR are added to them.
 
+mod book;
+mod format;
+
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::book::{PanelBook, PanelSet};
+
+use super::changes::Scope;
 use super::shell::encode;
 use super::window::Window;
 
-/// The graphs of a node's page.
-pub static NODE: LazyLock<Vec<Group>> =
-    LazyLock::new(|| serde_saphyr::from_str(include_str!("../../../panels/node.yaml")).expect("a test reads this file"));
+/// A page of its own.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// What its address calls it.
+    pub name: String,
+    /// What people read.
+    pub title: String,
+    /// What can be chosen on it.
+    pub variables: Vec<Variable>,
+    /// Its graphs.
+    pub groups: Vec<Group>,
+    /// The file that has it.
+    pub file: String,
+    /// And the line there.
+    line: u64,
+}
 
-/// The graphs of a pod's page.
-pub static POD: LazyLock<Vec<Group>> =
-    LazyLock::new(|| serde_saphyr::from_str(include_str!("../../../panels/pod.yaml")).expect("a test reads this file"));
+/// Something that is chosen on a page: a value of a label.
+#[derive(Debug, Clone)]
+pub struct Variable {
+    /// What expressions call $NAME, and the address NAME.
+    pub name: String,
+    /// What people read.
+    pub title: String,
+    /// The label that has the values.
+    pub label: String,
+    /// A selector of the series that have the label; it may use the variables before it.
+    pub series: Option<String>,
+    /// Whether all values can be chosen together. The variable is a regular expression then.
+    pub all: bool,
+}
 
 /// A heading and its panels.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Group {
     /// The heading.
     pub title: String,
@@ -27,15 +56,13 @@ pub struct Group {
 }
 
 /// A graph.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub struct Panel {
     /// Its title.
     pub title: String,
     /// The unit of its values.
     pub unit: Unit,
     /// Whether its lines are drawn on top of each other.
-    #[serde(default)]
     pub stacked: bool,
     /// The upper end of its scale, if it does not follow the values.
     pub top: Option<f64>,
@@ -44,7 +71,7 @@ pub struct Panel {
 }
 
 /// The unit of a graph's values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// Shares from 0 to 1.
@@ -60,11 +87,12 @@ pub enum Unit {
     /// Processors.
     Cores,
     /// Anything else.
+    #[default]
     Number,
 }
 
 impl Unit {
-    /// What the scripts call it.
+    /// What files and the scripts call it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Percent => "percent",
@@ -79,16 +107,15 @@ impl Unit {
 }
 
 /// One expression of a graph, which may give several lines.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Line {
     /// The expression.
     pub expr: String,
-    /// What its lines are called.
+    /// What its lines are called; where it is empty, their labels.
     pub name: String,
     /// A metric that has to be there, where the expression does not name one.
-    #[serde(default, skip_serializing)]
-    metric: Option<String>,
+    #[serde(skip)]
+    pub metric: Option<String>,
 }
 
 /// A heading with its graphs, as a page shows them.
@@ -117,89 +144,184 @@ pub struct Graph {
     pub changes: String,
 }
 
-/// The graphs of these groups that there are metrics for. Variables are what expressions call $NAME, and are put there quoted; `changes` is where it is
-/// shown what changed.
-pub fn graphs(groups: &[Group], variables: &[(&str, &str)], metrics: &BTreeSet<String>, window: &Window, changes: &str) -> Vec<Graphs> {
-    let shown = groups.iter().filter_map(|group| {
-        let graphs: Vec<_> = group.panels.iter().filter_map(|panel| panel.graph(variables, metrics, window, changes)).collect();
-        (!graphs.is_empty()).then(|| Graphs { title: group.title.clone(), graphs })
-    });
-    shown.collect()
+/// How a page draws its panels.
+pub struct Drawing<'a> {
+    /// What expressions call $NAME, with what is put there: a text in quotes.
+    pub variables: &'a [(&'a str, String)],
+    /// The metrics that there are.
+    pub metrics: &'a BTreeSet<String>,
+    /// Whether panels are drawn of which there are no metrics.
+    pub always: bool,
+    /// The time that is shown.
+    pub window: &'a Window,
+    /// Where it is shown what changed; for each graph its own expression where it is not given.
+    pub changes: Option<&'a str>,
 }
 
-impl Panel {
-    /// The lines to draw where there are these metrics; none where there are none of them.
-    fn lines(&self, variables: &[(&str, &str)], metrics: &BTreeSet<String>) -> Vec<Line> {
-        let there = |line: &&Line| match &line.metric {
-            Some(metric) => metrics.contains(metric),
-            None => words(&line.expr).any(|word| metrics.contains(word)),
-        };
-        let drawn = self.alternatives.iter().map(|lines| lines.iter().filter(there).collect::<Vec<_>>()).find(|lines| !lines.is_empty());
-        let filled = |line: &Line| {
-            let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
-            let expr = variables.iter().fold(line.expr.clone(), |expr, (name, value)| expr.replace(&format!("${name}"), &quoted(value)));
-            Line { expr, ..line.clone() }
-        };
-        drawn.unwrap_or_default().into_iter().map(filled).collect()
+impl Drawing<'_> {
+    /// The graphs of these groups.
+    pub fn graphs(&self, groups: &[Group]) -> Vec<Graphs> {
+        let shown = groups.iter().filter_map(|group| {
+            let graphs: Vec<_> = group.panels.iter().filter_map(|panel| self.graph(panel)).collect();
+            (!graphs.is_empty()).then(|| Graphs { title: group.title.clone(), graphs })
+        });
+        shown.collect()
     }
 
-    fn graph(&self, variables: &[(&str, &str)], metrics: &BTreeSet<String>, window: &Window, changes: &str) -> Option<Graph> {
-        let lines = self.lines(variables, metrics);
+    /// The lines to draw; none where there are none of their metrics.
+    fn lines(&self, panel: &Panel) -> Vec<Line> {
+        let there = |line: &&Line| line.metrics().any(|metric| self.metrics.contains(metric));
+        let drawn = panel.alternatives.iter().map(|lines| lines.iter().filter(there).collect::<Vec<_>>()).find(|lines| !lines.is_empty());
+        let drawn = match drawn {
+            Some(lines) if !self.always || panel.alternatives.len() > 1 => lines,
+            _ if self.always => panel.alternatives.first().into_iter().flatten().collect(),
+            _ => Vec::new(),
+        };
+        drawn.into_iter().map(|line| Line { expr: self.filled(&line.expr), ..line.clone() }).collect()
+    }
+
+    /// The text with the values of its variables.
+    pub fn filled(&self, text: &str) -> String {
+        fill(text, |name| self.variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str().into()))
+    }
+
+    fn graph(&self, panel: &Panel) -> Option<Graph> {
+        let lines = self.lines(panel);
         let first = lines.first()?;
-        let explore = format!("/explore?query={}&{}", encode(&first.expr.replace("$window", "5m")), window.parameters());
+        let explore = format!("/explore?query={}&{}", encode(&first.expr.replace("$window", "5m")), self.window.parameters());
+        let changes = self.changes.map_or_else(|| Scope::Query(first.expr.clone()).address(), str::to_owned);
         Some(Graph {
-            title: self.title.clone(),
-            unit: self.unit.as_str(),
-            stacked: self.stacked,
-            top: self.top.map(|top| top.to_string()).unwrap_or_default(),
+            title: panel.title.clone(),
+            unit: panel.unit.as_str(),
+            stacked: panel.stacked,
+            top: panel.top.map(|top| top.to_string()).unwrap_or_default(),
             lines: serde_json::to_string(&lines).unwrap_or_default(),
             explore,
-            changes: format!("{changes}&{}", window.parameters()),
+            changes: format!("{changes}&{}", self.window.parameters()),
         })
     }
+}
+
+impl Line {
+    /// What may be the names of its metrics.
+    fn metrics(&self) -> impl Iterator<Item = &str> {
+        let named = self.metric.as_deref();
+        named.into_iter().chain(words(if named.is_some() { "" } else { &self.expr }))
+    }
+}
+
+/// What may be the names of metrics of panels for which it matters which there are.
+pub fn choosing(groups: &[Group]) -> BTreeSet<&str> {
+    let panels = groups.iter().flat_map(|group| &group.panels).filter(|panel| panel.alternatives.len() > 1);
+    let lines = panels.flat_map(|panel| panel.alternatives.iter().flatten());
+    lines.flat_map(Line::metrics).filter(|word| word.starts_with(|first: char| !first.is_ascii_digit())).collect()
+}
+
+/// A text in quotes, as PromQL reads it.
+pub fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// A regular expression in quotes that matches this text alone.
+pub fn quoted_pattern(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for character in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    quoted(&pattern)
+}
+
+/// The text with what stands for its variables, each $ and a name. What is not known stays.
+fn fill<'v>(text: &str, mut value: impl FnMut(&str) -> Option<Cow<'v, str>>) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        filled.push_str(before);
+        let end = after.find(|part: char| !part.is_ascii_alphanumeric() && part != '_').unwrap_or(after.len());
+        let (name, more) = after.split_at(end);
+        match value(name) {
+            Some(value) => filled.push_str(&value),
+            None => {
+                filled.push('$');
+                filled.push_str(name);
+            }
+        }
+        rest = more;
+    }
+    filled.push_str(rest);
+    filled
 }
 
 /// What may be a metric's name in an expression: the words outside of braces.
 fn words(expr: &str) -> impl Iterator<Item = &str> {
     let outside = expr.split('{').map(|part| part.split_once('}').map_or(part, |(_, after)| after));
-    outside.flat_map(|part| part.split(|part: char| !part.is_ascii_alphanumeric() && part != '_' && part != ':'))
+    outside
+        .flat_map(|part| part.split(|part: char| !part.is_ascii_alphanumeric() && part != '_' && part != ':'))
+        .filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
-    use golectra_promql::Query;
-    use golectra_promql::parse::ParseLimits;
+    use std::collections::HashMap;
 
     use super::*;
 
-    #[test]
-    fn every_expression_of_the_panels_is_valid_and_about_its_page() {
-        let node: &[(&str, &str)] = &[("node", "a")];
-        let pod: &[(&str, &str)] = &[("namespace", "n"), ("pod", "p")];
-        for (groups, variables, matcher) in [(&*NODE, node, "instance=$node"), (&*POD, pod, "pod=$pod")] {
-            let lines: Vec<_> =
-                groups.iter().flat_map(|group| &group.panels).flat_map(|panel| panel.alternatives.iter().flatten()).collect();
-            assert!(lines.len() > 5);
-            for line in lines {
-                let query = variables
-                    .iter()
-                    .fold(line.expr.clone(), |expr, (name, value)| expr.replace(&format!("${name}"), &format!("{value:?}")));
-                let query = query.replace("$window", "2m");
-                Query::parse(&query, &ParseLimits::default()).unwrap_or_else(|error| panic!("{query}: {error}"));
-                assert!(line.expr.contains(matcher) && !query.contains('$'), "{query}");
-            }
-        }
+    fn exprs(groups: &[Group], title: &str, metrics: &[&str], always: bool) -> Vec<String> {
+        let panel = groups.iter().flat_map(|group| &group.panels).find(|panel| panel.title == title).unwrap();
+        let drawing = Drawing {
+            variables: &[("node", quoted("a\"$window"))],
+            metrics: &metrics.iter().map(|name| (*name).to_owned()).collect(),
+            always,
+            window: &Window::of(&HashMap::new(), 0),
+            changes: None,
+        };
+        drawing.lines(panel).into_iter().map(|line| line.expr).collect()
     }
 
     #[test]
     fn the_first_alternative_is_drawn_whose_metrics_there_are() {
-        let panel = NODE.iter().flat_map(|group| &group.panels).find(|panel| panel.title == "Memory").unwrap();
-        let lines = |metrics: &[&str]| {
-            let metrics = metrics.iter().map(|name| (*name).to_owned()).collect();
-            panel.lines(&[("node", "a\"b")], &metrics).into_iter().map(|line| line.expr).collect::<Vec<_>>()
-        };
-        assert!(lines(&["node_memory_MemTotal_bytes", "TotalMemory"])[0].starts_with("node_memory_MemTotal_bytes{instance=\"a\\\"b\"}"));
+        let node = PanelBook::open(None).current().node.clone();
+        let lines = |metrics: &[&str]| exprs(&node, "Memory", metrics, false);
+        assert!(
+            lines(&["node_memory_MemTotal_bytes", "TotalMemory"])[0].starts_with("node_memory_MemTotal_bytes{instance=\"a\\\"$window\"}")
+        );
         assert!(lines(&["TotalMemory"])[0].starts_with("TotalMemory"));
         assert!(lines(&["TotalMemoryOfOthers", "instance"]).is_empty());
+        assert!(exprs(&node, "Memory", &["TotalMemory"], true)[0].starts_with("TotalMemory"));
+        assert_eq!(exprs(&node, "Memory", &[], true).len(), 3, "a page of its own shows what is missing too");
+        assert_eq!(exprs(&node, "Load", &["node_load1"], false).len(), 1);
+        assert_eq!(exprs(&node, "Load", &["node_load1"], true).len(), 3);
+        assert!(choosing(&node).contains("TotalMemory") && !choosing(&node).contains("node_load1"));
+    }
+
+    #[test]
+    fn variables_are_whole_words_and_values_are_not_looked_into() {
+        let values = HashMap::from([("pod", "\"$podium\""), ("podium", "\"x\"")]);
+        let filled = |text: &str| fill(text, |name| values.get(name).map(|value| (*value).into()));
+        assert_eq!(filled("a{pod=$pod,p=$podium}[$window]"), "a{pod=\"$podium\",p=\"x\"}[$window]");
+        assert_eq!((filled("x$"), filled("\"a$\""), filled("$$pod")), ("x$".to_owned(), "\"a$\"".to_owned(), "$\"$podium\"".to_owned()));
+        assert_eq!(quoted_pattern("a.b_c-1|ü\"\\"), r#""a\\.b_c-1\\|ü\"\\\\""#);
+    }
+
+    #[test]
+    fn every_unit_is_documented_and_named_as_it_is_read() {
+        let names = ["percent", "bytes", "bytes_per_second", "seconds", "per_second", "cores", "number"];
+        let documentation = include_str!("../../../../../docs/panels.md");
+        let head = include_str!("../../../panels/node.yaml").split("\nnode:").next().unwrap();
+        for name in names {
+            let unit: Unit = serde_saphyr::from_str(name).unwrap();
+            assert_eq!(unit.as_str(), name);
+            assert!(documentation.contains(&format!("| `{name}` |")), "{name} is not in docs/panels.md");
+            assert!(
+                head.split(|part: char| !part.is_ascii_alphanumeric() && part != '_').any(|word| word == name),
+                "{name} is not at the head of node.yaml"
+            );
+        }
+        // What is read names all that there are where one is unknown.
+        let error = serde_saphyr::from_str::<Unit>("parsecs").unwrap_err().to_string();
+        assert_eq!(error.matches('`').count() / 2, names.len() + 1, "another unit: name it here and in the documentation: {error}");
     }
 }

@@ -11,7 +11,7 @@ use golectra_protocol::ErrorCode;
 use super::changes::Scope;
 use super::events::{self, EVENTS_LIMIT, Events};
 use super::node::{Preset, metric_names, presets};
-use super::panels::{self, Graphs};
+use super::panels::{Drawing, Graphs, quoted};
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use super::window::Window;
 use crate::http::AppState;
@@ -55,11 +55,13 @@ pub async fn pod(State(state): State<AppState>, query: Parameters) -> Result<Res
     let scope = Scope::Pod(namespace.clone(), name.clone());
     let changes = scope.address();
     let happened = events::find_soon(&state, &scope, &window, EVENTS_LIMIT).await;
+    let variables = [("namespace", quoted(&namespace)), ("pod", quoted(&name))];
+    let drawing = Drawing { variables: &variables, metrics: &names, always: false, window: &window, changes: Some(&changes) };
     page(&PodPage {
-        shell: Shell::with_graphs(format!("{namespace}/{name}"), "pods"),
+        shell: Shell::with_graphs(&state, format!("{namespace}/{name}"), "pods"),
         namespace_link: format!("/pods?namespace={}", encode(&namespace)),
         presets: presets(&format!("/pod?namespace={}&name={}", encode(&namespace), encode(&name)), &window),
-        groups: panels::graphs(&panels::POD, &[("namespace", &namespace), ("pod", &name)], &names, &window, &changes),
+        groups: drawing.graphs(&state.panels.current().pod),
         changes: format!("{changes}&{}", window.parameters()),
         happened,
         namespace,

@@ -153,7 +153,7 @@ pub async fn pods(State(state): State<AppState>, query: Parameters) -> Result<Re
     let choices = |names: BTreeSet<String>, chosen: &str| names.into_iter().map(|name| Choice { chosen: name == chosen, name }).collect();
     let now = u64::try_from(state.process.now_ms()).unwrap_or_default();
     page(&PodsPage {
-        shell: Shell::new("Pods", "pods"),
+        shell: Shell::new(&state, "Pods", "pods"),
         columns: columns(&query, column, descending),
         rows: found.iter().take(MAX_SHOWN).map(|((namespace, name), pod)| Row::new(namespace, name, pod)).collect(),
         found: found.len(),

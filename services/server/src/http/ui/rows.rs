@@ -1,7 +1,7 @@
 //! Nodes as the rows of a table: texts and shapes, in the order and with the filter that the page's address holds.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::cluster::{Cluster, Node};
 use super::format::{ago, bytes, percent, three_digits, whole};
@@ -22,6 +22,9 @@ pub const COLUMNS: [(&str, &str); 9] = [
     ("seen", "Seen"),
     ("version", "Version"),
 ];
+
+/// Up to so many nodes may be grouped by what is different for each.
+const FEW_NODES: usize = 3;
 
 /// The head of a column.
 pub struct Column {
@@ -103,20 +106,34 @@ pub struct Order {
     pub descending: bool,
     /// What rows must contain.
     pub find: String,
+    /// The label that rows are grouped by; empty where they are not.
+    pub group: String,
+}
+
+/// Nodes that have a label alike.
+pub struct RowGroup {
+    /// The label's value; empty where nodes are not grouped.
+    pub title: String,
+    /// What they come to together.
+    pub sum: String,
+    /// The nodes.
+    pub rows: Vec<Row>,
 }
 
 impl Order {
     /// What the address says.
     pub fn of(query: &HashMap<String, String>) -> Self {
-        let asked = query.get("sort").map(String::as_str).unwrap_or_default();
-        let (name, descending) = asked.strip_prefix('-').map_or((asked, false), |name| (name, true));
+        let given = |name: &str| query.get(name).cloned().unwrap_or_default();
+        let asked = given("sort");
+        let (name, descending) = asked.strip_prefix('-').map_or((asked.as_str(), false), |name| (name, true));
         let column = COLUMNS.iter().map(|(column, _)| *column).find(|column| *column == name).unwrap_or_default();
-        Self { column, descending, find: query.get("find").cloned().unwrap_or_default() }
+        Self { column, descending, find: given("find"), group: given("group") }
     }
 
     /// The heads of the table, each a link that sorts by it.
     pub fn columns(&self) -> Vec<Column> {
-        let find = if self.find.is_empty() { String::new() } else { format!("&find={}", encode(&self.find)) };
+        let kept = [("group", &self.group), ("find", &self.find)].into_iter().filter(|(_, value)| !value.is_empty());
+        let kept: String = kept.map(|(name, value)| format!("&{name}={}", encode(value))).collect();
         let column = |&(name, title): &(&'static str, &'static str)| {
             let current = self.column == name;
             // Numbers are mostly looked at from the largest on.
@@ -127,7 +144,7 @@ impl Order {
                 (true, false) => " aria-sort=\"ascending\"",
                 _ => "",
             };
-            let link = if name == "spark" { String::new() } else { format!("/?sort={sign}{name}{find}#nodes") };
+            let link = if name == "spark" { String::new() } else { format!("/?sort={sign}{name}{kept}#nodes") };
             Column { name, title, link, sorted }
         };
         COLUMNS.iter().map(column).collect()
@@ -147,6 +164,35 @@ impl Order {
         nodes
     }
 
+    /// The rows of the nodes that the filter leaves, in groups by the values of a label; those without it come last.
+    pub fn groups(&self, cluster: &Cluster) -> Vec<RowGroup> {
+        let nodes = self.apply(cluster);
+        if self.group.is_empty() {
+            return vec![RowGroup::new(String::new(), &nodes, cluster.now)];
+        }
+        let mut groups = BTreeMap::<(bool, &str), Vec<&Node>>::new();
+        for node in nodes {
+            let value = label(node, &self.group);
+            groups.entry((value.is_none(), value.unwrap_or_default())).or_default().push(node);
+        }
+        let title = |missing: bool, value: &str| if missing { format!("without {}", self.group) } else { value.to_owned() };
+        groups.iter().map(|(&(missing, value), nodes)| RowGroup::new(title(missing, value), nodes, cluster.now)).collect()
+    }
+
+    /// The labels by which nodes can be grouped, and the one that they are grouped by. What is different for each of many nodes groups nothing.
+    pub fn labels(&self, cluster: &Cluster) -> BTreeSet<String> {
+        let mut values = BTreeMap::<&str, BTreeSet<&str>>::new();
+        for node in &cluster.nodes {
+            let version = node.version.as_deref().map(|version| ("version", version));
+            for (name, value) in node.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(version) {
+                values.entry(name).or_default().insert(value);
+            }
+        }
+        let nodes = cluster.nodes.len();
+        let useful = values.into_iter().filter(|(_, values)| nodes <= FEW_NODES || values.len() < nodes).map(|(name, _)| name.to_owned());
+        useful.chain(Some(self.group.clone()).filter(|group| !group.is_empty())).collect()
+    }
+
     fn compare(&self, a: &Node, b: &Node) -> Ordering {
         let number = |key: fn(&Node) -> Option<f64>| key(a).unwrap_or(-1.0).total_cmp(&key(b).unwrap_or(-1.0));
         match self.column {
@@ -160,6 +206,33 @@ impl Order {
             "version" => a.version.cmp(&b.version),
             _ => state(a).cmp(&state(b)),
         }
+    }
+}
+
+/// The value of a label by which nodes are grouped.
+fn label<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
+    node.labels.get(name).or(node.version.as_ref().filter(|_| name == "version")).map(String::as_str)
+}
+
+impl RowGroup {
+    fn new(title: String, nodes: &[&Node], now: u64) -> Self {
+        let silent = nodes.iter().filter(|node| node.silent).count();
+        let mut sum = vec![format!("{} node{}", nodes.len(), if nodes.len() == 1 { "" } else { "s" })];
+        if silent > 0 {
+            sum.push(format!("{silent} silent"));
+        }
+        let reporting = || nodes.iter().filter(|node| !node.silent);
+        let (used, cores) = reporting()
+            .filter_map(|node| Some((node.cpu?, node.cores.unwrap_or(1.0))))
+            .fold((0.0, 0.0), |sum, (cpu, cores)| (sum.0 + cpu * cores, sum.1 + cores));
+        if cores > 0.0 {
+            sum.push(format!("CPU {}", percent(used / cores)));
+        }
+        let (used, total) = reporting().filter_map(|node| node.memory).fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        if total > 0.0 {
+            sum.push(format!("memory {}", percent(used / total)));
+        }
+        Self { title, sum: sum.join(", "), rows: nodes.iter().map(|node| Row::new(node, now)).collect() }
     }
 }
 
@@ -245,6 +318,36 @@ mod tests {
         assert_eq!(sorted(&[("sort", "name")]), "abcd");
         assert_eq!(sorted(&[("sort", "nothing")]), "cbad");
         assert_eq!(sorted(&[("find", "B")]), "b");
+    }
+
+    #[test]
+    fn nodes_are_grouped_by_a_label() {
+        let mut cluster = cluster();
+        for (node, rack) in [(0, "r1"), (1, "r2"), (2, "r1")] {
+            cluster.nodes[node].labels.insert("rack".into(), rack.into());
+        }
+        for node in &mut cluster.nodes {
+            node.labels.insert("serial".into(), node.name.clone());
+            node.memory = Some((1.0, 2.0));
+        }
+        let order = |group: &str| Order::of(&HashMap::from([("group".to_owned(), group.to_owned())]));
+        let shown = |group: &str| {
+            let groups = order(group).groups(&cluster);
+            let rows = |group: &RowGroup| group.rows.iter().map(|row| row.name.as_str()).collect::<String>();
+            groups.iter().map(|group| format!("{}: {} ({})", group.title, rows(group), group.sum)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown("rack"),
+            [
+                "r1: ca (2 nodes, 1 silent, CPU 20 %, memory 50 %)",
+                "r2: b (1 node, CPU 97 %, memory 50 %)",
+                "without rack: d (1 node, CPU 30 %, memory 50 %)"
+            ]
+        );
+        assert_eq!(shown("").len(), 1);
+        assert_eq!(order("").labels(&cluster).into_iter().collect::<Vec<_>>(), ["rack"]);
+        assert_eq!(order("other").labels(&cluster).into_iter().collect::<Vec<_>>(), ["other", "rack"]);
+        assert!(order("a&b").columns()[1].link.ends_with("&group=a%26b#nodes"));
     }
 
     #[test]

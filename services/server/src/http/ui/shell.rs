@@ -10,6 +10,7 @@ use axum::response::{Html, IntoResponse, Response};
 use golectra_protocol::ErrorCode;
 
 use super::assets;
+use crate::http::App;
 use crate::http::error::{ApiError, TextError};
 
 /// Nothing from outside, no script or style within a page, no frame around one.
@@ -35,17 +36,46 @@ pub struct Shell {
     pub here: &'static str,
     /// Whether the page draws graphs.
     pub graphs: bool,
+    /// The pages of PANELS_DIR.
+    pub pages: Vec<PageLink>,
+}
+
+/// A page of PANELS_DIR in the navigation.
+pub struct PageLink {
+    /// What people read.
+    pub title: String,
+    /// Its address.
+    pub link: String,
+    /// Whether it is the page that is shown.
+    pub current: bool,
 }
 
 impl Shell {
     /// The frame of a page without graphs.
-    pub fn new(title: impl Into<String>, here: &'static str) -> Self {
-        Self { title: title.into(), here, graphs: false }
+    pub fn new(app: &App, title: impl Into<String>, here: &'static str) -> Self {
+        let panels = app.panels.current();
+        let link =
+            |page: &super::panels::Page| PageLink { title: page.title.clone(), link: format!("/page?name={}", page.name), current: false };
+        Self { pages: panels.pages.iter().map(link).collect(), ..Self::bare(title, here) }
+    }
+
+    /// The frame of a page without graphs for people who may not be signed in: it does not name the pages of PANELS_DIR.
+    pub fn bare(title: impl Into<String>, here: &'static str) -> Self {
+        Self { title: title.into(), here, graphs: false, pages: Vec::new() }
     }
 
     /// The frame of a page with graphs.
-    pub fn with_graphs(title: impl Into<String>, here: &'static str) -> Self {
-        Self { graphs: true, ..Self::new(title, here) }
+    pub fn with_graphs(app: &App, title: impl Into<String>, here: &'static str) -> Self {
+        Self { graphs: true, ..Self::new(app, title, here) }
+    }
+
+    /// The frame of a page of PANELS_DIR.
+    pub fn of_page(app: &App, title: &str, link: &str) -> Self {
+        let mut shell = Self::with_graphs(app, title, "");
+        for page in &mut shell.pages {
+            page.current = page.link == link;
+        }
+        shell
     }
 
     /// The address of an asset.

@@ -55,7 +55,7 @@ pub fn sign_in_page(app: &App, uri: &Uri) -> Response {
 }
 
 fn form(to: &str, problem: Option<&'static str>) -> Response {
-    page(&SignInPage { shell: Shell::new("Sign in", "sign-in"), to: to.to_owned(), problem }).into_response()
+    page(&SignInPage { shell: Shell::bare("Sign in", "sign-in"), to: to.to_owned(), problem }).into_response()
 }
 
 /// POST /sign-in: a token becomes a cookie.

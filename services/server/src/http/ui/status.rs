@@ -50,6 +50,7 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
     let sources = state.store.sources().await.map_err(ApiError::from)?;
     let (agents, failing) = tokio::join!(ask::instant(&state, agents::QUERY), ask::instant(&state, FAILING));
     let mut missing = state.alerts.refused_files();
+    missing.extend(state.panels.current().refused.iter().map(|error| format!("A file of PANELS_DIR is refused: {error}.")));
     let mut answered = |what: &str, answer: Result<Vec<ask::Sample>, _>| {
         answer.unwrap_or_else(|error| {
             missing.push(ask::sentence(what, &error));
@@ -93,7 +94,7 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
         }
     });
     page(&StatusPage {
-        shell: Shell::new("Status", "status"),
+        shell: Shell::new(&state, "Status", "status"),
         facts,
         agents: agents.collect(),
         signs_in: state.tokens.is_some(),
