@@ -17,7 +17,9 @@ use golectra_process::LogLimiter;
 use golectra_protocol::Metric;
 
 pub use self::collector::{CollectError, Collector, Readings};
-pub use self::host::{Choice, Filter, HostPaths, HostSettings, Pattern, PatternError, RenderedGauge};
+#[cfg(fuzzing)]
+pub use self::host::fuzzing;
+pub use self::host::{Choice, Filter, HostPaths, HostSettings, Pattern, PatternError, RenderedGauge, textfile_findings};
 use self::worker::{Report, Worker};
 use crate::metrics::{AgentMetrics, SkipReason};
 

@@ -14,7 +14,7 @@ use golectra_agent::spool::{Limits, Memory, Queue};
 use golectra_protocol::{Source, Value, gzip, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::kubelet_server::{KubeletServer, Reply};
+use crate::kubelet_server::{Authority, KubeletServer, Reply};
 
 const LIMITS: ScrapeLimits =
     ScrapeLimits { body_bytes: 1 << 20, samples: 10_000, labels: 64, label_name_bytes: 256, label_value_bytes: 2048 };
@@ -25,15 +25,36 @@ struct Running {
     stop: CancellationToken,
 }
 
+/// Targets that are scraped every second.
+fn settings(targets: Vec<Target>) -> ScrapeSettings {
+    let interval = Duration::from_secs(1);
+    ScrapeSettings {
+        targets,
+        pods: None,
+        namespaces: Namespaces { exclude: "kube-*".parse().unwrap(), ..Namespaces::default() },
+        interval,
+        timeout: interval,
+        limits: LIMITS,
+        filter: Arc::default(),
+        ca_file: None,
+        token_file: None,
+    }
+}
+
+fn target(url: &str, job: &str) -> Target {
+    Target::new(format!("{url}/metrics").parse().unwrap(), Some(job), &Source::unnamed())
+}
+
 impl Running {
     fn start(targets: Vec<Target>, pods: Option<KubeletAddress>, max_series: usize) -> Self {
+        Self::with(ScrapeSettings { pods, ..settings(targets) }, max_series)
+    }
+
+    fn with(settings: ScrapeSettings, max_series: usize) -> Self {
         let metrics = Arc::new(AgentMetrics::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap());
         let limits = Limits { batches: 1000, bytes: 64 << 20, age: Duration::from_hours(1) };
         let queue = Queue::new(Box::new(Memory::new(limits, Arc::clone(&metrics))), Clock::system());
         let stop = CancellationToken::new();
-        let interval = Duration::from_secs(1);
-        let namespaces = Namespaces { exclude: "kube-*".parse().unwrap(), ..Namespaces::default() };
-        let settings = ScrapeSettings { targets, pods, namespaces, interval, timeout: interval, limits: LIMITS };
         let scraper = Scraper::new(settings, max_series, None, Arc::clone(&metrics)).unwrap();
         tokio::spawn(scraper.run(queue.clone(), stop.clone()));
         Self { queue, metrics, stop }
@@ -141,11 +162,63 @@ async fn a_large_target_takes_several_batches_and_the_series_of_all_targets_have
         Reply::ok(text)
     })
     .await;
-    let target = Target::new(format!("{}/metrics", server.url).parse().unwrap(), Some("large"), &Source::unnamed());
-    let scraper = Running::start(vec![target], None, 6000);
+    let scraper = Running::start(vec![target(&server.url, "large")], None, 6000);
     // The series and five metrics about the scrape.
     scraper.wait_for("the first batch", |batch| batch.len() == 5000).await;
     assert_eq!(scraper.next().await.len(), 1005);
     let skipped = scraper.metrics.readings_skipped_so_far("scrape", SkipReason::Limit);
     assert!(skipped >= 1000 && skipped.is_multiple_of(1000), "{skipped}");
+}
+
+/// The value of a metric of a job in a batch.
+fn of_job(batch: &BTreeMap<String, f64>, name: &str, job: &str) -> Option<f64> {
+    let label = format!("job=\"{job}\"");
+    batch.iter().find(|(id, _)| id.split('{').next() == Some(name) && id.contains(&label)).map(|(_, value)| *value)
+}
+
+#[tokio::test]
+async fn targets_with_tls_are_verified_and_get_the_token() {
+    let (authority, other) = (Authority::new("ours"), Authority::new("another"));
+    let answer = |_: &crate::kubelet_server::Asked| Reply::ok("requests_total 5\nmemory_bytes 6\n");
+    let trusted = KubeletServer::tls(authority.identity(&["127.0.0.1"], (2020, 2100)), answer).await;
+    let expired = KubeletServer::tls(authority.identity(&["127.0.0.1"], (2020, 2021)), answer).await;
+    let misnamed = KubeletServer::tls(authority.identity(&["app.example.org"], (2020, 2100)), answer).await;
+    let plain = KubeletServer::plain(answer).await;
+    let files = tempfile::tempdir().unwrap();
+    let (ca_file, token_file) = (files.path().join("ca.crt"), files.path().join("token"));
+    std::fs::write(&ca_file, other.pem()).unwrap();
+    std::fs::write(&token_file, "first\n").unwrap();
+    let targets = vec![
+        target(&trusted.url, "trusted"),
+        target(&expired.url, "expired"),
+        target(&misnamed.url, "misnamed"),
+        target(&plain.url, "plain"),
+    ];
+    let filter = golectra_agent::collect::Choice { include: None, exclude: Some("memory_.*".parse().unwrap()) };
+    let settings = ScrapeSettings {
+        timeout: Duration::from_secs(30),
+        filter: filter.into(),
+        ca_file: Some(ca_file.clone()),
+        token_file: Some(token_file.clone()),
+        ..settings(targets)
+    };
+    let scraper = Running::with(settings, 1000);
+    let up = |batch: &BTreeMap<String, f64>| ["trusted", "expired", "misnamed", "plain"].map(|job| of_job(batch, "up", job));
+    scraper.wait_for("only the one without TLS", |batch| up(batch) == [Some(0.0), Some(0.0), Some(0.0), Some(1.0)]).await;
+    assert!(trusted.asked().is_empty(), "nothing was asked of who is not trusted");
+    std::fs::write(&ca_file, authority.pem()).unwrap();
+    let found = |batch: &BTreeMap<String, f64>| {
+        up(batch) == [Some(1.0), Some(0.0), Some(0.0), Some(1.0)]
+            && of_job(batch, "requests_total", "trusted") == Some(5.0)
+            && of_job(batch, "memory_bytes", "trusted").is_none()
+            && of_job(batch, "scrape_samples_scraped", "trusted") == Some(2.0)
+            && of_job(batch, "scrape_samples_post_metric_relabeling", "trusted") == Some(1.0)
+    };
+    scraper.wait_for("the one that the authority in the file has signed", found).await;
+    assert!(trusted.asked().iter().chain(&plain.asked()).all(|asked| asked.authorization == "Bearer first"));
+    std::fs::write(&token_file, "second").unwrap();
+    scraper.wait_for("the new token", |_| trusted.asked().last().is_some_and(|asked| asked.authorization == "Bearer second")).await;
+    std::fs::remove_file(&token_file).unwrap();
+    scraper.wait_for("no scrape without the token", |batch| up(batch)[3] == Some(0.0)).await;
+    assert!(expired.asked().is_empty() && misnamed.asked().is_empty());
 }

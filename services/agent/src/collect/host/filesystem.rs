@@ -55,7 +55,7 @@ impl HostCollector for Filesystem {
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Mount {
+pub(super) struct Mount {
     /// On the host, with a slash before it.
     point: String,
     device: String,
@@ -101,7 +101,7 @@ impl Mount {
 }
 
 /// The mounts of the host that are reported, each once, sorted by path. Of mounts on top of each other the last is the one that is seen.
-fn mounts(text: &[u8], root: &Path) -> Vec<Mount> {
+pub(super) fn mounts(text: &[u8], root: &Path) -> Vec<Mount> {
     let mut found = BTreeSet::new();
     for mount in text.split(|byte| *byte == b'\n').filter_map(|line| parse(line, root)) {
         found.retain(|other: &Mount| other.point != mount.point);
