@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use golectra_agent::batch::MAX_BODY_BYTES;
 use golectra_agent::clock::Clock;
-use golectra_agent::collect::kubelet::{KubeletAddress, Namespaces, TlsMode};
+use golectra_agent::collect::kubelet::{KubeletAddress, Namespaces, State, TlsMode};
 use golectra_agent::collect::scrape::{ScrapeLimits, ScrapeSettings, Scraper, Target};
 use golectra_agent::metrics::{AgentMetrics, SkipReason};
 use golectra_agent::spool::{Limits, Memory, Queue};
@@ -221,4 +221,60 @@ async fn targets_with_tls_are_verified_and_get_the_token() {
     std::fs::remove_file(&token_file).unwrap();
     scraper.wait_for("no scrape without the token", |batch| up(batch)[3] == Some(0.0)).await;
     assert!(expired.asked().is_empty() && misnamed.asked().is_empty());
+}
+
+#[tokio::test]
+async fn the_doctor_says_which_targets_and_files_can_be_read() {
+    let server = KubeletServer::plain(|asked| match asked.path.as_str() {
+        "/metrics" => Reply::ok("a 1\nb NaN\nmemory_bytes 3\n"),
+        "/broken" => Reply::ok("a 1\nb{ 2\n"),
+        _ => Reply::Body(404, Arc::default()),
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("whole.prom"), "a 1\nb 2\n").unwrap();
+    std::fs::write(folder.path().join("broken.prom"), "a 1\n\nb{ 2\n").unwrap();
+    std::fs::write(folder.path().join("ca.crt"), "not a certificate").unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let settings = golectra_agent::config::Settings::parse(
+        [format!("--address={}", server.url)],
+        [
+            ("SCRAPE", format!("whole={0}/metrics broken={0}/broken gone={0}/gone?token=secret", server.url)),
+            ("SCRAPE_METRICS_EXCLUDE", "memory_.*".to_owned()),
+            ("SCRAPE_CA_FILE", path("ca.crt")),
+            ("SCRAPE_TOKEN_FILE", path("token")),
+            ("SCRAPE_PODS", "true".to_owned()),
+            ("TEXTFILE_DIRS", format!("{},{}", path("."), path("none"))),
+        ],
+    )
+    .unwrap();
+    let findings = |settings: golectra_agent::config::Settings| async move {
+        let found = golectra_agent::doctor::examine(&settings).await;
+        let ours = found.into_iter().filter(|finding| ["scrape", "textfile"].contains(&finding.subject));
+        ours.map(|finding| (finding.state, finding.text)).collect::<Vec<_>>()
+    };
+    let found = findings(settings).await;
+    let has = |state: State, text: &str| {
+        assert!(found.iter().any(|(one, said)| *one == state && said.contains(text)), "{text:?} is not among {found:#?}");
+    };
+    has(State::Works, "1 files with 2 samples");
+    has(State::Missing, "broken.prom cannot be read: line 3");
+    has(State::Missing, "none");
+    has(State::Missing, "has no certificate of an authority");
+    has(State::Missing, "SCRAPE_TOKEN_FILE");
+    has(State::Missing, "/metrics cannot be scraped: the token");
+    has(State::Missing, "SCRAPE_PODS needs KUBELET_URL");
+    assert!(!found.iter().any(|(_, said)| said.contains("secret")), "{found:#?}");
+
+    let arguments = [
+        format!("--scrape=whole={0}/metrics broken={0}/broken gone={0}/gone?token=secret", server.url),
+        "--scrape-metrics-exclude=memory_.*".to_owned(),
+    ];
+    let found = findings(golectra_agent::config::Settings::parse(arguments, [("", ""); 0]).unwrap()).await;
+    assert_eq!(found.len(), 3, "{found:#?}");
+    let works =
+        "/metrics is scraped: 3 samples, of which 1 are left out by SCRAPE_METRICS_INCLUDE and SCRAPE_METRICS_EXCLUDE, of which 1 are NaN";
+    assert!(found[0].0 == State::Works && found[0].1.contains(works), "{found:#?}");
+    assert!(found[1].0 == State::Missing && found[1].1.contains("line 2"), "{found:#?}");
+    assert!(found[2].0 == State::Missing && found[2].1.contains("404") && !found[2].1.contains("secret"), "{found:#?}");
 }
