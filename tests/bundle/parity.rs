@@ -64,6 +64,11 @@ fn monitored() {
 }
 
 #[test]
+fn textfile() {
+    assert_equal("overlays/textfile", &[CNPG], &["agent.textfile.hostPath=/var/lib/node_exporter/textfile_collector"]);
+}
+
+#[test]
 fn external() {
     assert_equal("overlays/external", &[], &["database.mode=external", "database.external.existingSecret.name=golectra-database"]);
 }

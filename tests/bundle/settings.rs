@@ -133,6 +133,42 @@ fn files_of_metrics_are_mounted_from_the_node() {
     }
 }
 
+/// The authority and the token of scrapes are entries of a ConfigMap and of a Secret, in volumes that follow their changes.
+#[test]
+fn settings_of_scrapes_reach_the_agent() {
+    if !have_helm() {
+        return;
+    }
+    let names = ["SCRAPE_METRICS_INCLUDE", "SCRAPE_METRICS_EXCLUDE", "SCRAPE_CA_FILE", "SCRAPE_TOKEN_FILE"];
+    let standard = rendered(&ALL_APIS, &[]);
+    for name in names {
+        assert_eq!(variable(&standard, AGENT, name), None, "{name}: the agent's own default");
+    }
+    let scrape = r#"agent.scrape={
+        "urls": ["https://app.example.org/metrics"], "metricsInclude": "http_.*|go_\\d+", "metricsExclude": "http_x",
+        "caConfigMap": {"name": "my-ca", "key": "root.pem"}, "token": {"existingSecret": {"name": "my-token", "key": "t"}}
+    }"#;
+    for beside in ["agent.hostMounts.root=true", "agent.spool.enabled=false,agent.pods.enabled=false"] {
+        let objects = rendered(&ALL_APIS, &["--set", beside, "--set-json", scrape]);
+        assert_eq!(variable(&objects, AGENT, "SCRAPE_METRICS_INCLUDE").as_deref(), Some(r"http_.*|go_\d+"));
+        assert_eq!(variable(&objects, AGENT, "SCRAPE_METRICS_EXCLUDE").as_deref(), Some("http_x"));
+        let pod = &find(&objects, AGENT)["spec"]["template"]["spec"];
+        for (name, kind, source, key) in
+            [("SCRAPE_CA_FILE", "configMap", "my-ca", "root.pem"), ("SCRAPE_TOKEN_FILE", "secret", "my-token", "t")]
+        {
+            let file = variable(&objects, AGENT, name).expect("the file");
+            let (folder, file) = file.rsplit_once('/').expect("a path");
+            let mounts = pod["containers"][0]["volumeMounts"].as_array().expect("mounts");
+            let mount = mounts.iter().find(|mount| text(mount, "/mountPath") == folder).expect("the mount");
+            assert!(mount.get("subPath").is_none() && mount["readOnly"] == true, "{beside}: {mount}");
+            let volumes = pod["volumes"].as_array().expect("volumes");
+            let volume = &volumes.iter().find(|volume| volume["name"] == mount["name"]).expect("the volume")[kind];
+            assert_eq!(volume.get("name").or(volume.get("secretName")).expect("a name"), source, "{beside}");
+            assert_eq!((&volume["items"][0]["key"], text(volume, "/items/0/path")), (&key.into(), file), "{beside}");
+        }
+    }
+}
+
 /// Rules and receivers are in ConfigMaps and secrets in Secrets, in volumes that follow their changes.
 #[test]
 fn rules_and_receivers_of_alerts_reach_the_server() {

@@ -107,13 +107,21 @@ golectra_process::settings! {
         pub scrape: Option<ScrapeTargets>,
         /// Whether the pods of the node that are annotated with prometheus.io/scrape are scraped as well (prometheus.io/port, path and scheme say where). It needs KUBELET_URL and `get` on nodes/pods.
         pub scrape_pods: bool = "false",
+        /// The metrics of targets that are reported: a regular expression that has to match a whole name, such as http_.*; without it all.
+        pub scrape_metrics_include: Option<Pattern>,
+        /// The metrics of targets that are not reported, likewise.
+        pub scrape_metrics_exclude: Option<Pattern>,
+        /// The authorities (PEM) that may have signed the certificates of targets with https, in place of the system's; it is read again when it changes.
+        pub scrape_ca_file: Option<PathBuf>,
+        /// A file with the token that the targets of SCRAPE are asked with (Authorization: Bearer), over http too; it is read before each scrape. Pods are scraped without.
+        pub scrape_token_file: Option<PathBuf>,
         /// Time between two scrapes of a target.
         pub scrape_interval: Period = "30s",
         /// How long a scrape may take, at most the interval.
         pub scrape_timeout: Period = "10s",
         /// The longest answer of a target, unpacked, 16KiB to 64MiB; one that is longer fails.
         pub scrape_max_bytes: ScrapeBytes = "4MiB",
-        /// The most samples of a target, 1 to 100000; one that has more fails.
+        /// The most samples of a target that are reported, 1 to 100000; one that has more fails.
         pub scrape_max_samples: Count<1, 100_000> = "10000",
         /// The most labels of a series, its name and the labels of its target included, 3 to 1000; a target that has more fails.
         pub scrape_max_labels: Count<3, 1_000> = "64",
@@ -141,6 +149,9 @@ impl Settings {
             namespaces: self.namespaces(),
             interval,
             timeout: self.scrape_timeout.duration().min(interval),
+            filter: choice(self.scrape_metrics_include.as_ref(), self.scrape_metrics_exclude.as_ref()).into(),
+            ca_file: self.scrape_ca_file.clone(),
+            token_file: self.scrape_token_file.clone(),
             limits: ScrapeLimits {
                 body_bytes: Bytes::get(self.scrape_max_bytes.bytes()),
                 samples: self.scrape_max_samples.get(),
@@ -190,11 +201,10 @@ impl Settings {
             root: self.host_root.clone().or_else(|| is_outside_of_containers.then(|| "/".into())),
             sees_first_process: self.host_proc.is_some() || is_outside_of_containers,
         };
-        let choice = |include: &Option<Pattern>, exclude: &Option<Pattern>| Choice { include: include.clone(), exclude: exclude.clone() };
         let filter = Filter {
-            metrics: choice(&self.host_metrics_include, &self.host_metrics_exclude),
-            devices: choice(&self.host_devices_include, &self.host_devices_exclude),
-            mounts: choice(&self.host_mounts_include, &self.host_mounts_exclude),
+            metrics: choice(self.host_metrics_include.as_ref(), self.host_metrics_exclude.as_ref()),
+            devices: choice(self.host_devices_include.as_ref(), self.host_devices_exclude.as_ref()),
+            mounts: choice(self.host_mounts_include.as_ref(), self.host_mounts_exclude.as_ref()),
         };
         HostSettings {
             paths,
@@ -215,6 +225,10 @@ impl Settings {
         let age = self.spool_max_age.duration();
         Limits { batches: self.queue_batches.get(), bytes: Bytes::get(self.queue_bytes.bytes()), age }
     }
+}
+
+fn choice(include: Option<&Pattern>, exclude: Option<&Pattern>) -> Choice {
+    Choice { include: include.cloned(), exclude: exclude.cloned() }
 }
 
 /// Whether this process is in the first namespace of processes, whose number is the same on every kernel. Containers have others.
@@ -294,6 +308,7 @@ mod tests {
             (["--spool-max-bytes=1TiB"], "1MiB to 16GiB"),
             (["--spool-max-age=30s"], "at least 1m"),
             (["--scrape=localhost:9100"], "URL"),
+            (["--scrape-metrics-include=("], "regular expression"),
             (["--scrape-max-samples=0"], "1 to 100000"),
             (["--scrape-max-bytes=1KiB"], "16KiB to 64MiB"),
             (["--scrape-max-label-value-bytes=5000"], "16 to 4096"),

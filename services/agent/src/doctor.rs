@@ -13,6 +13,7 @@ use golectra_process::{Keys, install_crypto};
 use rustix::fs::{Access, access};
 
 use crate::collect::kubelet::{Check, Finding, State};
+use crate::collect::{self, scrape};
 use crate::config::Settings;
 
 /// How long the server may take to answer.
@@ -56,6 +57,12 @@ pub async fn examine(settings: &Settings) -> Vec<Finding> {
     findings.extend(system());
     findings.push(folder("HOST_PROC", settings.host_proc.as_deref(), "1/net/dev", "the traffic of the node's network interfaces"));
     findings.push(folder("HOST_ROOT", settings.host_root.as_deref(), "etc", "each of the node's filesystems"));
+    let source = settings.source();
+    findings.extend(settings.host(&source).textfile_folders.iter().flat_map(|folder| collect::textfile_findings(folder)));
+    findings.extend(scrape::findings(settings.scrape_settings(&source)).await);
+    if settings.scrape_pods && settings.kubelet_url.is_none() {
+        findings.push(Finding::new(State::Missing, "scrape", "SCRAPE_PODS needs KUBELET_URL, which is not set"));
+    }
     match settings.kubelet() {
         Some(kubelet) => findings.extend(Check::new(kubelet).run().await),
         None if settings.pods_details => {

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use crate::clock::Clock;
 use crate::collect::Collectors;
 use crate::collect::kubelet::Kubelet;
-use crate::collect::scrape::Scraper;
+use crate::collect::scrape::{ScrapeClientError, Scraper};
 use crate::config::Settings;
 use crate::metrics::{AgentMetrics, DropReason};
 use crate::own_metrics::OwnMetrics;
@@ -78,6 +78,9 @@ pub enum StartError {
     /// The HTTP client could not be created.
     #[error("the HTTP client could not be created: {0}")]
     Client(#[from] reqwest::Error),
+    /// The HTTP client for scraping could not be created.
+    #[error("the HTTP client for scraping could not be created: {0}")]
+    ScrapeClient(#[from] ScrapeClientError),
     /// A name of the agent's own metrics cannot be used.
     #[error("the agent's metrics could not be registered: {0}")]
     Metrics(#[from] prometheus::Error),

@@ -58,7 +58,19 @@
 - name: SCRAPE_PODS
   value: "true"
 {{- end }}
-{{- range $name, $value := dict "SCRAPE_INTERVAL" .interval "SCRAPE_MAX_SERIES" .maxSeries }}
+{{- if .caConfigMap.name }}
+- name: SCRAPE_CA_FILE
+  value: /etc/golectra/scrape-ca/ca.crt
+{{- end }}
+{{- if .token.existingSecret.name }}
+- name: SCRAPE_TOKEN_FILE
+  value: /etc/golectra/scrape-token/token
+{{- end }}
+{{- range $name, $value := dict
+    "SCRAPE_METRICS_INCLUDE" .metricsInclude
+    "SCRAPE_METRICS_EXCLUDE" .metricsExclude
+    "SCRAPE_INTERVAL" .interval
+    "SCRAPE_MAX_SERIES" .maxSeries }}
 {{- with include "golectra.env" (dict "name" $name "value" $value) }}
 {{ . }}
 {{- end }}

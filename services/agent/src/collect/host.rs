@@ -7,11 +7,14 @@ mod cpu;
 mod diskstats;
 mod filesystem;
 mod filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod loadavg;
 mod meminfo;
 mod net;
 mod netdev;
 mod output;
+mod power_supply;
 mod pressure;
 mod reader;
 mod schedstat;
@@ -36,6 +39,7 @@ pub use self::filter::{Choice, Filter, Pattern, PatternError};
 use self::output::Output;
 pub use self::output::RenderedGauge;
 use self::reader::Reader;
+pub use self::textfile::findings as textfile_findings;
 use super::collector::{CollectError, Collector, Readings};
 
 static FAILURES: LogLimiter<&'static str> = LogLimiter::new();
@@ -125,8 +129,12 @@ pub(super) fn all(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
         kernel.push(Box::new(netdev::Netclass::new(paths)));
         kernel.push(Box::new(small::Numbers::connections(paths)));
     }
-    let sensors: Vec<Box<dyn HostCollector>> =
-        vec![Box::new(sensors::Cpufreq::new(paths)), Box::new(sensors::Thermal::new(paths)), Box::new(sensors::Hwmon::new(paths))];
+    let sensors: Vec<Box<dyn HostCollector>> = vec![
+        Box::new(sensors::Cpufreq::new(paths)),
+        Box::new(sensors::Thermal::new(paths)),
+        Box::new(sensors::Hwmon::new(paths)),
+        Box::new(power_supply::PowerSupply::new(paths)),
+    ];
     let mut groups: Vec<Box<dyn Collector>> =
         vec![Box::new(Group::new("host", kernel, settings)), Box::new(Group::new("sensors", sensors, settings))];
     if let Some(root) = &paths.root {

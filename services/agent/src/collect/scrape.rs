@@ -10,15 +10,19 @@
 //! Prometheus. Cumulative counters, histograms and summaries travel as gauges: the wire's counters are what golectra itself
 //! counts.
 
+mod check;
 mod client;
 mod error;
 mod expvar;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod job;
 mod pieces;
 mod series;
 mod target;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,13 +31,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::client::Client;
+pub use self::check::findings;
+pub use self::client::ScrapeClientError;
+use self::client::{Client, Roots, Token, read_token};
 use self::job::{ScrapeJob, Scraped};
 use self::pieces::{Piece, Pieces};
 use self::series::SeriesBudget;
 pub use self::target::{Target, is_loopback};
 use crate::batch::Batch;
-use crate::collect::kubelet::{AnnotatedPods, KubeletAddress, Namespaces};
+use crate::collect::Choice;
+use crate::collect::kubelet::{AnnotatedPods, KubeletAddress, Namespaces, read_small};
 use crate::metrics::{AgentMetrics, SkipReason};
 use crate::spool::Queue;
 
@@ -52,6 +59,8 @@ const MAX_PODS: usize = 250;
 
 static PODS_FAILURES: LogLimiter = LogLimiter::new();
 
+static CA_FAILURES: LogLimiter = LogLimiter::new();
+
 /// What is scraped, and how.
 #[derive(Debug, Clone)]
 pub struct ScrapeSettings {
@@ -67,6 +76,12 @@ pub struct ScrapeSettings {
     pub timeout: Duration,
     /// What a target may expose.
     pub limits: ScrapeLimits,
+    /// The metrics that are reported, by name.
+    pub filter: Arc<Choice>,
+    /// The authorities that may have signed the certificates of targets; None for those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// The token that the targets are asked with, but not pods: whoever may run a pod could ask for it.
+    pub token_file: Option<PathBuf>,
 }
 
 /// What a target may expose. One that exposes more fails as a whole, as with Prometheus.
@@ -108,8 +123,13 @@ pub struct Scraper {
 
 impl Scraper {
     /// A scraper of these targets, of which at most `max_series` series are reported together.
-    pub fn new(settings: ScrapeSettings, max_series: usize, hash_key: Option<Secret>, metrics: Arc<AgentMetrics>) -> reqwest::Result<Self> {
-        let client = Arc::new(client(&settings, &settings.targets)?);
+    pub fn new(
+        settings: ScrapeSettings,
+        max_series: usize,
+        hash_key: Option<Secret>,
+        metrics: Arc<AgentMetrics>,
+    ) -> Result<Self, ScrapeClientError> {
+        let client = Arc::new(client(&settings, roots(&settings, &settings.targets))?);
         let pods = settings.pods.clone().map(AnnotatedPods::new);
         let budget = Arc::new(SeriesBudget::new(max_series));
         Ok(Self { settings, client, pods, pod_targets: Vec::new(), jobs: HashMap::new(), budget, hash_key, metrics })
@@ -146,12 +166,6 @@ impl Scraper {
                     self.metrics.readings_skipped("scrape", SkipReason::Limit, too_many);
                 }
                 self.pod_targets = pods.iter().take(MAX_PODS).filter_map(Target::of_pod).collect();
-                if !self.client.has_certificates()
-                    && self.pod_targets.iter().any(Target::uses_tls)
-                    && let Ok(client) = client(&self.settings, &self.pod_targets)
-                {
-                    self.client = Arc::new(client);
-                }
                 return;
             }
             Ok(Err(error)) => error.to_string(),
@@ -164,14 +178,21 @@ impl Scraper {
 
     /// Scrapes each target once. When `stop` is cancelled, what has been measured is still reported.
     async fn round(&mut self, queue: &Queue, stop: &CancellationToken) {
+        self.renew_client();
+        let token: Option<Arc<Token>> = self.settings.token_file.as_deref().map(|path| Arc::new(read_token(path)));
         let mut running = JoinSet::new();
         let mut jobs = std::mem::take(&mut self.jobs);
         for (index, target) in self.settings.targets.iter().chain(&self.pod_targets).enumerate() {
-            let new_job = || ScrapeJob::new(target.clone(), self.settings.limits, Arc::clone(&self.budget)).ok().map(Box::new);
+            let new_job = || {
+                ScrapeJob::new(target.clone(), self.settings.limits, Arc::clone(&self.settings.filter), Arc::clone(&self.budget))
+                    .ok()
+                    .map(Box::new)
+            };
             if let Some(mut job) = jobs.remove(target).or_else(new_job) {
                 let client = Arc::clone(&self.client);
+                let token = token.clone().filter(|_| index < self.settings.targets.len());
                 running.spawn(async move {
-                    let scraped = job.scrape(&client).await;
+                    let scraped = job.scrape(&client, token.as_deref()).await;
                     (index, job, scraped)
                 });
             }
@@ -209,6 +230,25 @@ impl Scraper {
         self.seal(joint, queue);
     }
 
+    /// Makes the client anew when a pod is the first target that uses TLS, or when the authorities have changed. Where that fails the
+    /// client stays as it is.
+    fn renew_client(&mut self) {
+        let mut roots = roots(&self.settings, self.settings.targets.iter().chain(&self.pod_targets));
+        if roots == Roots::None && *self.client.roots() != Roots::None {
+            // It may be needed again.
+            roots = self.client.roots().clone();
+        }
+        if roots == Roots::File(Vec::new()) && matches!(self.client.roots(), Roots::File(_)) {
+            // While the file cannot be read, what it had before counts.
+            return;
+        }
+        if roots != *self.client.roots()
+            && let Ok(client) = client(&self.settings, roots)
+        {
+            self.client = Arc::new(client);
+        }
+    }
+
     fn count(&self, scraped: &Scraped) {
         let counts = scraped.counts;
         for (reason, samples) in [
@@ -232,7 +272,22 @@ impl Scraper {
     }
 }
 
-/// A client for these targets.
-fn client(settings: &ScrapeSettings, targets: &[Target]) -> reqwest::Result<Client> {
-    Client::new(settings.limits.body_bytes, settings.timeout, targets.iter().any(Target::uses_tls))
+/// A client that trusts these authorities.
+fn client(settings: &ScrapeSettings, roots: Roots) -> Result<Client, ScrapeClientError> {
+    Client::new(settings.limits.body_bytes, settings.timeout, roots)
+}
+
+/// The authorities for these targets. Without the file no certificate can be verified, which is what the error of a scrape says then.
+fn roots<'a>(settings: &ScrapeSettings, targets: impl IntoIterator<Item = &'a Target>) -> Roots {
+    if !targets.into_iter().any(Target::uses_tls) {
+        return Roots::None;
+    }
+    let Some(path) = &settings.ca_file else { return Roots::System };
+    Roots::File(read_small(path).unwrap_or_else(|error| {
+        let path = path.display().to_string();
+        CA_FAILURES.log("ca", move |count| {
+            tracing::warn!(count, path, %error, "SCRAPE_CA_FILE cannot be read: no target with https can be scraped");
+        });
+        Vec::new()
+    }))
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use golectra_agent::batch::MAX_BODY_BYTES;
 use golectra_agent::clock::Clock;
-use golectra_agent::collect::kubelet::{KubeletAddress, Namespaces, TlsMode};
+use golectra_agent::collect::kubelet::{KubeletAddress, Namespaces, State, TlsMode};
 use golectra_agent::collect::scrape::{ScrapeLimits, ScrapeSettings, Scraper, Target};
 use golectra_agent::metrics::{AgentMetrics, SkipReason};
 use golectra_agent::spool::{Limits, Memory, Queue};
 use golectra_protocol::{Source, Value, gzip, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::kubelet_server::{KubeletServer, Reply};
+use crate::kubelet_server::{Authority, KubeletServer, Reply};
 
 const LIMITS: ScrapeLimits =
     ScrapeLimits { body_bytes: 1 << 20, samples: 10_000, labels: 64, label_name_bytes: 256, label_value_bytes: 2048 };
@@ -25,15 +25,36 @@ struct Running {
     stop: CancellationToken,
 }
 
+/// Targets that are scraped every second.
+fn settings(targets: Vec<Target>) -> ScrapeSettings {
+    let interval = Duration::from_secs(1);
+    ScrapeSettings {
+        targets,
+        pods: None,
+        namespaces: Namespaces { exclude: "kube-*".parse().unwrap(), ..Namespaces::default() },
+        interval,
+        timeout: interval,
+        limits: LIMITS,
+        filter: Arc::default(),
+        ca_file: None,
+        token_file: None,
+    }
+}
+
+fn target(url: &str, job: &str) -> Target {
+    Target::new(format!("{url}/metrics").parse().unwrap(), Some(job), &Source::unnamed())
+}
+
 impl Running {
     fn start(targets: Vec<Target>, pods: Option<KubeletAddress>, max_series: usize) -> Self {
+        Self::with(ScrapeSettings { pods, ..settings(targets) }, max_series)
+    }
+
+    fn with(settings: ScrapeSettings, max_series: usize) -> Self {
         let metrics = Arc::new(AgentMetrics::new(&prometheus::Registry::new(), Duration::from_secs(1)).unwrap());
         let limits = Limits { batches: 1000, bytes: 64 << 20, age: Duration::from_hours(1) };
         let queue = Queue::new(Box::new(Memory::new(limits, Arc::clone(&metrics))), Clock::system());
         let stop = CancellationToken::new();
-        let interval = Duration::from_secs(1);
-        let namespaces = Namespaces { exclude: "kube-*".parse().unwrap(), ..Namespaces::default() };
-        let settings = ScrapeSettings { targets, pods, namespaces, interval, timeout: interval, limits: LIMITS };
         let scraper = Scraper::new(settings, max_series, None, Arc::clone(&metrics)).unwrap();
         tokio::spawn(scraper.run(queue.clone(), stop.clone()));
         Self { queue, metrics, stop }
@@ -141,11 +162,119 @@ async fn a_large_target_takes_several_batches_and_the_series_of_all_targets_have
         Reply::ok(text)
     })
     .await;
-    let target = Target::new(format!("{}/metrics", server.url).parse().unwrap(), Some("large"), &Source::unnamed());
-    let scraper = Running::start(vec![target], None, 6000);
+    let scraper = Running::start(vec![target(&server.url, "large")], None, 6000);
     // The series and five metrics about the scrape.
     scraper.wait_for("the first batch", |batch| batch.len() == 5000).await;
     assert_eq!(scraper.next().await.len(), 1005);
     let skipped = scraper.metrics.readings_skipped_so_far("scrape", SkipReason::Limit);
     assert!(skipped >= 1000 && skipped.is_multiple_of(1000), "{skipped}");
+}
+
+/// The value of a metric of a job in a batch.
+fn of_job(batch: &BTreeMap<String, f64>, name: &str, job: &str) -> Option<f64> {
+    let label = format!("job=\"{job}\"");
+    batch.iter().find(|(id, _)| id.split('{').next() == Some(name) && id.contains(&label)).map(|(_, value)| *value)
+}
+
+#[tokio::test]
+async fn targets_with_tls_are_verified_and_get_the_token() {
+    let (authority, other) = (Authority::new("ours"), Authority::new("another"));
+    let answer = |_: &crate::kubelet_server::Asked| Reply::ok("requests_total 5\nmemory_bytes 6\n");
+    let trusted = KubeletServer::tls(authority.identity(&["127.0.0.1"], (2020, 2100)), answer).await;
+    let expired = KubeletServer::tls(authority.identity(&["127.0.0.1"], (2020, 2021)), answer).await;
+    let misnamed = KubeletServer::tls(authority.identity(&["app.example.org"], (2020, 2100)), answer).await;
+    let plain = KubeletServer::plain(answer).await;
+    let files = tempfile::tempdir().unwrap();
+    let (ca_file, token_file) = (files.path().join("ca.crt"), files.path().join("token"));
+    std::fs::write(&ca_file, other.pem()).unwrap();
+    std::fs::write(&token_file, "first\n").unwrap();
+    let targets = vec![
+        target(&trusted.url, "trusted"),
+        target(&expired.url, "expired"),
+        target(&misnamed.url, "misnamed"),
+        target(&plain.url, "plain"),
+    ];
+    let filter = golectra_agent::collect::Choice { include: None, exclude: Some("memory_.*".parse().unwrap()) };
+    let settings = ScrapeSettings {
+        timeout: Duration::from_secs(30),
+        filter: filter.into(),
+        ca_file: Some(ca_file.clone()),
+        token_file: Some(token_file.clone()),
+        ..settings(targets)
+    };
+    let scraper = Running::with(settings, 1000);
+    let up = |batch: &BTreeMap<String, f64>| ["trusted", "expired", "misnamed", "plain"].map(|job| of_job(batch, "up", job));
+    scraper.wait_for("only the one without TLS", |batch| up(batch) == [Some(0.0), Some(0.0), Some(0.0), Some(1.0)]).await;
+    assert!(trusted.asked().is_empty(), "nothing was asked of who is not trusted");
+    std::fs::write(&ca_file, authority.pem()).unwrap();
+    let found = |batch: &BTreeMap<String, f64>| {
+        up(batch) == [Some(1.0), Some(0.0), Some(0.0), Some(1.0)]
+            && of_job(batch, "requests_total", "trusted") == Some(5.0)
+            && of_job(batch, "memory_bytes", "trusted").is_none()
+            && of_job(batch, "scrape_samples_scraped", "trusted") == Some(2.0)
+            && of_job(batch, "scrape_samples_post_metric_relabeling", "trusted") == Some(1.0)
+    };
+    scraper.wait_for("the one that the authority in the file has signed", found).await;
+    assert!(trusted.asked().iter().chain(&plain.asked()).all(|asked| asked.authorization == "Bearer first"));
+    std::fs::write(&token_file, "second").unwrap();
+    scraper.wait_for("the new token", |_| trusted.asked().last().is_some_and(|asked| asked.authorization == "Bearer second")).await;
+    std::fs::remove_file(&token_file).unwrap();
+    scraper.wait_for("no scrape without the token", |batch| up(batch)[3] == Some(0.0)).await;
+    assert!(expired.asked().is_empty() && misnamed.asked().is_empty());
+}
+
+#[tokio::test]
+async fn the_doctor_says_which_targets_and_files_can_be_read() {
+    let server = KubeletServer::plain(|asked| match asked.path.as_str() {
+        "/metrics" => Reply::ok("a 1\nb NaN\nmemory_bytes 3\n"),
+        "/broken" => Reply::ok("a 1\nb{ 2\n"),
+        _ => Reply::Body(404, Arc::default()),
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("whole.prom"), "a 1\nb 2\n").unwrap();
+    std::fs::write(folder.path().join("broken.prom"), "a 1\n\nb{ 2\n").unwrap();
+    std::fs::write(folder.path().join("ca.crt"), "not a certificate").unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let settings = golectra_agent::config::Settings::parse(
+        [format!("--address={}", server.url)],
+        [
+            ("SCRAPE", format!("whole={0}/metrics broken={0}/broken gone={0}/gone?token=secret", server.url)),
+            ("SCRAPE_METRICS_EXCLUDE", "memory_.*".to_owned()),
+            ("SCRAPE_CA_FILE", path("ca.crt")),
+            ("SCRAPE_TOKEN_FILE", path("token")),
+            ("SCRAPE_PODS", "true".to_owned()),
+            ("TEXTFILE_DIRS", format!("{},{}", path("."), path("none"))),
+        ],
+    )
+    .unwrap();
+    let findings = |settings: golectra_agent::config::Settings| async move {
+        let found = golectra_agent::doctor::examine(&settings).await;
+        let ours = found.into_iter().filter(|finding| ["scrape", "textfile"].contains(&finding.subject));
+        ours.map(|finding| (finding.state, finding.text)).collect::<Vec<_>>()
+    };
+    let found = findings(settings).await;
+    let has = |state: State, text: &str| {
+        assert!(found.iter().any(|(one, said)| *one == state && said.contains(text)), "{text:?} is not among {found:#?}");
+    };
+    has(State::Works, "1 files with 2 samples");
+    has(State::Missing, "broken.prom cannot be read: line 3");
+    has(State::Missing, "none");
+    has(State::Missing, "has no certificate of an authority");
+    has(State::Missing, "SCRAPE_TOKEN_FILE");
+    has(State::Missing, "/metrics cannot be scraped: the token");
+    has(State::Missing, "SCRAPE_PODS needs KUBELET_URL");
+    assert!(!found.iter().any(|(_, said)| said.contains("secret")), "{found:#?}");
+
+    let arguments = [
+        format!("--scrape=whole={0}/metrics broken={0}/broken gone={0}/gone?token=secret", server.url),
+        "--scrape-metrics-exclude=memory_.*".to_owned(),
+    ];
+    let found = findings(golectra_agent::config::Settings::parse(arguments, [("", ""); 0]).unwrap()).await;
+    assert_eq!(found.len(), 3, "{found:#?}");
+    let works =
+        "/metrics is scraped: 3 samples, of which 1 are left out by SCRAPE_METRICS_INCLUDE and SCRAPE_METRICS_EXCLUDE, of which 1 are NaN";
+    assert!(found[0].0 == State::Works && found[0].1.contains(works), "{found:#?}");
+    assert!(found[1].0 == State::Missing && found[1].1.contains("line 2"), "{found:#?}");
+    assert!(found[2].0 == State::Missing && found[2].1.contains("404") && !found[2].1.contains("secret"), "{found:#?}");
 }

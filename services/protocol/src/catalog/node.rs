@@ -15,6 +15,9 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
         M::counter("cpu", "node_cpu_seconds_total", "seconds", &["cpu", "mode"], "Time that a processor spent in a mode; time for guests is part of user and nice."),
         M::counter("cpu", "node_cpu_guest_seconds_total", "seconds", &["cpu", "mode"], "Time that a processor spent running guests, by the mode that it is part of."),
         M::gauge("cpu", "node_cpu_isolated", "", &["cpu"], "1 for a processor that the scheduler leaves alone."),
+        M::gauge("cpu", "node_cpu_online", "", &["cpu"], "1 for a processor that is online, 0 for one that is not."),
+        M::counter("cpu", "node_cpu_core_throttles_total", "", &["core", "package"], "How often a core was throttled because it was hot."),
+        M::counter("cpu", "node_cpu_package_throttles_total", "", &["package"], "How often a package of processors was throttled because it was hot."),
         M::gauge("cpufreq", "node_cpu_frequency_hertz", "hertz", &["cpu"], "Frequency of a processor, as the hardware says it."),
         M::gauge("cpufreq", "node_cpu_frequency_max_hertz", "hertz", &["cpu"], "Highest frequency of a processor."),
         M::gauge("cpufreq", "node_cpu_frequency_min_hertz", "hertz", &["cpu"], "Lowest frequency of a processor."),
@@ -185,6 +188,11 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
         M::gauge("thermal_zone", "node_thermal_zone_temp", "celsius", &["type", "zone"], "Temperature of a thermal zone."),
         M::gauge("thermal_zone", "node_cooling_device_cur_state", "", &["name", "type"], "State of a cooling device."),
         M::gauge("thermal_zone", "node_cooling_device_max_state", "", &["name", "type"], "The highest state of a cooling device."),
+        M::gauge("powersupplyclass", "node_power_supply_info", "", &["capacity_level", "charge_type", "health", "manufacturer", "model_name", "power_supply", "scope", "serial_number", "status", "technology", "type", "usb_type"], "1, with what is known of a power supply."),
+        M::gauge("powersupplyclass", "node_power_supply_*", "", &["power_supply"], "* of a power supply of /sys/class/power_supply.").with_fields(&[
+            "capacity", "charge_ampere", "charge_full", "current_ampere", "cyclecount", "energy_full", "energy_full_design", "energy_watthour", "online",
+            "power_watt", "present", "temp_celsius", "time_to_empty_seconds", "time_to_full_seconds", "voltage_volt",
+        ]),
         // The system.
         M::gauge("uname", "node_uname_info", "", &["domainname", "machine", "nodename", "release", "sysname", "version"], "1, with what uname says; nodename is the agent's SOURCE."),
         M::gauge("os", "node_os_info", "", &["build_id", "id", "id_like", "image_id", "image_version", "name", "pretty_name", "variant", "variant_id", "version", "version_codename", "version_id"], "1, with what os-release of the host says."),

@@ -30,7 +30,7 @@ For each target the agent adds these, with the target's labels:",
         scrape("up", "", "1 when the target was scraped, else 0."),
         scrape("scrape_duration_seconds", "seconds", "How long the scrape took."),
         scrape("scrape_samples_scraped", "", "Samples that the target exposed."),
-        scrape("scrape_samples_post_metric_relabeling", "", "Samples that have their labels; the agent drops none."),
+        scrape("scrape_samples_post_metric_relabeling", "", "Samples that are left after `SCRAPE_METRICS_INCLUDE` and `SCRAPE_METRICS_EXCLUDE`."),
         scrape("scrape_series_added", "", "Series that were not in the scrape before."),
     ],
 };

@@ -27,6 +27,11 @@ impl<'a> Series<'a> {
         self.text
     }
 
+    /// The name where it stands before the labels; None where it is in quotes among them.
+    pub fn plain_name(&self) -> Option<&'a str> {
+        plain_len(self.text, true).map(|len| &self.text[..len])
+    }
+
     /// The name and the labels without quotes and escapes. The bound of a bucket or a quantile is written as OpenMetrics does, `1.0`
     /// for `1`. Fails if two labels have the same name.
     pub fn parts(&self) -> Result<IdParts<'a>, Reason> {

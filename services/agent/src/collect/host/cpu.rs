@@ -1,10 +1,10 @@
 //! Processors, from /proc/stat and /sys/devices/system/cpu.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::output::Output;
-use super::reader::{Reader, lines, number_list};
+use super::reader::{Reader, cpu_list, lines, names};
 use super::{CollectError, HostCollector, HostPaths, missing};
 
 /// The modes of /proc/stat in their order.
@@ -28,6 +28,7 @@ pub(super) struct Cpu {
     /// What was reported last, by processor. Those that went offline are forgotten.
     last: HashMap<u32, Times>,
     round: u64,
+    throttles: Throttles,
 }
 
 struct Times {
@@ -54,7 +55,7 @@ impl Cpu {
     pub(super) fn new(paths: &HostPaths) -> Self {
         let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
         let (stat, cpus) = (paths.proc.join("stat"), paths.sys.join("devices/system/cpu"));
-        Self { stat, cpus, ticks_per_second, last: HashMap::new(), round: 0 }
+        Self { stat, cpus, ticks_per_second, last: HashMap::new(), round: 0, throttles: Throttles::default() }
     }
 }
 
@@ -84,12 +85,68 @@ impl HostCollector for Cpu {
             }
         }
         self.last.retain(|_, times| times.round == round);
-        if let Some(isolated) = reader.text(&self.cpus.join("isolated")) {
-            for cpu in number_list(isolated).flatten() {
-                output.gauge("node_cpu_isolated", &[("cpu", &cpu.to_string())], 1.0);
+        let mut list = |file: &str| reader.text(&self.cpus.join(file)).map(cpu_list).unwrap_or_default();
+        for cpu in list("isolated") {
+            output.gauge("node_cpu_isolated", &[("cpu", &cpu.to_string())], 1.0);
+        }
+        let online = list("online");
+        for cpu in list("present") {
+            let is_online = online.binary_search(&cpu).is_ok();
+            output.gauge("node_cpu_online", &[("cpu", &cpu.to_string())], f64::from(u8::from(is_online)));
+        }
+        self.throttles.collect(&self.cpus, reader, output);
+        if self.last.is_empty() { Err(missing(&self.stat, "any processor")) } else { Ok(()) }
+    }
+}
+
+/// How often processors were throttled because they were hot.
+#[derive(Default)]
+struct Throttles {
+    counts: Vec<Throttle>,
+    rounds_to_search: u32,
+}
+
+/// A count of a package or of one of its cores, which each of its processors shows.
+struct Throttle {
+    file: PathBuf,
+    package: String,
+    core: Option<String>,
+}
+
+/// A package or core is looked for in each of this many rounds: those of a machine do not change.
+const ROUNDS_OF_SEARCH: u32 = 60;
+
+impl Throttles {
+    fn collect(&mut self, cpus: &Path, reader: &mut Reader, output: &mut Output) {
+        if self.rounds_to_search == 0 {
+            self.counts = Self::search(cpus, reader);
+            self.rounds_to_search = ROUNDS_OF_SEARCH;
+        }
+        self.rounds_to_search -= 1;
+        for Throttle { file, package, core } in &self.counts {
+            let Some(count) = reader.number(file) else { continue };
+            match core {
+                Some(core) => output.gauge("node_cpu_core_throttles_total", &[("core", core), ("package", package)], count),
+                None => output.gauge("node_cpu_package_throttles_total", &[("package", package)], count),
             }
         }
-        if self.last.is_empty() { Err(missing(&self.stat, "any processor")) } else { Ok(()) }
+    }
+
+    fn search(cpus: &Path, reader: &mut Reader) -> Vec<Throttle> {
+        let mut found: Vec<Throttle> = Vec::new();
+        for name in names(cpus).unwrap_or_default().iter().filter(|name| name.starts_with("cpu")) {
+            let folder = cpus.join(name);
+            let mut text = |file: &str| reader.text(&folder.join(file)).map(str::to_owned);
+            let (Some(package), Some(core)) = (text("topology/physical_package_id"), text("topology/core_id")) else { continue };
+            for (file, core) in [("core_throttle_count", Some(core)), ("package_throttle_count", None)] {
+                let file = folder.join("thermal_throttle").join(file);
+                let is_known = found.iter().any(|known| known.package == package && known.core == core);
+                if !is_known && file.exists() {
+                    found.push(Throttle { file, package: package.clone(), core });
+                }
+            }
+        }
+        found
     }
 }
 

@@ -3,7 +3,7 @@
 //! Which there are is read from the agent's own list of mounts, in which those of the host are below the folder where its root is: it has exactly those
 //! that can be reached from here, with the paths that lead to them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
@@ -54,8 +54,8 @@ impl HostCollector for Filesystem {
     }
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Mount {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mount {
     /// On the host, with a slash before it.
     point: String,
     device: String,
@@ -101,13 +101,9 @@ impl Mount {
 }
 
 /// The mounts of the host that are reported, each once, sorted by path. Of mounts on top of each other the last is the one that is seen.
-fn mounts(text: &[u8], root: &Path) -> Vec<Mount> {
-    let mut found = BTreeSet::new();
-    for mount in text.split(|byte| *byte == b'\n').filter_map(|line| parse(line, root)) {
-        found.retain(|other: &Mount| other.point != mount.point);
-        found.insert(mount);
-    }
-    found.into_iter().collect()
+pub(super) fn mounts(text: &[u8], root: &Path) -> Vec<Mount> {
+    let mounts = text.split(|byte| *byte == b'\n').filter_map(|line| parse(line, root));
+    mounts.map(|mount| (mount.point.clone(), mount)).collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
 /// A line of mountinfo, if it is a filesystem that is reported.

@@ -1,4 +1,4 @@
-//! Which of the host's series are reported, by the metric's name, the device and the mount point. It is asked once for each series.
+//! Which series are reported: those of the host by the metric's name, the device and the mount point, those of scraped programs by the metric's name.
 
 use std::str::FromStr;
 
@@ -31,7 +31,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    fn allows(&self, text: &str) -> bool {
+    /// Whether it is reported.
+    pub(in crate::collect) fn allows(&self, text: &str) -> bool {
         self.include.as_ref().is_none_or(|pattern| pattern.0.is_match(text))
             && !self.exclude.as_ref().is_some_and(|pattern| pattern.0.is_match(text))
     }

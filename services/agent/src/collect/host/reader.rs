@@ -49,12 +49,16 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &str> {
     text.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok()).filter(|line| !line.is_empty())
 }
 
-/// A list such as `0-3,8` of /sys.
-pub(super) fn number_list(text: &str) -> impl Iterator<Item = std::ops::RangeInclusive<u32>> {
-    text.trim().split(',').filter_map(|range| {
+/// The most processors of a kernel.
+const MAX_CPUS: usize = 8192;
+
+/// The numbers of a list of processors such as `0-3,8`, as /sys has them.
+pub(super) fn cpu_list(text: &str) -> Vec<u32> {
+    let range = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        Some(first.parse().ok()?..=last.parse().ok()?)
-    })
+        Some(first.parse::<u32>().ok()?..=last.parse().ok()?)
+    };
+    text.trim().split(',').filter_map(range).flatten().take(MAX_CPUS).collect()
 }
 
 /// The names in a folder, sorted as they are in a file list, those that are UTF-8.

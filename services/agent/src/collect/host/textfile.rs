@@ -15,6 +15,7 @@ use golectra_protocol::{IdParts, catalog};
 use super::output::Output;
 use super::reader::{Reader, names};
 use super::{CollectError, HostCollector};
+use crate::collect::kubelet::{Finding, State};
 
 /// The most files of all folders together.
 const MAX_FILES: usize = 200;
@@ -76,6 +77,41 @@ impl HostCollector for Textfile {
         output.gauge("node_textfile_scrape_error", &[], f64::from(u8::from(failed)));
         Ok(())
     }
+}
+
+/// What `doctor` says of a folder of `TEXTFILE_DIRS`: how many files and samples it has, and each file that cannot be read.
+pub fn findings(folder: &Path) -> Vec<Finding> {
+    let names = match names(folder) {
+        Ok(names) => names,
+        Err(error) => {
+            let text = format!("{error}; create the folder and let the agent's user read it, or take it out of TEXTFILE_DIRS");
+            return vec![Finding::new(State::Missing, "textfile", text)];
+        }
+    };
+    let (mut files, mut count, mut findings) = (0, 0, Vec::new());
+    for name in names.iter().filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "prom")) {
+        let path = folder.join(name);
+        match read(&path).and_then(|(text, _)| Ok(samples(&text)?.len())) {
+            Ok(found) => {
+                files += 1;
+                count += found;
+            }
+            Err(error) => {
+                let text = format!("{} cannot be read: {error}; none of its metrics is reported", path.display());
+                findings.push(Finding::new(State::Missing, "textfile", text));
+            }
+        }
+    }
+    let text = match files {
+        0 => format!("{} can be read and has no file *.prom that can be reported", folder.display()),
+        _ => format!("{} can be read: {files} files with {count} samples", folder.display()),
+    };
+    findings.insert(0, Finding::new(if files == 0 { State::Note } else { State::Works }, "textfile", text));
+    if files + findings.len() - 1 > MAX_FILES {
+        let text = format!("{} has more than {MAX_FILES} files *.prom: those beyond are not reported", folder.display());
+        findings.push(Finding::new(State::Missing, "textfile", text));
+    }
+    findings
 }
 
 /// A series and its value.

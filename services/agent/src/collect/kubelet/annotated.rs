@@ -102,7 +102,7 @@ impl AnnotatedPods {
 }
 
 /// A pod that asks to be scraped and can be; None for any other.
-fn parse(object: &[u8]) -> Option<AnnotatedPod> {
+pub(super) fn parse(object: &[u8]) -> Option<AnnotatedPod> {
     let pod: Pod = serde_json::from_slice(object).ok()?;
     let annotations = pod.metadata.annotations.unwrap_or_default();
     let annotation =

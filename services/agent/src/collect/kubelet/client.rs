@@ -272,7 +272,8 @@ impl Client {
     }
 }
 
-fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+/// A small file: a token, or authorities.
+pub(in crate::collect) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut content = Vec::new();
     std::fs::File::open(path)?.take(MAX_FILE_BYTES).read_to_end(&mut content)?;
@@ -291,7 +292,7 @@ fn refused(endpoint: Endpoint, status: StatusCode, text: &[u8]) -> KubeletError 
 }
 
 /// The error of TLS that an error is or contains. An I/O error does not have what it contains among its causes.
-fn tls_error(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+pub(in crate::collect) fn tls_error(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return Some(error.clone());
     }

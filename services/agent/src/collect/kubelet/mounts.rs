@@ -18,7 +18,7 @@ pub(super) fn devices() -> Devices {
     std::fs::read(MOUNTS).map(|text| parse(&String::from_utf8_lossy(&text))).unwrap_or_default()
 }
 
-fn parse(mounts: &str) -> Devices {
+pub(super) fn parse(mounts: &str) -> Devices {
     let device_of = |points: &[&str]| points.iter().find_map(|point| mounts.lines().find_map(|line| device_at(line, point)));
     Devices { root: device_of(&OF_KUBELET).unwrap_or_default(), image: device_of(&OF_RUNTIME).unwrap_or_default() }
 }

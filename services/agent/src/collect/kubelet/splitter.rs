@@ -46,15 +46,60 @@ pub(super) struct Splitter {
     name: String,
     /// The object that is being cut out, and the depth around it.
     object: Option<u32>,
+    /// What earlier pieces had of it.
     bytes: Vec<u8>,
+}
+
+/// What a byte is to the object that is cut out.
+enum Step {
+    Within,
+    /// Its first.
+    Starts,
+    /// Its last.
+    Ends,
 }
 
 impl Splitter {
     /// Reads the next piece and calls `found` with the member's name and each object that ends in it.
     pub(super) fn read(&mut self, piece: &[u8], found: &mut impl FnMut(&str, &[u8])) -> Result<(), SplitError> {
-        for byte in piece {
-            self.byte(*byte, found)?;
+        // Where the part of the object starts that is not in `bytes`.
+        let (mut start, mut at) = (0, 0);
+        loop {
+            at += self.meaningless_bytes(&piece[at..]);
+            let Some(byte) = piece.get(at) else { break };
+            match self.byte(*byte)? {
+                Step::Within => {}
+                Step::Starts => start = at,
+                Step::Ends if self.bytes.is_empty() && at - start < MAX_OBJECT_BYTES => found(&self.name, &piece[start..=at]),
+                Step::Ends => {
+                    self.keep(&piece[start..=at])?;
+                    found(&self.name, &self.bytes);
+                    self.bytes.clear();
+                }
+            }
+            at += 1;
         }
+        if self.object.is_some() { self.keep(&piece[start..]) } else { Ok(()) }
+    }
+
+    /// How many of the next bytes change nothing: nearly all of a document is inside of strings or numbers.
+    fn meaningless_bytes(&self, piece: &[u8]) -> usize {
+        let next = match self.text {
+            // The name of a member is collected.
+            Text::Inside if self.depth == 1 => Some(0),
+            Text::Inside => piece.iter().position(|byte| matches!(byte, b'"' | b'\\')),
+            Text::Outside if self.depth > 0 => piece.iter().position(|byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']')),
+            _ => Some(0),
+        };
+        next.unwrap_or(piece.len())
+    }
+
+    /// Keeps a part of an object until the rest of it comes.
+    fn keep(&mut self, part: &[u8]) -> Result<(), SplitError> {
+        if self.bytes.len() + part.len() > MAX_OBJECT_BYTES {
+            return Err(SplitError::TooLarge);
+        }
+        self.bytes.extend_from_slice(part);
         Ok(())
     }
 
@@ -63,20 +108,15 @@ impl Splitter {
         if self.ended { Ok(()) } else { Err(SplitError::CutOff) }
     }
 
-    fn byte(&mut self, byte: u8, found: &mut impl FnMut(&str, &[u8])) -> Result<(), SplitError> {
-        if self.object.is_some() {
-            if self.bytes.len() == MAX_OBJECT_BYTES {
-                return Err(SplitError::TooLarge);
-            }
-            self.bytes.push(byte);
-        }
+    fn byte(&mut self, byte: u8) -> Result<Step, SplitError> {
         if self.text != Text::Outside {
             self.string_byte(byte);
-            return Ok(());
+            return Ok(Step::Within);
         }
+        let mut step = Step::Within;
         match byte {
             _ if self.depth == 0 && (self.ended || byte != b'{') => {
-                return if byte.is_ascii_whitespace() { Ok(()) } else { Err(SplitError::NotAnObject) };
+                return if byte.is_ascii_whitespace() { Ok(step) } else { Err(SplitError::NotAnObject) };
             }
             b'"' => {
                 self.text = Text::Inside;
@@ -87,8 +127,7 @@ impl Splitter {
             b'{' | b'[' => {
                 if byte == b'{' && (self.depth == 1 || (self.depth == 2 && self.in_array)) && self.object.is_none() {
                     self.object = Some(self.depth);
-                    self.bytes.clear();
-                    self.bytes.push(byte);
+                    step = Step::Starts;
                 }
                 if self.depth == 1 {
                     self.in_array = byte == b'[';
@@ -100,12 +139,12 @@ impl Splitter {
                 self.ended = self.depth == 0;
                 if self.object == Some(self.depth) {
                     self.object = None;
-                    found(&self.name, &self.bytes);
+                    step = Step::Ends;
                 }
             }
             _ => {}
         }
-        Ok(())
+        Ok(step)
     }
 
     fn string_byte(&mut self, byte: u8) {
@@ -169,6 +208,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn pieces_do_not_matter(
+            document in r#"[ \{]{0,2}("(a|pods|\\"|[{}\[\]])?"|[\{\}\[\]:,1 ]){0,40}"#, piece_bytes in 1_usize..20
+        ) {
+            prop_assert_eq!(split(document.as_bytes(), piece_bytes), split(document.as_bytes(), document.len().max(1)));
+        }
+
         #[test]
         fn no_bytes_panic(document in proptest::collection::vec(prop_oneof![
             Just(b'{'), Just(b'}'), Just(b'['), Just(b']'), Just(b'"'), Just(b'\\'), Just(b':'), any::<u8>()

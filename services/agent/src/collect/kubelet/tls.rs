@@ -62,7 +62,7 @@ pub(super) struct Policy {
 }
 
 /// The certificate authorities of a PEM text. Parts that are not a certificate are ignored.
-pub(super) fn authorities(pem: &[u8]) -> RootCertStore {
+pub(in crate::collect) fn authorities(pem: &[u8]) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
     roots

@@ -1,18 +1,23 @@
 //! Gets the answers of targets within limits of time and memory.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use golectra_process::install_crypto;
 use golectra_protocol::exposition::Format;
 use golectra_protocol::gzip::{self, UnpackError};
-use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode};
 use reqwest::{Response, Url, redirect};
+use rustls::ClientConfig;
+use rustls::crypto::ring;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::{ScrapeError, excerpt};
 use super::target::TargetKind;
+use crate::collect::kubelet::{authorities, read_small, tls_error};
 
 /// What Prometheus accepts, without protobuf.
 const ACCEPT_EXPOSITION: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
@@ -31,15 +36,51 @@ const IDLE_LIMIT: Duration = Duration::from_secs(90);
 /// Memory is reserved in steps of this many bytes.
 const STEP_BYTES: usize = 16 << 10;
 
+/// Why there is no client for scraping.
+#[derive(Debug, thiserror::Error)]
+pub enum ScrapeClientError {
+    /// The HTTP client could not be made.
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+    /// TLS could not be set up.
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+}
+
 /// Gets answers.
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
     body_bytes: usize,
     timeout: Duration,
-    has_certificates: bool,
+    roots: Roots,
     /// Memory for answers, in steps.
     memory: Arc<Semaphore>,
+}
+
+/// The authorities that may have signed the certificates of targets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Roots {
+    /// None: no target uses TLS.
+    None,
+    /// Those of the system.
+    System,
+    /// Those of `SCRAPE_CA_FILE`, in PEM.
+    File(Vec<u8>),
+}
+
+/// What a target is asked with, or why that cannot be read.
+pub(super) type Token = Result<HeaderValue, (String, String)>;
+
+/// The token in a file, which is read anew for each round: what made it may replace it.
+pub(super) fn read_token(path: &Path) -> Token {
+    let failed = |error: io::Error| (path.display().to_string(), error.to_string());
+    let token = read_small(path).map_err(failed)?;
+    let token = token.trim_ascii();
+    let header = if token.is_empty() { None } else { HeaderValue::from_bytes(&[b"Bearer ", token].concat()).ok() };
+    let mut header = header.ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "it is not a token")))?;
+    header.set_sensitive(true);
+    Ok(header)
 }
 
 /// An answer.
@@ -49,7 +90,15 @@ pub(super) struct Answer {
     pub(super) format: Option<Format>,
     pub(super) content_type: String,
     pub(super) body: Vec<u8>,
-    _memory: Memory,
+    _memory: Option<Memory>,
+}
+
+#[cfg(fuzzing)]
+impl Answer {
+    /// An answer that no target gave.
+    pub(super) fn of(body: Vec<u8>, format: Option<Format>) -> Self {
+        Self { format, content_type: String::new(), body, _memory: None }
+    }
 }
 
 /// Memory that an answer has reserved.
@@ -94,7 +143,7 @@ impl Memory {
 
 impl Client {
     /// A client. The system's certificates are loaded only if a target uses TLS, because they take memory.
-    pub(super) fn new(body_bytes: usize, timeout: Duration, uses_tls: bool) -> reqwest::Result<Self> {
+    pub(super) fn new(body_bytes: usize, timeout: Duration, roots: Roots) -> Result<Self, ScrapeClientError> {
         install_crypto();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("golectra-agent/", env!("CARGO_PKG_VERSION")))
@@ -105,31 +154,40 @@ impl Client {
             .pool_max_idle_per_host(1)
             // Targets are near; Prometheus does not use a proxy by default either.
             .no_proxy();
-        if !uses_tls {
-            builder = builder.tls_certs_only([]);
-        }
+        builder = match &roots {
+            Roots::None => builder.tls_certs_only([]),
+            Roots::System => builder,
+            Roots::File(pem) => {
+                let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+                let config = config.with_safe_default_protocol_versions()?.with_root_certificates(authorities(pem));
+                builder.tls_backend_preconfigured(config.with_no_client_auth())
+            }
+        };
         let steps = (body_bytes * ANSWERS_IN_MEMORY).div_ceil(STEP_BYTES);
-        let has_certificates = uses_tls;
-        Ok(Self { http: builder.build()?, body_bytes, timeout, has_certificates, memory: Arc::new(Semaphore::new(steps)) })
+        Ok(Self { http: builder.build()?, body_bytes, timeout, roots, memory: Arc::new(Semaphore::new(steps)) })
     }
 
-    /// Whether it can connect over TLS.
-    pub(super) const fn has_certificates(&self) -> bool {
-        self.has_certificates
+    /// The authorities that it trusts.
+    pub(super) const fn roots(&self) -> &Roots {
+        &self.roots
     }
 
     /// Gets one answer.
-    pub(super) async fn get(&self, url: &Url, kind: TargetKind) -> Result<Answer, ScrapeError> {
+    pub(super) async fn get(&self, url: &Url, kind: TargetKind, token: Option<&Token>) -> Result<Answer, ScrapeError> {
         let late = || ScrapeError::Timeout(self.timeout.as_secs_f64());
-        tokio::time::timeout(self.timeout, self.get_within(url, kind)).await.map_err(|_| late())?
+        tokio::time::timeout(self.timeout, self.get_within(url, kind, token)).await.map_err(|_| late())?
     }
 
-    async fn get_within(&self, url: &Url, kind: TargetKind) -> Result<Answer, ScrapeError> {
+    async fn get_within(&self, url: &Url, kind: TargetKind, token: Option<&Token>) -> Result<Answer, ScrapeError> {
         let accept = match kind {
             TargetKind::Exposition => ACCEPT_EXPOSITION,
             TargetKind::Expvar => "application/json",
         };
-        let mut headers = HeaderMap::with_capacity(3);
+        let mut headers = HeaderMap::with_capacity(4);
+        if let Some(token) = token {
+            let token = token.clone().map_err(|(path, error)| ScrapeError::Token(path, error))?;
+            headers.insert(AUTHORIZATION, token);
+        }
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         if let Ok(seconds) = HeaderValue::from_str(&self.timeout.as_secs_f64().to_string()) {
@@ -157,7 +215,7 @@ impl Client {
                 UnpackError::NoRoom(_) => ScrapeError::NoMemory,
             })?;
         }
-        Ok(Answer { format, content_type: excerpt(&content_type), body, _memory: memory })
+        Ok(Answer { format, content_type: excerpt(&content_type), body, _memory: Some(memory) })
     }
 
     async fn read(&self, mut response: Response, memory: &mut Memory) -> Result<Vec<u8>, ScrapeError> {
@@ -180,12 +238,17 @@ impl Client {
         // The URL is in the log line already, and may have a secret in its query.
         let error = error.without_url();
         let mut text = error.to_string();
+        let mut certificate = None;
         let mut cause = std::error::Error::source(&error);
         while let Some(error) = cause {
             text.push_str(": ");
             text.push_str(&error.to_string());
+            certificate = certificate.or(tls_error(error));
             cause = error.source();
         }
-        ScrapeError::Request(text)
+        match certificate {
+            Some(rustls::Error::InvalidCertificate(error)) => ScrapeError::Certificate(error.to_string()),
+            _ => ScrapeError::Request(text),
+        }
     }
 }

@@ -9,6 +9,10 @@ pub(super) enum ScrapeError {
     Timeout(f64),
     #[error("{0}")]
     Request(String),
+    #[error("the target's certificate is not accepted: {0}; set SCRAPE_CA_FILE to the authority that signed it")]
+    Certificate(String),
+    #[error("the token {0} cannot be read: {1}; check SCRAPE_TOKEN_FILE")]
+    Token(String, String),
     #[error("the answer has the status {status}{}", redirect(.location.as_deref()))]
     Status { status: u16, location: Option<String> },
     #[error("the answer is {0:?}, expected Prometheus's text format or OpenMetrics: check the path")]

@@ -9,12 +9,13 @@ use golectra_protocol::{IdError, IdParts, Metric, Value, json};
 use tokio::time::Instant;
 
 use super::ScrapeLimits;
-use super::client::{Answer, Client};
+use super::client::{Answer, Client, Token};
 use super::error::ScrapeError;
 use super::expvar;
 use super::pieces::Pieces;
 use super::series::{Counts, SeriesBudget, SeriesCache};
 use super::target::{Target, TargetKind};
+use crate::collect::Choice;
 
 static STATE_CHANGES: LogLimiter<(String, bool)> = LogLimiter::new();
 
@@ -23,6 +24,7 @@ static STATE_CHANGES: LogLimiter<(String, bool)> = LogLimiter::new();
 pub(super) struct ScrapeJob {
     target: Target,
     limits: ScrapeLimits,
+    filter: Arc<Choice>,
     series: SeriesCache,
     own: OwnMetrics,
     failing: bool,
@@ -67,9 +69,9 @@ pub(super) struct Scraped {
 
 impl ScrapeJob {
     /// The job of a target.
-    pub(super) fn new(target: Target, limits: ScrapeLimits, budget: Arc<SeriesBudget>) -> Result<Self, IdError> {
+    pub(super) fn new(target: Target, limits: ScrapeLimits, filter: Arc<Choice>, budget: Arc<SeriesBudget>) -> Result<Self, IdError> {
         let own = OwnMetrics::new(&target)?;
-        Ok(Self { target, limits, series: SeriesCache::new(budget), own, failing: false })
+        Ok(Self { target, limits, filter, series: SeriesCache::new(budget), own, failing: false })
     }
 
     pub(super) const fn target(&self) -> &Target {
@@ -78,13 +80,16 @@ impl ScrapeJob {
 
     /// Scrapes the target once. A scrape that fails gives the metrics about itself alone, so that what was measured before is not
     /// taken for what is.
-    pub(super) async fn scrape(&mut self, client: &Client) -> Scraped {
+    pub(super) async fn scrape(&mut self, client: &Client, token: Option<&Token>) -> Scraped {
         let start = Instant::now();
+        let answer = client.get(self.target.url(), self.target.kind(), token).await;
+        self.of_answer(answer, start)
+    }
+
+    /// What an answer gives that was asked for at `start`.
+    pub(super) fn of_answer(&mut self, answer: Result<Answer, ScrapeError>, start: Instant) -> Scraped {
         let mut counts = Counts::default();
-        let result = match client.get(self.target.url(), self.target.kind()).await {
-            Ok(answer) => self.read(&answer, &mut counts),
-            Err(error) => Err(error),
-        };
+        let result = answer.and_then(|answer| self.read(&answer, &mut counts));
         if result.is_err() {
             self.series.clear();
             counts.added = 0;
@@ -100,15 +105,15 @@ impl ScrapeJob {
     }
 
     /// Reads an answer into the series. `counts` is set also if that fails.
-    fn read(&mut self, answer: &Answer, counts: &mut Counts) -> Result<(), ScrapeError> {
-        let mut scrape = self.series.scrape(&self.target, &self.limits);
+    pub(super) fn read(&mut self, answer: &Answer, counts: &mut Counts) -> Result<(), ScrapeError> {
+        let mut scrape = self.series.scrape(&self.target, &self.limits, &self.filter);
         let result = match self.target.kind() {
             TargetKind::Exposition => {
                 let format = answer.format.ok_or_else(|| ScrapeError::ContentType(answer.content_type.clone()))?;
                 Exposition::new(&answer.body, format).map_err(ScrapeError::from).and_then(|mut samples| {
                     samples.try_for_each(|sample| {
                         let sample = sample?;
-                        scrape.add(sample.series.text(), sample.value, || sample.series.parts())
+                        scrape.add(sample.series.text(), sample.series.plain_name(), sample.value, || sample.series.parts())
                     })
                 })
             }
@@ -118,7 +123,7 @@ impl ScrapeJob {
                     text.clear();
                     // No name of a metric that is reported has this character.
                     text.extend([variable.name, "\0", variable.key]);
-                    scrape.add(&text, variable.value, || {
+                    scrape.add(&text, Some(variable.name), variable.value, || {
                         let labels = if variable.key.is_empty() { vec![] } else { vec![("key".into(), variable.key.into())] };
                         Ok(IdParts { name: Cow::Borrowed(variable.name), labels })
                     })

@@ -10,6 +10,7 @@ use golectra_protocol::{IdParts, Metric, MetricId, Value};
 use super::ScrapeLimits;
 use super::error::{ScrapeError, excerpt};
 use super::target::Target;
+use crate::collect::Choice;
 
 /// The memory for the texts of a series, on average. A series with usual labels takes 200 to 500 bytes.
 const SERIES_BYTES: usize = 512;
@@ -55,6 +56,9 @@ pub(super) struct SeriesCache {
     /// Sorted by id after each scrape.
     known: Vec<Known>,
     scrape: u64,
+    /// The name of a metric that was looked up last, and whether it is reported: samples of a metric follow one another.
+    last_name: String,
+    last_allowed: bool,
 }
 
 /// A series, however it is written in the answer.
@@ -76,7 +80,7 @@ struct Known {
 pub(super) struct Counts {
     /// Samples in the answer.
     pub(super) samples: usize,
-    /// Those of them whose series has its labels: all, unless the scrape fails.
+    /// Those of them whose metric is reported, and whose series has its labels.
     pub(super) labelled: usize,
     /// Series that were not in the scrape before.
     pub(super) added: usize,
@@ -95,19 +99,29 @@ pub(super) struct Scrape<'a> {
     cache: &'a mut SeriesCache,
     target: &'a Target,
     limits: &'a ScrapeLimits,
+    filter: &'a Choice,
     counts: Counts,
 }
 
 impl SeriesCache {
     /// A cache without series; those that come are part of the budget.
     pub(super) fn new(budget: Arc<SeriesBudget>) -> Self {
-        Self { budget, positions: HashMap::new(), known: Vec::new(), scrape: 0 }
+        Self { budget, positions: HashMap::new(), known: Vec::new(), scrape: 0, last_name: String::new(), last_allowed: true }
     }
 
-    /// Starts a scrape.
-    pub(super) fn scrape<'a>(&'a mut self, target: &'a Target, limits: &'a ScrapeLimits) -> Scrape<'a> {
+    /// Starts a scrape. The metrics that are reported are those that `filter` allows, which is always the same one.
+    pub(super) fn scrape<'a>(&'a mut self, target: &'a Target, limits: &'a ScrapeLimits, filter: &'a Choice) -> Scrape<'a> {
         self.scrape += 1;
-        Scrape { cache: self, target, limits, counts: Counts::default() }
+        Scrape { cache: self, target, limits, filter, counts: Counts::default() }
+    }
+
+    /// Whether a metric is reported.
+    fn allows(&mut self, filter: &Choice, name: &str) -> bool {
+        if self.last_name != name {
+            self.last_allowed = filter.allows(name);
+            name.clone_into(&mut self.last_name);
+        }
+        self.last_allowed
     }
 
     /// Forgets all series, as after a scrape that failed.
@@ -157,23 +171,36 @@ impl Drop for SeriesCache {
 }
 
 impl Scrape<'_> {
-    /// Adds a sample. `parts` is called for a series that is new; it has the labels of the answer.
+    /// Adds a sample. `name` is the metric's, if it is known without `parts`, which is called for a series that is new and has the
+    /// labels of the answer.
     pub(super) fn add<'a>(
         &mut self,
         text: &str,
+        name: Option<&str>,
         value: f64,
-        parts: impl FnOnce() -> Result<IdParts<'a>, Reason>,
+        parts: impl Fn() -> Result<IdParts<'a>, Reason>,
     ) -> Result<(), ScrapeError> {
         self.counts.samples += 1;
-        if self.counts.samples > self.limits.samples {
+        let known = self.cache.positions.get(text).copied();
+        let parts = || parts().map_err(|reason| ScrapeError::Series(reason, excerpt(text)));
+        // What is not reported is not remembered: a target may have any number of such series.
+        let is_reported = known.is_some()
+            || match name {
+                Some(name) => self.cache.allows(self.filter, name),
+                None => self.filter.allows(&parts()?.name),
+            };
+        if !is_reported {
+            return Ok(());
+        }
+        if self.counts.labelled >= self.limits.samples {
             // Counted to the end, so that the operator sees by how much.
             self.counts.labelled += 1;
             return Ok(());
         }
         let scrape = self.cache.scrape;
-        let position = match self.cache.positions.get(text) {
-            Some(position) => *position,
-            None => match self.remember(text, parts)? {
+        let position = match known {
+            Some(position) => position,
+            None => match self.remember(text, parts()?)? {
                 Some(position) => position,
                 None => return Ok(()),
             },
@@ -195,8 +222,7 @@ impl Scrape<'_> {
     }
 
     /// Makes the id of a new series; None if there is no room for it, or if no server accepts it. The latter is not remembered: it could be any text.
-    fn remember<'a>(&mut self, text: &str, parts: impl FnOnce() -> Result<IdParts<'a>, Reason>) -> Result<Option<usize>, ScrapeError> {
-        let mut parts = parts().map_err(|reason| ScrapeError::Series(reason, excerpt(text)))?;
+    fn remember(&mut self, text: &str, mut parts: IdParts<'_>) -> Result<Option<usize>, ScrapeError> {
         self.target.label_series(&mut parts);
         self.check(text, &parts)?;
         let labels = parts.labels.iter().map(|(key, value)| (key.as_ref(), value.as_ref()));
@@ -244,7 +270,7 @@ impl Scrape<'_> {
 
     /// Ends the scrape: its metrics are those of the cache.
     pub(super) fn finish(self) -> Result<(), ScrapeError> {
-        let Counts { samples: found, added, .. } = self.counts;
+        let Counts { labelled: found, added, .. } = self.counts;
         if found > self.limits.samples {
             return Err(ScrapeError::TooManySamples { found, limit: self.limits.samples });
         }

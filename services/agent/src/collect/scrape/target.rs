@@ -84,6 +84,11 @@ impl Target {
         self.label("instance")
     }
 
+    /// The namespace and the name of a pod.
+    pub(super) fn pod(&self) -> String {
+        format!("{}/{}", self.label("namespace"), self.label("pod"))
+    }
+
     fn label(&self, key: &str) -> &str {
         self.labels.iter().find(|(name, _)| *name == key).map_or("", |(_, value)| value)
     }

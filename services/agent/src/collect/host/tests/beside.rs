@@ -14,7 +14,7 @@ use super::*;
 const OF_THE_READER: [&str; 3] = ["node_scrape_collector_duration_seconds", "node_time_seconds", "node_uname_info"];
 
 /// Collectors that node_exporter has as well and that are compared.
-const COLLECTORS: [&str; 23] = [
+const COLLECTORS: [&str; 24] = [
     "arp",
     "conntrack",
     "cpu",
@@ -30,6 +30,7 @@ const COLLECTORS: [&str; 23] = [
     "netdev",
     "netstat",
     "os",
+    "powersupplyclass",
     "pressure",
     "schedstat",
     "selinux",

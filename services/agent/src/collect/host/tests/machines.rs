@@ -286,6 +286,74 @@ fn sensors_of_servers_and_of_small_boards() {
 }
 
 #[test]
+fn batteries_and_mains() {
+    let machine = Machine::with(&[
+        ("sys/class/power_supply/AC/online", b"1\n"),
+        ("sys/class/power_supply/AC/type", b"Mains\n"),
+        ("sys/class/power_supply/BAT0/capacity", b"81\n"),
+        ("sys/class/power_supply/BAT0/cycle_count", b"229\n"),
+        ("sys/class/power_supply/BAT0/energy_now", b"49450000\n"),
+        ("sys/class/power_supply/BAT0/power_now", b"not known\n"),
+        ("sys/class/power_supply/BAT0/temp", b"314\n"),
+        ("sys/class/power_supply/BAT0/voltage_now", b"12229000\n"),
+        ("sys/class/power_supply/BAT0/status", b"Discharging\n"),
+        ("sys/class/power_supply/BAT0/manufacturer", b"\xff\n"),
+        ("sys/class/power_supply/BAT0/uevent", b"POWER_SUPPLY_NAME=BAT0\n"),
+    ]);
+    let (texts, error) = collected(&mut power_supply::PowerSupply::new(&machine.paths()));
+    let expected = [
+        r#"node_power_supply_online{power_supply="AC"} 1"#,
+        r#"node_power_supply_info{power_supply="AC",type="Mains"} 1"#,
+        r#"node_power_supply_capacity{power_supply="BAT0"} 81"#,
+        r#"node_power_supply_cyclecount{power_supply="BAT0"} 229"#,
+        r#"node_power_supply_energy_watthour{power_supply="BAT0"} 49.45"#,
+        r#"node_power_supply_temp_celsius{power_supply="BAT0"} 31.4"#,
+        r#"node_power_supply_voltage_volt{power_supply="BAT0"} 12.229"#,
+        r#"node_power_supply_info{power_supply="BAT0",status="Discharging"} 1"#,
+    ];
+    assert_eq!((texts.as_slice(), error), (expected.map(String::from).as_slice(), None));
+    assert!(collected(&mut power_supply::PowerSupply::new(&Machine::with(&[]).paths())).1.is_some());
+}
+
+#[test]
+fn processors_that_are_offline_or_hot() {
+    let machine = Machine::with(&[
+        ("proc/stat", b"cpu0 1 2 3 4 5 6 7 8 9 10\ncpu2 1 2 3 4 5 6 7 8 9 10\n"),
+        ("sys/devices/system/cpu/present", b"0-3\n"),
+        ("sys/devices/system/cpu/online", b"0,2-2\n"),
+        // An impossible list must not take for ever.
+        ("sys/devices/system/cpu/isolated", b"0-4294967295\n"),
+        ("sys/devices/system/cpu/cpu0/topology/physical_package_id", b"0\n"),
+        ("sys/devices/system/cpu/cpu0/topology/core_id", b"4\n"),
+        ("sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count", b"5\n"),
+        ("sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count", b"30\n"),
+        // The other thread of that core.
+        ("sys/devices/system/cpu/cpu1/topology/physical_package_id", b"0\n"),
+        ("sys/devices/system/cpu/cpu1/topology/core_id", b"4\n"),
+        ("sys/devices/system/cpu/cpu1/thermal_throttle/core_throttle_count", b"5\n"),
+        ("sys/devices/system/cpu/cpu1/thermal_throttle/package_throttle_count", b"30\n"),
+        // One whose core alone counts.
+        ("sys/devices/system/cpu/cpu2/topology/physical_package_id", b"1\n"),
+        ("sys/devices/system/cpu/cpu2/topology/core_id", b"4\n"),
+        ("sys/devices/system/cpu/cpu2/thermal_throttle/core_throttle_count", b"6\n"),
+        ("sys/devices/system/cpu/cpufreq/x", b""),
+    ]);
+    let (texts, error) = collected(&mut cpu::Cpu::new(&machine.paths()));
+    assert_eq!(error, None);
+    let of = |name: &str| texts.iter().filter(|text| text.starts_with(name)).cloned().collect::<Vec<_>>();
+    assert_eq!(of("node_cpu_isolated").len(), 8192);
+    assert_eq!(
+        of("node_cpu_online"),
+        [1, 0, 1, 0].iter().enumerate().map(|(cpu, value)| format!("node_cpu_online{{cpu=\"{cpu}\"}} {value}")).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        of("node_cpu_core_throttles_total"),
+        [r#"node_cpu_core_throttles_total{core="4",package="0"} 5"#, r#"node_cpu_core_throttles_total{core="4",package="1"} 6"#]
+    );
+    assert_eq!(of("node_cpu_package_throttles_total"), [r#"node_cpu_package_throttles_total{package="0"} 30"#]);
+}
+
+#[test]
 fn the_system_by_its_files() {
     let machine = Machine::with(&[
         (

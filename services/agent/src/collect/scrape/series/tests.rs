@@ -8,19 +8,20 @@ const LIMITS: ScrapeLimits = ScrapeLimits { body_bytes: 1 << 20, samples: 5, lab
 struct Fixture {
     cache: SeriesCache,
     target: Target,
+    filter: Choice,
 }
 
 impl Fixture {
     fn new() -> Self {
         let target = Target::new("http://h:1/metrics".parse().unwrap(), Some("j"), &Source::unnamed());
-        Self { cache: SeriesCache::new(Arc::new(SeriesBudget::new(100))), target }
+        Self { cache: SeriesCache::new(Arc::new(SeriesBudget::new(100))), target, filter: Choice::default() }
     }
 
     fn scrape(&mut self, text: &str) -> Result<Counts, ScrapeError> {
-        let mut scrape = self.cache.scrape(&self.target, &LIMITS);
+        let mut scrape = self.cache.scrape(&self.target, &LIMITS, &self.filter);
         for sample in Exposition::new(text.as_bytes(), Format::Text).unwrap() {
             let sample = sample.unwrap();
-            scrape.add(sample.series.text(), sample.value, || sample.series.parts())?;
+            scrape.add(sample.series.text(), sample.series.plain_name(), sample.value, || sample.series.parts())?;
         }
         let counts = scrape.counts();
         scrape.finish().map(|()| counts)
@@ -129,10 +130,10 @@ fn the_texts_of_series_have_a_limit_whatever_targets_write() {
         ids + cache.positions.keys().map(|text| text.len()).sum::<usize>()
     };
     let scrape = |target: &mut Fixture, text: &str| {
-        let mut scrape = target.cache.scrape(&target.target, &limits);
+        let mut scrape = target.cache.scrape(&target.target, &limits, &target.filter);
         for sample in Exposition::new(text.as_bytes(), Format::Text).unwrap() {
             let sample = sample.unwrap();
-            scrape.add(sample.series.text(), sample.value, || sample.series.parts()).unwrap();
+            scrape.add(sample.series.text(), sample.series.plain_name(), sample.value, || sample.series.parts()).unwrap();
         }
         let counts = scrape.counts();
         scrape.finish().unwrap();
@@ -155,4 +156,24 @@ fn the_texts_of_series_have_a_limit_whatever_targets_write() {
     }
     target.cache.clear();
     assert_eq!((budget.series.load(Relaxed), budget.bytes.load(Relaxed)), (100, 100 * SERIES_BYTES));
+}
+
+#[test]
+fn metrics_that_are_filtered_out_count_as_scraped_and_take_no_room() {
+    let pattern = |text: &str| Some(text.parse().unwrap());
+    let filter = Choice { include: pattern("http_.*|a\\.b"), exclude: pattern("http_x") };
+    let mut target = Fixture { filter, ..Fixture::new() };
+    for round in 0..2 {
+        // Six are left out, of which one has its name in quotes; the limit of five is for those that are reported.
+        let text = "a 1\nhttp_a 2\nhttp_a{k=\"v\"} 3\nhttp_x 4\nhttp_x{k=\"v\"} 5\nmy_http_a 6\n{\"c.d\"} 7\nz 8\n{\"a.b\"} 9\nhttp_b 10\n";
+        let counts = target.scrape(text).unwrap();
+        assert_eq!(Counts { added: 0, ..counts }, Counts { samples: 10, labelled: 4, ..Counts::default() });
+        assert_eq!(counts.added, if round == 0 { 4 } else { 0 });
+        let found = target.metrics();
+        assert_eq!(found.iter().map(|(_, value)| *value).collect::<Vec<_>>().len(), 4, "{found:?}");
+        assert!(found.iter().any(|(id, _)| id.contains("a.b")) && !found.iter().any(|(id, _)| id.contains("http_x")), "{found:?}");
+        assert_eq!((target.cache.positions.len(), target.cache.known.len()), (4, 4));
+    }
+    let error = target.scrape("http_1 1\nhttp_2 1\nhttp_3 1\nhttp_4 1\nhttp_5 1\nhttp_6 1\nz 1\n").unwrap_err().to_string();
+    assert!(error.contains("6 samples, more than 5"), "{error}");
 }
