@@ -131,12 +131,10 @@ impl Caller {
     fn may(self, needs: Needs, is_safe: bool, users: Users) -> bool {
         let is_user = |wanted: Needs| users == Users::Admin && wanted != Samples || users == Users::Read && wanted == Read;
         match (self, needs) {
-            (_, Nothing) => true,
+            (_, Nothing) | (Self::Admin, _) => true,
             (Self::Nobody | Self::Stranger | Self::AmbiguousUser, _) => false,
-            (Self::Reader, needs) => needs == Read,
+            (Self::Reader | Self::ReaderSession, needs) => needs == Read,
             (Self::Writer, needs) => needs != Read,
-            (Self::Admin, _) => true,
-            (Self::ReaderSession, needs) => needs == Read,
             (Self::AdminSession, needs) => needs != Samples,
             (Self::ForeignPage, needs) => is_safe && needs == Read,
             (Self::User, needs) => is_user(needs),

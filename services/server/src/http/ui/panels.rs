@@ -242,12 +242,11 @@ fn fill<'v>(text: &str, mut value: impl FnMut(&str) -> Option<Cow<'v, str>>) -> 
         filled.push_str(before);
         let end = after.find(|part: char| !part.is_ascii_alphanumeric() && part != '_').unwrap_or(after.len());
         let (name, more) = after.split_at(end);
-        match value(name) {
-            Some(value) => filled.push_str(&value),
-            None => {
-                filled.push('$');
-                filled.push_str(name);
-            }
+        if let Some(value) = value(name) {
+            filled.push_str(&value);
+        } else {
+            filled.push('$');
+            filled.push_str(name);
         }
         rest = more;
     }

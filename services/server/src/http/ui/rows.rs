@@ -133,7 +133,7 @@ impl Order {
     /// The heads of the table, each a link that sorts by it.
     pub fn columns(&self) -> Vec<Column> {
         let kept = [("group", &self.group), ("find", &self.find)].into_iter().filter(|(_, value)| !value.is_empty());
-        let kept: String = kept.map(|(name, value)| format!("&{name}={}", encode(value))).collect();
+        let kept = kept.fold(String::new(), |kept, (name, value)| kept + "&" + name + "=" + &encode(value));
         let column = |&(name, title): &(&'static str, &'static str)| {
             let current = self.column == name;
             // Numbers are mostly looked at from the largest on.

@@ -46,7 +46,7 @@ struct SignInElsewherePage {
 /// proxy alone there is nothing to fill in, and the page is refused.
 pub fn sign_in_page(app: &App, uri: &Uri) -> Response {
     if app.tokens.is_none() {
-        let mut answer = page(&SignInElsewherePage { shell: Shell::new("Sign in", "sign-in") }).into_response();
+        let mut answer = page(&SignInElsewherePage { shell: Shell::bare("Sign in", "sign-in") }).into_response();
         *answer.status_mut() = StatusCode::FORBIDDEN;
         return answer;
     }
