@@ -99,6 +99,7 @@ fn what_a_pod_refers_to_exists() {
                 "slack",
                 "smtp",
                 "heartbeat",
+                "scrape-token",
             ]
             .map(|secret| format!("Secret/{secret}")),
         );

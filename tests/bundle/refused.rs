@@ -86,7 +86,7 @@ fn values_out_of_range_are_named() {
         ("alerts.ruleFiles.a\\.yaml.group=x", "/alerts/ruleFiles/a.yaml"),
         ("panels.a\\.yaml.page=x", "/panels/a.yaml"),
         ("panels.a\\.yaml.pages[0].name=A page", "/panels/a.yaml/pages/0"),
-        ("panels.a\\.txt.pages=x", "/panels"),
+        ("panels.a\\.txt.pages=x", "a.txt"),
         ("alerts.receivers[0].name=a", "/alerts/receivers/0"),
         ("alerts.receivers[0].min_severity=warn", "/alerts/receivers/0/min_severity"),
         ("alerts.receivers[0].webhok.url=http://h/", "/alerts/receivers/0"),

@@ -14,7 +14,7 @@
      and an entry that is missing was removed on purpose. */}}
 {{- define "golectra.values.complete" -}}
 {{- $values := index . 0 -}}
-{{- $userMaps := list "affinity" "annotations" "backup" "commonLabels" "extraSpec" "labels" "nodeSelector" "parameters" "podAnnotations" "podLabels" "podSecurityContext" "resources" "ruleFiles" -}}
+{{- $userMaps := list "affinity" "annotations" "backup" "commonLabels" "extraSpec" "labels" "nodeSelector" "panels" "parameters" "podAnnotations" "podLabels" "podSecurityContext" "resources" "ruleFiles" -}}
 {{- range $key, $default := index . 1 -}}
 {{- $value := index $values $key -}}
 {{- $otherKind := and (kindIs "map" $default) (not (kindIs "map" $value)) -}}
