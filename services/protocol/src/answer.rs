@@ -75,9 +75,9 @@ error_codes! {
     SignatureUnknownKey "signature_unknown_key" 401 keep "The server does not have the key that signed.";
     SignatureClock "signature_clock" 401 keep "The signature's time is too far from the server's clock.";
     SignatureMismatch "signature_mismatch" 401 keep "The signature does not match the request.";
-    TokenMissing "token_missing" 401 keep "The route needs an API token.";
+    TokenMissing "token_missing" 401 keep "The route needs an API token, or a user whom a proxy has signed in.";
     TokenUnknown "token_unknown" 401 keep "The server does not have the API token.";
-    TokenScope "token_scope" 403 keep "The API token does not have the scope that the route needs.";
+    TokenScope "token_scope" 403 keep "The API token or the user does not have the scope that the route needs.";
     UnknownMetric "unknown_metric" 404 keep "There is no such metric.";
     UnknownSource "unknown_source" 404 keep "There is no such source.";
     UnknownSilence "unknown_silence" 404 keep "There is no such silence, or it is over.";

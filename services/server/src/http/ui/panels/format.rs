@@ -352,7 +352,7 @@ mod tests {
             (5, "bytes_per_second", panel("- title: P\n    unit: parsecs\n    lines: [{expr: up}]")),
             (5, "top must be", panel("- title: P\n    top: .inf\n    lines: [{expr: up}]")),
             (6, "unknown field", panel("- title: P\n    lines:\n    - exp: up")),
-            (6, "expr: parse error", panel("- title: P\n    lines:\n    - expr: sum(up")),
+            (6, "expr: 1:7: parse error", panel("- title: P\n    lines:\n    - expr: sum(up")),
             (7, "gives a range vector", panel("- title: P\n    lines:\n    - name: n\n      expr: up[5m]")),
             (6, "no variable $pod; there is $node, $window", panel("- title: P\n    lines:\n    - expr: up{pod=$pod}")),
             (4, "is there twice", page("- name: p\n  groups: []")),
