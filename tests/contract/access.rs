@@ -37,6 +37,7 @@ const ROUTES: &[(&str, &str, &str, Needs)] = &[
     ("GET", "/changes", "/changes", Read),
     ("GET", "/compare", "/compare", Read),
     ("GET", "/explore", "/explore", Read),
+    ("GET", "/page", "/page?name=none", Read),
     ("GET", "/status", "/status", Read),
     ("GET", "/assets/{name}", "/assets/none", Nothing),
     ("POST", "/update", "/update", Nothing),

@@ -180,6 +180,7 @@ async fn a_killed_server_loses_no_timer_and_tells_nothing_twice(t: Target) {
     load(&client, "n1", 9.0).await;
     until("the receiver is told", PATIENCE, async || told(&receiver) == ["firing n1"]).await;
     assert_eq!(alerts(&client).await[0]["activeAt"], since);
+    all_is_delivered(&server).await;
     server = server.crash_and_restart_with(&[]);
     let client = server.client();
     load(&client, "n1", 1.0).await;
@@ -193,6 +194,20 @@ async fn a_killed_server_loses_no_timer_and_tells_nothing_twice(t: Target) {
         until("the other server tells", PATIENCE, async || told(&receiver).len() == 3).await;
         assert_eq!(told(&receiver)[2], "firing n1");
     }
+}
+
+/// Waits until the server has noted what receivers took: one that ends before that delivers it again.
+async fn all_is_delivered(server: &Server) {
+    let metrics = server.metrics_client();
+    let page = async || metrics.get("/metrics").send().await;
+    let evaluated = |page: &golectra_tests::Answer| page.metric("golectra_rule_evaluations_total").unwrap_or(0.0);
+    // How many wait is told after each round, here of two rules.
+    let two_rounds_on = evaluated(&page().await) + 4.0;
+    let is_delivered = async || {
+        let page = page().await;
+        evaluated(&page) >= two_rounds_on && page.metric("golectra_alerts_notifications_waiting").unwrap_or(0.0) == 0.0
+    };
+    until("all notifications are delivered", PATIENCE, is_delivered).await;
 }
 
 async fn rules_are_read_again_and_a_bad_file_is_refused(t: Target) {
