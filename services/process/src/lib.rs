@@ -11,6 +11,7 @@ pub mod keys;
 pub mod listen;
 pub mod log_limiter;
 pub mod metrics;
+pub mod mounted;
 pub mod output;
 pub mod settings;
 pub mod shutdown;

@@ -1,21 +1,24 @@
 //! Folders of YAML files that people write, such as RULES_DIR: looked at again and again, and each file is used as a whole or not at all.
 
+mod yaml;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use golectra_process::mounted::read_settled;
 use tokio::time::{MissedTickBehavior, interval};
+
+pub use self::yaml::YamlReader;
 
 /// The largest file, in bytes.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
 /// The most files of a folder.
 const MAX_FILES: usize = 100;
-/// A folder is read until two reads in a row agree, at most this many times.
-const MAX_READS: usize = 6;
 /// How often a folder is looked at.
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -39,8 +42,40 @@ impl fmt::Display for FileError {
     }
 }
 
+/// What the files of a folder come to, kept up to date.
+pub struct Watched<T, S> {
+    folder: Mutex<Folder<T>>,
+    is_set: bool,
+    current: RwLock<Arc<S>>,
+}
+
+impl<T, S> Watched<T, S> {
+    /// The folder that a setting names, if it names one, and what counts before the first look.
+    pub fn new(setting: &'static str, path: Option<&Path>, first: S) -> Self {
+        Self { folder: Mutex::new(Folder::new(setting, path)), is_set: path.is_some(), current: RwLock::new(Arc::new(first)) }
+    }
+
+    /// Whether the setting names a folder.
+    pub fn is_set(&self) -> bool {
+        self.is_set
+    }
+
+    /// What counts now.
+    pub fn current(&self) -> Arc<S> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at the folder. What `make` gives counts from now on; None leaves what there is.
+    pub fn look(&self, parse: impl Fn(&str, &str) -> Result<T, FileError>, make: impl FnOnce(Look<T>) -> Option<S>) {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = make(folder.look(parse)) {
+            *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(made);
+        }
+    }
+}
+
 /// A folder, and what was found there last.
-pub struct Folder<T> {
+struct Folder<T> {
     /// The setting that names it.
     setting: &'static str,
     path: Option<PathBuf>,
@@ -79,13 +114,13 @@ pub struct Contents<T> {
 
 impl<T> Folder<T> {
     /// The folder that a setting names, if it names one.
-    pub fn new(setting: &'static str, path: Option<&Path>) -> Self {
+    fn new(setting: &'static str, path: Option<&Path>) -> Self {
         Self { setting, path: path.map(Path::to_path_buf), texts: None, good: BTreeMap::new(), refused: BTreeMap::new(), problem: None }
     }
 
     /// Reads the folder, and parses the files that changed. What can't be used is logged once.
-    pub fn look(&mut self, parse: impl Fn(&str, &str) -> Result<T, FileError>) -> Look<T> {
-        let texts = match self.path.as_deref().map(read).transpose() {
+    fn look(&mut self, parse: impl Fn(&str, &str) -> Result<T, FileError>) -> Look<T> {
+        let texts = match self.path.as_deref().map(|path| read_settled(|| read_once(path))).transpose() {
             Ok(texts) => texts.unwrap_or_default(),
             Err(error) => {
                 let folder = self.path.as_deref().unwrap_or(Path::new("")).display();
@@ -139,20 +174,7 @@ pub async fn watch(look: impl Fn() + Send + Sync + 'static) {
     }
 }
 
-/// The texts of the files by their names. Kubernetes updates a mounted ConfigMap by replacing a symbolic link that all its files lead through; a
-/// read during that moment may see files of both versions, so the folder is read again until two reads agree.
-fn read(path: &Path) -> io::Result<BTreeMap<String, String>> {
-    let mut last = read_once(path)?;
-    for _ in 1..MAX_READS {
-        let again = read_once(path)?;
-        if again == last {
-            break;
-        }
-        last = again;
-    }
-    Ok(last)
-}
-
+/// The texts of the files by their names.
 fn read_once(path: &Path) -> io::Result<BTreeMap<String, String>> {
     let mut texts = BTreeMap::new();
     for entry in fs::read_dir(path)? {

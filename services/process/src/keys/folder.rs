@@ -12,6 +12,7 @@ use std::path::Path;
 use secrecy::zeroize::Zeroizing;
 
 use super::{ById, Key, KeyId};
+use crate::mounted::read_settled;
 use crate::settings::secret::without_line_end;
 
 /// A folder with more files than this is refused as the wrong folder.
@@ -19,9 +20,6 @@ const MAX_FILES: usize = 256;
 
 /// The longest key, in bytes.
 const MAX_KEY_BYTES: usize = 4 << 10;
-
-/// A folder is read until two reads in a row agree, at most this many times.
-const MAX_READS: usize = 6;
 
 /// Why the folder could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -50,18 +48,9 @@ pub(super) struct Found {
     pub(super) unusable: BTreeMap<String, String>,
 }
 
-/// Reads the folder. Kubernetes updates a mounted Secret by replacing a symbolic link that all its files lead through; a read
-/// during that moment may see files of both versions. So it is read again until two reads agree.
+/// Reads the folder.
 pub(super) fn read(path: &Path) -> Result<Found, FolderError> {
-    let mut last = read_once(path)?;
-    for _ in 1..MAX_READS {
-        let again = read_once(path)?;
-        if again == last {
-            break;
-        }
-        last = again;
-    }
-    Ok(last)
+    read_settled(|| read_once(path))
 }
 
 fn read_once(path: &Path) -> Result<Found, FolderError> {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use super::format::parse;
 use super::{Rule, RuleGroup};
-use crate::folder::{self, FileError, Folder, Look};
+use crate::folder::{self, FileError, Look, Watched};
 
 /// What the file of the rules that are built in is called.
 pub const BUILT_IN_FILE: &str = "built-in.yaml";
@@ -33,10 +33,8 @@ pub struct RuleSet {
 pub struct RuleBook(Arc<Shared>);
 
 struct Shared {
-    watched: bool,
     built_in: Vec<Arc<RuleGroup>>,
-    current: RwLock<Arc<RuleSet>>,
-    folder: Mutex<Folder<Vec<Arc<RuleGroup>>>>,
+    files: Watched<Vec<Arc<RuleGroup>>, RuleSet>,
 }
 
 impl RuleBook {
@@ -49,35 +47,36 @@ impl RuleBook {
             group.rules.retain(|rule| !left_out(rule));
         }
         let built_in = built_in.into_iter().filter(|group| !group.rules.is_empty()).map(Arc::new).collect();
-        let shared = Shared {
-            watched: folder.is_some(),
-            built_in,
-            current: RwLock::default(),
-            folder: Mutex::new(Folder::new("RULES_DIR", folder)),
-        };
-        let book = Self(Arc::new(shared));
+        let book = Self(Arc::new(Shared { built_in, files: Watched::new("RULES_DIR", folder, RuleSet::default()) }));
         book.look();
         book
     }
 
     /// The rules as they are now.
     pub fn current(&self) -> Arc<RuleSet> {
-        Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
+        self.0.files.current()
     }
 
     /// Looks at the folder from time to time. Never returns where there is one.
     pub async fn watch(self) {
-        if self.0.watched {
+        if self.0.files.is_set() {
             folder::watch(move || self.look()).await;
         }
     }
 
     /// Reads the folder, and the files that changed.
     fn look(&self) {
-        let mut folder = self.0.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = match folder.look(|file, text| Ok(parse(file, text)?.into_iter().map(Arc::new).collect())) {
-            Look::Unchanged | Look::Unreadable { never: false, .. } => return,
-            Look::Unreadable { never: true, .. } => return self.publish(self.0.built_in.clone(), true, Vec::new()),
+        let parse = |file: &str, text: &str| Ok(parse(file, text)?.into_iter().map(Arc::new).collect());
+        self.0.files.look(parse, |look| self.set(look));
+    }
+
+    /// The rules after a look at the folder; None where they stay.
+    fn set(&self, look: Look<Vec<Arc<RuleGroup>>>) -> Option<RuleSet> {
+        let found = match look {
+            Look::Unchanged | Look::Unreadable { never: false, .. } => return None,
+            Look::Unreadable { never: true, .. } => {
+                return Some(RuleSet { groups: self.0.built_in.clone(), incomplete: true, refused: Vec::new() });
+            }
             Look::Changed(found) => found,
         };
         let groups: Vec<_> = self.0.built_in.iter().chain(found.files.iter().flat_map(|groups| groups.iter())).cloned().collect();
@@ -86,14 +85,10 @@ impl RuleBook {
             let error =
                 FileError { file: "RULES_DIR".to_owned(), line: 0, problem: format!("all files together have at most {MAX_RULES} rules") };
             tracing::error!("the files of RULES_DIR are refused: {error}; the rules that were read before go on being used");
-            return self.publish(self.current().groups.clone(), true, vec![error]);
+            return Some(RuleSet { groups: self.current().groups.clone(), incomplete: true, refused: vec![error] });
         }
         tracing::info!(groups = groups.len(), rules, refused = found.refused.len(), "the rules are read");
-        self.publish(groups, found.incomplete, found.refused);
-    }
-
-    fn publish(&self, groups: Vec<Arc<RuleGroup>>, incomplete: bool, refused: Vec<FileError>) {
-        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(RuleSet { groups, incomplete, refused });
+        Some(RuleSet { groups, incomplete: found.incomplete, refused: found.refused })
     }
 }
 

@@ -3,15 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use golectra_promql::Query;
-use golectra_promql::parse::ast::ValueType;
-use golectra_promql::parse::{ParseLimits, parse_duration};
+use golectra_promql::parse::parse_duration;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::{Rule, RuleGroup, RuleKind};
 use crate::alerts::template::Template;
-use crate::folder::{FileError, MAX_FILE_BYTES};
+use crate::folder::{FileError, YamlReader};
 
 /// The most rules of a file.
 pub const MAX_RULES: usize = 2_000;
@@ -53,49 +51,32 @@ struct RawRule {
 
 /// Reads a file. The first thing that is wrong with it is its error, and none of its rules counts then.
 pub fn parse(file: &str, text: &str) -> Result<Vec<RuleGroup>, FileError> {
-    let reader = Reader { file };
-    if text.len() > MAX_FILE_BYTES {
-        return Err(reader.error(0, format!("a file of rules has at most {MAX_FILE_BYTES} bytes")));
-    }
-    let options = serde_saphyr::options! { with_snippet: false };
-    let raw: RawFile = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(0, |location| location.line());
-        reader.error(line, error.to_string())
-    })?;
+    let reader = Reader(YamlReader { file });
+    let raw: RawFile = reader.0.read("rules", text)?;
     if raw.groups.iter().map(|group| group.rules.len()).sum::<usize>() > MAX_RULES {
-        return Err(reader.error(0, format!("a file has at most {MAX_RULES} rules")));
+        return Err(reader.0.error(0, format!("a file has at most {MAX_RULES} rules")));
     }
     let mut names = BTreeSet::new();
     let mut groups = Vec::with_capacity(raw.groups.len());
     for group in raw.groups {
         if !names.insert(group.name.value.clone()) {
-            return Err(reader.at(&group.name, format!("the group {:?} is there twice", group.name.value)));
+            return Err(reader.0.at(&group.name, format!("the group {:?} is there twice", group.name.value)));
         }
         groups.push(reader.group(group)?);
     }
     Ok(groups)
 }
 
-struct Reader<'a> {
-    file: &'a str,
-}
+struct Reader<'a>(YamlReader<'a>);
 
 impl Reader<'_> {
-    fn error(&self, line: u64, problem: String) -> FileError {
-        FileError { file: self.file.to_owned(), line, problem }
-    }
-
-    fn at<T>(&self, place: &Spanned<T>, problem: impl Into<String>) -> FileError {
-        self.error(place.referenced.line(), problem.into())
-    }
-
     fn group(&self, raw: RawGroup) -> Result<RuleGroup, FileError> {
         if raw.name.value.is_empty() {
-            return Err(self.at(&raw.name, "a group needs a name"));
+            return Err(self.0.at(&raw.name, "a group needs a name"));
         }
         let interval_ms = self.duration(raw.interval.as_ref())?;
         if let (Some(0), Some(place)) = (interval_ms, &raw.interval) {
-            return Err(self.at(place, "an interval is longer than 0s"));
+            return Err(self.0.at(place, "an interval is longer than 0s"));
         }
         let group_labels = self.labels(&raw.labels)?;
         let mut numbers = BTreeMap::<String, usize>::new();
@@ -108,7 +89,7 @@ impl Reader<'_> {
             rules.push(rule);
         }
         Ok(RuleGroup {
-            file: self.file.to_owned(),
+            file: self.0.file.to_owned(),
             name: raw.name.value,
             interval: interval_ms.map(|ms| Duration::from_millis(ms.unsigned_abs())),
             query_offset_ms: self.duration(raw.query_offset.as_ref())?.unwrap_or(0),
@@ -123,12 +104,12 @@ impl Reader<'_> {
         let (name, is_alert) = match (&raw.alert, &raw.record) {
             (Some(alert), None) => (alert, true),
             (None, Some(record)) => (record, false),
-            _ => return Err(self.at(&place, "a rule has either alert or record")),
+            _ => return Err(self.0.at(&place, "a rule has either alert or record")),
         };
         if name.value.is_empty() {
-            return Err(self.at(name, "a rule needs a name"));
+            return Err(self.0.at(name, "a rule needs a name"));
         }
-        self.check_expr(&raw.expr)?;
+        self.0.check_expr(&raw.expr, &raw.expr.value)?;
         let mut labels = group_labels.clone();
         labels.extend(self.labels(&raw.labels)?);
         let kind = if is_alert {
@@ -140,32 +121,24 @@ impl Reader<'_> {
         } else {
             for (field, given) in [("for", &raw.r#for), ("keep_firing_for", &raw.keep_firing_for)] {
                 if let Some(given) = given {
-                    return Err(self.at(given, format!("a recording rule has no {field}")));
+                    return Err(self.0.at(given, format!("a recording rule has no {field}")));
                 }
             }
             if let Some(first) = raw.annotations.values().next() {
-                return Err(self.at(first, "a recording rule has no annotations"));
+                return Err(self.0.at(first, "a recording rule has no annotations"));
             }
             if name.value.contains(['{', '}']) || name.value.chars().any(char::is_control) {
-                return Err(self.at(name, format!("{:?} is no name of a metric", name.value)));
+                return Err(self.0.at(name, format!("{:?} is no name of a metric", name.value)));
             }
             RuleKind::Recording
         };
         Ok(Rule { key: String::new(), name: name.value.clone(), expr: raw.expr.value.trim().to_owned(), labels, kind })
     }
 
-    fn check_expr(&self, expr: &Spanned<String>) -> Result<(), FileError> {
-        let query = Query::parse(expr.value.trim(), &ParseLimits::default()).map_err(|error| self.at(expr, format!("expr: {error}")))?;
-        match query.expr().value_type() {
-            ValueType::InstantVector | ValueType::Scalar => Ok(()),
-            other => Err(self.at(expr, format!("expr: it must give an instant vector or a scalar, and gives a {other}"))),
-        }
-    }
-
     fn labels(&self, raw: &BTreeMap<String, Spanned<String>>) -> Result<BTreeMap<String, Template>, FileError> {
         for (name, value) in raw {
             if name.is_empty() || name == "__name__" || name.chars().any(char::is_control) {
-                return Err(self.at(value, format!("{name:?} can't be the name of a label")));
+                return Err(self.0.at(value, format!("{name:?} can't be the name of a label")));
             }
         }
         self.templates(raw)
@@ -173,7 +146,7 @@ impl Reader<'_> {
 
     fn templates(&self, raw: &BTreeMap<String, Spanned<String>>) -> Result<BTreeMap<String, Template>, FileError> {
         let template = |(name, text): (&String, &Spanned<String>)| {
-            let template = Template::parse(&text.value).map_err(|error| self.at(text, format!("{name}: {error}")))?;
+            let template = Template::parse(&text.value).map_err(|error| self.0.at(text, format!("{name}: {error}")))?;
             Ok((name.clone(), template))
         };
         raw.iter().map(template).collect()
@@ -183,13 +156,14 @@ impl Reader<'_> {
         let Some(text) = text else { return Ok(None) };
         // Prometheus reads 0 without a unit too.
         let ms = if text.value == "0" { Some(0) } else { parse_duration(&text.value) };
-        ms.map(Some).ok_or_else(|| self.at(text, format!("{:?} is no duration such as 5m or 1h30m", text.value)))
+        ms.map(Some).ok_or_else(|| self.0.at(text, format!("{:?} is no duration such as 5m or 1h30m", text.value)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::MAX_FILE_BYTES;
 
     #[test]
     fn a_file_is_read_whole() {

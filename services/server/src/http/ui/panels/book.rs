@@ -1,11 +1,11 @@
 //! Which panels and pages there are: those built in, and those of PANELS_DIR, which is read again when it changes.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use super::format::{self, PanelFile};
 use super::{Group, Page};
-use crate::folder::{self, FileError, Folder, Look};
+use crate::folder::{self, FileError, Look, Watched};
 
 /// The graphs of a node's page, and of a pod's.
 const BUILT_IN: [(&str, &str); 2] =
@@ -29,59 +29,46 @@ pub struct PanelSet {
 
 /// The panels, kept up to date. Clones share them.
 #[derive(Clone)]
-pub struct PanelBook(Arc<Shared>);
-
-struct Shared {
-    watched: bool,
-    current: RwLock<Arc<PanelSet>>,
-    folder: Mutex<Folder<PanelFile>>,
-}
+pub struct PanelBook(Arc<Watched<PanelFile, PanelSet>>);
 
 impl PanelBook {
     /// The panels that are built in and those of the folder. A folder that can't be used is logged and looked at again.
     pub fn open(folder: Option<&Path>) -> Self {
-        let shared = Shared {
-            watched: folder.is_some(),
-            current: RwLock::new(Arc::new(PanelSet::of(&[]))),
-            folder: Mutex::new(Folder::new("PANELS_DIR", folder)),
-        };
-        let book = Self(Arc::new(shared));
+        let book = Self(Arc::new(Watched::new("PANELS_DIR", folder, PanelSet::of(&[]))));
         book.look();
         book
     }
 
     /// The panels as they are now.
     pub fn current(&self) -> Arc<PanelSet> {
-        Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
+        self.0.current()
     }
 
     /// Looks at the folder from time to time. Never returns where there is one.
     pub async fn watch(self) {
-        if self.0.watched {
+        if self.0.is_set() {
             folder::watch(move || self.look()).await;
         }
     }
 
     /// Reads the folder, and the files that changed.
     fn look(&self) {
-        let mut folder = self.0.folder.lock().unwrap_or_else(PoisonError::into_inner);
-        let set = match folder.look(format::parse) {
-            Look::Unchanged => return,
+        self.0.look(format::parse, |look| match look {
+            Look::Unchanged => None,
             Look::Unreadable { problem, .. } => {
                 let current = self.current();
                 let refused = vec![FileError { file: "PANELS_DIR".to_owned(), line: 0, problem }];
-                PanelSet { node: current.node.clone(), pod: current.pod.clone(), pages: current.pages.clone(), refused }
+                Some(PanelSet { node: current.node.clone(), pod: current.pod.clone(), pages: current.pages.clone(), refused })
             }
             Look::Changed(found) => {
                 let mut set = PanelSet::of(&found.files);
                 set.refused.extend(found.refused);
-                if self.0.watched {
+                if self.0.is_set() {
                     tracing::info!(pages = set.pages.len(), refused = set.refused.len(), "the panels are read");
                 }
-                set
+                Some(set)
             }
-        };
-        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
+        });
     }
 }
 

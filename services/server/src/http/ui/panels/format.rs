@@ -3,14 +3,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use golectra_promql::Query;
-use golectra_promql::parse::ast::ValueType;
 use golectra_promql::parse::{ParseLimits, parse_selector};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use super::{Group, Line, Page, Panel, Unit, Variable, fill};
-use crate::folder::{FileError, MAX_FILE_BYTES};
+use crate::folder::{FileError, YamlReader};
 
 /// The most panels of a page, or of all that a file adds to one.
 const MAX_PANELS: usize = 200;
@@ -101,20 +99,13 @@ type Known<'a> = (&'a str, bool);
 
 /// Reads a file. The first thing that is wrong with it is its error, and nothing of it counts then.
 pub fn parse(file: &str, text: &str) -> Result<PanelFile, FileError> {
-    let reader = Reader { file };
-    if text.len() > MAX_FILE_BYTES {
-        return Err(reader.error(0, format!("a file of panels has at most {MAX_FILE_BYTES} bytes")));
-    }
-    let options = serde_saphyr::options! { with_snippet: false };
-    let raw: RawFile = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let line = error.location().map_or(0, |location| location.line());
-        reader.error(line, error.to_string())
-    })?;
+    let reader = Reader(YamlReader { file });
+    let raw: RawFile = reader.0.read("panels", text)?;
     let mut names = BTreeSet::new();
     let mut pages = Vec::with_capacity(raw.pages.len());
     for page in raw.pages {
         if !names.insert(page.name.value.clone()) {
-            return Err(reader.at(&page.name, format!("the page {:?} is there twice", page.name.value)));
+            return Err(reader.0.at(&page.name, format!("the page {:?} is there twice", page.name.value)));
         }
         pages.push(reader.page(page)?);
     }
@@ -125,28 +116,18 @@ pub fn parse(file: &str, text: &str) -> Result<PanelFile, FileError> {
     })
 }
 
-struct Reader<'a> {
-    file: &'a str,
-}
+struct Reader<'a>(YamlReader<'a>);
 
 impl Reader<'_> {
-    fn error(&self, line: u64, problem: String) -> FileError {
-        FileError { file: self.file.to_owned(), line, problem }
-    }
-
-    fn at<T>(&self, place: &Spanned<T>, problem: impl Into<String>) -> FileError {
-        self.error(place.referenced.line(), problem.into())
-    }
-
     fn page(&self, raw: RawPage) -> Result<Page, FileError> {
         let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if raw.name.value.is_empty() || raw.name.value.len() > MAX_NAME_BYTES || !raw.name.value.bytes().all(is_name) {
-            return Err(
-                self.at(&raw.name, format!("the name of a page has 1 to {MAX_NAME_BYTES} of a-z, 0-9 and -, not {:?}", raw.name.value))
-            );
+            return Err(self
+                .0
+                .at(&raw.name, format!("the name of a page has 1 to {MAX_NAME_BYTES} of a-z, 0-9 and -, not {:?}", raw.name.value)));
         }
         if let Some(first) = raw.variables.get(MAX_VARIABLES) {
-            return Err(self.at(&first.name, format!("a page has at most {MAX_VARIABLES} variables")));
+            return Err(self.0.at(&first.name, format!("a page has at most {MAX_VARIABLES} variables")));
         }
         let mut variables = Vec::<Variable>::with_capacity(raw.variables.len());
         for raw in raw.variables {
@@ -161,7 +142,7 @@ impl Reader<'_> {
             name: raw.name.value,
             groups,
             variables,
-            file: self.file.to_owned(),
+            file: self.0.file.to_owned(),
         })
     }
 
@@ -169,22 +150,26 @@ impl Reader<'_> {
         let name = &raw.name.value;
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_name) {
-            return Err(self.at(&raw.name, format!("the name of a variable has 1 to {MAX_NAME_BYTES} letters, digits and _, not {name:?}")));
+            return Err(self
+                .0
+                .at(&raw.name, format!("the name of a variable has 1 to {MAX_NAME_BYTES} letters, digits and _, not {name:?}")));
         }
         if RESERVED.contains(&name.as_str()) {
-            return Err(self.at(&raw.name, format!("a variable can't be called {name:?}: these names are taken: {}", RESERVED.join(", "))));
+            return Err(self
+                .0
+                .at(&raw.name, format!("a variable can't be called {name:?}: these names are taken: {}", RESERVED.join(", "))));
         }
         if before.iter().any(|other| other.name == *name) {
-            return Err(self.at(&raw.name, format!("the variable {name:?} is there twice")));
+            return Err(self.0.at(&raw.name, format!("the variable {name:?} is there twice")));
         }
         if let Some(series) = &raw.series {
             let known: Vec<_> = before.iter().map(|variable| (variable.name.as_str(), variable.all)).collect();
             let filled = self.filled(series, "series", &known)?;
-            parse_selector(&filled, &ParseLimits::default()).map_err(|error| self.at(series, format!("series: {error}")))?;
+            parse_selector(&filled, &ParseLimits::default()).map_err(|error| self.0.at(series, format!("series: {error}")))?;
         }
         let label = raw.label.as_ref().map_or(name, |label| &label.value);
         if label.is_empty() || label == "__name__" {
-            return Err(self.at(raw.label.as_ref().unwrap_or(&raw.name), format!("{label:?} can't be the label of a variable")));
+            return Err(self.0.at(raw.label.as_ref().unwrap_or(&raw.name), format!("{label:?} can't be the label of a variable")));
         }
         Ok(Variable {
             label: label.clone(),
@@ -198,7 +183,7 @@ impl Reader<'_> {
     fn title(&self, raw: &Spanned<String>) -> Result<String, FileError> {
         let title = raw.value.trim();
         if title.is_empty() || title.len() > MAX_TITLE_BYTES || title.chars().any(char::is_control) {
-            return Err(self.at(raw, format!("a title has 1 to {MAX_TITLE_BYTES} bytes in one line")));
+            return Err(self.0.at(raw, format!("a title has 1 to {MAX_TITLE_BYTES} bytes in one line")));
         }
         Ok(title.to_owned())
     }
@@ -208,7 +193,7 @@ impl Reader<'_> {
         let group = |raw: RawGroup| {
             panels += raw.panels.len();
             if panels > MAX_PANELS {
-                return Err(self.at(&raw.title, format!("a page has at most {MAX_PANELS} panels")));
+                return Err(self.0.at(&raw.title, format!("a page has at most {MAX_PANELS} panels")));
             }
             let panels = raw.panels.into_iter().map(|panel| self.panel(panel, variables)).collect::<Result<_, _>>()?;
             Ok(Group { title: self.title(&raw.title)?, panels })
@@ -220,19 +205,19 @@ impl Reader<'_> {
         let alternatives = match (raw.lines, raw.alternatives) {
             (Some(lines), None) => vec![lines],
             (None, Some(alternatives)) => alternatives,
-            _ => return Err(self.at(&raw.title, "a panel has either lines or alternatives")),
+            _ => return Err(self.0.at(&raw.title, "a panel has either lines or alternatives")),
         };
         if alternatives.is_empty() || alternatives.iter().any(Vec::is_empty) {
-            return Err(self.at(&raw.title, "a panel needs at least one line, in each of its alternatives"));
+            return Err(self.0.at(&raw.title, "a panel needs at least one line, in each of its alternatives"));
         }
         if alternatives.iter().any(|lines| lines.len() > MAX_LINES) || alternatives.len() > MAX_LINES {
-            return Err(self.at(&raw.title, format!("a panel has at most {MAX_LINES} lines, and as many alternatives")));
+            return Err(self.0.at(&raw.title, format!("a panel has at most {MAX_LINES} lines, and as many alternatives")));
         }
         if let Some(top) = raw.top.as_ref().filter(|top| !top.value.is_finite()) {
-            return Err(self.at(top, "top must be a number"));
+            return Err(self.0.at(top, "top must be a number"));
         }
         let line = |raw: RawLine| {
-            self.check_expr(&raw.expr, variables)?;
+            self.0.check_expr(&raw.expr, &self.filled(&raw.expr, "expr", variables)?)?;
             Ok(Line { expr: raw.expr.value.trim().to_owned(), name: raw.name, metric: raw.metric })
         };
         let lines = |raw: Vec<RawLine>| raw.into_iter().map(line).collect::<Result<Vec<_>, _>>();
@@ -245,15 +230,6 @@ impl Reader<'_> {
         })
     }
 
-    fn check_expr(&self, expr: &Spanned<String>, variables: &[Known<'_>]) -> Result<(), FileError> {
-        let filled = self.filled(expr, "expr", variables)?;
-        let query = Query::parse(filled.trim(), &ParseLimits::default()).map_err(|error| self.at(expr, format!("expr: {error}")))?;
-        match query.expr().value_type() {
-            ValueType::InstantVector | ValueType::Scalar => Ok(()),
-            other => Err(self.at(expr, format!("expr: it must give an instant vector or a scalar, and gives a {other}"))),
-        }
-    }
-
     /// The text with something in place of its variables.
     fn filled(&self, text: &Spanned<String>, field: &str, variables: &[Known<'_>]) -> Result<String, FileError> {
         for (name, _) in variables.iter().filter(|(_, all)| *all) {
@@ -263,7 +239,7 @@ impl Reader<'_> {
                 let is_whole =
                     parts.peek().is_some_and(|after| !after.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '_'));
                 if is_whole && !before.trim_end().ends_with('~') {
-                    return Err(self.at(text, format!("{field}: ${name} may be all values, so it stands behind =~ or !~")));
+                    return Err(self.0.at(text, format!("{field}: ${name} may be all values, so it stands behind =~ or !~")));
                 }
             }
         }
@@ -280,7 +256,7 @@ impl Reader<'_> {
         match unknown {
             Some(name) => {
                 let known: Vec<_> = variables.iter().map(|(name, _)| *name).chain(["window"]).map(|name| format!("${name}")).collect();
-                Err(self.at(text, format!("{field}: there is no variable ${name}; there is {}", known.join(", "))))
+                Err(self.0.at(text, format!("{field}: there is no variable ${name}; there is {}", known.join(", "))))
             }
             None => Ok(filled),
         }
@@ -290,6 +266,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::MAX_FILE_BYTES;
 
     #[test]
     fn every_expression_that_is_built_in_is_about_its_page() {
