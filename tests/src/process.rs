@@ -1,6 +1,8 @@
 //! Child processes that never outlive the test program.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -241,30 +243,22 @@ fn ticks_per_second() -> f64 {
     f64::from(i32::try_from(ticks).expect("a hundred or a thousand"))
 }
 
-/// A pipe that a thread reads to its end.
+/// What a process has written to a pipe.
 struct Captured {
-    text: Arc<Mutex<Vec<u8>>>,
+    output: Option<Arc<Output>>,
     reader: Option<thread::JoinHandle<()>>,
 }
 
 impl Captured {
     /// Without a pipe the text stays empty.
-    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
-        let text = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&text);
-        let read = |mut pipe| {
-            thread::spawn(move || {
-                let mut piece = [0; 4096];
-                while let Ok(length @ 1..) = Read::read(&mut pipe, &mut piece) {
-                    sink.lock().expect("no reader panics").extend_from_slice(&piece[..length]);
-                }
-            })
-        };
-        Self { text, reader: pipe.map(read) }
+    fn of(pipe: Option<impl Into<OwnedFd>>) -> Self {
+        let output = pipe.map(|pipe| Arc::new(Output::of(pipe.into())));
+        let reader = output.clone().map(|output| thread::spawn(move || output.read_to_its_end()));
+        Self { output, reader }
     }
 
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.text.lock().expect("no reader panics")).into_owned()
+        self.output.as_ref().map_or_else(String::new, |output| output.text())
     }
 
     /// Reads the rest of the pipe after the process has ended.
@@ -275,9 +269,71 @@ impl Captured {
     }
 }
 
+/// A pipe that never blocks, and what was read from it. A thread reads it, so that the process never waits for room, and so does whoever asks for the text:
+/// the text has everything that the process wrote before, whether or not the thread has run since.
+struct Output {
+    pipe: File,
+    read: Mutex<Vec<u8>>,
+}
+
+impl Output {
+    fn of(pipe: OwnedFd) -> Self {
+        #[expect(unsafe_code, reason = "the standard library has no pipes that do not block")]
+        // SAFETY: the descriptor is open, and the flag is the only one that matters for reading a pipe.
+        let code = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        assert_eq!(code, 0, "fcntl: {}", io::Error::last_os_error());
+        Self { pipe: File::from(pipe), read: Mutex::default() }
+    }
+
+    /// Reads what is there. False at the end of the pipe.
+    fn read(&self, read: &mut Vec<u8>) -> bool {
+        match (&self.pipe).read_to_end(read) {
+            Ok(_) => false,
+            Err(error) => error.kind() == ErrorKind::WouldBlock,
+        }
+    }
+
+    fn read_to_its_end(&self) {
+        let mut wanted = libc::pollfd { fd: self.pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        loop {
+            #[expect(unsafe_code, reason = "the standard library can't wait for a pipe that does not block")]
+            // SAFETY: the one structure lives during the call.
+            unsafe {
+                libc::poll(&raw mut wanted, 1, -1);
+            }
+            if !self.read(&mut self.read.lock().expect("no reader panics")) {
+                return;
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut read = self.read.lock().expect("no reader panics");
+        self.read(&mut read);
+        String::from_utf8_lossy(&read).into_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{cpu_ticks, ticks_per_second};
+    use std::io::{self, Write as _};
+
+    use super::{Output, cpu_ticks, ticks_per_second};
+
+    #[test]
+    fn all_that_was_written_before_is_in_the_text() {
+        // No thread reads this one.
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let output = Output::of(reader.into());
+        assert_eq!(output.text(), "");
+        writer.write_all(b"one ").expect("there is room");
+        assert_eq!(output.text(), "one ");
+        writer.write_all(b"two").expect("there is room");
+        assert_eq!(output.text(), "one two");
+        drop(writer);
+        output.read_to_its_end();
+        assert_eq!(output.text(), "one two");
+    }
 
     #[test]
     fn cpu_time_is_found_behind_any_name() {
