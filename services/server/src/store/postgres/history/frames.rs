@@ -146,7 +146,10 @@ struct FramesRow {
 
 /// Frames of a source and a half hour. Each is found by the primary key.
 const OF_A_HALF_HOUR: &str = "frames.source_id = source.id AND frames.at >= slot.start AND frames.at < slot.start + $1
-    AND frames.at >= $2 AND coalesce(frames.oldest_at, frames.at) <= $3";
+    AND coalesce(frames.newest_at, frames.at) >= $2 AND coalesce(frames.oldest_at, frames.at) <= $3";
+/// So many series at most are looked for in a frame's own list before it is taken apart: comparing each of them with each of the list takes a fraction of the time
+/// then.
+const MAX_COMPARED_SERIES: i32 = 16;
 
 impl Scope {
     /// The layouts that frames of this day (counted from 1970) or later ones may have, and the keys of frames that are sealed as well. Mostly there are
@@ -196,11 +199,19 @@ impl Scope {
                 ARRAY[frames.key], cut.ids
             FROM unnest($4::integer[]) AS source (id) CROSS JOIN unnest($5::timestamptz[]) AS slot (start)
             JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL
+                AND (cardinality($13::integer[]) > {MAX_COMPARED_SERIES} OR frames.series_ids && $13)
+            CROSS JOIN LATERAL (
+                SELECT min(own.place) AS first, max(own.place) AS last
+                FROM unnest(frames.series_ids) WITH ORDINALITY AS own (id, place) WHERE own.id = ANY($13)
+            ) AS span
             CROSS JOIN LATERAL (
                 SELECT array_agg(own.id) AS ids, array_agg(own.value) AS "values",
                     array_agg(own.at) FILTER (WHERE frames.times IS NOT NULL) AS times,
                     array_agg(own.delta) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas
-                FROM unnest(frames.series_ids, frames."values", frames.times, frames.deltas) AS own (id, value, at, delta)
+                FROM unnest(
+                    frames.series_ids[span.first:span.last], frames."values"[span.first:span.last], frames.times[span.first:span.last],
+                    frames.deltas[span.first:span.last]
+                ) AS own (id, value, at, delta)
                 WHERE own.id = ANY($13)
             ) AS cut
             WHERE cut.ids IS NOT NULL"#
