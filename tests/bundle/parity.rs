@@ -69,6 +69,11 @@ fn textfile() {
 }
 
 #[test]
+fn access() {
+    assert_equal("overlays/access", &[CNPG], &["server.apiTokens.existingSecret.name=golectra-api-tokens"]);
+}
+
+#[test]
 fn external() {
     assert_equal("overlays/external", &[], &["database.mode=external", "database.external.existingSecret.name=golectra-database"]);
 }
@@ -90,7 +95,8 @@ fn components() {
     let up = "../".repeat(folder.components().count() - 1);
     let k8s = format!("{}{}", up.trim_end_matches('/'), root().join("k8s").canonicalize().expect("it is there").display());
     for base in ["base", "overlays/external", "overlays/embedded"] {
-        let kustomization = format!("resources: [{k8s}/{base}]\ncomponents: [{k8s}/components/alerts, {k8s}/components/panels]\n");
+        let kustomization =
+            format!("resources: [{k8s}/{base}]\ncomponents: [{k8s}/components/access, {k8s}/components/alerts, {k8s}/components/panels]\n");
         std::fs::write(folder.join("kustomization.yaml"), kustomization).expect("our own folder");
         let objects = kustomized(&folder.display().to_string());
         let pod = &find(&objects, "Deployment/golectra-server")["spec"]["template"]["spec"];
@@ -107,5 +113,13 @@ fn components() {
             let data = &find(&objects, &format!("ConfigMap/{}", text(volume, "/configMap/name")))["data"];
             assert!(data.pointer(file).is_some_and(Value::is_string), "{base}: {data}");
         }
+        let tokens = volumes.iter().find(|volume| volume["name"] == "api-tokens").expect("the tokens");
+        let mount = mounts.iter().find(|mount| mount["name"] == "api-tokens").expect("their mount");
+        assert_eq!(text(tokens, "/secret/secretName"), "golectra-api-tokens", "{base}");
+        assert_eq!(
+            variable("API_TOKENS_FILE"),
+            format!("{}/{}", text(mount, "/mountPath"), text(tokens, "/secret/items/0/path")),
+            "{base}"
+        );
     }
 }
