@@ -6,7 +6,19 @@ export function threeDigits(value) {
   const size = Math.abs(value);
   if (size !== 0 && size < 0.001) return value.toExponential(1);
   const places = size >= 100 || Number.isInteger(value) ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
-  return String(Number(value.toFixed(places)));
+  const text = String(Number(value.toFixed(places)));
+  return size >= 1000 ? text.replace(/\B(?=(\d{3})+$)/g, ",") : text;
+}
+
+/** @param {number} seconds @returns {string} in a unit that leaves few digits */
+function duration(seconds) {
+  const size = Math.abs(seconds);
+  if (size === 0) return "0 s";
+  if (size < 0.001) return `${threeDigits(seconds * 1e6)} µs`;
+  if (size < 1) return `${threeDigits(seconds * 1000)} ms`;
+  if (size < 120) return `${threeDigits(seconds)} s`;
+  if (size < 7200) return `${threeDigits(seconds / 60)} min`;
+  return size < 172_800 ? `${threeDigits(seconds / 3600)} h` : `${threeDigits(seconds / 86_400)} d`;
 }
 
 /** @param {number} value @param {number} base @param {string[]} units */
@@ -29,7 +41,7 @@ export function format(value, unit) {
     case "bytes_per_second": return scaled(value, 1024, ["B/s", "KiB/s", "MiB/s", "GiB/s", "TiB/s"]);
     case "cores": return threeDigits(value);
     case "per_second": return `${scaled(value, 1000, ["", "k", "M", "G"])}/s`;
-    case "seconds": return Math.abs(value) >= 1 || value === 0 ? `${threeDigits(value)} s` : Math.abs(value) >= 0.001 ? `${threeDigits(value * 1000)} ms` : `${threeDigits(value * 1e6)} µs`;
+    case "seconds": return duration(value);
     default: return scaled(value, 1000, ["", "k", "M", "G", "T"]);
   }
 }

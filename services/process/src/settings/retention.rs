@@ -79,11 +79,15 @@ fn millis(text: &str) -> Result<Option<u64>, RetentionError> {
     Ok(total)
 }
 
+/// In days, as people write it: years only where they are whole, no weeks.
 impl fmt::Display for Retention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A retention is always a whole number of milliseconds within this range.
         let mut left = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
         for (unit, millis) in UNITS {
+            if unit == "w" || (unit == "y" && left % millis > 0) {
+                continue;
+            }
             let count = left / millis;
             left %= millis;
             if count > 0 {
@@ -155,7 +159,16 @@ mod tests {
 
     #[test]
     fn displayed_values_can_be_parsed() {
-        for (text, shown) in [("48h", "2d"), ("36h", "1d12h"), ("61m", "1h1m"), ("3600001ms", "1h1ms"), ("366d", "1y1d")] {
+        for (text, shown) in [
+            ("48h", "2d"),
+            ("36h", "1d12h"),
+            ("61m", "1h1m"),
+            ("3600001ms", "1h1ms"),
+            ("366d", "366d"),
+            ("4w2d", "30d"),
+            ("1w", "7d"),
+            ("730d", "2y"),
+        ] {
             let retention: Retention = text.parse().unwrap();
             assert_eq!(retention.to_string(), shown);
             assert_eq!(shown.parse(), Ok(retention));

@@ -31,6 +31,7 @@ pub struct ProcessInfo {
     clock: Clock,
     started_millis: u64,
     retention: String,
+    rollup_retentions: [String; 2],
     host: String,
 }
 
@@ -38,7 +39,8 @@ impl ProcessInfo {
     /// Of a process that starts now.
     pub fn new(settings: &Settings, host: String, clock: Clock) -> Self {
         let retention = settings.retention_raw.to_string();
-        Self { started_millis: clock.unix_millis(), retention, host, clock }
+        let rollup_retentions = [settings.retention_5m.to_string(), settings.retention_1h.to_string()];
+        Self { started_millis: clock.unix_millis(), retention, rollup_retentions, host, clock }
     }
 
     /// When it started, in unix milliseconds.
@@ -49,6 +51,11 @@ impl ProcessInfo {
     /// How long samples are kept.
     pub fn retention(&self) -> &str {
         &self.retention
+    }
+
+    /// How long a database keeps the rollups of 5 minutes, and those of an hour.
+    pub fn rollup_retentions(&self) -> &[String; 2] {
+        &self.rollup_retentions
     }
 
     /// The name of its host.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::ask::Sample;
-use super::format::{bytes, span, whole};
+use super::format::{bytes, grouped, span, whole};
 use crate::history::labels::SOURCE_LABEL;
 
 /// One query for all of it: with `version` the builds, whose value is when they were reported last; with `reason` the reports dropped within an hour;
@@ -48,7 +48,7 @@ pub fn by_source(answer: Vec<Sample>) -> BTreeMap<String, AgentState> {
             (_, None, Some(reason)) => {
                 let number = whole(value.round().max(1.0));
                 let plural = if number == 1 { "" } else { "s" };
-                said.dropped.push(format!("{number} report{plural} dropped within an hour ({})", reason.replace('_', " ")));
+                said.dropped.push(format!("{} report{plural} dropped within an hour ({})", grouped(number), reason.replace('_', " ")));
             }
             _ => {}
         }

@@ -10,6 +10,7 @@ use golectra_promql::METRIC_NAME;
 use super::ask;
 use super::changes::Scope;
 use super::events::{self, EVENTS_LIMIT, Events};
+use super::format::grouped;
 use super::node::{Preset, presets};
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use super::window::Window;
@@ -64,7 +65,7 @@ pub async fn explore(State(state): State<AppState>, query: Parameters) -> Result
             .filter(|(name, _)| *name != METRIC_NAME)
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
-        value: six_digits(sample.value),
+        value: grouped(six_digits(sample.value).as_str()),
         exact: golectra_protocol::number::format(golectra_protocol::Value::Gauge(sample.value)),
     });
     page(&ExplorePage {

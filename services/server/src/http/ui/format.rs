@@ -17,6 +17,35 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
+/// A number with commas between its thousands.
+pub fn grouped(number: impl std::fmt::Display + Copy) -> String {
+    let text = number.to_string();
+    let start = usize::from(text.starts_with('-'));
+    let digits = text[start..].bytes().take_while(u8::is_ascii_digit).count();
+    // What is written as a power of ten has one digit before its point.
+    let mut grouped = String::with_capacity(text.len() + digits / 3);
+    for (index, character) in text.char_indices() {
+        if index > start && index < start + digits && (start + digits - index) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(character);
+    }
+    grouped
+}
+
+/// A length of time in a unit that leaves few digits.
+fn duration(seconds: f64) -> String {
+    match seconds.abs() {
+        _ if !seconds.is_finite() || seconds == 0.0 => format!("{seconds} s"),
+        size if size < 0.001 => format!("{} µs", three_digits(seconds * 1e6)),
+        size if size < 1.0 => format!("{} ms", three_digits(seconds * 1e3)),
+        size if size < 120.0 => format!("{} s", three_digits(seconds)),
+        size if size < 7_200.0 => format!("{} min", three_digits(seconds / 60.0)),
+        size if size < 172_800.0 => format!("{} h", three_digits(seconds / 3_600.0)),
+        _ => format!("{} d", three_digits(seconds / 86_400.0)),
+    }
+}
+
 /// A value as a whole number that is not negative.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` keeps to the type's bounds, and makes NaN 0")]
 pub fn whole(value: f64) -> u64 {
@@ -37,7 +66,7 @@ pub fn quantity(value: f64, unit: Unit) -> String {
         Unit::Percent => percent(value),
         Unit::Bytes => bytes(value),
         Unit::BytesPerSecond => format!("{}/s", bytes(value)),
-        Unit::Seconds => format!("{} s", three(value)),
+        Unit::Seconds => duration(value),
         Unit::PerSecond => format!("{}/s", if value.abs() < 1.0 { three(value) } else { short(value) }),
         Unit::Cores => format!("{} core{}", three(value), if value.total_cmp(&1.0).is_eq() { "" } else { "s" }),
         Unit::Number => {
@@ -84,7 +113,7 @@ pub fn three_digits(value: f64) -> String {
         size if size >= 10.0 => 1,
         _ => 2,
     };
-    let text = format!("{value:.places$}");
+    let text = grouped(format_args!("{value:.places$}"));
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
@@ -101,9 +130,26 @@ mod tests {
     }
 
     #[test]
+    fn thousands_are_separated() {
+        for (text, shown) in [
+            ("0", "0"),
+            ("999", "999"),
+            ("1000", "1,000"),
+            ("-1234567.8901", "-1,234,567.8901"),
+            ("100000", "100,000"),
+            ("1e21", "1e21"),
+            ("NaN", "NaN"),
+            ("-inf", "-inf"),
+            ("", ""),
+        ] {
+            assert_eq!(grouped(text), shown);
+        }
+    }
+
+    #[test]
     fn values_have_three_digits_and_a_unit() {
         for (value, text) in
-            [(0.0, "0 B"), (1023.0, "1023 B"), (1536.0, "1.5 KiB"), (12.34 * 1_073_741_824.0, "12.3 GiB"), (-2048.0, "-2 KiB")]
+            [(0.0, "0 B"), (1023.0, "1,023 B"), (1536.0, "1.5 KiB"), (12.34 * 1_073_741_824.0, "12.3 GiB"), (-2048.0, "-2 KiB")]
         {
             assert_eq!(bytes(value), text);
         }
@@ -118,6 +164,13 @@ mod tests {
             (0.0001, Unit::Number, "1.0e-4"),
             (88e6, Unit::BytesPerSecond, "83.9 MiB/s"),
             (1500.0, Unit::PerSecond, "1.5 k/s"),
+            (12_500.0, Unit::Cores, "12,500 cores"),
+            (0.0, Unit::Seconds, "0 s"),
+            (0.0125, Unit::Seconds, "12.5 ms"),
+            (90.0, Unit::Seconds, "90 s"),
+            (-5_400.0, Unit::Seconds, "-90 min"),
+            (86_400.0, Unit::Seconds, "24 h"),
+            (30.0 * 86_400.0, Unit::Seconds, "30 d"),
         ] {
             assert_eq!(quantity(value, unit), text);
         }

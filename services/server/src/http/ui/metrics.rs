@@ -9,7 +9,7 @@ use golectra_promql::{MatchOp, Matcher};
 use golectra_protocol::{ErrorCode, Source, Value, number};
 
 use super::cluster::is_node;
-use super::format::ago;
+use super::format::{ago, grouped};
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use crate::clock::rfc3339;
 use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL};
@@ -90,7 +90,7 @@ async fn of_source(app: &App, query: &HashMap<String, String>, now: u64) -> Resu
     let known = sources.iter().find(|one| one.name == source);
     let known = known.ok_or_else(|| ApiError::new(ErrorCode::UnknownSource, "no such source"))?;
     let heading = if source.is_unnamed() { "(unnamed)".to_owned() } else { name.to_owned() };
-    let sum = format!("{} series, last seen {}", known.series, ago(known.last_seen_millis, now));
+    let sum = format!("{} series, last seen {}", grouped(known.series), ago(known.last_seen_millis, now));
     let node = is_node(name).then(|| format!("/node?name={}", encode(name)));
     Ok((("name", name.to_owned()), LatestFilter { source: Some(source), ..LatestFilter::default() }, heading, sum, node))
 }
@@ -128,7 +128,14 @@ impl MetricRow {
         let name = parts.name.into_owned();
         let labels: Vec<_> = parts.labels.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
         let link = format!("/explore?query={}", encode(&selector(&name, &labels, series, unnamed)));
-        Self { name, labels, value: number::format(series.value), at: rfc3339(series.at_millis), ago: ago(series.at_millis, now), link }
+        Self {
+            name,
+            labels,
+            value: grouped(number::format(series.value).as_str()),
+            at: rfc3339(series.at_millis),
+            ago: ago(series.at_millis, now),
+            link,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::cluster::{Cluster, Node};
-use super::format::{ago, bytes, percent, span};
+use super::format::{ago, bytes, grouped, percent, span};
 use super::shell::encode;
 use crate::alerts::{ActiveAlert, Phase};
 use crate::clock::rfc3339;
@@ -151,7 +151,10 @@ pub fn visible(cluster: &Cluster) -> Vec<Problem> {
         problems.push(Problem {
             severity: Severity::Warning,
             title: format!("{namespace}/{pod} restarts again and again"),
-            detail: format!("{times} restarts within an hour. Look at why its containers end, and at their logs."),
+            detail: format!(
+                "{} restarts within an hour. Look at why its containers end, and at their logs.",
+                grouped(format_args!("{times:.0}"))
+            ),
             link: format!("/pod?namespace={}&name={}", encode(namespace), encode(pod)),
             runbook: String::new(),
             pending: false,

@@ -8,7 +8,7 @@ use golectra_process::banner::BUILD;
 use super::agents::{self, AgentState};
 use super::ask;
 use super::cluster::SILENT_AFTER_MILLIS;
-use super::format::{ago, span};
+use super::format::{ago, bytes, grouped, span};
 use super::shell::{Parameters, Shell, page, parameters};
 use crate::clock::rfc3339;
 use crate::history::labels::SOURCE_LABEL;
@@ -17,6 +17,9 @@ use crate::http::error::{ApiError, TextError};
 
 /// Collectors that fail, and how many there are.
 const FAILING: &str = "golectra_agent_collector_success == 0";
+
+/// What history takes and may take. The server that evaluates rules writes it.
+const HISTORY: &str = r#"max by (__name__) ({__name__=~"golectra_history_bytes|golectra_history_max_bytes",job="golectra-server"})"#;
 
 #[derive(Template)]
 #[template(path = "status.html")]
@@ -35,7 +38,7 @@ struct Agent {
     name: String,
     link: String,
     silent: bool,
-    series: usize,
+    series: String,
     first_seen: String,
     last_seen: String,
     ago: String,
@@ -48,7 +51,8 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
     parameters(query)?;
     let now = u64::try_from(state.process.now_ms()).unwrap_or_default();
     let sources = state.store.sources().await.map_err(ApiError::from)?;
-    let (agents, failing) = tokio::join!(ask::instant(&state, agents::QUERY), ask::instant(&state, FAILING));
+    let (agents, failing, history) =
+        tokio::join!(ask::instant(&state, agents::QUERY), ask::instant(&state, FAILING), ask::instant(&state, HISTORY));
     let mut missing = state.alerts.refused_files();
     missing.extend(state.panels.current().refused.iter().map(|error| format!("A file of PANELS_DIR is refused: {error}.")));
     let mut answered = |what: &str, answer: Result<Vec<ask::Sample>, _>| {
@@ -62,21 +66,31 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
         let text = format!("{} can't be read", sample.labels.value("collector"));
         said.entry(sample.labels.value(SOURCE_LABEL).to_owned()).or_default().notes.push(text);
     }
+    let history = answered("The size of history", history);
+    let history = |name: &str| history.iter().find(|sample| sample.labels.metric_name() == name).map(|sample| sample.value);
     let store = state.store.metrics();
     let mut facts = vec![
         ("Version", format!("{} ({}, {})", BUILD.version, BUILD.commit, BUILD.date)),
         ("Running for", span(now.saturating_sub(state.process.started_millis()) / 1000)),
         ("Host", state.process.host().to_owned()),
         ("Store", if store.pool.is_some() { "PostgreSQL" } else { "memory" }.to_owned()),
-        ("Series", store.series.map_or_else(|| "not known yet".to_owned(), |series| series.to_string())),
-        ("Sources", sources.len().to_string()),
+        ("Series", store.series.map_or_else(|| "not known yet".to_owned(), grouped)),
+        ("Sources", grouped(sources.len())),
         ("Samples are kept for", state.process.retention().to_owned()),
     ];
+    if store.pool.is_some() {
+        let [five_minutes, hours] = state.process.rollup_retentions();
+        facts.push(("Rollups of 5 minutes and of hours", format!("{five_minutes} and {hours}")));
+    }
+    if let Some(size) = history("golectra_history_bytes") {
+        let most = history("golectra_history_max_bytes").filter(|most| *most > 0.0).map(|most| format!(" of {}", bytes(most)));
+        facts.push(("History takes", bytes(size) + &most.unwrap_or_default()));
+    }
     if let Some((used, idle)) = store.pool {
         facts.push(("Connections to the database", format!("{used} in use, {idle} idle")));
     }
     if store.queue_depth > 0 {
-        facts.push(("Writes that wait", store.queue_depth.to_string()));
+        facts.push(("Writes that wait", grouped(store.queue_depth)));
     }
     let agents = sources.iter().map(|source| {
         let name = source.name.as_str();
@@ -85,7 +99,7 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
             name: if source.name.is_unnamed() { "(unnamed)".to_owned() } else { name.to_owned() },
             link: format!("/source?name={name}"),
             silent: now.saturating_sub(source.last_seen_millis) > SILENT_AFTER_MILLIS,
-            series: source.series,
+            series: grouped(source.series),
             first_seen: rfc3339(source.first_seen_millis),
             last_seen: rfc3339(source.last_seen_millis),
             ago: ago(source.last_seen_millis, now),
