@@ -28,6 +28,7 @@ use crate::ingest::Ingest;
 use crate::metrics::history::HistoryMetrics;
 use crate::metrics::keys::KeyMetrics;
 use crate::metrics::memory::MemoryCollector;
+use crate::metrics::panels::PanelMetrics;
 use crate::metrics::postgres::{IndexCacheCollector, WriterMetrics};
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
@@ -61,6 +62,8 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     KeyMetrics::register(registry, keys.clone())?;
+    let panels = PanelBook::open(settings.panels_dir.as_deref());
+    PanelMetrics::register(registry, panels.clone())?;
     let queries = Queries::start(Arc::<dyn Store>::clone(&store), query_limits(settings), registry)?;
     let parts = alerts::Parts {
         store: Arc::clone(&store),
@@ -87,7 +90,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
         metrics,
         changes: KeptChanges::default(),
         events: KeptEvents::default(),
-        panels: PanelBook::open(settings.panels_dir.as_deref()),
+        panels,
     });
     Ok(Parts { state, trail })
 }

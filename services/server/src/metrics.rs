@@ -4,6 +4,7 @@ pub mod alerts;
 pub mod history;
 pub mod keys;
 pub mod memory;
+pub mod panels;
 pub mod postgres;
 pub mod queries;
 mod sources;

@@ -1,5 +1,6 @@
 //! Which panels and pages there are: those built in, and those of PANELS_DIR, which is read again when it changes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -105,6 +106,11 @@ impl PanelSet {
         }
     }
 
+    /// How many files there are of which something can't be used.
+    pub fn refused_files(&self) -> usize {
+        self.refused.iter().map(|error| &error.file).collect::<BTreeSet<_>>().len()
+    }
+
     /// The page of this name.
     pub fn page(&self, name: &str) -> Option<&Page> {
         self.pages.iter().find(|page| page.name == name)
@@ -159,6 +165,7 @@ mod tests {
         assert_eq!(set.pages.iter().map(|page| page.title.as_str()).collect::<Vec<_>>(), ["Games"]);
         let refused: Vec<_> = set.refused.iter().map(|error| (error.file.as_str(), error.line)).collect();
         assert_eq!(refused, [("c.yaml", 2), ("a.yaml", 9)], "{:?}", set.refused);
+        assert_eq!(set.refused_files(), 2);
 
         fs::remove_file(folder.path().join("a.yaml")).unwrap();
         book.look();
