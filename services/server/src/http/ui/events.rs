@@ -1,5 +1,7 @@
 //! What happened in a time: alerts, restarts, OOM kills, nodes that fell silent and came back, other versions, rollouts. All of it is read from stored series.
 
+mod rollouts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +41,6 @@ const OOM_OF_NODES: &str = "max by (instance) (node_vmstat_oom_kill{$of})";
 const LAST_SEEN: &str = "max by (instance) (golectra_source_last_seen_timestamp_seconds{$of})";
 const BOOTED: &str = "max by (instance) (node_boot_time_seconds{$of})";
 const VERSIONS: &str = r#"max by (instance, version) ({__name__=~"golectra_agent_info|golectra_build_info",instance!="",$of})"#;
-
-const ROLLOUTS: &str = r#"count by (namespace, owner_name) (kube_pod_owner{owner_kind="ReplicaSet",$of})"#;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ async fn find(app: &App, scope: &Scope, steps: Steps) -> Events {
     let deadline = Instant::now() + LIMIT;
     let (mut events, mut missing) = (Vec::new(), Vec::new());
     let of_pod = matches!(scope, Scope::Pod(..));
-    let kinds: [(&str, &str, bool, Reads); 8] = [
+    let kinds: [(&str, &str, bool, Reads); 9] = [
         ("Alerts", ALERTS, true, alerts),
         ("Restarts", RESTARTS, true, |lines, steps| increases(lines, steps, "restarted")),
         ("OOM kills", OOM_OF_PODS, true, |lines, steps| increases(lines, steps, "was killed for its memory")),
@@ -102,7 +102,8 @@ async fn find(app: &App, scope: &Scope, steps: Steps) -> Events {
         ("Silent nodes", LAST_SEEN, false, silences),
         ("Starts of nodes", BOOTED, false, boots),
         ("Versions", VERSIONS, false, versions),
-        ("Rollouts", ROLLOUTS, false, rollouts),
+        ("Rollouts of Deployments", rollouts::REPLICA_SETS, false, rollouts::of_deployments),
+        ("Rollouts of StatefulSets and DaemonSets", rollouts::PODS_OF_SETS, true, rollouts::of_sets),
     ];
     for (what, expr, also_of_pods, read) in kinds {
         if of_pod && !also_of_pods {
@@ -249,51 +250,21 @@ fn versions(lines: &[Line], steps: Steps) -> Vec<Event> {
     events
 }
 
-/// Deployments that get pods of another ReplicaSet while they have some of one before it. A ReplicaSet's name is its Deployment's and a hash of what its
-/// pods are made of.
-fn rollouts(lines: &[Line], steps: Steps) -> Vec<Event> {
-    let mut deployments = BTreeMap::<(&str, &str), Vec<(&str, &Line)>>::new();
-    for line in lines {
-        if let Some((deployment, hash)) = line.labels.value("owner_name").rsplit_once('-') {
-            deployments.entry((line.labels.value("namespace"), deployment)).or_default().push((hash, line));
-        }
-    }
-    let mut events = Vec::new();
-    for ((namespace, deployment), sets) in deployments {
-        for (hash, line) in &sets {
-            for (step, _) in line.values.iter().enumerate().skip(1).filter(|(_, pods)| pods.is_finite()) {
-                let had_pods = |line: &Line, since: usize| line.values[since..step].iter().any(|pods| pods.is_finite());
-                // What was missing for a moment is no rollout.
-                if had_pods(line, step.saturating_sub(TOGETHER_STEPS)) {
-                    continue;
-                }
-                let before = sets.iter().find(|(other, line)| other != hash && had_pods(line, step - 1));
-                if let Some((before, _)) = before {
-                    let title = format!("{namespace}/{deployment} was rolled out: {hash} after {before}");
-                    let link = format!("/pods?namespace={}&find={}", encode(namespace), encode(deployment));
-                    events.push(event(steps.time_ms(step), "info", title, link));
-                }
-            }
-        }
-    }
-    events
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const NONE: f64 = f64::NAN;
+    pub(super) const NONE: f64 = f64::NAN;
 
-    fn steps() -> Steps {
+    pub(super) fn steps() -> Steps {
         Steps::range(1_000_000, 1_000_000 + 9 * 15_000, 15_000).unwrap()
     }
 
-    fn line(labels: &[(&str, &str)], values: &[f64]) -> Line {
+    pub(super) fn line(labels: &[(&str, &str)], values: &[f64]) -> Line {
         Line { labels: Labels::new(labels.iter().copied()), values: values.to_vec() }
     }
 
-    fn told(events: &[Event]) -> Vec<(u64, &str, &str)> {
+    pub(super) fn told(events: &[Event]) -> Vec<(u64, &str, &str)> {
         events.iter().map(|event| ((event.at_ms - 1_000_000) / 15_000, event.class, event.title.as_str())).collect()
     }
 
@@ -341,23 +312,12 @@ mod tests {
     }
 
     #[test]
-    fn pods_of_another_replica_set_are_a_rollout() {
-        let of = |set: &'static str| [("namespace", "shop"), ("owner_name", set)];
-        let old = line(&of("web-front-7d4b9c"), &[2.0, 2.0, 2.0, 1.0, NONE, NONE, NONE, NONE, NONE, 2.0]);
-        let new = line(&of("web-front-5f6c8d"), &[NONE, NONE, 1.0, 2.0, NONE, 2.0, 2.0, 2.0, 2.0, NONE]);
-        // A Deployment that is new, and one whose pods were not reported for a while.
-        let other = line(&of("cart-66b"), &[NONE, 1.0, NONE, NONE, NONE, NONE, NONE, NONE, 1.0, 1.0]);
-        let events = rollouts(&[old, new, other], steps());
-        let (forth, back) = ("shop/web-front was rolled out: 5f6c8d after 7d4b9c", "shop/web-front was rolled out: 7d4b9c after 5f6c8d");
-        assert_eq!(told(&events), [(9, "info", back), (2, "info", forth)]);
-        assert_eq!(events[0].link, "/pods?namespace=shop&find=web-front");
-    }
-
-    #[test]
     fn every_expression_is_valid_with_and_without_matchers() {
         use golectra_promql::Query;
         use golectra_promql::parse::ParseLimits;
-        for expr in [ALERTS, RESTARTS, OOM_OF_PODS, OOM_OF_NODES, LAST_SEEN, BOOTED, VERSIONS, ROLLOUTS] {
+        for expr in
+            [ALERTS, RESTARTS, OOM_OF_PODS, OOM_OF_NODES, LAST_SEEN, BOOTED, VERSIONS, rollouts::REPLICA_SETS, rollouts::PODS_OF_SETS]
+        {
             for of in ["", r#"instance="a""#] {
                 let query = expr.replace("$of", of);
                 Query::parse(&query, &ParseLimits::default()).unwrap_or_else(|error| panic!("{query}: {error}"));
