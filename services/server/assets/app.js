@@ -4,6 +4,8 @@ import { time } from "./format.js";
 
 const PERIOD_MS = 5000;
 const LIMIT_MS = 4500;
+/** How long the page is changed without a break. */
+const SLICE_MS = 12;
 const live = document.getElementById("live");
 const main = document.getElementById("main");
 
@@ -19,7 +21,7 @@ function localize(part) {
   }
 }
 
-/** Hides what the filter does not let through, before the server has answered. */
+/** Hides what the filter does not let through. Where not all rows are shown, the server filters. */
 function filter() {
   const input = /** @type {HTMLInputElement | null} */ (document.querySelector("input[data-filter=rows]"));
   if (!input) return;
@@ -38,12 +40,45 @@ function path(element) {
   return link && part ? `[data-live="${part}"] [href="${CSS.escape(link)}"]` : null;
 }
 
+/** Lets what the browser has to do go first, so that nothing that people do waits for long. */
+const breathe = () => new Promise((resolve) => setTimeout(resolve));
+
+/** Replaces what changed of a part: single rows where its tables have the same rows as before. @param {Element} part @param {Element} next */
+async function replace(part, next) {
+  const [old, rows] = [part, next].map((one) => [...one.querySelectorAll("tr")]);
+  const keys = (/** @type {Element[]} */ of) => of.map((row) => row.querySelector("th a, td a")?.getAttribute("href")).join("\n");
+  const frame = (/** @type {Element} */ one) => one.innerHTML.replace(/<tbody>[^]*?<\/tbody>/g, "");
+  if (rows.length < 2 || keys(old) !== keys(rows) || frame(part) !== frame(next)) {
+    if (part.innerHTML !== next.innerHTML) part.replaceChildren(...next.childNodes);
+    return;
+  }
+  let begun = performance.now();
+  for (const [index, row] of rows.entries()) {
+    if (old[index].outerHTML !== row.outerHTML && old[index].isConnected) old[index].replaceWith(row);
+    if (performance.now() - begun > SLICE_MS) {
+      await breathe();
+      begun = performance.now();
+    }
+  }
+}
+
+let refreshing = false;
+let again = false;
+
 /** Fetches the page again and replaces the parts that changed. */
 async function refresh() {
+  if (refreshing) {
+    again = true;
+    return;
+  }
+  refreshing = true;
   try {
     const answer = await fetch(location.href, { signal: AbortSignal.timeout(LIMIT_MS) });
     if (!answer.ok) throw new Error(String(answer.status));
-    const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const text = await answer.text();
+    await breathe();
+    const next = new DOMParser().parseFromString(text, "text/html");
+    await breathe();
     const here = [...document.querySelectorAll("[data-live]")];
     const there = [...next.querySelectorAll("[data-live]")];
     const names = (/** @type {Element[]} */ parts) => parts.map((part) => part.getAttribute("data-live")).join();
@@ -52,10 +87,11 @@ async function refresh() {
       if (!document.querySelector("figure.graph")) main?.replaceChildren(...(next.getElementById("main")?.childNodes ?? []));
     } else {
       const focused = path(document.activeElement);
-      here.forEach((part, index) => {
+      for (const [index, part] of here.entries()) {
         localize(there[index]);
-        if (part.innerHTML !== there[index].innerHTML) part.replaceChildren(...there[index].childNodes);
-      });
+        await replace(part, there[index]);
+        await breathe();
+      }
       if (focused && document.activeElement === document.body) /** @type {HTMLElement | null} */ (document.querySelector(focused))?.focus({ preventScroll: true });
     }
     if (main) localize(main);
@@ -64,6 +100,12 @@ async function refresh() {
     say("live", false);
   } catch {
     say("the server does not answer", true);
+  } finally {
+    refreshing = false;
+  }
+  if (again) {
+    again = false;
+    refresh();
   }
 }
 
@@ -83,7 +125,7 @@ document.addEventListener("input", (event) => {
   else url.searchParams.delete("find");
   history.replaceState(null, "", url);
   filter();
-  if (input.dataset.filter === "metrics") {
+  if (input.dataset.filter !== "rows") {
     clearTimeout(typing);
     typing = setTimeout(refresh, 250);
   }

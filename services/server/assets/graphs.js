@@ -8,7 +8,7 @@ const uPlot = /** @type {any} */ (globalThis).uPlot;
 
 const AT_ONCE = 4;
 const LIMIT_MS = 35_000;
-const MAX_LINES = 24;
+const MAX_LINES = 64;
 const COLOURS = 8;
 const STEPS = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800];
 /** A value counts for this long at least; many scrape once a minute. */
@@ -37,7 +37,9 @@ async function inTurn(work) {
 function nameOf(metric, template) {
   if (template) return template.replace(/\{(\w+)\}/g, (_, label) => metric[label] ?? "");
   const labels = Object.entries(metric).filter(([name]) => name !== "__name__").map(([name, value]) => `${name}=${JSON.stringify(value)}`);
-  return `${metric.__name__ ?? ""}${labels.length > 0 ? `{${labels.join(", ")}}` : ""}` || "value";
+  if (metric.__name__) return `${metric.__name__}${labels.length > 0 ? `{${labels.join(", ")}}` : ""}`;
+  // One label says what it is by its value.
+  return labels.length === 1 ? Object.values(metric)[0] : labels.join(", ") || "value";
 }
 
 /** @param {string} text */
@@ -114,10 +116,12 @@ class Graph {
       this.series = answers.flat();
       const more = this.series.length - MAX_LINES;
       this.series.splice(MAX_LINES);
+      this.problem.classList.toggle("none", this.series.length === 0);
       this.problem.textContent = more > 0 ? `${more} more lines are not drawn.` : this.series.length === 0 ? "No values in this time." : "";
       this.draw(from, to);
     } catch (error) {
       if (loading.signal.aborted) return;
+      this.problem.classList.remove("none");
       this.problem.textContent = error instanceof Error ? error.message : String(error);
     } finally {
       if (this.loading === loading) this.plot.classList.remove("busy");
@@ -195,14 +199,14 @@ class Graph {
       if (at < chart.scales.x.min || at > chart.scales.x.max) continue;
       const x = Math.round(chart.valToPos(at, "x", true));
       ctx.strokeStyle = ctx.fillStyle = colour;
-      ctx.globalAlpha = 0.55;
+      ctx.globalAlpha = 0.35;
       ctx.lineWidth = ratio;
       ctx.setLineDash([3 * ratio, 3 * ratio]);
       ctx.beginPath();
       ctx.moveTo(x, bbox.top);
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
-      ctx.globalAlpha = 1;
+      ctx.globalAlpha = 0.85;
       ctx.beginPath();
       ctx.moveTo(x - 4 * ratio, bbox.top - 6 * ratio);
       ctx.lineTo(x + 4 * ratio, bbox.top - 6 * ratio);

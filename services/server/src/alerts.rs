@@ -244,6 +244,14 @@ impl Alerts {
         active
     }
 
+    /// How many alerts fire as of the last look that nobody has silenced. The watchdog's is none that anyone looks for.
+    pub fn firing(&self) -> usize {
+        let stored = self.0.view.get();
+        let silences = silences::Silences::at(&stored.silences, self.0.states.now_ms());
+        let alerts = stored.groups.iter().flat_map(|group| &group.rules).flat_map(|rule| &rule.alerts);
+        alerts.filter(|alert| alert.phase == Phase::Firing && alert.label("severity") != "none" && !silences.silence(alert)).count()
+    }
+
     /// The rules as this server knows them.
     pub fn rules(&self) -> Arc<RuleSet> {
         self.0.book.current()

@@ -11,7 +11,7 @@ use golectra_protocol::{ErrorCode, Source};
 use super::changes::Scope;
 use super::cluster::{self, Node};
 use super::events::{self, EVENTS_LIMIT, Events};
-use super::format::{bytes, percent, span, three_digits, whole};
+use super::format::{bytes, grouped, percent, span, three_digits, whole};
 use super::metrics::{self, Metrics};
 use super::panels::{Drawing, Graphs, quoted};
 use super::problems::{self, Problem};
@@ -34,7 +34,7 @@ const MAX_METRICS: usize = 300;
 struct NodePage {
     shell: Shell,
     row: Row,
-    facts: Vec<(&'static str, String)>,
+    facts: Vec<Fact>,
     problems: Vec<Problem>,
     presets: Vec<Preset>,
     window: Window,
@@ -135,33 +135,38 @@ pub async fn metric_names(app: &App, labels: &[(&str, &str)], window: &Window) -
     listed.map(|listed| listed.items.into_iter().collect()).map_err(|error| super::ask::sentence("Graphs", &error))
 }
 
-/// What there is to say about it in a line each.
-fn facts(node: &Node, now: u64) -> Vec<(&'static str, String)> {
+/// Something to say about a node or a pod: a title, a value, and what belongs to it.
+pub type Fact = (&'static str, String, String);
+
+/// What there is to say about a node.
+fn facts(node: &Node, now: u64) -> Vec<Fact> {
     let mut facts = Vec::new();
     if let Some(cpu) = node.cpu {
-        let cores = node.cores.map(|cores| format!(" of {} cores", three_digits(cores))).unwrap_or_default();
-        facts.push(("CPU", format!("{}{cores}", percent(cpu))));
+        let cores = node.cores.map(|cores| format!("of {} cores", three_digits(cores))).unwrap_or_default();
+        facts.push(("CPU", percent(cpu), cores));
     }
     if let Some((used, total)) = node.memory {
-        facts.push(("Memory", format!("{} of {}", bytes(used), bytes(total))));
+        facts.push(("Memory", percent(used / total), format!("{} of {}", bytes(used), bytes(total))));
     }
     if let Some(fullest) = node.fullest() {
-        facts.push(("Fullest disk", format!("{} of {}", percent(fullest.used()), fullest.mount)));
+        facts.push(("Fullest disk", percent(fullest.used()), fullest.mount.clone()));
     }
     if let Some(load) = node.load {
-        facts.push(("Load", format!("{load:.2}")));
+        let cores = node.cores.filter(|cores| *cores > 0.0);
+        let of_core = cores.map(|cores| format!("{:.2} for each core", load / cores)).unwrap_or_default();
+        facts.push(("Load", format!("{load:.2}"), of_core));
     }
     if let Some(pods) = node.pods {
-        facts.push(("Pods", format!("{pods:.0}")));
+        facts.push(("Pods", grouped(pods), String::new()));
     }
     if let Some(booted) = node.booted.filter(|booted| *booted > 0.0) {
-        facts.push(("Up for", span((now / 1000).saturating_sub(whole(booted)))));
+        facts.push(("Up for", span((now / 1000).saturating_sub(whole(booted))), String::new()));
     }
     if let Some(version) = &node.version {
-        facts.push(("Version", version.clone()));
+        facts.push(("Version", version.clone(), String::new()));
     }
     if !node.agent_notes.is_empty() {
-        facts.push(("Its agent says", node.agent_notes.join(", ")));
+        facts.push(("Its agent says", node.agent_notes.join(", "), String::new()));
     }
     facts
 }

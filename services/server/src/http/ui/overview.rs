@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use super::changes::{self, Change, Scope};
 use super::cluster::{self, Cluster};
-use super::format::{ago, bytes, percent, three_digits};
+use super::format::{ago, bytes, grouped, percent, three_digits};
 use super::problems::{self, Problem};
 use super::rows::{Column, Order, RowGroup};
 use super::shell::{Parameters, Shell, page, parameters};
@@ -22,6 +22,8 @@ use crate::store::SourceInfo;
 
 /// How long the page waits for what changed.
 const CHANGES_LIMIT: Duration = Duration::from_millis(250);
+/// The number of problems, worst first; the page of alerts has all of them.
+const MAX_PROBLEMS: usize = 50;
 /// The number of changes of each list.
 const CHANGES_SHOWN: usize = 3;
 
@@ -35,6 +37,11 @@ struct Overview {
     changed: Option<[(&'static str, Vec<Change>); 2]>,
     columns: Vec<Column>,
     groups: Vec<RowGroup>,
+    /// How many nodes have no row, and where they have one.
+    hidden: usize,
+    all_rows: String,
+    /// How many problems are not listed.
+    more_problems: usize,
     /// What nodes can be grouped by.
     labels: BTreeSet<String>,
     nodes: usize,
@@ -61,7 +68,7 @@ struct Tile {
 struct Other {
     title: String,
     link: String,
-    series: usize,
+    series: String,
     seen: String,
     seen_ago: String,
 }
@@ -72,14 +79,20 @@ pub async fn overview(State(state): State<AppState>, headers: HeaderMap, query: 
     let cluster = cluster::read(&state).await?;
     let order = Order::of(&query);
     let changed = changed(&state).await;
-    let problems = problems::all(&state, &cluster);
+    let mut problems = problems::all(&state, &cluster);
+    let more_problems = problems.len().saturating_sub(MAX_PROBLEMS);
+    problems.truncate(MAX_PROBLEMS);
+    let (groups, hidden) = order.groups(&cluster);
     let address = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost:8080").to_owned();
     page(&Overview {
         shell: Shell::new(&state, "Overview", "overview"),
         strip: strip(&cluster),
         changed,
         columns: order.columns(),
-        groups: order.groups(&cluster),
+        groups,
+        hidden,
+        all_rows: order.all_rows_link(),
+        more_problems,
         labels: order.labels(&cluster),
         nodes: cluster.nodes.len(),
         sort: query.get("sort").cloned().unwrap_or_default(),
@@ -107,7 +120,7 @@ impl Other {
             title: if unnamed { "(unnamed)".to_owned() } else { source.name.to_string() },
             // A source's name has no characters that need escaping in a query.
             link: format!("/source?name={}", source.name),
-            series: source.series,
+            series: grouped(source.series),
             seen: rfc3339(source.last_seen_millis),
             seen_ago: ago(source.last_seen_millis, now),
         }
@@ -123,15 +136,15 @@ fn strip(cluster: &Cluster) -> Vec<Tile> {
     let tile = |label, value: String, note: String| Tile { label, value, wrong: String::new(), note, class: "" };
     let plural = |count: usize| if count == 1 { "" } else { "s" };
     tiles.push(if silent == 0 {
-        tile("Nodes", all.to_string(), "all reporting".to_owned())
+        tile("Nodes", grouped(all), "all reporting".to_owned())
     } else {
-        Tile { wrong: format!(" / {all}"), ..tile("Nodes", reporting.len().to_string(), format!("{silent} silent")) }
+        Tile { wrong: format!(" / {}", grouped(all)), ..tile("Nodes", grouped(reporting.len()), format!("{} silent", grouped(silent))) }
     });
     let cpu: Vec<_> = reporting.iter().filter_map(|node| Some((node.cpu?, node.cores.unwrap_or(1.0)))).collect();
     if !cpu.is_empty() {
         let cores: f64 = cpu.iter().map(|(_, cores)| cores).sum();
         let used: f64 = cpu.iter().map(|(cpu, cores)| cpu * cores).sum();
-        tiles.push(tile("CPU", percent(used / cores), format!("{} of {cores} cores", three_digits(used))));
+        tiles.push(tile("CPU", percent(used / cores), format!("{} of {} cores", three_digits(used), three_digits(cores))));
     }
     let memory: Vec<_> = reporting.iter().filter_map(|node| node.memory).collect();
     if !memory.is_empty() {
@@ -146,17 +159,17 @@ fn strip(cluster: &Cluster) -> Vec<Tile> {
     let pods: Vec<_> = cluster.nodes.iter().filter_map(|node| node.pods).collect();
     if !pods.is_empty() {
         let not_ready = cluster.pods_not_ready.unwrap_or_default();
-        let note = if not_ready > 0.0 { format!("{not_ready} not running") } else { "all running".to_owned() };
-        tiles.push(tile("Pods", format!("{:.0}", pods.iter().sum::<f64>()), note));
+        let note = if not_ready > 0.0 { format!("{} not running", grouped(not_ready)) } else { "all running".to_owned() };
+        tiles.push(tile("Pods", grouped(pods.iter().sum::<f64>()), note));
         if let Some(restarts) = cluster.restarts {
             let class = if restarts >= 1.0 { "warn" } else { "" };
             let of = cluster.restarted.len();
-            let note = if of == 0 { "none".to_owned() } else { format!("of {of} pod{}", plural(of)) };
-            tiles.push(Tile { class, ..tile("Restarts, 1 h", format!("{restarts:.0}"), note) });
+            let note = if of == 0 { "none".to_owned() } else { format!("of {} pod{}", grouped(of), plural(of)) };
+            tiles.push(Tile { class, ..tile("Restarts, 1 h", grouped(format_args!("{restarts:.0}")), note) });
         }
     }
     let series: usize = cluster.nodes.iter().filter_map(|node| node.series).chain(cluster.others.iter().map(|one| one.series)).sum();
     let sources = cluster.nodes.iter().filter(|node| node.series.is_some()).count() + cluster.others.len();
-    tiles.push(tile("Series", series.to_string(), format!("{sources} source{}", plural(sources))));
+    tiles.push(tile("Series", grouped(series), format!("{} source{}", grouped(sources), plural(sources))));
     tiles
 }

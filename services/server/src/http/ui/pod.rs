@@ -10,8 +10,9 @@ use golectra_protocol::ErrorCode;
 
 use super::changes::Scope;
 use super::events::{self, EVENTS_LIMIT, Events};
-use super::node::{Preset, metric_names, presets};
+use super::node::{Fact, Preset, metric_names, presets};
 use super::panels::{Drawing, Graphs, quoted};
+use super::pods;
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use super::window::Window;
 use crate::http::AppState;
@@ -30,6 +31,10 @@ struct PodPage {
     happened: Option<Arc<Events>>,
     /// What changed in this time.
     changes: String,
+    /// What is known of it now, where it is there now.
+    facts: Vec<Fact>,
+    node: String,
+    node_link: String,
     missing: Vec<String>,
 }
 
@@ -55,6 +60,8 @@ pub async fn pod(State(state): State<AppState>, query: Parameters) -> Result<Res
     let scope = Scope::Pod(namespace.clone(), name.clone());
     let changes = scope.address();
     let happened = events::find_soon(&state, &scope, &window, EVENTS_LIMIT).await;
+    let (node, facts, not_shown) = pods::facts(&state, &namespace, &name).await;
+    missing.extend(not_shown);
     let variables = [("namespace", quoted(&namespace)), ("pod", quoted(&name))];
     let drawing = Drawing { variables: &variables, metrics: &names, always: false, window: &window, changes: Some(&changes) };
     page(&PodPage {
@@ -64,6 +71,9 @@ pub async fn pod(State(state): State<AppState>, query: Parameters) -> Result<Res
         groups: drawing.graphs(&state.panels.current().pod),
         changes: format!("{changes}&{}", window.parameters()),
         happened,
+        facts,
+        node_link: format!("/node?name={}", encode(&node)),
+        node,
         namespace,
         name,
         window,

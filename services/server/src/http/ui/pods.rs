@@ -9,7 +9,9 @@ use axum::response::Response;
 use golectra_promql::{Labels, METRIC_NAME};
 
 use super::ask::{self, Sample};
-use super::format::{bytes, three_digits};
+use super::format::{bytes, grouped, quantity, three_digits};
+use super::node::Fact;
+use super::panels::{Unit, quoted};
 use super::problems::{CRASH_LOOP, CRITICAL_FROM, WARN_FROM};
 use super::rows::Meter;
 use super::shell::{Parameters, Shell, encode, page, parameters};
@@ -20,15 +22,15 @@ use crate::http::error::TextError;
 use crate::http::{App, AppState};
 
 /// The number of pods on a page.
-const MAX_SHOWN: usize = 500;
+const MAX_SHOWN: usize = 200;
 
-const CPU: &str = r#"sum by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container!=""}[2m]))"#;
-const MEMORY: &str = r#"sum by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container!=""})"#;
-const RESOURCES: &str =
-    r#"sum by (__name__, namespace, pod, resource) ({__name__=~"kube_pod_container_resource_(requests|limits)",resource=~"cpu|memory"})"#;
-const RESTARTS: &str = "sum by (namespace, pod) (kube_pod_container_status_restarts_total)";
-const RECENT_RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total[1h]))";
-const INFO: &str = r#"{__name__=~"kube_pod_info|kube_pod_status_phase|kube_pod_container_status_last_terminated_reason"} > 0"#;
+/// `$of` stands for matchers.
+const CPU: &str = r#"sum by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container!="",$of}[2m]))"#;
+const MEMORY: &str = r#"sum by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container!="",$of})"#;
+const RESOURCES: &str = r#"sum by (__name__, namespace, pod, resource) ({__name__=~"kube_pod_container_resource_(requests|limits)",resource=~"cpu|memory",$of})"#;
+const RESTARTS: &str = "sum by (namespace, pod) (kube_pod_container_status_restarts_total{$of})";
+const RECENT_RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total{$of}[1h]))";
+const INFO: &str = r#"{__name__=~"kube_pod_info|kube_pod_status_phase|kube_pod_container_status_last_terminated_reason",$of} > 0"#;
 
 const COLUMNS: [(&str, &str); 7] = [
     ("pod", "Pod"),
@@ -128,7 +130,7 @@ type Pods = BTreeMap<(String, String), Pod>;
 pub async fn pods(State(state): State<AppState>, query: Parameters) -> Result<Response, TextError> {
     let query = parameters(query)?;
     let given = |name: &str| query.get(name).cloned().unwrap_or_default();
-    let (pods, missing) = read(&state).await;
+    let (pods, missing) = read(&state, "").await;
     let (namespace, node, find, sort) = (given("namespace"), given("node"), given("find"), given("sort"));
     let namespaces: BTreeSet<_> = pods.keys().map(|(namespace, _)| namespace.clone()).collect();
     let nodes: BTreeSet<_> = pods.values().map(|pod| pod.node.clone()).filter(|node| !node.is_empty()).collect();
@@ -200,10 +202,37 @@ fn columns(query: &HashMap<String, String>, current: &str, descending: bool) -> 
     COLUMNS.iter().map(column).collect()
 }
 
-/// Asks for everything, with a sentence for what can't be had.
-async fn read(app: &App) -> (Pods, Vec<String>) {
-    let first = tokio::join!(ask::instant(app, CPU), ask::instant(app, MEMORY), ask::instant(app, INFO));
-    let second = tokio::join!(ask::instant(app, RESOURCES), ask::instant(app, RESTARTS), ask::instant(app, RECENT_RESTARTS));
+/// What there is to say about one pod: its node, and a title, a value and what belongs to it.
+pub async fn facts(app: &App, namespace: &str, name: &str) -> (String, Vec<Fact>, Vec<String>) {
+    let (mut pods, missing) = read(app, &format!("namespace={},pod={}", quoted(namespace), quoted(name))).await;
+    let Some(pod) = pods.remove(&(namespace.to_owned(), name.to_owned())) else { return (String::new(), Vec::new(), missing) };
+    let row = Row::new(namespace, name, &pod);
+    let share = |meter: Option<Meter>| meter.map_or_else(String::new, |meter| meter.title);
+    let mut facts = Vec::new();
+    if !pod.phase.is_empty() {
+        facts.push(("State", row.phase, if row.reason.is_empty() { String::new() } else { format!("ended before: {}", row.reason) }));
+    }
+    if let Some(cpu) = pod.cpu {
+        facts.push(("CPU", quantity(cpu, Unit::Cores), share(row.cpu_share)));
+    }
+    if pod.memory.is_some() {
+        facts.push(("Memory", row.memory, share(row.memory_share)));
+    }
+    if pod.restarts.is_some() {
+        let recent = if row.recent.is_empty() { "none".to_owned() } else { row.recent };
+        facts.push(("Restarts", row.restarts, format!("{recent} in the last hour")));
+    }
+    (pod.node, facts, missing)
+}
+
+async fn ask_of(app: &App, expr: &str, of: &str) -> Result<Vec<Sample>, QueryError> {
+    ask::instant(app, &expr.replace("$of", of)).await
+}
+
+/// Asks for everything of the pods with these labels, with a sentence for what can't be had.
+async fn read(app: &App, of: &str) -> (Pods, Vec<String>) {
+    let first = tokio::join!(ask_of(app, CPU, of), ask_of(app, MEMORY, of), ask_of(app, INFO, of));
+    let second = tokio::join!(ask_of(app, RESOURCES, of), ask_of(app, RESTARTS, of), ask_of(app, RECENT_RESTARTS, of));
     let (mut pods, mut missing) = (Pods::new(), Vec::new());
     let mut each = |what: &str, answer: Result<Vec<Sample>, QueryError>, fill: &dyn Fn(&mut Pod, &Labels, f64)| match answer {
         Ok(samples) => {
@@ -291,8 +320,8 @@ impl Row {
             cpu_share: meter(cpu, against(three_digits, pod.cpu_request, pod.cpu_limit), false),
             memory: pod.memory.map_or_else(dash, bytes),
             memory_share: meter(memory, against(bytes, pod.memory_request, pod.memory_limit), pod.memory_limit.is_some()),
-            restarts: pod.restarts.map_or_else(dash, |restarts| format!("{restarts:.0}")),
-            recent: if pod.recent >= 1.0 { format!("{:.0}", pod.recent) } else { String::new() },
+            restarts: pod.restarts.map_or_else(dash, |restarts| grouped(format_args!("{restarts:.0}"))),
+            recent: if pod.recent >= 1.0 { grouped(format_args!("{:.0}", pod.recent)) } else { String::new() },
         }
     }
 }
@@ -300,6 +329,19 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_expression_is_valid_with_and_without_matchers() {
+        use golectra_promql::Query;
+        use golectra_promql::parse::ParseLimits;
+        for expr in [CPU, MEMORY, RESOURCES, RESTARTS, RECENT_RESTARTS, INFO] {
+            for of in ["", r#"namespace="a",pod="b""#] {
+                let query = expr.replace("$of", of);
+                Query::parse(&query, &ParseLimits::default()).unwrap_or_else(|error| panic!("{query}: {error}"));
+                assert!(expr.contains("$of"), "{expr}");
+            }
+        }
+    }
 
     #[test]
     fn pods_that_restart_or_do_not_run_come_first() {

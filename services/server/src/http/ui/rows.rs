@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::cluster::{Cluster, Node};
-use super::format::{ago, bytes, percent, three_digits, whole};
+use super::format::{ago, bytes, grouped, percent, three_digits, whole};
 use super::problems::{CRITICAL_FROM, WARN_FROM};
 use super::shell::encode;
 use super::spark::Spark;
@@ -22,6 +22,9 @@ pub const COLUMNS: [(&str, &str); 9] = [
     ("seen", "Seen"),
     ("version", "Version"),
 ];
+
+/// The number of rows, unless all are asked for: more than anyone reads, and few enough for a page that is fetched again every few seconds.
+const MAX_ROWS: usize = 100;
 
 /// Up to so many nodes may be grouped by what is different for each.
 const FEW_NODES: usize = 3;
@@ -108,6 +111,8 @@ pub struct Order {
     pub find: String,
     /// The label that rows are grouped by; empty where they are not.
     pub group: String,
+    /// Whether all rows are shown, however many there are.
+    pub all_rows: bool,
 }
 
 /// Nodes that have a label alike.
@@ -127,13 +132,24 @@ impl Order {
         let asked = given("sort");
         let (name, descending) = asked.strip_prefix('-').map_or((asked.as_str(), false), |name| (name, true));
         let column = COLUMNS.iter().map(|(column, _)| *column).find(|column| *column == name).unwrap_or_default();
-        Self { column, descending, find: given("find"), group: given("group") }
+        Self { column, descending, find: given("find"), group: given("group"), all_rows: given("rows") == "all" }
+    }
+
+    /// The group and the filter as parameters behind others.
+    fn kept(&self) -> String {
+        let kept = [("group", &self.group), ("find", &self.find)].into_iter().filter(|(_, value)| !value.is_empty());
+        kept.fold(String::new(), |kept, (name, value)| kept + "&" + name + "=" + &encode(value))
+    }
+
+    /// The address at which all rows are shown.
+    pub fn all_rows_link(&self) -> String {
+        format!("/?sort={}{}{}&rows=all#nodes", if self.descending { "-" } else { "" }, self.column, self.kept())
     }
 
     /// The heads of the table, each a link that sorts by it.
     pub fn columns(&self) -> Vec<Column> {
-        let kept = [("group", &self.group), ("find", &self.find)].into_iter().filter(|(_, value)| !value.is_empty());
-        let kept = kept.fold(String::new(), |kept, (name, value)| kept + "&" + name + "=" + &encode(value));
+        let kept = self.kept();
+        let kept = if self.all_rows { kept + "&rows=all" } else { kept };
         let column = |&(name, title): &(&'static str, &'static str)| {
             let current = self.column == name;
             // Numbers are mostly looked at from the largest on.
@@ -164,11 +180,19 @@ impl Order {
         nodes
     }
 
-    /// The rows of the nodes that the filter leaves, in groups by the values of a label; those without it come last.
-    pub fn groups(&self, cluster: &Cluster) -> Vec<RowGroup> {
+    /// The rows of the nodes that the filter leaves, in groups by the values of a label; those without it come last. The second is how many rows are left
+    /// out.
+    pub fn groups(&self, cluster: &Cluster) -> (Vec<RowGroup>, usize) {
         let nodes = self.apply(cluster);
+        let mut left = if self.all_rows { usize::MAX } else { MAX_ROWS };
+        let hidden = nodes.len().saturating_sub(left);
+        let mut group = |title: String, nodes: &[&Node]| {
+            let shown = nodes.len().min(left);
+            left -= shown;
+            RowGroup::new(title, nodes, shown, cluster.now)
+        };
         if self.group.is_empty() {
-            return vec![RowGroup::new(String::new(), &nodes, cluster.now)];
+            return (vec![group(String::new(), &nodes)], hidden);
         }
         let mut groups = BTreeMap::<(bool, &str), Vec<&Node>>::new();
         for node in nodes {
@@ -176,7 +200,7 @@ impl Order {
             groups.entry((value.is_none(), value.unwrap_or_default())).or_default().push(node);
         }
         let title = |missing: bool, value: &str| if missing { format!("without {}", self.group) } else { value.to_owned() };
-        groups.iter().map(|(&(missing, value), nodes)| RowGroup::new(title(missing, value), nodes, cluster.now)).collect()
+        (groups.iter().map(|(&(missing, value), nodes)| group(title(missing, value), nodes)).collect(), hidden)
     }
 
     /// The labels by which nodes can be grouped, and the one that they are grouped by. What is different for each of many nodes groups nothing.
@@ -215,11 +239,12 @@ fn label<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
 }
 
 impl RowGroup {
-    fn new(title: String, nodes: &[&Node], now: u64) -> Self {
+    /// Of these nodes, of which so many are shown.
+    fn new(title: String, nodes: &[&Node], shown: usize, now: u64) -> Self {
         let silent = nodes.iter().filter(|node| node.silent).count();
-        let mut sum = vec![format!("{} node{}", nodes.len(), if nodes.len() == 1 { "" } else { "s" })];
+        let mut sum = vec![format!("{} node{}", grouped(nodes.len()), if nodes.len() == 1 { "" } else { "s" })];
         if silent > 0 {
-            sum.push(format!("{silent} silent"));
+            sum.push(format!("{} silent", grouped(silent)));
         }
         let reporting = || nodes.iter().filter(|node| !node.silent);
         let (used, cores) = reporting()
@@ -232,7 +257,7 @@ impl RowGroup {
         if total > 0.0 {
             sum.push(format!("memory {}", percent(used / total)));
         }
-        Self { title, sum: sum.join(", "), rows: nodes.iter().map(|node| Row::new(node, now)).collect() }
+        Self { title, sum: sum.join(", "), rows: nodes.iter().take(shown).map(|node| Row::new(node, now)).collect() }
     }
 }
 
@@ -258,7 +283,8 @@ impl Row {
             _ => ("ok", "reporting"),
         };
         let cpu = node.cpu.map(|cpu| {
-            let title = node.cores.map_or_else(String::new, |cores| format!("{} of {cores} cores", three_digits(cpu * cores)));
+            let title =
+                node.cores.map_or_else(String::new, |cores| format!("{} of {} cores", three_digits(cpu * cores), three_digits(cores)));
             Meter::new(cpu, title)
         });
         let memory = node.memory.map(|(used, total)| Meter::new(used / total, format!("{} of {}", bytes(used), bytes(total))));
@@ -279,7 +305,7 @@ impl Row {
             disk,
             load: node.load.map_or_else(dash, |load| format!("{load:.2}")),
             spark: Spark::draw(&node.spark, 1.0),
-            pods: node.pods.map_or_else(dash, |pods| format!("{pods:.0}")),
+            pods: node.pods.map_or_else(dash, grouped),
             seen: node.last_seen.map(rfc3339).unwrap_or_default(),
             seen_ago: node.last_seen.map_or_else(dash, |seen| ago(seen, now)),
             version: node.version.clone().unwrap_or_else(dash),
@@ -332,7 +358,8 @@ mod tests {
         }
         let order = |group: &str| Order::of(&HashMap::from([("group".to_owned(), group.to_owned())]));
         let shown = |group: &str| {
-            let groups = order(group).groups(&cluster);
+            let (groups, hidden) = order(group).groups(&cluster);
+            assert_eq!(hidden, 0);
             let rows = |group: &RowGroup| group.rows.iter().map(|row| row.name.as_str()).collect::<String>();
             groups.iter().map(|group| format!("{}: {} ({})", group.title, rows(group), group.sum)).collect::<Vec<_>>()
         };
@@ -348,6 +375,26 @@ mod tests {
         assert_eq!(order("").labels(&cluster).into_iter().collect::<Vec<_>>(), ["rack"]);
         assert_eq!(order("other").labels(&cluster).into_iter().collect::<Vec<_>>(), ["other", "rack"]);
         assert!(order("a&b").columns()[1].link.ends_with("&group=a%26b#nodes"));
+    }
+
+    #[test]
+    fn many_rows_are_shown_only_where_they_are_asked_for() {
+        let mut cluster = cluster();
+        cluster.nodes = (0..=MAX_ROWS).map(|index| Node { name: format!("n{index:03}"), ..Node::default() }).collect();
+        for (at, node) in cluster.nodes.iter_mut().enumerate() {
+            node.labels.insert("rack".into(), if at < 60 { "r1" } else { "r2" }.into());
+        }
+        let shown = |pairs: &[(&str, &str)]| {
+            let query = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let (groups, hidden) = Order::of(&query).groups(&cluster);
+            (groups.iter().map(|group| (group.rows.len(), group.sum.clone())).collect::<Vec<_>>(), hidden)
+        };
+        assert_eq!(shown(&[]), (vec![(100, "101 nodes".to_owned())], 1));
+        assert_eq!(shown(&[("rows", "all")]), (vec![(101, "101 nodes".to_owned())], 0));
+        assert_eq!(shown(&[("group", "rack")]), (vec![(60, "60 nodes".to_owned()), (40, "41 nodes".to_owned())], 1));
+        assert_eq!(shown(&[("find", "n09")]), (vec![(10, "10 nodes".to_owned())], 0));
+        let order = Order::of(&HashMap::from([("sort".to_owned(), "-cpu".to_owned()), ("find".to_owned(), "a".to_owned())]));
+        assert_eq!(order.all_rows_link(), "/?sort=-cpu&find=a&rows=all#nodes");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use axum::response::{Html, IntoResponse, Response};
 use golectra_protocol::ErrorCode;
 
 use super::assets;
+use super::format::grouped;
 use crate::http::App;
 use crate::http::error::{ApiError, TextError};
 
@@ -38,6 +39,8 @@ pub struct Shell {
     pub graphs: bool,
     /// The pages of PANELS_DIR.
     pub pages: Vec<PageLink>,
+    /// How many alerts fire that nobody has silenced; empty where none does.
+    pub firing: String,
 }
 
 /// A page of PANELS_DIR in the navigation.
@@ -56,12 +59,14 @@ impl Shell {
         let panels = app.panels.current();
         let link =
             |page: &super::panels::Page| PageLink { title: page.title.clone(), link: format!("/page?name={}", page.name), current: false };
-        Self { pages: panels.pages.iter().map(link).collect(), ..Self::bare(title, here) }
+        let firing = app.alerts.firing();
+        let firing = if firing == 0 { String::new() } else { grouped(firing) };
+        Self { pages: panels.pages.iter().map(link).collect(), firing, ..Self::bare(title, here) }
     }
 
     /// The frame of a page without graphs for people who may not be signed in: it does not name the pages of PANELS_DIR.
     pub fn bare(title: impl Into<String>, here: &'static str) -> Self {
-        Self { title: title.into(), here, graphs: false, pages: Vec::new() }
+        Self { title: title.into(), here, graphs: false, pages: Vec::new(), firing: String::new() }
     }
 
     /// The frame of a page with graphs.
