@@ -1,5 +1,9 @@
 //! The pages as people use them: in Chromium, with and without scripts, by keyboard, on a phone, and for those who do not see them.
 
+mod figures;
+mod narrow;
+mod panels;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
