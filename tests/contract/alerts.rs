@@ -449,17 +449,24 @@ async fn two_hundred_rules_are_evaluated_in_three_seconds(t: Target) {
     let metrics = async || server.metrics_client().get("/metrics").send().await;
     let is_read = async || metrics().await.metric("golectra_rule_rules") == Some(200.0);
     until("the rules are evaluated", 4 * PATIENCE, is_read).await;
+    // The processor's time says more than the clock on a machine that has other work.
     let rounds = async || {
         let page = metrics().await;
-        let metric = |name: &str| page.metric(name).unwrap_or_default();
-        (metric("golectra_rule_round_duration_seconds_sum"), metric("golectra_rule_round_duration_seconds_count"))
+        [
+            "golectra_rule_round_duration_seconds_sum",
+            "golectra_rule_round_duration_seconds_count",
+            "process_cpu_seconds_total",
+            "golectra_rule_evaluations_total",
+        ]
+        .map(|name| page.metric(name).unwrap_or_default())
     };
     let before = rounds().await;
-    until("three evaluations more", 4 * PATIENCE, async || rounds().await.1 >= before.1 + 3.0).await;
+    until("three evaluations more", 4 * PATIENCE, async || rounds().await[1] >= before[1] + 3.0).await;
     let after = rounds().await;
-    let seconds = (after.0 - before.0) / (after.1 - before.1);
+    let [seconds, rounds, cpu, rules] = [0, 1, 2, 3].map(|at: usize| after[at] - before[at]);
+    let (seconds, cpu) = (seconds / rounds, cpu / rules * 200.0);
     let failures = metrics().await.metric("golectra_rule_evaluation_failures_total").unwrap_or_default();
-    println!("{:?}: 200 rules over 50 nodes and 1,500 pods are evaluated in {seconds:.2} s", t.store());
+    println!("{:?}: 200 rules over 50 nodes and 1,500 pods are evaluated in {seconds:.2} s, with {cpu:.2} s of the processor", t.store());
     assert!(failures == 0.0, "{failures} rules could not be evaluated: {}", server.tail());
     assert!(seconds < 3.0, "{seconds} s");
 }
