@@ -13,18 +13,13 @@ const TOO_WIDE: &str = "(() => { const page = document.scrollingElement; if (pag
     const wide = [...document.body.querySelectorAll('*')].filter((one) => one.getBoundingClientRect().right > page.clientWidth + 0.5 && !inner(one)); \
     return `${page.scrollWidth} > ${page.clientWidth}: ${wide.slice(0, 3).map((one) => one.outerHTML.slice(0, 200)).join(' | ')}`; })()";
 
-/// Every page at the width of a phone, in both themes, with names as long as they may be: nothing makes it scroll sideways.
-#[tokio::test]
-async fn no_page_scrolls_sideways_on_a_phone() {
-    let Some(mut browser) = Browser::start().await else { return };
-    let folder = tempfile::tempdir().expect("a folder");
+/// A server with files of rules, panels and receivers in which everything that people name has a long name.
+fn start_with_long_names(folder: &TempDir, metric: &str) -> Server {
     let folders = ["rules", "panels"].map(|name| folder.path().join(name));
     for path in &folders {
         std::fs::create_dir(path).expect("our own folder");
     }
     let [rules, panels] = folders;
-    let (node, pod, namespace) = (long("node", 120), long("pod", 200), long("namespace", 63));
-    let (metric, value, claim) = (long("metric_", 150), long("value", 200), long("claim", 120));
     let (alert, title, text) = (long("Alert", 100), long("Title", 60), long("text", 400));
     let rule = format!(
         "groups:\n- name: {title}\n  rules:\n  - alert: {alert}\n    expr: {metric} > 0\n    labels: {{severity: critical}}\n    annotations: {{summary: {text}, description: {text}, runbook_url: 'https://example.com/{text}'}}\n"
@@ -38,13 +33,23 @@ async fn no_page_scrolls_sideways_on_a_phone() {
     let receivers = folder.path().join("receivers.yaml");
     let receiver = format!("receivers:\n- name: {}\n  webhook: {{url: 'http://127.0.0.1:9/'}}\n  min_severity: critical\n", long("r", 60));
     std::fs::write(&receivers, receiver).expect("our own folder");
-    let server = Server::builder()
+    Server::builder()
         .env("RULES_DIR", rules.display())
         .env("PANELS_DIR", panels.display())
         .env("RECEIVERS_FILE", receivers.display())
         .env("BUILT_IN_RULES_DISABLED", "all")
         .env("EVALUATION_INTERVAL", "5s")
-        .start();
+        .start()
+}
+
+/// Every page at the width of a phone, in both themes, with names as long as they may be: nothing makes it scroll sideways.
+#[tokio::test]
+async fn no_page_scrolls_sideways_on_a_phone() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let (node, pod, namespace) = (long("node", 120), long("pod", 200), long("namespace", 63));
+    let (metric, value, claim) = (long("metric_", 150), long("value", 200), long("claim", 120));
+    let server = start_with_long_names(&folder, &metric);
 
     // Differences that are said with a unit, since they are no factors that anyone would say: the longest that stand beside a change.
     let steps = |before: f64, after: f64| move |left: i64| if left > 30 { before } else { after };
