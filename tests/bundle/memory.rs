@@ -1,8 +1,10 @@
-//! The server's memory limit is at least the sum of everything that its settings and its own bounds allow it to hold.
+//! The server's memory limit is at least the sum of everything that its settings and its own bounds allow it to hold, and the spool of an agent has
+//! room for the reports of the longest outage.
 
 use std::collections::BTreeMap;
 use std::fs;
 
+use golectra_tests::{NODE_REPORT_BYTES, POD_REPORT_BYTES};
 use serde_json::Value;
 
 use crate::render::{ALL_APIS, ci_values, find, have_helm, rendered, root, text};
@@ -17,16 +19,20 @@ const SEALING: u64 = 64 * MIB;
 const NO_MEMORY: [&str; 2] = ["MAX_BODY_BYTES", "AUDIT_DATABASE_MAX_BYTES"];
 const MEMORY: [&str; 4] = ["MAX_INFLIGHT_BYTES", "QUERY_MAX_BYTES", "INDEX_CACHE_BYTES", "HISTORY_MAX_BYTES"];
 
-/// The server's settings with their defaults, from the table that the server itself prints.
-fn defaults() -> BTreeMap<String, String> {
+/// The settings of a program with their defaults, from the table that the program itself prints.
+fn defaults_of(program: &str) -> BTreeMap<String, String> {
     let document = fs::read_to_string(root().join("docs/settings.md")).expect("docs/settings.md");
-    let table = document.split_once("## golectra-server\n").expect("the server's settings").1;
+    let table = document.split_once(&format!("## {program}\n")).expect("the program's settings").1;
     let table = table.split_once("\n## ").map_or(table, |(table, _)| table);
     let rows = table.lines().filter_map(|line| {
         let mut cells = line.strip_prefix('|')?.split('|').map(|cell| cell.trim().trim_matches('`').to_owned());
         Some((cells.nth(1)?, cells.next()?))
     });
     rows.collect()
+}
+
+fn defaults() -> BTreeMap<String, String> {
+    defaults_of("golectra-server")
 }
 
 /// A number of bytes with a unit.
@@ -141,4 +147,36 @@ fn the_memory_limit_follows_the_settings() {
     let objects = rendered(&ALL_APIS, &["--set", "server.resources.limits.memory=3Gi,server.resources.limits.ephemeral-storage=1Gi"]);
     let limits = &find(&objects, "Deployment/golectra-server")["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"];
     assert_eq!(*limits, serde_json::json!({"memory": "3Gi", "ephemeral-storage": "1Gi"}), "a limit that is given stays");
+}
+
+/// What a record of the spool has besides a report, at most.
+const RECORD_BYTES: u64 = 256;
+
+/// Whole hours or seconds.
+fn seconds(text: &str) -> u64 {
+    let (number, unit) = text.split_at(text.len() - 1);
+    number.parse::<u64>().expect("a number") * if unit == "h" { 3600 } else { 1 }
+}
+
+/// A node with 16 processors and 110 pods in detail.
+#[test]
+fn reports_of_the_longest_outage_fit_the_spool() {
+    if !have_helm() {
+        return;
+    }
+    let objects = rendered(&ALL_APIS, &["--set", "database.mode=embedded,agent.pods.details=true"]);
+    let pod = &find(&objects, "DaemonSet/golectra-agent")["spec"]["template"]["spec"];
+    let variables = pod["containers"][0]["env"].as_array().expect("variables");
+    let defaults = defaults_of("golectra-agent");
+    let setting = |name: &str| {
+        let set = variables.iter().find(|variable| text(variable, "/name") == name).map(|variable| text(variable, "/value"));
+        set.map_or_else(|| defaults.get(name).unwrap_or_else(|| panic!("{name} is no setting")).clone(), str::to_owned)
+    };
+    let age = seconds(&setting("SPOOL_MAX_AGE"));
+    let of_node = age / seconds(&setting("REPORT_INTERVAL")) * (NODE_REPORT_BYTES + RECORD_BYTES);
+    let of_pods = age / seconds(&setting("KUBELET_INTERVAL")) * (POD_REPORT_BYTES + RECORD_BYTES);
+    let (needed, room) = (of_node + of_pods, bytes(&setting("SPOOL_MAX_BYTES")));
+    assert!(needed <= room, "{} MiB are needed in {} h, there is room for {} MiB", needed / MIB, age / 3600, room / MIB);
+    let volume = pod["volumes"].as_array().expect("volumes").iter().find(|volume| volume["name"] == "spool").expect("a volume");
+    assert!(bytes(text(volume, "/emptyDir/sizeLimit")) >= room + 16 * MIB);
 }

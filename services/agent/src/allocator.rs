@@ -109,12 +109,22 @@ pub fn heap() -> Heap {
     }
 }
 
-/// Makes all threads share one arena: the few threads rarely allocate at the same time, and an arena for each of them would
-/// cost address space and pages. Must be called before any thread is started.
+/// A block of at least this many bytes is mapped on its own, and so many free bytes at the end of the heap are given back: glibc's own first value.
+const LARGE_BLOCK_BYTES: libc::c_int = 128 << 10;
+
+/// Keeps the heap small. Must be called before any thread is started.
+///
+/// All threads share one arena: the few threads rarely allocate at the same time, and an arena for each of them would cost address space and pages.
+/// Large blocks, of which a report of many pods needs some for a moment, go back to the system when they are freed: left alone, glibc raises its limit
+/// with the first of them that is freed, after which the heap keeps megabytes until the next report.
 #[expect(unsafe_code, reason = "mallopt takes and returns numbers")]
-pub fn keep_one_arena() {
-    // SAFETY: no pointers are passed. A refusal (0) leaves the default, which works as well.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+pub fn keep_heap_small() {
+    for (parameter, value) in
+        [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES), (libc::M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES)]
+    {
+        // SAFETY: no pointers are passed. A refusal (0) leaves the default, which works as well.
+        unsafe { libc::mallopt(parameter, value) };
+    }
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ golectra_process::settings! {
         /// A folder where reports wait until the server has taken them, so that they survive a restart of the agent; created if need be, one for each agent. Without it they wait in memory only.
         pub spool_dir: Option<PathBuf>,
         /// Disk space for these reports, 1MiB to 16GiB; the oldest are dropped for newer ones.
-        pub spool_max_bytes: SpoolBytes = "256MiB",
+        pub spool_max_bytes: SpoolBytes = "512MiB",
         /// How long a report may wait, in memory or in SPOOL_DIR, at least 1m. The server refuses reports that are older than its DEDUP_WINDOW, whose default is an hour more.
         pub spool_max_age: SpoolAge = "47h",
         /// What to scrape: URLs separated by commas or white space, of Prometheus's text format or OpenMetrics, or of a Go program's expvar if the path is /debug/vars. `JOB=URL` sets the label job, which is otherwise scrape or expvar.

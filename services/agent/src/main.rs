@@ -8,7 +8,7 @@ use golectra_agent::{allocator, doctor, runtime};
 use golectra_process::{banner, telemetry};
 
 fn main() -> ExitCode {
-    allocator::keep_one_arena();
+    allocator::keep_heap_small();
     if std::env::args_os().nth(1).is_some_and(|first| first == "doctor") {
         let settings = Settings::load_from("golectra-agent doctor", std::env::args_os().skip(2));
         return doctor::main(&settings);

@@ -182,6 +182,36 @@ mod tests {
     }
 
     #[test]
+    fn storage_of_many_kinds() {
+        let found = mounts(include_bytes!("../testdata/mountinfo-storage"), Path::new("/"));
+        let found: Vec<_> = found
+            .iter()
+            .map(|mount| (mount.point.as_str(), mount.device.as_str(), mount.kind.as_str(), mount.major.as_str(), mount.minor.as_str()))
+            .collect();
+        let expected = [
+            ("/", "rpool/ROOT/pve-1", "zfs", "0", "26"),
+            ("/.snapshots", "/dev/sdb2", "btrfs", "0", "50"),
+            ("/boot/efi", "/dev/nvme0n1p1", "vfat", "259", "1"),
+            ("/etc/pve", "/dev/fuse", "fuse", "0", "62"),
+            ("/home", "/dev/sdb2", "btrfs", "0", "50"),
+            ("/mnt/lost", "192.0.2.30:6789:/", "ceph", "0", "63"),
+            ("/mnt/nfs", "192.0.2.10:/export/данные", "nfs4", "0", "55"),
+            ("/mnt/old", "[2001:db8::10]:/vol/0", "nfs", "0", "56"),
+            ("/rpool", "rpool", "zfs", "0", "45"),
+            ("/rpool/data", "rpool/data", "zfs", "0", "46"),
+            ("/run", "tmpfs", "tmpfs", "0", "24"),
+            ("/run/user/1000", "tmpfs", "tmpfs", "0", "61"),
+            ("/srv/backup tank", "backup tank/set", "zfs", "0", "47"),
+            ("/srv/tab\tback\\slash#hash", "/dev/sdf1", "ext4", "8", "81"),
+            ("/srv/Фото и видео", "/dev/sdd1", "xfs", "8", "49"),
+            ("/srv/日本語", "/dev/sde1", "ext4", "8", "65"),
+        ];
+        assert_eq!(found, expected);
+        let read_only = mounts(include_bytes!("../testdata/mountinfo-storage"), Path::new("/"));
+        assert_eq!(read_only.iter().filter(|mount| mount.is_read_only).map(|mount| &mount.point).collect::<Vec<_>>(), ["/mnt/old"]);
+    }
+
+    #[test]
     fn a_path_that_is_not_utf8_does_not_affect_the_others() {
         assert_eq!(points(b"1 2 8:1 / /\xff rw - ext4 /dev/a rw\n1 2 8:2 / /good rw - ext4 /dev/b rw\n", "/"), ["/good"]);
     }

@@ -1,6 +1,7 @@
 //! The collectors on files of unlike machines, and beside a real node_exporter.
 
 mod beside;
+mod captured;
 mod machines;
 
 use std::fs;

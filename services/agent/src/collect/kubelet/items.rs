@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 
 use golectra_protocol::{IdError, MAX_ID_BYTES, MetricId};
@@ -21,12 +22,14 @@ const MAX_GROUP_ITEMS: usize = 2000;
 const MAX_NAME_BYTES: usize = 80;
 
 /// Label sets, rendered as they are written into items.
+///
+/// They are found by 128 bits of keyed hashes: their texts as keys would take as much memory as what is rendered, and keys that are new in each process
+/// let nobody choose labels whose hashes are equal.
 #[derive(Debug, Default)]
 pub(super) struct LabelSets {
-    sets: HashMap<Box<str>, Rendered>,
+    sets: HashMap<[u64; 2], Rendered>,
     reading: u64,
-    /// Where the keys of the map are composed.
-    key: String,
+    hashers: [RandomState; 2],
 }
 
 #[derive(Debug)]
@@ -42,31 +45,25 @@ impl LabelSets {
     pub(super) fn next_reading(&mut self) {
         let reading = self.reading;
         self.sets.retain(|_, set| set.reading == reading);
+        // After many pods at once the table would stay as large as it was then.
+        if self.sets.capacity() > 4 * self.sets.len() {
+            self.sets.shrink_to(2 * self.sets.len());
+        }
         self.reading += 1;
     }
 
     fn rendered(&mut self, labels: &[(&str, &str)]) -> Result<&str, IdError> {
-        self.key.clear();
-        for (name, value) in labels {
-            // Where a value has a NUL the key would be ambiguous.
-            if value.contains('\0') {
-                return Err(IdError::Control);
-            }
-            self.key.push_str(name);
-            self.key.push('\0');
-            self.key.push_str(value);
-            self.key.push('\0');
-        }
-        if !self.sets.contains_key(self.key.as_str()) {
+        let key = self.hashers.each_ref().map(|hasher| hasher.hash_one(labels));
+        if !self.sets.contains_key(&key) {
             let id = MetricId::from_parts("m", labels.iter().copied())?;
             if id.as_str().len() + MAX_NAME_BYTES > MAX_ID_BYTES {
                 return Err(IdError::TooLong(id.as_str().len() + MAX_NAME_BYTES));
             }
             let json = serde_json::to_string(&id.as_str()[1..]).expect("a text can be written as JSON");
             let json = json[1..json.len() - 1].into();
-            self.sets.insert(self.key.as_str().into(), Rendered { json, reading: 0 });
+            self.sets.insert(key, Rendered { json, reading: 0 });
         }
-        let set = self.sets.get_mut(self.key.as_str()).expect("it was put there");
+        let set = self.sets.get_mut(&key).expect("it was put there");
         set.reading = self.reading;
         Ok(&set.json)
     }

@@ -91,6 +91,78 @@ fn a_summary_from_the_runtime_of_1_28_without_pressure() {
     assert!(!found.keys().any(|id| id.contains("pressure")), "what is not told is absent");
 }
 
+/// The stats of cAdvisor on cgroup v1; the newest container of a pod has just been restarted, and a job has ended.
+#[test]
+fn a_summary_of_1_30_without_the_runtimes_stats() {
+    let (found, skipped) = read(include_bytes!("../testdata/summary-1.30.json"), ALL);
+    assert_eq!(skipped, []);
+    let api = r#"{container="api",job="kubelet",namespace="shop",pod="api-6d5f7c9b8-k2v7q"}"#;
+    let pod = r#"job="kubelet",namespace="shop",pod="api-6d5f7c9b8-k2v7q"}"#;
+    let of_api = |name: &str| format!("{name}{api}");
+    assert_has(
+        &found,
+        &[
+            (&format!(r#"container_cpu_usage_seconds_total{{container="api",cpu="total",{pod}"#), 1.5),
+            (&format!(r#"container_cpu_usage_seconds_total{{container="mesh-proxy",cpu="total",{pod}"#), 812.044),
+            (&of_api("container_start_time_seconds"), 1_717_407_655.0),
+            (&of_api("container_memory_working_set_bytes"), 31_204_352.0),
+            (&of_api("container_fs_usage_bytes"), 40_960.0),
+            (&of_api("kubelet_container_log_filesystem_used_bytes"), 20_480.0),
+            (&format!(r#"container_network_receive_errors_total{{interface="eth0",{pod}"#), 2.0),
+            (
+                r#"container_cpu_usage_seconds_total{container="etcd",cpu="total",job="kubelet",namespace="kube-system",pod="etcd-ip-10-0-1-20"}"#,
+                51_204.412,
+            ),
+            (r#"kubelet_volume_stats_available_bytes{job="kubelet",namespace="shop",persistentvolumeclaim="api-cache"}"#, 1_020_440_576.0),
+            (r#"container_cpu_usage_seconds_total{cpu="total",id="/",job="kubelet"}"#, 201_204.412_044_12),
+            (r#"node_network_receive_bytes_total{device="ens5",job="node-exporter"}"#, 91_204_412_044.0),
+            (r#"node_filesystem_avail_bytes{device="/dev/sda1",fstype="ext4",job="node-exporter",mountpoint="/"}"#, 21_474_836_480.0),
+        ],
+    );
+    for absent in ["pressure", "swap", "imagefs", "cali1a2b3c4d5e6", "tunl0", "etcd-data", "kube-api-access", "migrate-28622105"] {
+        assert!(!found.keys().any(|id| id.contains(absent)), "{absent}");
+    }
+}
+
+/// The runtime's stats with pressure and swap. One container was restarted and its last run is told as well, one pod is on the node's network, and one
+/// has a runtime that does not show its containers.
+#[test]
+fn a_summary_of_1_36_with_the_runtimes_stats() {
+    let (found, skipped) = read(include_bytes!("../testdata/summary-1.36.json"), ALL);
+    assert_eq!(skipped, []);
+    let worker = r#"{container="worker",job="kubelet",namespace="jobs",pod="worker-0"}"#;
+    let of_worker = |name: &str| format!("{name}{worker}");
+    let of_sandbox = |name: &str| format!(r#"{name}{{job="kubelet",namespace="jobs",pod="sandboxed-7c4f"}}"#);
+    assert_has(
+        &found,
+        &[
+            (r#"container_cpu_usage_seconds_total{container="worker",cpu="total",job="kubelet",namespace="jobs",pod="worker-0"}"#, 9.5),
+            (&of_worker("container_start_time_seconds"), 1_791_210_020.0),
+            (&of_worker("container_memory_working_set_bytes"), 401_204_224.0),
+            (&of_worker("container_memory_swap"), 1_048_576.0),
+            (&of_worker("container_pressure_cpu_stalled_seconds_total"), 1.0),
+            (&of_worker("container_pressure_cpu_waiting_seconds_total"), 3.0),
+            (&of_worker("container_pressure_memory_waiting_seconds_total"), 240e-6),
+            (&of_worker("container_pressure_io_waiting_seconds_total"), 1.5),
+            (r#"container_network_receive_bytes_total{interface="net1",job="kubelet",namespace="jobs",pod="worker-0"}"#, 91_204.0),
+            (r#"kubelet_volume_stats_available_bytes{job="kubelet",namespace="jobs",persistentvolumeclaim="data-worker-0"}"#, 0.0),
+            (r#"kubelet_volume_stats_health_status_abnormal{job="kubelet",namespace="jobs",persistentvolumeclaim="data-worker-0"}"#, 1.0),
+            (r#"container_cpu_usage_seconds_total{cpu="total",job="kubelet",namespace="jobs",pod="sandboxed-7c4f"}"#, 61.204_412),
+            (&of_sandbox("container_memory_rss"), 261_204_992.0),
+            (&of_sandbox("container_pressure_io_waiting_seconds_total"), 40e-6),
+            (r#"container_network_transmit_bytes_total{interface="eth0",job="kubelet",namespace="jobs",pod="sandboxed-7c4f"}"#, 110_441.0),
+            (r#"container_memory_swap{id="/",job="kubelet"}"#, 268_435_456.0),
+            (r#"node_network_receive_bytes_total{device="bond0",job="node-exporter"}"#, 891_204_412_044.0),
+            (r#"node_network_transmit_bytes_total{device="enp65s0f0np0",job="node-exporter"}"#, 241_204_412_044.0),
+            (r#"node_filesystem_size_bytes{device="/dev/sdb",fstype="xfs",job="node-exporter",mountpoint="imagefs"}"#, 536_870_912_000.0),
+        ],
+    );
+    let of_detector = |id: &&String| id.contains("node-problem-detector");
+    assert!(found.keys().filter(of_detector).all(|id| !id.contains("_network_")), "its network is the node's");
+    assert!(found.keys().filter(of_detector).count() > 10);
+    assert_eq!(found.keys().filter(|id| id.contains("lxc") || id.contains("cilium")).count(), 0);
+}
+
 #[test]
 fn a_windows_node_in_the_cluster() {
     let (found, skipped) = read(include_bytes!("../testdata/summary-windows.json"), ALL);
