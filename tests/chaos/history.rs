@@ -44,6 +44,7 @@ struct Sent {
     /// When the first half hour begins, in unix milliseconds.
     start_ms: u64,
     next: AtomicU64,
+    failed_tries: AtomicU64,
     sources: [Mutex<OfSource>; 3],
 }
 
@@ -52,6 +53,7 @@ struct Batch {
     number: u64,
     source: usize,
     at_ms: u64,
+    key: String,
 }
 
 /// A gauge's value in a batch.
@@ -71,7 +73,7 @@ impl Batch {
     }
 
     async fn send(&self, client: &Client, body: &Value) -> Option<Answer> {
-        let request = client.post("/updates").source(SOURCES[self.source]).idempotency_key(&key_at(self.at_ms)).json(body);
+        let request = client.post("/updates").source(SOURCES[self.source]).idempotency_key(&self.key).json(body);
         request.try_send().await.ok()
     }
 }
@@ -79,7 +81,7 @@ impl Batch {
 impl Sent {
     fn new() -> Self {
         let window = unix_millis() / WINDOW_MS * WINDOW_MS;
-        Self { start_ms: window - 80 * HALF_HOUR_MS, next: AtomicU64::new(0), sources: <[Mutex<OfSource>; 3]>::default() }
+        Self { start_ms: window - 80 * HALF_HOUR_MS, next: AtomicU64::new(0), failed_tries: AtomicU64::new(0), sources: <[Mutex<OfSource>; 3]>::default() }
     }
 
     fn of(&self, source: usize) -> MutexGuard<'_, OfSource> {
@@ -94,7 +96,7 @@ impl Sent {
         // The numbers have no common divisor. Never at the end of an hour, which may be in one range or two.
         let at_ms = self.start_ms + HALF_HOURS[place] * HALF_HOUR_MS + 1 + number * 7_919 % 1_799_000;
         self.of(source).sent.insert(signed(at_ms), number);
-        Batch { number, source, at_ms }
+        Batch { number, source, at_ms, key: key_at(at_ms) }
     }
 }
 
@@ -113,7 +115,6 @@ pub struct Answers {
 pub struct HistoryLoad {
     sent: Arc<Sent>,
     answers: Arc<Answers>,
-    refused: Arc<AtomicU64>,
     writing: Arc<AtomicBool>,
     reading: Arc<AtomicBool>,
     writers: Vec<JoinHandle<()>>,
@@ -127,18 +128,16 @@ impl HistoryLoad {
         let mut load = Self {
             sent: Arc::new(Sent::new()),
             answers: Arc::default(),
-            refused: Arc::default(),
             writing: Arc::new(AtomicBool::new(true)),
             reading: Arc::new(AtomicBool::new(true)),
             writers: Vec::new(),
             readers: Vec::new(),
         };
         for _ in 0..4 {
-            let (sent, clients, writing, refused) =
-                (Arc::clone(&load.sent), clients.clone(), Arc::clone(&load.writing), Arc::clone(&load.refused));
+            let (sent, clients, writing) = (Arc::clone(&load.sent), clients.clone(), Arc::clone(&load.writing));
             load.writers.push(runtime().spawn(async move {
                 while writing.load(Ordering::SeqCst) {
-                    write_one(&sent, &clients, &refused).await;
+                    write_one(&sent, &clients).await;
                     load::pass(Duration::from_millis(amount(20, 100))).await;
                 }
             }));
@@ -166,9 +165,15 @@ impl HistoryLoad {
         (0..SOURCES.len()).map(|source| self.sent.of(source).acknowledged.len()).sum()
     }
 
-    /// How many tries to write failed.
-    pub fn failed_writes(&self) -> u64 {
-        self.refused.load(Ordering::SeqCst)
+    /// Waits until this many more tries to write have failed.
+    pub async fn is_refused(&self, tries: u64) {
+        let failed = || self.sent.failed_tries.load(Ordering::SeqCst);
+        let before = failed();
+        until("writes are refused", LIMIT, async || {
+            self.fail_early();
+            failed() >= before + tries
+        })
+        .await;
     }
 
     /// Waits until more is acknowledged than now, and more is answered.
@@ -202,7 +207,7 @@ impl HistoryLoad {
 }
 
 /// Sends a batch until it is acknowledged, and now and then once more.
-async fn write_one(sent: &Sent, clients: &[Client], refused: &AtomicU64) {
+async fn write_one(sent: &Sent, clients: &[Client]) {
     let batch = sent.next();
     let (body, start) = (batch.body(), Instant::now());
     loop {
@@ -211,15 +216,20 @@ async fn write_one(sent: &Sent, clients: &[Client], refused: &AtomicU64) {
             Some(answer) => assert_eq!(answer.status, 503, "{answer:?}"),
             None => {}
         }
-        refused.fetch_add(1, Ordering::SeqCst);
+        sent.failed_tries.fetch_add(1, Ordering::SeqCst);
         assert!(start.elapsed() < RETRY_FOR, "a batch was not taken for {RETRY_FOR:?}");
         load::pass(Duration::from_millis(fastrand::u64(10..50))).await;
     }
     sent.of(batch.source).acknowledged.insert(signed(batch.at_ms));
+    // A repeat is known as one and another body under the key is refused, wherever the batch is kept by now.
     if batch.number % 10 == 0 {
         let client = &clients[fastrand::usize(..clients.len())];
         if let Some(answer) = batch.send(client, &body).await {
-            assert!(matches!(answer.status, 200 | 503), "{answer:?}");
+            let is_repeat = answer.header("idempotency-replayed").is_some();
+            assert!(answer.status == 503 || answer.status == 200 && is_repeat, "{answer:?}");
+        }
+        if let Some(answer) = batch.send(client, &json!([{"id": "c", "type": "counter", "delta": 1}])).await {
+            assert!(matches!(answer.status, 422 | 503), "{answer:?}");
         }
     }
 }

@@ -12,6 +12,7 @@ mod cluster;
 mod disk;
 mod disks;
 mod history;
+mod history_disks;
 #[path = "../cluster/images.rs"]
 #[allow(dead_code, reason = "the cluster tests need more of it")]
 mod images;

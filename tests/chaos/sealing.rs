@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use golectra_tests::{Client, Database, Server, until};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::history::HistoryLoad;
@@ -27,21 +28,22 @@ const SEALING: &str = "SELECT pid, substr(application_name, 8)::bigint, $1 = ANY
         AND granted AND application_name LIKE 'server-%'";
 
 /// Watches the sessions of a database.
-struct Watch {
-    connection: PgConnection,
+pub struct Watch {
+    pub connection: PgConnection,
 }
 
 impl Watch {
-    async fn sealing(&mut self, gate_pid: i32) -> Option<(i32, usize, bool)> {
+    /// The session that seals: its process, its server's number, whether it waits for this other process.
+    pub async fn sealing(&mut self, gate_pid: i32) -> Option<(i32, usize, bool)> {
         let found: Option<(i32, i64, bool)> =
             sqlx::query_as(SEALING).bind(gate_pid).fetch_optional(&mut self.connection).await.expect("PostgreSQL answers");
         found.map(|(pid, server, waits)| (pid, usize::try_from(server).expect("a number of a server"), waits))
     }
 }
 
-/// A session that lets nobody write to a table until its transaction ends.
-async fn gate(database: &Database, place: &str) -> (PgConnection, i32) {
-    let mut connection = PgConnection::connect_with(&database.options()).await.expect("PostgreSQL answers");
+/// A session that lets nobody write to a table until its transaction ends, and its process.
+pub async fn gate(options: &PgConnectOptions, place: &str) -> (PgConnection, i32) {
+    let mut connection = PgConnection::connect_with(options).await.expect("PostgreSQL answers");
     let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection).await.expect("PostgreSQL answers");
     if place != "any time" {
         let statements = format!("SET lock_timeout = '60s'; BEGIN; LOCK TABLE ONLY golectra.{place} IN SHARE MODE");
@@ -68,7 +70,7 @@ async fn the_server_that_seals_is_killed() {
     for round in 0..kills {
         load.goes_on().await;
         let place = PLACES[round % PLACES.len()];
-        let (gate, gate_pid) = gate(&database, place).await;
+        let (gate, gate_pid) = gate(&database.options(), place).await;
         let mut sealing = None;
         until("a server seals", LIMIT, async || {
             load.fail_early();
