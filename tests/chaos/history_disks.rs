@@ -1,25 +1,18 @@
-//! The disk is full under PostgreSQL while it folds, and under the memory store's files of history; and the memory store is killed.
+//! The disk is full under PostgreSQL while it folds, and under the memory store's files of history.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use golectra_tests::{PostgresCluster, Server, until};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::Connection as _;
 
 use crate::amount;
 use crate::disk::Disk;
+use crate::disks::{hold, metric};
 use crate::history::HistoryLoad;
 use crate::load::{LIMIT, pass};
+use crate::postgres::beside;
 use crate::sealing::{Watch, gate};
-
-/// How long the disk stays full at the least.
-fn hold() -> Duration {
-    Duration::from_secs(amount(1, 15))
-}
-
-/// Runs something that blocks beside the test.
-async fn beside(work: impl FnOnce() + Send + 'static) {
-    tokio::task::spawn_blocking(work).await.expect("no panic");
-}
 
 #[tokio::test]
 async fn under_postgres_while_it_folds() {
@@ -33,20 +26,17 @@ async fn under_postgres_while_it_folds() {
     let load = HistoryLoad::start(&[server.port()]);
     load.goes_on().await;
     let (gate, gate_pid) = gate(&options, "rollups_1h").await;
-    let mut watch = Watch { connection: PgConnection::connect_with(&options).await.expect("PostgreSQL answers") };
-    until("the server folds", LIMIT, async || {
-        load.fail_early();
-        watch.sealing(gate_pid).await.is_some_and(|(_, _, waits)| waits)
-    })
-    .await;
+    Watch::start(&options).await.stopped(&load, gate_pid, "rollups_1h").await;
     disk.fill();
     // PostgreSQL may have ended, for want of room for its log.
     let _ = gate.close().await;
+    let metrics = server.metrics_client();
+    until("the server says that it can't fold", LIMIT, async || metric(&metrics, "golectra_history_failures_total").await >= 1.0).await;
     load.is_refused(30).await;
     pass(hold()).await;
     disk.free();
-    let cluster = std::sync::Arc::new(cluster);
-    let crashed = std::sync::Arc::clone(&cluster);
+    let cluster = Arc::new(cluster);
+    let crashed = Arc::clone(&cluster);
     beside(move || crashed.start_after_crash()).await;
     load.goes_on().await;
     let history = load.finish().await;
@@ -81,7 +71,7 @@ async fn under_the_files_of_history_between_saves() {
     let builder = Server::builder().metrics().env("STORE_INTERVAL", "1").env("RESTORE", "true");
     let server = builder.env("FILE_STORAGE_PATH", disk.path("metrics.json").display()).start();
     let metrics = server.metrics_client();
-    let count = async |name: &str| metrics.try_get("/metrics").await.and_then(|answer| answer.metric(name)).unwrap_or(0.0);
+    let count = async |name: &str| metric(&metrics, name).await;
     let load = HistoryLoad::start(&[server.port()]);
     load.goes_on().await;
     until("a save", LIMIT, async || count("golectra_memory_snapshots_total").await >= 1.0).await;
@@ -97,18 +87,4 @@ async fn under_the_files_of_history_between_saves() {
     load.goes_on().await;
     let history = load.finish().await;
     history.judge(&[server.client()], "disk full, saves of history", "once full, then SIGTERM", start).await;
-}
-
-#[tokio::test]
-async fn not_even_full_but_killed() {
-    let (start, times) = (Instant::now(), amount(3, 50));
-    let mut server = Server::builder().env("STORE_INTERVAL", "0").env("RESTORE", "true").start();
-    let load = HistoryLoad::start(&[server.port()]);
-    for _ in 0..times {
-        load.goes_on().await;
-        server = server.crash_and_restart_with(&[]);
-    }
-    load.goes_on().await;
-    let history = load.finish().await;
-    history.judge(&[server.client()], "history in memory, killed", &format!("{times} SIGKILLs at STORE_INTERVAL=0"), start).await;
 }

@@ -55,7 +55,8 @@ async fn sent(prometheus: &Client) -> u64 {
     // A second that is over, since its scrapes may be appended a moment later.
     let now = unix_millis() / 1000 - 1;
     let later = f64::from(u32::try_from(now + 2).expect("before 2106"));
-    until("Prometheus has sent what it had", LIMIT, async || metric(prometheus, "queue_highest_sent_timestamp_seconds").await >= later).await;
+    until("Prometheus has sent what it had", LIMIT, async || metric(prometheus, "queue_highest_sent_timestamp_seconds").await >= later)
+        .await;
     now
 }
 
@@ -76,7 +77,7 @@ async fn cut_answers(proxy: &Proxy) {
 
 /// Lets Prometheus send through faults, and compares what both have.
 async fn send_through(scenario: &str, mut server: Server, cluster: Option<PostgresCluster>) {
-    let (start, rounds) = (Instant::now(), amount(2, 20));
+    let (start, rounds) = (Instant::now(), amount(1, 20));
     let target = target().await;
     let proxy = Proxy::start(server.port()).await;
     let Some(prometheus) = Prometheus::sending(&format!("127.0.0.1:{}", target.port()), &format!("{}/api/v1/write", proxy.url())) else {
@@ -124,7 +125,7 @@ async fn send_through(scenario: &str, mut server: Server, cluster: Option<Postgr
             start.elapsed().as_secs_f64()
         ),
     );
-    assert!(expected.len() > 200 && count(&expected) > 2_000, "{} series", expected.len());
+    assert!(expected.len() > 200 && count(&expected) > 1_000, "{} series", expected.len());
     assert!(retried > 0.0, "nothing was sent again");
     assert!(failed + dropped < 0.5, "Prometheus gave samples up\n{}", prometheus.tail());
     assert_eq!((lost, other), (0, 0));

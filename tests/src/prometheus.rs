@@ -28,7 +28,7 @@ impl Prometheus {
     /// that are sent again soon where they failed. None, with a message, if it is not installed.
     pub fn sending(target: &str, url: &str) -> Option<Self> {
         let queue = "{min_backoff: 30ms, max_backoff: 300ms, batch_send_deadline: 200ms, max_samples_per_send: 50, max_shards: 4}";
-        let remote_write = format!("remote_write: [{{url: {url:?}, remote_timeout: 10s, queue_config: {queue}}}]\n");
+        let remote_write = format!("remote_write: [{{url: {url:?}, remote_timeout: 5s, queue_config: {queue}}}]\n");
         Self::start("200ms", &[("sent".to_owned(), target.to_owned(), "/metrics".to_owned())], &remote_write)
     }
 
