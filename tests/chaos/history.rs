@@ -236,7 +236,7 @@ async fn write_one(sent: &Sent, clients: &[Client]) {
     }
     sent.of(batch.source).acknowledged.insert(signed(batch.at_ms));
     // A repeat is known as one and another body under the key is refused, wherever the batch is kept by now.
-    if batch.number % 10 == 0 {
+    if batch.number.is_multiple_of(10) {
         let client = &clients[fastrand::usize(..clients.len())];
         if let Some(answer) = batch.send(client, &body).await {
             let is_repeat = answer.header("idempotency-replayed").is_some();

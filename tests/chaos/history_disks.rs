@@ -40,7 +40,7 @@ async fn under_postgres_while_it_folds() {
     beside(move || crashed.start_after_crash()).await;
     load.goes_on().await;
     let history = load.finish().await;
-    history.judge(&[server.client()], "disk full, postgres", "once full while it folded", start).await;
+    history.judge(&server.client(), "disk full, postgres", "once full while it folded", start).await;
 }
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn under_the_files_of_history_where_every_write_is_on_disk() {
     }
     load.goes_on().await;
     let history = load.finish().await;
-    history.judge(&[server.client()], "disk full, history in memory", &format!("{rounds} times full, then SIGKILL"), start).await;
+    history.judge(&server.client(), "disk full, history in memory", &format!("{rounds} times full, then SIGKILL"), start).await;
 }
 
 #[tokio::test]
@@ -86,5 +86,5 @@ async fn under_the_files_of_history_between_saves() {
     let server = server.restart_with(&[]);
     load.goes_on().await;
     let history = load.finish().await;
-    history.judge(&[server.client()], "disk full, saves of history", "once full, then SIGTERM", start).await;
+    history.judge(&server.client(), "disk full, saves of history", "once full, then SIGTERM", start).await;
 }

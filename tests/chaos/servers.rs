@@ -49,5 +49,5 @@ async fn killed_with_history_in_memory() {
     }
     load.goes_on().await;
     let history = load.finish().await;
-    history.judge(&[server.client()], "server killed, history in memory", &format!("{times} SIGKILLs"), start).await;
+    history.judge(&server.client(), "server killed, history in memory", &format!("{times} SIGKILLs"), start).await;
 }

@@ -88,12 +88,11 @@ impl Known<'_> {
             self.check_times(name, samples.iter().map(|(at_ms, _)| *at_ms), i64::MIN..i64::MAX);
             for (at_ms, found) in &samples {
                 let number = self.after[at_ms];
-                let expected = match name.strip_prefix('g') {
-                    Some(gauge) => value(number, gauge.parse().expect("a number")),
-                    None => {
-                        total += delta(number);
-                        as_double(total)
-                    }
+                let expected = if let Some(gauge) = name.strip_prefix('g') {
+                    value(number, gauge.parse().expect("a number"))
+                } else {
+                    total += delta(number);
+                    as_double(total)
                 };
                 assert_eq!(found.to_bits(), expected.to_bits(), "{name} at {at_ms} is {found}, not {expected}: {}", self.what);
             }

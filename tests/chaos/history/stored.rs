@@ -68,37 +68,35 @@ impl History {
         expected
     }
 
-    /// Reads all samples from each of these servers, and says how they differ from those that were acknowledged. Panics where they do.
-    pub async fn judge(&self, clients: &[Client], scenario: &str, faults: &str, start: Instant) {
+    /// Reads all samples from this server, and says how they differ from those that were acknowledged. Panics where they do.
+    pub async fn judge(&self, client: &Client, scenario: &str, faults: &str, start: Instant) {
         let expected = self.expected();
         let samples: usize = expected.values().map(Vec::len).sum();
-        for client in clients {
-            let mut found = exported(&client.get("/api/v1/export").send().await.expect(200).text());
-            let difference = difference(&expected, &found);
-            let (exact, errors) = (self.answers.exact.load(Ordering::SeqCst), self.answers.errors.load(Ordering::SeqCst));
-            say(
-                scenario,
-                &format!(
-                    "{faults}; {} batches, {samples} samples acked; lost {}, doubled {}, changed {}; {exact} answers meanwhile were exact, \
-                     {errors} errors, 0 wrong; {:.1} s",
-                    self.sent.next.load(Ordering::SeqCst),
-                    difference.lost,
-                    difference.doubled,
-                    difference.changed,
-                    start.elapsed().as_secs_f64(),
-                ),
-            );
-            assert_eq!(difference, Difference::default());
-            let of_gauges = samples / (usize::try_from(GAUGES).expect("few") + 1) * usize::try_from(GAUGES).expect("few");
-            let query = encode(&format!("sum(count_over_time({{__name__=~\"g.+\"}}[{RANGE}]))"));
-            let counted = client.get(&format!("/api/v1/query?query={query}")).send().await.expect(200).json();
-            assert_eq!(counted["data"]["result"][0]["value"][1].as_str(), Some(&*of_gauges.to_string()), "{counted}");
-            // The comparison sees what it has to see.
-            let series = found.get_mut(&(SOURCES[0].to_owned(), "g0".to_owned())).expect("it has samples");
-            let (first, second) = (series[0], series[1]);
-            series.splice(..2, [second, second]);
-            assert_eq!(self::difference(&expected, &found), Difference { lost: 1, doubled: 1, changed: 0 }, "{first:?}");
-        }
+        let mut found = exported(&client.get("/api/v1/export").send().await.expect(200).text());
+        let difference = difference_of(&expected, &found);
+        let (exact, errors) = (self.answers.exact.load(Ordering::SeqCst), self.answers.errors.load(Ordering::SeqCst));
+        say(
+            scenario,
+            &format!(
+                "{faults}; {} batches, {samples} samples acked; lost {}, doubled {}, changed {}; {exact} answers meanwhile were exact, \
+                 {errors} errors, 0 wrong; {:.1} s",
+                self.sent.next.load(Ordering::SeqCst),
+                difference.lost,
+                difference.doubled,
+                difference.changed,
+                start.elapsed().as_secs_f64(),
+            ),
+        );
+        assert_eq!(difference, Difference::default());
+        let of_gauges = samples / (usize::try_from(GAUGES).expect("few") + 1) * usize::try_from(GAUGES).expect("few");
+        let query = encode(&format!("sum(count_over_time({{__name__=~\"g.+\"}}[{RANGE}]))"));
+        let counted = client.get(&format!("/api/v1/query?query={query}")).send().await.expect(200).json();
+        assert_eq!(counted["data"]["result"][0]["value"][1].as_str(), Some(&*of_gauges.to_string()), "{counted}");
+        // The comparison sees what it has to see.
+        let series = found.get_mut(&(SOURCES[0].to_owned(), "g0".to_owned())).expect("it has samples");
+        let (first, second) = (series[0], series[1]);
+        series.splice(..2, [second, second]);
+        assert_eq!(difference_of(&expected, &found), Difference { lost: 1, doubled: 1, changed: 0 }, "{first:?}");
     }
 }
 
@@ -125,7 +123,7 @@ impl History {
     }
 }
 
-fn difference(expected: &Exported, found: &Exported) -> Difference {
+fn difference_of(expected: &Exported, found: &Exported) -> Difference {
     let mut difference = Difference::default();
     for (series, found) in found {
         let expected: BTreeMap<i64, u64> = expected.get(series).into_iter().flatten().copied().collect();
