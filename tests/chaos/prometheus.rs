@@ -14,7 +14,7 @@ use crate::load::{LIMIT, pass};
 use crate::results::say;
 
 /// Series of the target, beside those that Prometheus makes itself.
-const SERIES: u64 = 200;
+const SERIES: u64 = 100;
 
 /// Samples by series, as pairs of the time's text and the value's.
 type Samples = BTreeMap<String, Vec<(String, String)>>;
@@ -50,20 +50,11 @@ async fn metric(prometheus: &Client, name: &str) -> f64 {
     prometheus.get("/metrics").send().await.expect(200).metric(&format!("prometheus_remote_storage_{name}")).unwrap_or(0.0)
 }
 
-/// Waits until Prometheus has been told that all it had by now is stored; says when that was, in unix seconds.
-async fn sent(prometheus: &Client) -> u64 {
-    // A second that is over, since its scrapes may be appended a moment later.
-    let now = unix_millis() / 1000 - 1;
-    let later = f64::from(u32::try_from(now + 2).expect("before 2106"));
-    until("Prometheus has sent what it had", LIMIT, async || metric(prometheus, "queue_highest_sent_timestamp_seconds").await >= later)
-        .await;
-    now
-}
-
-/// Waits until this many more samples are stored than now.
+/// Waits until Prometheus has been told that something it has scraped after this call is stored.
 async fn goes_on(prometheus: &Client) {
-    let before = metric(prometheus, "bytes_total").await;
-    until("more is sent", LIMIT, async || metric(prometheus, "bytes_total").await > before + 20_000.0).await;
+    let now = f64::from(u32::try_from(unix_millis() / 1000).expect("before 2106"));
+    let sent = async || metric(prometheus, "queue_highest_sent_timestamp_seconds").await;
+    until("Prometheus sends what it has", LIMIT, async || sent().await > now + 1.0).await;
 }
 
 /// Cuts off answers, and other things that happen on a network.
@@ -77,7 +68,7 @@ async fn cut_answers(proxy: &Proxy) {
 
 /// Lets Prometheus send through faults, and compares what both have.
 async fn send_through(scenario: &str, mut server: Server, cluster: Option<PostgresCluster>) {
-    let (start, rounds) = (Instant::now(), amount(1, 20));
+    let (start, rounds) = (Instant::now(), amount(2, 20));
     let target = target().await;
     let proxy = Proxy::start(server.port()).await;
     let Some(prometheus) = Prometheus::sending(&format!("127.0.0.1:{}", target.port()), &format!("{}/api/v1/write", proxy.url())) else {
@@ -99,8 +90,16 @@ async fn send_through(scenario: &str, mut server: Server, cluster: Option<Postgr
     }
     // One whose answer does not come at all: Prometheus gives up after its time limit and sends the message again.
     proxy.next([Fault::Delay(Duration::from_secs(30))]);
-    let until_seconds = sent(&client).await;
-    let (expected, found) = (samples(&client, until_seconds).await, samples(&server.client(), until_seconds).await);
+    // A second that is over, since its scrapes may be appended a moment later.
+    let until_seconds = unix_millis() / 1000 - 1;
+    goes_on(&client).await;
+    let (expected, waiting) = (samples(&client, until_seconds).await, Instant::now());
+    // Several queues send side by side, and what one of them has sent last says nothing about the others.
+    let mut found = samples(&server.client(), until_seconds).await;
+    while found != expected && waiting.elapsed() < LIMIT {
+        pass(Duration::from_millis(500)).await;
+        found = samples(&server.client(), until_seconds).await;
+    }
     let count = |samples: &Samples| samples.values().map(Vec::len).sum::<usize>();
     let missing = |these: &Samples, those: &Samples| -> usize {
         let of = |(series, samples): (&String, &Vec<(String, String)>)| {
@@ -125,7 +124,7 @@ async fn send_through(scenario: &str, mut server: Server, cluster: Option<Postgr
             start.elapsed().as_secs_f64()
         ),
     );
-    assert!(expected.len() > 200 && count(&expected) > 1_000, "{} series", expected.len());
+    assert!(expected.len() > 100 && count(&expected) > 200, "{} series", expected.len());
     assert!(retried > 0.0, "nothing was sent again");
     assert!(failed + dropped < 0.5, "Prometheus gave samples up\n{}", prometheus.tail());
     assert_eq!((lost, other), (0, 0));

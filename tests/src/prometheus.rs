@@ -24,12 +24,12 @@ impl Prometheus {
         Self::start("1s", targets, "")
     }
 
-    /// Scrapes the target (host and port) five times a second, as the job `sent`, and sends what it gets to this URL by remote-write, in small messages
+    /// Scrapes the target (host and port) twice a second, as the job `sent`, and sends what it gets to this URL by remote-write, in small messages
     /// that are sent again soon where they failed. None, with a message, if it is not installed.
     pub fn sending(target: &str, url: &str) -> Option<Self> {
         let queue = "{min_backoff: 30ms, max_backoff: 300ms, batch_send_deadline: 200ms, max_samples_per_send: 50, max_shards: 4}";
         let remote_write = format!("remote_write: [{{url: {url:?}, remote_timeout: 5s, queue_config: {queue}}}]\n");
-        Self::start("200ms", &[("sent".to_owned(), target.to_owned(), "/metrics".to_owned())], &remote_write)
+        Self::start("500ms", &[("sent".to_owned(), target.to_owned(), "/metrics".to_owned())], &remote_write)
     }
 
     fn start(interval: &str, targets: &[(String, String, String)], more: &str) -> Option<Self> {
