@@ -11,7 +11,7 @@ run: ## build and run a server and an agent on this machine, until Ctrl-C
 test: ## run all tests, with a private PostgreSQL
 	@scripts/test
 
-chaos: ## run the full fault injection tests (30 minutes)
+chaos: ## run the full fault injection tests (1 hour)
 	@scripts/chaos
 
 test-cluster: ## test the chart in the cluster of KUBECONFIG

@@ -12,12 +12,12 @@ use crate::results::say;
 use crate::tap::Tap;
 
 /// How long the disk stays full at the least.
-fn hold() -> Duration {
+pub fn hold() -> Duration {
     Duration::from_secs(amount(1, 15))
 }
 
 /// A metric of a server; 0 before it is exported.
-async fn metric(metrics: &Client, name: &str) -> f64 {
+pub async fn metric(metrics: &Client, name: &str) -> f64 {
     metrics.try_get("/metrics").await.and_then(|answer| answer.metric(name)).unwrap_or(0.0)
 }
 

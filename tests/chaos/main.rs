@@ -11,6 +11,8 @@ mod answers;
 mod cluster;
 mod disk;
 mod disks;
+mod history;
+mod history_disks;
 #[path = "../cluster/images.rs"]
 #[allow(dead_code, reason = "the cluster tests need more of it")]
 mod images;
@@ -22,10 +24,12 @@ mod outage;
 mod overload;
 mod postgres;
 mod program;
+mod prometheus;
 #[path = "../cluster/release.rs"]
 #[allow(dead_code, reason = "the cluster tests need more of it")]
 mod release;
 mod results;
+mod sealing;
 mod servers;
 mod tap;
 mod two;

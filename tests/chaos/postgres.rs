@@ -8,7 +8,7 @@ use crate::amount;
 use crate::load::{Load, SOME, pass};
 
 /// Runs something that blocks beside the test.
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("no panic")
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use golectra_tests::{Database, Server};
 
+use crate::history::HistoryLoad;
 use crate::load::{Load, SOME, pass};
 use crate::{amount, full};
 
@@ -35,4 +36,18 @@ async fn killed_memory() {
 async fn killed_postgres() {
     let Some(database) = Database::create() else { return };
     killed("server killed, postgres", Server::builder().database(&database).start()).await;
+}
+
+#[tokio::test]
+async fn killed_with_history_in_memory() {
+    let (start, times) = (Instant::now(), amount(3, 50));
+    let mut server = Server::builder().env("STORE_INTERVAL", "0").env("RESTORE", "true").start();
+    let load = HistoryLoad::start(&[server.port()]);
+    for _ in 0..times {
+        load.goes_on().await;
+        server = server.crash_and_restart_with(&[]);
+    }
+    load.goes_on().await;
+    let history = load.finish().await;
+    history.judge(&server.client(), "server killed, history in memory", &format!("{times} SIGKILLs"), start).await;
 }

@@ -168,12 +168,17 @@ pub struct PostgresCluster {
 impl PostgresCluster {
     /// Creates and starts a cluster. None, with a message, if PostgreSQL is not installed.
     pub fn start() -> Option<Self> {
+        Self::start_in(Path::new("/tmp"))
+    }
+
+    /// The same in a folder that every user can reach.
+    pub fn start_in(parent: &Path) -> Option<Self> {
         let installed = Path::new("/usr/lib/postgresql").is_dir() || Command::new("initdb").arg("--version").output().is_ok();
         if !installed {
             skip("PostgreSQL is not installed; `make test` installs it where it can");
             return None;
         }
-        let folder = tempfile::Builder::new().prefix("golectra-pg-").tempdir_in("/tmp").expect("a folder in /tmp can be made");
+        let folder = tempfile::Builder::new().prefix("golectra-pg-").tempdir_in(parent).expect("a folder can be made there");
         // Started by root, PostgreSQL runs as another user, who needs access to this folder.
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).expect("our own folder");
         let mut cluster = Self { folder, url: String::new() };
@@ -190,6 +195,12 @@ impl PostgresCluster {
     pub fn port(&self) -> u16 {
         let (head, _) = self.url.rsplit_once('/').expect("an URL with a database");
         head.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("an URL with a port")
+    }
+
+    /// Whether its main process runs.
+    pub fn is_running(&self) -> bool {
+        let text = std::fs::read_to_string(self.folder.path().join("pg/data/postmaster.pid")).unwrap_or_default();
+        text.lines().next().is_some_and(|pid| Path::new("/proc").join(pid.trim()).exists())
     }
 
     /// Stops it: its clients are disconnected and its port is closed.

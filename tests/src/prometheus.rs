@@ -21,11 +21,23 @@ pub struct Prometheus {
 impl Prometheus {
     /// Scrapes each of these targets (job, host and port, path) every second. None, with a message, if it is not installed.
     pub fn scraping(targets: &[(String, String, String)]) -> Option<Self> {
+        Self::start("1s", targets, "")
+    }
+
+    /// Scrapes the target (host and port) twice a second, as the job `sent`, and sends what it gets to this URL by remote-write, in small messages
+    /// that are sent again soon where they failed. None, with a message, if it is not installed.
+    pub fn sending(target: &str, url: &str) -> Option<Self> {
+        let queue = "{min_backoff: 30ms, max_backoff: 300ms, batch_send_deadline: 200ms, max_samples_per_send: 50, max_shards: 4}";
+        let remote_write = format!("remote_write: [{{url: {url:?}, remote_timeout: 5s, queue_config: {queue}}}]\n");
+        Self::start("500ms", &[("sent".to_owned(), target.to_owned(), "/metrics".to_owned())], &remote_write)
+    }
+
+    fn start(interval: &str, targets: &[(String, String, String)], more: &str) -> Option<Self> {
         let Some(path) = PATHS.into_iter().find(|path| Path::new(path).is_file()) else {
             skip("Prometheus is not installed; `make test` installs it where it can");
             return None;
         };
-        let mut configuration = "global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n".to_owned();
+        let mut configuration = format!("global: {{scrape_interval: {interval}, scrape_timeout: {interval}}}\n{more}scrape_configs:\n");
         for (job, address, path) in targets {
             writeln!(
                 configuration,
