@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_mins(2);
 struct Reports {
     name: &'static str,
     bodies: Vec<Vec<u8>>,
-    items: usize,
+    items: u64,
     unpacked: usize,
     agent_cpu_seconds: f64,
     is_of_pods: bool,
@@ -70,7 +70,7 @@ async fn reports(name: &'static str, pods: Option<(u64, bool)>, kind: Kind, sett
     Reports {
         name,
         is_of_pods: kind == Kind::Pods,
-        items: unpacked.iter().map(|body| json::count_items(body).expect("an array")).sum::<usize>() / taken.len(),
+        items: unpacked.iter().map(|body| json::count_items(body).expect("an array")).sum::<u64>() / taken.len() as u64,
         unpacked: unpacked.iter().map(Vec::len).sum::<usize>() / taken.len(),
         agent_cpu_seconds: ratio(agent_cpu_seconds, taken.len()),
         bodies: taken.into_iter().map(|request| request.body).collect(),

@@ -1,7 +1,7 @@
 //! What an agent reads from a kubelet arrives in queries, and what the kubelet no longer tells leaves them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use golectra_tests::{AgentBuilder, Client, KubeletNode, POD_REPORT_BYTES, Receiver, Reply, Server, encode, until};
@@ -72,69 +72,6 @@ async fn pods_are_in_queries_as_long_as_the_kubelet_tells_of_them() {
     assert_eq!(found, [value("goes"), value("stays")], "within the lookback a series may have missed reports only");
     assert_eq!(pods(&client, CPU, Some(gone_at + 300.5)).await, [value("stays")], "beyond it the pod is gone, although its node reports");
     drop(agent);
-}
-
-const MEMORY: &str = r#"container_memory_working_set_bytes{job="kubelet",pod!="",instance="agent"}"#;
-
-const AT_ONCE: u64 = 50;
-const GROUPS: u64 = 20;
-
-/// What an agent keeps of 950 pods, if it forgot none of them, is several times as much.
-const ALLOWED_GROWTH_BYTES: f64 = 1_048_576.0;
-
-#[tokio::test]
-async fn a_thousand_pods_that_come_and_go_leave_nothing() {
-    let server = Server::builder().start();
-    let client = server.client();
-    let node = KubeletNode::with_pods([]);
-    // Which group of pods is on the node: the next one at each question, from the second on only when the test says so.
-    let (group, last_group) = (AtomicU64::new(0), Arc::new(AtomicU64::new(0)));
-    let kubelet = Receiver::start({
-        let last_group = Arc::clone(&last_group);
-        move |request| {
-            if request.path == "/stats/summary" {
-                let now = group.fetch_add(1, Relaxed).min(last_group.load(Relaxed));
-                group.store(now + 1, Relaxed);
-                node.set_pods(now * AT_ONCE..(now + 1) * AT_ONCE);
-            }
-            node.answer(request).expect("a question of an agent")
-        }
-    })
-    .await;
-    let token = token();
-    let agent = beside(quick(&server.url()), &kubelet, &token).env("PODS_DETAILS", "true").start();
-
-    let number = async |query: &str, time: Option<f64>| {
-        pods(&client, query, time).await.first().map_or(0.0, |found| found.1.parse().expect("a number"))
-    };
-    let alive_bytes = async || client.value("gauge", "Alloc").await.map_or(f64::MAX, |text| text.parse().expect("a number"));
-    let restarts = r#"count(count_over_time(kube_pod_container_status_restarts_total{instance="agent"}[5m]) >= 3)"#;
-    until("three reports with the first pods", LIMIT, async || number(restarts, None).await >= 50.0).await;
-    let (alive_before, polls_before) = (alive_bytes().await, client.counter("PollCount").await);
-
-    last_group.store(GROUPS - 1, Relaxed);
-    let seen = format!("count(group by (pod) (count_over_time({MEMORY}[5m])))");
-    until("all pods", LIMIT, async || number(&seen, None).await.to_bits() == f64::to_bits(1000.0)).await;
-    until("more reports", LIMIT, async || client.counter("PollCount").await > polls_before + 5).await;
-    until("as little memory as before", LIMIT, async || alive_bytes().await < alive_before + ALLOWED_GROWTH_BYTES).await;
-    let waiting = ["golectra_agent_queue_batches", "golectra_agent_queue_bytes"];
-    for metric in waiting {
-        until(metric, LIMIT, async || agent.metric(metric).await.is_some_and(|waiting| waiting < 1.0)).await;
-    }
-    let dropped = agent.metric("golectra_agent_reports_dropped_total").await.unwrap_or(0.0);
-    assert!(dropped < 1.0, "{}", agent.tail());
-
-    // The last group stays and is the only one that is found once the lookback of the one before has passed.
-    let time_of = async |group: u64| {
-        let names: Vec<_> = (group * AT_ONCE..(group + 1) * AT_ONCE).map(KubeletNode::pod_name).collect();
-        let of_group = MEMORY.replace(r#"pod!="""#, &format!("pod=~\"{}\"", names.join("|")));
-        number(&format!("max(timestamp({of_group}))"), None).await
-    };
-    until("a report without the others", LIMIT, async || time_of(GROUPS - 1).await > time_of(GROUPS - 2).await + 1.0).await;
-    let gone_at = time_of(GROUPS - 2).await;
-    assert!(gone_at > 0.0);
-    let found = number(&format!("count(group by (pod) ({MEMORY}))"), Some(gone_at + 300.5)).await;
-    assert_eq!(found.to_bits(), f64::to_bits(50.0), "{found} pods");
 }
 
 /// The chart's spool and the docs are made for reports of this size.

@@ -172,7 +172,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(agent["tolerations"], json!([{"operator": "Exists"}]), "on every node, including the control plane");
     let volumes: Vec<_> = agent["volumes"].as_array().expect("volumes").iter().map(|volume| text(volume, "/name")).collect();
     assert_eq!(volumes, ["spool", "service-account"], "the node is not mounted by default");
-    assert_eq!(agent["volumes"][0]["emptyDir"], json!({"sizeLimit": "528Mi"}));
+    assert_eq!(agent["volumes"][0]["emptyDir"], json!({"sizeLimit": "592Mi"}));
     assert!(agent.get("hostNetwork").is_none());
     let source = agent["containers"][0]["env"].as_array().expect("env").iter().find(|variable| text(variable, "/name") == "SOURCE");
     assert_eq!(text(source.expect("SOURCE"), "/valueFrom/fieldRef/fieldPath"), "spec.nodeName");

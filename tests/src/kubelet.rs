@@ -10,7 +10,7 @@ use crate::{Received, Reply};
 pub const NODE_REPORT_BYTES: u64 = 9 << 10;
 
 /// The gzipped reports of one reading of 110 pods in detail together, at most.
-pub const POD_REPORT_BYTES: u64 = 63 << 10;
+pub const POD_REPORT_BYTES: u64 = 66 << 10;
 
 /// Besides those that an agent reads, this many of cAdvisor's metrics.
 const OTHER_CADVISOR_METRICS: u64 = 45;
