@@ -65,15 +65,15 @@ async fn reports(name: &'static str, pods: Option<(u64, bool)>, kind: Kind, sett
     let (before, cpu_before) = (found().len(), agent.cpu_seconds());
     until("reports", LIMIT, async || found().len() >= before + REPORTS).await;
     let agent_cpu_seconds = agent.cpu_seconds() - cpu_before;
-    let taken: Vec<Received> = found().split_off(before);
-    let unpacked: Vec<_> = taken.iter().map(Received::unpacked).collect();
+    let reports: Vec<Received> = found().split_off(before);
+    let unpacked: Vec<_> = reports.iter().map(Received::unpacked).collect();
     Reports {
         name,
         is_of_pods: kind == Kind::Pods,
-        items: unpacked.iter().map(|body| json::count_items(body).expect("an array")).sum::<u64>() / taken.len() as u64,
-        unpacked: unpacked.iter().map(Vec::len).sum::<usize>() / taken.len(),
-        agent_cpu_seconds: ratio(agent_cpu_seconds, taken.len()),
-        bodies: taken.into_iter().map(|request| request.body).collect(),
+        items: unpacked.iter().map(|body| json::count_items(body).expect("an array")).sum::<u64>() / reports.len() as u64,
+        unpacked: unpacked.iter().map(Vec::len).sum::<usize>() / reports.len(),
+        agent_cpu_seconds: ratio(agent_cpu_seconds, reports.len()),
+        bodies: reports.into_iter().map(|request| request.body).collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rules and their alerts: evaluated, told over Prometheus's API and to receivers, kept over restarts.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -374,13 +375,13 @@ fn two_hundred_rules() -> String {
     ];
     let mut text = "groups:\n".to_owned();
     for group in 0..10 {
-        text += &format!("- name: group-{group}\n  rules:\n");
+        let _ = write!(text, "- name: group-{group}\n  rules:\n");
         for (index, expr) in EXPRESSIONS.iter().enumerate() {
             let n = group % 9 + 1;
             let expr = expr.replace("$n", &n.to_string());
-            text += &format!("  - alert: Alert{group}x{index}\n    expr: '{expr}'\n    for: 5m\n");
+            let _ = write!(text, "  - alert: Alert{group}x{index}\n    expr: '{expr}'\n    for: 5m\n");
             let recorded = expr.rsplit_once(if expr.contains(" < ") { " < " } else { " > " }).map_or(expr.as_str(), |(left, _)| left);
-            text += &format!("  - record: group{group}:recorded{index}\n    expr: 'count({recorded})'\n");
+            let _ = write!(text, "  - record: group{group}:recorded{index}\n    expr: 'count({recorded})'\n");
         }
     }
     text

@@ -1,5 +1,6 @@
 //! What a kubelet tells about a node with many pods, in answers of the length and variety that real ones have.
 
+use std::fmt::Write as _;
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
@@ -167,8 +168,9 @@ impl State {
                 for container in containers(pod).iter().chain(&[""]) {
                     let id = letters(pod, 60);
                     let value = self.number(1 << 20);
-                    text += &format!(
-                        "{metric}{{container=\"{container}\",id=\"/kubepods.slice/cri-{id}.scope\",image=\"a\",name=\"{id}\",namespace=\"{namespace}\",pod=\"{name}\"}} {value} 1795600800000\n"
+                    let _ = writeln!(
+                        text,
+                        "{metric}{{container=\"{container}\",id=\"/kubepods.slice/cri-{id}.scope\",image=\"a\",name=\"{id}\",namespace=\"{namespace}\",pod=\"{name}\"}} {value} 1795600800000"
                     );
                 }
             }

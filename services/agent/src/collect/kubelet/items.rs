@@ -3,6 +3,7 @@
 //! A node has thousands of these series, and nearly all of them are the same as in the reading before. Their label sets are
 //! therefore rendered once and kept as long as they occur; an item is then four texts put one after the other.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
@@ -54,16 +55,18 @@ impl LabelSets {
 
     fn rendered(&mut self, labels: &[(&str, &str)]) -> Result<&str, IdError> {
         let key = self.hashers.each_ref().map(|hasher| hasher.hash_one(labels));
-        if !self.sets.contains_key(&key) {
-            let id = MetricId::from_parts("m", labels.iter().copied())?;
-            if id.as_str().len() + MAX_NAME_BYTES > MAX_ID_BYTES {
-                return Err(IdError::TooLong(id.as_str().len() + MAX_NAME_BYTES));
+        let set = match self.sets.entry(key) {
+            Entry::Occupied(set) => set.into_mut(),
+            Entry::Vacant(place) => {
+                let id = MetricId::from_parts("m", labels.iter().copied())?;
+                if id.as_str().len() + MAX_NAME_BYTES > MAX_ID_BYTES {
+                    return Err(IdError::TooLong(id.as_str().len() + MAX_NAME_BYTES));
+                }
+                let json = serde_json::to_string(&id.as_str()[1..]).expect("a text can be written as JSON");
+                let json = json[1..json.len() - 1].into();
+                place.insert(Rendered { json, reading: 0 })
             }
-            let json = serde_json::to_string(&id.as_str()[1..]).expect("a text can be written as JSON");
-            let json = json[1..json.len() - 1].into();
-            self.sets.insert(key, Rendered { json, reading: 0 });
-        }
-        let set = self.sets.get_mut(&key).expect("it was put there");
+        };
         set.reading = self.reading;
         Ok(&set.json)
     }
