@@ -68,7 +68,7 @@ pub fn quantity(value: f64, unit: Unit) -> String {
         Unit::BytesPerSecond => format!("{}/s", bytes(value)),
         Unit::Seconds => duration(value),
         Unit::PerSecond => format!("{}/s", if value.abs() < 1.0 { three(value) } else { short(value) }),
-        Unit::Cores => format!("{} core{}", three(value), if value.total_cmp(&1.0).is_eq() { "" } else { "s" }),
+        Unit::Cores => cores(value),
         Unit::Number => {
             if value.abs() < 1.0 {
                 three(value)
@@ -76,6 +76,16 @@ pub fn quantity(value: f64, unit: Unit) -> String {
                 short(value)
             }
         }
+    }
+}
+
+/// Processors, to a thousandth, which is the least that a container can request.
+fn cores(value: f64) -> String {
+    match value.abs() {
+        1.0 if value > 0.0 => "1 core".to_owned(),
+        size if size > 0.0 && size < 0.0005 => "< 0.001 cores".to_owned(),
+        size if size > 0.0 && size < 0.005 => format!("{value:.3} cores"),
+        _ => format!("{} cores", three_digits(value)),
     }
 }
 
@@ -161,6 +171,9 @@ mod tests {
             (0.012, Unit::Percent, "1.2 %"),
             (5.12, Unit::Cores, "5.12 cores"),
             (1.0, Unit::Cores, "1 core"),
+            (0.000_71, Unit::Cores, "0.001 cores"),
+            (0.000_01, Unit::Cores, "< 0.001 cores"),
+            (0.0, Unit::Cores, "0 cores"),
             (0.0001, Unit::Number, "1.0e-4"),
             (88e6, Unit::BytesPerSecond, "83.9 MiB/s"),
             (1500.0, Unit::PerSecond, "1.5 k/s"),
