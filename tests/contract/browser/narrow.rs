@@ -136,7 +136,8 @@ async fn no_page_scrolls_sideways_on_a_phone() {
         for scheme in ["light", "dark"] {
             browser.show(390, scheme).await;
             browser.open(&format!("{}{path}", server.url())).await;
-            // What scripts add: the first graph with its legend, or why there is none.
+            // What scripts add: the first graph with its legend, or why there is none. Graphs are drawn once they are near.
+            browser.eval("document.querySelector('figure.graph')?.scrollIntoView()").await;
             let drawn = "document.querySelector('figure.graph canvas, #query-error:not(:empty), figure.graph .note:not(:empty)')";
             browser.wait_for(&format!("!document.querySelector('figure.graph') || {drawn}")).await;
             let wide = browser.eval(TOO_WIDE).await;
