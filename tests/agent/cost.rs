@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use golectra_protocol::json;
-use golectra_tests::{Agent, KubeletNode, Received, Receiver, Reply, Server, fresh_key, until};
+use golectra_tests::{Agent, KubeletNode, Received, Receiver, Server, fresh_key, until};
 
 /// Reports of each kind that are measured.
 const REPORTS: usize = 12;
@@ -41,13 +41,7 @@ fn ratio(sum: f64, count: usize) -> f64 {
 /// Lets an agent report a node with so many pods, at intervals a tenth of the default ones.
 async fn reports(name: &'static str, pods: Option<(u64, bool)>, kind: Kind, settings: &[(&str, &str)]) -> Reports {
     let node = KubeletNode::with_pods(0..pods.map_or(0, |(pods, _)| pods));
-    let server = Receiver::start(move |request| {
-        node.answer(request).unwrap_or_else(|| {
-            let items = json::count_items(&request.unpacked()).expect("an array");
-            Reply::status(200).body("application/json", format!(r#"{{"updated":{items}}}"#))
-        })
-    })
-    .await;
+    let server = Receiver::start(move |request| node.answer_beside_a_server(request)).await;
     let token = tempfile::NamedTempFile::new().expect("a file");
     let mut agent = Agent::builder(&server.url()).env("POLL_INTERVAL", "200ms").env("REPORT_INTERVAL", "1s");
     if let Some((_, details)) = pods {

@@ -78,13 +78,7 @@ async fn pods_are_in_queries_as_long_as_the_kubelet_tells_of_them() {
 #[tokio::test]
 async fn reports_of_110_pods_are_as_large_as_the_spool_is_made_for() {
     let node = KubeletNode::with_pods(0..110);
-    let server = Receiver::start(move |request| {
-        node.answer(request).unwrap_or_else(|| {
-            let items = golectra_protocol::json::count_items(&request.unpacked()).expect("an array");
-            Reply::status(200).body("application/json", format!(r#"{{"updated":{items}}}"#))
-        })
-    })
-    .await;
+    let server = Receiver::start(move |request| node.answer_beside_a_server(request)).await;
     let token = token();
     let _agent = beside(quick(&server.url()), &server, &token).env("PODS_DETAILS", "true").start();
     // A reading has more items than one batch takes: what comes first and what comes last in it.

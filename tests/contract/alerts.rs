@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use golectra_tests::remote_write::{remote_series, remote_write_v1};
+use golectra_tests::remote_write::{joined_labels, remote_series, remote_write_v1};
 use golectra_tests::{Client, Receiver, Reply, SMTP_LOGIN, Server, SmtpServer, SmtpTls, Store, Target, fresh_key, on_both_stores, until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -387,10 +387,6 @@ fn two_hundred_rules() -> String {
     text
 }
 
-fn labels<'a>(first: &[(&'a str, &'a str)], more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    first.iter().chain(more).copied().collect()
-}
-
 /// 50 nodes and 1,500 pods, with half an hour of samples.
 async fn seed_cluster(client: &Client) {
     let now = i64::try_from(golectra_tests::unix_millis()).expect("the clock is before the year 292278994");
@@ -404,7 +400,7 @@ async fn seed_cluster(client: &Client) {
     };
     for n in 0..50 {
         let node = node_of(n);
-        let of = |more: &[(&'static str, &'static str)]| labels(&[("instance", &node)], more);
+        let of = |more: &[(&'static str, &'static str)]| joined_labels(&[("instance", &node)], more);
         for cpu in ["0", "1", "2", "3", "4", "5", "6", "7"] {
             for mode in ["idle", "iowait", "irq", "nice", "softirq", "steal", "system", "user"] {
                 add("node_cpu_seconds_total", &of(&[("cpu", cpu), ("mode", mode)]), if mode == "idle" { 48.0 } else { 1.5 });
@@ -424,7 +420,7 @@ async fn seed_cluster(client: &Client) {
     }
     for n in 0..1_500 {
         let (node, pod) = (node_of(n), format!("app-{n:04}"));
-        let of = |more: &[(&'static str, &'static str)]| labels(&[("instance", &node), ("namespace", "shop"), ("pod", &pod)], more);
+        let of = |more: &[(&'static str, &'static str)]| joined_labels(&[("instance", &node), ("namespace", "shop"), ("pod", &pod)], more);
         for (container, phase) in [("app", "Pending"), ("proxy", "Running")] {
             add("container_cpu_usage_seconds_total", &of(&[("container", container)]), 3.0);
             add("container_memory_working_set_bytes", &of(&[("container", container)]), 0.0);

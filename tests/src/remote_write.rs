@@ -7,6 +7,11 @@ use crate::{Client, RequestBuilder};
 /// A series: labels, and samples as (unix milliseconds, value).
 pub type RemoteSeries = (Vec<(String, String)>, Vec<(i64, f64)>);
 
+/// The labels of a series of something that has labels of its own.
+pub fn joined_labels<'a>(first: &[(&'a str, &'a str)], more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    first.iter().chain(more).copied().collect()
+}
+
 /// A series with a name and other labels.
 pub fn remote_series(name: &str, labels: &[(&str, &str)], samples: &[(i64, f64)]) -> RemoteSeries {
     let mut all: Vec<(String, String)> = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();

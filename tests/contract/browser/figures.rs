@@ -4,6 +4,8 @@
 
 use std::time::Instant;
 
+use golectra_tests::remote_write::joined_labels;
+
 use super::*;
 
 /// The most bytes that the first page takes, with all that it loads.
@@ -34,10 +36,6 @@ async fn the_first_page_is_small() {
     println!("the first page takes {bytes} bytes in {} answers", resources + 1);
 }
 
-fn labels<'a>(first: &[(&'a str, &'a str)], more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    first.iter().chain(more).copied().collect()
-}
-
 /// 500 nodes with 100 metrics and 10,000 pods.
 async fn seed_large(server: &Server) {
     let minutes = |left: i64| f64::from(i32::try_from(1_000 - left).unwrap_or_default());
@@ -49,7 +47,7 @@ async fn seed_large(server: &Server) {
     for some in nodes.chunks(25) {
         let mut series: Vec<Written> = Vec::new();
         for node in some {
-            let of = |more: &[(&'static str, &'static str)]| labels(&[("instance", node)], more);
+            let of = |more: &[(&'static str, &'static str)]| joined_labels(&[("instance", node)], more);
             for cpu in cpus {
                 for mode in modes {
                     let value: &dyn Fn(i64) -> f64 = if mode == "idle" { &idle } else { &other };
@@ -72,7 +70,8 @@ async fn seed_large(server: &Server) {
         let mut series: Vec<Written> = Vec::new();
         for (at, pod) in some.iter().enumerate() {
             let node = nodes[(index * 400 + at) % nodes.len()].as_str();
-            let of = |more: &[(&'static str, &'static str)]| labels(&[("instance", node), ("namespace", "shop"), ("pod", pod)], more);
+            let of =
+                |more: &[(&'static str, &'static str)]| joined_labels(&[("instance", node), ("namespace", "shop"), ("pod", pod)], more);
             series.push(("kube_pod_info", [of(&[]), vec![("node", node)]].concat(), &|_| 1.0, 2));
             series.push(("kube_pod_status_phase", of(&[("phase", "Running")]), &|_| 1.0, 2));
             series.push(("kube_pod_container_status_restarts_total", of(&[("container", "app")]), &|_| 3.0, 2));

@@ -147,6 +147,7 @@ struct FramesRow {
 /// Frames of a source and a half hour. Each is found by the primary key.
 const OF_A_HALF_HOUR: &str = "frames.source_id = source.id AND frames.at >= slot.start AND frames.at < slot.start + $1
     AND coalesce(frames.newest_at, frames.at) >= $2 AND coalesce(frames.oldest_at, frames.at) <= $3";
+
 /// So many series at most are looked for in a frame's own list before it is taken apart: comparing each of them with each of the list takes a fraction of the time
 /// then.
 const MAX_COMPARED_SERIES: i32 = 16;
