@@ -391,12 +391,13 @@ fn two_hundred_rules() -> String {
 async fn seed_cluster(client: &Client) {
     let now = i64::try_from(golectra_tests::unix_millis()).expect("the clock is before the year 292278994");
     let node_of = |n: usize| format!("node-{:02}", n % 50);
-    let mut series = Vec::new();
+    // As a sender has them: each time those of all series.
+    let mut rounds: Vec<Vec<_>> = (0..60).map(|_| Vec::new()).collect();
     let mut add = |name: &str, labels: &[(&str, &str)], by_minute: f64| {
-        let samples: Vec<_> = (0..60)
-            .map(|at| (now - (59 - at) * 30_000, 1_000.0 + f64::from(u32::try_from(at).unwrap_or_default()) * by_minute / 2.0))
-            .collect();
-        series.push(remote_series(name, labels, &samples));
+        for (series, at) in rounds.iter_mut().zip(0_i32..) {
+            let sample = (now - i64::from(59 - at) * 30_000, 1_000.0 + f64::from(at) * by_minute / 2.0);
+            series.push(remote_series(name, labels, &[sample]));
+        }
     };
     for n in 0..50 {
         let node = node_of(n);
@@ -430,7 +431,7 @@ async fn seed_cluster(client: &Client) {
         }
         add("kube_pod_info", &[of(&[]), vec![("node", node.as_str())]].concat(), 0.0);
     }
-    for some in series.chunks(2_000) {
+    for some in rounds.iter().flat_map(|series| series.chunks(2_000)) {
         client.remote_write(remote_write_v1(some)).send().await.expect_success();
     }
 }

@@ -5,4 +5,5 @@ pub mod labels;
 pub mod number;
 pub mod prefetched;
 pub mod query;
+pub mod shared;
 pub mod time;

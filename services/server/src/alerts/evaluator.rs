@@ -18,7 +18,7 @@ use golectra_promql::{Labels, Value, VectorSample};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{sleep, timeout};
 
-use super::advance::{self, RuleSample};
+use super::advance::{self, ALERTS, ALERTS_FOR_STATE, RuleSample};
 use super::heartbeat::Evaluated as LastEvaluated;
 use super::links::Links;
 use super::rules::{RuleBook, RuleGroup, RuleKind, RuleSet};
@@ -28,6 +28,7 @@ use super::store::{AlertStore, Commit};
 use super::{View, planner};
 use crate::alerts::receivers::ReceiverBook;
 use crate::history::query::{Queries, QueryError, Question, When};
+use crate::history::shared::SharedReads;
 use crate::metrics::alerts::AlertMetrics;
 
 /// The longest error of a rule that is kept, in characters.
@@ -75,6 +76,14 @@ struct Evaluated {
     state: GroupState,
     /// Series that are not written yet.
     samples: Vec<RuleSample>,
+}
+
+/// What the rules of an evaluation have in common.
+struct Round {
+    at_ms: i64,
+    /// No rule begins after it.
+    deadline: Instant,
+    reads: Option<Arc<SharedReads>>,
 }
 
 impl Evaluator {
@@ -209,6 +218,7 @@ impl Evaluator {
             }
         }
         due.sort_by_key(|(before_ms, _)| *before_ms);
+        let reads = self.share_reads(&due, at_ms).await;
         let (mut states, mut samples) = (Vec::with_capacity(due.len()), Vec::new());
         for (index, (_, group)) in due.iter().enumerate() {
             if Instant::now() > deadline {
@@ -223,7 +233,7 @@ impl Evaluator {
                 break;
             }
             let before = stored.group(&group.file, &group.name);
-            let evaluated = self.group(group, before, at_ms, deadline).await;
+            let evaluated = self.group(group, before, &Round { at_ms, deadline, reads: reads.clone() }).await;
             samples.extend(evaluated.samples);
             states.push(evaluated.state);
         }
@@ -231,8 +241,20 @@ impl Evaluator {
         (states, samples)
     }
 
+    /// Plans what the rules of a round read together. Without a plan each rule reads for itself.
+    async fn share_reads(&self, due: &[(i64, &Arc<RuleGroup>)], at_ms: i64) -> Option<Arc<SharedReads>> {
+        let rules = || due.iter().flat_map(|(_, group)| group.rules.iter().map(move |rule| (group, rule)));
+        let questions = rules().map(|(group, rule)| self.question(&rule.expr, at_ms - group.query_offset_ms)).collect();
+        // These are written between the rules of a group.
+        let recorded = rules().filter(|(_, rule)| !rule.is_alerting()).map(|(_, rule)| rule.name.clone());
+        let written = recorded.chain([ALERTS, ALERTS_FOR_STATE].map(str::to_owned)).collect();
+        timeout(self.interval, self.queries.share_reads(questions, written)).await.ok()?.ok()
+    }
+
     /// Evaluates a group. Rules that are not begun before the deadline keep their alerts and have an error.
-    async fn group(&self, group: &RuleGroup, before: Option<&GroupState>, at_ms: i64, deadline: Instant) -> Evaluated {
+    async fn group(&self, group: &RuleGroup, before: Option<&GroupState>, round: &Round) -> Evaluated {
+        let Round { at_ms, deadline, reads } = round;
+        let (at_ms, deadline) = (*at_ms, *deadline);
         let started = Instant::now();
         let mut state = GroupState { file: group.file.clone(), name: group.name.clone(), evaluated_ms: at_ms, ..GroupState::default() };
         let mut samples = Vec::new();
@@ -246,7 +268,7 @@ impl Evaluator {
             let alerts_before = earlier.map_or(&[][..], |earlier| &earlier.alerts);
             let is_in_time = begun <= deadline;
             let found = if is_in_time {
-                self.query(&rule.expr, at_ms - group.query_offset_ms).await
+                self.query(&rule.expr, at_ms - group.query_offset_ms, reads.clone()).await
             } else {
                 let limit_seconds = (self.interval * ROUND_INTERVALS).as_secs_f64();
                 Err(format!("not evaluated in time: the rules before it took more than {limit_seconds} s"))
@@ -302,11 +324,14 @@ impl Evaluator {
         Evaluated { state, samples }
     }
 
-    async fn query(&self, expr: &str, time_ms: i64) -> Result<Vec<VectorSample>, String> {
-        let question = Question { text: expr.to_owned(), when: When::At { time_ms }, lookback_ms: None, timeout: Some(self.interval) };
+    fn question(&self, expr: &str, time_ms: i64) -> Question {
+        Question { text: expr.to_owned(), when: When::At { time_ms }, lookback_ms: None, timeout: Some(self.interval) }
+    }
+
+    async fn query(&self, expr: &str, time_ms: i64, reads: Option<Arc<SharedReads>>) -> Result<Vec<VectorSample>, String> {
         // The queries have limits of their own; this one is in case a thread is stuck.
         let limit = self.interval + Duration::from_secs(5);
-        let evaluated = match timeout(limit, self.queries.evaluate_rule(question)).await {
+        let evaluated = match timeout(limit, self.queries.evaluate_rule(self.question(expr, time_ms), reads)).await {
             Ok(evaluated) => evaluated.map_err(|error| describe(&error))?,
             Err(_) => return Err(format!("no answer within {} s", limit.as_secs())),
         };

@@ -2,25 +2,25 @@
 
 use golectra_promql::store::{Bucket, Hints, Rollup, Selection, SeriesSet, Store, StoreError, StoredSamples, StoredSeries};
 
+use super::shared::SharedSelection;
 use crate::store::history::HistorySeries;
 
 /// What the selections of one query found.
 #[derive(Default)]
-pub struct Prefetched(Vec<(Selection, Vec<HistorySeries>)>);
+pub struct Prefetched(Vec<(Selection, Selected)>);
+
+/// What one selection found.
+pub enum Selected {
+    /// Read for this query.
+    Own(Vec<HistorySeries>),
+    /// Read for several queries.
+    Shared(SharedSelection),
+}
 
 impl Prefetched {
     /// Adds what a selection found.
-    pub fn add(&mut self, selection: Selection, series: Vec<HistorySeries>) {
-        self.0.push((selection, series));
-    }
-
-    /// Whether this selection is there already; a query may name a selector more than once.
-    pub fn has(&self, selection: &Selection) -> bool {
-        self.find(selection).is_some()
-    }
-
-    fn find(&self, selection: &Selection) -> Option<&[HistorySeries]> {
-        self.0.iter().find(|(there, _)| reads_the_same(there, selection)).map(|(_, series)| series.as_slice())
+    pub fn add(&mut self, selection: Selection, found: Selected) {
+        self.0.push((selection, found));
     }
 }
 
@@ -34,8 +34,33 @@ fn reads_the_same(one: &Selection, other: &Selection) -> bool {
 
 impl Store for Prefetched {
     fn select<'a>(&'a self, selection: &Selection) -> Result<Box<dyn SeriesSet + 'a>, StoreError> {
-        let series = self.find(selection).ok_or_else(|| StoreError::Failed("a selection was not read before the evaluation".into()))?;
-        Ok(Box::new(Decoding { series: series.iter(), timestamps_ms: Vec::new(), values: Vec::new(), buckets: Vec::new() }))
+        let found = self.0.iter().find(|(there, _)| reads_the_same(there, selection));
+        match found.map(|(_, found)| found) {
+            Some(Selected::Own(series)) => {
+                Ok(Box::new(Decoding { series: series.iter(), timestamps_ms: Vec::new(), values: Vec::new(), buckets: Vec::new() }))
+            }
+            Some(Selected::Shared(series)) => Ok(Box::new(Decoded { series, next: 0 })),
+            None => Err(StoreError::Failed("a selection was not read before the evaluation".into())),
+        }
+    }
+}
+
+/// Gives series that are decoded.
+struct Decoded<'a> {
+    series: &'a SharedSelection,
+    next: usize,
+}
+
+impl SeriesSet for Decoded<'_> {
+    fn next(&mut self) -> Result<Option<StoredSeries<'_>>, StoreError> {
+        while let Some(series) = self.series.series(self.next) {
+            self.next += 1;
+            // As a store's answer has no series without samples.
+            if !series.samples.is_empty() {
+                return Ok(Some(series));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -8,12 +8,14 @@ mod admission;
 mod error;
 mod export;
 mod listing;
+mod prefetch;
 mod threads;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -39,18 +41,12 @@ use self::error::Bounds;
 use self::export::Exports;
 use self::threads::Threads;
 use self::watch::Watch;
-use super::prefetched::Prefetched;
+use super::shared::SharedReads;
 use crate::metrics::queries::{QueryKind, QueryMetrics};
 use crate::store::history::{History, HistoryError};
 
 /// The most steps of a range query: 11,000 and the one at its start, as in Prometheus.
 pub const MAX_STEPS: usize = 11_001;
-
-/// The most different selectors of a query, each of which is a read from the store.
-const MAX_SELECTIONS: usize = 256;
-
-/// What a decoded sample takes: its time and value, twice while lists grow, and once more where stale markers are left out.
-const BYTES_A_DECODED_SAMPLE: usize = 48;
 
 /// How long a query that is over its time may take to notice, before it is left to itself.
 const GRACE: Duration = Duration::from_secs(1);
@@ -146,12 +142,31 @@ impl Queries {
 
     /// Evaluates a query.
     pub async fn evaluate(&self, question: Question) -> Result<Evaluated, QueryError> {
-        self.run(Call::of(&question), move |run| run.evaluate(&question)).await
+        self.run(Call::of(&question), move |run| run.evaluate(&question, None)).await
+    }
+
+    /// Plans what the queries of rules read together. `written` are the metrics that are written while they run. What can't be read is left to its rule.
+    pub async fn share_reads(&self, questions: Vec<Question>, written: BTreeSet<String>) -> Result<Arc<SharedReads>, QueryError> {
+        let call = Call { kind: QueryKind::Parse, text: String::new(), timeout: None, is_rule: true };
+        self.run(call, move |run| Ok(Arc::new(run.plan_reads(&questions, &written)))).await
     }
 
     /// Evaluates the query of a rule, which has a turn of its own. The caller asks for one after the other.
-    pub async fn evaluate_rule(&self, question: Question) -> Result<Evaluated, QueryError> {
-        self.run(Call { is_rule: true, ..Call::of(&question) }, move |run| run.evaluate(&question)).await
+    pub async fn evaluate_rule(&self, question: Question, reads: Option<Arc<SharedReads>>) -> Result<Evaluated, QueryError> {
+        let call = Call { is_rule: true, ..Call::of(&question) };
+        self.run(call, move |run| {
+            let evaluated = run.evaluate(&question, reads.as_deref());
+            match (reads, evaluated) {
+                // Perhaps it finds room without what is held for others.
+                (Some(reads), Err(QueryError::TooMuchMemory { .. } | QueryError::MemoryTaken { .. })) => {
+                    reads.clear();
+                    run.memory.shrink(run.memory.used_bytes());
+                    run.evaluate(&question, None)
+                }
+                (_, evaluated) => evaluated,
+            }
+        })
+        .await
     }
 
     /// Reads a query and tells what `tell` says about it.
@@ -255,48 +270,25 @@ impl Run {
         Query::parse(text, &self.engine.parse_limits).map_err(|error| QueryError::bad_query(&error))
     }
 
-    fn evaluate(&mut self, question: &Question) -> Result<Evaluated, QueryError> {
+    fn evaluate(&mut self, question: &Question, reads: Option<&SharedReads>) -> Result<Evaluated, QueryError> {
         let bounds = self.limit.bounds;
-        let mut engine = self.engine;
-        engine.lookback_ms = question.lookback_ms.unwrap_or(engine.lookback_ms);
         let begun = Instant::now();
+        let engine = self.engine_of(question);
         let query = self.parse(&question.text)?;
-        let steps = match question.when {
-            When::At { time_ms } => Steps::at(time_ms),
-            When::Over(steps) => steps,
-        };
         let value_type = query.expr().value_type();
         if matches!(question.when, When::Over(_)) && !matches!(value_type, ValueType::Scalar | ValueType::InstantVector) {
             return Err(bounds.evaluation(EvalError::RangeOfRanges { found: value_type.to_string() }));
         }
-        let selections = engine.selections(&query, steps).map_err(|error| bounds.evaluation(error))?;
+        let selections = self.selections(&engine, &query, question.when)?;
         self.costs.prepared = begun.elapsed();
 
         let begun = Instant::now();
-        let mut prefetched = Prefetched::default();
-        let (mut reads, mut series_left) = (0, bounds.max_series);
-        for mut selection in selections {
-            // The same samples serve every aggregation.
-            selection.hints.aggregation = None;
-            if prefetched.has(&selection) {
-                continue;
-            }
-            reads += 1;
-            if reads > MAX_SELECTIONS {
-                return Err(QueryError::Execution(format!("the query has more than {MAX_SELECTIONS} different selectors")));
-            }
-            let needed_by = selection.hints.function;
-            let series = self.limit.wait(self.history.select(&selection, series_left, &mut self.memory), needed_by)?;
-            series_left = series_left.saturating_sub(series.len());
-            // One series after the other is decoded into the same memory.
-            let longest = series.iter().map(|series| series.samples.max_samples()).max().unwrap_or(0);
-            self.memory.grow(longest * BYTES_A_DECODED_SAMPLE).map_err(|error| bounds.memory(error))?;
-            prefetched.add(selection, series);
-        }
+        let prefetched = self.prefetch(selections, reads)?;
         self.costs.read = begun.elapsed();
 
         let begun = Instant::now();
         // A query that alone needs too much finds that before it finds the shared budget used up.
+        let mut engine = engine;
         engine.limits.max_bytes = bounds.max_bytes.saturating_sub(self.memory.reserved_bytes());
         let outcome = match question.when {
             When::At { time_ms } => engine.instant(&query, time_ms, &prefetched, &self.limit, &self.budget),

@@ -105,10 +105,10 @@ async fn rules_that_are_not_begun_in_time_keep_their_alerts_and_say_so() {
     let rules = setup.evaluator.book.current();
     let group = &rules.groups[0];
     let begun = Instant::now();
-    let first = setup.evaluator.group(group, None, START_MS, begun + Duration::from_mins(1)).await.state;
+    let first = setup.evaluator.group(group, None, &Round { at_ms: START_MS, deadline: begun + Duration::from_mins(1), reads: None }).await.state;
     assert!(first.rules.iter().all(|rule| rule.error.is_none()), "{first:?}");
     assert_eq!(first.rules[0].alerts[0].phase, Phase::Firing);
-    let late = setup.evaluator.group(group, Some(&first), START_MS + TICK_MS, begun).await.state;
+    let late = setup.evaluator.group(group, Some(&first), &Round { at_ms: START_MS + TICK_MS, deadline: begun, reads: None }).await.state;
     for (before, rule) in first.rules.iter().zip(&late.rules) {
         assert!(rule.error.as_ref().is_some_and(|error| error.contains("took more than 30 s")), "{rule:?}");
         assert_eq!((&rule.alerts, rule.evaluated_ms), (&before.alerts, START_MS));

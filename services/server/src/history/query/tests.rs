@@ -292,12 +292,65 @@ async fn a_rule_is_evaluated_while_queries_take_all_turns() {
     for one in &mut queries {
         assert!(futures_util::poll!(one).is_pending());
     }
-    let rule = timeout(PATIENCE, bench.queries.evaluate_rule(question("vector(1)"))).await.unwrap();
+    let rule = timeout(PATIENCE, bench.queries.evaluate_rule(question("vector(1)"), None)).await.unwrap();
     assert_eq!(numbers(&rule.unwrap()), [1.0]);
     bench.open();
     for one in queries {
         assert!(one.await.is_ok());
     }
+}
+
+/// Evaluates rules that share reads. Answers how often the store was read.
+async fn evaluate_sharing(bench: &Bench, rules: &[&str], written: &[&str]) -> usize {
+    let questions = rules.iter().map(|text| question(text)).collect();
+    let reads = bench.queries.share_reads(questions, written.iter().map(|name| (*name).to_owned()).collect()).await.unwrap();
+    let told = |evaluated: Result<Evaluated, QueryError>| match evaluated {
+        Ok(evaluated) => format!("{:?}", evaluated.outcome.value),
+        Err(error) => error.to_string(),
+    };
+    let mut alone = Vec::new();
+    for text in rules {
+        alone.push(told(bench.at(text).await));
+    }
+    let before = bench.history.reads.load(Ordering::SeqCst);
+    for (text, alone) in rules.iter().zip(alone) {
+        let shared = bench.queries.evaluate_rule(question(text), Some(Arc::clone(&reads))).await;
+        assert_eq!(told(shared), alone, "{text}");
+    }
+    let count = bench.history.reads.load(Ordering::SeqCst) - before;
+    assert_eq!(reads.held_bytes(), 0, "nothing is held after the last use");
+    drop(reads);
+    assert_eq!(bench.metric("golectra_query_memory_bytes", None), 0.0);
+    count
+}
+
+#[tokio::test]
+async fn rules_share_reads_and_get_what_they_get_alone() {
+    let bench = Bench::new(limits());
+    let rules = [
+        "x",
+        "sum(rate(x[5m]))",
+        "x{n=\"000001\"} > 1",
+        "count by (n) (x) and on (n) rate(x{n=~\"00000[12]\"}[1m])",
+        "max_over_time(x[2m] offset 1m)",
+        "x{n=\"none\"}",
+        "quantile_over_time(0.5, x[30s:1s])",
+        "x @ 100",
+        "{n=\"000000\"}",
+    ];
+    let all = evaluate_sharing(&bench, &rules, &[]).await;
+    assert_eq!(all, 3, "one for what ends now, one for a time long ago, one whose metric is not named");
+    assert!(evaluate_sharing(&bench, &rules, &["x"]).await > 9, "what is written meanwhile is read each time");
+    assert_eq!(evaluate_sharing(&bench, &["x + x", "1", "sum(", "y"], &[]).await, 2, "what only one rule asks for is read by it");
+}
+
+#[tokio::test]
+async fn rules_that_share_too_much_read_alone() {
+    // Three series of a thousand samples take 48,000 bytes, more than the fourth part that reads may share.
+    let bench = Bench::new(QueryLimits { max_bytes: 180_000, ..limits() });
+    assert_eq!(evaluate_sharing(&bench, &["x{n=\"000000\"}", "x{n=\"000001\"}", "x"], &[]).await, 4);
+    let bench = Bench::new(QueryLimits { max_series: 2, ..limits() });
+    assert_eq!(evaluate_sharing(&bench, &["x{n=\"000000\"}", "x{n=\"000001\"}", "x"], &[]).await, 4);
 }
 
 #[tokio::test]

@@ -150,7 +150,13 @@ const OF_A_HALF_HOUR: &str = "frames.source_id = source.id AND frames.at >= slot
 
 /// So many series at most are looked for in a frame's own list before it is taken apart: comparing each of them with each of the list takes a fraction of the time
 /// then.
-const MAX_COMPARED_SERIES: i32 = 16;
+const MAX_COMPARED_SERIES: usize = 16;
+
+/// Between which places of a frame's own list the wanted series stand.
+const OWN_SPAN: &str = "CROSS JOIN LATERAL (
+        SELECT min(own.place) AS first, max(own.place) AS last
+        FROM (SELECT unnest(frames.series_ids) AS id, generate_subscripts(frames.series_ids, 1) AS place) AS own WHERE own.id = ANY($13)
+    ) AS span";
 
 impl Scope {
     /// The layouts that frames of this day (counted from 1970) or later ones may have, and the keys of frames that are sealed as well. Mostly there are
@@ -195,25 +201,25 @@ impl Scope {
                 GROUP BY piece.n, frames.times IS NULL, frames.deltas IS NULL
             ) AS cut UNION ALL "#
         );
+        // Few series are looked for in a frame's own list before it is taken apart, and then only the part is in which they stand.
+        let (has_some, span, part) =
+            if self.ids.len() <= MAX_COMPARED_SERIES { ("AND frames.series_ids && $13", OWN_SPAN, "[span.first:span.last]") } else { ("", "", "") };
+        // Lists that are taken apart in the target list are not stored on the way, as they would be in FROM.
         let statement = format!(
             r#"{of_layouts}SELECT source.id, slot.start, NULL, ARRAY[frames.at], ARRAY[frames.arrival], cut."values", cut.times, cut.deltas,
                 ARRAY[frames.key], cut.ids
             FROM unnest($4::integer[]) AS source (id) CROSS JOIN unnest($5::timestamptz[]) AS slot (start)
-            JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL
-                AND (cardinality($13::integer[]) > {MAX_COMPARED_SERIES} OR frames.series_ids && $13)
-            CROSS JOIN LATERAL (
-                SELECT min(own.place) AS first, max(own.place) AS last
-                FROM unnest(frames.series_ids) WITH ORDINALITY AS own (id, place) WHERE own.id = ANY($13)
-            ) AS span
+            JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL {has_some}
+            {span}
             CROSS JOIN LATERAL (
                 SELECT array_agg(own.id) AS ids, array_agg(own.value) AS "values",
                     array_agg(own.at) FILTER (WHERE frames.times IS NOT NULL) AS times,
                     array_agg(own.delta) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas
-                FROM unnest(
-                    frames.series_ids[span.first:span.last], frames."values"[span.first:span.last], frames.times[span.first:span.last],
-                    frames.deltas[span.first:span.last]
-                ) AS own (id, value, at, delta)
-                WHERE own.id = ANY($13)
+                FROM (
+                    SELECT unnest(frames.series_ids{part}) AS id, unnest(frames."values"{part}) AS value, unnest(frames.times{part}) AS at,
+                        unnest(frames.deltas{part}) AS delta
+                ) AS own
+                WHERE own.id = ANY($13) AND coalesce(own.at, frames.at) >= $2 AND coalesce(own.at, frames.at) <= $3
             ) AS cut
             WHERE cut.ids IS NOT NULL"#
         );

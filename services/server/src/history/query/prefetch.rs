@@ -1,0 +1,102 @@
+//! What a query selects is read from the store before it is evaluated, or taken out of what was read for several queries.
+
+use std::collections::BTreeSet;
+
+use golectra_promql::store::Selection;
+use golectra_promql::{Engine, Query, Steps};
+
+use super::{Question, QueryError, Run, When};
+use crate::history::prefetched::{Prefetched, Selected};
+use crate::history::shared::{Shared, SharedReads, SharedSelection};
+use crate::store::history::HistorySeries;
+
+/// The most different selectors of a query, each of which is a read from the store.
+const MAX_SELECTIONS: usize = 256;
+
+/// What a decoded sample takes: its time and value, twice while lists grow, and once more where stale markers are left out.
+const BYTES_A_DECODED_SAMPLE: usize = 48;
+
+impl Run {
+    /// What the evaluation of a question is told.
+    pub(super) fn engine_of(&self, question: &Question) -> Engine {
+        Engine { lookback_ms: question.lookback_ms.unwrap_or(self.engine.lookback_ms), ..self.engine }
+    }
+
+    /// What a query is going to select, each once.
+    pub(super) fn selections(&self, engine: &Engine, query: &Query, when: When) -> Result<Vec<Selection>, QueryError> {
+        let steps = match when {
+            When::At { time_ms } => Steps::at(time_ms),
+            When::Over(steps) => steps,
+        };
+        let all = engine.selections(query, steps).map_err(|error| self.limit.bounds.evaluation(error))?;
+        let mut selections: Vec<Selection> = Vec::with_capacity(all.len());
+        for mut selection in all {
+            // The same samples serve every aggregation.
+            selection.hints.aggregation = None;
+            if !selections.contains(&selection) {
+                selections.push(selection);
+            }
+        }
+        if selections.len() > MAX_SELECTIONS {
+            return Err(QueryError::Execution(format!("the query has more than {MAX_SELECTIONS} different selectors")));
+        }
+        Ok(selections)
+    }
+
+    /// Plans what several queries read together.
+    pub(super) fn plan_reads(&self, questions: &[Question], written: &BTreeSet<String>) -> SharedReads {
+        let selections = |question: &Question| {
+            let query = self.parse(&question.text).ok()?;
+            self.selections(&self.engine_of(question), &query, question.when).ok()
+        };
+        SharedReads::plan(questions.iter().filter_map(selections).flatten().collect(), written, &self.budget)
+    }
+
+    /// Reads all selections.
+    pub(super) fn prefetch(&mut self, selections: Vec<Selection>, reads: Option<&SharedReads>) -> Result<Prefetched, QueryError> {
+        let bounds = self.limit.bounds;
+        let mut prefetched = Prefetched::default();
+        let mut series_left = bounds.max_series;
+        for selection in selections {
+            if let Some(shared) = self.shared(reads, &selection)? {
+                series_left = series_left.checked_sub(shared.len()).ok_or(QueryError::TooManySeries { limit: bounds.max_series })?;
+                self.memory.grow(shared.memory_bytes()).map_err(|error| bounds.memory(error))?;
+                prefetched.add(selection, Selected::Shared(shared));
+                continue;
+            }
+            let series = self.select(&selection, series_left)?;
+            series_left = series_left.saturating_sub(series.len());
+            // One series after the other is decoded into the same memory.
+            let longest = series.iter().map(|series| series.samples.max_samples()).max().unwrap_or(0);
+            self.memory.grow(longest * BYTES_A_DECODED_SAMPLE).map_err(|error| bounds.memory(error))?;
+            prefetched.add(selection, Selected::Own(series));
+        }
+        Ok(prefetched)
+    }
+
+    fn select(&mut self, selection: &Selection, max_series: usize) -> Result<Vec<HistorySeries>, QueryError> {
+        self.limit.wait(self.history.select(selection, max_series, &mut self.memory), selection.hints.function)
+    }
+
+    /// What a selection gets of the reads that several queries share. The first of them reads for all.
+    fn shared(&mut self, reads: Option<&SharedReads>, selection: &Selection) -> Result<Option<SharedSelection>, QueryError> {
+        let Some((reads, shared)) = reads.and_then(|reads| Some((reads, reads.get(selection)?))) else { return Ok(None) };
+        let (read, wider) = match shared {
+            Shared::Series(series) => return Ok(Some(series)),
+            Shared::ToRead { read, selection } => (read, selection),
+        };
+        let before = self.memory.used_bytes();
+        let found = match self.select(&wider, self.limit.bounds.max_series) {
+            Ok(found) => Some(found),
+            // Perhaps each finds room for its own part, or can be answered from rollups.
+            Err(
+                QueryError::TooManySeries { .. } | QueryError::TooMuchMemory { .. } | QueryError::MemoryTaken { .. } | QueryError::Execution(_),
+            ) => None,
+            Err(error) => return Err(error),
+        };
+        let kept = reads.put(read, selection, found);
+        // What is kept is charged to those who share it.
+        self.memory.shrink(self.memory.used_bytes() - before);
+        kept.map_err(|error| QueryError::Internal(error.to_string()))
+    }
+}
