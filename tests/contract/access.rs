@@ -39,6 +39,8 @@ const ROUTES: &[(&str, &str, &str, Needs)] = &[
     ("GET", "/explore", "/explore", Read),
     ("GET", "/page", "/page?name=none", Read),
     ("GET", "/status", "/status", Read),
+    // Its answer has no end.
+    ("HEAD", "/stream", "/stream", Read),
     ("GET", "/assets/{name}", "/assets/none", Nothing),
     ("POST", "/update", "/update", Nothing),
     ("POST", "/update/{kind}", "/update/gauge", Nothing),

@@ -23,6 +23,7 @@ mod remote_write;
 mod replays;
 mod signatures;
 mod sources;
+mod stream;
 mod text;
 mod tokens;
 

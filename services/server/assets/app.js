@@ -2,7 +2,10 @@
 // What all pages do with scripts: they stay current, filter as one types, and find pages, nodes and metrics by Ctrl+K.
 import { time } from "./format.js";
 
+/** How often this asks by itself where the server can't tell it to. */
 const PERIOD_MS = 5000;
+/** When it tries again to be told. */
+const AGAIN_MS = 60_000;
 const LIMIT_MS = 4500;
 /** How long the page is changed without a break. */
 const SLICE_MS = 12;
@@ -161,5 +164,54 @@ if (document.getElementById("query")) import("./explore.js");
 if (document.getElementById("silence")) import("./alerts.js");
 document.addEventListener("golectra:refresh", refresh);
 say("live", false);
-setInterval(() => { if (!document.hidden) refresh(); }, PERIOD_MS);
-document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+
+/** The server's word that something is new. @type {EventSource | null} */
+let stream = null;
+let asking = 0;
+let silence = 0;
+
+/** A server that says nothing for long is gone, even where the connection does not say so. @param {EventSource} following */
+function heard(following) {
+  clearTimeout(silence);
+  silence = setTimeout(() => {
+    if (stream !== following) return;
+    following.close();
+    stream = null;
+    refresh();
+    follow();
+  }, 3 * PERIOD_MS);
+}
+
+/** Follows the server while somebody sees the page: a browser has few connections for all of its tabs. */
+function follow() {
+  clearInterval(asking);
+  if (document.hidden) {
+    stream?.close();
+    stream = null;
+    return;
+  }
+  if (stream) return;
+  const following = new EventSource("/stream");
+  stream = following;
+  heard(following);
+  following.addEventListener("look", () => {
+    heard(following);
+    refresh();
+  });
+  following.addEventListener("error", () => {
+    refresh();
+    // Otherwise the browser connects again by itself.
+    if (following.readyState !== EventSource.CLOSED || stream !== following) return;
+    stream = null;
+    asking = setInterval(refresh, PERIOD_MS);
+    setTimeout(follow, AGAIN_MS * (1 + Math.random()));
+  });
+}
+follow();
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) refresh();
+  follow();
+});
+// A page that the browser keeps for the way back has no connection.
+window.addEventListener("pagehide", () => { stream?.close(); stream = null; });
+window.addEventListener("pageshow", (event) => { if (event.persisted) { refresh(); follow(); } });

@@ -80,16 +80,28 @@ pub struct ActiveAlert {
 }
 
 /// What is shown of the state: read by everybody, set by the evaluation or, on other servers, read from the store.
-#[derive(Clone, Default)]
-pub struct View(Arc<RwLock<Arc<Stored>>>);
+#[derive(Clone)]
+pub struct View {
+    stored: Arc<RwLock<Arc<Stored>>>,
+    /// How many alerts are pending and how many fire.
+    counts: watch::Sender<(usize, usize)>,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self { stored: Arc::default(), counts: watch::Sender::default() }
+    }
+}
 
 impl View {
     fn get(&self) -> Arc<Stored> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.stored.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn set(&self, stored: Stored) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stored);
+        let counts = (count(&stored, Phase::Pending), count(&stored, Phase::Firing));
+        *self.stored.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(stored);
+        self.counts.send_if_modified(|before| std::mem::replace(before, counts) != counts);
     }
 
     /// Reads it from the store; when that does not answer, what was there before stays.
@@ -250,6 +262,11 @@ impl Alerts {
         let silences = silences::Silences::at(&stored.silences, self.0.states.now_ms());
         let alerts = stored.groups.iter().flat_map(|group| &group.rules).flat_map(|rule| &rule.alerts);
         alerts.filter(|alert| alert.phase == Phase::Firing && alert.label("severity") != "none" && !silences.silence(alert)).count()
+    }
+
+    /// Changes when alerts begin or end, as far as that is seen here.
+    pub fn changes(&self) -> watch::Receiver<(usize, usize)> {
+        self.0.view.counts.subscribe()
     }
 
     /// The rules as this server knows them.

@@ -22,7 +22,8 @@ use crate::http::api::status::ProcessInfo;
 use crate::http::extract::body::BodyLimits;
 use crate::http::extract::signature::Signatures;
 use crate::http::latest::budget::ListingBudget;
-use crate::http::ui::{KeptChanges, KeptEvents, PanelBook};
+use crate::http::stream::Pulse;
+use crate::http::ui::{KeptChanges, KeptClusters, KeptEvents, PanelBook};
 use crate::http::{App, AppState};
 use crate::ingest::Ingest;
 use crate::metrics::history::HistoryMetrics;
@@ -88,6 +89,8 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
         proxy,
         trusted_proxies: settings.trusted_proxies.clone(),
         metrics,
+        pulse: Pulse::default(),
+        clusters: KeptClusters::default(),
         changes: KeptChanges::default(),
         events: KeptEvents::default(),
         panels,

@@ -12,6 +12,7 @@ mod selector;
 pub mod silences;
 pub mod snapshot;
 pub mod sources;
+pub mod stream;
 pub mod ui;
 pub mod update;
 pub mod updates;
@@ -65,6 +66,10 @@ pub struct App {
     pub trusted_proxies: crate::config::Networks,
     /// What the server says about itself.
     pub metrics: ServerMetrics,
+    /// Tells open pages when to look again.
+    pub pulse: stream::Pulse,
+    /// The nodes, as pages are finding them.
+    pub clusters: ui::KeptClusters,
     /// What changed, as pages found it last.
     pub changes: ui::KeptChanges,
     /// What happened, as pages found it last.

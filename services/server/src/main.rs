@@ -94,6 +94,8 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
 
     let deliveries = state.alerts.start(&shutdown);
     shutdown.spawn(shutdown.token().run_until_cancelled_owned(state.panels.clone().watch()));
+    let (pages, stopping) = (state.clone(), shutdown.token());
+    shutdown.spawn(async move { pages.pulse.run(&pages.alerts, stopping).await });
 
     if let Some(tokens) = state.tokens.clone() {
         shutdown.spawn(shutdown.token().run_until_cancelled_owned(tokens.watch()));

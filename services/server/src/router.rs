@@ -4,7 +4,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
 
-use crate::http::{AppState, api, fallback, latest, ping, receivers, silences, snapshot, sources, ui, update, updates, value};
+use crate::http::{AppState, api, fallback, latest, ping, receivers, silences, snapshot, sources, stream, ui, update, updates, value};
 use crate::middleware;
 
 /// The server's routes behind its middleware. Paths must be plain before they are routed: [`middleware::path::normalize`].
@@ -21,6 +21,7 @@ pub fn router(state: AppState) -> Router {
         .route("/compare", get(ui::compare))
         .route("/explore", get(ui::explore))
         .route("/status", get(ui::status))
+        .route("/stream", get(stream::get))
         .route("/sign-in", post(ui::sign_in))
         .route("/sign-out", post(ui::sign_out))
         .route("/assets/{name}", get(ui::assets::asset))

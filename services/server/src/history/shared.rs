@@ -56,7 +56,8 @@ pub enum Shared {
 impl SharedReads {
     /// Plans the reads of queries that select all of these. Metrics that are written while the queries run are read by each query for itself.
     pub fn plan(selections: Vec<Selection>, written: &BTreeSet<String>, budget: &Arc<MemoryBudget>) -> Self {
-        let mut wanted: Vec<Selection> = selections.into_iter().filter(|one| metric(one).is_some_and(|name| !written.contains(name))).collect();
+        let mut wanted: Vec<Selection> =
+            selections.into_iter().filter(|one| metric(one).is_some_and(|name| !written.contains(name))).collect();
         wanted.sort_by_key(|one| (one.matchers.len(), one.start_ms, -one.end_ms));
         let mut reads: Vec<(Selection, usize)> = Vec::new();
         for selection in wanted {
@@ -90,10 +91,17 @@ impl SharedReads {
     }
 
     /// Keeps what was found for a read, and answers what a selection gets of it; None where it is to be read alone.
-    pub fn put(&self, read: usize, selection: &Selection, found: Option<Vec<HistorySeries>>) -> Result<Option<SharedSelection>, CorruptHistory> {
+    pub fn put(
+        &self,
+        read: usize,
+        selection: &Selection,
+        found: Option<Vec<HistorySeries>>,
+    ) -> Result<Option<SharedSelection>, CorruptHistory> {
         let Some(read) = self.reads.get(read) else { return Ok(None) };
         let series = match found {
-            Some(found) if found.iter().all(|series| series.samples.rollup().is_none()) => SharedSeries::decode(&found, &mut lock(&self.memory))?,
+            Some(found) if found.iter().all(|series| series.samples.rollup().is_none()) => {
+                SharedSeries::decode(&found, &mut lock(&self.memory))?
+            }
             _ => None,
         };
         let mut state = lock(&read.state);

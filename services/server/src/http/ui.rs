@@ -29,6 +29,7 @@ mod window;
 
 pub use self::alerts::alerts;
 pub use self::changes::{KeptChanges, changes};
+pub use self::cluster::KeptClusters;
 pub use self::compare::compare;
 pub use self::events::KeptEvents;
 pub use self::explore::explore;

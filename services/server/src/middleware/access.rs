@@ -23,6 +23,9 @@ const CHANGES: [&str; 3] = ["/api/v1/silences", "/api/v1/silences/{id}", "/api/v
 /// Routes beside them that are golectra's own, and open.
 const OPEN: [&str; 4] = ["/api/v1/snapshot", "/api/v1/latest", "/api/v1/sources", "/api/v1/sources/{name}"];
 
+/// The route of what the scripts of pages follow.
+const STREAM: &str = "/stream";
+
 /// The cookie of a browser that has signed in.
 pub const SESSION: &str = "golectra_session";
 
@@ -122,6 +125,7 @@ fn comes_from_own_page(headers: &HeaderMap, by_trusted_proxy: bool) -> bool {
 fn needed(route: &str, method: &Method) -> Option<Scope> {
     match route {
         WRITE => Some(Scope::Write),
+        STREAM => Some(Scope::Read),
         route if CHANGES.contains(&route) && method != Method::GET && method != Method::HEAD => Some(Scope::Write),
         route if OPEN.contains(&route) || !route.starts_with("/api/v1/") => None,
         _ => Some(Scope::Read),

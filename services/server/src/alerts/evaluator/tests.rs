@@ -105,7 +105,8 @@ async fn rules_that_are_not_begun_in_time_keep_their_alerts_and_say_so() {
     let rules = setup.evaluator.book.current();
     let group = &rules.groups[0];
     let begun = Instant::now();
-    let first = setup.evaluator.group(group, None, &Round { at_ms: START_MS, deadline: begun + Duration::from_mins(1), reads: None }).await.state;
+    let first =
+        setup.evaluator.group(group, None, &Round { at_ms: START_MS, deadline: begun + Duration::from_mins(1), reads: None }).await.state;
     assert!(first.rules.iter().all(|rule| rule.error.is_none()), "{first:?}");
     assert_eq!(first.rules[0].alerts[0].phase, Phase::Firing);
     let late = setup.evaluator.group(group, Some(&first), &Round { at_ms: START_MS + TICK_MS, deadline: begun, reads: None }).await.state;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use golectra_promql::store::Selection;
 use golectra_promql::{Engine, Query, Steps};
 
-use super::{Question, QueryError, Run, When};
+use super::{QueryError, Question, Run, When};
 use crate::history::prefetched::{Prefetched, Selected};
 use crate::history::shared::{Shared, SharedReads, SharedSelection};
 use crate::store::history::HistorySeries;
@@ -90,7 +90,10 @@ impl Run {
             Ok(found) => Some(found),
             // Perhaps each finds room for its own part, or can be answered from rollups.
             Err(
-                QueryError::TooManySeries { .. } | QueryError::TooMuchMemory { .. } | QueryError::MemoryTaken { .. } | QueryError::Execution(_),
+                QueryError::TooManySeries { .. }
+                | QueryError::TooMuchMemory { .. }
+                | QueryError::MemoryTaken { .. }
+                | QueryError::Execution(_),
             ) => None,
             Err(error) => return Err(error),
         };

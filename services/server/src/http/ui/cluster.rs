@@ -1,6 +1,7 @@
 //! What the overview knows of the nodes: the sources of the store, and beside them what PromQL says about each instance.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use golectra_process::banner::UNKNOWN;
 use golectra_promql::{Labels, METRIC_NAME, Steps};
@@ -8,6 +9,7 @@ use golectra_promql::{Labels, METRIC_NAME, Steps};
 use super::agents;
 use super::ask::{self, Line, Sample};
 use super::format::whole;
+use super::kept::Kept;
 use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL};
 use crate::history::query::QueryError;
 use crate::http::App;
@@ -63,7 +65,7 @@ pub struct Cluster {
 }
 
 /// A node: a source, or an instance that others write.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Node {
     /// Its name, which is the label `instance` of its series.
     pub name: String,
@@ -129,8 +131,20 @@ impl Node {
     }
 }
 
+/// The readings that are under way.
+pub type KeptClusters = Kept<(), Option<Arc<Cluster>>>;
+
+/// Pages that are told to look again at the same time share one reading: whoever comes while it is under way. Nothing is kept after that.
+pub async fn shared(app: &App) -> Result<Arc<Cluster>, ApiError> {
+    let found = app.clusters.get(&(), async || read(app).await.map(Arc::new).ok(), |_| false).await;
+    match found.as_deref() {
+        Some(Some(cluster)) => Ok(Arc::clone(cluster)),
+        _ => read(app).await.map(Arc::new),
+    }
+}
+
 /// Asks the store and PromQL. Only a store that does not list its sources is an error.
-pub async fn read(app: &App) -> Result<Cluster, ApiError> {
+async fn read(app: &App) -> Result<Cluster, ApiError> {
     let now_ms = app.process.now_ms();
     // Whole steps, so that the small lines do not move with each look.
     let end_ms = now_ms - now_ms.rem_euclid(SPARK_STEP_MS);

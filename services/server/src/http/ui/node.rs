@@ -80,12 +80,12 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
     let find = query.get("find").cloned().unwrap_or_default();
     let now_ms = state.process.now_ms();
     let window = Window::of(&query, now_ms);
-    let cluster = cluster::read(&state).await?;
+    let cluster = cluster::shared(&state).await?;
     let mut missing = cluster.missing.clone();
     let problems =
         problems::all(&state, &cluster).into_iter().filter(|problem| problem.link == format!("/node?name={}", encode(&name))).collect();
     let now = cluster.now;
-    let node = cluster.nodes.into_iter().find(|node| node.name == name);
+    let node = cluster.nodes.iter().find(|node| node.name == name).cloned();
     let names = metric_names(&state, &[(SOURCE_LABEL, &name)], &window).await.unwrap_or_else(|error| {
         missing.push(error);
         BTreeSet::new()

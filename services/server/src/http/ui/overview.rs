@@ -76,7 +76,7 @@ struct Other {
 /// GET /.
 pub async fn overview(State(state): State<AppState>, headers: HeaderMap, query: Parameters) -> Result<Response, TextError> {
     let query = parameters(query)?;
-    let cluster = cluster::read(&state).await?;
+    let cluster = cluster::shared(&state).await?;
     let order = Order::of(&query);
     let changed = changed(&state).await;
     let mut problems = problems::all(&state, &cluster);
@@ -98,7 +98,7 @@ pub async fn overview(State(state): State<AppState>, headers: HeaderMap, query: 
         sort: query.get("sort").cloned().unwrap_or_default(),
         order,
         others: cluster.others.iter().map(|source| Other::new(source, cluster.now)).collect(),
-        missing: cluster.missing,
+        missing: cluster.missing.clone(),
         problems,
         address,
         now: rfc3339(cluster.now),

@@ -202,8 +202,11 @@ impl Scope {
             ) AS cut UNION ALL "#
         );
         // Few series are looked for in a frame's own list before it is taken apart, and then only the part is in which they stand.
-        let (has_some, span, part) =
-            if self.ids.len() <= MAX_COMPARED_SERIES { ("AND frames.series_ids && $13", OWN_SPAN, "[span.first:span.last]") } else { ("", "", "") };
+        let (has_some, span, part) = if self.ids.len() <= MAX_COMPARED_SERIES {
+            ("AND frames.series_ids && $13", OWN_SPAN, "[span.first:span.last]")
+        } else {
+            ("", "", "")
+        };
         // Lists that are taken apart in the target list are not stored on the way, as they would be in FROM.
         let statement = format!(
             r#"{of_layouts}SELECT source.id, slot.start, NULL, ARRAY[frames.at], ARRAY[frames.arrival], cut."values", cut.times, cut.deltas,
