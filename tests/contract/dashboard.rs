@@ -4,7 +4,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use golectra_tests::remote_write::{remote_series, remote_write_v1};
-use golectra_tests::{Browser, Receiver, Reply, Server, Target, encode, eventually, on_both_stores, on_every_store, skip, unix_millis, until};
+use golectra_tests::{
+    Browser, Receiver, Reply, Server, Target, encode, eventually, on_both_stores, on_every_store, skip, unix_millis, until,
+};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;

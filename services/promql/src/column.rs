@@ -14,6 +14,12 @@ pub(crate) fn is_absent(value: f64) -> bool {
     value.to_bits() == STALE_BITS
 }
 
+/// Whether this is so of any value of a block. All are looked at, without a branch: compilers turn that into vector instructions.
+#[inline]
+pub(crate) fn any_of<T>(block: impl Iterator<Item = T>, is: impl Fn(T) -> bool) -> bool {
+    block.fold(false, |any, value| any | is(value))
+}
+
 /// Applies a function to the values that are there. They stay there: of a NaN that only has another sign than the mark of
 /// absence, a function such as `abs` would make it.
 #[inline]

@@ -1,5 +1,7 @@
 //! The marker that says that a series has ended.
 
+use crate::column::any_of;
+
 /// The bits of the NaN that Prometheus stores when a series is not there any more.
 pub const STALE_BITS: u64 = 0x7ff0_0000_0000_0002;
 
@@ -11,6 +13,9 @@ pub fn is_stale(value: f64) -> bool {
     value.to_bits() == STALE_BITS
 }
 
+/// So many samples are looked at before it is asked whether there is a marker among them.
+const BLOCK: usize = 256;
+
 /// Copies samples without stale markers into the buffers, if there are any markers at all.
 ///
 /// Range vectors never show them, so what computes over ranges need not know them.
@@ -19,7 +24,7 @@ pub(crate) fn without_stale<'a>(
     values: &'a [f64],
     buffers: &'a mut (Vec<i64>, Vec<f64>),
 ) -> (&'a [i64], &'a [f64]) {
-    if !values.iter().any(|value| is_stale(*value)) {
+    if !values.chunks(BLOCK).any(|block| any_of(block.iter(), |value| is_stale(*value))) {
         return (timestamps_ms, values);
     }
     buffers.0.clear();

@@ -2,6 +2,7 @@
 
 use super::sliding::sliding;
 use super::windows::{Bounds, Samples};
+use crate::column::any_of;
 
 /// Which of the three functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +56,21 @@ impl Extrapolation {
     }
 }
 
+/// So many samples are looked at before it is asked whether there is a reset among them.
+const BLOCK: usize = 256;
+
 /// What resets of a counter took away, for each window, at a cost that does not depend on how the windows overlap.
 pub(crate) fn reset_corrections(samples: Samples<'_>, bounds: &[Bounds], mut emit: impl FnMut(usize, f64)) {
     let values = samples.values;
     // Indices of the samples behind a reset. Almost always there are few.
-    let resets: Vec<usize> = values.windows(2).enumerate().filter(|(_, pair)| pair[1] < pair[0]).map(|(index, _)| index + 1).collect();
+    let mut resets: Vec<usize> = Vec::new();
+    for start in (1..values.len()).step_by(BLOCK) {
+        let block = start..values.len().min(start + BLOCK);
+        let pairs = values[start - 1..block.end - 1].iter().zip(&values[block.clone()]);
+        if any_of(pairs, |(before, value)| value < before) {
+            resets.extend(block.filter(|index| values[*index] < values[*index - 1]));
+        }
+    }
     if resets.is_empty() {
         return;
     }

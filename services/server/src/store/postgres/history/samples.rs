@@ -144,12 +144,21 @@ impl ReadSamples for StoredSamples {
 
 impl StoredSamples {
     fn read_gauge(&self, unsealed: &[(i64, f64)], timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
+        // Each column is in order; only where one begins it may overlap what came before.
+        let mut overlap = false;
+        let mut begins = |timestamps_ms: &[i64], at: usize| {
+            overlap |= at.checked_sub(1).zip(timestamps_ms.get(at)).is_some_and(|(before, first)| timestamps_ms[before] >= *first);
+        };
         for column in &self.sealed {
+            let at = timestamps_ms.len();
             decode_gauge(&column.times, &column.data, timestamps_ms, values).map_err(|error| column.corrupt(&error))?;
+            begins(timestamps_ms, at);
         }
+        let at = timestamps_ms.len();
         timestamps_ms.extend(unsealed.iter().map(|(at_ms, _)| at_ms));
         values.extend(unsealed.iter().map(|(_, value)| value));
-        if !timestamps_ms.is_sorted_by(|one, next| one < next) {
+        begins(timestamps_ms, at);
+        if overlap {
             merge_gauge(timestamps_ms, values);
         }
         Ok(())
