@@ -80,17 +80,11 @@ pub struct ActiveAlert {
 }
 
 /// What is shown of the state: read by everybody, set by the evaluation or, on other servers, read from the store.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct View {
     stored: Arc<RwLock<Arc<Stored>>>,
     /// How many alerts are pending and how many fire.
     counts: watch::Sender<(usize, usize)>,
-}
-
-impl Default for View {
-    fn default() -> Self {
-        Self { stored: Arc::default(), counts: watch::Sender::default() }
-    }
 }
 
 impl View {
