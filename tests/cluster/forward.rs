@@ -18,18 +18,23 @@ pub struct Forward {
 impl Forward {
     /// To `pod/NAME`, `service/NAME` or `deployment/NAME` and one of its ports.
     pub async fn open(namespace: &Namespace, target: &str, port: &str) -> Self {
+        Self::try_open(namespace, target, port).await.unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// The same for a pod that may be gone or not there yet.
+    pub async fn try_open(namespace: &Namespace, target: &str, port: &str) -> Result<Self, String> {
         let mut command = Command::new("kubectl");
         command.args(["--namespace", namespace.name(), "port-forward", target, &format!(":{port}")]).kill_on_drop(true);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let said = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await;
-        let said = said.unwrap_or_else(|_| panic!("kubectl port-forward {target} says nothing")).expect("its output can be read");
-        let said = said.unwrap_or_else(|| panic!("kubectl port-forward {target} {port} ended at once"));
+        let said = said.map_err(|_| format!("kubectl port-forward {target} says nothing"))?.expect("its output can be read");
+        let said = said.ok_or_else(|| format!("kubectl port-forward {target} {port} ended at once"))?;
         let port = said.split(" -> ").next().and_then(|head| head.rsplit(':').next()).and_then(|port| port.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("no port in {said:?}"));
+        let port = port.ok_or_else(|| format!("no port in {said:?}"))?;
         // kubectl prints a line for each connection and would block if nobody read them.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { _child: child, port }
+        Ok(Self { _child: child, port })
     }
 
     /// The URL of the forwarded port.

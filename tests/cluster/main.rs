@@ -6,9 +6,11 @@
 //! may share a cluster. GOLECTRA_CLUSTER_FULL=1 selects the long form: ten rollouts, a long outage, alerts in Prometheus, the values of the kubelets.
 
 mod agents;
+mod alerts;
 mod audit;
 mod cnpg;
 mod embedded;
+mod evaluator;
 mod external;
 mod faults;
 mod forward;
@@ -23,6 +25,7 @@ mod operator;
 mod page;
 mod release;
 mod schema;
+mod webhook;
 
 use std::io::Write as _;
 use std::sync::Once;
