@@ -1,16 +1,15 @@
-//! The server that evaluates rules: found by its metrics, and killed.
+//! The server that evaluates rules, found by its metrics.
 
 use std::time::Duration;
 
 use golectra_tests::{Answer, eventually};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::forward::Forward;
-use crate::kube::{Namespace, name};
+use crate::kube::name;
 use crate::release::Release;
-use crate::webhook::BUSYBOX;
 
-/// Time limit for another server to evaluate, and for a small pod to do its work.
+/// Time limit for another server to evaluate.
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// A server that evaluates rules.
@@ -57,45 +56,4 @@ async fn metrics(release: &Release) -> Vec<(Value, Answer)> {
         }
     }
     found
-}
-
-/// Kills servers from beside them. Deleting a pod with `--grace-period=0 --force` would not do: the kubelet ends its processes as gracefully as ever.
-pub struct Killer(Namespace);
-
-impl Killer {
-    /// In a namespace of its own, which allows to see the processes of nodes.
-    pub async fn new() -> Self {
-        Self(Namespace::admitting("privileged", "killer").await)
-    }
-
-    /// Sends SIGKILL to the server in a pod.
-    pub async fn kill(&self, server: &Evaluator) {
-        let script = r#"
-            for process in /proc/[0-9]*; do
-                [ "$(cat "$process/comm")" = golectra-server ] || continue
-                tr '\0' '\n' <"$process/environ" | grep -qxF "HOSTNAME=$SERVER" || continue
-                kill -KILL "${process#/proc/}" && exit 0
-            done
-            echo "no process of $SERVER"
-            exit 1
-        "#;
-        let killer = format!("kill-{}", golectra_tests::fresh_key());
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": killer},
-            "spec": {
-                "nodeName": server.node, "hostPID": true, "restartPolicy": "Never", "automountServiceAccountToken": false,
-                "containers": [{
-                    "name": "kill", "image": BUSYBOX, "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script],
-                    "env": [{"name": "SERVER", "value": server.pod}], "securityContext": {"privileged": true, "runAsUser": 0},
-                }],
-            },
-        });
-        self.0.apply(&pod.to_string()).await;
-        let ended = eventually("the killer has ended", LIMIT, async || {
-            let pod = self.0.json(&["pod", &killer]).await;
-            pod["status"]["phase"].as_str().filter(|phase| ["Succeeded", "Failed"].contains(phase)).map(str::to_owned)
-        })
-        .await;
-        assert_eq!(ended, "Succeeded", "{}: {}", server.pod, self.0.kubectl(&["logs", &killer]).await);
-    }
 }

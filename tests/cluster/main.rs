@@ -17,6 +17,7 @@ mod forward;
 mod hosts;
 mod images;
 mod keys;
+mod killer;
 mod kube;
 mod kustomize;
 mod load;
