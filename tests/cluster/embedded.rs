@@ -6,6 +6,7 @@ use std::time::Duration;
 use golectra_tests::until;
 use serde_json::json;
 
+use crate::killer::Killer;
 use crate::kube::{Namespace, name};
 use crate::release::Release;
 use crate::{agents, turn};
@@ -22,12 +23,11 @@ async fn without_a_database() {
     client.updates(&json!([{"id": "kept", "type": "counter", "delta": 42}])).await.expect(200);
 
     // Killed without a chance to save: everything acknowledged is on the volume.
-    let pod = name(&release.namespace.pods("server").await[0]);
-    release.namespace.kubectl(&["delete", "pod", &pod, "--grace-period=0", "--force"]).await;
-    release.namespace.rolled_out("deployment/golectra-server").await;
+    let pod = release.namespace.pods("server").await.remove(0);
+    Killer::new().await.kill(&name(&pod), pod["spec"]["nodeName"].as_str().expect("scheduled")).await;
     until("the server is back", Duration::from_mins(1), async || client.try_get("/ping").await.is_some_and(|answer| answer.status == 200))
         .await;
-    assert_eq!(client.counter("kept").await, 42, "after a pod was killed");
+    assert_eq!(client.counter("kept").await, 42, "after the server was killed");
 
     release.uninstall().await;
     release.install_again(&VALUES).await;

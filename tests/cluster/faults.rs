@@ -16,15 +16,21 @@ async fn primary(release: &Release) -> String {
     release.namespace.kubectl(&["get", "clusters.postgresql.cnpg.io", "golectra-postgres", "-o", path]).await
 }
 
+/// Deletes the primary's pod and waits for another primary: the names of both.
+pub async fn promotion(release: &Release) -> (String, String) {
+    let old = primary(release).await;
+    release.namespace.kubectl(&["delete", "pod", &old, "--wait=false"]).await;
+    let new = eventually("another primary", Duration::from_mins(2), async || Some(primary(release).await).filter(|now| *now != old)).await;
+    (old, new)
+}
+
 /// Deletes the primary's pod: another instance is promoted, no write is lost or counted twice, and no server restarts.
 pub async fn failover(release: &Release, client: &Client) -> Tally {
     let servers = release.namespace.restarts("server").await;
     let load = Load::start(release, "failover_total").await;
     load.go_on(5).await;
-    let old = primary(release).await;
     let start = Instant::now();
-    release.namespace.kubectl(&["delete", "pod", &old, "--wait=false"]).await;
-    let new = eventually("another primary", Duration::from_mins(2), async || Some(primary(release).await).filter(|now| *now != old)).await;
+    let (old, new) = promotion(release).await;
     let promoted = start.elapsed();
     load.go_on(20).await;
     let tally = load.finish(client).await;

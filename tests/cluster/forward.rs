@@ -4,10 +4,13 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use golectra_tests::Client;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::kube::Namespace;
+
+/// Time limit for kubectl to begin.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A port on loopback that is forwarded to a pod until this is dropped.
 pub struct Forward {
@@ -18,18 +21,29 @@ pub struct Forward {
 impl Forward {
     /// To `pod/NAME`, `service/NAME` or `deployment/NAME` and one of its ports.
     pub async fn open(namespace: &Namespace, target: &str, port: &str) -> Self {
+        Self::try_open(namespace, target, port).await.unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// The same for a pod that may be gone or not there yet.
+    pub async fn try_open(namespace: &Namespace, target: &str, port: &str) -> Result<Self, String> {
         let mut command = Command::new("kubectl");
         command.args(["--namespace", namespace.name(), "port-forward", target, &format!(":{port}")]).kill_on_drop(true);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("kubectl starts");
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl starts");
+        let mut errors = child.stderr.take().expect("piped");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let said = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await;
-        let said = said.unwrap_or_else(|_| panic!("kubectl port-forward {target} says nothing")).expect("its output can be read");
-        let said = said.unwrap_or_else(|| panic!("kubectl port-forward {target} {port} ended at once"));
+        let said = tokio::time::timeout(LIMIT, lines.next_line()).await;
+        let said = said.map_err(|_| format!("kubectl port-forward {target} says nothing"))?.expect("its output can be read");
+        let Some(said) = said else {
+            let mut problem = String::new();
+            let _ = tokio::time::timeout(LIMIT, errors.read_to_string(&mut problem)).await;
+            return Err(format!("kubectl port-forward {target} {port} ended at once: {problem}"));
+        };
         let port = said.split(" -> ").next().and_then(|head| head.rsplit(':').next()).and_then(|port| port.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("no port in {said:?}"));
-        // kubectl prints a line for each connection and would block if nobody read them.
+        let port = port.ok_or_else(|| format!("no port in {said:?}"))?;
+        // kubectl prints a line for each connection, and errors where a pod is killed, and would block if nobody read them.
+        tokio::spawn(async move { tokio::io::copy(&mut errors, &mut tokio::io::sink()).await });
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { _child: child, port }
+        Ok(Self { _child: child, port })
     }
 
     /// The URL of the forwarded port.

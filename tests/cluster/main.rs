@@ -6,15 +6,18 @@
 //! may share a cluster. GOLECTRA_CLUSTER_FULL=1 selects the long form: ten rollouts, a long outage, alerts in Prometheus, the values of the kubelets.
 
 mod agents;
+mod alerts;
 mod audit;
 mod cnpg;
 mod embedded;
+mod evaluator;
 mod external;
 mod faults;
 mod forward;
 mod hosts;
 mod images;
 mod keys;
+mod killer;
 mod kube;
 mod kustomize;
 mod load;
@@ -23,6 +26,7 @@ mod operator;
 mod page;
 mod release;
 mod schema;
+mod webhook;
 
 use std::io::Write as _;
 use std::sync::Once;
