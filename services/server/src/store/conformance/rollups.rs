@@ -7,7 +7,7 @@ use golectra_promql::{Engine, MemoryBudget, NoInterrupt, Query, Severity, Steps,
 use golectra_protocol::{IdempotencyKey, Metrics, Value};
 use prometheus::Registry;
 
-use super::{Lab, Made, Setup, batch, gauge};
+use super::{Lab, Made, Setup, batch, gauge, patiently};
 use crate::clock::Clock;
 use crate::history::labels;
 use crate::history::query::{Queries, QueryError, QueryLimits, Question, When};
@@ -114,7 +114,7 @@ pub(crate) async fn rollups_answer_as_the_samples_do_and_refuse_what_needs_sampl
     let Some(lab) = Lab::with(make, setup).await else { return };
     lab.at(DAYS * DAY);
     let (one, model) = filled(START + DAYS * DAY);
-    lab.store.apply(one).await.unwrap();
+    patiently(&*lab.store, &one).await;
     lab.at(DAYS * DAY + 5 * HOUR);
     lab.maintain().await;
 
@@ -191,7 +191,7 @@ pub(crate) async fn rollups_answer_as_the_samples_do_and_refuse_what_needs_sampl
     late.push_parsed_at("g", Value::Gauge(1e9), millis(first)).unwrap();
     late.push_parsed_at("c", Value::Counter(9), millis(first)).unwrap();
     let plain = batch("a", IdempotencyKey::at(lab.clock.unix_millis()), vec![gauge("unused", 0.0)]);
-    lab.store.apply(Batch { metrics: late, ..plain }).await.unwrap();
+    patiently(&*lab.store, &Batch { metrics: late, ..plain }).await;
     lab.at(DAYS * DAY + 10 * HOUR + 32 * DAY);
     lab.maintain().await;
     for name in ["g", "c"] {
