@@ -168,6 +168,22 @@ pub fn roll_up_counter(timestamps_ms: &[i64], deltas: &[i64], resolution: Resolu
     }
 }
 
+/// Puts what these buckets of a counter are in longer ones at the end of the list. They are in order.
+pub fn roll_up_counter_buckets(shorter: &[CounterBucket], resolution: Resolution, buckets: &mut Vec<CounterBucket>) {
+    for parts in shorter.chunk_by(|one, next| resolution.bucket_start_ms(one.first_ms) == resolution.bucket_start_ms(next.first_ms)) {
+        let (mut bucket, mut sum) = (parts[0], i128::from(parts[0].sum));
+        for part in &parts[1..] {
+            // The totals of a part count from its own start.
+            sum += i128::from(bucket.delta) * i128::from(part.count) + i128::from(part.sum);
+            bucket.last_ms = part.last_ms;
+            bucket.count = bucket.count.saturating_add(part.count);
+            bucket.delta = bucket.delta.wrapping_add(part.delta);
+        }
+        bucket.sum = i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX });
+        buckets.push(bucket);
+    }
+}
+
 /// Neumaier's variant of Kahan's summation.
 #[derive(Default)]
 struct CompensatedSum {

@@ -61,7 +61,7 @@ golectra_process::settings! {
         pub dedup_window: Retention = "48h",
         /// How long history is kept at full resolution.
         pub retention_raw: Retention = "30d",
-        /// How long the database keeps what the samples of each 5 minutes come to: count, sum, minimum, maximum and the ends. Not shorter than RETENTION_RAW.
+        /// How long it is kept what the samples of each 5 minutes come to: count, sum, minimum, maximum and the ends. Not shorter than RETENTION_RAW.
         pub retention_5m: Retention = "180d",
         /// The same of each hour. Not shorter than RETENTION_5M.
         pub retention_1h: Retention = "2y",
@@ -71,7 +71,7 @@ golectra_process::settings! {
         pub source_expiry: Retention = "7d",
         /// How long the database keeps reports as rows that SQL can read before they are sealed into chunks, counted from the end of their half hour. From 2m to 48h.
         pub seal_after: SealAfter = "5m",
-        /// What history may take; beyond it the oldest is dropped. In memory 256MiB by default, and 0 keeps none. In a database it is what all of golectra's tables and indexes take, without a limit by default; whole days are dropped.
+        /// What history may take; beyond it the oldest is dropped: samples first, then rollups of 5 minutes, then those of an hour. In memory 256MiB by default, and 0 keeps none. In a database it is what all of golectra's tables and indexes take, without a limit by default; whole days are dropped.
         pub history_max_bytes: Option<Bytes>,
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",

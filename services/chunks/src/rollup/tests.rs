@@ -175,6 +175,39 @@ proptest! {
     }
 
     #[test]
+    fn hours_of_a_counter_are_the_same_from_samples_and_from_shorter_buckets(
+        (times, deltas) in times().prop_flat_map(|times| {
+            let deltas = vec(prop_oneof![-1_000..1_000_i64, (-(1_i64 << 40)..1 << 40)], times.len());
+            (Just(times), deltas)
+        }),
+        before in prop_oneof![0..1_000_i64, any::<i64>()],
+    ) {
+        let (mut shorter, mut joined, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+        roll_up_counter(&times, &deltas, Resolution::FiveMinutes, &mut shorter);
+        roll_up_counter_buckets(&shorter, Resolution::OneHour, &mut joined);
+        roll_up_counter(&times, &deltas, Resolution::OneHour, &mut expected);
+        prop_assert_eq!(&joined, &expected);
+        // And what one total before them makes of them is what it makes of the samples.
+        let mut total = before;
+        for bucket in &joined {
+            let own = times.iter().zip(&deltas).filter(|(at, _)| (bucket.first_ms..=bucket.last_ms).contains(*at));
+            let mut sum = 0_i128;
+            let first = total.wrapping_add(bucket.first);
+            let totals = bucket.totals(total);
+            let start = total;
+            let mut reached = 0_i64;
+            for (_, delta) in own {
+                reached += delta;
+                sum += i128::from(start) + i128::from(reached);
+                total = total.wrapping_add(*delta);
+            }
+            #[expect(clippy::cast_precision_loss, reason = "PromQL computes with doubles")]
+            let expected = (sum as f64, first as f64, total as f64);
+            prop_assert_eq!((totals.sum, totals.first, totals.last), expected);
+        }
+    }
+
+    #[test]
     fn rollups_survive_their_coding(
         gauges in vec(times().prop_flat_map(|times| (Just(times.clone()), vec(value(), times.len()))), 0..4),
         counters in vec(counter(), 0..4),

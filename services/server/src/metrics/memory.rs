@@ -14,15 +14,16 @@ use crate::store::memory::{MemoryMetrics, MemoryStore};
 type Read = fn(&MemoryMetrics) -> &AtomicU64;
 
 /// A metric's name after `golectra_`, its help, and the value's location. Names that begin with `history_` are those that PostgreSQL's store has.
-const GAUGES: [(&str, &str, Read); 5] = [
+const GAUGES: [(&str, &str, Read); 6] = [
     ("memory_keys", "Idempotency keys remembered.", |metrics| &metrics.keys_remembered),
     ("memory_snapshot_bytes", "How large the last snapshot is.", |metrics| &metrics.last_snapshot_bytes),
     ("memory_journal_bytes", "How large the journal is.", |metrics| &metrics.journal_bytes),
     ("history_bytes", "What history takes in memory.", |metrics| &metrics.history_bytes),
+    ("memory_history_rollup_bytes", "What rollups take of the memory that history takes.", |metrics| &metrics.history_rollup_bytes),
     ("history_max_bytes", "HISTORY_MAX_BYTES: near it the oldest history is dropped; 0 keeps none.", |metrics| &metrics.history_max_bytes),
 ];
 
-const COUNTERS: [(&str, &str, Read); 8] = [
+const COUNTERS: [(&str, &str, Read); 9] = [
     ("memory_snapshots_total", "Snapshots written.", |metrics| &metrics.snapshots_written),
     ("memory_snapshot_failures_total", "Snapshots that could not be written.", |metrics| &metrics.snapshot_failures),
     ("memory_journal_failures_total", "Writes to the journal that failed.", |metrics| &metrics.journal_failures),
@@ -34,6 +35,11 @@ const COUNTERS: [(&str, &str, Read); 8] = [
         "memory_history_dropped_samples_total",
         "Samples that left history early, the oldest first, since HISTORY_MAX_BYTES does not suffice.",
         |metrics| &metrics.history_dropped_samples,
+    ),
+    (
+        "memory_history_dropped_rollup_days_total",
+        "Days of a source's rollups, of 5 minutes or of an hour, that left history early, since HISTORY_MAX_BYTES does not suffice.",
+        |metrics| &metrics.history_dropped_rollup_days,
     ),
     ("memory_history_corrupt_columns_total", "Sealed series of history that could not be decoded and were left out.", |metrics| {
         &metrics.history_corrupt_columns

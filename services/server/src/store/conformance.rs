@@ -18,6 +18,7 @@ pub(crate) mod listing;
 pub(crate) mod load;
 pub(crate) mod matching;
 pub(crate) mod repeats;
+pub(crate) mod rollups;
 pub(crate) mod samples;
 pub(crate) mod window;
 
@@ -273,6 +274,7 @@ macro_rules! conformance_suite {
             history::a_query_has_limits
             history::series_and_labels_are_listed_sorted_and_limited
             history::samples_leave_with_their_retention_and_totals_go_on
+            rollups::rollups_answer_as_the_samples_do_and_refuse_what_needs_samples
             load::writers_of_many_sources_sum_right
             load::a_big_batch_is_one_batch
             load::nothing_is_applied_after_close

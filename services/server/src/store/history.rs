@@ -1,6 +1,7 @@
 //! Reading history: the samples of series over time.
 
 mod first;
+pub mod rollups;
 
 use std::collections::BTreeMap;
 

@@ -15,9 +15,9 @@ pub struct Lifetimes {
     pub dedup_window: Duration,
     /// How long the history of values is kept.
     pub retention_raw: Duration,
-    /// How long a database keeps what the values of each 5 minutes come to, at least as long as the values.
+    /// How long it is kept what the values of each 5 minutes come to, at least as long as the values.
     pub retention_5m: Duration,
-    /// How long a database keeps what the values of each hour come to, at least as long as those of 5 minutes.
+    /// How long it is kept what the values of each hour come to, at least as long as those of 5 minutes.
     pub retention_1h: Duration,
     /// How long after its half hour a report stays in `frames` before it is sealed, at least [`Lifetimes::MIN_SEAL_AFTER`].
     pub seal_after: Duration,

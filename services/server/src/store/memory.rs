@@ -108,6 +108,8 @@ impl MemoryStore {
         let history = &self.shards.history;
         metrics::set(&self.metrics.history_bytes, history.used_bytes() as u64);
         metrics::set(&self.metrics.history_max_bytes, history.max_bytes() as u64);
+        metrics::set(&self.metrics.history_rollup_bytes, history.rollup_bytes() as u64);
+        metrics::set(&self.metrics.history_dropped_rollup_days, history.rollup_days_dropped());
         metrics::set(&self.metrics.history_dropped_samples, history.samples_dropped());
         metrics::set(&self.metrics.history_corrupt_columns, history.corrupt_columns());
         &self.metrics

@@ -53,7 +53,7 @@ impl ProcessInfo {
         &self.retention
     }
 
-    /// How long a database keeps the rollups of 5 minutes, and those of an hour.
+    /// How long rollups of 5 minutes are kept, and those of an hour.
     pub fn rollup_retentions(&self) -> &[String; 2] {
         &self.rollup_retentions
     }

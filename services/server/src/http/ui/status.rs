@@ -78,10 +78,8 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
         ("Sources", grouped(sources.len())),
         ("Samples are kept for", state.process.retention().to_owned()),
     ];
-    if store.pool.is_some() {
-        let [five_minutes, hours] = state.process.rollup_retentions();
-        facts.push(("Rollups of 5 minutes and of hours", format!("{five_minutes} and {hours}")));
-    }
+    let [five_minutes, hours] = state.process.rollup_retentions();
+    facts.push(("Rollups of 5 minutes and of hours", format!("{five_minutes} and {hours}")));
     if let Some(size) = history("golectra_history_bytes") {
         let most = history("golectra_history_max_bytes").filter(|most| *most > 0.0).map(|most| format!(" of {}", bytes(most)));
         facts.push(("History takes", bytes(size) + &most.unwrap_or_default()));

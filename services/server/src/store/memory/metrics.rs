@@ -29,6 +29,10 @@ pub struct MemoryMetrics {
     pub history_bytes: AtomicU64,
     /// What it may take.
     pub history_max_bytes: AtomicU64,
+    /// What rollups take of what history takes, as of the last look.
+    pub history_rollup_bytes: AtomicU64,
+    /// Days of rollups of a source that left history before their time for HISTORY_MAX_BYTES, as of the last look.
+    pub history_dropped_rollup_days: AtomicU64,
     /// Samples that left history before their time for HISTORY_MAX_BYTES, as of the last look.
     pub history_dropped_samples: AtomicU64,
     /// Sealed columns of history that could not be decoded, as of the last look.

@@ -69,7 +69,7 @@ impl Shards {
             limits,
             lifetimes,
             dedup_window_millis: lifetimes.dedup_window_millis(),
-            history: HistoryShared::new(history_max_bytes, lifetimes.retention_raw_millis()),
+            history: HistoryShared::new(history_max_bytes, lifetimes),
             series: AtomicUsize::new(0),
             arrivals: AtomicU64::new(0),
         }

@@ -10,6 +10,7 @@ mod history_files;
 mod model;
 mod replacing;
 mod restarts;
+mod rollups;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -25,7 +25,6 @@ use sqlx::{Executor as _, PgConnection, PgPool, Row as _};
 pub use self::index_cache::IndexCacheMetrics;
 use self::index_cache::{Found, IndexCache};
 use self::layouts::LayoutLists;
-use self::rollups::Source;
 use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
 use self::search::{FoundSeries, Recency};
 use super::connect::Lease;
@@ -34,6 +33,7 @@ use super::partitions::FRAMES;
 use super::reader::Reader;
 use super::{PostgresStore, metadata};
 use crate::store::StoreError;
+use crate::store::history::rollups::Source;
 use crate::store::history::{
     ExportedSeries, History, HistoryError, HistorySeries, Limited, ListedSeries, ListedSource, SeriesFilter, TimeRange,
 };

@@ -4,11 +4,10 @@ use golectra_chunks::rollup::{CounterBucket, GaugeBucket};
 
 use super::partitions::{PartitionedTable, ROLLUPS_1H, ROLLUPS_5M};
 use super::sealer::WINDOW_MILLIS;
+use crate::store::history::rollups::DAY_MILLIS;
 
 pub(super) use golectra_chunks::rollup::Resolution;
 
-/// How long a row's day is, in milliseconds.
-pub(super) const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 /// How many windows a day has.
 pub(super) const WINDOWS: usize = 12;
 
@@ -18,11 +17,6 @@ pub(super) const fn table_of(resolution: Resolution) -> PartitionedTable {
         Resolution::FiveMinutes => ROLLUPS_5M,
         Resolution::OneHour => ROLLUPS_1H,
     }
-}
-
-/// When the day of a time begins.
-pub(super) fn day_of(at_millis: i64) -> i64 {
-    at_millis - at_millis.rem_euclid(DAY_MILLIS)
 }
 
 /// Which of its day's windows a time is in.

@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use golectra_chunks::rollup::Resolution;
 use golectra_protocol::{Kind, Source};
 
 use super::super::framing::{self, Rest, source_name};
 use super::part::{Part, SealedBlock, StoredAt};
+use super::rollups::{DayRollups, RollupBlock};
 use super::series::{SERIES_A_BLOCK, SeriesBlock};
 
 /// What a segment begins with.
@@ -17,6 +19,10 @@ const HEAD: u8 = 1;
 const SERIES: u8 = 2;
 const PARTS: u8 = 3;
 const END: u8 = 4;
+const ROLLUPS: u8 = 5;
+/// What a segment and the head of an index begin with, whatever the version.
+const SEGMENT_FAMILY: &[u8] = b"golectra parts ";
+const FAMILY: &[u8] = b"golectra history ";
 /// A record of series or parts is ended beyond this.
 const RECORD_BYTES: usize = 256 * 1024;
 
@@ -38,8 +44,17 @@ pub(super) enum IndexRecord {
     Series { source: Source, next: u32, series: Vec<StoredSeries> },
     /// Parts of a source: the beginning of each's window and where it stands, in order.
     Parts { source: Source, parts: Vec<(i64, StoredAt)> },
+    /// Rollups of a source: their days and resolutions, and where each stands.
+    Rollups { source: Source, rollups: Vec<(i64, Resolution, StoredAt)> },
     /// The end: nothing is missing.
     End,
+    /// Something whose checksum is right and that this version does not know.
+    Foreign,
+}
+
+/// Whether a segment that begins with this is of another version.
+pub(super) fn is_foreign_segment(head: &[u8]) -> bool {
+    head.starts_with(SEGMENT_FAMILY) && head != SEGMENT_HEAD
 }
 
 pub(super) fn encode_head(out: &mut Vec<u8>, before: Option<[u8; 32]>, saved_millis: u64) {
@@ -95,14 +110,37 @@ pub(super) fn encode_parts(out: &mut Vec<u8>, source: &Source, parts: &[(i64, St
         framing::append(out, |out| {
             out.push(PARTS);
             source_name(out, source);
-            for (start, StoredAt { segment, offset, bytes }) in some {
+            for (start, at) in some {
                 out.extend(start.to_le_bytes());
-                out.extend(segment.to_le_bytes());
-                out.extend(offset.to_le_bytes());
-                out.extend(bytes.to_le_bytes());
+                place(out, *at);
             }
         });
     }
+}
+
+/// Appends the places of a source's rollups, in records of a bounded length.
+pub(super) fn encode_rollup_places(out: &mut Vec<u8>, source: &Source, rollups: &[(i64, Resolution, StoredAt)]) {
+    for some in rollups.chunks(RECORD_BYTES / 25) {
+        framing::append(out, |out| {
+            out.push(ROLLUPS);
+            source_name(out, source);
+            for (day, resolution, at) in some {
+                out.extend(day.to_le_bytes());
+                out.push(u8::from(*resolution == Resolution::OneHour));
+                place(out, *at);
+            }
+        });
+    }
+}
+
+fn place(out: &mut Vec<u8>, StoredAt { segment, offset, bytes }: StoredAt) {
+    out.extend(segment.to_le_bytes());
+    out.extend(offset.to_le_bytes());
+    out.extend(bytes.to_le_bytes());
+}
+
+fn read_place(rest: &mut Rest<'_>) -> Option<StoredAt> {
+    Some(StoredAt { segment: rest.u32()?, offset: rest.u64()?, bytes: rest.u32()? })
 }
 
 /// Reads an index' payload whose checksum was right.
@@ -110,6 +148,9 @@ pub(super) fn decode_index(payload: &[u8]) -> Option<IndexRecord> {
     let mut rest = Rest(payload);
     let record = match rest.byte()? {
         HEAD => {
+            if !rest.0.starts_with(MAGIC) && rest.0.starts_with(FAMILY) {
+                return Some(IndexRecord::Foreign);
+            }
             (rest.take(MAGIC.len())? == MAGIC).then_some(())?;
             let saved_millis = rest.u64()?;
             let before = if rest.0.is_empty() { None } else { Some(rest.array()?) };
@@ -132,33 +173,54 @@ pub(super) fn decode_index(payload: &[u8]) -> Option<IndexRecord> {
         PARTS => {
             let (source, mut parts) = (rest.source()?, Vec::new());
             while !rest.0.is_empty() {
-                parts.push((rest.i64()?, StoredAt { segment: rest.u32()?, offset: rest.u64()?, bytes: rest.u32()? }));
+                parts.push((rest.i64()?, read_place(&mut rest)?));
             }
             IndexRecord::Parts { source, parts }
         }
+        ROLLUPS => {
+            let (source, mut rollups) = (rest.source()?, Vec::new());
+            while !rest.0.is_empty() {
+                let (day, resolution) = (rest.i64()?, rest.byte()?);
+                let resolution = *[Resolution::FiveMinutes, Resolution::OneHour].get(usize::from(resolution))?;
+                rollups.push((day, resolution, read_place(&mut rest)?));
+            }
+            IndexRecord::Rollups { source, rollups }
+        }
         END => IndexRecord::End,
-        _ => return None,
+        _ => return Some(IndexRecord::Foreign),
     };
     rest.0.is_empty().then_some(record)
 }
 
 /// Appends a part as a record of a segment.
 pub(super) fn encode_part(out: &mut Vec<u8>, part: &Part) {
-    let length = |items: usize| u32::try_from(items).expect("a block is smaller than 4 GiB").to_le_bytes();
     framing::append(out, |out| {
         out.extend(part.samples.to_le_bytes());
-        for block in &part.blocks {
-            out.extend(block.number.to_le_bytes());
-            out.extend(block.counters.to_le_bytes());
-            for items in [block.times.len(), block.offsets.len(), block.data.len(), block.sums.len()] {
-                out.extend(length(items));
-            }
-            out.extend(&block.times);
-            block.offsets.iter().for_each(|offset| out.extend(offset.to_le_bytes()));
-            out.extend(&block.data);
-            block.sums.iter().for_each(|sum| out.extend(sum.to_le_bytes()));
+        part.blocks.iter().for_each(|block| encode_block(out, block));
+    });
+}
+
+/// Appends rollups as a record of a segment.
+pub(super) fn encode_rollups(out: &mut Vec<u8>, rollups: &DayRollups) {
+    framing::append(out, |out| {
+        for RollupBlock { windows, block } in rollups.blocks.iter().map(|block| &**block) {
+            out.extend(windows.to_le_bytes());
+            encode_block(out, block);
         }
     });
+}
+
+fn encode_block(out: &mut Vec<u8>, block: &SealedBlock) {
+    let length = |items: usize| u32::try_from(items).expect("a block is smaller than 4 GiB").to_le_bytes();
+    out.extend(block.number.to_le_bytes());
+    out.extend(block.counters.to_le_bytes());
+    for items in [block.times.len(), block.offsets.len(), block.data.len(), block.sums.len()] {
+        out.extend(length(items));
+    }
+    out.extend(&block.times);
+    block.offsets.iter().for_each(|offset| out.extend(offset.to_le_bytes()));
+    out.extend(&block.data);
+    block.sums.iter().for_each(|sum| out.extend(sum.to_le_bytes()));
 }
 
 /// Reads a part's payload whose checksum was right.
@@ -167,15 +229,29 @@ pub(super) fn decode_part(payload: &[u8]) -> Option<Part> {
     let samples = rest.u64()?;
     let mut blocks: Vec<SealedBlock> = Vec::new();
     while !rest.0.is_empty() {
-        let (number, counters) = (rest.u32()?, rest.u64()?);
-        let [times, offsets, data, sums] = [rest.u32()?, rest.u32()?, rest.u32()?, rest.u32()?].map(|items| items as usize);
-        let times = rest.take(times)?.into();
-        let offsets = rest.take(offsets.checked_mul(4)?)?.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
-        let data = rest.take(data)?.into();
-        let sums = rest.take(sums.checked_mul(8)?)?.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
-        blocks.push(SealedBlock { number, counters, times, offsets, data, sums });
+        blocks.push(decode_block(&mut rest)?);
     }
     blocks.is_sorted_by(|one, next| one.number < next.number).then(|| Part::new(blocks, samples))
+}
+
+/// Reads the payload of rollups whose checksum was right.
+pub(super) fn decode_rollups(payload: &[u8]) -> Option<DayRollups> {
+    let mut rest = Rest(payload);
+    let mut blocks: Vec<Arc<RollupBlock>> = Vec::new();
+    while !rest.0.is_empty() {
+        blocks.push(Arc::new(RollupBlock { windows: rest.u16()?, block: decode_block(&mut rest)? }));
+    }
+    blocks.is_sorted_by(|one, next| one.block.number < next.block.number).then(|| DayRollups::new(blocks))
+}
+
+fn decode_block(rest: &mut Rest<'_>) -> Option<SealedBlock> {
+    let (number, counters) = (rest.u32()?, rest.u64()?);
+    let [times, offsets, data, sums] = [rest.u32()?, rest.u32()?, rest.u32()?, rest.u32()?].map(|items| items as usize);
+    let times = rest.take(times)?.into();
+    let offsets = rest.take(offsets.checked_mul(4)?)?.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+    let data = rest.take(data)?.into();
+    let sums = rest.take(sums.checked_mul(8)?)?.as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
+    Some(SealedBlock { number, counters, times, offsets, data, sums })
 }
 
 #[cfg(test)]

@@ -1,46 +1,46 @@
 //! History's files: a folder beside the snapshot, written with each save.
 //!
-//! - `segment-NUMBER` has parts that a save found not to be stored yet. It is written once and never changed.
-//! - `index-DIGEST` belongs to the snapshot file whose SHA-256 begins so: it has the series, and says where the parts stand that history had when
-//!   the snapshot was taken.
+//! - `segment-NUMBER` has parts and rollups that a save found not to be stored yet. It is written once and never changed.
+//! - `index-DIGEST` belongs to the snapshot file whose SHA-256 begins so: it has the series, and says where the parts and the rollups stand that history
+//!   had when the snapshot was taken.
 //!
 //! A save seals what has come before its copy of a shard was taken, writes a segment and an index and syncs both, before the snapshot is
 //! put in place. A crash in between leaves the old snapshot with its own index, so history and the newest state are always of one moment, and
 //! what the journal has since then comes to both. Files that the index of the snapshot in place does not name are removed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use golectra_chunks::rollup::Resolution;
 use golectra_protocol::Source;
 
 use super::super::disk::Disk;
-use super::super::framing::{self, HEAD_BYTES, RecordReader};
 use super::super::shard::Shard;
 use super::super::shards::Shards;
-use super::coding::{self, IndexRecord, SEGMENT_HEAD};
+use super::coding::{self, SEGMENT_HEAD};
 use super::open::Frames;
 use super::part::{Part, StoredAt};
+use super::rollups::DayRollups;
 use super::seal::{Changing, change};
 use super::series::SeriesBlock;
 use super::source::Window;
 
 const BUFFER_BYTES: usize = 256 * 1024;
-const INDEX: &str = "index-";
-const SEGMENT: &str = "segment-";
+pub(super) const INDEX: &str = "index-";
+pub(super) const SEGMENT: &str = "segment-";
 const INDEX_NEW: &str = "index.tmp";
 
-fn index_path(folder: &Path, digest: &[u8; 32]) -> PathBuf {
+pub(super) fn index_path(folder: &Path, digest: &[u8; 32]) -> PathBuf {
     // Sixteen bytes of it tell snapshots apart.
     let (first, _) = digest.split_first_chunk().expect("32 bytes have 16 at their head");
     folder.join(format!("{INDEX}{:032x}", u128::from_be_bytes(*first)))
 }
 
-fn segment_path(folder: &Path, segment: u32) -> PathBuf {
+pub(super) fn segment_path(folder: &Path, segment: u32) -> PathBuf {
     folder.join(format!("{SEGMENT}{segment:010}"))
 }
 
@@ -102,9 +102,12 @@ pub(in crate::store::memory) struct HistorySave<'a> {
     folder: &'a Path,
     now_millis: u64,
     index: NewFile,
+    /// The index' records of rollups, which come last: versions that do not know them read what comes before.
+    rollups: Vec<u8>,
     segment: Option<(u32, NewFile)>,
     /// Parts that are stored once the segment is synced.
     written: Vec<(Arc<Part>, StoredAt)>,
+    written_rollups: Vec<(Arc<DayRollups>, StoredAt)>,
     /// All segments that the index names.
     segments: BTreeSet<u32>,
 }
@@ -133,7 +136,19 @@ impl<'a> HistorySave<'a> {
         }
         let mut index = NewFile::create(disk, &folder.join(INDEX_NEW))?;
         coding::encode_head(&mut index.buffer, shards.history.snapshot(), now_millis);
-        Ok(Some(Self { shards, changing, disk, folder, now_millis, index, segment: None, written: Vec::new(), segments: BTreeSet::new() }))
+        Ok(Some(Self {
+            shards,
+            changing,
+            disk,
+            folder,
+            now_millis,
+            index,
+            rollups: Vec::new(),
+            segment: None,
+            written: Vec::new(),
+            written_rollups: Vec::new(),
+            segments: BTreeSet::new(),
+        }))
     }
 
     /// Copies what has come to a shard by now. To be called under its lock.
@@ -165,15 +180,31 @@ impl<'a> HistorySave<'a> {
             self.index.write_some()?;
             let mut stored = Vec::new();
             for (start, part) in self.parts(&source) {
-                let at = match part.stored.get() {
-                    Some(at) => *at,
-                    None => self.write_part(&part)?,
+                let at = if let Some(at) = part.stored.get() {
+                    *at
+                } else {
+                    let at = self.write_record(|out| coding::encode_part(out, &part))?;
+                    self.written.push((part, at));
+                    at
                 };
                 self.segments.insert(at.segment);
                 stored.push((start, at));
             }
             coding::encode_parts(&mut self.index.buffer, &source, &stored);
             self.index.write_some()?;
+            let mut stored = Vec::new();
+            for (day, resolution, rollups) in self.day_rollups(&source) {
+                let at = if let Some(at) = rollups.stored.get() {
+                    *at
+                } else {
+                    let at = self.write_record(|out| coding::encode_rollups(out, &rollups))?;
+                    self.written_rollups.push((rollups, at));
+                    at
+                };
+                self.segments.insert(at.segment);
+                stored.push((day, resolution, at));
+            }
+            coding::encode_rollup_places(&mut self.rollups, &source, &stored);
         }
         Ok(())
     }
@@ -191,7 +222,14 @@ impl<'a> HistorySave<'a> {
         windows.flat_map(|(start, window)| window.parts.iter().map(|part| (*start, Arc::clone(part)))).collect()
     }
 
-    fn write_part(&mut self, part: &Arc<Part>) -> io::Result<StoredAt> {
+    /// All rollups of a source, in order.
+    fn day_rollups(&self, source: &Source) -> Vec<(i64, Resolution, Arc<DayRollups>)> {
+        let locked = self.shards.of(source);
+        let days = locked.shard.history.get(source).into_iter().flat_map(|history| &history.days);
+        days.flat_map(|(start, day)| day.each().map(|(resolution, rollups)| (*start, resolution, Arc::clone(rollups)))).collect()
+    }
+
+    fn write_record(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> io::Result<StoredAt> {
         if self.segment.is_none() {
             let number = self.shards.history.next_segment.fetch_add(1, Ordering::Relaxed);
             let mut file = NewFile::create(self.disk, &segment_path(self.folder, number))?;
@@ -200,12 +238,10 @@ impl<'a> HistorySave<'a> {
         }
         let (segment, file) = self.segment.as_mut().expect("it was put there");
         let offset = file.end();
-        coding::encode_part(&mut file.buffer, part);
+        encode(&mut file.buffer);
         let bytes = u32::try_from(file.end() - offset).map_err(|_| io::Error::other("a part of history is larger than 4 GiB"))?;
         file.write_some()?;
-        let at = StoredAt { segment: *segment, offset, bytes };
-        self.written.push((Arc::clone(part), at));
-        Ok(at)
+        Ok(StoredAt { segment: *segment, offset, bytes })
     }
 
     /// Brings everything to the disk, for the snapshot with this digest.
@@ -213,6 +249,7 @@ impl<'a> HistorySave<'a> {
         if let Some((_, segment)) = self.segment.take() {
             segment.finish()?;
         }
+        self.index.buffer.append(&mut self.rollups);
         coding::encode_end(&mut self.index.buffer);
         self.index.finish()?;
         self.disk.rename(&self.folder.join(INDEX_NEW), &index_path(self.folder, &digest))?;
@@ -220,6 +257,9 @@ impl<'a> HistorySave<'a> {
         for (part, at) in self.written {
             // Nobody else stores parts.
             let _ = part.stored.set(at);
+        }
+        for (rollups, at) in self.written_rollups {
+            let _ = rollups.stored.set(at);
         }
         drop(self.changing);
         Ok(SavedHistory { digest, segments: self.segments })
@@ -246,135 +286,4 @@ impl SavedHistory {
 fn is_ours(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name == INDEX_NEW || name.starts_with(INDEX) || name.starts_with(SEGMENT)
-}
-
-/// What a start found.
-#[derive(Debug, Default)]
-pub(in crate::store::memory) struct Restored {
-    /// Bytes of damaged records.
-    pub(in crate::store::memory) skipped_bytes: u64,
-}
-
-/// Gives segments numbers that are not in use, whether they are read or not.
-pub(in crate::store::memory) fn note_segments(shards: &Shards, folder: &Path) {
-    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let numbers = files.filter_map(|file| file.file_name().to_str()?.strip_prefix(SEGMENT)?.parse::<u32>().ok());
-    shards.history.next_segment.store(numbers.max().map_or(1, |last| last.saturating_add(1)), Ordering::Relaxed);
-}
-
-/// Fills the history of an empty store from the files that belong to this snapshot.
-pub(in crate::store::memory) fn restore(shards: &Shards, folder: &Path, snapshot: Option<[u8; 32]>) -> io::Result<Restored> {
-    let mut restored = Restored::default();
-    if let Some(digest) = snapshot {
-        shards.history.set_snapshot(digest);
-    }
-    if shards.history.is_off() {
-        return Ok(restored);
-    }
-    let Some(path) = find_index(folder, snapshot)? else { return Ok(restored) };
-    let mut segments = Segments { folder, files: HashMap::new() };
-    let mut records = RecordReader::new(File::open(&path)?)?;
-    let mut is_whole = false;
-    while let Some(record) = records.next(coding::decode_index)? {
-        match record {
-            IndexRecord::Head { .. } => {}
-            IndexRecord::Series { source, next, series } => {
-                let mut locked = shards.of(&source);
-                locked.shard.history.restore_series(&shards.history, shards.hasher(), &source, next, &series);
-            }
-            IndexRecord::Parts { source, parts } => {
-                for (start, at) in parts {
-                    match segments.read(at)? {
-                        Some(part) => shards.of(&source).shard.history.restore_part(&shards.history, &source, start, part),
-                        None => restored.skipped_bytes += u64::from(at.bytes),
-                    }
-                }
-            }
-            IndexRecord::End => is_whole = true,
-        }
-    }
-    if !is_whole {
-        restored.skipped_bytes += records.bytes - records.good_bytes;
-    }
-    for mut shard in shards.each() {
-        shard.history.remove_unused(&shards.history, shards.hasher());
-    }
-    if restored.skipped_bytes > 0 || !is_whole {
-        tracing::warn!(
-            path = %folder.display(),
-            skipped_bytes = restored.skipped_bytes,
-            "history's files are damaged or were cut off: what can't be read is skipped"
-        );
-    }
-    Ok(restored)
-}
-
-/// The index of the snapshot that is in place; where that has none, since it was edited or put there, the newest one. One that was written
-/// for a save that never came into place holds what the journal has too, or what was never acknowledged.
-fn find_index(folder: &Path, snapshot: Option<[u8; 32]>) -> io::Result<Option<PathBuf>> {
-    let files = match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        files => files?,
-    };
-    if let Some(path) = snapshot.map(|digest| index_path(folder, &digest)).filter(|path| path.exists()) {
-        return Ok(Some(path));
-    }
-    let mut newest: Option<(u64, PathBuf)> = None;
-    for file in files {
-        let path = file?.path();
-        if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(INDEX)) {
-            continue;
-        }
-        let Some(IndexRecord::Head { before, saved_millis }) = RecordReader::new(File::open(&path)?)?.next(coding::decode_index)? else {
-            continue;
-        };
-        if before != snapshot && newest.as_ref().is_none_or(|(newest, _)| *newest < saved_millis) {
-            newest = Some((saved_millis, path));
-        }
-    }
-    if let Some((_, path)) = &newest {
-        tracing::warn!(path = %path.display(), "the history belongs to another snapshot file and is taken as it is");
-    }
-    Ok(newest.map(|(_, path)| path))
-}
-
-/// Segments that are read from.
-struct Segments<'a> {
-    folder: &'a Path,
-    /// With their lengths; none where there is no such file.
-    files: HashMap<u32, Option<(File, u64)>>,
-}
-
-impl Segments<'_> {
-    /// The part that stands there; none where it is damaged or gone.
-    fn read(&mut self, at: StoredAt) -> io::Result<Option<Part>> {
-        let file = match self.files.entry(at.segment) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                let opened = match File::open(segment_path(self.folder, at.segment)) {
-                    Err(error) if error.kind() == ErrorKind::NotFound => None,
-                    file => {
-                        let file = file?;
-                        let length = file.metadata()?.len();
-                        Some((file, length))
-                    }
-                };
-                entry.insert(opened)
-            }
-        };
-        let Some((file, length)) = file else { return Ok(None) };
-        let fits = at.offset.checked_add(at.bytes.into()).is_some_and(|end| end <= *length);
-        if !fits || (at.bytes as usize) < HEAD_BYTES {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; at.bytes as usize];
-        file.read_exact_at(&mut bytes, at.offset)?;
-        let Some((head, payload)) = bytes.split_first_chunk() else { return Ok(None) };
-        if framing::head(*head) != (u32::try_from(payload.len()).unwrap_or(0), framing::sum(payload)) {
-            return Ok(None);
-        }
-        Ok(coding::decode_part(payload).inspect(|part| {
-            let _ = part.stored.set(at);
-        }))
-    }
 }

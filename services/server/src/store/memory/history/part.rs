@@ -34,7 +34,7 @@ pub(super) struct SealedBlock {
 }
 
 impl SealedBlock {
-    fn column(&self, slot: usize) -> &[u8] {
+    pub(super) fn column(&self, slot: usize) -> &[u8] {
         match self.offsets.get(slot..slot + 2) {
             Some(&[start, end]) => self.data.get(start as usize..end as usize).unwrap_or_default(),
             _ => &[],
@@ -46,7 +46,12 @@ impl SealedBlock {
         self.sums.get(slot).copied().unwrap_or(0)
     }
 
-    fn bytes(&self) -> usize {
+    /// The places of the series that it has something of.
+    pub(super) fn slots(&self) -> impl Iterator<Item = usize> {
+        (0..self.offsets.len().saturating_sub(1).min(SERIES_A_BLOCK as usize)).filter(|slot| !self.column(*slot).is_empty())
+    }
+
+    pub(super) fn bytes(&self) -> usize {
         BLOCK_BYTES + self.times.len() + size_of_val(&*self.offsets) + self.data.len() + size_of_val(&*self.sums)
     }
 }

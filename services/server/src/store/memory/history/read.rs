@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use golectra_chunks::rollup::Resolution;
 use golectra_chunks::{merge_counter, merge_gauge};
 use golectra_protocol::Kind;
 
 use super::open::{FrameIndex, Frames};
 use super::part::{Part, PartReader};
 use super::series::place;
-use super::source::{SourceHistory, WINDOW_MILLIS, window_of};
+use super::source::{SourceHistory, WINDOW_MILLIS, Window, window_of};
+use crate::store::history::rollups::day_of;
 use crate::store::history::{CorruptHistory, ExactValues, ReadExact, ReadSamples, TimeRange};
 
 /// A copy of a source's windows up to the end of a range. Those before the range are there for counters' totals.
@@ -21,6 +23,15 @@ impl SourceCopy {
         let last = window_of(range.end_ms).max(start);
         let copy = source.windows.range(start..=last).map(|(start, window)| (*start, window.parts.clone(), window.open.frames().clone()));
         Self(copy.collect())
+    }
+
+    /// Without the windows of the range that these rollups have all of.
+    pub(super) fn without_rolled_up(source: &SourceHistory, range: TimeRange, with_counters: bool, resolution: Resolution) -> Self {
+        let mut copy = Self::new(source, range, with_counters);
+        let has = |start: i64| source.days.get(&day_of(start)).is_some_and(|day| day.of(resolution).is_some());
+        let is_clean = |start: i64| source.windows.get(&start).is_some_and(Window::is_clean) && has(start);
+        copy.0.retain(|(start, ..)| !overlaps(*start, range) || !is_clean(*start));
+        copy
     }
 
     /// Takes out the windows before the range. Adds what they have of these counters, which are sorted by number, to their totals.
@@ -92,6 +103,11 @@ impl SourceSamples {
         self.bytes
     }
 
+    /// The beginnings of the windows, in order.
+    pub(super) fn windows(&self) -> Vec<i64> {
+        self.windows.iter().map(|window| window.start_millis).collect()
+    }
+
     /// Whether a series may have samples in this time.
     pub(super) fn has(&self, number: u32) -> bool {
         self.windows.iter().any(|window| window.has(number))
@@ -130,7 +146,8 @@ impl SeriesSamples {
         ))
     }
 
-    fn read_gauge(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
+    /// Puts a gauge's samples at the end of both lists, in order.
+    pub(super) fn read_gauge(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
         let (mut open, mut times, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for window in &self.source.windows {
             open.clear();
@@ -158,11 +175,20 @@ impl SeriesSamples {
         values: &mut Vec<T>,
         value_of: impl Fn(i64) -> T,
     ) -> Result<(), CorruptHistory> {
-        let mut total = self.base;
+        let (mut total, mut deltas) = (self.base, Vec::new());
+        self.read_deltas(timestamps_ms, &mut deltas)?;
+        values.extend(deltas.iter().map(|delta| {
+            total = total.saturating_add(*delta);
+            value_of(total)
+        }));
+        Ok(())
+    }
+
+    /// Puts the times of a counter's samples and what each added at the end of both lists, in order.
+    pub(super) fn read_deltas(&self, timestamps_ms: &mut Vec<i64>, all: &mut Vec<i64>) -> Result<(), CorruptHistory> {
         let (mut open, mut times, mut deltas) = (Vec::new(), Vec::new(), Vec::new());
         for window in &self.source.windows {
             open.clear();
-            deltas.clear();
             window.frames.read(&window.index, self.number, &mut open);
             for reader in &window.parts {
                 reader.read_counter(self.number, &mut times, &mut deltas).map_err(|error| self.corrupt(window, error))?;
@@ -172,10 +198,7 @@ impl SeriesSamples {
             deltas.extend(open.iter().map(|(.., bits)| bits.cast_signed()));
             merge_counter(&mut times, &mut deltas);
             timestamps_ms.append(&mut times);
-            values.extend(deltas.iter().map(|delta| {
-                total = total.saturating_add(*delta);
-                value_of(total)
-            }));
+            all.append(&mut deltas);
         }
         Ok(())
     }

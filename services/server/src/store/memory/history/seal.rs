@@ -2,12 +2,10 @@
 //!
 //! A window's open samples are sealed into a part when the oldest of them have waited for half an hour, when the window is over, when a save
 //! writes the files, or when memory is short. Parts of one size are folded into a larger one, and all parts of a window that is over into
-//! one. What is older than RETENTION_RAW is dropped, and the oldest windows of all sources where HISTORY_MAX_BYTES does not suffice.
+//! one, which is rolled up (`rollups.rs`) in the same step. What is dropped is in `retain.rs`.
 //!
 //! The work is done on copies; a shard is locked to take them and to put the result in place.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -16,9 +14,11 @@ use std::time::{Duration, Instant};
 use golectra_protocol::Source;
 
 use super::super::shards::{SHARDS, Shards};
+use super::days::oldest;
 use super::part::{Part, foldable};
 use super::source::{SourceHistory, WINDOW_MILLIS, Window};
 use crate::clock::Clock;
+use crate::store::history::rollups::{DAY_MILLIS, day_of};
 
 /// How long open samples wait for others that are sealed with them.
 const SEAL_AFTER_MILLIS: u64 = 30 * 60 * 1000;
@@ -30,7 +30,7 @@ const EVERY: Duration = Duration::from_secs(20);
 const LONGEST_PARK: Duration = Duration::from_secs(1);
 
 /// One window of one source.
-type Place = (Source, i64);
+pub(super) type Place = (Source, i64);
 
 /// What is to be done with a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +38,14 @@ enum Work {
     Seal,
     /// Makes one part of these.
     Fold(usize, usize),
+    /// Makes rollups of its only part.
+    RollUp,
 }
 
 /// Seals, folds and drops.
 pub(in crate::store::memory) struct Keeper {
-    shards: Arc<Shards>,
-    clock: Clock,
+    pub(super) shards: Arc<Shards>,
+    pub(super) clock: Clock,
 }
 
 /// The right to change what is sealed.
@@ -100,64 +102,18 @@ impl Keeper {
         self.expire(&changing, self.clock.unix_millis());
         self.work(&changing, |window, _| (!window.open.is_empty()).then_some(Work::Seal));
         self.work(&changing, |window, _| (window.parts.len() > 1).then_some(Work::Fold(0, window.parts.len())));
+        self.work(&changing, |window, _| (!window.rolled_up).then_some(Work::RollUp));
     }
 
-    /// Makes room: what is open is sealed, which takes about an eighth; then the oldest windows go.
+    /// Makes room: what is open is sealed, which takes about an eighth; then the oldest goes.
     pub(in crate::store::memory) fn make_room(&self) {
         let changing = change(&self.shards);
         self.work(&changing, |window, _| (!window.open.is_empty()).then_some(Work::Seal));
         self.drop_oldest(&changing);
     }
 
-    /// Drops the oldest windows until there is room.
-    fn drop_oldest(&self, changing: &Changing<'_>) {
-        let shared = &self.shards.history;
-        if shared.used_bytes() <= shared.low_bytes() {
-            return;
-        }
-        let mut oldest: BinaryHeap<Reverse<(i64, Source)>> = BinaryHeap::new();
-        for shard in self.shards.each() {
-            for (source, history) in shard.history.iter() {
-                oldest.extend(history.windows.keys().map(|start| Reverse((*start, source.clone()))));
-            }
-        }
-        let now_millis = self.clock.unix_millis();
-        let (mut samples, mut up_to) = (0, None);
-        while shared.used_bytes() > shared.low_bytes()
-            && let Some(Reverse((start, source))) = oldest.pop()
-        {
-            samples += self.drop_window(changing, &source, start);
-            up_to = Some(start);
-            // What is sampled now is taken even where there is no room for two hours of it.
-            if let Some(end) = u64::try_from(start.saturating_add(WINDOW_MILLIS)).ok().filter(|end| *end <= now_millis) {
-                shared.dropped_until_millis.fetch_max(end, Ordering::Relaxed);
-            }
-        }
-        shared.samples_dropped.fetch_add(samples, Ordering::Relaxed);
-        tracing::debug!(samples, oldest_window_millis = up_to, "the oldest history was dropped, since HISTORY_MAX_BYTES does not suffice");
-    }
-
-    fn expire(&self, changing: &Changing<'_>, now_millis: u64) {
-        let oldest = self.shards.history.oldest_millis(now_millis);
-        for (source, start) in self.places(|_, start| start.saturating_add(WINDOW_MILLIS) <= oldest) {
-            self.drop_window(changing, &source, start);
-        }
-    }
-
-    /// Drops a window and says how many samples it had.
-    fn drop_window(&self, _changing: &Changing<'_>, source: &Source, start: i64) -> u64 {
-        let drop = |history: &mut SourceHistory| history.drop_window(self.shards.hasher(), start);
-        let dropped = self.shards.of(source).shard.history.change(&self.shards.history, source, drop).flatten();
-        if dropped.as_ref().is_some_and(|window| window.parts.iter().any(|part| part.stored.get().is_some())) {
-            // The next save writes the files without it.
-            self.shards.next_arrival();
-        }
-        // Freed without the lock.
-        dropped.map_or(0, |window| window.samples())
-    }
-
     /// The windows that are asked for.
-    fn places(&self, asked: impl Fn(&Window, i64) -> bool) -> Vec<Place> {
+    pub(super) fn places(&self, asked: impl Fn(&Window, i64) -> bool) -> Vec<Place> {
         let mut places = Vec::new();
         for number in 0..SHARDS {
             let shard = self.shards.number(number);
@@ -176,8 +132,22 @@ impl Keeper {
             match work {
                 Some(Work::Seal) => seal(&self.shards, changing, &source, start, self.clock.unix_millis()),
                 Some(Work::Fold(first, end)) => self.fold(changing, &source, start, first..end),
+                Some(Work::RollUp) => self.roll_up(changing, &source, start),
                 None => {}
             }
+        }
+    }
+
+    /// Seals, folds and rolls up what is left to be of a window that is over.
+    pub(super) fn complete(&self, changing: &Changing<'_>, source: &Source, start: i64) {
+        let state = |window: &Window| (window.open.is_empty(), window.parts.len(), window.rolled_up);
+        if let Some((false, ..)) = self.window(source, start, state) {
+            seal(&self.shards, changing, source, start, self.clock.unix_millis());
+        }
+        match self.window(source, start, state) {
+            Some((_, parts, _)) if parts > 1 => self.fold(changing, source, start, 0..parts),
+            Some((_, 1, false)) => self.roll_up(changing, source, start),
+            _ => {}
         }
     }
 
@@ -186,32 +156,74 @@ impl Keeper {
         locked.shard.history.get(source)?.windows.get(&start).map(read)
     }
 
-    fn fold(&self, _changing: &Changing<'_>, source: &Source, start: i64, parts: std::ops::Range<usize>) {
+    fn fold(&self, changing: &Changing<'_>, source: &Source, start: i64, parts: std::ops::Range<usize>) {
         let Some(some) = self.window(source, start, |window| window.parts[parts.clone()].to_vec()) else { return };
         let (folded, corrupt) = Part::fold(&some);
-        if corrupt > 0 {
-            self.shards.history.corrupt_columns.fetch_add(corrupt, Ordering::Relaxed);
-            tracing::error!(
-                source = source.as_str(),
-                window_millis = start,
-                columns = corrupt,
-                "stored history could not be decoded and is left out"
-            );
+        self.note_corrupt(source, start, corrupt);
+        let put = |window: &mut Window| {
+            window.parts.splice(parts, [Arc::new(folded)]);
+            window.parts.len() == 1
+        };
+        let put = |history: &mut SourceHistory| {
+            let is_one = history.change_window(start, put) == Some(true);
+            // The next start takes a window's only part for the one that was rolled up.
+            let was_rolled_up = || history.is_rolled_up(start);
+            is_one.then(was_rolled_up)
+        };
+        let one = self.shards.of(source).shard.history.change(&self.shards.history, source, put).flatten();
+        if one.is_some_and(|was_rolled_up| was_rolled_up || is_over(start, self.clock.unix_millis())) {
+            self.roll_up(changing, source, start);
         }
-        let put = |window: &mut Window| drop(window.parts.splice(parts, [Arc::new(folded)]));
-        let _ = self.shards.of(source).shard.history.change(&self.shards.history, source, |history| history.change_window(start, put));
     }
+
+    /// Makes rollups of a window's only part.
+    fn roll_up(&self, _changing: &Changing<'_>, source: &Source, start: i64) {
+        let (day_start, now_millis, lifetimes) = (day_of(start), self.clock.unix_millis(), &self.shards.history.lifetimes);
+        let keeps = |retention_millis: u64| day_start.saturating_add(DAY_MILLIS) > oldest(now_millis, retention_millis);
+        let copy = {
+            let locked = self.shards.of(source);
+            locked.shard.history.get(source).and_then(|history| match history.windows.get(&start)?.parts.as_slice() {
+                [part] => Some((Arc::clone(part), history.days.get(&day_start).cloned().unwrap_or_default())),
+                _ => None,
+            })
+        };
+        let Some((part, day)) = copy.filter(|_| keeps(lifetimes.retention_1h_millis())) else { return };
+        let (day, corrupt) = day.with_window(start, &part, keeps(lifetimes.retention_5m_millis()));
+        self.note_corrupt(source, start, corrupt);
+        let put = |history: &mut SourceHistory| {
+            history.put_day(day_start, day);
+            history.change_window(start, |window| window.rolled_up = true);
+        };
+        let _ = self.shards.of(source).shard.history.change(&self.shards.history, source, put);
+    }
+
+    fn note_corrupt(&self, source: &Source, start: i64, columns: u64) {
+        if columns > 0 {
+            self.shards.history.corrupt_columns.fetch_add(columns, Ordering::Relaxed);
+            let source = source.as_str();
+            tracing::error!(source, window_millis = start, columns, "stored history could not be decoded and is left out");
+        }
+    }
+}
+
+/// Whether a window has ended and what is on its way for it has had time to come.
+pub(super) fn is_over(start: i64, now_millis: u64) -> bool {
+    start.saturating_add(WINDOW_MILLIS).saturating_add_unsigned(LATE_MILLIS) <= i64::try_from(now_millis).unwrap_or(i64::MAX)
 }
 
 /// What is due of a window.
 fn due(window: &Window, start: i64, now_millis: u64) -> Option<Work> {
     let waited = |millis: u64| now_millis.saturating_sub(window.opened_millis) >= millis;
-    let is_over = start.saturating_add(WINDOW_MILLIS).saturating_add_unsigned(LATE_MILLIS) <= i64::try_from(now_millis).unwrap_or(i64::MAX);
+    let is_over = is_over(start, now_millis);
     if !window.open.is_empty() {
         return waited(if is_over { LATE_MILLIS } else { SEAL_AFTER_MILLIS }).then_some(Work::Seal);
     }
     if is_over {
-        return (window.parts.len() > 1).then_some(Work::Fold(0, window.parts.len()));
+        return match window.parts.len() {
+            0 => None,
+            1 => (!window.rolled_up).then_some(Work::RollUp),
+            parts => Some(Work::Fold(0, parts)),
+        };
     }
     let samples: Vec<u64> = window.parts.iter().map(|part| part.samples).collect();
     foldable(&samples).map(|parts| Work::Fold(parts.start, parts.end))

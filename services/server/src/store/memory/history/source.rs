@@ -1,9 +1,8 @@
 //! The history of one source, and of all sources of a shard.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use golectra_protocol::{Kind, Metrics, Source, Value};
 
@@ -13,7 +12,9 @@ use super::super::table::{IdHasher, NEW};
 use super::coding::StoredSeries;
 use super::open::OpenWindow;
 use super::part::Part;
+use super::rollups::Day;
 use super::series::{SeriesTable, place};
+use super::shared::HistoryShared;
 
 /// The length of a window; windows begin at multiples of it.
 pub(super) const WINDOW_MILLIS: i64 = 2 * 60 * 60 * 1000;
@@ -21,7 +22,7 @@ pub(super) const WINDOW_MILLIS: i64 = 2 * 60 * 60 * 1000;
 const SOURCE_BYTES: usize = 512;
 const WINDOW_BYTES: usize = 512;
 /// What a new sample and a new series may take at first, beside the series' id.
-const SAMPLE_BYTES: usize = 16;
+pub(super) const SAMPLE_BYTES: usize = 16;
 const NEW_SERIES_BYTES: usize = 128;
 /// A number that is not looked up yet.
 const UNKNOWN: u32 = u32::MAX;
@@ -29,129 +30,6 @@ const UNKNOWN: u32 = u32::MAX;
 /// The beginning of the window that has this time.
 pub(super) fn window_of(at_millis: i64) -> i64 {
     at_millis.div_euclid(WINDOW_MILLIS).saturating_mul(WINDOW_MILLIS)
-}
-
-/// What is the same for all shards.
-#[derive(Debug)]
-pub(in crate::store::memory) struct HistoryShared {
-    /// What all history may take in memory; zero: there is none.
-    max_bytes: usize,
-    retention_millis: i64,
-    used_bytes: AtomicUsize,
-    /// Samples that left before their time, since there was no room.
-    pub(super) samples_dropped: AtomicU64,
-    /// The end of the newest window that was over and left before its time.
-    pub(super) dropped_until_millis: AtomicU64,
-    /// Sealed columns that could not be decoded.
-    pub(super) corrupt_columns: AtomicU64,
-    /// Held by whoever seals, folds or drops: only open samples change without it.
-    pub(super) changing: Mutex<()>,
-    /// The thread that makes room.
-    pub(super) keeper: OnceLock<Thread>,
-    /// The number of the next segment file.
-    pub(super) next_segment: AtomicU32,
-    /// The SHA-256 of the snapshot file that is in place, as far as is known.
-    snapshot: Mutex<Option<[u8; 32]>>,
-}
-
-impl HistoryShared {
-    pub(in crate::store::memory) fn new(max_bytes: usize, retention_millis: u64) -> Self {
-        let retention_millis = i64::try_from(retention_millis).unwrap_or(i64::MAX);
-        Self {
-            max_bytes,
-            retention_millis,
-            used_bytes: AtomicUsize::new(0),
-            samples_dropped: AtomicU64::new(0),
-            dropped_until_millis: AtomicU64::new(0),
-            corrupt_columns: AtomicU64::new(0),
-            changing: Mutex::new(()),
-            keeper: OnceLock::new(),
-            next_segment: AtomicU32::new(1),
-            snapshot: Mutex::new(None),
-        }
-    }
-
-    pub(super) fn snapshot(&self) -> Option<[u8; 32]> {
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_snapshot(&self, digest: [u8; 32]) {
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
-    }
-
-    /// Whether no history is kept.
-    pub(super) fn is_off(&self) -> bool {
-        self.max_bytes == 0
-    }
-
-    /// The oldest time that is kept.
-    pub(super) fn oldest_millis(&self, now_millis: u64) -> i64 {
-        i64::try_from(now_millis).unwrap_or(i64::MAX).saturating_sub(self.retention_millis)
-    }
-
-    /// What history takes in memory.
-    pub(in crate::store::memory) fn used_bytes(&self) -> usize {
-        self.used_bytes.load(Ordering::Relaxed)
-    }
-
-    /// What it may take; zero: no history is kept.
-    pub(in crate::store::memory) fn max_bytes(&self) -> usize {
-        self.max_bytes
-    }
-
-    /// Samples that left before their time, since there was no room.
-    pub(in crate::store::memory) fn samples_dropped(&self) -> u64 {
-        self.samples_dropped.load(Ordering::Relaxed)
-    }
-
-    /// What comes for a time before this would be the next to be dropped.
-    pub(in crate::store::memory) fn dropped_until_millis(&self) -> u64 {
-        self.dropped_until_millis.load(Ordering::Relaxed)
-    }
-
-    /// Sealed columns that could not be decoded when parts were folded.
-    pub(in crate::store::memory) fn corrupt_columns(&self) -> u64 {
-        self.corrupt_columns.load(Ordering::Relaxed)
-    }
-
-    /// Beyond this room is made.
-    fn high_bytes(&self) -> usize {
-        self.max_bytes - self.max_bytes / 8
-    }
-
-    /// Room is made down to this.
-    pub(super) fn low_bytes(&self) -> usize {
-        self.max_bytes - self.max_bytes / 4
-    }
-
-    /// Whether room has to be made.
-    pub(in crate::store::memory) fn is_crowded(&self) -> bool {
-        self.used_bytes() > self.high_bytes()
-    }
-
-    /// Whether this many samples more fit.
-    pub(in crate::store::memory) fn has_room_for(&self, samples: usize) -> bool {
-        self.is_off() || self.admit(samples * SAMPLE_BYTES)
-    }
-
-    /// Whether so many bytes more fit. Where little is left, room is asked for.
-    fn admit(&self, bytes: usize) -> bool {
-        let used = self.used_bytes();
-        if used > self.high_bytes()
-            && let Some(keeper) = self.keeper.get()
-        {
-            keeper.unpark();
-        }
-        used.saturating_add(bytes) <= self.max_bytes
-    }
-
-    pub(super) fn changed(&self, before: usize, after: usize) {
-        if after >= before {
-            self.used_bytes.fetch_add(after - before, Ordering::Relaxed);
-        } else {
-            self.used_bytes.fetch_sub(before - after, Ordering::Relaxed);
-        }
-    }
 }
 
 /// The history of a shard's sources. It stays when a source leaves the newest state.
@@ -179,10 +57,11 @@ impl ShardHistory {
     /// Changes a source's history, which may be left empty and is removed then.
     pub(super) fn change<T>(&mut self, shared: &HistoryShared, source: &Source, change: impl FnOnce(&mut SourceHistory) -> T) -> Option<T> {
         let history = self.sources.get_mut(source)?;
-        let before = history.bytes();
+        let (before, of_rollups) = (history.bytes(), history.rollup_bytes);
         let changed = change(history);
-        let after = if history.windows.is_empty() { 0 } else { history.bytes() };
+        let after = if history.windows.is_empty() && history.days.is_empty() { 0 } else { history.bytes() };
         shared.changed(before, after);
+        shared.rollups_changed(of_rollups, history.rollup_bytes);
         if after == 0 {
             self.sources.remove(source);
         }
@@ -225,12 +104,16 @@ impl ShardHistory {
         shared.changed(before, history.bytes());
     }
 
-    /// Removes what files left without samples, being damaged.
-    pub(super) fn remove_unused(&mut self, shared: &HistoryShared, hasher: &IdHasher) {
+    /// Ends taking back what the files had: removes what they left without samples, being damaged, and finds out what was dropped and what is rolled up.
+    pub(super) fn settle(&mut self, shared: &HistoryShared, hasher: &IdHasher) {
         for source in self.sources.keys().cloned().collect::<Vec<_>>() {
             self.change(shared, &source, |history| {
                 let blocks = history.series.blocks().keys().copied().collect();
                 history.remove_unused(hasher, blocks);
+                history.settle(&shared.dropped);
+                if let Ok(until) = u64::try_from(history.dropped_ms) {
+                    shared.dropped_until_millis.fetch_max(until, Ordering::Relaxed);
+                }
             });
         }
     }
@@ -276,6 +159,17 @@ impl ShardHistory {
             shared.changed(0, SOURCE_BYTES);
         }
         let source = self.sources.get_mut(&newest.name).expect("it was put there");
+        // What is left of samples before this is their rollups, which are complete.
+        let dropped = oldest..source.dropped_ms;
+        let is_too_late = |index: usize| dropped.contains(&metrics.at_millis(index).unwrap_or_else(|| times.of_history()));
+        if !dropped.is_empty() {
+            let late = (0..metrics.len()).filter(|index| is_too_late(*index)).count();
+            shared.samples_dropped.fetch_add(late as u64, Ordering::Relaxed);
+            if late == metrics.len() {
+                return;
+            }
+        }
+        let oldest = oldest.max(dropped.end);
         let before = source.bytes();
         source.look_up(hasher, newest, plan.slots(), metrics, &mut self.numbers);
         if metrics.has_times() {
@@ -303,6 +197,12 @@ pub(super) struct SourceHistory {
     pub(super) windows: BTreeMap<i64, Window>,
     /// What the windows take.
     window_bytes: usize,
+    /// The rollups, by the beginning of their day.
+    pub(super) days: BTreeMap<i64, Day>,
+    /// What they take.
+    pub(super) rollup_bytes: usize,
+    /// Samples of windows before this were dropped, or came too late. What counters had counted by then is their base.
+    pub(super) dropped_ms: i64,
     /// The numbers of the newest state's slots, as of this generation of its table; [`UNKNOWN`] where that was not looked up.
     slot_numbers: Vec<u32>,
     generation: u64,
@@ -315,6 +215,8 @@ pub(super) struct Window {
     pub(super) open: OpenWindow,
     /// When the first of the open samples arrived.
     pub(super) opened_millis: u64,
+    /// Whether the rollups have what the sealed samples come to.
+    pub(super) rolled_up: bool,
 }
 
 impl Window {
@@ -331,12 +233,18 @@ impl Window {
         self.open = self.open.without(frames);
         self.opened_millis = now_millis;
         self.parts.push(part);
+        self.rolled_up = false;
+    }
+
+    /// Whether the rollups have all of its samples.
+    pub(super) fn is_clean(&self) -> bool {
+        self.rolled_up && self.open.is_empty()
     }
 }
 
 impl SourceHistory {
     pub(super) fn bytes(&self) -> usize {
-        SOURCE_BYTES + self.series.bytes() + self.window_bytes + self.slot_numbers.capacity() * size_of::<u32>()
+        SOURCE_BYTES + self.series.bytes() + self.window_bytes + self.rollup_bytes + self.slot_numbers.capacity() * size_of::<u32>()
     }
 
     /// Changes a window.
@@ -375,15 +283,16 @@ impl SourceHistory {
         Some(window)
     }
 
-    /// Removes those of some blocks of series that there are no samples of.
-    fn remove_unused(&mut self, hasher: &IdHasher, mut blocks: HashSet<u32>) {
+    /// Removes those of some blocks of series that there are no samples and no rollups of.
+    pub(super) fn remove_unused(&mut self, hasher: &IdHasher, mut blocks: HashSet<u32>) {
         for window in self.windows.values() {
             for number in window.open.frames().numbers() {
                 blocks.remove(&place(number).0);
             }
         }
         let is_sealed = |block: u32| self.windows.values().rev().flat_map(|window| &window.parts).any(|part| part.block(block).is_some());
-        blocks.retain(|block| !is_sealed(*block));
+        let is_rolled_up = |block: u32| self.days.values().rev().any(|day| day.has_block(block));
+        blocks.retain(|block| !is_sealed(*block) && !is_rolled_up(*block));
         for block in &blocks {
             self.series.remove_block(hasher, *block);
         }

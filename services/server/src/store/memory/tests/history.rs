@@ -11,7 +11,7 @@ use super::conformance::{counter as count, gauge};
 use super::*;
 use crate::store::RefusedSamples;
 use crate::store::conformance::samples::{refused, samples};
-use crate::store::history::{History, HistorySeries};
+use crate::store::history::{History, HistorySeries, SeriesFilter, TimeRange};
 
 const MINUTE: u64 = 60_000;
 const IDS: [&str; 5] = ["m0", "m1{l=\"1\"}", "m1{l=\"2\"}", "m2", "m3"];
@@ -66,18 +66,21 @@ enum Step {
 
 /// Every sample that was ever taken, in order of arrival.
 #[derive(Debug, Clone, Default)]
-struct Model(Vec<(String, String, i64, Value)>);
+pub(super) struct Model(Vec<(String, String, i64, Value)>);
+
+/// The samples of each series: its source, its id, and its kind.
+pub(super) type SeriesValues = BTreeMap<(String, String, Kind), BTreeMap<i64, Value>>;
 
 impl Model {
-    fn apply(&mut self, batch: &Batch, now: u64) {
+    pub(super) fn apply(&mut self, batch: &Batch, now: u64) {
         for (index, metric) in batch.metrics.iter().enumerate() {
             let at = batch.metrics.at_millis(index).unwrap_or_else(|| millis(batch.key.unix_millis().min(now)));
             self.0.push((batch.source.to_string(), metric.id.to_owned(), at, metric.value));
         }
     }
 
-    fn read(&self, start_ms: i64, end_ms: i64) -> Read {
-        let mut series: BTreeMap<(String, String, Kind), BTreeMap<i64, Value>> = BTreeMap::new();
+    pub(super) fn series(&self) -> SeriesValues {
+        let mut series = SeriesValues::new();
         for (source, id, at, value) in &self.0 {
             let of_series = series.entry((source.clone(), id.clone(), value.kind())).or_default();
             match (of_series.get_mut(at), value) {
@@ -85,6 +88,11 @@ impl Model {
                 _ => drop(of_series.insert(*at, *value)),
             }
         }
+        series
+    }
+
+    fn read(&self, start_ms: i64, end_ms: i64) -> Read {
+        let series = self.series();
         let mut all = Read::new();
         for ((source, id, kind), samples) in &series {
             let beside = *kind == Kind::Counter && series.contains_key(&(source.clone(), id.clone(), Kind::Gauge));
@@ -155,7 +163,8 @@ async fn run(interval: Duration, steps: Vec<Step>) {
     let open = || MemoryStore::open_on(config.clone(), clock.clone(), Disk::default(), 2000).unwrap();
     let mut store = open();
     let (mut model, mut saved, mut batches) = (Model::default(), Model::default(), Vec::<Batch>::new());
-    for step in steps {
+    let last_step = steps.len() - 1;
+    for (number, step) in steps.into_iter().enumerate() {
         let now = clock.unix_millis();
         match step {
             Step::Write { source, timed, samples } => {
@@ -197,6 +206,9 @@ async fn run(interval: Duration, steps: Vec<Step>) {
         assert_eq!(read(&store, i64::MIN, i64::MAX).await, model.read(i64::MIN, i64::MAX));
         let middle = first + (last - first) / 2;
         assert_eq!(read(&store, middle, last).await, model.read(middle, last));
+        if number % 4 == 3 || number == last_step {
+            super::rollups::check(&store, &model.series(), middle, millis(now) - 7 * millis(MINUTE)).await;
+        }
     }
     store.crash();
 }
@@ -250,11 +262,11 @@ fn bounded(max_bytes: usize) -> Arc<MemoryStore> {
 
 #[tokio::test]
 async fn the_oldest_goes_when_there_is_no_room() {
-    let max_bytes = 1 << 20;
+    let max_bytes = 1 << 18;
     let store = bounded(max_bytes);
     let start = NOW - 20 * 24 * 60 * MINUTE;
     for minutes in (0..20 * 24 * 60).step_by(15) {
-        store.apply(many("n", start + minutes * MINUTE, 400, "m")).await.unwrap();
+        store.apply(many("n", start + minutes * MINUTE, 100, "m")).await.unwrap();
         assert!(store.shards.history.used_bytes() <= max_bytes);
         if store.shards.history.is_crowded() {
             store.keeper.make_room();
@@ -263,12 +275,12 @@ async fn the_oldest_goes_when_there_is_no_room() {
     }
     let dropped = store.shards.history.samples_dropped();
     assert!(dropped > 0);
-    let all = read(&store, i64::MIN, i64::MAX).await;
-    assert_eq!(all.len(), 400);
+    let all = read(&store, store.shards.history.raw_from_ms(), i64::MAX).await;
+    assert_eq!(all.len(), 100);
     let first = all.values().map(|samples| samples[0].0).min().unwrap();
     assert!(first > millis(start), "the oldest is gone");
     let kept: usize = all.values().map(Vec::len).sum();
-    assert_eq!(kept as u64 + dropped, 400 * 20 * 24 * 4, "each is there or counted");
+    assert_eq!(kept as u64 + dropped, 100 * 20 * 24 * 4, "each is there or counted");
     for samples in all.values() {
         assert!(samples.windows(2).all(|two| two[1].0 - two[0].0 == millis(15 * MINUTE)), "nothing is missing but the oldest");
         assert_eq!(samples.last().unwrap().0, millis(NOW - 15 * MINUTE));
@@ -297,13 +309,15 @@ async fn series_that_came_and_went_leave_nothing_behind() {
         used.push(store.shards.history.used_bytes());
     }
     assert!(used.iter().all(|bytes| *bytes <= 1 << 20), "{used:?}");
-    let found = read(&store, i64::MIN, i64::MAX).await;
+    let found = read(&store, store.shards.history.raw_from_ms(), i64::MAX).await;
     assert!((150..20_000).contains(&found.len()), "{}", found.len());
     let total = &found[r#"total{instance="n"}"#];
     assert_eq!(f64::from_bits(total.last().unwrap().1).to_bits(), 240.0_f64.to_bits(), "totals go on");
     let source = Source::parse("n").unwrap();
-    let (known, pods) = (store.shards.of(&source).shard.history.known_series(&source), found.len());
-    assert!(known <= pods + 2 * 64, "{known} series are known and {pods} have samples");
+    let filter = SeriesFilter { any: vec![], range: TimeRange { start_ms: i64::MIN, end_ms: i64::MAX }, limit: usize::MAX };
+    let listed = store.series(&filter, &mut MemoryBudget::new(1 << 40).reserve(1 << 40)).await.unwrap().items.len();
+    let known = store.shards.of(&source).shard.history.known_series(&source);
+    assert!(known <= listed + 2 * 64, "{known} series are known and {listed} have samples or rollups");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use golectra_chunks::rollup::{GaugeBucket, decode_counter_rollup, decode_gauge_rollup, roll_up_buckets, roll_up_gauge};
 use golectra_chunks::{DecodeError, Times};
-use golectra_promql::store::{Bucket, Selection};
+use golectra_promql::store::Selection;
 use golectra_promql::{Labels, Reservation};
 use sqlx::{FromRow, PgConnection};
 
@@ -19,34 +19,12 @@ use super::frames::{self, UnsealedSample};
 use super::samples::{SamplesBuilder, StoredSamples};
 use super::search::FoundSeries;
 use super::{ReadTransaction, chunks, failed};
-use crate::store::history::{CorruptHistory, HistoryError, HistorySeries, ReadRollup, ReadSamples, TimeRange};
+use crate::store::history::rollups::{Kept, ReadBuckets, Source, day_of, join_equal};
+use crate::store::history::{CorruptHistory, HistoryError, HistorySeries, ReadSamples as _, TimeRange};
 use crate::store::postgres::HistoryReader;
-use crate::store::postgres::rollups::{DAY_MILLIS, Resolution, WINDOWS, day_of, table_of, totals_of};
+use crate::store::postgres::rollups::{Resolution, WINDOWS, table_of, totals_of};
 use crate::store::postgres::sealer::WINDOW_MILLIS;
 use crate::store::postgres::timestamp::Timestamp;
-
-/// Samples of so much time are read rather than rollups, where they are there, in milliseconds.
-const RAW_SPAN_MILLIS: i64 = 3 * DAY_MILLIS;
-/// Longer times are answered by the hour, where that suffices, in milliseconds.
-const FIVE_MINUTES_SPAN_MILLIS: i64 = 60 * DAY_MILLIS;
-/// How many buckets the time must have that a value is about.
-const MIN_BUCKETS: i64 = 2;
-
-/// Where the answer to a selection comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    Samples,
-    Rollups(Resolution),
-}
-
-/// What is known of the history when a source is chosen.
-#[derive(Debug, Clone, Copy)]
-struct Kept {
-    /// Samples that are selected were dropped.
-    raw_is_gone: bool,
-    /// Rollups of 5 minutes that are selected were dropped.
-    five_minutes_are_gone: bool,
-}
 
 /// Chooses where a selection is answered from. It is an error where what is left does not suffice.
 pub(super) async fn choose(transaction: &mut ReadTransaction, selection: &Selection, series_ids: &[i32]) -> Result<Source, HistoryError> {
@@ -70,26 +48,7 @@ pub(super) async fn choose(transaction: &mut ReadTransaction, selection: &Select
     // Of rollups the bucket just before is read as well.
     let five_minutes_are_gone = gone(five_minutes_ms, selection.start_ms.saturating_sub(1), "rollups_1h").await?;
     let raw_is_gone = five_minutes_are_gone || gone(raw_ms, selection.start_ms, "rollups_5m").await?;
-    source_of(selection, Kept { raw_is_gone, five_minutes_are_gone })
-}
-
-fn source_of(selection: &Selection, kept: Kept) -> Result<Source, HistoryError> {
-    let hints = &selection.hints;
-    let span = selection.end_ms.saturating_sub(selection.start_ms);
-    let suffices = |resolution: Resolution| hints.rollup_span_ms.is_some_and(|span| span >= MIN_BUCKETS * resolution.bucket_ms());
-    // A graph with closer steps would show the buckets.
-    let is_fine = hints.steps <= 1 || hints.step_ms >= Resolution::FiveMinutes.bucket_ms();
-    if !kept.raw_is_gone && (span <= RAW_SPAN_MILLIS || !is_fine || !suffices(Resolution::FiveMinutes)) {
-        return Ok(Source::Samples);
-    }
-    let by_the_hour = kept.five_minutes_are_gone || span > FIVE_MINUTES_SPAN_MILLIS;
-    if by_the_hour && suffices(Resolution::OneHour) {
-        return Ok(Source::Rollups(Resolution::OneHour));
-    }
-    if suffices(Resolution::FiveMinutes) && !kept.five_minutes_are_gone {
-        return Ok(Source::Rollups(Resolution::FiveMinutes));
-    }
-    Err(HistoryError::RawSamplesGone)
+    Kept { raw_is_gone, five_minutes_are_gone }.source_of(selection)
 }
 
 impl HistoryReader {
@@ -158,8 +117,7 @@ impl HistoryReader {
         if series.len() > max_series {
             return Err(HistoryError::TooManySeries { limit: max_series });
         }
-        series.sort_by(|one, other| one.0.cmp(&other.0));
-        Ok(join_equal(series))
+        Ok(join_equal(resolution, series))
     }
 }
 
@@ -260,7 +218,7 @@ struct StoredRollup {
     added: Vec<(i64, i64)>,
 }
 
-impl StoredRollup {
+impl ReadBuckets for StoredRollup {
     fn buckets(&self) -> Result<Vec<GaugeBucket>, CorruptHistory> {
         let mut buckets = Vec::new();
         for day in &self.days {
@@ -299,70 +257,6 @@ fn raise(bucket: &mut GaugeBucket, by: i64) {
     for value in [&mut bucket.min, &mut bucket.max, &mut bucket.first, &mut bucket.last] {
         *value += by;
     }
-}
-
-fn as_promql(bucket: &GaugeBucket) -> Bucket {
-    let GaugeBucket { first_ms, last_ms, count, sum, min, max, first, last, lost } = *bucket;
-    Bucket { first_ms, last_ms, count, sum, min, max, first, last, lost }
-}
-
-/// The rollups of series whose labels are the same: mostly one.
-struct EqualRollups {
-    bucket_ms: i64,
-    resolution: Resolution,
-    all: Vec<StoredRollup>,
-}
-
-impl ReadSamples for EqualRollups {
-    fn read(&self, _: &mut Vec<i64>, _: &mut Vec<f64>) -> Result<(), CorruptHistory> {
-        Ok(())
-    }
-
-    fn max_samples(&self) -> usize {
-        0
-    }
-
-    fn rollup(&self) -> Option<&dyn ReadRollup> {
-        Some(self)
-    }
-}
-
-impl ReadRollup for EqualRollups {
-    fn bucket_ms(&self) -> i64 {
-        self.bucket_ms
-    }
-
-    fn read(&self, buckets: &mut Vec<Bucket>) -> Result<(), CorruptHistory> {
-        if let [only] = &self.all[..] {
-            buckets.extend(only.buckets()?.iter().map(as_promql));
-            return Ok(());
-        }
-        let mut all = Vec::new();
-        for one in &self.all {
-            all.extend(one.buckets()?);
-        }
-        // To PromQL they are one series, whose parts hardly overlap.
-        all.sort_by_key(|bucket| (bucket.first_ms, bucket.last_ms));
-        let mut joined = Vec::new();
-        roll_up_buckets(&all, self.resolution, &mut joined);
-        buckets.extend(joined.iter().map(as_promql));
-        Ok(())
-    }
-}
-
-fn join_equal(series: Vec<(Labels, StoredRollup)>) -> Vec<HistorySeries> {
-    let mut joined: Vec<(Labels, Vec<StoredRollup>)> = Vec::with_capacity(series.len());
-    for (labels, rollup) in series {
-        match joined.last_mut() {
-            Some((last, all)) if *last == labels => all.push(rollup),
-            _ => joined.push((labels, vec![rollup])),
-        }
-    }
-    let one = |(labels, all): (Labels, Vec<StoredRollup>)| {
-        let resolution = all[0].resolution;
-        HistorySeries { labels, samples: Box::new(EqualRollups { bucket_ms: resolution.bucket_ms(), resolution, all }) }
-    };
-    joined.into_iter().map(one).collect()
 }
 
 /// The blocks and windows that have rows of chunks that are not folded.

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use golectra_chunks::rollup::{
-    CounterBucket, GaugeBucket, Resolution, RollupColumn, decode_counter_rollup, decode_gauge_rollup, encode_rollups, roll_up_buckets,
-    roll_up_counter, roll_up_gauge,
+    GaugeBucket, Resolution, RollupColumn, decode_counter_rollup, decode_gauge_rollup, encode_rollups, roll_up_buckets,
+    roll_up_counter_buckets,
 };
 use golectra_chunks::{DecodeError, EncodedBlock, Times};
 use sqlx::{FromRow, PgConnection};
@@ -15,7 +15,8 @@ use sqlx::{FromRow, PgConnection};
 use super::WINDOW_MILLIS;
 use super::collect::{Block, BlockKinds, Samples};
 use super::parts::Window;
-use crate::store::postgres::rollups::{DAY_MILLIS, WINDOWS, day_of, totals_of, window_index};
+use crate::store::history::rollups::{Buckets, DAY_MILLIS, day_of};
+use crate::store::postgres::rollups::{WINDOWS, totals_of, window_index};
 use crate::store::postgres::timestamp::Timestamp;
 
 /// How many hours a row of rollups_1h has.
@@ -34,57 +35,10 @@ struct Row {
 }
 
 /// The buckets of 5 minutes of a series.
-#[derive(Debug, Clone, PartialEq)]
-enum Buckets {
-    Gauge(Vec<GaugeBucket>),
-    Counter(Vec<CounterBucket>),
-}
-
-impl Buckets {
-    fn of(samples: &Samples) -> Self {
-        match samples {
-            Samples::Gauge(times, values) => {
-                let mut buckets = Vec::new();
-                roll_up_gauge(times, values, Resolution::FiveMinutes, &mut buckets);
-                Self::Gauge(buckets)
-            }
-            Samples::Counter(times, deltas) => {
-                let mut buckets = Vec::new();
-                roll_up_counter(times, deltas, Resolution::FiveMinutes, &mut buckets);
-                Self::Counter(buckets)
-            }
-        }
-    }
-
-    fn as_column(&self) -> RollupColumn<'_> {
-        match self {
-            Self::Gauge(buckets) => RollupColumn::Gauge(buckets),
-            Self::Counter(buckets) => RollupColumn::Counter(buckets),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Gauge(buckets) => buckets.is_empty(),
-            Self::Counter(buckets) => buckets.is_empty(),
-        }
-    }
-
-    /// Puts a window's buckets in place of those that are there.
-    fn replace(&mut self, window: Window, with: Option<Self>) {
-        fn splice<B>(buckets: &mut Vec<B>, first_ms: impl Fn(&B) -> i64, window: Window, with: Vec<B>) {
-            let start = buckets.partition_point(|bucket| first_ms(bucket) < window);
-            let end = buckets.partition_point(|bucket| first_ms(bucket) < window + WINDOW_MILLIS);
-            buckets.splice(start..end, with);
-        }
-        match (&mut *self, with) {
-            (Self::Gauge(buckets), None) => splice(buckets, |bucket| bucket.first_ms, window, Vec::new()),
-            (Self::Gauge(buckets), Some(Self::Gauge(with))) => splice(buckets, |bucket| bucket.first_ms, window, with),
-            (Self::Counter(buckets), None) => splice(buckets, |bucket| bucket.first_ms, window, Vec::new()),
-            (Self::Counter(buckets), Some(Self::Counter(with))) => splice(buckets, |bucket| bucket.first_ms, window, with),
-            // A series keeps its kind.
-            (_, Some(with)) => *self = with,
-        }
+fn buckets_of(samples: &Samples) -> Buckets {
+    match samples {
+        Samples::Gauge(times, values) => Buckets::of_gauge(times, values),
+        Samples::Counter(times, deltas) => Buckets::of_counter(times, deltas),
     }
 }
 
@@ -159,7 +113,7 @@ impl Day {
     /// Takes a window's buckets away, in whose place others are put.
     pub(super) fn clear(&mut self, window: Window) {
         for buckets in self.series.values_mut() {
-            buckets.replace(window, None);
+            buckets.replace(window, window + WINDOW_MILLIS, None);
         }
         self.series.retain(|_, buckets| !buckets.is_empty());
         self.bases.retain(|slot, _| self.series.contains_key(slot));
@@ -169,13 +123,13 @@ impl Day {
     /// Adds the samples that series have in a window. `bases` are counters' totals at its start.
     pub(super) fn add(&mut self, window: Window, block: &Block, bases: Option<&[i64]>) {
         for (slot, samples) in block {
-            let with = Buckets::of(samples);
+            let with = buckets_of(samples);
             if matches!(with, Buckets::Counter(_)) {
                 let base = bases.and_then(|bases| bases.get(*slot)).copied().unwrap_or(0);
                 self.bases.entry(*slot).or_insert([0; WINDOWS])[window_index(window)] = base;
             }
             match self.series.get_mut(slot) {
-                Some(buckets) => buckets.replace(window, Some(with)),
+                Some(buckets) => buckets.replace(window, window + WINDOW_MILLIS, Some(with)),
                 None => drop(self.series.insert(*slot, with)),
             }
         }
@@ -277,9 +231,9 @@ impl Day {
             Some(Buckets::Gauge(buckets)) => roll_up_buckets(buckets, Resolution::OneHour, &mut hours),
             Some(Buckets::Counter(buckets)) => {
                 let bases = self.bases.get(&slot).copied().unwrap_or_default();
-                let mut totals = Vec::new();
-                totals_of(buckets, |window| bases[window], &mut totals);
-                roll_up_buckets(&totals, Resolution::OneHour, &mut hours);
+                let mut of_hours = Vec::new();
+                roll_up_counter_buckets(buckets, Resolution::OneHour, &mut of_hours);
+                totals_of(&of_hours, |window| bases[window], &mut hours);
             }
             None => {}
         }

@@ -10,13 +10,13 @@ use golectra_promql::MemoryBudget;
 use golectra_promql::store::{Bucket, Hints, Selection};
 use sqlx::PgConnection;
 
-use super::super::super::rollups::DAY_MILLIS;
 use super::super::super::sealer::WINDOW_MILLIS;
 use super::super::super::timestamp::Timestamp;
 use super::reading::{History as Expected, SeriesName};
 use super::*;
 use crate::history::labels;
 use crate::store::History;
+use crate::store::history::rollups::DAY_MILLIS;
 
 type Bits = (i64, i64, u32, [u64; 6]);
 
@@ -80,7 +80,7 @@ pub(super) async fn check_tables(conn: &mut PgConnection, series: &HashMap<i32, 
             let ats: Vec<i64> = own.iter().map(|sample| sample.0).collect();
             let in_window = |first_ms: i64| (window..window + WINDOW_MILLIS).contains(&first_ms);
             let coded = column(&row.5, &row.4, slot);
-            let expected: Vec<GaugeBucket> = if name.is_counter {
+            let of_hours: Vec<GaugeBucket> = if name.is_counter {
                 let mut expected = Vec::new();
                 let deltas: Vec<i64> = own.iter().map(|sample| sample.1.cast_signed()).collect();
                 roll_up_counter(&ats, &deltas, Resolution::FiveMinutes, &mut expected);
@@ -93,7 +93,9 @@ pub(super) async fn check_tables(conn: &mut PgConnection, series: &HashMap<i32, 
                 if !expected.is_empty() {
                     assert_eq!(row.6.as_deref().unwrap_or_default()[slot * 12 + index], total, "{name:?} at {window}");
                 }
-                totals(&expected, total)
+                let mut hours = Vec::new();
+                roll_up_counter(&ats, &deltas, Resolution::OneHour, &mut hours);
+                totals(&hours, total)
             } else {
                 let mut expected = Vec::new();
                 let values: Vec<f64> = own.iter().map(|sample| f64::from_bits(sample.1)).collect();
@@ -106,10 +108,11 @@ pub(super) async fn check_tables(conn: &mut PgConnection, series: &HashMap<i32, 
                     expected.iter().map(bits).collect::<Vec<_>>(),
                     "{name:?} at {window}"
                 );
-                expected
+                let mut hours = Vec::new();
+                roll_up_buckets(&expected, Resolution::OneHour, &mut hours);
+                hours
             };
-            let (mut of_hours, mut stored) = (Vec::new(), Vec::new());
-            roll_up_buckets(&expected, Resolution::OneHour, &mut of_hours);
+            let mut stored = Vec::new();
             decode_gauge_rollup(&hour_times, column(&hours.4, &hours.3, slot), &mut stored).unwrap();
             stored.retain(|bucket: &GaugeBucket| in_window(bucket.first_ms));
             assert_eq!(stored.iter().map(bits).collect::<Vec<_>>(), of_hours.iter().map(bits).collect::<Vec<_>>(), "{name:?} at {window}");

@@ -1,0 +1,200 @@
+//! Rollups: queries that are answered from them say what the samples say, and what they can't answer is refused.
+
+use std::time::Duration;
+
+use golectra_promql::store::MemoryStore;
+use golectra_promql::{Engine, MemoryBudget, NoInterrupt, Query, Severity, Steps, Value as Answer};
+use golectra_protocol::{IdempotencyKey, Metrics, Value};
+use prometheus::Registry;
+
+use super::{Lab, Made, Setup, batch, gauge, patiently};
+use crate::clock::Clock;
+use crate::history::labels;
+use crate::history::query::{Queries, QueryError, QueryLimits, Question, When};
+use crate::store::history::{ListedSource, SeriesFilter, TimeRange};
+use crate::store::{Batch, Lifetimes};
+
+const HOUR: u64 = 3_600_000;
+const DAY: u64 = 24 * HOUR;
+/// The first sample, a quarter of an hour before a window.
+const START: u64 = 20_000 * DAY + 8 * HOUR - HOUR / 4;
+const DAYS: u64 = 10;
+const NAMES: [&str; 3] = ["g", "sent_total", "c"];
+
+/// Every 100 seconds, but never at the start of a bucket: there samples belong to the range that ends, and to the bucket that begins.
+pub(crate) fn samples() -> Vec<(u64, [Value; 3])> {
+    let mut random = fastrand::Rng::with_seed(5);
+    let mut total = 0_u32;
+    let mut sample = |number: u64| {
+        let at = START + number * 100_000 + random.u64(0..20_000);
+        total = if random.u32(0..500) == 0 { 3 } else { total + random.u32(0..50) };
+        let wave = f64::from(random.u32(0..1_000)) / 10.0;
+        let values = [Value::Gauge(wave), Value::Gauge(f64::from(total)), Value::Counter(i64::from(random.u32(0..9)))];
+        (at + u64::from(at.is_multiple_of(300_000)), values)
+    };
+    (0..DAYS * 864).map(&mut sample).collect()
+}
+
+struct Asking {
+    queries: Queries,
+    samples: MemoryStore,
+    steps: Steps,
+}
+
+impl Asking {
+    async fn ask(&self, text: &str, when: When) -> Result<(Answer, Vec<String>), QueryError> {
+        let question = Question { text: text.to_owned(), when, lookback_ms: None, timeout: None };
+        let evaluated = self.queries.evaluate(question).await?;
+        let infos = evaluated.outcome.annotations.texts(Severity::Info, text);
+        Ok((evaluated.outcome.value, infos))
+    }
+
+    /// Asserts that the answer comes from rollups and is what the samples say.
+    async fn check(&self, text: &str, resolution: &str) {
+        let (found, infos) = self.ask(text, When::Over(self.steps)).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert!(infos.iter().any(|info| info.contains(&format!("answered from {resolution} rollups"))), "{text}: {infos:?}");
+        let query = Query::parse(text, &Engine::default().parse_limits).unwrap();
+        let budget = MemoryBudget::new(1 << 30);
+        let expected = Engine::default().range(&query, self.steps, &self.samples, &NoInterrupt, &budget).unwrap().value;
+        let (Answer::Matrix(found), Answer::Matrix(expected)) = (found, expected) else { panic!("{text}: no matrix") };
+        assert!(!expected.series.is_empty(), "{text}");
+        assert_eq!(found.series.len(), expected.series.len(), "{text}");
+        for (found, expected) in found.series.iter().zip(&expected.series) {
+            assert_eq!(found.labels, expected.labels);
+            let (found, expected): (Vec<_>, Vec<_>) = (found.samples(&self.steps).collect(), expected.samples(&self.steps).collect());
+            assert_eq!(found.len(), expected.len(), "{text}");
+            for ((at, found), (expected_at, expected)) in found.into_iter().zip(expected) {
+                let same = found.to_bits() == expected.to_bits() || (found - expected).abs() <= 1e-9 * expected.abs().max(1e-3);
+                assert!(at == expected_at && same, "{text}: {found} at {at} instead of {expected} at {expected_at}");
+            }
+        }
+    }
+
+    async fn refused(&self, text: &str, when: When) -> String {
+        match self.ask(text, when).await {
+            Err(QueryError::Execution(problem)) => problem,
+            other => panic!("{text}: {:?}", other.map(|(_, infos)| infos)),
+        }
+    }
+}
+
+/// A batch of all samples, and a store of the reference's that has them.
+pub(crate) fn filled(at: u64) -> (Batch, MemoryStore) {
+    let (mut metrics, mut model, mut added) = (Metrics::default(), MemoryStore::default(), 0.0);
+    for (at, values) in samples() {
+        let at = i64::try_from(at).unwrap();
+        for (name, value) in NAMES.into_iter().zip(values) {
+            metrics.push_parsed_at(name, value, at).unwrap();
+            #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+            let value = match value {
+                Value::Gauge(value) => value,
+                Value::Counter(delta) => {
+                    added += delta as f64;
+                    added
+                }
+            };
+            model.add(&labels::of_series("a", name, false), at, value);
+        }
+    }
+    let plain = batch("a", IdempotencyKey::at(at), vec![gauge("unused", 0.0)]);
+    (Batch { metrics, ..plain }, model)
+}
+
+fn millis(at: u64) -> i64 {
+    i64::try_from(at).unwrap()
+}
+
+fn hours(from: u64, to: u64) -> Steps {
+    Steps::range(millis(from), millis(to), millis(2 * HOUR)).unwrap()
+}
+
+pub(crate) async fn rollups_answer_as_the_samples_do_and_refuse_what_needs_samples(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let lifetimes = Lifetimes { dedup_window: Duration::from_hours(30 * 24), ..Lifetimes::default() };
+    let setup = Setup { clock: Clock::at(START), lifetimes, ..Setup::default() };
+    let Some(lab) = Lab::with(make, setup).await else { return };
+    lab.at(DAYS * DAY);
+    let (one, model) = filled(START + DAYS * DAY);
+    patiently(&*lab.store, &one).await;
+    lab.at(DAYS * DAY + 5 * HOUR);
+    lab.maintain().await;
+
+    let limits = QueryLimits {
+        concurrency: 2,
+        timeout: Duration::from_secs(30),
+        max_series: 100,
+        max_bytes: 64 << 20,
+        log_after: Duration::from_mins(1),
+    };
+    let queries = Queries::start(lab.store.clone(), limits, &Registry::new()).unwrap();
+    let first = 20_001 * DAY;
+    let mut asking = Asking { queries, samples: model, steps: hours(first, first + 8 * DAY) };
+
+    // A short time is answered from samples, whatever is asked.
+    let when = When::Over(hours(first, first + DAY));
+    assert_eq!(asking.ask("quantile_over_time(0.5, g[4h])", when).await.unwrap().1, Vec::<String>::new());
+
+    let functions = ["avg", "sum", "count", "min", "max", "first", "last", "present"];
+    let ranges = functions.map(|function| format!("{function}_over_time(NAME[4h])"));
+    let others = [
+        "rate(NAME[4h])",
+        "increase(NAME[6h])",
+        "delta(NAME[4h])",
+        "sum by (instance) (rate(NAME[4h] offset 2h))",
+        "NAME",
+        "timestamp(NAME)",
+    ];
+    let cases: Vec<String> = ranges.into_iter().chain(others.map(str::to_owned)).collect();
+    for samples_are_gone in [false, true] {
+        if samples_are_gone {
+            lab.at(DAYS * DAY + 5 * HOUR + 32 * DAY);
+            for round in 0.. {
+                assert!(round < 100, "the samples are kept");
+                lab.maintain().await;
+                let newest = When::Over(hours(first + 8 * DAY, first + 9 * DAY));
+                if asking.ask("irate(g[4h])", newest).await.is_err() {
+                    break;
+                }
+            }
+        }
+        for (resolution, days_before) in [("5-minute", 0), ("1-hour", 65)] {
+            asking.steps = hours(first - days_before * DAY, first + 8 * DAY);
+            for name in NAMES {
+                for case in &cases {
+                    asking.check(&case.replace("NAME", name), resolution).await;
+                }
+            }
+        }
+        // Whose range is less than two buckets of an hour.
+        asking.check("max_over_time(rate(c[1h])[8h:2h])", "5-minute").await;
+    }
+    asking.steps = hours(first, first + DAY);
+    asking.check("rate(sent_total[4h])", "5-minute").await;
+    let when = When::Over(asking.steps);
+    for function in ["irate", "stddev_over_time", "deriv", "changes", "resets", "idelta"] {
+        let problem = asking.refused(&format!("{function}(g[4h])"), when).await;
+        assert!(problem.starts_with(&format!("{function}() needs samples that are not kept any more")), "{problem}");
+    }
+    assert!(asking.refused("quantile_over_time(0.9, g[4h])", when).await.starts_with("quantile_over_time()"));
+    assert!(asking.refused("rate(g[5m])", when).await.starts_with("rate()"), "a bucket and no more");
+    assert!(asking.refused("g", When::At { time_ms: millis(first + DAY) }).await.starts_with("a selector"));
+    assert!(asking.refused("g[4h]", When::At { time_ms: millis(first + DAY) }).await.starts_with("a selector"));
+    // The series are still listed for that time, and there are no samples to export.
+    let range = TimeRange { start_ms: millis(first), end_ms: millis(first + DAY) };
+    let filter = SeriesFilter { any: vec![], range, limit: 10 };
+    let mut reservation = MemoryBudget::new(1 << 20).reserve(1 << 20);
+    assert_eq!(lab.store.label_values("__name__", &filter, &mut reservation).await.unwrap().items, ["c", "g", "sent_total"]);
+    for ListedSource { source, series, range } in lab.store.list(&filter, &mut reservation).await.unwrap() {
+        assert!(lab.store.read_listed(&source, &series, range, &mut reservation).await.unwrap().is_empty());
+    }
+    // What comes for a time whose samples are gone changes nothing.
+    let mut late = Metrics::default();
+    late.push_parsed_at("g", Value::Gauge(1e9), millis(first)).unwrap();
+    late.push_parsed_at("c", Value::Counter(9), millis(first)).unwrap();
+    let plain = batch("a", IdempotencyKey::at(lab.clock.unix_millis()), vec![gauge("unused", 0.0)]);
+    patiently(&*lab.store, &Batch { metrics: late, ..plain }).await;
+    lab.at(DAYS * DAY + 10 * HOUR + 32 * DAY);
+    lab.maintain().await;
+    for name in ["g", "c"] {
+        asking.check(&format!("max_over_time({name}[4h])"), "5-minute").await;
+    }
+}
