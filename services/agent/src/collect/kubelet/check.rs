@@ -1,6 +1,6 @@
 //! What the kubelet lets this agent read, in words.
 
-use super::client::{Client, Endpoint};
+use super::client::{Client, Endpoint, read_small};
 use super::items::{Items, LabelSets};
 use super::splitter::Splitter;
 use super::summary::Summary;
@@ -67,16 +67,18 @@ impl Check {
 
     fn files(&mut self) {
         let token = self.settings.address.token_file.clone();
-        match std::fs::metadata(&token) {
-            Ok(_) => self.add(State::Works, "token", format!("{} is there", token.display())),
-            Err(error) => self.add(State::Missing, "token", format!("{} cannot be read: {error}", token.display())),
+        // What is wrong with it is the error of the first question.
+        if read_small(&token).is_ok() {
+            self.add(State::Works, "token", format!("{} can be read", token.display()));
         }
         let authorities = self.settings.address.ca_file.clone();
         let state = if self.settings.address.tls == TlsMode::Verify { State::Missing } else { State::Note };
-        match std::fs::read(&authorities).map(|pem| super::tls::authorities(&pem).len()) {
-            Ok(0) => self.add(state, "authorities", format!("{} has no certificate", authorities.display())),
-            Ok(count) => self.add(State::Works, "authorities", format!("{} has {count}", authorities.display())),
-            Err(error) => self.add(state, "authorities", format!("{} cannot be read: {error}", authorities.display())),
+        let advice = "set KUBELET_CA_FILE to the authorities that may have signed the kubelet's certificate";
+        match read_small(&authorities).map(|pem| super::tls::authorities(&pem).len()) {
+            Ok(0) => self.add(state, "authorities", format!("{} has no certificate in PEM; {advice}", authorities.display())),
+            Ok(1) => self.add(State::Works, "authorities", format!("{} has 1 certificate", authorities.display())),
+            Ok(count) => self.add(State::Works, "authorities", format!("{} has {count} certificates", authorities.display())),
+            Err(error) => self.add(state, "authorities", format!("{} cannot be read: {error}; {advice}", authorities.display())),
         }
     }
 
