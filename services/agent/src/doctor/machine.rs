@@ -65,13 +65,14 @@ pub(super) fn kernel(paths: &HostPaths) -> Vec<Finding> {
         let path = paths.proc.join(file);
         (path.display().to_string(), File::open(path).map(drop))
     };
+    let advice =
+        if paths.proc == Path::new("/proc") { "let this agent's user read it" } else { "mount the node's /proc there, or unset HOST_PROC" };
     let mut findings = Vec::new();
     for (file, what) in [("stat", "processors"), ("meminfo", "memory"), ("diskstats", "disks")] {
         findings.push(match open(file) {
             (path, Ok(())) => Finding::new(State::Works, "proc", format!("{path} can be read: {what}")),
             (path, Err(error)) => {
-                let text =
-                    format!("{path} cannot be read: {error}; the node's {what} are not reported until this agent's user can read it");
+                let text = format!("{path} cannot be read: {error}; nothing is reported of the node's {what}: {advice}");
                 Finding::new(State::Missing, "proc", text)
             }
         });

@@ -43,6 +43,8 @@ async fn probe(settings: &Settings) -> Option<Probe> {
 }
 
 fn unreachable(settings: &Settings, text: &str) -> Finding {
+    // What the HTTP client puts before the cause says no more than that a connection failed.
+    let text = text.rsplit_once("client error (Connect): ").map_or(text, |(_, cause)| cause);
     let advice = if text.contains("certificate") {
         "let this machine trust the authority that signed the server's certificate (SSL_CERT_FILE names a file of authorities)"
     } else {

@@ -35,8 +35,8 @@ fn line<'a>(lines: &'a str, subject: &str) -> &'a str {
 #[tokio::test]
 async fn the_server_is_asked_whether_it_takes_the_reports_of_this_agent() {
     let takes = answering(400, INVALID).await;
-    let (lines, fine) = doctor(&[("ADDRESS", &takes.address), ("SOURCE", "n1")]).await;
-    assert!(fine, "{lines}");
+    let (lines, complete) = doctor(&[("ADDRESS", &takes.address), ("SOURCE", "n1")]).await;
+    assert!(complete, "{lines}");
     let expected = format!("ok      server       http://{} takes the reports of this agent", takes.address);
     assert_eq!(line(&lines, "server"), expected);
     assert!(line(&lines, "keys").contains("reports are not signed: KEY is not set"), "{lines}");
@@ -53,21 +53,21 @@ async fn the_server_is_asked_whether_it_takes_the_reports_of_this_agent() {
         (503, "<html>", ["refuses reports", "503"]),
     ] {
         let server = answering(status, body).await;
-        let (lines, fine) = doctor(&[("ADDRESS", &server.address), ("KEY", "swordfish")]).await;
+        let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("KEY", "swordfish")]).await;
         let found = line(&lines, "server");
-        assert!(!fine && found.starts_with("MISSING") && words.iter().all(|word| found.contains(word)), "{lines}");
+        assert!(!complete && found.starts_with("MISSING") && words.iter().all(|word| found.contains(word)), "{lines}");
         assert!(!lines.contains("swordfish"), "{lines}");
     }
 
     let original = answering(400, "bad metric").await;
-    let (lines, fine) = doctor(&[("ADDRESS", &original.address)]).await;
-    assert!(fine && line(&lines, "server").starts_with("note    ") && lines.contains("does not answer as golectra does"), "{lines}");
+    let (lines, complete) = doctor(&[("ADDRESS", &original.address)]).await;
+    assert!(complete && line(&lines, "server").starts_with("note    ") && lines.contains("does not answer as golectra does"), "{lines}");
 
     let nothing = Server::reserve().await;
-    let (lines, fine) = doctor(&[("ADDRESS", &nothing)]).await;
+    let (lines, complete) = doctor(&[("ADDRESS", &nothing)]).await;
     let found = line(&lines, "server");
     assert!(
-        !fine && found.contains("cannot be reached") && found.contains("onnection refused") && found.contains("check ADDRESS"),
+        !complete && found.contains("cannot be reached: tcp connect error: Connection refused") && found.contains("check ADDRESS"),
         "{lines}"
     );
 }
@@ -84,9 +84,9 @@ async fn keys_that_cannot_be_used_are_named() {
         (vec![("KEYS_DIR", path.as_str()), ("SIGNING_KEY_ID", "new")], vec!["no key new", "put a file of that name there"]),
     ] {
         let variables = [variables, vec![("ADDRESS", server.address.as_str())]].concat();
-        let (lines, fine) = doctor(&variables).await;
+        let (lines, complete) = doctor(&variables).await;
         let found = line(&lines, "keys");
-        assert!(!fine && found.starts_with("MISSING") && words.iter().all(|word| found.contains(word)), "{lines}");
+        assert!(!complete && found.starts_with("MISSING") && words.iter().all(|word| found.contains(word)), "{lines}");
         assert!(line(&lines, "server").contains("not known without the key"), "{lines}");
     }
 }
@@ -96,33 +96,33 @@ async fn folders_that_cannot_be_used_are_named() {
     let server = answering(400, INVALID).await;
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let [file, new, metrics, gone] = ["file", "new/spool", "metrics", "gone"].map(path);
-    fs::write(&file, "").unwrap();
+    let [plain_file, new, metrics, gone] = ["file", "new/spool", "metrics", "gone"].map(path);
+    fs::write(&plain_file, "").unwrap();
     let address = ("ADDRESS", server.address.as_str());
 
-    let (lines, fine) = doctor(&[address, ("SPOOL_DIR", &new)]).await;
-    assert!(fine && line(&lines, "spool").starts_with("ok      ") && lines.contains("can be created"), "{lines}");
-    let (lines, fine) = doctor(&[address, ("SPOOL_DIR", &format!("{file}/spool"))]).await;
-    assert!(!fine && line(&lines, "spool").contains("is not a folder; set SPOOL_DIR to one"), "{lines}");
+    let (lines, complete) = doctor(&[address, ("SPOOL_DIR", &new)]).await;
+    assert!(complete && line(&lines, "spool").starts_with("ok      ") && lines.contains("can be created"), "{lines}");
+    let (lines, complete) = doctor(&[address, ("SPOOL_DIR", &format!("{plain_file}/spool"))]).await;
+    assert!(!complete && line(&lines, "spool").contains("is not a folder; set SPOOL_DIR to one"), "{lines}");
     if !rustix::process::geteuid().is_root() {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o500)).unwrap();
-        let (lines, fine) = doctor(&[address, ("SPOOL_DIR", &new)]).await;
+        let (lines, complete) = doctor(&[address, ("SPOOL_DIR", &new)]).await;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(!fine && line(&lines, "spool").contains("cannot be written: Permission denied"), "{lines}");
+        assert!(!complete && line(&lines, "spool").contains("cannot be written: Permission denied"), "{lines}");
     }
 
     fs::create_dir(&metrics).unwrap();
     fs::write(format!("{metrics}/broken.prom"), "a b c\n").unwrap();
-    let (lines, fine) = doctor(&[address, ("TEXTFILE_DIRS", &metrics)]).await;
-    assert!(!fine && lines.contains("broken.prom cannot be read: ") && lines.contains("until the file is right"), "{lines}");
+    let (lines, complete) = doctor(&[address, ("TEXTFILE_DIRS", &metrics)]).await;
+    assert!(!complete && lines.contains("broken.prom cannot be read: ") && lines.contains("until the file is right"), "{lines}");
     for (variable, subject, words) in [
         ("TEXTFILE_DIRS", "textfile", "create the folder"),
         ("HOST_PROC", "network", "mount the node's /proc at"),
         ("HOST_ROOT", "filesystems", "mount the node's / at"),
     ] {
-        let (lines, fine) = doctor(&[address, (variable, &gone)]).await;
+        let (lines, complete) = doctor(&[address, (variable, &gone)]).await;
         let found = line(&lines, subject);
-        assert!(!fine && found.starts_with("MISSING") && found.contains(&gone) && found.contains(words), "{lines}");
+        assert!(!complete && found.starts_with("MISSING") && found.contains(&gone) && found.contains(words), "{lines}");
     }
 }
 
@@ -130,18 +130,21 @@ async fn folders_that_cannot_be_used_are_named() {
 async fn settings_that_need_others_name_them() {
     let server = answering(400, INVALID).await;
     for setting in ["PODS_DETAILS", "SCRAPE_PODS"] {
-        let (lines, fine) = doctor(&[("ADDRESS", &server.address), (setting, "true")]).await;
-        assert!(!fine && lines.contains(&format!("{setting} needs the kubelet, and KUBELET_URL is not set: set it")), "{lines}");
+        let (lines, complete) = doctor(&[("ADDRESS", &server.address), (setting, "true")]).await;
+        assert!(!complete && lines.contains(&format!("{setting} needs the kubelet, and KUBELET_URL is not set: set it")), "{lines}");
     }
     let nothing = format!("https://{}", Server::reserve().await);
-    let (lines, fine) = doctor(&[("ADDRESS", &server.address), ("KUBELET_URL", &nothing), ("KUBELET_TOKEN_FILE", "/gone/token")]).await;
-    assert!(!fine && line(&lines, "kubelet").contains("the token /gone/token cannot be read"), "{lines}");
+    let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("KUBELET_URL", &nothing), ("KUBELET_TOKEN_FILE", "/gone/token")]).await;
+    assert!(!complete && line(&lines, "kubelet").contains("the token /gone/token cannot be read"), "{lines}");
     assert!(
         line(&lines, "kubelet").contains("KUBELET_TOKEN_FILE has to be") && line(&lines, "authorities").contains("set KUBELET_CA_FILE"),
         "{lines}"
     );
+    let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("KUBELET_URL", &nothing), ("PODS_DETAILS", "true")]).await;
+    assert!(!complete && line(&lines, "details").starts_with("MISSING"), "{lines}");
+    assert_eq!(lines.matches("MISSING").count(), 2, "one cause is not said once for each question: {lines}");
     let target = format!("http://{}/metrics", Server::reserve().await);
-    let (lines, fine) = doctor(&[("ADDRESS", &server.address), ("SCRAPE", &target)]).await;
+    let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("SCRAPE", &target)]).await;
     let found = line(&lines, "scrape");
-    assert!(!fine && found.contains(&target) && found.contains("check that the program runs and listens there"), "{lines}");
+    assert!(!complete && found.contains(&target) && found.contains("check that the program runs and listens there"), "{lines}");
 }

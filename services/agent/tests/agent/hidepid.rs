@@ -45,7 +45,7 @@ async fn reported(hidepid: &str, folder: &str, program: &[&str], variables: &[(&
     let log = String::from_utf8(child.wait_with_output().await.unwrap().stderr).unwrap();
     let mut names = BTreeSet::new();
     for request in &server.ledger().requests {
-        for metric in json::decode_batch(&request.unpacked(), 10_000).unwrap().iter() {
+        for metric in &json::decode_batch(&request.unpacked(), 10_000).unwrap() {
             // Of the collectors it counts which of them work.
             let name = metric.id.split('{').next().unwrap().to_owned();
             let works = metric.value == golectra_protocol::Value::Gauge(1.0);

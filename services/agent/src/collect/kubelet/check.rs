@@ -55,9 +55,9 @@ impl Check {
     /// Asks for everything that the settings name.
     pub async fn run(mut self) -> Vec<Finding> {
         self.files();
-        self.summary().await;
+        let answers = self.summary().await;
         self.certificate();
-        self.details().await;
+        self.details(answers).await;
         self.findings
     }
 
@@ -82,7 +82,8 @@ impl Check {
         }
     }
 
-    async fn summary(&mut self) {
+    /// Whether there is a kubelet that can be asked for more.
+    async fn summary(&mut self) -> bool {
         let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
         let mut summary = Summary::new(self.settings.node_metrics, mounts::devices());
         let read = |piece: &[u8]| Ok(splitter.read(piece, &mut |member, object| summary.read(member, object, &mut items, &mut labels))?);
@@ -98,8 +99,12 @@ impl Check {
                     "it does not tell how long containers were stalled (PSI): that needs Kubernetes 1.34, cgroup v2 and a kernel with PSI"
                 };
                 self.add(State::Note, "pressure", pressure);
+                true
             }
-            Err(error) => self.add(State::Missing, "kubelet", format!("{url}: {error}")),
+            Err(error) => {
+                self.add(State::Missing, "kubelet", format!("{url}: {error}"));
+                matches!(error, KubeletError::Denied { .. })
+            }
         }
     }
 
@@ -116,7 +121,7 @@ impl Check {
         }
     }
 
-    async fn details(&mut self) {
+    async fn details(&mut self, kubelet_answers: bool) {
         if !self.settings.details {
             self.add(
                 State::Note,
@@ -125,6 +130,11 @@ impl Check {
                  invisible",
             );
             return;
+        }
+        if !kubelet_answers {
+            let text =
+                "PODS_DETAILS: throttling, OOM kills, restarts, phases, requests and limits are not reported until the kubelet answers";
+            return self.add(State::Missing, "details", text);
         }
         let mut version = Version::default();
         let read = |piece: &[u8]| {
