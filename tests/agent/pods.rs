@@ -153,7 +153,11 @@ async fn a_thousand_pods_that_come_and_go_leave_nothing() {
     };
     // Of those that are gone it was there last.
     let last_gone = (GROUPS - 1) * AT_ONCE;
-    until("a report with the first pods alone", LIMIT, async || last_of(0).await > last_of(last_gone).await + 1.0).await;
+    until("the last ones are reported, and after them the first alone", LIMIT, async || {
+        let gone_at = last_of(last_gone).await;
+        gone_at > 0.0 && last_of(0).await > gone_at + 1.0
+    })
+    .await;
     let seen = r#"count(group by (pod) (count_over_time(container_memory_working_set_bytes{instance="agent",pod!=""}[5m])))"#;
     let seen = number(seen, None).await;
     assert_eq!(seen.to_bits(), f64::to_bits(1000.0), "{seen} pods were reported");
