@@ -1,7 +1,7 @@
 //! What an agent reads from a kubelet arrives in queries, and what the kubelet no longer tells leaves them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use golectra_tests::{AgentBuilder, Client, KubeletNode, POD_REPORT_BYTES, Receiver, Reply, Server, encode, until};
@@ -72,6 +72,107 @@ async fn pods_are_in_queries_as_long_as_the_kubelet_tells_of_them() {
     assert_eq!(found, [value("goes"), value("stays")], "within the lookback a series may have missed reports only");
     assert_eq!(pods(&client, CPU, Some(gone_at + 300.5)).await, [value("stays")], "beyond it the pod is gone, although its node reports");
     drop(agent);
+}
+
+const AT_ONCE: u64 = 50;
+const GROUPS: u64 = 20;
+
+/// What an agent keeps of 950 pods, if it forgot none of them, is several times as much.
+const ALLOWED_GROWTH_BYTES: f64 = 1_048_576.0;
+
+/// Of what is freed the allocator keeps some.
+const ALLOWED_RESIDENT_BYTES: u64 = 8 << 20;
+
+/// How long the kubelet takes to answer once nothing changes any more. Five readings a second are more reports than a sender with a backlog sends to a
+/// debug server: it pauses as long as the server takes to answer.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// A kubelet whose node has 50 pods, and when the test says so other 50 at each question, until 1,000 were there and the first 50 are back.
+struct Changing {
+    kubelet: Receiver,
+    /// How often the pods may change, and how often they have.
+    allowed: Arc<AtomicU64>,
+    changed: Arc<AtomicU64>,
+}
+
+impl Changing {
+    async fn start() -> Self {
+        let node = KubeletNode::with_pods([]);
+        let (allowed, changed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let kubelet = Receiver::start({
+            let (allowed, changed) = (Arc::clone(&allowed), Arc::clone(&changed));
+            move |request| {
+                if request.path == "/stats/summary" {
+                    let group = changed.load(Relaxed) % GROUPS;
+                    node.set_pods(group * AT_ONCE..(group + 1) * AT_ONCE);
+                } else if request.path == "/metrics/cadvisor" {
+                    // The last question of a reading.
+                    let next = (changed.load(Relaxed) + 1).min(allowed.load(Relaxed));
+                    changed.store(next, Relaxed);
+                }
+                let quiet = if changed.load(Relaxed) == GROUPS { QUIET } else { Duration::ZERO };
+                node.answer_beside_a_server(request).after(quiet)
+            }
+        })
+        .await;
+        Self { kubelet, allowed, changed }
+    }
+
+    /// Lets all pods come and go.
+    async fn change_all(&self) {
+        self.allowed.store(GROUPS, Relaxed);
+        until("all pods came and went", LIMIT, async || self.changed.load(Relaxed) == GROUPS).await;
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_pods_that_come_and_go_leave_nothing() {
+    let (server, node, folder) = (Server::builder().start(), Changing::start().await, tempfile::tempdir().expect("a folder"));
+    let (client, token) = (server.client(), token());
+    let agent = beside(quick(&server.url()), &node.kubelet, &token).env("PODS_DETAILS", "true").env("RATE_LIMIT", 4);
+    let agent = agent.env("SPOOL_DIR", folder.path().display()).start();
+
+    let number = async |query: &str, time: Option<f64>| -> f64 {
+        pods(&client, query, time).await.first().map_or(0.0, |found| found.1.parse().expect("a number"))
+    };
+    let of_pods = r#"{instance="agent",job=~"kubelet|kube-state-metrics",pod!=""}"#;
+    let alive_bytes = async || client.value("gauge", "Alloc").await.map_or(f64::MAX, |text| text.parse().expect("a number"));
+    let restarts = r#"count(count_over_time(kube_pod_container_status_restarts_total{instance="agent"}[5m]) >= 3)"#;
+    until("three reports with the first pods", LIMIT, async || number(restarts, None).await >= 50.0).await;
+    let series_before = number(&format!("count({of_pods})"), None).await;
+    let (alive_before, resident_before) = (alive_bytes().await, agent.anonymous_rss());
+
+    node.change_all().await;
+    for waiting in ["golectra_agent_queue_batches", "golectra_agent_queue_bytes", "golectra_agent_spool_batches"] {
+        until(waiting, LIMIT, async || agent.metric(waiting).await.is_some_and(|waiting| waiting < 1.0)).await;
+    }
+    let last_of = async |pod: u64| {
+        let name = KubeletNode::pod_name(pod);
+        let series = format!(r#"container_memory_working_set_bytes{{container="app",instance="agent",job="kubelet",pod="{name}"}}"#);
+        number(&format!("max(timestamp({series}))"), None).await
+    };
+    // Of those that are gone it was there last.
+    let last_gone = (GROUPS - 1) * AT_ONCE;
+    until("the last ones are reported, and after them the first alone", LIMIT, async || {
+        let gone_at = last_of(last_gone).await;
+        gone_at > 0.0 && last_of(0).await > gone_at + 1.0
+    })
+    .await;
+    let seen = r#"count(group by (pod) (count_over_time(container_memory_working_set_bytes{instance="agent",pod!=""}[5m])))"#;
+    let seen = number(seen, None).await;
+    assert_eq!(seen.to_bits(), f64::to_bits(1000.0), "{seen} pods were reported");
+
+    // When the lookback of those that are gone has passed.
+    let gone_at = last_of(last_gone).await;
+    let series_after = number(&format!("count({of_pods})"), Some(gone_at + 300.5)).await;
+    assert_eq!(series_after.to_bits(), series_before.to_bits(), "{series_before} series before, {series_after} after");
+    until("as little memory as before", LIMIT, async || alive_bytes().await < alive_before + ALLOWED_GROWTH_BYTES).await;
+    for lost in ["golectra_agent_reports_dropped_total", "golectra_agent_readings_skipped_total"] {
+        let lost = agent.metric(lost).await.unwrap_or(0.0);
+        assert!(lost < 1.0, "{lost}: {}", agent.tail());
+    }
+    let resident = agent.anonymous_rss();
+    assert!(resident < resident_before + ALLOWED_RESIDENT_BYTES, "{resident_before} bytes are resident before, {resident} after");
 }
 
 /// The chart's spool and the docs are made for reports of this size.

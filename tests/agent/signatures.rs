@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use golectra_tests::{Server, ServerBuilder, until};
+use golectra_tests::{Exit, Server, ServerBuilder, until};
 use tempfile::TempDir;
 
 use crate::tally::{polls_made, quick};
@@ -50,4 +50,20 @@ async fn a_refused_signature_is_logged_and_counted_and_loses_nothing() {
     let log = agent.stderr();
     assert!(log.contains("KEYS_DIR has no key new") && log.contains("Golectra-Signature does not match"), "{log}");
     assert!(!log.contains("swordfish") && !server.stderr().contains("swordfish"));
+}
+
+#[tokio::test]
+async fn the_doctor_says_whether_the_server_takes_the_agents_reports_and_changes_nothing() {
+    let server = required().key(Some("swordfish")).start();
+    for (key, exit, line) in [
+        ("swordfish", Exit::Code(0), format!("ok      server       {} takes the reports of this agent", server.url())),
+        ("another", Exit::Code(1), format!("MISSING server       {} refuses reports: ", server.url())),
+        ("", Exit::Code(1), format!("MISSING server       {} refuses reports: 401", server.url())),
+    ] {
+        let mut doctor = quick(&server.url()).env("KEY", key).flags(["doctor"]).start();
+        assert_eq!(doctor.wait(LIMIT), exit, "{}", doctor.tail());
+        assert!(doctor.stdout().contains(&line) && !doctor.stdout().contains("swordfish"), "{}", doctor.tail());
+    }
+    let sources = server.client().get("/api/v1/sources").send().await.expect(200).text();
+    assert!(!sources.contains("agent"), "{sources}");
 }

@@ -19,7 +19,9 @@ use golectra_protocol::Metric;
 pub use self::collector::{CollectError, Collector, Readings};
 #[cfg(fuzzing)]
 pub use self::host::fuzzing;
-pub use self::host::{Choice, Filter, HostPaths, HostSettings, Pattern, PatternError, RenderedGauge, textfile_findings};
+pub use self::host::{
+    Choice, Filter, HostPaths, HostSettings, Pattern, PatternError, RenderedGauge, hides_first_process, textfile_findings,
+};
 use self::worker::{Report, Worker};
 use crate::metrics::{AgentMetrics, SkipReason};
 

@@ -23,7 +23,7 @@ pub use self::scrape::{ScrapeTargets, ScrapeTargetsError};
 pub use self::source::SourceName;
 use crate::collect::kubelet::{KubeletAddress, KubeletSettings, NamespaceList, Namespaces, NodeMetrics, TlsMode};
 use crate::collect::scrape::{ScrapeLimits, ScrapeSettings};
-use crate::collect::{Choice, Filter, HostPaths, HostSettings, Pattern};
+use crate::collect::{Choice, Filter, HostPaths, HostSettings, Pattern, hides_first_process};
 use crate::spool::Limits;
 use crate::spool::disk::DiskLimits;
 
@@ -57,7 +57,7 @@ golectra_process::settings! {
         pub queue_batches: QueueBatches = "2048",
         /// Memory for these reports, at least 64KiB.
         pub queue_bytes: QueueBytes = "4MiB",
-        /// Where the node's /proc is mounted, such as /host/proc in a container; with it the node's network (node_network_*, node_netstat_*, node_sockstat_*) is reported.
+        /// Where the node's /proc is mounted, such as /host/proc in a container; with it the node's network (node_network_*, node_netstat_*, node_sockstat_*) is reported. Mounted with hidepid, it shows that only to root and the group of the option gid.
         pub host_proc: Option<PathBuf>,
         /// Where the node's / is mounted, such as /host/root in a container; with it the node's filesystems (node_filesystem_*) and its system (node_os_info) are reported.
         pub host_root: Option<PathBuf>,
@@ -199,7 +199,7 @@ impl Settings {
             proc: self.host_proc.clone().unwrap_or_else(|| "/proc".into()),
             sys: "/sys".into(),
             root: self.host_root.clone().or_else(|| is_outside_of_containers.then(|| "/".into())),
-            sees_first_process: self.host_proc.is_some() || is_outside_of_containers,
+            sees_first_process: is_outside_of_containers || self.host_proc.as_deref().is_some_and(|proc| !hides_first_process(proc)),
         };
         let filter = Filter {
             metrics: choice(self.host_metrics_include.as_ref(), self.host_metrics_exclude.as_ref()),

@@ -112,6 +112,13 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     serve_observability(settings.metrics_address.as_ref(), own.registry, ping, &shutdown).await.map_err(StartError::Listen)?;
 
     let source = settings.source();
+    if let Some(folder) = settings.host_proc.as_deref().filter(|folder| collect::hides_first_process(folder)) {
+        tracing::warn!(
+            folder = %folder.display(),
+            "HOST_PROC is mounted with hidepid, which hides the node's first process and its network from this user: the node's network is not read there; \
+             run the agent in the group of the mount's option gid, or unset HOST_PROC"
+        );
+    }
     let signer = Signer::new(&settings, clock.clone())?;
     let client = Client::new(&settings.address, &source, settings.key.clone(), signer)?;
     let mut collectors = Collectors::start(collect::of_each_poll(), Arc::clone(&metrics)).map_err(StartError::Thread)?;

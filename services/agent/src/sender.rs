@@ -3,6 +3,7 @@
 mod backoff;
 mod client;
 mod outcome;
+mod probe;
 mod server_clock;
 mod signer;
 
@@ -15,8 +16,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::backoff::{Backoff, Permit};
 pub use self::client::Client;
-pub(crate) use self::client::with_causes;
 use self::outcome::{Outcome, Retry, RetryReason};
+pub(crate) use self::probe::Probe;
 pub use self::signer::{Signer, SignerError};
 use crate::batch::{Batch, Failure};
 use crate::clock::Clock;

@@ -20,9 +20,9 @@ golectra_process::settings! {
         pub retain_files: usize = "0",
         /// What all files in the folder may take together; the oldest are removed and counted. 0 is no bound.
         pub retain_bytes: Bytes = "4GiB",
-        /// How long an event's id is remembered, so that a repeat of it is dropped.
+        /// How long an event's id is remembered from the last time that it came, so that a repeat of it is dropped.
         pub remember: Interval = "48h",
-        /// The most ids that are remembered.
+        /// The most ids that are remembered, each in some 90 bytes. Servers send an event again within two minutes; a node has up to 720 events an hour (one for each report), so the default holds those of 500 nodes for 2.7 hours.
         pub remember_ids: usize = "1000000",
         /// The longest event that is accepted. A server sends events of up to 16 MiB.
         pub max_body_bytes: Bytes = "16MiB",

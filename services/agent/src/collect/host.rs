@@ -53,15 +53,23 @@ pub struct HostPaths {
     pub sys: PathBuf,
     /// Its root, where that is visible.
     pub root: Option<PathBuf>,
-    /// Whether process 1 of `proc` is the host's, so that what belongs to its network namespace is the host's.
+    /// Whether process 1 of `proc` is the host's, so that what belongs to its network namespace is the host's. Beside a mounted /proc it must not be
+    /// hidden (see [`hides_first_process`]).
     pub sees_first_process: bool,
 }
 
+/// Whether a /proc is mounted with `hidepid`, which hides the first process from all but root and one group.
+///
+/// Its `net` is then that of the reading process: in a container the traffic of a pod, which must not pass as the node's.
+pub fn hides_first_process(proc: &Path) -> bool {
+    proc.join("stat").exists() && !proc.join("1/net").exists()
+}
+
 impl HostPaths {
-    /// The folder of the network namespace: the host's, where its first process is visible.
+    /// The folder of the host's network namespace.
     fn net(&self) -> PathBuf {
         let of_first_process = self.proc.join("1/net");
-        // With hidepid that folder is hidden from all but root.
+        // Outside of containers this process shares it with the first one, which may be hidden.
         if self.sees_first_process && of_first_process.exists() { of_first_process } else { self.proc.join("net") }
     }
 

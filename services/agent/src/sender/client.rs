@@ -74,6 +74,11 @@ impl Client {
         &self.server_clock
     }
 
+    /// What makes the HashSHA256 of reports.
+    pub(super) const fn hash_key(&self) -> Option<&Secret> {
+        self.key.as_ref()
+    }
+
     /// Makes one try.
     pub(super) async fn send(&self, batch: &Batch) -> Outcome {
         let span = tracing::info_span!("send", key = %batch.key(), tries = batch.attempts().count());
@@ -163,7 +168,7 @@ fn failed(error: &reqwest::Error) -> Retry {
 }
 
 /// An error with its causes, because the error itself does not say what to do.
-pub(crate) fn with_causes(error: &reqwest::Error) -> String {
+fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

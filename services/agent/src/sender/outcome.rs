@@ -138,6 +138,7 @@ impl RetryReason {
             Self::Overflow => "; delete the source on the server, or the client that raised the counter",
             Self::ClockSkew | Self::TooNew => "; check the clocks of this host and of the server",
             Self::Unauthorized => "; check KEY, or KEYS_DIR and SIGNING_KEY_ID",
+            Self::ServerError => "; the log of the server, or of a proxy before it, says more",
             Self::Redirect => "; redirects are not followed: set ADDRESS to where it leads",
             _ => "",
         }

@@ -2,8 +2,10 @@
 
 mod answers;
 mod clocks;
+mod doctor;
 mod faults;
 mod harness;
+mod hidepid;
 mod kubelet;
 mod kubelet_server;
 mod process;

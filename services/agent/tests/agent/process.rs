@@ -110,7 +110,7 @@ async fn at_default_settings_the_metrics_change() {
     server.wait_for("three reports", |ledger| ledger.applied.len() >= 3).await;
     let output = end(child).await;
     assert_eq!(server.ledger().polls, logged(&output, "polls"));
-    let reports: Vec<_> = server.ledger().requests.iter().map(|request| json::decode_batch(&request.unpacked(), 1000).unwrap()).collect();
+    let reports: Vec<_> = server.ledger().requests.iter().map(|request| json::decode_batch(&request.unpacked(), 10_000).unwrap()).collect();
     for name in "PollCount RandomValue Alloc TotalAlloc Mallocs Frees HeapAlloc HeapIdle HeapInuse HeapObjects".split(' ') {
         let values: Vec<Value> = reports.iter().map(|report| report.iter().find(|metric| metric.id == name).expect(name).value).collect();
         assert!(values.windows(2).any(|pair| pair[0] != pair[1]), "{name} does not change: {values:?}");

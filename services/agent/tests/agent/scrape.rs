@@ -263,7 +263,7 @@ async fn the_doctor_says_which_targets_and_files_can_be_read() {
     has(State::Missing, "has no certificate of an authority");
     has(State::Missing, "SCRAPE_TOKEN_FILE");
     has(State::Missing, "/metrics cannot be scraped: the token");
-    has(State::Missing, "SCRAPE_PODS needs KUBELET_URL");
+    has(State::Missing, "SCRAPE_PODS needs the kubelet, and KUBELET_URL is not set");
     assert!(!found.iter().any(|(_, said)| said.contains("secret")), "{found:#?}");
 
     let arguments = [

@@ -148,7 +148,8 @@ async fn serve(
             let mut ledger = ledger.lock().unwrap();
             let act = act(ledger.requests.len(), &request);
             let apply = !matches!(act, Act::AnswerHalf | Act::Close | Act::Answer(..) | Act::TooNew { .. });
-            let items = request.items();
+            // What is refused may be anything, such as a request without a body.
+            let items = if apply { request.items() } else { 0 };
             let replayed = apply && ledger.apply(&request);
             ledger.requests.push(request);
             (act, items, replayed)

@@ -86,6 +86,20 @@ async fn events_are_stored_once_and_ids_outlive_a_restart() {
 }
 
 #[tokio::test]
+async fn an_event_that_comes_again_and_again_is_stored_once_however_long_that_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _writer) = open(&folder, LIMITS, NOW);
+    let (stored, repeat) = (Appended::Stored, Appended::Repeat);
+    // What is older than 48 hours is forgotten when another event comes.
+    for (hours, id, expected) in
+        [(0, "a", stored), (40, "a", repeat), (80, "b", stored), (81, "a", repeat), (130, "c", stored), (131, "a", stored)]
+    {
+        let appended = journal.append(id.into(), b"{}".to_vec(), NOW + hours * 3600).await;
+        assert_eq!(appended, Ok(expected), "{id} after {hours} hours");
+    }
+}
+
+#[tokio::test]
 async fn one_id_sent_many_times_at_once_is_stored_once() {
     let folder = tempfile::tempdir().unwrap();
     let (journal, _writer) = open(&folder, LIMITS, NOW);

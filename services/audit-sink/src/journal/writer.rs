@@ -175,10 +175,11 @@ impl Writer {
             self.rotate(group.last().map_or(0, |(_, _, now)| *now))?;
         }
         let mut new = NewEvents::default();
-        let mut appended = Vec::with_capacity(group.len());
+        let (mut appended, mut repeats) = (Vec::with_capacity(group.len()), Vec::new());
         for (id, line, now) in group {
             let hash = id::hash(id);
             if self.recent.contains(hash) || new.hashes.iter().any(|(other, _)| *other == hash) {
+                repeats.push((hash, *now));
                 appended.push(Appended::Repeat);
                 continue;
             }
@@ -191,8 +192,15 @@ impl Writer {
         if !new.hashes.is_empty() {
             self.store(&new)?;
         }
-        for (hash, now) in new.hashes {
-            self.recent.insert(hash, now);
+        let forgotten_after = new.hashes.into_iter().chain(repeats).filter_map(|(hash, now)| self.recent.insert(hash, now)).min();
+        if let Some(seconds) = forgotten_after {
+            LOG.log("forgotten", move |count| {
+                tracing::warn!(
+                    count,
+                    seconds,
+                    "more than REMEMBER_IDS events came in this time: ids are forgotten so soon that an event that comes again may be kept twice; raise REMEMBER_IDS"
+                );
+            });
         }
         self.metrics.ids.set(i64::try_from(self.recent.len()).unwrap_or(i64::MAX));
         Ok(appended)

@@ -97,7 +97,7 @@ pub fn findings(folder: &Path) -> Vec<Finding> {
                 count += found;
             }
             Err(error) => {
-                let text = format!("{} cannot be read: {error}; none of its metrics is reported", path.display());
+                let text = format!("{} cannot be read: {error}; none of its metrics is reported until the file is right", path.display());
                 findings.push(Finding::new(State::Missing, "textfile", text));
             }
         }

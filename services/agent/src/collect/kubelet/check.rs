@@ -1,6 +1,6 @@
 //! What the kubelet lets this agent read, in words.
 
-use super::client::{Client, Endpoint};
+use super::client::{Client, Endpoint, read_small};
 use super::items::{Items, LabelSets};
 use super::splitter::Splitter;
 use super::summary::Summary;
@@ -55,9 +55,9 @@ impl Check {
     /// Asks for everything that the settings name.
     pub async fn run(mut self) -> Vec<Finding> {
         self.files();
-        self.summary().await;
+        let answers = self.summary().await;
         self.certificate();
-        self.details().await;
+        self.details(answers).await;
         self.findings
     }
 
@@ -67,20 +67,23 @@ impl Check {
 
     fn files(&mut self) {
         let token = self.settings.address.token_file.clone();
-        match std::fs::metadata(&token) {
-            Ok(_) => self.add(State::Works, "token", format!("{} is there", token.display())),
-            Err(error) => self.add(State::Missing, "token", format!("{} cannot be read: {error}", token.display())),
+        // What is wrong with it is the error of the first question.
+        if read_small(&token).is_ok() {
+            self.add(State::Works, "token", format!("{} can be read", token.display()));
         }
         let authorities = self.settings.address.ca_file.clone();
         let state = if self.settings.address.tls == TlsMode::Verify { State::Missing } else { State::Note };
-        match std::fs::read(&authorities).map(|pem| super::tls::authorities(&pem).len()) {
-            Ok(0) => self.add(state, "authorities", format!("{} has no certificate", authorities.display())),
-            Ok(count) => self.add(State::Works, "authorities", format!("{} has {count}", authorities.display())),
-            Err(error) => self.add(state, "authorities", format!("{} cannot be read: {error}", authorities.display())),
+        let advice = "set KUBELET_CA_FILE to the authorities that may have signed the kubelet's certificate";
+        match read_small(&authorities).map(|pem| super::tls::authorities(&pem).len()) {
+            Ok(0) => self.add(state, "authorities", format!("{} has no certificate in PEM; {advice}", authorities.display())),
+            Ok(1) => self.add(State::Works, "authorities", format!("{} has 1 certificate", authorities.display())),
+            Ok(count) => self.add(State::Works, "authorities", format!("{} has {count} certificates", authorities.display())),
+            Err(error) => self.add(state, "authorities", format!("{} cannot be read: {error}; {advice}", authorities.display())),
         }
     }
 
-    async fn summary(&mut self) {
+    /// Whether there is a kubelet that can be asked for more.
+    async fn summary(&mut self) -> bool {
         let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
         let mut summary = Summary::new(self.settings.node_metrics, mounts::devices());
         let read = |piece: &[u8]| Ok(splitter.read(piece, &mut |member, object| summary.read(member, object, &mut items, &mut labels))?);
@@ -96,8 +99,12 @@ impl Check {
                     "it does not tell how long containers were stalled (PSI): that needs Kubernetes 1.34, cgroup v2 and a kernel with PSI"
                 };
                 self.add(State::Note, "pressure", pressure);
+                true
             }
-            Err(error) => self.add(State::Missing, "kubelet", format!("{url}: {error}")),
+            Err(error) => {
+                self.add(State::Missing, "kubelet", format!("{url}: {error}"));
+                matches!(error, KubeletError::Denied { .. })
+            }
         }
     }
 
@@ -114,7 +121,7 @@ impl Check {
         }
     }
 
-    async fn details(&mut self) {
+    async fn details(&mut self, kubelet_answers: bool) {
         if !self.settings.details {
             self.add(
                 State::Note,
@@ -123,6 +130,11 @@ impl Check {
                  invisible",
             );
             return;
+        }
+        if !kubelet_answers {
+            let text =
+                "PODS_DETAILS: throttling, OOM kills, restarts, phases, requests and limits are not reported until the kubelet answers";
+            return self.add(State::Missing, "details", text);
         }
         let mut version = Version::default();
         let read = |piece: &[u8]| {

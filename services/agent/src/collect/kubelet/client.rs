@@ -43,7 +43,7 @@ pub enum TlsMode {
 #[derive(Debug, thiserror::Error)]
 pub enum KubeletError {
     /// The pod's token cannot be read.
-    #[error("the token {path} cannot be read: {error}; it comes from the service account's token volume")]
+    #[error("the token {path} cannot be read: {error}; KUBELET_TOKEN_FILE has to be the file of the service account's token volume")]
     Token {
         /// The file.
         path: PathBuf,
@@ -54,16 +54,20 @@ pub enum KubeletError {
     #[error("the HTTP client could not be created: {0}")]
     Client(String),
     /// Its certificate is not accepted.
-    #[error("the kubelet's certificate is not accepted: {0}; set KUBELET_CA_FILE to the authority that signed it")]
+    #[error(
+        "the kubelet's certificate is not accepted: {0}; set KUBELET_CA_FILE to the authority that signed it, or KUBELET_TLS=auto and HOST_IP to this node's address"
+    )]
     Certificate(String),
     /// It cannot be reached.
     #[error("the kubelet cannot be reached: {0}; check KUBELET_URL and that the network policy lets the agent reach it")]
     Unreachable(String),
     /// It did not answer in time.
-    #[error("the kubelet did not answer within {} s", ANSWER_LIMIT.as_secs())]
+    #[error("the kubelet did not answer within {} s; look at its log, and at what loads the node", ANSWER_LIMIT.as_secs())]
     Timeout,
     /// It does not know the agent.
-    #[error("the kubelet does not accept the agent's token (401): {0}; it needs --authentication-token-webhook")]
+    #[error(
+        "the kubelet does not accept the agent's token (401): {0}; KUBELET_TOKEN_FILE has to be a token of this cluster, and the kubelet needs --authentication-token-webhook"
+    )]
     Unauthenticated(String),
     /// The agent may not read this.
     #[error("the kubelet denies {path} (403): {text}; the agent's ClusterRole must allow `get` on {resource}")]
@@ -76,19 +80,19 @@ pub enum KubeletError {
         resource: &'static str,
     },
     /// It has nothing at this path.
-    #[error("the kubelet has no {0} (404): it is too old, or it is not a kubelet")]
+    #[error("the kubelet has no {0} (404): it is too old, or it is not a kubelet; check KUBELET_URL")]
     NotFound(&'static str),
     /// It answered with another status.
-    #[error("the kubelet answered with status {0}: {1}")]
+    #[error("the kubelet answered with status {0}: {1}; look at its log")]
     Status(u16, String),
     /// The connection ended within the answer.
-    #[error("the kubelet's answer was cut off: {0}")]
+    #[error("the kubelet's answer was cut off: {0}; look at its log")]
     Cut(String),
     /// The answer is too long.
     #[error("the kubelet's answer is longer than {} MiB", MAX_ANSWER_BYTES >> 20)]
     TooLarge,
     /// The answer is not what a kubelet answers.
-    #[error("the kubelet's answer cannot be read: {0}")]
+    #[error("the kubelet's answer cannot be read: {0}; check that KUBELET_URL leads to a kubelet")]
     Invalid(String),
 }
 

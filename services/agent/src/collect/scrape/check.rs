@@ -39,15 +39,20 @@ pub async fn findings(settings: ScrapeSettings) -> Vec<Finding> {
 fn files(settings: &ScrapeSettings) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(path) = &settings.ca_file {
-        let shown = path.display();
+        let (shown, advice) = (path.display(), "write the authorities of the targets there, or unset SCRAPE_CA_FILE");
         findings.push(match read_small(path).map(|pem| authorities(&pem).len()) {
-            Ok(0) => Finding::new(State::Missing, "scrape", format!("SCRAPE_CA_FILE: {shown} has no certificate of an authority in PEM")),
+            Ok(0) => Finding::new(
+                State::Missing,
+                "scrape",
+                format!("SCRAPE_CA_FILE: {shown} has no certificate of an authority in PEM; {advice}"),
+            ),
             Ok(count) => Finding::new(State::Works, "scrape", format!("SCRAPE_CA_FILE: {shown} has {count} authorities")),
-            Err(error) => Finding::new(State::Missing, "scrape", format!("SCRAPE_CA_FILE: {shown} cannot be read: {error}")),
+            Err(error) => Finding::new(State::Missing, "scrape", format!("SCRAPE_CA_FILE: {shown} cannot be read: {error}; {advice}")),
         });
     }
     if let Some(Err((path, error))) = settings.token_file.as_deref().map(read_token) {
-        findings.push(Finding::new(State::Missing, "scrape", format!("SCRAPE_TOKEN_FILE: {path} cannot be read: {error}")));
+        let text = format!("SCRAPE_TOKEN_FILE: {path} cannot be read: {error}; let this agent's user read it, or unset SCRAPE_TOKEN_FILE");
+        findings.push(Finding::new(State::Missing, "scrape", text));
     }
     findings
 }
@@ -81,7 +86,7 @@ async fn scrape(settings: &ScrapeSettings, targets: Vec<Target>, token: Option<A
         Ok(client) => Arc::new(client),
         Err(error) => {
             let text = error.to_string();
-            return targets.into_iter().map(|target| (target, Err(ScrapeError::Request(text.clone())))).collect();
+            return targets.into_iter().map(|target| (target, Err(ScrapeError::Client(text.clone())))).collect();
         }
     };
     let budget = Arc::new(SeriesBudget::new(usize::MAX / 1024));
@@ -93,7 +98,7 @@ async fn scrape(settings: &ScrapeSettings, targets: Vec<Target>, token: Option<A
             let result = match client.get(target.url(), target.kind(), token.as_deref()).await {
                 Ok(answer) => match ScrapeJob::new(target.clone(), settings.limits, settings.filter, budget) {
                     Ok(mut job) => job.read(&answer, &mut counts),
-                    Err(error) => Err(ScrapeError::Request(error.to_string())),
+                    Err(error) => Err(ScrapeError::Client(error.to_string())),
                 },
                 Err(error) => Err(error),
             };

@@ -7,29 +7,31 @@ use golectra_protocol::exposition::{ExpositionError, Reason};
 pub(super) enum ScrapeError {
     #[error("no whole answer within {0} seconds: check that the program answers, or set SCRAPE_TIMEOUT")]
     Timeout(f64),
-    #[error("{0}")]
+    #[error("{0}; check that the program runs and listens there, and that no network policy or firewall is between")]
     Request(String),
+    #[error("{0}")]
+    Client(String),
     #[error("the target's certificate is not accepted: {0}; set SCRAPE_CA_FILE to the authority that signed it")]
     Certificate(String),
     #[error("the token {0} cannot be read: {1}; check SCRAPE_TOKEN_FILE")]
     Token(String, String),
-    #[error("the answer has the status {status}{}", redirect(.location.as_deref()))]
+    #[error("the answer has the status {status}{}", advice(*.status, .location.as_deref()))]
     Status { status: u16, location: Option<String> },
     #[error("the answer is {0:?}, expected Prometheus's text format or OpenMetrics: check the path")]
     ContentType(String),
-    #[error("the answer has the encoding {0:?}, expected gzip or none")]
+    #[error("the answer has the encoding {0:?}, expected gzip or none: change that in the program, or in the proxy before it")]
     Encoding(String),
     #[error("the answer is larger than {0} bytes: raise SCRAPE_MAX_BYTES or let the program expose less")]
     TooLarge(usize),
-    #[error("the answer is not valid gzip")]
+    #[error("the answer is not valid gzip: look for a proxy that changes it")]
     Gzip,
     #[error("other targets' answers take all memory for answers: scrape fewer targets")]
     NoMemory,
-    #[error("the answer cannot be parsed: {0}")]
+    #[error("the answer cannot be parsed: {0}; the program has to write what Prometheus reads")]
     Exposition(#[from] ExpositionError),
     #[error("the answer cannot be parsed: {0} in {1}")]
     Series(Reason, String),
-    #[error("the answer is not the JSON object of expvar: {0}")]
+    #[error("the answer is not the JSON object of expvar: {0}; check the path")]
     Json(String),
     #[error("the answer has {found} samples, more than {limit}: raise SCRAPE_MAX_SAMPLES or let the program expose less")]
     TooManySamples { found: usize, limit: usize },
@@ -45,8 +47,17 @@ pub(super) enum ScrapeError {
     LongLabelValue { found: usize, limit: usize, series: String },
 }
 
-fn redirect(location: Option<&str>) -> String {
-    location.map_or_else(String::new, |location| format!(" to {location:?}: redirects are not followed, so set that URL"))
+fn advice(status: u16, location: Option<&str>) -> String {
+    if let Some(location) = location {
+        return format!(" to {location:?}: redirects are not followed, so set that URL");
+    }
+    let advice = match status {
+        401 | 403 => "the program wants credentials: a target of SCRAPE gets those in SCRAPE_TOKEN_FILE, a pod none",
+        404 => "check the path",
+        500.. => "look at the program's log",
+        _ => "check the URL",
+    };
+    format!(": {advice}")
 }
 
 /// The beginning of a text that others wrote, for the log.
