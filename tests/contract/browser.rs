@@ -1,6 +1,7 @@
 //! The pages as people use them: in Chromium, with and without scripts, by keyboard, on a phone, and for those who do not see them.
 
 mod figures;
+mod graphs;
 mod narrow;
 mod panels;
 

@@ -14,8 +14,17 @@ const STEPS = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_
 /** A value counts for this long at least; many scrape once a minute. */
 const LOOKBACK = 120;
 
+/** From this step on, in seconds, there may be several samples between two values of a gauge. */
+const SPREAD_STEP = 60;
+/** With more lines, what they reach between two values would hide the lines. */
+const SPREAD_LINES = 16;
+/** A selector, with a number that its values are divided by or multiplied with. */
+const SELECTOR = /^\s*((?:[a-zA-Z_:][\w:]*)?(?:\{(?:[^"'`{}]|"(?:[^"\\]|\\.)*")*\})?)\s*([*/]\s*[\d.]+)?\s*$/;
+/** The label by which the least and the most of a series are told apart. */
+const EXTREME = "golectra_extreme";
+
 /** @typedef {{ expr: string, name: string }} Line */
-/** @typedef {{ name: string, values: (number | null)[] }} Series */
+/** What a line has, and where it can be had the least and the most between two values. @typedef {{ name: string, values: (number | null)[], least?: (number | null)[], most?: (number | null)[] }} Series */
 
 let underWay = 0;
 /** @type {(() => void)[]} */
@@ -128,6 +137,20 @@ class Graph {
     }
   }
 
+  /** The lines whose spread is drawn. */
+  spread() {
+    if (this.stacked || this.series.length > SPREAD_LINES) return [];
+    return this.series.flatMap((one, index) => (one.least && one.most ? [{ index, least: one.least, most: one.most }] : []));
+  }
+
+  /** A value of a line, with what it reached since so many values before. @param {Series} one @param {number} index @param {number} over */
+  text(one, index, over = 1) {
+    const value = format(one.values[index], this.unit);
+    const within = (/** @type {(number | null)[]} */ values) => values.slice(Math.max(0, index - over + 1), index + 1).filter((value) => value !== null);
+    const [low, high] = [Math.min(...within(one.least ?? one.values)), Math.max(...within(one.most ?? one.values))];
+    return low < high ? `${value} (${format(low, this.unit)} to ${format(high, this.unit)})` : value;
+  }
+
   /** The values as they are drawn: stacked ones on top of each other. */
   drawn() {
     if (!this.stacked) return this.series.map((one) => one.values);
@@ -138,7 +161,8 @@ class Graph {
   /** @param {number} from @param {number} to */
   draw(from, to) {
     const colours = palette();
-    const data = [this.times, ...this.drawn()];
+    const spread = this.spread();
+    const data = [this.times, ...this.drawn(), ...spread.flatMap(({ most, least }) => [most, least])];
     const seconds = to - from;
     const style = seconds <= 90_000 ? "time" : seconds <= 40 * 86_400 ? "day" : "month";
     this.chart?.destroy();
@@ -173,10 +197,12 @@ class Graph {
         label: one.name,
         stroke: colours[index % COLOURS],
         width,
-        fill: this.stacked && index === 0 || !this.stacked && this.series.length === 1 ? `${colours[index % COLOURS]}2b` : undefined,
+        fill: this.stacked && index === 0 || !this.stacked && this.series.length === 1 && spread.length === 0 ? `${colours[index % COLOURS]}2b` : undefined,
         points: { show: undefined, size: 4 },
-      }))],
-      bands: this.stacked ? this.series.slice(1).map((_, index) => ({ series: [index + 2, index + 1], fill: `${colours[(index + 1) % COLOURS]}2b` })) : [],
+      })), ...spread.flatMap(() => [{ width: 0, points: { show: false } }, { width: 0, points: { show: false } }])],
+      bands: this.stacked
+        ? this.series.slice(1).map((_, index) => ({ series: [index + 2, index + 1], fill: `${colours[(index + 1) % COLOURS]}2b` }))
+        : spread.map(({ index }, at) => ({ series: [this.series.length + 2 * at + 1, this.series.length + 2 * at + 2], fill: `${colours[index % COLOURS]}40` })),
       hooks: {
         draw: [(/** @type {any} */ chart) => this.mark(chart)],
         setCursor: [(/** @type {any} */ chart) => this.tell(chart.cursor.idx)],
@@ -245,7 +271,7 @@ class Graph {
   /** Shows the values at the cursor, or the newest ones. @param {number | null | undefined} index */
   tell(index) {
     const items = [...this.legend.querySelectorAll("b")];
-    const texts = this.series.map((one) => format(index === null || index === undefined ? one.values.findLast((value) => value !== null) : one.values[index], this.unit));
+    const texts = this.series.map((one) => (index === null || index === undefined ? format(one.values.findLast((value) => value !== null), this.unit) : this.text(one, index)));
     items.forEach((item, at) => { item.textContent = texts[at] ?? ""; });
     const left = this.chart?.cursor.left ?? -1;
     const near = left < 0 ? [] : happened.filter(({ at }) => Math.abs(this.chart.valToPos(at, "x") - left) < 6);
@@ -270,7 +296,7 @@ class Graph {
       return;
     }
     chart.setCursor({ left: chart.valToPos(this.times[next], "x"), top: 10 });
-    const values = this.series.slice(0, 6).map((one) => `${one.name} ${format(one.values[next], this.unit)}`);
+    const values = this.series.slice(0, 6).map((one) => `${one.name} ${this.text(one, next)}`);
     this.spoken.textContent = `${time(this.times[next], "full")}: ${values.join(", ")}${this.at.textContent ? `. ${this.at.textContent}` : ""}`;
   }
 
@@ -297,7 +323,7 @@ class Graph {
       cell.scope = "row";
       cell.textContent = time(this.times[index], "full");
       row.append(cell);
-      for (const one of this.series) row.insertCell().textContent = format(one.values[index], this.unit);
+      for (const one of this.series) row.insertCell().textContent = this.text(one, index, every);
     }
     scroll.append(table);
     this.table.append(scroll);
@@ -322,8 +348,36 @@ function palette() {
 
 /** @param {Line} line @param {number} start @param {number} end @param {number} step @param {AbortSignal} signal @returns {Promise<Series[]>} */
 async function ask(line, start, end, step, signal) {
-  const query = line.expr.replaceAll("$window", `${Math.max(LOOKBACK, step)}s`);
-  const parameters = new URLSearchParams({ query, start: String(start), end: String(end), step: String(step), lookback_delta: String(Math.max(LOOKBACK, step)), limit: String(MAX_LINES * 4) });
+  const expr = line.expr.replaceAll("$window", `${Math.max(LOOKBACK, step)}s`);
+  const [found, extremes] = await Promise.all([query(expr, start, end, step, signal), reached(expr, start, end, step, signal)]);
+  return found.map(({ metric, values }) => ({ name: nameOf(metric, line.name), values, ...extremes.get(identity(metric)) }));
+}
+
+/** What the series of a gauge reached between two values. Rates are about all of the time between them. @param {string} expr @param {number} start @param {number} end @param {number} step @param {AbortSignal} signal */
+async function reached(expr, start, end, step, signal) {
+  /** @type {Map<string, { least?: (number | null)[], most?: (number | null)[] }>} */
+  const all = new Map();
+  const [, selector, factor = ""] = SELECTOR.exec(expr) ?? [];
+  if (step < SPREAD_STEP || !selector) return all;
+  const part = (/** @type {string} */ name) => `label_replace(${name}_over_time(${selector}[${step}s]) ${factor}, "${EXTREME}", "${name}", "", "")`;
+  // Where they can't be had, as of samples that are no longer kept, the line stands for itself.
+  const found = await query(`${part("min")} or ${part("max")}`, start, end, step, signal).catch(() => []);
+  for (const { metric, values } of found) {
+    const { [EXTREME]: extreme, ...labels } = metric;
+    const key = identity(labels);
+    all.set(key, { ...all.get(key), [extreme === "min" ? "least" : "most"]: values });
+  }
+  return all;
+}
+
+/** A series without its name, which functions leave out. @param {Record<string, string>} metric */
+function identity(metric) {
+  return JSON.stringify(Object.entries(metric).filter(([name]) => name !== "__name__").sort());
+}
+
+/** @param {string} expr @param {number} start @param {number} end @param {number} step @param {AbortSignal} signal @returns {Promise<{ metric: Record<string, string>, values: (number | null)[] }[]>} */
+async function query(expr, start, end, step, signal) {
+  const parameters = new URLSearchParams({ query: expr, start: String(start), end: String(end), step: String(step), lookback_delta: String(Math.max(LOOKBACK, step)), limit: String(MAX_LINES * 4) });
   const answer = await fetch("/api/v1/query_range", { method: "POST", body: parameters, signal: AbortSignal.any([signal, AbortSignal.timeout(LIMIT_MS)]) });
   const body = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
   if (body.status !== "success") throw new Error(body.error ?? "The server does not answer.");
@@ -332,7 +386,7 @@ async function ask(line, start, end, step, signal) {
     /** @type {(number | null)[]} */
     const values = Array(steps).fill(null);
     for (const [at, value] of found.values) values[Math.round((at - start) / step)] = number(value);
-    return { name: nameOf(found.metric, line.name), values };
+    return { metric: found.metric, values };
   });
 }
 
