@@ -37,7 +37,7 @@ const COUNTERS: [(&str, &str, Read); 9] = [
         |metrics| &metrics.history_dropped_samples,
     ),
     (
-        "memory_history_dropped_rollup_days_total",
+        "memory_history_dropped_rollups_total",
         "Days of a source's rollups, of 5 minutes or of an hour, that left history early, since HISTORY_MAX_BYTES does not suffice.",
         |metrics| &metrics.history_dropped_rollup_days,
     ),
