@@ -143,7 +143,9 @@ async fn report(server: &Server, source: &str, gauges: &[(&str, f64)]) {
 async fn page(server: &Server, path: &str) -> String {
     let client = server.client();
     let whole = async || Some(client.get(path).send().await.expect(200).text()).filter(|page| !page.contains("be shown now:"));
-    eventually("a page with all that belongs to it", LIMIT, whole).await
+    let page = eventually("a page with all that belongs to it", LIMIT, whole).await;
+    assert!(!page.contains(">-0<"), "nothing is minus zero: {page}");
+    page
 }
 
 /// The row of a node in the overview.

@@ -213,7 +213,8 @@ async fn read(app: &App) -> Result<Cluster, ApiError> {
     // Pods are counted only where there is Kubernetes: no row is an answer as well.
     let has_pods = nodes.iter().any(|node| node.pods.is_some());
     let known = |value: Option<f64>| value.or(has_pods.then_some(0.0));
-    let restarts = has_pods.then(|| restarted.iter().map(|(_, _, times)| times).sum());
+    // A sum of nothing would be -0.
+    let restarts = has_pods.then(|| restarted.iter().fold(0.0, |sum, (_, _, times)| sum + times));
     Ok(Cluster { nodes, others, missing: reader.missing, pods_not_ready: known(pods_not_ready), restarts, restarted, now })
 }
 
