@@ -246,6 +246,8 @@ async fn pods_are_shown_with_what_they_use(t: Target) {
     let limit = of("kube_pod_container_resource_limits", ",resource=\"memory\"");
     let restarts = of("kube_pod_container_status_restarts_total", "");
     report(&server, "n1", &[(&memory, 3_145_728.0), (&limit, 4_194_304.0), (&restarts, 7.0)]).await;
+    let overview = page(&server, "/").await;
+    assert!(overview.contains("Restarts, 1 h"), "{overview}");
     let pods = page(&server, "/pods").await;
     for part in [">n1</a>", "3 MiB", "<b>75 %</b>", "<td class=\"restarts num\">7</td>", "/pod?namespace=shop&#38;name=cart"] {
         assert!(pods.contains(part), "{part}: {pods}");
