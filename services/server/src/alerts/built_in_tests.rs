@@ -185,3 +185,80 @@ fn each_metric_of_a_rule_is_reported_by_agents_or_written_by_the_server() {
         }
     }
 }
+
+/// Two nodes that are used more by day than by night, with a pod and a volume each, for a day and the hours before that rules look at.
+#[expect(clippy::cast_precision_loss, reason = "a number of minutes")]
+fn healthy() -> MemoryStore {
+    let mut store = MemoryStore::default();
+    for minute in 0..=31 * 60_i64 {
+        let seconds = minute as f64 * 60.0;
+        // From 0 to 1 and back, once a day.
+        let day = (1.0 - (seconds / 86_400.0 * std::f64::consts::TAU).cos()) / 2.0;
+        for instance in ["n1", "n2"] {
+            let mut add = |name: &str, labels: &[(&str, &str)], value: f64| {
+                let all = [("__name__", name), ("instance", instance)].into_iter().chain(labels.iter().copied());
+                store.add(&Labels::new(all), minute * 60_000, value);
+            };
+            let filesystem = [("device", "/dev/vda1"), ("fstype", "ext4"), ("mountpoint", "/")];
+            let pod = [("namespace", "shop"), ("pod", instance), ("container", "app"), ("node", instance)];
+            let volume = [("namespace", "shop"), ("persistentvolumeclaim", instance)];
+            add("golectra_source_last_seen_timestamp_seconds", &[], seconds);
+            add("node_filesystem_size_bytes", &filesystem, 100e9);
+            add("node_filesystem_avail_bytes", &filesystem, 40e9 - day * 5e9);
+            add("node_filesystem_readonly", &filesystem, 0.0);
+            add("node_filesystem_files", &filesystem, 6e6);
+            add("node_filesystem_files_free", &filesystem, 5e6 - day * 1e5);
+            add("node_memory_MemTotal_bytes", &[], 16e9);
+            add("node_memory_MemAvailable_bytes", &[], 9e9 - day * 5e9);
+            for pressure in ["cpu_waiting", "memory_stalled", "io_stalled"] {
+                add(&format!("node_pressure_{pressure}_seconds_total"), &[], seconds * 0.04);
+            }
+            for (mode, share) in [("idle", 0.7), ("user", 0.25), ("iowait", 0.05)] {
+                add("node_cpu_seconds_total", &[("cpu", "0"), ("mode", mode)], seconds * share);
+            }
+            add("node_timex_sync_status", &[], 1.0);
+            add("node_timex_maxerror_seconds", &[], 0.02);
+            add("node_timex_offset_seconds", &[], 0.001);
+            add("node_vmstat_oom_kill", &[], 3.0);
+            add("container_oom_events_total", &pod, 1.0);
+            add("kube_pod_container_status_restarts_total", &pod, 2.0);
+            add("kube_pod_status_ready", &[&pod[..], &[("condition", "true")]].concat(), 1.0);
+            add("kube_pod_status_phase", &[&pod[..], &[("phase", "Running")]].concat(), 1.0);
+            add("kube_pod_owner", &[&pod[..], &[("owner_kind", "ReplicaSet")]].concat(), 1.0);
+            add("kubelet_volume_stats_capacity_bytes", &volume, 10e9);
+            add("kubelet_volume_stats_available_bytes", &volume, 4e9 - day * 1e9);
+            add("golectra_agent_spool_oldest_age_seconds", &[], 0.0);
+            add("golectra_agent_queue_oldest_age_seconds", &[], 2.0);
+            add("golectra_agent_reports_dropped_total", &[("reason", "expired")], 0.0);
+            add("golectra_audit_oldest_age_seconds", &[("sink", "webhook")], 1.0);
+            add("golectra_history_bytes", &[], 5e9 + day * 1e9);
+            add("golectra_history_max_bytes", &[], 10e9);
+            add("golectra_rule_evaluation_failures_total", &[("rule_group", "g")], 0.0);
+            add("golectra_alerts_oldest_notification_age_seconds", &[("receiver", "r")], 0.0);
+        }
+    }
+    store
+}
+
+#[test]
+fn a_healthy_cluster_has_no_alert_for_a_day() {
+    let (store, budget) = (healthy(), MemoryBudget::new(64 << 20));
+    for rule in parse("built-in.yaml", RULES).unwrap().into_iter().flat_map(|group| group.rules) {
+        let is_only_of_trouble = |name: &str| name.ends_with("_reason") || name == "kube_pod_deletion_timestamp";
+        let expression = Query::parse(&rule.expr, &ParseLimits::default()).unwrap();
+        for selector in expression.expr().selectors().into_iter().filter(|selector| !is_only_of_trouble(selector.name.as_deref().unwrap()))
+        {
+            let query = Query::parse(selector.name.as_deref().unwrap(), &ParseLimits::default()).unwrap();
+            let outcome = Engine::default().instant(&query, 7 * 3_600_000, &store, &NoInterrupt, &budget).unwrap();
+            assert!(matches!(outcome.value, Value::Vector { samples, .. } if !samples.is_empty()), "{}: {:?}", rule.name, selector.name);
+        }
+        let mut alerts = Vec::new();
+        // Every five minutes, since each look takes its time; what lasts for less is no alert of any rule that waits.
+        for minute in (7 * 60..=31 * 60_i64).step_by(5) {
+            let now_ms = minute * 60_000;
+            alerts = advance::alerts(&rule, 0, &alerts, &found(&rule, &store, now_ms, &budget), now_ms, "").unwrap();
+            let is_watchdog = rule.name == "Watchdog";
+            assert_eq!(!alerts.is_empty(), is_watchdog, "{} after {minute} minutes: {alerts:?}", rule.name);
+        }
+    }
+}
