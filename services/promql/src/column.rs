@@ -14,6 +14,9 @@ pub(crate) fn is_absent(value: f64) -> bool {
     value.to_bits() == STALE_BITS
 }
 
+/// How many values a block has, after each of which it is asked what was found.
+pub(crate) const BLOCK: usize = 256;
+
 /// Whether this is so of any value of a block. All are looked at, without a branch: compilers turn that into vector instructions.
 #[inline]
 pub(crate) fn any_of<T>(block: impl Iterator<Item = T>, is: impl Fn(T) -> bool) -> bool {

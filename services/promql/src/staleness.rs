@@ -1,6 +1,6 @@
 //! The marker that says that a series has ended.
 
-use crate::column::any_of;
+use crate::column::{BLOCK, any_of};
 
 /// The bits of the NaN that Prometheus stores when a series is not there any more.
 pub const STALE_BITS: u64 = 0x7ff0_0000_0000_0002;
@@ -12,9 +12,6 @@ pub const STALE: f64 = f64::from_bits(STALE_BITS);
 pub fn is_stale(value: f64) -> bool {
     value.to_bits() == STALE_BITS
 }
-
-/// So many samples are looked at before it is asked whether there is a marker among them.
-const BLOCK: usize = 256;
 
 /// Copies samples without stale markers into the buffers, if there are any markers at all.
 ///

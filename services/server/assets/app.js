@@ -175,19 +175,23 @@ function heard(following) {
   clearTimeout(silence);
   silence = setTimeout(() => {
     if (stream !== following) return;
-    following.close();
-    stream = null;
+    leave();
     refresh();
     follow();
   }, 3 * PERIOD_MS);
+}
+
+/** Ends what it follows. */
+function leave() {
+  stream?.close();
+  stream = null;
 }
 
 /** Follows the server while somebody sees the page: a browser has few connections for all of its tabs. */
 function follow() {
   clearInterval(asking);
   if (document.hidden) {
-    stream?.close();
-    stream = null;
+    leave();
     return;
   }
   if (stream) return;
@@ -213,5 +217,5 @@ document.addEventListener("visibilitychange", () => {
   follow();
 });
 // A page that the browser keeps for the way back has no connection.
-window.addEventListener("pagehide", () => { stream?.close(); stream = null; });
+window.addEventListener("pagehide", leave);
 window.addEventListener("pageshow", (event) => { if (event.persisted) { refresh(); follow(); } });

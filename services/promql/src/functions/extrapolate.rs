@@ -2,7 +2,7 @@
 
 use super::sliding::sliding;
 use super::windows::{Bounds, Samples};
-use crate::column::any_of;
+use crate::column::{BLOCK, any_of};
 
 /// Which of the three functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +55,6 @@ impl Extrapolation {
         ends.difference * factor
     }
 }
-
-/// So many samples are looked at before it is asked whether there is a reset among them.
-const BLOCK: usize = 256;
 
 /// What resets of a counter took away, for each window, at a cost that does not depend on how the windows overlap.
 pub(crate) fn reset_corrections(samples: Samples<'_>, bounds: &[Bounds], mut emit: impl FnMut(usize, f64)) {

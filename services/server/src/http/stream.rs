@@ -1,7 +1,7 @@
 //! GET /stream: tells the pages that are open when they should look again, as server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 //!
-//! One source of signals serves all of them: every five seconds, and as soon as an alert begins or ends. An event says nothing but when it was; what changed is read
-//! through the routes that everyone reads.
+//! One source of signals serves all of them: every five seconds, and as soon as an alert begins or ends. An event says only that something may be new; what that is
+//! is read through the routes that everyone reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const RETRY_AFTER_SECONDS: &str = "60";
 /// What pages are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Signal {
-    /// Something is new, for the time of which this is the number.
+    /// Something may be new. The number counts these signals.
     Look(u64),
     /// The server ends.
     End,

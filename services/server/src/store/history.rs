@@ -50,6 +50,18 @@ pub struct HistorySeries {
     pub samples: Box<dyn ReadSamples>,
 }
 
+/// Puts what has the same labels together: to PromQL it is one series. The list is sorted by them.
+pub fn group_by_labels<T>(sorted: impl IntoIterator<Item = (Labels, T)>) -> Vec<(Labels, Vec<T>)> {
+    let mut groups: Vec<(Labels, Vec<T>)> = Vec::new();
+    for (labels, one) in sorted {
+        match groups.last_mut() {
+            Some((last, all)) if *last == labels => all.push(one),
+            _ => groups.push((labels, vec![one])),
+        }
+    }
+    groups
+}
+
 /// Samples of one series, decoded when they are needed.
 pub trait ReadSamples: Send + Sync {
     /// Puts the samples at the end of both lists, oldest first, one for each time; stale markers are samples, and a counter's values are

@@ -4,7 +4,7 @@ use golectra_chunks::rollup::{CounterBucket, GaugeBucket, Resolution, RollupColu
 use golectra_promql::Labels;
 use golectra_promql::store::{Bucket, Selection};
 
-use super::{CorruptHistory, HistoryError, HistorySeries, ReadRollup, ReadSamples};
+use super::{CorruptHistory, HistoryError, HistorySeries, ReadRollup, ReadSamples, group_by_labels};
 
 /// Rollups are kept by the UTC day, in milliseconds.
 pub const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
@@ -176,15 +176,8 @@ impl<R: ReadBuckets> ReadRollup for EqualRollups<R> {
 /// Sorts series by their labels, and makes one of those that have the same.
 pub fn join_equal<R: ReadBuckets + 'static>(resolution: Resolution, mut series: Vec<(Labels, R)>) -> Vec<HistorySeries> {
     series.sort_by(|one, other| one.0.cmp(&other.0));
-    let mut joined: Vec<(Labels, Vec<R>)> = Vec::with_capacity(series.len());
-    for (labels, rollup) in series {
-        match joined.last_mut() {
-            Some((last, all)) if *last == labels => all.push(rollup),
-            _ => joined.push((labels, vec![rollup])),
-        }
-    }
     let one = |(labels, all)| HistorySeries { labels, samples: Box::new(EqualRollups { resolution, all }) };
-    joined.into_iter().map(one).collect()
+    group_by_labels(series).into_iter().map(one).collect()
 }
 
 #[cfg(test)]

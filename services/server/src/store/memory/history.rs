@@ -49,7 +49,7 @@ use crate::store::StoreError;
 use crate::store::history::rollups::Source;
 use crate::store::history::{
     ExportedSeries, First, History, HistoryError, HistorySeries, Limited, ListItem, ListedSeries, ListedSource, ReadSamples, SeriesFilter,
-    TimeRange,
+    TimeRange, group_by_labels,
 };
 
 /// After so many series that were looked at others get their turn.
@@ -317,16 +317,9 @@ fn merge_equal(all: Vec<HistorySeries>) -> Vec<HistorySeries> {
     if all.windows(2).all(|two| two[0].labels != two[1].labels) {
         return all;
     }
-    let mut merged: Vec<(Labels, Vec<Box<dyn ReadSamples>>)> = Vec::new();
-    for HistorySeries { labels, samples } in all {
-        match merged.last_mut() {
-            Some((last, of_same)) if *last == labels => of_same.push(samples),
-            _ => merged.push((labels, vec![samples])),
-        }
-    }
     let one = |(labels, mut samples): (Labels, Vec<Box<dyn ReadSamples>>)| match samples.pop() {
         Some(only) if samples.is_empty() => HistorySeries { labels, samples: only },
         last => HistorySeries { labels, samples: Box::new(MergedSamples(samples.into_iter().chain(last).collect())) },
     };
-    merged.into_iter().map(one).collect()
+    group_by_labels(all.into_iter().map(|series| (series.labels, series.samples))).into_iter().map(one).collect()
 }

@@ -5,7 +5,7 @@ use golectra_promql::Labels;
 
 use super::chunks::SealedColumn;
 use super::frames::UnsealedSample;
-use crate::store::history::{CorruptHistory, ExactValues, HistorySeries, ReadExact, ReadSamples, TimeRange};
+use crate::store::history::{CorruptHistory, ExactValues, HistorySeries, ReadExact, ReadSamples, TimeRange, group_by_labels};
 
 /// A series' samples.
 pub(super) struct StoredSamples {
@@ -235,13 +235,6 @@ pub(super) struct EqualSeries(Vec<StoredSamples>);
 impl EqualSeries {
     /// Makes one of those that stand side by side with the same labels.
     pub(super) fn join(series: Vec<(Labels, StoredSamples)>) -> Vec<HistorySeries> {
-        let mut joined: Vec<(Labels, Vec<StoredSamples>)> = Vec::with_capacity(series.len());
-        for (labels, samples) in series {
-            match joined.last_mut() {
-                Some((last, all)) if *last == labels => all.push(samples),
-                _ => joined.push((labels, vec![samples])),
-            }
-        }
         let one = |(labels, mut all): (Labels, Vec<StoredSamples>)| {
             let samples: Box<dyn ReadSamples> = match all.pop() {
                 Some(only) if all.is_empty() => Box::new(only),
@@ -252,7 +245,7 @@ impl EqualSeries {
             };
             HistorySeries { labels, samples }
         };
-        joined.into_iter().map(one).collect()
+        group_by_labels(series).into_iter().map(one).collect()
     }
 }
 
