@@ -79,16 +79,20 @@ pub enum Section {
     Snapshot,
     Overload,
     History,
+    Queries,
+    LongQueries,
 }
 
-const SECTIONS: [(Section, &str); 7] = [
+const SECTIONS: [(Section, &str); 9] = [
     (Section::Ratios, "Ratios"),
     (Section::Memory, "Memory store"),
     (Section::Postgres, "PostgreSQL store"),
     (Section::Growth, "Growth"),
     (Section::Snapshot, "A snapshot of 1M series"),
     (Section::Overload, "Overload"),
-    (Section::History, "History"),
+    (Section::History, "History: a day of ten nodes with 445 series each"),
+    (Section::Queries, "History: a day of fifty nodes with 64 series each"),
+    (Section::LongQueries, "History: a month of fifty nodes with 8 series each, a sample a minute"),
 ];
 
 struct Figure {

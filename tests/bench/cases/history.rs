@@ -1,7 +1,9 @@
-//! A day of nodes' metrics by remote-write, and queries of it by HTTP, beside Prometheus and VictoriaMetrics.
+//! Nodes' metrics by remote-write, and queries of them by HTTP, beside Prometheus and VictoriaMetrics.
 //!
-//! Every contestant gets the same bytes in the same order while the others have nothing to do. Then all are left alone until each has sealed or compacted
-//! what it has: golectra does so in PostgreSQL after the half hour in which samples came. Then each is asked the same expressions over the same time.
+//! There are three sets of samples: all series of some nodes for a day, which says what a sample costs; what is mostly asked for of many nodes, for a day;
+//! and a month, which is long enough for rollups. Every contestant gets the same bytes in the same order while the others have nothing to do, each set
+//! in a process and database of its own. Then all are left alone until each has sealed or compacted what it has: golectra does so in PostgreSQL after
+//! the half hour in which samples came. Then each is asked the same expressions over the same time.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -14,12 +16,10 @@ use golectra_tests::statistics::percentile;
 use golectra_tests::{Client, Database, Program, ProgramBuilder, Server, free_port, runtime};
 
 use crate::cases::{Bench, say};
-use crate::history::node_data::{INTERVAL_MS, Node, SERIES_PER_NODE};
+use crate::history::node_data::{MAX_SERIES, Node};
 use crate::history::remote_write;
 use crate::report::{Report, Section, Target, Unit};
 
-/// Intervals in one request of one node.
-const INTERVALS_PER_REQUEST: usize = 5;
 /// Requests under way at once. They are of the same intervals, so that every contestant gets its samples in the order of time.
 const REQUESTS_AT_ONCE: usize = 4;
 /// How often each expression is asked.
@@ -65,6 +65,46 @@ struct Question {
 
 const HOUR_MS: i64 = 3_600_000;
 
+/// Samples that every contestant gets, and what is asked about them.
+struct Set {
+    section: Section,
+    nodes: usize,
+    series_per_node: usize,
+    interval_ms: i64,
+    /// In one request of one node.
+    intervals_per_request: i64,
+    hours: i64,
+    questions: &'static [Question],
+    /// Whether what a sample costs is told: other sets are too unlike what nodes send.
+    tells_costs: bool,
+}
+
+/// What is asked about a month.
+const LONG_QUESTIONS: [Question; 3] = [
+    Question {
+        name: "one metric of all nodes, 30 days",
+        expression: "node_load1",
+        back_ms: 30 * 24 * HOUR_MS,
+        steps: Some(300),
+        target_ms: Some(100.0),
+    },
+    Question {
+        name: "one series, 30 days",
+        expression: r#"node_load1{instance="node-001:9100"}"#,
+        back_ms: 30 * 24 * HOUR_MS,
+        steps: Some(300),
+        target_ms: None,
+    },
+    Question {
+        name: "sum of CPU rates, 30 days",
+        expression: "sum(rate(node_cpu_seconds_total[3h]))",
+        back_ms: 30 * 24 * HOUR_MS,
+        steps: Some(300),
+        target_ms: None,
+    },
+];
+
+/// What is asked about a day.
 const QUESTIONS: [Question; 8] = [
     Question {
         name: "one series, the whole time",
@@ -141,30 +181,72 @@ struct Written {
     end_ms: i64,
 }
 
-/// Measures each contestant once: a run takes up to an hour, and what is told is a ratio of times within it.
+/// Measures each contestant once: a run takes an hour and a half, and what is told is a ratio of times within it.
 pub fn run(bench: &Bench, report: &mut Report) {
     let (nodes, hours) = bench.options.history;
-    let end_ms = now_ms() / INTERVAL_MS * INTERVAL_MS;
+    let day = Set {
+        section: Section::History,
+        nodes,
+        series_per_node: MAX_SERIES,
+        interval_ms: 10_000,
+        intervals_per_request: 5,
+        hours,
+        questions: &QUESTIONS,
+        tells_costs: true,
+    };
+    let many = Set { section: Section::Queries, nodes: 5 * nodes, series_per_node: 64, tells_costs: false, ..day };
+    let month = Set {
+        section: Section::LongQueries,
+        nodes: 5 * nodes,
+        series_per_node: 8,
+        interval_ms: 60_000,
+        intervals_per_request: 60,
+        hours: 30 * hours,
+        questions: &LONG_QUESTIONS,
+        tells_costs: false,
+    };
+    let end_ms = now_ms() / month.interval_ms * month.interval_ms;
     let mut all = Vec::new();
-    for contestant in Contestant::ALL {
-        let Some(started) = start(contestant, hours) else {
-            report.left_out(format!("{} is not installed, or TEST_DATABASE_URL is not set", contestant.name()));
-            continue;
-        };
-        let written = write(&started, nodes, end_ms - hours * HOUR_MS, end_ms);
-        all.push((started, written));
+    for set in [&many, &month, &day] {
+        for contestant in Contestant::ALL {
+            let Some(started) = start(contestant, set.hours) else {
+                report.left_out(format!("{} is not installed, or TEST_DATABASE_URL is not set", contestant.name()));
+                continue;
+            };
+            let written = write(&started, set, end_ms);
+            all.push((set, started, written));
+        }
     }
-    settle(&all);
-    for (started, written) in &all {
-        measure(started, written, end_ms, report);
+    settle(all.iter().map(|(_, started, written)| (started, written)));
+    for (set, started, written) in &all {
+        measure(set, started, written, end_ms, report);
     }
 }
 
-fn measure(started: &Started, written: &Written, end_ms: i64, report: &mut Report) {
+fn measure(set: &Set, started: &Started, written: &Written, end_ms: i64, report: &mut Report) {
     let name = started.contestant.name();
     let mut figure = |what: String, unit: Unit, value: f64, target: Option<Target>| {
-        report.figure(Section::History, format!("{name}: {what}"), unit, vec![value], target);
+        report.figure(set.section, format!("{name}: {what}"), unit, vec![value], target);
     };
+    if set.tells_costs {
+        tell_costs(started, written, &mut figure);
+    }
+    for question in set.questions {
+        let (cpu_before, database_before) = (cpu(started), database_cpu(started));
+        let (p50, p95) = ask(started, question, end_ms);
+        #[expect(clippy::cast_precision_loss, reason = "twenty repeats")]
+        let each = 1000.0 / (REPEATS + 1) as f64;
+        let has_target = started.contestant == Contestant::GolectraPostgres && set.section != Section::History;
+        let target = question.target_ms.filter(|_| has_target).map(Target::AtMost);
+        figure(format!("{}, p50", question.name), Unit::Milliseconds, p50, None);
+        figure(format!("{}, p95", question.name), Unit::Milliseconds, p95, target);
+        let spent = cpu(started) - cpu_before + database_cpu(started) - database_before;
+        figure(format!("{}, CPU time", question.name), Unit::Milliseconds, spent * each, None);
+    }
+}
+
+/// Tells what a sample costs to write and to keep.
+fn tell_costs(started: &Started, written: &Written, figure: &mut impl FnMut(String, Unit, f64, Option<Target>)) {
     let of_golectra = matches!(started.contestant, Contestant::GolectraPostgres | Contestant::GolectraMemory);
     let at_least = of_golectra.then_some(Target::AtLeast(500_000.0));
     figure("samples written by the clock".to_owned(), Unit::PerSecond, written.samples / written.seconds, None);
@@ -183,17 +265,6 @@ fn measure(started: &Started, written: &Written, end_ms: i64, report: &mut Repor
         figure("bytes a sample on disk".to_owned(), Unit::Hundredths, bytes / written.samples, None);
     }
     figure("resident memory".to_owned(), Unit::Mebibytes, rss(started), None);
-    for question in &QUESTIONS {
-        let (cpu_before, database_before) = (cpu(started), database_cpu(started));
-        let (p50, p95) = ask(started, question, end_ms);
-        #[expect(clippy::cast_precision_loss, reason = "twenty repeats")]
-        let each = 1000.0 / (REPEATS + 1) as f64;
-        let target = question.target_ms.filter(|_| started.contestant == Contestant::GolectraPostgres).map(Target::AtMost);
-        figure(format!("{}, p50", question.name), Unit::Milliseconds, p50, None);
-        figure(format!("{}, p95", question.name), Unit::Milliseconds, p95, target);
-        let spent = cpu(started) - cpu_before + database_cpu(started) - database_before;
-        figure(format!("{}, CPU time", question.name), Unit::Milliseconds, spent * each, None);
-    }
 }
 
 fn now_ms() -> i64 {
@@ -252,7 +323,8 @@ fn foreign(name: &'static str, path: &str) -> Option<ProgramBuilder> {
 
 /// The golectra-server of these runs.
 fn limits(server: golectra_tests::ServerBuilder) -> golectra_tests::ServerBuilder {
-    server.env("SEAL_AFTER", "2m")
+    // The month is older than samples are kept by default.
+    server.env("SEAL_AFTER", "2m").env("RETENTION_RAW", "40d")
 }
 
 fn http() -> reqwest::Client {
@@ -271,10 +343,10 @@ fn wait_until_ready(started: &Started) {
 }
 
 /// Sends all samples and waits for every answer.
-fn write(started: &Started, nodes: usize, start_ms: i64, end_ms: i64) -> Written {
-    let mut nodes: Vec<(Node, Vec<Vec<u8>>)> = (0..nodes)
+fn write(started: &Started, set: &Set, end_ms: i64) -> Written {
+    let mut nodes: Vec<(Node, Vec<Vec<u8>>)> = (0..set.nodes)
         .map(|number| {
-            let node = Node::new(number);
+            let node = Node::new(number, set.series_per_node);
             let labels = node.labels().iter().map(|labels| remote_write::labels(labels)).collect();
             (node, labels)
         })
@@ -283,19 +355,17 @@ fn write(started: &Started, nodes: usize, start_ms: i64, end_ms: i64) -> Written
     let mut rng = fastrand::Rng::with_seed(7);
     let (mut samples, mut busy) = (0_usize, Duration::ZERO);
     let (cpu_before, database_before) = (cpu(started), database_cpu(started));
-    let mut at_ms = start_ms;
+    let mut at_ms = end_ms - set.hours * HOUR_MS;
     while at_ms < end_ms {
-        let intervals: Vec<i64> = (0..INTERVALS_PER_REQUEST)
-            .map(|index| at_ms + INTERVAL_MS * i64::try_from(index).unwrap_or(0))
-            .filter(|at| *at < end_ms)
-            .collect();
+        let intervals: Vec<i64> =
+            (0..set.intervals_per_request).map(|index| at_ms + set.interval_ms * index).filter(|at| *at < end_ms).collect();
         for group in nodes.chunks_mut(REQUESTS_AT_ONCE) {
             let bodies: Vec<Vec<u8>> = group
                 .iter_mut()
                 .map(|(node, labels)| {
                     // A scrape is a few milliseconds early or late.
                     let rows: Vec<(i64, Vec<f64>)> = intervals.iter().map(|at| (at + rng.i64(0..4), node.advance())).collect();
-                    samples += rows.len() * SERIES_PER_NODE;
+                    samples += rows.len() * set.series_per_node;
                     let series = labels
                         .iter()
                         .enumerate()
@@ -308,7 +378,7 @@ fn write(started: &Started, nodes: usize, start_ms: i64, end_ms: i64) -> Written
             runtime().block_on(join_all(bodies.into_iter().map(|body| send(&client, &url, body))));
             busy += begun.elapsed();
         }
-        at_ms += INTERVAL_MS * i64::try_from(INTERVALS_PER_REQUEST).unwrap_or(1);
+        at_ms += set.interval_ms * set.intervals_per_request;
     }
     let (cpu_seconds, database_cpu_seconds) = (cpu(started) - cpu_before, database_cpu(started) - database_before);
     #[expect(clippy::cast_precision_loss, reason = "samples of a run")]
@@ -342,17 +412,15 @@ async fn send(client: &reqwest::Client, url: &str, body: Vec<u8>) {
 }
 
 /// Waits until all have sealed or compacted what they got.
-fn settle(all: &[(Started, Written)]) {
+fn settle<'a>(all: impl Iterator<Item = (&'a Started, &'a Written)>) {
     let begun = Instant::now();
     // Memory and VictoriaMetrics do not tell; what they do later is little.
     let least = Duration::from_mins(1);
-    while begun.elapsed() < least || !all.iter().all(|(started, written)| is_settled(started, written)) {
+    let mut left: Vec<_> = all.collect();
+    while begun.elapsed() < least || !left.is_empty() {
+        left.retain(|(started, written)| !is_settled(started, written));
         if begun.elapsed() > SETTLE_LIMIT {
-            let busy: Vec<_> = all
-                .iter()
-                .filter(|(started, written)| !is_settled(started, written))
-                .map(|(started, _)| started.contestant.name())
-                .collect();
+            let busy: Vec<_> = left.iter().map(|(started, _)| started.contestant.name()).collect();
             say(&format!("not settled within {} s: {}", SETTLE_LIMIT.as_secs(), busy.join(", ")));
             return;
         }

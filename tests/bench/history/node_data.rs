@@ -1,12 +1,9 @@
-//! Samples as node_exporter's: 445 series a node, of which some count, some wander and most rest.
+//! Samples as node_exporter's: up to 445 series a node, of which some count, some wander and most rest.
 
 use fastrand::Rng;
 
-/// The time between two samples of a series.
-pub const INTERVAL_MS: i64 = 10_000;
-
-/// Series of each node.
-pub const SERIES_PER_NODE: usize = 445;
+/// The most series of a node. The first ones are load, CPU seconds and network.
+pub const MAX_SERIES: usize = 445;
 
 /// How a value moves.
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +37,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// The node of this number; the same number has the same samples each time.
-    pub fn new(number: usize) -> Self {
+    /// The node of this number with so many series; the same numbers have the same samples each time.
+    pub fn new(number: usize, series_per_node: usize) -> Self {
         let mut rng = Rng::with_seed(number as u64 + 1);
         let mut series = Vec::new();
         let mut add = |rng: &mut Rng, name: &str, labels: &[(&str, &str)], movement: Movement| {
@@ -56,6 +53,9 @@ impl Node {
             };
             series.push(Series { labels: std::iter::once(name).chain(labels).collect(), movement, value });
         };
+        for name in ["node_load1", "node_load5", "node_load15"] {
+            add(&mut rng, name, &[], Movement::Load);
+        }
         for cpu in ["0", "1", "2", "3"] {
             for (mode, busy) in [
                 ("idle", 0.9),
@@ -99,21 +99,18 @@ impl Node {
             let movement = if index % 3 == 0 { Movement::Constant } else { Movement::Pages };
             add(&mut rng, &format!("node_memory_field_{index:02}_bytes"), &[], movement);
         }
-        for name in ["node_load1", "node_load5", "node_load15"] {
-            add(&mut rng, name, &[], Movement::Load);
-        }
         for index in 0..60 {
             let movement = if index % 4 == 0 { Movement::Count { most: 500, rests: 0.3 } } else { Movement::Constant };
             add(&mut rng, &format!("node_netstat_field_{index:02}"), &[], movement);
         }
         let mut index = 0;
-        while series.len() < SERIES_PER_NODE {
+        while series.len() < MAX_SERIES {
             let name = ("__name__".to_owned(), format!("node_other_field_{:02}", index / 8));
             let labels = vec![name, ("sensor".to_owned(), format!("s{}", index % 8))];
             series.push(Series { labels, movement: Movement::Constant, value: f64::from(rng.u32(0..1000)) });
             index += 1;
         }
-        series.truncate(SERIES_PER_NODE);
+        series.truncate(series_per_node);
         Self { instance: format!("node-{number:03}:9100"), series, rng }
     }
 

@@ -1,7 +1,10 @@
 //! Selected series that were read from a store before a query is evaluated: PromQL's evaluation does not wait.
 
-use golectra_promql::store::{Bucket, Hints, Rollup, Selection, SeriesSet, Store, StoreError, StoredSamples, StoredSeries};
+use std::sync::Arc;
 
+use golectra_promql::store::{Hints, Selection, SeriesSet, Store, StoreError, StoredSeries};
+
+use super::decode::{Decoding, Helpers};
 use super::shared::SharedSelection;
 use crate::store::history::HistorySeries;
 
@@ -12,7 +15,12 @@ pub struct Prefetched(Vec<(Selection, Selected)>);
 /// What one selection found.
 pub enum Selected {
     /// Read for this query.
-    Own(Vec<HistorySeries>),
+    Own {
+        /// The series, still coded.
+        series: Arc<[HistorySeries]>,
+        /// Who may help to decode them.
+        helpers: Option<Arc<Helpers>>,
+    },
     /// Read for several queries.
     Shared(SharedSelection),
 }
@@ -36,9 +44,7 @@ impl Store for Prefetched {
     fn select<'a>(&'a self, selection: &Selection) -> Result<Box<dyn SeriesSet + 'a>, StoreError> {
         let found = self.0.iter().find(|(there, _)| reads_the_same(there, selection));
         match found.map(|(_, found)| found) {
-            Some(Selected::Own(series)) => {
-                Ok(Box::new(Decoding { series: series.iter(), timestamps_ms: Vec::new(), values: Vec::new(), buckets: Vec::new() }))
-            }
+            Some(Selected::Own { series, helpers }) => Ok(Box::new(Decoding::begin(series, helpers.as_deref()))),
             Some(Selected::Shared(series)) => Ok(Box::new(Decoded { series, next: 0 })),
             None => Err(StoreError::Failed("a selection was not read before the evaluation".into())),
         }
@@ -61,31 +67,5 @@ impl SeriesSet for Decoded<'_> {
             }
         }
         Ok(None)
-    }
-}
-
-/// Decodes one series after the other into the same buffers.
-struct Decoding<'a> {
-    series: std::slice::Iter<'a, HistorySeries>,
-    timestamps_ms: Vec<i64>,
-    values: Vec<f64>,
-    buckets: Vec<Bucket>,
-}
-
-impl SeriesSet for Decoding<'_> {
-    fn next(&mut self) -> Result<Option<StoredSeries<'_>>, StoreError> {
-        let Some(series) = self.series.next() else { return Ok(None) };
-        let failed = |error| StoreError::Failed(Box::new(error));
-        let samples = if let Some(rollup) = series.samples.rollup() {
-            self.buckets.clear();
-            rollup.read(&mut self.buckets).map_err(failed)?;
-            StoredSamples::Rollup(Rollup { bucket_ms: rollup.bucket_ms(), buckets: &self.buckets })
-        } else {
-            self.timestamps_ms.clear();
-            self.values.clear();
-            series.samples.read(&mut self.timestamps_ms, &mut self.values).map_err(failed)?;
-            StoredSamples::Raw { timestamps_ms: &self.timestamps_ms, values: &self.values }
-        };
-        Ok(Some(StoredSeries { labels: &series.labels, samples }))
     }
 }

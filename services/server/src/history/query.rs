@@ -9,7 +9,6 @@ mod error;
 mod export;
 mod listing;
 mod prefetch;
-mod threads;
 mod watch;
 
 #[cfg(test)]
@@ -39,9 +38,10 @@ pub use self::watch::Costs;
 use self::admission::{Admission, Admitted, RESERVED_FOR_RULES};
 use self::error::Bounds;
 use self::export::Exports;
-use self::threads::Threads;
 use self::watch::Watch;
+use super::decode::Helpers;
 use super::shared::SharedReads;
+use super::threads::Threads;
 use crate::metrics::queries::{QueryKind, QueryMetrics};
 use crate::store::history::{History, HistoryError};
 
@@ -76,6 +76,7 @@ struct Inner {
     engine: Engine,
     admission: Admission,
     threads: Threads,
+    helpers: Arc<Helpers>,
     /// Exports take hours: they take no query's turn.
     exports: Exports,
     budget: Arc<MemoryBudget>,
@@ -129,6 +130,7 @@ impl Queries {
             engine: Engine { limits: engine_limits, ..Engine::default() },
             admission: Admission::new(limits.concurrency),
             threads: Threads::start(limits.concurrency + RESERVED_FOR_RULES)?,
+            helpers: Arc::new(Helpers::start()?),
             exports: Exports::start()?,
             budget,
             metrics,
@@ -181,7 +183,7 @@ impl Queries {
         call: Call,
         work: impl FnOnce(&mut Run) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let Inner { history, limits, engine, threads, budget, metrics, .. } = &*self.0;
+        let Inner { history, limits, engine, threads, helpers, budget, metrics, .. } = &*self.0;
         let mut watch = Watch::begin(metrics, call.kind, &call.text, limits.log_after);
         let timeout = call.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
         let bounds = Bounds { timeout, max_series: limits.max_series, max_bytes: limits.max_bytes };
@@ -202,6 +204,7 @@ impl Queries {
         let mut run = Run {
             history: Arc::clone(history),
             engine: *engine,
+            helpers: Arc::clone(helpers),
             budget: Arc::clone(budget),
             memory,
             limit: Limit { handle: Handle::current(), deadline, canceled, bounds },
@@ -258,6 +261,7 @@ impl Call {
 struct Run {
     history: Arc<dyn History>,
     engine: Engine,
+    helpers: Arc<Helpers>,
     budget: Arc<MemoryBudget>,
     /// What is read for it.
     memory: Reservation,

@@ -68,7 +68,7 @@ pub trait ReadSamples: Send + Sync {
     /// running totals. Samples outside of the time that was asked for may be among them.
     fn read(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory>;
 
-    /// How many samples [`Self::read`] reads at most, before those outside of the time that was asked for are taken out.
+    /// How many samples [`Self::read`] reads at most, before those outside of the time that was asked for are taken out; of rollups how many buckets.
     fn max_samples(&self) -> usize;
 
     /// What is left of the samples, where the answer has that instead of them: [`Self::read`] gives none then.

@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::Bounds;
-use super::threads::Threads;
 use super::watch::Watch;
 use super::{Queries, QueryError, matchers};
+use crate::history::threads::Threads;
 use crate::history::export::{Export, ExportError, ExportRequest, Exported, Format, Position, Sink};
 use crate::metrics::queries::QueryKind;
 use crate::store::history::TimeRange;

@@ -1,11 +1,13 @@
 //! What a query selects is read from the store before it is evaluated, or taken out of what was read for several queries.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use golectra_promql::store::Selection;
 use golectra_promql::{Engine, Query, Steps};
 
 use super::{QueryError, Question, Run, When};
+use crate::history::decode;
 use crate::history::prefetched::{Prefetched, Selected};
 use crate::history::shared::{Shared, SharedReads, SharedSelection};
 use crate::store::history::HistorySeries;
@@ -67,9 +69,10 @@ impl Run {
             let series = self.select(&selection, series_left)?;
             series_left = series_left.saturating_sub(series.len());
             // One series after the other is decoded into the same memory.
-            let longest = series.iter().map(|series| series.samples.max_samples()).max().unwrap_or(0);
-            self.memory.grow(longest * BYTES_A_DECODED_SAMPLE).map_err(|error| bounds.memory(error))?;
-            prefetched.add(selection, Selected::Own(series));
+            self.memory.grow(decode::longest(&series) * BYTES_A_DECODED_SAMPLE).map_err(|error| bounds.memory(error))?;
+            let has_room_ahead = || decode::bytes_ahead(&series).is_some_and(|bytes| self.memory.grow(bytes).is_ok());
+            let helpers = self.helpers.are_there().then(has_room_ahead).unwrap_or_default().then(|| Arc::clone(&self.helpers));
+            prefetched.add(selection, Selected::Own { series: series.into(), helpers });
         }
         Ok(prefetched)
     }

@@ -123,6 +123,15 @@ impl Buckets {
 pub trait ReadBuckets: Send + Sync {
     /// Its buckets, in order; a counter's with its totals.
     fn buckets(&self) -> Result<Vec<GaugeBucket>, CorruptHistory>;
+
+    /// How many buckets there are at most, before those outside of the time that was asked for are taken out.
+    fn max_buckets(&self) -> usize;
+}
+
+/// How many buckets the rollups of so many days, and of so many windows of two hours beside them, have at most.
+pub fn most_buckets(resolution: Resolution, days: usize, windows: usize) -> usize {
+    let of_day = usize::try_from(DAY_MILLIS / resolution.bucket_ms()).unwrap_or(0);
+    days * of_day + windows * of_day / 12
 }
 
 fn as_promql(bucket: &GaugeBucket) -> Bucket {
@@ -142,7 +151,7 @@ impl<R: ReadBuckets> ReadSamples for EqualRollups<R> {
     }
 
     fn max_samples(&self) -> usize {
-        0
+        self.all.iter().map(ReadBuckets::max_buckets).sum()
     }
 
     fn rollup(&self) -> Option<&dyn ReadRollup> {

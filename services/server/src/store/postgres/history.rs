@@ -78,6 +78,14 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
         (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint::text AS five_minutes_dropped_ms
     FROM dropped_history";
 
+/// From here on statements are planned once for a connection, not for each of their values: planning takes longer than reading the samples of a few
+/// series. What they read is found by its index, block by block; the planner is not to guess from numbers of rows that it does not know then.
+const PLAN_ONCE: &str = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+    SET LOCAL enable_seqscan = off";
+/// And from here on again for their values, as a session begins.
+const PLAN_EACH_TIME: &str = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
+    SET LOCAL enable_seqscan = on";
+
 /// A transaction that sees one state of the database. Where it does not come to its end its connection is closed.
 pub(super) struct ReadTransaction {
     lease: Lease,
@@ -92,10 +100,10 @@ pub(super) struct ReadTransaction {
 }
 
 impl ReadTransaction {
-    async fn begin(pool: &PgPool) -> Result<Self, HistoryError> {
+    async fn begin(pool: &PgPool, then: &str) -> Result<Self, HistoryError> {
         let mut lease = Lease::acquire(pool).await.map_err(failed)?;
         // One message: each costs a round trip.
-        let rows = lease.conn().fetch_all(BEGIN).await.map_err(failed)?;
+        let rows = lease.conn().fetch_all(format!("{BEGIN}; {then}").as_str()).await.map_err(failed)?;
         let text = |name: &str| rows.first().map_or(Ok(None), |row| row.try_get::<Option<String>, _>(name)).map_err(failed);
         let index_version = text("index_version")?.unwrap_or_default();
         let frames = FRAMES.slots_by_names(text("partitions")?.unwrap_or_default().split(' '));
@@ -126,7 +134,13 @@ fn failed(error: sqlx::Error) -> HistoryError {
 impl HistoryReader {
     pub(super) async fn begin(&self) -> Result<ReadTransaction, HistoryError> {
         self.reader.check_schema(START_LIMIT).await?;
-        ReadTransaction::begin(&self.pool).await
+        ReadTransaction::begin(&self.pool, "").await
+    }
+
+    /// Begins a transaction that reads samples.
+    async fn begin_samples(&self) -> Result<ReadTransaction, HistoryError> {
+        self.reader.check_schema(START_LIMIT).await?;
+        ReadTransaction::begin(&self.pool, PLAN_ONCE).await
     }
 
     /// The series that matchers select, with those that expired from this time on.
@@ -140,6 +154,7 @@ impl HistoryReader {
         if let Some(found) = self.index.get(matchers, &transaction.index_version, range.start_ms) {
             return Ok(found);
         }
+        transaction.conn().execute(PLAN_EACH_TIME).await.map_err(failed)?;
         let mut found = Vec::new();
         let mut bytes = 0;
         let searched = search::each(transaction.conn(), matchers, range, Recency::NotExpired, |series| {
@@ -149,6 +164,7 @@ impl HistoryReader {
             Ok(())
         });
         searched.await?;
+        transaction.conn().execute(PLAN_ONCE).await.map_err(failed)?;
         // Whoever collects their samples charges them once more.
         reservation.shrink(bytes);
         let found: Found = found.into();
@@ -222,7 +238,7 @@ impl History for HistoryReader {
         reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
         let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_samples().await?;
         let found = self.find(&mut transaction, &selection.matchers, range, reservation).await?;
         let mut collected = Vec::new();
         for found in found.iter().filter(|found| !found.expired_before(range.start_ms)) {
@@ -260,7 +276,7 @@ impl History for HistoryReader {
         range: TimeRange,
         reservation: &mut Reservation,
     ) -> Result<Vec<ExportedSeries>, HistoryError> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_samples().await?;
         let found = export::find(transaction.conn(), source, series).await?;
         let mut collected: Vec<Collected> =
             found.into_iter().map(|found| Collected { samples: SamplesBuilder::new(range, found.is_counter), found }).collect();

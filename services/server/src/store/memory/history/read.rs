@@ -147,6 +147,11 @@ impl SeriesSamples {
     }
 
     /// Puts a gauge's samples at the end of both lists, in order.
+    /// How many windows of its source may have samples.
+    pub(super) fn windows(&self) -> usize {
+        self.source.windows.len()
+    }
+
     pub(super) fn read_gauge(&self, timestamps_ms: &mut Vec<i64>, values: &mut Vec<f64>) -> Result<(), CorruptHistory> {
         let (mut open, mut times, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for window in &self.source.windows {

@@ -18,7 +18,7 @@ use super::search::Search;
 use super::series::place;
 use super::source::{SourceHistory, window_of};
 use super::{Asked, Found, FoundSource, Reading, SOURCE_COST, Turns};
-use crate::store::history::rollups::{Buckets, DAY_MILLIS, Kept, ReadBuckets, day_of, join_equal};
+use crate::store::history::rollups::{Buckets, DAY_MILLIS, Kept, ReadBuckets, day_of, join_equal, most_buckets};
 use crate::store::history::{CorruptHistory, HistoryError, HistorySeries, TimeRange};
 use crate::store::memory::MemoryStore;
 
@@ -189,6 +189,10 @@ impl ReadBuckets for SeriesRollups {
             Kind::Gauge => self.of_gauge(),
             Kind::Counter => self.of_counter(),
         }
+    }
+
+    fn max_buckets(&self) -> usize {
+        most_buckets(self.resolution, self.source.days.len(), self.samples.windows())
     }
 }
 

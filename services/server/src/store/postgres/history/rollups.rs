@@ -19,7 +19,7 @@ use super::frames::{self, UnsealedSample};
 use super::samples::{SamplesBuilder, StoredSamples};
 use super::search::FoundSeries;
 use super::{ReadTransaction, chunks, failed};
-use crate::store::history::rollups::{Kept, ReadBuckets, Source, day_of, join_equal};
+use crate::store::history::rollups::{Kept, ReadBuckets, Source, day_of, join_equal, most_buckets};
 use crate::store::history::{CorruptHistory, HistoryError, HistorySeries, ReadSamples as _, TimeRange};
 use crate::store::postgres::HistoryReader;
 use crate::store::postgres::rollups::{Resolution, WINDOWS, table_of, totals_of};
@@ -246,6 +246,10 @@ impl ReadBuckets for StoredRollup {
         }
         buckets.sort_by_key(|bucket| bucket.first_ms);
         Ok(buckets)
+    }
+
+    fn max_buckets(&self) -> usize {
+        most_buckets(self.resolution, self.days.len(), self.windows.len())
     }
 }
 
