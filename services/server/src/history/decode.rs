@@ -171,17 +171,16 @@ impl Decoding {
                 Err(state) => work.wait(state),
             };
         }
-        self.unit = match state.decoded.remove(&number) {
-            Some(Some(decoded)) => decoded?,
-            // It is the next one, or panics here once more, where that is told.
-            _ => {
-                state.taken = state.taken.max(number + 1);
-                let mut unit = state.spare.pop().unwrap_or_default();
-                drop(state);
-                unit.decode(work.of_unit(number))?;
-                unit
-            }
-        };
+        if let Some(decoded) = state.decoded.remove(&number).flatten() {
+            self.unit = decoded?;
+            return Ok(());
+        }
+        // It is the next one, or panicked elsewhere: here that is told.
+        state.taken = state.taken.max(number + 1);
+        let mut unit = state.spare.pop().unwrap_or_default();
+        drop(state);
+        unit.decode(work.of_unit(number))?;
+        self.unit = unit;
         Ok(())
     }
 }
