@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use golectra_promql::store::Selection;
 use golectra_promql::{Labels, Matcher, Reservation};
 use golectra_protocol::remote_write::Metadata;
-use sqlx::{Executor as _, PgConnection, PgPool, Row as _};
+use sqlx::{Executor as _, PgConnection, PgPool};
 
 pub use self::index_cache::IndexCacheMetrics;
 use self::index_cache::{Found, IndexCache};
@@ -65,24 +65,23 @@ impl HistoryReader {
 /// How long the end of a transaction may take, which nobody waits for.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// Begins a transaction, and tells what every read of it needs. Its view is of a moment after the locks: frames that are gone because they were sealed
-/// are in chunks then. What is dropped meanwhile would not be seen whatever the view, so nothing is: a partition is dropped under an exclusive lock of its
-/// table. The row that counts series has another version whenever one was made, has expired or is back; a restored database may give a version
-/// out again, but not in the same process.
+/// Begins a transaction. Its view is of a moment after the locks: frames that are gone because they were sealed are in chunks then. What is dropped meanwhile
+/// would not be seen whatever the view, so nothing is: a partition is dropped under an exclusive lock of its table.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
-    LOCK TABLE frames, ONLY chunks, ONLY rollups_5m, ONLY rollups_1h IN ACCESS SHARE MODE;
-    SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postmaster_start_time()) FROM series_total) AS index_version,
+    LOCK TABLE frames, ONLY chunks, ONLY rollups_5m, ONLY rollups_1h IN ACCESS SHARE MODE;";
+/// What every read of the transaction needs. The row that counts series has another version whenever one was made, has expired or is back; a restored
+/// database may give a version out again, but not in the same process.
+const STATE: &str = "SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postmaster_start_time()) FROM series_total),
         (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-            WHERE inhparent = 'frames'::regclass) AS partitions,
-        (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint::text AS dropped_ms,
-        (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint::text AS five_minutes_dropped_ms
+            WHERE inhparent = 'frames'::regclass),
+        (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint, (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint
     FROM dropped_history";
 
 /// From here on statements are planned once for a connection, not for each of their values: planning takes longer than reading the samples of a few
 /// series. What they read is found by its index, block by block; the planner is not to guess from numbers of rows that it does not know then.
 const PLAN_ONCE: &str = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
     SET LOCAL enable_seqscan = off";
-/// And from here on again for their values, as a session begins.
+/// From here on statements are planned for their values, as at the beginning of a session.
 const PLAN_EACH_TIME: &str = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
     SET LOCAL enable_seqscan = on";
 
@@ -100,16 +99,14 @@ pub(super) struct ReadTransaction {
 }
 
 impl ReadTransaction {
-    async fn begin(pool: &PgPool, then: &str) -> Result<Self, HistoryError> {
+    async fn begin(pool: &PgPool) -> Result<Self, HistoryError> {
         let mut lease = Lease::acquire(pool).await.map_err(failed)?;
         // One message: each costs a round trip.
-        let rows = lease.conn().fetch_all(format!("{BEGIN}; {then}").as_str()).await.map_err(failed)?;
-        let text = |name: &str| rows.first().map_or(Ok(None), |row| row.try_get::<Option<String>, _>(name)).map_err(failed);
-        let index_version = text("index_version")?.unwrap_or_default();
-        let frames = FRAMES.slots_by_names(text("partitions")?.unwrap_or_default().split(' '));
-        let millis = |name: &str| Ok::<_, HistoryError>(text(name)?.and_then(|millis| millis.parse().ok()).unwrap_or(0));
-        let (dropped_ms, five_minutes_dropped_ms) = (millis("dropped_ms")?, millis("five_minutes_dropped_ms")?);
-        Ok(Self { lease, index_version, frames, dropped_ms, five_minutes_dropped_ms })
+        lease.conn().execute(format!("{BEGIN} {PLAN_ONCE}").as_str()).await.map_err(failed)?;
+        let state = sqlx::query_as::<_, (Option<String>, Option<String>, i64, i64)>(STATE).fetch_optional(lease.conn()).await.map_err(failed)?;
+        let (index_version, partitions, dropped_ms, five_minutes_dropped_ms) = state.unwrap_or_default();
+        let frames = FRAMES.slots_by_names(partitions.unwrap_or_default().split(' '));
+        Ok(Self { lease, index_version: index_version.unwrap_or_default(), frames, dropped_ms, five_minutes_dropped_ms })
     }
 
     fn conn(&mut self) -> &mut PgConnection {
@@ -132,15 +129,16 @@ fn failed(error: sqlx::Error) -> HistoryError {
 }
 
 impl HistoryReader {
-    pub(super) async fn begin(&self) -> Result<ReadTransaction, HistoryError> {
-        self.reader.check_schema(START_LIMIT).await?;
-        ReadTransaction::begin(&self.pool, "").await
-    }
-
     /// Begins a transaction that reads samples.
     async fn begin_samples(&self) -> Result<ReadTransaction, HistoryError> {
         self.reader.check_schema(START_LIMIT).await?;
-        ReadTransaction::begin(&self.pool, PLAN_ONCE).await
+        ReadTransaction::begin(&self.pool).await
+    }
+
+    pub(super) async fn begin(&self) -> Result<ReadTransaction, HistoryError> {
+        let mut transaction = self.begin_samples().await?;
+        transaction.conn().execute(PLAN_EACH_TIME).await.map_err(failed)?;
+        Ok(transaction)
     }
 
     /// The series that matchers select, with those that expired from this time on.
