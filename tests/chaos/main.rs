@@ -11,6 +11,7 @@ mod answers;
 mod cluster;
 mod disk;
 mod disks;
+mod failover;
 mod history;
 mod history_disks;
 #[path = "../cluster/images.rs"]

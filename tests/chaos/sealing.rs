@@ -18,12 +18,12 @@ use crate::postgres::beside;
 use crate::results::say;
 use crate::{amount, full};
 
-const ANY_TIME: &str = "any time";
+pub const ANY_TIME: &str = "any time";
 /// Where a round is stopped; nowhere at "any time". The first kill comes behind the sealing of a source at least.
-const PLACES: [&str; 6] = ["rollups_1h", "chunks", "sealed_reports", "sealed_totals", "rollups_5m", ANY_TIME];
+pub const PLACES: [&str; 6] = ["rollups_1h", "chunks", "sealed_reports", "sealed_totals", "rollups_5m", ANY_TIME];
 /// Between the starts of two servers.
 const STAGGER: Duration = Duration::from_secs(3);
-const SERVERS: usize = 4;
+pub const SERVERS: usize = 4;
 
 /// The session that holds the lock of sealing: its process, its server's number, whether it waits for this session.
 const SEALING: &str = "SELECT pid, substr(application_name, 8)::bigint, $1 = ANY(pg_blocking_pids(pid))
@@ -55,6 +55,17 @@ impl Watch {
         (pid, number)
     }
 
+    /// Waits until the session with this process waits for a standby to have its commit.
+    pub async fn waits_for_standby(&mut self, pid: i32) {
+        until("a commit waits for the standby", LIMIT, async || {
+            let query = "SELECT wait_event IS NOT DISTINCT FROM 'SyncRep' FROM pg_stat_activity WHERE pid = $1";
+            let found: Option<bool> =
+                sqlx::query_scalar(query).bind(pid).fetch_optional(&mut self.connection).await.expect("PostgreSQL answers");
+            found.expect("the session that seals is there")
+        })
+        .await;
+    }
+
     /// The session that seals: its process, its server's number, whether it waits for this other process.
     async fn sealing(&mut self, gate_pid: i32) -> Option<(i32, usize, bool)> {
         let found: Option<(i32, i64, bool)> =
@@ -75,7 +86,7 @@ pub async fn gate(options: &PgConnectOptions, place: &str) -> (PgConnection, i32
 }
 
 /// A server for each of these numbers, started one after another, on the database with this URL.
-async fn servers(url: &str, count: usize) -> Vec<Server> {
+pub async fn servers(url: &str, count: usize) -> Vec<Server> {
     let mut servers = Vec::new();
     let separator = if url.contains('?') { '&' } else { '?' };
     for number in 0..count {
@@ -88,12 +99,12 @@ async fn servers(url: &str, count: usize) -> Vec<Server> {
     servers
 }
 
-fn load(servers: &[Server]) -> HistoryLoad {
+pub fn load(servers: &[Server]) -> HistoryLoad {
     HistoryLoad::start(&servers.iter().map(Server::port).collect::<Vec<_>>())
 }
 
 /// Waits until all is sealed, folded and rolled up, and compares it once more.
-async fn judge_folded(history: &History, options: &PgConnectOptions, server: &Server, scenario: &str, start: Instant) {
+pub async fn judge_folded(history: &History, options: &PgConnectOptions, server: &Server, scenario: &str, start: Instant) {
     const WAITING: &str = "SELECT (SELECT count(*) FROM golectra.frames) + (SELECT count(*) FROM golectra.chunks WHERE part > 0)";
     let mut connection = PgConnection::connect_with(options).await.expect("PostgreSQL answers");
     until("all is sealed and folded", LIMIT * 2, async || {

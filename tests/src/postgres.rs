@@ -95,9 +95,7 @@ impl Database {
 
     /// The DSN through a proxy on another port.
     pub fn url_through(&self, port: u16) -> String {
-        let (head, tail) = self.url.rsplit_once('/').expect("made with one");
-        let (before, _) = head.rsplit_once(':').expect("the URL names the port");
-        format!("{before}:{port}/{tail}")
+        through(&self.url, port)
     }
 
     /// The CPU time of all processes of this PostgreSQL, in seconds, where it runs on this machine.
@@ -152,11 +150,50 @@ impl Drop for Database {
     }
 }
 
+/// A DSN with another port.
+fn through(url: &str, port: u16) -> String {
+    let (head, tail) = url.rsplit_once('/').expect("a URL with a database");
+    let (before, _) = head.rsplit_once(':').expect("the URL names the port");
+    format!("{before}:{port}/{tail}")
+}
+
 /// Runs work on the harness's runtime and waits for it; may be called on any thread.
 fn block_on<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     let (sender, done) = mpsc::channel();
     runtime().spawn(async move { drop(sender.send(work.await)) });
     done.recv_timeout(LIMIT).expect("PostgreSQL answers within a minute")
+}
+
+/// A folder for a cluster.
+fn new_folder(parent: &Path) -> TempDir {
+    let folder = tempfile::Builder::new().prefix("golectra-pg-").tempdir_in(parent).expect("a folder can be made there");
+    // Started by root, PostgreSQL runs as another user, who needs access to this folder.
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).expect("our own folder");
+    folder
+}
+
+/// Sends a signal to a process of a cluster, unless it has ended.
+fn signal(pid: libc::pid_t, signal: i32) {
+    #[expect(unsafe_code, reason = "the standard library can only kill child processes")]
+    // SAFETY: the process id is from a cluster's own file, or that of a child of such a process.
+    let code = unsafe { libc::kill(pid, signal) };
+    let error = std::io::Error::last_os_error();
+    assert!(code == 0 || error.raw_os_error() == Some(libc::ESRCH), "PostgreSQL's processes can be signalled: {error}");
+}
+
+/// The state of a process as a letter; none when it has ended and was waited for. Until then PostgreSQL takes it for one that runs.
+fn state(pid: libc::pid_t) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// Waits until processes are in a state.
+fn wait_for(pids: &[libc::pid_t], wanted: Option<char>) {
+    let start = std::time::Instant::now();
+    while pids.iter().any(|pid| state(*pid) != wanted) {
+        assert!(start.elapsed() < LIMIT, "PostgreSQL's processes are not {wanted:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A separate PostgreSQL cluster, which a test may stop and start.
@@ -178,17 +215,32 @@ impl PostgresCluster {
             skip("PostgreSQL is not installed; `make test` installs it where it can");
             return None;
         }
-        let folder = tempfile::Builder::new().prefix("golectra-pg-").tempdir_in(parent).expect("a folder can be made there");
-        // Started by root, PostgreSQL runs as another user, who needs access to this folder.
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).expect("our own folder");
-        let mut cluster = Self { folder, url: String::new() };
+        let mut cluster = Self { folder: new_folder(parent), url: String::new() };
         cluster.url = cluster.script(&["start"]);
         Some(cluster)
+    }
+
+    /// Creates and starts a standby of another cluster, which it reaches on this port.
+    pub fn standby_of(other: &Self, port: u16) -> Self {
+        let mut standby = Self { folder: new_folder(Path::new("/tmp")), url: String::new() };
+        let (of, port) = (other.folder.path().join("pg"), port.to_string());
+        standby.url = standby.script_then(&["standby"], &[of.to_str().expect("made with UTF-8"), &port]);
+        standby
+    }
+
+    /// Makes a standby a primary.
+    pub fn promote(&self) {
+        self.script(&["promote"]);
     }
 
     /// The DSN of its database.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The DSN through a proxy on another port.
+    pub fn url_through(&self, port: u16) -> String {
+        through(&self.url, port)
     }
 
     /// The port on which it listens, which stays the same.
@@ -220,18 +272,30 @@ impl PostgresCluster {
 
     /// Sends SIGKILL to its main process, and waits for its end. Its other processes then end; the next start waits for them.
     pub fn kill(&self) {
+        let main = self.main_process();
+        signal(main, libc::SIGKILL);
+        wait_for(&[main], None);
+    }
+
+    /// Sends SIGKILL to all of its processes at once, like the end of its machine, and waits for their end.
+    pub fn kill_all(&self) {
+        let main = self.main_process();
+        // Stopped first, so that it starts no other while those that there are get listed.
+        signal(main, libc::SIGSTOP);
+        wait_for(&[main], Some('T'));
+        let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).expect("a stopped process is there");
+        let mut all = vec![main];
+        all.extend(children.split_whitespace().map(|pid| pid.parse::<libc::pid_t>().expect("a process id")));
+        for pid in &all {
+            signal(*pid, libc::SIGKILL);
+        }
+        wait_for(&all, None);
+    }
+
+    fn main_process(&self) -> libc::pid_t {
         let path = self.folder.path().join("pg/data/postmaster.pid");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let pid: libc::pid_t = text.lines().next().and_then(|line| line.trim().parse().ok()).expect("the first line is the process id");
-        #[expect(unsafe_code, reason = "the standard library can only kill child processes")]
-        // SAFETY: the process id is from this cluster's own file.
-        let code = unsafe { libc::kill(pid, libc::SIGKILL) };
-        assert_eq!(code, 0, "PostgreSQL's first process can be killed: {}", std::io::Error::last_os_error());
-        let (start, process) = (std::time::Instant::now(), PathBuf::from(format!("/proc/{pid}")));
-        while process.exists() {
-            assert!(start.elapsed() < LIMIT, "PostgreSQL's first process does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        text.lines().next().and_then(|line| line.trim().parse().ok()).expect("the first line is the process id")
     }
 
     /// Starts it again after a crash, once the processes of the former one have ended.

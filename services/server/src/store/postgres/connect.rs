@@ -60,6 +60,8 @@ pub(super) enum Lock {
     Seal = 4,
     /// Evaluating rules.
     EvaluateRules = 5,
+    /// Waiting for standbys before repeats are confirmed.
+    ConfirmRepeats = 6,
 }
 
 impl Lock {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use golectra_protocol::IdempotencyKey;
+use sqlx::{Connection, Executor};
 
 use super::super::testing::TestCluster;
 use super::*;
@@ -93,6 +94,51 @@ async fn a_database_may_come_later_and_must_be_a_primary() {
     std::fs::remove_file(&signal).unwrap();
     cluster.start();
     assert_eq!(apply_at_last(&store, &one).await, Applied::Repeat);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_of_what_no_standby_has_is_not_confirmed() {
+    let Some(cluster) = TestCluster::start_new() else { return };
+    let store = PostgresStore::open(config_with_default_write_limits(cluster.dsn()), Clock::System).unwrap();
+    assert!(ready(&store).await);
+    assert_eq!(store.apply(count_one()).await.unwrap(), Applied::New);
+    let mut conn = PgConnection::connect(cluster.dsn().expose()).await.unwrap();
+    for statement in ["ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()"] {
+        conn.execute(statement).await.unwrap();
+    }
+    let mut of_waiting = async |what: &str| {
+        let statement = format!("SELECT {what} FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+        sqlx::query_scalar::<_, i64>(&statement).fetch_one(&mut conn).await.unwrap()
+    };
+    // The setting arrives after a while.
+    let started = Instant::now();
+    let one = loop {
+        let one = count_one();
+        match store.apply(one.clone()).await {
+            Err(StoreError::Unavailable(_)) => break one,
+            other => assert!(started.elapsed() < Duration::from_secs(10), "{other:?}"),
+        }
+    };
+
+    // Sessions that wait for a standby are ended, and what they wrote is there.
+    assert!(of_waiting("count(pg_terminate_backend(pid))").await > 0);
+    while of_waiting("count(*)").await > 0 {
+        assert!(started.elapsed() < Duration::from_secs(20), "they don't end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for _ in 0..2 {
+        let answer = store.apply(one.clone()).await;
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+        let confirming = of_waiting("count(*) FILTER (WHERE query LIKE '%pg_logical_emit_message%')").await;
+        assert_eq!(confirming, 1, "one session waits, however often it is tried");
+    }
+
+    // The standby has it now, or none is asked for.
+    for statement in ["ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"] {
+        conn.execute(statement).await.unwrap();
+    }
+    assert_eq!(apply_at_last(&store, &one).await, Applied::Repeat);
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

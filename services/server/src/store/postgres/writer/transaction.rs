@@ -16,6 +16,7 @@ use super::layouts::{Layout, LayoutCache};
 use super::queue::{Outcome, QueuedBatch};
 use super::resolve;
 use super::samples;
+use crate::store::postgres::connect::Lock;
 use crate::store::postgres::partitions::FRAMES;
 use crate::store::postgres::sealed;
 use crate::store::{Applied, StoreError};
@@ -58,8 +59,25 @@ pub(super) async fn run(
     } else {
         // Repeats and refusals only: not even the number of a transaction is left.
         tx.rollback().await?;
+        if group.outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_)))) {
+            await_standbys(conn).await.map_err(GroupFailure::Commit)?;
+        }
     }
     group.outcomes.into_iter().collect::<Option<Vec<_>>>().ok_or(GroupFailure::Stale)
+}
+
+/// Waits until the synchronous standbys have all that was read so far; where there are none, it does nothing.
+///
+/// A commit that waits for a standby is undone by nothing: when its session is ended meanwhile, or the primary crashes, others see what it wrote, and no
+/// standby has it. A repeat that were confirmed by that alone would be lost when a standby takes over. A commit of one's own waits until standbys have
+/// everything that is before it in the log.
+///
+/// Where no standby is there, the database keeps the waiting session after the client has given up. The lock lets one of them wait, not one for each try.
+async fn await_standbys(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let statement = "SELECT pg_advisory_xact_lock($1, $2), pg_logical_emit_message(true, 'golectra', '')
+        WHERE current_setting('synchronous_standby_names') <> ''";
+    sqlx::query(statement).bind(Lock::SPACE).bind(Lock::ConfirmRepeats as i32).execute(conn).await?;
+    Ok(())
 }
 
 /// Everything that a group changes. Returns whether it changed anything.
