@@ -1,5 +1,7 @@
 //! What is measured: one file a group, each interleaving its contestants round by round.
 
+pub mod beside;
+pub mod cluster_day;
 pub mod growth;
 pub mod history;
 pub mod memory;
@@ -61,7 +63,8 @@ impl Bench {
     fn count(&self, in_memory: f64, on_postgres: f64) -> usize {
         let wanted = |group: Group| self.options.groups.contains(&group);
         let memory = if wanted(Group::Memory) || wanted(Group::Growth) { bodies(in_memory, self.options.memory_seconds()) } else { 0 };
-        let postgres = if wanted(Group::Postgres) || wanted(Group::Overload) { bodies(on_postgres, self.options.seconds) } else { 0 };
+        let on_database = [Group::Postgres, Group::Overload, Group::Beside].into_iter().any(wanted);
+        let postgres = if on_database { bodies(on_postgres, self.options.seconds) } else { 0 };
         // A thousand of them make a million series, a thousand more warm up, and something must be left to measure with.
         memory.max(postgres).max(4_000)
     }

@@ -14,7 +14,7 @@ use crate::bodies::Pool;
 use crate::wire::Turn;
 
 /// How long a connection and an answer may take.
-const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// How long answers may be awaited after the time of a run is over.
 const GRACE: Duration = Duration::from_mins(1);
@@ -168,7 +168,7 @@ async fn one_connection(
 }
 
 /// Sends a request on the connection, or on a new one where the last was closed.
-async fn exchange(connection: &mut Option<Connection>, address: &Address, request: &[u8]) -> Result<Answer, Failure> {
+pub async fn exchange(connection: &mut Option<Connection>, address: &Address, request: &[u8]) -> Result<Answer, Failure> {
     let mut open = match connection.take().filter(Connection::is_open) {
         Some(open) => open,
         None => Connection::open(address, LIMIT).await?,

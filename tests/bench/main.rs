@@ -61,6 +61,8 @@ fn run(options: Options) -> ExitCode {
             Group::Postgres => cases::postgres::run,
             Group::Overload => cases::overload::run,
             Group::History => cases::history::run,
+            Group::Beside => cases::beside::run,
+            Group::Cluster => cases::cluster_day::run,
         };
         // What one group could not do takes nothing from the others, whose hour of work is worth keeping.
         if catch_unwind(AssertUnwindSafe(|| measure(&bench, &mut report))).is_err() {

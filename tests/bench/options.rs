@@ -24,15 +24,21 @@ pub enum Group {
     Overload,
     /// A day of remote-write and queries of it beside Prometheus and VictoriaMetrics.
     History,
+    /// What sealing and queries take from the writer.
+    Beside,
+    /// What a cluster's nodes and pods take in the database and in its log.
+    Cluster,
 }
 
-const GROUPS: [(&str, Group); 6] = [
+const GROUPS: [(&str, Group); 8] = [
     ("memory", Group::Memory),
     ("growth", Group::Growth),
     ("snapshot", Group::Snapshot),
     ("postgres", Group::Postgres),
     ("overload", Group::Overload),
     ("history", Group::History),
+    ("beside", Group::Beside),
+    ("cluster", Group::Cluster),
 ];
 
 /// What a run is asked for.

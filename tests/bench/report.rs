@@ -81,9 +81,11 @@ pub enum Section {
     History,
     Queries,
     LongQueries,
+    Beside,
+    Cluster,
 }
 
-const SECTIONS: [(Section, &str); 9] = [
+const SECTIONS: [(Section, &str); 11] = [
     (Section::Ratios, "Ratios"),
     (Section::Memory, "Memory store"),
     (Section::Postgres, "PostgreSQL store"),
@@ -93,6 +95,8 @@ const SECTIONS: [(Section, &str); 9] = [
     (Section::History, "History: a day of ten nodes with 445 series each"),
     (Section::Queries, "History: a day of fifty nodes with 64 series each"),
     (Section::LongQueries, "History: a month of fifty nodes with 8 series each, a sample a minute"),
+    (Section::Beside, "Beside the writer"),
+    (Section::Cluster, "A cluster: fifty nodes with 445 series each, 1,500 pods with 12 each"),
 ];
 
 struct Figure {

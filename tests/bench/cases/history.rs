@@ -268,7 +268,7 @@ fn tell_costs(started: &Started, written: &Written, figure: &mut impl FnMut(Stri
     figure("resident memory".to_owned(), Unit::Mebibytes, rss(started), None);
 }
 
-fn now_ms() -> i64 {
+pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is after 1970");
     i64::try_from(since.as_millis()).expect("the clock is before the year 292 million")
 }
@@ -328,7 +328,7 @@ fn limits(server: golectra_tests::ServerBuilder) -> golectra_tests::ServerBuilde
     server.env("SEAL_AFTER", "2m").env("RETENTION_RAW", "40d")
 }
 
-fn http() -> reqwest::Client {
+pub fn http() -> reqwest::Client {
     // The harness's client decides on the provider of TLS, which reqwest wants even without it.
     let _ = Client::new("http://127.0.0.1", None);
     reqwest::Client::builder().no_proxy().timeout(ANSWER_LIMIT).build().expect("a client can be built")
@@ -470,7 +470,7 @@ fn disk_bytes(started: &Started) -> Option<f64> {
 }
 
 /// What tables take with their partitions, TOAST and indexes; all of golectra's where none are named.
-fn bytes_of_tables(database: &Database, tables: Option<&str>) -> f64 {
+pub fn bytes_of_tables(database: &Database, tables: Option<&str>) -> f64 {
     let named = tables.map_or_else(String::new, |tables| {
         format!("AND regexp_replace(relname, '_(p?[0-9]+|default)$', '') = ANY(string_to_array('{tables}', ','))")
     });
