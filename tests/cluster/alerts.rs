@@ -13,7 +13,7 @@ use crate::killer::Killer;
 use crate::kube::Namespace;
 use crate::release::Release;
 use crate::webhook::Told;
-use crate::{agents, evaluator, faults, say, turn_to_wait, webhook};
+use crate::{agents, evaluator, faults, say, turn, webhook};
 
 /// The alert of the test's own rule, on a gauge of the test's own source.
 const ALERT: &str = "TestLoadHigh";
@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_mins(4);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_are_told_once_through_kills_and_failovers() {
-    let Some(_turn) = turn_to_wait().await else { return };
+    let Some(_turn) = turn().await else { return };
     let begun = Instant::now();
     let killer = Killer::new().await;
     let namespace = Namespace::fresh("alerts").await;

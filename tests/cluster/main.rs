@@ -2,8 +2,8 @@
 //!
 //! Needs KUBECONFIG, helm and kubectl on PATH, and the CloudNativePG operator in the cluster. The images are the chart's
 //! default ones: they are on the nodes already, or are built and loaded by the program in CLUSTER_IMAGE, called as
-//! `PROGRAM DOCKERFILE TAG`. Each test creates and deletes a namespace of its own; tests run one after another, but for one that
-//! mostly waits, and several runs may share a cluster. GOLECTRA_CLUSTER_FULL=1 selects the long form: ten rollouts, a long outage, alerts in Prometheus, the values of the kubelets.
+//! `PROGRAM DOCKERFILE TAG`. Each test creates and deletes a namespace of its own; tests run one after another, and several runs
+//! may share a cluster. GOLECTRA_CLUSTER_FULL=1 selects the long form: ten rollouts, a long outage, alerts in Prometheus, the values of the kubelets.
 
 mod agents;
 mod alerts;
@@ -33,26 +33,14 @@ use std::sync::Once;
 
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-/// The cluster may have resources for only one test at a time,
+/// The cluster may have resources for only one test at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
-
-/// and for one beside it that mostly waits.
-static TURN_TO_WAIT: Mutex<()> = Mutex::const_new(());
 
 /// Done once in each run: old namespaces are deleted and the images loaded.
 static READY: OnceCell<()> = OnceCell::const_new();
 
-/// Waits until no other test uses the cluster. None if there is no cluster.
+/// Waits for the exclusive use of the cluster. None if there is no cluster.
 pub async fn turn() -> Option<MutexGuard<'static, ()>> {
-    take(&TURN).await
-}
-
-/// The same for a test that mostly waits: it runs beside another one.
-pub async fn turn_to_wait() -> Option<MutexGuard<'static, ()>> {
-    take(&TURN_TO_WAIT).await
-}
-
-async fn take(turn: &'static Mutex<()>) -> Option<MutexGuard<'static, ()>> {
     static SAID: Once = Once::new();
     if std::env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty()) {
         let required = std::env::var("GOLECTRA_CLUSTER_TESTS").is_ok_and(|value| value == "required");
@@ -63,7 +51,7 @@ async fn take(turn: &'static Mutex<()>) -> Option<MutexGuard<'static, ()>> {
         });
         return None;
     }
-    let turn = turn.lock().await;
+    let turn = TURN.lock().await;
     READY
         .get_or_init(|| async {
             kube::sweep().await;
