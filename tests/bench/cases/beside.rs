@@ -166,7 +166,7 @@ fn prepare(bench: &Bench) -> Prepared {
 }
 
 /// How long a window of fifty nodes is sealed and folded beside a writer, about.
-const SECONDS_PER_WINDOW: f64 = 15.0;
+const SECONDS_PER_WINDOW: f64 = 40.0;
 
 /// A server that seals what is so old, with its audit trail on, as in the other cases on PostgreSQL.
 fn server(database: &Arc<Database>, seal_after: &str) -> Server {
