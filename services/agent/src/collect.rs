@@ -12,6 +12,7 @@ mod worker;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use golectra_process::LogLimiter;
 use golectra_protocol::Metric;
@@ -35,6 +36,12 @@ pub fn of_each_poll() -> Vec<Box<dyn Collector>> {
 /// The collectors that are asked for each report: those of the host under node_exporter's names.
 pub fn of_the_host(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
     host::all(settings)
+}
+
+/// How long something took, in seconds, to a tenth of a millisecond. The digits behind it say nothing, and with them these few series took 30 % of a node's
+/// sealed history.
+fn seconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 10_000.0).round() / 10_000.0
 }
 
 /// What was measured for a report or in a poll.
@@ -112,11 +119,16 @@ fn log_skipped(collector: &'static str, readings: Readings, metrics: &AgentMetri
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use golectra_protocol::Value;
 
     use super::*;
+
+    #[test]
+    fn durations_have_four_decimals() {
+        for (micros, rounded) in [(0, 0.0), (49, 0.0), (51, 0.0001), (123_456, 0.1235), (2_000_049, 2.0)] {
+            assert!((seconds(Duration::from_micros(micros)) - rounded).abs() < f64::EPSILON, "{micros}");
+        }
+    }
 
     fn value(sample: &[Metric], id: &str) -> Option<f64> {
         sample.iter().find(|metric| metric.id.as_str() == id).map(|metric| match metric.value {

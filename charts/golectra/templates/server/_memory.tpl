@@ -21,8 +21,9 @@
     (max $inflight $twoBodies)
     (include "golectra.bytes" ($settings.queryMaxBytes | default "128MiB") | int64)
     (mul ($settings.maxConnections | default 8192 | int64) 8192) -}}
-{{- /* The program; the listings of newest values and the audit events' names; a stack for each query and export that runs. */ -}}
-{{- $mebibytes := list 64 32 (mul ($settings.queryConcurrency | default 4 | int64 | add 2) 8) -}}
+{{- /* The program; the listings of newest values and the audit events' names; a stack for each query and export that runs, and for the threads that
+       help queries. */ -}}
+{{- $mebibytes := list 64 32 8 (mul ($settings.queryConcurrency | default 4 | int64 | add 2) 8) -}}
 {{- if eq .Values.database.mode "embedded" -}}
 {{- $history := $settings.historyMaxBytes | default (include "golectra.server.historyMaxBytes" .) -}}
 {{- $bytes = concat $bytes (list (include "golectra.bytes" $history | int64) (mul ($settings.maxSeries | default 1000000 | int64) 128)) -}}

@@ -197,7 +197,7 @@ impl Collector for Group {
                 Err(panic) => Some(panic_text(panic.as_ref())),
             };
             let success = f64::from(u8::from(failure.is_none()));
-            self.outcomes.gauge("node_scrape_collector_duration_seconds", &[("collector", name)], start.elapsed().as_secs_f64());
+            self.outcomes.gauge("node_scrape_collector_duration_seconds", &[("collector", name)], super::seconds(start.elapsed()));
             self.outcomes.gauge("node_scrape_collector_success", &[("collector", name)], success);
             let was_failing = std::mem::replace(failing, failure.is_some());
             if let Some(error) = failure.filter(|_| !was_failing) {

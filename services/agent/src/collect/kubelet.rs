@@ -171,7 +171,7 @@ impl Kubelet {
 
     /// Says how asking went, in the agent's own metrics, in those that are sent, and when it fails in the log.
     fn note(&mut self, question: &'static str, result: Result<(), KubeletError>, took: Duration, items: &mut Items) {
-        let (seconds, success) = (took.as_secs_f64(), result.is_ok());
+        let (seconds, success) = (super::seconds(took), result.is_ok());
         self.metrics.collected(question, seconds, success);
         items.group(&mut self.labels, Owner::Node(question), 0.0, |writer: &mut Writer<'_>| {
             let labels: &[(&str, &str)] = &[("collector", question)];

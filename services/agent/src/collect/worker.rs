@@ -87,11 +87,11 @@ impl Worker {
         };
         let in_time = if asked.late { None } else { timeout_at(deadline, &mut asked.answer).await.ok() };
         match in_time {
-            Some(Ok(Answer { readings, took, error: Some(error) })) => self.failed(readings, took.as_secs_f64(), &error),
-            Some(Ok(Answer { readings, took, error: None })) => self.succeeded(readings, took.as_secs_f64()),
-            Some(Err(_)) => self.failed(Readings::default(), asked.at.elapsed().as_secs_f64(), "its thread has ended"),
+            Some(Ok(Answer { readings, took, error: Some(error) })) => self.failed(readings, super::seconds(took), &error),
+            Some(Ok(Answer { readings, took, error: None })) => self.succeeded(readings, super::seconds(took)),
+            Some(Err(_)) => self.failed(Readings::default(), super::seconds(asked.at.elapsed()), "its thread has ended"),
             None => {
-                let seconds = asked.at.elapsed().as_secs_f64();
+                let seconds = super::seconds(asked.at.elapsed());
                 asked.late = true;
                 self.asked = Some(asked);
                 self.failed(Readings::default(), seconds, "it takes longer than a second and is left out until it answers")

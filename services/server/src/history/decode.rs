@@ -24,13 +24,19 @@ const LEAST_SAMPLES_FOR_HELP: usize = 128 * 1024;
 /// The most threads that help one query.
 const MAX_HELPERS: usize = 3;
 
+/// The most threads that help, however many processors there are.
+const MAX_THREADS: usize = 8;
+
+/// They decode, and evaluate nothing.
+const STACK_BYTES: usize = 1 << 20;
+
 /// How many units may be decoded ahead of the evaluation.
 const MAX_UNITS_AHEAD: usize = 2 * MAX_HELPERS;
 
 /// What units that are decoded ahead may take; a selection of longer series is decoded by its query's thread alone.
 const MAX_BYTES_AHEAD: usize = 16 << 20;
 
-/// Threads that help queries, one for each processor but one.
+/// Threads that help queries, one for each processor but one, within a bound.
 pub struct Helpers {
     threads: Threads,
     free: Arc<AtomicUsize>,
@@ -39,11 +45,11 @@ pub struct Helpers {
 impl Helpers {
     /// Starts them.
     pub fn start() -> io::Result<Self> {
-        Self::start_threads(thread::available_parallelism().map_or(0, |processors| processors.get() - 1))
+        Self::start_threads(thread::available_parallelism().map_or(0, |processors| (processors.get() - 1).min(MAX_THREADS)))
     }
 
     fn start_threads(count: usize) -> io::Result<Self> {
-        Ok(Self { threads: Threads::start(count)?, free: Arc::new(AtomicUsize::new(count)) })
+        Ok(Self { threads: Threads::start(count, STACK_BYTES)?, free: Arc::new(AtomicUsize::new(count)) })
     }
 
     /// Whether there is any.
@@ -200,13 +206,10 @@ impl SeriesSet for Decoding {
         let series = &self.work.series[self.next];
         self.next += 1;
         let samples = match series.samples.rollup() {
-            Some(rollup) => {
-                StoredSamples::Rollup(Rollup { bucket_ms: rollup.bucket_ms(), buckets: &self.unit.buckets[start.1..end.1] })
+            Some(rollup) => StoredSamples::Rollup(Rollup { bucket_ms: rollup.bucket_ms(), buckets: &self.unit.buckets[start.1..end.1] }),
+            None => {
+                StoredSamples::Raw { timestamps_ms: &self.unit.timestamps_ms[start.0..end.0], values: &self.unit.values[start.0..end.0] }
             }
-            None => StoredSamples::Raw {
-                timestamps_ms: &self.unit.timestamps_ms[start.0..end.0],
-                values: &self.unit.values[start.0..end.0],
-            },
         };
         Ok(Some(StoredSeries { labels: &series.labels, samples }))
     }

@@ -41,7 +41,7 @@ use self::export::Exports;
 use self::watch::Watch;
 use super::decode::Helpers;
 use super::shared::SharedReads;
-use super::threads::Threads;
+use super::threads::{STACK_BYTES, Threads};
 use crate::metrics::queries::{QueryKind, QueryMetrics};
 use crate::store::history::{History, HistoryError};
 
@@ -129,7 +129,7 @@ impl Queries {
             limits,
             engine: Engine { limits: engine_limits, ..Engine::default() },
             admission: Admission::new(limits.concurrency),
-            threads: Threads::start(limits.concurrency + RESERVED_FOR_RULES)?,
+            threads: Threads::start(limits.concurrency + RESERVED_FOR_RULES, STACK_BYTES)?,
             helpers: Arc::new(Helpers::start()?),
             exports: Exports::start()?,
             budget,

@@ -12,7 +12,7 @@ use std::thread;
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Room for the deepest expression that the parser allows, in a debug build.
-const STACK_BYTES: usize = 8 << 20;
+pub const STACK_BYTES: usize = 8 << 20;
 
 /// How much lower the priority is, in steps of nice(2).
 const NICENESS: i32 = 10;
@@ -22,12 +22,12 @@ pub struct Threads(Sender<Job>);
 
 impl Threads {
     /// Starts them.
-    pub fn start(count: usize) -> io::Result<Self> {
+    pub fn start(count: usize, stack_bytes: usize) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..count {
             let receiver = Arc::clone(&receiver);
-            thread::Builder::new().name("query".to_owned()).stack_size(STACK_BYTES).spawn(move || work(&receiver))?;
+            thread::Builder::new().name("query".to_owned()).stack_size(stack_bytes).spawn(move || work(&receiver))?;
         }
         Ok(Self(sender))
     }
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn jobs_run_beside_each_other_at_a_lower_priority() {
-        let threads = Threads::start(2).unwrap();
+        let threads = Threads::start(2, STACK_BYTES).unwrap();
         let (to_first, from_second) = mpsc::channel();
         let (to_second, from_first) = mpsc::channel();
         let (done, ended) = mpsc::channel();

@@ -94,7 +94,7 @@ impl ScrapeJob {
             self.series.clear();
             counts.added = 0;
         }
-        self.own.set(result.is_ok(), start.elapsed().as_secs_f64(), counts);
+        self.own.set(result.is_ok(), crate::collect::seconds(start.elapsed()), counts);
         self.log_change(result.err());
         let mut pieces = Pieces::default();
         // The last metric of an id counts: a target cannot expose its own `up`.

@@ -16,8 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::error::Bounds;
 use super::watch::Watch;
 use super::{Queries, QueryError, matchers};
-use crate::history::threads::Threads;
 use crate::history::export::{Export, ExportError, ExportRequest, Exported, Format, Position, Sink};
+use crate::history::threads::{STACK_BYTES, Threads};
 use crate::metrics::queries::QueryKind;
 use crate::store::history::TimeRange;
 
@@ -54,7 +54,7 @@ pub(super) struct Exports {
 
 impl Exports {
     pub(super) fn start() -> io::Result<Self> {
-        Ok(Self { places: Arc::new(Semaphore::new(MAX_EXPORTS)), threads: Threads::start(MAX_EXPORTS)? })
+        Ok(Self { places: Arc::new(Semaphore::new(MAX_EXPORTS)), threads: Threads::start(MAX_EXPORTS, STACK_BYTES)? })
     }
 }
 

@@ -82,7 +82,8 @@ const STATE: &str = "SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postma
 const PLAN_ONCE: &str = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
     SET LOCAL enable_seqscan = off";
 /// From here on statements are planned for their values, as at the beginning of a session.
-const PLAN_EACH_TIME: &str = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
+const PLAN_EACH_TIME: &str =
+    "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
     SET LOCAL enable_seqscan = on";
 
 /// A transaction that sees one state of the database. Where it does not come to its end its connection is closed.
@@ -103,7 +104,8 @@ impl ReadTransaction {
         let mut lease = Lease::acquire(pool).await.map_err(failed)?;
         // One message: each costs a round trip.
         lease.conn().execute(format!("{BEGIN} {PLAN_ONCE}").as_str()).await.map_err(failed)?;
-        let state = sqlx::query_as::<_, (Option<String>, Option<String>, i64, i64)>(STATE).fetch_optional(lease.conn()).await.map_err(failed)?;
+        let state =
+            sqlx::query_as::<_, (Option<String>, Option<String>, i64, i64)>(STATE).fetch_optional(lease.conn()).await.map_err(failed)?;
         let (index_version, partitions, dropped_ms, five_minutes_dropped_ms) = state.unwrap_or_default();
         let frames = FRAMES.slots_by_names(partitions.unwrap_or_default().split(' '));
         Ok(Self { lease, index_version: index_version.unwrap_or_default(), frames, dropped_ms, five_minutes_dropped_ms })
