@@ -36,6 +36,9 @@ const MAX_UNITS_AHEAD: usize = 2 * MAX_HELPERS;
 /// What units that are decoded ahead may take; a selection of longer series is decoded by its query's thread alone.
 const MAX_BYTES_AHEAD: usize = 16 << 20;
 
+/// What a decoded sample takes: its time and its value.
+pub const SAMPLE_BYTES: usize = size_of::<i64>() + size_of::<f64>();
+
 /// Threads that help queries, one for each processor but one, within a bound.
 pub struct Helpers {
     threads: Threads,
@@ -52,8 +55,8 @@ impl Helpers {
         Ok(Self { threads: Threads::start(count, STACK_BYTES)?, free: Arc::new(AtomicUsize::new(count)) })
     }
 
-    /// Whether there is any.
-    pub fn are_there(&self) -> bool {
+    /// Whether one is free.
+    pub fn any_is_free(&self) -> bool {
         self.free.load(Ordering::Relaxed) > 0
     }
 
@@ -74,7 +77,7 @@ impl Helpers {
 /// The memory that decoding ahead takes, in bytes; None where it would not pay or takes too much.
 pub fn bytes_ahead(series: &[HistorySeries]) -> Option<usize> {
     let samples: usize = series.iter().map(|series| series.samples.max_samples()).sum();
-    let each = if series.first()?.samples.rollup().is_some() { size_of::<Bucket>() } else { size_of::<i64>() + size_of::<f64>() };
+    let each = if series.first()?.samples.rollup().is_some() { size_of::<Bucket>() } else { SAMPLE_BYTES };
     let bytes = (MAX_UNITS_AHEAD + MAX_HELPERS) * longest(series).max(UNIT_SAMPLES) * each;
     (samples >= LEAST_SAMPLES_FOR_HELP && series.len() > 1 && bytes <= MAX_BYTES_AHEAD).then_some(bytes)
 }
@@ -88,8 +91,7 @@ pub fn longest(series: &[HistorySeries]) -> usize {
 pub struct Decoding {
     work: Arc<Work>,
     unit: Unit,
-    /// Which one of all units it is; the next series of it.
-    number: usize,
+    /// The next series.
     next: usize,
 }
 
@@ -161,10 +163,10 @@ impl Decoding {
                 }
             }
         }
-        Self { work, unit: Unit::default(), number: 0, next: 0 }
+        Self { work, unit: Unit::default(), next: 0 }
     }
 
-    /// Goes on to the next unit.
+    /// Goes on to the next unit, which has this number.
     fn advance(&mut self, number: usize) -> Result<(), CorruptHistory> {
         let work = Arc::clone(&self.work);
         let mut state = work.lock();
@@ -196,12 +198,10 @@ impl SeriesSet for Decoding {
         if self.next >= self.work.series.len() {
             return Ok(None);
         }
-        let number = self.next / self.work.series_per_unit;
-        if self.next == 0 || number != self.number {
+        let (number, place) = (self.next / self.work.series_per_unit, self.next % self.work.series_per_unit);
+        if place == 0 {
             self.advance(number).map_err(|error| StoreError::Failed(Box::new(error)))?;
-            self.number = number;
         }
-        let place = self.next % self.work.series_per_unit;
         let (start, end) = (place.checked_sub(1).map_or((0, 0), |before| self.unit.ends[before]), self.unit.ends[place]);
         let series = &self.work.series[self.next];
         self.next += 1;

@@ -9,10 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use golectra_promql::store::{Selection, StoredSamples, StoredSeries};
 use golectra_promql::{Labels, METRIC_NAME, MatchOp, Matcher, MemoryBudget, Reservation, all_match};
 
+use super::decode::SAMPLE_BYTES;
 use crate::store::history::{CorruptHistory, HistorySeries};
-
-/// What a sample takes.
-const SAMPLE_BYTES: usize = size_of::<i64>() + size_of::<f64>();
 
 /// See the module's documentation.
 pub struct SharedReads {
