@@ -14,7 +14,7 @@ use golectra_tests::statistics::{percentile, ratios};
 use golectra_tests::{Database, KEY, Server, encode, runtime, until};
 
 use crate::cases::cluster_day::unsettled;
-use crate::cases::history::{http, now_ms};
+use crate::cases::history::{HOUR_MS, WINDOW_MS, http, now_ms};
 use crate::cases::postgres::fresh_database;
 use crate::cases::{Bench, CONNECTIONS, say};
 use crate::contestants::{Contestant, Started};
@@ -25,8 +25,6 @@ use crate::measure::measure;
 use crate::report::{Report, Section, Target, Unit};
 use crate::wire::{Sources, Turn, golectra};
 
-const HOUR_MS: i64 = 3_600_000;
-const WINDOW_MS: i64 = 2 * HOUR_MS;
 /// The series of each node that queries are about.
 const SERIES: usize = 64;
 /// How often a dashboard asks for all of its graphs.

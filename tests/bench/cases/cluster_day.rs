@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use golectra_loadgen::Address;
 use golectra_tests::{Database, KEY, Server, runtime};
 
-use crate::cases::history::{bytes_of_tables, now_ms};
+use crate::cases::history::{HOUR_MS, WINDOW_MS, bytes_of_tables, now_ms};
 use crate::cases::postgres::fresh_database;
 use crate::cases::{Bench, say};
 use crate::history::node_data::MAX_SERIES;
@@ -18,8 +18,6 @@ use crate::report::{Report, Section, Target, Unit};
 
 const PODS_PER_NODE: usize = 30;
 const SERIES_PER_POD: f64 = 12.0;
-const HOUR_MS: i64 = 3_600_000;
-const WINDOW_MS: i64 = 2 * HOUR_MS;
 const DAY_SECONDS: f64 = 86_400.0;
 /// How long after its end a window is folded for sure.
 const FOLDED_AFTER_MS: i64 = 15 * 60 * 1000;

@@ -63,7 +63,10 @@ struct Question {
     target_ms: Option<f64>,
 }
 
-const HOUR_MS: i64 = 3_600_000;
+/// An hour in milliseconds.
+pub const HOUR_MS: i64 = 3_600_000;
+/// What PostgreSQL's store folds together, in milliseconds.
+pub const WINDOW_MS: i64 = 2 * HOUR_MS;
 
 /// Samples that every contestant gets, and what is asked about them.
 struct Set {
