@@ -15,10 +15,10 @@ const SCRAPES: i64 = 1080;
 #[derive(Default)]
 pub struct Data {
     pub store: MemoryStore,
-    /// The same with tiny changes: what changes much with them can't be compared.
-    pub perturbed: MemoryStore,
+    /// The same with tiny changes, and with the opposite ones: what changes much with either can't be compared.
+    pub perturbed: [MemoryStore; 2],
     /// The same with the values that say yes or no changed too, for remainders.
-    pub all_perturbed: MemoryStore,
+    pub all_perturbed: [MemoryStore; 2],
     pub open_metrics: String,
 }
 
@@ -48,10 +48,14 @@ impl Data {
 
     fn add(&mut self, labels: &Labels, timestamp_ms: i64, value: f64) {
         self.store.add(labels, timestamp_ms, value);
-        let perturbed = value * (1.0 + 1e-13);
-        self.all_perturbed.add(labels, timestamp_ms, perturbed);
-        // What says yes or no stays what it is, so that comparisons with it do.
-        self.perturbed.add(labels, timestamp_ms, if value == 1.0 { value } else { perturbed });
+        // Each sample is changed by a share of its own, so that sums which are exactly zero do not stay so.
+        let change = 1e-13 * f64::from(u8::try_from(timestamp_ms.rem_euclid(7)).expect("below 7") + 1) / 7.0;
+        for (index, change) in [change, -change].into_iter().enumerate() {
+            let perturbed = value * (1.0 + change);
+            self.all_perturbed[index].add(labels, timestamp_ms, perturbed);
+            // What says yes or no stays what it is, so that comparisons with it do.
+            self.perturbed[index].add(labels, timestamp_ms, if value == 1.0 { value } else { perturbed });
+        }
     }
 
     /// Writes a series down for both; the values are those of one scrape each, `None` leaves it out.

@@ -63,11 +63,11 @@ use self::metadata::KnownMetadata;
 use self::migrate::SchemaState;
 use self::partitions::Partitions;
 use self::reader::Reader;
-use self::sealer::{Sealer, SealerLimits, Steps};
+use self::sealer::{Pace, Sealer, SealerLimits, Steps};
 use self::timestamp::Timestamp;
 pub use self::writer::WriteLimits;
 pub use self::writer::context::TransactionHook;
-use self::writer::context::WriterContext;
+use self::writer::context::{BusyTime, WriterContext};
 use self::writer::{WRITERS, Writers};
 use super::{
     Applied, Batch, Health, History, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError,
@@ -165,6 +165,7 @@ impl PostgresStore {
             partitions: Arc::clone(&partitions),
             metrics: config.metrics.clone(),
             open: AtomicU32::new(0),
+            busy: BusyTime::default(),
         };
         let writers = Writers::start(context, &tasks, &stop);
         let (lifetimes, metrics) = (config.lifetimes, config.metrics);
@@ -177,6 +178,7 @@ impl PostgresStore {
             metrics: config.history,
             limits: SealerLimits::default(),
             steps: Steps::default(),
+            pace: Pace::new(writers.context.busy.clone()),
             warned_at: Mutex::default(),
             unsealed_age: Mutex::default(),
         };

@@ -29,7 +29,7 @@ const MARK: &str = "golectra.session";
 /// What the planner of a writer's session is told. Its plans don't depend on how many rows there are or are asked for: rows are met
 /// by their index, one by one, in the order of the arrays that ask for them. With other plans two writers could take the same rows
 /// in another order and wait for each other.
-const WRITER_PLANS: [(&str, &str); 5] = [
+pub(super) const WRITER_PLANS: [(&str, &str); 5] = [
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),

@@ -14,20 +14,21 @@ mod samples;
 mod search;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_promql::store::Selection;
 use golectra_promql::{Labels, Matcher, Reservation};
 use golectra_protocol::remote_write::Metadata;
-use sqlx::{Executor as _, PgConnection, PgPool};
+use sqlx::{Executor as _, FromRow, PgConnection, PgPool};
 
 pub use self::index_cache::IndexCacheMetrics;
 use self::index_cache::{Found, IndexCache};
 use self::layouts::LayoutLists;
 use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
 use self::search::{FoundSeries, Recency};
-use super::connect::Lease;
+use super::connect::{Lease, WRITER_PLANS};
 use super::error::unavailable;
 use super::partitions::FRAMES;
 use super::reader::Reader;
@@ -69,22 +70,24 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// would not be seen whatever the view, so nothing is: a partition is dropped under an exclusive lock of its table.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     LOCK TABLE frames, ONLY chunks, ONLY rollups_5m, ONLY rollups_1h IN ACCESS SHARE MODE;";
-/// What every read of the transaction needs. The row that counts series has another version whenever one was made, has expired or is back; a restored
-/// database may give a version out again, but not in the same process.
-const STATE: &str = "SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postmaster_start_time()) FROM series_total),
+/// What every read of the transaction needs, as a statement of the session: sent with [`BEGIN`] in one message, and yet planned once. The row that counts
+/// series has another version whenever one was made, has expired or is back; a restored database may give a version out again, but not in the same process.
+const PREPARE_STATE: &str = "PREPARE read_state AS
+    SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postmaster_start_time()) FROM series_total),
         (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
             WHERE inhparent = 'frames'::regclass),
         (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint, (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint
     FROM dropped_history";
 
-/// From here on statements are planned once for a connection, not for each of their values: planning takes longer than reading the samples of a few
-/// series. What they read is found by its index, block by block; the planner is not to guess from numbers of rows that it does not know then.
-const PLAN_ONCE: &str = "SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
-    SET LOCAL enable_seqscan = off";
+/// Statements are planned once for a connection, not for each of their values: planning takes longer than reading the samples of a few series. What they
+/// read is found by its index, block by block, as what writers read; the planner is not to guess from numbers of rows that it does not know then.
+static PLAN_ONCE: LazyLock<String> = LazyLock::new(|| set_plans(|value| value));
 /// From here on statements are planned for their values, as at the beginning of a session.
-const PLAN_EACH_TIME: &str =
-    "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
-    SET LOCAL enable_seqscan = on";
+static PLAN_EACH_TIME: LazyLock<String> = LazyLock::new(|| set_plans(|_| "DEFAULT"));
+
+fn set_plans(to: impl Fn(&'static str) -> &'static str) -> String {
+    WRITER_PLANS.iter().map(|(name, value)| format!("SET LOCAL {name} TO {};", to(value))).collect()
+}
 
 /// A transaction that sees one state of the database. Where it does not come to its end its connection is closed.
 pub(super) struct ReadTransaction {
@@ -103,10 +106,17 @@ impl ReadTransaction {
     async fn begin(pool: &PgPool) -> Result<Self, HistoryError> {
         let mut lease = Lease::acquire(pool).await.map_err(failed)?;
         // One message: each costs a round trip.
-        lease.conn().execute(format!("{BEGIN} {PLAN_ONCE}").as_str()).await.map_err(failed)?;
-        let state =
-            sqlx::query_as::<_, (Option<String>, Option<String>, i64, i64)>(STATE).fetch_optional(lease.conn()).await.map_err(failed)?;
-        let (index_version, partitions, dropped_ms, five_minutes_dropped_ms) = state.unwrap_or_default();
+        let begin = format!("{BEGIN} {} EXECUTE read_state", *PLAN_ONCE);
+        let state = match lease.conn().fetch_optional(begin.as_str()).await {
+            Err(error) if is_not_prepared(&error) => {
+                lease.conn().execute(format!("ROLLBACK; {PREPARE_STATE}").as_str()).await.map_err(failed)?;
+                lease.conn().fetch_optional(begin.as_str()).await
+            }
+            state => state,
+        };
+        let state = state.and_then(|row| row.map(|row| FromRow::from_row(&row)).transpose()).map_err(failed)?;
+        let (index_version, partitions, dropped_ms, five_minutes_dropped_ms): (Option<String>, Option<String>, i64, i64) =
+            state.unwrap_or_default();
         let frames = FRAMES.slots_by_names(partitions.unwrap_or_default().split(' '));
         Ok(Self { lease, index_version: index_version.unwrap_or_default(), frames, dropped_ms, five_minutes_dropped_ms })
     }
@@ -125,6 +135,11 @@ impl ReadTransaction {
     }
 }
 
+/// Whether the session does not have the statement yet that it was to execute.
+fn is_not_prepared(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "26000")
+}
+
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: sqlx::Error) -> HistoryError {
     unavailable(&error).into()
@@ -139,7 +154,7 @@ impl HistoryReader {
 
     pub(super) async fn begin(&self) -> Result<ReadTransaction, HistoryError> {
         let mut transaction = self.begin_samples().await?;
-        transaction.conn().execute(PLAN_EACH_TIME).await.map_err(failed)?;
+        transaction.conn().execute(PLAN_EACH_TIME.as_str()).await.map_err(failed)?;
         Ok(transaction)
     }
 
@@ -154,7 +169,7 @@ impl HistoryReader {
         if let Some(found) = self.index.get(matchers, &transaction.index_version, range.start_ms) {
             return Ok(found);
         }
-        transaction.conn().execute(PLAN_EACH_TIME).await.map_err(failed)?;
+        transaction.conn().execute(PLAN_EACH_TIME.as_str()).await.map_err(failed)?;
         let mut found = Vec::new();
         let mut bytes = 0;
         let searched = search::each(transaction.conn(), matchers, range, Recency::NotExpired, |series| {
@@ -164,7 +179,7 @@ impl HistoryReader {
             Ok(())
         });
         searched.await?;
-        transaction.conn().execute(PLAN_ONCE).await.map_err(failed)?;
+        transaction.conn().execute(PLAN_ONCE.as_str()).await.map_err(failed)?;
         // Whoever collects their samples charges them once more.
         reservation.shrink(bytes);
         let found: Found = found.into();

@@ -15,6 +15,7 @@
 mod collect;
 mod fold;
 mod half_hour;
+mod pace;
 mod parts;
 mod retain;
 mod rollups;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tokio::time::{Instant, sleep, timeout};
 
+pub(super) use self::pace::Pace;
 use super::clock::DatabaseClock;
 use super::connect::{self, DatabaseOptions, Lock, try_lock};
 use super::error::{describe, has_code, is_of_statement};
@@ -86,6 +88,7 @@ pub(super) struct Sealer {
     pub(super) metrics: HistoryMetrics,
     pub(super) limits: SealerLimits,
     pub(super) steps: Steps,
+    pub(super) pace: Pace,
     /// When it was said last that the database nears its limit.
     pub(super) warned_at: Mutex<Option<Instant>>,
     /// When the age of the oldest report that is not sealed was measured last, and that age.
@@ -232,6 +235,7 @@ impl Sealer {
     /// One round; frames with a greater arrival are left alone. What fails keeps nothing else from being done.
     pub(super) async fn round_on(&self, conn: &mut PgConnection, up_to_arrival: i64) -> Result<Round, sqlx::Error> {
         let started = Instant::now();
+        self.pace.begin_round();
         self.clock.measure(conn).await?;
         let now = self.clock.unix_millis();
         let mut round = Round::default();
@@ -281,6 +285,7 @@ impl Sealer {
             match failure.keep(done)? {
                 Some(Some(frames)) => sealed += frames,
                 Some(None) => {
+                    self.pace.is_late();
                     tracing::info!(half_hour = FRAMES.partition(slot), "sealing takes long, the rest of it follows in a minute");
                     return failure.into_result();
                 }
@@ -337,6 +342,7 @@ impl Sealer {
                 self.metrics.late_parts.inc_by(if is_late { done.rows } else { 0 });
                 self.metrics.seal_seconds.observe(started.elapsed().as_secs_f64());
             }
+            self.pace.rest_after(started.elapsed()).await;
             if !done.is_part {
                 return Ok(Some(done.known + done.new));
             }

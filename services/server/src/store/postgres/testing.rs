@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::maintenance::Maintenance;
-use super::sealer::{Sealer, SealerLimits, Steps};
+use super::sealer::{Pace, Sealer, SealerLimits, Steps};
 use super::{IndexCacheMetrics, Lifetimes, PostgresConfig, PostgresStore, SeriesLimits, WriteLimits};
 use crate::clock::Clock;
 use crate::metrics::history::HistoryMetrics;
@@ -132,6 +132,7 @@ pub(super) fn sealer(store: &PostgresStore) -> Sealer {
         metrics: HistoryMetrics::unregistered(),
         limits: SealerLimits::default(),
         steps: Steps::default(),
+        pace: Pace::new(context.busy.clone()),
         warned_at: Mutex::default(),
         unsealed_age: Mutex::default(),
     }

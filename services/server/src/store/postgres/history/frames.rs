@@ -81,12 +81,14 @@ pub(super) async fn each(
         until: Timestamp(millis(wanted.end_ms)),
         ids: wanted.series.iter().map(|(_, id)| *id).collect(),
     };
-    let (layout_ids, sealed) = scope.layouts_and_sealed_keys(conn, day_of(oldest.max(from))).await.map_err(failed)?;
-    let of_sources = layouts.of_ids(conn, layout_ids).await.map_err(failed)?;
-    let ids: HashSet<i32> = scope.ids.iter().copied().collect();
-    let pieces: Vec<Piece> = of_sources.iter().flat_map(|list| pieces(list, &ids)).collect();
+    let day = day_of(oldest.max(from));
     let mut take = |id, sample: UnsealedSample| if sample.at_ms < wanted.dropped_ms { Ok(()) } else { take(id, sample) };
-    scope.each_of_frames(conn, &pieces, &sealed, &mut take).await
+    let found = scope.each_of_frames(conn, Layouts::Held(layouts.held(&scope.sources, day), day), &mut take).await?;
+    layouts.hold(&found);
+    if !found.is_empty() {
+        scope.each_of_frames(conn, Layouts::Found(found), &mut take).await?;
+    }
+    Ok(())
 }
 
 fn millis(unix_millis: i64) -> u64 {
@@ -118,6 +120,15 @@ fn number(place: usize) -> i32 {
     i32::try_from(place + 1).unwrap_or(i32::MAX)
 }
 
+/// Of which layouts frames are read.
+enum Layouts {
+    /// Of those that are held; the others that frames of a day (counted from 1970) or later ones may have are looked for. Frames with a list of their own are
+    /// read as well.
+    Held(Vec<LayoutList>, i32),
+    /// Only of those that were found.
+    Found(Vec<LayoutList>),
+}
+
 /// Which frames are read.
 struct Scope {
     sources: Vec<i32>,
@@ -128,20 +139,26 @@ struct Scope {
     ids: Vec<i32>,
 }
 
-/// The frames of a source, half an hour and layout: of each frame one element, or one for each value of the piece. Or one frame with a list of its own,
-/// as far as that is wanted.
+/// A row of the answer, one of:
+/// - what stands for the keys of frames of a source and half an hour that are sealed as well;
+/// - the frames of a source, half an hour and layout: of each frame one element, or one for each value of the piece;
+/// - one frame with a list of its own, as far as that is wanted;
+/// - a layout: its id in place of the piece, and its last day.
 #[derive(FromRow)]
-struct FramesRow {
+struct Row {
     source_id: i32,
-    start: Timestamp,
+    start: Option<Timestamp>,
     piece: Option<i64>,
-    ats: Words,
-    arrivals: Words,
-    values: Words,
+    ats: Option<Words>,
+    arrivals: Option<Words>,
+    values: Option<Words>,
     times: Option<Words>,
     deltas: Option<Words>,
+    /// Only where some frames are sealed as well.
     keys: Option<Vec<Uuid>>,
     ids: Option<Vec<i32>>,
+    sealed_keys: Option<Vec<u8>>,
+    last_day: Option<i32>,
 }
 
 /// Frames of a source and a half hour. Each is found by the primary key.
@@ -155,62 +172,59 @@ const MAX_COMPARED_SERIES: usize = 16;
 /// Between which places of a frame's own list the wanted series stand.
 const OWN_SPAN: &str = "CROSS JOIN LATERAL (
         SELECT min(own.place) AS first, max(own.place) AS last
-        FROM (SELECT unnest(frames.series_ids) AS id, generate_subscripts(frames.series_ids, 1) AS place) AS own WHERE own.id = ANY($13)
+        FROM (SELECT unnest(frames.series_ids) AS id, generate_subscripts(frames.series_ids, 1) AS place) AS own WHERE own.id = ANY($12)
     ) AS span";
 
 impl Scope {
-    /// The layouts that frames of this day (counted from 1970) or later ones may have, and the keys of frames that are sealed as well. Mostly there are
-    /// none of these: sealed frames are dropped soon.
-    async fn layouts_and_sealed_keys(&self, conn: &mut PgConnection, day: i32) -> Result<(Vec<i32>, SealedKeys), sqlx::Error> {
-        let statement = "SELECT id, NULL::timestamptz AS start, NULL::bytea AS keys FROM layouts
-            WHERE source_id = ANY($2) AND last_day >= date '1970-01-01' + $3
-            UNION ALL SELECT source_id, frames_start, keys FROM sealed_reports WHERE frames_start = ANY($1) AND source_id = ANY($2)";
-        let query = sqlx::query_as::<_, (i32, Option<Timestamp>, Option<Vec<u8>>)>(statement);
-        let mut rows = query.bind(&self.starts).bind(&self.sources).bind(day).fetch(conn);
-        let (mut layouts, mut sealed) = (Vec::new(), SealedKeys::new());
-        while let Some((id, start, keys)) = rows.try_next().await? {
-            match start.zip(keys) {
-                Some((start, keys)) => sealed.entry((id, millis_of(start))).or_default().extend(marks(&keys).map(|mark| mark.key)),
-                None => layouts.push(id),
-            }
-        }
-        Ok((layouts, sealed))
-    }
-
+    /// Gives the samples, and the layouts that were found.
     async fn each_of_frames(
         &self,
         conn: &mut PgConnection,
-        pieces: &[Piece],
-        sealed: &SealedKeys,
+        layouts: Layouts,
         take: &mut impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
-    ) -> Result<(), HistoryError> {
+    ) -> Result<Vec<LayoutList>, HistoryError> {
+        let ids: HashSet<i32> = self.ids.iter().copied().collect();
+        let (lists, day) = match layouts {
+            Layouts::Held(lists, day) => (lists, Some(day)),
+            Layouts::Found(lists) => (lists, None),
+        };
+        let pieces: Vec<Piece> = lists.iter().flat_map(|list| pieces(list, &ids)).collect();
+        // Rows of a UNION ALL come part by part, since no parallel workers make them. Frames that are sealed as well are rare: they are dropped soon.
+        let sealed_keys = r#"WITH sealed AS MATERIALIZED (
+                SELECT source_id, frames_start, keys FROM sealed_reports WHERE frames_start = ANY($5) AND source_id = ANY($13)
+            )
+            SELECT source_id, frames_start AS start, NULL::bigint AS piece, NULL::timestamptz[] AS ats, NULL::bigint[] AS arrivals,
+                NULL::double precision[] AS "values", NULL::timestamptz[] AS times, NULL::bigint[] AS deltas, NULL::uuid[] AS keys,
+                NULL::integer[] AS ids, keys AS sealed_keys, NULL::integer AS last_day
+            FROM sealed"#;
+        let some_are_sealed = "(SELECT EXISTS (SELECT FROM sealed))";
         let of_layouts = format!(
-            r#"SELECT source.id AS source_id, slot.start, cut.*, NULL::integer[] AS ids
+            r#"SELECT source.id, slot.start, cut.*, NULL, NULL, NULL
             FROM unnest($6::integer[], $7::integer[], $8::integer[]) AS source (id, first, last)
             CROSS JOIN unnest($5::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
                 SELECT source.first - 1 + piece.n AS piece, array_agg(frames.at) AS ats, array_agg(frames.arrival) AS arrivals,
                     array_agg(frames."values"[piece.first:piece.last]) AS "values",
                     array_agg(frames.times[piece.first:piece.last]) FILTER (WHERE frames.times IS NOT NULL) AS times,
                     array_agg(frames.deltas[piece.first:piece.last]) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas,
-                    array_agg(frames.key) FILTER (WHERE $9) AS keys
+                    array_agg(frames.key) FILTER (WHERE {some_are_sealed}) AS keys
                 FROM frames JOIN unnest(
-                    ($10::integer[])[source.first:source.last], ($11::integer[])[source.first:source.last],
-                    ($12::integer[])[source.first:source.last]
+                    ($9::integer[])[source.first:source.last], ($10::integer[])[source.first:source.last],
+                    ($11::integer[])[source.first:source.last]
                 ) WITH ORDINALITY AS piece (layout_id, first, last, n) ON piece.layout_id = frames.layout_id
                 WHERE {OF_A_HALF_HOUR}
                 GROUP BY piece.n, frames.times IS NULL, frames.deltas IS NULL
-            ) AS cut UNION ALL "#
+            ) AS cut"#
         );
         // Few series are looked for in a frame's own list before it is taken apart, and then only the part is in which they stand.
         let (has_some, span, part) = if self.ids.len() <= MAX_COMPARED_SERIES {
-            ("AND frames.series_ids && $13", OWN_SPAN, "[span.first:span.last]")
+            ("AND frames.series_ids && $12", OWN_SPAN, "[span.first:span.last]")
         } else {
             ("", "", "")
         };
         // Lists that are taken apart in the target list are not stored on the way, as they would be in FROM.
-        let statement = format!(
-            r#"{of_layouts}SELECT source.id, slot.start, NULL, ARRAY[frames.at], ARRAY[frames.arrival], cut."values", cut.times, cut.deltas,
-                ARRAY[frames.key], cut.ids
+        let of_own_lists = format!(
+            r#"SELECT source.id, slot.start, NULL, ARRAY[frames.at], ARRAY[frames.arrival], cut."values", cut.times, cut.deltas,
+                CASE WHEN {some_are_sealed} THEN ARRAY[frames.key] END, cut.ids, NULL, NULL
             FROM unnest($4::integer[]) AS source (id) CROSS JOIN unnest($5::timestamptz[]) AS slot (start)
             JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL {has_some}
             {span}
@@ -222,10 +236,13 @@ impl Scope {
                     SELECT unnest(frames.series_ids{part}) AS id, unnest(frames."values"{part}) AS value, unnest(frames.times{part}) AS at,
                         unnest(frames.deltas{part}) AS delta
                 ) AS own
-                WHERE own.id = ANY($13) AND coalesce(own.at, frames.at) >= $2 AND coalesce(own.at, frames.at) <= $3
+                WHERE own.id = ANY($12) AND coalesce(own.at, frames.at) >= $2 AND coalesce(own.at, frames.at) <= $3
             ) AS cut
             WHERE cut.ids IS NOT NULL"#
         );
+        let other_layouts = "SELECT source_id, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, series_ids, NULL, last_day - date '1970-01-01'
+            FROM layouts WHERE source_id = ANY($4) AND last_day >= date '1970-01-01' + $14 AND id <> ALL($15)";
+        let statement = [sealed_keys, &of_layouts, &of_own_lists, other_layouts].join(" UNION ALL ");
         let layout_ids: Vec<i32> = pieces.iter().map(|piece| piece.layout_id).collect();
         let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
         let lasts: Vec<i32> = pieces.iter().map(|piece| piece.last).collect();
@@ -237,46 +254,71 @@ impl Scope {
             pieces_before += of_source.len();
             pieces_to.push(number(pieces_before - 1));
         }
-        let mut rows = sqlx::query_as::<_, FramesRow>(&statement)
+        // Where only some layouts are asked for, everything else of their sources was read already.
+        let others_of: &[i32] = if day.is_some() { &self.sources } else { &[] };
+        let held: Vec<i32> = lists.iter().map(|list| list.id).collect();
+        let mut rows = sqlx::query_as::<_, Row>(&statement)
             .bind(half_hour())
             .bind(self.from)
             .bind(self.until)
-            .bind(&self.sources)
+            .bind(others_of)
             .bind(&self.starts)
             .bind(sources)
             .bind(pieces_from)
             .bind(pieces_to)
-            .bind(!sealed.is_empty())
             .bind(layout_ids)
             .bind(firsts)
             .bind(lasts)
             .bind(&self.ids)
+            .bind(&self.sources)
+            .bind(day.unwrap_or_default())
+            .bind(held)
             .fetch(conn);
+        let (mut sealed, mut sealed_is_complete, mut found) = (SealedKeys::new(), false, Vec::new());
         while let Some(row) = rows.try_next().await.map_err(failed)? {
-            let series: Vec<Option<i32>>;
-            let series: &[Option<i32>] = match (&row.ids, row.piece) {
-                (Some(ids), _) => {
-                    series = ids.iter().copied().map(Some).collect();
-                    &series
+            match row {
+                Row { sealed_keys: Some(keys), start: Some(start), source_id, .. } if !sealed_is_complete => {
+                    sealed.entry((source_id, millis_of(start))).or_default().extend(marks(&keys).map(|mark| mark.key));
                 }
-                (None, Some(piece)) => {
-                    let piece = usize::try_from(piece - 1).ok().and_then(|piece| pieces.get(piece));
-                    &piece.ok_or_else(|| odd("a piece"))?.series
+                Row { last_day: Some(last_day), piece: Some(id), ids: Some(series_ids), source_id, .. } => {
+                    let id = i32::try_from(id).map_err(|_| odd("a layout"))?;
+                    found.push(LayoutList { id, source_id, series_ids: series_ids.into(), last_day });
                 }
-                (None, None) => continue,
-            };
-            row.each(series, sealed, take)?;
+                Row { start: Some(start), ats: Some(ats), arrivals: Some(arrivals), values: Some(values), .. } => {
+                    sealed_is_complete = true;
+                    let frames = Frames { ats, arrivals, values, times: row.times, deltas: row.deltas, keys: row.keys };
+                    let sealed = sealed.get(&(row.source_id, millis_of(start)));
+                    if let Some(ids) = row.ids {
+                        frames.each(&ids.into_iter().map(Some).collect::<Vec<_>>(), sealed, take)?;
+                    } else {
+                        let piece = row.piece.and_then(|piece| pieces.get(usize::try_from(piece - 1).ok()?));
+                        frames.each(&piece.ok_or_else(|| odd("a piece"))?.series, sealed, take)?;
+                    }
+                }
+                _ => return Err(odd("kind")),
+            }
         }
-        Ok(())
+        found.sort_unstable_by_key(|list| (list.source_id, list.id));
+        Ok(found)
     }
 }
 
-impl FramesRow {
-    /// Gives the samples of the series that stand at these places.
+/// Frames of a source and half an hour.
+struct Frames {
+    ats: Words,
+    arrivals: Words,
+    values: Words,
+    times: Option<Words>,
+    deltas: Option<Words>,
+    keys: Option<Vec<Uuid>>,
+}
+
+impl Frames {
+    /// Gives the samples of the series that stand at these places, but for those of frames that are sealed.
     fn each(
         &self,
         series: &[Option<i32>],
-        sealed: &SealedKeys,
+        sealed: Option<&HashSet<[u8; 8]>>,
         take: &mut impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
     ) -> Result<(), HistoryError> {
         let (width, frames) = (series.len(), self.ats.len());
@@ -284,10 +326,9 @@ impl FramesRow {
         if !whole(&self.values) || !self.times.as_ref().is_none_or(whole) || !self.deltas.as_ref().is_none_or(whole) {
             return Err(odd("values"));
         }
-        let is_sealed = sealed.get(&(self.source_id, millis_of(self.start)));
         for frame in 0..frames {
             let key = self.keys.as_ref().and_then(|keys| keys.get(frame));
-            if is_sealed.zip(key).is_some_and(|(sealed, key)| sealed.contains(&key_mark(*key))) {
+            if sealed.zip(key).is_some_and(|(sealed, key)| sealed.contains(&key_mark(*key))) {
                 continue;
             }
             for (place, id) in series.iter().enumerate().filter_map(|(place, id)| Some((frame * width + place, (*id)?))) {

@@ -1,9 +1,7 @@
-//! Layouts that were read, so that a query does not read them again: a layout never changes.
+//! Layouts that were read, so that a query does not read them again: but for its last day, a layout never changes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-
-use sqlx::PgConnection;
 
 /// How many series ids are held at most, 4 bytes each.
 const MAX_IDS: usize = 2_000_000;
@@ -14,43 +12,34 @@ pub(super) struct LayoutList {
     pub(super) id: i32,
     pub(super) source_id: i32,
     pub(super) series_ids: Arc<[i32]>,
+    /// A frame of this day (counted from 1970) uses it. There may be later ones.
+    pub(super) last_day: i32,
 }
 
-/// Layouts by their ids.
+/// Layouts by their sources and ids.
 #[derive(Default)]
 pub(super) struct LayoutLists(Mutex<Held>);
 
 #[derive(Default)]
 struct Held {
-    lists: HashMap<i32, LayoutList>,
+    lists: HashMap<i32, HashMap<i32, LayoutList>>,
     ids: usize,
 }
 
 impl LayoutLists {
-    /// These layouts, sorted by source.
-    pub(super) async fn of_ids(&self, conn: &mut PgConnection, ids: Vec<i32>) -> Result<Vec<LayoutList>, sqlx::Error> {
-        let (mut found, mut missing) = (Vec::with_capacity(ids.len()), Vec::new());
-        {
-            let held = self.lock();
-            for id in ids {
-                match held.lists.get(&id) {
-                    Some(list) => found.push(list.clone()),
-                    None => missing.push(id),
-                }
-            }
+    /// The layouts of these sources that are held and are of this day or a later one, those of a source side by side.
+    pub(super) fn held(&self, source_ids: &[i32], day: i32) -> Vec<LayoutList> {
+        let held = self.lock();
+        let lists = source_ids.iter().filter_map(|id| held.lists.get(id)).flat_map(HashMap::values);
+        lists.filter(|list| list.last_day >= day).cloned().collect()
+    }
+
+    /// Holds these as well.
+    pub(super) fn hold(&self, lists: &[LayoutList]) {
+        let mut held = self.lock();
+        for list in lists {
+            held.hold(list);
         }
-        if !missing.is_empty() {
-            let statement = "SELECT id, source_id, series_ids FROM layouts WHERE id = ANY($1)";
-            let read: Vec<(i32, i32, Vec<i32>)> = sqlx::query_as(statement).bind(missing).fetch_all(conn).await?;
-            let mut held = self.lock();
-            for (id, source_id, series_ids) in read {
-                let list = LayoutList { id, source_id, series_ids: series_ids.into() };
-                held.remember(&list);
-                found.push(list);
-            }
-        }
-        found.sort_unstable_by_key(|list| (list.source_id, list.id));
-        Ok(found)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Held> {
@@ -59,13 +48,13 @@ impl LayoutLists {
 }
 
 impl Held {
-    fn remember(&mut self, list: &LayoutList) {
+    fn hold(&mut self, list: &LayoutList) {
         // Rare, and those in use are back after one query each.
         if self.ids + list.series_ids.len() > MAX_IDS {
             *self = Self::default();
         }
         self.ids += list.series_ids.len();
-        if let Some(old) = self.lists.insert(list.id, list.clone()) {
+        if let Some(old) = self.lists.entry(list.source_id).or_default().insert(list.id, list.clone()) {
             self.ids -= old.series_ids.len();
         }
     }

@@ -76,6 +76,7 @@ impl Sealer {
         }
         for row in &due {
             if Instant::now() >= until {
+                self.pace.is_late();
                 tracing::info!("folding takes long, the rest of it follows in a minute");
                 break;
             }
@@ -111,12 +112,14 @@ impl Sealer {
         .await?;
         let mut folded = 0;
         for ids in blocks.chunks(BLOCKS_AT_ONCE) {
+            let started = Instant::now();
             let mut tx = conn.begin().await?;
             for block_id in ids {
                 folded += self.fold_block(&mut tx, window, source_id, *block_id, kinds.of(*block_id)).await?;
             }
             tx.commit().await?;
             self.steps.step()?;
+            self.pace.rest_after(started.elapsed()).await;
         }
         Ok(folded)
     }

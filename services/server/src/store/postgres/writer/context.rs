@@ -1,7 +1,8 @@
 //! What the writers of a server share.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -37,4 +38,22 @@ pub(in crate::store::postgres) struct WriterContext {
     pub(in crate::store::postgres) metrics: WriterMetrics,
     /// Connections that the writers have open.
     pub(in crate::store::postgres) open: AtomicU32,
+    /// For how long they were busy.
+    pub(in crate::store::postgres) busy: BusyTime,
+}
+
+/// For how long writers had batches to write, each writer's time added up. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(in crate::store::postgres) struct BusyTime(Arc<AtomicU64>);
+
+impl BusyTime {
+    /// A writer was busy for this time.
+    pub(in crate::store::postgres) fn add(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// All of it since the start.
+    pub(in crate::store::postgres) fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
 }

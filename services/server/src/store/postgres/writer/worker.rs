@@ -135,7 +135,9 @@ impl Worker {
         if !group.is_empty() {
             let started = Instant::now();
             self.settle(group).await;
-            self.adapt(work, started.elapsed());
+            let took = started.elapsed();
+            self.context.busy.add(took);
+            self.adapt(work, took);
         }
     }
 

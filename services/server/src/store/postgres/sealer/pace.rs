@@ -1,0 +1,135 @@
+//! How sealing makes way for writers.
+//!
+//! Sealing keeps a core of the server and one of the database busy, and writers that could use them are slower meanwhile. While
+//! they are busy all the time, it rests between its transactions for a multiple of the time that these took. Where a round does not
+//! get everything done that way, the next one does not rest.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::store::postgres::writer::WRITERS;
+use crate::store::postgres::writer::context::BusyTime;
+
+/// For how many times as long as it works sealing rests while writers are busy all the time. Without a rest it takes two fifths of what they could
+/// write on two cores, so a fifth of the time is less than a tenth of that.
+const REST: f64 = 4.0;
+/// The longest rest.
+const MAX_REST: Duration = Duration::from_secs(10);
+/// Writers that are busy for this share of the time have enough left to give.
+const BUSY_FROM: f64 = 0.5;
+/// Writers that are busy for this share of the time could do more if they were faster.
+const BUSY_FULLY: f64 = 0.9;
+/// For how long it is measured how busy they are: longer than their transactions take.
+const MEASURED: Duration = Duration::from_millis(100);
+
+/// How sealing makes way for the writers of its server.
+#[derive(Debug)]
+pub(in crate::store::postgres) struct Pace {
+    busy: BusyTime,
+    seen: Mutex<Seen>,
+    hurries: AtomicBool,
+    /// Whether the round left something undone for lack of time.
+    late: AtomicBool,
+}
+
+/// What was seen of the writers.
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    busy: Duration,
+    /// For which share of the time they were busy before.
+    share: f64,
+}
+
+impl Pace {
+    pub(in crate::store::postgres) fn new(busy: BusyTime) -> Self {
+        let seen = Mutex::new(Seen { at: Instant::now(), busy: busy.get(), share: 0.0 });
+        Self { busy, seen, hurries: AtomicBool::new(false), late: AtomicBool::new(false) }
+    }
+
+    /// Begins a round, which hurries if the one before left something undone.
+    pub(super) fn begin_round(&self) {
+        self.hurries.store(self.late.swap(false, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// There was not enough time for everything.
+    pub(super) fn is_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+
+    /// Rests after work that took so long. Called when no transaction is open.
+    pub(super) async fn rest_after(&self, work: Duration) {
+        let rest = self.rest(work);
+        if !rest.is_zero() {
+            sleep(rest).await;
+        }
+    }
+
+    fn rest(&self, work: Duration) -> Duration {
+        let share = self.share();
+        if self.hurries.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        let way = ((share - BUSY_FROM) / (BUSY_FULLY - BUSY_FROM)).clamp(0.0, 1.0);
+        work.mul_f64(REST * way).min(MAX_REST)
+    }
+
+    /// For which share of the time writers were busy since it was measured last.
+    fn share(&self) -> f64 {
+        let (now, busy) = (Instant::now(), self.busy.get());
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = now - seen.at;
+        if elapsed >= MEASURED {
+            let share = busy.saturating_sub(seen.busy).as_secs_f64() / elapsed.as_secs_f64() / f64::from(WRITERS);
+            *seen = Seen { at: now, busy, share };
+        }
+        seen.share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const WORK: Duration = Duration::from_millis(200);
+
+    /// The rest after work during which each writer was busy for this share of the time.
+    async fn rest(pace: &Pace, share: f64) -> Duration {
+        advance(WORK).await;
+        pace.busy.add(WORK.mul_f64(share) * WRITERS);
+        pace.rest(WORK)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sealing_rests_the_longer_the_busier_writers_are() {
+        let pace = Pace::new(BusyTime::default());
+        assert_eq!(rest(&pace, 0.0).await, Duration::ZERO);
+        assert_eq!(rest(&pace, 0.5).await, Duration::ZERO);
+        let some = rest(&pace, 0.7).await;
+        assert!(some > WORK && some < 3 * WORK, "{some:?}");
+        assert_eq!(rest(&pace, 1.0).await, 4 * WORK);
+        // Too soon to tell anything new.
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(pace.rest(WORK), 4 * WORK);
+        let before = Instant::now();
+        pace.rest_after(Duration::from_mins(1)).await;
+        assert_eq!(before.elapsed(), MAX_REST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_after_one_that_was_late_does_not_rest() {
+        let pace = Pace::new(BusyTime::default());
+        pace.begin_round();
+        pace.is_late();
+        assert_eq!(rest(&pace, 1.0).await, 4 * WORK);
+        pace.begin_round();
+        assert_eq!(rest(&pace, 1.0).await, Duration::ZERO);
+        pace.begin_round();
+        assert_eq!(rest(&pace, 1.0).await, 4 * WORK);
+    }
+}
