@@ -84,15 +84,20 @@ pub(super) async fn each(
     let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
     let lasts: Vec<i32> = pieces.iter().map(|piece| piece.last).collect();
     let from = range.start_ms.div_euclid(WINDOW_MILLIS).saturating_mul(WINDOW_MILLIS);
-    let statement =
-        "SELECT piece.n AS piece, chunks.window_start, chunks.part, chunks.times, chunks.bases[piece.first + 1:piece.last + 1] AS bases,
-            chunks.offsets[piece.first + 1:least(piece.last + 2, cardinality(chunks.offsets))] AS offsets,
-            substring(chunks.data FROM chunks.offsets[piece.first + 1] + 1
-                FOR chunks.offsets[least(piece.last + 2, cardinality(chunks.offsets))] - chunks.offsets[piece.first + 1]) AS data
+    // OFFSET keeps the planner from joining the other way round, which reads all blocks of the time where there are few.
+    let statement = "SELECT piece.n AS piece, cut.*
         FROM unnest($1::integer[], $2::integer[], $3::integer[]) WITH ORDINALITY AS piece (block_id, first, last, n)
-        JOIN chunks ON chunks.block_id = piece.block_id AND chunks.window_start >= $4 AND chunks.window_start <= $5
-            AND chunks.offsets[piece.first + 1] < chunks.offsets[least(piece.last + 2, cardinality(chunks.offsets))]
-        WHERE $6 OR (chunks.block_id, chunks.window_start) IN (SELECT * FROM unnest($7::integer[], $8::timestamptz[]))";
+        CROSS JOIN LATERAL (
+            SELECT window_start, part, times, bases[piece.first + 1:piece.last + 1] AS bases,
+                offsets[piece.first + 1:least(piece.last + 2, cardinality(offsets))] AS offsets,
+                substring(data FROM offsets[piece.first + 1] + 1
+                    FOR offsets[least(piece.last + 2, cardinality(offsets))] - offsets[piece.first + 1]) AS data
+            FROM chunks
+            WHERE block_id = piece.block_id AND window_start >= $4 AND window_start <= $5
+                AND offsets[piece.first + 1] < offsets[least(piece.last + 2, cardinality(offsets))]
+                AND ($6 OR (block_id, window_start) IN (SELECT * FROM unnest($7::integer[], $8::timestamptz[])))
+            OFFSET 0
+        ) AS cut";
     let (only_blocks, only_windows): (Vec<i32>, Vec<Timestamp>) =
         only.into_iter().flatten().map(|(block_id, window)| (*block_id, Timestamp(u64::try_from(*window).unwrap_or(0)))).unzip();
     let mut rows = sqlx::query_as::<_, Row>(statement)

@@ -317,17 +317,22 @@ async fn each_day(
     let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
     let lasts: Vec<i32> = pieces.iter().map(|piece| piece.last).collect();
     let (table, bases) = match resolution {
-        Resolution::FiveMinutes => (table_of(resolution).name, "day.bases[12 * piece.first + 1:12 * (piece.last + 1)]"),
+        Resolution::FiveMinutes => (table_of(resolution).name, "bases[12 * piece.first + 1:12 * (piece.last + 1)]"),
         Resolution::OneHour => (table_of(resolution).name, "NULL::bigint[]"),
     };
+    // As for chunks.
     let statement = format!(
-        "SELECT piece.n AS piece, day.day_start, day.times, {bases} AS bases,
-            day.offsets[piece.first + 1:least(piece.last + 2, cardinality(day.offsets))] AS offsets,
-            substring(day.data FROM day.offsets[piece.first + 1] + 1
-                FOR day.offsets[least(piece.last + 2, cardinality(day.offsets))] - day.offsets[piece.first + 1]) AS data
+        "SELECT piece.n AS piece, cut.*
         FROM unnest($1::integer[], $2::integer[], $3::integer[]) WITH ORDINALITY AS piece (block_id, first, last, n)
-        JOIN {table} AS day ON day.block_id = piece.block_id AND day.day_start >= $4 AND day.day_start <= $5
-            AND day.offsets[piece.first + 1] < day.offsets[least(piece.last + 2, cardinality(day.offsets))]"
+        CROSS JOIN LATERAL (
+            SELECT day_start, times, {bases} AS bases, offsets[piece.first + 1:least(piece.last + 2, cardinality(offsets))] AS offsets,
+                substring(data FROM offsets[piece.first + 1] + 1
+                    FOR offsets[least(piece.last + 2, cardinality(offsets))] - offsets[piece.first + 1]) AS data
+            FROM {table}
+            WHERE block_id = piece.block_id AND day_start >= $4 AND day_start <= $5
+                AND offsets[piece.first + 1] < offsets[least(piece.last + 2, cardinality(offsets))]
+            OFFSET 0
+        ) AS cut"
     );
     let mut rows = sqlx::query_as::<_, Row>(&statement)
         .bind(block_ids)
