@@ -1,6 +1,7 @@
-//! What the cases of history send: samples of nodes and pods, and the protocols.
+//! What the cases of history send and ask: samples of nodes and pods, the protocols, and the expressions.
 
 pub mod node_data;
 pub mod pod_data;
+pub mod questions;
 pub mod remote_write;
 pub mod reports;

@@ -90,10 +90,9 @@ struct SessionLimits {
 }
 
 impl SessionLimits {
-    /// `statement_timeout` must be longer than the client's own limit on a write: a COMMIT that it ends while it waits for a
-    /// synchronous replica answers success without one. So the client gives up first, and a retry with the same key learns the
-    /// outcome. It closes the connection, which the database looks for several times a second (from version 14 on) so that the
-    /// locks are soon free.
+    /// `statement_timeout` must be longer than the client's own limit on a write, so that it is the client that gives up: a retry with the same key learns
+    /// the outcome. It closes the connection, which the database looks for several times a second (from version 14 on) so that the
+    /// locks are soon free. A COMMIT that waits for a synchronous replica is not ended by it: PostgreSQL stops the clock before.
     const REQUESTS: Self = Self { statement: "6s", lock: "2s" };
     /// Statements that change the schema may take long, but none waits long for a lock, since all writers would wait behind it.
     const SCHEMA: Self = Self { statement: "0", lock: "5s" };
