@@ -86,7 +86,7 @@ static PLAN_ONCE: LazyLock<String> = LazyLock::new(|| set_plans(|value| value));
 static PLAN_EACH_TIME: LazyLock<String> = LazyLock::new(|| set_plans(|_| "DEFAULT"));
 
 fn set_plans(to: impl Fn(&'static str) -> &'static str) -> String {
-    WRITER_PLANS.iter().map(|(name, value)| format!("SET LOCAL {name} TO {};", to(value))).collect()
+    WRITER_PLANS.map(|(name, value)| format!("SET LOCAL {name} TO {};", to(value))).concat()
 }
 
 /// A transaction that sees one state of the database. Where it does not come to its end its connection is closed.
@@ -137,7 +137,7 @@ impl ReadTransaction {
 
 /// Whether the session does not have the statement yet that it was to execute.
 fn is_not_prepared(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "26000")
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "26000")
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

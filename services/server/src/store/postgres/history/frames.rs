@@ -184,65 +184,12 @@ impl Scope {
         take: &mut impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
     ) -> Result<Vec<LayoutList>, HistoryError> {
         let ids: HashSet<i32> = self.ids.iter().copied().collect();
-        let (lists, day) = match layouts {
+        let (known, day) = match layouts {
             Layouts::Held(lists, day) => (lists, Some(day)),
             Layouts::Found(lists) => (lists, None),
         };
-        let pieces: Vec<Piece> = lists.iter().flat_map(|list| pieces(list, &ids)).collect();
-        // Rows of a UNION ALL come part by part, since no parallel workers make them. Frames that are sealed as well are rare: they are dropped soon.
-        let sealed_keys = r#"WITH sealed AS MATERIALIZED (
-                SELECT source_id, frames_start, keys FROM sealed_reports WHERE frames_start = ANY($5) AND source_id = ANY($13)
-            )
-            SELECT source_id, frames_start AS start, NULL::bigint AS piece, NULL::timestamptz[] AS ats, NULL::bigint[] AS arrivals,
-                NULL::double precision[] AS "values", NULL::timestamptz[] AS times, NULL::bigint[] AS deltas, NULL::uuid[] AS keys,
-                NULL::integer[] AS ids, keys AS sealed_keys, NULL::integer AS last_day
-            FROM sealed"#;
-        let some_are_sealed = "(SELECT EXISTS (SELECT FROM sealed))";
-        let of_layouts = format!(
-            r#"SELECT source.id, slot.start, cut.*, NULL, NULL, NULL
-            FROM unnest($6::integer[], $7::integer[], $8::integer[]) AS source (id, first, last)
-            CROSS JOIN unnest($5::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
-                SELECT source.first - 1 + piece.n AS piece, array_agg(frames.at) AS ats, array_agg(frames.arrival) AS arrivals,
-                    array_agg(frames."values"[piece.first:piece.last]) AS "values",
-                    array_agg(frames.times[piece.first:piece.last]) FILTER (WHERE frames.times IS NOT NULL) AS times,
-                    array_agg(frames.deltas[piece.first:piece.last]) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas,
-                    array_agg(frames.key) FILTER (WHERE {some_are_sealed}) AS keys
-                FROM frames JOIN unnest(
-                    ($9::integer[])[source.first:source.last], ($10::integer[])[source.first:source.last],
-                    ($11::integer[])[source.first:source.last]
-                ) WITH ORDINALITY AS piece (layout_id, first, last, n) ON piece.layout_id = frames.layout_id
-                WHERE {OF_A_HALF_HOUR}
-                GROUP BY piece.n, frames.times IS NULL, frames.deltas IS NULL
-            ) AS cut"#
-        );
-        // Few series are looked for in a frame's own list before it is taken apart, and then only the part is in which they stand.
-        let (has_some, span, part) = if self.ids.len() <= MAX_COMPARED_SERIES {
-            ("AND frames.series_ids && $12", OWN_SPAN, "[span.first:span.last]")
-        } else {
-            ("", "", "")
-        };
-        // Lists that are taken apart in the target list are not stored on the way, as they would be in FROM.
-        let of_own_lists = format!(
-            r#"SELECT source.id, slot.start, NULL, ARRAY[frames.at], ARRAY[frames.arrival], cut."values", cut.times, cut.deltas,
-                CASE WHEN {some_are_sealed} THEN ARRAY[frames.key] END, cut.ids, NULL, NULL
-            FROM unnest($4::integer[]) AS source (id) CROSS JOIN unnest($5::timestamptz[]) AS slot (start)
-            JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL {has_some}
-            {span}
-            CROSS JOIN LATERAL (
-                SELECT array_agg(own.id) AS ids, array_agg(own.value) AS "values",
-                    array_agg(own.at) FILTER (WHERE frames.times IS NOT NULL) AS times,
-                    array_agg(own.delta) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas
-                FROM (
-                    SELECT unnest(frames.series_ids{part}) AS id, unnest(frames."values"{part}) AS value, unnest(frames.times{part}) AS at,
-                        unnest(frames.deltas{part}) AS delta
-                ) AS own
-                WHERE own.id = ANY($12) AND coalesce(own.at, frames.at) >= $2 AND coalesce(own.at, frames.at) <= $3
-            ) AS cut
-            WHERE cut.ids IS NOT NULL"#
-        );
-        let other_layouts = "SELECT source_id, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, series_ids, NULL, last_day - date '1970-01-01'
-            FROM layouts WHERE source_id = ANY($4) AND last_day >= date '1970-01-01' + $14 AND id <> ALL($15)";
-        let statement = [sealed_keys, &of_layouts, &of_own_lists, other_layouts].join(" UNION ALL ");
+        let pieces: Vec<Piece> = known.iter().flat_map(|list| pieces(list, &ids)).collect();
+        let statement = statement(self.ids.len());
         let layout_ids: Vec<i32> = pieces.iter().map(|piece| piece.layout_id).collect();
         let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
         let lasts: Vec<i32> = pieces.iter().map(|piece| piece.last).collect();
@@ -256,7 +203,7 @@ impl Scope {
         }
         // Where only some layouts are asked for, everything else of their sources was read already.
         let others_of: &[i32] = if day.is_some() { &self.sources } else { &[] };
-        let held: Vec<i32> = lists.iter().map(|list| list.id).collect();
+        let known_ids: Vec<i32> = known.iter().map(|list| list.id).collect();
         let mut rows = sqlx::query_as::<_, Row>(&statement)
             .bind(half_hour())
             .bind(self.from)
@@ -272,7 +219,7 @@ impl Scope {
             .bind(&self.ids)
             .bind(&self.sources)
             .bind(day.unwrap_or_default())
-            .bind(held)
+            .bind(known_ids)
             .fetch(conn);
         let (mut sealed, mut sealed_is_complete, mut found) = (SealedKeys::new(), false, Vec::new());
         while let Some(row) = rows.try_next().await.map_err(failed)? {
@@ -301,6 +248,61 @@ impl Scope {
         found.sort_unstable_by_key(|list| (list.source_id, list.id));
         Ok(found)
     }
+}
+
+/// The statement that gives each [`Row`] of these many series.
+fn statement(series: usize) -> String {
+    // Rows of a UNION ALL come part by part, since no parallel workers make them. Frames that are sealed as well are rare: they are dropped soon.
+    let sealed_keys = r#"WITH sealed AS MATERIALIZED (
+            SELECT source_id, frames_start, keys FROM sealed_reports WHERE frames_start = ANY($5) AND source_id = ANY($13)
+        )
+        SELECT source_id, frames_start AS start, NULL::bigint AS piece, NULL::timestamptz[] AS ats, NULL::bigint[] AS arrivals,
+            NULL::double precision[] AS "values", NULL::timestamptz[] AS times, NULL::bigint[] AS deltas, NULL::uuid[] AS keys,
+            NULL::integer[] AS ids, keys AS sealed_keys, NULL::integer AS last_day
+        FROM sealed"#;
+    let some_are_sealed = "(SELECT EXISTS (SELECT FROM sealed))";
+    let of_layouts = format!(
+        r#"SELECT source.id, slot.start, cut.*, NULL, NULL, NULL
+        FROM unnest($6::integer[], $7::integer[], $8::integer[]) AS source (id, first, last)
+        CROSS JOIN unnest($5::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
+            SELECT source.first - 1 + piece.n AS piece, array_agg(frames.at) AS ats, array_agg(frames.arrival) AS arrivals,
+                array_agg(frames."values"[piece.first:piece.last]) AS "values",
+                array_agg(frames.times[piece.first:piece.last]) FILTER (WHERE frames.times IS NOT NULL) AS times,
+                array_agg(frames.deltas[piece.first:piece.last]) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas,
+                array_agg(frames.key) FILTER (WHERE {some_are_sealed}) AS keys
+            FROM frames JOIN unnest(
+                ($9::integer[])[source.first:source.last], ($10::integer[])[source.first:source.last],
+                ($11::integer[])[source.first:source.last]
+            ) WITH ORDINALITY AS piece (layout_id, first, last, n) ON piece.layout_id = frames.layout_id
+            WHERE {OF_A_HALF_HOUR}
+            GROUP BY piece.n, frames.times IS NULL, frames.deltas IS NULL
+        ) AS cut"#
+    );
+    // Few series are looked for in a frame's own list before it is taken apart, and then only the part is in which they stand.
+    let (has_some, span, part) =
+        if series <= MAX_COMPARED_SERIES { ("AND frames.series_ids && $12", OWN_SPAN, "[span.first:span.last]") } else { ("", "", "") };
+    // Lists that are taken apart in the target list are not stored on the way, as they would be in FROM.
+    let of_own_lists = format!(
+        r#"SELECT source.id, slot.start, NULL, ARRAY[frames.at], ARRAY[frames.arrival], cut."values", cut.times, cut.deltas,
+            CASE WHEN {some_are_sealed} THEN ARRAY[frames.key] END, cut.ids, NULL, NULL
+        FROM unnest($4::integer[]) AS source (id) CROSS JOIN unnest($5::timestamptz[]) AS slot (start)
+        JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL {has_some}
+        {span}
+        CROSS JOIN LATERAL (
+            SELECT array_agg(own.id) AS ids, array_agg(own.value) AS "values",
+                array_agg(own.at) FILTER (WHERE frames.times IS NOT NULL) AS times,
+                array_agg(own.delta) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas
+            FROM (
+                SELECT unnest(frames.series_ids{part}) AS id, unnest(frames."values"{part}) AS value, unnest(frames.times{part}) AS at,
+                    unnest(frames.deltas{part}) AS delta
+            ) AS own
+            WHERE own.id = ANY($12) AND coalesce(own.at, frames.at) >= $2 AND coalesce(own.at, frames.at) <= $3
+        ) AS cut
+        WHERE cut.ids IS NOT NULL"#
+    );
+    let other_layouts = "SELECT source_id, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, series_ids, NULL, last_day - date '1970-01-01'
+        FROM layouts WHERE source_id = ANY($4) AND last_day >= date '1970-01-01' + $14 AND id <> ALL($15)";
+    [sealed_keys, &of_layouts, &of_own_lists, other_layouts].join(" UNION ALL ")
 }
 
 /// Frames of a source and half an hour.
