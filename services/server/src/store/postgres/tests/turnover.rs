@@ -213,6 +213,35 @@ async fn sealing_and_folding_do_not_read_the_series_of_pods_that_are_gone() {
     assert!(read[1] <= 200, "one series was reported: {read:?}");
 }
 
+#[tokio::test]
+async fn removing_series_does_not_look_for_all_that_share_their_labels() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let now = 20_000 * DAY;
+    let clock = Clock::at(now);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    let mut conn = database.connect().await;
+    for (source, pods) in [("gone", 0..100), ("there", 1_000..1_400)] {
+        let one = batch(source, IdempotencyKey::at(now), pods.flat_map(pod).collect());
+        assert_eq!(patiently(&*store, &one).await, Applied::New);
+    }
+    conn.execute("VACUUM ANALYZE series").await.unwrap();
+    let entries_read = async |conn: &mut PgConnection| {
+        conn.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+        let statement = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'series_by_term'";
+        sqlx::query_scalar::<_, i64>(statement).fetch_one(conn).await.unwrap()
+    };
+    let before = entries_read(&mut conn).await;
+    let gone = sqlx::query_scalar("SELECT id FROM sources WHERE name = 'gone'").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(expire::source(&mut conn, gone, Timestamp(now)).await.unwrap(), 1_200);
+    assert_eq!(remove::series(&mut conn, Timestamp(now + 1)).await.unwrap(), 1_200);
+    let read = entries_read(&mut conn).await - before;
+    assert!(read <= 2 * 1_200, "{read} entries of the index were read to remove the 100 names of pods that nobody else has");
+    // What the others share with them stays.
+    let size = size(&mut conn).await;
+    assert_eq!((size.series, size.label_pairs, size.metric_names), (4_800, 400 + 20 + 1, 12), "{size:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn matchers_read_the_index_and_not_every_series() {
     let Some(database) = TestDatabase::create().await else { return };
