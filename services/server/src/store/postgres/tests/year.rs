@@ -1,12 +1,23 @@
 //! A year of nodes and pods that come and go, within HISTORY_MAX_BYTES.
 //!
-//! The full form (`GOLECTRA_SCALE=full`, with `--profile quick`) has 50 nodes and every setting of [`Lifetimes`] at its default. What is less than in a
-//! cluster, so that a machine with two cores can do it within the hour: nodes have 20 series and a sample an hour, which is what rollups of an hour keep
-//! of any number; 600 pods a day in place of 10,000, each with 12 series and 8 samples within two hours; and what a server does every minute is done every
-//! six hours.
-//! The small form has a report every three and a half days, and a series expires after fourteen.
+//! The full form (`GOLECTRA_SCALE=full`, with `--profile quick`) has 50 nodes, 10,000 pods a day and every setting of [`Lifetimes`] at its default. What is
+//! less than in a cluster, so that a machine with two cores can do it within the hour: a pod has one series with 3 samples within two hours; a node has 20
+//! series and a sample every six hours; and what a server does every minute is done every six hours, or once a day.
+//!
+//! The small form has a report every three and a half days, and shorter times for all but rollups of an hour. It takes half a minute with the dev profile.
+//!
+//! ```text
+//! SQLX_OFFLINE=true cargo test --locked --profile quick -p golectra-server --bin golectra-server --no-run
+//! cd services/server
+//! GOLECTRA_SCALE=full TEST_DATABASE_URL=… ../../target/quick/deps/golectra_server-… --nocapture a_year_of_pods
+//! ```
+//!
+//! The full form was not run to its end so far. Its first eight weeks took 22 to 46 s each on two cores with other work beside, with `fsync = off`; two thirds
+//! of that are sealing and folding. The database had 438 MB then, of which chunks and rollups were a fifth: the rest are rows of series and of label pairs with
+//! their indexes, some 620 bytes a pod. Rows that are removed make room for others and leave files as large as they were.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Instant;
 
 use futures_util::future::join_all;
@@ -28,21 +39,26 @@ const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 const WEEK: u64 = 7 * DAY;
 const WEEKS: usize = 52;
-/// HISTORY_MAX_BYTES is what the database takes then, so that it is reached within the first quarter whatever a row takes.
-const LIMITED_AFTER_WEEKS: usize = 10;
+/// HISTORY_MAX_BYTES is what the database takes then, so that it is reached before the middle of the year whatever a row takes.
+const LIMITED_AFTER_WEEKS: usize = 12;
 /// The middle of the year. History leaves in steps, rollups of an hour by four weeks, so that two of these are compared with what follows.
-const MIDDLE: std::ops::Range<usize> = 22..30;
+const MIDDLE: Range<usize> = 24..32;
 /// A day and a bit, so that 300 steps are a year.
 const STEP: u64 = 29 * HOUR;
 const STEPS: u64 = 300;
-/// For how many weeks a node is there before another one takes its place.
-const WEEKS_OF_A_NODE: u64 = 20;
+const ASKED_NAMESPACE: &str = "namespace=\"n3\"";
 
 /// What takes part.
 #[derive(Clone, Copy)]
 struct Cluster {
     nodes: u32,
+    /// For how many weeks a node is there before another one takes its place. Some do in the middle of the year, as later.
+    weeks_of_a_node: u64,
+    /// How many samples each series of a node has in a report, an hour apart.
+    node_samples: u64,
     pods_a_step: u32,
+    /// Each has a few pods a day.
+    namespaces: u32,
     /// How much time passes from one report to the next.
     step_millis: u64,
     start: u64,
@@ -57,13 +73,13 @@ impl Cluster {
     /// The node that has a place in the cluster.
     fn name(self, node: u32, step: u64) -> String {
         let week = step * self.step_millis / WEEK;
-        format!("node-{node}-{}", (week + u64::from(node)) / WEEKS_OF_A_NODE)
+        format!("node-{node}-{}", (week + u64::from(node)) / self.weeks_of_a_node)
     }
 
-    /// A node's samples of the last six hours of a step, two minutes before each full hour.
+    /// A node's samples of the last hours of a step, two minutes before a full hour.
     fn of_node(self, node: u32, step: u64) -> Vec<(String, Value, u64)> {
         let mut all = Vec::new();
-        for back in (0..6).rev() {
+        for back in (0..self.node_samples).rev() {
             let at = self.end_of(step) - back * HOUR - 2 * MINUTE;
             let hour = u32::try_from(at / HOUR).unwrap();
             all.push(("node_load".to_owned(), Value::Gauge(f64::from((hour * 7_919 + node * 104_729) % 1_000) / 10.0), at));
@@ -73,32 +89,25 @@ impl Cluster {
         all
     }
 
-    /// The samples of a node's pods, of half of the two hours that they live.
-    fn of_pods(self, node: u32, step: u64, half: u64) -> Vec<(String, Value, u64)> {
+    /// The samples of a node's pods, which live in the last two hours of a step.
+    fn of_pods(self, node: u32, step: u64) -> Vec<(String, Value, u64)> {
         let mut all = Vec::new();
-        for number in (0..self.pods_a_step).filter(|n| n % self.nodes == node).map(|n| u32::try_from(step).unwrap() * self.pods_a_step + n)
-        {
-            for n in 0..12 {
-                let id = format!("container_metric_{n}{{container=\"app\",namespace=\"n{}\",pod=\"web-{number:07}\"}}", number % 20);
-                let times = (0..4).map(|n| self.end_of(step) - 2 * HOUR + half * HOUR + (5 + n * 15) * MINUTE);
-                all.extend(times.map(|at| (id.clone(), Value::Gauge(f64::from(number % 1_000 + n)), at)));
-            }
+        let first = u32::try_from(step).unwrap() * self.pods_a_step;
+        for number in (node..self.pods_a_step).step_by(self.nodes as usize).map(|n| first + n) {
+            let id = format!("container_metric{{container=\"app\",namespace=\"n{}\",pod=\"web-{number:07}\"}}", number % self.namespaces);
+            let times = (0..3).map(|n| self.end_of(step) - 2 * HOUR + (5 + n * 35) * MINUTE);
+            all.extend(times.map(|at| (id.clone(), Value::Gauge(f64::from(number % 1_000)), at)));
         }
         all
     }
 
-    /// What a node reports at the end of a step: its own samples, and those of its pods in two batches.
-    fn batches(self, node: u32, step: u64) -> Vec<Batch> {
-        let of = [self.of_node(node, step), self.of_pods(node, step, 0), self.of_pods(node, step, 1)];
-        let key = |n: usize| IdempotencyKey::at(self.end_of(step) - MINUTE + u64::try_from(n).unwrap());
-        let one = |(n, samples): (usize, Vec<(String, Value, u64)>)| {
-            let mut metrics = Metrics::default();
-            for (id, value, at) in samples {
-                metrics.push_parsed_at(&id, value, i64::try_from(at).unwrap()).unwrap();
-            }
-            Batch { metrics, ..batch(&self.name(node, step), key(n), vec![gauge("unused", 0.0)]) }
-        };
-        of.into_iter().enumerate().filter(|(_, samples)| !samples.is_empty()).map(one).collect()
+    /// What a node reports at the end of a step.
+    fn batch(self, node: u32, step: u64) -> Batch {
+        let mut metrics = Metrics::default();
+        for (id, value, at) in self.of_node(node, step).into_iter().chain(self.of_pods(node, step)) {
+            metrics.push_parsed_at(&id, value, i64::try_from(at).unwrap()).unwrap();
+        }
+        Batch { metrics, ..batch(&self.name(node, step), IdempotencyKey::at(self.end_of(step) - MINUTE), vec![gauge("unused", 0.0)]) }
     }
 
     /// The samples of what is asked for, as far as they are not from before this time.
@@ -110,7 +119,8 @@ impl Cluster {
                 if name != self.name(node, step) {
                     (name, total) = (self.name(node, step), 0.0);
                 }
-                let pods = [0, 1].into_iter().flat_map(|half| self.of_pods(node, step, half)).filter(|(id, ..)| asked_of_pods(id));
+                let pods = if self.end_of(step) < oldest { Vec::new() } else { self.of_pods(node, step) };
+                let pods = pods.into_iter().filter(|(id, ..)| id.contains(ASKED_NAMESPACE));
                 for (id, value, at) in self.of_node(node, step).into_iter().chain(pods) {
                     let value = match value {
                         Value::Gauge(value) => value,
@@ -130,10 +140,6 @@ impl Cluster {
     }
 }
 
-fn asked_of_pods(id: &str) -> bool {
-    id.starts_with("container_metric_3{") && id.contains("namespace=\"n3\"")
-}
-
 /// What is asked over the year.
 const QUERIES: [&str; 6] = [
     "node_load",
@@ -141,7 +147,7 @@ const QUERIES: [&str; 6] = [
     "max by (instance) (max_over_time(node_load[58h]))",
     "sum(rate(node_work_total[29h]))",
     "sum by (instance) (increase(node_work_total[58h]))",
-    "count(count_over_time(container_metric_3{namespace=\"n3\"}[29h]))",
+    "count(count_over_time(container_metric{namespace=\"n3\"}[29h]))",
 ];
 
 /// Rows of everything that grows with series and batches, and bytes of all.
@@ -234,15 +240,20 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
     let Some(database) = TestDatabase::create().await else { return };
     let start = 20_006 * DAY;
     let (cluster, lifetimes) = if is_full() {
-        (Cluster { nodes: 50, pods_a_step: 150, step_millis: 6 * HOUR, start }, Lifetimes::default())
+        (
+            Cluster { nodes: 50, weeks_of_a_node: 20, node_samples: 1, pods_a_step: 2_500, namespaces: 499, step_millis: 6 * HOUR, start },
+            Lifetimes::default(),
+        )
     } else {
         // A report every quarter of SERIES_EXPIRY, as in the full form.
         let lifetimes = Lifetimes {
+            retention_raw: Duration::from_hours(7 * 24),
+            retention_5m: Duration::from_hours(14 * 24),
             series_expiry: Duration::from_hours(14 * 24),
             source_expiry: Duration::from_hours(28 * 24),
             ..Lifetimes::default()
         };
-        (Cluster { nodes: 2, pods_a_step: 12, step_millis: WEEK / 2, start }, lifetimes)
+        (Cluster { nodes: 2, weeks_of_a_node: 8, node_samples: 2, pods_a_step: 12, namespaces: 5, step_millis: WEEK / 2, start }, lifetimes)
     };
     let clock = Clock::at(start);
     let store =
@@ -259,9 +270,7 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
             clock.set(cluster.end_of(step));
             let started = Instant::now();
             let of_node = async |node: u32| {
-                for one in cluster.batches(node, step) {
-                    assert_eq!(patiently(&*store, &one).await, Applied::New);
-                }
+                assert_eq!(patiently(&*store, &cluster.batch(node, step)).await, Applied::New);
             };
             join_all((0..cluster.nodes).map(of_node)).await;
             store.writers.touch().await;
@@ -288,9 +297,7 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
             // Autovacuum, which looks every minute, has no time in a test that hurries.
             let started = Instant::now();
             if is_day && is_full() {
-                conn.execute("VACUUM series, expired_series, label_pairs, latest_blocks, sources, sealed_totals, sealed_reports, layouts")
-                    .await
-                    .unwrap();
+                conn.execute("VACUUM series, expired_series, label_pairs, latest_blocks, sources, sealed_totals, sealed_reports, layouts, free_terms").await.unwrap();
             }
             took.vacuum += started.elapsed();
             if sealer.max_bytes.is_some() {
@@ -303,7 +310,7 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
         let size = size(&mut conn).await;
         let Size { highest_block, chunks_bytes, rollups_5m_bytes, rollups_1h_bytes, .. } = size;
         println!(
-            "week {week}, {:?}: {:?}, of these chunks {chunks_bytes}, rollups of 5 minutes {rollups_5m_bytes}, of an hour {rollups_1h_bytes}; the highest number of a block is {highest_block}",
+            "week {week}, {:?}, in all {took:?}: {:?}, of these chunks {chunks_bytes}, rollups of 5 minutes {rollups_5m_bytes}, of an hour {rollups_1h_bytes}; the highest number of a block is {highest_block}",
             began.elapsed(),
             size.rows()
         );
@@ -315,7 +322,7 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
     println!("{took:?}, at most {most_before_drop} bytes before a round");
     let weeks = |table| dropped.get(table).map(|weeks| (weeks.first().copied(), weeks.len()));
     println!("dropped, from which week on and how many: {:?}", ["chunks", "rollups_5m", "rollups_1h"].map(|table| (table, weeks(table))));
-    assert!(dropped["rollups_1h"][0] < MIDDLE.end, "rollups of an hour are what is left to drop by the middle of the year: {dropped:?}");
+    assert!(dropped["rollups_1h"][0] < MIDDLE.start, "rollups of an hour are what is left to drop by the middle of the year: {dropped:?}");
     is_flat(&sizes);
     answers(&cluster, &store, &mut conn, &sealer).await;
 }
@@ -341,6 +348,10 @@ fn is_flat(sizes: &[Size]) {
     let (middle, later) = (most(&sizes[MIDDLE]), most(&sizes[MIDDLE.end..]));
     println!("most in the middle: {middle:?}\nmost after it: {later:?}");
     for ((name, before), (_, after)) in middle.into_iter().zip(later) {
+        // Of the numbers up to the highest, those that are free are what names and pairs leave.
+        if name == "free_terms" {
+            continue;
+        }
         assert!(after <= before + before / 10, "{name} grew from {before} to {after}");
     }
 }
