@@ -11,6 +11,8 @@ use super::writer::context::BLOCK;
 
 /// How many series one transaction removes.
 const SERIES_AT_ONCE: i64 = 2_000;
+/// How many pages of series, of any, are read to learn which terms are common.
+const SAMPLE_PAGES: f64 = 100.0;
 
 /// Removes the series that expired before this, with the terms that were theirs alone; says how many series.
 pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -> Result<u64, sqlx::Error> {
@@ -48,8 +50,19 @@ pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -
 
 /// Removes those of these terms that no series has, and gives their numbers back. Whoever makes a series holds its terms; those that are held are passed
 /// over. The two steps are two statements, so that the second sees every series that was there before the first had the lock.
+///
+/// The index finds all series of a term before the first of them is known. Of a name that all pods have these are all rows, and whoever makes a series with
+/// it would wait meanwhile. So a sample of all series says first which terms are in use. Those are looked at again when these series go.
 async fn unused_terms(conn: &mut PgConnection, terms: &[i32]) -> Result<(), sqlx::Error> {
-    let pairs = sqlx::query_scalar!("SELECT id FROM label_pairs WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED", terms)
+    let terms: Vec<i32> = sqlx::query_scalar(
+        "SELECT id FROM unnest($1::integer[]) AS term (id) EXCEPT SELECT unnest(terms) FROM series
+            TABLESAMPLE SYSTEM (least(100, 100 * $2 * current_setting('block_size')::integer / greatest(pg_relation_size('series'), 1)))",
+    )
+    .bind(terms)
+    .bind(SAMPLE_PAGES)
+    .fetch_all(&mut *conn)
+    .await?;
+    let pairs = sqlx::query_scalar!("SELECT id FROM label_pairs WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED", &terms)
         .fetch_all(&mut *conn)
         .await?;
     sqlx::query!(
@@ -60,7 +73,7 @@ async fn unused_terms(conn: &mut PgConnection, terms: &[i32]) -> Result<(), sqlx
     )
     .execute(&mut *conn)
     .await?;
-    let names = sqlx::query_scalar!("SELECT id FROM metric_names WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED", terms)
+    let names = sqlx::query_scalar!("SELECT id FROM metric_names WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED", &terms)
         .fetch_all(&mut *conn)
         .await?;
     sqlx::query!(

@@ -11,6 +11,7 @@ mod samples;
 mod sealing;
 mod terms;
 mod turnover;
+mod year;
 
 use super::testing::{TestDatabase, config, config_with_default_write_limits, maintenance, ready, sealer};
 use sqlx::PgConnection;

@@ -102,7 +102,6 @@ impl Sealer {
     }
 
     async fn fold_window(&self, conn: &mut PgConnection, window: Timestamp, source_id: i32) -> Result<u64, sqlx::Error> {
-        let kinds = half_hour::kinds(conn, source_id).await?;
         let blocks = sqlx::query_scalar!(
             "SELECT DISTINCT block_id FROM chunks WHERE window_start = $1 AND source_id = $2 AND part > 0 ORDER BY block_id",
             window as Timestamp,
@@ -114,6 +113,7 @@ impl Sealer {
         for ids in blocks.chunks(BLOCKS_AT_ONCE) {
             let started = Instant::now();
             let mut tx = conn.begin().await?;
+            let kinds = half_hour::kinds(&mut tx, ids).await?;
             for block_id in ids {
                 folded += self.fold_block(&mut tx, window, source_id, *block_id, kinds.of(*block_id)).await?;
             }

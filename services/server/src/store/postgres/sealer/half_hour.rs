@@ -84,8 +84,9 @@ pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTre
         tx.rollback().await?;
         return Ok(Outcome::Done(done));
     }
-    let kinds = kinds(&mut tx, task.source_id).await?;
     let layouts = layouts(&mut tx, task).await?;
+    let blocks = blocks(&mut tx, task, &layouts).await?;
+    let kinds = kinds(&mut tx, &blocks).await?;
     let mut ranges = vec![BlockRange { first: 0, end: i32::MAX, after_arrival: new.after_arrival }];
     while let Some(range) = ranges.pop() {
         let mut collector = Collector::new(&kinds, task.limits.pass_bytes, range.first, range.end);
@@ -171,18 +172,29 @@ async fn new_frames(conn: &mut PgConnection, task: &Task, known: &HashSet<[u8; 8
     Ok(new)
 }
 
-/// Which series the source has.
-pub(super) async fn kinds(conn: &mut PgConnection, source_id: i32) -> Result<Kinds, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"SELECT id / 64 AS "block!", bit_or(1::bigint << (id % 64)) AS "known!",
-            coalesce(bit_or(1::bigint << (id % 64)) FILTER (WHERE kind = 1), 0) AS "counters!"
-        FROM series WHERE source_id = $1 GROUP BY id / 64"#,
-        source_id,
+/// Which series these blocks have. Not all that the source has: rows of pods' series stay as long as their history, and there may be millions.
+pub(super) async fn kinds(conn: &mut PgConnection, blocks: &[i32]) -> Result<Kinds, sqlx::Error> {
+    let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
+        "SELECT block.id, of_block.known, of_block.counters FROM unnest($1::integer[]) AS block (id) CROSS JOIN LATERAL (
+            SELECT coalesce(bit_or(1::bigint << (series.id % 64)), 0) AS known,
+                coalesce(bit_or(1::bigint << (series.id % 64)) FILTER (WHERE kind = 1), 0) AS counters
+            FROM series WHERE series.id >= block.id::bigint * 64 AND series.id < (block.id::bigint + 1) * 64
+        ) AS of_block",
     )
+    .bind(blocks)
     .fetch_all(conn)
     .await?;
     let kinds = |known: i64, counters: i64| BlockKinds { known: known.cast_unsigned(), counters: counters.cast_unsigned() };
-    Ok(Kinds::new(rows.into_iter().map(|row| (row.block, kinds(row.known, row.counters)))))
+    Ok(Kinds::new(rows.into_iter().map(|(block, known, counters)| (block, kinds(known, counters)))))
+}
+
+/// The blocks of the series in the frames of a source, in layouts and in lists of their own.
+async fn blocks(conn: &mut PgConnection, task: &Task, layouts: &HashMap<i32, Vec<i32>>) -> Result<Vec<i32>, sqlx::Error> {
+    let partition = FRAMES.partition(task.slot);
+    let statement = format!("SELECT DISTINCT id / 64 FROM {partition}, unnest(series_ids) AS of_frame (id) WHERE source_id = $1");
+    let own: Vec<i32> = sqlx::query_scalar(&statement).bind(task.source_id).fetch_all(conn).await?;
+    let all: BTreeSet<i32> = layouts.values().flatten().map(|id| id / 64).chain(own).collect();
+    Ok(all.into_iter().collect())
 }
 
 /// The lists of series that the frames name by number.

@@ -184,6 +184,64 @@ async fn a_source_that_is_gone_leaves_no_row() {
     }
 }
 
+#[tokio::test]
+async fn sealing_and_folding_do_not_read_the_series_of_pods_that_are_gone() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let start = 20_000 * DAY;
+    let clock = Clock::at(start);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    let mut conn = database.connect().await;
+    let sealer = sealer(&store);
+    let rows_read = async |conn: &mut PgConnection| {
+        conn.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+        let statement = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'series'";
+        sqlx::query_scalar::<_, i64>(statement).fetch_one(conn).await.unwrap()
+    };
+    let mut read = Vec::new();
+    for (hour, metrics) in [(0, (0..200).flat_map(pod).collect()), (4, vec![gauge("g", 1.0)])] {
+        clock.set(start + hour * HOUR);
+        assert_eq!(patiently(&*store, &batch("node", IdempotencyKey::at(start + hour * HOUR), metrics)).await, Applied::New);
+        conn.execute("ANALYZE series").await.unwrap();
+        let before = rows_read(&mut conn).await;
+        clock.set(start + (hour + 3) * HOUR);
+        let round = sealer.round_on(&mut conn, i64::MAX).await.unwrap();
+        assert!(round.frames == 1 && round.folded > 0, "{round:?}");
+        read.push(rows_read(&mut conn).await - before);
+    }
+    assert!(read[0] >= 2 * 2_400, "each series is read when it is sealed and when it is folded: {read:?}");
+    assert!(read[1] <= 200, "one series was reported: {read:?}");
+}
+
+#[tokio::test]
+async fn removing_series_does_not_look_for_all_that_share_their_labels() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let now = 20_000 * DAY;
+    let clock = Clock::at(now);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    let mut conn = database.connect().await;
+    for (source, pods) in [("gone", 0..100), ("there", 1_000..1_400)] {
+        let one = batch(source, IdempotencyKey::at(now), pods.flat_map(pod).collect());
+        assert_eq!(patiently(&*store, &one).await, Applied::New);
+    }
+    conn.execute("VACUUM ANALYZE series").await.unwrap();
+    let entries_read = async |conn: &mut PgConnection| {
+        conn.execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+        let statement = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'series_by_term'";
+        sqlx::query_scalar::<_, i64>(statement).fetch_one(conn).await.unwrap()
+    };
+    let before = entries_read(&mut conn).await;
+    let gone = sqlx::query_scalar("SELECT id FROM sources WHERE name = 'gone'").fetch_one(&mut conn).await.unwrap();
+    assert_eq!(expire::source(&mut conn, gone, Timestamp(now)).await.unwrap(), 1_200);
+    assert_eq!(remove::series(&mut conn, Timestamp(now + 1)).await.unwrap(), 1_200);
+    let read = entries_read(&mut conn).await - before;
+    assert!(read <= 2 * 1_200, "{read} entries of the index were read to remove the 100 names of pods that nobody else has");
+    // What the others share with them stays.
+    let size = size(&mut conn).await;
+    assert_eq!((size.series, size.label_pairs, size.metric_names), (4_800, 400 + 20 + 1, 12), "{size:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn matchers_read_the_index_and_not_every_series() {
     let Some(database) = TestDatabase::create().await else { return };
