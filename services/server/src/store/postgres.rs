@@ -151,7 +151,7 @@ impl PostgresStore {
         let partitions = Arc::new(Partitions::default());
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
         let pool = connect::pool(&options, pool_size);
-        let query_pool = connect::query_pool(&options, config.query_connections.max(1) + 1, config.query_timeout);
+        let query_pool = connect::query_pool(&options, config.query_connections.max(1) + 1, config.query_timeout, history::PREPARE_STATE);
         let (schema_sender, schema) = watch::channel(SchemaState::FirstAttempt);
 
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -217,7 +217,7 @@ impl PostgresStore {
     /// Opens the history of a database that has the schema, to read it and nothing else. Needs a tokio runtime.
     pub fn open_to_read(dsn: &Secret, query_timeout: Duration) -> Result<Arc<dyn History>, OpenError> {
         let options = DatabaseOptions::new(dsn::parse(dsn.expose())?);
-        let pool = connect::query_pool(&options, 1, query_timeout);
+        let pool = connect::query_pool(&options, 1, query_timeout, history::PREPARE_STATE);
         let (_, schema) = watch::channel(SchemaState::Ready);
         let reader = Reader { pool: pool.clone(), schema, turns: Arc::new(Semaphore::new(1)) };
         Ok(Arc::new(HistoryReader::new(pool, reader, 0, IndexCacheMetrics::default())))

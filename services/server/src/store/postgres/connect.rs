@@ -153,22 +153,22 @@ fn escape(value: &str) -> String {
 
 /// A pool that opens connections when they are needed.
 pub(super) fn pool(options: &DatabaseOptions, size: u32) -> PgPool {
-    pool_options(options, size, ACQUIRE_LIMIT).connect_lazy_with(options.session(SessionLimits::REQUESTS, &[]))
+    pool_options(options, size, ACQUIRE_LIMIT, None).connect_lazy_with(options.session(SessionLimits::REQUESTS, &[]))
 }
 
 /// The connections of queries, which may take `limit`. The caller gives up then, which ends the statement since the connection closes; the database's
-/// own limit is for versions that don't look.
-pub(super) fn query_pool(options: &DatabaseOptions, size: u32, limit: Duration) -> PgPool {
+/// own limit is for versions that don't look. Each begins with the statement `prepare`, which may fail where the schema is not there yet.
+pub(super) fn query_pool(options: &DatabaseOptions, size: u32, limit: Duration, prepare: &'static str) -> PgPool {
     let statement_limit = format!("{}ms", (limit + QUERY_GRACE).as_millis());
     let mut more = QUERY_PLANS.to_vec();
     more.push(("statement_timeout", &statement_limit));
     // One that was just in use is not asked whether it is still there: a query would take a tenth longer.
-    let pool = pool_options(options, size, limit)
+    let pool = pool_options(options, size, limit, Some(prepare))
         .before_acquire(|conn, meta| Box::pin(async move { Ok(meta.idle_for < FRESH || conn.ping().await.is_ok()) }));
     pool.connect_lazy_with(options.session(SessionLimits::REQUESTS, &more))
 }
 
-fn pool_options(options: &DatabaseOptions, size: u32, acquire_limit: Duration) -> PgPoolOptions {
+fn pool_options(options: &DatabaseOptions, size: u32, acquire_limit: Duration, prepare: Option<&'static str>) -> PgPoolOptions {
     let mark = options.mark.clone();
     PgPoolOptions::new()
         .max_connections(size)
@@ -190,6 +190,9 @@ fn pool_options(options: &DatabaseOptions, size: u32, acquire_limit: Duration) -
                     // sqlx would log this one as well and open the next connection at once, again and again until the caller's
                     // time is up.
                     sleep(ACQUIRE_LIMIT).await;
+                }
+                if let Some(prepare) = prepare.filter(|_| checked.is_ok()) {
+                    let _ = conn.execute(prepare).await;
                 }
                 checked
             })

@@ -72,7 +72,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     LOCK TABLE frames, ONLY chunks, ONLY rollups_5m, ONLY rollups_1h IN ACCESS SHARE MODE;";
 /// What every read of the transaction needs, as a statement of the session: sent with [`BEGIN`] in one message, and yet planned once. The row that counts
 /// series has another version whenever one was made, has expired or is back; a restored database may give a version out again, but not in the same process.
-const PREPARE_STATE: &str = "PREPARE read_state AS
+pub(super) const PREPARE_STATE: &str = "PREPARE read_state AS
     SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postmaster_start_time()) FROM series_total),
         (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
             WHERE inhparent = 'frames'::regclass),
@@ -108,6 +108,7 @@ impl ReadTransaction {
         // One message: each costs a round trip.
         let begin = format!("{BEGIN} {} EXECUTE read_state", *PLAN_ONCE);
         let state = match lease.conn().fetch_optional(begin.as_str()).await {
+            // The session is older than the schema.
             Err(error) if is_not_prepared(&error) => {
                 lease.conn().execute(format!("ROLLBACK; {PREPARE_STATE}").as_str()).await.map_err(failed)?;
                 lease.conn().fetch_optional(begin.as_str()).await
