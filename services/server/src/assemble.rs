@@ -65,7 +65,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
     KeyMetrics::register(registry, keys.clone())?;
     let panels = PanelBook::open(settings.panels_dir.as_deref());
     PanelMetrics::register(registry, panels.clone())?;
-    let queries = Queries::start(Arc::<dyn Store>::clone(&store), query_limits(settings), registry)?;
+    let queries = Queries::start(Arc::<dyn Store>::clone(&store), query_limits(settings), store.writer_load(), registry)?;
     let parts = alerts::Parts {
         store: Arc::clone(&store),
         states,

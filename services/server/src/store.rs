@@ -15,6 +15,7 @@ mod conformance;
 pub mod health;
 pub mod history;
 pub mod lifetime;
+pub mod load;
 pub mod memory;
 mod metadata;
 pub mod newest;
@@ -27,6 +28,7 @@ use golectra_protocol::{MetricId, WindowError};
 pub use self::health::{Health, StoreMetrics};
 pub use self::history::History;
 pub use self::lifetime::Lifetimes;
+pub use self::load::WriterLoad;
 pub use self::newest::{LatestFilter, LatestPages, Newest, Series, Snapshot, SourceInfo};
 pub use self::write::{Applied, Batch, Refusal, RefusedSamples, SampleName, Write};
 

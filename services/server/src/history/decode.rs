@@ -12,7 +12,7 @@ use std::thread;
 
 use golectra_promql::store::{Bucket, Rollup, SeriesSet, StoreError, StoredSamples, StoredSeries};
 
-use super::threads::Threads;
+use super::threads::{Priority, Threads};
 use crate::store::history::{CorruptHistory, HistorySeries};
 
 /// Series that are decoded in one go have so many samples together, so that taking a turn costs little beside it.
@@ -52,7 +52,7 @@ impl Helpers {
     }
 
     fn start_threads(count: usize) -> io::Result<Self> {
-        Ok(Self { threads: Threads::start(count, STACK_BYTES)?, free: Arc::new(AtomicUsize::new(count)) })
+        Ok(Self { threads: Threads::start(count, STACK_BYTES, Priority::Low)?, free: Arc::new(AtomicUsize::new(count)) })
     }
 
     /// Whether one is free.

@@ -41,8 +41,9 @@ use self::export::Exports;
 use self::watch::Watch;
 use super::decode::Helpers;
 use super::shared::SharedReads;
-use super::threads::{STACK_BYTES, Threads};
+use super::threads::{Priority, STACK_BYTES, Threads};
 use crate::metrics::queries::{QueryKind, QueryMetrics};
+use crate::store::WriterLoad;
 use crate::store::history::{History, HistoryError};
 
 /// The most steps of a range query: 11,000 and the one at its start, as in Prometheus.
@@ -75,7 +76,10 @@ struct Inner {
     limits: QueryLimits,
     engine: Engine,
     admission: Admission,
+    writers: WriterLoad,
     threads: Threads,
+    /// For queries while writers are busy all the time.
+    idle_threads: Threads,
     helpers: Arc<Helpers>,
     /// Exports take hours: they take no query's turn.
     exports: Exports,
@@ -119,8 +123,8 @@ pub struct Evaluated {
 }
 
 impl Queries {
-    /// Starts the threads that queries run on.
-    pub fn start(history: Arc<dyn History>, limits: QueryLimits, registry: &Registry) -> io::Result<Self> {
+    /// Starts the threads that queries run on. They make way for the store's writers.
+    pub fn start(history: Arc<dyn History>, limits: QueryLimits, writers: WriterLoad, registry: &Registry) -> io::Result<Self> {
         let budget = MemoryBudget::new(limits.max_bytes);
         let metrics = QueryMetrics::register(registry, &QueryError::REASONS, Arc::clone(&budget)).map_err(io::Error::other)?;
         let engine_limits = Limits { max_series: limits.max_series, max_steps: MAX_STEPS, ..Limits::default() };
@@ -129,7 +133,9 @@ impl Queries {
             limits,
             engine: Engine { limits: engine_limits, ..Engine::default() },
             admission: Admission::new(limits.concurrency),
-            threads: Threads::start(limits.concurrency + RESERVED_FOR_RULES, STACK_BYTES)?,
+            writers,
+            threads: Threads::start(limits.concurrency + RESERVED_FOR_RULES, STACK_BYTES, Priority::Low)?,
+            idle_threads: Threads::start(limits.concurrency, STACK_BYTES, Priority::Idle)?,
             helpers: Arc::new(Helpers::start()?),
             exports: Exports::start()?,
             budget,
@@ -183,7 +189,7 @@ impl Queries {
         call: Call,
         work: impl FnOnce(&mut Run) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let Inner { history, limits, engine, threads, helpers, budget, metrics, .. } = &*self.0;
+        let Inner { history, limits, engine, writers, threads, idle_threads, helpers, budget, metrics, .. } = &*self.0;
         let mut watch = Watch::begin(metrics, call.kind, &call.text, limits.log_after);
         let timeout = call.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
         let bounds = Bounds { timeout, max_series: limits.max_series, max_bytes: limits.max_bytes };
@@ -211,7 +217,11 @@ impl Queries {
             costs: watch.costs,
         };
         let span = span(call.kind);
-        threads.run(move || {
+        // What rules ask for does not make way: alerts are not late because there is much to write.
+        let makes_way = !call.is_rule && writers.are_pressed();
+        watch.costs.made_way = makes_way;
+        run.costs.made_way = makes_way;
+        (if makes_way { idle_threads } else { threads }).run(move || {
             let worked = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| work(&mut run))));
             let result = worked.unwrap_or_else(|_| Err(QueryError::Internal("a query panicked: this is a bug in golectra-server".into())));
             watch.costs = run.costs;

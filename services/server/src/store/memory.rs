@@ -60,7 +60,7 @@ use self::shards::Shards;
 use super::metadata::MetadataTable;
 use super::{
     Applied, Batch, Health, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError, StoreMetrics,
-    Write,
+    Write, WriterLoad,
 };
 use crate::audit::Draft;
 use crate::clock::Clock;
@@ -251,6 +251,11 @@ impl Write for MemoryStore {
             self.audit(audit.as_ref());
         }
         Ok(forgotten)
+    }
+
+    fn writer_load(&self) -> WriterLoad {
+        // Batches are applied where they arrive, in microseconds each.
+        WriterLoad::default()
     }
 }
 

@@ -67,11 +67,11 @@ use self::sealer::{Pace, Sealer, SealerLimits, Steps};
 use self::timestamp::Timestamp;
 pub use self::writer::WriteLimits;
 pub use self::writer::context::TransactionHook;
-use self::writer::context::{BusyTime, WriterContext};
+use self::writer::context::WriterContext;
 use self::writer::{WRITERS, Writers};
 use super::{
     Applied, Batch, Health, History, LatestFilter, LatestPages, Lifetimes, Newest, SeriesLimits, Snapshot, SourceInfo, StoreError,
-    StoreMetrics, Write,
+    StoreMetrics, Write, WriterLoad,
 };
 use crate::alerts::store::AlertStore;
 use crate::audit::Draft;
@@ -165,7 +165,7 @@ impl PostgresStore {
             partitions: Arc::clone(&partitions),
             metrics: config.metrics.clone(),
             open: AtomicU32::new(0),
-            busy: BusyTime::default(),
+            load: WriterLoad::of(WRITERS),
         };
         let writers = Writers::start(context, &tasks, &stop);
         let (lifetimes, metrics) = (config.lifetimes, config.metrics);
@@ -178,7 +178,7 @@ impl PostgresStore {
             metrics: config.history,
             limits: SealerLimits::default(),
             steps: Steps::default(),
-            pace: Pace::new(writers.context.busy.clone()),
+            pace: Pace::new(writers.context.load.clone()),
             warned_at: Mutex::default(),
             unsealed_age: Mutex::default(),
         };
@@ -321,6 +321,10 @@ impl Write for PostgresStore {
         self.reader.check_schema(limit).await?;
         let forgotten = timeout_at(deadline, self.forget(source, audit.as_ref())).await;
         forgotten.unwrap_or_else(|_| Err(timed_out(limit))).map_err(|error| unavailable(&error))
+    }
+
+    fn writer_load(&self) -> WriterLoad {
+        self.writers.context.load.clone()
     }
 }
 

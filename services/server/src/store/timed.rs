@@ -10,7 +10,9 @@ use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{Selector, Source, Value};
 
 use super::history::{ExportedSeries, History, HistoryError, HistorySeries, Limited, ListedSeries, ListedSource, SeriesFilter, TimeRange};
-use super::{Applied, Batch, Health, LatestFilter, LatestPages, Newest, Snapshot, SourceInfo, Store, StoreError, StoreMetrics, Write};
+use super::{
+    Applied, Batch, Health, LatestFilter, LatestPages, Newest, Snapshot, SourceInfo, Store, StoreError, StoreMetrics, Write, WriterLoad,
+};
 use crate::audit::Draft;
 use crate::history::labels::RULES_SOURCE;
 use crate::metrics::ServerMetrics;
@@ -43,6 +45,10 @@ impl Write for Timed {
     async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError> {
         let _timer = self.metrics.store_timer("forget_source");
         self.store.forget_source(source, audit).await
+    }
+
+    fn writer_load(&self) -> WriterLoad {
+        self.store.writer_load()
     }
 }
 

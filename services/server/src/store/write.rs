@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use golectra_protocol::remote_write::Metadata;
 use golectra_protocol::{IdempotencyKey, MAX_AHEAD_MILLIS, Metrics, Source};
 
-use super::{Lifetimes, StoreError};
+use super::{Lifetimes, StoreError, WriterLoad};
 use crate::audit::Draft;
 
 /// A validated batch of one source, ready to be applied.
@@ -149,4 +149,7 @@ pub trait Write: Send + Sync + 'static {
     /// Forgets a named source: its series leave the newest state and the caps at once, as those of a source that was silent for too long do.
     /// Its keys and its history stay. Answers whether there was such a source. Bounded at 3 s.
     async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError>;
+
+    /// How busy it is with batches.
+    fn writer_load(&self) -> WriterLoad;
 }

@@ -51,7 +51,7 @@ impl Setup {
             book: RuleBook::open(Some(folder.path()), &BTreeSet::from(["all".to_owned()])),
             receivers: ReceiverBook::open(Some(&receivers)).unwrap(),
             states: Arc::new(MemoryAlertStore::open(None, false, clock.clone()).unwrap()),
-            queries: Queries::start(Arc::<dyn Store>::clone(&store), limits, &registry).unwrap(),
+            queries: Queries::start(Arc::<dyn Store>::clone(&store), limits, store.writer_load(), &registry).unwrap(),
             series: SeriesWriter {
                 store,
                 registry: registry.clone(),

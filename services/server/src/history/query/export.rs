@@ -17,7 +17,7 @@ use super::error::Bounds;
 use super::watch::Watch;
 use super::{Queries, QueryError, matchers};
 use crate::history::export::{Export, ExportError, ExportRequest, Exported, Format, Position, Sink};
-use crate::history::threads::{STACK_BYTES, Threads};
+use crate::history::threads::{Priority, STACK_BYTES, Threads};
 use crate::metrics::queries::QueryKind;
 use crate::store::history::TimeRange;
 
@@ -50,11 +50,14 @@ pub struct ExportQuestion {
 pub(super) struct Exports {
     places: Arc<Semaphore>,
     threads: Threads,
+    /// For exports that begin while writers are busy all the time.
+    idle_threads: Threads,
 }
 
 impl Exports {
     pub(super) fn start() -> io::Result<Self> {
-        Ok(Self { places: Arc::new(Semaphore::new(MAX_EXPORTS)), threads: Threads::start(MAX_EXPORTS, STACK_BYTES)? })
+        let threads = |priority| Threads::start(MAX_EXPORTS, STACK_BYTES, priority);
+        Ok(Self { places: Arc::new(Semaphore::new(MAX_EXPORTS)), threads: threads(Priority::Low)?, idle_threads: threads(Priority::Idle)? })
     }
 }
 
@@ -124,7 +127,9 @@ impl Queries {
         let (ended, outcome) = oneshot::channel();
         let handle = Handle::current();
         let job = Arc::clone(&inner);
-        inner.exports.threads.run(move || {
+        let exports = &inner.exports;
+        watch.costs.made_way = inner.writers.are_pressed();
+        (if watch.costs.made_way { &exports.idle_threads } else { &exports.threads }).run(move || {
             let mut exported = Exported::default();
             let work = async {
                 let limited = async {

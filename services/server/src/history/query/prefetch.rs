@@ -70,7 +70,7 @@ impl Run {
             series_left = series_left.saturating_sub(series.len());
             // One series after the other is decoded into the same memory.
             self.memory.grow(decode::longest(&series) * BYTES_A_DECODED_SAMPLE).map_err(|error| bounds.memory(error))?;
-            let bytes_ahead = if self.helpers.any_is_free() { decode::bytes_ahead(&series) } else { None };
+            let bytes_ahead = if !self.costs.made_way && self.helpers.any_is_free() { decode::bytes_ahead(&series) } else { None };
             let helpers = bytes_ahead.filter(|bytes| self.memory.grow(*bytes).is_ok()).map(|_| Arc::clone(&self.helpers));
             prefetched.add(selection, Selected::Own { series: series.into(), helpers });
         }

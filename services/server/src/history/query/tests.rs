@@ -17,11 +17,11 @@ use tokio::time::{Instant, timeout};
 
 use super::listing::Truncated;
 use super::{Evaluated, Listing, Queries, QueryError, QueryLimits, Question, When};
-use crate::store::StoreError;
 use crate::store::history::{
     CorruptHistory, ExportedSeries, History, HistoryError, HistorySeries, Limited, ListedSeries, ListedSource, ReadSamples, SeriesFilter,
     TimeRange,
 };
+use crate::store::{StoreError, WriterLoad};
 
 /// Longer than any of these tests should wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -162,7 +162,7 @@ impl Bench {
             samples,
         });
         let registry = Registry::new();
-        let queries = Queries::start(Arc::<TestHistory>::clone(&history), limits, &registry).unwrap();
+        let queries = Queries::start(Arc::<TestHistory>::clone(&history), limits, WriterLoad::default(), &registry).unwrap();
         Self { queries, history, registry }
     }
 

@@ -18,6 +18,8 @@ pub struct Costs {
     pub read: Duration,
     /// Until it was evaluated.
     pub evaluated: Duration,
+    /// Whether it ran on what processors had left, since writers were busy all the time.
+    pub made_way: bool,
     /// How many series it selected.
     pub series: usize,
     /// How many samples it read.
@@ -69,7 +71,7 @@ impl Drop for Watch {
         if elapsed < self.log_after {
             return;
         }
-        let Costs { queued, prepared, read, evaluated, series, samples, peak_bytes } = self.costs;
+        let Costs { queued, prepared, read, evaluated, made_way, series, samples, peak_bytes } = self.costs;
         tracing::warn!(
             kind = self.kind.as_str(),
             query = self.text,
@@ -79,6 +81,7 @@ impl Drop for Watch {
             prepared_ms = millis(prepared),
             read_ms = millis(read),
             evaluated_ms = millis(evaluated),
+            made_way,
             series,
             samples,
             peak_bytes,

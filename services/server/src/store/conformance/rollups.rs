@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::history::labels;
 use crate::history::query::{Queries, QueryError, QueryLimits, Question, When};
 use crate::store::history::{ListedSource, SeriesFilter, TimeRange};
-use crate::store::{Batch, Lifetimes};
+use crate::store::{Batch, Lifetimes, WriterLoad};
 
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
@@ -125,7 +125,7 @@ pub(crate) async fn rollups_answer_as_the_samples_do_and_refuse_what_needs_sampl
         max_bytes: 64 << 20,
         log_after: Duration::from_mins(1),
     };
-    let queries = Queries::start(lab.store.clone(), limits, &Registry::new()).unwrap();
+    let queries = Queries::start(lab.store.clone(), limits, WriterLoad::default(), &Registry::new()).unwrap();
     let first = 20_001 * DAY;
     let mut asking = Asking { queries, samples: model, steps: hours(first, first + 8 * DAY) };
 

@@ -132,7 +132,7 @@ pub(super) fn sealer(store: &PostgresStore) -> Sealer {
         metrics: HistoryMetrics::unregistered(),
         limits: SealerLimits::default(),
         steps: Steps::default(),
-        pace: Pace::new(context.busy.clone()),
+        pace: Pace::new(context.load.clone()),
         warned_at: Mutex::default(),
         unsealed_age: Mutex::default(),
     }

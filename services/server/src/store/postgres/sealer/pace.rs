@@ -5,49 +5,30 @@
 //! get everything done that way, the next one does not rest.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use crate::store::postgres::writer::WRITERS;
-use crate::store::postgres::writer::context::BusyTime;
+use crate::store::WriterLoad;
 
 /// For how many times as long as it works sealing rests while writers are busy all the time. Without a rest it took two fifths of what they could
 /// write on two cores; with it, runs of the benchmark differed: 7 % and 32 %.
 const REST: f64 = 4.0;
 /// The longest rest.
 const MAX_REST: Duration = Duration::from_secs(10);
-/// Writers that are busy for this share of the time have enough left to give.
-const BUSY_FROM: f64 = 0.5;
-/// Writers that are busy for this share of the time could do more if they were faster.
-const BUSY_FULLY: f64 = 0.9;
-/// For how long at least it is measured how busy they are. A transaction that takes longer counts when it ends.
-const MEASURED: Duration = Duration::from_millis(100);
 
 /// How sealing makes way for the writers of its server.
 #[derive(Debug)]
 pub(in crate::store::postgres) struct Pace {
-    busy: BusyTime,
-    seen: Mutex<Seen>,
+    writers: WriterLoad,
     hurries: AtomicBool,
     /// Whether the round left something undone for lack of time.
     late: AtomicBool,
 }
 
-/// What was seen of the writers.
-#[derive(Debug)]
-struct Seen {
-    at: Instant,
-    busy: Duration,
-    /// For which share of the time they were busy before.
-    share: f64,
-}
-
 impl Pace {
-    pub(in crate::store::postgres) fn new(busy: BusyTime) -> Self {
-        let seen = Mutex::new(Seen { at: Instant::now(), busy: busy.get(), share: 0.0 });
-        Self { busy, seen, hurries: AtomicBool::new(false), late: AtomicBool::new(false) }
+    pub(in crate::store::postgres) fn new(writers: WriterLoad) -> Self {
+        Self { writers, hurries: AtomicBool::new(false), late: AtomicBool::new(false) }
     }
 
     /// Begins a round, which hurries if the one before left something undone.
@@ -69,30 +50,18 @@ impl Pace {
     }
 
     fn rest(&self, work: Duration) -> Duration {
-        let share = self.share();
+        // Asked in any case, so that what is known of the writers is not old.
+        let pressure = self.writers.pressure();
         if self.hurries.load(Ordering::Relaxed) {
             return Duration::ZERO;
         }
-        let way = ((share - BUSY_FROM) / (BUSY_FULLY - BUSY_FROM)).clamp(0.0, 1.0);
-        work.mul_f64(REST * way).min(MAX_REST)
-    }
-
-    /// For which share of the time writers were busy since it was measured last.
-    fn share(&self) -> f64 {
-        let (now, busy) = (Instant::now(), self.busy.get());
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed = now - seen.at;
-        if elapsed >= MEASURED {
-            let share = busy.saturating_sub(seen.busy).as_secs_f64() / elapsed.as_secs_f64() / f64::from(WRITERS);
-            *seen = Seen { at: now, busy, share };
-        }
-        seen.share
+        work.mul_f64(REST * pressure).min(MAX_REST)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::advance;
+    use tokio::time::{Instant, advance};
 
     use super::*;
 
@@ -101,13 +70,13 @@ mod tests {
     /// The rest after work during which each writer was busy for this share of the time.
     async fn rest(pace: &Pace, share: f64) -> Duration {
         advance(WORK).await;
-        pace.busy.add(WORK.mul_f64(share) * WRITERS);
+        pace.writers.add(WORK.mul_f64(share));
         pace.rest(WORK)
     }
 
     #[tokio::test(start_paused = true)]
     async fn sealing_rests_the_longer_the_busier_writers_are() {
-        let pace = Pace::new(BusyTime::default());
+        let pace = Pace::new(WriterLoad::of(1));
         assert_eq!(rest(&pace, 0.0).await, Duration::ZERO);
         assert_eq!(rest(&pace, 0.5).await, Duration::ZERO);
         let some = rest(&pace, 0.7).await;
@@ -123,7 +92,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_round_after_one_that_was_late_does_not_rest() {
-        let pace = Pace::new(BusyTime::default());
+        let pace = Pace::new(WriterLoad::of(1));
         pace.begin_round();
         pace.is_late();
         assert_eq!(rest(&pace, 1.0).await, 4 * WORK);

@@ -379,7 +379,7 @@ async fn answers(cluster: &Cluster, store: &Arc<PostgresStore>, conn: &mut PgCon
         max_bytes: 128 << 20,
         log_after: Duration::from_mins(1),
     };
-    let queries = Queries::start(store.clone(), limits, &Registry::new()).unwrap();
+    let queries = Queries::start(store.clone(), limits, WriterLoad::default(), &Registry::new()).unwrap();
     let millis = |at: u64| i64::try_from(at).unwrap();
     let over = Steps::range(millis(end - (STEPS - 1) * STEP), millis(end), millis(STEP)).unwrap();
     let runs = if is_full() { 60 } else { 1 };

@@ -1,8 +1,7 @@
 //! What the writers of a server share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicU32;
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -13,7 +12,7 @@ use crate::store::postgres::clock::DatabaseClock;
 use crate::store::postgres::connect::DatabaseOptions;
 use crate::store::postgres::partitions::Partitions;
 use crate::store::postgres::writer::WriteLimits;
-use crate::store::{Lifetimes, SeriesLimits};
+use crate::store::{Lifetimes, SeriesLimits, WriterLoad};
 
 /// How many series share a row of latest_blocks. Their ids follow each other.
 pub(in crate::store::postgres) const BLOCK: i32 = 64;
@@ -38,22 +37,6 @@ pub(in crate::store::postgres) struct WriterContext {
     pub(in crate::store::postgres) metrics: WriterMetrics,
     /// Connections that the writers have open.
     pub(in crate::store::postgres) open: AtomicU32,
-    /// For how long they were busy.
-    pub(in crate::store::postgres) busy: BusyTime,
-}
-
-/// For how long writers had batches to write, each writer's time added up. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub(in crate::store::postgres) struct BusyTime(Arc<AtomicU64>);
-
-impl BusyTime {
-    /// A writer was busy for this time.
-    pub(in crate::store::postgres) fn add(&self, time: Duration) {
-        self.0.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// All of it since the start.
-    pub(in crate::store::postgres) fn get(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::Relaxed))
-    }
+    /// How busy they are.
+    pub(in crate::store::postgres) load: WriterLoad,
 }

@@ -136,7 +136,7 @@ impl Worker {
             let started = Instant::now();
             self.settle(group).await;
             let took = started.elapsed();
-            self.context.busy.add(took);
+            self.context.load.add(took);
             self.adapt(work, took);
         }
     }
