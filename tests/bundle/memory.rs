@@ -71,10 +71,11 @@ fn held_and_limit(objects: &[Value], workload: &str) -> (u64, u64) {
         set.map_or_else(|| defaults.get(name).unwrap_or_else(|| panic!("{name} is no setting")).clone(), str::to_owned)
     };
     let size = |name: &str| bytes(&setting(name));
+    let stacks = |threads: u64| threads * constant("server/src/history/threads.rs", "STACK_BYTES");
+    let queries_and_exports = size("QUERY_CONCURRENCY") + constant("server/src/history/query/export.rs", "MAX_EXPORTS");
     let mut held = size("MAX_INFLIGHT_BYTES").max(2 * size("MAX_BODY_BYTES"))
         + size("QUERY_MAX_BYTES")
-        + (size("QUERY_CONCURRENCY") + constant("server/src/history/query/export.rs", "MAX_EXPORTS"))
-            * constant("server/src/history/threads.rs", "STACK_BYTES")
+        + stacks(queries_and_exports + constant("server/src/history/query/admission.rs", "RESERVED_FOR_RULES"))
         + constant("server/src/history/decode.rs", "MAX_THREADS") * constant("server/src/history/decode.rs", "STACK_BYTES")
         + size("MAX_CONNECTIONS") * constant("process/src/listen/connection.rs", "MIN_BUFFER_BYTES")
         + constant("server/src/http/latest/budget.rs", "TOTAL_BYTES")
@@ -83,6 +84,8 @@ fn held_and_limit(objects: &[Value], workload: &str) -> (u64, u64) {
     if variables.iter().any(|variable| text(variable, "/name") == "DATABASE_DSN") {
         let layouts = |name: &str| constant("server/src/store/postgres/writer/layouts.rs", name);
         held += constant("server/src/store/postgres/writer/queue.rs", "MAX_BYTES")
+            // The threads of those that make way for writers.
+            + stacks(queries_and_exports)
             + size("INDEX_CACHE_BYTES")
             + 4 * constant("server/src/store/postgres/history/layouts.rs", "MAX_IDS")
             // Two writers; an id has 4 bytes, and a list takes about 100 beside its ids.

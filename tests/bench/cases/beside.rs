@@ -1,8 +1,11 @@
 //! The writer on PostgreSQL, alone and beside what else a server does: a dashboard, sealing, and queries that take long.
 //!
-//! A database is prepared once: a day of fifty nodes that is sealed, for queries, and some hours before it that are not, for the sealer. Each run gets a copy
-//! of it, so that all begin with the same, and sealing has work that no other run has done. The queries that run beside are of the day before, as the writer's own
-//! samples are only seconds old.
+//! A database is prepared once: a day of fifty nodes that is sealed, for queries, and some half hours before it that are not, for the sealer. Each run gets a
+//! copy of it, so that all begin with the same, and sealing has work that no other run has done. The queries that run beside are of the day before, as the
+//! writer's own samples are only seconds old.
+//!
+//! What a machine does in a minute differs more from run to run than what is looked for. So a run is compared with itself: queries are asked in every other
+//! slot of time, and sealing has work for about half of the run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use golectra_loadgen::Address;
-use golectra_tests::statistics::{percentile, ratios};
+use golectra_tests::statistics::percentile;
 use golectra_tests::{Database, KEY, Server, encode, runtime, until};
 
 use crate::cases::cluster_day::unsettled;
@@ -37,7 +40,6 @@ const SETTLE_LIMIT: Duration = Duration::from_mins(20);
 /// What runs beside the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
-    Nothing,
     Dashboard,
     Sealing,
     DashboardAndSealing,
@@ -45,11 +47,10 @@ enum Beside {
 }
 
 impl Beside {
-    const ALL: [Self; 5] = [Self::Nothing, Self::Dashboard, Self::Sealing, Self::DashboardAndSealing, Self::Heavy];
+    const ALL: [Self; 4] = [Self::Dashboard, Self::Sealing, Self::DashboardAndSealing, Self::Heavy];
 
     fn name(self) -> &'static str {
         match self {
-            Self::Nothing => "alone",
             Self::Dashboard => "beside a dashboard of 20 graphs every 5 s",
             Self::Sealing => "beside sealing, folding and rolling up",
             Self::DashboardAndSealing => "beside the dashboard, sealing, folding and rolling up",
@@ -59,6 +60,10 @@ impl Beside {
 
     fn seals(self) -> bool {
         matches!(self, Self::Sealing | Self::DashboardAndSealing)
+    }
+
+    fn asks(self) -> bool {
+        self != Self::Sealing
     }
 }
 
@@ -75,14 +80,15 @@ struct Prepared {
 /// What a run came to.
 #[derive(Debug, Clone, Copy)]
 struct Outcome {
+    /// Batches a second beside it, and in the same run without it.
     batches_per_second: f64,
-    metrics_per_second: f64,
+    alone: f64,
     p99_millis: f64,
     /// Batches that were refused or not answered; the rate does not count them.
     not_accepted: f64,
-    /// Samples that were sealed, and how many a second; 0 where none were.
+    /// Samples that were sealed a second while there was something to seal; 0 where there was nothing.
     sealed_per_second: f64,
-    /// The share of the time in which there was something to seal or fold.
+    /// The share of the run in which there was something to seal or fold.
     busy: f64,
     /// Answers of queries: their 95th percentile, how many came, and how many were none.
     query_p95_millis: f64,
@@ -108,29 +114,26 @@ pub fn run(bench: &Bench, report: &mut Report) {
             outcomes.push((beside, outcome));
         }
     }
-    let of = |beside: Beside, figure: fn(&Outcome) -> f64| -> Vec<f64> {
-        outcomes.iter().filter(|(found, _)| *found == beside).map(|(_, outcome)| figure(outcome)).collect()
-    };
-    let mut tell = |name: String, unit, rounds, target| report.figure(Section::Beside, name, unit, rounds, target);
-    let alone = of(Beside::Nothing, |outcome| outcome.batches_per_second);
     for beside in Beside::ALL {
-        let name = |what: &str| format!("60-metric batches {}{what}", beside.name());
-        let rate = of(beside, |outcome| outcome.batches_per_second);
-        if beside != Beside::Nothing {
-            tell(name(", of the rate alone"), Unit::PerCent, ratios(&rate, &alone), Some(Target::AtLeast(0.9)));
-        }
-        tell(name(": batches"), Unit::PerSecond, rate, None);
-        tell(name(": metrics"), Unit::PerSecond, of(beside, |outcome| outcome.metrics_per_second), None);
-        tell(name(": refused or not answered"), Unit::Count, of(beside, |outcome| outcome.not_accepted), Some(Target::NeverAbove(0.0)));
-        tell(name(", p99"), Unit::Milliseconds, of(beside, |outcome| outcome.p99_millis), None);
+        let of = |figure: fn(&Outcome) -> f64| -> Vec<f64> {
+            outcomes.iter().filter(|(found, _)| *found == beside).map(|(_, outcome)| figure(outcome)).collect()
+        };
+        let mut tell = |what: &str, unit, rounds: Vec<f64>, target| {
+            report.figure(Section::Beside, format!("60-metric batches {}{what}", beside.name()), unit, rounds, target);
+        };
+        tell(", of the rate alone", Unit::PerCent, of(|outcome| outcome.batches_per_second / outcome.alone), Some(Target::AtLeast(0.9)));
+        tell(": batches", Unit::PerSecond, of(|outcome| outcome.batches_per_second), None);
+        tell(": batches in the rest of the run", Unit::PerSecond, of(|outcome| outcome.alone), None);
+        tell(": refused or not answered", Unit::Count, of(|outcome| outcome.not_accepted), Some(Target::NeverAbove(0.0)));
+        tell(", p99 of the run", Unit::Milliseconds, of(|outcome| outcome.p99_millis), None);
         if beside.seals() {
-            tell(name(": samples sealed meanwhile"), Unit::PerSecond, of(beside, |outcome| outcome.sealed_per_second), None);
-            tell(name(": share of the run in which there was work"), Unit::PerCent, of(beside, |outcome| outcome.busy), None);
+            tell(": samples sealed meanwhile", Unit::PerSecond, of(|outcome| outcome.sealed_per_second), None);
+            tell(": share of the run in which there was work", Unit::PerCent, of(|outcome| outcome.busy), None);
         }
-        if matches!(beside, Beside::Dashboard | Beside::DashboardAndSealing | Beside::Heavy) {
-            tell(name(": queries answered"), Unit::Count, of(beside, |outcome| outcome.answers), None);
-            tell(name(": queries, p95"), Unit::Milliseconds, of(beside, |outcome| outcome.query_p95_millis), None);
-            tell(name(": queries not answered"), Unit::Count, of(beside, |outcome| outcome.failed), Some(Target::NeverAbove(0.0)));
+        if beside.asks() {
+            tell(": queries answered", Unit::Count, of(|outcome| outcome.answers), None);
+            tell(": queries, p95", Unit::Milliseconds, of(|outcome| outcome.query_p95_millis), None);
+            tell(": queries not answered", Unit::Count, of(|outcome| outcome.failed), Some(Target::NeverAbove(0.0)));
         }
     }
 }
@@ -151,11 +154,11 @@ fn prepare(bench: &Bench) -> Prepared {
     let query = unsettled(start_ms, over);
     runtime().block_on(until("the day is sealed and folded", SETTLE_LIMIT, async || database.number(&query).await == 0));
     let mut server = server.restart_with(&[("SEAL_AFTER", "48h")]);
-    // As many windows before it as the sealer has work with for about the time of a run.
+    // As many half hours before it as are sealed in about half of a run.
     #[expect(clippy::cast_possible_truncation, reason = "a small number")]
-    let windows = (bench.options.seconds / SECONDS_PER_WINDOW).ceil().clamp(1.0, 8.0) as i64;
+    let half_hours = (bench.options.seconds / 2.0 / SECONDS_PER_HALF_HOUR).round().clamp(1.0, 16.0) as i64;
     let last = start_ms / WINDOW_MS * WINDOW_MS;
-    let unsealed = (last - windows * WINDOW_MS, last);
+    let unsealed = (last - half_hours * HOUR_MS / 2, last);
     let mut agents: Vec<Agent> = (0..nodes).map(|number| Agent::new("unsealed", number, MAX_SERIES, 0)).collect();
     let sent = send(&mut agents, &Address::local(server.port()), unsealed.0, unsealed.1);
     say(&format!("{} samples to be sealed in {:.1} s", sent.samples, sent.seconds));
@@ -163,8 +166,8 @@ fn prepare(bench: &Bench) -> Prepared {
     Prepared { database, end_ms, hours, unsealed }
 }
 
-/// How long a window of fifty nodes is sealed and folded beside a writer, about.
-const SECONDS_PER_WINDOW: f64 = 40.0;
+/// How long half an hour of fifty nodes is sealed and folded beside a writer, about.
+const SECONDS_PER_HALF_HOUR: f64 = 11.0;
 
 /// A server that seals what is so old, with its audit trail on, as in the other cases on PostgreSQL.
 fn server(database: &Arc<Database>, seal_after: &str) -> Server {
@@ -201,13 +204,13 @@ fn one(bench: &Bench, prepared: &Prepared, beside: Beside) -> Outcome {
     let (connections, seconds) = (CONNECTIONS, bench.options.seconds);
     let plan = Plan { addresses: &started.addresses, connections, pace: None, seconds, pool, bodies: 0..pool.len() };
     let write = |out: &mut Vec<u8>, turn: Turn| golectra(out, "/updates", pool, Sources::PerConnection(CONNECTIONS), turn);
-    let (stop, sealed_before) = (AtomicBool::new(false), sealed());
+    let (stop, sealed_before, slots) = (AtomicBool::new(false), sealed(), Slots::begin(seconds));
     let (measured, tallies, queries, settled) = std::thread::scope(|scope| {
         let watch = scope.spawn(|| if beside.seals() { settled_at(&database, prepared.unsealed, &stop) } else { None });
         let ask = scope.spawn(|| match beside {
-            Beside::Dashboard | Beside::DashboardAndSealing => dashboard(&url, prepared, &stop),
-            Beside::Heavy => heavy(&url, prepared, &stop),
-            Beside::Nothing | Beside::Sealing => Queries::default(),
+            Beside::Dashboard | Beside::DashboardAndSealing => dashboard(&url, prepared, &slots, &stop),
+            Beside::Heavy => heavy(&url, prepared, &slots, &stop),
+            Beside::Sealing => Queries::default(),
         });
         let (measured, tallies) = measure(&started, &plan, &write);
         stop.store(true, Ordering::Relaxed);
@@ -220,18 +223,23 @@ fn one(bench: &Bench, prepared: &Prepared, beside: Beside) -> Outcome {
     assert!(!tally.accepted.is_empty(), "golectra on PostgreSQL took nothing: {:?}", tally.answers);
     started.check(Contestant::Golectra, &[warm_up, tally]);
     started.end();
-    // What was written after the end of sealing was written alone.
+    let start = tally.start.expect("the run began");
     let whole = Duration::from_secs_f64(tally.seconds);
-    let busy = settled.zip(tally.start).map_or(whole, |(settled, start)| settled.saturating_duration_since(start).min(whole));
-    let batches_per_second = rate_until(tally, busy);
+    let settled = if beside.seals() { settled.map_or(whole, |settled| settled.saturating_duration_since(start)) } else { Duration::ZERO };
+    // That sealing ended was seen a moment later.
+    let is_alone = |at: Duration| (!beside.seals() || at > settled) && !(beside.asks() && queries.ran(start + at));
+    let is_beside = |at: Duration| (!beside.seals() || at + SEEN_EVERY < settled) && (!beside.asks() || queries.ran(start + at));
+    let (beside_rate, alone) = (rate(tally, is_beside), rate(tally, is_alone));
+    if alone.is_nan() {
+        say(&format!("sealing did not end within {seconds:.0} s, so that nothing was written alone: let GOLECTRA_BENCH_SECONDS be more"));
+    }
+    let busy = settled.min(whole);
     let mut micros = queries.micros;
-    #[expect(clippy::cast_precision_loss, reason = "counts of metrics and batches")]
-    let (metrics_each, not_accepted) = (pool.metrics_each as f64, tally.not_accepted() as f64);
-    #[expect(clippy::cast_precision_loss, reason = "counts of queries")]
-    let (answers, failed) = (micros.len() as f64, queries.failed as f64);
+    #[expect(clippy::cast_precision_loss, reason = "counts of batches and queries")]
+    let (not_accepted, answers, failed) = (tally.not_accepted() as f64, micros.len() as f64, queries.failed as f64);
     Outcome {
-        batches_per_second,
-        metrics_per_second: batches_per_second * metrics_each,
+        batches_per_second: beside_rate,
+        alone,
         p99_millis: measured.p99_millis,
         not_accepted,
         sealed_per_second: if beside.seals() { sealed / busy.as_secs_f64() } else { 0.0 },
@@ -242,12 +250,16 @@ fn one(bench: &Bench, prepared: &Prepared, beside: Beside) -> Outcome {
     }
 }
 
-/// Requests a second of those that were answered by then.
-fn rate_until(tally: &Tally, end: Duration) -> f64 {
-    let end_micros = end.as_micros();
-    let answered = tally.accepted.iter().filter(|one| u128::from(one.sent_micros) + u128::from(one.micros) <= end_micros).count();
-    #[expect(clippy::cast_precision_loss, reason = "a count of requests")]
-    let rate = answered as f64 / end.as_secs_f64();
+/// Requests that were answered a second in those moments of the run that count. Not a number where none do.
+fn rate(tally: &Tally, counts: impl Fn(Duration) -> bool) -> f64 {
+    let millis = |at: u64| Duration::from_millis(at);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some seconds")]
+    let length = (tally.seconds * 1000.0) as u64;
+    let counted: Vec<bool> = (0..length).map(|at| counts(millis(at))).collect();
+    let is_counted = |at: u64| usize::try_from(at).ok().and_then(|at| counted.get(at)).is_some_and(|counts| *counts);
+    let answered = tally.accepted.iter().filter(|one| is_counted((u64::from(one.sent_micros) + u64::from(one.micros)) / 1000)).count();
+    #[expect(clippy::cast_precision_loss, reason = "counts of requests and of milliseconds")]
+    let rate = answered as f64 / (counted.iter().filter(|counts| **counts).count() as f64 / 1000.0);
     rate
 }
 
@@ -261,9 +273,30 @@ fn settled_at(database: &Database, (start_ms, end_ms): (i64, i64), stop: &Atomic
         if left == 0 {
             return Some(Instant::now());
         }
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(SEEN_EVERY);
     }
     None
+}
+
+/// How often it is looked whether something is left to be sealed.
+const SEEN_EVERY: Duration = Duration::from_millis(500);
+
+/// The slots of a run: in every other one queries are asked.
+struct Slots {
+    begun: Instant,
+    length: Duration,
+}
+
+impl Slots {
+    /// Six of them, or more if they would be longer than some refreshes of the dashboard.
+    fn begin(seconds: f64) -> Self {
+        Self { begun: Instant::now(), length: Duration::from_secs_f64(seconds / 6.0).min(REFRESH_EVERY * 2) }
+    }
+
+    /// Whether queries are asked now.
+    fn asks(&self) -> bool {
+        self.begun.elapsed().as_millis() / self.length.as_millis() % 2 == 1
+    }
 }
 
 /// What queries came to.
@@ -272,6 +305,8 @@ struct Queries {
     /// How long each answer took.
     micros: Vec<u32>,
     failed: usize,
+    /// From when to when queries were asked.
+    slots: Vec<(Instant, Instant)>,
 }
 
 /// The graphs of a dashboard: each expression over each time.
@@ -285,35 +320,31 @@ const GRAPHS: [&str; 5] = [
 const GRAPH_HOURS: [i64; 4] = [3, 6, 12, 24];
 
 /// Asks for all graphs at once every five seconds, each time for a time that ends five seconds later.
-fn dashboard(url: &str, prepared: &Prepared, stop: &AtomicBool) -> Queries {
-    let (client, mut queries, begun, mut refreshes) = (http(), Queries::default(), Instant::now(), 0_u32);
+fn dashboard(url: &str, prepared: &Prepared, slots: &Slots, stop: &AtomicBool) -> Queries {
+    let (client, queries, begun) = (http(), Queries::default(), Instant::now());
     // So that the last refresh of a long run is still of what is stored.
     let first_end_ms = prepared.end_ms - HOUR_MS / 4;
-    while !stop.load(Ordering::Relaxed) {
-        if begun.elapsed() < REFRESH_EVERY * refreshes {
-            std::thread::sleep(Duration::from_millis(20));
-            continue;
-        }
-        let end_ms = (first_end_ms + i64::from(refreshes) * 5000).min(prepared.end_ms);
+    queries.in_slots(slots, stop, |queries| {
+        let refreshed = Instant::now();
+        let ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let end_ms = (first_end_ms + ms).min(prepared.end_ms);
         let urls: Vec<String> = GRAPHS
             .iter()
             .flat_map(|graph| GRAPH_HOURS.map(|hours| range_query(url, graph, end_ms, hours.min(prepared.hours) * HOUR_MS)))
             .collect();
         queries.ask(&client, &urls);
         // A browser whose graphs are late leaves refreshes out.
-        let due = begun.elapsed().as_millis() / REFRESH_EVERY.as_millis() + 1;
-        refreshes = u32::try_from(due).unwrap_or(u32::MAX);
-    }
-    queries
+        while refreshed.elapsed() < REFRESH_EVERY && slots.asks() && !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    })
 }
 
 /// Asks for the CPU time of all nodes and all of the stored day, one answer after the other.
-fn heavy(url: &str, prepared: &Prepared, stop: &AtomicBool) -> Queries {
-    let (client, mut queries) = (http(), Queries::default());
-    while !stop.load(Ordering::Relaxed) {
-        queries.ask(&client, &[range_query(url, "sum(rate(node_cpu_seconds_total[5m]))", prepared.end_ms, prepared.hours * HOUR_MS)]);
-    }
-    queries
+fn heavy(url: &str, prepared: &Prepared, slots: &Slots, stop: &AtomicBool) -> Queries {
+    let client = http();
+    let url = range_query(url, "sum(rate(node_cpu_seconds_total[5m]))", prepared.end_ms, prepared.hours * HOUR_MS);
+    Queries::default().in_slots(slots, stop, |queries| queries.ask(&client, std::slice::from_ref(&url)))
 }
 
 fn range_query(url: &str, expression: &str, end_ms: i64, back_ms: i64) -> String {
@@ -323,6 +354,27 @@ fn range_query(url: &str, expression: &str, end_ms: i64, back_ms: i64) -> String
 }
 
 impl Queries {
+    /// Asks again and again, in every other slot.
+    fn in_slots(mut self, slots: &Slots, stop: &AtomicBool, mut ask: impl FnMut(&mut Self)) -> Self {
+        while !stop.load(Ordering::Relaxed) {
+            if !slots.asks() {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            let begun = Instant::now();
+            while slots.asks() && !stop.load(Ordering::Relaxed) {
+                ask(&mut self);
+            }
+            self.slots.push((begun, Instant::now()));
+        }
+        self
+    }
+
+    /// Whether they were asked at that time.
+    fn ran(&self, at: Instant) -> bool {
+        self.slots.iter().any(|(begun, ended)| (*begun..*ended).contains(&at))
+    }
+
     /// Asks for all of these at once.
     fn ask(&mut self, client: &reqwest::Client, urls: &[String]) {
         let one = async |url: &String| {

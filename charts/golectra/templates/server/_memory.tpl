@@ -21,9 +21,10 @@
     (max $inflight $twoBodies)
     (include "golectra.bytes" ($settings.queryMaxBytes | default "128MiB") | int64)
     (mul ($settings.maxConnections | default 8192 | int64) 8192) -}}
-{{- /* The program; the listings of newest values and the audit events' names; a stack for each query and export that runs, and for the threads that
-       help queries. */ -}}
-{{- $mebibytes := list 64 32 8 (mul ($settings.queryConcurrency | default 4 | int64 | add 2) 8) -}}
+{{- /* The program; the listings of newest values and the audit events' names; a stack for each query and export that runs, for that of a rule, and for the
+       threads that help queries. */ -}}
+{{- $stacks := mul ($settings.queryConcurrency | default 4 | int64 | add 2) 8 -}}
+{{- $mebibytes := list 64 32 8 $stacks 8 -}}
 {{- if eq .Values.database.mode "embedded" -}}
 {{- $history := $settings.historyMaxBytes | default (include "golectra.server.historyMaxBytes" .) -}}
 {{- $bytes = concat $bytes (list (include "golectra.bytes" $history | int64) (mul ($settings.maxSeries | default 1000000 | int64) 128)) -}}
@@ -31,8 +32,9 @@
 {{- $mebibytes = concat $mebibytes (list 128 72 69) -}}
 {{- else -}}
 {{- $bytes = append $bytes (include "golectra.bytes" ($settings.indexCacheBytes | default "32MiB") | int64) -}}
-{{- /* Batches that wait for the two writers; the lists of series that these know, and that queries know; sealing; audit events on their way to the sink. */ -}}
-{{- $mebibytes = concat $mebibytes (list 32 72 8 64 16) -}}
+{{- /* Batches that wait for the two writers; the lists of series that these know, and that queries know; sealing; audit events on their way to the sink; the
+       stacks of queries and exports that make way for writers. */ -}}
+{{- $mebibytes = concat $mebibytes (list 32 72 8 64 16 $stacks) -}}
 {{- end -}}
 {{- $sum := 0 -}}
 {{- range $bytes -}}{{- $sum = add $sum . -}}{{- end -}}
