@@ -37,8 +37,8 @@ pub enum Occasion {
     Report,
 }
 
-/// Polls at once and then at each poll interval; reports early once and then at each report interval, unless there was no
-/// poll in between. When `stop` is cancelled, polls and reports one last time.
+/// Polls at once and then at each poll interval; reports early once and then at each report interval, or with the next poll if
+/// there was none in between. When `stop` is cancelled, polls and reports one last time.
 ///
 /// Ticks that were missed, for example while the host was suspended, are skipped: several polls at one time measure no more
 /// than one.
@@ -57,6 +57,7 @@ pub async fn run<S>(
     polls.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut report_time = start + intervals.report;
     let mut next_report = report_time;
+    let mut is_due = false;
     let mut reported = false;
     loop {
         tokio::select! {
@@ -71,12 +72,10 @@ pub async fn run<S>(
         }
         // Checked after every poll as well, so that polls that take longer than their interval do not delay reports.
         let now = Instant::now();
-        let due = now >= next_report;
-        if due || (!reported && sealer.polls() >= FIRST_REPORT_POLLS) {
-            if sealer.polls() > 0 {
-                report(&mut sample, sealer, queue, metrics).await;
-            }
-            reported = true;
+        is_due |= now >= next_report || (!reported && sealer.polls() >= FIRST_REPORT_POLLS);
+        if is_due && sealer.polls() > 0 {
+            report(&mut sample, sealer, queue, metrics).await;
+            (is_due, reported) = (false, true);
         }
         while next_report <= now {
             report_time += intervals.report;
@@ -180,6 +179,17 @@ mod tests {
         assert_eq!(reports, [(500, 2)]);
         let (_, reports) = observe(1000, 1000, 0, 1500).await;
         assert_eq!(reports[0], (1000, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_poll_is_reported_where_polls_are_as_rare_as_reports() {
+        let (polls, reports) = observe(10_000, 10_000, 0, 405_000).await;
+        assert_eq!((polls.len(), reports[0]), (42, (10_000, 2)));
+        assert!(reports[1..].iter().all(|(_, polls)| *polls == 1), "{reports:?}");
+        assert!(reports.windows(2).all(|pair| pair[1].0 - pair[0].0 <= 10_500), "{reports:?}");
+        // Rarer ones are reported at once.
+        let (_, reports) = observe(60_000, 10_000, 0, 190_000).await;
+        assert_eq!(reports, [(10_000, 1), (60_000, 1), (120_000, 1), (180_000, 1), (190_000, 1)]);
     }
 
     #[tokio::test(start_paused = true)]
