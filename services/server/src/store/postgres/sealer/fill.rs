@@ -119,14 +119,22 @@ impl Fill {
 
     /// What the files take but for the room in them that new rows may use.
     pub(super) fn needed_bytes(&self) -> u64 {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's conversion to an integer ends at its bounds")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float's conversion to an integer ends at its bounds"
+        )]
         let room = (self.free_bytes + self.leaving * self.bytes_of_series) as u64;
         self.bytes.saturating_sub(room)
     }
 
     /// The room in the files that new rows may use by now.
     pub(in crate::store::postgres) fn free_bytes(&self) -> u64 {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's conversion to an integer ends at its bounds")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a float's conversion to an integer ends at its bounds"
+        )]
         let free = self.free_bytes as u64;
         free
     }
