@@ -7,15 +7,16 @@ use crate::store::postgres::maintenance::removable_before;
 use crate::store::postgres::partitions::{CHUNKS, PartitionedTable, ROLLUPS_1H, ROLLUPS_5M};
 use crate::store::postgres::timestamp::Timestamp;
 
-/// The tables that have rows for series of pods that are gone.
-const TABLES_OF_SERIES: [&str; 3] = ["series", "label_pairs", "expired_series"];
+/// The tables that have rows for series of pods that are gone, or numbers of their label pairs.
+const TABLES_OF_SERIES: [&str; 4] = ["series", "label_pairs", "expired_series", "free_terms"];
 /// What a row takes beside its columns: its header, its line pointer, and about half of the longest gap by which it is aligned.
 const ROW_OVERHEAD: f64 = 24.0 + 4.0 + 4.0;
 /// While more of the rows of series than this share are about to leave room for others, it is too early to tell how much room there is. Autovacuum begins
 /// at 2 % (see the migration); maintenance removes rows within 10 minutes.
 const LEAVING_SHARE: f64 = 0.03;
-/// From this share of the series' files on the room in them is enough for new ones.
-const ENOUGH_ROOM: f64 = 0.25;
+/// From this share of the series' files on the room in them is enough for new ones. Not less: where history needs the bytes meanwhile, the newest samples
+/// would go before the oldest four weeks, which are a third of a history of three months.
+const ENOUGH_ROOM: f64 = 0.5;
 
 /// A table with rows of series.
 #[derive(sqlx::FromRow)]

@@ -28,7 +28,8 @@ use prometheus::Registry;
 use sqlx::Executor;
 
 use super::super::partitions::{CHUNKS, ROLLUPS_1H, ROLLUPS_5M};
-use super::super::sealer::Sealer;
+use super::super::sealer::{Pace, Sealer};
+use super::super::writer::context::BusyTime;
 use super::*;
 use crate::history::labels;
 use crate::history::query::{Queries, QueryLimits, Question, When};
@@ -261,6 +262,8 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
     assert!(ready(&store).await);
     let mut conn = database.connect().await;
     let (maintenance, mut sealer) = (maintenance(&store), sealer(&store));
+    // Nothing is written while it seals, so it need not rest for writers that were busy a moment ago.
+    sealer.pace = Pace::new(BusyTime::default());
     let steps_a_week = WEEK / cluster.step_millis;
     let (mut sizes, mut days, mut took, mut most_before_drop, mut too_large) = (Vec::new(), Vec::new(), Took::default(), 0, Vec::new());
     let mut dropped: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -299,8 +302,8 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
             // Autovacuum, which looks every minute, has no time in a test that hurries.
             let started = Instant::now();
             if is_day && is_full() {
-                conn.execute("VACUUM (ANALYZE) series, expired_series, label_pairs").await.unwrap();
-                conn.execute("VACUUM latest_blocks, sources, sealed_totals, sealed_reports, layouts, free_terms").await.unwrap();
+                conn.execute("VACUUM (ANALYZE) series, expired_series, label_pairs, free_terms").await.unwrap();
+                conn.execute("VACUUM latest_blocks, sources, sealed_totals, sealed_reports, layouts").await.unwrap();
             }
             took.vacuum += started.elapsed();
             if sealer.max_bytes.is_some() {
@@ -327,6 +330,7 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
     println!("{took:?}, at most {most_before_drop} bytes before a round");
     let weeks = |table| dropped.get(table).map(|weeks| (weeks.first().copied(), weeks.len()));
     println!("dropped, from which week on and how many: {:?}", ["chunks", "rollups_5m", "rollups_1h"].map(|table| (table, weeks(table))));
+    answers(&cluster, &store, &mut conn, &sealer).await;
     assert_eq!(too_large, Vec::<String>::new());
     assert!(dropped["rollups_1h"][0] < MIDDLE.start, "rollups of an hour go before the middle of the year: {dropped:?}");
     is_flat(&sizes);
@@ -336,9 +340,8 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
     println!("at the end of a week at least {least:?} days of samples, rollups of 5 minutes and of an hour are left");
     if is_full() {
         // What fills the database is series of pods that are gone: the oldest of them go with all of their time, and all else stays.
-        assert!(least.0 >= 14 && least.1 >= 42 && least.2 >= 42, "{least:?} days");
+        assert!(least.0 >= 14 && least.1 >= 28 && least.2 >= 28, "{least:?} days");
     }
-    answers(&cluster, &store, &mut conn, &sealer).await;
 }
 
 /// How many days before a time the oldest history begins.
