@@ -119,7 +119,7 @@ impl Fill {
     }
 
     /// What the files take but for the room in them that new rows may use.
-    pub(super) fn needed_bytes(&self) -> u64 {
+    pub(in crate::store::postgres) fn needed_bytes(&self) -> u64 {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
