@@ -71,7 +71,7 @@ golectra_process::settings! {
         pub source_expiry: Retention = "7d",
         /// How long the database keeps reports as rows that SQL can read before they are sealed into chunks, counted from the end of their half hour. From 2m to 48h.
         pub seal_after: SealAfter = "5m",
-        /// What history may take; beyond it the oldest is dropped: samples first, then rollups of 5 minutes, then those of an hour. In memory 256MiB by default, and 0 keeps none. In a database it is what all of golectra's tables and indexes take, without a limit by default; whole days are dropped.
+        /// What history may take; beyond it the oldest is dropped: samples first, then rollups of 5 minutes, then those of an hour. In memory 256MiB by default, and 0 keeps none. In a database it is what all of golectra's tables and indexes take, without a limit by default; whole days are dropped, and the oldest four weeks of everything where series that are gone take more than all history.
         pub history_max_bytes: Option<Bytes>,
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",

@@ -95,18 +95,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_busier_writers_are_the_further_others_make_way() {
         let load = WriterLoad::of(2);
-        assert_eq!(pressure(&load, 0.0).await, 0.0);
-        assert_eq!(pressure(&load, 0.5).await, 0.0);
-        let some = pressure(&load, 0.7).await;
-        assert!((some - 0.5).abs() < 0.01, "{some}");
-        assert_eq!(pressure(&load, 1.0).await, 1.0);
+        let is = |found: f64, expected: f64| assert!((found - expected).abs() < 0.01, "{found} instead of {expected}");
+        is(pressure(&load, 0.0).await, 0.0);
+        is(pressure(&load, 0.5).await, 0.0);
+        is(pressure(&load, 0.6).await, 0.25);
+        assert!(!load.are_pressed());
+        is(pressure(&load, 0.75).await, 0.625);
+        assert!(load.are_pressed());
+        is(pressure(&load, 1.0).await, 1.0);
         // Too soon to tell anything new.
         advance(Duration::from_millis(1)).await;
-        assert_eq!(load.clone().pressure(), 1.0);
+        is(load.clone().pressure(), 1.0);
         // Nobody looked for long: that they were busy at some time of it says nothing.
         advance(STALE).await;
         load.add(STALE * 2);
-        assert_eq!(load.pressure(), 0.0);
-        assert_eq!(WriterLoad::default().pressure(), 0.0);
+        is(load.pressure(), 0.0);
+        is(WriterLoad::default().pressure(), 0.0);
     }
 }

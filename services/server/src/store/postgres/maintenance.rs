@@ -151,14 +151,20 @@ impl Maintenance {
 
     /// Removes rows whose history and keys are gone.
     async fn remove(&self, conn: &mut PgConnection, now: u64) -> Result<u64, sqlx::Error> {
-        // An expired series has no sample later than this before its expiry; samples may be ahead of their arrival.
-        let oldest = oldest_history(conn, &self.lifetimes, now).await?.unwrap_or(now).min(now);
-        let removed = remove::series(conn, Timestamp(oldest.saturating_sub(ROW_GRACE_MILLIS))).await?;
+        let expired_before = removable_before(conn, &self.lifetimes, now).await?;
+        let removed = remove::series(conn, Timestamp(expired_before)).await?;
         let forgotten_before = now.saturating_sub(self.lifetimes.dedup_window_millis()).saturating_sub(KEY_GRACE_MILLIS + ROW_GRACE_MILLIS);
         remove::sources(conn, Timestamp(forgotten_before)).await?;
         remove::layouts(conn).await?;
         Ok(removed)
     }
+}
+
+/// Nothing needs series that expired before this any more, in unix milliseconds.
+pub(super) async fn removable_before(conn: &mut PgConnection, lifetimes: &Lifetimes, now: u64) -> Result<u64, sqlx::Error> {
+    // An expired series has no sample later than this before its expiry; samples may be ahead of their arrival.
+    let oldest = oldest_history(conn, lifetimes, now).await?.unwrap_or(now).min(now);
+    Ok(oldest.saturating_sub(ROW_GRACE_MILLIS))
 }
 
 /// The oldest time of which there may be samples or rollups, in unix milliseconds.

@@ -13,6 +13,7 @@
 //! frames are sealed in the order of their arrivals, which decides between samples of one time.
 
 mod collect;
+pub(super) mod fill;
 mod fold;
 mod half_hour;
 mod pace;

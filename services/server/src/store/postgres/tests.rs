@@ -3,6 +3,7 @@
 mod away;
 mod blocks;
 mod crowd;
+mod fill;
 mod group;
 mod history;
 mod hook;

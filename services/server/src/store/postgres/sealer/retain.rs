@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
 
+use super::fill::Fill;
 use super::{FirstFailure, Round, Sealer};
 use crate::metrics::history::HistoryMetrics;
 use crate::store::postgres::error::{describe, has_code, is_of_statement};
@@ -56,7 +57,7 @@ impl Sealer {
                 }
             }
         }
-        failure.keep(self.keep_within_bytes(conn, round).await)?;
+        failure.keep(self.keep_within_bytes(conn, now, round).await)?;
         failure.into_result()
     }
 
@@ -100,62 +101,88 @@ impl Sealer {
     }
 
     /// What is dropped next where the database takes more than it may: the oldest samples, then rollups of 5 minutes, then those of an hour. The newest of
-    /// each stay.
-    async fn next_to_drop(&self, conn: &mut PgConnection) -> Result<Option<(PartitionedTable, i32)>, sqlx::Error> {
+    /// each stay. Rollups of an hour stay also where the files are too large only by room for new series: without them that would be no less.
+    ///
+    /// Where series that are gone take more than all history, these are what has to leave. The oldest history keeps the oldest of them, in whichever
+    /// resolution it is: the oldest partition of rollups of an hour goes, with all else of its time. See [`Fill`].
+    async fn next_to_drop(&self, conn: &mut PgConnection, fill: &Fill) -> Result<Vec<(PartitionedTable, i32)>, sqlx::Error> {
+        let mut old = Vec::new();
         for table in [CHUNKS, ROLLUPS_5M, ROLLUPS_1H] {
-            if let [oldest, _, ..] = table.existing(conn).await?[..] {
-                return Ok(Some((table, oldest)));
+            let mut slots = table.existing(conn).await?;
+            slots.pop();
+            old.extend(slots.into_iter().map(|slot| (table, slot)));
+        }
+        if let Some((table, slot)) = old.iter().find(|(table, _)| *table == ROLLUPS_1H)
+            && fill.is_of_gone_series()
+        {
+            let end = table.end_of(*slot);
+            let of_its_time: Vec<_> = old.iter().copied().filter(|(table, slot)| table.end_of(*slot) <= end).collect();
+            if fill.is_kept_by(conn, &of_its_time, end).await? {
+                return Ok(of_its_time);
             }
         }
-        Ok(None)
+        let is_full = self.max_bytes.is_some_and(|max_bytes| fill.needed_bytes() > max_bytes);
+        Ok(old.into_iter().take(1).filter(|(table, _)| *table != ROLLUPS_1H || is_full).collect())
     }
 
     /// Drops the oldest history while the database takes more than it may, and says so before it comes to that.
-    async fn keep_within_bytes(&self, conn: &mut PgConnection, round: &mut Round) -> Result<(), sqlx::Error> {
+    async fn keep_within_bytes(&self, conn: &mut PgConnection, now: u64, round: &mut Round) -> Result<(), sqlx::Error> {
         let Some(max_bytes) = self.max_bytes else { return Ok(()) };
         loop {
             let bytes = measure(conn, &self.metrics, self.max_bytes).await?;
-            let next = self.next_to_drop(conn).await?;
-            let partition = next.map(|(table, slot)| table.partition(slot));
             if bytes <= max_bytes {
                 if bytes / 100 >= max_bytes / 10_000 * WARN_PERCENT && self.may_warn() {
+                    let fill = Fill::of(conn, bytes, &self.lifetimes, now).await?;
+                    let next = self.next_to_drop(conn, &fill).await?;
                     tracing::warn!(
                         bytes,
                         limit_bytes = max_bytes,
-                        next = partition,
+                        next = next.last().map(|(table, slot)| table.partition(*slot)),
                         "the database is nearly as large as HISTORY_MAX_BYTES, beyond which the oldest history is dropped: raise the limit, or shorten RETENTION_RAW, RETENTION_5M or RETENTION_1H"
                     );
                 }
                 return Ok(());
             }
-            let Some((table, slot)) = next else {
-                if self.may_warn() {
+            let fill = Fill::of(conn, bytes, &self.lifetimes, now).await?;
+            let next = self.next_to_drop(conn, &fill).await?;
+            if next.is_empty() {
+                if fill.needed_bytes() > max_bytes && self.may_warn() {
                     tracing::error!(
                         bytes,
                         limit_bytes = max_bytes,
                         "the database is larger than HISTORY_MAX_BYTES and no old history is left to drop: raise the limit"
                     );
+                } else if fill.needed_bytes() <= max_bytes && self.may_warn() {
+                    tracing::warn!(
+                        bytes,
+                        limit_bytes = max_bytes,
+                        free_bytes = fill.free_bytes(),
+                        "the files of the database are larger than HISTORY_MAX_BYTES by room that series left and new ones will use: VACUUM FULL makes them smaller"
+                    );
                 }
                 return Ok(());
-            };
-            if table == CHUNKS
-                && let Err(error) = self.fold_day(conn, slot, round).await
-            {
-                if !is_of_statement(&error) {
-                    return Err(error);
+            }
+            // Rollups that are about to go need not be complete.
+            let keeps_rollups = next.iter().all(|(table, _)| *table == CHUNKS);
+            for (table, slot) in next {
+                let partition = table.partition(slot);
+                if keeps_rollups && let Err(error) = self.fold_day(conn, slot, round).await {
+                    if !is_of_statement(&error) {
+                        return Err(error);
+                    }
+                    // The disk may be full already.
+                    tracing::error!(partition, problem = describe(&error), "history is dropped of which not all could be rolled up");
                 }
-                // The disk may be full already.
-                tracing::error!(partition, problem = describe(&error), "history is dropped of which not all could be rolled up");
+                if !self.drop_partition(conn, table, slot, round).await? {
+                    return Ok(());
+                }
+                tracing::warn!(
+                    bytes,
+                    limit_bytes = max_bytes,
+                    partition,
+                    "dropped the oldest history, the database is larger than HISTORY_MAX_BYTES"
+                );
             }
-            if !self.drop_partition(conn, table, slot, round).await? {
-                return Ok(());
-            }
-            tracing::warn!(
-                bytes,
-                limit_bytes = max_bytes,
-                partition,
-                "dropped the oldest history, the database is larger than HISTORY_MAX_BYTES"
-            );
         }
     }
 
