@@ -27,7 +27,7 @@ use golectra_protocol::{IdempotencyKey, Metrics, Value};
 use prometheus::Registry;
 use sqlx::Executor;
 
-use super::super::partitions::{CHUNKS, ROLLUPS_1H, ROLLUPS_5M};
+use super::super::partitions::{CHUNKS, PartitionedTable, ROLLUPS_1H, ROLLUPS_5M};
 use super::super::sealer::fill::Fill;
 use super::super::sealer::{Pace, Sealer};
 use super::super::writer::context::BusyTime;
@@ -357,12 +357,11 @@ struct Kept {
 }
 
 async fn kept_days(conn: &mut PgConnection, end: u64) -> Kept {
-    let mut kept = [0; 3];
-    for (kept, table) in kept.iter_mut().zip([CHUNKS, ROLLUPS_5M, ROLLUPS_1H]) {
-        *kept = table.existing(conn).await.unwrap().first().map_or(0, |oldest| end.saturating_sub(table.start_of(*oldest)) / DAY);
-    }
-    let [samples, rollups_5m, rollups_1h] = kept;
-    Kept { samples, rollups_5m, rollups_1h }
+    let mut days = async |table: PartitionedTable| {
+        let partitions = table.existing(conn).await.unwrap();
+        partitions.first().map_or(0, |oldest| end.saturating_sub(table.start_of(*oldest)) / DAY)
+    };
+    Kept { samples: days(CHUNKS).await, rollups_5m: days(ROLLUPS_5M).await, rollups_1h: days(ROLLUPS_1H).await }
 }
 
 /// As the server counts them.
