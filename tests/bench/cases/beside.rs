@@ -288,7 +288,7 @@ struct Slots {
 }
 
 impl Slots {
-    /// Six of them, or more if they would be longer than some refreshes of the dashboard.
+    /// Six of them, or more, so that none is longer than two refreshes of the dashboard.
     fn begin(seconds: f64) -> Self {
         Self { begun: Instant::now(), length: Duration::from_secs_f64(seconds / 6.0).min(REFRESH_EVERY * 2) }
     }

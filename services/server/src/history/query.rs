@@ -204,6 +204,9 @@ impl Queries {
             }
         };
         watch.costs.queued = started.elapsed();
+        // What rules ask for does not make way: alerts are not late because there is much to write.
+        watch.costs.made_way = !call.is_rule && writers.are_pressed();
+        let threads = if watch.costs.made_way { idle_threads } else { threads };
         let canceled = CancellationToken::new();
         let _cancels = canceled.clone().drop_guard();
         let (sender, receiver) = oneshot::channel();
@@ -217,11 +220,7 @@ impl Queries {
             costs: watch.costs,
         };
         let span = span(call.kind);
-        // What rules ask for does not make way: alerts are not late because there is much to write.
-        let makes_way = !call.is_rule && writers.are_pressed();
-        watch.costs.made_way = makes_way;
-        run.costs.made_way = makes_way;
-        (if makes_way { idle_threads } else { threads }).run(move || {
+        threads.run(move || {
             let worked = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| work(&mut run))));
             let result = worked.unwrap_or_else(|_| Err(QueryError::Internal("a query panicked: this is a bug in golectra-server".into())));
             watch.costs = run.costs;

@@ -120,24 +120,12 @@ impl Fill {
 
     /// What the files take but for the room in them that new rows may use.
     pub(in crate::store::postgres) fn needed_bytes(&self) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a float's conversion to an integer ends at its bounds"
-        )]
-        let room = (self.free_bytes + self.leaving * self.bytes_of_series) as u64;
-        self.bytes.saturating_sub(room)
+        self.bytes.saturating_sub(whole(self.free_bytes + self.leaving * self.bytes_of_series))
     }
 
     /// The room in the files that new rows may use by now.
     pub(in crate::store::postgres) fn free_bytes(&self) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a float's conversion to an integer ends at its bounds"
-        )]
-        let free = self.free_bytes as u64;
-        free
+        whole(self.free_bytes)
     }
 
     /// Whether what fills the database is series that are gone: they take more than all history, and there is not much room where others were, and will
@@ -162,6 +150,11 @@ impl Fill {
         let series = expired_before(conn, end).await? - self.due;
         Ok(series * self.bytes_of_series > bytes)
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's conversion to an integer ends at its bounds")]
+fn whole(bytes: f64) -> u64 {
+    bytes as u64
 }
 
 /// How many series expired before this, in unix milliseconds.

@@ -146,13 +146,16 @@ impl Sealer {
             let fill = Fill::of(conn, bytes, &self.lifetimes, now).await?;
             let next = self.next_to_drop(conn, &fill).await?;
             if next.is_empty() {
-                if fill.needed_bytes() > max_bytes && self.may_warn() {
+                if !self.may_warn() {
+                    return Ok(());
+                }
+                if fill.needed_bytes() > max_bytes {
                     tracing::error!(
                         bytes,
                         limit_bytes = max_bytes,
                         "the database is larger than HISTORY_MAX_BYTES and no old history is left to drop: raise the limit"
                     );
-                } else if fill.needed_bytes() <= max_bytes && self.may_warn() {
+                } else {
                     tracing::warn!(
                         bytes,
                         limit_bytes = max_bytes,
