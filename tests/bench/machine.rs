@@ -17,6 +17,7 @@ pub fn describe(database_url: Option<&str>) -> Vec<String> {
     let memory = field(&read("/proc/meminfo"), "MemTotal").and_then(|text| text.trim_end_matches(" kB").parse::<u64>().ok());
     let profile = if cfg!(debug_assertions) { "without optimisation: these figures say nothing" } else { "optimised" };
     let mut lines = vec![
+        format!("date: {}", first_line(Command::new("date").args(["-u", "+%Y-%m-%d"]))),
         format!("machine: {model}, {cores} cores, {} GiB, Linux {}", memory.unwrap_or(0) >> 20, read("/proc/sys/kernel/osrelease").trim()),
         format!("load average at the start: {}", read("/proc/loadavg").split_whitespace().take(3).collect::<Vec<_>>().join(" ")),
         format!("files and database on: {}", first_line(Command::new("stat").args(["-f", "-c", "%T", "--"]).arg(std::env::temp_dir()))),

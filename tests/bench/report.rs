@@ -1,4 +1,4 @@
-//! What a run found: figures with their spread, held against their targets, as Markdown tables.
+//! What a group of cases found: figures with their spread, held against their targets, as Markdown tables.
 
 use std::fmt::Write as _;
 
@@ -69,10 +69,9 @@ impl Target {
     }
 }
 
-/// Where a figure stands; ratios come first.
+/// Where a figure stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
-    Ratios,
     Memory,
     Postgres,
     Growth,
@@ -85,8 +84,7 @@ pub enum Section {
     Cluster,
 }
 
-const SECTIONS: [(Section, &str); 11] = [
-    (Section::Ratios, "Ratios"),
+const SECTIONS: [(Section, &str); 10] = [
     (Section::Memory, "Memory store"),
     (Section::Postgres, "PostgreSQL store"),
     (Section::Growth, "Growth"),
@@ -99,8 +97,11 @@ const SECTIONS: [(Section, &str); 11] = [
     (Section::Cluster, "A cluster: fifty nodes with 445 series each, 1,500 pods with 12 each"),
 ];
 
+#[derive(Debug)]
 struct Figure {
     section: Section,
+    /// Whose it is, where contestants have columns of their own.
+    contestant: Option<&'static str>,
     name: String,
     unit: Unit,
     rounds: Vec<f64>,
@@ -108,7 +109,7 @@ struct Figure {
 }
 
 /// What was found so far.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Report {
     figures: Vec<Figure>,
     left_out: Vec<String>,
@@ -118,8 +119,21 @@ impl Report {
     /// Adds a figure, one value a round.
     pub fn figure(&mut self, section: Section, name: impl Into<String>, unit: Unit, rounds: Vec<f64>, target: Option<Target>) {
         if !rounds.is_empty() {
-            self.figures.push(Figure { section, name: name.into(), unit, rounds, target });
+            self.figures.push(Figure { section, contestant: None, name: name.into(), unit, rounds, target });
         }
+    }
+
+    /// Adds a figure, measured once, to a table that has a column for each contestant.
+    pub fn cell(
+        &mut self,
+        section: Section,
+        contestant: &'static str,
+        name: impl Into<String>,
+        unit: Unit,
+        value: f64,
+        target: Option<Target>,
+    ) {
+        self.figures.push(Figure { section, contestant: Some(contestant), name: name.into(), unit, rounds: vec![value], target });
     }
 
     /// Says what could not be measured.
@@ -139,9 +153,19 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         for (section, title) in SECTIONS {
-            let rows: Vec<[String; 5]> = self.figures.iter().filter(|figure| figure.section == section).map(row).collect();
-            if !rows.is_empty() {
-                let _ = write!(text, "### {title}\n\n{}\n", table(&rows));
+            let (cells, figures): (Vec<&Figure>, Vec<&Figure>) =
+                self.figures.iter().filter(|figure| figure.section == section).partition(|figure| figure.contestant.is_some());
+            if cells.is_empty() && figures.is_empty() {
+                continue;
+            }
+            let _ = writeln!(text, "### {title}\n");
+            if !cells.is_empty() {
+                let _ = writeln!(text, "{}", comparison(&cells));
+            }
+            if !figures.is_empty() {
+                let head = ["", "median", "min – max", "target", ""].map(str::to_owned).to_vec();
+                let rows: Vec<Vec<String>> = figures.into_iter().map(row).collect();
+                let _ = writeln!(text, "{}", table(&head, &rows, |column| matches!(column, 0 | 4)));
             }
         }
         for sentence in &self.left_out {
@@ -163,21 +187,27 @@ impl Report {
     }
 
     /// Every round's value, as JSON.
-    pub fn json(&self) -> serde_json::Value {
-        self.figures
-            .iter()
-            .map(|figure| serde_json::json!({"section": format!("{:?}", figure.section), "name": figure.name, "unit": format!("{:?}", figure.unit), "rounds": figure.rounds}))
-            .collect()
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        let one = |figure: &Figure| {
+            serde_json::json!({
+                "section": format!("{:?}", figure.section),
+                "contestant": figure.contestant,
+                "name": figure.name,
+                "unit": format!("{:?}", figure.unit),
+                "rounds": figure.rounds,
+            })
+        };
+        self.figures.iter().map(one).collect()
     }
 }
 
-fn row(figure: &Figure) -> [String; 5] {
+fn row(figure: &Figure) -> Vec<String> {
     let unit = figure.unit;
     let Some(spread) = Spread::of(&figure.rounds) else {
-        return [figure.name.clone(), "no number".to_owned(), String::new(), String::new(), String::new()];
+        return vec![figure.name.clone(), "no number".to_owned(), String::new(), String::new(), String::new()];
     };
     let verdict = figure.target.map(|target| if target.reached(&spread) { "reached" } else { "**not reached**" });
-    [
+    vec![
         figure.name.clone(),
         unit.write(spread.median),
         format!("{} – {}", unit.write(spread.min), unit.write(spread.max)),
@@ -186,24 +216,51 @@ fn row(figure: &Figure) -> [String; 5] {
     ]
 }
 
-/// A table whose columns also stand in line where nothing renders it.
-fn table(rows: &[[String; 5]]) -> String {
-    let head = ["", "median", "min – max", "target", ""].map(str::to_owned);
-    let width = |column: usize| rows.iter().chain([&head]).map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths = [0, 1, 2, 3, 4].map(width);
-    let line = |cells: &[String; 5]| {
-        let cells = cells.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            0 | 4 => format!(" {cell:<width$} |"),
-            _ => format!(" {cell:>width$} |"),
+/// A row for each name, a column for each contestant, in the order in which they were told. A figure that has a target says whether that was reached.
+fn comparison(cells: &[&Figure]) -> String {
+    let (mut names, mut contestants): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    for cell in cells {
+        for (list, found) in [(&mut names, Some(cell.name.as_str())), (&mut contestants, cell.contestant)] {
+            list.extend(found.filter(|found| !list.contains(found)));
+        }
+    }
+    let write = |cell: &&&Figure| {
+        let spread = Spread::of(&cell.rounds)?;
+        let verdict = cell.target.map(|target| {
+            let verdict = if target.reached(&spread) { "reached" } else { "**not reached**" };
+            format!(" ({} {verdict})", target.write(cell.unit))
         });
+        Some(format!("{}{}", cell.unit.write(spread.median), verdict.unwrap_or_default()))
+    };
+    let find = |name: &str, contestant: &str| cells.iter().find(|cell| cell.name == name && cell.contestant == Some(contestant));
+    let row = |name: &&str| {
+        let of_each =
+            contestants.iter().map(|contestant| find(name, contestant).as_ref().and_then(write).unwrap_or_else(|| "–".to_owned()));
+        std::iter::once((*name).to_owned()).chain(of_each).collect()
+    };
+    let head: Vec<String> = std::iter::once("").chain(contestants.iter().copied()).map(str::to_owned).collect();
+    let rows: Vec<Vec<String>> = names.iter().map(row).collect();
+    table(&head, &rows, |column| column == 0)
+}
+
+/// A table whose columns also stand in line where nothing renders it. Columns of text stand to the left.
+fn table(head: &[String], rows: &[Vec<String>], is_text: impl Fn(usize) -> bool) -> String {
+    let width =
+        |column: usize| rows.iter().map(|row| &row[column]).chain([&head[column]]).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &[String]| {
+        let cells = cells
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, width))| if is_text(column) { format!(" {cell:<width$} |") } else { format!(" {cell:>width$} |") });
         format!("|{}\n", cells.collect::<String>())
     };
-    let rule = widths.iter().enumerate().map(|(column, width)| match column {
-        0 | 4 => format!("{}|", "-".repeat(width + 2)),
-        _ => format!("{}:|", "-".repeat(width + 1)),
+    let rule = widths.iter().enumerate().map(|(column, width)| {
+        if is_text(column) { format!("{}|", "-".repeat(width + 2)) } else { format!("{}:|", "-".repeat(width + 1)) }
     });
-    let mut text = line(&head);
+    let mut text = line(head);
     let _ = writeln!(text, "|{}", rule.collect::<String>());
-    text.extend(rows.iter().map(line));
+    text.extend(rows.iter().map(|row| line(row)));
     text
 }

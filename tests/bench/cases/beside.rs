@@ -167,7 +167,7 @@ fn prepare(bench: &Bench) -> Prepared {
 }
 
 /// How long half an hour of fifty nodes is sealed and folded beside a writer, about.
-const SECONDS_PER_HALF_HOUR: f64 = 11.0;
+const SECONDS_PER_HALF_HOUR: f64 = 22.0;
 
 /// A server that seals what is so old, with its audit trail on, as in the other cases on PostgreSQL.
 fn server(database: &Arc<Database>, seal_after: &str) -> Server {

@@ -50,7 +50,7 @@ pub fn run(bench: &Bench, report: &mut Report) {
         started.end();
     }
     let [_, at_64k, at_1m] = &cpu;
-    report.figure(Section::Ratios, "CPU time a metric, 1M series over 64k", Unit::Times, ratios(at_1m, at_64k), Some(Target::AtMost(1.35)));
+    report.figure(Section::Growth, "CPU time a metric, 1M series over 64k", Unit::Times, ratios(at_1m, at_64k), Some(Target::AtMost(1.35)));
     for ((_, name), cpu) in SIZES.iter().zip(&cpu) {
         report.figure(Section::Growth, format!("CPU time a metric, {name} series"), Unit::Nanoseconds, cpu.clone(), None);
     }

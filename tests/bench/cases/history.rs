@@ -5,6 +5,7 @@
 //! in a process and database of its own. Then all are left alone until each has sealed or compacted what it has: golectra does so in PostgreSQL after
 //! the half hour in which samples came. Then each is asked the same expressions over the same time.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -41,6 +42,10 @@ enum Contestant {
 
 impl Contestant {
     const ALL: [Self; 4] = [Self::GolectraPostgres, Self::GolectraMemory, Self::Prometheus, Self::VictoriaMetrics];
+
+    fn is_golectra(self) -> bool {
+        matches!(self, Self::GolectraPostgres | Self::GolectraMemory)
+    }
 
     fn name(self) -> &'static str {
         match self {
@@ -118,19 +123,38 @@ pub fn run(bench: &Bench, report: &mut Report) {
         }
     }
     settle(all.iter().map(|(_, started, written)| (started, written)));
+    let mut medians = Medians::new();
     for (set, started, written) in &all {
-        measure(set, started, written, end_ms, report);
+        let name = started.contestant.name();
+        for (question, p50) in measure(set, started, written, end_ms, report) {
+            medians.insert((set.section as u8, name, question), p50);
+        }
+    }
+    // What is missing to be as fast as Prometheus, question by question.
+    for (set, started, _) in &all {
+        let name = started.contestant.name();
+        for question in set.questions.iter().filter(|_| started.contestant.is_golectra()) {
+            let of = |contestant| medians.get(&(set.section as u8, contestant, question.name));
+            if let Some((own, other)) = of(name).zip(of(Contestant::Prometheus.name())) {
+                let what = format!("{}, p50 over Prometheus's", question.name);
+                report.cell(set.section, name, what, Unit::Times, own / other, Some(Target::AtMost(1.0)));
+            }
+        }
     }
 }
 
-fn measure(set: &Set, started: &Started, written: &Written, end_ms: i64, report: &mut Report) {
+/// The median of each question's answers, by section and contestant.
+type Medians = HashMap<(u8, &'static str, &'static str), f64>;
+
+/// Asks the questions of a set; tells what came out, and the median of each question's answers in milliseconds.
+fn measure(set: &Set, started: &Started, written: &Written, end_ms: i64, report: &mut Report) -> Vec<(&'static str, f64)> {
     let name = started.contestant.name();
-    let mut figure = |what: String, unit: Unit, value: f64, target: Option<Target>| {
-        report.figure(set.section, format!("{name}: {what}"), unit, vec![value], target);
-    };
+    let mut figure =
+        |what: String, unit: Unit, value: f64, target: Option<Target>| report.cell(set.section, name, what, unit, value, target);
     if set.tells_costs {
         tell_costs(started, written, &mut figure);
     }
+    let mut medians = Vec::new();
     for question in set.questions {
         let (cpu_before, database_before) = (cpu(started), database_cpu(started));
         let (p50, p95) = ask(started, question, end_ms);
@@ -142,13 +166,14 @@ fn measure(set: &Set, started: &Started, written: &Written, end_ms: i64, report:
         figure(format!("{}, p95", question.name), Unit::Milliseconds, p95, target);
         let spent = cpu(started) - cpu_before + database_cpu(started) - database_before;
         figure(format!("{}, CPU time", question.name), Unit::Milliseconds, spent * each, None);
+        medians.push((question.name, p50));
     }
+    medians
 }
 
 /// Tells what a sample costs to write and to keep.
 fn tell_costs(started: &Started, written: &Written, figure: &mut impl FnMut(String, Unit, f64, Option<Target>)) {
-    let of_golectra = matches!(started.contestant, Contestant::GolectraPostgres | Contestant::GolectraMemory);
-    let at_least = of_golectra.then_some(Target::AtLeast(500_000.0));
+    let at_least = started.contestant.is_golectra().then_some(Target::AtLeast(500_000.0));
     figure("samples written by the clock".to_owned(), Unit::PerSecond, written.samples / written.seconds, None);
     figure("samples written per core of the server".to_owned(), Unit::PerSecond, written.samples / written.cpu_seconds, at_least);
     if let Some(database) = &started.database {

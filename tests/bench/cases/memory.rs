@@ -99,7 +99,7 @@ fn rounds(results: &Results, contestant: Contestant, body: Body, of: Rate) -> Ve
 fn tell_ratios(results: &Results, report: &mut Report) {
     let mut tell = |name: &str, body, other, of: Rate, unit, target: Option<f64>| {
         let found = ratios(&rounds(results, Golectra, body, of), &rounds(results, other, body, of));
-        report.figure(Section::Ratios, name, unit, found, target.map(Target::AtLeast));
+        report.figure(Section::Memory, name, unit, found, target.map(Target::AtLeast));
     };
     let (core, wall): (Rate, Rate) = (Measured::requests_per_core, Measured::requests_per_second);
     tell("60 metrics, of the bare echo's rate per core", Body::Sixty, Echo, core, Unit::PerCent, Some(0.45));

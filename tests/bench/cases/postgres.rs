@@ -71,14 +71,14 @@ pub fn run(bench: &Bench, report: &mut Report) {
     let per_core = |case| of(case, |outcome| outcome.per_core);
     let half = Some(Target::AtLeast(0.5));
     report.figure(
-        Section::Ratios,
+        Section::Postgres,
         "PostgreSQL, 64k series, over raw upserts",
         Unit::Times,
         ratios(&rate(Case::Wide), &rate(Case::RawWide)),
         half,
     );
     report.figure(
-        Section::Ratios,
+        Section::Postgres,
         "PostgreSQL, the same rows, over raw upserts",
         Unit::Times,
         ratios(&rate(Case::Same), &rate(Case::RawSame)),
