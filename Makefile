@@ -20,7 +20,7 @@ test-cluster: ## test the chart in the cluster of KUBECONFIG
 test-cluster-full: ## the same with ten rollouts, a long outage and Prometheus
 	@GOLECTRA_CLUSTER_TESTS=required GOLECTRA_CLUSTER_FULL=1 scripts/test -p golectra-tests --test cluster
 
-bench: ## run the benchmarks (1 hour)
+bench: ## run the benchmarks (1.5 hours)
 	@scripts/bench
 
 lint: ## check formatting, clippy, documentation, licences, scripts, types of page scripts and workflows

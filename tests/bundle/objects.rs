@@ -149,6 +149,21 @@ fn every_workload_is_probed_and_bounded() {
     });
 }
 
+/// An agent reads its spool before it answers, and a full one takes long on a slow disk: the liveness probe must not end that.
+#[test]
+fn an_agent_has_time_to_read_a_full_spool() {
+    if !have_helm() {
+        return;
+    }
+    let objects = rendered(&ALL_APIS, &[]);
+    let container = &find(&objects, "DaemonSet/golectra-agent")["spec"]["template"]["spec"]["containers"][0];
+    let (startup, liveness) = (&container["startupProbe"], &container["livenessProbe"]);
+    assert_eq!(startup["httpGet"], json!({"path": "/ping", "port": "metrics"}));
+    let number = |field: &str| startup[field].as_u64().expect("a number");
+    assert!(number("periodSeconds") * number("failureThreshold") >= 300, "at least five minutes: {startup}");
+    assert!(liveness.get("initialDelaySeconds").is_none(), "it waits for the startup probe: {liveness}");
+}
+
 #[test]
 fn the_defaults_are_the_documented_ones() {
     if !have_helm() {

@@ -122,12 +122,56 @@ fn a_variable_replaces_the_charts() {
     };
     for workload in workloads(&objects) {
         let mut expected = names(find(&standard, &name(workload)));
-        expected.retain(|name| name != "LOG_LEVEL" && name != "METRICS_ADDRESS");
-        expected.extend(["LOG_LEVEL", "METRICS_ADDRESS", "MINE"].map(str::to_owned));
+        expected.push("MINE".to_owned());
         assert_eq!(names(workload), expected, "{}", name(workload));
         let variables = workload["spec"]["template"]["spec"]["containers"][0]["env"].as_array().expect("variables");
-        assert_eq!(variables[variables.len() - 3..], *extra.as_array().expect("a list"), "{}", name(workload));
+        for variable in extra.as_array().expect("a list") {
+            assert!(variables.contains(variable), "{}: {variable}", name(workload));
+        }
     }
+}
+
+/// Kubernetes puts `$(NAME)` in only if the variable NAME stands before; otherwise it leaves the text as it is.
+#[test]
+fn a_variable_stands_before_those_that_use_it() {
+    if !have_helm() {
+        return;
+    }
+    let objects = rendered_with(&json!({
+        "agent": {
+            "scrape": {"urls": ["http://$(HOST_IP):9100/metrics"]},
+            "extraEnv": [{"name": "MINE", "value": "$(HOST_IP)"}, {"name": "HOST_IP", "value": "10.0.0.9"}],
+        },
+        // One that replaces the chart's uses one that the chart does not have; two that use each other do no harm.
+        "server": {"extraEnv": [
+            {"name": "DATABASE_DSN", "value": "postgres://u:$(PASSWORD)@h/d"},
+            {"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            {"name": "ONE", "value": "$(OTHER)"},
+            {"name": "OTHER", "value": "$(ONE)"},
+        ]},
+    }));
+    for (workload, wanted, before) in [
+        ("DaemonSet/golectra-agent", json!({"name": "HOST_IP", "value": "10.0.0.9"}), &["SCRAPE", "KUBELET_URL", "MINE"][..]),
+        (
+            "Deployment/golectra-server",
+            json!({"name": "PASSWORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}),
+            &["DATABASE_DSN"][..],
+        ),
+    ] {
+        let variables = find(&objects, workload)["spec"]["template"]["spec"]["containers"][0]["env"].as_array().expect("variables");
+        let places = |wanted: &str| -> Vec<usize> {
+            let found = variables.iter().enumerate().filter(|(_, variable)| text(variable, "/name") == wanted);
+            found.map(|(place, _)| place).collect()
+        };
+        let place = variables.iter().position(|variable| *variable == wanted).expect("the variable with its new value");
+        assert_eq!(places(text(&wanted, "/name")), [place], "{workload}: once");
+        for user in before {
+            let users = places(user);
+            assert!(users.len() == 1 && place < users[0], "{workload}: {user} is at {users:?}, what it uses at {place}");
+        }
+    }
+    let server = find(&objects, "Deployment/golectra-server")["spec"]["template"]["spec"]["containers"][0]["env"].to_string();
+    assert!(server.contains(r#""ONE""#) && server.contains(r#""OTHER""#), "{server}");
 }
 
 /// Names that YAML would read as something else than text.

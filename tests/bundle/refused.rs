@@ -71,6 +71,9 @@ fn values_out_of_range_are_named() {
         ("server.settings.logFormat=xml", "/server/settings/logFormat"),
         ("agent.settings.reportInterval=fast", "/agent/settings/reportInterval"),
         ("agent.hostMounts.proc=yes", "/agent/hostMounts/proc"),
+        ("agent.maxUnavailable=0", "/agent/maxUnavailable"),
+        ("agent.maxUnavailable=0%", "/agent/maxUnavailable"),
+        ("agent.maxUnavailable=101%", "/agent/maxUnavailable"),
         ("agent.spool.sizeMiB=0", "/agent/spool/sizeMiB"),
         ("agent.spool.hostPath=here", "/agent/spool/hostPath"),
         ("agent.textfile.hostPath=here", "/agent/textfile/hostPath"),
@@ -96,6 +99,33 @@ fn values_out_of_range_are_named() {
     ] {
         let error = refusal(&ALL_APIS, &[set]);
         assert!(error.contains(&format!("'{path}'")), "--set {set}: {error}");
+    }
+}
+
+/// Numbers at which a program would refuse to start, as numbers and as text.
+#[test]
+fn numbers_have_the_programs_bounds() {
+    if !have_helm() {
+        return;
+    }
+    for (value, least, most) in [
+        ("agent.settings.rateLimit", 1, 64),
+        ("agent.settings.queueBatches", 1, 1_000_000),
+        ("agent.pods.maxSeries", 100, 1_000_000),
+        ("agent.scrape.maxSeries", 100, 1_000_000),
+        ("server.settings.queryConcurrency", 1, 256),
+    ] {
+        let path = format!("'/{}'", value.replace('.', "/"));
+        for set in ["--set", "--set-string"] {
+            for number in [least, most] {
+                helm_template(&ALL_APIS, &[set, &format!("{value}={number}")])
+                    .unwrap_or_else(|error| panic!("{set} {value}={number}: {error}"));
+            }
+            for number in [least - 1, most + 1] {
+                let error = helm_template(&ALL_APIS, &[set, &format!("{value}={number}")]).expect_err("it is refused");
+                assert!(error.contains(&path), "{set} {value}={number}: {error}");
+            }
+        }
     }
 }
 
@@ -151,6 +181,7 @@ fn valid_values_are_accepted() {
         "server.settings.headerTimeout=15",
         "server.preStopSeconds=0",
         "agent.maxUnavailable=1",
+        "agent.maxUnavailable=100%",
         "global.anything=x",
         "enabled=true",
         "podSecurityContext.runAsUser=1000",

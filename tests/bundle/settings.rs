@@ -66,6 +66,41 @@ fn settings_of_history_and_queries_reach_the_server() {
     }
 }
 
+/// Prometheus knows no numbers without a unit and no fractions, and the operator's monitors refuse both.
+#[test]
+fn the_scrape_interval_is_a_duration_to_prometheus() {
+    if !have_helm() {
+        return;
+    }
+    let monitors = [
+        ("ServiceMonitor/golectra-server", "/spec/endpoints/0/interval"),
+        ("ServiceMonitor/golectra-audit-sink", "/spec/endpoints/0/interval"),
+        ("PodMonitor/golectra-agent", "/spec/podMetricsEndpoints/0/interval"),
+        ("PodMonitor/golectra-postgres", "/spec/podMetricsEndpoints/0/interval"),
+    ];
+    for (set, value, expected) in [
+        ("--set", "30", Some("30s")),
+        ("--set-string", "30", Some("30s")),
+        ("--set-json", "1000000", Some("1000000s")),
+        ("--set", "30s", Some("30s")),
+        ("--set", "1m", Some("1m")),
+        ("--set", "1m30s", Some("1m30s")),
+        ("--set", "", None),
+    ] {
+        let objects = rendered(&ALL_APIS, &[set, &format!("monitoring.interval={value}")]);
+        for (monitor, pointer) in monitors {
+            let interval = find(&objects, monitor).pointer(pointer).map(|interval| interval.as_str().expect("text"));
+            assert_eq!(interval, expected, "{set} monitoring.interval={value}: {monitor}");
+        }
+    }
+    for bad in ["1.5m", "1.5", "-30", "1s1m", "soon"] {
+        for set in ["--set", "--set-string"] {
+            let error = helm_template(&ALL_APIS, &[set, &format!("monitoring.interval={bad}")]).expect_err("it is refused");
+            assert!(error.contains("'/monitoring/interval'"), "{set} {bad}: {error}");
+        }
+    }
+}
+
 /// 70 % of PostgreSQL's volume; 256 MiB of memory where there is none; nothing for a database whose size is not known.
 #[test]
 fn the_limit_of_the_history_follows_the_volume() {

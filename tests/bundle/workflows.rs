@@ -60,6 +60,16 @@ fn third_party_actions_are_pinned_by_commit() {
     assert!(pinned.len() >= 5, "{pinned:?}");
 }
 
+/// Advisories appear without a commit.
+#[test]
+fn ci_runs_every_day() {
+    let workflows = workflows();
+    let (_, workflow) = &workflows["ci.yml"];
+    let cron = text(workflow, "/on/schedule/0/cron");
+    let fields: Vec<_> = cron.split(' ').collect();
+    assert!(fields.len() == 5 && fields[2..] == ["*", "*", "*"], "{cron:?}");
+}
+
 /// Everything that a job waits for, directly or not.
 fn needed(workflow: &Value, job: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();

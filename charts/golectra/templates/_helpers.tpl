@@ -139,16 +139,44 @@ priorityClassName: {{ . }}
       key: {{ .key }}
 {{- end -}}
 
-{{/* A container's variables: the chart's, then those of the values, which replace the chart's of the same name.
+{{/* A container's variables: the chart's, with those of the values in the places of the chart's of the same name, then the other ones of the values.
+     Kubernetes puts `$(NAME)` in only if NAME stands before, so a variable that another one uses is moved before it.
      Takes (dict "own" YAML "extra" .Values.server.extraEnv). */}}
 {{- define "golectra.env.all" -}}
-{{- $replaced := list -}}
-{{- range .extra -}}{{- $replaced = append $replaced .name -}}{{- end -}}
-{{- $all := list -}}
-{{- range fromYamlArray .own -}}
-{{- if not (has .name $replaced) -}}{{- $all = append $all . -}}{{- end -}}
+{{- $open := dict -}}
+{{- $names := list -}}
+{{- range concat (fromYamlArray .own) .extra -}}
+{{- $names = append $names .name -}}
+{{- $_ := set $open .name . -}}
 {{- end -}}
-{{- toYaml (concat $all .extra) -}}
+{{- $placed := dict "list" list -}}
+{{- include "golectra.env.place" (dict "names" $names "open" $open "placed" $placed) -}}
+{{- toYaml $placed.list -}}
+{{- end -}}
+
+{{/* Moves the variables of these names from `open` to the end of `placed`, each behind those that it uses. */}}
+{{- define "golectra.env.place" -}}
+{{- $open := .open -}}
+{{- $placed := .placed -}}
+{{- range $name := .names -}}
+{{- if hasKey $open $name -}}
+{{- $variable := get $open $name -}}
+{{- $_ := unset $open $name -}}
+{{- $used := list -}}
+{{- range regexFindAll "\\$\\([^)]+\\)" (get $variable "value" | toString) -1 -}}
+{{- $used = append $used (. | trimPrefix "$(" | trimSuffix ")") -}}
+{{- end -}}
+{{- include "golectra.env.place" (dict "names" $used "open" $open "placed" $placed) -}}
+{{- $_ := set $placed "list" (append $placed.list $variable) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A duration for Prometheus, to which a number without a unit is no duration: it gets seconds. */}}
+{{- define "golectra.prometheusDuration" -}}
+{{- $text := . -}}
+{{- if not (kindIs "string" .) -}}{{- $text = . | int64 | toString -}}{{- end -}}
+{{- $text }}{{ if regexMatch "^[0-9]+$" $text }}s{{ end -}}
 {{- end -}}
 
 {{/* Whether the cluster knows a kind. A list of API versions given by hand may name only the group's version. */}}

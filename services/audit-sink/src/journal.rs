@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use self::writer::{Command, Writer};
+use crate::inflight::InflightShare;
 use crate::metrics::SinkMetrics;
 
 /// Most events that wait for the writer; the senders of more are told to try again.
@@ -130,15 +131,19 @@ impl Journal {
         Ok((Self { folder: folder.into(), commands, read_limit, healthy }, WriterHandle { ended }))
     }
 
-    /// Stores an event, a line of JSON without its newline. The error is a sentence for the sender, who is to try again.
-    pub(crate) async fn append(&self, id: String, line: Vec<u8>, now: i64) -> Result<Appended, &'static str> {
+    /// Stores an event, a line of JSON without its newline, whose memory this share counts. The error is a sentence for the sender, who is to try again.
+    pub(crate) async fn append(&self, id: String, line: Vec<u8>, now: i64, share: InflightShare) -> Result<Appended, &'static str> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Append { id, line, now, reply };
+        let command = Command::Append { id, line, now, share, reply };
         self.commands.try_send(command).map_err(|_| "more events wait for the disk than are allowed: try again later")?;
         match timeout(LIMIT, answer).await {
             Ok(Ok(Ok(appended))) => Ok(appended),
             Ok(_) => Err("the event could not be written to disk: try again later"),
-            Err(_) => Err("the disk did not take the event in time: try again later"),
+            Err(_) => {
+                // So that a ping tries the disk; the next event that is written says that it works again.
+                self.healthy.store(false, Ordering::Relaxed);
+                Err("the disk did not take the event in time: try again later")
+            }
         }
     }
 

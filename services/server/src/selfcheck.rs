@@ -15,8 +15,8 @@ use serde_json::Value as Json;
 
 use crate::clock::Clock;
 use crate::config::SelfcheckSettings;
+use crate::history::labels::SELFCHECK_SOURCE;
 
-const SOURCE: &str = "golectra-selfcheck";
 const COUNTER: &str = "golectra_selfcheck_total";
 
 /// The time limit of each request.
@@ -91,7 +91,7 @@ async fn check(url: &str, key: Option<&str>, signing: Option<(KeyId, Key)>) -> R
             .post(format!("{url}/updates"))
             .header("content-type", "application/json")
             .header("content-encoding", "gzip")
-            .header(header::SOURCE, SOURCE)
+            .header(header::SOURCE, SELFCHECK_SOURCE)
             .header(header::IDEMPOTENCY_KEY, &idempotency_key)
             .body(gzip::pack(&body));
         if let Some(key) = key {
@@ -101,7 +101,7 @@ async fn check(url: &str, key: Option<&str>, signing: Option<(KeyId, Key)>) -> R
             let signed = signature::Request {
                 method: "POST",
                 target: &target,
-                source: SOURCE.as_bytes(),
+                source: SELFCHECK_SOURCE.as_bytes(),
                 idempotency_key: idempotency_key.as_bytes(),
                 body_digest: &hash::body_digest(&body),
             };
@@ -136,7 +136,7 @@ fn say(line: &str) {
 /// The counter's total on the server; 0 if it does not exist yet.
 async fn total(client: &Client, url: &str, key: Option<&str>) -> Result<i64, Failure> {
     let step = "count";
-    let (_, body) = answer(step, client.get(format!("{url}/api/v1/latest?source={SOURCE}&name={COUNTER}")), key).await?;
+    let (_, body) = answer(step, client.get(format!("{url}/api/v1/latest?source={SELFCHECK_SOURCE}&name={COUNTER}")), key).await?;
     let answer: Json = serde_json::from_slice(&body).map_err(|error| Failure::Wrong { step, problem: error.to_string() })?;
     Ok(answer["series"][0]["delta"].as_i64().unwrap_or(0))
 }

@@ -24,7 +24,7 @@ impl FromStr for KubeletUrl {
 
     fn from_str(text: &str) -> Result<Self, LimitError> {
         let text = text.trim();
-        let parsed = text.parse::<Url>().ok().or_else(|| with_brackets(text)?.parse().ok());
+        let parsed = parse_url(text);
         let fits = |url: &Url| {
             let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
             plain && matches!(url.scheme(), "http" | "https") && url.host_str().is_some_and(|host| !host.is_empty())
@@ -33,11 +33,16 @@ impl FromStr for KubeletUrl {
     }
 }
 
-/// `https://fd00::1:10250` as `https://[fd00::1]:10250`.
+/// A URL in which Kubernetes may have put an IPv6 address without brackets: `https://fd00::1:10250/metrics` is `https://[fd00::1]:10250/metrics`.
+pub(super) fn parse_url(text: &str) -> Option<Url> {
+    text.parse().ok().or_else(|| with_brackets(text)?.parse().ok())
+}
+
 fn with_brackets(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once("://")?;
-    let (host, port) = rest.trim_end_matches('/').rsplit_once(':')?;
-    host.parse::<std::net::Ipv6Addr>().ok().map(|host| format!("{scheme}://[{host}]:{port}"))
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (host, port) = authority.rsplit_once(':')?;
+    host.parse::<std::net::Ipv6Addr>().ok().map(|host| format!("{scheme}://[{host}]:{port}{path}"))
 }
 
 impl fmt::Debug for KubeletUrl {

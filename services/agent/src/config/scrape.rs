@@ -5,6 +5,7 @@ use std::str::FromStr;
 use golectra_protocol::Source;
 use reqwest::Url;
 
+use super::kubelet::parse_url;
 use crate::collect::scrape::{Target, is_loopback};
 
 /// The most targets.
@@ -60,13 +61,14 @@ impl FromStr for ScrapeTargets {
 
     fn from_str(text: &str) -> Result<Self, ScrapeTargetsError> {
         let mut targets = Vec::new();
-        let mut seen = Vec::new();
+        let (mut seen, any_node) = (Vec::new(), Source::parse("node").unwrap_or_else(|_| Source::unnamed()));
         for (entry, number) in text.split([',', ' ', '\t', '\r', '\n']).filter(|entry| !entry.is_empty()).zip(1..) {
             if number > MAX_TARGETS {
                 return Err(ScrapeTargetsError::TooMany);
             }
             let configured = parse(entry, number)?;
-            let target = Target::new(configured.url.clone(), configured.job.as_deref(), &Source::unnamed());
+            // On a named node all of its own addresses are written as its name.
+            let target = Target::new(configured.url.clone(), configured.job.as_deref(), &any_node);
             let identity = (target.job().to_owned(), target.instance().to_owned(), is_loopback(&configured.url));
             if seen.contains(&identity) {
                 return Err(ScrapeTargetsError::Twice(number));
@@ -90,7 +92,7 @@ fn parse(entry: &str, number: usize) -> Result<Configured, ScrapeTargetsError> {
     if !job.is_none_or(is_word) {
         return Err(ScrapeTargetsError::Job(number));
     }
-    let url: Url = url.parse().map_err(|_| ScrapeTargetsError::Url(number))?;
+    let url = parse_url(url).ok_or(ScrapeTargetsError::Url(number))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err(ScrapeTargetsError::Url(number));
     }
@@ -122,6 +124,9 @@ mod tests {
         ];
         assert_eq!(targets(text), expected.map(|(job, instance, url)| (job.to_owned(), instance.to_owned(), url.to_owned())));
         assert_eq!(targets("http://h:1/metrics http://h:1/debug/vars").len(), 2, "these have different jobs");
+        // As Kubernetes writes $(HOST_IP) of an IPv6 node.
+        let url = targets("node=http://fd00::1:9100/metrics?a=b").remove(0).2;
+        assert_eq!(url, "http://[fd00::1]:9100/metrics?a=b");
     }
 
     #[test]
@@ -135,6 +140,7 @@ mod tests {
         assert_eq!(error("=http://h"), ScrapeTargetsError::Job(1));
         assert_eq!(error("a\"b=http://h"), ScrapeTargetsError::Job(1));
         assert_eq!(error("http://h/a http://h:80/b"), ScrapeTargetsError::Twice(2));
+        assert_eq!(error("http://localhost:8080/metrics http://127.0.0.1:8080/other"), ScrapeTargetsError::Twice(2));
         assert_eq!(error(" , "), ScrapeTargetsError::Empty);
         let many: Vec<_> = (0..=MAX_TARGETS).map(|port| format!("http://h:{}", port + 1)).collect();
         assert_eq!(error(&many.join(",")), ScrapeTargetsError::TooMany);

@@ -287,9 +287,9 @@ impl Spool for Disk {
 
     fn push(&mut self, batch: Batch) {
         self.note_unwritten();
-        // What is in memory is older.
+        // What is in memory is older. Where it is more than there is room for, the rest follows when the oldest files have made room.
         while let Some(earlier) = self.memory.pop_oldest() {
-            if !self.try_append(&earlier, &[]) {
+            if !self.has_room(self.used_bytes()) || !self.try_append(&earlier, &[]) {
                 self.memory.push(earlier);
                 break;
             }

@@ -59,7 +59,7 @@ async fn store(state: &SinkState, request: Request) -> Result<Appended, ApiError
     }
     let line = event_line(&body).map_err(ApiError::Event)?;
     drop(body);
-    state.journal.append(id, line, now).await.map_err(ApiError::Unavailable)
+    state.journal.append(id, line, now, share).await.map_err(ApiError::Unavailable)
 }
 
 /// The whole body. The memory for it is taken as it comes, with what the event's line will need.

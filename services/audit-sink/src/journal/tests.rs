@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::inflight::Inflight;
 
 const NOW: i64 = 1_700_000_000;
 
@@ -32,7 +33,12 @@ async fn close((journal, writer): (Journal, WriterHandle)) {
 }
 
 async fn put(journal: &Journal, id: &str, line: &str) -> Result<Appended, &'static str> {
-    journal.append(id.to_owned(), line.as_bytes().to_vec(), NOW).await
+    journal.append(id.to_owned(), line.as_bytes().to_vec(), NOW, share()).await
+}
+
+/// Memory for one event.
+fn share() -> InflightShare {
+    Inflight::new(1 << 20, 2000).share()
 }
 
 async fn everything(journal: &Journal) -> String {
@@ -55,6 +61,27 @@ fn add(path: &Path, text: &str) {
 
 fn event(number: u64) -> String {
     format!("{{\"n\":{number}}}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_the_disk_does_not_take_keeps_its_memory_and_the_sink_is_not_ready() {
+    let (commands, mut stalled) = mpsc::channel(QUEUE);
+    let journal = Journal {
+        folder: Path::new("/nowhere").into(),
+        commands,
+        read_limit: Arc::new(Mutex::new(ReadLimit { sequence: 1, bytes: 0 })),
+        healthy: Arc::new(AtomicBool::new(true)),
+    };
+    assert!(journal.ping().await);
+    let inflight = Inflight::new(100, 10);
+    let mut share = inflight.share();
+    assert!(share.raise_to(80));
+    assert!(journal.append("a".to_owned(), b"{}".to_vec(), NOW, share).await.is_err());
+    let mut other = inflight.share();
+    assert!(!other.raise_to(30), "the event waits for the disk");
+    assert!(!journal.ping().await);
+    drop(stalled.try_recv().unwrap());
+    assert!(other.raise_to(30));
 }
 
 /// Waits until a condition holds.
@@ -82,7 +109,7 @@ async fn events_are_stored_once_and_ids_outlive_a_restart() {
     close(opened).await;
     // After two days an id is not remembered any more.
     let opened = open(&folder, LIMITS, NOW + 49 * 3600);
-    assert_eq!(opened.0.append("b".into(), b"{4}".to_vec(), NOW + 49 * 3600).await, Ok(Appended::Stored));
+    assert_eq!(opened.0.append("b".into(), b"{4}".to_vec(), NOW + 49 * 3600, share()).await, Ok(Appended::Stored));
 }
 
 #[tokio::test]
@@ -94,7 +121,7 @@ async fn an_event_that_comes_again_and_again_is_stored_once_however_long_that_go
     for (hours, id, expected) in
         [(0, "a", stored), (40, "a", repeat), (80, "b", stored), (81, "a", repeat), (130, "c", stored), (131, "a", stored)]
     {
-        let appended = journal.append(id.into(), b"{}".to_vec(), NOW + hours * 3600).await;
+        let appended = journal.append(id.into(), b"{}".to_vec(), NOW + hours * 3600, share()).await;
         assert_eq!(appended, Ok(expected), "{id} after {hours} hours");
     }
 }

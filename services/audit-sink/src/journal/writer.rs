@@ -18,6 +18,7 @@ use super::recent_ids::RecentIds;
 use super::recover::{self, Acknowledged};
 use super::segment::{self, IdLine};
 use super::{Appended, Limits, ReadLimit};
+use crate::inflight::InflightShare;
 use crate::metrics::SinkMetrics;
 
 /// Most events written together.
@@ -34,12 +35,12 @@ pub(super) enum Command {
         id: String,
         line: Vec<u8>,
         now: i64,
+        /// The memory of the event. It is given back when the event is written, even if its sender is gone by then.
+        share: InflightShare,
         reply: oneshot::Sender<Result<Appended, ()>>,
     },
     /// Whether the disk takes bytes.
-    Probe {
-        reply: oneshot::Sender<bool>,
-    },
+    Probe { reply: oneshot::Sender<bool> },
 }
 
 pub(super) struct Writer {
@@ -119,11 +120,12 @@ impl Writer {
         let mut group = Vec::with_capacity(GROUP);
         while queue.blocking_recv_many(&mut group, GROUP) > 0 {
             let mut events = Vec::with_capacity(group.len());
-            let mut replies = Vec::with_capacity(group.len());
+            let (mut replies, mut shares) = (Vec::with_capacity(group.len()), Vec::with_capacity(group.len()));
             for command in group.drain(..) {
                 match command {
-                    Command::Append { id, line, now, reply } => {
+                    Command::Append { id, line, now, share, reply } => {
                         events.push((id, line, now));
+                        shares.push(share);
                         replies.push(reply);
                     }
                     Command::Probe { reply } => {
@@ -148,6 +150,7 @@ impl Writer {
                 Ok(_) => {}
             }
             self.healthy.store(result.is_ok(), Ordering::Relaxed);
+            drop((events, shares));
             for (index, reply) in replies.into_iter().enumerate() {
                 let _ = reply.send(result.as_ref().map(|appended| appended[index]).map_err(|_| ()));
             }

@@ -16,7 +16,7 @@ use prometheus::proto::MetricType;
 use tokio::sync::Mutex;
 
 use super::advance::RuleSample;
-use crate::history::labels::{REMOTE_WRITE_SOURCE, RULES_SOURCE};
+use crate::history::labels::{RULES_SOURCE, is_node};
 use crate::store::{Applied, Batch, Store};
 
 /// When each source reported last.
@@ -64,12 +64,7 @@ impl SeriesWriter {
         let mut before = self.own.lock().await;
         match self.store.sources().await {
             Ok(sources) => {
-                let nodes = || {
-                    sources.iter().filter(|source| {
-                        let name = source.name.as_str();
-                        !name.is_empty() && name != REMOTE_WRITE_SOURCE && !name.starts_with("golectra-")
-                    })
-                };
+                let nodes = || sources.iter().filter(|source| is_node(source.name.as_str()));
                 if !(self.always || nodes().next().is_some() || !before.is_empty()) {
                     self.enabled.store(false, Ordering::Relaxed);
                     return;

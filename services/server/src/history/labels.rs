@@ -15,8 +15,15 @@ pub const REMOTE_WRITE_SOURCE: &str = "remote-write";
 
 /// The source of the series that the server makes itself: those of rules, and what rules watch of it.
 pub const RULES_SOURCE: &str = "golectra-rules";
+/// The source of the batch with which a running server is checked.
+pub const SELFCHECK_SOURCE: &str = "golectra-selfcheck";
 /// The sources that stand for no node: their series have the instance that their ids have.
 pub const WITHOUT_INSTANCE: [&str; 2] = [REMOTE_WRITE_SOURCE, RULES_SOURCE];
+
+/// Whether a source of this name is a node: not the unnamed one, not what stands for others, not golectra's own.
+pub fn is_node(source: &str) -> bool {
+    !source.is_empty() && ![REMOTE_WRITE_SOURCE, RULES_SOURCE, SELFCHECK_SOURCE].contains(&source)
+}
 
 /// A series' labels. `beside_gauge` says that it is a counter whose source has a gauge of the same id.
 pub fn of_series(source: &str, id: &str, beside_gauge: bool) -> Labels {
@@ -55,6 +62,16 @@ mod tests {
     use golectra_promql::MatchOp;
 
     use super::*;
+
+    #[test]
+    fn only_what_stands_for_no_node_is_none() {
+        for name in ["n1", "golectra-worker-1", "golectra"] {
+            assert!(is_node(name), "{name}");
+        }
+        for name in ["", "remote-write", "golectra-rules", "golectra-selfcheck"] {
+            assert!(!is_node(name), "{name}");
+        }
+    }
 
     #[test]
     fn matchers_see_names_labels_and_sources() {

@@ -11,6 +11,9 @@ const FARTHEST_SECONDS: f64 = 9_000_000_000_000.0;
 const FIRST: &str = "-292273086-05-16T16:47:06Z";
 const LAST: &str = "+292277025-08-18T07:12:54.999999999Z";
 
+/// 400 years of the Gregorian calendar.
+const CYCLE_MILLIS: i64 = 146_097 * 24 * 60 * 60 * 1000;
+
 /// Reads unix seconds or RFC 3339, in milliseconds.
 pub fn parse_time_ms(text: &str) -> Option<i64> {
     if let Ok(seconds) = text.parse::<f64>() {
@@ -32,9 +35,13 @@ fn parse_rfc3339_ms(text: &str) -> Option<i64> {
         Some(local) => (local, 0),
         None => (text.get(..zone_at)?, offset_seconds(text.get(zone_at..)?)?),
     };
-    let time = humantime::parse_rfc3339(&format!("{local}Z")).ok()?;
+    let (year, rest) = local.split_at_checked(4).filter(|(year, _)| year.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let year: i64 = year.parse().ok()?;
+    // The library knows no time before 1970. The calendar repeats itself every 400 years.
+    let cycles = if year < 1970 { (1970 - year + 399) / 400 } else { 0 };
+    let time = humantime::parse_rfc3339(&format!("{:04}{rest}Z", year + 400 * cycles)).ok()?;
     let unix = time.duration_since(UNIX_EPOCH).ok()?;
-    Some(i64::try_from(unix.as_millis()).ok()? - offset_seconds * 1000)
+    Some(i64::try_from(unix.as_millis()).ok()? - cycles * CYCLE_MILLIS - offset_seconds * 1000)
 }
 
 /// Seconds of `+hh:mm` or `-hh:mm`.
@@ -82,6 +89,10 @@ mod tests {
             ("2015-07-01T20:10:30Z", 1_435_781_430_000),
             ("2015-07-01T22:10:30.781+02:00", 1_435_781_430_781),
             ("2015-07-01T15:40:30-04:30", 1_435_781_430_000),
+            ("1969-12-31T23:59:59Z", -1_000),
+            ("1970-01-01T00:00:00.5+01:00", -3_599_500),
+            ("1600-03-01T00:00:00Z", -11_670_912_000_000),
+            ("0001-01-01T00:00:00Z", -62_135_596_800_000),
             (FIRST, -9_000_000_000_000_000),
             (LAST, 9_000_000_000_000_000),
         ] {

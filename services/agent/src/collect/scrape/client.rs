@@ -1,6 +1,7 @@
 //! Gets the answers of targets within limits of time and memory.
 
 use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +11,13 @@ use golectra_protocol::exposition::Format;
 use golectra_protocol::gzip::{self, UnpackError};
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Response, Url, redirect};
 use rustls::ClientConfig;
 use rustls::crypto::ring;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::{ScrapeError, excerpt};
+use super::error::{ScrapeError, excerpt, location_for_log};
 use super::target::TargetKind;
 use crate::collect::kubelet::{authorities, read_small, tls_error};
 
@@ -47,6 +49,37 @@ pub enum ScrapeClientError {
     Tls(#[from] rustls::Error),
 }
 
+/// How many names of targets are looked up at once: a name that does not resolve keeps a helper thread for ten seconds and more, and the server's name
+/// and the spool need helper threads too.
+const LOOKUPS: usize = 2;
+
+/// Looks up the names of targets.
+#[derive(Debug)]
+struct FewLookups(Arc<Semaphore>);
+
+impl Default for FewLookups {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LOOKUPS)))
+    }
+}
+
+impl Resolve for FewLookups {
+    fn resolve(&self, name: Name) -> Resolving {
+        let lookups = Arc::clone(&self.0);
+        Box::pin(async move {
+            let permit = lookups.acquire_owned().await?;
+            let look_up = move || {
+                let found = (name.as_str(), 0).to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>);
+                // Not before: a lookup goes on when nobody waits for it any more.
+                drop(permit);
+                found
+            };
+            let found = tokio::task::spawn_blocking(look_up).await??;
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
 /// Gets answers.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -54,8 +87,24 @@ pub(super) struct Client {
     body_bytes: usize,
     timeout: Duration,
     roots: Roots,
-    /// Memory for answers, in steps.
-    memory: Arc<Semaphore>,
+    memory: AnswerMemory,
+}
+
+/// The memory that answers may take together.
+#[derive(Debug, Clone)]
+struct AnswerMemory {
+    /// What all share, in steps.
+    shared: Arc<Semaphore>,
+    /// Room for one answer of any length. Answers that hold a part of what is shared while they wait for more can't all wait for each other: one of them
+    /// gets this and ends.
+    last: Arc<Semaphore>,
+}
+
+impl AnswerMemory {
+    fn new(body_bytes: usize) -> Self {
+        let steps = (body_bytes * (ANSWERS_IN_MEMORY - 1)).div_ceil(STEP_BYTES);
+        Self { shared: Arc::new(Semaphore::new(steps)), last: Arc::new(Semaphore::new(1)) }
+    }
 }
 
 /// The authorities that may have signed the certificates of targets.
@@ -104,8 +153,10 @@ impl Answer {
 /// Memory that an answer has reserved.
 #[derive(Debug)]
 struct Memory {
-    semaphore: Arc<Semaphore>,
+    of: AnswerMemory,
     permit: Option<OwnedSemaphorePermit>,
+    /// Held by the answer that has the room for any length.
+    last: Option<OwnedSemaphorePermit>,
 }
 
 impl Memory {
@@ -126,17 +177,21 @@ impl Memory {
 
     /// Waits for memory for this many bytes in total; the scrape's time limit ends the wait.
     async fn reserve(&mut self, bytes: usize) -> Result<(), ScrapeError> {
-        if bytes > self.held_bytes() {
-            let more = Self::steps(bytes - self.held_bytes());
-            let permit = Arc::clone(&self.semaphore).acquire_many_owned(more).await.map_err(|_| ScrapeError::NoMemory)?;
-            self.add(permit);
+        if bytes <= self.held_bytes() || self.last.is_some() {
+            return Ok(());
+        }
+        let more = Self::steps(bytes - self.held_bytes());
+        tokio::select! {
+            biased;
+            permit = Arc::clone(&self.of.shared).acquire_many_owned(more) => self.add(permit.map_err(|_| ScrapeError::NoMemory)?),
+            permit = Arc::clone(&self.of.last).acquire_owned() => self.last = Some(permit.map_err(|_| ScrapeError::NoMemory)?),
         }
         Ok(())
     }
 
     /// Reserves this many bytes in addition if they are there now.
     fn try_add(&mut self, bytes: usize) -> bool {
-        let permit = Arc::clone(&self.semaphore).try_acquire_many_owned(Self::steps(bytes));
+        let permit = Arc::clone(&self.of.shared).try_acquire_many_owned(Self::steps(bytes));
         permit.map(|permit| self.add(permit)).is_ok()
     }
 }
@@ -153,7 +208,8 @@ impl Client {
             .pool_idle_timeout(IDLE_LIMIT)
             .pool_max_idle_per_host(1)
             // Targets are near; Prometheus does not use a proxy by default either.
-            .no_proxy();
+            .no_proxy()
+            .dns_resolver(FewLookups::default());
         builder = match &roots {
             Roots::None => builder.tls_certs_only([]),
             Roots::System => builder,
@@ -163,8 +219,7 @@ impl Client {
                 builder.tls_backend_preconfigured(config.with_no_client_auth())
             }
         };
-        let steps = (body_bytes * ANSWERS_IN_MEMORY).div_ceil(STEP_BYTES);
-        Ok(Self { http: builder.build()?, body_bytes, timeout, roots, memory: Arc::new(Semaphore::new(steps)) })
+        Ok(Self { http: builder.build()?, body_bytes, timeout, roots, memory: AnswerMemory::new(body_bytes) })
     }
 
     /// The authorities that it trusts.
@@ -196,7 +251,8 @@ impl Client {
         let response = self.http.get(url.clone()).headers(headers).send().await.map_err(|error| self.failed(error))?;
         let text = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         if response.status() != StatusCode::OK {
-            let location = if response.status().is_redirection() { text(LOCATION).map(|location| excerpt(&location)) } else { None };
+            let location =
+                if response.status().is_redirection() { text(LOCATION).map(|location| location_for_log(&location)) } else { None };
             return Err(ScrapeError::Status { status: response.status().as_u16(), location });
         }
         let content_type = text(CONTENT_TYPE).unwrap_or_default();
@@ -206,7 +262,7 @@ impl Client {
             Some(encoding) if encoding.eq_ignore_ascii_case("gzip") => true,
             Some(other) => return Err(ScrapeError::Encoding(excerpt(other))),
         };
-        let mut memory = Memory { semaphore: Arc::clone(&self.memory), permit: None };
+        let mut memory = Memory { of: self.memory.clone(), permit: None, last: None };
         let mut body = self.read(response, &mut memory).await?;
         if packed {
             body = gzip::unpack_within(&body, self.body_bytes, |bytes| memory.try_add(bytes)).map_err(|error| match error {
@@ -250,5 +306,27 @@ impl Client {
             Some(rustls::Error::InvalidCertificate(error)) => ScrapeError::Certificate(error.to_string()),
             _ => ScrapeError::Request(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_all_want_more_memory_than_is_left_end_one_after_the_other() {
+        let of = AnswerMemory::new(4 * STEP_BYTES);
+        let mut answers = JoinSet::new();
+        for _ in 0..6 {
+            let mut memory = Memory { of: of.clone(), permit: None, last: None };
+            memory.reserve(2 * STEP_BYTES).await.unwrap();
+            answers.spawn(async move { memory.reserve(4 * STEP_BYTES).await });
+        }
+        assert_eq!(of.shared.available_permits(), 0);
+        let all = tokio::time::timeout(Duration::from_secs(1), answers.join_all()).await.expect("none waits for ever");
+        assert!(all.iter().all(Result::is_ok));
+        assert_eq!((of.shared.available_permits(), of.last.available_permits()), (12, 1));
     }
 }

@@ -60,7 +60,36 @@ fn advice(status: u16, location: Option<&str>) -> String {
     format!(": {advice}")
 }
 
+/// Where a target redirects to, for the log: without what may be a secret, as its query, or a user and a password.
+pub(super) fn location_for_log(location: &str) -> String {
+    let plain = location.split(['?', '#']).next().unwrap_or_default();
+    let after_scheme = plain.find("//").map_or(0, |slashes| slashes + 2);
+    let (scheme, rest) = plain.split_at(after_scheme);
+    let authority_end = rest.find('/').unwrap_or(rest.len());
+    let host_start = if scheme.is_empty() { 0 } else { rest[..authority_end].rfind('@').map_or(0, |at| at + 1) };
+    excerpt(&format!("{scheme}{}", &rest[host_start..]))
+}
+
 /// The beginning of a text that others wrote, for the log.
 pub(super) fn excerpt(text: &str) -> String {
     text.chars().take(100).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirect_is_told_without_secrets() {
+        for (location, told) in [
+            ("https://app:8443/metrics?token=S3CRET", "https://app:8443/metrics"),
+            ("https://user:S3CRET@app/metrics#S3CRET", "https://app/metrics"),
+            ("//u:S3CRET@app/m", "//app/m"),
+            ("/login?next=S3CRET", "/login"),
+            ("/a@b", "/a@b"),
+            ("https://app/a@b", "https://app/a@b"),
+        ] {
+            assert_eq!(location_for_log(location), told);
+        }
+    }
 }

@@ -25,7 +25,7 @@ async fn the_oldest_events_are_removed_and_counted_and_the_bound_holds_at_all_ti
     let (journal, writer) = Journal::open(folder.path(), limits, metrics.clone(), NOW).unwrap();
     for number in 0..600_u64 {
         let line = format!("{{\"ts\":{number},\"noise\":\"{}\"}}", noise(number));
-        assert_eq!(journal.append(number.to_string(), line.into_bytes(), NOW).await, Ok(Appended::Stored));
+        assert_eq!(journal.append(number.to_string(), line.into_bytes(), NOW, share()).await, Ok(Appended::Stored));
         let bytes = folder_bytes(&folder);
         assert!(bytes <= limits.retain_bytes, "{bytes} bytes after event {number}");
     }

@@ -10,7 +10,7 @@ use super::agents;
 use super::ask::{self, Line, Sample};
 use super::format::whole;
 use super::kept::Kept;
-use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL};
+use crate::history::labels::{SOURCE_LABEL, is_node};
 use crate::history::query::QueryError;
 use crate::http::App;
 use crate::http::error::ApiError;
@@ -216,11 +216,6 @@ async fn read(app: &App) -> Result<Cluster, ApiError> {
     // A sum of nothing would be -0.
     let restarts = has_pods.then(|| restarted.iter().fold(0.0, |sum, (_, _, times)| sum + times));
     Ok(Cluster { nodes, others, missing: reader.missing, pods_not_ready: known(pods_not_ready), restarts, restarted, now })
-}
-
-/// Whether a source of this name is a node: not the unnamed one, not what stands for others, not golectra's own.
-pub fn is_node(source: &str) -> bool {
-    !source.is_empty() && source != REMOTE_WRITE_SOURCE && !source.starts_with("golectra-")
 }
 
 /// Puts answers where they belong.

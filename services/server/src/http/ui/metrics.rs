@@ -8,11 +8,10 @@ use axum::response::Response;
 use golectra_promql::{MatchOp, Matcher};
 use golectra_protocol::{ErrorCode, Source, Value, number};
 
-use super::cluster::is_node;
 use super::format::{ago, grouped};
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use crate::clock::rfc3339;
-use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL};
+use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL, is_node};
 use crate::http::error::{ApiError, TextError};
 use crate::http::latest::listing::Listing;
 use crate::http::{App, AppState};

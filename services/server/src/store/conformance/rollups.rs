@@ -166,6 +166,8 @@ pub(crate) async fn rollups_answer_as_the_samples_do_and_refuse_what_needs_sampl
         }
         // Whose range is less than two buckets of an hour.
         asking.check("max_over_time(rate(c[1h])[8h:2h])", "5-minute").await;
+        // An alternative that is there twice selects a series once.
+        asking.check(r#"count_over_time({__name__=~"g|g"}[4h])"#, "1-hour").await;
     }
     asking.steps = hours(first, first + DAY);
     asking.check("rate(sent_total[4h])", "5-minute").await;

@@ -96,6 +96,10 @@ pub(super) async fn read(
     limit: usize,
     limit_per_metric: usize,
 ) -> Result<BTreeMap<String, Vec<Metadata>>, sqlx::Error> {
+    // No name has it, and PostgreSQL takes no such text.
+    if metric.is_some_and(|metric| metric.contains('\0')) {
+        return Ok(BTreeMap::new());
+    }
     let as_limit = |limit: usize| i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = sqlx::query!(
         r#"SELECT name AS "name!", type AS "kind!", help AS "help!", unit AS "unit!"

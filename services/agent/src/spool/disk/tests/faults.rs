@@ -133,3 +133,21 @@ fn a_file_with_another_version_is_not_touched() {
     assert!(refusal.contains("another version"), "{refusal}");
     assert_eq!(std::fs::read(&path).unwrap(), header);
 }
+
+#[test]
+fn what_is_in_memory_does_not_take_the_spool_beyond_its_limit() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), SMALL);
+    disk.folder.room = Some(0);
+    for number in 1..=40 {
+        report(&mut disk, number, 1, 100_000);
+    }
+    assert_eq!(disk.memory.waiting(), 40);
+    disk.folder.room = None;
+    for number in 41..=120 {
+        report(&mut disk, number, 1, 1_000);
+        assert!(disk.used_bytes() <= SMALL.bytes, "{} bytes after report {number}", disk.used_bytes());
+        sync(&mut disk);
+    }
+    assert_eq!(disk.memory.waiting(), 0, "the oldest files make room for all of it");
+}

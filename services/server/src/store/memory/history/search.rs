@@ -74,6 +74,8 @@ impl<'a> Search<'a> {
             return None;
         }
         numbers.sort_unstable();
+        // A pattern may have an alternative twice.
+        numbers.dedup();
         let mut blocks: Vec<u32> = numbers.iter().map(|number| place(*number).0).collect();
         blocks.dedup();
         Some(Candidates { blocks: share(series, blocks.into_iter()), numbers: Numbers::These(numbers) })
