@@ -84,8 +84,7 @@ impl Options {
         let record = variable("GOLECTRA_BENCH_RECORD").is_some_and(|value| value == "1");
         if record && (seconds < FULL_SECONDS || rounds < FULL_ROUNDS || history != (FULL_NODES, FULL_HOURS) || cfg!(debug_assertions)) {
             return Err(
-                "docs/benchmarks.md only takes whole groups: three rounds, 40 s a case, ten nodes for 24 h, an optimised build"
-                    .to_owned(),
+                "docs/benchmarks.md only takes whole groups: three rounds, 40 s a case, ten nodes for 24 h, an optimised build".to_owned()
             );
         }
         let folder = variable("GOLECTRA_BENCH_RESULTS").map_or_else(|| PathBuf::from("target/bench"), PathBuf::from);

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use golectra_process::LogLimiter;
-use golectra_promql::staleness::STALE;
+use golectra_promql::staleness::{STALE, is_stale};
 use golectra_promql::{Labels, Value, VectorSample};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{sleep, timeout};
@@ -23,7 +23,7 @@ use super::heartbeat::Evaluated as LastEvaluated;
 use super::links::Links;
 use super::rules::{RuleBook, RuleGroup, RuleKind, RuleSet};
 use super::series::SeriesWriter;
-use super::state::{GroupState, Phase, RuleState, Stored};
+use super::state::{AlertState, GroupState, Phase, RuleState, Stored};
 use super::store::{AlertStore, Commit};
 use super::{View, planner};
 use crate::alerts::receivers::ReceiverBook;
@@ -71,10 +71,13 @@ pub struct Evaluator {
     pub links: Links,
 }
 
+/// Samples by their time, in unix milliseconds: groups may ask about different times.
+type Timed = BTreeMap<i64, Vec<RuleSample>>;
+
 /// What an evaluation of a group gives.
 struct Evaluated {
     state: GroupState,
-    /// Series that are not written yet.
+    /// Series that are not written yet, of the time that the group asks about.
     samples: Vec<RuleSample>,
 }
 
@@ -162,10 +165,9 @@ impl Evaluator {
         self.series.write_own(at_ms).await;
         let rules = self.book.current();
         self.metrics.rules(rules.groups.iter().map(|group| group.rules.len()).sum(), rules.refused.len());
-        let (mut groups, samples) = self.round(&rules, &stored, at_ms).await;
-        self.series.write(samples, at_ms).await;
+        let (mut groups, mut samples) = self.round(&rules, &stored, at_ms).await;
         let fails = all_fail(&groups);
-        let removed = end_missing(&rules, &stored, at_ms, &mut groups);
+        let removed = end_missing(&rules, &stored, at_ms, &mut groups, &mut samples);
         let receivers = self.receivers.current();
         // Receivers are also told again of alerts whose group is not evaluated now.
         let changed = groups.len();
@@ -173,6 +175,7 @@ impl Evaluator {
         let others: Vec<GroupState> =
             stored.groups.iter().filter(is_new).filter(|before| !removed.contains(&key_of(before))).cloned().collect();
         groups.extend(others);
+        self.write_series(samples, &rules, &groups, at_ms).await;
         let notifications =
             planner::plan(&receivers, &mut groups, &stored, at_ms, self.interval, &planner::Pages { links: &self.links, rules: &rules });
         let mut index = 0;
@@ -204,38 +207,37 @@ impl Evaluator {
         is_gap && is_late && self.waited_after_ms.swap(evaluated_ms, Ordering::Relaxed) != evaluated_ms
     }
 
-    /// Evaluates what is due, the groups first that wait for longest.
-    async fn round(&self, rules: &RuleSet, stored: &Stored, at_ms: i64) -> (Vec<GroupState>, Vec<RuleSample>) {
+    /// Evaluates what is due, the groups first that wait for longest. All of them are in the answer, also those that are not begun in time.
+    async fn round(&self, rules: &RuleSet, stored: &Stored, at_ms: i64) -> (Vec<GroupState>, Timed) {
         let started = Instant::now();
         let deadline = started + self.interval * ROUND_INTERVALS;
         let mut due: Vec<(i64, &Arc<RuleGroup>)> = Vec::new();
         for group in &rules.groups {
             let before_ms = stored.group(&group.file, &group.name).map_or(0, |state| state.evaluated_ms);
             let every_ms = group.interval.map_or(0, millis);
-            // One that was evaluated in the future is due: the clock has gone back.
+            // One that was evaluated in the future is due, and among the first: the clock has gone back.
             if !(0..every_ms).contains(&(at_ms - before_ms)) {
-                due.push((before_ms, group));
+                due.push((if before_ms > at_ms { 0 } else { before_ms }, group));
             }
         }
         due.sort_by_key(|(before_ms, _)| *before_ms);
         let reads = self.share_reads(&due, at_ms).await;
-        let (mut states, mut samples) = (Vec::with_capacity(due.len()), Vec::new());
-        for (index, (_, group)) in due.iter().enumerate() {
-            if Instant::now() > deadline {
-                let left = due.len() - index;
-                LOG.log("slow", move |count| {
-                    tracing::warn!(
-                        count,
-                        groups = left,
-                        "evaluating the rules takes longer than EVALUATION_INTERVAL: some groups wait for the next time"
-                    );
-                });
-                break;
-            }
+        let (mut states, mut samples, mut left) = (Vec::with_capacity(due.len()), Timed::new(), 0_usize);
+        for (_, group) in &due {
             let before = stored.group(&group.file, &group.name);
             let evaluated = self.group(group, before, &Round { at_ms, deadline, reads: reads.clone() }).await;
-            samples.extend(evaluated.samples);
+            left += usize::from(evaluated.state.evaluated_ms != at_ms);
+            samples.entry(at_ms - group.query_offset_ms).or_default().extend(evaluated.samples);
             states.push(evaluated.state);
+        }
+        if left > 0 {
+            LOG.log("slow", move |count| {
+                tracing::warn!(
+                    count,
+                    groups = left,
+                    "evaluating the rules takes longer than EVALUATION_INTERVAL: some groups wait for the next time"
+                );
+            });
         }
         self.metrics.round_seconds.observe(started.elapsed().as_secs_f64());
         (states, samples)
@@ -251,24 +253,29 @@ impl Evaluator {
         timeout(self.interval, self.queries.share_reads(questions, written)).await.ok()?.ok()
     }
 
-    /// Evaluates a group. Rules that are not begun before the deadline keep their alerts and have an error.
+    /// Evaluates a group. Rules that are not begun before the deadline keep their alerts and have an error. A group of which no rule is begun keeps the time
+    /// of its last evaluation, so that it is among the first of the next one.
     async fn group(&self, group: &RuleGroup, before: Option<&GroupState>, round: &Round) -> Evaluated {
         let Round { at_ms, deadline, reads } = round;
         let (at_ms, deadline) = (*at_ms, *deadline);
+        // As in Prometheus, series have the time that the expressions are evaluated for, and `for` counts by the time of the evaluation.
+        let series_ms = at_ms - group.query_offset_ms;
         let started = Instant::now();
-        let mut state = GroupState { file: group.file.clone(), name: group.name.clone(), evaluated_ms: at_ms, ..GroupState::default() };
+        let evaluated_ms = if started <= deadline { at_ms } else { before.map_or(0, |before| before.evaluated_ms) };
+        let mut state = GroupState { file: group.file.clone(), name: group.name.clone(), evaluated_ms, ..GroupState::default() };
         let mut samples = Vec::new();
         let mut recorded = BTreeSet::new();
         let key = (group.file.clone(), group.name.clone());
         let recorded_before = self.recorded.lock().await.remove(&key).unwrap_or_default();
         let mut is_recorded_whole = true;
         for (index, rule) in group.rules.iter().enumerate() {
-            let begun = Instant::now();
+            // The first rule of a group that is begun in time is begun in time.
+            let begun = if index == 0 { started } else { Instant::now() };
             let earlier = before.and_then(|before| before.rules.iter().find(|state| state.key == rule.key));
             let alerts_before = earlier.map_or(&[][..], |earlier| &earlier.alerts);
             let is_in_time = begun <= deadline;
             let found = if is_in_time {
-                self.query(&rule.expr, at_ms - group.query_offset_ms, reads.clone()).await
+                self.query(&rule.expr, series_ms, reads.clone()).await
             } else {
                 let limit_seconds = (self.interval * ROUND_INTERVALS).as_secs_f64();
                 Err(format!("not evaluated in time: the rules before it took more than {limit_seconds} s"))
@@ -309,11 +316,11 @@ impl Evaluator {
             state.rules.push(next);
             // What later rules of the group ask for must be there.
             if !rule.is_alerting() && index + 1 < group.rules.len() {
-                self.series.write(std::mem::take(&mut samples), at_ms).await;
+                self.series.write(std::mem::take(&mut samples), series_ms).await;
             }
         }
         if is_recorded_whole {
-            samples.extend(recorded_before.difference(&recorded).map(|labels| RuleSample { labels: labels.clone(), value: STALE }));
+            samples.extend(recorded_before.difference(&recorded).cloned().map(end));
         } else {
             recorded.extend(recorded_before);
         }
@@ -322,6 +329,32 @@ impl Evaluator {
         }
         state.seconds = started.elapsed().as_secs_f64();
         Evaluated { state, samples }
+    }
+
+    /// Writes the series of an evaluation, and ends what the recording rules of groups wrote that are gone. The groups are all that there are after it. A
+    /// series that another rule has now does not end: rules are moved between groups and files.
+    async fn write_series(&self, mut samples: Timed, rules: &RuleSet, groups: &[GroupState], at_ms: i64) {
+        let mut recorded = self.recorded.lock().await;
+        recorded.retain(|(file, name), series| {
+            // While it is not known which rules there are, nothing is ended.
+            let stays = rules.incomplete || rules.groups.iter().any(|group| group.file == *file && group.name == *name);
+            if !stays {
+                samples.entry(at_ms).or_default().extend(std::mem::take(series).into_iter().map(end));
+            }
+            stays
+        });
+        if samples.values().flatten().any(|sample| is_stale(sample.value)) {
+            let alerts = groups.iter().flat_map(|group| &group.rules).flat_map(|rule| &rule.alerts);
+            let mut there: BTreeSet<Labels> = alerts.flat_map(advance::series_of).map(|sample| sample.labels).collect();
+            there.extend(recorded.values().flatten().cloned());
+            for of_one_time in samples.values_mut() {
+                of_one_time.retain(|sample| !is_stale(sample.value) || !there.contains(&sample.labels));
+            }
+        }
+        drop(recorded);
+        for (time_ms, of_one_time) in samples {
+            self.series.write(of_one_time, time_ms).await;
+        }
     }
 
     fn question(&self, expr: &str, time_ms: i64) -> Question {
@@ -360,31 +393,48 @@ fn describe(error: &QueryError) -> String {
 /// Adds the ends of series that are no longer there.
 fn with_ends(mut now: Vec<RuleSample>, before: impl Iterator<Item = RuleSample>) -> Vec<RuleSample> {
     let there: BTreeSet<Labels> = now.iter().map(|sample| sample.labels.clone()).collect();
-    now.extend(before.filter(|sample| !there.contains(&sample.labels)).map(|sample| RuleSample { labels: sample.labels, value: STALE }));
+    now.extend(before.filter(|sample| !there.contains(&sample.labels)).map(|sample| end(sample.labels)));
     now
 }
 
-/// Ends the alerts of rules and groups that are no longer there, and names the groups of which nothing is left. While it is not known which rules there are,
-/// nothing is ended.
-fn end_missing(rules: &RuleSet, stored: &Stored, at_ms: i64, groups: &mut Vec<GroupState>) -> Vec<(String, String)> {
+/// The end of a series.
+fn end(labels: Labels) -> RuleSample {
+    RuleSample { labels, value: STALE }
+}
+
+/// The ends of all series of these alerts.
+fn ends_of(alerts: &[AlertState]) -> impl Iterator<Item = RuleSample> {
+    alerts.iter().flat_map(advance::series_of).map(|sample| end(sample.labels))
+}
+
+/// Ends the alerts and their series of rules and groups that are no longer there, and names the groups of which nothing is left. While it is not known which
+/// rules there are, nothing is ended.
+fn end_missing(rules: &RuleSet, stored: &Stored, at_ms: i64, groups: &mut Vec<GroupState>, samples: &mut Timed) -> Vec<(String, String)> {
     let mut removed = Vec::new();
     for before in &stored.groups {
         let is_it = |file: &str, name: &str| before.file == file && before.name == name;
-        let exists = rules.groups.iter().any(|group| is_it(&group.file, &group.name));
+        let known = rules.groups.iter().find(|group| is_it(&group.file, &group.name));
         match groups.iter_mut().find(|group| is_it(&group.file, &group.name)) {
             Some(state) => {
+                let series_ms = at_ms - known.map_or(0, |group| group.query_offset_ms);
                 for rule in &before.rules {
-                    let alerts = || advance::ended(&rule.alerts, at_ms);
-                    if !state.rules.iter().any(|new| new.key == rule.key) && !alerts().is_empty() {
-                        state.rules.push(RuleState { alerts: alerts(), ..rule.clone() });
+                    if state.rules.iter().any(|new| new.key == rule.key) {
+                        continue;
+                    }
+                    samples.entry(series_ms).or_default().extend(ends_of(&rule.alerts));
+                    let alerts = advance::ended(&rule.alerts, at_ms);
+                    if !alerts.is_empty() {
+                        state.rules.push(RuleState { alerts, ..rule.clone() });
                     }
                 }
             }
-            None if exists || rules.incomplete => {}
+            None if known.is_some() || rules.incomplete => {}
             None => {
                 let mut ended = before.clone();
                 ended.evaluated_ms = at_ms;
                 for rule in &mut ended.rules {
+                    // How far before its evaluations a group that is gone asked is not known any more.
+                    samples.entry(at_ms).or_default().extend(ends_of(&rule.alerts));
                     rule.alerts = advance::ended(&rule.alerts, at_ms);
                 }
                 ended.rules.retain(|rule| !rule.alerts.is_empty());

@@ -51,15 +51,21 @@ impl Heartbeat {
     }
 
     async fn send(&self) {
-        let sent = self.client.get(self.url.clone()).send().await;
-        match sent.and_then(reqwest::Response::error_for_status) {
-            Ok(_) => self.metrics.heartbeats.inc(),
-            Err(error) => {
+        match self.request().await {
+            Ok(()) => self.metrics.heartbeats.inc(),
+            Err(reason) => {
                 self.metrics.heartbeats_failed.inc();
-                let reason = describe(error);
                 LOG.log("failed", move |count| tracing::warn!(count, reason, "a heartbeat was not taken, trying again in a minute"));
             }
         }
+    }
+
+    /// Sends one. The error says why it was not taken, without the address.
+    async fn request(&self) -> Result<(), String> {
+        let answer = self.client.get(self.url.clone()).send().await.map_err(describe)?;
+        let status = answer.status();
+        // Redirects are not followed, so one is no success either.
+        if status.is_success() { Ok(()) } else { Err(format!("the service answered {status}")) }
     }
 }
 
@@ -83,7 +89,39 @@ async fn pause() {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use prometheus::Registry;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Answers one request.
+    async fn answer(listener: &TcpListener, status: &str) {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        assert!(connection.read(&mut request).await.unwrap() > 0);
+        let answer = format!("HTTP/1.1 {status}\r\nlocation: /elsewhere\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        connection.write_all(answer.as_bytes()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn any_answer_but_2xx_is_a_failure() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let heartbeat = Heartbeat {
+            url: Url::parse(&format!("http://{}/secret", listener.local_addr().unwrap())).unwrap(),
+            client: http_client().unwrap(),
+            metrics: AlertMetrics::register(&Registry::new()).unwrap(),
+            interval: Duration::from_secs(15),
+            evaluated: Evaluated::new(None),
+        };
+        let ((), taken) = tokio::join!(answer(&listener, "301 Moved Permanently"), heartbeat.request());
+        let reason = taken.unwrap_err();
+        assert!(reason.contains("301") && !reason.contains("secret"), "{reason}");
+        for (status, taken, failed) in [("200 OK", 1, 0), ("301 Moved Permanently", 1, 1), ("404 Not Found", 1, 2)] {
+            tokio::join!(answer(&listener, status), heartbeat.send());
+            assert_eq!((heartbeat.metrics.heartbeats.get(), heartbeat.metrics.heartbeats_failed.get()), (taken, failed), "{status}");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn it_beats_every_minute_while_rules_are_evaluated() {

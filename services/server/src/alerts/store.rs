@@ -16,6 +16,8 @@ use crate::store::StoreError;
 
 /// How long a claimed notification belongs to the server that claimed it. Longer than one try to deliver it.
 pub const LEASE: Duration = Duration::from_mins(1);
+/// The longest time until a notification is tried again. What is due later than that, as after the clock has gone back, is due now.
+pub const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 /// The most notifications that wait for one receiver; beyond it the oldest are dropped.
 pub const MAX_WAITING: usize = 1_000;
 /// The most silences.
@@ -52,7 +54,7 @@ pub struct Claimed {
 pub enum Settled {
     /// It needs no further try.
     Done,
-    /// It is tried again after this long.
+    /// It is tried again after this long, which is at most [`LONGEST_PAUSE`].
     Retry(Duration),
 }
 

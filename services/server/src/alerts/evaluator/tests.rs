@@ -23,7 +23,7 @@ struct Setup {
     evaluator: Evaluator,
     clock: Clock,
     registry: Registry,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Setup {
@@ -69,7 +69,7 @@ impl Setup {
             evaluated: LastEvaluated::new(None),
             links: Links::default(),
         };
-        Self { evaluator, clock, registry, _folder: folder }
+        Self { evaluator, clock, registry, folder }
     }
 
     /// Evaluates for this time when it is so late. Returns the time of the last evaluation.
@@ -81,6 +81,18 @@ impl Setup {
 
     async fn stored(&self) -> Stored {
         self.evaluator.states.load().await.unwrap()
+    }
+
+    /// Puts other rules into the file, and reads it.
+    fn rewrite(&self, rules: &str) {
+        std::fs::write(self.folder.path().join("rules.yaml"), rules).unwrap();
+        self.evaluator.book.look();
+    }
+
+    /// The values that an expression gives at this time.
+    async fn values(&self, expr: &str, at_ms: i64) -> Vec<String> {
+        let samples = self.evaluator.query(expr, at_ms, None).await.unwrap();
+        samples.iter().map(|sample| sample.value.to_string()).collect()
     }
 }
 
@@ -114,6 +126,88 @@ async fn rules_that_are_not_begun_in_time_keep_their_alerts_and_say_so() {
         assert!(rule.error.as_ref().is_some_and(|error| error.contains("took more than 30 s")), "{rule:?}");
         assert_eq!((&rule.alerts, rule.evaluated_ms), (&before.alerts, START_MS));
     }
+}
+
+#[tokio::test]
+async fn groups_that_are_not_begun_in_time_keep_their_alerts_and_say_so() {
+    let group =
+        |name: &str| format!("- name: {name}\n  rules:\n  - {{alert: A, expr: vector(1)}}\n  - {{record: '{name}', expr: vector(1)}}\n");
+    let mut setup = Setup::new(&format!("groups:\n{}{}", group("one"), group("two")));
+    setup.at(START_MS, 0).await;
+    let before = setup.stored().await;
+    // So short that it is over before the first group is begun.
+    setup.evaluator.interval = Duration::from_nanos(1);
+    let next = START_MS + TICK_MS;
+    assert_eq!(setup.at(next, 0).await, next);
+    let stored = setup.stored().await;
+    assert_eq!(stored.groups.len(), 2);
+    for (before, group) in before.groups.iter().zip(&stored.groups) {
+        assert_eq!((group.evaluated_ms, group.rules.len()), (START_MS, 2), "{} is among the first of the next evaluation", group.name);
+        for (before, rule) in before.rules.iter().zip(&group.rules) {
+            assert_eq!(before.error, None);
+            assert!(rule.error.as_ref().is_some_and(|error| error.starts_with("not evaluated in time")), "{rule:?}");
+            assert_eq!((&rule.alerts, rule.evaluated_ms), (&before.alerts, START_MS));
+        }
+    }
+    let families = setup.registry.gather();
+    let failures = families.iter().find(|family| family.name() == "golectra_rule_evaluation_failures_total").unwrap();
+    let counts: Vec<_> = failures.get_metric().iter().map(|metric| metric.get_counter().get_value().to_string()).collect();
+    assert_eq!(counts, ["2", "2"]);
+}
+
+#[tokio::test]
+async fn series_of_a_group_with_a_query_offset_have_the_time_that_it_asks_about() {
+    let mut setup = Setup::new(
+        "groups:\n- name: g\n  query_offset: 1m\n  rules:\n  - {record: a, expr: m}\n  - {record: b, expr: a}\n  - {alert: A, expr: b, for: 15s}\n",
+    );
+    setup.evaluator.series.always = true;
+    setup.evaluator.series.enabled.store(true, Ordering::Relaxed);
+    let asked_ms = START_MS - 60_000;
+    let m = |value| vec![RuleSample { labels: Labels::new([("__name__", "m")]), value }];
+    setup.evaluator.series.write(m(7.0), asked_ms).await;
+    setup.at(START_MS, 0).await;
+    for name in ["a", "b", "ALERTS", "ALERTS_FOR_STATE"] {
+        let times = setup.values(&format!("timestamp({name})"), START_MS).await;
+        assert_eq!(times, [(asked_ms / 1000).to_string()], "{name}");
+    }
+    assert_eq!(setup.values("b", START_MS).await, ["7"]);
+    assert_eq!(setup.stored().await.groups[0].rules[2].alerts[0].active_ms, START_MS, "`for` counts by the time of the evaluation");
+    // The end has that time too.
+    setup.evaluator.series.write(m(STALE), asked_ms + TICK_MS).await;
+    setup.at(START_MS + TICK_MS, 0).await;
+    assert_eq!(setup.values("a", asked_ms + TICK_MS - 1).await, ["7"]);
+    assert!(setup.values("a", asked_ms + TICK_MS).await.is_empty());
+}
+
+#[tokio::test]
+async fn series_of_rules_that_are_gone_end() {
+    let alerts = |names: &[&str]| {
+        let rules: Vec<String> = names.iter().map(|name| format!("  - {{alert: {name}, expr: vector(1)}}\n")).collect();
+        format!("- name: alerts\n  rules:\n{}", rules.concat())
+    };
+    let record = |name: &str| format!("- name: {name}\n  rules:\n  - {{record: r, expr: vector(1)}}\n");
+    let mut setup = Setup::new(&format!("groups:\n{}{}", alerts(&["A", "B"]), record("before")));
+    setup.evaluator.series.always = true;
+    setup.at(START_MS, 0).await;
+    assert_eq!(setup.values("ALERTS", START_MS).await, ["1", "1"]);
+    assert_eq!(setup.values("ALERTS_FOR_STATE", START_MS).await.len(), 2);
+    assert_eq!(setup.values("r", START_MS).await, ["1"]);
+
+    setup.rewrite(&format!("groups:\n{}{}", alerts(&["A"]), record("after")));
+    let second = START_MS + TICK_MS;
+    setup.at(second, 0).await;
+    assert_eq!(setup.values("ALERTS", second).await, ["1"], "one rule of the group is gone");
+    assert_eq!(setup.values("ALERTS_FOR_STATE", second).await.len(), 1);
+    assert_eq!(setup.values("r", second).await, ["1"], "another group has the rule");
+    assert_eq!(setup.evaluator.recorded.lock().await.len(), 1);
+
+    setup.rewrite("groups: []\n");
+    let third = second + TICK_MS;
+    setup.at(third, 0).await;
+    for name in ["ALERTS", "ALERTS_FOR_STATE", "r"] {
+        assert!(setup.values(name, third).await.is_empty(), "{name}");
+    }
+    assert!(setup.evaluator.recorded.lock().await.is_empty());
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::file::checked;
 use super::{Access, Address, Receiver, Target, email, payload};
 use crate::alerts::notification::Notification;
+use crate::alerts::store::LONGEST_PAUSE;
 use crate::clock::Clock;
 
 /// The time limit of one try, from connecting to the end of the answer.
@@ -23,8 +24,6 @@ const LIMIT: Duration = Duration::from_secs(10);
 const READ_AT_MOST_BYTES: usize = 64 << 10;
 /// The largest secret.
 const MAX_SECRET_BYTES: u64 = 16 << 10;
-/// The longest pause that a receiver can ask for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// Why a notification was not delivered. Addresses are not shown: they may be secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -214,5 +213,5 @@ fn result_of(status: StatusCode, headers: &HeaderMap) -> Result<(), DeliveryErro
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))
+    Some(Duration::from_secs(seconds).min(LONGEST_PAUSE))
 }

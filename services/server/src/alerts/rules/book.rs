@@ -46,8 +46,10 @@ impl RuleBook {
         for group in &mut built_in {
             group.rules.retain(|rule| !left_out(rule));
         }
-        let built_in = built_in.into_iter().filter(|group| !group.rules.is_empty()).map(Arc::new).collect();
-        let book = Self(Arc::new(Shared { built_in, files: Watched::new("RULES_DIR", folder, RuleSet::default()) }));
+        let built_in: Vec<_> = built_in.into_iter().filter(|group| !group.rules.is_empty()).map(Arc::new).collect();
+        // What counts until the folder can be used: those that are built in have no part in what is wrong with it.
+        let first = RuleSet { groups: built_in.clone(), incomplete: true, refused: Vec::new() };
+        let book = Self(Arc::new(Shared { built_in, files: Watched::new("RULES_DIR", folder, first) }));
         book.look();
         book
     }
@@ -65,7 +67,7 @@ impl RuleBook {
     }
 
     /// Reads the folder, and the files that changed.
-    fn look(&self) {
+    pub fn look(&self) {
         let parse = |file: &str, text: &str| Ok(parse(file, text)?.into_iter().map(Arc::new).collect());
         self.0.files.look(parse, |look| self.set(look));
     }
@@ -84,7 +86,7 @@ impl RuleBook {
         if rules > MAX_RULES {
             let error =
                 FileError { file: "RULES_DIR".to_owned(), line: 0, problem: format!("all files together have at most {MAX_RULES} rules") };
-            tracing::error!("the files of RULES_DIR are refused: {error}; the rules that were read before go on being used");
+            tracing::error!("the files of RULES_DIR are refused: {error}; the rules that were used before go on being used");
             return Some(RuleSet { groups: self.current().groups.clone(), incomplete: true, refused: vec![error] });
         }
         tracing::info!(groups = groups.len(), rules, refused = found.refused.len(), "the rules are read");
@@ -141,6 +143,26 @@ mod tests {
         fs::remove_dir_all(folder.path()).unwrap();
         book.look();
         assert_eq!(names(&book), ["a.yaml/three"]);
+    }
+
+    #[test]
+    fn too_many_rules_at_the_first_look_leave_those_that_are_built_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!("groups:\n- name: many\n  rules:\n{}", "  - {record: r, expr: up}\n".repeat(2_000));
+        for name in ["a.yaml", "b.yaml", "c.yaml"] {
+            fs::write(folder.path().join(name), &text).unwrap();
+        }
+        let built_in = RuleBook::open(None, &BTreeSet::new()).current().groups.len();
+        let book = RuleBook::open(Some(folder.path()), &BTreeSet::new());
+        let rules = book.current();
+        assert!(built_in > 0 && names(&book).is_empty());
+        assert_eq!((rules.groups.len(), rules.incomplete), (built_in, true));
+        assert!(rules.refused[0].problem.contains("at most 5000 rules"), "{:?}", rules.refused);
+
+        fs::remove_file(folder.path().join("c.yaml")).unwrap();
+        book.look();
+        assert_eq!(names(&book), ["a.yaml/many", "b.yaml/many"]);
+        assert!(!book.current().incomplete);
     }
 
     #[test]

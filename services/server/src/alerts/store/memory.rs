@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::{AlertStore, Claimed, Commit, LEASE, MAX_SILENCES, MAX_WAITING, SILENCE_RETENTION_MS, Settled, Waiting};
+use super::{AlertStore, Claimed, Commit, LEASE, LONGEST_PAUSE, MAX_SILENCES, MAX_WAITING, SILENCE_RETENTION_MS, Settled, Waiting};
 use crate::alerts::notification::Notification;
 use crate::alerts::state::{Silence, Stored};
 use crate::clock::Clock;
@@ -23,7 +24,7 @@ pub struct MemoryAlertStore {
     clock: Clock,
     path: Option<PathBuf>,
     /// Held while the file is written, so that changes are in the file in their order.
-    content: Mutex<Arc<Content>>,
+    content: Arc<Mutex<Arc<Content>>>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -55,7 +56,7 @@ impl MemoryAlertStore {
             Some(Err(error)) => return Err(error),
             Some(Ok(bytes)) => serde_json::from_slice(&bytes).map_err(io::Error::other)?,
         };
-        Ok(Self { clock, path, content: Mutex::new(Arc::new(content)) })
+        Ok(Self { clock, path, content: Arc::new(Mutex::new(Arc::new(content))) })
     }
 
     /// Makes a change and writes it to the file. The change counts only if the file has it.
@@ -64,23 +65,29 @@ impl MemoryAlertStore {
     }
 
     /// Makes a change and writes it to the file. Where that fails it is an error, and the change counts if it is to be kept `unwritten`; the next change
-    /// writes it as well.
+    /// writes it as well. A change whose caller does not wait any more is finished before the next one begins.
     async fn change_and_keep<T: Send>(&self, unwritten: bool, change: impl FnOnce(&mut Content) -> T + Send) -> Result<T, StoreError> {
-        let mut held = self.content.lock().await;
+        let mut held = Arc::clone(&self.content).lock_owned().await;
         let mut content = Content::clone(&held);
         let result = change(&mut content);
         let content = Arc::new(content);
+        let Some(path) = self.path.clone() else {
+            *held = content;
+            return Ok(result);
+        };
         if unwritten {
             *held = Arc::clone(&content);
         }
-        if let Some(path) = self.path.clone() {
-            let written = Arc::clone(&content);
-            let done = spawn_blocking(move || replace(&path, &written)).await;
-            done.map_err(io::Error::other)
-                .and_then(|result| result)
-                .map_err(|error| StoreError::Unavailable(format!("the state of alerts could not be written: {error}")))?;
-        }
-        *held = content;
+        // The lock goes to the thread that writes: this future may be dropped while the file is written, and the next change must not write then.
+        let write = move || -> io::Result<()> {
+            replace(&path, &content)?;
+            *held = content;
+            Ok(())
+        };
+        let done = spawn_blocking(write).await;
+        done.map_err(io::Error::other)
+            .and_then(|result| result)
+            .map_err(|error| StoreError::Unavailable(format!("the state of alerts could not be written: {error}")))?;
         Ok(result)
     }
 }
@@ -139,11 +146,12 @@ impl AlertStore for MemoryAlertStore {
         let mut held = self.content.lock().await;
         let content = Arc::make_mut(&mut held);
         let Some(first) = content.queue.iter_mut().find(|queued| queued.notification.receiver == receiver) else { return Ok(None) };
-        if first.due_ms > now_ms {
+        // What is due later than any pause is long was put off before the clock went back.
+        if (1..=millis(LONGEST_PAUSE)).contains(&(first.due_ms - now_ms)) {
             return Ok(None);
         }
         let claim = Uuid::now_v7();
-        first.due_ms = now_ms + i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
+        first.due_ms = now_ms + millis(LEASE);
         first.claim = Some(claim);
         Ok(Some(Claimed { notification: first.notification.clone(), attempts: first.attempts, claim }))
     }
@@ -158,7 +166,7 @@ impl AlertStore for MemoryAlertStore {
                 Settled::Retry(after) => {
                     for queued in content.queue.iter_mut().filter(|queued| is_it(queued)) {
                         queued.attempts += 1;
-                        queued.due_ms = now_ms + i64::try_from(after.as_millis()).unwrap_or(i64::MAX);
+                        queued.due_ms = now_ms + millis(after.min(LONGEST_PAUSE));
                         queued.claim = None;
                     }
                 }
@@ -197,6 +205,10 @@ impl AlertStore for MemoryAlertStore {
         })
         .await
     }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Holds the bound of what waits for each receiver.

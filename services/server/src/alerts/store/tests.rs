@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use super::memory::MemoryAlertStore;
-use super::{AlertStore, Commit, MAX_WAITING, Settled};
+use super::{AlertStore, Commit, LONGEST_PAUSE, MAX_WAITING, Settled};
 use crate::alerts::notification::{Notification, NotifiedAlert};
 use crate::alerts::state::{AlertState, GroupState, Phase, RuleState, Silence, SilenceMatcher, Texts};
 use crate::clock::Clock;
@@ -151,6 +152,65 @@ async fn what_was_delivered_does_not_come_again_although_the_file_can_not_be_wri
     // What is evaluated counts only if it is in the file.
     assert!(store.commit(Commit { at_ms: at_ms + 1, ..Commit::default() }).await.is_err());
     assert_eq!(store.load().await.unwrap().evaluated_ms, at_ms);
+}
+
+#[test]
+fn a_change_that_nobody_waits_for_is_finished_before_the_next_one_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.alerts");
+    let open = |restore| MemoryAlertStore::open(Some(path.clone()), restore, Clock::System).unwrap();
+    let matchers = vec![SilenceMatcher { name: "a".into(), value: "b".into(), is_regex: false, is_equal: true }];
+    let silence = Silence { id: Uuid::now_v7(), matchers, starts_ms: 1, ends_ms: 2, created_by: "me".into(), comment: "why".into() };
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let store = open(false);
+        // The only thread that files are written on has something else to do.
+        let (free, until_free) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || until_free.recv());
+        assert!(store.add_silence(silence.clone()).now_or_never().is_none());
+        assert!(store.load().now_or_never().is_none(), "the change is under way");
+        free.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        assert_eq!(store.load().await.unwrap().silences, std::slice::from_ref(&silence));
+        assert_eq!(open(true).load().await.unwrap().silences, std::slice::from_ref(&silence));
+    });
+}
+
+#[tokio::test]
+async fn what_was_put_off_before_the_clock_went_back_is_due() {
+    let now_ms: i64 = 1_800_000_000_000;
+    let clock = Clock::at(now_ms.unsigned_abs());
+    let store = MemoryAlertStore::open(None, false, clock.clone()).unwrap();
+    let notifications = vec![notification("a", now_ms)];
+    assert!(store.commit(Commit { at_ms: now_ms, notifications, ..Commit::default() }).await.unwrap());
+    let first = store.claim("a").await.unwrap().unwrap();
+    store.settle(&first, Settled::Retry(LONGEST_PAUSE)).await.unwrap();
+    assert!(store.claim("a").await.unwrap().is_none(), "a whole pause is waited for");
+    clock.set(now_ms.unsigned_abs() - 1);
+    let again = store.claim("a").await.unwrap().unwrap();
+    assert_eq!((again.notification.id, again.attempts), (first.notification.id, 1));
+    assert!(store.claim("a").await.unwrap().is_none(), "it is being delivered");
+    clock.set(now_ms.unsigned_abs() - 3_600_000);
+    assert!(store.claim("a").await.unwrap().is_some(), "a lease of a later time is over");
+}
+
+#[tokio::test]
+async fn what_was_put_off_before_the_clock_of_a_database_went_back_is_due() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let postgres = database.store().await;
+    let store = postgres.alerts();
+    assert!(store.lead().await.unwrap());
+    let at_ms = store.now_ms();
+    let notifications = vec![notification("a", at_ms)];
+    assert!(store.commit(Commit { at_ms, notifications, ..Commit::default() }).await.unwrap());
+    let first = store.claim("a").await.unwrap().unwrap();
+    store.settle(&first, Settled::Retry(LONGEST_PAUSE)).await.unwrap();
+    assert!(store.claim("a").await.unwrap().is_none(), "a whole pause is waited for");
+    // As if the clock had gone back by an hour since.
+    let mut conn = database.connect().await;
+    sqlx::query("UPDATE alert_notifications SET due_at = due_at + interval '1 hour'").execute(&mut conn).await.unwrap();
+    let again = store.claim("a").await.unwrap().unwrap();
+    assert_eq!((again.notification.id, again.attempts), (first.notification.id, 1));
 }
 
 #[tokio::test]

@@ -19,7 +19,9 @@ use super::connect::{self, DatabaseOptions, Lock, timed_out, try_lock};
 use super::error::unavailable;
 use super::reader::Reader;
 use super::timestamp::Timestamp;
-use crate::alerts::store::{AlertStore, Claimed, Commit, LEASE, MAX_SILENCES, MAX_WAITING, SILENCE_RETENTION_MS, Settled, Waiting};
+use crate::alerts::store::{
+    AlertStore, Claimed, Commit, LEASE, LONGEST_PAUSE, MAX_SILENCES, MAX_WAITING, SILENCE_RETENTION_MS, Settled, Waiting,
+};
 use crate::alerts::{Notification, Silence, Stored};
 use crate::store::StoreError;
 
@@ -142,16 +144,18 @@ impl AlertStore for PostgresAlertStore {
     async fn claim(&self, receiver: &str) -> Result<Option<Claimed>, StoreError> {
         let claim = Uuid::now_v7();
         let claimed = self.reader.read(async |conn| {
-            // Without SKIP LOCKED: what another server is claiming is to be waited for, not to be overtaken.
+            // Without SKIP LOCKED: what another server is claiming is to be waited for, not to be overtaken. What is due later than any pause is long was
+            // put off before the clock went back.
             let row: Option<(String, i32)> = sqlx::query_as(
                 "UPDATE alert_notifications SET due_at = clock_timestamp() + make_interval(secs => $2), claim = $3
                 WHERE id = (SELECT id FROM alert_notifications WHERE receiver = $1 ORDER BY id LIMIT 1 FOR UPDATE)
-                    AND due_at <= clock_timestamp()
+                    AND (due_at <= clock_timestamp() OR due_at > clock_timestamp() + make_interval(secs => $4))
                 RETURNING body::text, attempts",
             )
             .bind(receiver)
             .bind(LEASE.as_secs_f64())
             .bind(claim)
+            .bind(LONGEST_PAUSE.as_secs_f64())
             .fetch_optional(conn)
             .await?;
             let Some((body, attempts)) = row else { return Ok(None) };
@@ -171,7 +175,7 @@ impl AlertStore for PostgresAlertStore {
                         WHERE claim = $1",
                     )
                     .bind(claimed.claim)
-                    .bind(after.as_secs_f64()),
+                    .bind(after.min(LONGEST_PAUSE).as_secs_f64()),
                 };
                 query.execute(conn).await.map(drop)
             })
