@@ -69,7 +69,9 @@ pub fn plan(
         for Candidate { is_silenced, page, alert } in &mut candidates {
             let is_over = alert.phase == Phase::Inactive;
             // The end is told under a silence as well, to those who were told of the beginning: they wait for it, and it bothers nobody.
-            if (*is_silenced && !is_over) || !receiver.min_severity.covers(alert.label("severity")) {
+            // An Alertmanager takes an alert that it is no longer told of for one that has ended, and would tell people so.
+            let must_go_on = receiver.repeat == Repeat::Alertmanager && alert.told.get(&receiver.name).is_some_and(|told| told.firing);
+            if (*is_silenced && !is_over && !must_go_on) || !receiver.min_severity.covers(alert.label("severity")) {
                 continue;
             }
             if is_over && !receiver.send_resolved {
@@ -246,6 +248,20 @@ mod tests {
         }
         assert_eq!(told(&receivers, &mut groups, &stored, 5_000_000), ["hook: resolved n1"]);
         assert!(told(&receivers, &mut groups, &stored, 5_015_000).is_empty());
+    }
+
+    #[test]
+    fn an_alertmanager_goes_on_being_told_under_a_silence_of_what_it_knows() {
+        let receivers = [receiver("am", Repeat::Alertmanager, Severity::None)];
+        let matchers = vec![SilenceMatcher { name: "alertname".into(), value: "A".into(), is_regex: false, is_equal: true }];
+        let silence = Silence { id: Uuid::nil(), matchers, starts_ms: 1_000, ends_ms: 900_000, created_by: "me".into(), comment: "why".into() };
+        let stored = Stored { silences: vec![silence], ..Stored::default() };
+        let mut groups = groups(vec![alert("A", "n1", "critical")]);
+        assert_eq!(told(&receivers, &mut groups, &stored, 0), ["am: firing n1"]);
+        groups[0].rules[0].alerts.push(alert("A", "n2", "critical"));
+        assert_eq!(told(&receivers, &mut groups, &stored, 60_000), ["am: firing n1"], "n2 is new");
+        assert_eq!(told(&receivers, &mut groups, &stored, 120_000), ["am: firing n1"]);
+        assert_eq!(told(&receivers, &mut groups, &stored, 900_000), ["am: firing n1 firing n2"]);
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub const PRESETS: [(&str, &str, i64); 9] = [
     ("2y", "2 years", 63_072_000),
 ];
 
+/// Times beyond this are none, as in queries; those within it can be computed with.
+const FARTHEST_SECONDS: i64 = 9_000_000_000_000;
+
 /// A time range.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Window {
@@ -31,7 +34,8 @@ pub struct Window {
 impl Window {
     /// The range that the parameters name: `range`, or `from` and `to` in unix seconds. The last hour where they name none.
     pub fn of(query: &HashMap<String, String>, now_ms: i64) -> Self {
-        let seconds = |name: &str| query.get(name).and_then(|text| text.parse::<i64>().ok()).and_then(|seconds| seconds.checked_mul(1000));
+        let is_near = |seconds: &i64| (-FARTHEST_SECONDS..=FARTHEST_SECONDS).contains(seconds);
+        let seconds = |name: &str| query.get(name)?.parse().ok().filter(is_near).map(|seconds| seconds * 1000);
         if let (Some(start_ms), Some(end_ms)) = (seconds("from"), seconds("to"))
             && start_ms < end_ms
         {
@@ -65,7 +69,7 @@ mod tests {
         let two = of(&[("from", "100"), ("to", "200")]);
         assert_eq!((two.start_ms, two.end_ms, two.preset), (100_000, 200_000, None));
         assert_eq!(two.parameters(), "from=100&to=200");
-        for (from, to) in [("200", "100"), ("x", "1"), ("1", "9223372036854775807")] {
+        for (from, to) in [("200", "100"), ("x", "1"), ("1", "9223372036854775807"), ("-9223372036854775", "9223372036854775")] {
             assert_eq!(of(&[("from", from), ("to", to)]).preset, Some("1h"), "{from} {to}");
         }
     }
