@@ -204,7 +204,7 @@ fn one(bench: &Bench, prepared: &Prepared, beside: Beside) -> Outcome {
     let (connections, seconds) = (CONNECTIONS, bench.options.seconds);
     let plan = Plan { addresses: &started.addresses, connections, pace: None, seconds, pool, bodies: 0..pool.len() };
     let write = |out: &mut Vec<u8>, turn: Turn| golectra(out, "/updates", pool, Sources::PerConnection(CONNECTIONS), turn);
-    let (stop, sealed_before, slots) = (AtomicBool::new(false), sealed(), Slots::begin(seconds));
+    let (stop, sealed_before, slots) = (AtomicBool::new(false), sealed(), Slots::begin());
     let (measured, tallies, queries, settled) = std::thread::scope(|scope| {
         let watch = scope.spawn(|| if beside.seals() { settled_at(&database, prepared.unsealed, &stop) } else { None });
         let ask = scope.spawn(|| match beside {
@@ -281,21 +281,19 @@ fn settled_at(database: &Database, (start_ms, end_ms): (i64, i64), stop: &Atomic
 /// How often it is looked whether something is left to be sealed.
 const SEEN_EVERY: Duration = Duration::from_millis(500);
 
-/// The slots of a run: in every other one queries are asked.
+/// The slots of a run, each as long as a refresh of the dashboard: in every other one queries are asked.
 struct Slots {
     begun: Instant,
-    length: Duration,
 }
 
 impl Slots {
-    /// Six of them, or more, so that none is longer than two refreshes of the dashboard.
-    fn begin(seconds: f64) -> Self {
-        Self { begun: Instant::now(), length: Duration::from_secs_f64(seconds / 6.0).min(REFRESH_EVERY * 2) }
+    fn begin() -> Self {
+        Self { begun: Instant::now() }
     }
 
     /// Whether queries are asked now.
     fn asks(&self) -> bool {
-        self.begun.elapsed().as_millis() / self.length.as_millis() % 2 == 1
+        self.begun.elapsed().as_millis() / REFRESH_EVERY.as_millis() % 2 == 1
     }
 }
 
