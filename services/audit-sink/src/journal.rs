@@ -125,6 +125,10 @@ impl Journal {
         let (ending, ended) = oneshot::channel();
         let work = move || {
             writer.run(queue);
+            // Closing it would not suffice: a program that another thread is starting has a copy of each open file for a moment.
+            if let Err(error) = lock.unlock() {
+                tracing::warn!(%error, "the lock of DATA_DIR could not be released");
+            }
             drop((lock, ending));
         };
         std::thread::Builder::new().name("journal".to_owned()).spawn(work).map_err(unusable)?;
