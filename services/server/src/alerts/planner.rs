@@ -254,7 +254,8 @@ mod tests {
     fn an_alertmanager_goes_on_being_told_under_a_silence_of_what_it_knows() {
         let receivers = [receiver("am", Repeat::Alertmanager, Severity::None)];
         let matchers = vec![SilenceMatcher { name: "alertname".into(), value: "A".into(), is_regex: false, is_equal: true }];
-        let silence = Silence { id: Uuid::nil(), matchers, starts_ms: 1_000, ends_ms: 900_000, created_by: "me".into(), comment: "why".into() };
+        let silence =
+            Silence { id: Uuid::nil(), matchers, starts_ms: 1_000, ends_ms: 900_000, created_by: "me".into(), comment: "why".into() };
         let stored = Stored { silences: vec![silence], ..Stored::default() };
         let mut groups = groups(vec![alert("A", "n1", "critical")]);
         assert_eq!(told(&receivers, &mut groups, &stored, 0), ["am: firing n1"]);
