@@ -60,6 +60,10 @@ impl Target {
         }
     }
 
+    fn verdict(self, spread: &Spread) -> &'static str {
+        if self.reached(spread) { "reached" } else { "**not reached**" }
+    }
+
     fn write(self, unit: Unit) -> String {
         match self {
             Self::AtLeast(bound) => format!("≥ {}", unit.write(bound)),
@@ -206,7 +210,7 @@ fn row(figure: &Figure) -> Vec<String> {
     let Some(spread) = Spread::of(&figure.rounds) else {
         return vec![figure.name.clone(), "no number".to_owned(), String::new(), String::new(), String::new()];
     };
-    let verdict = figure.target.map(|target| if target.reached(&spread) { "reached" } else { "**not reached**" });
+    let verdict = figure.target.map(|target| target.verdict(&spread));
     vec![
         figure.name.clone(),
         unit.write(spread.median),
@@ -226,10 +230,7 @@ fn comparison(cells: &[&Figure]) -> String {
     }
     let write = |cell: &&&Figure| {
         let spread = Spread::of(&cell.rounds)?;
-        let verdict = cell.target.map(|target| {
-            let verdict = if target.reached(&spread) { "reached" } else { "**not reached**" };
-            format!(" ({} {verdict})", target.write(cell.unit))
-        });
+        let verdict = cell.target.map(|target| format!(" ({} {})", target.write(cell.unit), target.verdict(&spread)));
         Some(format!("{}{}", cell.unit.write(spread.median), verdict.unwrap_or_default()))
     };
     let find = |name: &str, contestant: &str| cells.iter().find(|cell| cell.name == name && cell.contestant == Some(contestant));

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 /// How many old keys are forgotten while a shard is locked once.
 const KEYS_A_LOCK: usize = 1024;
 /// The clock was set when it went on by so much more than time did.
-const CLOCK_STEP: Duration = Duration::from_mins(1);
+pub(super) const CLOCK_STEP: Duration = Duration::from_mins(1);
 
 /// What has expired of a source.
 #[derive(Debug, Clone)]

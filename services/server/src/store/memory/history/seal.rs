@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use golectra_protocol::Source;
 
+use super::super::expiry::CLOCK_STEP;
 use super::super::shards::{SHARDS, Shards};
 use super::days::oldest;
 use super::part::{Part, foldable};
@@ -26,8 +27,6 @@ const SEAL_AFTER_MILLIS: u64 = 30 * 60 * 1000;
 const LATE_MILLIS: u64 = 60 * 1000;
 /// How often to look for what is to be sealed, folded and dropped.
 const EVERY: Duration = Duration::from_secs(20);
-/// The clock was set forward when it went on by so much more than time did.
-const CLOCK_STEP: Duration = Duration::from_mins(1);
 /// For how long the clock has to stay ahead until history is dropped by it.
 const STEP_LASTS: Duration = Duration::from_hours(1);
 /// How soon the end of the store is seen.
