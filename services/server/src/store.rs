@@ -12,6 +12,7 @@
 
 #[cfg(test)]
 mod conformance;
+mod expiry_clock;
 pub mod health;
 pub mod history;
 pub mod lifetime;

@@ -206,7 +206,7 @@ impl MemoryStore {
     /// Expires what is to expire, now, and seals all history.
     #[cfg(test)]
     fn sweep(&self) {
-        self.sweeper.sweep();
+        self.sweeper.sweep(self.clock.unix_millis());
         self.keeper.maintain_all();
     }
 }

@@ -4,7 +4,7 @@
 //! was written meanwhile.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use golectra_protocol::Source;
 
@@ -15,11 +15,10 @@ use super::shards::{SHARDS, Shards, closed};
 use super::source::{SourceSeries, retirable};
 use super::table::Rebuild;
 use crate::clock::Clock;
+use crate::store::expiry_clock::ExpiryClock;
 
 /// How many old keys are forgotten while a shard is locked once.
 const KEYS_A_LOCK: usize = 1024;
-/// The clock was set when it went on by so much more than time did.
-pub(super) const CLOCK_STEP: Duration = Duration::from_mins(1);
 
 /// What has expired of a source.
 #[derive(Debug, Clone)]
@@ -143,20 +142,20 @@ impl Sweeper {
         Self { shards, clock, journal, running: Mutex::new(()) }
     }
 
-    /// Looks once for everything that has expired.
-    pub(super) fn sweep(&self) {
+    /// Looks once for everything that has expired by this time.
+    pub(super) fn sweep(&self, now_millis: u64) {
         let _one_at_a_time = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if self.journal.as_ref().is_some_and(|journal| journal.admit().is_err()) {
             // What expires must stand in the journal before what is written afterwards. The next sweep finds it again.
             return;
         }
         for number in 0..SHARDS {
-            self.sweep_shard(number);
+            self.sweep_shard(number, now_millis);
         }
     }
 
-    fn sweep_shard(&self, number: usize) {
-        let (shards, now_millis) = (&self.shards, self.clock.unix_millis());
+    fn sweep_shard(&self, number: usize, now_millis: u64) {
+        let shards = &self.shards;
         let lifetimes = &shards.lifetimes;
         let (mut silent, mut expired) = (Vec::new(), Vec::new());
         let mut shard = shards.number(number);
@@ -178,7 +177,7 @@ impl Sweeper {
         }
         drop(shard);
         for source in silent {
-            let keep = |source: &SourceSeries| !source.is_silent(self.clock.unix_millis(), lifetimes);
+            let keep = |source: &SourceSeries| !source.is_silent(now_millis, lifetimes);
             let forgotten = shards.forget(&source, keep, |epoch| self.journal(epoch, |frame| record::encode_forget(frame, &source)));
             if matches!(forgotten, Ok(true)) {
                 tracing::info!(source = source.as_str(), "the source was silent for SOURCE_EXPIRY and left with its series");
@@ -216,7 +215,8 @@ impl Sweeper {
 
     /// Sweeps from time to time until `stop` is closed.
     pub(super) fn run(&self, every: Duration, stop: &std::sync::mpsc::Receiver<()>) {
-        let mut clock_step = ClockStep::new(&self.clock);
+        let expiry_clock = ExpiryClock::default();
+        expiry_clock.follow(self.clock.unix_millis());
         loop {
             // Servers that were started together need not sweep at the same moment.
             let pause = every.mul_f64(0.75 + fastrand::f64() / 2.0);
@@ -224,32 +224,7 @@ impl Sweeper {
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
                 _ => return,
             }
-            if clock_step.was_set_forward(&self.clock) {
-                tracing::warn!("the system's clock was set forward: what seems to have expired by that is looked at again later");
-            } else {
-                self.sweep();
-            }
+            self.sweep(expiry_clock.follow(self.clock.unix_millis()));
         }
-    }
-}
-
-/// Tells whether the system's clock was set forward since the last look: then every source seems to have been silent, and gets the time
-/// until the next look to report.
-struct ClockStep {
-    at: Instant,
-    unix_millis: u64,
-}
-
-impl ClockStep {
-    fn new(clock: &Clock) -> Self {
-        Self { at: Instant::now(), unix_millis: clock.unix_millis() }
-    }
-
-    fn was_set_forward(&mut self, clock: &Clock) -> bool {
-        let now = Self::new(clock);
-        let went_on = Duration::from_millis(now.unix_millis.saturating_sub(self.unix_millis));
-        let set = went_on > now.at.duration_since(self.at) + CLOCK_STEP;
-        *self = now;
-        set
     }
 }

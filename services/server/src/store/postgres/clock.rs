@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 
 use crate::clock::Clock;
 use crate::metrics::postgres::WriterMetrics;
+use crate::store::expiry_clock::ExpiryClock;
 
 /// A server whose clock differs by more than this says so.
 const LARGE_OFFSET_MILLIS: i64 = 60_000;
@@ -20,17 +21,25 @@ pub(super) struct DatabaseClock {
     offset_millis: Arc<AtomicI64>,
     /// Whether a large offset was logged.
     warned: Arc<AtomicBool>,
+    expiry: Arc<ExpiryClock>,
     metrics: WriterMetrics,
 }
 
 impl DatabaseClock {
     pub(super) fn new(clock: Clock, metrics: WriterMetrics) -> Self {
-        Self { clock, offset_millis: Arc::default(), warned: Arc::default(), metrics }
+        Self { clock, offset_millis: Arc::default(), warned: Arc::default(), expiry: Arc::default(), metrics }
     }
 
     /// Now, in unix milliseconds.
     pub(super) fn unix_millis(&self) -> u64 {
         self.clock.unix_millis().saturating_add_signed(self.offset_millis.load(Ordering::Relaxed))
+    }
+
+    /// The time by which things are removed for good, in unix milliseconds: not later than now. A step of the database's clock, or another database's clock
+    /// after a failover, counts only after an hour.
+    pub(super) fn expiry_unix_millis(&self) -> u64 {
+        let now = self.unix_millis();
+        if self.clock.stands_in_for_the_database() { now } else { self.expiry.follow(now) }
     }
 
     /// Asks the database for its time.
@@ -93,6 +102,19 @@ mod tests {
         assert!((clock.metrics.clock_offset_seconds.get() + 100.0).abs() < 1e-9);
         clock.observe(200_000, 200_000, 200_000);
         assert!(!clock.warned.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn things_are_not_removed_by_a_database_whose_clock_is_suddenly_ahead() {
+        const DAY: u64 = 24 * 60 * 60 * 1000;
+        let clock = DatabaseClock::new(Clock::System, WriterMetrics::unregistered());
+        let before = clock.expiry_unix_millis();
+        let now = Clock::System.unix_millis();
+        clock.observe(now, signed(now + 365 * DAY), now);
+        assert!(clock.unix_millis() > before + 364 * DAY);
+        assert!((before..before + DAY).contains(&clock.clone().expiry_unix_millis()));
+        clock.observe(now, signed(now - DAY), now);
+        assert!(clock.expiry_unix_millis() < before, "backwards it is followed at once");
     }
 
     #[test]

@@ -74,6 +74,11 @@ pub(super) async fn try_lock(conn: &mut PgConnection, lock: Lock) -> Result<bool
     sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1, $2) AS "taken!""#, Lock::SPACE, lock as i32).fetch_one(conn).await
 }
 
+/// Releases it at once. Where the session just ends, others may find it taken until the database sees the end.
+pub(super) async fn unlock(conn: &mut PgConnection, lock: Lock) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_unlock($1, $2)").bind(Lock::SPACE).bind(lock as i32).execute(conn).await.map(drop)
+}
+
 /// Where the database is and what its sessions are told.
 #[derive(Clone)]
 pub(super) struct DatabaseOptions {

@@ -9,7 +9,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use super::clock::DatabaseClock;
-use super::connect::{self, DatabaseOptions, Lock, try_lock};
+use super::connect::{self, DatabaseOptions, Lock, try_lock, unlock};
 use super::error::describe;
 use super::partitions::{CHUNKS, FRAMES, Partitions, ROLLUPS_1H, ROLLUPS_5M};
 use super::timestamp::Timestamp;
@@ -76,12 +76,13 @@ impl Maintenance {
             return Ok(Round::default());
         }
         self.clock.measure(&mut conn).await?;
-        let now = self.clock.unix_millis();
+        let (now, expiry_now) = (self.clock.unix_millis(), self.clock.expiry_unix_millis());
         self.partitions.ensure_around(&mut conn, now).await?;
         let mut round = Round::default();
         self.expire_series(&mut conn, now, &mut round).await?;
-        self.expire_sources(&mut conn, now, &mut round).await?;
-        round.removed_series = self.remove(&mut conn, now).await?;
+        self.expire_sources(&mut conn, now, expiry_now, &mut round).await?;
+        round.removed_series = self.remove(&mut conn, expiry_now).await?;
+        unlock(&mut conn, Lock::Maintenance).await?;
         Ok(round)
     }
 
@@ -125,8 +126,8 @@ impl Maintenance {
     }
 
     /// Expires named sources that were silent for too long.
-    async fn expire_sources(&self, conn: &mut PgConnection, now: u64, round: &mut Round) -> Result<(), sqlx::Error> {
-        let seen_before = Timestamp(now.saturating_sub(self.lifetimes.source_expiry_millis()));
+    async fn expire_sources(&self, conn: &mut PgConnection, now: u64, expiry_now: u64, round: &mut Round) -> Result<(), sqlx::Error> {
+        let seen_before = Timestamp(expiry_now.saturating_sub(self.lifetimes.source_expiry_millis()));
         let silent = "last_seen < $1 AND forgotten_at IS NULL AND name <> ''";
         let ids: Vec<i32> =
             sqlx::query_scalar(&format!("SELECT id FROM sources WHERE {silent}")).bind(seen_before).fetch_all(&mut *conn).await?;

@@ -109,6 +109,27 @@ pub(super) struct Round {
     pub(super) days: Vec<i32>,
     /// Partitions of rollups that were dropped.
     pub(super) rollups: Vec<String>,
+    /// [`Fill::needed_bytes`](fill::Fill::needed_bytes), where the database took more than it may and nothing was left to drop.
+    pub(super) too_large: Option<u64>,
+    /// How often somebody's lock kept it from something: from dropping a partition, or from all.
+    pub(super) held: usize,
+}
+
+#[cfg(test)]
+impl Round {
+    /// What this round and a later one did.
+    pub(super) fn and(mut self, later: Self) -> Self {
+        self.half_hours.extend(later.half_hours);
+        self.days.extend(later.days);
+        self.rollups.extend(later.rollups);
+        Self {
+            frames: self.frames + later.frames,
+            folded: self.folded + later.folded,
+            too_large: later.too_large,
+            held: later.held,
+            ..self
+        }
+    }
 }
 
 /// A partition of frames that is to be sealed.
@@ -116,8 +137,8 @@ struct HalfHour {
     slot: i32,
     /// Frames with a greater arrival are left alone.
     up_to_arrival: i64,
-    /// In unix milliseconds.
-    now: u64,
+    /// See [`DatabaseClock::expiry_unix_millis`].
+    expiry_now: u64,
     /// No transaction is begun after this.
     until: Instant,
 }
@@ -191,7 +212,7 @@ impl Sealer {
         match round.await {
             Ok(Ok(round)) => {
                 let pause = if round.is_some() { EVERY } else { SETTLED_AFTER };
-                if let Some(round) = round.filter(|round| *round != Round::default()) {
+                if let Some(round) = round.filter(|round| *round != Round { held: round.held, ..Round::default() }) {
                     let (frames, folded) = (round.frames, round.folded);
                     tracing::debug!(
                         frames,
@@ -225,9 +246,22 @@ impl Sealer {
         }
     }
 
-    /// One round that seals all frames that arrived by now; for tests in which nothing is written meanwhile.
+    /// One round that seals all frames that arrived by now; for tests in which nothing is written meanwhile. It is repeated while it is held up: by
+    /// autovacuum's lock of a partition, or by the last round's session, which holds its lock until the database sees its end.
     #[cfg(test)]
     pub(super) async fn round(&self) -> Result<Round, sqlx::Error> {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let started = std::time::Instant::now();
+        let mut done = self.round_once().await?;
+        while done.held > 0 && started.elapsed() < LIMIT {
+            done = done.and(self.round_once().await?);
+        }
+        Ok(done)
+    }
+
+    /// The same, whatever holds it up.
+    #[cfg(test)]
+    pub(super) async fn round_once(&self) -> Result<Round, sqlx::Error> {
         let mut conn = connect::open_for_schema(&self.options).await?;
         let arrival = newest_arrival(&mut conn).await?;
         self.round_on(&mut conn, arrival).await
@@ -238,7 +272,7 @@ impl Sealer {
         let started = Instant::now();
         self.pace.begin_round();
         self.clock.measure(conn).await?;
-        let now = self.clock.unix_millis();
+        let (now, expiry_now) = (self.clock.unix_millis(), self.clock.expiry_unix_millis());
         let mut round = Round::default();
         retain::measure(conn, &self.metrics, self.max_bytes).await?;
         let oldest = FRAMES.existing(conn).await?.first().map_or(now, |slot| FRAMES.start_of(*slot));
@@ -246,6 +280,7 @@ impl Sealer {
         // Beside each other, so that an alert can tell whether sealing is late.
         self.metrics.seal_after_seconds.set(i64::try_from(self.lifetimes.seal_after.as_secs()).unwrap_or(i64::MAX));
         if !try_lock(conn, Lock::Seal).await? {
+            round.held += 1;
             return Ok(round);
         }
         let seal_after = u64::try_from(self.lifetimes.seal_after.as_millis()).unwrap_or(u64::MAX);
@@ -253,12 +288,12 @@ impl Sealer {
         let mut failure = FirstFailure::default();
         let due = FRAMES.existing(conn).await?.into_iter().filter(|slot| FRAMES.end_of(*slot).saturating_add(seal_after) <= now);
         for slot in due {
-            let half_hour = HalfHour { slot, up_to_arrival, now, until: started + self.limits.sealing };
+            let half_hour = HalfHour { slot, up_to_arrival, expiry_now, until: started + self.limits.sealing };
             failure.keep(self.seal_half_hour(conn, &half_hour, &mut chunk_days, &mut round).await)?;
         }
         let ended_before = now.saturating_sub(seal_after).saturating_sub(FOLD_GRACE_MILLIS);
         failure.keep(self.fold(conn, ended_before, started + self.limits.folding, &mut round).await)?;
-        failure.keep(self.retain(conn, now, &mut round).await)?;
+        failure.keep(self.retain(conn, expiry_now, &mut round).await)?;
         failure.into_result().map(|()| round)
     }
 
@@ -273,7 +308,7 @@ impl Sealer {
         let slot = half_hour.slot;
         // What came for a time whose samples were dropped would stand alone there, beside rollups that do not know of it.
         let dropped = sqlx::query_scalar::<_, Timestamp>("SELECT raw FROM dropped_history").fetch_one(&mut *conn).await?;
-        let oldest = i64::try_from(self.oldest_kept(half_hour.now).max(dropped.0)).unwrap_or(i64::MAX);
+        let oldest = i64::try_from(self.oldest_kept(half_hour.expiry_now).max(dropped.0)).unwrap_or(i64::MAX);
         let (mut sealed, mut failure) = (0, FirstFailure::default());
         for source_id in half_hour::sources(conn, slot).await? {
             let (up_to_arrival, limits) = (half_hour.up_to_arrival, self.limits);
@@ -303,6 +338,7 @@ impl Sealer {
             Ok(false) => {}
             Err(error) if has_code(&error, "55P03") => {
                 tracing::debug!(half_hour = FRAMES.partition(slot), "a read keeps a sealed partition from being dropped");
+                round.held += 1;
             }
             Err(error) => return Err(error),
         }

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use golectra_protocol::Source;
 
-use super::super::expiry::CLOCK_STEP;
 use super::super::shards::{SHARDS, Shards};
 use super::days::oldest;
 use super::part::{Part, foldable};
 use super::source::{SourceHistory, WINDOW_MILLIS, Window};
 use crate::clock::Clock;
+use crate::store::expiry_clock::ExpiryClock;
 use crate::store::history::rollups::{DAY_MILLIS, day_of};
 
 /// How long open samples wait for others that are sealed with them.
@@ -27,8 +27,6 @@ const SEAL_AFTER_MILLIS: u64 = 30 * 60 * 1000;
 const LATE_MILLIS: u64 = 60 * 1000;
 /// How often to look for what is to be sealed, folded and dropped.
 const EVERY: Duration = Duration::from_secs(20);
-/// For how long the clock has to stay ahead until history is dropped by it.
-const STEP_LASTS: Duration = Duration::from_hours(1);
 /// How soon the end of the store is seen.
 const LONGEST_PARK: Duration = Duration::from_secs(1);
 
@@ -51,38 +49,6 @@ pub(in crate::store::memory) struct Keeper {
     pub(super) clock: Clock,
 }
 
-/// The time by which history is dropped: the system's, but a step forward counts only after an hour. What was dropped because the clock was wrong for a
-/// while would not come back.
-#[derive(Debug)]
-struct DropClock {
-    at: Instant,
-    unix_millis: u64,
-    ahead_since: Option<Instant>,
-}
-
-impl DropClock {
-    fn new(at: Instant, unix_millis: u64) -> Self {
-        Self { at, unix_millis, ahead_since: None }
-    }
-
-    /// The time to drop by, when the system's clock shows this.
-    fn unix_millis(&mut self, now: Instant, unix_millis: u64) -> u64 {
-        let passed = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let expected = self.unix_millis.saturating_add(passed(now - self.at));
-        if unix_millis > expected.saturating_add(passed(CLOCK_STEP)) {
-            let since = *self.ahead_since.get_or_insert_with(|| {
-                tracing::warn!("the system's clock was set forward: history is dropped by it when it has stayed so for an hour");
-                now
-            });
-            if now - since < STEP_LASTS {
-                return expected;
-            }
-        }
-        *self = Self::new(now, unix_millis);
-        unix_millis
-    }
-}
-
 /// The right to change what is sealed.
 pub(super) type Changing<'a> = MutexGuard<'a, ()>;
 
@@ -100,7 +66,8 @@ impl Keeper {
     pub(in crate::store::memory) fn run(&self, stop: &Receiver<()>) {
         let _ = self.shards.history.keeper.set(std::thread::current());
         let mut next = Instant::now() + EVERY;
-        let mut drop_clock = DropClock::new(Instant::now(), self.clock.unix_millis());
+        let expiry_clock = ExpiryClock::default();
+        expiry_clock.follow(self.clock.unix_millis());
         while matches!(stop.try_recv(), Err(TryRecvError::Empty)) {
             // Writers end this when memory is short.
             std::thread::park_timeout(LONGEST_PARK.mul_f64(0.75 + fastrand::f64() / 4.0));
@@ -109,7 +76,7 @@ impl Keeper {
             }
             if Instant::now() >= next {
                 let now_millis = self.clock.unix_millis();
-                self.maintain_at(now_millis, drop_clock.unix_millis(Instant::now(), now_millis));
+                self.maintain_at(now_millis, expiry_clock.follow(now_millis));
                 next = Instant::now() + EVERY;
             }
         }
@@ -289,29 +256,4 @@ pub(super) fn seal(shards: &Shards, _changing: &Changing<'_>, source: &Source, s
     drop(frames);
     let put = |window: &mut Window| window.sealed(part, many, now_millis);
     let _ = shards.of(source).shard.history.change(&shards.history, source, |history| history.change_window(start, put));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn history_is_dropped_by_a_clock_that_was_set_forward_only_after_an_hour() {
-        const MONTH: u64 = 30 * 24 * 60 * 60 * 1000;
-        let begun = Instant::now();
-        let after = |seconds: u64| begun + Duration::from_secs(seconds);
-        let mut clock = DropClock::new(begun, MONTH);
-        assert_eq!(clock.unix_millis(after(20), MONTH + 20_000), MONTH + 20_000);
-        // Wrong for a minute.
-        assert_eq!(clock.unix_millis(after(40), 3 * MONTH), MONTH + 40_000);
-        assert_eq!(clock.unix_millis(after(60), 3 * MONTH + 20_000), MONTH + 60_000);
-        assert_eq!(clock.unix_millis(after(80), MONTH + 80_000), MONTH + 80_000);
-        // Right from now on; that it was ahead before does not count.
-        assert_eq!(clock.unix_millis(after(100), 3 * MONTH), MONTH + 100_000);
-        assert_eq!(clock.unix_millis(after(3_690), 3 * MONTH), MONTH + 3_690_000);
-        assert_eq!(clock.unix_millis(after(3_700), 3 * MONTH), 3 * MONTH);
-        assert_eq!(clock.unix_millis(after(3_720), 3 * MONTH + 20_000), 3 * MONTH + 20_000);
-        // Backwards it is followed at once.
-        assert_eq!(clock.unix_millis(after(3_740), MONTH), MONTH);
-    }
 }

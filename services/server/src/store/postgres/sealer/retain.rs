@@ -94,6 +94,7 @@ impl Sealer {
             Err(error) if has_code(&error, "55P03") => {
                 let partition = table.partition(slot);
                 tracing::info!(partition, "a long read keeps old history from being dropped, trying again in a minute");
+                round.held += 1;
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -146,10 +147,12 @@ impl Sealer {
             let fill = Fill::of(conn, bytes, &self.lifetimes, now).await?;
             let next = self.next_to_drop(conn, &fill).await?;
             if next.is_empty() {
+                let needed_bytes = fill.needed_bytes();
+                round.too_large = Some(needed_bytes);
                 if !self.may_warn() {
                     return Ok(());
                 }
-                if fill.needed_bytes() > max_bytes {
+                if needed_bytes > max_bytes {
                     tracing::error!(
                         bytes,
                         limit_bytes = max_bytes,

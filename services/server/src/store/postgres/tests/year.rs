@@ -28,7 +28,6 @@ use prometheus::Registry;
 use sqlx::Executor;
 
 use super::super::partitions::{CHUNKS, ROLLUPS_1H, ROLLUPS_5M};
-use super::super::sealer::fill::Fill;
 use super::super::sealer::{Pace, Sealer};
 use super::*;
 use crate::history::labels;
@@ -286,9 +285,14 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
             took.seals += started.elapsed();
             if let Some(max_bytes) = sealer.max_bytes {
                 let bytes = total_bytes(&mut conn).await;
-                // Where nothing but rollups of an hour is left to drop, as in the small form, room in the files is no reason to drop them.
-                let needed = Fill::of(&mut conn, bytes, &lifetimes, clock.unix_millis()).await.unwrap().needed_bytes();
-                if bytes > max_bytes && (is_full() || needed > max_bytes || bytes > max_bytes + max_bytes / 10) {
+                // Where nothing but rollups of an hour is left to drop, as in the small form, room in the files is no reason to drop them. How much room
+                // there was is taken from the round: autovacuum changes the estimate and the files' sizes at any time.
+                let is_too_large = if is_full() {
+                    bytes > max_bytes
+                } else {
+                    round.too_large.is_some_and(|needed| needed > max_bytes) || bytes > max_bytes + max_bytes / 10
+                };
+                if is_too_large {
                     too_large.push(format!("week {week}: {bytes} bytes after a round, HISTORY_MAX_BYTES is {max_bytes}"));
                 }
                 for partition in &round.rollups {
