@@ -174,13 +174,13 @@ fn a_variable_stands_before_those_that_use_it() {
     assert!(server.contains(r#""ONE""#) && server.contains(r#""OTHER""#), "{server}");
 }
 
-/// Names that YAML would read as something else than text.
+/// Names that YAML would read as something else than text. A full name begins with a letter.
 #[test]
-fn names_that_look_like_numbers_stay_text() {
+fn names_that_look_like_other_values_stay_text() {
     if !have_helm() {
         return;
     }
-    let rendered = helm_template(&ALL_APIS, &["--set-string", "fullnameOverride=123,nameOverride=456,commonLabels.team=789"]);
+    let rendered = helm_template(&ALL_APIS, &["--set-string", "fullnameOverride=null,nameOverride=456,commonLabels.team=789"]);
     for object in parse(&rendered.unwrap_or_else(|error| panic!("{error}"))) {
         let metadata = &object["metadata"];
         assert!(metadata["name"].is_string(), "{metadata}");

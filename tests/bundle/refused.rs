@@ -52,6 +52,11 @@ fn values_out_of_range_are_named() {
         return;
     }
     for (set, path) in [
+        ("nameOverride=Metrics", "/nameOverride"),
+        ("nameOverride=a.b", "/nameOverride"),
+        ("fullnameOverride=my_metrics", "/fullnameOverride"),
+        ("fullnameOverride=1metrics", "/fullnameOverride"),
+        ("fullnameOverride=metrics-", "/fullnameOverride"),
         ("database.mode=postgres", "/database/mode"),
         ("database.cnpg.instances=0", "/database/cnpg/instances"),
         ("database.cnpg.synchronous.dataDurability=always", "/database/cnpg/synchronous/dataDurability"),
@@ -176,6 +181,11 @@ fn valid_values_are_accepted() {
         return;
     }
     for set in [
+        "nameOverride=0-metrics",
+        "nameOverride=",
+        "fullnameOverride=m",
+        "fullnameOverride=my-metrics-2",
+        "fullnameOverride=",
         "database.cnpg.instances=1",
         "server.settings.maxSeries=5000000",
         "server.settings.headerTimeout=15",

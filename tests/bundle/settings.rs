@@ -255,6 +255,32 @@ fn rules_and_receivers_of_alerts_reach_the_server() {
     assert!(!notes(&[&receiver[..], &["--set", "alerts.egress[0].ports[0].port=443"]].concat()).contains("set alerts.egress"));
 }
 
+#[test]
+fn the_notes_say_what_the_network_policy_does_not_let_the_server_reach() {
+    if !have_helm() {
+        return;
+    }
+    let (closed, heartbeat) = ("network policy does not let it reach", "alerts.heartbeat.existingSecret.name=h");
+    assert!(!notes(&[]).contains(closed));
+    assert!(!notes(&["--set", "server.audit.url=http://golectra-audit-sink:8090/"]).contains(closed), "the chart's own sink");
+    let outside = "server.audit.url=https://audit.example.com/,server.settings.otlpEndpoint=http://collector:4318";
+    for (set, expected) in [
+        (heartbeat, "the address of the heartbeat: set alerts.egress."),
+        ("server.audit.url=https://audit.example.com/", "server.audit.url: set networkPolicy.extraEgress."),
+        ("server.audit.url=http://golectra-audit-sink-2:8090/", "server.audit.url: set networkPolicy.extraEgress."),
+        (outside, "server.audit.url and server.settings.otlpEndpoint: set networkPolicy.extraEgress."),
+    ] {
+        let said = notes(&["--set", set]);
+        assert!(said.contains(&format!("{closed} {expected}")), "{set}: {said}");
+        for open in ["networkPolicy.enabled=false", "networkPolicy.extraEgress[0].ports[0].port=443"] {
+            assert!(!notes(&["--set", set, "--set", open]).contains(closed), "{set} {open}");
+        }
+    }
+    let of_alerts = ["--set", "alerts.egress[0].ports[0].port=443", "--set"];
+    assert!(!notes(&[&of_alerts[..], &[heartbeat]].concat()).contains(closed));
+    assert!(notes(&[&of_alerts[..], &[outside]].concat()).contains("set networkPolicy.extraEgress, unless alerts.egress allows it."));
+}
+
 /// Panels are in a ConfigMap, in a volume that follows its changes, and their templates are left alone.
 #[test]
 fn panels_reach_the_server() {

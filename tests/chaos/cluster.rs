@@ -13,7 +13,7 @@ use golectra_tests::eventually;
 use crate::kube::{Namespace, run};
 use crate::load::{Load, SOME, pass};
 use crate::release::Release;
-use crate::{full, images, say};
+use crate::{images, say};
 
 /// How long another instance may take to become the primary.
 const FAILOVER: Duration = Duration::from_mins(3);
@@ -28,9 +28,10 @@ const DELETIONS: usize = 5;
 const ROLLOUTS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "part of the complete form: make chaos, where KUBECONFIG is set"]
 async fn the_primary_the_servers_and_a_node_go_under_load() {
-    if !full() || std::env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty()) {
-        say("left out: part of the complete form, where KUBECONFIG is set");
+    if std::env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty()) {
+        say("left out: KUBECONFIG is not set");
         return;
     }
     images::ready().await;

@@ -15,7 +15,6 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 use crate::history::{History, HistoryLoad};
 use crate::load::{LIMIT, pass};
 use crate::postgres::beside;
-use crate::results::say;
 use crate::{amount, full};
 
 pub const ANY_TIME: &str = "any time";
@@ -150,11 +149,8 @@ async fn the_server_that_seals_is_killed() {
 }
 
 #[tokio::test]
+#[ignore = "part of the complete form: make chaos"]
 async fn postgres_crashes_while_a_server_folds() {
-    if !full() {
-        say("PostgreSQL crashed while a server folded", "left out: part of the complete form");
-        return;
-    }
     let Some(cluster) = beside(PostgresCluster::start).await else { return };
     let (start, crashes) = (Instant::now(), 12);
     let cluster = Arc::new(cluster);

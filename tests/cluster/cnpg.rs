@@ -34,7 +34,7 @@ async fn the_default_install_through_its_life() {
     assert_eq!(rows, (rolled.sum, failed_over.sum));
     release.upgrade(&["--reuse-values", "--set", "server.settings.logLevel=debug", "--set", "agent.settings.reportInterval=5s"]).await;
     assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after an upgrade");
-    release.namespace.helm(&["rollback", "golectra", "1", "--wait", "--timeout", "4m"]).await;
+    release.namespace.helm(&["rollback", "golectra", "1", "--wait", "--timeout", "10m"]).await;
     assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after a rollback");
 
     let key = release.key().await;

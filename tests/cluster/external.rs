@@ -32,8 +32,8 @@ async fn with_an_external_database() {
     let Some(_turn) = turn().await else { return };
     let namespace = Namespace::fresh("external").await;
     namespace.apply(DATABASE).await;
-    let ready = ["wait", "--for=condition=Ready", "clusters.postgresql.cnpg.io/mine", "--timeout=180s"];
-    namespace.try_kubectl(&ready, Duration::from_mins(4)).await.unwrap_or_else(|error| panic!("{error}"));
+    let ready = ["wait", "--for=condition=Ready", "clusters.postgresql.cnpg.io/mine", "--timeout=600s"];
+    namespace.try_kubectl(&ready, Duration::from_mins(12)).await.unwrap_or_else(|error| panic!("{error}"));
 
     let release = Release::install(namespace, &VALUES).await;
     let client = release.client().await;

@@ -50,8 +50,8 @@ pub async fn failover(release: &Release, client: &Client) -> Tally {
 
 /// Waits until every instance of the database is ready again.
 pub async fn whole(release: &Release) {
-    let arguments = ["wait", "--for=condition=Ready", "clusters.postgresql.cnpg.io/golectra-postgres", "--timeout=180s"];
-    release.namespace.try_kubectl(&arguments, Duration::from_mins(4)).await.unwrap_or_else(|error| panic!("{error}"));
+    let arguments = ["wait", "--for=condition=Ready", "clusters.postgresql.cnpg.io/golectra-postgres", "--timeout=600s"];
+    release.namespace.try_kubectl(&arguments, Duration::from_mins(12)).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Replaces all servers several times without a failed request.

@@ -3,14 +3,18 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use golectra_tests::Client;
+use golectra_tests::{Answer, Client, eventually};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::kube::Namespace;
+use crate::say;
 
 /// Time limit for kubectl to begin.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a pod may take to be reached.
+const REACHED: Duration = Duration::from_mins(1);
 
 /// A port on loopback that is forwarded to a pod until this is dropped.
 pub struct Forward {
@@ -57,8 +61,14 @@ impl Forward {
     }
 }
 
-/// A pod's own /metrics.
-pub async fn metrics(namespace: &Namespace, pod: &str) -> golectra_tests::Answer {
-    let forward = Forward::open(namespace, &format!("pod/{pod}"), "9090").await;
-    forward.client(None).get("/metrics").send().await.expect(200)
+/// A pod's own /metrics, once the pod can be reached.
+pub async fn metrics(namespace: &Namespace, pod: &str) -> Answer {
+    eventually(&format!("/metrics of {pod}"), REACHED, async || try_metrics(namespace, pod).await).await
+}
+
+/// The same; None where the pod can't be reached at the moment.
+pub async fn try_metrics(namespace: &Namespace, pod: &str) -> Option<Answer> {
+    let forward = Forward::try_open(namespace, &format!("pod/{pod}"), "9090").await;
+    let forward = forward.inspect_err(|problem| say(problem)).ok()?;
+    forward.client(None).try_get("/metrics").await.filter(|answer| answer.status == 200)
 }

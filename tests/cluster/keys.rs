@@ -5,7 +5,7 @@ use std::time::Duration;
 use golectra_tests::until;
 
 use crate::agents;
-use crate::forward::metrics;
+use crate::forward::{metrics, try_metrics};
 use crate::kube::name;
 use crate::release::Release;
 
@@ -31,7 +31,9 @@ pub async fn wrong_then_right(release: &Release) {
     for pod in agents.values() {
         until("an agent's report is refused", REPORTED, async || {
             let refused = "golectra_agent_send_retries_total{reason=\"unauthorized\"}";
-            metrics(&release.namespace, pod).await.text().lines().any(|line| line.starts_with(refused))
+            // A forwarding that fails is tried again.
+            let exported = try_metrics(&release.namespace, pod).await;
+            exported.is_some_and(|exported| exported.text().lines().any(|line| line.starts_with(refused)))
         })
         .await;
         let log = release.namespace.kubectl(&["logs", pod]).await;

@@ -93,7 +93,7 @@ impl Namespace {
 
     /// Runs helm in the namespace. The test fails with its error message.
     pub async fn helm(&self, arguments: &[&str]) -> String {
-        let limit = Duration::from_mins(6);
+        let limit = Duration::from_mins(12);
         run("helm", &[&["--namespace", &self.0], arguments].concat(), None, limit).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -134,8 +134,8 @@ impl Namespace {
 
     /// Waits until a workload's rollout has finished.
     pub async fn rolled_out(&self, workload: &str) {
-        let arguments = ["rollout", "status", workload, "--timeout=180s"];
-        self.try_kubectl(&arguments, Duration::from_mins(4)).await.unwrap_or_else(|error| panic!("{error}"));
+        let arguments = ["rollout", "status", workload, "--timeout=600s"];
+        self.try_kubectl(&arguments, Duration::from_mins(12)).await.unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

@@ -39,14 +39,14 @@ impl Release {
         let release = Self { namespace };
         release.install_again(values).await;
         release.namespace.apply(REACH).await;
-        release.namespace.helm(&["test", "golectra", "--timeout", "2m"]).await;
+        release.namespace.helm(&["test", "golectra", "--timeout", "5m"]).await;
         release
     }
 
-    /// `helm install`, with a time limit of four minutes.
+    /// `helm install`, with a time limit of ten minutes.
     pub async fn install_again(&self, values: &[&str]) {
         let start = Instant::now();
-        self.namespace.helm(&[&["install", "golectra", "charts/golectra", "--wait", "--timeout", "4m"], values].concat()).await;
+        self.namespace.helm(&[&["install", "golectra", "charts/golectra", "--wait", "--timeout", "10m"], values].concat()).await;
         say(&format!("{}: installed and ready after {:.0} s", self.namespace.name(), start.elapsed().as_secs_f64()));
     }
 
@@ -59,7 +59,7 @@ impl Release {
 
     /// `helm upgrade` with the defaults and these values.
     pub async fn upgrade(&self, values: &[&str]) {
-        self.namespace.helm(&[&["upgrade", "golectra", "charts/golectra", "--wait", "--timeout", "4m"], values].concat()).await;
+        self.namespace.helm(&[&["upgrade", "golectra", "charts/golectra", "--wait", "--timeout", "10m"], values].concat()).await;
     }
 
     /// The key that writes are signed with.
@@ -80,9 +80,9 @@ impl Release {
         format!("http://{}:{port}", address["address"].as_str().expect("text"))
     }
 
-    /// A client with the release's key, once the server answers.
+    /// A client with the release's key, once the server answers. It sends a read that is refused for the moment again.
     pub async fn client(&self) -> Client {
-        let client = Client::new(&self.url().await, Some(&self.key().await));
+        let client = Client::new(&self.url().await, Some(&self.key().await)).patient();
         until("the server answers from outside", Duration::from_mins(1), async || {
             client.try_get("/ping").await.is_some_and(|answer| answer.status == 200)
         })

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use golectra_tests::remote_write::{joined_labels, remote_series, remote_write_v1};
-use golectra_tests::{Client, Receiver, Reply, SMTP_LOGIN, Server, SmtpServer, SmtpTls, Store, Target, fresh_key, on_both_stores, until};
+use golectra_tests::{
+    Client, Receiver, Reply, SMTP_LOGIN, Server, SmtpServer, SmtpTls, Store, Target, encode, fresh_key, on_both_stores, until,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -14,6 +16,7 @@ on_both_stores!(
     an_alert_is_pending_and_fires_and_is_told_once,
     a_killed_server_loses_no_timer_and_tells_nothing_twice,
     rules_are_read_again_and_a_bad_file_is_refused,
+    pages_of_rules_have_only_groups_that_are_asked_for,
     silences_hold_back_what_receivers_are_told,
     a_receiver_can_be_tested,
     mail_is_sent_over_encrypted_connections,
@@ -239,6 +242,29 @@ async fn rules_are_read_again_and_a_bad_file_is_refused(t: Target) {
     until("the new file is read", PATIENCE, async || names().await == ["h"]).await;
     let is_mended = async || !client.get("/alerts").send().await.expect(200).text().contains("role=\"alert\"");
     until("the page no longer says it", PATIENCE, is_mended).await;
+}
+
+async fn pages_of_rules_have_only_groups_that_are_asked_for(t: Target) {
+    let (first, second) = ("- name: a\n  rules: [{record: r, expr: up}]\n", "- name: b\n  rules: [{alert: A, expr: up > 5}]\n");
+    let files = Files::new(&format!("groups:\n{first}{second}"), "receivers: []");
+    let server = files.start(&t);
+    let client = server.client();
+    let token = "test.yaml;b";
+    let after = format!("&group_next_token={}", encode(token));
+    for (parameters, names, next) in [
+        ("type=alert&group_limit=1".to_owned(), vec!["b"], Value::Null),
+        ("type=record&group_limit=1".to_owned(), vec!["a"], Value::Null),
+        ("group_limit=1".to_owned(), vec!["a"], json!(token)),
+        (format!("group_limit=1{after}"), vec!["b"], Value::Null),
+        // The token's group is there, though it is not asked for.
+        (format!("type=record&group_limit=1{after}"), vec![], Value::Null),
+    ] {
+        let data = client.get(&format!("/api/v1/rules?{parameters}")).send().await.expect(200).json()["data"].clone();
+        let groups = data["groups"].as_array().expect("a list");
+        assert_eq!(groups.iter().map(|group| group["name"].clone()).collect::<Vec<_>>(), names, "{parameters}");
+        assert_eq!(data["groupNextToken"], next, "{parameters}");
+    }
+    client.get("/api/v1/rules?group_limit=1&group_next_token=nothing").send().await.expect(400);
 }
 
 async fn silences_hold_back_what_receivers_are_told(t: Target) {

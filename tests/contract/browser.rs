@@ -2,6 +2,7 @@
 
 mod figures;
 mod graphs;
+mod live;
 mod narrow;
 mod panels;
 

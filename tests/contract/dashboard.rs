@@ -28,6 +28,9 @@ on_both_stores!(
     rows_are_sorted_and_filtered,
     a_node_has_graphs_of_what_it_reports,
     an_instance_that_others_write_is_a_node,
+    an_instance_that_is_no_machine_is_not_silent,
+    what_nobody_reports_is_not_said_to_be_well,
+    rules_of_one_name_have_states_of_their_own,
     pods_are_shown_with_what_they_use,
     what_changed_is_ranked,
     what_happened_is_listed,
@@ -239,6 +242,48 @@ async fn an_instance_that_others_write_is_a_node(t: Target) {
     assert!(node.contains("data-title=\"Load\"") && node.contains("node_load1</a>"), "{node}");
 }
 
+async fn an_instance_that_is_no_machine_is_not_silent(t: Target) {
+    let server = t.own().start();
+    let now = i64::try_from(unix_millis()).expect("the clock is before the year 292278994");
+    let written = [remote_series("requests", &[("instance", "app:8080")], &[(now, 1.0)])];
+    server.client().remote_write(remote_write_v1(&written)).send().await.expect_success();
+    let node = page(&server, "/node?name=app%3A8080").await;
+    assert!(node.contains("reporting, last report") && !node.contains("silent"), "{node}");
+}
+
+/// An agent that may not read the states of pods: pods are counted, and nothing is said of their states and restarts.
+async fn what_nobody_reports_is_not_said_to_be_well(t: Target) {
+    let server = t.own().start();
+    let of = |name: &str, more: &str| format!("{name}{{container=\"app\",namespace=\"shop\",pod=\"cart\"{more}}}");
+    report(&server, "n1", &[(&of("container_memory_working_set_bytes", ""), 1e6)]).await;
+    let overview = page(&server, "/").await;
+    assert!(overview.contains("<small>Pods</small>"), "{overview}");
+    assert!(!overview.contains("all running") && !overview.contains("Restarts"), "{overview}");
+    let states = [
+        (of("kube_pod_status_phase", ",phase=\"Running\""), 1.0),
+        (of("kube_pod_status_phase", ",phase=\"Pending\""), 0.0),
+        (of("kube_pod_container_status_restarts_total", ""), 0.0),
+    ];
+    report(&server, "n1", &states.each_ref().map(|(name, value)| (name.as_str(), *value))).await;
+    let overview = page(&server, "/").await;
+    assert!(overview.contains("all running") && overview.contains("Restarts, 1 h"), "{overview}");
+    // This server evaluates no rules.
+    assert!(!page(&server, "/alerts").await.contains("Nothing fires"));
+}
+
+async fn rules_of_one_name_have_states_of_their_own(t: Target) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = "groups:\n- name: g\n  rules:\n  - alert: silence\n    expr: vector(1)\n  - alert: silence\n    expr: vector(0) > 1\n";
+    std::fs::write(folder.path().join("rules.yaml"), rules).expect("our own folder");
+    let own = t.own().env("RULES_DIR", folder.path().display()).env("BUILT_IN_RULES_DISABLED", "all");
+    let server = own.env("EVALUATION_INTERVAL", "1s").start();
+    until("the first one fires", LIMIT, async || page(&server, "/alerts").await.contains(">firing</td>")).await;
+    let alerts = page(&server, "/alerts").await;
+    let rows: Vec<_> = alerts.split("<tr id=\"rule-silence\">").skip(1).collect();
+    assert!(rows.len() == 2 && rows[0].contains(">firing</td>") && rows[1].contains(">inactive</td>"), "{alerts}");
+    assert!(alerts.contains("/alerts#rule-silence\""), "a link leads to the rule, not to the dialog of that name: {alerts}");
+}
+
 async fn pods_are_shown_with_what_they_use(t: Target) {
     let server = t.own().start();
     let of = |name: &str, more: &str| format!("{name}{{container=\"app\",namespace=\"shop\",pod=\"cart\"{more}}}");
@@ -335,7 +380,9 @@ async fn an_expression_has_a_table_or_an_error(t: Target) {
     let table = page(&server, &format!("/explore?query={}", encode("room * 2"))).await;
     assert!(table.contains("instance=<b>n</b>") && table.contains("<td class=\"num\">43</td>"), "{table}");
     let error = page(&server, &format!("/explore?query={}", encode("sum(room"))).await;
-    assert!(error.contains("parse error") || error.contains("invalid parameter"), "{error}");
+    // Beside the field, and in the part that is fetched again.
+    let part = error.split("data-live=\"table\"").nth(1).unwrap_or_default();
+    assert!(part.contains("parse error") || part.contains("invalid parameter"), "{error}");
 }
 
 async fn assets_are_kept_for_good_and_packed(t: Target) {
@@ -352,6 +399,10 @@ async fn assets_are_kept_for_good_and_packed(t: Target) {
     }
     assert!(wire <= 60 * 1024, "the first page takes {wire} bytes over the wire");
     assert_eq!(server.client().get("/assets/style.css").send().await.status, 404, "only names with a hash");
+    // A page of another version gets what is here for now.
+    let other = server.client().get("/assets/style-000000000000.css").send().await.expect(200);
+    assert_eq!((other.header("cache-control"), other.media_type()), (Some("no-store"), "text/css"));
+    assert_eq!(server.client().get("/assets/nothing-000000000000.css").send().await.status, 404);
 }
 
 /// A page as a browser has it once its scripts have run, and what it says on its console.

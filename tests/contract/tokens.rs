@@ -67,6 +67,12 @@ async fn routes_need_a_token_of_their_scope(t: Target) {
         assert_eq!(challenges, ["Bearer realm=\"golectra\"", "Basic realm=\"golectra\""]);
         assert!(answer.text().contains("token"), "{answer:?}");
     }
+    // A browser opens its own dialog for a password where it is asked for Basic: pages have a form.
+    for request in [client.get("/stream"), client.post("/api/v1/query_range").header("origin", "http://example.com")] {
+        let answer = request.send().await.expect(401);
+        let challenges: Vec<_> = answer.headers.get_all("www-authenticate").iter().collect();
+        assert_eq!(challenges, ["Bearer realm=\"golectra\""]);
+    }
     // The password of Basic, whatever the user's name: `me:w:token` in base64.
     client.remote_write(body()).header("authorization", "Basic bWU6dzp0b2tlbg==").send().await.expect(204);
     // What agents and people use, and what an orchestrator asks, stays open.
@@ -123,6 +129,7 @@ async fn a_browser_signs_in_once(t: Target) {
     for path in ["/", "/node?name=cellar", "/source?name=cellar", "/pods", "/alerts", "/explore", "/status"] {
         let page = client.get(path).send().await.expect(200).text();
         assert!(page.contains("action=\"/sign-in\"") && !page.contains(">cellar<"), "{path}: {page}");
+        assert!(!page.contains("<script"), "there is nothing to keep current before one has signed in: {page}");
     }
     form(&client, "wrong", "same-origin").send().await.expect(403);
     form(&client, "w-token", "same-origin").send().await.expect(403);

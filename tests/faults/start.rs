@@ -18,11 +18,14 @@ async fn hold(database: &Database) -> PgConnection {
     runtime().spawn(lock).await.expect("no panic").expect("nobody else has the lock")
 }
 
-/// A server whose first attempt is running, and which this side does not end before the connection is dropped.
+/// A server whose first attempt is running, and which this side does not end before the connection is dropped. Its schema is
+/// there: on a busy machine the first making of it takes longer than requests wait.
 async fn starting(database: &std::sync::Arc<Database>) -> (Server, PgConnection) {
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'golectra-server'";
+    drop(Server::builder().database(database).start());
+    until("the first server's sessions have ended", LIMIT, async || database.number(sessions).await == 0).await;
     let held = hold(database).await;
     let server = Server::builder().database(database).start_alive();
-    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'golectra-server'";
     until("the server has connected", LIMIT, async || database.number(sessions).await > 0).await;
     (server, held)
 }
@@ -69,9 +72,9 @@ async fn requests_wait_no_longer_than_their_limit() {
     let client = server.client();
     let (write, read, ping) = tokio::join!(timed(&client, "POST"), timed(&client, "/value/counter/absent"), timed(&client, "/ping"));
     assert_eq!((write.0, read.0, ping.0), (503, 503, 503));
-    assert!(ping.1 < Duration::from_millis(1_300), "/ping took {:?}", ping.1);
+    assert!(ping.1 < Duration::from_secs(2), "/ping took {:?}", ping.1);
     for (_, took) in [write, read] {
-        assert!((Duration::from_secs(2)..Duration::from_millis(3_500)).contains(&took), "{took:?}");
+        assert!((Duration::from_secs(2)..Duration::from_secs(5)).contains(&took), "{took:?}");
     }
     drop(held);
     until("the server is ready", LIMIT, async || client.get("/ping").send().await.status == 200).await;
@@ -87,6 +90,7 @@ async fn after_a_failed_attempt_requests_are_answered_at_once() {
     for request in ["POST", "/value/counter/absent", "/ping"] {
         let (status, took) = timed(&client, request).await;
         assert_eq!(status, 503, "{request}");
-        assert!(took < Duration::from_millis(500), "{request} took {took:?}");
+        // Where they wait for an attempt, writes and reads take 2.5 s and more.
+        assert!(took < Duration::from_secs(2), "{request} took {took:?}");
     }
 }

@@ -3,6 +3,8 @@
 //! Every answer is checked against the rules for all answers (compression, HashSHA256), whatever the test is about.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -22,6 +24,9 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// request on a connection that is just being closed fails.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
+/// The longest pause before a read is sent again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// A client of one server.
 #[derive(Clone)]
 pub struct Client {
@@ -29,6 +34,8 @@ pub struct Client {
     base: String,
     key: Option<String>,
     expects_hashes: bool,
+    /// How many reads were sent again, where the client does that.
+    late: Option<Arc<AtomicU64>>,
 }
 
 impl Client {
@@ -39,7 +46,7 @@ impl Client {
         let http =
             reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).timeout(LIMIT).pool_idle_timeout(IDLE_LIMIT);
         let http = http.build().expect("a client can be built");
-        Self { http, base: base.to_owned(), key: key.map(str::to_owned), expects_hashes: key.is_some() }
+        Self { http, base: base.to_owned(), key: key.map(str::to_owned), expects_hashes: key.is_some(), late: None }
     }
 
     /// Expects no hash on any answer, as from a server that requires signatures.
@@ -47,6 +54,18 @@ impl Client {
     pub fn expecting_no_hashes(mut self) -> Self {
         self.expects_hashes = false;
         self
+    }
+
+    /// Sends a read that was answered with 503 again, some times, as a busy machine makes a server refuse one.
+    #[must_use]
+    pub fn patient(mut self) -> Self {
+        self.late = Some(Arc::default());
+        self
+    }
+
+    /// How many reads a patient client and its clones had to send again.
+    pub fn late(&self) -> u64 {
+        self.late.as_ref().map_or(0, |late| late.load(Ordering::Relaxed))
     }
 
     /// The client's key.
@@ -230,7 +249,7 @@ impl RequestBuilder<'_> {
     }
 
     /// Sends the request and expects an answer. A write that the server refused as overloaded is sent again, and by remote-write, where each sample is
-    /// stored once, any that may come again.
+    /// stored once, any that may come again; by a [patient](Client::patient) client, a read as well.
     pub async fn send(self) -> Answer {
         let what = format!("{} {}", self.method, self.path);
         let send = || async { self.clone().try_send().await.unwrap_or_else(|error| panic!("{what}: {error:?}")) };
@@ -238,6 +257,13 @@ impl RequestBuilder<'_> {
             resend(send, Answer::pause).await
         } else if self.is_write() {
             resend(send, Answer::overloaded_pause).await
+        } else if let (&Method::GET, Some(late)) = (&self.method, &self.client.late) {
+            let pause = |answer: &Answer| {
+                let pause = answer.pause_of_read()?;
+                late.fetch_add(1, Ordering::Relaxed);
+                Some(pause)
+            };
+            resend(send, pause).await
         } else {
             send().await
         }
@@ -315,7 +341,7 @@ impl Answer {
     }
 
     /// The pause that the server asks for where it refused the request as overloaded.
-    fn overloaded_pause(&self) -> Option<Duration> {
+    pub fn overloaded_pause(&self) -> Option<Duration> {
         overload::pause(self.status, self.header("retry-after"), &self.body)
     }
 
@@ -323,6 +349,11 @@ impl Answer {
     fn pause(&self) -> Option<Duration> {
         let seconds = self.header("retry-after").filter(|_| self.status == 503)?;
         Some(Duration::from_secs(seconds.parse().expect("a number of seconds")))
+    }
+
+    /// The pause after which a read that was refused for the moment may come again.
+    fn pause_of_read(&self) -> Option<Duration> {
+        (self.status == 503).then(|| self.pause().unwrap_or(Duration::from_secs(1)).min(LONGEST_PAUSE))
     }
 
     /// Whether the body was packed.
@@ -421,4 +452,33 @@ pub fn fresh_key() -> String {
 /// A new idempotency key with this time in unix milliseconds.
 pub fn key_at(unix_millis: u64) -> String {
     IdempotencyKey::at(unix_millis).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Receiver, Reply};
+
+    #[tokio::test]
+    async fn only_a_patient_client_sends_a_refused_read_again() {
+        let left = Arc::new(AtomicU64::new(0));
+        let refusals = Arc::clone(&left);
+        let receiver = Receiver::start(move |_| {
+            let refused = refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            if refused { Reply::status(503).header("retry-after", 0) } else { Reply::status(200) }
+        })
+        .await;
+        let client = Client::new(&receiver.url(), None);
+        left.store(2, Ordering::SeqCst);
+        client.get("/ping").send().await.expect(503);
+        assert_eq!(client.late(), 0);
+
+        let patient = client.patient();
+        left.store(2, Ordering::SeqCst);
+        patient.get("/ping").send().await.expect(200);
+        assert_eq!(patient.late(), 2);
+        left.store(1, Ordering::SeqCst);
+        patient.post("/other").send().await.expect(503);
+        assert_eq!(patient.late(), 2, "only reads are sent again");
+    }
 }

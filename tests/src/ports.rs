@@ -2,14 +2,34 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A port on which nothing listens. It is below the kernel's range for outgoing connections, so only another test could take
-/// it; a program whose port is taken is started again on another one.
+/// The ports are these many from 10,000 on, below the kernel's range for outgoing connections.
+const PORTS: u64 = 9_000;
+
+/// Counts the ports that were tried, from a random number on.
+static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0) % PORTS));
+
+/// A port on which nothing listens, and which no other test of this process gets: it stays free while its program is restarted.
+/// Only another process could take it; a program whose port is taken at its first start is started again on another one.
 pub fn free_port() -> u16 {
-    let random = RandomState::new();
-    (0_u32..)
-        .map(|attempt| 10_000 + u16::try_from(random.hash_one(attempt) % 9_000).expect("less than 9,000"))
-        .take(1000)
+    (0..PORTS)
+        .map(|_| 10_000 + u16::try_from(NEXT.fetch_add(1, Ordering::Relaxed) % PORTS).expect("less than 9,000"))
         .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .expect("one of a thousand ports is free")
+        .expect("one of the ports is free")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_callers_get_the_same_port() {
+        let ports: BTreeSet<u16> = (0..1_000).map(|_| free_port()).collect();
+        assert_eq!(ports.len(), 1_000);
+        assert!(ports.iter().all(|port| (10_000..19_000).contains(port)));
+    }
 }

@@ -164,7 +164,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_host_is_measured_by_each_of_its_collectors() {
-        let own = HostPaths { proc: "/proc".into(), sys: "/sys".into(), root: Some("/".into()), sees_first_process: true };
+        let root = Some("/".into());
+        let own = HostPaths { proc: "/proc".into(), sys: "/sys".into(), root, sees_first_process: true, shares_network: true };
         let settings =
             HostSettings { paths: own, node_name: "node-1".into(), max_series: 10_000, textfile_folders: vec![], filter: Arc::default() };
         let mut collectors = Collectors::start(of_the_host(&settings), metrics()).unwrap().with_max_series(10_000);

@@ -8,7 +8,7 @@ mod scrape;
 mod source;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use golectra_process::{Bytes, KeyId, ListenAddress, Secret};
 use golectra_protocol::Source;
@@ -67,13 +67,13 @@ golectra_process::settings! {
         pub host_metrics_include: Option<Pattern>,
         /// The host's metrics that are not reported, likewise.
         pub host_metrics_exclude: Option<Pattern>,
-        /// The disks and network devices that are reported, by the label `device`, likewise.
+        /// The disks and network devices that are reported, by the label `device` of node_disk_*, node_network_* and node_arp_*, likewise.
         pub host_devices_include: Option<Pattern>,
-        /// The disks and network devices that are not reported, likewise.
+        /// The disks and network devices that are not reported, likewise; nor are filesystems with this label `device`.
         pub host_devices_exclude: Option<Pattern>,
         /// The filesystems that are reported, by the label `mountpoint`, likewise.
         pub host_mounts_include: Option<Pattern>,
-        /// The filesystems that are not reported, likewise.
+        /// The filesystems that are not reported and not looked at, likewise.
         pub host_mounts_exclude: Option<Pattern>,
         /// Folders, separated by commas, whose files *.prom have metrics that other programs write in Prometheus's text format, as node_exporter's textfile collector reads them.
         pub textfile_dirs: Option<FolderList>,
@@ -189,17 +189,21 @@ impl Settings {
             max_series: self.pods_max_series.get(),
             // Where the agent sees them itself it tells more of them.
             node_metrics: NodeMetrics { network: !host.paths.sees_first_process, filesystem: host.paths.root.is_none() },
+            filter: host.filter,
         })
     }
 
     /// What is measured of the host under node_exporter's names. A process in a container sees the host's root and network only where they are mounted.
     pub fn host(&self, source: &Source) -> HostSettings {
-        let is_outside_of_containers = in_first_pid_namespace();
+        let root = Path::new("/");
+        let is_outside_of_containers = is_outside_of_containers(root, std::env::var_os("KUBERNETES_SERVICE_HOST").is_some());
         let paths = HostPaths {
             proc: self.host_proc.clone().unwrap_or_else(|| "/proc".into()),
             sys: "/sys".into(),
             root: self.host_root.clone().or_else(|| is_outside_of_containers.then(|| "/".into())),
             sees_first_process: is_outside_of_containers || self.host_proc.as_deref().is_some_and(|proc| !hides_first_process(proc)),
+            // Which namespace the first process is in, only root may see. Outside of containers it is this one.
+            shares_network: is_outside_of_containers || shares_network_with_first_process(root),
         };
         let filter = Filter {
             metrics: choice(self.host_metrics_include.as_ref(), self.host_metrics_exclude.as_ref()),
@@ -231,16 +235,43 @@ fn choice(include: Option<&Pattern>, exclude: Option<&Pattern>) -> Choice {
     Choice { include: include.cloned(), exclude: exclude.cloned() }
 }
 
-/// Whether this process is in the first namespace of processes, whose number is the same on every kernel. Containers have others.
-fn in_first_pid_namespace() -> bool {
-    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == "pid:[4026531836]")
+/// The first namespace of processes, whose number is the same on every kernel. Containers have others, unless they share it.
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Whether this process is not in a container, whose / and network are not the host's: in the first namespace of processes, with the / of the first process. `root`
+/// is where /proc is, and a pod is told by its environment.
+fn is_outside_of_containers(root: &Path, is_in_pod: bool) -> bool {
+    let namespace = std::fs::read_link(root.join("proc/self/ns/pid"));
+    let has_root_of_host = mount_of_root(root, "self").is_some_and(|own| mount_of_root(root, "1").is_none_or(|first| own == first));
+    namespace.is_ok_and(|namespace| namespace.as_os_str() == FIRST_PID_NAMESPACE) && !is_in_pod && has_root_of_host
+}
+
+/// What a process has as /: the device, the folder of the filesystem, and its type. Not the mount's number, which differs for a service with mounts of its own.
+fn mount_of_root(root: &Path, process: &str) -> Option<(String, String, String)> {
+    let text = std::fs::read_to_string(root.join("proc").join(process).join("mountinfo")).ok()?;
+    let of_line = |line: &str| {
+        let (mount, filesystem) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(2);
+        let (device, folder, mount_point) = (fields.next()?, fields.next()?, fields.next()?);
+        (mount_point == "/").then(|| (device.to_owned(), folder.to_owned(), filesystem.split(' ').next().unwrap_or_default().to_owned()))
+    };
+    // Of several the last one lies above the others.
+    text.lines().rev().find_map(of_line)
+}
+
+/// Whether this process is in the network namespace of the first one that it sees.
+fn shares_network_with_first_process(root: &Path) -> bool {
+    let namespace = |process: &str| std::fs::read_link(root.join("proc").join(process).join("ns/net")).ok();
+    namespace("self").is_some_and(|own| namespace("1") == Some(own))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
     use std::time::Duration;
 
-    use super::Settings;
+    use super::{FIRST_PID_NAMESPACE, Settings, is_outside_of_containers, shares_network_with_first_process};
 
     const NOTHING: [(&str, &str); 0] = [];
 
@@ -317,6 +348,40 @@ mod tests {
             let sentence = refusal(&arguments);
             assert!(sentence.contains(expected) && sentence.trim_end().lines().count() == 1, "{arguments:?}: {sentence}");
         }
+    }
+
+    #[test]
+    fn a_container_that_shares_the_hosts_processes_is_not_the_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        assert!(!is_outside_of_containers(root, false), "a namespace that cannot be told is a container's");
+        let [own, first] = ["self", "1"].map(|process| root.join("proc").join(process).join("ns"));
+        for namespaces in [&own, &first] {
+            fs::create_dir_all(namespaces).unwrap();
+        }
+        symlink(FIRST_PID_NAMESPACE, own.join("pid")).unwrap();
+        assert!(!is_outside_of_containers(root, false), "nor what it has as /");
+        let mounts = |process: &str, text: &str| fs::write(root.join("proc").join(process).join("mountinfo"), text).unwrap();
+        let host = "27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n36 27 0:5 / /proc rw - proc proc rw\n";
+        mounts("self", host);
+        assert!(is_outside_of_containers(root, false), "the first process hides its mounts");
+        mounts("1", host);
+        assert!(is_outside_of_containers(root, false));
+        assert!(!is_outside_of_containers(root, true), "a pod");
+        mounts("self", "410 380 254:0 / / rw,relatime - ext4 /dev/vda rw\n");
+        assert!(is_outside_of_containers(root, false), "a service with mounts of its own");
+        mounts("self", "612 500 0:72 / / rw,relatime - overlay overlay rw,lowerdir=/l\n");
+        assert!(!is_outside_of_containers(root, false), "a container");
+        mounts("self", "612 500 254:0 /var/lib/containers/a / rw,relatime - ext4 /dev/vda rw\n");
+        assert!(!is_outside_of_containers(root, false), "a container in a folder of the same disk");
+
+        symlink("net:[1]", own.join("net")).unwrap();
+        assert!(!shares_network_with_first_process(root), "that of the first process cannot be told");
+        symlink("net:[2]", first.join("net")).unwrap();
+        assert!(!shares_network_with_first_process(root), "a container with a network of its own");
+        fs::remove_file(first.join("net")).unwrap();
+        symlink("net:[1]", first.join("net")).unwrap();
+        assert!(shares_network_with_first_process(root));
     }
 
     #[test]

@@ -13,6 +13,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
 
+/// The time limit of waits in these tests.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 const NOW: i64 = 1_700_000_000;
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const EVENT: &str = r#"{"ts":1,"metrics":["a"],"ip_address":"127.0.0.1"}"#;
@@ -27,10 +30,10 @@ struct Sink {
 
 impl Sink {
     async fn start(key: Option<&str>) -> Self {
-        Self::start_within(key, 1 << 20).await
+        Self::start_within(key, 1 << 20, PATIENCE).await
     }
 
-    async fn start_within(key: Option<&str>, inflight_bytes: usize) -> Self {
+    async fn start_within(key: Option<&str>, inflight_bytes: usize, body_limit: Duration) -> Self {
         golectra_process::install_crypto();
         let (folder, registry) = (tempfile::tempdir().unwrap(), Registry::new());
         let metrics = SinkMetrics::register(&registry).unwrap();
@@ -42,7 +45,7 @@ impl Sink {
             metrics,
             secret: key.map(|key| Arc::new(Secret::parse(key).unwrap())),
             max_body_bytes: 2000,
-            body_limit: Duration::from_millis(300),
+            body_limit,
             inflight: Inflight::new(inflight_bytes, 2000),
             clock: Arc::new(|| NOW),
             downloads: Arc::new(tokio::sync::Semaphore::new(state::DOWNLOADS)),
@@ -52,7 +55,7 @@ impl Sink {
         let token = CancellationToken::new();
         let limits = ConnectionLimits { drain: Duration::from_millis(1), ..ConnectionLimits::default() };
         tokio::spawn(listen::serve(listener, router::router(state), limits, token.clone()));
-        let client = Client::builder().timeout(Duration::from_secs(20)).no_proxy().build().unwrap();
+        let client = Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
         Self { address, client, registry, folder, _stop: token.drop_guard() }
     }
 
@@ -173,11 +176,11 @@ async fn many_senders_at_once_and_readers_beside_them() {
 
 #[tokio::test]
 async fn a_slow_body_is_cut_off() {
-    let sink = Sink::start(None).await;
+    let sink = Sink::start_within(None, 1 << 20, Duration::from_millis(300)).await;
     let mut stream = TcpStream::connect(sink.address).await.unwrap();
     stream.write_all(b"POST /events HTTP/1.1\r\nhost: a\r\nwebhook-id: id\r\ncontent-length: 100\r\n\r\n{").await.unwrap();
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("it is cut off").unwrap();
     assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("BODY_TIMEOUT"), "{answer}");
     assert_eq!(sink.received("too_slow"), 1);
 }
@@ -226,7 +229,7 @@ async fn other_routes_and_methods_are_named() {
 
 #[tokio::test]
 async fn the_memory_of_events_under_way_is_bounded() {
-    let sink = Sink::start_within(None, 10_000).await;
+    let sink = Sink::start_within(None, 10_000, PATIENCE).await;
     // Three senders that stop in the middle of an event hold twice of what came of it.
     let mut held = Vec::new();
     for _ in 0..3 {
@@ -235,12 +238,15 @@ async fn the_memory_of_events_under_way_is_bounded() {
         stream.write_all(&[request.as_slice(), &[b' '; 1600]].concat()).await.unwrap();
         held.push(stream);
     }
-    let refused = loop {
-        let answer = sink.post("other", vec![b' '; 1000]).send().await.unwrap();
-        if answer.status() != StatusCode::BAD_REQUEST {
-            break answer;
+    let refused = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let answer = sink.post("other", vec![b' '; 1000]).send().await.unwrap();
+            if answer.status() != StatusCode::BAD_REQUEST {
+                break answer;
+            }
         }
-    };
+    });
+    let refused = refused.await.expect("one is refused");
     assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()), (503, "5"));
     assert!(refused.text().await.unwrap().contains("too many events are under way"));
     drop(held);

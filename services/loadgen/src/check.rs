@@ -1,6 +1,7 @@
 //! Compares what is stored with what was sent: for every series of every source, acknowledged <= stored <= issued.
 
 mod compare;
+mod forget;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use self::compare::Comparison;
+pub use self::forget::ForgetError;
 use crate::ledger::{self, LedgerError, Record};
 use crate::plan::Address;
 use crate::wire;

@@ -57,6 +57,8 @@ golectra_process::settings! {
         pub seed: Option<u64>,
         /// What sources are called, before a dash and their number; load- and random letters by default.
         pub source: Option<String>,
+        /// Leave the sources on the server. Without it the server is made to forget them after a run that ends with 0, except where SOURCE names them or a LEDGER may be checked later.
+        pub keep: bool = "false",
         /// Remember every batch and check the server at the end; what the sources had before the run counts as doubled.
         pub verify: bool = "true",
         /// A new file that gets each intent and each acknowledgement, so that a killed run can be checked.
@@ -136,6 +138,12 @@ impl Settings {
         Ok(id.map(|id| Signing { keys, id }))
     }
 
+    /// Whether the server is made to forget the sources after a run in which everything was right. A source with a name that was given may have been there
+    /// before.
+    pub fn forgets(&self) -> bool {
+        !self.keep && self.source.is_none() && self.ledger.is_none()
+    }
+
     /// The faults that the proxy causes; none when there are to be none.
     pub fn faults(&self) -> Option<Faults> {
         let faults = Faults {
@@ -165,6 +173,10 @@ mod tests {
         let settings = Settings::parse([""; 0], [("", ""); 0]).unwrap();
         assert!(settings.plan().is_ok_and(|plan| plan.workload().is_ok() && plan.signing.is_none()));
         assert_eq!(settings.faults(), None);
+        assert!(settings.forgets());
+        for kept in ["--keep", "--source=node", "--ledger=file"] {
+            assert!(!Settings::parse([kept], [("", ""); 0]).unwrap().forgets(), "{kept}");
+        }
         let settings = Settings::parse(["--cut-answers=0.5"], [("INTERVAL", "2s")]).unwrap();
         assert!(settings.faults().is_some_and(|faults| faults.cut_answers > 0.4));
         let error = Settings::parse(["--resets=1.5"], [("", ""); 0]).unwrap_err().to_string();

@@ -36,7 +36,7 @@ mod run;
 mod wire;
 mod workload;
 
-pub use check::{CheckError, CheckResult, SentBatches, Totals};
+pub use check::{CheckError, CheckResult, ForgetError, SentBatches, Totals};
 pub use faults::{FaultCounts, FaultProxy, Faults};
 pub use latency::Latency;
 pub use ledger::LedgerError;

@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use golectra_loadgen::{CheckResult, FaultCounts, FaultProxy, Report, Run, RunHandle, SentBatches};
+use golectra_loadgen::{CheckResult, FaultCounts, FaultProxy, Report, Run, RunHandle, SentBatches, Signing};
 use golectra_process::{Shutdown, banner, telemetry};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -107,6 +107,7 @@ async fn run(settings: &Settings) -> Result<Outcome, Failure> {
     if let Some(proxy) = &proxy {
         plan.address = proxy.address();
     }
+    let signing = plan.signing.clone();
     let run = Run::start(plan).map_err(|error| Failure::Settings(error.to_string()))?;
     let handle = run.handle();
     let signals = Signals::listen(Some(handle.clone()))?;
@@ -121,7 +122,12 @@ async fn run(settings: &Settings) -> Result<Outcome, Failure> {
     let (report, sent) = run.finish().await;
     progress.abort();
     let checked = if settings.verify { Some(check(&sent, settings, &signals).await) } else { None };
-    Ok(Outcome::of(Some(report), proxy.map(|proxy| proxy.counts()), checked))
+    let outcome = Outcome::of(Some(report), proxy.map(|proxy| proxy.counts()), checked);
+    // Where something is wrong, what the server has is needed to find out why.
+    if outcome.ok && settings.forgets() {
+        forget(&sent, signing.as_ref(), settings, &signals).await;
+    }
+    Ok(outcome)
 }
 
 impl Outcome {
@@ -162,6 +168,11 @@ impl Signals {
         });
         Ok(signals)
     }
+
+    /// What ends that which follows the run.
+    fn end(&self) -> &CancellationToken {
+        if self.first.is_cancelled() { &self.check } else { &self.first }
+    }
 }
 
 /// What the check found, and why it is not complete where it is not. A signal during the check ends it at once; after a signal
@@ -169,7 +180,7 @@ impl Signals {
 async fn check(sent: &SentBatches, settings: &Settings, signals: &Signals) -> (CheckResult, Option<String>) {
     tracing::info!(server = %settings.address, sources = sent.sources(), "checking");
     let mut result = CheckResult::default();
-    let end = if signals.first.is_cancelled() { &signals.check } else { &signals.first };
+    let end = signals.end();
     let checked = tokio::select! {
         biased;
         checked = sent.check_into(&settings.address, settings.check_for.duration(), &mut result) => checked.map_err(|error| error.to_string()),
@@ -178,6 +189,19 @@ async fn check(sent: &SentBatches, settings: &Settings, signals: &Signals) -> (C
     let total = sent.sources();
     let error = checked.err().map(|reason| format!("only {} of {total} sources were checked: {reason}", result.sources));
     (result, error)
+}
+
+/// Makes the server forget the sources, as long as no signal ends it. What it does not forget expires there.
+async fn forget(sent: &SentBatches, signing: Option<&Signing>, settings: &Settings, signals: &Signals) {
+    let end = signals.end();
+    let forgotten = tokio::select! {
+        biased;
+        forgotten = sent.forget(&settings.address, signing, settings.timeout.duration()) => forgotten.map_err(|error| error.to_string()),
+        () = end.cancelled() => Err("a signal ended it".to_owned()),
+    };
+    if let Err(reason) = forgotten {
+        tracing::warn!(reason, "sources of this run stay on the server until its SOURCE_EXPIRY has passed");
+    }
 }
 
 /// Prints the result; a closed stdout does not change the exit code.

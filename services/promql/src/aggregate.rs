@@ -5,6 +5,7 @@ mod fold;
 mod quantile;
 mod topk;
 
+use crate::column::ScalarColumn;
 use crate::error::EvalError;
 use crate::eval::{Evaluator, Sink};
 use crate::labels::{Labels, METRIC_NAME};
@@ -51,6 +52,6 @@ impl<'a> GroupLabels<'a> {
 }
 
 /// The parameter as a column that does not outlive the aggregation.
-fn number(evaluator: &Evaluator<'_>, node: &ScalarNode, steps: &Steps) -> Result<crate::column::ScalarColumn, EvalError> {
+fn number<'a>(evaluator: &'a Evaluator<'_>, node: &ScalarNode, steps: &Steps) -> Result<ScalarColumn<'a>, EvalError> {
     evaluator.scalar(node, steps)
 }

@@ -1,5 +1,6 @@
 //! Values of one series or scalar over all steps.
 
+use crate::eval::Charge;
 use crate::labels::Labels;
 use crate::staleness::{STALE, STALE_BITS};
 
@@ -69,19 +70,18 @@ impl Series {
     }
 }
 
-/// A scalar over all steps.
-#[derive(Clone, Debug)]
-pub(crate) enum ScalarColumn {
+/// A scalar over all steps, with the charge for its values.
+pub(crate) enum ScalarColumn<'a> {
     Constant(f64),
-    PerStep(Vec<f64>),
+    PerStep(Vec<f64>, Charge<'a>),
 }
 
-impl ScalarColumn {
+impl ScalarColumn<'_> {
     #[inline]
     pub(crate) fn at(&self, step: usize) -> f64 {
         match self {
             Self::Constant(value) => *value,
-            Self::PerStep(values) => values[step],
+            Self::PerStep(values, _) => values[step],
         }
     }
 
@@ -89,7 +89,7 @@ impl ScalarColumn {
     pub(crate) fn values(&self) -> &[f64] {
         match self {
             Self::Constant(value) => std::slice::from_ref(value),
-            Self::PerStep(values) => values,
+            Self::PerStep(values, _) => values,
         }
     }
 }

@@ -95,8 +95,8 @@ impl Matcher {
         self.pattern.as_ref().map(Pattern::prefix).filter(|prefix| !prefix.is_empty())
     }
 
-    /// How much memory its pattern takes at most once it is compiled.
-    pub(crate) fn compiled_bytes(&self) -> usize {
+    /// How much memory its pattern takes at most once it is compiled; 0 where nothing has to be.
+    pub fn compiled_bytes(&self) -> usize {
         self.pattern.as_ref().map_or(0, Pattern::compiled_bytes)
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Prometheus's regular expressions are those of Go's `regexp`, anchored at both ends and with `.` matching line breaks
 //! too. The crate `regex` reads nearly the same language; what differs is translated here:
-//! `\d`, `\s`, `\w` and `\b` mean ASCII in Go, `\Q…\E` quotes, `{` is literal where it starts no repetition, and between
-//! brackets `[`, `&&`, `--` and `~~` have no meaning of their own.
+//! `\d`, `\s`, `\w` and `\b` mean ASCII in Go, `\<` and `\>` are literal, `\Q…\E` quotes, `{` is literal where it starts no
+//! repetition, and between brackets `[`, `&&`, `--` and `~~` have no meaning of their own.
 
 use std::fmt::Write;
 
@@ -220,6 +220,9 @@ fn translate_escape<'a>(tail: &'a str, in_class: bool, out: &mut String) -> &'a 
         ('w', _) => "[0-9A-Za-z_]",
         ('W', _) => "[^0-9A-Za-z_]",
         ('b', false) => r"(?-u:\b)",
+        // The crate takes these for the borders of words. By their codes they stand for themselves wherever they are.
+        ('<', _) => r"\x3C",
+        ('>', _) => r"\x3E",
         ('Q', false) => {
             let (quoted, after) = after.split_once(r"\E").unwrap_or((after, ""));
             out.push_str(&regex::escape(quoted));
@@ -306,6 +309,9 @@ mod tests {
         assert!(matches(r"\Qa", "a"));
         assert!(matches(r"\x{41}\p{Greek}", "Aα"));
         assert!(matches(r"}", "}"));
+        assert!(matches(r"\<a\>", "<a>") && !matches(r"\<a\>", "a"));
+        assert!(matches(r"[\<]", "<") && matches(r"[^\<\>]", "a") && !matches(r"[^\<\>]", ">"));
+        assert!(Pattern::new(r"(?\<name>a)").is_err());
     }
 
     #[test]

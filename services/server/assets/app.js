@@ -1,5 +1,5 @@
 // @ts-check
-// What all pages do with scripts: they stay current, filter as one types, and find pages, nodes and metrics by Ctrl+K.
+// What all pages do with scripts: they stay current, filter as one types, and find pages, nodes, pods and metrics by Ctrl+K.
 import { time } from "./format.js";
 
 /** How often this asks by itself where the server can't tell it to. */
@@ -12,19 +12,22 @@ const SLICE_MS = 12;
 const live = document.getElementById("live");
 const main = document.getElementById("main");
 
+/** Whether a time needs no day. @param {number} at unix seconds */
+const isNear = (at) => Math.abs(Date.now() / 1000 - at) < 72_000;
+
 /** Times of the clock in the time zone of who looks. @param {ParentNode} part */
 function localize(part) {
   for (const element of part.querySelectorAll("time[data-time]")) {
     const at = Date.parse(/** @type {HTMLTimeElement} */ (element).dateTime) / 1000;
-    if (at) element.textContent = time(at, Date.now() / 1000 - at < 72_000 ? "second" : "full");
+    if (at) element.textContent = time(at, isNear(at) ? "second" : "full");
   }
   for (const element of part.querySelectorAll("time[data-clock]")) {
     const at = Number(/** @type {HTMLElement} */ (element).dataset.clock) / 1000;
-    element.textContent = time(at, Date.now() / 1000 - at < 72_000 ? "time" : "full");
+    element.textContent = time(at, isNear(at) ? "time" : "full");
   }
 }
 
-/** Hides what the filter does not let through. Where not all rows are shown, the server filters. */
+/** Hides what the filter does not let through. The server filters as well, a moment later: it knows rows that are not shown. */
 function filter() {
   const input = /** @type {HTMLInputElement | null} */ (document.querySelector("input[data-filter=rows]"));
   if (!input) return;
@@ -38,10 +41,30 @@ function filter() {
 function path(element) {
   if (!element || !main?.contains(element)) return null;
   if (element.id) return `#${CSS.escape(element.id)}`;
-  const link = element.getAttribute("href");
   const part = element.closest("[data-live]")?.getAttribute("data-live");
-  return link && part ? `[data-live="${part}"] [href="${CSS.escape(link)}"]` : null;
+  if (!part) return null;
+  if (element.matches("summary")) return `[data-live="${part}"] summary`;
+  const name = ["href", "data-silence", "data-end", "data-test"].find((one) => element.getAttribute(one));
+  return name ? `[data-live="${part}"] [${name}="${CSS.escape(element.getAttribute(name) ?? "")}"]` : null;
 }
+
+/** Carries over what scripts and people changed of a part, so that this alone is no difference. @param {Element} part @param {Element} next */
+function carry(part, next) {
+  // alerts.js shows the buttons of the page of alerts.
+  if (document.getElementById("silence")) {
+    for (const button of next.querySelectorAll("button[hidden]:is([data-silence], [data-end], [data-test])")) /** @type {HTMLElement} */ (button).hidden = false;
+  }
+  const before = part.querySelectorAll("details");
+  for (const [index, details] of [...next.querySelectorAll("details")].entries()) {
+    if (before[index]) details.open = before[index].open;
+  }
+}
+
+/** The scripts that a page loads. @param {Document} page */
+const scripts = (page) => [...page.querySelectorAll("head script[src]")].map((script) => script.getAttribute("src")).join();
+
+/** Whether a new page may come by itself. Two versions of the server may answer in turn, and nobody's typing is to be lost. */
+const mayReload = () => performance.now() > AGAIN_MS && !document.activeElement?.matches("input, textarea, select, dialog *");
 
 /** Lets what the browser has to do go first, so that nothing that people do waits for long. */
 const breathe = () => new Promise((resolve) => setTimeout(resolve));
@@ -75,23 +98,37 @@ async function refresh() {
     return;
   }
   refreshing = true;
+  let problem = "the server does not answer";
   try {
     const answer = await fetch(location.href, { signal: AbortSignal.timeout(LIMIT_MS) });
-    if (!answer.ok) throw new Error(String(answer.status));
+    if (!answer.ok) {
+      problem = answer.status === 404 ? "this page is gone" : `the server answers ${answer.status}`;
+      throw new Error(problem);
+    }
     const text = await answer.text();
     await breathe();
     const next = new DOMParser().parseFromString(text, "text/html");
     await breathe();
+    // Who is signed out gets a page without scripts; a server of another version sends other scripts.
+    if (!scripts(next) || (scripts(next) !== scripts(document) && mayReload())) {
+      location.reload();
+      return;
+    }
     const here = [...document.querySelectorAll("[data-live]")];
     const there = [...next.querySelectorAll("[data-live]")];
     const names = (/** @type {Element[]} */ parts) => parts.map((part) => part.getAttribute("data-live")).join();
     if (names(here) !== names(there)) {
-      // The page has other parts than before: the first node, for example.
-      if (!document.querySelector("figure.graph")) main?.replaceChildren(...(next.getElementById("main")?.childNodes ?? []));
+      // The page has other parts than before: the first node, for example. Graphs would have to be drawn anew.
+      if (document.querySelector("figure.graph")) {
+        if (mayReload()) location.reload();
+        return;
+      }
+      main?.replaceChildren(...(next.getElementById("main")?.childNodes ?? []));
     } else {
       const focused = path(document.activeElement);
       for (const [index, part] of here.entries()) {
         localize(there[index]);
+        carry(part, there[index]);
         await replace(part, there[index]);
         await breathe();
       }
@@ -102,7 +139,7 @@ async function refresh() {
     document.dispatchEvent(new Event("golectra:refreshed"));
     say("live", false);
   } catch {
-    say("the server does not answer", true);
+    say(problem, true);
   } finally {
     refreshing = false;
   }
@@ -128,10 +165,8 @@ document.addEventListener("input", (event) => {
   else url.searchParams.delete("find");
   history.replaceState(null, "", url);
   filter();
-  if (input.dataset.filter !== "rows") {
-    clearTimeout(typing);
-    typing = setTimeout(refresh, 250);
-  }
+  clearTimeout(typing);
+  typing = setTimeout(refresh, 250);
 });
 
 /** Opens the search over everything. */

@@ -40,18 +40,18 @@ async function possible() {
   const matching = braces?.[1] ? `&match[]=${encodeURIComponent(braces[1])}` : "";
   if (value) {
     const values = await list(`/api/v1/label/${encodeURIComponent(value[1])}/values?${recent}${matching}`);
-    return values.filter((one) => one.toLowerCase().includes(value[2].toLowerCase())).slice(0, 40).map((one) => ({ text: one, note: "value", value: one }));
+    return values.filter((one) => one.toLowerCase().includes(value[2].toLowerCase())).slice(0, 40).map((one) => ({ text: one, note: "value", value: JSON.stringify(one).slice(1, -1) }));
   }
   const typed = word().toLowerCase();
   if (braces || /\b(?:by|without|on|ignoring)\s*\([^()]*$/.test(before)) {
     const names = await list(`/api/v1/labels?${recent}${matching}`);
-    return names.filter((one) => one !== "__name__" && one.toLowerCase().includes(typed)).slice(0, 40).map((one) => ({ text: one, note: "label", value: one }));
+    return names.filter((one) => one !== "__name__" && one.toLowerCase().includes(typed)).slice(0, 40).map((one) => ({ text: one, note: "label", value: /^[a-zA-Z_]\w*$/.test(one) ? one : JSON.stringify(one) }));
   }
   if (typed.length === 0) return [];
   const metrics = await list(`/api/v1/label/__name__/values?${recent}`);
   const found = [
     ...FUNCTIONS.map((one) => ({ text: one, note: "function", value: one })),
-    ...metrics.map((one) => ({ text: one, note: "metric", value: one })),
+    ...metrics.map((one) => ({ text: one, note: "metric", value: /^[a-zA-Z_:][\w:]*$/.test(one) ? one : `{${JSON.stringify(one)}}` })),
   ].filter((one) => one.text.toLowerCase().includes(typed));
   found.sort((a, b) => Number(b.text.toLowerCase().startsWith(typed)) - Number(a.text.toLowerCase().startsWith(typed)) || a.text.length - b.text.length);
   return found.slice(0, 40);

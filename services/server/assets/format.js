@@ -52,16 +52,22 @@ const STYLES = {
   second: { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" },
   day: { day: "numeric", month: "short" },
   month: { month: "short", year: "numeric" },
+  hour: { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23" },
   full: { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" },
+  dated: { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" },
 };
+/** From here on a day alone may be that of another year, in seconds. */
+const NEXT_YEAR = 300 * 86_400;
+
 /** @type {Map<string, Intl.DateTimeFormat>} */
 const formats = new Map();
 
-/** @param {number} seconds unix time @param {keyof typeof STYLES} style */
-export function time(seconds, style) {
+/** @param {number} seconds unix time @param {keyof typeof STYLES} asked */
+export function time(seconds, asked) {
+  const style = asked === "full" && Math.abs(Date.now() / 1000 - seconds) > NEXT_YEAR ? "dated" : asked;
   let known = formats.get(style);
   if (!known) {
-    known = new Intl.DateTimeFormat(style === "month" || style === "day" || style === "full" ? "en-GB" : undefined, STYLES[style]);
+    known = new Intl.DateTimeFormat(style === "time" || style === "second" ? undefined : "en-GB", STYLES[style]);
     formats.set(style, known);
   }
   return known.format(seconds * 1000);

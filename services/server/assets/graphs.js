@@ -23,6 +23,10 @@ const SELECTOR = /^\s*((?:[a-zA-Z_:][\w:]*)?(?:\{(?:[^"'`{}]|"(?:[^"\\]|\\.)*")*
 /** The label by which the least and the most of a series are told apart. */
 const EXTREME = "golectra_extreme";
 
+const DAY = 86_400;
+/** How far apart the names of ticks are at least that have a day and an hour, in pixels. */
+const HOUR_SPACE = 84;
+
 /** @typedef {{ expr: string, name: string }} Line */
 /** What a line has, and where it can be had the least and the most between two values. @typedef {{ name: string, values: (number | null)[], least?: (number | null)[], most?: (number | null)[] }} Series */
 
@@ -75,10 +79,15 @@ class Graph {
     this.series = [];
     /** @type {AbortController | null} */
     this.loading = null;
+    /** The time to which the keyboard has moved the cursor. @type {number | null} */
+    this.cursor = null;
     this.legend = document.createElement("ul");
     this.legend.className = "legend";
     this.problem = document.createElement("p");
     this.problem.className = "note";
+    this.when = document.createElement("span");
+    this.when.className = "when";
+    this.plot.append(this.when);
     this.at = document.createElement("p");
     this.at.className = "at";
     this.spoken = document.createElement("span");
@@ -164,7 +173,10 @@ class Graph {
     const spread = this.spread();
     const data = [this.times, ...this.drawn(), ...spread.flatMap(({ most, least }) => [most, least])];
     const seconds = to - from;
-    const style = seconds <= 90_000 ? "time" : seconds <= 40 * 86_400 ? "day" : "month";
+    const isLong = seconds > 90_000;
+    const hasHours = isLong && seconds < 8 * DAY;
+    // By the distance of two ticks: no two of them have the same text.
+    const style = (/** @type {number} */ tick) => (!isLong ? "time" : tick < DAY ? "hour" : tick < 28 * DAY ? "day" : "month");
     this.chart?.destroy();
     this.chart = null;
     const line = getComputedStyle(this.plot).getPropertyValue("--line");
@@ -176,7 +188,8 @@ class Graph {
     this.chart = new uPlot({
       ...this.size(),
       legend: { show: false },
-      padding: [10, 10, 0, 0],
+      // The text of the last tick stands beside the end of the axis with half of its width.
+      padding: [10, hasHours ? 36 : 10, 0, 0],
       cursor: {
         sync: { key: "golectra", scales: ["x", null], setSeries: false },
         drag: { x: true, y: false, setScale: false },
@@ -189,7 +202,8 @@ class Graph {
         y: { range: (/** @type {any} */ _, /** @type {number} */ low, /** @type {number} */ high) => scale(low, high, top) },
       },
       axes: [
-        { ...axis, space: 56, size: 24, values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map((at) => time(at, style)) },
+        { ...axis, space: hasHours ? HOUR_SPACE : 56, size: 24,
+          values: (/** @type {any} */ _, /** @type {number[]} */ splits, /** @type {number} */ __, /** @type {number} */ ___, /** @type {number} */ tick) => splits.map((at) => time(at, style(tick))) },
         { ...axis, space: 34, gap: 4, size: (/** @type {any} */ _, /** @type {string[] | null} */ texts) => 12 + 6.4 * Math.max(2, ...(texts ?? []).map((text) => text.length)), values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map((value) => format(value, this.unit)),
           incrs: this.unit.startsWith("bytes") ? BINARY : undefined },
       ],
@@ -204,6 +218,7 @@ class Graph {
         ? this.series.slice(1).map((_, index) => ({ series: [index + 2, index + 1], fill: `${colours[(index + 1) % COLOURS]}2b` }))
         : spread.map(({ index }, at) => ({ series: [this.series.length + 2 * at + 1, this.series.length + 2 * at + 2], fill: `${colours[index % COLOURS]}40` })),
       hooks: {
+        ready: [(/** @type {any} */ chart) => this.restore(chart)],
         draw: [(/** @type {any} */ chart) => this.mark(chart)],
         setCursor: [(/** @type {any} */ chart) => this.tell(chart.cursor.idx)],
         setSelect: [(/** @type {any} */ chart) => {
@@ -216,6 +231,17 @@ class Graph {
     this.chart.over.addEventListener("dblclick", () => range.zoom(from - seconds / 2, to + seconds / 2));
     this.list(colours);
     this.tabulate();
+  }
+
+  /** Puts the cursor back to where the keyboard has moved it. @param {any} chart */
+  restore(chart) {
+    if (this.cursor === null || document.activeElement !== this.plot) return;
+    chart.setCursor({ left: chart.valToPos(this.cursor, "x"), top: 10 });
+  }
+
+  /** Whether someone selects a part of it now. */
+  isDragged() {
+    return (this.chart?.select.width ?? 0) >= 4;
   }
 
   /** Marks the events of the page's list on the time axis. @param {any} chart */
@@ -273,6 +299,8 @@ class Graph {
     const items = [...this.legend.querySelectorAll("b")];
     const texts = this.series.map((one) => (index === null || index === undefined ? format(one.values.findLast((value) => value !== null), this.unit) : this.text(one, index)));
     items.forEach((item, at) => { item.textContent = texts[at] ?? ""; });
+    const moment = index === null || index === undefined ? undefined : this.times[index];
+    this.when.textContent = moment === undefined ? "" : time(moment, Math.abs(Date.now() / 1000 - moment) < 72_000 ? "second" : "full");
     const left = this.chart?.cursor.left ?? -1;
     const near = left < 0 ? [] : happened.filter(({ at }) => Math.abs(this.chart.valToPos(at, "x") - left) < 6);
     this.at.textContent = near.slice(0, 3).map(({ at, title }) => `${time(at, "second")} ${title}`).join(" · ");
@@ -291,6 +319,7 @@ class Graph {
     const at = chart.cursor.idx ?? last;
     const size = event.shiftKey ? 10 : 1;
     const next = { ArrowLeft: Math.max(0, at - size), ArrowRight: Math.min(last, at + size), Home: 0, End: last, Escape: -1 }[event.key] ?? last;
+    this.cursor = next < 0 ? null : this.times[next];
     if (next < 0) {
       chart.setCursor({ left: -10, top: -10 });
       return;
@@ -302,11 +331,16 @@ class Graph {
 
   /** The values as a table, where someone has opened it. */
   tabulate() {
-    this.table.querySelector(".scroll")?.remove();
-    if (!this.table.open) return;
-    const scroll = document.createElement("div");
-    scroll.className = "scroll";
-    scroll.tabIndex = 0;
+    let scroll = this.table.querySelector(".scroll");
+    if (!this.table.open) {
+      scroll?.remove();
+      return;
+    }
+    // It stays when its table is replaced: people may have scrolled it.
+    if (!scroll) {
+      scroll = Object.assign(document.createElement("div"), { className: "scroll", tabIndex: 0 });
+      this.table.append(scroll);
+    }
     const table = document.createElement("table");
     const head = table.createTHead().insertRow();
     for (const title of ["Time", ...this.series.map((one) => one.name)]) {
@@ -325,8 +359,7 @@ class Graph {
       row.append(cell);
       for (const one of this.series) row.insertCell().textContent = this.text(one, index, every);
     }
-    scroll.append(table);
-    this.table.append(scroll);
+    scroll.replaceChildren(table);
   }
 }
 
@@ -423,7 +456,8 @@ function follow() {
   const { from, to, range: preset } = range.current();
   const period = Math.min(300, Math.max(10, (to - from) / 360));
   setTimeout(() => {
-    if (preset && !document.hidden) reload();
+    // A graph that is drawn anew loses what someone is selecting.
+    if (preset && !document.hidden && ![...shown].some((graph) => graph.isDragged())) reload();
     follow();
   }, period * 1000);
 }
@@ -436,6 +470,8 @@ document.addEventListener("golectra:refreshed", () => {
   readEvents();
   if (JSON.stringify(happened) !== before) for (const graph of shown) graph.chart?.redraw(false);
 });
+// What a hidden page has not asked for is fetched as soon as someone sees it.
+document.addEventListener("visibilitychange", () => { if (!document.hidden && range.current().range) reload(); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readEvents(); reload(); });
 for (const graph of graphs) seen.observe(graph.figure);
 follow();

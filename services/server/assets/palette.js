@@ -1,9 +1,14 @@
 // @ts-check
-// Ctrl+K: finds pages, nodes and metrics.
+// Ctrl+K: finds pages, nodes, pods and metrics.
 import { Choices } from "./choices.js";
 
 const MAX_SHOWN = 12;
 const LIMIT_MS = 4000;
+
+/** Sources that are no nodes: the unnamed one, what stands for others, and golectra's own. */
+const NO_NODES = ["", "remote-write", "golectra-rules", "golectra-selfcheck"];
+/** The server's own series, whose instances are servers. */
+const OWN = `{job="golectra-server"}`;
 
 /** @type {HTMLDialogElement | null} */
 let dialog = null;
@@ -20,14 +25,19 @@ async function load() {
   const pages = [...document.querySelectorAll(".top nav a")].map((link) => ({ text: link.textContent ?? "", note: "page", value: link.getAttribute("href") ?? "/" }));
   all = pages;
   const recent = `start=${Math.floor(Date.now() / 1000) - 3600}`;
-  const [sources, instances, metrics] = await Promise.allSettled([get("/api/v1/sources"), get(`/api/v1/label/instance/values?${recent}`), get(`/api/v1/label/__name__/values?${recent}`)]);
+  const values = (/** @type {string} */ label) => get(`/api/v1/label/${label}/values?${recent}`);
+  const own = get(`/api/v1/label/instance/values?${recent}&match[]=${encodeURIComponent(OWN)}`);
+  const [sources, instances, servers, metrics, pods] = await Promise.allSettled([get("/api/v1/sources"), values("instance"), own, values("__name__"), values("pod")]);
   const named = sources.status === "fulfilled" ? (sources.value.sources ?? []).map((/** @type {{ name: string }} */ one) => one.name) : [];
   const of = (/** @type {PromiseSettledResult<any>} */ answer) => (answer.status === "fulfilled" ? answer.value.data ?? [] : []);
-  const nodes = [...new Set([...named.filter((/** @type {string} */ name) => name && name !== "remote-write" && !name.startsWith("golectra-")), ...of(instances)])];
+  const others = of(instances).filter((/** @type {string} */ name) => !of(servers).includes(name));
+  const nodes = [...new Set([...named.filter((/** @type {string} */ name) => !NO_NODES.includes(name)), ...others])];
   all = [
     ...pages,
     ...nodes.map((name) => ({ text: name, note: "node", value: `/node?name=${encodeURIComponent(name)}` })),
     ...of(metrics).map((/** @type {string} */ name) => ({ text: name, note: "metric", value: `/explore?query=${encodeURIComponent(/^[a-zA-Z_:][\w:]*$/.test(name) ? name : `{${JSON.stringify(name)}}`)}` })),
+    // A name alone may be that of pods in several namespaces: the list shows them.
+    ...of(pods).map((/** @type {string} */ name) => ({ text: name, note: "pod", value: `/pods?find=${encodeURIComponent(name)}` })),
   ];
 }
 
@@ -37,8 +47,8 @@ export function open() {
     dialog.setAttribute("aria-label", "Search");
     const input = document.createElement("input");
     input.type = "search";
-    input.placeholder = "A page, a node or a metric";
-    input.setAttribute("aria-label", "Search pages, nodes and metrics");
+    input.placeholder = "A page, a node, a pod or a metric";
+    input.setAttribute("aria-label", "Search pages, nodes, pods and metrics");
     dialog.append(input);
     const choices = new Choices(input, dialog, (choice) => location.assign(choice.value), "Found");
     const show = () => {

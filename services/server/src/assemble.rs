@@ -33,7 +33,7 @@ use crate::metrics::panels::PanelMetrics;
 use crate::metrics::postgres::{IndexCacheCollector, WriterMetrics};
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
-use crate::store::postgres::{PostgresConfig, PostgresStore, TransactionHook, WriteLimits};
+use crate::store::postgres::{PostgresConfig, PostgresStore, READ_WAIT, TransactionHook, WriteLimits};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
 
@@ -142,6 +142,7 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         lifetimes: lifetimes(settings)?,
         limits: series_limits(settings),
         write_limits: WriteLimits::default(),
+        read_wait: READ_WAIT,
         connections: settings.database_connections,
         query_connections: settings.database_query_connections,
         query_timeout: settings.query_timeout.duration(),

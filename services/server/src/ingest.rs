@@ -68,6 +68,7 @@ impl Ingest {
     }
 
     /// A unique key. It is never sent to anybody and so need not be unpredictable, which saves a system call for randomness.
+    /// A store that goes by another clock than this server's makes one of its own.
     fn own_key(&self) -> IdempotencyKey {
         IdempotencyKey::with_random(self.clock.unix_millis(), fastrand::u128(..))
     }

@@ -37,3 +37,28 @@ async fn a_spike_between_two_values_of_a_line_stays_visible() {
     browser.wait_for("document.querySelector('figure.graph canvas')").await;
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
+
+/// A graph whose end is now is drawn anew every ten seconds.
+#[tokio::test]
+async fn a_graph_that_is_drawn_anew_keeps_its_cursor_and_its_table() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    write(&server, &[("steady", vec![("instance", "n")], &|_| 1.0, 1)]).await;
+    browser.show(1280, "light").await;
+    browser.open(&format!("{}/explore?query=steady&range=15m", server.url())).await;
+    browser.wait_for("document.querySelector('figure.graph canvas')").await;
+    browser.eval("document.querySelector('figure.graph details').open = true").await;
+    browser.wait_for("document.querySelector('figure.graph .scroll table')").await;
+    browser.eval("document.querySelector('figure.graph .plot').focus()").await;
+    for _ in 0..5 {
+        browser.press("ArrowLeft", false).await;
+    }
+    browser.wait_for("document.querySelector('.when').textContent").await;
+    let remember = "(() => { const find = (selector) => document.querySelector(`figure.graph ${selector}`); \
+        window.before = { canvas: find('canvas'), scroll: find('.scroll'), when: find('.when').textContent }; })()";
+    browser.eval(remember).await;
+    browser.wait_for("document.querySelector('canvas') && document.querySelector('canvas') !== window.before.canvas").await;
+    browser.wait_for("document.querySelector('.when').textContent === window.before.when").await;
+    assert_eq!(browser.eval("document.querySelector('figure.graph .scroll') === window.before.scroll").await, json!(true));
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}

@@ -55,6 +55,17 @@ async fn what_can_not_be_read_is_bad_data(t: Target) {
         ("series", vec![("match[]", "up{")], r#"invalid parameter "match[]": 1:4: parse error"#),
         ("series", vec![("match[]", "sum(up)")], r#"invalid parameter "match[]": 1:4: parse error"#),
         ("labels", vec![("match[]", "{a=\"\"}")], "at least one non-empty matcher"),
+        (
+            "series",
+            vec![("match[]", "{a=~\"(b{1000}){20}.*\"}"); 9],
+            "the regular expressions of all selectors need more than 8388608 bytes",
+        ),
+        (
+            "rules",
+            vec![("match[]", "{a=~\"(b{1000}){20}.*\"}"); 9],
+            "the regular expressions of all selectors need more than 8388608 bytes",
+        ),
+        ("rules", vec![("match[]", "up{")], r#"invalid parameter "match[]": 1:4: parse error"#),
         ("labels", vec![("start", "x")], r#"invalid parameter "start""#),
         ("label/a/values", vec![("end", "x")], r#"invalid parameter "end""#),
         ("metadata", vec![("limit", "x")], r#"invalid parameter "limit""#),

@@ -56,6 +56,8 @@ pub struct HostPaths {
     /// Whether process 1 of `proc` is the host's, so that what belongs to its network namespace is the host's. Beside a mounted /proc it must not be
     /// hidden (see [`hides_first_process`]).
     pub sees_first_process: bool,
+    /// Whether this process is in the host's network namespace, which a container that sees the host's processes may not be.
+    pub shares_network: bool,
 }
 
 /// Whether a /proc is mounted with `hidepid`, which hides the first process from all but root and one group.
@@ -75,7 +77,7 @@ impl HostPaths {
 
     /// Whether /proc/sys/net and /sys/class/net, which are those of the reading process, are the host's.
     fn is_in_network_of_host(&self) -> bool {
-        self.sees_first_process && self.proc == Path::new("/proc")
+        self.sees_first_process && self.shares_network && self.proc == Path::new("/proc")
     }
 }
 
@@ -146,11 +148,13 @@ pub(super) fn all(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
     let mut groups: Vec<Box<dyn Collector>> =
         vec![Box::new(Group::new("host", kernel, settings)), Box::new(Group::new("sensors", sensors, settings))];
     if let Some(root) = &paths.root {
-        groups.push(Box::new(Group::new("fs", vec![Box::new(filesystem::Filesystem::under(root.clone()))], settings)));
+        let filesystem = filesystem::Filesystem::under(root.clone(), Arc::clone(&settings.filter));
+        groups.push(Box::new(Group::new("fs", vec![Box::new(filesystem)], settings)));
     }
     if !settings.textfile_folders.is_empty() {
         let textfile: Box<dyn HostCollector> = Box::new(textfile::Textfile::of(&settings.textfile_folders));
-        groups.push(Box::new(Group::new("text", vec![textfile], settings)));
+        let settings = HostSettings { filter: settings.filter.by_name().into(), ..settings.clone() };
+        groups.push(Box::new(Group::new("text", vec![textfile], &settings)));
     }
     groups
 }

@@ -39,6 +39,7 @@ pub use self::summary::NodeMetrics;
 use self::summary::Summary;
 pub use self::tls::Certificate;
 pub(super) use self::tls::authorities;
+use super::Filter;
 use crate::batch::Batch;
 use crate::metrics::AgentMetrics;
 use crate::spool::Queue;
@@ -68,6 +69,8 @@ pub struct KubeletSettings {
     pub max_series: usize,
     /// Which metrics of the node are reported from here.
     pub node_metrics: NodeMetrics,
+    /// Which series of these are reported.
+    pub filter: Arc<Filter>,
 }
 
 /// Reads from one kubelet.
@@ -140,7 +143,7 @@ impl Kubelet {
     }
 
     async fn summary(&mut self, items: &mut Items) -> Result<(), KubeletError> {
-        let mut summary = Summary::new(self.settings.node_metrics, mounts::devices());
+        let mut summary = Summary::new(self.settings.node_metrics, Arc::clone(&self.settings.filter), mounts::devices());
         let mut splitter = Splitter::default();
         let labels = &mut self.labels;
         self.client

@@ -60,7 +60,7 @@ fn times_are_right(server: &Server, start: u64) {
 
 async fn survives_a_jump(spool: Option<&Path>) {
     let (start, clock) = (unix_millis(), Settable::default());
-    let address = Server::reserve().await;
+    let address = Server::reserve();
     let mut builder = Agent::builder(&address).clock(clock.clock());
     if let Some(folder) = spool {
         builder = builder.spool(folder);
@@ -124,7 +124,7 @@ async fn a_restart_after_the_jump_loses_nothing() {
     let (start, clock) = (unix_millis(), Settable::default());
     clock.set_ahead(THREE_DAYS);
     // Nothing listens there, so that nothing is sent.
-    let nowhere = Server::reserve().await;
+    let nowhere = Server::reserve();
     let agent = Agent::builder(&nowhere).clock(clock.clock()).spool(folder.path()).start();
     more_batches(&agent, 5).await;
     let kept = agent.finish_early().await;
@@ -141,7 +141,7 @@ async fn a_restart_after_the_jump_loses_nothing() {
 #[tokio::test]
 async fn reports_that_an_earlier_agent_left_long_ago_are_for_the_server_to_judge() {
     let folder = TempDir::new().unwrap();
-    let nowhere = Server::reserve().await;
+    let nowhere = Server::reserve();
     let long_ago = Clock::from_fn(|| SystemTime::now() - THREE_DAYS);
     let agent = Agent::builder(&nowhere).clock(long_ago).spool(folder.path()).start();
     more_batches(&agent, 3).await;

@@ -63,7 +63,7 @@ async fn the_server_is_asked_whether_it_takes_the_reports_of_this_agent() {
     let (lines, complete) = doctor(&[("ADDRESS", &original.address)]).await;
     assert!(complete && line(&lines, "server").starts_with("note    ") && lines.contains("does not answer as golectra does"), "{lines}");
 
-    let nothing = Server::reserve().await;
+    let nothing = Server::reserve();
     let (lines, complete) = doctor(&[("ADDRESS", &nothing)]).await;
     let found = line(&lines, "server");
     assert!(
@@ -133,7 +133,7 @@ async fn settings_that_need_others_name_them() {
         let (lines, complete) = doctor(&[("ADDRESS", &server.address), (setting, "true")]).await;
         assert!(!complete && lines.contains(&format!("{setting} needs the kubelet, and KUBELET_URL is not set: set it")), "{lines}");
     }
-    let nothing = format!("https://{}", Server::reserve().await);
+    let nothing = format!("https://{}", Server::reserve());
     let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("KUBELET_URL", &nothing), ("KUBELET_TOKEN_FILE", "/gone/token")]).await;
     assert!(!complete && line(&lines, "kubelet").contains("the token /gone/token cannot be read"), "{lines}");
     assert!(
@@ -143,7 +143,7 @@ async fn settings_that_need_others_name_them() {
     let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("KUBELET_URL", &nothing), ("PODS_DETAILS", "true")]).await;
     assert!(!complete && line(&lines, "details").starts_with("MISSING"), "{lines}");
     assert_eq!(lines.matches("MISSING").count(), 2, "one cause is not said once for each question: {lines}");
-    let target = format!("http://{}/metrics", Server::reserve().await);
+    let target = format!("http://{}/metrics", Server::reserve());
     let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("SCRAPE", &target)]).await;
     let found = line(&lines, "scrape");
     assert!(!complete && found.contains(&target) && found.contains("check that the program runs and listens there"), "{lines}");

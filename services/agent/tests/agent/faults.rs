@@ -76,9 +76,9 @@ async fn each_try_has_its_own_signature() {
 
 #[tokio::test]
 async fn a_server_that_comes_up_late() {
-    let address = Server::reserve().await;
+    let address = Server::reserve();
     let agent = Agent::builder(&address).senders(2).start();
-    tokio::time::timeout(Duration::from_secs(10), async {
+    tokio::time::timeout(Duration::from_mins(1), async {
         while agent.queue.usage().batches < 5 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -180,9 +180,9 @@ async fn the_pause_that_a_server_asks_for_is_kept() {
 
 #[tokio::test]
 async fn a_full_queue_keeps_every_count() {
-    let address = Server::reserve().await;
+    let address = Server::reserve();
     let agent = Agent::builder(&address).batches(3).start();
-    tokio::time::timeout(Duration::from_secs(10), async {
+    tokio::time::timeout(Duration::from_mins(1), async {
         while agent.metrics.dropped_so_far(DropReason::QueueFull) < 5 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

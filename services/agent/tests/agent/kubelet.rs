@@ -59,6 +59,7 @@ impl Files {
             namespaces: Namespaces::default(),
             max_series: 10_000,
             node_metrics,
+            filter: Arc::default(),
         }
     }
 }

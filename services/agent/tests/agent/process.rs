@@ -18,7 +18,7 @@ pub(crate) fn agent(variables: &[(&str, &str)]) -> Command {
 async fn end(child: Child) -> Output {
     let pid = child.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-    tokio::time::timeout(Duration::from_secs(20), child.wait_with_output()).await.expect("it ends in time").unwrap()
+    tokio::time::timeout(Duration::from_mins(1), child.wait_with_output()).await.expect("it ends in time").unwrap()
 }
 
 /// The number after `"field":` in the log.
@@ -56,13 +56,13 @@ pub(crate) async fn wait_for_metrics(metrics: &str, least: &[(&str, u64)]) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), reached).await.expect("the metrics reach these values in time");
+    tokio::time::timeout(Duration::from_mins(1), reached).await.expect("the metrics reach these values in time");
 }
 
 #[tokio::test]
 async fn started_before_its_server_and_ended_by_sigterm_it_has_reported_every_poll() {
-    let address = Server::reserve().await;
-    let metrics = Server::reserve().await;
+    let address = Server::reserve();
+    let metrics = Server::free_address();
     let variables = [
         ("ADDRESS", address.as_str()),
         ("POLL_INTERVAL", "100ms"),
@@ -133,8 +133,8 @@ async fn check_with_promtool(page: String) {
 
 #[tokio::test]
 async fn reports_that_no_server_took_are_counted_and_the_exit_is_clean() {
-    let address = Server::reserve().await;
-    let metrics = Server::reserve().await;
+    let address = Server::reserve();
+    let metrics = Server::free_address();
     let variables =
         [("ADDRESS", address.as_str()), ("POLL_INTERVAL", "100ms"), ("REPORT_INTERVAL", "300ms"), ("METRICS_ADDRESS", &metrics)];
     let child = agent(&variables).spawn().unwrap();

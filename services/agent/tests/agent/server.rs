@@ -1,13 +1,25 @@
 //! A server that applies each key once, as golectra's does, and misbehaves as a test tells it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use golectra_protocol::{IdempotencyKey, Value, gzip, hash, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+
+/// The sockets of addresses that are reserved.
+static RESERVED: Mutex<Vec<(String, TcpSocket)>> = Mutex::new(Vec::new());
+
+/// Programs listen on these many ports from 10,000 on, below the kernel's range for outgoing connections.
+const PORTS: u64 = 9_000;
+
+/// Counts the ports that were tried, from a random number on.
+static NEXT_PORT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0) % PORTS));
 
 /// What the server does with a request.
 #[derive(Clone)]
@@ -91,9 +103,20 @@ pub struct Server {
 }
 
 impl Server {
-    /// A port that nothing listens on yet.
-    pub async fn reserve() -> String {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string()
+    /// An address where nothing listens before a server is started at it. Until then it is held, so that no other test gets it.
+    pub fn reserve() -> String {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        RESERVED.lock().unwrap().push((address.clone(), socket));
+        address
+    }
+
+    /// An address for a program to listen on. No other test of this process gets it.
+    pub fn free_address() -> String {
+        let mut ports = (0..PORTS).map(|_| 10_000 + u16::try_from(NEXT_PORT.fetch_add(1, Ordering::Relaxed) % PORTS).unwrap());
+        let free = ports.find(|port| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+        format!("127.0.0.1:{}", free.expect("one of the ports is free"))
     }
 
     /// A server whose `act` gets the number of requests before and the request.
@@ -103,7 +126,15 @@ impl Server {
 
     /// The same at an address, with a key that makes the HashSHA256 of answers.
     pub async fn start_at(address: &str, key: Option<&'static str>, act: impl Fn(usize, &Request) -> Act + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
+        let reserved = {
+            let mut reserved = RESERVED.lock().unwrap();
+            let place = reserved.iter().position(|(held, _)| held == address);
+            place.map(|place| reserved.swap_remove(place).1)
+        };
+        let listener = match reserved {
+            Some(socket) => socket.listen(1024).unwrap(),
+            None => TcpListener::bind(address).await.unwrap(),
+        };
         let address = listener.local_addr().unwrap().to_string();
         let (ledger, changes, act) = (Arc::new(Mutex::new(Ledger::default())), watch::Sender::new(0), Arc::new(act));
         let server = Self { address, ledger: Arc::clone(&ledger), changes: changes.clone() };

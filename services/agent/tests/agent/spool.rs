@@ -36,8 +36,8 @@ fn fill(folder: &std::path::Path) -> u64 {
 }
 
 async fn resident_bytes(folder: &std::path::Path, batches: u64) -> u64 {
-    let address = Server::reserve().await;
-    let metrics = Server::reserve().await;
+    let address = Server::reserve();
+    let metrics = Server::free_address();
     let folder = folder.to_str().unwrap();
     let variables = [
         ("ADDRESS", address.as_str()),

@@ -70,6 +70,11 @@ impl Running {
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
+
+    /// Waits until a `/slow` request has begun.
+    async fn slow_began(&mut self) {
+        timeout(PATIENCE, self.begun.recv()).await.expect("the request does not begin").unwrap();
+    }
 }
 
 async fn send(client: &mut TcpStream, text: &str) {
@@ -169,11 +174,12 @@ async fn an_idle_connection_is_kept_for_its_time_and_then_cut() {
 
 #[tokio::test]
 async fn a_connection_is_not_idle_while_its_request_is_answered() {
-    let short = Duration::from_millis(100);
+    // Long enough for the request to arrive on a busy machine.
+    let short = Duration::from_secs(1);
     let mut running = start(ConnectionLimits { idle: short, headers: short, ..long() }).await;
     let mut client = running.connect().await;
     send(&mut client, SLOW).await;
-    running.begun.recv().await.unwrap();
+    running.slow_began().await;
     // When another connection was cut by the idle limit, this one would have been cut too.
     closed(&mut running.connect().await).await;
     running.release.cancel();
@@ -273,7 +279,7 @@ async fn a_shutdown_closes_idle_connections_and_finishes_requests_under_way() {
     answer(&mut idle).await;
     let mut busy = running.connect().await;
     send(&mut busy, SLOW).await;
-    running.begun.recv().await.unwrap();
+    running.slow_began().await;
     running.shutdown.cancel();
     closed(&mut fresh).await;
     closed(&mut idle).await;
@@ -325,7 +331,7 @@ async fn a_request_that_does_not_finish_within_the_drain_time_is_cut() {
     let mut running = start(ConnectionLimits { drain: Duration::from_millis(200), ..long() }).await;
     let mut busy = running.connect().await;
     send(&mut busy, SLOW).await;
-    running.begun.recv().await.unwrap();
+    running.slow_began().await;
     running.shutdown.cancel();
     timeout(PATIENCE, running.task).await.expect("serving goes on").unwrap();
     closed(&mut busy).await;

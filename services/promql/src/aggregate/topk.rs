@@ -61,8 +61,8 @@ pub(super) fn evaluate(
     steps: &Steps,
     sink: &mut Sink<'_>,
 ) -> Result<(), EvalError> {
+    let charge = evaluator.ledger.charge(steps.len().saturating_mul(size_of::<usize>()))?;
     let counts = counts(evaluator, node.operator, parameter, steps)?;
-    let charge = evaluator.ledger.charge(0)?;
     let mut labels = GroupLabels::new(node);
     let mut groups: Vec<Vec<Best>> = Vec::new();
     // The series that were among the best at any step when they came.

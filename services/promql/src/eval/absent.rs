@@ -3,6 +3,7 @@
 use super::{Evaluator, Sink};
 use crate::column::{ABSENT, Series, is_absent};
 use crate::error::EvalError;
+use crate::functions::windows::Bounds;
 use crate::labels::Labels;
 use crate::plan::{RangeNode, VectorNode};
 use crate::steps::Steps;
@@ -24,6 +25,7 @@ impl Evaluator<'_> {
 
     pub(super) fn absent_over_time(&self, range: &RangeNode, labels: &Labels, steps: &Steps, sink: &mut Sink<'_>) -> Result<(), EvalError> {
         let _buffer = self.charge_column(steps)?;
+        let _bounds = self.ledger.charge(steps.len().saturating_mul(size_of::<Bounds>()))?;
         let mut values = vec![1.0; steps.len()];
         let mut bounds = Vec::new();
         self.range_series(range, &mut |ranged| {

@@ -6,7 +6,7 @@ use super::collect::SAME_LABELS;
 use super::range::RangeSamples;
 use super::{Charge, Evaluator, Ledger, store_error};
 use crate::annotations::Annotations;
-use crate::column::{ScalarColumn, is_absent};
+use crate::column::is_absent;
 use crate::error::EvalError;
 use crate::labels::Labels;
 use crate::limits::{Interrupt, Limits, Reservation};
@@ -48,15 +48,11 @@ impl Evaluator<'_> {
             Plan::Text(text) => Ok(Value::Text { time_ms: steps.start_ms(), text: text.clone() }),
             Plan::Range(range) => self.range_vector(range, steps),
             Plan::Scalar(scalar) => {
-                self.charge_column(steps)?.keep();
-                let scalar = self.scalar(scalar, steps)?;
+                let (values, charge) = self.scalar_values(scalar, steps)?;
+                charge.keep();
                 if !is_range {
-                    return Ok(Value::Scalar { time_ms: steps.start_ms(), value: scalar.at(0) });
+                    return Ok(Value::Scalar { time_ms: steps.start_ms(), value: values[0] });
                 }
-                let values = match scalar {
-                    ScalarColumn::Constant(value) => vec![value; steps.len()],
-                    ScalarColumn::PerStep(values) => values,
-                };
                 Ok(Value::Matrix(Matrix { steps: *steps, series: vec![MatrixSeries { labels: Labels::empty(), values }] }))
             }
             Plan::Vector(vector) => self.vector_value(vector, steps, is_range),

@@ -23,7 +23,7 @@ impl Evaluator<'_> {
 
     /// The function of a whole column.
     #[expect(clippy::type_complexity, reason = "it is a function")]
-    fn column_function<'m>(&self, map: &'m Map, steps: &'m Steps) -> Result<Box<dyn Fn(&mut [f64]) + 'm>, EvalError> {
+    fn column_function<'m>(&'m self, map: &'m Map, steps: &'m Steps) -> Result<Box<dyn Fn(&mut [f64]) + 'm>, EvalError> {
         Ok(match map {
             Map::Negate => Box::new(|values| map_present(values, |value| -value)),
             Map::Math(function) => {

@@ -95,7 +95,7 @@ impl Evaluator<'_> {
     ) -> Result<(), EvalError> {
         let parameter = self.scalar(parameter, steps)?;
         let _buffer = self.charge_column(steps)?;
-        let _bounds = self.ledger.charge(steps.len() * size_of::<crate::functions::windows::Bounds>())?;
+        let _bounds = self.ledger.charge(steps.len().saturating_mul(size_of::<Bounds>()))?;
         let mut series = Series::default();
         let mut bounds = Vec::new();
         let mut any = false;

@@ -1,5 +1,7 @@
 //! Quantiles and fractions of classic histograms: counters of observations up to a bound, in the label `le`.
 
+use std::cmp::Ordering;
+
 use crate::column::{ABSENT, Series, is_absent};
 use crate::error::EvalError;
 use crate::eval::{Charge, Evaluator, Sink};
@@ -153,7 +155,9 @@ fn bucket_quantile(q: f64, buckets: &mut [Bucket]) -> (f64, bool) {
         return (f64::NAN, false);
     }
     let rank = q * observations;
-    let found = buckets[..highest].partition_point(|bucket| bucket.count < rank);
+    // NaN reaches no rank, so that a histogram of NaN has its quantiles in the last bucket.
+    let below_rank = |bucket: &Bucket| bucket.count.partial_cmp(&rank).is_none_or(Ordering::is_lt);
+    let found = buckets[..highest].partition_point(below_rank);
     let bucket = buckets[found];
     if found == highest {
         // Nothing is known about the bucket without a bound.
@@ -178,7 +182,7 @@ fn make_monotonic(buckets: &mut [Bucket]) -> bool {
         } else if bucket.count < highest {
             bucket.count = highest;
             forced = true;
-        } else {
+        } else if bucket.count > highest {
             highest = bucket.count;
         }
     }
@@ -238,6 +242,10 @@ mod tests {
             assert!(bucket_quantile(0.5, &mut histogram.clone()).0.is_nan(), "{histogram:?}");
         }
         assert_eq!(bucket_quantile(0.1, &mut buckets(&[(-1.0, 5.0), (INF, 10.0)])), (-1.0, false));
+        let nan = buckets(&[(1.0, f64::NAN), (2.0, f64::NAN), (INF, f64::NAN)]);
+        for q in [0.0, 0.5, 1.0] {
+            assert_eq!(bucket_quantile(q, &mut nan.clone()), (2.0, false), "{q}");
+        }
     }
 
     #[test]
@@ -247,6 +255,9 @@ mod tests {
         let mut rounded = buckets(&[(1.0, 1.0), (2.0, 1.0 - 1e-15), (INF, 2.0)]);
         assert!(!make_monotonic(&mut rounded));
         assert_eq!(rounded[1].count, 1.0);
+        let mut unknown = buckets(&[(1.0, 10.0), (2.0, f64::NAN), (4.0, 5.0), (INF, 20.0)]);
+        assert!(make_monotonic(&mut unknown));
+        assert_eq!((unknown[2].count, unknown[3].count), (10.0, 20.0));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub(crate) struct Ranges<'a> {
     pub(crate) window: Window,
     pub(crate) steps: &'a Steps,
     /// The scalar that some functions take.
-    pub(crate) parameter: &'a ScalarColumn,
+    pub(crate) parameter: &'a ScalarColumn<'a>,
     /// Asked now and then where the work grows with the length of the windows.
     pub(crate) interrupt: &'a dyn Interrupt,
 }

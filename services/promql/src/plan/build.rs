@@ -1,5 +1,7 @@
 //! Makes a plan of an expression.
 
+use std::collections::BTreeSet;
+
 use super::{AggregateNode, BinaryNode, Map, Matchers, Parameter, Plan, RangeNode, RangeSource, ScalarNode, Select, VectorNode};
 use crate::error::EvalError;
 use crate::functions::windows::Window;
@@ -321,9 +323,11 @@ fn labels_of_absent(expr: &Expr) -> Labels {
         return Labels::empty();
     };
     let mut labels = LabelsBuilder::default();
+    // The labels that were set once, even if another matcher has removed them.
+    let mut seen = BTreeSet::new();
     for matcher in selector.matchers.iter().filter(|matcher| matcher.name() != METRIC_NAME) {
         // A label with several matchers has no one value.
-        let fixed = matcher.op() == MatchOp::Equal && !labels.has(matcher.name());
+        let fixed = matcher.op() == MatchOp::Equal && seen.insert(matcher.name());
         labels.set(matcher.name(), if fixed { matcher.value() } else { "" });
     }
     labels.build()

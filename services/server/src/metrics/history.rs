@@ -28,6 +28,8 @@ pub struct HistoryMetrics {
     pub bytes: IntGauge,
     /// What they may take; 0 without a limit.
     pub max_bytes: IntGauge,
+    /// The share of the numbers of series that were given out.
+    pub series_ids_used_ratio: Gauge,
 }
 
 impl HistoryMetrics {
@@ -58,6 +60,10 @@ impl HistoryMetrics {
             seal_after_seconds: gauge("seal_after_seconds", "SEAL_AFTER: how long after the end of their half hour reports are sealed.")?,
             bytes: gauge("bytes", "Bytes of golectra's tables and indexes in the database.")?,
             max_bytes: gauge("max_bytes", "HISTORY_MAX_BYTES: beyond it the oldest history is dropped; 0 without a limit.")?,
+            series_ids_used_ratio: Gauge::new(
+                "golectra_postgres_series_ids_used_ratio",
+                "Share of the numbers for series that the database has given out, from 0 to 1; at 1 no new series can be stored.",
+            )?,
         };
         for table in ["chunks", "rollups_5m", "rollups_1h"] {
             metrics.dropped_partitions.with_label_values(&[table]);
@@ -73,6 +79,7 @@ impl HistoryMetrics {
             Box::new(metrics.seal_after_seconds.clone()),
             Box::new(metrics.bytes.clone()),
             Box::new(metrics.max_bytes.clone()),
+            Box::new(metrics.series_ids_used_ratio.clone()),
         ] {
             registry.register(collector)?;
         }

@@ -38,6 +38,7 @@ pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
     let Some(route) = request.extensions().get::<MatchedPath>().map(|route| route.as_str().to_owned()) else { return Ok(request) };
     let is_page = ui::PAGES.contains(&route.as_str());
     let Some(needed) = needed(&route, request.method()).or(is_page.then_some(Scope::Read)) else { return Ok(request) };
+    let by_script = is_of_script(&route, request.headers());
     match verdict(app, &request, &route, needed) {
         Some(Verdict::Allowed(caller)) => {
             let route = request.uri().path();
@@ -58,16 +59,16 @@ pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
                 Caller::User(name) => format!("the user {name:?}"),
             };
             let message = format!("{who} does not have the scope {}, which this route needs", needed.as_str());
-            Err(refused(ErrorCode::TokenScope, message))
+            Err(refused(ErrorCode::TokenScope, message, by_script))
         }
-        Some(Verdict::Unknown) => Err(refused(ErrorCode::TokenUnknown, "the server does not have this API token".into())),
+        Some(Verdict::Unknown) => Err(refused(ErrorCode::TokenUnknown, "the server does not have this API token".into(), by_script)),
         None => {
             let message = if app.tokens.is_some() {
                 format!("this route needs an API token with the scope {}: Authorization: Bearer TOKEN", needed.as_str())
             } else {
                 "this route is for users whom a proxy has signed in (AUTH_HEADER from TRUSTED_PROXIES): use the proxy's address".into()
             };
-            Err(refused(ErrorCode::TokenMissing, message))
+            Err(refused(ErrorCode::TokenMissing, message, by_script))
         }
     }
 }
@@ -149,10 +150,30 @@ fn token(headers: &HeaderMap) -> Option<Vec<u8>> {
     }
 }
 
-fn refused(code: ErrorCode, message: String) -> Response {
+/// Whether a script of a page sends a request, as far as that can be seen. Where nothing was said of a site, people have typed the address.
+fn is_of_script(route: &str, headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site");
+    route == STREAM || headers.contains_key(header::ORIGIN) || site.is_some_and(|site| site != "none")
+}
+
+fn refused(code: ErrorCode, message: String, by_script: bool) -> Response {
     let line = message.clone();
     REFUSALS.log(code, move |count| tracing::warn!(count, reason = code.as_str(), "requests are refused: {line}"));
-    TextError(ApiError::new(code, message)).into_response()
+    let mut response = TextError(ApiError::new(code, message)).into_response();
+    if by_script {
+        remove_basic(response.headers_mut());
+    }
+    response
+}
+
+/// Removes the challenge on which a browser opens its own dialog for a password. Where a page's script is refused, the page has a form for that.
+fn remove_basic(headers: &mut HeaderMap) {
+    let all = headers.get_all(header::WWW_AUTHENTICATE).iter();
+    let kept: Vec<_> = all.filter(|challenge| !challenge.as_bytes().starts_with(b"Basic ")).cloned().collect();
+    headers.remove(header::WWW_AUTHENTICATE);
+    for challenge in kept {
+        headers.append(header::WWW_AUTHENTICATE, challenge);
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +198,23 @@ mod tests {
         assert_eq!(token_of(&[&format!("BASIC {}", STANDARD.encode(":abc"))]).as_deref(), Some("abc"));
         for none in [&[][..], &["abc"], &["Digest abc"], &["Basic !"], &["Basic YWJj"], &["Bearer a", "Bearer a"]] {
             assert_eq!(token_of(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn scripts_of_pages_are_told_apart_from_programs_and_people() {
+        for (route, headers, expected) in [
+            ("/stream", &[][..], true),
+            ("/api/v1/query", &[], false),
+            ("/api/v1/query", &[("origin", "http://a")], true),
+            ("/api/v1/query", &[("sec-fetch-site", "same-origin")], true),
+            ("/api/v1/query", &[("sec-fetch-site", "none")], false),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.insert(axum::http::HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            assert_eq!(is_of_script(route, &map), expected, "{route} {headers:?}");
         }
     }
 

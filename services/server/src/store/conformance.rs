@@ -218,6 +218,8 @@ macro_rules! conformance_suite {
             samples::samples_ahead_of_the_clock_are_stored_once
             samples::a_full_store_takes_the_samples_of_series_that_are_there
             samples::a_forgotten_source_still_has_its_samples
+            samples::a_series_that_is_back_has_its_samples_also_those_after_the_first_new_one
+            samples::a_series_whose_samples_are_all_stored_does_not_come_back_half
             samples::whatever_comes_again_is_stored_once
             samples::agents_and_remote_write_share_a_source
             samples::sealed_samples_are_stored_once

@@ -62,7 +62,7 @@ use self::maintenance::Maintenance;
 use self::metadata::KnownMetadata;
 use self::migrate::SchemaState;
 use self::partitions::Partitions;
-use self::reader::Reader;
+use self::reader::{READ_LIMIT, Reader};
 use self::sealer::{Pace, Sealer, SealerLimits, Steps};
 use self::timestamp::Timestamp;
 pub use self::writer::WriteLimits;
@@ -86,8 +86,8 @@ const PING_LIMIT: Duration = Duration::from_millis(900);
 /// Samples that are younger than this are never dropped: what is dropped for want of room is older than the newest day that has sealed samples, and a
 /// half hour is not sealed for two minutes after its end.
 const NEVER_DROPPED: Duration = Duration::from_mins(1);
-/// How long a batch waits to learn up to where history was dropped.
-const DROPPED_LIMIT: Duration = Duration::from_secs(1);
+/// How long a server's reads wait for a connection. Requests are answered within 3 s.
+pub const READ_WAIT: Duration = Duration::from_secs(1);
 
 /// How often the database is asked for its time and for the number of series.
 const OBSERVE_EVERY: Duration = Duration::from_secs(15);
@@ -106,6 +106,8 @@ pub struct PostgresConfig {
     pub query_connections: u32,
     /// How long a write may take.
     pub write_limits: WriteLimits,
+    /// How long a read waits for a connection, and a batch to learn up to where history was dropped: [`READ_WAIT`] in a server.
+    pub read_wait: Duration,
     /// How long a query may take.
     pub query_timeout: Duration,
     /// What all tables may take, in bytes; beyond, the oldest history is dropped: days of samples first, then rollups.
@@ -127,6 +129,8 @@ pub struct PostgresStore {
     reader: Reader,
     history: HistoryReader,
     writers: Writers,
+    /// How long a batch waits to learn up to where history was dropped.
+    read_wait: Duration,
     /// Live series in the database as of the last look; negative before the first.
     series: Arc<AtomicI64>,
     metadata: KnownMetadata,
@@ -150,7 +154,7 @@ impl PostgresStore {
         let clock = DatabaseClock::new(clock, config.metrics.clone());
         let partitions = Arc::new(Partitions::default());
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
-        let pool = connect::pool(&options, pool_size);
+        let pool = connect::pool(&options, pool_size, config.read_wait);
         let query_pool = connect::query_pool(&options, config.query_connections.max(1) + 1, config.query_timeout, history::PREPARE_STATE);
         let (schema_sender, schema) = watch::channel(SchemaState::FirstAttempt);
 
@@ -183,7 +187,12 @@ impl PostgresStore {
             unsealed_age: Mutex::default(),
         };
         let maintenance = Maintenance { options, clock: clock.clone(), lifetimes, partitions, metrics };
-        let reader = Reader { pool, schema, turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))) };
+        let reader = Reader {
+            pool,
+            schema,
+            turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))),
+            limit: READ_LIMIT.max(config.read_wait),
+        };
         let history = HistoryReader::new(query_pool, reader.clone(), config.index_cache_bytes, config.index_cache);
         let series = Arc::new(AtomicI64::new(-1));
         let (stopped, observed) = (stop.clone(), (reader.clone(), Arc::clone(&series)));
@@ -200,6 +209,7 @@ impl PostgresStore {
             reader,
             history,
             writers,
+            read_wait: config.read_wait,
             series,
             metadata: KnownMetadata::default(),
             tasks,
@@ -219,7 +229,7 @@ impl PostgresStore {
         let options = DatabaseOptions::new(dsn::parse(dsn.expose())?);
         let pool = connect::query_pool(&options, 1, query_timeout, history::PREPARE_STATE);
         let (_, schema) = watch::channel(SchemaState::Ready);
-        let reader = Reader { pool: pool.clone(), schema, turns: Arc::new(Semaphore::new(1)) };
+        let reader = Reader { pool: pool.clone(), schema, turns: Arc::new(Semaphore::new(1)), limit: READ_LIMIT };
         Ok(Arc::new(HistoryReader::new(pool, reader, 0, IndexCacheMetrics::default())))
     }
 
@@ -281,8 +291,8 @@ impl PostgresStore {
         let dropped_until = if batch.is_once_per_time() && times.any(|at| at < newest) {
             let statement = "SELECT raw FROM dropped_history";
             let asked = self.reader.read(async |conn| sqlx::query_scalar::<_, Timestamp>(statement).fetch_one(conn).await);
-            let late = |_| Err(unavailable(&timed_out(DROPPED_LIMIT)));
-            timeout(DROPPED_LIMIT, asked).await.unwrap_or_else(late)?.0
+            let late = |_| Err(unavailable(&timed_out(self.read_wait)));
+            timeout(self.read_wait, asked).await.unwrap_or_else(late)?.0
         } else {
             0
         };

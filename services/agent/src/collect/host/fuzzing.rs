@@ -7,8 +7,8 @@ use super::{HostPaths, HostSettings, Readings, all, filesystem};
 
 /// The gauges of a machine whose files are below a folder, as JSON. Files of metrics are in its folder `text`.
 pub fn gauges(machine: &Path) -> Vec<String> {
-    let paths =
-        HostPaths { proc: machine.join("proc"), sys: machine.join("sys"), root: Some(machine.to_owned()), sees_first_process: true };
+    let (proc, sys) = (machine.join("proc"), machine.join("sys"));
+    let paths = HostPaths { proc, sys, root: Some(machine.to_owned()), sees_first_process: true, shares_network: true };
     let textfile_folders = vec![machine.join("text")];
     let settings = HostSettings { paths, node_name: "node-1".into(), max_series: 10_000, textfile_folders, filter: Arc::default() };
     let mut found = Vec::new();

@@ -42,6 +42,8 @@ pub(super) struct Output {
     max_series: usize,
     filter: Arc<Filter>,
     over_limit: u64,
+    /// What is beyond other limits than that of series: how much, and the limit.
+    beyond: Vec<(u64, String)>,
     invalid: Vec<(SkipReason, String)>,
 }
 
@@ -54,7 +56,16 @@ struct Known {
 
 impl Output {
     pub(super) fn new(max_series: usize, filter: Arc<Filter>) -> Self {
-        Self { known: Vec::new(), passed: 0, gauges: Vec::new(), max_series, filter, over_limit: 0, invalid: Vec::new() }
+        Self {
+            known: Vec::new(),
+            passed: 0,
+            gauges: Vec::new(),
+            max_series,
+            filter,
+            over_limit: 0,
+            beyond: Vec::new(),
+            invalid: Vec::new(),
+        }
     }
 
     /// Adds a gauge. Labels without a value are as if they were not there.
@@ -79,6 +90,15 @@ impl Output {
         } else {
             self.invalid.push((SkipReason::InvalidValue, format!("{start}{value}")));
         }
+    }
+
+    /// As many things of a list as are reported at most; the others are counted. `what` is what they are called.
+    pub(super) fn first<'a, T>(&mut self, list: &'a [T], limit: usize, what: &str) -> &'a [T] {
+        let (first, rest) = list.split_at(list.len().min(limit));
+        if !rest.is_empty() {
+            self.beyond.push((rest.len() as u64, format!("more than {limit} {what}")));
+        }
+        first
     }
 
     /// Counts a series that was there already.
@@ -117,6 +137,9 @@ impl Output {
         self.passed = 0;
         readings.gauges.append(&mut self.gauges);
         readings.skip(SkipReason::Limit, std::mem::take(&mut self.over_limit), format_args!("more than {} series", self.max_series));
+        for (count, limit) in self.beyond.drain(..) {
+            readings.skip(SkipReason::Limit, count, limit);
+        }
         for (reason, example) in self.invalid.drain(..) {
             readings.skip(reason, 1, example);
         }
@@ -212,10 +235,12 @@ mod tests {
         for _ in 0..3 {
             output.gauge("node_load15", &[], 1.0);
         }
+        assert_eq!(output.first(&[1, 2, 3], 3, "numbers"), [1, 2, 3]);
+        assert_eq!(output.first(&[1, 2, 3], 1, "numbers"), [1]);
         let mut readings = Readings::default();
         output.finish(&mut readings);
         assert_eq!(readings.gauges.len(), 2);
         let skipped: Vec<_> = readings.skipped.iter().map(|(reason, skipped)| (*reason, skipped.count)).collect();
-        assert_eq!(skipped, [(SkipReason::InvalidId, 1), (SkipReason::InvalidValue, 1), (SkipReason::Limit, 1)]);
+        assert_eq!(skipped, [(SkipReason::InvalidId, 1), (SkipReason::InvalidValue, 1), (SkipReason::Limit, 3)]);
     }
 }

@@ -93,7 +93,8 @@ impl HostCollector for PowerSupply {
     }
 
     fn collect(&mut self, reader: &mut Reader, output: &mut Output) -> Result<(), CollectError> {
-        for supply in names(&self.0)?.iter().take(MAX_SUPPLIES) {
+        let supplies = names(&self.0)?;
+        for supply in output.first(&supplies, MAX_SUPPLIES, "power supplies") {
             let folder = self.0.join(supply);
             for file in names(&folder).unwrap_or_default() {
                 let Ok(at) = FILES.binary_search_by_key(&file.as_str(), |(file, ..)| file) else { continue };

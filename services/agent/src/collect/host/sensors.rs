@@ -35,7 +35,8 @@ impl HostCollector for Cpufreq {
     }
 
     fn collect(&mut self, reader: &mut Reader, output: &mut Output) -> Result<(), CollectError> {
-        for name in names(&self.0)?.iter().take(MAX_ENTRIES) {
+        let cpus = names(&self.0)?;
+        for name in output.first(&cpus, MAX_ENTRIES, "entries of the processors' folder") {
             let Some(cpu) = name.strip_prefix("cpu").filter(|cpu| is_number(cpu)) else { continue };
             let folder = self.0.join(name).join("cpufreq");
             if !folder.exists() {
@@ -71,7 +72,8 @@ impl HostCollector for Thermal {
     }
 
     fn collect(&mut self, reader: &mut Reader, output: &mut Output) -> Result<(), CollectError> {
-        for name in names(&self.0)?.iter().take(MAX_ENTRIES) {
+        let zones = names(&self.0)?;
+        for name in output.first(&zones, MAX_ENTRIES, "thermal zones and cooling devices") {
             let folder = self.0.join(name);
             let kind = reader.text(&folder.join("type")).unwrap_or_default().to_owned();
             if let Some(zone) = name.strip_prefix("thermal_zone") {
@@ -109,7 +111,7 @@ impl HostCollector for Hwmon {
 
     fn collect(&mut self, reader: &mut Reader, output: &mut Output) -> Result<(), CollectError> {
         let chips = names(&self.0)?;
-        for name in chips.iter().take(MAX_ENTRIES) {
+        for name in output.first(&chips, MAX_ENTRIES, "chips with sensors") {
             chip(&self.0.join(name), reader, output);
         }
         if chips.is_empty() { Err(missing(&self.0, "any chip")) } else { Ok(()) }
@@ -125,7 +127,8 @@ fn chip(folder: &Path, reader: &mut Reader, output: &mut Output) {
     // By kind and number, the files of each sensor. Old drivers have them in the folder of the device.
     let mut sensors: BTreeMap<(String, String), BTreeMap<String, String>> = BTreeMap::new();
     for folder in [folder.to_owned(), folder.join("device")] {
-        for file in names(&folder).unwrap_or_default().iter().take(MAX_ENTRIES) {
+        let files = names(&folder).unwrap_or_default();
+        for file in output.first(&files, MAX_ENTRIES, "files of a chip") {
             let Some((kind, number, element)) = sensor_file(file) else { continue };
             if let Some(value) = reader.text(&folder.join(file)) {
                 let sensor = sensors.entry((kind.to_owned(), number.to_owned())).or_default();

@@ -35,7 +35,8 @@ impl Machine {
 
     fn paths(&self) -> HostPaths {
         let at = |folder: &str| self.0.path().join(folder);
-        HostPaths { proc: at("proc"), sys: at("sys"), root: Some(self.0.path().to_owned()), sees_first_process: true }
+        let root = Some(self.0.path().to_owned());
+        HostPaths { proc: at("proc"), sys: at("sys"), root, sees_first_process: true, shares_network: true }
     }
 }
 

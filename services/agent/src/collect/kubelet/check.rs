@@ -1,5 +1,7 @@
 //! What the kubelet lets this agent read, in words.
 
+use std::sync::Arc;
+
 use super::client::{Client, Endpoint, read_small};
 use super::items::{Items, LabelSets};
 use super::splitter::Splitter;
@@ -85,7 +87,7 @@ impl Check {
     /// Whether there is a kubelet that can be asked for more.
     async fn summary(&mut self) -> bool {
         let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
-        let mut summary = Summary::new(self.settings.node_metrics, mounts::devices());
+        let mut summary = Summary::new(self.settings.node_metrics, Arc::clone(&self.settings.filter), mounts::devices());
         let read = |piece: &[u8]| Ok(splitter.read(piece, &mut |member, object| summary.read(member, object, &mut items, &mut labels))?);
         let result = self.client.get(SUMMARY, read).await.and_then(|()| Ok(splitter.finish()?));
         let url = self.settings.address.url.clone();

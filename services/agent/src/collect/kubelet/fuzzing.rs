@@ -1,5 +1,7 @@
 //! What the fuzz targets call: the parsers of the kubelet's answers.
 
+use std::sync::Arc;
+
 use super::cadvisor::Cadvisor;
 use super::items::{Items, LabelSets};
 use super::splitter::Splitter;
@@ -11,7 +13,8 @@ const MAX_SERIES: usize = 1 << 20;
 
 /// The batches of one `/stats/summary`, each the items of a JSON array.
 pub fn summary(document: &[u8], piece_bytes: usize) -> Vec<String> {
-    let mut summary = Summary::new(NodeMetrics { network: true, filesystem: true }, mounts::parse(&String::from_utf8_lossy(document)));
+    let node_metrics = NodeMetrics { network: true, filesystem: true };
+    let mut summary = Summary::new(node_metrics, Arc::default(), mounts::parse(&String::from_utf8_lossy(document)));
     split(document, piece_bytes, |member, object, items, labels| summary.read(member, object, items, labels))
 }
 

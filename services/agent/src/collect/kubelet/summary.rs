@@ -5,10 +5,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use super::items::{Items, LabelSets, Owner, Writer};
+use crate::collect::Filter;
 use crate::collect::devices::is_of_containers;
 use crate::metrics::SkipReason;
 
@@ -192,6 +194,8 @@ struct Health {
 #[derive(Debug)]
 pub(super) struct Summary {
     node_metrics: NodeMetrics,
+    /// Which of them, as of those that the agent measures itself.
+    filter: Arc<Filter>,
     devices: Devices,
     /// The claims that were reported: several pods may use one.
     claims: BTreeSet<(String, String)>,
@@ -204,8 +208,8 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub(super) fn new(node_metrics: NodeMetrics, devices: Devices) -> Self {
-        Self { node_metrics, devices, claims: BTreeSet::new(), pods: 0, has_node: false, has_pressure: false }
+    pub(super) fn new(node_metrics: NodeMetrics, filter: Arc<Filter>, devices: Devices) -> Self {
+        Self { node_metrics, filter, devices, claims: BTreeSet::new(), pods: 0, has_node: false, has_pressure: false }
     }
 
     /// Adds what an object of the summary tells. One that cannot be read is skipped.
@@ -232,20 +236,44 @@ impl Summary {
             if let Some(network) = node.network.as_ref().filter(|_| self.node_metrics.network) {
                 for interface in network.interfaces() {
                     let device: &[(&str, &str)] = &[("device", &interface.name), NODE];
-                    writer.gauge("node_network_receive_bytes_total", device, interface.rx_bytes);
-                    writer.gauge("node_network_receive_errs_total", device, interface.rx_errors);
-                    writer.gauge("node_network_transmit_bytes_total", device, interface.tx_bytes);
-                    writer.gauge("node_network_transmit_errs_total", device, interface.tx_errors);
+                    for (name, value) in [
+                        ("node_network_receive_bytes_total", interface.rx_bytes),
+                        ("node_network_receive_errs_total", interface.rx_errors),
+                        ("node_network_transmit_bytes_total", interface.tx_bytes),
+                        ("node_network_transmit_errs_total", interface.tx_errors),
+                    ] {
+                        self.gauge_of_node(writer, name, device, value);
+                    }
                 }
             }
             if let Some(root) = node.fs.as_ref().filter(|_| self.node_metrics.filesystem) {
-                root.of_node(writer, &self.devices.root, "/", root.free());
+                self.filesystem(writer, root, &self.devices.root, "/", root.free());
                 // The bytes that are used on the image filesystem are those of images alone, so how much is free is not known.
                 if let Some(image) = node.runtime.as_ref().and_then(|runtime| runtime.image_fs.as_ref()).filter(|image| !image.is(root)) {
-                    image.of_node(writer, &self.devices.image, "imagefs", None);
+                    self.filesystem(writer, image, &self.devices.image, "imagefs", None);
                 }
             }
         });
+    }
+
+    fn filesystem(&self, writer: &mut Writer<'_>, space: &Filesystem, device: &Device, mountpoint: &str, free: Option<f64>) {
+        let labels: &[(&str, &str)] = &[("device", &device.name), ("fstype", &device.kind), NODE, ("mountpoint", mountpoint)];
+        for (name, value) in [
+            ("node_filesystem_avail_bytes", space.available_bytes),
+            ("node_filesystem_files", space.inodes),
+            ("node_filesystem_files_free", space.inodes_free),
+            ("node_filesystem_free_bytes", free),
+            ("node_filesystem_size_bytes", space.capacity_bytes),
+        ] {
+            self.gauge_of_node(writer, name, labels, value);
+        }
+    }
+
+    /// Adds a gauge under node_exporter's names, if the operator wants it.
+    fn gauge_of_node(&self, writer: &mut Writer<'_>, name: &'static str, labels: &[(&str, &str)], value: Option<f64>) {
+        if self.filter.allows(name, labels) {
+            writer.gauge(name, labels, value);
+        }
     }
 
     fn pod(&mut self, pod: PodStats<'_>, items: &mut Items, labels: &mut LabelSets) {
@@ -369,15 +397,6 @@ impl Filesystem {
     /// Whether this is the same filesystem: a kubelet without one for images tells the root filesystem twice.
     fn is(&self, other: &Self) -> bool {
         self.capacity_bytes == other.capacity_bytes && self.inodes == other.inodes
-    }
-
-    fn of_node(&self, writer: &mut Writer<'_>, device: &Device, mountpoint: &str, free: Option<f64>) {
-        let labels: &[(&str, &str)] = &[("device", &device.name), ("fstype", &device.kind), NODE, ("mountpoint", mountpoint)];
-        writer.gauge("node_filesystem_avail_bytes", labels, self.available_bytes);
-        writer.gauge("node_filesystem_files", labels, self.inodes);
-        writer.gauge("node_filesystem_files_free", labels, self.inodes_free);
-        writer.gauge("node_filesystem_free_bytes", labels, free);
-        writer.gauge("node_filesystem_size_bytes", labels, self.capacity_bytes);
     }
 }
 

@@ -241,9 +241,12 @@ async fn one_server_of_a_database_evaluates_until_its_session_ends() {
     .await
     .unwrap();
     assert_eq!(ended, 1);
-    while !second.lead().await.unwrap() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let leads = async {
+        while !second.lead().await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), leads).await.expect("the other one leads");
     assert!(first.commit(commit(at_ms + 1)).await.is_err(), "what it was about to commit is not committed");
     assert!(!first.lead().await.unwrap());
     assert!(second.commit(commit(at_ms + 1)).await.unwrap());

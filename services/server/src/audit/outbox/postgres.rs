@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_process::LogLimiter;
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, FromRow, PgConnection, PgPool};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -38,11 +38,45 @@ const COMMIT: Duration = Duration::from_millis(25);
 /// If such events were due at once, many of them would delay all others.
 const LOST_LIST_PAUSE: Duration = Duration::from_mins(15);
 
+/// No event is postponed for longer than this: not by a lease, by [`LOST_LIST_PAUSE`] or by a sink's pauses, of which the longest is the hour that a receiver
+/// may ask for. What is due later was postponed before the database's clock was set back, and is due.
+const LONGEST_PAUSE: Duration = Duration::from_mins(61);
+
+/// Claims the oldest events that are due.
+const CLAIM: &str = "with due as (
+        select event from deliveries
+        where sink = $1 and (due_at <= clock_timestamp() or due_at > clock_timestamp() + make_interval(secs => $6))
+        order by event limit $2 for update skip locked
+    ), sized as (
+        select event, sum(bytes) over (order by event) - bytes as bytes_before from due join outbox on id = event
+    ), claimed as (
+        update deliveries set due_at = clock_timestamp() + make_interval(secs => $3), claim = $4
+        from sized where deliveries.event = sized.event and deliveries.sink = $1 and bytes_before < $5
+        returning deliveries.event, deliveries.attempts
+    )
+    select id, event_id, ts, ip_address, metrics, name_list, traceparent, attempts,
+        extract(epoch from clock_timestamp() - created_at)::float8 as age_seconds
+    from claimed join outbox on id = event order by id";
+
 /// Backlogs are counted up to this number; beyond it, it is enough to know that the backlog is large.
 const COUNTED: i64 = 100_000;
 
 /// Log lines about lost lists, by sink.
 static LOG: LogLimiter<String> = LogLimiter::new();
+
+/// A claimed event.
+#[derive(Debug, FromRow)]
+struct ClaimedEvent {
+    id: i64,
+    event_id: Uuid,
+    ts: i64,
+    ip_address: String,
+    metrics: Option<String>,
+    name_list: Option<Vec<u8>>,
+    traceparent: Option<String>,
+    attempts: i32,
+    age_seconds: f64,
+}
 
 /// One sink's events in the database.
 #[derive(Debug)]
@@ -72,28 +106,15 @@ impl Outbox for PostgresOutbox {
         }
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         exchange(&self.pool, async |conn| {
-            let rows = sqlx::query!(
-                r#"with due as (
-                    select event from deliveries where sink = $1 and due_at <= clock_timestamp()
-                    order by event limit $2 for update skip locked
-                ), sized as (
-                    select event, sum(bytes) over (order by event) - bytes as bytes_before from due join outbox on id = event
-                ), claimed as (
-                    update deliveries set due_at = clock_timestamp() + make_interval(secs => $3), claim = $4
-                    from sized where deliveries.event = sized.event and deliveries.sink = $1 and bytes_before < $5
-                    returning deliveries.event, deliveries.attempts
-                )
-                select id, event_id, ts, ip_address, metrics, name_list, traceparent, attempts as "attempts!",
-                    extract(epoch from clock_timestamp() - created_at)::float8 as "age_seconds!"
-                from claimed join outbox on id = event order by id"#,
-                self.sink,
-                limit,
-                LEASE.as_secs_f64(),
-                self.holder,
-                i64::try_from(CLAIM_BYTES).unwrap_or(i64::MAX),
-            )
-            .fetch_all(&mut *conn)
-            .await?;
+            let rows: Vec<ClaimedEvent> = sqlx::query_as(CLAIM)
+                .bind(&self.sink)
+                .bind(limit)
+                .bind(LEASE.as_secs_f64())
+                .bind(self.holder)
+                .bind(i64::try_from(CLAIM_BYTES).unwrap_or(i64::MAX))
+                .bind(LONGEST_PAUSE.as_secs_f64())
+                .fetch_all(&mut *conn)
+                .await?;
             let lists = self.name_lists.read(conn, rows.iter().filter_map(|row| row.name_list.as_deref())).await?;
             let (mut claimed, mut lost) = (Vec::with_capacity(rows.len()), Vec::new());
             for row in rows {

@@ -1,18 +1,14 @@
 //! Lists series and labels without their samples.
 
-use golectra_promql::Labels;
-use golectra_promql::Reservation;
 use golectra_promql::parse::{ParseLimits, parse_selector};
+use golectra_promql::{Labels, Matcher, Reservation};
 
 use super::{Call, Queries, QueryError, Run};
 use crate::metrics::queries::QueryKind;
 use crate::store::history::{Limited, ListItem, SeriesFilter, TimeRange};
 
 /// The most `match[]` of one request.
-const MAX_SELECTORS: usize = 64;
-
-/// The most regular expressions of all `match[]` of a request.
-const MAX_PATTERNS: usize = 128;
+const MAX_SELECTORS: usize = 1_000;
 
 /// What is to be listed.
 #[derive(Debug, Clone)]
@@ -125,13 +121,23 @@ impl Run {
 }
 
 /// The matchers of each selector. Their regular expressions are bounded together.
-pub fn matchers(selectors: &[String]) -> Result<Vec<Vec<golectra_promql::Matcher>>, QueryError> {
+pub fn matchers(selectors: &[String]) -> Result<Vec<Vec<Matcher>>, QueryError> {
     let error = |error: String| QueryError::Parameter { parameter: "match[]", error };
     if selectors.len() > MAX_SELECTORS {
         return Err(error(format!("{} selectors are more than the {MAX_SELECTORS} that are allowed", selectors.len())));
     }
-    let each = selectors.len().max(1);
-    let standard = ParseLimits::default();
-    let limits = ParseLimits { max_patterns: MAX_PATTERNS / each, max_compiled_bytes: standard.max_compiled_bytes / each, ..standard };
-    selectors.iter().map(|selector| parse_selector(selector, &limits).map_err(|problem| error(problem.to_string()))).collect()
+    let limits = ParseLimits::default();
+    let mut compiled_bytes = 0;
+    let mut any = Vec::with_capacity(selectors.len());
+    for selector in selectors {
+        let matchers = parse_selector(selector, &limits).map_err(|problem| error(problem.to_string()))?;
+        // This bounds their number too: none takes less than 32 KiB.
+        compiled_bytes += matchers.iter().map(Matcher::compiled_bytes).sum::<usize>();
+        if compiled_bytes > limits.max_compiled_bytes {
+            let most = limits.max_compiled_bytes;
+            return Err(error(format!("the regular expressions of all selectors need more than {most} bytes compiled")));
+        }
+        any.push(matchers);
+    }
+    Ok(any)
 }

@@ -464,7 +464,20 @@ async fn lists_are_bounded_and_say_so() {
     assert_eq!(bench.queries.label_values("n".into(), listing(&[], None)).await.unwrap().items.len(), 3);
     let backwards = Listing { range: TimeRange { start_ms: 2, end_ms: 1 }, ..listing(&[], None) };
     assert!(bench.queries.series(backwards).await.unwrap().items.is_empty());
-    for selectors in [vec!["x{"], vec!["x"; 65], vec!["x{n=~\"0.*\",n=~\"1.*\",n=~\"2.*\"}"; 64]] {
+    for selectors in [vec!["x{"], vec!["x"; 1_001], vec!["x{n=~\"0.*\",n=~\"1.*\",n=~\"2.*\"}"; 100]] {
         assert!(matches!(bench.queries.series(listing(&selectors, None)).await, Err(QueryError::Parameter { parameter: "match[]", .. })));
     }
+}
+
+#[tokio::test]
+async fn a_list_may_have_a_selector_for_each_metric_of_a_dashboard() {
+    let bench = Bench::new(limits());
+    let each: Vec<String> = (0..250).map(|number| format!("m{number}{{job=~\"a.*\"}}")).collect();
+    let each: Vec<&str> = each.iter().map(String::as_str).collect();
+    assert!(bench.queries.series(listing(&each, None)).await.unwrap().items.is_empty());
+    // What one selector does not take is there for another.
+    let mut uneven = vec!["x"; 49];
+    uneven.push("y{a=~\"a.*\",b=~\"b.*\",c=~\"c.*\"}");
+    assert!(!bench.queries.series(listing(&uneven, None)).await.unwrap().items.is_empty());
+    assert!(bench.queries.series(listing(&["x"; 1_000], None)).await.is_ok());
 }

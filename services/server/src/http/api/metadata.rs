@@ -25,7 +25,8 @@ pub async fn metrics(State(state): State<AppState>, parameters: Parameters) -> R
     let limit = parameters.limit("limit")?.unwrap_or(usize::MAX);
     let limit_per_metric = parameters.limit("limit_per_metric")?.unwrap_or(usize::MAX);
     let metric = parameters.given("metric");
-    let told = state.store.metadata(metric, usize::MAX, usize::MAX).await;
+    // One more of each metric, since one may be what agents send too, which is said once.
+    let told = state.store.metadata(metric, limit, limit_per_metric.saturating_add(1)).await;
     let metadata = merged(metric, told.map_err(|error| ApiFailure::Refused(error.into()))?, limit, limit_per_metric);
     let of_metric = |all: Vec<Metadata>| -> Vec<MetricMetadata> {
         all.into_iter().map(|one| MetricMetadata { r#type: one.kind.as_str(), help: one.help, unit: one.unit }).collect()

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use axum::extract::State;
-use golectra_promql::parse::{ParseLimits, parse_selector};
 use golectra_promql::{Labels, Matcher, all_match};
 use serde::Serialize;
 
@@ -13,6 +12,7 @@ use super::parameters::Parameters;
 use crate::alerts::{AlertState, GroupState, Phase, Rule, RuleGroup, RuleKind, RuleState, Texts};
 use crate::clock::rfc3339;
 use crate::history::number::write_exponent;
+use crate::history::query::matchers;
 use crate::http::AppState;
 
 /// What Prometheus shows where there is no time.
@@ -96,23 +96,21 @@ impl Filter {
                 return Err(ApiFailure::parameter("exclude_alerts", format!("error converting exclude_alerts: {other:?} is no boolean")));
             }
         };
-        let limits = ParseLimits::default();
-        let matchers = parameters.all("match[]").iter().map(|text| parse_selector(text, &limits)).collect::<Result<_, _>>();
-        let matchers = matchers.map_err(|error| ApiFailure::parameter("match[]", error))?;
         Ok(Self {
             rules: set("rule_name[]"),
             groups: set("rule_group[]"),
             files: set("file[]"),
             alerting,
             recording,
-            matchers,
+            matchers: matchers(&parameters.all("match[]"))?,
             exclude_alerts,
         })
     }
 
     fn has_group(&self, group: &RuleGroup) -> bool {
         let is_in = |set: &BTreeSet<String>, name: &String| set.is_empty() || set.contains(name);
-        is_in(&self.groups, &group.name) && is_in(&self.files, &group.file)
+        // A group without any rule that is asked for is not in the answer, so it has no place in the pages either.
+        is_in(&self.groups, &group.name) && is_in(&self.files, &group.file) && group.rules.iter().any(|rule| self.has_rule(rule))
     }
 
     fn has_rule(&self, rule: &Rule) -> bool {
@@ -148,7 +146,7 @@ pub async fn rules(State(state): State<AppState>, parameters: Parameters) -> Res
         groups.sort_by_key(|group| token(group));
     }
     if let Some(after) = after {
-        if !groups.iter().any(|group| token(group) == after) {
+        if !rules.groups.iter().any(|group| token(group) == after) {
             return Err(ApiFailure::parameter(
                 "group_next_token",
                 format!("invalid group_next_token {after:?}. were rule groups changed?"),

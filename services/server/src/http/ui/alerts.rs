@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::problems::Problem;
+use super::problems::{Problem, rule_id};
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use crate::alerts::{ActiveAlert, AlertState, Alerts, Phase, Receiver, Severity, Silence, held_up_to};
 use crate::clock::rfc3339;
@@ -24,6 +24,8 @@ struct AlertsPage {
     groups: Vec<Group>,
     rules: usize,
     evaluates: bool,
+    /// Whether the rules have been evaluated: only then is it known that nothing fires.
+    is_known: bool,
     evaluated: String,
     now: String,
 }
@@ -70,6 +72,8 @@ struct Group {
 }
 
 struct RuleRow {
+    /// What links to it name.
+    id: String,
     name: String,
     expr: String,
     explore: String,
@@ -92,8 +96,10 @@ pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<
         .map(|group| {
             let known = stored.group(&group.file, &group.name);
             let rules = group.rules.iter().map(|rule| {
-                let error = known.and_then(|known| known.rules.iter().find(|one| one.key == rule.key)?.error.clone()).unwrap_or_default();
-                let phase = active.iter().filter(|alert| alert.name == rule.name).map(|alert| alert.phase).max();
+                // By its key: a group may have several rules of one name.
+                let kept = known.and_then(|known| known.rules.iter().find(|one| one.key == rule.key));
+                let error = kept.and_then(|kept| kept.error.clone()).unwrap_or_default();
+                let phase = kept.and_then(|kept| kept.alerts.iter().map(|alert| alert.phase).max());
                 let (state, class) = match (rule.is_alerting(), phase) {
                     _ if !error.is_empty() => ("failing", "crit"),
                     (false, _) => ("recording", ""),
@@ -103,7 +109,7 @@ pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<
                     (true, _) => ("inactive", ""),
                 };
                 let explore = format!("/explore?query={}", encode(&rule.expr));
-                RuleRow { name: rule.name.clone(), expr: rule.expr.clone(), explore, state, class, error }
+                RuleRow { id: rule_id(&rule.name), name: rule.name.clone(), expr: rule.expr.clone(), explore, state, class, error }
             });
             Group { name: group.name.clone(), file: group.file.clone(), rules: rules.collect() }
         })
@@ -121,6 +127,7 @@ pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<
         rules: groups.iter().map(|group| group.rules.len()).sum(),
         groups,
         evaluates: !state.alerts.interval().is_zero(),
+        is_known: !state.alerts.interval().is_zero() && stored.evaluated_ms > 0,
         evaluated: if stored.evaluated_ms > 0 { rfc3339(stored.evaluated_ms.unsigned_abs()) } else { "never".to_owned() },
         now: rfc3339(now),
     })

@@ -101,15 +101,26 @@ pub fn url(name: &str) -> &'static str {
     &ASSETS.get(name).unwrap_or_else(|| panic!("there is no asset {name}")).url
 }
 
-/// GET /assets/:name: an asset by its name with the hash.
+/// An asset's address without its hash: what stands before that, and the extension.
+fn plain(url: &str) -> Option<(&str, &str)> {
+    let (rest, extension) = url.rsplit_once('.')?;
+    let (stem, digest) = rest.rsplit_once('-')?;
+    (digest.len() == 12 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some((stem, extension))
+}
+
+/// GET /assets/:name: an asset by its name with the hash. While servers are replaced, a page of one version may ask a server of another for what belongs to
+/// it. That gets this server's version, which is closer to it than nothing, and which nobody keeps under that address.
 pub async fn asset(name: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Response {
     let path = name.map(|Path(name)| format!("/assets/{name}")).unwrap_or_default();
-    let Some(asset) = ASSETS.values().find(|asset| asset.url == path) else { return fallback::not_found().await.into_response() };
+    let same = ASSETS.values().find(|asset| asset.url == path);
+    let of_other_version = || plain(&path).and_then(|wanted| ASSETS.values().find(|asset| plain(&asset.url) == Some(wanted)));
+    let Some(asset) = same.or_else(of_other_version) else { return fallback::not_found().await.into_response() };
+    let caching = if same.is_some() { "public, max-age=31536000, immutable" } else { "no-store" };
     let packed = asset.packed.as_ref().filter(|_| accepts_gzip(&headers));
     let mut response = packed.unwrap_or(&asset.content).clone().into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.mime));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     if packed.is_some() {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -120,6 +131,17 @@ pub async fn asset(name: Result<Path<String>, PathRejection>, headers: HeaderMap
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_of_another_version_is_known_by_what_stands_before_its_hash() {
+        assert_eq!(plain("/assets/style-000000000000.css"), Some(("/assets/style", "css")));
+        for none in ["/assets/style.css", "/assets/style-1.css", "/assets/style-000000000000", "/assets/style-00000000000g.css", ""] {
+            assert_eq!(plain(none), None, "{none}");
+        }
+        for asset in ASSETS.values() {
+            assert!(plain(&asset.url).is_some(), "{}", asset.url);
+        }
+    }
 
     #[test]
     fn every_asset_has_a_type_and_modules_import_what_there_is() {

@@ -19,7 +19,7 @@ use crate::store::SourceInfo;
 /// A source that has been silent for this long is shown as silent.
 pub const SILENT_AFTER_MILLIS: u64 = 60_000;
 /// The same for an instance that others write: they often scrape once a minute.
-const INSTANCE_SILENT_AFTER_MILLIS: u64 = 180_000;
+pub const INSTANCE_SILENT_AFTER_MILLIS: u64 = 180_000;
 
 /// The step of the small lines, and how many there are.
 const SPARK_STEP_MS: i64 = 60_000;
@@ -38,8 +38,10 @@ const SEEN: &str = r#"max by (instance) (timestamp({__name__=~"node_load1|node_m
 const FILESYSTEMS: &str =
     r#"{__name__=~"(node_)?filesystem_(size|avail|available)_bytes",fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|iso9660|fuse.*|nsfs"}"#;
 const PODS: &str = r#"count by (instance, node) (count by (instance, node, namespace, pod) ({__name__=~"kube_pod_info|container_memory_working_set_bytes",pod!=""}))"#;
-const NOT_READY: &str = r#"count(kube_pod_status_phase{phase=~"Pending|Failed|Unknown"} == 1)"#;
-const RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total[1h])) > 0";
+/// 0 where states are reported and all pods are ready; nothing where no state is reported.
+const NOT_READY: &str = r#"count(kube_pod_status_phase{phase=~"Pending|Failed|Unknown"} == 1) or count(kube_pod_status_phase) * 0"#;
+/// The pods that restarted, and beside them a 0 without labels where restarts are reported at all.
+const RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total[1h])) > 0 or count(kube_pod_container_status_restarts_total) * 0";
 /// What is told of nodes in labels: the kernel, the system, the labels that Kubernetes has, and those that people write into a file of the agent.
 const INFOS: &str = r#"{__name__=~"node_uname_info|node_os_info|kube_node_labels|node_labels",instance!=""}"#;
 /// Labels of those that tell nothing by which nodes could be grouped, or tell it once more.
@@ -193,11 +195,7 @@ async fn read(app: &App) -> Result<Cluster, ApiError> {
     });
     reader.pods(second.1);
     let pods_not_ready = reader.number("Pods that are not ready", second.2);
-    let restarted: Vec<_> = reader
-        .answered("Restarts", second.3)
-        .iter()
-        .map(|sample| (sample.labels.value("namespace").to_owned(), sample.labels.value("pod").to_owned(), sample.value.round()))
-        .collect();
+    let (restarts, restarted) = reader.restarts(second.3);
     reader.infos(second.4);
     reader.versions(second.5);
     let mut nodes: Vec<_> = reader.nodes.into_values().collect();
@@ -210,12 +208,7 @@ async fn read(app: &App) -> Result<Cluster, ApiError> {
             node.last_seen = last.map(|step| u64::try_from(steps.time_ms(step)).unwrap_or_default());
         }
     }
-    // Pods are counted only where there is Kubernetes: no row is an answer as well.
-    let has_pods = nodes.iter().any(|node| node.pods.is_some());
-    let known = |value: Option<f64>| value.or(has_pods.then_some(0.0));
-    // A sum of nothing would be -0.
-    let restarts = has_pods.then(|| restarted.iter().fold(0.0, |sum, (_, _, times)| sum + times));
-    Ok(Cluster { nodes, others, missing: reader.missing, pods_not_ready: known(pods_not_ready), restarts, restarted, now })
+    Ok(Cluster { nodes, others, missing: reader.missing, pods_not_ready, restarts, restarted, now })
 }
 
 /// Puts answers where they belong.
@@ -248,6 +241,19 @@ impl Reader {
 
     fn number(&mut self, what: &str, answer: Result<Vec<Sample>, QueryError>) -> Option<f64> {
         self.answered(what, answer).first().map(|sample| sample.value)
+    }
+
+    /// How often containers restarted, where that is known, and the pods that did.
+    fn restarts(&mut self, answer: Result<Vec<Sample>, QueryError>) -> (Option<f64>, Vec<(String, String, f64)>) {
+        let found = self.answered("Restarts", answer);
+        let restarted: Vec<_> = found
+            .iter()
+            .filter(|sample| sample.value > 0.0)
+            .map(|sample| (sample.labels.value("namespace").to_owned(), sample.labels.value("pod").to_owned(), sample.value.round()))
+            .collect();
+        // A sum of nothing would be -0.
+        let restarts = (!found.is_empty()).then(|| restarted.iter().fold(0.0, |sum, (_, _, times)| sum + times));
+        (restarts, restarted)
     }
 
     /// The use of now, and that of the last hour. What is known of a node already stays.
@@ -486,6 +492,19 @@ mod tests {
         let labels: Vec<_> = reader.nodes["a"].labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(labels, ["cluster=c", "kernel=6.1.0", "machine=x86_64", "os=Debian 12", "rack=r7", "zone=z1"]);
         assert_eq!(reader.nodes.len(), 1, "labels alone make no node");
+    }
+
+    #[test]
+    fn restarts_are_known_only_where_they_are_reported() {
+        let mut reader = reader();
+        assert_eq!(reader.restarts(Ok(Vec::new())), (None, Vec::new()));
+        assert_eq!(reader.restarts(Ok(vec![sample(&[], 0.0)])), (Some(0.0), Vec::new()));
+        let cart = sample(&[("namespace", "shop"), ("pod", "cart")], 2.1);
+        let expected = (Some(2.0), vec![("shop".to_owned(), "cart".to_owned(), 2.0)]);
+        assert_eq!(reader.restarts(Ok(vec![cart, sample(&[], 0.0)])), expected);
+        assert_eq!(reader.missing, [] as [String; 0]);
+        assert_eq!(reader.restarts(Err(QueryError::QueueFull)), (None, Vec::new()));
+        assert_eq!(reader.missing.len(), 1);
     }
 
     #[test]

@@ -13,9 +13,10 @@ use super::ask::{self, Line};
 use super::changes::Scope;
 use super::cluster::SILENT_AFTER_MILLIS;
 use super::kept::Kept;
-use super::problems::subject;
+use super::problems::{Severity, subject};
 use super::shell::encode;
 use super::window::Window;
+use crate::alerts::RuleGroup;
 use crate::history::labels::SOURCE_LABEL;
 use crate::http::App;
 
@@ -25,6 +26,8 @@ const STEPS: i64 = 240;
 const MIN_STEP_MS: i64 = 15_000;
 /// How long a value counts at least.
 const MIN_LOOKBACK_MS: i64 = 60_000;
+/// How long a value of an alert counts at least: where rules are evaluated by others, that may be seldom. An alert that ends has a mark at its end.
+const MIN_LOOKBACK_OF_ALERTS_MS: i64 = 300_000;
 /// What of one series follows within so many steps is one event.
 const TOGETHER_STEPS: usize = 4;
 /// How long finding them may take.
@@ -113,7 +116,12 @@ async fn find(app: &App, scope: &Scope, steps: Steps) -> Events {
             missing.push(format!("{what} can't be shown now: there was no time left to read them."));
             continue;
         }
-        match ask::range_looking_back(app, &expr.replace("$of", &scope.matchers()), steps, steps.step_ms().max(MIN_LOOKBACK_MS)).await {
+        let lookback_ms = if expr == ALERTS {
+            lookback_of_alerts(steps.step_ms(), &app.alerts.rules().groups, app.alerts.interval())
+        } else {
+            steps.step_ms().max(MIN_LOOKBACK_MS)
+        };
+        match ask::range_looking_back(app, &expr.replace("$of", &scope.matchers()), steps, lookback_ms).await {
             Ok(lines) => events.extend(read(&lines, steps)),
             Err(error) => missing.push(ask::sentence(what, &error)),
         }
@@ -122,6 +130,13 @@ async fn find(app: &App, scope: &Scope, steps: Steps) -> Events {
     let more = events.len().saturating_sub(MAX_EVENTS);
     events.truncate(MAX_EVENTS);
     Events { shown: events, more, missing }
+}
+
+/// How long a value of an alert counts: until the next evaluation of any group, so that none seems to end in between.
+fn lookback_of_alerts(step_ms: i64, groups: &[Arc<RuleGroup>], interval: Duration) -> i64 {
+    let longest = groups.iter().filter_map(|group| group.interval).max().unwrap_or_default();
+    let between = i64::try_from(longest.saturating_add(interval).as_millis()).unwrap_or(i64::MAX);
+    step_ms.max(MIN_LOOKBACK_OF_ALERTS_MS).max(between)
 }
 
 fn event(at_ms: i64, class: &'static str, title: String, link: String) -> Event {
@@ -147,11 +162,7 @@ fn alerts(lines: &[Line], steps: Steps) -> Vec<Event> {
         let (title, link) = about(&line.labels);
         let name = line.labels.value("alertname");
         let of = if title.is_empty() { String::new() } else { format!(" of {title}") };
-        let class = match line.labels.value("severity") {
-            "critical" => "crit",
-            "info" | "none" => "info",
-            _ => "warn",
-        };
+        let class = Severity::of_label(line.labels.value("severity")).class();
         for (step, pair) in line.values.windows(2).enumerate() {
             let at = steps.time_ms(step + 1);
             match (pair[0].is_finite(), pair[1].is_finite()) {
@@ -274,6 +285,24 @@ mod tests {
         let events = alerts(&[line(&labels, &[NONE, 1.0, 1.0, NONE, NONE]), line(&labels, &[1.0, 1.0])], steps());
         assert_eq!(told(&events), [(1, "crit", "NodeSilent of n1 fires"), (3, "ok", "NodeSilent of n1 has ended")]);
         assert_eq!(events[0].link, "/node?name=n1");
+    }
+
+    #[test]
+    fn an_alert_of_an_unknown_severity_is_critical_as_for_receivers() {
+        let labels = [("alertname", "Paged"), ("instance", "n1"), ("severity", "page")];
+        assert_eq!(told(&alerts(&[line(&labels, &[NONE, 1.0])], steps())), [(1, "crit", "Paged of n1 fires")]);
+    }
+
+    #[test]
+    fn an_alert_counts_until_its_group_is_evaluated_again() {
+        let group = |interval: Option<u64>| {
+            let interval = interval.map(Duration::from_secs);
+            Arc::new(RuleGroup { file: "f".into(), name: "g".into(), interval, query_offset_ms: 0, limit: 0, rules: Vec::new() })
+        };
+        let lookback = |step_ms: i64, groups: &[Arc<RuleGroup>]| lookback_of_alerts(step_ms, groups, Duration::from_secs(15));
+        assert_eq!(lookback(15_000, &[]), 300_000);
+        assert_eq!(lookback(900_000, &[group(None)]), 900_000);
+        assert_eq!(lookback(15_000, &[group(Some(3_600)), group(Some(60)), group(None)]), 3_615_000);
     }
 
     #[test]

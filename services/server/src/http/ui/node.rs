@@ -8,8 +8,9 @@ use axum::extract::State;
 use axum::response::Response;
 use golectra_protocol::{ErrorCode, Source};
 
+use super::ask;
 use super::changes::Scope;
-use super::cluster::{self, Node};
+use super::cluster::{self, INSTANCE_SILENT_AFTER_MILLIS, Node};
 use super::events::{self, EVENTS_LIMIT, Events};
 use super::format::{bytes, grouped, percent, span, three_digits, whole};
 use super::metrics::{self, Metrics};
@@ -93,7 +94,10 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
     if node.is_none() && names.is_empty() {
         return Err(ApiError::new(ErrorCode::UnknownSource, "no such node").into());
     }
-    let node = node.unwrap_or_else(|| Node { name: name.clone(), silent: true, ..Node::default() });
+    let node = match node {
+        Some(node) => node,
+        None => instance(&state, &name, now, &mut missing).await,
+    };
     let of_source = node.series.and_then(|_| Source::from_stored(&name).ok());
     let (filter, all_metrics) = match of_source {
         Some(source) => (LatestFilter { source: Some(source), ..LatestFilter::default() }, format!("/source?name={}", encode(&name))),
@@ -125,6 +129,18 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
     })
 }
 
+/// An instance of which the overview knows nothing, since it has no metric of a machine: when it was seen last is told by whatever series it has.
+async fn instance(app: &App, name: &str, now: u64, missing: &mut Vec<String>) -> Node {
+    let found = ask::instant(app, &format!("max(timestamp({{{SOURCE_LABEL}={}}}))", quoted(name))).await;
+    let samples = found.unwrap_or_else(|error| {
+        missing.push(ask::sentence("When it was seen", &error));
+        Vec::new()
+    });
+    let last_seen = samples.first().map(|sample| whole(sample.value * 1000.0));
+    let silent = last_seen.is_none_or(|seen| now.saturating_sub(seen) > INSTANCE_SILENT_AFTER_MILLIS);
+    Node { name: name.to_owned(), last_seen, silent, ..Node::default() }
+}
+
 /// The names of the metrics with these labels in this time.
 pub async fn metric_names(app: &App, labels: &[(&str, &str)], window: &Window) -> Result<BTreeSet<String>, String> {
     let matchers: Vec<_> =
@@ -132,7 +148,7 @@ pub async fn metric_names(app: &App, labels: &[(&str, &str)], window: &Window) -
     let range = TimeRange { start_ms: window.start_ms, end_ms: window.end_ms };
     let listing = Listing { selectors: vec![format!("{{{}}}", matchers.join(","))], range, limit: None };
     let listed = app.queries.label_values("__name__".to_owned(), listing).await;
-    listed.map(|listed| listed.items.into_iter().collect()).map_err(|error| super::ask::sentence("Graphs", &error))
+    listed.map(|listed| listed.items.into_iter().collect()).map_err(|error| ask::sentence("Graphs", &error))
 }
 
 /// Something to say about a node or a pod: a title, a value, and what belongs to it.

@@ -45,6 +45,8 @@ struct Overview {
     /// What nodes can be grouped by.
     labels: BTreeSet<String>,
     nodes: usize,
+    /// How many of them are not silent.
+    reporting: usize,
     order: Order,
     sort: String,
     others: Vec<Other>,
@@ -95,6 +97,7 @@ pub async fn overview(State(state): State<AppState>, headers: HeaderMap, query: 
         more_problems,
         labels: order.labels(&cluster),
         nodes: cluster.nodes.len(),
+        reporting: cluster.nodes.iter().filter(|node| !node.silent).count(),
         sort: query.get("sort").cloned().unwrap_or_default(),
         order,
         others: cluster.others.iter().map(|source| Other::new(source, cluster.now)).collect(),
@@ -158,8 +161,12 @@ fn strip(cluster: &Cluster) -> Vec<Tile> {
     }
     let pods: Vec<_> = cluster.nodes.iter().filter_map(|node| node.pods).collect();
     if !pods.is_empty() {
-        let not_ready = cluster.pods_not_ready.unwrap_or_default();
-        let note = if not_ready > 0.0 { format!("{} not running", grouped(not_ready)) } else { "all running".to_owned() };
+        // Nothing is said of states that nobody reports.
+        let note = match cluster.pods_not_ready {
+            Some(not_ready) if not_ready > 0.0 => format!("{} not running", grouped(not_ready)),
+            Some(_) => "all running".to_owned(),
+            None => String::new(),
+        };
         tiles.push(tile("Pods", grouped(pods.iter().sum::<f64>()), note));
         if let Some(restarts) = cluster.restarts {
             let class = if restarts >= 1.0 { "warn" } else { "" };

@@ -1,11 +1,11 @@
 //! What is wrong, worst first: what the overview begins with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::cluster::{Cluster, Node};
 use super::format::{ago, bytes, grouped, percent, span};
 use super::shell::encode;
-use crate::alerts::{ActiveAlert, Phase};
+use crate::alerts::{self, ActiveAlert, Phase};
 use crate::clock::rfc3339;
 use crate::http::App;
 
@@ -21,6 +21,15 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// The severity that the label of an alert stands for: the same as for receivers.
+    pub fn of_label(label: &str) -> Self {
+        match alerts::Severity::of_label(label) {
+            alerts::Severity::Critical => Self::Critical,
+            alerts::Severity::Warning => Self::Warning,
+            alerts::Severity::Info | alerts::Severity::None => Self::Info,
+        }
+    }
+
     /// The class of its rows.
     pub const fn class(self) -> &'static str {
         match self {
@@ -64,16 +73,11 @@ impl Problem {
     /// A problem that a rule found.
     pub fn of_alert(alert: &ActiveAlert, now: u64) -> Self {
         let since = u64::try_from(alert.since_ms).unwrap_or_default();
-        let severity = match alert.severity.as_str() {
-            "critical" => Severity::Critical,
-            "info" | "none" => Severity::Info,
-            _ => Severity::Warning,
-        };
         Self {
-            severity,
+            severity: Severity::of_label(&alert.severity),
             title: if alert.summary.is_empty() { alert.name.clone() } else { alert.summary.clone() },
             detail: alert.description.clone(),
-            link: subject(&alert.labels).unwrap_or_else(|| format!("/alerts#{}", alert.name)),
+            link: subject(&alert.labels).unwrap_or_else(|| format!("/alerts#{}", rule_id(&alert.name))),
             // Rules of people may name anything; only a page is something to open.
             runbook: if alert.runbook_url.starts_with("https://") || alert.runbook_url.starts_with("http://") {
                 alert.runbook_url.clone()
@@ -100,21 +104,34 @@ pub const WARN_FROM: f64 = 0.85;
 /// See [`WARN_FROM`].
 pub const CRITICAL_FROM: f64 = 0.95;
 
-/// What the rules found, and what can be seen without them where they say nothing about the same node or pod: firing first, then worst first.
-pub fn all(app: &App, cluster: &Cluster) -> Vec<Problem> {
-    let mut problems: Vec<_> = alerts(app, cluster.now);
-    let known: BTreeSet<_> = problems.iter().map(|problem| problem.link.clone()).collect();
-    problems.extend(visible(cluster).into_iter().filter(|problem| !known.contains(&problem.link)));
-    problems.sort_by_key(|problem| (problem.pending, problem.severity, problem.since.unwrap_or(u64::MAX)));
-    problems
+/// The id of a rule's row on the page of alerts. What stands before the name keeps it apart from the page's other ids.
+pub fn rule_id(name: &str) -> String {
+    format!("rule-{}", encode(name))
 }
 
-/// The alerts of the rules that nobody has silenced.
-fn alerts(app: &App, now: u64) -> Vec<Problem> {
-    let active = app.alerts.active();
-    // The watchdog always fires: it shows that alerts arrive.
-    let told = active.iter().filter(|alert| !alert.silenced && alert.severity != "none");
-    told.map(|alert| Problem::of_alert(alert, now)).collect()
+/// What the rules found, and what can be seen without them where they say nothing as bad about the same node or pod: firing first, then worst first.
+pub fn all(app: &App, cluster: &Cluster) -> Vec<Problem> {
+    joined(&app.alerts.active(), cluster)
+}
+
+fn joined(active: &[ActiveAlert], cluster: &Cluster) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    // The worst of what rules say, by what it is about. Silenced alerts count: what they are about is known.
+    let mut known = BTreeMap::<String, Severity>::new();
+    for alert in active {
+        let problem = Problem::of_alert(alert, cluster.now);
+        let worst = known.entry(problem.link.clone()).or_insert(problem.severity);
+        *worst = problem.severity.min(*worst);
+        // The watchdog always fires: it shows that alerts arrive.
+        if !alert.silenced && alert.severity != "none" {
+            problems.push(problem);
+        }
+    }
+    // Problems of one severity are taken for the same one: none stands beside the alert about it.
+    let is_worse = |problem: &Problem| known.get(&problem.link).is_none_or(|worst| *worst > problem.severity);
+    problems.extend(visible(cluster).into_iter().filter(is_worse));
+    problems.sort_by_key(|problem| (problem.pending, problem.severity, problem.since.unwrap_or(u64::MAX)));
+    problems
 }
 
 /// What can be seen without rules, worst first.
@@ -212,6 +229,64 @@ fn link(node: &Node) -> String {
 mod tests {
     use super::super::cluster::Filesystem;
     use super::*;
+
+    fn alert(name: &str, instance: &str, severity: &str, phase: Phase, silenced: bool) -> ActiveAlert {
+        let labels = [("alertname", name), ("instance", instance)].into_iter().filter(|(_, value)| !value.is_empty());
+        ActiveAlert {
+            name: name.into(),
+            severity: severity.into(),
+            phase,
+            since_ms: 3_000_000,
+            labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            summary: String::new(),
+            description: String::new(),
+            runbook_url: String::new(),
+            value: 1.0,
+            silenced,
+        }
+    }
+
+    #[test]
+    fn alerts_hide_what_is_as_bad_and_not_what_is_worse() {
+        let tight = Node { name: "tight".into(), memory: Some((96.0, 100.0)), last_seen: Some(4_000_000), ..Node::default() };
+        let cluster = Cluster {
+            nodes: vec![tight],
+            others: vec![],
+            missing: vec![],
+            pods_not_ready: None,
+            restarts: None,
+            restarted: vec![],
+            now: 4_000_000,
+        };
+        let titles = |active: &[ActiveAlert]| joined(active, &cluster).into_iter().map(|problem| problem.title).collect::<Vec<_>>();
+        let seen = "tight: memory 96 %";
+        assert_eq!(titles(&[]), [seen]);
+        assert_eq!(titles(&[alert("Note", "tight", "info", Phase::Pending, false)]), [seen, "Note"]);
+        assert_eq!(titles(&[alert("Slow", "tight", "warning", Phase::Firing, false)]), [seen, "Slow"]);
+        assert_eq!(titles(&[alert("Memory", "tight", "critical", Phase::Firing, false)]), ["Memory"]);
+        let known = alert("Memory", "tight", "critical", Phase::Firing, true);
+        assert_eq!(titles(&[known, alert("Note", "tight", "info", Phase::Firing, false)]), ["Note"], "a silence is for what it is about");
+        assert_eq!(titles(&[alert("Memory", "other", "critical", Phase::Firing, false)]), ["Memory", seen]);
+        assert_eq!(titles(&[alert("Watchdog", "", "none", Phase::Firing, false)]), [seen]);
+    }
+
+    #[test]
+    fn severities_are_those_that_receivers_know() {
+        let of = |label| Problem::of_alert(&alert("A", "n", label, Phase::Firing, false), 4_000_000).severity;
+        for (label, severity) in [
+            ("critical", Severity::Critical),
+            ("page", Severity::Critical),
+            ("error", Severity::Critical),
+            ("warning", Severity::Warning),
+            ("", Severity::Warning),
+            ("info", Severity::Info),
+            ("none", Severity::Info),
+        ] {
+            assert_eq!(of(label), severity, "{label}");
+        }
+        let link = Problem::of_alert(&alert("silence", "", "", Phase::Firing, false), 4_000_000).link;
+        assert_eq!(link, "/alerts#rule-silence", "the page has another element with the id silence");
+    }
 
     #[test]
     fn the_worst_problem_comes_first_and_a_healthy_node_has_none() {

@@ -136,6 +136,43 @@ pub(crate) async fn a_forgotten_source_still_has_its_samples(make: &impl AsyncFn
     assert_eq!(lab.gauge("g").await, Some(3.0));
 }
 
+pub(crate) async fn a_series_that_is_back_has_its_samples_also_those_after_the_first_new_one(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    let stored = [("g", 1.0, lab.now - 3000), ("g", 2.0, lab.now), ("h", 3.0, lab.now)];
+    assert_eq!(put(&lab, "p", &stored).await, Applied::New);
+    // By samples of the past, and by a report.
+    for by_report in [false, true] {
+        assert!(lab.store.forget_source(&source("p"), None).await.unwrap());
+        if by_report {
+            lab.put_at("p", lab.now - 1000, vec![gauge("g", 5.0), gauge("h", 5.0)]).await.unwrap();
+        } else {
+            assert_eq!(put(&lab, "p", &[("g", 5.0, lab.now - 2000), ("h", 5.0, lab.now - 2000)]).await, Applied::New);
+        }
+        assert_eq!(refused(&put(&lab, "p", &[("g", 9.0, lab.now), ("h", 9.0, lab.now)]).await), [2, 0, 0, 0]);
+        assert_eq!(put(&lab, "p", &stored).await, Applied::Repeat);
+    }
+    assert_eq!(put(&lab, "p", &[("g", 6.0, lab.now + 1)]).await, Applied::New);
+    assert_eq!(lab.gauge("g").await, Some(6.0));
+}
+
+pub(crate) async fn a_series_whose_samples_are_all_stored_does_not_come_back_half(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    let (stored, ids) = (lab.now - 2000, ["g", "h", "i"]);
+    assert_eq!(put(&lab, "p", &ids.map(|id| (id, 1.0, stored))).await, Applied::New);
+    assert!(lab.store.forget_source(&source("p"), None).await.unwrap());
+    // Of g there is nothing new.
+    assert_eq!(put(&lab, "p", &[("g", 1.0, stored), ("h", 2.0, lab.now - 1000)]).await, Applied::New);
+    assert_eq!(lab.gauge("h").await, Some(2.0));
+    for round in 0..2_u32 {
+        let at = lab.now + u64::from(round);
+        assert_eq!(put(&lab, "p", &ids.map(|id| (id, f64::from(round), at))).await, Applied::New);
+        assert_eq!(put(&lab, "p", &ids.map(|id| (id, 1.0, stored))).await, Applied::Repeat);
+        assert_eq!(lab.gauge("g").await, Some(f64::from(round)));
+    }
+    let sources = lab.store.sources().await.unwrap();
+    assert_eq!((sources.len(), sources[0].series, lab.series().await.len()), (1, 3, 3));
+}
+
 pub(crate) async fn whatever_comes_again_is_stored_once(make: &impl AsyncFn(Setup) -> Option<Made>) {
     let Some(lab) = Lab::new(make).await else { return };
     let mut random = fastrand::Rng::with_seed(11);

@@ -35,8 +35,9 @@ pub(super) struct SourceSeries {
     /// The latest time of a sample that was ahead of its arrival, in unix milliseconds: up to this time a sample may be stored that is newer than
     /// its series' row says.
     ahead_until_millis: i64,
-    /// The same for samples from before a restart, of which it is not known whether they were ahead.
-    restored_until_millis: i64,
+    /// The same for samples that no row tells of: those from before a restart, of which it is not known whether they were ahead, and those of series that
+    /// left the newest state and may come back.
+    untold_until_millis: i64,
 }
 
 impl SourceSeries {
@@ -53,7 +54,8 @@ impl SourceSeries {
             swept_period: 0,
             next: 0,
             ahead_until_millis: 0,
-            restored_until_millis: 0,
+            // Its history may be there from before.
+            untold_until_millis: signed(seen_millis),
         }
     }
 
@@ -125,6 +127,7 @@ impl SourceSeries {
     pub(super) fn replace_table(&mut self, table: Table, generation: u64) -> Table {
         self.generation = generation;
         self.next = 0;
+        self.untold_until_millis = self.untold_until_millis.max(signed(self.last_seen_millis));
         std::mem::replace(&mut self.table, table)
     }
 
@@ -138,13 +141,13 @@ impl SourceSeries {
 
     /// The source is restored from the files, which do not tell whether samples were ahead of their arrival.
     pub(super) fn note_restored(&mut self, seen_millis: u64) {
-        self.restored_until_millis = self.restored_until_millis.max(signed(seen_millis.saturating_add(MAX_AHEAD_MILLIS)));
+        self.untold_until_millis = self.untold_until_millis.max(signed(seen_millis.saturating_add(MAX_AHEAD_MILLIS)));
     }
 
     /// Whether a sample of this time is certainly newer than all that are stored of the series in this slot.
     pub(super) fn is_newer(&self, slot: u32, at_millis: i64) -> bool {
-        let ahead_until = self.ahead_until_millis.max(self.restored_until_millis);
-        at_millis > ahead_until && at_millis > signed(self.table.rows().row(slot).version().at_millis())
+        let untold_until = self.ahead_until_millis.max(self.untold_until_millis);
+        at_millis > untold_until && at_millis > signed(self.table.rows().row(slot).version().at_millis())
     }
 
     /// The bits of the newest value of the series in this slot, if it has this time.

@@ -1,7 +1,7 @@
 //! The database's clock, by which keys, history, series and sources live: servers may differ from it and from one another.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use sqlx::PgConnection;
 
@@ -19,6 +19,8 @@ const SMALL_CHANGE_MILLIS: i64 = 20;
 pub(super) struct DatabaseClock {
     clock: Clock,
     offset_millis: Arc<AtomicI64>,
+    /// The latest time that it is known to have shown, in unix milliseconds.
+    latest: Arc<AtomicU64>,
     /// Whether a large offset was logged.
     warned: Arc<AtomicBool>,
     expiry: Arc<ExpiryClock>,
@@ -27,12 +29,25 @@ pub(super) struct DatabaseClock {
 
 impl DatabaseClock {
     pub(super) fn new(clock: Clock, metrics: WriterMetrics) -> Self {
-        Self { clock, offset_millis: Arc::default(), warned: Arc::default(), expiry: Arc::default(), metrics }
+        Self { clock, offset_millis: Arc::default(), latest: Arc::default(), warned: Arc::default(), expiry: Arc::default(), metrics }
     }
 
     /// Now, in unix milliseconds.
     pub(super) fn unix_millis(&self) -> u64 {
-        self.clock.unix_millis().saturating_add_signed(self.offset_millis.load(Ordering::Relaxed))
+        let now = self.clock.unix_millis().saturating_add_signed(self.offset_millis.load(Ordering::Relaxed));
+        self.latest.fetch_max(now, Ordering::Relaxed);
+        now
+    }
+
+    /// The latest time that it is known to have shown, in unix milliseconds: later than now where it was set back. What was over at any time is over by this.
+    pub(super) fn latest_unix_millis(&self) -> u64 {
+        let now = self.unix_millis();
+        self.latest.load(Ordering::Relaxed).max(now)
+    }
+
+    /// The database has something that was made when its clock showed this or a later time.
+    pub(super) fn has_shown(&self, unix_millis: u64) {
+        self.latest.fetch_max(unix_millis, Ordering::Relaxed);
     }
 
     /// The time by which things are removed for good, in unix milliseconds: not later than now. A step of the database's clock, or another database's clock
@@ -115,6 +130,19 @@ mod tests {
         assert!((before..before + DAY).contains(&clock.clone().expiry_unix_millis()));
         clock.observe(now, signed(now - DAY), now);
         assert!(clock.expiry_unix_millis() < before, "backwards it is followed at once");
+    }
+
+    #[test]
+    fn the_latest_time_stays_when_the_clock_goes_back() {
+        let own = Clock::at(7);
+        let clock = DatabaseClock::new(own.clone(), WriterMetrics::unregistered());
+        assert_eq!(clock.latest_unix_millis(), 7);
+        own.set(9);
+        assert_eq!(clock.clone().unix_millis(), 9);
+        own.set(8);
+        assert_eq!((clock.unix_millis(), clock.latest_unix_millis()), (8, 9));
+        clock.has_shown(11);
+        assert_eq!((clock.unix_millis(), clock.latest_unix_millis()), (8, 11));
     }
 
     #[test]

@@ -17,8 +17,8 @@ use super::dsn::Dsn;
 use super::error::{Unusable, describe, has_code};
 use super::schema_name::SchemaName;
 
-/// How long a call waits for a connection.
-const ACQUIRE_LIMIT: Duration = Duration::from_secs(1);
+/// How long a pool waits after a connection to a database that can't be used, before it opens another one.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Databases that became unusable after the schema was there, by the reason.
 static REFUSED: LogLimiter<String> = LogLimiter::new();
@@ -156,9 +156,9 @@ fn escape(value: &str) -> String {
     })
 }
 
-/// A pool that opens connections when they are needed.
-pub(super) fn pool(options: &DatabaseOptions, size: u32) -> PgPool {
-    pool_options(options, size, ACQUIRE_LIMIT, None).connect_lazy_with(options.session(SessionLimits::REQUESTS, &[]))
+/// A pool that opens connections when they are needed. A call waits so long for one.
+pub(super) fn pool(options: &DatabaseOptions, size: u32, wait: Duration) -> PgPool {
+    pool_options(options, size, wait, None).connect_lazy_with(options.session(SessionLimits::REQUESTS, &[]))
 }
 
 /// The connections of queries, which may take `limit`. The caller gives up then, which ends the statement since the connection closes; the database's
@@ -194,7 +194,7 @@ fn pool_options(options: &DatabaseOptions, size: u32, acquire_limit: Duration, p
                     });
                     // sqlx would log this one as well and open the next connection at once, again and again until the caller's
                     // time is up.
-                    sleep(ACQUIRE_LIMIT).await;
+                    sleep(REFUSED_PAUSE).await;
                 }
                 if let Some(prepare) = prepare.filter(|_| checked.is_ok()) {
                     let _ = conn.execute(prepare).await;

@@ -76,7 +76,8 @@ pub(super) const PREPARE_STATE: &str = "PREPARE read_state AS
     SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postmaster_start_time()) FROM series_total),
         (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
             WHERE inhparent = 'frames'::regclass),
-        (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint, (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint
+        (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint, (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint,
+        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
     FROM dropped_history";
 
 /// Statements are planned once for a connection, not for each of their values: planning takes longer than reading the samples of a few series. What they
@@ -100,6 +101,8 @@ pub(super) struct ReadTransaction {
     dropped_ms: i64,
     /// Rollups of 5 minutes before this were.
     five_minutes_dropped_ms: i64,
+    /// When this database server started, in unix microseconds, see [`LayoutLists`].
+    server_started: i64,
 }
 
 impl ReadTransaction {
@@ -116,10 +119,15 @@ impl ReadTransaction {
             state => state,
         };
         let state = state.and_then(|row| row.map(|row| FromRow::from_row(&row)).transpose()).map_err(failed)?;
-        let (index_version, partitions, dropped_ms, five_minutes_dropped_ms): (Option<String>, Option<String>, i64, i64) =
-            state.unwrap_or_default();
+        let (index_version, partitions, dropped_ms, five_minutes_dropped_ms, server_started): (
+            Option<String>,
+            Option<String>,
+            i64,
+            i64,
+            i64,
+        ) = state.unwrap_or_default();
         let frames = FRAMES.slots_by_names(partitions.unwrap_or_default().split(' '));
-        Ok(Self { lease, index_version: index_version.unwrap_or_default(), frames, dropped_ms, five_minutes_dropped_ms })
+        Ok(Self { lease, index_version: index_version.unwrap_or_default(), frames, dropped_ms, five_minutes_dropped_ms, server_started })
     }
 
     fn conn(&mut self) -> &mut PgConnection {
@@ -206,6 +214,7 @@ impl HistoryReader {
         };
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
         let (conn, frames, dropped_ms) = (transaction.lease.conn(), &transaction.frames, transaction.dropped_ms);
+        let server_started = transaction.server_started;
         chunks::each(conn, &ids, range, None, |column, bytes| {
             let Some(one) = places.get(&column.series_id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
             count(one.samples.is_empty())?;
@@ -218,7 +227,7 @@ impl HistoryReader {
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             // What was added to a counter before is in its total.
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
-            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions: frames };
+            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions: frames, server_started };
             frames::each(conn, &self.layouts, &wanted, |id, sample| {
                 let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
                 let was_empty = one.samples.is_empty();

@@ -16,6 +16,8 @@ use crate::store::metadata::shortened;
 
 /// How many rows the table may have; what is new is not kept beyond.
 const MAX_ROWS: i64 = 100_000;
+/// How many bytes of texts the table may have: as much as a server's memory keeps without a database.
+const MAX_BYTES: i64 = 16 << 20;
 /// How many rows a server remembers.
 const MAX_REMEMBERED: usize = 100_000;
 /// After this time what is said is written again, so that it is seen to be still said.
@@ -71,19 +73,34 @@ pub(super) async fn write(conn: &mut PgConnection, metadata: &[Metadata]) -> Res
     let helps: Vec<&str> = rows.iter().map(|(_, one)| one.help.as_str()).collect();
     let units: Vec<&str> = rows.iter().map(|(_, one)| one.unit.as_str()).collect();
     sqlx::query!("DELETE FROM metric_metadata WHERE said_at < now() - interval '7 days'").execute(&mut *conn).await?;
-    sqlx::query!(
+    // What is known is written again in any case; of what is new as much as there is room for.
+    sqlx::query(
         "INSERT INTO metric_metadata (digest, name, type, help, unit, said_at)
         SELECT digest, name, type, help, unit, now()
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) AS said (digest, name, type, help, unit)
-        WHERE (SELECT count(*) FROM metric_metadata) < $6 OR EXISTS (SELECT FROM metric_metadata AS known WHERE known.digest = said.digest)
+        FROM (
+            SELECT said.*, known.digest IS NOT NULL AS is_known,
+                count(*) FILTER (WHERE known.digest IS NULL) OVER up_to_this AS new_rows,
+                sum(octet_length(said.name) + octet_length(said.help) + octet_length(said.unit)) FILTER (WHERE known.digest IS NULL)
+                    OVER up_to_this AS new_bytes
+            FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[]) AS said (digest, name, type, help, unit)
+            LEFT JOIN metric_metadata AS known ON known.digest = said.digest
+            WINDOW up_to_this AS (ORDER BY said.digest)
+        ) AS said,
+        (
+            SELECT count(*) AS rows, coalesce(sum(octet_length(name) + octet_length(help) + octet_length(unit)), 0) AS bytes
+            FROM metric_metadata
+        ) AS held
+        WHERE is_known OR (held.rows + new_rows <= $6 AND held.bytes + new_bytes <= $7)
+        ORDER BY digest
         ON CONFLICT (digest) DO UPDATE SET said_at = excluded.said_at",
-        &digests,
-        &names as &[&str],
-        &types as &[&str],
-        &helps as &[&str],
-        &units as &[&str],
-        MAX_ROWS,
     )
+    .bind(digests)
+    .bind(names)
+    .bind(types)
+    .bind(helps)
+    .bind(units)
+    .bind(MAX_ROWS)
+    .bind(MAX_BYTES)
     .execute(conn)
     .await?;
     Ok(())
@@ -121,4 +138,33 @@ pub(super) async fn read(
         all.entry(one.name.clone()).or_default().push(one);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::TestDatabase;
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_more_text_is_kept_than_there_is_room_for() {
+        let Some(database) = TestDatabase::create().await else { return };
+        let _store = database.store().await;
+        let mut conn = database.connect().await;
+        let long =
+            |number: i32| Metadata { name: format!("m{number}"), kind: MetadataKind::Gauge, help: "x".repeat(4096), unit: String::new() };
+        for numbers in [0..3_000, 3_000..6_000, 6_000..6_100] {
+            write(&mut conn, &numbers.map(long).collect::<Vec<_>>()).await.unwrap();
+        }
+        let sum = "SELECT sum(octet_length(name) + octet_length(help) + octet_length(unit)) FROM metric_metadata";
+        let bytes: i64 = sqlx::query_scalar(sum).fetch_one(&mut conn).await.unwrap();
+        assert!((MAX_BYTES - 8192..=MAX_BYTES).contains(&bytes), "{bytes}");
+        // What is there is still said, though there is no room for more.
+        sqlx::query("UPDATE metric_metadata SET said_at = now() - interval '6 days'").execute(&mut conn).await.unwrap();
+        let held = read(&mut conn, None, usize::MAX, usize::MAX).await.unwrap();
+        write(&mut conn, &held.into_values().flatten().collect::<Vec<_>>()).await.unwrap();
+        let old = "SELECT count(*) FROM metric_metadata WHERE said_at < now() - interval '1 day'";
+        assert_eq!(sqlx::query_scalar::<_, i64>(old).fetch_one(&mut conn).await.unwrap(), 0);
+        let first = read(&mut conn, None, 2, 1).await.unwrap();
+        assert_eq!(first.keys().collect::<Vec<_>>(), ["m0", "m1"]);
+    }
 }

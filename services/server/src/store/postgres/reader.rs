@@ -15,7 +15,7 @@ use super::migrate::SchemaState;
 use crate::store::{Snapshot, SourceInfo, StoreError};
 
 /// How long a read may take, waiting for its turn included.
-const READ_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const READ_LIMIT: Duration = Duration::from_secs(5);
 /// How long a read waits for the first attempt to bring up the schema. Requests are answered within 3 s.
 const START_LIMIT: Duration = Duration::from_millis(2_500);
 
@@ -26,6 +26,8 @@ pub(super) struct Reader {
     pub(super) schema: watch::Receiver<SchemaState>,
     /// Slow reads may hold half of the pool's connections, never all: the audit trail is delivered meanwhile.
     pub(super) turns: Arc<Semaphore>,
+    /// How long a read may take, waiting for its turn included: [`READ_LIMIT`] in a server.
+    pub(super) limit: Duration,
 }
 
 impl Reader {
@@ -58,7 +60,7 @@ impl Reader {
             lease.give_back();
             Ok(answer)
         };
-        timeout(READ_LIMIT, bounded).await.unwrap_or_else(|_| Err(timed_out(READ_LIMIT))).map_err(|error| unavailable(&error))
+        timeout(self.limit, bounded).await.unwrap_or_else(|_| Err(timed_out(self.limit))).map_err(|error| unavailable(&error))
     }
 
     /// One metric over all sources.

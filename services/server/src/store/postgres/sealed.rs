@@ -17,7 +17,8 @@
 //! sealer has the lock for the drop: then the frames in the partition are more than were sealed, and it is sealed in another round.
 //!
 //! Only batches whose half hour is over can have been sealed, so others don't ask. The sealer leaves a half hour alone for at least
-//! two minutes after its end by the database's clock, which covers transactions under way and servers' estimates of that clock.
+//! two minutes after its end by the database's clock, which covers transactions under way and servers' estimates of that clock. Where that clock was set
+//! back, a half hour counts as over that was over by the latest time that it is known to have shown; a writer's new connection learns of what was sealed.
 
 use std::collections::{BTreeSet, HashSet};
 

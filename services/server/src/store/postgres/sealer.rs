@@ -275,8 +275,9 @@ impl Sealer {
         let (now, expiry_now) = (self.clock.unix_millis(), self.clock.expiry_unix_millis());
         let mut round = Round::default();
         retain::measure(conn, &self.metrics, self.max_bytes).await?;
-        let oldest = FRAMES.existing(conn).await?.first().map_or(now, |slot| FRAMES.start_of(*slot));
-        self.set_unsealed_age(Duration::from_millis(now.saturating_sub(oldest)));
+        retain::measure_series_ids(conn, &self.metrics).await?;
+        let oldest = FRAMES.existing(conn).await?.first().map_or(expiry_now, |slot| FRAMES.start_of(*slot));
+        self.set_unsealed_age(Duration::from_millis(expiry_now.saturating_sub(oldest)));
         // Beside each other, so that an alert can tell whether sealing is late.
         self.metrics.seal_after_seconds.set(i64::try_from(self.lifetimes.seal_after.as_secs()).unwrap_or(i64::MAX));
         if !try_lock(conn, Lock::Seal).await? {
@@ -286,7 +287,8 @@ impl Sealer {
         let seal_after = u64::try_from(self.lifetimes.seal_after.as_millis()).unwrap_or(u64::MAX);
         let mut chunk_days: BTreeSet<i32> = CHUNKS.existing(conn).await?.into_iter().collect();
         let mut failure = FirstFailure::default();
-        let due = FRAMES.existing(conn).await?.into_iter().filter(|slot| FRAMES.end_of(*slot).saturating_add(seal_after) <= now);
+        // By that time, or what comes for a half hour after the clock was set right again would come late for it.
+        let due = FRAMES.existing(conn).await?.into_iter().filter(|slot| FRAMES.end_of(*slot).saturating_add(seal_after) <= expiry_now);
         for slot in due {
             let half_hour = HalfHour { slot, up_to_arrival, expiry_now, until: started + self.limits.sealing };
             failure.keep(self.seal_half_hour(conn, &half_hour, &mut chunk_days, &mut round).await)?;

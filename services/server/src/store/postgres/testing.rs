@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 
 use super::maintenance::Maintenance;
 use super::sealer::{Pace, Sealer, SealerLimits, Steps};
-use super::{IndexCacheMetrics, Lifetimes, PostgresConfig, PostgresStore, SeriesLimits, WriteLimits};
+use super::{IndexCacheMetrics, Lifetimes, PostgresConfig, PostgresStore, READ_WAIT, SeriesLimits, WriteLimits};
 use crate::clock::Clock;
 use crate::metrics::history::HistoryMetrics;
 use crate::metrics::postgres::WriterMetrics;
@@ -74,13 +74,16 @@ impl Drop for TestDatabase {
                 conn.close().await
             })
         });
-        if !std::thread::panicking() {
-            dropped.join().expect("no panic").expect("the test's database is dropped");
+        // One that is left behind costs no more than room on the disk, so the test does not fail by it.
+        match dropped.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => eprintln!("the database {} of a test is left behind: {error}", self.name),
+            Err(_) => eprintln!("the database {} of a test is left behind", self.name),
         }
     }
 }
 
-/// Two days of history, plenty of room, and so much time for a write that none fails because the machine is busy.
+/// Two days of history, plenty of room, and so much time for a read and a write that none fails because the machine is busy.
 pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };
     let two_days = Duration::from_hours(48);
@@ -91,6 +94,7 @@ pub(crate) fn config(dsn: Secret) -> PostgresConfig {
         lifetimes,
         limits,
         write_limits: WriteLimits { queued: Duration::from_secs(20), done: Duration::from_secs(25), answered: Duration::from_secs(26) },
+        read_wait: Duration::from_secs(20),
         connections: 10,
         query_connections: 4,
         query_timeout: Duration::from_secs(30),
@@ -103,9 +107,9 @@ pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     }
 }
 
-/// The same with the time for a write that a server gives it.
-pub(super) fn config_with_default_write_limits(dsn: Secret) -> PostgresConfig {
-    PostgresConfig { write_limits: WriteLimits::default(), ..config(dsn) }
+/// The same with the time for a read and a write that a server gives them.
+pub(super) fn config_with_default_limits(dsn: Secret) -> PostgresConfig {
+    PostgresConfig { write_limits: WriteLimits::default(), read_wait: READ_WAIT, ..config(dsn) }
 }
 
 /// The store's maintenance, to be run by a test.
@@ -138,9 +142,9 @@ pub(super) fn sealer(store: &PostgresStore) -> Sealer {
     }
 }
 
-/// Waits for the schema, 10 s at most.
+/// Waits for the schema, a minute at most.
 pub(crate) async fn ready(store: &PostgresStore) -> bool {
-    tokio::time::timeout(Duration::from_secs(10), store.ready()).await.unwrap_or(false)
+    tokio::time::timeout(Duration::from_mins(1), store.ready()).await.unwrap_or(false)
 }
 
 /// A PostgreSQL of one's own, for tests that stop it.

@@ -2,6 +2,7 @@
 
 mod away;
 mod blocks;
+mod clocks;
 mod crowd;
 mod fill;
 mod group;
@@ -14,7 +15,7 @@ mod terms;
 mod turnover;
 mod year;
 
-use super::testing::{TestDatabase, config, config_with_default_write_limits, maintenance, ready, sealer};
+use super::testing::{TestDatabase, config, config_with_default_limits, maintenance, ready, sealer};
 use sqlx::PgConnection;
 
 use super::*;

@@ -31,6 +31,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use golectra_protocol::IdempotencyKey;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -82,6 +83,9 @@ impl Writers {
             }
             batch.key = samples::key(&batch.metrics, now);
             samples = Some(SampleDetails { shapes: self.shapes.shapes(&batch.metrics), refused });
+        } else if !batch.keyed {
+            // The server made the key by its own clock; servers' clocks differ, and of two writes in turn the second is the newer.
+            batch.key = IdempotencyKey::with_random(now, fastrand::u128(..));
         }
         // Outside of the transaction, which it would abort for all.
         batch.key.check_window(now.saturating_sub(self.context.lifetimes.dedup_window_millis()), now)?;

@@ -112,7 +112,8 @@ fn is_left_out(series: &str) -> bool {
 fn names_labels_and_values_are_node_exporters() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let Some(_exporter) = start(port) else { return };
-    let paths = HostPaths { proc: "/proc".into(), sys: "/sys".into(), root: Some("/".into()), sees_first_process: true };
+    let root = Some("/".into());
+    let paths = HostPaths { proc: "/proc".into(), sys: "/sys".into(), root, sees_first_process: true, shares_network: true };
     let settings =
         HostSettings { paths, node_name: "node-1".into(), max_series: 100_000, textfile_folders: vec![], filter: Arc::default() };
     let mut groups = all(&settings);

@@ -6,17 +6,23 @@ use proptest::prelude::*;
 use super::super::items::checked;
 use super::super::splitter::Splitter;
 use super::*;
+use crate::collect::Choice;
 
 const ALL: NodeMetrics = NodeMetrics { network: true, filesystem: true };
 
 /// What is reported of a summary, and how many readings were skipped.
 fn read(document: &[u8], node_metrics: NodeMetrics) -> (BTreeMap<String, f64>, Vec<(SkipReason, u64)>) {
+    read_filtered(document, node_metrics, Filter::default())
+}
+
+/// The same with an operator's choices.
+fn read_filtered(document: &[u8], node_metrics: NodeMetrics, filter: Filter) -> (BTreeMap<String, f64>, Vec<(SkipReason, u64)>) {
     let devices = Devices {
         root: Device { name: "/dev/sda1".into(), kind: "ext4".into() },
         image: Device { name: "/dev/sdb".into(), kind: "xfs".into() },
     };
     let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
-    let mut summary = Summary::new(node_metrics, devices);
+    let mut summary = Summary::new(node_metrics, filter.into(), devices);
     let _ = splitter.read(document, &mut |member, object| summary.read(member, object, &mut items, &mut labels));
     let found = checked(&mut items);
     (found, items.readings.skipped_counts().collect())
@@ -184,6 +190,28 @@ fn metrics_that_the_nodes_own_folders_tell_are_left_to_them() {
 }
 
 #[test]
+fn what_an_operator_leaves_out_of_the_node_is_left_out_of_the_summary() {
+    let pattern = |text: &str| Some(text.parse().unwrap());
+    let filter = Filter {
+        metrics: Choice { include: None, exclude: pattern("node_network_.*_errs_total") },
+        devices: Choice { include: pattern("eth0"), exclude: None },
+        mounts: Choice { include: None, exclude: pattern("imagefs") },
+    };
+    let (found, _) = read_filtered(include_bytes!("../testdata/summary-1.34.json"), ALL, filter);
+    let of_node: Vec<_> = found.keys().filter(|id| id.starts_with("node_network_")).collect();
+    assert_eq!(
+        of_node,
+        [
+            r#"node_network_receive_bytes_total{device="eth0",job="node-exporter"}"#,
+            r#"node_network_transmit_bytes_total{device="eth0",job="node-exporter"}"#,
+        ]
+    );
+    let of_filesystems: Vec<_> = found.keys().filter(|id| id.starts_with("node_filesystem_")).collect();
+    assert!(!of_filesystems.is_empty() && of_filesystems.iter().all(|id| id.contains(r#"mountpoint="/"}"#)), "{of_filesystems:?}");
+    assert!(found.keys().any(|id| id.starts_with("container_network_")), "pods are chosen by namespace");
+}
+
+#[test]
 fn times_before_1970_are_not_known() {
     assert_eq!(unix_seconds(Some("1970-01-01T00:01:00Z")), Some(60.0));
     for text in
@@ -257,7 +285,7 @@ proptest! {
 /// As `read`, for documents in which a name may occur twice.
 fn read_or_skip(document: &[u8]) -> usize {
     let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
-    let mut summary = Summary::new(ALL, Devices::default());
+    let mut summary = Summary::new(ALL, Arc::default(), Devices::default());
     let _ = splitter.read(document, &mut |member, object| summary.read(member, object, &mut items, &mut labels));
     items.batches(100_000).iter().map(|batch| json::decode_batch(format!("[{}]", batch.text).as_bytes(), 10_000).unwrap().len()).sum()
 }

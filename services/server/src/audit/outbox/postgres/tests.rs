@@ -116,6 +116,18 @@ async fn an_event_is_part_of_its_transaction() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_due_later_than_any_pause_is_due() {
+    let Some(database) = Database::new().await else { return };
+    database.write(1..4, &["webhook"]).await;
+    // As if the database's clock had been set back by a day since the first was postponed; the second is paused for as long as may be.
+    database.run("update deliveries set due_at = now() + interval '1 day' where event = (select min(event) from deliveries)").await;
+    database.run("update deliveries set due_at = now() + interval '1 hour' where event = (select min(event) + 1 from deliveries)").await;
+    let outbox = database.outbox("webhook");
+    assert_eq!(numbers(&outbox.claim(9).await.unwrap()), [1, 3]);
+    assert!(outbox.claim(9).await.unwrap().is_empty(), "now it is leased");
+}
+
+#[tokio::test]
 async fn events_of_one_transaction_keep_their_order() {
     let Some(database) = Database::new().await else { return };
     let drafts: Vec<Draft> = (0..500).map(draft).collect();

@@ -45,6 +45,8 @@ pub(super) struct Wanted<'a> {
     pub(super) dropped_ms: i64,
     /// The partitions of frames that there are, in order.
     pub(super) partitions: &'a [i32],
+    /// When the database server that is read started, in unix microseconds.
+    pub(super) server_started: i64,
 }
 
 /// Frames of a source and half an hour that are sealed as well: what stands for their keys.
@@ -83,8 +85,8 @@ pub(super) async fn each(
     };
     let day = day_of(oldest.max(from));
     let mut take = |id, sample: UnsealedSample| if sample.at_ms < wanted.dropped_ms { Ok(()) } else { take(id, sample) };
-    let found = scope.each_of_frames(conn, Layouts::Held(layouts.held(&scope.sources, day), day), &mut take).await?;
-    layouts.hold(&found);
+    let found = scope.each_of_frames(conn, Layouts::Held(layouts.held(wanted.server_started, &scope.sources, day), day), &mut take).await?;
+    layouts.hold(wanted.server_started, &found);
     if !found.is_empty() {
         scope.each_of_frames(conn, Layouts::Found(found), &mut take).await?;
     }

@@ -75,7 +75,8 @@ impl HistoryReader {
             let of_kind = collected.iter().filter(|one| one.found.is_counter == is_counter);
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
-            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions: &transaction.frames };
+            let (partitions, server_started) = (&transaction.frames, transaction.server_started);
+            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions, server_started };
             frames::each(transaction.lease.conn(), &self.layouts, &wanted, |id, sample| {
                 let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
                 if sample.at_ms >= range.start_ms && sample.at_ms <= range.end_ms {

@@ -36,14 +36,25 @@ pub(super) async fn measure(conn: &mut PgConnection, metrics: &HistoryMetrics, m
     Ok(bytes)
 }
 
+/// Tells which share of the numbers of series was given out. A number is not given out again, whatever became of its series.
+pub(super) async fn measure_series_ids(conn: &mut PgConnection, metrics: &HistoryMetrics) -> Result<(), sqlx::Error> {
+    let statement =
+        "SELECT last_value::float8 / (SELECT seqmax FROM pg_sequence WHERE seqrelid = 'series_blocks'::regclass) FROM series_blocks";
+    let ratio: f64 = sqlx::query_scalar(statement).fetch_one(conn).await?;
+    metrics.series_ids_used_ratio.set(ratio);
+    Ok(())
+}
+
 impl Sealer {
     /// Drops what is not to be kept.
     pub(super) async fn retain(&self, conn: &mut PgConnection, now: u64, round: &mut Round) -> Result<(), sqlx::Error> {
         self.forget_keys(conn, now).await?;
+        // Rollups stay at least as long as the samples of their days: of what is late, a window's rollups are made with those of the rest of its day.
+        let samples = self.oldest_kept(now);
         let kept = [
-            (CHUNKS, self.oldest_kept(now)),
-            (ROLLUPS_5M, now.saturating_sub(self.lifetimes.retention_5m_millis())),
-            (ROLLUPS_1H, now.saturating_sub(self.lifetimes.retention_1h_millis())),
+            (CHUNKS, samples),
+            (ROLLUPS_5M, now.saturating_sub(self.lifetimes.retention_5m_millis()).min(samples)),
+            (ROLLUPS_1H, now.saturating_sub(self.lifetimes.retention_1h_millis()).min(samples)),
         ];
         let mut failure = FirstFailure::default();
         for (table, oldest) in kept {

@@ -9,7 +9,10 @@ use super::super::testing::TestCluster;
 use super::*;
 use crate::store::conformance::{batch, counter, name};
 
-/// Applies until it succeeds, 10 s at most.
+/// How long the store may take to notice a database that came back: between two attempts to bring up the schema are up to 7.5 s.
+const NOTICED: Duration = Duration::from_secs(30);
+
+/// Applies until it succeeds.
 async fn apply_at_last(store: &PostgresStore, one: &Batch) -> Applied {
     let applied = async {
         loop {
@@ -20,16 +23,17 @@ async fn apply_at_last(store: &PostgresStore, one: &Batch) -> Applied {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), applied).await.expect("it recovers within 10 s")
+    tokio::time::timeout(NOTICED, applied).await.expect("it recovers")
 }
 
 async fn is_unavailable(store: &PostgresStore, one: &Batch) -> String {
     let started = Instant::now();
     assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
-    assert!(started.elapsed() < Duration::from_secs(1), "ping took {:?}", started.elapsed());
+    // The store's own limits are 0.9 s and 2.85 s. Without them a call would wait 6 s for a statement, or longer.
+    assert!(started.elapsed() < Duration::from_secs(2), "ping took {:?}", started.elapsed());
     let started = Instant::now();
     let error = store.apply(one.clone()).await.unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(3), "a write took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "a write took {:?}", started.elapsed());
     let StoreError::Unavailable(why) = error else { panic!("{error:?}") };
     why
 }
@@ -41,7 +45,7 @@ fn count_one() -> Batch {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_away_comes_back() {
     let Some(cluster) = TestCluster::start_new() else { return };
-    let store = PostgresStore::open(config_with_default_write_limits(cluster.dsn()), Clock::System).unwrap();
+    let store = PostgresStore::open(config_with_default_limits(cluster.dsn()), Clock::System).unwrap();
     assert!(ready(&store).await);
     assert_eq!(store.apply(count_one()).await.unwrap(), Applied::New);
     for round in 2..4 {
@@ -65,7 +69,7 @@ async fn a_database_may_come_later_and_must_be_a_primary() {
     let Some(cluster) = TestCluster::start_new() else { return };
     cluster.stop();
     let signal = cluster.data().join("standby.signal");
-    let store = PostgresStore::open(config_with_default_write_limits(cluster.dsn()), Clock::System).unwrap();
+    let store = PostgresStore::open(config_with_default_limits(cluster.dsn()), Clock::System).unwrap();
     let one = count_one();
     let why = is_unavailable(&store, &one).await;
     assert!(why.starts_with("the schema is not there yet"), "{why}");
@@ -78,7 +82,7 @@ async fn a_database_may_come_later_and_must_be_a_primary() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), refused).await.expect("the standby is noticed");
+    tokio::time::timeout(NOTICED, refused).await.expect("the standby is noticed");
 
     cluster.stop();
     std::fs::remove_file(&signal).unwrap();
@@ -99,7 +103,7 @@ async fn a_database_may_come_later_and_must_be_a_primary() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeat_of_what_no_standby_has_is_not_confirmed() {
     let Some(cluster) = TestCluster::start_new() else { return };
-    let store = PostgresStore::open(config_with_default_write_limits(cluster.dsn()), Clock::System).unwrap();
+    let store = PostgresStore::open(config_with_default_limits(cluster.dsn()), Clock::System).unwrap();
     assert!(ready(&store).await);
     assert_eq!(store.apply(count_one()).await.unwrap(), Applied::New);
     let mut conn = PgConnection::connect(cluster.dsn().expose()).await.unwrap();
@@ -116,14 +120,15 @@ async fn a_repeat_of_what_no_standby_has_is_not_confirmed() {
         let one = count_one();
         match store.apply(one.clone()).await {
             Err(StoreError::Unavailable(_)) => break one,
-            other => assert!(started.elapsed() < Duration::from_secs(10), "{other:?}"),
+            other => assert!(started.elapsed() < NOTICED, "{other:?}"),
         }
     };
 
     // Sessions that wait for a standby are ended, and what they wrote is there.
+    let ending = Instant::now();
     assert!(of_waiting("count(pg_terminate_backend(pid))").await > 0);
     while of_waiting("count(*)").await > 0 {
-        assert!(started.elapsed() < Duration::from_secs(20), "they don't end");
+        assert!(ending.elapsed() < NOTICED, "they don't end");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     for _ in 0..2 {
@@ -143,10 +148,12 @@ async fn a_repeat_of_what_no_standby_has_is_not_confirmed() {
 
 #[tokio::test]
 async fn nobody_there_is_said_without_the_password() {
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // A port that is taken, and where nobody listens.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let port = taken.local_addr().unwrap().port();
     let dsn = Secret::from(format!("postgres://me:hunter2@127.0.0.1:{port}/metrics"));
-    let store = PostgresStore::open(config_with_default_write_limits(dsn), Clock::System).unwrap();
+    let store = PostgresStore::open(config_with_default_limits(dsn), Clock::System).unwrap();
     let refused = async {
         loop {
             let why = is_unavailable(&store, &count_one()).await;
@@ -157,7 +164,7 @@ async fn nobody_there_is_said_without_the_password() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), refused).await.unwrap();
+    tokio::time::timeout(NOTICED, refused).await.expect("the refusal is told");
     assert_eq!(store.metrics().pool, Some((0, 0)));
     store.close().await.unwrap();
 }

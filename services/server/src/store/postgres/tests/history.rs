@@ -218,7 +218,7 @@ async fn updates_of_latest_touch_no_index() {
     store.close().await.unwrap();
     let mut conn = database.connect().await;
     // The statistics come when the backends are gone.
-    let counted = tokio::time::timeout(Duration::from_secs(10), async {
+    let counted = tokio::time::timeout(Duration::from_mins(1), async {
         loop {
             let (all, hot): (i64, i64) =
                 sqlx::query_as("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'latest_blocks'")
@@ -384,7 +384,8 @@ async fn a_long_read_makes_no_writer_wait_for_partitions() {
     assert_eq!(sealed, 1, "and frames are sealed, once");
     stop.cancel();
     let longest = writer.await.unwrap();
-    assert!(longest < Duration::from_secs(1), "a write took {longest:?}");
+    // A write that waits behind a DROP fails after 2 s; this bound is for a busy machine.
+    assert!(longest < Duration::from_secs(10), "a write took {longest:?}");
     dump.execute("COMMIT").await.unwrap();
     assert!(!sealer(&store).round().await.unwrap().half_hours.is_empty());
 }

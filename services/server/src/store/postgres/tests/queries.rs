@@ -36,7 +36,7 @@ async fn read(store: &PostgresStore, selection: &Selection) -> Result<(usize, us
 /// Waits until so many sessions of the test's database wait for a lock.
 async fn sessions_wait(conn: &mut PgConnection, expected: i64) {
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let met = tokio::time::timeout(Duration::from_secs(10), async {
+    let met = tokio::time::timeout(Duration::from_mins(1), async {
         while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *conn).await.unwrap() != expected {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -175,6 +175,24 @@ async fn frames_become_chunks_and_chunks_become_one() {
 }
 
 #[tokio::test]
+async fn a_repeat_is_one_also_where_the_clock_went_back_behind_its_sealed_half_hour() {
+    let Some(mut lab) = Lab::new().await else { return };
+    let one = batch("a", IdempotencyKey::at(START), vec![gauge("g", 1.0), counter("c", 5)]);
+    lab.put(one.clone()).await;
+    lab.clock.set(START + HOUR);
+    assert_eq!(lab.seal_all().await.frames, 1);
+    lab.clock.set(START);
+    // By a server whose clock was there, and by one that began after it had gone back.
+    lab.put(one.clone()).await;
+    lab.store = open(&lab.database, &lab.clock).await;
+    lab.put(one).await;
+    let total: i64 = sqlx::query_scalar("SELECT total FROM latest WHERE metric = 'c'").fetch_one(&mut lab.conn).await.unwrap();
+    assert_eq!((total, lab.count("frames").await), (5, 0));
+    lab.clock.set(START + HOUR);
+    lab.check().await;
+}
+
+#[tokio::test]
 async fn the_oldest_days_go_where_the_database_is_too_large() {
     let Some(mut lab) = Lab::new().await else { return };
     let mut sent = Vec::new();

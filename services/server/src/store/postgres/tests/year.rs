@@ -28,7 +28,7 @@ use prometheus::Registry;
 use sqlx::Executor;
 
 use super::super::partitions::{CHUNKS, ROLLUPS_1H, ROLLUPS_5M};
-use super::super::sealer::{Pace, Sealer};
+use super::super::sealer::{Pace, Round, Sealer};
 use super::*;
 use crate::history::labels;
 use crate::history::query::{Queries, QueryLimits, Question, When};
@@ -285,14 +285,7 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
             took.seals += started.elapsed();
             if let Some(max_bytes) = sealer.max_bytes {
                 let bytes = total_bytes(&mut conn).await;
-                // Where nothing but rollups of an hour is left to drop, as in the small form, room in the files is no reason to drop them. How much room
-                // there was is taken from the round: autovacuum changes the estimate and the files' sizes at any time.
-                let is_too_large = if is_full() {
-                    bytes > max_bytes
-                } else {
-                    round.too_large.is_some_and(|needed| needed > max_bytes) || bytes > max_bytes + max_bytes / 10
-                };
-                if is_too_large {
+                if is_too_large(bytes, max_bytes, &round) {
                     too_large.push(format!("week {week}: {bytes} bytes after a round, HISTORY_MAX_BYTES is {max_bytes}"));
                 }
                 for partition in &round.rollups {
@@ -349,6 +342,15 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
         // What fills the database is series of pods that are gone: the oldest of them go with all of their time, and all else stays.
         assert!(least.0 >= 14 && least.1 >= 28 && least.2 >= 28, "{least:?} days");
     }
+}
+
+/// Whether the database takes more after a round than it may. Where nothing but rollups of an hour is left to drop, as in the small form, room in the files is no
+/// reason to drop them. How much room there was is taken from the round: autovacuum changes the estimate and the files' sizes at any time.
+fn is_too_large(bytes: u64, max_bytes: u64, round: &Round) -> bool {
+    if is_full() {
+        return bytes > max_bytes;
+    }
+    round.too_large.is_some_and(|needed| needed > max_bytes) || bytes > max_bytes + max_bytes / 10
 }
 
 /// How many days before a time the oldest history begins.

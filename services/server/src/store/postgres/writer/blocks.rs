@@ -26,7 +26,8 @@ struct Block {
     /// As far as the last slot that is a counter's.
     totals: Vec<i64>,
     whens: [When; BLOCK as usize],
-    /// The latest time of a sample that was ahead of its arrival, whose slot's time is earlier than its own.
+    /// The latest time of a sample that was ahead of its arrival, whose slot's time is earlier than its own; or of those that a series may have that was
+    /// brought back.
     ahead_until: Option<Timestamp>,
 }
 
@@ -148,7 +149,7 @@ impl Blocks {
         self.rows.get(&(series / BLOCK))?.newest(series)
     }
 
-    /// Notes that a sample of this series has a time that is later than its arrival.
+    /// Notes that samples of this series may be stored up to this time, whatever the time of its slot.
     pub(super) fn is_ahead(&mut self, series: i32, at: Timestamp) {
         if let Some(row) = self.rows.get_mut(&(series / BLOCK)) {
             row.ahead_until = row.ahead_until.max(Some(at));

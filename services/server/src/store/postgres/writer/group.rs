@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::layouts::{Layout, LayoutCache};
 use super::queue::{Outcome, QueuedBatch};
+use crate::store::postgres::timestamp::Timestamp;
 
 /// A group under way; everything is by the batch's place in it.
 pub(super) struct Group<'a> {
@@ -19,8 +20,8 @@ pub(super) struct Group<'a> {
     pub(super) made: BTreeSet<usize>,
     /// The series that were made or brought back in this transaction.
     pub(super) made_series: BTreeSet<i32>,
-    /// Those of them that were brought back, and may have a history.
-    pub(super) back_series: BTreeSet<i32>,
+    /// Those of them that were brought back, and may have a history; and when they had expired.
+    pub(super) back_series: BTreeMap<i32, Timestamp>,
     /// The blocks of the series that were made or brought back, and their sources.
     pub(super) made_blocks: BTreeMap<i32, i32>,
 }
@@ -38,7 +39,7 @@ impl<'a> Group<'a> {
             outcomes: batches.iter().map(|_| None).collect(),
             made: BTreeSet::new(),
             made_series: BTreeSet::new(),
-            back_series: BTreeSet::new(),
+            back_series: BTreeMap::new(),
             made_blocks: BTreeMap::new(),
         }
     }

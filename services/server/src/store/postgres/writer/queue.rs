@@ -138,11 +138,11 @@ impl QueuedBatch {
         Self { batch, samples, shape, arrived: Timestamp(arrived), at, day, slot, queued: Instant::now(), room, answer }
     }
 
-    /// What to ask of it under its source's number, where its frame may have been sealed by this time: its half hour is over.
-    pub(super) fn asked(&self, place: usize, source_id: i32, now_millis: u64) -> Option<Asked<'_>> {
+    /// What to ask of it under its source's number, where its frame may have been sealed: its half hour was over when the clock showed its latest time.
+    pub(super) fn asked(&self, place: usize, source_id: i32, latest_millis: u64) -> Option<Asked<'_>> {
         let frames_start = Timestamp(FRAMES.start_of(self.slot));
         let (key, digest) = (self.batch.key.uuid(), &self.batch.digest[..]);
-        (FRAMES.end_of(self.slot) <= now_millis).then_some(Asked { place, at: self.at, frames_start, source_id, key, digest })
+        (FRAMES.end_of(self.slot) <= latest_millis).then_some(Asked { place, at: self.at, frames_start, source_id, key, digest })
     }
 
     /// How many bytes a batch takes while it is queued, given what its metrics take.

@@ -13,6 +13,7 @@ use golectra_protocol::Metrics;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
+pub(super) use self::series::expire_again;
 use super::context::WriterContext;
 use super::failure::GroupFailure;
 use super::frames;
@@ -76,10 +77,10 @@ pub(super) async fn layouts(
     for (place, outcome) in frames::find(conn, old.into_iter()).await? {
         group.outcomes[place] = Some(outcome);
     }
-    let now = context.clock.unix_millis();
+    let latest = context.clock.latest_unix_millis();
     let mut late = Vec::new();
     for place in unresolved.iter().copied().filter(|place| group.outcomes[*place].is_none()) {
-        late.extend(group.batches[place].asked(place, source_of(group, place)?.id, now));
+        late.extend(group.batches[place].asked(place, source_of(group, place)?.id, latest));
     }
     for (place, outcome) in sealed::find(conn, &late).await? {
         group.outcomes[place] = Some(outcome);

@@ -175,7 +175,7 @@ fn known(sample: &Sample, group: &Group<'_>, blocks: &Blocks) -> Result<Known, G
     let Some(newest) = blocks.newest(sample.series) else {
         return match group.made_series.contains(&sample.series) {
             false => Err(GroupFailure::Stale),
-            true if group.back_series.contains(&sample.series) => Ok(Known::Unknown),
+            true if group.back_series.contains_key(&sample.series) => Ok(Known::Unknown),
             true => Ok(Known::New),
         };
     };

@@ -32,27 +32,23 @@ impl Seen {
 }
 
 /// Writes down when sources were seen. A source's reporting clock goes on by the time since it was seen last, by another server perhaps.
+///
+/// Servers differ in their estimate of the database's clock, and their writes come in any order; so the later time stays. A time that is later by more than
+/// that was written when the database's clock was ahead: it would hide for as long that the source is silent.
 pub(super) async fn touch(conn: &mut PgConnection, seen: &BTreeMap<i32, Seen>, lifetimes: &Lifetimes) -> Result<(), sqlx::Error> {
     let ids: Vec<i32> = seen.keys().copied().collect();
     let firsts: Vec<Timestamp> = seen.values().map(|seen| seen.first).collect();
     let lasts: Vec<Timestamp> = seen.values().map(|seen| seen.last).collect();
     let inside: Vec<i64> = seen.values().map(|seen| i64::try_from(seen.reporting_millis).unwrap_or(i64::MAX)).collect();
     let longest_gap = i64::try_from(lifetimes.longest_gap_millis()).unwrap_or(i64::MAX);
-    sqlx::query!(
-        "UPDATE sources SET last_seen = greatest(last_seen, seen.last),
+    let statement = "UPDATE sources
+        SET last_seen = CASE WHEN last_seen > seen.last + interval '1 minute' THEN seen.last ELSE greatest(last_seen, seen.last) END,
             reporting_millis = reporting_millis + least(
                 seen.inside + least(greatest((extract(epoch FROM seen.first - last_seen) * 1000)::bigint, 0), $5),
                 greatest((extract(epoch FROM seen.last - last_seen) * 1000)::bigint, 0))
         FROM unnest($1::integer[], $2::timestamptz[], $3::timestamptz[], $4::bigint[]) AS seen (id, first, last, inside)
-        WHERE sources.id = seen.id",
-        &ids,
-        &firsts as &[Timestamp],
-        &lasts as &[Timestamp],
-        &inside,
-        longest_gap,
-    )
-    .execute(conn)
-    .await?;
+        WHERE sources.id = seen.id";
+    sqlx::query(statement).bind(&ids).bind(&firsts).bind(&lasts).bind(&inside).bind(longest_gap).execute(conn).await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use golectra_protocol::WindowError;
+use golectra_protocol::{MAX_AHEAD_MILLIS, WindowError};
 use sqlx::{Connection, PgConnection};
 
 use super::blocks::Blocks;
@@ -19,6 +19,7 @@ use super::samples;
 use crate::store::postgres::connect::Lock;
 use crate::store::postgres::partitions::FRAMES;
 use crate::store::postgres::sealed;
+use crate::store::postgres::timestamp::Timestamp;
 use crate::store::{Applied, StoreError};
 
 /// Applies a group, whose batches are all different, and answers for each when it is committed. A refused batch of several
@@ -126,6 +127,10 @@ async fn apply(
     if !full.is_empty() {
         return Err(overflow(batches, &new, &full));
     }
+    // What is stored of a series that is back its slot does not tell; it is not later than this.
+    for (series, expired) in &group.back_series {
+        blocks.is_ahead(*series, Timestamp(expired.0.saturating_add(MAX_AHEAD_MILLIS)));
+    }
     for (_, queued, layout) in &new {
         samples::note_ahead(queued, layout, &mut blocks);
     }
@@ -139,6 +144,7 @@ async fn apply(
         return Ok(false);
     }
     applied.sort_unstable();
+    resolve::expire_again(conn, group, &blocks).await?;
     blocks.write(conn).await?;
     if let Some(hook) = &context.hook {
         let drafts: Vec<_> = applied.iter().filter_map(|place| batches[*place].batch.audit.as_ref()).collect();
@@ -160,9 +166,9 @@ async fn settle_sealed(
     group: &mut Group<'_>,
     new: &mut Vec<usize>,
 ) -> Result<(), GroupFailure> {
-    let (batches, now) = (group.batches, context.clock.unix_millis());
+    let (batches, latest) = (group.batches, context.clock.latest_unix_millis());
     let source_of = |group: &Group<'_>, place: usize| group.layouts[place].as_ref().map_or(0, |layout| layout.source_id);
-    let late: Vec<_> = new.iter().filter_map(|place| batches[*place].asked(*place, source_of(group, *place), now)).collect();
+    let late: Vec<_> = new.iter().filter_map(|place| batches[*place].asked(*place, source_of(group, *place), latest)).collect();
     let found = sealed::find(conn, &late).await?;
     if found.is_empty() {
         return Ok(());

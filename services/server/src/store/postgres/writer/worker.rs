@@ -18,6 +18,8 @@ use super::sources::{self, Seen};
 use super::transaction;
 use crate::store::postgres::connect::{self, timed_out};
 use crate::store::postgres::error::describe;
+use crate::store::postgres::partitions::FRAMES;
+use crate::store::postgres::timestamp::Timestamp;
 use crate::store::{Applied, StoreError};
 
 /// How long it may take to write down when sources were seen.
@@ -172,7 +174,8 @@ impl Worker {
                     work.extend(apart.into_iter().rev().map(|queued| vec![queued]));
                     work.extend(Some(rest).filter(|rest| !rest.is_empty()));
                 }
-                Err(failure) if group.len() > 1 && failure.is_about_data() => {
+                // One of them is at fault, or what was read of its rows is never so: the others pass without it.
+                Err(failure) if group.len() > 1 && (failure.is_about_data() || matches!(failure, GroupFailure::Stale)) => {
                     let mut group = whole(group, repeats);
                     let second = group.split_off(group.len() / 2);
                     work.extend([second, group]);
@@ -227,6 +230,11 @@ impl Worker {
         self.seen.clear();
         let mut conn = connect::open_for_writing(&self.context.options).await?;
         self.context.clock.measure(&mut conn).await?;
+        // What another server sealed was over by the database's clock, which may have been set back since.
+        let sealed: Option<Timestamp> = sqlx::query_scalar("SELECT max(frames_start) FROM sealed_reports").fetch_one(&mut conn).await?;
+        if let Some(start) = sealed {
+            self.context.clock.has_shown(FRAMES.end_of(FRAMES.slot_of(start.0)));
+        }
         self.context.open.fetch_add(1, Ordering::Relaxed);
         Ok(Open { conn, context: Arc::clone(&self.context), since: Instant::now(), used: false })
     }

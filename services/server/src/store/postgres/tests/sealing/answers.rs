@@ -100,6 +100,35 @@ async fn what_is_late_for_a_dropped_day_hides_no_rollups() {
 }
 
 #[tokio::test]
+async fn rollups_of_minutes_stay_while_samples_of_their_day_are_sealed() {
+    let Some(mut lab) = Lab::new().await else { return };
+    // The last day of a partition of rollups.
+    let day = 20_005 * DAY;
+    for hour in 0..24 {
+        lab.clock.set(day + hour * HOUR + 30 * MINUTE);
+        lab.put(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 3)])).await;
+    }
+    lab.clock.set(day + DAY + 5 * HOUR);
+    lab.seal_all().await;
+    assert_eq!(lab.count("samples_hourly").await, 48);
+    // The store accepts batches that are a day older, so that one is sealed after the border.
+    let kept = Duration::from_hours(29 * 24);
+    let mut sealer = lab.sealer();
+    sealer.lifetimes = Lifetimes { retention_raw: kept, retention_5m: kept, ..sealer.lifetimes };
+    lab.clock.set(day + 30 * DAY + MINUTE);
+    let round = sealer.round().await.unwrap();
+    assert_eq!((round.days, round.rollups), (Vec::new(), Vec::new()));
+    lab.put(batch("a", IdempotencyKey::at(day + DAY - MINUTE), vec![gauge("g", 2.0), counter("c", 3)])).await;
+    assert_eq!(sealer.round().await.unwrap().frames, 1);
+    assert_eq!(lab.count("samples_hourly").await, 48);
+    lab.check().await;
+    lab.clock.set(day + 31 * DAY + 2 * HOUR);
+    let round = sealer.round().await.unwrap();
+    assert_eq!((round.days, round.rollups.len()), (vec![20_005], 1));
+    assert_eq!((lab.count("samples_hourly").await, lab.count("rollups_5m").await), (48, 0));
+}
+
+#[tokio::test]
 async fn a_day_that_is_dropped_is_folded_before() {
     let Some(mut lab) = Lab::new().await else { return };
     // Nothing else folds.

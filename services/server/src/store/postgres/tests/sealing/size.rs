@@ -87,3 +87,15 @@ async fn sealed_history_takes_few_bytes_a_sample() {
     // So few samples share the first pages of tables and indexes; a frame takes ten bytes a sample.
     assert!(all < 2.5, "{all} bytes a sample");
 }
+
+#[tokio::test]
+async fn it_is_seen_how_many_numbers_of_series_are_left() {
+    let Some(mut lab) = Lab::new().await else { return };
+    let sealer = lab.sealer();
+    sealer.round().await.unwrap();
+    assert!(sealer.metrics.series_ids_used_ratio.get() < 1e-6);
+    sqlx::query("SELECT setval('series_blocks', 33554431 / 2)").execute(&mut lab.conn).await.unwrap();
+    sealer.round().await.unwrap();
+    let ratio = sealer.metrics.series_ids_used_ratio.get();
+    assert!((ratio - 0.5).abs() < 1e-6, "{ratio}");
+}

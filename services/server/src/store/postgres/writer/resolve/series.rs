@@ -1,6 +1,7 @@
 //! The series of lists that have no layout yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -9,6 +10,8 @@ use super::caps::Caps;
 use super::ids::{self, SeriesKey};
 use super::{LayoutKey, Wanted, key, terms};
 use crate::store::postgres::identity::{self, code_of};
+use crate::store::postgres::timestamp::Timestamp;
+use crate::store::postgres::writer::blocks::Blocks;
 use crate::store::postgres::writer::context::{BLOCK, WriterContext};
 use crate::store::postgres::writer::failure::GroupFailure;
 use crate::store::postgres::writer::group::Group;
@@ -73,15 +76,13 @@ pub(super) async fn resolve(
         }
         let (back, new): (BTreeSet<_>, BTreeSet<_>) = admitted.into_iter().partition(|series| there.contains_key(series));
         let back: BTreeMap<i32, SeriesKey<'_>> = back.into_iter().map(|series| (there[&series].id, series)).collect();
-        bring_back(conn, &back).await?;
-        let expired: BTreeSet<i32> = back.keys().copied().collect();
+        group.back_series.extend(bring_back(conn, &back).await?);
         let mut next = held.values().map(|source| (source.id, source.next_series)).collect();
         let made = ids::give(conn, &new, &mut next).await?;
         make(conn, &made).await?;
         caps.write(conn, &next).await?;
         for (id, series) in back.into_iter().chain(made) {
             group.made_series.insert(id);
-            group.back_series.extend(expired.contains(&id).then_some(id));
             group.made_blocks.insert(id / BLOCK, series.0);
             there.insert(series, Found { id, expired: false });
         }
@@ -138,15 +139,43 @@ async fn find<'a>(conn: &mut PgConnection, all: &BTreeSet<SeriesKey<'a>>) -> Res
     Ok(found)
 }
 
-/// Makes expired series live again.
-async fn bring_back(conn: &mut PgConnection, back: &BTreeMap<i32, SeriesKey<'_>>) -> Result<(), GroupFailure> {
+/// Makes expired series live again; says when each had expired.
+async fn bring_back(conn: &mut PgConnection, back: &BTreeMap<i32, SeriesKey<'_>>) -> Result<Vec<(i32, Timestamp)>, GroupFailure> {
     if back.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let ids: Vec<i32> = back.keys().copied().collect();
-    let done = sqlx::query!("DELETE FROM expired_series WHERE series_id = ANY($1)", &ids).execute(conn).await?;
+    let statement = "DELETE FROM expired_series WHERE series_id = ANY($1) RETURNING series_id, at";
+    let expired: Vec<(i32, Timestamp)> = sqlx::query_as(statement).bind(&ids).fetch_all(conn).await?;
     // Where one is missing, the series was removed a moment ago.
-    if done.rows_affected() == ids.len() as u64 { Ok(()) } else { Err(GroupFailure::Stale) }
+    if expired.len() == ids.len() { Ok(expired) } else { Err(GroupFailure::Stale) }
+}
+
+/// Expires the series again that were brought back for samples which are all stored already: nothing sets them in this transaction, which holds their
+/// sources and the count of all series. Without a slot in latest_blocks they would be neither live nor expired, and whoever names them would fail.
+pub(in crate::store::postgres::writer) async fn expire_again(
+    conn: &mut PgConnection,
+    group: &mut Group<'_>,
+    blocks: &Blocks,
+) -> Result<(), GroupFailure> {
+    let unset = group.back_series.iter().filter(|(id, _)| blocks.newest(**id).is_none());
+    let (ids, ats): (Vec<i32>, Vec<Timestamp>) = unset.map(|(id, at)| (*id, *at)).unzip();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let statement =
+        "INSERT INTO expired_series (series_id, at) SELECT id, at FROM unnest($1::integer[], $2::timestamptz[]) AS gone (id, at)";
+    sqlx::query(statement).bind(&ids).bind(&ats).execute(&mut *conn).await?;
+    let statement = "UPDATE sources SET series = series - gone.n
+        FROM (SELECT source_id, count(*) AS n FROM series WHERE id = ANY($1) GROUP BY source_id) AS gone WHERE sources.id = gone.source_id";
+    sqlx::query(statement).bind(&ids).execute(&mut *conn).await?;
+    sqlx::query("UPDATE series_total SET series = series - cardinality($1::integer[])").bind(&ids).execute(conn).await?;
+    // They are not to be remembered as live.
+    for layout in group.layouts.iter_mut().flatten().filter(|layout| layout.series_ids.iter().any(|id| ids.binary_search(id).is_ok())) {
+        let series_ids = layout.series_ids.iter().map(|id| if ids.binary_search(id).is_ok() { NO_SERIES } else { *id }).collect();
+        *layout = Arc::new(Layout { id: layout.id, source_id: layout.source_id, last_day: layout.last_day, series_ids });
+    }
+    Ok(())
 }
 
 /// Makes series. Their newest state comes when the batches are folded.

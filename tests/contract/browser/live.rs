@@ -1,0 +1,107 @@
+//! Pages stay current by themselves, and leave what people did with them as it is.
+
+use super::*;
+
+/// Counts how often the page was fetched again since this.
+const COUNT: &str = "window.refreshes = 0; document.addEventListener('golectra:refreshed', () => { window.refreshes += 1; }); true";
+
+#[tokio::test]
+async fn what_people_did_with_a_page_outlasts_its_refreshes() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let receivers = folder.path().join("receivers");
+    std::fs::write(&receivers, "receivers:\n- name: hook\n  webhook: {url: 'http://127.0.0.1:9/'}\n").expect("our own folder");
+    let server = Server::builder().env("RECEIVERS_FILE", receivers.display()).start();
+    let restarts = |left: i64| if left > 25 { 0.0 } else { 1.0 };
+    let cart = vec![("instance", "n1"), ("namespace", "shop"), ("pod", "cart"), ("container", "app")];
+    write(&server, &[("kube_pod_container_status_restarts_total", cart, &restarts, 1)]).await;
+    let matchers = json!([{"name": "instance", "value": "n1"}]);
+    let silence = json!({"matchers": matchers, "duration": "1w", "createdBy": "me", "comment": "a disk is replaced"});
+    server.client().post("/api/v1/silences").json(&silence).send().await.expect(200);
+    let url = |path: &str| format!("{}{path}", server.url());
+
+    // The focus stays on a button, since its row did not change.
+    browser.open(&url("/alerts")).await;
+    browser.wait_for("document.querySelector('[data-test]:not([hidden])')").await;
+    browser.eval(COUNT).await;
+    browser.eval("window.button = document.querySelector('[data-test]'); window.button.focus()").await;
+    browser.wait_for("window.refreshes >= 2").await;
+    assert_eq!(browser.eval("document.activeElement === window.button").await, json!(true));
+    // A time of next week has its day.
+    let shown = "document.querySelector('[data-live=silences] time').textContent";
+    let text = browser.eval(shown).await;
+    assert_eq!(browser.eval(&format!("/^\\d+ [A-Za-z]+, \\d+:\\d+:\\d+$/.test({shown})")).await, json!(true), "{text}");
+
+    // A list that is closed stays closed.
+    browser.open(&url("/changes")).await;
+    browser.wait_for("document.querySelector('.happened [data-event]')").await;
+    browser.eval("document.querySelector('.happened details').open = false").await;
+    browser.eval(COUNT).await;
+    browser.wait_for("window.refreshes >= 2").await;
+    assert_eq!(browser.eval("document.querySelector('.happened details').open").await, json!(false));
+
+    // The search finds pods as well.
+    browser.press("k", true).await;
+    browser.wait_for("document.activeElement?.matches('dialog[open] input')").await;
+    browser.type_text("cart").await;
+    browser.wait_for("document.querySelector('dialog[open] [role=option]')?.textContent === 'cartpod'").await;
+    browser.press("Enter", false).await;
+    browser.wait_for("location.pathname + location.search === '/pods?find=cart'").await;
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
+#[tokio::test]
+async fn what_is_known_later_comes_to_a_page_with_graphs() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    let received = |left: i64| f64::from(i32::try_from(1_000 - left).unwrap_or_default());
+    let network = vec![("instance", "app:8080"), ("device", "eth0")];
+    write(&server, &[("node_network_receive_bytes_total", network, &received, 1)]).await;
+    browser.open(&format!("{}/node?name=app%3A8080", server.url())).await;
+    browser.wait_for("document.querySelector('figure.graph')").await;
+    browser.eval("window.isFirst = true").await;
+    assert_eq!(browser.eval("document.querySelector('[data-live=facts]').textContent").await, json!(""));
+    write(&server, &[("node_load1", vec![("instance", "app:8080")], &|_| 1.25, 1)]).await;
+    browser.wait_for("document.querySelector('[data-live=facts]').textContent.includes('1.25')").await;
+    assert_eq!(browser.eval("window.isFirst").await, json!(true), "the page was not loaded anew");
+}
+
+#[tokio::test]
+async fn a_filter_that_is_changed_brings_rows_that_the_page_did_not_have() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    for node in ["n1", "n2"] {
+        let batch = json!([{"id": "node_load1", "type": "gauge", "value": 1}]);
+        server.client().post("/updates").source(node).json(&batch).send().await.expect(200);
+    }
+    browser.open(&format!("{}/?find=n1", server.url())).await;
+    browser.wait_for("document.getElementById('live').textContent === 'live'").await;
+    assert_eq!(browser.eval("document.querySelectorAll('tr[data-text]').length").await, json!(1));
+    let enter = |text: &str| {
+        format!(
+            "(() => {{ const input = document.querySelector('input[data-filter]'); input.value = {}; \
+             input.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()",
+            json!(text)
+        )
+    };
+    browser.eval(&enter("")).await;
+    browser.wait_for("document.querySelector('[data-live=rows] a[href=\"/node?name=n2\"]')").await;
+    browser.eval(&enter("nothing")).await;
+    browser.wait_for("document.querySelector('[data-live=hidden]').textContent.includes('No node matches')").await;
+}
+
+#[tokio::test]
+async fn who_is_signed_out_gets_the_form_instead_of_a_page_that_stands_still() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let folder = tempfile::tempdir().expect("a folder");
+    let tokens = folder.path().join("tokens");
+    std::fs::write(&tokens, "me:read:r-token\n").expect("our own folder");
+    let server = Server::builder().env("API_TOKENS_FILE", tokens.display()).start();
+    browser.open(&format!("{}/explore?query=vector(1)", server.url())).await;
+    browser.eval("document.querySelector('#token').focus()").await;
+    browser.type_text("r-token").await;
+    browser.press("Enter", false).await;
+    browser.wait_for("document.querySelector('figure.graph') && document.getElementById('live').textContent === 'live'").await;
+    browser.eval("fetch('/sign-out', { method: 'POST' }).then(() => document.dispatchEvent(new Event('golectra:refresh')))").await;
+    browser.wait_for("document.querySelector('#token') && !document.querySelector('script')").await;
+}
