@@ -1,6 +1,6 @@
 //! Values that the chart refuses, each with a message that names the value and says what to do.
 
-use crate::render::{ALL_APIS, have_helm, helm_template};
+use crate::render::{ALL_APIS, chart, have_helm, helm_template, helm_template_as};
 
 fn refusal(apis: &[&str], set: &[&str]) -> String {
     let arguments: Vec<&str> = set.iter().flat_map(|value| ["--set", value]).collect();
@@ -135,6 +135,19 @@ fn numbers_have_the_programs_bounds() {
 }
 
 /// Contradictions that the schema cannot express: one sentence that names the values and what to do.
+#[test]
+fn releases_whose_services_kubernetes_refuses_are_refused() {
+    if !have_helm() {
+        return;
+    }
+    for (release, name) in [("1abc", "1abc-golectra"), ("my.release", "my.release-golectra")] {
+        let refusal = helm_template_as(release, &chart(), &ALL_APIS, &[]).expect_err(release);
+        assert!(refusal.contains(name) && refusal.contains("set fullnameOverride"), "{refusal}");
+        let rendered = helm_template_as(release, &chart(), &ALL_APIS, &["--set", "fullnameOverride=metrics"]);
+        assert!(rendered.is_ok(), "{rendered:?}");
+    }
+}
+
 #[test]
 fn contradictions_are_explained_in_a_sentence() {
     if !have_helm() {

@@ -43,8 +43,13 @@ pub fn helm_template(apis: &[&str], arguments: &[&str]) -> Result<String, String
 
 /// The same for another chart.
 pub fn helm_template_of(chart: &Path, apis: &[&str], arguments: &[&str]) -> Result<String, String> {
+    helm_template_as("golectra", chart, apis, arguments)
+}
+
+/// The same for a release of this name.
+pub fn helm_template_as(release: &str, chart: &Path, apis: &[&str], arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("helm");
-    command.arg("template").arg("golectra").arg(chart).args(["--namespace", "golectra", "--kube-version", "1.34.0"]);
+    command.arg("template").arg(release).arg(chart).args(["--namespace", "golectra", "--kube-version", "1.34.0"]);
     for api in apis {
         command.args(["--api-versions", api]);
     }

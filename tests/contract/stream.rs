@@ -42,6 +42,8 @@ async fn open_pages_are_told_to_look_until_the_server_ends() {
     let mut server = Server::builder().start();
     let mut page = Stream::open(&server, "").await;
     assert!(page.has("event: look\n", 2).await, "{}", page.read);
+    // Without data a browser takes it for no event.
+    assert!(page.has("\ndata: ", 2).await, "{}", page.read);
     let head = page.read.split("\r\n\r\n").next().expect("a head").to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 200") && head.contains("content-type: text/event-stream"), "{head}");
     assert!(!head.contains("content-encoding"), "a packed event would wait for the next ones: {head}");

@@ -108,3 +108,15 @@ async fn the_report_is_printed_if_the_check_fails() {
         "{report}"
     );
 }
+
+#[tokio::test]
+async fn the_server_forgets_the_sources_of_a_good_run() {
+    let server = Server::builder().start();
+    let sources = async || server.client().get("/api/v1/sources").send().await.expect(200).text().matches("load-").count();
+    let run = |keep: bool| {
+        let run = loadgen(&server.url()).env("BATCHES", 9);
+        if keep { run.env("KEEP", "true") } else { run }.start().wait(LIMIT)
+    };
+    assert_eq!((run(true), sources().await), (Exit::Code(0), 3));
+    assert_eq!((run(false), sources().await), (Exit::Code(0), 3), "those of the first run stay");
+}

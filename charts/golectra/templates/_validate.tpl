@@ -1,6 +1,10 @@
 {{/* Values that contradict each other or the cluster, which the schema cannot express. Each has one sentence, which says what to do. */}}
 {{- define "golectra.validate" -}}
 {{- include "golectra.init" . -}}
+{{- $fullname := include "golectra.fullname" . -}}
+{{- if not (regexMatch "^[a-z][-a-z0-9]*$" $fullname) -}}
+{{- fail (printf "names would begin with %q, which Kubernetes refuses for Services: a letter has to be first, then lower-case letters, digits and dashes. Name the release differently, or set fullnameOverride." $fullname) -}}
+{{- end -}}
 {{- $database := .Values.database -}}
 {{- $external := $database.external -}}
 {{- if eq $database.mode "cnpg" -}}

@@ -8,6 +8,7 @@ mod scrape;
 mod source;
 
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use golectra_process::{Bytes, KeyId, ListenAddress, Secret};
@@ -69,7 +70,7 @@ golectra_process::settings! {
         pub host_metrics_exclude: Option<Pattern>,
         /// The disks and network devices that are reported, by the label `device` of node_disk_*, node_network_* and node_arp_*, likewise.
         pub host_devices_include: Option<Pattern>,
-        /// The disks and network devices that are not reported, likewise; nor are filesystems with this label `device`.
+        /// The disks and network devices that are not reported, likewise. Filesystems whose label `device` matches are left out as well.
         pub host_devices_exclude: Option<Pattern>,
         /// The filesystems that are reported, by the label `mountpoint`, likewise.
         pub host_mounts_include: Option<Pattern>,
@@ -196,13 +197,16 @@ impl Settings {
     /// What is measured of the host under node_exporter's names. A process in a container sees the host's root and network only where they are mounted.
     pub fn host(&self, source: &Source) -> HostSettings {
         let root = Path::new("/");
-        let is_outside_of_containers = is_outside_of_containers(root, std::env::var_os("KUBERNETES_SERVICE_HOST").is_some());
+        let is_in_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+        let is_outside_of_containers = is_outside_of_containers(root, is_in_pod);
         let paths = HostPaths {
             proc: self.host_proc.clone().unwrap_or_else(|| "/proc".into()),
             sys: "/sys".into(),
             root: self.host_root.clone().or_else(|| is_outside_of_containers.then(|| "/".into())),
-            sees_first_process: is_outside_of_containers || self.host_proc.as_deref().is_some_and(|proc| !hides_first_process(proc)),
-            // Which namespace the first process is in, only root may see. Outside of containers it is this one.
+            sees_first_process: is_outside_of_containers
+                || (!is_in_pod && is_in_first_pid_namespace(root))
+                || self.host_proc.as_deref().is_some_and(|proc| !hides_first_process(proc)),
+            // A first process that is hidden shows nothing to compare with.
             shares_network: is_outside_of_containers || shares_network_with_first_process(root),
         };
         let filter = Filter {
@@ -241,9 +245,13 @@ const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// Whether this process is not in a container, whose / and network are not the host's: in the first namespace of processes, with the / of the first process. `root`
 /// is where /proc is, and a pod is told by its environment.
 fn is_outside_of_containers(root: &Path, is_in_pod: bool) -> bool {
-    let namespace = std::fs::read_link(root.join("proc/self/ns/pid"));
     let has_root_of_host = mount_of_root(root, "self").is_some_and(|own| mount_of_root(root, "1").is_none_or(|first| own == first));
-    namespace.is_ok_and(|namespace| namespace.as_os_str() == FIRST_PID_NAMESPACE) && !is_in_pod && has_root_of_host
+    is_in_first_pid_namespace(root) && !is_in_pod && has_root_of_host
+}
+
+/// Whether process 1 is the host's.
+fn is_in_first_pid_namespace(root: &Path) -> bool {
+    std::fs::read_link(root.join("proc/self/ns/pid")).is_ok_and(|namespace| namespace.as_os_str() == FIRST_PID_NAMESPACE)
 }
 
 /// What a process has as /: the device, the folder of the filesystem, and its type. Not the mount's number, which differs for a service with mounts of its own.
@@ -259,10 +267,14 @@ fn mount_of_root(root: &Path, process: &str) -> Option<(String, String, String)>
     text.lines().rev().find_map(of_line)
 }
 
-/// Whether this process is in the network namespace of the first one that it sees.
+/// Whether this process is in the network namespace of the first one that it sees: each namespace has files of its own in /proc. Unlike the namespace itself, everybody
+/// may see them.
 fn shares_network_with_first_process(root: &Path) -> bool {
-    let namespace = |process: &str| std::fs::read_link(root.join("proc").join(process).join("ns/net")).ok();
-    namespace("self").is_some_and(|own| namespace("1") == Some(own))
+    let file = |process: &str| {
+        let file = std::fs::metadata(root.join("proc").join(process).join("net/dev")).ok()?;
+        Some((file.dev(), file.ino()))
+    };
+    file("self").is_some_and(|own| file("1") == Some(own))
 }
 
 #[cfg(test)]
@@ -375,12 +387,16 @@ mod tests {
         mounts("self", "612 500 254:0 /var/lib/containers/a / rw,relatime - ext4 /dev/vda rw\n");
         assert!(!is_outside_of_containers(root, false), "a container in a folder of the same disk");
 
-        symlink("net:[1]", own.join("net")).unwrap();
+        let dev = |process: &str| root.join("proc").join(process).join("net/dev");
+        for process in ["self", "1"] {
+            fs::create_dir(dev(process).parent().unwrap()).unwrap();
+        }
+        fs::write(dev("self"), "").unwrap();
         assert!(!shares_network_with_first_process(root), "that of the first process cannot be told");
-        symlink("net:[2]", first.join("net")).unwrap();
+        fs::write(dev("1"), "").unwrap();
         assert!(!shares_network_with_first_process(root), "a container with a network of its own");
-        fs::remove_file(first.join("net")).unwrap();
-        symlink("net:[1]", first.join("net")).unwrap();
+        fs::remove_file(dev("1")).unwrap();
+        fs::hard_link(dev("self"), dev("1")).unwrap();
         assert!(shares_network_with_first_process(root));
     }
 

@@ -60,8 +60,8 @@ function carry(part, next) {
   }
 }
 
-/** The scripts that a page loads. @param {Document} page */
-const scripts = (page) => [...page.querySelectorAll("head script[src]")].map((script) => script.getAttribute("src")).join();
+/** The server's scripts that a page loads; extensions and proxies may add others. @param {Document} page */
+const scripts = (page) => [...page.querySelectorAll('head script[src^="/assets/"]')].map((script) => script.getAttribute("src")).join();
 
 /** Whether a new page may come by itself. Two versions of the server may answer in turn, and nobody's typing is to be lost. */
 const mayReload = () => performance.now() > AGAIN_MS && !document.activeElement?.matches("input, textarea, select, dialog *");

@@ -174,9 +174,8 @@ class Graph {
     const data = [this.times, ...this.drawn(), ...spread.flatMap(({ most, least }) => [most, least])];
     const seconds = to - from;
     const isLong = seconds > 90_000;
-    const hasHours = isLong && seconds < 8 * DAY;
-    // By the distance of two ticks: no two of them have the same text.
-    const style = (/** @type {number} */ tick) => (!isLong ? "time" : tick < DAY ? "hour" : tick < 28 * DAY ? "day" : "month");
+    // By the distance of two ticks.
+    const style = (/** @type {number} */ tick) => (!isLong ? (tick < 60 ? "second" : "time") : tick < DAY ? "hour" : tick < 28 * DAY ? "day" : "month");
     this.chart?.destroy();
     this.chart = null;
     const line = getComputedStyle(this.plot).getPropertyValue("--line");
@@ -189,7 +188,7 @@ class Graph {
       ...this.size(),
       legend: { show: false },
       // The text of the last tick stands beside the end of the axis with half of its width.
-      padding: [10, hasHours ? 36 : 10, 0, 0],
+      padding: [10, isLong ? 36 : 10, 0, 0],
       cursor: {
         sync: { key: "golectra", scales: ["x", null], setSeries: false },
         drag: { x: true, y: false, setScale: false },
@@ -202,7 +201,7 @@ class Graph {
         y: { range: (/** @type {any} */ _, /** @type {number} */ low, /** @type {number} */ high) => scale(low, high, top) },
       },
       axes: [
-        { ...axis, space: hasHours ? HOUR_SPACE : 56, size: 24,
+        { ...axis, space: isLong ? HOUR_SPACE : 56, size: 24,
           values: (/** @type {any} */ _, /** @type {number[]} */ splits, /** @type {number} */ __, /** @type {number} */ ___, /** @type {number} */ tick) => splits.map((at) => time(at, style(tick))) },
         { ...axis, space: 34, gap: 4, size: (/** @type {any} */ _, /** @type {string[] | null} */ texts) => 12 + 6.4 * Math.max(2, ...(texts ?? []).map((text) => text.length)), values: (/** @type {any} */ _, /** @type {number[]} */ splits) => splits.map((value) => format(value, this.unit)),
           incrs: this.unit.startsWith("bytes") ? BINARY : undefined },
@@ -224,7 +223,10 @@ class Graph {
         setSelect: [(/** @type {any} */ chart) => {
           const { left, width } = chart.select;
           if (width < 4) return;
-          range.zoom(chart.posToVal(left, "x"), chart.posToVal(left + width, "x"));
+          const [first, last] = [left, left + width].map((at) => chart.posToVal(at, "x"));
+          // A selection that stays, since the next request failed, would keep the page's graphs from being drawn anew.
+          chart.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+          range.zoom(first, last);
         }],
       },
     }, data, this.plot);

@@ -4,9 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use golectra_protocol::{hash, header, signature};
 
+use tokio::time::sleep;
+
 use super::SentBatches;
 use crate::plan::{Address, Signing};
-use crate::wire::Connection;
+use crate::wire::{Connection, Failure};
 
 /// The server still has sources of a run.
 #[derive(Debug, thiserror::Error)]
@@ -18,19 +20,39 @@ pub struct ForgetError {
     pub reason: String,
 }
 
+/// A server that was loaded until a moment ago may refuse a request or take too long for it. After so many tries of one request it is given up.
+const TRIES: usize = 8;
+/// Between two tries, where the server does not ask for another pause.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A longer pause is not waited for.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
 impl SentBatches {
     /// Deletes the source of each agent, so that the server does not take them for nodes that fell silent. Requests are signed as those of the run were.
-    /// `limit` is that of one request.
+    /// `limit` is that of one request; one that the server refuses for the moment is tried again.
     pub async fn forget(&self, address: &Address, signing: Option<&Signing>, limit: Duration) -> Result<(), ForgetError> {
+        tracing::info!(sources = self.workload.agents, "making the server forget the sources of this run");
         let mut connection = None;
         for agent in 0..self.workload.agents {
             let source_name = self.workload.source(agent);
-            if let Err(reason) = delete(&mut connection, address, &source_name, signing, limit).await {
-                return Err(ForgetError { source_name, reason });
+            let mut tries = 1;
+            while let Err(refusal) = delete(&mut connection, address, &source_name, signing, limit).await {
+                match refusal.pause.filter(|_| tries < TRIES) {
+                    Some(pause) => sleep(pause.min(MAX_PAUSE).mul_f64(0.75 + fastrand::f64() / 2.0)).await,
+                    None => return Err(ForgetError { source_name, reason: refusal.reason }),
+                }
+                tries += 1;
             }
         }
         Ok(())
     }
+}
+
+/// Why a source was not deleted.
+struct Refusal {
+    reason: String,
+    /// After which time to try again, if that may help.
+    pause: Option<Duration>,
 }
 
 /// Deletes one source, on the connection of the one before where that is open.
@@ -40,11 +62,12 @@ async fn delete(
     source_name: &str,
     signing: Option<&Signing>,
     limit: Duration,
-) -> Result<(), String> {
+) -> Result<(), Refusal> {
     let target = format!("/api/v1/sources/{source_name}");
     let mut request = format!("DELETE {target} HTTP/1.1\r\nhost: {address}\r\n");
     if let Some(signing) = signing {
-        let key = signing.keys.fresh(signing.id.as_str()).await.ok_or("no signing key")?;
+        let key = signing.keys.fresh(signing.id.as_str()).await;
+        let key = key.ok_or_else(|| Refusal { reason: "no signing key".to_owned(), pause: None })?;
         let unix_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let digest = hash::body_digest(b"");
         let signed = signature::Request { method: "DELETE", target: &target, source: b"", idempotency_key: b"", body_digest: &digest };
@@ -52,17 +75,20 @@ async fn delete(
         request.extend([header::SIGNATURE, ": ", value.as_str(), "\r\n"]);
     }
     request.push_str("\r\n");
+    let failed = |failure: Failure| Refusal { reason: failure.to_string(), pause: Some(PAUSE) };
     let mut open = match connection.take().filter(Connection::is_open) {
         Some(open) => open,
-        None => Connection::open(address, limit).await.map_err(|failure| failure.to_string())?,
+        None => Connection::open(address, limit).await.map_err(failed)?,
     };
-    let answer = open.exchange(request.as_bytes(), limit, true).await.map_err(|failure| failure.to_string())?;
-    // 404: none of its batches arrived.
-    if !matches!(answer.status, 204 | 404) {
-        return Err(format!("status {} {}", answer.status, String::from_utf8_lossy(&answer.body)));
-    }
+    let answer = open.exchange(request.as_bytes(), limit, true).await.map_err(failed)?;
     *connection = Some(open);
-    Ok(())
+    // 404: none of its batches arrived, or an earlier try was late.
+    if matches!(answer.status, 204 | 404) {
+        return Ok(());
+    }
+    let is_for_now = answer.status == 429 || answer.status >= 500;
+    let reason = format!("status {} {}", answer.status, String::from_utf8_lossy(&answer.body));
+    Err(Refusal { reason, pause: is_for_now.then(|| answer.retry_after.unwrap_or(PAUSE)) })
 }
 
 #[cfg(test)]
@@ -102,10 +128,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_source_of_each_agent_is_deleted_with_a_signature() {
-        let (address, heads) = server(&[204, 404, 204]).await;
+        let (address, heads) = server(&[204, 503, 404, 204]).await;
         let signing = Signing::with_key(&"secret".into());
         sent().forget(&address, Some(&signing), LIMIT).await.unwrap();
-        for (agent, head) in heads.await.unwrap().iter().enumerate() {
+        for (agent, head) in [0, 1, 1, 2].into_iter().zip(heads.await.unwrap()) {
             let target = format!("/api/v1/sources/load-{agent}");
             assert!(head.starts_with(&format!("DELETE {target} HTTP/1.1\r\n")), "{head}");
             let lower = head.to_ascii_lowercase();

@@ -182,7 +182,7 @@ fn make_monotonic(buckets: &mut [Bucket]) -> bool {
         } else if bucket.count < highest {
             bucket.count = highest;
             forced = true;
-        } else if bucket.count > highest {
+        } else {
             highest = bucket.count;
         }
     }
@@ -256,8 +256,9 @@ mod tests {
         assert!(!make_monotonic(&mut rounded));
         assert_eq!(rounded[1].count, 1.0);
         let mut unknown = buckets(&[(1.0, 10.0), (2.0, f64::NAN), (4.0, 5.0), (INF, 20.0)]);
-        assert!(make_monotonic(&mut unknown));
-        assert_eq!((unknown[2].count, unknown[3].count), (10.0, 20.0));
+        assert!(!make_monotonic(&mut unknown), "as in Prometheus, nothing is compared with NaN");
+        assert_eq!((unknown[2].count, unknown[3].count), (5.0, 20.0));
+        assert_eq!(bucket_quantile(0.5, &mut unknown), (4.0, false));
     }
 
     #[test]

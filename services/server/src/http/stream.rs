@@ -93,9 +93,10 @@ impl Follower {
     }
 }
 
-/// The number is there so that the browser says, when it connects again, that it was connected before.
+/// The number is there so that the browser says, when it connects again, that it was connected before. It is the data as well: an event without data is
+/// none to a browser.
 fn look(number: u64) -> Event {
-    Event::default().event("look").id(number.to_string()).retry(RETRY).data("")
+    Event::default().event("look").id(number.to_string()).retry(RETRY).data(number.to_string())
 }
 
 /// GET /stream.

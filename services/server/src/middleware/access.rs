@@ -150,10 +150,12 @@ fn token(headers: &HeaderMap) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether a script of a page sends a request, as far as that can be seen. Where nothing was said of a site, people have typed the address.
+/// Whether a script of a page sends a request, as far as that can be seen: over plain HTTP, browsers do not say where a GET comes from.
 fn is_of_script(route: &str, headers: &HeaderMap) -> bool {
+    // Who typed an address or followed a link has no page with a form.
+    let navigates = headers.get("sec-fetch-mode").is_some_and(|mode| mode == "navigate");
     let site = headers.get("sec-fetch-site");
-    route == STREAM || headers.contains_key(header::ORIGIN) || site.is_some_and(|site| site != "none")
+    route == STREAM || !navigates && (headers.contains_key(header::ORIGIN) || site.is_some_and(|site| site != "none"))
 }
 
 fn refused(code: ErrorCode, message: String, by_script: bool) -> Response {
@@ -209,6 +211,7 @@ mod tests {
             ("/api/v1/query", &[("origin", "http://a")], true),
             ("/api/v1/query", &[("sec-fetch-site", "same-origin")], true),
             ("/api/v1/query", &[("sec-fetch-site", "none")], false),
+            ("/api/v1/query", &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")], false),
         ] {
             let mut map = HeaderMap::new();
             for (name, value) in headers {

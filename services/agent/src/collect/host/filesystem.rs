@@ -59,7 +59,7 @@ const MAY_HANG: [&str; 13] =
 const MAX_FILESYSTEMS: usize = 256;
 
 /// How long a report waits for those that may hang, for all of them together. It must end well before the limit of the collector.
-const ANSWER_LIMIT: Duration = Duration::from_millis(300);
+const ANSWER_LIMIT: Duration = Duration::from_millis(600);
 
 /// The most filesystems that are asked at the same time, with those that have not answered yet. Each takes a thread.
 const MAX_ASKED: usize = 32;
@@ -97,8 +97,8 @@ impl Filesystem {
     /// Reports these filesystems. Those at and below the paths of `slow` are asked on threads of their own: the way to one below leads through the other.
     fn report(&mut self, mounts: &[Mount], slow: &[String], output: &mut Output) {
         let is_slow = |mount: &Mount| slow.iter().any(|point| Path::new(&mount.point).starts_with(point));
-        // What answered after its report is outdated, but can be asked again.
-        self.asked.retain(|asked| matches!(asked.answer.try_recv(), Err(mpsc::TryRecvError::Empty)));
+        // One that is no longer mounted is forgotten once it has answered.
+        self.asked.retain(|asked| mounts.contains(&asked.mount) || matches!(asked.answer.try_recv(), Err(mpsc::TryRecvError::Empty)));
         for asked in &mut self.asked {
             asked.is_late = true;
         }
@@ -142,7 +142,12 @@ impl Filesystem {
         let wait = if asked.is_late { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
         match asked.answer.recv_timeout(wait) {
             Ok(answer) => {
-                self.asked.swap_remove(at);
+                if self.asked.swap_remove(at).is_late
+                    && let Ok(next) = self.ask(mount)
+                {
+                    // It is slow: this answer came after the last report, and the next report does not wait either.
+                    self.asked[next].is_late = true;
+                }
                 answer.map_err(error_text)
             }
             Err(mpsc::RecvTimeoutError::Timeout) => Err(TIMEOUT.to_owned()),
@@ -468,6 +473,39 @@ mod tests {
         while !has(&round(&mut collector, &mut output), &of_hung) {
             assert!(Instant::now() < deadline, "it is reported when it answers again");
             thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn one_that_is_slow_is_reported_in_the_next_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = folder.path().join("mountinfo");
+        fs::write(&list, "1 2 0:9 / /slow rw - fuse.sshfs server:/x rw\n").unwrap();
+        let (answer, waits) = mpsc::channel::<()>();
+        let (waits, answered) = (Mutex::new(waits), Arc::new(Mutex::new(0)));
+        let count = Arc::clone(&answered);
+        let statfs = move |_: &Path| {
+            // The test is over.
+            waits.lock().unwrap().recv().map_err(|_| Errno::IO)?;
+            let answer = rustix::fs::statfs("/");
+            *count.lock().unwrap() += 1;
+            answer
+        };
+        let mut collector = Filesystem { limit: Duration::from_millis(10), ..collector(&list, Filter::default(), statfs) };
+        let mut output = Output::new(100, Arc::default());
+        let size = r#"node_filesystem_size_bytes{device="server:/x",fstype="fuse.sshfs",mountpoint="/slow"} "#;
+        assert!(!has(&round(&mut collector, &mut output), size));
+        for reports in 1..4 {
+            answer.send(()).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while *answered.lock().unwrap() < reports {
+                assert!(Instant::now() < deadline, "it was asked again for report {reports}");
+                thread::yield_now();
+            }
+            // The answer is there, and reaches the collector a moment later.
+            while !has(&round(&mut collector, &mut output), size) {
+                assert!(Instant::now() < deadline, "an answer that came between two reports counts in the next");
+            }
         }
     }
 

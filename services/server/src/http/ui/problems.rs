@@ -127,7 +127,7 @@ fn joined(active: &[ActiveAlert], cluster: &Cluster) -> Vec<Problem> {
             problems.push(problem);
         }
     }
-    // Problems of one severity are taken for the same one: none stands beside the alert about it.
+    // Where an alert about the same node or pod is at least as severe, the problem is taken for the same one and left out.
     let is_worse = |problem: &Problem| known.get(&problem.link).is_none_or(|worst| *worst > problem.severity);
     problems.extend(visible(cluster).into_iter().filter(is_worse));
     problems.sort_by_key(|problem| (problem.pending, problem.severity, problem.since.unwrap_or(u64::MAX)));

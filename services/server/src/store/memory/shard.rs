@@ -81,10 +81,10 @@ impl Shard {
         place
     }
 
-    /// Frees the places of sources without series whose keys are all older than this.
+    /// Frees the places of sources without series whose keys and samples are all older than this.
     pub(super) fn free_places(&mut self, hasher: &IdHasher, oldest_millis: u64) {
         for place in 0..u32::try_from(self.sources.len()).unwrap_or(u32::MAX) {
-            let unused = |source: &SourceSeries| !source.is_live() && source.newest_key_millis < oldest_millis;
+            let unused = |source: &SourceSeries| !source.is_live() && source.needed_until_millis() < oldest_millis;
             let Some(source) = self.sources[place as usize].take_if(|source| unused(source)) else { continue };
             if let Ok(entry) = self.places.find_entry(hash_of(hasher, &source.name), |other| *other == place) {
                 entry.remove();

@@ -139,6 +139,11 @@ impl SourceSeries {
         }
     }
 
+    /// Until when it is needed without a series, in unix milliseconds: the latest time of a key, and of a sample that was ahead of its arrival.
+    pub(super) fn needed_until_millis(&self) -> u64 {
+        self.newest_key_millis.max(u64::try_from(self.ahead_until_millis).unwrap_or(0))
+    }
+
     /// The source is restored from the files, which do not tell whether samples were ahead of their arrival.
     pub(super) fn note_restored(&mut self, seen_millis: u64) {
         self.untold_until_millis = self.untold_until_millis.max(signed(seen_millis.saturating_add(MAX_AHEAD_MILLIS)));

@@ -34,12 +34,11 @@ impl DatabaseClock {
 
     /// Now, in unix milliseconds.
     pub(super) fn unix_millis(&self) -> u64 {
-        let now = self.clock.unix_millis().saturating_add_signed(self.offset_millis.load(Ordering::Relaxed));
-        self.latest.fetch_max(now, Ordering::Relaxed);
-        now
+        self.clock.unix_millis().saturating_add_signed(self.offset_millis.load(Ordering::Relaxed))
     }
 
-    /// The latest time that it is known to have shown, in unix milliseconds: later than now where it was set back. What was over at any time is over by this.
+    /// The latest time that it is known to have shown, in unix milliseconds: later than now where it was set back. A half hour that was over once counts as
+    /// over, whatever the clock shows now.
     pub(super) fn latest_unix_millis(&self) -> u64 {
         let now = self.unix_millis();
         self.latest.load(Ordering::Relaxed).max(now)
@@ -69,8 +68,10 @@ impl DatabaseClock {
     /// The database's time was `told` at some moment between `asked` and `answered` of this machine's clock.
     fn observe(&self, asked: u64, told: i64, answered: u64) {
         if self.clock.stands_in_for_the_database() {
+            self.has_shown(answered);
             return;
         }
+        self.has_shown(u64::try_from(told).unwrap_or(0));
         let (asked, answered) = (signed(asked), signed(answered));
         let unsure = (answered - asked).abs() / 2;
         let offset = told - (asked + (answered - asked) / 2);
@@ -138,11 +139,21 @@ mod tests {
         let clock = DatabaseClock::new(own.clone(), WriterMetrics::unregistered());
         assert_eq!(clock.latest_unix_millis(), 7);
         own.set(9);
-        assert_eq!(clock.clone().unix_millis(), 9);
+        clock.clone().observe(9, 0, 9);
         own.set(8);
         assert_eq!((clock.unix_millis(), clock.latest_unix_millis()), (8, 9));
         clock.has_shown(11);
         assert_eq!((clock.unix_millis(), clock.latest_unix_millis()), (8, 11));
+    }
+
+    #[test]
+    fn what_this_machine_guesses_is_not_what_the_database_has_shown() {
+        let clock = DatabaseClock::new(Clock::Wrong(3_600_000), WriterMetrics::unregistered());
+        let now = Clock::System.unix_millis();
+        assert!(clock.unix_millis() >= now + 3_600_000);
+        let asked = clock.clock.unix_millis();
+        clock.observe(asked, signed(now), asked);
+        assert!((now..now + 1_800_000).contains(&clock.latest_unix_millis()));
     }
 
     #[test]

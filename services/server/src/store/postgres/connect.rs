@@ -156,7 +156,7 @@ fn escape(value: &str) -> String {
     })
 }
 
-/// A pool that opens connections when they are needed. A call waits so long for one.
+/// A pool that opens connections when they are needed. A call waits for one for `wait` at most.
 pub(super) fn pool(options: &DatabaseOptions, size: u32, wait: Duration) -> PgPool {
     pool_options(options, size, wait, None).connect_lazy_with(options.session(SessionLimits::REQUESTS, &[]))
 }

@@ -181,7 +181,8 @@ impl HistoryReader {
         transaction.conn().execute(PLAN_EACH_TIME.as_str()).await.map_err(failed)?;
         let mut found = Vec::new();
         let mut bytes = 0;
-        let searched = search::each(transaction.conn(), matchers, range, Recency::NotExpired, |series| {
+        let sources = search::sources(transaction.conn()).await?;
+        let searched = search::each(transaction.conn(), &sources, matchers, range, Recency::NotExpired, |series| {
             bytes += series.memory_bytes();
             reservation.grow(series.memory_bytes())?;
             found.push(series);

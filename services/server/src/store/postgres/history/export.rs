@@ -20,8 +20,9 @@ pub(super) async fn list(
 ) -> Result<Vec<ListedSource>, HistoryError> {
     let Some(range) = range_with_samples(conn, filter.range).await.map_err(failed)? else { return Ok(Vec::new()) };
     let mut series: Vec<(i32, ListedSeries)> = Vec::new();
+    let sources = search::sources(conn).await?;
     for matchers in labels::lists(filter) {
-        search::each(conn, matchers, range, Recency::NotExpired, |found| {
+        search::each(conn, &sources, matchers, range, Recency::NotExpired, |found| {
             // Twice: sorted by source they are put into lists of their own.
             reservation.grow(2 * size_of::<(i32, ListedSeries)>())?;
             series.push((found.source_id, ListedSeries { number: number(found.id), beside_gauge: found.beside_gauge }));
@@ -31,8 +32,6 @@ pub(super) async fn list(
     }
     series.sort_unstable();
     series.dedup_by_key(|(source, series)| (*source, series.number));
-    let sources: Vec<(i32, String)> = sqlx::query_as("SELECT id, name FROM sources").fetch_all(conn).await.map_err(failed)?;
-    let sources: HashMap<i32, String> = sources.into_iter().collect();
     let of_source = |series: &[(i32, ListedSeries)]| {
         let source = sources.get(&series.first()?.0)?.clone();
         Some(ListedSource { source, series: series.iter().map(|(_, series)| *series).collect(), range })

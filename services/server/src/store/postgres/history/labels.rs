@@ -18,8 +18,9 @@ pub(super) async fn series(
     reservation: &mut Reservation,
 ) -> Result<Limited<Labels>, HistoryError> {
     let mut first = First::new(filter.limit, reservation);
+    let sources = search::sources(conn).await?;
     for matchers in lists(filter) {
-        search::each(conn, matchers, filter.range, Recency::Reported, |found| Ok(first.add(found.labels)?)).await?;
+        search::each(conn, &sources, matchers, filter.range, Recency::Reported, |found| Ok(first.add(found.labels)?)).await?;
     }
     Ok(first.done())
 }
@@ -34,8 +35,9 @@ pub(super) async fn names(
     if filter.any.is_empty() {
         return all_names(conn, first).await;
     }
+    let sources = search::sources(conn).await?;
     for matchers in &filter.any {
-        search::each(conn, matchers, filter.range, Recency::Reported, |found| {
+        search::each(conn, &sources, matchers, filter.range, Recency::Reported, |found| {
             for (name, _) in found.labels.iter() {
                 first.add_text(name)?;
             }
@@ -57,8 +59,10 @@ pub(super) async fn values(
     if filter.any.is_empty() {
         return all_values(conn, label, first).await;
     }
+    let sources = search::sources(conn).await?;
     for matchers in &filter.any {
-        search::each(conn, matchers, filter.range, Recency::Reported, |found| Ok(first.add_text(found.labels.value(label))?)).await?;
+        search::each(conn, &sources, matchers, filter.range, Recency::Reported, |found| Ok(first.add_text(found.labels.value(label))?))
+            .await?;
     }
     Ok(first.done())
 }

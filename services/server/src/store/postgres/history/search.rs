@@ -47,9 +47,16 @@ pub(super) enum Recency {
     Reported,
 }
 
-/// Gives each series that all matchers select, as it comes from the database: a search holds one row. An error of `take` ends it.
+/// The names of all sources, by their numbers.
+pub(super) async fn sources(conn: &mut PgConnection) -> Result<HashMap<i32, String>, HistoryError> {
+    let sources: Vec<(i32, String)> = sqlx::query_as("SELECT id, name FROM sources").fetch_all(conn).await.map_err(failed)?;
+    Ok(sources.into_iter().collect())
+}
+
+/// Gives each series of these sources that all matchers select, as it comes from the database: a search holds one row. An error of `take` ends it.
 pub(super) async fn each(
     conn: &mut PgConnection,
+    sources: &HashMap<i32, String>,
     matchers: &[Matcher],
     range: TimeRange,
     recency: Recency,
@@ -59,8 +66,6 @@ pub(super) async fn each(
     if terms.is_empty() {
         return Ok(());
     }
-    let sources: Vec<(i32, String)> = sqlx::query_as("SELECT id, name FROM sources").fetch_all(&mut *conn).await.map_err(failed)?;
-    let sources: HashMap<i32, String> = sources.into_iter().collect();
     let (on_type, on_id): (Vec<_>, Vec<_>) = matchers.iter().cloned().partition(|matcher| matcher.name() == TYPE_LABEL);
 
     let start = Timestamp(u64::try_from(range.start_ms).unwrap_or(0));
@@ -88,7 +93,7 @@ pub(super) async fn each(
     // Its plan depends on what is asked for, so it is made anew each time.
     let mut rows = query.build_query_as::<(i32, i32, i16, String, Option<Timestamp>, bool)>().persistent(false).fetch(conn);
     while let Some((id, source_id, kind, metric, expired, beside_gauge)) = rows.try_next().await.map_err(failed)? {
-        // Its source was made after the statement above, so nothing of it was asked for.
+        // Its source was made after they were read, so nothing of it was asked for.
         let Some(source) = sources.get(&source_id) else { continue };
         if labels::all_match(&on_id, source, &IdParts::of(&metric)) {
             let labels = labels::of_series(source, &metric, beside_gauge);

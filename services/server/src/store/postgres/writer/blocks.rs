@@ -26,8 +26,8 @@ struct Block {
     /// As far as the last slot that is a counter's.
     totals: Vec<i64>,
     whens: [When; BLOCK as usize],
-    /// The latest time of a sample that was ahead of its arrival, whose slot's time is earlier than its own; or of those that a series may have that was
-    /// brought back.
+    /// The latest time of a sample that was ahead of its arrival, whose slot's time is earlier than its own; or, where a series was brought back, up to when
+    /// it may have samples from before.
     ahead_until: Option<Timestamp>,
 }
 

@@ -127,7 +127,7 @@ async fn apply(
     if !full.is_empty() {
         return Err(overflow(batches, &new, &full));
     }
-    // What is stored of a series that is back its slot does not tell; it is not later than this.
+    // The slot of a series that was brought back does not tell what was stored of it before; none of that is later than this.
     for (series, expired) in &group.back_series {
         blocks.is_ahead(*series, Timestamp(expired.0.saturating_add(MAX_AHEAD_MILLIS)));
     }

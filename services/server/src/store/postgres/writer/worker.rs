@@ -174,7 +174,7 @@ impl Worker {
                     work.extend(apart.into_iter().rev().map(|queued| vec![queued]));
                     work.extend(Some(rest).filter(|rest| !rest.is_empty()));
                 }
-                // One of them is at fault, or what was read of its rows is never so: the others pass without it.
+                // One of them is at fault, or what was read of its rows is out of date each time: the others pass without it.
                 Err(failure) if group.len() > 1 && (failure.is_about_data() || matches!(failure, GroupFailure::Stale)) => {
                     let mut group = whole(group, repeats);
                     let second = group.split_off(group.len() / 2);
