@@ -142,11 +142,9 @@ impl Filesystem {
         let wait = if asked.is_late { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
         match asked.answer.recv_timeout(wait) {
             Ok(answer) => {
-                if self.asked.swap_remove(at).is_late
-                    && let Ok(next) = self.ask(mount)
-                {
-                    // It is slow: this answer came after the last report, and the next report does not wait either.
-                    self.asked[next].is_late = true;
+                if self.asked.swap_remove(at).is_late {
+                    // It is slow: this answer came after the last report. It is asked now for the next one, which does not wait either.
+                    let _ = self.ask(mount);
                 }
                 answer.map_err(error_text)
             }

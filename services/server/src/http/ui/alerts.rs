@@ -114,6 +114,7 @@ pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<
             Group { name: group.name.clone(), file: group.file.clone(), rules: rules.collect() }
         })
         .collect();
+    let evaluates = !state.alerts.interval().is_zero();
     let now_ms = state.alerts.now_ms();
     let mut silences: Vec<_> = stored.silences.iter().filter(|silence| silence.ends_ms > now_ms).collect();
     silences.sort_by_key(|silence| silence.ends_ms);
@@ -126,8 +127,8 @@ pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<
         refused: state.alerts.refused_files(),
         rules: groups.iter().map(|group| group.rules.len()).sum(),
         groups,
-        evaluates: !state.alerts.interval().is_zero(),
-        is_known: !state.alerts.interval().is_zero() && stored.evaluated_ms > 0,
+        evaluates,
+        is_known: evaluates && stored.evaluated_ms > 0,
         evaluated: if stored.evaluated_ms > 0 { rfc3339(stored.evaluated_ms.unsigned_abs()) } else { "never".to_owned() },
         now: rfc3339(now),
     })

@@ -110,7 +110,7 @@ impl Lab {
     /// Seals until nothing is due.
     async fn seal_all(&self) -> Round {
         let mut all = Round::default();
-        // A session that was cut a moment ago may still hold the lock.
+        // A round may not have the time for all.
         for _ in 0..200 {
             all = all.and(self.sealer().round().await.unwrap());
             let due = |slot: &i32| FRAMES.end_of(*slot) + 5 * MINUTE <= self.now();
