@@ -10,10 +10,11 @@ use futures_util::stream::{self, Stream};
 use golectra_process::LogLimiter;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::Bounds;
+use super::pace::Pace;
 use super::watch::Watch;
 use super::{Queries, QueryError, matchers};
 use crate::history::export::{Export, ExportError, ExportRequest, Exported, Format, Position, Sink};
@@ -86,12 +87,18 @@ fn panicked() -> QueryError {
     QueryError::Internal("an export panicked: this is a bug in golectra-server".into())
 }
 
-/// Gives pieces to the stream.
-struct Sender(mpsc::Sender<Bytes>);
+/// Gives pieces to the stream, with pauses where writers need the processors.
+struct Sender {
+    pieces: mpsc::Sender<Bytes>,
+    pace: Pace,
+}
 
 impl Sink for Sender {
     async fn offer(&mut self, piece: Bytes) -> Result<Option<Bytes>, ExportError> {
-        match timeout(SLOW_AFTER, self.0.reserve()).await {
+        while let Some(pause) = self.pace.due() {
+            sleep(pause).await;
+        }
+        match timeout(SLOW_AFTER, self.pieces.reserve()).await {
             Err(_) => Ok(Some(piece)),
             Ok(room) => {
                 room.map_err(|_| ExportError::Gone("the client left".into()))?.send(piece);
@@ -102,7 +109,7 @@ impl Sink for Sender {
 
     async fn send(&mut self, piece: Bytes) -> Result<(), ExportError> {
         let gone = |why: &str| ExportError::Gone(why.to_owned());
-        let room = timeout(CLIENT_PATIENCE, self.0.reserve()).await.map_err(|_| gone("the client takes nothing"))?;
+        let room = timeout(CLIENT_PATIENCE, self.pieces.reserve()).await.map_err(|_| gone("the client takes nothing"))?;
         room.map_err(|_| gone("the client left"))?.send(piece);
         Ok(())
     }
@@ -131,11 +138,12 @@ impl Queries {
         watch.costs.made_way = inner.writers.are_pressed();
         (if watch.costs.made_way { &exports.idle_threads } else { &exports.threads }).run(move || {
             let mut exported = Exported::default();
+            let mut sink = Sender { pieces: sender, pace: Pace::of_export(&job.allowance) };
             let work = async {
                 let limited = async {
                     let mut export = open(&job, question, &bounds).await?;
                     let _ = opened.send(());
-                    let ran = export.run(&mut Sender(sender)).await;
+                    let ran = export.run(&mut sink).await;
                     exported = export.exported;
                     ran.map_err(|error| bounds.export(error))
                 };

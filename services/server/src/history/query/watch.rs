@@ -20,6 +20,8 @@ pub struct Costs {
     pub evaluated: Duration,
     /// Whether it ran on what processors had left, since writers were busy all the time.
     pub made_way: bool,
+    /// For how long it paused in all because of that.
+    pub paused: Duration,
     /// How many series it selected.
     pub series: usize,
     /// How many samples it read.
@@ -71,7 +73,7 @@ impl Drop for Watch {
         if elapsed < self.log_after {
             return;
         }
-        let Costs { queued, prepared, read, evaluated, made_way, series, samples, peak_bytes } = self.costs;
+        let Costs { queued, prepared, read, evaluated, made_way, paused, series, samples, peak_bytes } = self.costs;
         tracing::warn!(
             kind = self.kind.as_str(),
             query = self.text,
@@ -82,6 +84,7 @@ impl Drop for Watch {
             read_ms = millis(read),
             evaluated_ms = millis(evaluated),
             made_way,
+            paused_ms = millis(paused),
             series,
             samples,
             peak_bytes,
