@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use golectra_tests::{Answer, AuditSink, Target, on_both_stores, resend};
+use golectra_tests::{Answer, AuditSink, Database, Server, Target, on_both_stores, resend, until};
 use serde_json::json;
 
-use crate::{each_once, lines, write};
+use crate::{LIMIT, each_once, lines, write};
 
 on_both_stores!(a_sink_that_is_down_for_20_seconds_gets_each_event_once);
 
@@ -47,4 +47,27 @@ async fn a_sink_that_is_down_for_20_seconds_gets_each_event_once(t: Target) {
         write(&client, &ids[ids.len() - 1]).await;
     }
     each_once(&ids, async || read(&sink).await).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_sink_that_is_no_longer_set_is_given_up_in_time() {
+    let Some(database) = Database::create() else { return };
+    let nobody = AuditSink::builder();
+    let server = Server::builder().env("AUDIT_URL", nobody.url()).database(&database).metrics().start();
+    for id in ["first", "second"] {
+        write(&server.client(), id).await;
+    }
+    let rows = async |table: &str| database.number(&format!("SELECT count(*) FROM {table}")).await;
+    assert_eq!((rows("outbox").await, rows("deliveries").await), (2, 2));
+    let server = server.restart_with(&[("AUDIT_URL", "")]);
+    write(&server.client(), "third").await;
+    assert_eq!(rows("outbox").await, 2, "a write without sinks makes no event");
+    database.execute("UPDATE golectra.outbox SET created_at = created_at - interval '50 hours'").await;
+    until("the events are given up", LIMIT, async || rows("outbox").await == 0 && rows("deliveries").await == 0).await;
+    assert_eq!(rows("dead_letters").await, 2);
+    let metrics = server.metrics_client();
+    let bytes = async || metrics.get("/metrics").send().await.metric("golectra_audit_database_bytes").unwrap_or_default();
+    until("the space that they take is told", LIMIT, async || bytes().await > 0.0).await;
+    database.execute("UPDATE golectra.dead_letters SET died_at = died_at - interval '8 days'").await;
+    until("the dead letters are removed", LIMIT, async || rows("dead_letters").await == 0).await;
 }

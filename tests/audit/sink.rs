@@ -156,4 +156,35 @@ async fn its_own_metrics() {
     let metrics = golectra_tests::Client::new(&format!("http://127.0.0.1:{port}"), None).get("/metrics").send().await.expect(200);
     assert!(metrics.text().contains("golectra_build_info"));
     golectra_tests::promtool(&metrics.text());
+    golectra_tests::listed_in_monitoring(&metrics.text());
+}
+
+/// What the runbook says about delivering dead letters by hand, from the key on.
+#[tokio::test]
+async fn dead_letters_can_be_delivered_by_hand() {
+    if [("curl", "--version"), ("openssl", "version")]
+        .iter()
+        .any(|(program, flag)| std::process::Command::new(program).arg(flag).output().is_err())
+    {
+        return golectra_tests::skip("curl and openssl are not installed");
+    }
+    let runbook = include_str!("../../docs/runbooks/GolectraAuditDead.md");
+    let lines_of_shell: Vec<&str> = runbook.lines().filter_map(|line| line.strip_prefix("      ")).collect();
+    let from = lines_of_shell.iter().position(|line| line.starts_with("hex=")).expect("the line that reads the key");
+    let script = lines_of_shell[from..].join("\n");
+    for key in ["a key with 'quotes' and $", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
+        let sink = AuditSink::builder().env("AUDIT_KEY", key).start();
+        let dead = [("one", event("a \\ \"b\"  c")), ("two", event("ü")), ("one", event("a \\ \"b\"  c"))];
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let rows: Vec<String> = dead.iter().map(|(id, event)| format!("{id} {event}")).collect();
+        std::fs::write(folder.path().join("dead"), rows.join("\n") + "\n").expect("our own folder");
+        let script = script.replace("http://localhost:8090/events", &format!("http://127.0.0.1:{}/events", sink.port()));
+        let mut shell = tokio::process::Command::new("sh");
+        let answers = shell.arg("-c").arg(script).env("KEY", key).env("no_proxy", "*").current_dir(folder.path()).output().await;
+        let answers = answers.expect("sh runs");
+        let printed = String::from_utf8_lossy(&answers.stdout);
+        let expected = r#"{"result":"stored"}{"result":"stored"}{"result":"repeat"}"#;
+        assert_eq!(printed, expected, "{}", String::from_utf8_lossy(&answers.stderr));
+        assert_eq!(lines(&sink.ndjson().await), [dead[0].1.clone(), dead[1].1.clone()]);
+    }
 }

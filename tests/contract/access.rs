@@ -78,6 +78,8 @@ const ROUTES: &[(&str, &str, &str, Needs)] = &[
     ("GET", "/api/v1/alerts", "/api/v1/alerts", Read),
     ("GET", "/api/v1/status/buildinfo", "/api/v1/status/buildinfo", Read),
     ("GET", "/api/v1/status/runtimeinfo", "/api/v1/status/runtimeinfo", Read),
+    ("GET", "/api/v1/status/flags", "/api/v1/status/flags", Read),
+    ("GET", "/api/v1/status/config", "/api/v1/status/config", Read),
     ("GET", "/api/v1/status/tsdb", "/api/v1/status/tsdb", Read),
     ("GET", "/-/healthy", "/-/healthy", Nothing),
     ("GET", "/-/ready", "/-/ready", Nothing),
@@ -256,6 +258,9 @@ async fn behind_a_proxy_alone_users_are_who_it_names() {
     assert!(page.contains("the proxy in front of it") && !page.contains("<form action=\"/sign-in\""), "{page}");
     let refused = client.get("/api/v1/query?query=1").send().await.expect(401).text();
     assert!(refused.contains("AUTH_HEADER") && !refused.contains("Bearer TOKEN"), "{refused}");
+    // Whoever the proxy names may not write samples, so that its address would be of no use.
+    let refused = client.remote_write(Vec::new()).header("x-user", "ada").send().await.expect(401).text();
+    assert!(refused.contains("API_TOKENS_FILE") && !refused.contains("AUTH_HEADER"), "{refused}");
     client.get("/").header("x-user", "ada").send().await.expect(200);
     // What the proxy itself was asked with may reach the server.
     client.get("/api/v1/query?query=1").header("x-user", "ada").header("authorization", "Basic YWRhOnB3").send().await.expect(200);

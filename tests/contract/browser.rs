@@ -1,5 +1,6 @@
 //! The pages as people use them: in Chromium, with and without scripts, by keyboard, on a phone, and for those who do not see them.
 
+mod explore;
 mod figures;
 mod graphs;
 mod live;

@@ -299,7 +299,17 @@ async fn pods_are_shown_with_what_they_use(t: Target) {
     }
     let pod = page(&server, "/pod?namespace=shop&name=cart").await;
     assert!(pod.contains("data-title=\"Memory\"") && pod.contains("data-title=\"Restarts\""), "{pod}");
+    let of_six_hours = page(&server, "/pod?namespace=shop&name=cart&range=6h").await;
+    assert!(of_six_hours.contains("href=\"/node?name=n1&#38;range=6h\""), "the node is shown over the same time: {of_six_hours}");
     assert!(page(&server, "/pods?namespace=other").await.contains("0 of 1 pods"));
+
+    // A program beside the agent, and a pod of which no container is told.
+    report(&server, "beside", &[(&limit, 4_194_304.0), (&restarts, 7.0)]).await;
+    report(&server, "n1", &[("container_memory_working_set_bytes{namespace=\"shop\",pod=\"kata\"}", 9_437_184.0)]).await;
+    let pods = page(&server, "/pods").await;
+    for part in ["<b>75 %</b>", "<td class=\"restarts num\">7</td>", "/pod?namespace=shop&#38;name=kata", "9 MiB"] {
+        assert!(pods.contains(part), "{part}: {pods}");
+    }
 }
 
 /// Pages and panels of PANELS_DIR: shown with what is chosen on them, read again, and kept when a new version is bad.
@@ -507,23 +517,27 @@ async fn what_changed_is_ranked(t: Target) {
     };
     let (calm, full) = (idle(0.7, 0.7), idle(0.02, 0.7));
     let silent = move |left: i64| if left < 20 { f64::NAN } else { minutes(left) * 42.0 };
+    // A processor is idle or not.
+    let (calm_used, full_used) = (move |left: i64| minutes(left) * 60.0 - calm(left), move |left: i64| minutes(left) * 60.0 - full(left));
+    let silent_used = move |left: i64| if left < 20 { f64::NAN } else { minutes(left) * 18.0 };
     let restarts = |left: i64| f64::from(i32::try_from(((50 - left) / 5).max(0)).unwrap_or_default());
     let volume = |left: i64| 118.0 - minutes(left) * 0.1;
     let nodes = ["n1", "n2", "n3", "n4", "busy", "gone"];
     let pods = ["web-1", "web-2", "cart"];
-    let node_labels: Vec<_> = nodes.iter().map(|node| [("instance", *node), ("cpu", "0"), ("mode", "idle")]).collect();
+    let node_labels: Vec<_> =
+        nodes.iter().map(|node| ["idle", "user"].map(|mode| [("instance", *node), ("cpu", "0"), ("mode", mode)])).collect();
     let pod_labels: Vec<_> =
         pods.iter().map(|pod| [("instance", "n1"), ("namespace", "shop"), ("pod", *pod), ("container", "app")]).collect();
     let claim: &[(&str, &str)] = &[("instance", "n1"), ("namespace", "shop"), ("persistentvolumeclaim", "data")];
     let mut series: Vec<Written> =
         vec![("kubelet_volume_stats_available_bytes", claim, &volume), ("kubelet_volume_stats_capacity_bytes", claim, &|_| 40.0)];
     for (node, labels) in nodes.iter().zip(&node_labels) {
-        let value: &dyn Fn(i64) -> f64 = match *node {
-            "busy" => &full,
-            "gone" => &silent,
-            _ => &calm,
+        let values: [&dyn Fn(i64) -> f64; 2] = match *node {
+            "busy" => [&full, &full_used],
+            "gone" => [&silent, &silent_used],
+            _ => [&calm, &calm_used],
         };
-        series.push(("node_cpu_seconds_total", labels, value));
+        series.extend(labels.iter().zip(values).map(|(labels, value)| ("node_cpu_seconds_total", labels.as_slice(), value)));
     }
     for (pod, labels) in pods.iter().zip(&pod_labels) {
         let value: &dyn Fn(i64) -> f64 = if *pod == "cart" { &restarts } else { &|_| 3.0 };

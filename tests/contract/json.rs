@@ -1,7 +1,10 @@
 //! POST /update and POST /value: one metric object.
 
-use golectra_tests::{Target, on_every_store};
+use std::time::{Duration, Instant};
+
+use golectra_tests::{Database, Server, Target, on_every_store};
 use serde_json::json;
+use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::DELICATE;
 
@@ -157,4 +160,24 @@ async fn a_label_set_is_one_series_however_it_is_written(t: Target) {
         assert_eq!(answer.json()["id"], id, "braces that do not parse are a plain name");
         assert_eq!(t.value("gauge", &id).await.as_deref(), Some("1"), "{id}");
     }
+}
+
+#[tokio::test]
+async fn a_counter_that_is_stored_and_cannot_be_read_back_is_no_error() {
+    let Some(database) = Database::create() else { return };
+    let server = Server::builder().database(&database).start();
+    let client = server.client();
+    let send = || client.post("/update").json(&json!({"id": "c", "type": "counter", "delta": 1})).send();
+    send().await.expect(200);
+    // The sum needs this table. A write of a series that is there does not.
+    let mut holder = PgConnection::connect_with(&database.options()).await.expect("PostgreSQL answers");
+    holder.execute("BEGIN; LOCK TABLE golectra.retired_totals IN ACCESS EXCLUSIVE MODE").await.expect("the lock is free soon");
+    let begun = Instant::now();
+    let answer = send().await.expect(202);
+    assert!(begun.elapsed() < Duration::from_millis(4_500), "{:?}", begun.elapsed());
+    let body = answer.json();
+    assert_eq!((&body["id"], &body["type"], body.get("delta")), (&json!("c"), &json!("counter"), None));
+    assert!(body["error"].as_str().is_some_and(|error| error.contains("was stored")), "{body}");
+    holder.execute("ROLLBACK").await.expect("PostgreSQL answers");
+    assert_eq!(client.counter("c").await, 2);
 }

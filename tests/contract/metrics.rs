@@ -1,6 +1,6 @@
 //! The listener for /metrics.
 
-use golectra_tests::{Target, fresh_key, on_both_stores, promtool};
+use golectra_tests::{Target, fresh_key, listed_in_monitoring, on_both_stores, promtool};
 use serde_json::json;
 
 on_both_stores!(the_metrics_show_what_happened, metrics_have_a_listener_of_their_own);
@@ -25,6 +25,7 @@ async fn the_metrics_show_what_happened(t: Target) {
     }
     assert!(!text.contains("secret-name"), "paths are counted by their template");
     promtool(&text);
+    listed_in_monitoring(&text);
 }
 
 async fn metrics_have_a_listener_of_their_own(t: Target) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use golectra_tests::remote_write::{RemoteSeries, message_v1, pack, remote_series, remote_write_v1, remote_write_v2, v1};
 use golectra_tests::{Answer, Client, Store, Target, encode, on_both_stores, on_every_store, unix_millis, until};
 use prost::Message as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 on_every_store!(
     both_versions_are_stored,
@@ -84,7 +84,7 @@ async fn both_versions_are_stored(t: Target) {
     let bare = t.id("bare");
     t.remote_write(remote_write_v1(&[remote_series(&bare, &[], &[(now, 1.0)])])).send().await.expect(204);
     let series = t.get(&format!("/api/v1/series?match[]={bare}")).send().await.expect(200).json();
-    assert_eq!(series["data"], serde_json::json!([{"__name__": bare}]));
+    assert_eq!(series["data"], json!([{"__name__": bare}]));
     // A request may name its source; an empty one has none.
     let source = t.id("edge");
     t.remote_write(remote_write_v1(&[named(&bare, &[(now, 1.0)])])).source(&source).send().await.expect(204);
@@ -171,6 +171,15 @@ async fn damaged_bodies_are_400_and_bombs_are_413(t: Target) {
     for message in [&whole[..whole.len() - 1], &b"\xff\xff\xff"[..]] {
         assert!(refusal(t.remote_write(pack(message)).send().await, 400).contains("prometheus.WriteRequest"));
     }
+    // Version 2.0 is told in headers as well that nothing is written.
+    for body in [b"golectra".to_vec(), pack(b"\xff\xff\xff")] {
+        let answer = t.remote_write_2(body).send().await;
+        assert_eq!(written(&answer), "0");
+        refusal(answer, 400);
+    }
+    let answer = t.remote_write_2(remote_write_v2(&[named(&id, &[(now(), 1.0)])])).source("not/valid").send().await;
+    assert_eq!(written(&answer), "0");
+    refusal(answer, 400);
     // It says that it has 1 GiB.
     let bomb = [&b"\x80\x80\x80\x80\x04"[..], &[0xfe, 0xff, 0xff, 0xff][..]].concat();
     assert!(refusal(t.remote_write(bomb).send().await, 413).contains("larger than"));
@@ -215,11 +224,11 @@ async fn metadata_is_kept(t: Target) {
     let mut types: Vec<_> = of_id.as_array().expect("a list").iter().map(|one| one["type"].as_str().expect("a type")).collect();
     types.sort_unstable();
     assert_eq!(types, ["counter", "gauge"], "{of_id}");
-    let of_other = serde_json::json!({other.clone(): [{"type": "gauge", "help": "é", "unit": "bytes"}]});
+    let of_other = json!({other.clone(): [{"type": "gauge", "help": "é", "unit": "bytes"}]});
     assert_eq!(get(format!("metric={other}")).await, of_other);
     assert_eq!(get(format!("metric={id}&limit_per_metric=1")).await[&id].as_array().map(Vec::len), Some(1));
     assert_eq!(get("limit=1".into()).await.as_object().map(serde_json::Map::len), Some(1));
-    assert_eq!(get("metric=nothing".into()).await, serde_json::json!({}));
+    assert_eq!(get("metric=nothing".into()).await, json!({}));
 }
 
 async fn a_stale_marker_ends_a_series(t: Target) {
@@ -259,12 +268,19 @@ async fn a_request_makes_one_audit_event(t: Target) {
     client.remote_write(remote_write_v1(&series)).send().await.expect(204);
     // A repeat makes none.
     client.remote_write(remote_write_v1(&series)).send().await.expect(204);
+    // What is refused or was there before is not named: a sample that is too old, and one that has another value.
+    let too_old = named("too_old", &[(now - 60 * 24 * 3_600_000, 1.0)]);
+    let partly = [too_old.clone(), named("b_metric", &[(now, 7.0)]), named("a_metric", &[(now, 2.0)]), named("new", &[(now, 1.0)])];
+    refusal(client.remote_write(remote_write_v1(&partly)).send().await, 400);
+    refusal(client.remote_write(remote_write_v1(&[too_old])).send().await, 400);
+    let more = [named("a_metric", &[(now, 2.0), (now + 1, 3.0)]), named("new", &[(now, 1.0)])];
+    client.remote_write(remote_write_v1(&more)).send().await.expect(204);
     client.remote_write(remote_write_v1(&[named("last", &[(now, 1.0)])])).send().await.expect(204);
     let file = server.folder().join("audit.ndjson");
     let events = || std::fs::read_to_string(&file).unwrap_or_default();
-    until("both events are in the file", Duration::from_secs(30), async || events().lines().count() >= 2).await;
+    until("all events are in the file", Duration::from_secs(30), async || events().lines().count() >= 4).await;
     let names: Vec<Value> = events().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["metrics"].clone()).collect();
-    assert_eq!(names, [serde_json::json!(["a_metric", "b_metric"]), serde_json::json!(["last"])]);
+    assert_eq!(names, [json!(["a_metric", "b_metric"]), json!(["new"]), json!(["a_metric"]), json!(["last"])]);
 }
 
 async fn unsigned_requests_are_refused_where_signatures_are_required(t: Target) {

@@ -19,6 +19,7 @@ on_every_store!(
     names_are_percent_decoded,
     bad_names_are_400,
     a_counter_cannot_overflow,
+    refused_headers_and_escapes_are_answered_in_text,
 );
 
 async fn update(t: &Target, kind: &str, name: &str, value: &str) -> u16 {
@@ -170,4 +171,16 @@ async fn a_counter_cannot_overflow(t: Target) {
     assert_eq!(t.value("counter", &id).await.as_deref(), Some("9223372036854775806"));
     assert_eq!(update(&t, "counter", &id, "1").await, 200);
     assert_eq!(t.value("counter", &id).await.as_deref(), Some("9223372036854775807"));
+}
+
+async fn refused_headers_and_escapes_are_answered_in_text(t: Target) {
+    let path = format!("/update/gauge/{}/1", t.id("refused"));
+    for (name, value) in [("Golectra-Source", "not/valid"), ("Golectra-Source", "ü"), ("Idempotency-Key", "1")] {
+        let answer = t.post(&path).header(name, value).send().await.expect(400);
+        assert_eq!(answer.media_type(), "text/plain", "{name}: {answer:?}");
+    }
+    let twice = t.post(&path).source("a").source("b").send().await.expect(400);
+    assert_eq!(twice.media_type(), "text/plain", "{twice:?}");
+    let answer = t.get(&format!("/value/gauge/{}?a=%FF", t.id("refused"))).send().await.expect(400);
+    assert_eq!(answer.media_type(), "text/plain", "{answer:?}");
 }

@@ -94,6 +94,21 @@ fn help_exits_0_and_names_every_variable() {
 }
 
 #[test]
+fn the_commands_of_the_server_are_in_its_help_and_have_their_own() {
+    let help = |flags: &[&str]| {
+        let mut run = ProgramBuilder::new("golectra-server").flags(flags.iter()).start();
+        assert_eq!(run.wait(LIMIT), Exit::Code(0), "{flags:?}: {}", run.tail());
+        run.stdout()
+    };
+    let server = help(&["-h"]);
+    assert!(server.contains("golectra-server export") && server.contains("golectra-server selfcheck URL"), "{server}");
+    assert!(help(&["export", "-h"]).contains("EXPORT_START"));
+    for flags in [["selfcheck", "-h"].as_slice(), &["selfcheck", "http://localhost:1", "-h"]] {
+        assert!(help(flags).contains("SIGNING_KEY_ID"));
+    }
+}
+
+#[test]
 fn the_contracts_flags_are_in_the_help() {
     for (program, flags) in [
         ("golectra-server", ["-a", "-f", "-d", "-k", "-i", "-r", "--audit-file", "--audit-url"].as_slice()),
@@ -158,6 +173,18 @@ fn a_bad_value_is_refused_with_one_sentence() {
         ("golectra-server", "RESTORE", "perhaps"),
         ("golectra-server", "MAX_SERIES", "many"),
         ("golectra-server", "MAX_BODY_BYTES", "much"),
+        // With these every write or every request would be refused, or the process would end without its last snapshot.
+        ("golectra-server", "MAX_SERIES", "0"),
+        ("golectra-server", "MAX_SERIES_PER_SOURCE", "0"),
+        ("golectra-server", "MAX_BATCH_ITEMS", "0"),
+        ("golectra-server", "MAX_BODY_BYTES", "0"),
+        ("golectra-server", "HEADER_TIMEOUT", "0"),
+        ("golectra-server", "BODY_TIMEOUT", "0s"),
+        ("golectra-server", "SHUTDOWN_TIMEOUT", "0"),
+        ("golectra-audit-sink", "MAX_BODY_BYTES", "0"),
+        ("golectra-audit-sink", "HEADER_TIMEOUT", "0"),
+        ("golectra-audit-sink", "BODY_TIMEOUT", "0"),
+        ("golectra-audit-sink", "SHUTDOWN_TIMEOUT", "0"),
         ("golectra-server", "TRUSTED_PROXIES", "everyone"),
         ("golectra-server", "AUTH_HEADER", "Cookie"),
         ("golectra-server", "AUTH_HEADER_ROLE", "write"),
@@ -194,6 +221,27 @@ fn a_bad_value_is_refused_with_one_sentence() {
 }
 
 #[test]
+fn valid_values_that_cannot_be_used_are_refused_with_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = folder.path().join("tokens");
+    std::fs::write(&wrong, "grafana:read\n").unwrap();
+    let (wrong, nowhere) = (wrong.display().to_string(), folder.path().join("nowhere").display().to_string());
+    for (variables, part) in [
+        (vec![("RETENTION_5M", "1d")], "RETENTION_5M=1d is shorter than RETENTION_RAW="),
+        (vec![("SHUTDOWN_LINGER", "10s")], "SHUTDOWN_LINGER=10s is too long for SHUTDOWN_TIMEOUT=20s"),
+        (vec![("SHUTDOWN_LINGER", "3s"), ("SHUTDOWN_TIMEOUT", "6s")], "SHUTDOWN_LINGER=3s is too long for SHUTDOWN_TIMEOUT=6s"),
+        (vec![("API_TOKENS_FILE", wrong.as_str())], "line 1: it does not have three parts"),
+        (vec![("API_TOKENS_FILE", nowhere.as_str())], "can't be read"),
+        (vec![("AUTH_HEADER", "X-Forwarded-User")], "AUTH_HEADER needs to know who may send it"),
+        (vec![("AUTH_HEADER", "X-Forwarded-User"), ("TRUSTED_PROXIES", "0.0.0.0/0")], "TRUSTED_PROXIES has a network of all addresses"),
+    ] {
+        let program = variables.iter().fold(ProgramBuilder::new("golectra-server"), |program, (name, value)| program.env(name, value));
+        let sentence = refusal(&program);
+        assert!(sentence.contains(part), "{variables:?}: {sentence}");
+    }
+}
+
+#[test]
 fn a_removed_setting_is_one_sentence_that_names_its_successors() {
     // Ignoring it would change how long the operator's data is kept.
     let variable = refusal(&ProgramBuilder::new("golectra-server").env("HISTORY_RETENTION", "72h"));
@@ -212,11 +260,10 @@ fn a_bad_dsn_or_webhook_is_refused_without_its_password() {
         ("DATABASE_DSN", "postgres://user:swordfish@127.0.0.1/db?sslpassword=swordfish"),
         ("AUDIT_URL", "ftp://user:swordfish@127.0.0.1/"),
         ("AUDIT_URL", "swordfish"),
+        ("HEARTBEAT_URL", "ftp://user:swordfish@127.0.0.1/"),
     ] {
         let mut run = ProgramBuilder::new("golectra-server").env("ADDRESS", "127.0.0.1:0").env(variable, value).start();
-        let exit = run.wait(LIMIT);
-        let code = if variable == "DATABASE_DSN" { 2 } else { 1 };
-        assert_eq!(exit, Exit::Code(code), "{variable}={value}");
+        assert_eq!(run.wait(LIMIT), Exit::Code(2), "{variable}={value}");
         let said = run.stderr();
         assert!(said.contains(variable) && !said.contains("swordfish"), "{said}");
     }
@@ -234,9 +281,10 @@ fn missing_keys_are_refused_with_one_sentence() {
         ("golectra-agent", vec![("KEYS_DIR", &empty)], "set SIGNING_KEY_ID"),
         ("golectra-agent", vec![("SIGNING_KEY_ID", "k"), ("KEY", "swordfish")], "set KEYS_DIR"),
     ] {
+        let code = if program == "golectra-server" { 2 } else { 1 };
         let program = variables.iter().fold(ProgramBuilder::new(program), |program, (name, value)| program.env(name, value));
         let mut run = program.start();
-        assert_eq!(run.wait(LIMIT), Exit::Code(1), "{variables:?}");
+        assert_eq!(run.wait(LIMIT), Exit::Code(code), "{variables:?}");
         let said = run.stderr();
         assert_eq!(said.trim_end().lines().count(), 1, "{said}");
         assert!(said.contains(part) && !said.contains("swordfish"), "{variables:?}: {said}");

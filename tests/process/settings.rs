@@ -124,6 +124,16 @@ async fn a_dsn_with_another_drivers_pool_settings_says_once_that_they_have_no_ef
 }
 
 #[tokio::test]
+async fn a_limit_below_what_agents_put_into_a_batch_is_said_at_the_start() {
+    const SAID: &str = "MAX_BATCH_ITEMS is less than golectra's agents put into one batch";
+    let low = Server::builder().env("MAX_BATCH_ITEMS", 4_999).start();
+    until("the warning", Duration::from_secs(10), async || low.stderr().contains(SAID)).await;
+    let mut enough = Server::builder().env("MAX_BATCH_ITEMS", 5_000).start();
+    assert_eq!(enough.stop(), Exit::Code(0));
+    assert!(!enough.stderr().contains(SAID), "{}", enough.tail());
+}
+
+#[tokio::test]
 async fn logs_are_json_without_a_terminal() {
     let port = free_port();
     let program = server().env("ADDRESS", format!("127.0.0.1:{port}")).start();

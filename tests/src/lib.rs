@@ -44,7 +44,7 @@ pub use postgres_pair::PostgresPair;
 pub use process::{Exit, cpu_seconds, family_cpu_seconds};
 pub use program::{Program, ProgramBuilder, binary};
 pub use prometheus::Prometheus;
-pub use promtool::promtool;
+pub use promtool::{listed_in_monitoring, promtool};
 pub use proxy::{Fault, Proxy};
 pub use raw::{Raw, RawAnswer, exchange};
 pub use receiver::{Received, Receiver, Reply};

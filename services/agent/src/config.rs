@@ -82,11 +82,11 @@ golectra_process::settings! {
         pub kubelet_url: Option<KubeletUrl>,
         /// How often the kubelet is asked: whole seconds or a duration, 100ms to 24h.
         pub kubelet_interval: Period = "30s",
-        /// Whether the kubelet's certificate must be verified: `auto` accepts one that no authority of KUBELET_CA_FILE has signed from this node's own address (HOST_IP) alone, `verify` never.
+        /// Whether the kubelet's certificate must be verified: `auto` accepts one that no authority of KUBELET_CA_FILE has signed from this node's own address (HOST_IP) alone, `verify` never. With `verify` KUBELET_URL has to be https.
         pub kubelet_tls: TlsMode = "auto",
         /// The authorities (PEM) that may have signed the kubelet's certificate; it is read again when it changes.
         pub kubelet_ca_file: PathBuf = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
-        /// The token that the kubelet is asked with; it is read before each request.
+        /// The token that the kubelet is asked with, over https alone; it is read before each request.
         pub kubelet_token_file: PathBuf = "/var/run/secrets/kubernetes.io/serviceaccount/token",
         /// The address of this node.
         pub host_ip: Option<IpAddr>,
@@ -192,6 +192,21 @@ impl Settings {
             node_metrics: NodeMetrics { network: !host.paths.sees_first_process, filesystem: host.paths.root.is_none() },
             filter: host.filter,
         })
+    }
+
+    /// Whether the kubelet's certificate must be verified although it is asked without TLS and shows none.
+    pub fn verifies_without_tls(&self) -> bool {
+        self.kubelet_tls == TlsMode::Verify && self.kubelet_url.as_ref().is_some_and(|url| url.url().scheme() != "https")
+    }
+
+    /// The settings about the kubelet's pods that have no effect because KUBELET_URL is not set.
+    pub fn without_kubelet(&self) -> Vec<&'static str> {
+        let of_pods = [
+            ("PODS_DETAILS", self.pods_details),
+            ("PODS_NAMESPACES", self.pods_namespaces.is_some()),
+            ("PODS_EXCLUDE_NAMESPACES", self.pods_exclude_namespaces.is_some()),
+        ];
+        of_pods.into_iter().filter(|(_, is_set)| *is_set && self.kubelet_url.is_none()).map(|(setting, _)| setting).collect()
     }
 
     /// What is measured of the host under node_exporter's names. A process in a container sees the host's root and network only where they are mounted.
@@ -355,11 +370,26 @@ mod tests {
             (["--scrape-max-samples=0"], "1 to 100000"),
             (["--scrape-max-bytes=1KiB"], "16KiB to 64MiB"),
             (["--scrape-max-label-value-bytes=5000"], "16 to 4096"),
+            (["--pods-namespaces=,"], "names of namespaces"),
+            (["--pods-namespaces=team-*-prod"], "`*` only at the end"),
+            (["--pods-exclude-namespaces=shop;web"], "names of namespaces"),
             (["--no-such-flag=1"], "no-such-flag"),
         ] {
             let sentence = refusal(&arguments);
             assert!(sentence.contains(expected) && sentence.trim_end().lines().count() == 1, "{arguments:?}: {sentence}");
         }
+    }
+
+    #[test]
+    fn settings_that_contradict_the_kubelets_address_are_named() {
+        let settings = parse(&["--pods-details=true", "--pods-namespaces=shop", "--pods-exclude-namespaces=kube-*"]);
+        assert_eq!(settings.without_kubelet(), ["PODS_DETAILS", "PODS_NAMESPACES", "PODS_EXCLUDE_NAMESPACES"]);
+        assert!(parse(&["--pods-details=true", "--kubelet-url=https://10.0.0.1:10250"]).without_kubelet().is_empty());
+        for (url, mode, refused) in [("http", "verify", true), ("http", "auto", false), ("https", "verify", false)] {
+            let settings = parse(&[&format!("--kubelet-url={url}://10.0.0.1:10255"), &format!("--kubelet-tls={mode}")]);
+            assert_eq!(settings.verifies_without_tls(), refused, "{url} {mode}");
+        }
+        assert!(!parse(&["--kubelet-tls=verify"]).verifies_without_tls());
     }
 
     #[test]

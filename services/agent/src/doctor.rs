@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use golectra_process::output::{print_error_line, print_line};
 
+use crate::StartError;
 use crate::collect::kubelet::{Check, Finding, State};
 use crate::collect::{self, scrape};
 use crate::config::Settings;
@@ -62,6 +63,9 @@ pub async fn examine(settings: &Settings) -> Vec<Finding> {
         findings.push(Finding::new(State::Missing, "scrape", needs_kubelet("SCRAPE_PODS")));
     }
     match settings.kubelet() {
+        Some(_) if settings.verifies_without_tls() => {
+            findings.push(Finding::new(State::Missing, "kubelet", StartError::KubeletTls.to_string()));
+        }
         Some(kubelet) => findings.extend(Check::new(kubelet).run().await),
         None if settings.pods_details => findings.push(Finding::new(State::Missing, "kubelet", needs_kubelet("PODS_DETAILS"))),
         None => {

@@ -35,7 +35,7 @@ use crate::metrics::{AgentMetrics, DropReason};
 use crate::own_metrics::OwnMetrics;
 use crate::schedule::Occasion;
 use crate::sealer::Sealer;
-use crate::sender::{Client, Signer, SignerError};
+use crate::sender::{Client, Signer, SignerError, with_causes};
 use crate::spool::disk::DiskError;
 use crate::spool::{Disk, Memory, Queue, Spool, Unsent};
 
@@ -75,8 +75,11 @@ pub enum StartError {
     /// The keys cannot be read, or it is not clear which of them signs.
     #[error(transparent)]
     Keys(#[from] SignerError),
+    /// The kubelet's certificate must be verified, and without TLS it shows none.
+    #[error("KUBELET_TLS is verify: KUBELET_URL has to be https")]
+    KubeletTls,
     /// The HTTP client could not be created.
-    #[error("the HTTP client could not be created: {0}")]
+    #[error("the HTTP client could not be created: {}", with_causes(.0))]
     Client(#[from] reqwest::Error),
     /// The HTTP client for scraping could not be created.
     #[error("the HTTP client for scraping could not be created: {0}")]
@@ -96,6 +99,9 @@ pub fn runtime() -> io::Result<Runtime> {
 pub async fn run(settings: Settings) -> Result<(), StartError> {
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals(EXIT_LIMIT).map_err(StartError::Signals)?;
+    if settings.verifies_without_tls() {
+        return Err(StartError::KubeletTls);
+    }
 
     let clock = Clock::system();
     let own = Metrics::new("agent")?;
@@ -128,9 +134,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let mut own_metrics = OwnMetrics::new(queue.clone(), Arc::clone(&metrics), settings.spool_dir.is_some());
     let mut sealer = Sealer::new(settings.key.clone());
     let scrape_settings = settings.scrape_settings(&source);
-    if settings.scrape_pods && scrape_settings.pods.is_none() {
-        tracing::warn!("SCRAPE_PODS needs the kubelet's list of pods: no pod is scraped until KUBELET_URL is set");
-    }
+    warn_without_kubelet(&settings);
     let scraper = if scrape_settings.is_empty() {
         None
     } else {
@@ -185,6 +189,15 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     }
     shutdown.wait(LISTENER_LIMIT).await;
     Ok(())
+}
+
+fn warn_without_kubelet(settings: &Settings) {
+    if settings.scrape_pods && settings.kubelet_url.is_none() {
+        tracing::warn!("SCRAPE_PODS needs the kubelet's list of pods: no pod is scraped until KUBELET_URL is set");
+    }
+    for setting in settings.without_kubelet() {
+        tracing::warn!("{setting} needs the kubelet: it has no effect until KUBELET_URL is set");
+    }
 }
 
 fn open_spool(settings: &Settings, clock: &Clock, metrics: &Arc<AgentMetrics>) -> Result<Box<dyn Spool>, DiskError> {

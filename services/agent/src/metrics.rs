@@ -164,7 +164,7 @@ impl AgentMetrics {
             )?,
             spool_corrupt: counter(
                 "golectra_agent_spool_corrupt_records_total",
-                "Damaged stretches of the spool's files that were skipped; each is one record or several adjacent ones.",
+                "Damaged stretches of the spool's files that were skipped, each of one record or several adjacent ones, and reports that could not be read and are left to the next start.",
             )?,
             spool_write_errors: counter(
                 "golectra_agent_spool_write_errors_total",

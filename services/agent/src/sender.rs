@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::backoff::{Backoff, Permit};
 pub use self::client::Client;
+pub(crate) use self::client::with_causes;
 use self::outcome::{Outcome, Retry, RetryReason};
 pub(crate) use self::probe::Probe;
 pub use self::signer::{Signer, SignerError};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use golectra_process::{Bytes, Interval, ListenAddress, WebhookKey};
+use golectra_process::{BodyBytes, Bytes, Interval, ListenAddress, PositiveInterval, WebhookKey};
 
 golectra_process::settings! {
     /// golectra's audit sink: receives audit events, keeps each once on disk, shows them.
@@ -24,19 +24,19 @@ golectra_process::settings! {
         pub remember: Interval = "48h",
         /// The most ids that are remembered, each in some 90 bytes. Servers send an event again within two minutes; a node has up to 720 events an hour (one for each report), so the default holds those of 500 nodes for 2.7 hours.
         pub remember_ids: usize = "1000000",
-        /// The longest event that is accepted. A server sends events of up to 16 MiB.
-        pub max_body_bytes: Bytes = "16MiB",
+        /// The longest event that is accepted, at least 512 bytes. A server sends events of up to 16 MiB.
+        pub max_body_bytes: BodyBytes = "16MiB",
         /// The memory that all events under way may take together; beyond it requests are answered 503 with Retry-After.
         pub max_inflight_bytes: Bytes = "48MiB",
         /// The time limit for a request's head.
-        pub header_timeout: Interval = "10s",
+        pub header_timeout: PositiveInterval = "10s",
         /// The time limit for a request's body.
-        pub body_timeout: Interval = "30s",
+        pub body_timeout: PositiveInterval = "30s",
         /// The most connections at the same time; more wait.
         pub max_connections: usize = "1024",
-        /// The time limit for stopping after a signal.
-        pub shutdown_timeout: Interval = "20s",
-        /// Where /metrics is served; without it it is not.
+        /// The time limit for stopping after a signal. Requests under way have half of it.
+        pub shutdown_timeout: PositiveInterval = "20s",
+        /// Where /metrics and /ping are served; without it they are not.
         pub metrics_address: Option<ListenAddress>,
     }
 }

@@ -87,6 +87,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         inflight: Inflight::new(settings.max_inflight_bytes.get(), max_body_bytes),
         clock: Arc::new(unix_seconds),
         downloads: Arc::new(tokio::sync::Semaphore::new(state::DOWNLOADS)),
+        newest: Arc::new(tokio::sync::Semaphore::new(state::NEWEST)),
     };
     let ping = {
         let journal = state.journal.clone();
@@ -99,6 +100,8 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let limits = ConnectionLimits {
         headers: settings.header_timeout.duration(),
         max_connections: settings.max_connections,
+        // The rest of the time is for the journal.
+        drain: settings.shutdown_timeout.duration() / 2,
         ..ConnectionLimits::default()
     };
     let listener = settings.address.bind().await?;

@@ -13,6 +13,9 @@ use crate::metrics::SinkMetrics;
 /// Downloads of all events at the same time. Each holds a file open for as long as its client takes.
 pub(crate) const DOWNLOADS: usize = 8;
 
+/// Answers with the newest events at the same time. Each takes their bytes twice while it is made, and once until its client has it.
+pub(crate) const NEWEST: usize = 2;
+
 /// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct SinkState {
@@ -26,4 +29,5 @@ pub(crate) struct SinkState {
     /// Now, in unix seconds.
     pub(crate) clock: Arc<dyn Fn() -> i64 + Send + Sync>,
     pub(crate) downloads: Arc<Semaphore>,
+    pub(crate) newest: Arc<Semaphore>,
 }

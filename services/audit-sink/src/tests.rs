@@ -9,6 +9,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::*;
@@ -25,6 +26,8 @@ struct Sink {
     client: Client,
     registry: Registry,
     folder: TempDir,
+    downloads: Arc<Semaphore>,
+    newest: Arc<Semaphore>,
     _stop: DropGuard,
 }
 
@@ -48,15 +51,17 @@ impl Sink {
             body_limit,
             inflight: Inflight::new(inflight_bytes, 2000),
             clock: Arc::new(|| NOW),
-            downloads: Arc::new(tokio::sync::Semaphore::new(state::DOWNLOADS)),
+            downloads: Arc::new(Semaphore::new(state::DOWNLOADS)),
+            newest: Arc::new(Semaphore::new(state::NEWEST)),
         };
+        let (downloads, newest) = (Arc::clone(&state.downloads), Arc::clone(&state.newest));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let token = CancellationToken::new();
         let limits = ConnectionLimits { drain: Duration::from_millis(1), ..ConnectionLimits::default() };
         tokio::spawn(listen::serve(listener, router::router(state), limits, token.clone()));
         let client = Client::builder().timeout(PATIENCE).no_proxy().build().unwrap();
-        Self { address, client, registry, folder, _stop: token.drop_guard() }
+        Self { address, client, registry, folder, downloads, newest, _stop: token.drop_guard() }
     }
 
     fn url(&self, path: &str) -> String {
@@ -251,6 +256,27 @@ async fn the_memory_of_events_under_way_is_bounded() {
     assert!(refused.text().await.unwrap().contains("too many events are under way"));
     drop(held);
     assert_eq!(sent(sink.post("other", EVENT)).await.0, 200);
+}
+
+#[tokio::test]
+async fn reads_at_the_same_time_are_bounded() {
+    let sink = Sink::start(None).await;
+    assert_eq!(sent(sink.post("id", EVENT)).await.0, 200);
+    let (newest, all) = (format!("{{\"events\":[{EVENT}]}}"), format!("{EVENT}\n"));
+    for (turns, most, path, other) in
+        [(&sink.newest, state::NEWEST, "/events", "/events.ndjson"), (&sink.downloads, state::DOWNLOADS, "/events.ndjson", "/events")]
+    {
+        // As if so many clients were slow to read.
+        let held: Vec<_> = (0..most).map(|_| turns.try_acquire().unwrap()).collect();
+        let refused = sink.client.get(sink.url(path)).send().await.unwrap();
+        assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()), (503, "5"), "{path}");
+        assert!(refused.text().await.unwrap().contains("too many"), "{path}");
+        assert_eq!(sink.get(other).await.0, StatusCode::OK, "{other} has turns of its own");
+        drop(held);
+        assert_eq!(sink.get(path).await, (StatusCode::OK, if path == "/events" { newest.clone() } else { all.clone() }));
+        let given_back = turns.acquire_many(u32::try_from(most).unwrap());
+        drop(tokio::time::timeout(PATIENCE, given_back).await.expect("an answer that was read holds no turn").unwrap());
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub mod telemetry;
 pub use keys::{KeyId, Keys};
 pub use listen::{ConnectionLimits, ConnectionMetrics};
 pub use log_limiter::LogLimiter;
-pub use settings::{Bytes, Interval, ListenAddress, Retention, Secret, SettingsError, WebhookKey};
+pub use settings::{BodyBytes, Bytes, Interval, ListenAddress, PositiveInterval, Retention, Secret, SettingsError, WebhookKey};
 pub use shutdown::Shutdown;
 pub use telemetry::{Telemetry, install_crypto, trace};
 

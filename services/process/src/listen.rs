@@ -51,11 +51,11 @@ pub struct ConnectionLimits {
     pub max_connections: usize,
     /// Bytes of a request's head, at least 8 KiB; a longer one is answered 431.
     pub max_header_bytes: usize,
-    /// From the start of a shutdown until connections that are still in use are cut.
+    /// From the end of `linger` until connections that are still in use are cut.
     pub drain: Duration,
-    /// How much of `drain` is spent answering as before, but with `Connection: close` on every answer. A client with a
-    /// kept-alive connection then learns from an answer that it must reconnect; if the idle connection were closed at once, its
-    /// next request could be lost.
+    /// From the start of a shutdown, how long requests are answered as before, but with `Connection: close` on every answer. A
+    /// client with a kept-alive connection then learns from an answer that it must reconnect; if the idle connection were closed
+    /// at once, its next request could be lost.
     pub linger: Duration,
 }
 
@@ -79,7 +79,8 @@ pub trait App: Service<Request<Incoming>, Response = Response, Error = Infallibl
 
 impl<S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static> App for S {}
 
-/// Serves `app` until `shutdown` is cancelled and every connection is closed, which takes at most `limits.drain`.
+/// Serves `app` until `shutdown` is cancelled and every connection is closed, which takes at most `limits.linger` and then
+/// `limits.drain`.
 ///
 /// Handlers get the peer's address from axum's `ConnectInfo<SocketAddr>`; an IPv4 peer of a dual-stack socket is shown as IPv4.
 pub async fn serve(listener: TcpListener, app: impl App, limits: ConnectionLimits, shutdown: CancellationToken) {
@@ -99,7 +100,7 @@ pub async fn serve_counted(
     let mut gate = Gate { listener, permits: Arc::new(Semaphore::new(cap)), metrics: metrics.clone(), log: LogLimiter::new() };
     let tasks = TaskTracker::new();
     let stages = Stages { leave: shutdown.clone(), close: CancellationToken::new(), abort: CancellationToken::new() };
-    let linger = limits.linger.min(limits.drain);
+    let linger = limits.linger;
     let mut over = pin!(async move {
         shutdown.cancelled().await;
         if !linger.is_zero() {
@@ -121,7 +122,7 @@ pub async fn serve_counted(
     drop(gate);
     stages.close.cancel();
     tasks.close();
-    if timeout(limits.drain.saturating_sub(linger), tasks.wait()).await.is_err() {
+    if timeout(limits.drain, tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "cutting connections that did not finish in time");
         stages.abort.cancel();
         tasks.wait().await;

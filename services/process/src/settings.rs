@@ -14,8 +14,8 @@ mod listen_address;
 mod retention;
 pub(crate) mod secret;
 
-pub use bytes::{Bytes, BytesError};
-pub use interval::Interval;
+pub use bytes::{BodyBytes, BodyBytesError, Bytes, BytesError};
+pub use interval::{Interval, PositiveInterval};
 pub use listen_address::ListenAddress;
 pub use retention::Retention;
 pub use secret::{Secret, WebhookKey};

@@ -19,7 +19,7 @@ mod selector;
 mod types;
 
 use ast::Expr;
-pub use number::parse_duration;
+pub use number::{DisplayDuration, parse_duration};
 
 use crate::matcher::Matcher;
 use crate::position::{Position, Span};

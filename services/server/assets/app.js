@@ -6,7 +6,10 @@ import { time } from "./format.js";
 const PERIOD_MS = 5000;
 /** When it tries again to be told. */
 const AGAIN_MS = 60_000;
-const LIMIT_MS = 4500;
+/** A page may need several queries, of which each may take seconds. */
+const LIMIT_MS = 20_000;
+/** The same for a server that has been silent: it may be gone. */
+const SILENT_LIMIT_MS = 10_000;
 /** How long the page is changed without a break. */
 const SLICE_MS = 12;
 const live = document.getElementById("live");
@@ -90,6 +93,8 @@ async function replace(part, next) {
 
 let refreshing = false;
 let again = false;
+/** Whether nothing has come from the server for long. */
+let isSilent = false;
 
 /** Fetches the page again and replaces the parts that changed. */
 async function refresh() {
@@ -100,7 +105,8 @@ async function refresh() {
   refreshing = true;
   let problem = "the server does not answer";
   try {
-    const answer = await fetch(location.href, { signal: AbortSignal.timeout(LIMIT_MS) });
+    const answer = await fetch(location.href, { signal: AbortSignal.timeout(isSilent ? SILENT_LIMIT_MS : LIMIT_MS) });
+    isSilent = false;
     if (!answer.ok) {
       problem = answer.status === 404 ? "this page is gone" : `the server answers ${answer.status}`;
       throw new Error(problem);
@@ -210,6 +216,7 @@ function heard(following) {
   clearTimeout(silence);
   silence = setTimeout(() => {
     if (stream !== following) return;
+    isSilent = true;
     leave();
     refresh();
     follow();
@@ -234,6 +241,7 @@ function follow() {
   stream = following;
   heard(following);
   following.addEventListener("look", () => {
+    isSilent = false;
     heard(following);
     refresh();
   });

@@ -20,7 +20,7 @@ export class Choices {
     this.list.setAttribute("aria-label", label);
     this.list.hidden = true;
     place.append(this.list);
-    // A field of several lines may not be a combobox; it stays a text field with completion.
+    // A field of several lines may not be a combobox; it stays a text field with completion, where Tab completes. Elsewhere Tab only moves the focus.
     this.isCombobox = input instanceof HTMLInputElement;
     if (this.isCombobox) input.setAttribute("role", "combobox");
     input.setAttribute("aria-autocomplete", "list");
@@ -83,7 +83,7 @@ export class Choices {
     if (count === 0) return;
     if (event.key === "ArrowDown") this.select((this.at + 1) % count);
     else if (event.key === "ArrowUp") this.select((this.at + count - 1) % count);
-    else if ((event.key === "Enter" || event.key === "Tab") && this.at >= 0) this.take(this.at);
+    else if (this.at >= 0 && (event.key === "Enter" || (event.key === "Tab" && !event.shiftKey && !this.isCombobox))) this.take(this.at);
     else if (event.key === "Escape") this.hide();
     else return;
     event.preventDefault();

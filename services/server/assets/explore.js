@@ -4,6 +4,8 @@ import { Choices } from "./choices.js";
 
 const LIMIT_MS = 4000;
 const KEPT = 12;
+/** What stands for $window when an expression is read: a duration of the same length, so that errors keep their places. */
+const SOME_WINDOW = "000120s";
 const STORED = "golectra.queries";
 const FUNCTIONS = "abs absent absent_over_time avg avg_over_time bottomk by ceil changes clamp clamp_max clamp_min count count_over_time count_values day_of_month day_of_week delta deriv exp floor group group_left group_right histogram_quantile hour idelta ignoring increase irate label_join label_replace last_over_time ln log10 log2 max max_over_time min min_over_time minute month offset on predict_linear present_over_time quantile quantile_over_time rate resets round scalar sgn sort sort_desc sqrt stddev stddev_over_time stdvar sum sum_over_time time timestamp topk vector without year".split(" ");
 
@@ -25,9 +27,9 @@ function list(path) {
   return known;
 }
 
-/** The word before the cursor. */
+/** The word before the cursor. The unit of a duration, as in 5m, is none. */
 function word() {
-  return /[a-zA-Z_:][\w:]*$/.exec(field.value.slice(0, field.selectionStart))?.[0] ?? "";
+  return /(?<![\w:.$])[a-zA-Z_:][\w:]*$/.exec(field.value.slice(0, field.selectionStart))?.[0] ?? "";
 }
 
 /** What can stand at the cursor. @returns {Promise<import("./choices.js").Choice[]>} */
@@ -83,7 +85,8 @@ async function check() {
     problem.textContent = "";
     return;
   }
-  const answer = await fetch("/api/v1/parse_query", { method: "POST", body: new URLSearchParams({ query }), signal: AbortSignal.timeout(LIMIT_MS) }).then((answer) => answer.json()).catch(() => null);
+  const body = new URLSearchParams({ query: query.replaceAll("$window", SOME_WINDOW) });
+  const answer = await fetch("/api/v1/parse_query", { method: "POST", body, signal: AbortSignal.timeout(LIMIT_MS) }).then((answer) => answer.json()).catch(() => null);
   if (!answer || query !== field.value) return;
   problem.textContent = answer.status === "success" ? "" : place(query, answer.error);
   field.setAttribute("aria-invalid", String(answer.status !== "success"));
@@ -128,6 +131,8 @@ function remember() {
     link.href = url.pathname + url.search;
     link.textContent = one;
     link.title = one;
+    // Its range is that of the page, which may change.
+    link.dataset.ranged = "";
     item.append(link);
     return item;
   }));

@@ -10,6 +10,8 @@ const AT_ONCE = 4;
 const LIMIT_MS = 35_000;
 const MAX_LINES = 64;
 const COLOURS = 8;
+/** Steps that are longer count back from the newest hour. */
+const HOUR = 3600;
 const STEPS = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800];
 /** A value counts for this long at least; many scrape once a minute. */
 const LOOKBACK = 120;
@@ -55,6 +57,22 @@ function nameOf(metric, template) {
   return labels.length === 1 ? Object.values(metric)[0] : labels.join(", ") || "value";
 }
 
+/** The indices of values without a neighbour: no line leads to them, so that only a point shows them. @param {any} chart @param {number} at @returns {number[] | null} */
+function lonely(chart, at) {
+  /** @type {(number | null | undefined)[]} */
+  const values = chart.data[at];
+  const found = [];
+  for (let index = 0; index < values.length; index += 1) {
+    if ((values[index] ?? null) !== null && (values[index - 1] ?? null) === null && (values[index + 1] ?? null) === null) found.push(index);
+  }
+  return found.length > 0 ? found : null;
+}
+
+/** Values as they are drawn: infinite ones would leave no height to the others. @param {(number | null)[]} values */
+function finite(values) {
+  return values.map((value) => (Number.isFinite(value) ? value : null));
+}
+
 /** @param {string} text */
 function number(text) {
   if (text === "+Inf") return Infinity;
@@ -73,6 +91,11 @@ class Graph {
     this.plot = /** @type {HTMLElement} */ (figure.querySelector(".plot"));
     /** @type {any} */
     this.chart = null;
+    /** What the chart is made of besides its values. */
+    this.shape = "";
+    /** The time that is drawn. */
+    this.from = 0;
+    this.to = 0;
     /** @type {number[]} */
     this.times = [];
     /** @type {Series[]} */
@@ -123,8 +146,10 @@ class Graph {
     const { from, to } = range.current();
     const least = (to - from) / Math.max(60, this.plot.clientWidth / 2);
     const step = STEPS.find((step) => step >= least) ?? STEPS[STEPS.length - 1];
-    const start = Math.ceil(from / step) * step;
-    const end = Math.max(start, Math.floor(to / step) * step);
+    // Multiples of several days since 1970 would leave out the newest days.
+    const grid = Math.min(step, HOUR);
+    const end = Math.floor(to / grid) * grid;
+    const start = end - Math.max(0, Math.floor((end - from) / step)) * step;
     this.plot.classList.add("busy");
     try {
       const answers = await Promise.all(this.lines().map((line) => inTurn(() => ask(line, start, end, step, loading.signal))));
@@ -132,10 +157,11 @@ class Graph {
       const steps = Math.floor((end - start) / step) + 1;
       this.times = Array.from({ length: steps }, (_, index) => start + index * step);
       this.series = answers.flat();
-      const more = this.series.length - MAX_LINES;
+      // The server sorts series by their labels, and an answer that it cut has more than these too.
+      const isCut = this.series.length > MAX_LINES;
       this.series.splice(MAX_LINES);
       this.problem.classList.toggle("none", this.series.length === 0);
-      this.problem.textContent = more > 0 ? `${more} more lines are not drawn.` : this.series.length === 0 ? "No values in this time." : "";
+      this.problem.textContent = isCut ? `Only ${MAX_LINES} lines are drawn, the first by their labels.` : this.series.length === 0 ? "No values in this time." : "";
       this.draw(from, to);
     } catch (error) {
       if (loading.signal.aborted) return;
@@ -162,24 +188,35 @@ class Graph {
 
   /** The values as they are drawn: stacked ones on top of each other. */
   drawn() {
-    if (!this.stacked) return this.series.map((one) => one.values);
+    const drawn = this.series.map((one) => finite(one.values));
+    if (!this.stacked) return drawn;
     const sums = this.times.map(() => 0);
-    return this.series.map((one) => one.values.map((value, index) => (value === null ? null : (sums[index] += value))));
+    return drawn.map((values) => values.map((value, index) => (value === null ? null : (sums[index] += value))));
   }
 
   /** @param {number} from @param {number} to */
   draw(from, to) {
     const colours = palette();
     const spread = this.spread();
-    const data = [this.times, ...this.drawn(), ...spread.flatMap(({ most, least }) => [most, least])];
-    const seconds = to - from;
-    const isLong = seconds > 90_000;
+    const data = [this.times, ...this.drawn(), ...spread.flatMap(({ most, least }) => [finite(most), finite(least)])];
+    const isLong = to - from > 90_000;
     // By the distance of two ticks.
     const style = (/** @type {number} */ tick) => (!isLong ? (tick < 60 ? "second" : "time") : tick < DAY ? "hour" : tick < 28 * DAY ? "day" : "month");
-    this.chart?.destroy();
-    this.chart = null;
     const line = getComputedStyle(this.plot).getPropertyValue("--line");
     const soft = getComputedStyle(this.plot).getPropertyValue("--soft");
+    [this.from, this.to] = [from, to];
+    const shape = JSON.stringify([isLong, line, soft, colours, this.series.map((one) => one.name), spread.map(({ index }) => index)]);
+    // A chart that has the same lines as before stays, and with it a cursor that rests on it.
+    if (this.chart && this.shape === shape) {
+      this.chart.batch(() => this.chart.setData(data));
+      this.restore(this.chart);
+      this.tell(this.chart.cursor.idx);
+      this.tabulate();
+      return;
+    }
+    this.shape = shape;
+    this.chart?.destroy();
+    this.chart = null;
     const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     const top = this.top;
     // Many lines are easier to tell apart where they are thin, and a browser draws them in a fraction of the time.
@@ -197,7 +234,7 @@ class Graph {
       },
       select: { show: true },
       scales: {
-        x: { time: true, range: () => [from, to] },
+        x: { time: true, range: () => [this.from, this.to] },
         y: { range: (/** @type {any} */ _, /** @type {number} */ low, /** @type {number} */ high) => scale(low, high, top) },
       },
       axes: [
@@ -211,7 +248,7 @@ class Graph {
         stroke: colours[index % COLOURS],
         width,
         fill: this.stacked && index === 0 || !this.stacked && this.series.length === 1 && spread.length === 0 ? `${colours[index % COLOURS]}2b` : undefined,
-        points: { show: undefined, size: 4 },
+        points: { show: false, size: 5, fill: colours[index % COLOURS], filter: lonely },
       })), ...spread.flatMap(() => [{ width: 0, points: { show: false } }, { width: 0, points: { show: false } }])],
       bands: this.stacked
         ? this.series.slice(1).map((_, index) => ({ series: [index + 2, index + 1], fill: `${colours[(index + 1) % COLOURS]}2b` }))
@@ -230,7 +267,10 @@ class Graph {
         }],
       },
     }, data, this.plot);
-    this.chart.over.addEventListener("dblclick", () => range.zoom(from - seconds / 2, to + seconds / 2));
+    this.chart.over.addEventListener("dblclick", () => {
+      const half = (this.to - this.from) / 2;
+      range.zoom(this.from - half, this.to + half);
+    });
     this.list(colours);
     this.tabulate();
   }
@@ -453,11 +493,14 @@ function reload() {
   for (const graph of shown) graph.load();
 }
 
-/** Ranges that end now go on. */
+let following = 0;
+
+/** Ranges that end now go on, the short ones sooner. */
 function follow() {
+  clearTimeout(following);
   const { from, to, range: preset } = range.current();
   const period = Math.min(300, Math.max(10, (to - from) / 360));
-  setTimeout(() => {
+  following = setTimeout(() => {
     // A graph that is drawn anew loses what someone is selecting.
     if (preset && !document.hidden && ![...shown].some((graph) => graph.isDragged())) reload();
     follow();
@@ -466,7 +509,10 @@ function follow() {
 
 readEvents();
 range.start();
-range.onChange(reload);
+range.onChange(() => {
+  reload();
+  follow();
+});
 document.addEventListener("golectra:refreshed", () => {
   const before = JSON.stringify(happened);
   readEvents();

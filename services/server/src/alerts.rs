@@ -37,11 +37,12 @@ use self::heartbeat::Heartbeat;
 use self::links::Links;
 use self::notification::NotifiedAlert;
 use self::receivers::{Deliveries, Sender};
-use self::rules::RuleBook;
+use self::rules::{RULES_DIR, RuleBook};
 use self::series::SeriesWriter;
 use self::store::AlertStore;
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::folder::FileError;
 use crate::history::query::Queries;
 use crate::metrics::alerts::AlertMetrics;
 use crate::store::{Store, StoreError};
@@ -164,19 +165,14 @@ impl Alerts {
         let links = Links::new(settings.external_url.clone());
         let evaluated = watch::Sender::new(None);
         let heartbeat = Heartbeat::new(settings, metrics.clone(), evaluated.clone()).map_err(AlertsError::Heartbeat)?;
+        // Whoever is told of alerts is told of golectra's own, which need these series.
+        let always = settings.rules_dir.is_some() || settings.receivers_file.is_some();
         let evaluator = Arc::new(Evaluator {
             book: book.clone(),
             receivers: receivers.clone(),
             states: Arc::clone(&states),
             queries,
-            series: SeriesWriter {
-                store,
-                registry,
-                instance,
-                always: settings.rules_dir.is_some(),
-                enabled: AtomicBool::new(settings.rules_dir.is_some()),
-                own: Mutex::default(),
-            },
+            series: SeriesWriter { store, registry, instance, always, enabled: AtomicBool::new(always), own: Mutex::default() },
             interval,
             metrics: metrics.clone(),
             view: view.clone(),
@@ -299,7 +295,11 @@ impl Alerts {
     /// Sentences about what of RULES_DIR and RECEIVERS_FILE is refused.
     pub fn refused_files(&self) -> Vec<String> {
         let rules = self.rules();
-        let mut sentences: Vec<_> = rules.refused.iter().map(|error| format!("A file of RULES_DIR is refused: {error}.")).collect();
+        let sentence = |error: &FileError| match error.file.as_str() {
+            RULES_DIR => format!("{RULES_DIR} is refused as a whole: {}.", error.problem),
+            _ => format!("A file of {RULES_DIR} is refused: {error}."),
+        };
+        let mut sentences: Vec<_> = rules.refused.iter().map(sentence).collect();
         if let Some(problem) = self.0.receivers.problem() {
             let meanwhile = if self.receivers().is_empty() {
                 "no receiver is told of alerts until the file is mended"
@@ -336,6 +336,7 @@ impl Alerts {
             expires_ms: now_ms + 60_000,
             group: text(&[("alertname", "ReceiverTest")]),
             alerts: vec![alert],
+            others_firing: 0,
             external_url: self.0.links.root().to_owned(),
         };
         let sender = Sender::new(receiver.clone(), self.0.clock.clone());

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_process::listen::ConnectionMetrics;
@@ -13,8 +14,8 @@ use tokio::sync::watch;
 use crate::access::{ProxyAuth, Tokens};
 use crate::alerts::store::AlertStore;
 use crate::alerts::store::memory::MemoryAlertStore;
-use crate::alerts::{self, Alerts};
-use crate::audit::{AuditConfig, Backend, Draft, Hook, Trail};
+use crate::alerts::{self, Alerts, AlertsError};
+use crate::audit::{AuditConfig, AuditError, Backend, Draft, Hook, Trail};
 use crate::clock::Clock;
 use crate::config::{Settings, SignatureMode};
 use crate::history::query::{Queries, QueryLimits};
@@ -40,6 +41,18 @@ use crate::store::{Lifetimes, SeriesLimits, Store};
 /// The memory that history may take in the memory store, unless HISTORY_MAX_BYTES says otherwise.
 const MEMORY_HISTORY_BYTES: usize = 256 * 1024 * 1024;
 
+/// What golectra's agents put into one batch at most: MAX_BATCH_ITEMS of services/agent/src/batch.rs.
+const AGENT_BATCH_ITEMS: usize = 5_000;
+
+/// What requests have at least of the time limit of stopping after a linger time.
+const MIN_DRAIN: Duration = Duration::from_secs(1);
+
+/// Settings whose values are valid and can't be used, one alone or several together: a sentence that says which and what to do. The exit code is that of a
+/// bad value.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
+
 /// What a server is made of.
 pub struct Parts {
     /// What handlers share.
@@ -48,18 +61,29 @@ pub struct Parts {
     pub trail: Option<Trail>,
 }
 
-/// Opens the store and the audit trail. An error says what can't be used and what to do. Must be called inside a runtime.
+/// Opens the store and the audit trail. An error says what can't be used and what to do; it is [`Refused`] where the settings are to blame. Must be called
+/// inside a runtime.
 pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionMetrics) -> Result<Parts, Box<dyn Error>> {
     let clock = Clock::System;
+    // What is refused should be refused before files are opened and the database is asked.
+    let lifetimes = lifetimes(settings)?;
     let keys = keys(settings)?;
+    let tokens = settings.api_tokens_file.as_deref().map(Tokens::open).transpose().map_err(|error| Refused(error.to_string()))?;
+    let proxy = proxy(settings)?;
+    let max_batch_items = settings.max_batch_items.get();
+    if max_batch_items < AGENT_BATCH_ITEMS {
+        tracing::warn!(
+            max_batch_items,
+            agent_batch_items = AGENT_BATCH_ITEMS,
+            "MAX_BATCH_ITEMS is less than golectra's agents put into one batch: they drop reports that are larger"
+        );
+    }
     let Opened { store, trail, states } = if let Some(dsn) = &settings.database_dsn {
-        in_postgres(settings, dsn, registry, &clock)?
+        in_postgres(settings, dsn, lifetimes, registry, &clock)?
     } else {
-        in_memory(settings, registry, &clock)?
+        in_memory(settings, lifetimes, registry, &clock)?
     };
     let metrics = ServerMetrics::register(registry)?;
-    let tokens = settings.api_tokens_file.as_deref().map(Tokens::open).transpose()?;
-    let proxy = proxy(settings)?;
     let store: Arc<dyn Store> = Arc::new(Timed::new(store, metrics.clone()));
     Borrowed::register(registry, Arc::clone(&store), connections.clone())?;
     KeyMetrics::register(registry, keys.clone())?;
@@ -75,7 +99,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
         clock: clock.clone(),
     };
     let state = Arc::new(App {
-        alerts: Alerts::open(settings, parts)?,
+        alerts: Alerts::open(settings, parts).map_err(of_alerts)?,
         signatures: Arc::new(Signatures::new(keys, settings.signatures, clock.clone(), metrics.clone())),
         ingest: Ingest::new(Arc::clone(&store), trail.clone(), metrics.clone(), clock.clone()),
         queries,
@@ -83,7 +107,7 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
         store,
         bodies: BodyLimits::new(settings.max_body_bytes.get(), settings.body_timeout.duration(), settings.max_inflight_bytes.get()),
         listings: ListingBudget::new(),
-        max_batch_items: settings.max_batch_items,
+        max_batch_items,
         key: settings.key.clone(),
         tokens,
         proxy,
@@ -98,12 +122,12 @@ pub fn parts(settings: &Settings, registry: &Registry, connections: &ConnectionM
     Ok(Parts { state, trail })
 }
 
-/// The signing keys; an error when signatures are required and there is nothing to check them with.
-fn keys(settings: &Settings) -> Result<Keys, Box<dyn Error>> {
-    let keys = Keys::open(settings.key.as_ref(), settings.keys_dir.as_deref())?;
+/// The signing keys; refused when signatures are required and there is nothing to check them with.
+fn keys(settings: &Settings) -> Result<Keys, Refused> {
+    let keys = Keys::open(settings.key.as_ref(), settings.keys_dir.as_deref()).map_err(|error| Refused(error.to_string()))?;
     if keys.ids().is_empty() {
         if settings.signatures == SignatureMode::Required {
-            return Err("SIGNATURES=required needs a key: set KEY, or KEYS_DIR to a folder with a key in it".into());
+            return Err(Refused("SIGNATURES=required needs a key: set KEY, or KEYS_DIR to a folder with a key in it".to_owned()));
         }
         if keys.has_folder() {
             tracing::warn!("KEYS_DIR has no key yet: signed requests are refused until it has");
@@ -112,17 +136,16 @@ fn keys(settings: &Settings) -> Result<Keys, Box<dyn Error>> {
     Ok(keys)
 }
 
-/// How proxies name people; an error when anybody could.
-fn proxy(settings: &Settings) -> Result<Option<ProxyAuth>, Box<dyn Error>> {
+/// How proxies name people; refused when anybody could.
+fn proxy(settings: &Settings) -> Result<Option<ProxyAuth>, Refused> {
     let Some(header) = settings.auth_header.clone() else { return Ok(None) };
     if settings.trusted_proxies.is_empty() {
-        return Err(
-            "AUTH_HEADER needs to know who may send it: set TRUSTED_PROXIES to the addresses of the proxy that signs people in".into()
-        );
+        let problem = "AUTH_HEADER needs to know who may send it: set TRUSTED_PROXIES to the addresses of the proxy that signs people in";
+        return Err(Refused(problem.to_owned()));
     }
     if settings.trusted_proxies.has_everyone() {
         let problem = "TRUSTED_PROXIES has a network of all addresses, so that everyone could name any user in AUTH_HEADER";
-        return Err(format!("{problem}: set it to the addresses of the proxy that signs people in").into());
+        return Err(Refused(format!("{problem}: set it to the addresses of the proxy that signs people in")));
     }
     Ok(Some(ProxyAuth::new(header, settings.auth_header_role)))
 }
@@ -135,11 +158,17 @@ struct Opened {
     states: Arc<dyn AlertStore>,
 }
 
-fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &Clock) -> Result<Opened, Box<dyn Error>> {
+fn in_postgres(
+    settings: &Settings,
+    dsn: &Secret,
+    lifetimes: Lifetimes,
+    registry: &Registry,
+    clock: &Clock,
+) -> Result<Opened, Box<dyn Error>> {
     let hook = Arc::new(LateHook::default());
     let config = PostgresConfig {
         dsn: dsn.clone(),
-        lifetimes: lifetimes(settings)?,
+        lifetimes,
         limits: series_limits(settings),
         write_limits: WriteLimits::default(),
         read_wait: READ_WAIT,
@@ -148,21 +177,21 @@ fn in_postgres(settings: &Settings, dsn: &Secret, registry: &Registry, clock: &C
         query_timeout: settings.query_timeout.duration(),
         hook: Some(Arc::<LateHook>::clone(&hook)),
         metrics: WriterMetrics::register(registry)?,
-        history_max_bytes: settings.history_max_bytes.map(|bytes| bytes.get() as u64),
+        history_max_bytes: database_history_bytes(settings.history_max_bytes),
         history: HistoryMetrics::register(registry)?,
         index_cache_bytes: settings.index_cache_bytes.get(),
         index_cache: IndexCacheCollector::register(registry)?,
     };
-    let store = PostgresStore::open(config, clock.clone())?;
+    let store = PostgresStore::open(config, clock.clone()).map_err(|error| Refused(error.to_string()))?;
     let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
-    let trail = Trail::start(audit(settings), backend, registry, clock.clone())?;
+    let trail = start_trail(settings, backend, registry, clock)?;
     hook.set(trail.as_ref().and_then(Trail::hook));
     let states = store.alerts();
     Ok(Opened { store, trail, states })
 }
 
-fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<Opened, Box<dyn Error>> {
-    let trail = Trail::start(audit(settings), Backend::Memory, registry, clock.clone())?;
+fn in_memory(settings: &Settings, lifetimes: Lifetimes, registry: &Registry, clock: &Clock) -> Result<Opened, Box<dyn Error>> {
+    let trail = start_trail(settings, Backend::Memory, registry, clock)?;
     let queue = trail.clone().map(|trail| -> AuditHook { Arc::new(move |draft| trail.queue(draft)) });
     let path = Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty());
     let beside = path.as_deref().map(Alerts::file_beside);
@@ -173,7 +202,7 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
         path,
         store_interval: settings.store_interval.duration(),
         restore: settings.restore,
-        lifetimes: lifetimes(settings)?,
+        lifetimes,
         max_keys: settings.max_remembered_keys,
         limits: series_limits(settings),
         history_max_bytes: settings.history_max_bytes.map_or(MEMORY_HISTORY_BYTES, Bytes::get),
@@ -185,17 +214,37 @@ fn in_memory(settings: &Settings, registry: &Registry, clock: &Clock) -> Result<
     Ok(Opened { store, trail, states: Arc::new(states) })
 }
 
+/// Starts the audit trail. The address of a webhook that can't be used is refused.
+fn start_trail(settings: &Settings, backend: Backend, registry: &Registry, clock: &Clock) -> Result<Option<Trail>, Box<dyn Error>> {
+    Trail::start(audit(settings), backend, registry, clock.clone()).map_err(|error| match error {
+        AuditError::Webhook(_) => Refused(error.to_string()).into(),
+        AuditError::Metrics(_) => error.into(),
+    })
+}
+
+/// A file of receivers or an address that can't be used is refused.
+fn of_alerts(error: AlertsError) -> Box<dyn Error> {
+    match error {
+        AlertsError::Receivers(_) | AlertsError::Heartbeat(_) => Refused(error.to_string()).into(),
+        AlertsError::Metrics(_) => error.into(),
+    }
+}
+
+/// What all of golectra's tables and indexes may take. 0 is no limit, as it is in the metric `golectra_history_max_bytes`.
+fn database_history_bytes(setting: Option<Bytes>) -> Option<u64> {
+    setting.map(|bytes| bytes.get() as u64).filter(|bytes| *bytes > 0)
+}
+
 /// How long keys, history, series and sources live. What is coarser has to be there before what is finer goes.
-fn lifetimes(settings: &Settings) -> Result<Lifetimes, Box<dyn Error>> {
+fn lifetimes(settings: &Settings) -> Result<Lifetimes, Refused> {
     let (raw, five_minutes, hour) = (settings.retention_raw, settings.retention_5m, settings.retention_1h);
     for ((finer, finer_name), (coarser, coarser_name)) in
         [((raw, "RETENTION_RAW"), (five_minutes, "RETENTION_5M")), ((five_minutes, "RETENTION_5M"), (hour, "RETENTION_1H"))]
     {
         if coarser.duration() < finer.duration() {
-            return Err(format!(
+            return Err(Refused(format!(
                 "{coarser_name}={coarser} is shorter than {finer_name}={finer}: raise {coarser_name} or shorten {finer_name}"
-            )
-            .into());
+            )));
         }
     }
     Ok(Lifetimes {
@@ -221,7 +270,7 @@ fn query_limits(settings: &Settings) -> QueryLimits {
 }
 
 fn series_limits(settings: &Settings) -> SeriesLimits {
-    SeriesLimits { total: settings.max_series, per_source: settings.max_series_per_source }
+    SeriesLimits { total: settings.max_series.get(), per_source: settings.max_series_per_source.get() }
 }
 
 fn audit(settings: &Settings) -> AuditConfig {
@@ -247,16 +296,28 @@ fn ready(store: &Arc<PostgresStore>) -> watch::Receiver<bool> {
     receiver
 }
 
-/// What a connection may cost.
-pub fn connection_limits(settings: &Settings) -> ConnectionLimits {
-    ConnectionLimits {
+/// What a connection may cost. Refused is a linger time that leaves requests too little of the time limit of stopping.
+pub fn connection_limits(settings: &Settings) -> Result<ConnectionLimits, Refused> {
+    let (limit, linger) = (settings.shutdown_timeout, settings.shutdown_linger);
+    let drain = drain(limit.duration(), linger.duration()).ok_or_else(|| {
+        Refused(format!(
+            "SHUTDOWN_LINGER={linger} is too long for SHUTDOWN_TIMEOUT={limit}: it must be at least {MIN_DRAIN:?} shorter than half of it"
+        ))
+    })?;
+    Ok(ConnectionLimits {
         headers: settings.header_timeout.duration(),
         idle: settings.idle_timeout.duration(),
         max_connections: settings.max_connections,
-        drain: settings.shutdown_timeout.duration() / 2,
-        linger: settings.shutdown_linger.duration(),
+        drain,
+        linger: linger.duration(),
         ..ConnectionLimits::default()
-    }
+    })
+}
+
+/// How long requests have after the linger time: the rest of half of the time limit, so that the store has the other half. None if that is too little.
+fn drain(limit: Duration, linger: Duration) -> Option<Duration> {
+    let rest = (limit / 2).checked_sub(linger)?;
+    (linger.is_zero() || rest >= MIN_DRAIN).then_some(rest)
 }
 
 /// What the kernel calls this machine or container.
@@ -284,5 +345,45 @@ impl TransactionHook for LateHook {
             Some(hook) => hook.in_transaction(conn, drafts).await,
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Settings {
+        Settings::parse([] as [&str; 0], variables.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn a_history_of_0_bytes_is_no_limit_in_a_database() {
+        for (value, bytes) in [("", None), ("0", None), ("0GiB", None), ("1", Some(1)), ("20GiB", Some(20 << 30))] {
+            let settings = settings(&[("HISTORY_MAX_BYTES", value)]);
+            assert_eq!(database_history_bytes(settings.history_max_bytes), bytes, "{value}");
+        }
+    }
+
+    #[test]
+    fn requests_have_time_after_lingering_or_it_is_refused() {
+        let limits = |limit: &str, linger: &str| connection_limits(&settings(&[("SHUTDOWN_TIMEOUT", limit), ("SHUTDOWN_LINGER", linger)]));
+        for (limit, linger, drain_ms) in
+            [("", "", 10_000), ("20s", "3s", 7_000), ("20s", "9s", 1_000), ("1m", "20s", 10_000), ("1s", "0s", 500)]
+        {
+            let limits = limits(limit, linger).unwrap();
+            assert_eq!(limits.drain, Duration::from_millis(drain_ms), "{limit} {linger}");
+        }
+        assert_eq!(limits("20s", "3s").unwrap().linger, Duration::from_secs(3));
+        for (limit, linger) in [("20s", "9001ms"), ("20s", "10s"), ("20s", "15s"), ("20s", "20s"), ("20s", "1h"), ("2s", "500ms")] {
+            let error = limits(limit, linger).unwrap_err().to_string();
+            assert!(error.starts_with("SHUTDOWN_LINGER=") && error.contains(" is too long for SHUTDOWN_TIMEOUT="), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_coarser_rollup_is_kept_for_at_least_as_long_as_a_finer_one() {
+        assert!(lifetimes(&settings(&[])).is_ok());
+        let error = lifetimes(&settings(&[("RETENTION_5M", "1d")])).unwrap_err().to_string();
+        assert!(error.starts_with("RETENTION_5M=1d is shorter than RETENTION_RAW="), "{error}");
     }
 }

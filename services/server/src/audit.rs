@@ -119,7 +119,8 @@ struct Inner {
 }
 
 impl Trail {
-    /// Starts delivering events; None if there is no sink. Must be called inside a runtime.
+    /// Starts delivering events; None if there is no sink. Then a database is still swept of the events of a time when there was
+    /// one. Must be called inside a runtime.
     pub fn start(config: AuditConfig, backend: Backend, registry: &prometheus::Registry, clock: Clock) -> Result<Option<Self>, AuditError> {
         let mut sinks: Vec<(String, Arc<dyn Sink>)> = Vec::new();
         if let Some(path) = config.file {
@@ -130,6 +131,9 @@ impl Trail {
             sinks.push(("webhook".to_owned(), Arc::new(Webhook::new(&url, secret, clock)?)));
         }
         if sinks.is_empty() {
+            if let Backend::Postgres { pool, ready } = backend {
+                keep_swept_without_sinks(pool, ready, config.database_max_bytes, AuditMetrics::register(registry)?);
+            }
             return Ok(None);
         }
         let mut start = Start {
@@ -234,8 +238,7 @@ impl Start {
             wakes.push(wake);
         }
         let hook = Hook::new(names, wakes);
-        let bounds = Bounds { retention: SWEEP_RETENTION, dead_letter_retention: DEAD_LETTER_RETENTION, max_bytes };
-        self.background(keep_swept(pool.clone(), ready.clone(), bounds, hook.clone(), self.metrics.clone()));
+        self.background(keep_swept(pool.clone(), ready.clone(), max_bytes, hook.clone(), self.metrics.clone()));
         hook
     }
 
@@ -267,10 +270,21 @@ async fn keep_measured(outbox: Arc<dyn Outbox>, metrics: SinkMetrics) {
     }
 }
 
-async fn keep_swept(pool: PgPool, mut ready: watch::Receiver<bool>, bounds: Bounds, hook: Hook, metrics: AuditMetrics) {
+/// Sweeps until the pool is closed: a server without sinks has no trail that could end it.
+fn keep_swept_without_sinks(pool: PgPool, ready: watch::Receiver<bool>, max_bytes: u64, metrics: AuditMetrics) {
+    let mut closed = pool.close_event();
+    let swept = keep_swept(pool, ready, max_bytes, Hook::new(Vec::new(), Vec::new()), metrics);
+    tokio::spawn(async move {
+        // Ok means that the schema never came, an error that the pool was closed. Nothing is left to do after either.
+        let _ = closed.do_until(swept).await;
+    });
+}
+
+async fn keep_swept(pool: PgPool, mut ready: watch::Receiver<bool>, max_bytes: u64, hook: Hook, metrics: AuditMetrics) {
     if ready.wait_for(|ready| *ready).await.is_err() {
         return;
     }
+    let bounds = Bounds { retention: SWEEP_RETENTION, dead_letter_retention: DEAD_LETTER_RETENTION, max_bytes };
     loop {
         match sweep(&pool, &bounds).await {
             Ok(swept) => {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use golectra_process::settings::BytesError;
-use golectra_process::{Bytes, Interval, KeyId, ListenAddress, Retention, Secret, WebhookKey};
+use golectra_process::{BodyBytes, Bytes, Interval, KeyId, ListenAddress, PositiveInterval, Retention, Secret, WebhookKey};
 use ipnet::IpNet;
 
 use crate::access::{AuthHeader, AuthRole};
@@ -17,7 +17,7 @@ use crate::history::time::parse_time_ms;
 use crate::store::Lifetimes;
 
 golectra_process::settings! {
-    /// golectra-server takes metrics, keeps them and shows them.
+    /// golectra-server takes metrics, keeps them and shows them. Also: golectra-server export, golectra-server selfcheck URL, each with settings of its own (-h).
     pub struct Settings {
         /// Where to listen: host:port, :port or port.
         #[arg(short = 'a', long)]
@@ -35,7 +35,7 @@ golectra_process::settings! {
         pub keys_dir: Option<PathBuf>,
         /// compat: hashes and signatures are checked where a request carries them. required: every request that changes something must carry a valid Golectra-Signature.
         pub signatures: SignatureMode = "compat",
-        /// A file of API tokens, a line `name:scope:token` each, with the scopes read, write and admin. With it, the pages, everything that Prometheus's interfaces read, silences, receivers and remote-write need a token (Bearer, or the password of Basic; in a browser, the form that signs in). It is read again when it changes.
+        /// A file of API tokens, a line `name:scope:token` each, with the scopes read, write and admin: at most 1,000 tokens, names of 1 to 64 characters of `[A-Za-z0-9._-]`, comments after `#` at the beginning of a line. With it, the pages, everything that Prometheus's interfaces read, silences, receivers and remote-write need a token (Bearer, or the password of Basic; in a browser, the form that signs in). It is read again when it changes.
         pub api_tokens_file: Option<PathBuf>,
         /// How often the memory store writes its snapshot; 0 has every write on disk before its answer.
         #[arg(short = 'i', long)]
@@ -61,7 +61,7 @@ golectra_process::settings! {
         pub dedup_window: Retention = "48h",
         /// How long history is kept at full resolution.
         pub retention_raw: Retention = "30d",
-        /// How long it is kept what the samples of each 5 minutes come to: count, sum, minimum, maximum and the ends. Not shorter than RETENTION_RAW.
+        /// How long 5-minute summaries (rollups) are kept: count, sum, minimum, maximum, first and last sample of each 5 minutes. Not shorter than RETENTION_RAW.
         pub retention_5m: Retention = "180d",
         /// The same of each hour. Not shorter than RETENTION_5M.
         pub retention_1h: Retention = "2y",
@@ -71,37 +71,37 @@ golectra_process::settings! {
         pub source_expiry: Retention = "7d",
         /// How long the database keeps reports as rows that SQL can read before they are sealed into chunks, counted from the end of their half hour. From 2m to 48h.
         pub seal_after: SealAfter = "5m",
-        /// What history may take; beyond it the oldest is dropped: samples first, then rollups of 5 minutes, then those of an hour. In memory 256MiB by default, and 0 keeps none. In a database it is what all of golectra's tables and indexes take, without a limit by default; whole days are dropped, and the oldest four weeks of everything where series that are gone take more than all history.
+        /// What history may take; beyond it the oldest is dropped: samples first, then rollups of 5 minutes, then those of an hour. In a database it is what all of golectra's tables and indexes take, without a limit by default, and whole days are dropped. If most of the space belongs to series that no longer report (short-lived pods), the oldest four weeks are dropped together: their samples, their rollups and then those series. In memory it is 256MiB by default. 0 is no limit in a database and keeps none in memory.
         pub history_max_bytes: Option<Bytes>,
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",
         /// How many series may be held in all.
-        pub max_series: usize = "1000000",
+        pub max_series: NonZeroUsize = "1000000",
         /// How many series one source may have.
-        pub max_series_per_source: usize = "100000",
-        /// The largest body, packed or unpacked; a larger one is answered 413.
-        pub max_body_bytes: Bytes = "16MiB",
-        /// The most metrics in one batch; more are answered 413.
-        pub max_batch_items: usize = "10000",
+        pub max_series_per_source: NonZeroUsize = "100000",
+        /// The largest body, packed or unpacked; a larger one is answered 413. At least 512 bytes.
+        pub max_body_bytes: BodyBytes = "16MiB",
+        /// The most metrics in one batch; more are answered 413. golectra's agents send batches of up to 5,000, and drop a batch that is refused.
+        pub max_batch_items: NonZeroUsize = "10000",
         /// The memory that all bodies under way may take together; beyond it requests are answered 503 with Retry-After.
         pub max_inflight_bytes: Bytes = "128MiB",
-        /// How many connections may be open at once; more wait.
+        /// How many connections may be open at once, and at most 3/4 of the limit of open files; more wait.
         pub max_connections: usize = "8192",
         /// How long a request's head may take from its first byte.
-        pub header_timeout: Interval = "10s",
+        pub header_timeout: PositiveInterval = "10s",
         /// How long a request's body may take.
-        pub body_timeout: Interval = "30s",
+        pub body_timeout: PositiveInterval = "30s",
         /// How long a connection may stay open between two requests.
         pub idle_timeout: Interval = "75s",
-        /// How long stopping may take after SIGINT or SIGTERM.
-        pub shutdown_timeout: Interval = "20s",
-        /// How long of that requests are still answered, each with `Connection: close`, so that clients with kept connections lose none; for servers behind a load balancer.
+        /// How long stopping may take after SIGINT or SIGTERM. Requests have half of it, SHUTDOWN_LINGER included; audit events and the store have the rest.
+        pub shutdown_timeout: PositiveInterval = "20s",
+        /// After SIGTERM the server goes on accepting requests for this long, and closes each connection after its answer. Part of SHUTDOWN_TIMEOUT, at least 1s shorter than half of it. For servers behind a load balancer.
         pub shutdown_linger: Interval = "0s",
-        /// How many connections to the database may be open.
+        /// How many connections to the database may be open; at least 3 are used.
         pub database_connections: u32 = "10",
-        /// How many connections to the database queries of the history may have, beside those. There is one more, so that the rules of alerts need not wait for queries.
+        /// How many connections to the database queries of the history may have, beside those; at least 1 is used. There is one more, so that the rules of alerts need not wait for queries.
         pub database_query_connections: u32 = "4",
-        /// How many queries may run at once; more wait, 32 for each that may run.
+        /// How many queries may run at once, 1 to 256. Further queries wait in a queue of 32 × QUERY_CONCURRENCY; beyond it they get 503.
         pub query_concurrency: Concurrency = "4",
         /// How long a query may take, its waiting time included. A request may ask for less with the parameter `timeout`.
         pub query_timeout: Interval = "30s",
@@ -121,9 +121,9 @@ golectra_process::settings! {
         pub built_in_rules_disabled: Names = "",
         /// How often rules are evaluated, from 1s to 1h; 0 evaluates none.
         pub evaluation_interval: EvaluationInterval = "15s",
-        /// A file of receivers of alerts (YAML). It is read again when it changes.
+        /// A file of receivers of alerts (YAML): at most 50 receivers, 50 quiet_hours each, and repeat_interval at least 1m. It is read again when it changes.
         pub receivers_file: Option<PathBuf>,
-        /// Where people reach this server, such as https://golectra.example.com: what receivers of alerts are sent links to it.
+        /// Where people reach this server, such as https://golectra.example.com: what receivers of alerts are sent links to it. Without a user, a query or a fragment.
         pub external_url: Option<ExternalUrl>,
         /// An address outside that is requested (GET) every minute by the server that evaluates rules, as long as that succeeds.
         pub heartbeat_url: Option<Secret>,
@@ -491,10 +491,35 @@ mod tests {
     }
 
     #[test]
+    fn limits_that_would_refuse_everything_are_refused() {
+        let parse = |name, value| Settings::parse([] as [&str; 0], [(name, value)]);
+        for (name, expected) in [
+            ("MAX_SERIES", "expected a whole number above 0"),
+            ("MAX_SERIES_PER_SOURCE", "expected a whole number above 0"),
+            ("MAX_BATCH_ITEMS", "expected a whole number above 0"),
+            ("MAX_BODY_BYTES", "expected at least 512 bytes, such as 16MiB"),
+            ("HEADER_TIMEOUT", "expected a length of time above 0, such as 10s"),
+            ("BODY_TIMEOUT", "expected a length of time above 0, such as 10s"),
+            ("SHUTDOWN_TIMEOUT", "expected a length of time above 0, such as 10s"),
+        ] {
+            let error = parse(name, "0").unwrap_err().to_string();
+            assert_eq!(error, format!("invalid value \"0\" in the variable {name}: {expected}"));
+        }
+        assert_eq!(parse("MAX_SERIES", "1").unwrap().max_series.get(), 1);
+        assert_eq!(parse("MAX_BODY_BYTES", "512").unwrap().max_body_bytes.get(), 512);
+    }
+
+    #[test]
     fn the_documentation_has_the_table_of_settings() {
         let table = Settings::markdown();
         let document = include_str!("../../../docs/settings.md");
         assert!(document.contains(table.trim()), "docs/settings.md's table of golectra-server should be:\n{table}");
+        for (command, table) in [("export", ExportSettings::markdown()), ("selfcheck", SelfcheckSettings::markdown())] {
+            let section = format!("\n## golectra-server {command}\n");
+            let (_, section) = document.split_once(&section).unwrap_or_else(|| panic!("docs/settings.md has no section of {command}"));
+            let section = section.split("\n## ").next().unwrap_or_default();
+            assert!(section.contains(table.trim()), "docs/settings.md's table of golectra-server {command} should be:\n{table}");
+        }
     }
 
     #[test]

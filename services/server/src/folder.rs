@@ -74,12 +74,15 @@ impl<T, S> Watched<T, S> {
     }
 }
 
+/// The texts of files by their names, or why they can't be read.
+type Texts = BTreeMap<String, Result<String, String>>;
+
 /// A folder, and what was found there last.
 struct Folder<T> {
     /// The setting that names it.
     setting: &'static str,
     path: Option<PathBuf>,
-    texts: Option<BTreeMap<String, String>>,
+    texts: Option<Texts>,
     /// The last version of each file that could be used.
     good: BTreeMap<String, Arc<T>>,
     /// Why the present version of a file can't be used.
@@ -95,8 +98,6 @@ pub enum Look<T> {
     Unreadable {
         /// Why.
         problem: String,
-        /// Whether it was never read.
-        never: bool,
     },
     /// Something else than before.
     Changed(Contents<T>),
@@ -124,12 +125,12 @@ impl<T> Folder<T> {
             Ok(texts) => texts.unwrap_or_default(),
             Err(error) => {
                 let folder = self.path.as_deref().unwrap_or(Path::new("")).display();
-                let problem = format!("{} {folder} can't be read: {error}", self.setting);
+                let problem = format!("{folder} can't be read: {error}");
                 if self.problem.as_ref() != Some(&problem) {
-                    tracing::error!("{problem}: what was read before goes on being used");
+                    tracing::error!("{} {problem}: what was read before goes on being used", self.setting);
                 }
                 self.problem = Some(problem.clone());
-                return Look::Unreadable { problem, never: self.texts.is_none() };
+                return Look::Unreadable { problem };
             }
         };
         let was_unreadable = self.problem.take().is_some();
@@ -140,7 +141,11 @@ impl<T> Folder<T> {
         self.refused.retain(|file, _| texts.contains_key(file));
         let before = self.texts.take().unwrap_or_default();
         for (file, text) in texts.iter().filter(|(file, text)| before.get(*file) != Some(text)) {
-            match parse(file, text) {
+            let parsed = match text {
+                Ok(text) => parse(file, text),
+                Err(error) => Err(FileError { file: file.clone(), line: 0, problem: format!("it can't be read: {error}") }),
+            };
+            match parsed {
                 Ok(parsed) => {
                     self.good.insert(file.clone(), Arc::new(parsed));
                     self.refused.remove(file);
@@ -174,26 +179,35 @@ pub async fn watch(look: impl Fn() + Send + Sync + 'static) {
     }
 }
 
-/// The texts of the files by their names.
-fn read_once(path: &Path) -> io::Result<BTreeMap<String, String>> {
-    let mut texts = BTreeMap::new();
+/// The texts of the files. One that can't be read is that file's problem: the others are used.
+fn read_once(path: &Path) -> io::Result<Texts> {
+    let mut texts = Texts::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_yaml = Path::new(&name).extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
-        if name.starts_with('.') || !is_yaml || !fs::metadata(entry.path())?.is_file() {
+        if name.starts_with('.') || !is_yaml {
             continue;
         }
+        let Some(text) = read_file(&entry.path()).transpose() else { continue };
         if texts.len() == MAX_FILES {
             return Err(io::Error::other(format!("it has more than {MAX_FILES} files")));
         }
-        let mut content = Vec::new();
-        // One byte more than the limit, so that a longer file is refused and not cut.
-        File::open(entry.path())?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut content)?;
-        // What is not UTF-8 is refused by the reader at its place.
-        texts.insert(name, String::from_utf8_lossy(&content).into_owned());
+        texts.insert(name, text.map_err(|error| error.to_string()));
     }
     Ok(texts)
+}
+
+/// The text of a file; none of what is no file, such as a folder.
+fn read_file(path: &Path) -> io::Result<Option<String>> {
+    if !fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    let mut content = Vec::new();
+    // One byte more than the limit, so that a longer file is refused and not cut.
+    File::open(path)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut content)?;
+    // What is not UTF-8 is refused by the reader at its place.
+    Ok(Some(String::from_utf8_lossy(&content).into_owned()))
 }
 
 #[cfg(test)]
@@ -216,7 +230,7 @@ mod tests {
         let mut folder = Folder::new("SOME_DIR", Some(place.path()));
         let mut look = || match folder.look(number) {
             Look::Unchanged => "unchanged".to_owned(),
-            Look::Unreadable { never, .. } => format!("unreadable {never}"),
+            Look::Unreadable { .. } => "unreadable".to_owned(),
             Look::Changed(found) => {
                 let files: Vec<_> = found.files.iter().map(|number| **number).collect();
                 format!("{files:?} {:?} {}", found.refused.iter().map(ToString::to_string).collect::<Vec<_>>(), found.incomplete)
@@ -233,17 +247,41 @@ mod tests {
         assert_eq!(look(), "[2, 5] [] false");
         let away = place.path().with_extension("away");
         fs::rename(place.path(), &away).unwrap();
-        assert_eq!(look(), "unreadable false");
+        assert_eq!(look(), "unreadable");
         fs::rename(&away, place.path()).unwrap();
         assert_eq!(look(), "[2, 5] [] false", "what could not be read is told again");
         assert_eq!(look(), "unchanged");
     }
 
     #[test]
+    fn a_file_that_can_not_be_read_is_refused_and_the_others_are_used() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        fs::write(path("a.yaml"), "1").unwrap();
+        fs::create_dir(path("folder.yaml")).unwrap();
+        std::os::unix::fs::symlink("nowhere", path("z.yaml")).unwrap();
+        let mut folder = Folder::new("SOME_DIR", Some(place.path()));
+        let mut look = || match folder.look(number) {
+            Look::Changed(found) => (found.files.iter().map(|number| **number).collect::<Vec<_>>(), found.refused, found.incomplete),
+            Look::Unchanged | Look::Unreadable { .. } => (Vec::new(), Vec::new(), false),
+        };
+        let (files, refused, incomplete) = look();
+        assert_eq!((files, refused.len(), incomplete), (vec![1], 1, true));
+        assert_eq!((refused[0].file.as_str(), refused[0].line), ("z.yaml", 0));
+        assert!(refused[0].problem.starts_with("it can't be read: "), "{}", refused[0]);
+        fs::write(path("nowhere"), "2").unwrap();
+        assert_eq!(look(), (vec![1, 2], Vec::new(), false));
+        // Its last version stays, as that of a file with a mistake.
+        fs::remove_file(path("nowhere")).unwrap();
+        let (files, refused, incomplete) = look();
+        assert_eq!((files, refused.len(), incomplete), (vec![1, 2], 1, false));
+    }
+
+    #[test]
     fn a_folder_that_is_not_there_or_not_set_is_no_error() {
         assert!(matches!(
             Folder::new("SOME_DIR", Some(Path::new("/nonexistent/folder"))).look(number),
-            Look::Unreadable { never: true, problem } if problem.starts_with("SOME_DIR /nonexistent/folder can't be read")
+            Look::Unreadable { problem } if problem.starts_with("/nonexistent/folder can't be read")
         ));
         let mut unset = Folder::new("SOME_DIR", None);
         assert!(matches!(unset.look(number), Look::Changed(found) if found.files.is_empty()));

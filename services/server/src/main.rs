@@ -29,9 +29,8 @@ use tokio::time::timeout;
 use tower::Layer as _;
 use tower::util::MapRequestLayer;
 
-use crate::assemble::Parts;
+use crate::assemble::{Parts, Refused};
 use crate::config::Settings;
-use crate::store::postgres::OpenError;
 
 /// A request allocates about thirty small and a few large pieces of memory, and frees them together. A test that counts what the
 /// memory store takes has an allocator of its own.
@@ -64,7 +63,7 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!("golectra-server can't run: {error}");
             // The same exit code as for other settings that can't be used.
-            if error.is::<OpenError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if error.is::<Refused>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     };
     telemetry.shutdown();
@@ -72,6 +71,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
+    let limits = assemble::connection_limits(&settings)?;
     let shutdown = Shutdown::new();
     shutdown.listen_for_signals(settings.shutdown_timeout.duration())?;
     let metrics = Metrics::new("server")?;
@@ -101,13 +101,12 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
         shutdown.spawn(shutdown.token().run_until_cancelled_owned(tokens.watch()));
     }
 
-    let limits = assemble::connection_limits(&settings);
     let app = MapRequestLayer::new(middleware::path::normalize).layer(router::router(state.clone()));
     // Notifications that are being delivered must be known as delivered before the store is closed.
     let stopping = shutdown.token();
     let deliveries = async {
         stopping.cancelled().await;
-        let _ = timeout(limits.drain, deliveries).await;
+        let _ = timeout(limits.linger + limits.drain, deliveries).await;
     };
     tokio::join!(serve_counted(listener, app, limits, connections, shutdown.token()), deliveries);
 

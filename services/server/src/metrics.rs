@@ -9,7 +9,7 @@ pub mod postgres;
 pub mod queries;
 mod sources;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::http::StatusCode;
@@ -297,9 +297,42 @@ impl Collector for Borrowed {
 
 /// Sets a counter to a total that another part counts.
 fn catch_up(counter: &IntCounter, total: u64) {
+    /// Two scrapes at the same time would both add what is missing.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 fn int(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scrapes_at_the_same_time_count_nothing_twice() {
+        let counter = IntCounter::new("counted_total", "Counted elsewhere.").unwrap();
+        let total = Mutex::new(0);
+        let count = || {
+            let mut total = total.lock().unwrap();
+            *total += 1;
+            *total
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..100_000 {
+                        let now = count();
+                        catch_up(&counter, now);
+                        let shown = counter.get();
+                        let latest = *total.lock().unwrap();
+                        assert!((now..=latest).contains(&shown), "{shown} of {now} to {latest}");
+                    }
+                });
+            }
+        });
+        assert_eq!(counter.get(), 200_000);
+    }
 }

@@ -22,7 +22,7 @@ pub async fn around(State(state): State<AppState>, request: Request, next: Next)
     let watch = observe::Watch::begin(&state.metrics, &request);
     let route = async {
         let (request, rest) = drain::keep(request);
-        let answer = match path::refusal(request.uri()) {
+        let answer = match path::refusal(&request) {
             Some(refusal) => refusal,
             None => match access::check(&state, request) {
                 Ok(request) => next.run(request).await,

@@ -68,6 +68,8 @@ fn prometheus() -> Router<AppState> {
         .route("/api/v1/alerts", get(api::rules::alerts))
         .route("/api/v1/status/buildinfo", get(api::status::build_info))
         .route("/api/v1/status/runtimeinfo", get(api::status::runtime_info))
+        .route("/api/v1/status/flags", get(api::status::flags))
+        .route("/api/v1/status/config", get(api::status::config))
         .route("/api/v1/status/tsdb", get(api::status::tsdb))
         .route("/-/healthy", get(api::status::healthy))
         .route("/-/ready", get(api::status::ready))

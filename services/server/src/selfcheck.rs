@@ -43,8 +43,11 @@ enum Failure {
 
 /// Runs the check of the command line.
 pub fn main() -> ExitCode {
-    let url = std::env::args().nth(2).filter(|url| url.starts_with("http"));
-    let settings = SelfcheckSettings::load_from("golectra-server selfcheck", std::env::args_os().skip(3));
+    let first = std::env::args().nth(2).unwrap_or_default();
+    // Flags follow the address; without one, as in `selfcheck -h`, they follow at once.
+    let flags = std::env::args_os().skip(if first.starts_with('-') { 2 } else { 3 });
+    let settings = SelfcheckSettings::load_from("golectra-server selfcheck", flags);
+    let url = Some(first).filter(|url| url.starts_with("http"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let checked = match (url, runtime) {
         (Some(url), Ok(runtime)) => runtime.block_on(async {

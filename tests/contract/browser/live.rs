@@ -90,6 +90,56 @@ async fn a_filter_that_is_changed_brings_rows_that_the_page_did_not_have() {
     browser.wait_for("document.querySelector('[data-live=hidden]').textContent.includes('No node matches')").await;
 }
 
+/// A page that needs seconds for its queries is not taken for a server that does not answer.
+#[tokio::test]
+async fn a_slow_page_is_no_dead_server() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    browser.open(&format!("{}/status", server.url())).await;
+    browser.wait_for("document.getElementById('live').textContent === 'live'").await;
+    let slow = "(() => { const real = window.fetch; const live = document.getElementById('live'); window.lost = []; \
+                new MutationObserver(() => { if (live.classList.contains('lost')) window.lost.push(live.textContent); }).observe(live, { attributes: true }); \
+                window.fetch = async (...asked) => { if (asked[0] === location.href) await new Promise((resolve) => setTimeout(resolve, 6000)); return real(...asked); }; })()";
+    browser.eval(slow).await;
+    browser.eval(COUNT).await;
+    // The first of them may have been under way before pages were slow.
+    browser.wait_for("window.refreshes >= 2").await;
+    assert_eq!(browser.eval("window.lost").await, json!([]));
+}
+
+/// Links that keep the range of the page follow it when it is changed without a new page.
+#[tokio::test]
+async fn links_have_the_range_that_is_chosen() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    write(&server, &[("node_load1", vec![("instance", "n")], &|_| 1.0, 1)]).await;
+    let url = |path: &str| format!("{}{path}", server.url());
+    let all_have = |selector: &str, range: &str| {
+        format!(
+            "(() => {{ const links = [...document.querySelectorAll({})]; \
+             return links.length > 0 && links.every((link) => new URL(link.href).searchParams.get('range') === {}); }})()",
+            json!(selector),
+            json!(range)
+        )
+    };
+    browser.open(&url("/compare?query=node_load1&range=1h")).await;
+    browser.wait_for("localStorage.getItem('golectra.queries')?.includes('node_load1')").await;
+    browser.open(&url("/compare?query=max+by+(instance)+(node_load1)&range=1h")).await;
+    let of_compare = [".chips a", "#last a", "[data-live=table] tbody a"];
+    for selector in of_compare {
+        browser.wait_for(&all_have(selector, "1h")).await;
+    }
+    browser.click(".ranges a[data-range='15m']").await;
+    for selector in of_compare {
+        browser.wait_for(&all_have(selector, "15m")).await;
+    }
+    browser.open(&url("/changes?node=n&range=1h")).await;
+    browser.wait_for(&all_have(".crumbs a", "1h")).await;
+    browser.click(".ranges a[data-range='15m']").await;
+    browser.wait_for(&all_have(".crumbs a", "15m")).await;
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
 #[tokio::test]
 async fn who_is_signed_out_gets_the_form_instead_of_a_page_that_stands_still() {
     let Some(mut browser) = Browser::start().await else { return };

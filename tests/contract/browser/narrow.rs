@@ -59,7 +59,7 @@ async fn no_page_scrolls_sideways_on_a_phone() {
             minutes(150 - left.max(30)) * before + minutes((30 - left).max(0)) * after
         }
     };
-    let (written, waits, idle) = (total(1_000.0, 88.0e6), total(0.000_1, 0.9), total(0.9, 0.2));
+    let (written, waits, idle, busy) = (total(1_000.0, 88.0e6), total(0.000_1, 0.9), total(0.9, 0.2), total(0.1, 0.8));
     let (used, restarts, left) = (steps(1e6, 1.5e9), steps(1.0, 1_234_567.0), steps(30.0, 1.0));
     let moved = steps(1.0, 12_345_678.0);
     let of_pod = || vec![("instance", node.as_str()), ("namespace", &namespace), ("pod", &pod), ("container", &claim)];
@@ -74,6 +74,7 @@ async fn no_page_scrolls_sideways_on_a_phone() {
         &server,
         &[
             ("node_cpu_seconds_total", vec![("instance", &node), ("cpu", "0"), ("mode", "idle")], &idle, 1),
+            ("node_cpu_seconds_total", vec![("instance", &node), ("cpu", "0"), ("mode", "user")], &busy, 1),
             ("node_memory_MemTotal_bytes", vec![("instance", &node)], &|_| 16e9, 1),
             ("node_memory_MemAvailable_bytes", vec![("instance", &node)], &|_| 2e9, 1),
             ("node_load1", vec![("instance", &node)], &|_| 12_345.678, 1),

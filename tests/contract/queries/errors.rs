@@ -7,6 +7,7 @@ use super::{error_of, get, pairs, post};
 
 on_both_stores!(
     what_can_not_be_read_is_bad_data,
+    wrong_escapes_are_answered_in_the_form_of_the_route,
     what_can_not_be_evaluated_is_an_execution_error,
     forms_are_read_as_forms_only,
     queries_by_post_need_no_signature,
@@ -79,6 +80,25 @@ async fn what_can_not_be_read_is_bad_data(t: Target) {
     }
     // One more than the most steps is one interval more.
     get(&t, "query_range", &with("end", "11000")).await.expect(200);
+}
+
+async fn wrong_escapes_are_answered_in_the_form_of_the_route(t: Target) {
+    for path in ["/api/v1/query?query=%FF", "/api/v1/label/%FF/values", "/api/v1/export?match[]=%zz", "/api/v1/rules?type=%2"] {
+        let message = error_of(&t.get(path).send().await.expect(400), "bad_data");
+        assert!(message.contains("UTF-8"), "{path}: {message}");
+    }
+    for path in
+        ["/api/v1/latest?source=%FF", "/api/v1/sources?a=%zz", "/api/v1/snapshot?%", "/api/v1/silences?a=%FF", "/api/v1/receivers?%2"]
+    {
+        let message = t.get(path).send().await.expect(400).error();
+        assert!(message.contains("UTF-8"), "{path}: {message}");
+    }
+    for path in ["/update?a=%FF", "/updates?a=%FF", "/value?a=%FF"] {
+        t.post(path).json(&serde_json::json!({"id": "a", "type": "gauge", "value": 1})).send().await.expect(400).error();
+    }
+    for path in ["/%FF", "/ping?a=%FF", "/node?name=%FF"] {
+        assert_eq!(t.get(path).send().await.expect(400).media_type(), "text/plain", "{path}");
+    }
 }
 
 async fn what_can_not_be_evaluated_is_an_execution_error(t: Target) {

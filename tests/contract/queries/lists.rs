@@ -78,7 +78,7 @@ async fn what_there_is_none_of_is_empty(t: Target) {
 }
 
 async fn the_server_tells_about_itself(t: Target) {
-    let (server, start) = (t.own().start(), an_hour_ago());
+    let (server, start) = (t.own().env("QUERY_TIMEOUT", "90s").env("QUERY_CONCURRENCY", "3").start(), an_hour_ago());
     let client = server.client();
     write_at(&client, "n1", start, &json!([gauge("m{n=\"0\"}", 1.0), gauge("m{n=\"1\"}", 1.0), gauge("o", 1.0)])).await;
     let build = data(&client, "status/buildinfo", &[]).await;
@@ -88,6 +88,16 @@ async fn the_server_tells_about_itself(t: Target) {
     let started = runtime["startTime"].as_str().expect("a time");
     assert!(started.ends_with('Z') && started <= runtime["serverTime"].as_str().expect("a time"), "{runtime}");
     assert!(runtime["storageRetention"].as_str().is_some_and(|retention| retention.ends_with(['h', 'd'])), "{runtime}");
+    let flags = json!({
+        "query.lookback-delta": "5m",
+        "query.max-concurrency": "3",
+        "query.timeout": "1m30s",
+        "storage.tsdb.retention.time": runtime["storageRetention"],
+        "web.enable-remote-write-receiver": "true",
+    });
+    assert_eq!(data(&client, "status/flags", &[]).await, flags);
+    // The server of a test evaluates no rules.
+    assert_eq!(data(&client, "status/config", &[]).await, json!({"yaml": "global:\n  evaluation_interval: 0s\n"}));
     let tsdb = data(&client, "status/tsdb", &[("limit", "2")]).await;
     assert_eq!(tsdb["headStats"], json!({"numSeries": 3, "numLabelPairs": 5}));
     assert_eq!(tsdb["seriesCountByMetricName"], json!([{"name": "m", "value": 2}, {"name": "o", "value": 1}]));

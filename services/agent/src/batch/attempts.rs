@@ -76,6 +76,12 @@ impl Attempts {
     pub const fn is_too_new(self) -> bool {
         self.flags & TOO_NEW != 0
     }
+
+    /// Whether the batch waits for another key, which it gets as soon as the time is known, however long that takes. One that
+    /// may not get another key could be refused as ahead of the clock for ever.
+    pub const fn waits_for_another_key(self) -> bool {
+        self.is_too_new() && self.may_be_sealed_again()
+    }
 }
 
 #[cfg(test)]
@@ -118,9 +124,11 @@ mod tests {
     #[test]
     fn too_new_is_the_last_answer_and_tries_that_sent_something_are_counted() {
         let attempts = after(Attempts::default(), &[Failure::NotSent, Failure::TooNew, Failure::NotSent]);
-        assert_eq!((attempts.count(), attempts.is_too_new()), (1, true));
+        assert_eq!((attempts.count(), attempts.is_too_new(), attempts.waits_for_another_key()), (1, true, true));
         let attempts = after(attempts, &[Failure::Unknown]);
         assert_eq!((attempts.count(), attempts.is_too_new()), (2, false));
+        let too_new_again = after(attempts, &[Failure::TooNew]);
+        assert_eq!((too_new_again.is_too_new(), too_new_again.waits_for_another_key()), (true, false));
         assert_eq!(after(attempts, &[Failure::Refused; 300]).count(), u8::MAX);
     }
 }

@@ -8,7 +8,7 @@ use golectra_process::{Keys, install_crypto};
 use crate::clock::Clock;
 use crate::collect::kubelet::{Finding, State};
 use crate::config::Settings;
-use crate::sender::{Client, Probe, Signer};
+use crate::sender::{Client, Probe, Signer, with_causes};
 
 /// How long the server may take to answer /ping.
 const PING_LIMIT: Duration = Duration::from_secs(5);
@@ -37,7 +37,7 @@ async fn probe(settings: &Settings) -> Option<Probe> {
     let signer = Signer::new(settings, Clock::system()).ok()?;
     let client = match Client::new(&settings.address, &settings.source(), settings.key.clone(), signer) {
         Ok(client) => client,
-        Err(error) => return Some(Probe::Unreachable(format!("the HTTP client could not be created: {error}"))),
+        Err(error) => return Some(Probe::Unreachable(format!("the HTTP client could not be created: {}", with_causes(&error)))),
     };
     Some(client.probe().await)
 }
@@ -45,12 +45,15 @@ async fn probe(settings: &Settings) -> Option<Probe> {
 fn unreachable(settings: &Settings, text: &str) -> Finding {
     // What the HTTP client puts before the cause says no more than that a connection failed.
     let text = text.rsplit_once("client error (Connect): ").map_or(text, |(_, cause)| cause);
-    let advice = if text.contains("certificate") {
-        "let this machine trust the authority that signed the server's certificate (SSL_CERT_FILE names a file of authorities)"
+    let advice = if text.contains("SSL_CERT_FILE") {
+        // The text ends with what to do.
+        ""
+    } else if text.contains("certificate") {
+        "; let this machine trust the authority that signed the server's certificate (SSL_CERT_FILE names a file of authorities)"
     } else {
-        "check ADDRESS, that the server runs, and that no network policy or firewall is between"
+        "; check ADDRESS, that the server runs, and that no network policy or firewall is between"
     };
-    Finding::new(State::Missing, "server", format!("{} cannot be reached: {text}; {advice}", settings.address))
+    Finding::new(State::Missing, "server", format!("{} cannot be reached: {text}{advice}", settings.address))
 }
 
 /// Whether the server's store is there: it refuses an invalid report without it.
@@ -78,7 +81,7 @@ async fn ping(settings: &Settings, what: &str) -> Finding {
             let text = format!("{address} answers /ping with status {}: {advice}", answer.status().as_u16());
             Finding::new(State::Missing, "server", text)
         }
-        Err(error) => unreachable(settings, &error.to_string()),
+        Err(error) => unreachable(settings, &with_causes(&error)),
     }
 }
 

@@ -168,13 +168,16 @@ fn failed(error: &reqwest::Error) -> Retry {
 }
 
 /// An error with its causes, because the error itself does not say what to do.
-fn with_causes(error: &reqwest::Error) -> String {
+pub(crate) fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         text.push_str(": ");
         text.push_str(&error.to_string());
         cause = error.source();
+    }
+    if text.contains("No CA certificates") {
+        text.push_str("; install the package ca-certificates, or set SSL_CERT_FILE to a file of authorities in PEM");
     }
     text
 }

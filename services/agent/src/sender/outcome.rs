@@ -169,6 +169,8 @@ pub(super) fn of_failure(status: StatusCode, body: &[u8], retry_after: Option<&s
         return Outcome::Rejected { reason, error };
     }
     let (reason, failure) = code.map_or_else(|| of_status(status), of_code);
+    // A limit of series refuses this batch alone: others, which have no new series, need not wait.
+    let retry_after = retry_after.filter(|_| code != Some(ErrorCode::SeriesLimit));
     let after = retry_after.and_then(|text| text.trim().parse().ok()).map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
     Outcome::Retry(Retry { reason, error: error + reason.advice(), failure, after })
 }
@@ -314,6 +316,15 @@ mod tests {
         {
             let Outcome::Retry(retry) = of_failure(StatusCode::SERVICE_UNAVAILABLE, b"", Some(header)) else { panic!("{header}") };
             assert_eq!(retry.after, seconds.map(Duration::from_secs), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_series_asks_no_other_batch_to_wait() {
+        for (code, after) in [("series_limit", None), ("another", Some(Duration::from_mins(1)))] {
+            let body = coded(code);
+            let Outcome::Retry(retry) = of_failure(StatusCode::TOO_MANY_REQUESTS, body.as_bytes(), Some("60")) else { panic!("{code}") };
+            assert_eq!((retry.reason, retry.after), (RetryReason::Throttled, after), "{code}");
         }
     }
 

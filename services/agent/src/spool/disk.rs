@@ -112,6 +112,13 @@ enum ReadError {
     Restore(#[from] RestoreError),
 }
 
+impl ReadError {
+    /// Whether the batch may be there all the same: the file was neither removed nor cut off, and its bytes were not read.
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Io(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof))
+    }
+}
+
 impl Disk {
     /// Opens the folder, with what an earlier process left in it. Blocks while it reads files.
     ///
@@ -228,12 +235,24 @@ impl Disk {
 
     /// Settles a batch that cannot be read.
     fn skip(&mut self, place: Place, error: ReadError) {
+        self.unreadable(place, error, "it is skipped");
+        self.settle(&[place]);
+    }
+
+    /// Leaves a batch that cannot be read now to the next process.
+    fn leave(&mut self, place: Place, error: ReadError) {
+        self.unreadable(place, error, "it is left to the next agent");
+        self.failing.retain(|failing| *failing != place);
+        self.set_state(place, State::Left);
+    }
+
+    /// Counts and logs a batch that cannot be read.
+    fn unreadable(&self, place: Place, error: ReadError, consequence: &'static str) {
         self.metrics.spool_corrupt(1);
         let (path, offset) = (self.folder.segment(place.segment), self.entry(place).offset);
-        READ_ERRORS.log("damaged", move |count| {
-            tracing::error!(count, path = %path.display(), offset, %error, "a report cannot be read from the spool: it is skipped");
+        READ_ERRORS.log(consequence, move |count| {
+            tracing::error!(count, path = %path.display(), offset, %error, "a report cannot be read from the spool: {consequence}");
         });
-        self.settle(&[place]);
     }
 
     fn find(&mut self, pick: Pick) -> Option<Place> {
@@ -333,6 +352,7 @@ impl Spool for Disk {
                     }
                     return Some(batch);
                 }
+                Err(error) if error.may_pass() => self.leave(place, error),
                 Err(error) => self.skip(place, error),
             }
         }

@@ -88,10 +88,11 @@ impl Memory {
         }
     }
 
-    /// Drops what has waited too long. A batch that the server calls too new is not too old, whatever its age.
+    /// Drops what has waited too long. A batch that the server calls too new and that waits for another key is not too old,
+    /// whatever its age.
     fn expire(&mut self) {
         let limit = self.limits.age;
-        let expired = move |batch: &Batch| batch.age().in_this_process() > limit && !batch.attempts().is_too_new();
+        let expired = move |batch: &Batch| batch.age().in_this_process() > limit && !batch.attempts().waits_for_another_key();
         while let Some(index) = self.waiting.iter().position(expired) {
             let Some(batch) = self.remove(index) else { break };
             self.drop_batch(&batch, DropReason::Expired);
@@ -329,17 +330,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_batch_that_the_server_calls_too_new_does_not_expire() {
+    async fn a_batch_that_the_server_calls_too_new_does_not_expire_while_it_may_get_another_key() {
         let mut spool = spool(ROOMY);
         spool.push(batch(1));
-        fail(&mut spool, Failure::Unknown);
         fail(&mut spool, Failure::TooNew);
         advance(HOUR * 100).await;
         spool.make_room();
         assert_eq!(spool.waiting(), 1);
-        fail(&mut spool, Failure::Refused);
+        fail(&mut spool, Failure::Unknown);
+        fail(&mut spool, Failure::TooNew);
         spool.make_room();
-        assert_eq!(spool.waiting(), 0);
+        assert_eq!((spool.waiting(), spool.metrics.dropped_so_far(DropReason::Expired)), (0, 1));
     }
 
     #[tokio::test(start_paused = true)]

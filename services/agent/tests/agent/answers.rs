@@ -82,13 +82,13 @@ async fn golectras_codes_that_say_nothing_final_drop_nothing() {
 }
 
 /// Something refuses the first batch like this again and again and lets the others through.
-async fn others_pass(status: u16, body: &'static str) {
+async fn others_pass(status: u16, headers: &'static str, body: &'static str) {
     let (first_key, repaired) = (OnceLock::new(), Arc::new(AtomicBool::new(false)));
     let server = {
         let repaired = Arc::clone(&repaired);
         Server::start(move |_, request| {
             let is_first = *first_key.get_or_init(|| request.key()) == request.key();
-            if is_first && !repaired.load(Ordering::Relaxed) { Act::Answer(status, "", body.to_owned()) } else { Act::Apply }
+            if is_first && !repaired.load(Ordering::Relaxed) { Act::Answer(status, headers, body.to_owned()) } else { Act::Apply }
         })
         .await
     };
@@ -101,8 +101,15 @@ async fn others_pass(status: u16, body: &'static str) {
 
 #[tokio::test]
 async fn a_batch_that_is_refused_again_and_again_steps_aside_for_newer_ones() {
-    let refusals = [(500, ""), (400, PROXY_ERROR), (413, "<html>413 Request Entity Too Large</html>"), (200, LOGIN_PAGE)];
-    together(refusals.map(|(status, body)| others_pass(status, body))).await;
+    let refusals = [
+        (500, "", ""),
+        (400, "", PROXY_ERROR),
+        (413, "", "<html>413 Request Entity Too Large</html>"),
+        (200, "", LOGIN_PAGE),
+        // The server's Retry-After is for this batch alone.
+        (429, "Retry-After: 60\r\n", r#"{"error":"too many series","code":"series_limit"}"#),
+    ];
+    together(refusals.map(|(status, headers, body)| others_pass(status, headers, body))).await;
 }
 
 #[tokio::test]

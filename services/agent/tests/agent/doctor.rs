@@ -70,6 +70,11 @@ async fn the_server_is_asked_whether_it_takes_the_reports_of_this_agent() {
         !complete && found.contains("cannot be reached: tcp connect error: Connection refused") && found.contains("check ADDRESS"),
         "{lines}"
     );
+
+    let variables = [("ADDRESS", "https://localhost:1"), ("SSL_CERT_FILE", "/nonexistent"), ("SSL_CERT_DIR", "/nonexistent")];
+    let (lines, complete) = doctor(&variables).await;
+    let found = line(&lines, "server");
+    assert!(!complete && found.contains("No CA certificates") && found.contains("install the package ca-certificates"), "{lines}");
 }
 
 #[tokio::test]
@@ -143,6 +148,8 @@ async fn settings_that_need_others_name_them() {
     let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("KUBELET_URL", &nothing), ("PODS_DETAILS", "true")]).await;
     assert!(!complete && line(&lines, "details").starts_with("MISSING"), "{lines}");
     assert_eq!(lines.matches("MISSING").count(), 2, "one cause is not said once for each question: {lines}");
+    let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("KUBELET_URL", "http://127.0.0.1:1"), ("KUBELET_TLS", "verify")]).await;
+    assert!(!complete && line(&lines, "kubelet").ends_with("KUBELET_TLS is verify: KUBELET_URL has to be https"), "{lines}");
     let target = format!("http://{}/metrics", Server::reserve());
     let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("SCRAPE", &target)]).await;
     let found = line(&lines, "scrape");

@@ -117,24 +117,39 @@ impl Drop for Reader {
 
 #[tokio::test]
 async fn a_summary_becomes_batches_of_their_own() {
-    let kubelet = KubeletServer::plain(|_| Reply::ok(SUMMARY)).await;
+    let cluster = Authority::new("cluster");
+    let kubelet = KubeletServer::tls(cluster.identity(&["127.0.0.1"], NOW), |_| Reply::ok(SUMMARY)).await;
     let reader = Reader::start(Files::new("").settings(&kubelet.url));
     // The files are gone by now.
     let failed = reader.next().await;
     assert_eq!((failed.get(SUCCESS), failed.len()), (Some(&0.0), 2));
     assert_eq!(reader.metrics.kubelet_failures_so_far("token"), 1);
 
-    let files = Files::new("");
+    let files = Files::new(&cluster.pem());
     let reader = Reader::start(files.settings(&kubelet.url));
     for _ in 0..2 {
         let batch = reader.next().await;
         assert_eq!((batch.get(SUCCESS), batch.get(WEB_CPU)), (Some(&1.0), Some(&3723.5)));
-        assert_eq!(batch.get(VERIFIED), None, "without TLS there is no certificate");
     }
     files.write("token", "second-token");
     reader.wait_for("the new token", |_| kubelet.asked().last().is_some_and(|asked| asked.authorization == "Bearer second-token")).await;
     let first = kubelet.asked()[0].clone();
     assert_eq!((first.path.as_str(), first.authorization.as_str()), ("/stats/summary", "Bearer first-token"));
+}
+
+#[tokio::test]
+async fn without_tls_the_token_is_not_sent_and_there_is_no_certificate() {
+    let kubelet = KubeletServer::plain(|_| Reply::ok(SUMMARY)).await;
+    let files = Files::new("");
+    let reader = Reader::start(files.settings(&kubelet.url));
+    let batch = reader.next().await;
+    assert_eq!((batch.get(SUCCESS), batch.get(WEB_CPU), batch.get(VERIFIED)), (Some(&1.0), Some(&3723.5), None));
+    // Nor has it to be there.
+    std::fs::remove_file(files.path().join("token")).unwrap();
+    let read = kubelet.asked().len();
+    reader.wait_for("answers without a token", |batch| batch.contains_key(WEB_CPU) && kubelet.asked().len() > read + 2).await;
+    assert_eq!(reader.metrics.kubelet_failures_so_far("token"), 0);
+    assert!(kubelet.asked().iter().all(|asked| asked.authorization.is_empty()));
 }
 
 /// What a pod's absence from the kubelet's answer does.

@@ -145,6 +145,37 @@ async fn reports_that_no_server_took_are_counted_and_the_exit_is_clean() {
 }
 
 #[tokio::test]
+async fn without_authorities_the_agent_says_so_and_does_not_start() {
+    let variables = [("ADDRESS", "https://localhost:1"), ("SSL_CERT_FILE", "/nonexistent"), ("SSL_CERT_DIR", "/nonexistent")];
+    let output = tokio::time::timeout(Duration::from_mins(1), agent(&variables).output()).await.expect("it ends in time").unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("No CA certificates") && log.contains("install the package ca-certificates"), "{log}");
+}
+
+#[tokio::test]
+async fn settings_that_need_the_kubelets_address_are_named() {
+    let address = Server::reserve();
+    let metrics = Server::free_address();
+    let variables = [("ADDRESS", address.as_str()), ("METRICS_ADDRESS", &metrics), ("PODS_DETAILS", "true"), ("PODS_NAMESPACES", "shop")];
+    let child = agent(&variables).spawn().unwrap();
+    wait_for_metrics(&metrics, &[("golectra_agent_polls_total", 1)]).await;
+    let output = end(child).await;
+    let log = String::from_utf8_lossy(&output.stderr);
+    for setting in ["PODS_DETAILS", "PODS_NAMESPACES"] {
+        assert!(log.contains(&format!("{setting} needs the kubelet: it has no effect until KUBELET_URL is set")), "{log}");
+    }
+    assert!(!log.contains("PODS_EXCLUDE_NAMESPACES"), "{log}");
+}
+
+#[tokio::test]
+async fn a_kubelet_without_tls_cannot_be_verified() {
+    let variables = [("ADDRESS", "http://localhost:1"), ("KUBELET_URL", "http://127.0.0.1:10255"), ("KUBELET_TLS", "verify")];
+    let output = tokio::time::timeout(Duration::from_mins(1), agent(&variables).output()).await.expect("it ends in time").unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && log.contains("KUBELET_TLS is verify: KUBELET_URL has to be https"), "{log}");
+}
+
+#[tokio::test]
 async fn a_bad_setting_is_one_sentence_and_exit_2() {
     let output = agent(&[("RATE_LIMIT", "many")]).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use golectra_agent::collect::scrape::{ScrapeLimits, ScrapeSettings, Scraper, Tar
 use golectra_agent::metrics::{AgentMetrics, SkipReason};
 use golectra_agent::spool::{Limits, Memory, Queue};
 use golectra_protocol::{Source, Value, gzip, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::kubelet_server::{Authority, KubeletServer, Reply};
@@ -104,12 +107,14 @@ fn pod_in(namespace: &str, name: &str, port: &str, path: &str) -> String {
 async fn the_pods_of_the_node_are_scraped_as_long_as_they_are_there() {
     let pods = Arc::new(Mutex::new(None::<String>));
     let listed = Arc::clone(&pods);
-    let server = KubeletServer::plain(move |asked| match asked.path.as_str() {
-        "/pods" => {
-            assert_eq!(asked.authorization, "Bearer a-token");
-            let pods = listed.lock().unwrap().clone();
-            pods.map_or(Reply::Body(500, Arc::default()), |pods| Reply::ok(format!(r#"{{"kind":"PodList","items":[{pods}]}}"#)))
-        }
+    let cluster = Authority::new("cluster");
+    let kubelet = KubeletServer::tls(cluster.identity(&["127.0.0.1"], (2020, 2100)), move |asked| {
+        assert_eq!((asked.path.as_str(), asked.authorization.as_str()), ("/pods", "Bearer a-token"));
+        let pods = listed.lock().unwrap().clone();
+        pods.map_or(Reply::Body(500, Arc::default()), |pods| Reply::ok(format!(r#"{{"kind":"PodList","items":[{pods}]}}"#)))
+    })
+    .await;
+    let server = KubeletServer::plain(|asked| match asked.path.as_str() {
         "/app" => {
             assert_eq!(asked.authorization, "", "the token is for the kubelet alone");
             Reply::ok("requests_total{pod=\"own\"} 5\n")
@@ -122,8 +127,9 @@ async fn the_pods_of_the_node_are_scraped_as_long_as_they_are_there() {
         Some([pod("app-1", &port, "/app"), pod_in("kube-system", "dns", &port, "/excluded"), pod("app-2", &port, "/other")].join(","));
     let files = tempfile::tempdir().unwrap();
     std::fs::write(files.path().join("token"), "a-token").unwrap();
+    std::fs::write(files.path().join("ca.crt"), cluster.pem()).unwrap();
     let address = KubeletAddress {
-        url: server.url.parse().unwrap(),
+        url: kubelet.url.parse().unwrap(),
         host_ip: None,
         node_name: None,
         tls: TlsMode::Auto,
@@ -141,8 +147,8 @@ async fn the_pods_of_the_node_are_scraped_as_long_as_they_are_there() {
     scraper.wait_for("both pods", |batch| one(batch, &up_1, 1.0) && one(batch, &requests, 5.0) && one(batch, &up_2, 0.0)).await;
     // While the kubelet does not answer, the pods are those of its last list.
     *pods.lock().unwrap() = None;
-    let asked = server.asked().len();
-    while server.asked().len() < asked + 6 {
+    let asked = kubelet.asked().len();
+    while kubelet.asked().len() < asked + 2 {
         scraper.next().await;
     }
     scraper.wait_for("the first pod", |batch| one(batch, &up_1, 1.0)).await;
@@ -174,6 +180,42 @@ async fn a_large_target_takes_several_batches_and_the_series_of_all_targets_have
 fn of_job(batch: &BTreeMap<String, f64>, name: &str, job: &str) -> Option<f64> {
     let label = format!("job=\"{job}\"");
     batch.iter().find(|(id, _)| id.split('{').next() == Some(name) && id.contains(&label)).map(|(_, value)| *value)
+}
+
+#[tokio::test]
+async fn a_target_that_closes_its_kept_connection_is_asked_again_on_a_new_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let unanswered = Arc::new(AtomicUsize::new(0));
+    let closed = Arc::clone(&unanswered);
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            // The first request on a connection is answered, the second one is read and the connection closed.
+            if read_head(&mut connection).await {
+                connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\na 1\n").await.unwrap();
+            }
+            if read_head(&mut connection).await {
+                closed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let settings = ScrapeSettings { timeout: Duration::from_secs(30), ..settings(vec![target(&url, "app")]) };
+    let scraper = Running::with(settings, 1000);
+    for _ in 0..3 {
+        let batch = scraper.next().await;
+        assert_eq!((of_job(&batch, "up", "app"), of_job(&batch, "a", "app")), (Some(1.0), Some(1.0)));
+    }
+    assert!(unanswered.load(Ordering::Relaxed) >= 2, "connections were kept");
+}
+
+/// Reads the head of a request; false where the connection ends before.
+async fn read_head(connection: &mut TcpStream) -> bool {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = connection.read_u8().await else { return false };
+        head.push(byte);
+    }
+    true
 }
 
 #[tokio::test]

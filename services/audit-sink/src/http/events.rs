@@ -1,11 +1,12 @@
 //! Shows what is stored: the newest events, or all of them.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use golectra_process::LogLimiter;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::ApiError;
 use crate::state::SinkState;
@@ -27,17 +28,35 @@ pub(crate) async fn newest(State(state): State<SinkState>, Query(query): Query<N
         Some(Ok(limit @ 1..=LARGEST_LIMIT)) => limit,
         Some(_) => return Err(ApiError::Limit { largest: LARGEST_LIMIT }),
     };
-    let lines = state.journal.newest(limit).await.map_err(unreadable)?;
+    let busy = ApiError::Unavailable("too many others read the newest events: try again later");
+    let permit = state.newest.clone().try_acquire_owned().map_err(|_| busy)?;
+    let (lines, permit) = state.journal.newest(limit, permit).await.map_err(unreadable)?;
     // Each line is JSON already.
-    let mut body = b"{\"events\":[".to_vec();
-    for (index, line) in lines.iter().enumerate() {
+    let (start, end) = (b"{\"events\":[", b"]}");
+    let bytes: usize = lines.iter().map(|line| line.len() + 1).sum();
+    let mut body = Vec::with_capacity(start.len() + bytes + end.len());
+    body.extend_from_slice(start);
+    for (index, line) in lines.into_iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
-        body.extend_from_slice(line);
+        body.extend_from_slice(&line);
     }
-    body.extend_from_slice(b"]}");
+    body.extend_from_slice(end);
+    let body = Bytes::from_owner(NewestBody { body, _permit: permit });
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// A body of the newest events. Its turn ends when the client has it.
+struct NewestBody {
+    body: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for NewestBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 /// Every event that is kept, oldest first, one a line. Events stored after the request came are left out.

@@ -21,10 +21,11 @@ const BLOCK: usize = 64 << 10;
 const NEWEST_BYTES: usize = 8 << 20;
 
 impl Journal {
-    /// The newest events, newest first.
-    pub(crate) async fn newest(&self, limit: usize) -> io::Result<Vec<Vec<u8>>> {
+    /// The newest events, newest first. The permit is held until they are read, also when nobody waits for them any more.
+    pub(crate) async fn newest(&self, limit: usize, permit: OwnedSemaphorePermit) -> io::Result<(Vec<Vec<u8>>, OwnedSemaphorePermit)> {
         let (folder, read_limit) = (Arc::clone(&self.folder), self.read_limit());
-        spawn_blocking(move || newest(&folder, read_limit, limit)).await.map_err(io::Error::other)?
+        let read = move || newest(&folder, read_limit, limit).map(|lines| (lines, permit));
+        spawn_blocking(read).await.map_err(io::Error::other)?
     }
 
     /// Every event that is kept now, oldest first. The permit is held until the last byte is read.

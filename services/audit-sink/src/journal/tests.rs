@@ -9,7 +9,7 @@ use std::io::Write as _;
 use futures_util::TryStreamExt as _;
 use prometheus::Registry;
 use tempfile::TempDir;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::*;
 use crate::inflight::Inflight;
@@ -41,14 +41,18 @@ fn share() -> InflightShare {
     Inflight::new(1 << 20, 2000).share()
 }
 
+fn permit() -> OwnedSemaphorePermit {
+    Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()
+}
+
 async fn everything(journal: &Journal) -> String {
-    let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    let blocks: Vec<_> = journal.everything(permit).unwrap().try_collect().await.unwrap();
+    let blocks: Vec<_> = journal.everything(permit()).unwrap().try_collect().await.unwrap();
     String::from_utf8(blocks.concat()).unwrap()
 }
 
 async fn newest(journal: &Journal, limit: usize) -> Vec<String> {
-    journal.newest(limit).await.unwrap().into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
+    let (lines, _) = journal.newest(limit, permit()).await.unwrap();
+    lines.into_iter().map(|line| String::from_utf8(line).unwrap()).collect()
 }
 
 fn first(folder: &TempDir, ending: &str) -> PathBuf {

@@ -327,6 +327,25 @@ async fn lingering_ends_and_closes_what_stayed_idle() {
 }
 
 #[tokio::test]
+async fn a_request_under_way_has_all_of_the_drain_time_after_the_linger_time() {
+    // As long as each other. The drain time is long enough for an answer on a busy machine.
+    let time = Duration::from_secs(3);
+    let mut running = start(ConnectionLimits { linger: time, drain: time, ..long() }).await;
+    let mut idle = running.connect().await;
+    send(&mut idle, PEER).await;
+    answer(&mut idle).await;
+    let mut busy = running.connect().await;
+    send(&mut busy, SLOW).await;
+    running.slow_began().await;
+    running.shutdown.cancel();
+    // Idle connections are closed at the end of the linger time.
+    closed(&mut idle).await;
+    running.release.cancel();
+    assert!(answer(&mut busy).await.ends_with("slow"));
+    timeout(PATIENCE, running.task).await.expect("serving goes on").unwrap();
+}
+
+#[tokio::test]
 async fn a_request_that_does_not_finish_within_the_drain_time_is_cut() {
     let mut running = start(ConnectionLimits { drain: Duration::from_millis(200), ..long() }).await;
     let mut busy = running.connect().await;

@@ -59,6 +59,40 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// The most bytes that a body may have, at least 512: with fewer of them, such as 0, nearly every body would be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BodyBytes(Bytes);
+
+/// The text is no such number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyBytesError {
+    /// It is not a number of bytes.
+    #[error(transparent)]
+    Syntax(#[from] BytesError),
+    /// Less than [`BodyBytes::MIN`].
+    #[error("expected at least {} bytes, such as 16MiB", BodyBytes::MIN)]
+    TooFew,
+}
+
+impl BodyBytes {
+    /// The least number of bytes.
+    pub const MIN: usize = 512;
+
+    /// The number of bytes.
+    pub const fn get(self) -> usize {
+        self.0.get()
+    }
+}
+
+impl FromStr for BodyBytes {
+    type Err = BodyBytesError;
+
+    fn from_str(text: &str) -> Result<Self, BodyBytesError> {
+        let bytes: Bytes = text.parse()?;
+        if bytes.get() < Self::MIN { Err(BodyBytesError::TooFew) } else { Ok(Self(bytes)) }
+    }
+}
+
 impl<'de> serde::Deserialize<'de> for Bytes {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
@@ -67,7 +101,7 @@ impl<'de> serde::Deserialize<'de> for Bytes {
 
 #[cfg(test)]
 mod tests {
-    use super::Bytes;
+    use super::{BodyBytes, BodyBytesError, Bytes, BytesError};
 
     #[test]
     fn plain_and_with_units() {
@@ -90,6 +124,15 @@ mod tests {
         for text in ["", "-1", "+1", "1.5MiB", "MiB", "16 mib", "99999999999TiB", "1e6", "0x10"] {
             assert!(text.parse::<Bytes>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_limit_of_bodies_has_a_minimum() {
+        for text in ["0", "511", "0MiB"] {
+            assert_eq!(text.parse::<BodyBytes>(), Err(BodyBytesError::TooFew), "{text}");
+        }
+        assert_eq!("much".parse::<BodyBytes>(), Err(BodyBytesError::Syntax(BytesError)));
+        assert_eq!("512".parse::<BodyBytes>().map(BodyBytes::get), Ok(BodyBytes::MIN));
     }
 
     #[test]

@@ -20,6 +20,32 @@ impl Interval {
     }
 }
 
+/// An [`Interval`] above zero, for time limits: nothing is done within no time at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PositiveInterval(Interval);
+
+impl PositiveInterval {
+    /// The interval as a [`Duration`].
+    pub const fn duration(self) -> Duration {
+        self.0.duration()
+    }
+}
+
+impl FromStr for PositiveInterval {
+    type Err = IntervalError;
+
+    fn from_str(text: &str) -> Result<Self, IntervalError> {
+        let interval: Interval = text.parse()?;
+        if interval.is_zero() { Err(IntervalError::Zero) } else { Ok(Self(interval)) }
+    }
+}
+
+impl fmt::Display for PositiveInterval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 impl From<Duration> for Interval {
     fn from(duration: Duration) -> Self {
         Self(duration)
@@ -35,6 +61,9 @@ pub enum IntervalError {
     /// It is negative.
     #[error("expected a length of time that is not negative, such as 10s")]
     Negative,
+    /// It is zero, and a [`PositiveInterval`] was asked for.
+    #[error("expected a length of time above 0, such as 10s")]
+    Zero,
     /// Beyond Go's range of 2^63 nanoseconds, about 292 years.
     #[error("expected a length of time of less than 292 years")]
     TooLong,
@@ -122,7 +151,7 @@ impl<'de> serde::Deserialize<'de> for Interval {
 mod tests {
     use std::time::Duration;
 
-    use super::{Interval, IntervalError};
+    use super::{Interval, IntervalError, PositiveInterval};
 
     #[test]
     fn seconds_and_go_durations() {
@@ -158,6 +187,16 @@ mod tests {
         for text in ["9223372037", "99999999999999999999999999999999999999999", "2562048h", "9999999999999999999999h"] {
             assert_eq!(text.parse::<Interval>(), Err(IntervalError::TooLong), "{text}");
         }
+    }
+
+    #[test]
+    fn a_positive_interval_is_not_zero() {
+        for text in ["0", "0s", "0.0s", "+0", "0.1ns"] {
+            assert_eq!(text.parse::<PositiveInterval>(), Err(IntervalError::Zero), "{text}");
+        }
+        assert_eq!("-1s".parse::<PositiveInterval>(), Err(IntervalError::Negative));
+        assert_eq!("1ns".parse::<PositiveInterval>().map(PositiveInterval::duration), Ok(Duration::from_nanos(1)));
+        assert_eq!("20s".parse::<PositiveInterval>().unwrap().to_string(), "20s");
     }
 
     #[test]

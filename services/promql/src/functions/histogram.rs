@@ -189,8 +189,9 @@ fn make_monotonic(buckets: &mut [Bucket]) -> bool {
     forced
 }
 
-/// Which part of the observations lies between two values, interpolated within their buckets.
-fn bucket_fraction(lower: f64, upper: f64, buckets: &mut [Bucket]) -> f64 {
+/// Which part of the observations lies between two values, interpolated within their buckets. As in Prometheus, counts are not made to grow here; a bucket
+/// that has more than the last one counts as much as that.
+fn bucket_fraction(lower: f64, upper: f64, buckets: &[Bucket]) -> f64 {
     let Some(last) = buckets.last().filter(|last| last.upper == f64::INFINITY) else { return f64::NAN };
     let observations = last.count;
     if observations == 0.0 || lower.is_nan() || upper.is_nan() {
@@ -199,8 +200,12 @@ fn bucket_fraction(lower: f64, upper: f64, buckets: &mut [Bucket]) -> f64 {
     if lower >= upper {
         return 0.0;
     }
-    make_monotonic(buckets);
-    (rank_of(upper, buckets) - rank_of(lower, buckets)) / observations
+    let rank = |value: f64| {
+        let rank = rank_of(value, buckets);
+        // A count that is NaN stays so.
+        if rank > observations { observations } else { rank }
+    };
+    (rank(upper) - rank(lower)) / observations
 }
 
 /// How many observations are up to a value.
@@ -267,9 +272,22 @@ mod tests {
         for (lower, upper, expected) in
             [(-INF, INF, 1.0), (0.0, 1.0, 0.25), (0.5, 1.5, 0.375), (2.0, INF, 0.25), (1.0, 1.0, 0.0), (-5.0, 0.0, 0.0)]
         {
-            assert_eq!(bucket_fraction(lower, upper, &mut histogram.clone()), expected, "{lower} {upper}");
+            assert_eq!(bucket_fraction(lower, upper, &histogram), expected, "{lower} {upper}");
         }
-        assert!(bucket_fraction(f64::NAN, 1.0, &mut histogram.clone()).is_nan());
-        assert!(bucket_fraction(0.0, 1.0, &mut buckets(&[(1.0, 1.0)])).is_nan());
+        assert!(bucket_fraction(f64::NAN, 1.0, &histogram).is_nan());
+        assert!(bucket_fraction(0.0, 1.0, &buckets(&[(1.0, 1.0)])).is_nan());
+    }
+
+    #[test]
+    fn fractions_of_counts_that_do_not_grow_stay_within_one() {
+        let more_than_all = buckets(&[(1.0, 10.0), (INF, 8.0)]);
+        for (lower, upper, expected) in [(0.0, 1.0, 1.0), (0.0, INF, 1.0), (1.0, INF, 0.0), (0.0, 0.4, 0.5)] {
+            assert_eq!(bucket_fraction(lower, upper, &more_than_all), expected, "{lower} {upper}");
+        }
+        let falling = buckets(&[(1.0, 10.0), (2.0, 5.0), (INF, 20.0)]);
+        for (lower, upper, expected) in [(0.0, 2.0, 0.25), (0.0, 1.0, 0.5), (2.0, INF, 0.75)] {
+            assert_eq!(bucket_fraction(lower, upper, &falling), expected, "{lower} {upper}");
+        }
+        assert!(bucket_fraction(0.0, 1.0, &buckets(&[(1.0, f64::NAN), (INF, 8.0)])).is_nan());
     }
 }

@@ -67,8 +67,8 @@ pub(crate) fn seconds_to_ms(seconds: f64) -> Option<i64> {
     (ms.is_finite() && ms.abs() <= MAX_DURATION_MS as f64).then(|| ms.round() as i64)
 }
 
-/// A duration as Prometheus writes it: weeks and years only where they are exact.
-pub(crate) struct DisplayDuration(pub i64);
+/// A duration in milliseconds as Prometheus writes it: weeks and years only where they are exact.
+pub struct DisplayDuration(pub i64);
 
 impl fmt::Display for DisplayDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

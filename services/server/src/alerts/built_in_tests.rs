@@ -235,6 +235,8 @@ fn healthy() -> MemoryStore {
             add("golectra_history_max_bytes", &[], 10e9);
             add("golectra_rule_evaluation_failures_total", &[("rule_group", "g")], 0.0);
             add("golectra_alerts_oldest_notification_age_seconds", &[("receiver", "r")], 0.0);
+            add("golectra_rule_files_refused", &[], 0.0);
+            add("golectra_alerts_receivers_file_refused", &[], 0.0);
         }
     }
     store

@@ -162,11 +162,13 @@ impl Evaluator {
             let missed = (at_ms - stored.evaluated_ms) / millis(self.interval).max(1) - 1;
             self.metrics.missed.inc_by(missed.max(0).unsigned_abs());
         }
-        self.series.write_own(at_ms).await;
         let rules = self.book.current();
+        // Before the server's own metrics are written, as rules watch these.
         self.metrics.rules(rules.groups.iter().map(|group| group.rules.len()).sum(), rules.refused.len());
+        self.metrics.receivers(self.receivers.is_refused());
+        self.series.write_own(at_ms).await;
         let (mut groups, mut samples) = self.round(&rules, &stored, at_ms).await;
-        let fails = all_fail(&groups);
+        let succeeds = !all_fail(&rules, &groups) && !self.receivers.is_unusable();
         let removed = end_missing(&rules, &stored, at_ms, &mut groups, &mut samples);
         let receivers = self.receivers.current();
         // Receivers are also told again of alerts whose group is not evaluated now.
@@ -184,18 +186,33 @@ impl Evaluator {
             index <= changed || stored.group(&group.file, &group.name) != Some(group)
         });
         let commit = Commit { at_ms, groups, removed, notifications };
-        if self.states.commit(commit).await? {
-            self.wake.notify_waiters();
-            if !fails {
-                self.evaluated.send_replace(Some(tokio::time::Instant::now()));
+        let committed = self.states.commit(commit).await;
+        match &committed {
+            Ok(true) => {
+                self.wake.notify_waiters();
+                if succeeds {
+                    self.evaluated.send_replace(Some(tokio::time::Instant::now()));
+                }
             }
-        } else {
-            LOG.log("lost", |count| tracing::info!(count, "another server has evaluated the rules meanwhile"));
+            Ok(false) => LOG.log("lost", |count| tracing::info!(count, "another server has evaluated the rules meanwhile")),
+            // The memory store has it although it is not in the file: receivers are told nevertheless.
+            Err(_) => self.wake.notify_waiters(),
         }
+        self.count_dropped();
         let stored = self.states.load().await?;
         self.metrics.show(&stored);
         self.view.set(stored);
-        Ok(())
+        committed.map(drop)
+    }
+
+    /// Counts what waited for receivers and was dropped.
+    fn count_dropped(&self) {
+        for (receiver, notifications) in self.states.take_dropped() {
+            self.metrics.dropped(&receiver, notifications);
+            LOG.log("dropped", move |count| {
+                tracing::error!(count, receiver, notifications, "notifications are given up: they are too old, or too many wait");
+            });
+        }
     }
 
     /// Whether to leave this time out. At the first evaluation after a gap everything looks silent that could not report meanwhile. It begins to be pending at
@@ -271,7 +288,7 @@ impl Evaluator {
         for (index, rule) in group.rules.iter().enumerate() {
             // The first rule of a group that is begun in time is begun in time.
             let begun = if index == 0 { started } else { Instant::now() };
-            let earlier = before.and_then(|before| before.rules.iter().find(|state| state.key == rule.key));
+            let earlier = before.and_then(|before| before.rules.iter().find(|state| state.is_of(rule)));
             let alerts_before = earlier.map_or(&[][..], |earlier| &earlier.alerts);
             let is_in_time = begun <= deadline;
             let found = if is_in_time {
@@ -281,7 +298,7 @@ impl Evaluator {
                 Err(format!("not evaluated in time: the rules before it took more than {limit_seconds} s"))
             };
             let evaluated_ms = if is_in_time { at_ms } else { earlier.map_or(0, |earlier| earlier.evaluated_ms) };
-            let mut next = RuleState { key: rule.key.clone(), evaluated_ms, ..RuleState::default() };
+            let mut next = RuleState { key: rule.key.clone(), identity: rule.identity.clone(), evaluated_ms, ..RuleState::default() };
             let made = found.and_then(|found| match &rule.kind {
                 RuleKind::Recording => advance::record(rule, group.limit, &found).map(|made| (made, Vec::new())),
                 RuleKind::Alerting { .. } => {
@@ -315,7 +332,8 @@ impl Evaluator {
             next.seconds = begun.elapsed().as_secs_f64();
             state.rules.push(next);
             // What later rules of the group ask for must be there.
-            if !rule.is_alerting() && index + 1 < group.rules.len() {
+            let later = group.rules.get(index + 1..).unwrap_or_default();
+            if !later.is_empty() && (!rule.is_alerting() || later.iter().any(|rule| rule.expr.contains(ALERTS))) {
                 self.series.write(std::mem::take(&mut samples), series_ms).await;
             }
         }
@@ -376,10 +394,14 @@ impl Evaluator {
     }
 }
 
-/// Whether rules were evaluated and none succeeded: what they ask can't be read then.
-fn all_fail(groups: &[GroupState]) -> bool {
-    let mut rules = groups.iter().flat_map(|group| &group.rules).peekable();
-    rules.peek().is_some() && rules.all(|rule| rule.error.is_some())
+/// Whether rules that read something were evaluated and none succeeded: what they ask can't be read then. The groups have the states of their rules in their
+/// order.
+fn all_fail(rules: &RuleSet, groups: &[GroupState]) -> bool {
+    let of_group = |state: &GroupState| rules.groups.iter().find(|group| group.file == state.file && group.name == state.name);
+    let known = groups.iter().filter_map(|state| Some((of_group(state)?, state)));
+    let pairs = known.flat_map(|(group, state)| group.rules.iter().zip(&state.rules));
+    let mut states = pairs.filter(|(rule, _)| rule.reads).map(|(_, state)| state).peekable();
+    states.peek().is_some() && states.all(|state| state.error.is_some())
 }
 
 /// An error of a query with what clients are not told: operators read it.
@@ -418,13 +440,15 @@ fn end_missing(rules: &RuleSet, stored: &Stored, at_ms: i64, groups: &mut Vec<Gr
             Some(state) => {
                 let series_ms = at_ms - known.map_or(0, |group| group.query_offset_ms);
                 for rule in &before.rules {
-                    if state.rules.iter().any(|new| new.key == rule.key) {
+                    if known.is_some_and(|group| group.rules.iter().any(|new| rule.is_of(new))) {
                         continue;
                     }
                     samples.entry(series_ms).or_default().extend(ends_of(&rule.alerts));
                     let alerts = advance::ended(&rule.alerts, at_ms);
                     if !alerts.is_empty() {
-                        state.rules.push(RuleState { alerts, ..rule.clone() });
+                        // Another rule may have its key now.
+                        let key = if rule.identity.is_empty() { rule.key.clone() } else { rule.identity.clone() };
+                        state.rules.push(RuleState { key, alerts, ..rule.clone() });
                     }
                 }
             }

@@ -20,6 +20,9 @@ pub struct Notification {
     pub group: Texts,
     /// At least one.
     pub alerts: Vec<NotifiedAlert>,
+    /// How many further alerts of the group fire; only counted for webhooks.
+    #[serde(default)]
+    pub others_firing: usize,
     /// Where this server's pages are; empty where that is not known.
     #[serde(default)]
     pub external_url: String,
@@ -61,9 +64,9 @@ impl NotifiedAlert {
 }
 
 impl Notification {
-    /// Whether one of its alerts fires.
+    /// Whether one of its alerts fires, or another one of the group.
     pub fn is_firing(&self) -> bool {
-        self.alerts.iter().any(|alert| alert.firing)
+        self.others_firing > 0 || self.alerts.iter().any(|alert| alert.firing)
     }
 
     /// The labels, or annotations, that all of its alerts have alike.

@@ -3,6 +3,8 @@
 //! What a receiver was told stands in the state of the alert. So a transition is told once whichever server makes the step, an alert that was
 //! silenced while it began to fire is told when the silence is over, and no receiver is told of the end of what it was not told of.
 //!
+//! A webhook is told of the rest of a group that fires as well, as Alertmanager does: what it is told of a group is then what there is of it.
+//!
 //! Quiet hours work the same way, for the severities that they hold: what begins and ends within them is never told, and the end of what was told
 //! before is told when they are over.
 
@@ -18,7 +20,7 @@ use uuid::Uuid;
 use super::advance::RESOLVED_RETENTION_MS;
 use super::links::Links;
 use super::notification::{Notification, NotifiedAlert};
-use super::receivers::{Receiver, Repeat, Severity, held_up_to};
+use super::receivers::{Receiver, Repeat, Severity, Target, held_up_to};
 use super::rules::RuleSet;
 use super::silences::Silences;
 use super::state::{AlertState, GroupState, Phase, RuleState, Silence, Stored, Texts, Told};
@@ -65,8 +67,9 @@ pub fn plan(
     }
     for receiver in receivers {
         let held_up_to = held_up_to(&receiver.quiet_hours, at_ms);
-        let mut by_group = BTreeMap::<Texts, Vec<NotifiedAlert>>::new();
-        for Candidate { is_silenced, page, alert } in &mut candidates {
+        let gets_rest = matches!(receiver.target, Target::Webhook { .. });
+        let (mut by_group, mut rest) = (BTreeMap::<Texts, Vec<NotifiedAlert>>::new(), Vec::new());
+        for (index, Candidate { is_silenced, page, alert }) in candidates.iter_mut().enumerate() {
             let is_over = alert.phase == Phase::Inactive;
             // The end is told under a silence as well, to those who were told of the beginning: they wait for it, and it bothers nobody.
             // An Alertmanager takes an alert that it is no longer told of for one that has ended, and would tell people so.
@@ -81,19 +84,41 @@ pub fn plan(
                 }
                 continue;
             }
-            let Some(told) = next_told(alert, receiver, at_ms) else { continue };
-            if held_up_to >= Some(Severity::of_label(alert.label("severity"))) {
-                if let Some(before) = alert.told.get_mut(&receiver.name) {
-                    before.owed = !told.firing;
+            let is_held = held_up_to >= Some(Severity::of_label(alert.label("severity")));
+            match next_told(alert, receiver, at_ms) {
+                Some(told) if !is_held => {
+                    alert.told.insert(receiver.name.clone(), told);
+                    let news = NotifiedAlert::of(alert, valid_until_ms, page.to_string());
+                    by_group.entry(group_of(alert, receiver)).or_default().push(news);
                 }
-                continue;
+                not_now => {
+                    let Some(before) = alert.told.get_mut(&receiver.name) else { continue };
+                    if let Some(held) = not_now {
+                        before.owed = !held.firing;
+                    }
+                    if gets_rest && alert.phase == Phase::Firing && before.firing {
+                        rest.push(index);
+                    }
+                }
             }
-            alert.told.insert(receiver.name.clone(), told);
-            let group = receiver.group_by.iter().filter_map(|name| Some((name.clone(), alert.labels.get(name)?.clone()))).collect();
-            by_group.entry(group).or_default().push(NotifiedAlert::of(alert, valid_until_ms, page.to_string()));
+        }
+        let mut rest_by_group = BTreeMap::<Texts, Vec<NotifiedAlert>>::new();
+        if !by_group.is_empty() {
+            for Candidate { page, alert, .. } in rest.into_iter().filter_map(|index| candidates.get(index)) {
+                let group = group_of(alert, receiver);
+                if by_group.contains_key(&group) {
+                    let fires = NotifiedAlert::of(alert, valid_until_ms, page.to_string());
+                    rest_by_group.entry(group).or_default().push(fires);
+                }
+            }
         }
         let expires_ms = if receiver.repeat == Repeat::Alertmanager { valid_until_ms } else { at_ms + USEFUL_MS };
-        for (group, alerts) in by_group {
+        for (group, mut alerts) in by_group {
+            let rest = rest_by_group.remove(&group).unwrap_or_default();
+            let firing = if gets_rest { rest.len() + firing(&alerts) } else { 0 };
+            // As many as there is room for beside what is new: the rest of a large group makes no notifications of its own.
+            let room = alerts.len().next_multiple_of(MAX_ALERTS) - alerts.len();
+            alerts.extend(rest.into_iter().take(room));
             notifications.extend(alerts.chunks(MAX_ALERTS).map(|alerts| Notification {
                 id: Uuid::now_v7(),
                 receiver: receiver.name.clone(),
@@ -101,11 +126,22 @@ pub fn plan(
                 expires_ms,
                 group: group.clone(),
                 alerts: alerts.to_vec(),
+                others_firing: firing.saturating_sub(self::firing(alerts)),
                 external_url: pages.links.root().to_owned(),
             }));
         }
     }
     notifications
+}
+
+/// The labels that an alert's group has for a receiver.
+fn group_of(alert: &AlertState, receiver: &Receiver) -> Texts {
+    receiver.group_by.iter().filter_map(|name| Some((name.clone(), alert.labels.get(name)?.clone()))).collect()
+}
+
+/// How many of them fire.
+fn firing(alerts: &[NotifiedAlert]) -> usize {
+    alerts.iter().filter(|alert| alert.firing).count()
 }
 
 /// The alerts of whose beginning or end quiet hours keep a receiver from being told now.
@@ -155,7 +191,7 @@ fn next_told(alert: &AlertState, receiver: &Receiver, at_ms: i64) -> Option<Told
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alerts::receivers::{Access, Address, Target};
+    use crate::alerts::receivers::{Access, Address};
     use crate::alerts::state::SilenceMatcher;
 
     const TICK: Duration = Duration::from_secs(15);
@@ -219,6 +255,45 @@ mod tests {
         assert_eq!(at(&mut groups, 4 * hour + 15_000), ["am: resolved n1", "hook: resolved n1"]);
         assert!(at(&mut groups, 4 * hour + 30_000).is_empty());
         assert_eq!(at(&mut groups, 4 * hour + 75_000), ["am: resolved n1"], "it may have been away");
+    }
+
+    #[test]
+    fn a_webhook_is_told_of_the_rest_of_a_group_that_fires() {
+        let mut slack = receiver("slack", Repeat::After(Duration::from_hours(4)), Severity::Warning);
+        slack.target = Target::Slack { url: Address::Plain("http://h/".into()) };
+        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning), slack];
+        let mut groups = groups(vec![
+            alert("A", "n1", "critical"),
+            alert("A", "n2", "critical"),
+            alert("B", "n3", "critical"),
+            alert("A", "n4", "info"),
+        ]);
+        let stored = Stored::default();
+        assert_eq!(told(&receivers, &mut groups, &stored, 0).len(), 4);
+        let end = |alert: &mut AlertState, at_ms: i64| {
+            (alert.phase, alert.resolved_ms) = (Phase::Inactive, Some(at_ms));
+        };
+        end(&mut groups[0].rules[0].alerts[0], 15_000);
+        assert_eq!(told(&receivers, &mut groups, &stored, 15_000), ["hook: resolved n1 firing n2", "slack: resolved n1"]);
+        assert_eq!(groups[0].rules[0].alerts[1].told["hook"].at_ms, 0, "it is told again as if it had not been told");
+        assert!(told(&receivers, &mut groups, &stored, 30_000).is_empty());
+        end(&mut groups[0].rules[0].alerts[1], 45_000);
+        assert_eq!(told(&receivers, &mut groups, &stored, 45_000), ["hook: resolved n2", "slack: resolved n2"]);
+    }
+
+    #[test]
+    fn the_rest_of_a_large_group_is_counted() {
+        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)];
+        let mut groups = groups((0..MAX_ALERTS + 50).map(|index| alert("A", &format!("n{index}"), "critical")).collect());
+        let lengths = |groups: &mut Vec<GroupState>, at_ms: i64| {
+            let pages = Pages { links: &Links::default(), rules: &RuleSet::default() };
+            let notifications = plan(&receivers, groups, &Stored::default(), at_ms, TICK, &pages);
+            notifications.iter().map(|one| (one.alerts.len(), one.others_firing)).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&mut groups, 0), [(MAX_ALERTS, 50), (50, MAX_ALERTS)]);
+        let first = &mut groups[0].rules[0].alerts[0];
+        (first.phase, first.resolved_ms) = (Phase::Inactive, Some(15_000));
+        assert_eq!(lengths(&mut groups, 15_000), [(MAX_ALERTS, 50)], "of 249 that fire 199 are named");
     }
 
     #[test]

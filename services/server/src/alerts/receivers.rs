@@ -193,6 +193,11 @@ impl ReceiverBook {
         self.problem().is_some()
     }
 
+    /// Whether the file is refused and no receiver is known from before, so that nobody is told of alerts.
+    pub fn is_unusable(&self) -> bool {
+        self.is_refused() && self.current().is_empty()
+    }
+
     /// What is wrong with the file.
     pub fn problem(&self) -> Option<String> {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
@@ -262,10 +267,10 @@ mod tests {
         std::fs::write(file.path(), "receivers:\n- name: a\n  webhook: {url: 'http://h/'}\n  min_severity: warn\n").unwrap();
         let book = ReceiverBook::open(Some(file.path())).unwrap();
         book.look();
-        assert!(book.is_refused() && book.current().is_empty());
+        assert!(book.is_refused() && book.is_unusable() && book.current().is_empty());
         std::fs::write(file.path(), "receivers:\n- name: a\n  webhook: {url: 'http://h/'}\n").unwrap();
         book.look();
-        assert_eq!((book.is_refused(), book.current().len()), (false, 1));
+        assert_eq!((book.is_refused(), book.is_unusable(), book.current().len()), (false, false, 1));
     }
 
     #[test]
@@ -277,7 +282,7 @@ mod tests {
         let names = || book.current().iter().map(|receiver| receiver.name.clone()).collect::<Vec<_>>();
         write("receivers: 1");
         book.look();
-        assert_eq!(names(), ["a"]);
+        assert_eq!((names(), book.is_refused(), book.is_unusable()), (vec!["a".to_owned()], true, false));
         write("receivers:\n- name: b\n  webhook: {url: 'http://h/'}\n");
         book.look();
         assert_eq!(names(), ["b"]);

@@ -6,7 +6,7 @@ mod format;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use self::book::{RuleBook, RuleSet};
+pub use self::book::{RULES_DIR, RuleBook, RuleSet};
 #[cfg(test)]
 pub use self::format::parse;
 
@@ -32,12 +32,17 @@ pub struct RuleGroup {
 /// One rule.
 #[derive(Debug)]
 pub struct Rule {
-    /// What its state is found by: its name and, where a group has several of one name, the number of it.
+    /// What pages find its state by: its name and, where a group has several of one name, the number of it.
     pub key: String,
+    /// What its state is found by at the next evaluation: its name and labels and, where a group has several with these, the number of it. So it
+    /// stays the same when other rules of the group come and go, as in Prometheus.
+    pub identity: String,
     /// The alert's name, or the name of the series that it writes.
     pub name: String,
     /// What is evaluated.
     pub expr: String,
+    /// Whether that reads series: one such as `vector(1)` does not, and succeeds although nothing can be read.
+    pub reads: bool,
     /// Labels that results get, those of the group included.
     pub labels: BTreeMap<String, Template>,
     /// What becomes of the result.

@@ -1,7 +1,7 @@
 //! Writes the series of rules, and what the server knows of sources and of itself, as samples of one source.
 //!
-//! A server to which no node reports, and which has no rules but those built in, writes none: its listings and its snapshot file then have what was sent
-//! to it and nothing else, as the original's.
+//! A server to which no node reports, and which has no receivers and no rules but those built in, writes none: its listings and its snapshot file then have
+//! what was sent to it and nothing else, as the original's.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,15 +24,17 @@ pub const LAST_SEEN: &str = "golectra_source_last_seen_timestamp_seconds";
 /// The job of the server's own series.
 const JOB: &str = "golectra-server";
 /// What of the server's own metrics is written, since rules watch it.
-pub(super) const OWN_METRICS: [&str; 9] = [
+pub(super) const OWN_METRICS: [&str; 11] = [
     "golectra_audit_backlog",
     "golectra_audit_oldest_age_seconds",
     "golectra_history_bytes",
     "golectra_history_max_bytes",
     "golectra_ingest_rejected_total",
     "golectra_rule_evaluation_failures_total",
+    "golectra_rule_files_refused",
     "golectra_alerts_notifications_failed_total",
     "golectra_alerts_oldest_notification_age_seconds",
+    "golectra_alerts_receivers_file_refused",
     "golectra_store_up",
 ];
 /// The most samples of one write.

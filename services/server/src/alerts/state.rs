@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::rules::Rule;
+
 /// Labels or annotations.
 pub type Texts = BTreeMap<String, String>;
 
@@ -52,7 +54,7 @@ pub struct GroupState {
     pub evaluated_ms: i64,
     /// How long that took.
     pub seconds: f64,
-    /// Of its rules, in their order.
+    /// Of its rules, in their order; then of rules that are gone while their alerts are remembered.
     pub rules: Vec<RuleState>,
 }
 
@@ -62,6 +64,8 @@ pub struct GroupState {
 pub struct RuleState {
     /// See [`super::rules::Rule::key`].
     pub key: String,
+    /// See [`super::rules::Rule::identity`]; empty where an earlier version wrote the state, which knew rules by their keys.
+    pub identity: String,
     /// Why the last evaluation failed; nothing where it did not.
     pub error: Option<String>,
     /// When it was evaluated last, in unix milliseconds; 0 is never.
@@ -70,6 +74,13 @@ pub struct RuleState {
     pub seconds: f64,
     /// Its alerts by their labels: pending, firing and lately resolved ones.
     pub alerts: Vec<AlertState>,
+}
+
+impl RuleState {
+    /// Whether it is the state of this rule at an earlier evaluation.
+    pub fn is_of(&self, rule: &Rule) -> bool {
+        if self.identity.is_empty() { self.key == rule.key } else { self.identity == rule.identity }
+    }
 }
 
 /// In which state an alert is.

@@ -5,6 +5,7 @@ pub mod memory;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -67,6 +68,25 @@ pub struct Waiting {
     pub oldest_ms: i64,
 }
 
+/// Counts, by receiver, the notifications that waited and were dropped.
+#[derive(Debug, Default)]
+pub struct Dropped(Mutex<BTreeMap<String, u64>>);
+
+impl Dropped {
+    /// One was dropped for each of these receivers; one that is named twice lost two.
+    pub fn add(&self, receivers: impl IntoIterator<Item = String>) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for receiver in receivers {
+            *counts.entry(receiver).or_default() += 1;
+        }
+    }
+
+    /// What was counted since this was asked last.
+    pub fn take(&self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// See the module's documentation. Each call is bounded at some seconds.
 #[async_trait]
 pub trait AlertStore: Send + Sync + 'static {
@@ -80,10 +100,15 @@ pub trait AlertStore: Send + Sync + 'static {
     async fn load(&self) -> Result<Stored, StoreError>;
 
     /// Makes the changes of an evaluation; false if this server no longer is the one that evaluates, or one of this time was committed last. Then nothing is
-    /// changed. An evaluation of an earlier time counts: the clock may have gone back. Notifications that are older than they may get are removed.
+    /// changed. An evaluation of an earlier time counts: the clock may have gone back. Notifications that are older than they may get are removed. After an
+    /// error the change may be there all the same, as in memory where the file can't be written.
     async fn commit(&self, commit: Commit) -> Result<bool, StoreError>;
 
-    /// The oldest notification for a receiver, unless it is being delivered or not due. So a receiver gets one after the other, in their order.
+    /// How many notifications commits dropped since this was asked last, by receiver: what is too old, and what is too much.
+    fn take_dropped(&self) -> BTreeMap<String, u64>;
+
+    /// The oldest notification for a receiver that is due and has none before it of its group: none that waits, is put off or is being delivered. So a
+    /// receiver is told of each group in order, and a notification that can't be delivered holds up no other group.
     async fn claim(&self, receiver: &str) -> Result<Option<Claimed>, StoreError>;
 
     /// Says what became of a claimed notification. Of a claim that has been lost it says nothing.

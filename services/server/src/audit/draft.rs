@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use golectra_protocol::Metrics;
 use golectra_protocol::audit::event_json;
 
 use super::names::NameList;
@@ -27,6 +28,16 @@ impl Draft {
     /// The event of a deleted source. Its list of metrics is empty, which is never the case for a write.
     pub fn source_deleted(ip_address: IpAddr, unix_seconds: i64, traceparent: Option<String>) -> Self {
         Self { ts: unix_seconds, ip_address, names: Arc::new(NameList::empty()), repeated: false, traceparent }
+    }
+
+    /// The same event with the names of these metrics only: of a write that was stored in part, those that were stored.
+    pub fn only(&self, metrics: &Metrics) -> Self {
+        let names = NameList::of(metrics);
+        // Often some samples of each metric are stored. Then the list stays the one that other drafts share.
+        if names == *self.names {
+            return self.clone();
+        }
+        Self { names: Arc::new(names), repeated: false, ..self.clone() }
     }
 
     /// The content of the events: one event, unless the names are too long for that.
@@ -101,6 +112,20 @@ mod tests {
         assert_eq!(others.each_ref().map(Draft::held_bytes), [20; 3]);
         let alone = Draft { names: Arc::new(NameList::of(&metrics)), traceparent: Some("1234567".into()), ..first };
         assert_eq!(alone.held_bytes(), 107);
+    }
+
+    #[test]
+    fn a_write_that_was_stored_in_part_names_what_was_stored() {
+        let metric = |id| Metric { id: MetricId::parse(id).unwrap(), value: Value::Gauge(1.0) };
+        let metrics = |ids: &[&'static str]| ids.iter().copied().map(metric).collect::<Metrics>();
+        let all = metrics(&["a{l=\"1\"}", "a{l=\"2\"}", "b"]);
+        let names = Arc::new(NameList::of(&all));
+        let draft = Draft { ts: 7, ip_address: [127, 0, 0, 1].into(), names, repeated: true, traceparent: Some("t".into()) };
+        let same = draft.only(&metrics(&["a{l=\"2\"}", "b"]));
+        assert!(Arc::ptr_eq(&draft.names, &same.names) && same.repeated);
+        let fewer = draft.only(&metrics(&["b"]));
+        assert_eq!(fewer.contents().map(|content| content.names.to_string()).collect::<Vec<_>>(), [r#"["b"]"#]);
+        assert_eq!((fewer.repeated, fewer.ts, fewer.traceparent.as_deref()), (false, 7, Some("t")));
     }
 
     #[test]

@@ -38,11 +38,11 @@ impl YamlReader<'_> {
         self.error(place.referenced.line(), problem.into())
     }
 
-    /// Checks an expression that stands at a place, as `text` where that has something in place of variables.
-    pub fn check_expr<T>(self, place: &Spanned<T>, text: &str) -> Result<(), FileError> {
+    /// Checks an expression that stands at a place, as `text` where that has something in place of variables. Returns it parsed.
+    pub fn check_expr<T>(self, place: &Spanned<T>, text: &str) -> Result<Query, FileError> {
         let query = Query::parse(text.trim(), &ParseLimits::default()).map_err(|error| self.at(place, format!("expr: {error}")))?;
         match query.expr().value_type() {
-            ValueType::InstantVector | ValueType::Scalar => Ok(()),
+            ValueType::InstantVector | ValueType::Scalar => Ok(query),
             other => Err(self.at(place, format!("expr: it must give an instant vector or a scalar, and gives a {other}"))),
         }
     }

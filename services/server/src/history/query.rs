@@ -8,6 +8,7 @@ mod admission;
 mod error;
 mod export;
 mod listing;
+mod pace;
 mod prefetch;
 mod watch;
 
@@ -18,6 +19,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use golectra_process::trace;
@@ -38,6 +40,7 @@ pub use self::watch::Costs;
 use self::admission::{Admission, Admitted, RESERVED_FOR_RULES};
 use self::error::Bounds;
 use self::export::Exports;
+use self::pace::{Allowance, Pace};
 use self::watch::Watch;
 use super::decode::Helpers;
 use super::shared::SharedReads;
@@ -77,6 +80,7 @@ struct Inner {
     engine: Engine,
     admission: Admission,
     writers: WriterLoad,
+    allowance: Arc<Allowance>,
     threads: Threads,
     /// For queries while writers are busy all the time.
     idle_threads: Threads,
@@ -127,6 +131,8 @@ impl Queries {
     pub fn start(history: Arc<dyn History>, limits: QueryLimits, writers: WriterLoad, registry: &Registry) -> io::Result<Self> {
         let budget = MemoryBudget::new(limits.max_bytes);
         let metrics = QueryMetrics::register(registry, &QueryError::REASONS, Arc::clone(&budget)).map_err(io::Error::other)?;
+        let processors = thread::available_parallelism().map_or(1, |processors| u32::try_from(processors.get()).unwrap_or(u32::MAX));
+        let allowance = Arc::new(Allowance::of(writers.clone(), processors));
         let engine_limits = Limits { max_series: limits.max_series, max_steps: MAX_STEPS, ..Limits::default() };
         Ok(Self(Arc::new(Inner {
             history,
@@ -134,6 +140,7 @@ impl Queries {
             engine: Engine { limits: engine_limits, ..Engine::default() },
             admission: Admission::new(limits.concurrency),
             writers,
+            allowance,
             threads: Threads::start(limits.concurrency + RESERVED_FOR_RULES, STACK_BYTES, Priority::Low)?,
             idle_threads: Threads::start(limits.concurrency, STACK_BYTES, Priority::Idle)?,
             helpers: Arc::new(Helpers::start()?),
@@ -189,7 +196,7 @@ impl Queries {
         call: Call,
         work: impl FnOnce(&mut Run) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, QueryError> {
-        let Inner { history, limits, engine, writers, threads, idle_threads, helpers, budget, metrics, .. } = &*self.0;
+        let Inner { history, limits, engine, writers, allowance, threads, idle_threads, helpers, budget, metrics, .. } = &*self.0;
         let mut watch = Watch::begin(metrics, call.kind, &call.text, limits.log_after);
         let timeout = call.timeout.map_or(limits.timeout, |timeout| timeout.min(limits.timeout));
         let bounds = Bounds { timeout, max_series: limits.max_series, max_bytes: limits.max_bytes };
@@ -210,21 +217,25 @@ impl Queries {
         let canceled = CancellationToken::new();
         let _cancels = canceled.clone().drop_guard();
         let (sender, receiver) = oneshot::channel();
+        let limit = Limit { handle: Handle::current(), deadline, canceled, bounds, pace: None };
         let mut run = Run {
             history: Arc::clone(history),
             engine: *engine,
             helpers: Arc::clone(helpers),
             budget: Arc::clone(budget),
             memory,
-            limit: Limit { handle: Handle::current(), deadline, canceled, bounds },
+            limit,
             costs: watch.costs,
         };
+        let allowance = (!call.is_rule).then(|| Arc::clone(allowance));
         let span = span(call.kind);
         threads.run(move || {
+            run.limit.pace = allowance.map(|allowance| Pace::of_query(&allowance, timeout));
             let worked = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| work(&mut run))));
             let result = worked.unwrap_or_else(|_| Err(QueryError::Internal("a query panicked: this is a bug in golectra-server".into())));
             watch.costs = run.costs;
             watch.costs.peak_bytes = watch.costs.peak_bytes.max(run.memory.peak_bytes());
+            watch.costs.paused = run.limit.pace.as_ref().map_or(Duration::ZERO, Pace::paused);
             span.record("series", watch.costs.series);
             span.record("samples", watch.costs.samples);
             watch.ends(result.as_ref().map_or_else(QueryError::reason, |_| "ok"));
@@ -322,6 +333,8 @@ struct Limit {
     deadline: Instant,
     canceled: CancellationToken,
     bounds: Bounds,
+    /// How it makes way for writers, if it does.
+    pace: Option<Pace>,
 }
 
 impl Limit {
@@ -342,10 +355,18 @@ impl Limit {
 
 impl Interrupt for Limit {
     fn check(&self) -> Result<(), Interrupted> {
-        if self.canceled.is_cancelled() {
-            return Err(Interrupted::Cancelled);
+        loop {
+            if self.canceled.is_cancelled() {
+                return Err(Interrupted::Cancelled);
+            }
+            if Instant::now() >= self.deadline {
+                return Err(Interrupted::DeadlineExceeded);
+            }
+            match self.pace.as_ref().and_then(Pace::due) {
+                Some(pause) => thread::sleep(pause),
+                None => return Ok(()),
+            }
         }
-        if Instant::now() >= self.deadline { Err(Interrupted::DeadlineExceeded) } else { Ok(()) }
     }
 }
 

@@ -4,8 +4,11 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use golectra_promql::parse::parse_duration;
 
-/// Times beyond this many seconds are refused, as the evaluation does.
+/// The evaluation knows no times and durations beyond this many seconds.
 const FARTHEST_SECONDS: f64 = 9_000_000_000_000.0;
+
+/// Times up to this many seconds are taken as the farthest: Prometheus's first and last time are 9,223,309,901,257,974 s from 1970. Larger numbers are no times.
+const LARGEST_SECONDS: f64 = 1e16;
 
 /// What Prometheus writes for the first and the last time that it knows.
 const FIRST: &str = "-292273086-05-16T16:47:06Z";
@@ -18,7 +21,7 @@ const CYCLE_MILLIS: i64 = 146_097 * 24 * 60 * 60 * 1000;
 pub fn parse_time_ms(text: &str) -> Option<i64> {
     if let Ok(seconds) = text.parse::<f64>() {
         #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
-        return (seconds.abs() <= FARTHEST_SECONDS).then(|| (seconds * 1000.0).round() as i64);
+        return (seconds.abs() <= LARGEST_SECONDS).then(|| (seconds.clamp(-FARTHEST_SECONDS, FARTHEST_SECONDS) * 1000.0).round() as i64);
     }
     #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
     let farthest_ms = (FARTHEST_SECONDS * 1000.0) as i64;
@@ -95,6 +98,11 @@ mod tests {
             ("0001-01-01T00:00:00Z", -62_135_596_800_000),
             (FIRST, -9_000_000_000_000_000),
             (LAST, 9_000_000_000_000_000),
+            // The same as numbers.
+            ("-9223309901257974", -9_000_000_000_000_000),
+            ("9223309901257974", 9_000_000_000_000_000),
+            ("9.223309901257974e+15", 9_000_000_000_000_000),
+            ("9000000000001", 9_000_000_000_000_000),
         ] {
             assert_eq!(parse_time_ms(text), Some(ms), "{text}");
         }
@@ -105,6 +113,8 @@ mod tests {
             "Inf",
             "-inf",
             "9e18",
+            "-9e18",
+            "1.1e16",
             "30m",
             "2015-07-01",
             "2015-07-01T20:10:30",

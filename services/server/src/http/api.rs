@@ -14,3 +14,5 @@ pub mod query;
 pub mod rules;
 pub mod status;
 pub mod write;
+
+pub use self::error::ApiFailure;

@@ -10,6 +10,8 @@ mod cluster;
 mod compare;
 mod events;
 mod explore;
+#[cfg(test)]
+mod fixture;
 mod format;
 mod kept;
 mod metrics;

@@ -1,7 +1,7 @@
 //! What evaluating rules takes and what becomes of notifications. Names follow Prometheus's `prometheus_rule_*` and `prometheus_notifications_*`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -29,12 +29,15 @@ pub struct Inner {
     last: IntGauge,
     rules: IntGauge,
     refused_files: IntGauge,
+    receivers_refused: IntGauge,
     alerts: IntGaugeVec,
     sent: IntCounterVec,
     failed: IntCounterVec,
     dropped: IntCounterVec,
     waiting: IntGaugeVec,
     oldest: GaugeVec,
+    /// The receivers that `waiting` and `oldest` show.
+    shown: Mutex<BTreeSet<String>>,
     /// Heartbeats that were taken.
     pub heartbeats: IntCounter,
     /// Heartbeats that were not.
@@ -66,11 +69,15 @@ impl AlertMetrics {
             leader: IntGauge::new("golectra_rule_evaluator", "1 on the server that evaluates rules, 0 on others.")?,
             last: IntGauge::new("golectra_rule_last_evaluation_timestamp_seconds", "When rules were evaluated last.")?,
             rules: IntGauge::new("golectra_rule_rules", "How many rules there are.")?,
-            refused_files: IntGauge::new("golectra_rule_files_refused", "Files of RULES_DIR that can't be used.")?,
+            refused_files: IntGauge::new(
+                "golectra_rule_files_refused",
+                "Files of RULES_DIR that can't be used; 1 where the folder can't.",
+            )?,
+            receivers_refused: IntGauge::new("golectra_alerts_receivers_file_refused", "1 while RECEIVERS_FILE can't be used, 0 else.")?,
             alerts: IntGaugeVec::new(Opts::new("golectra_alerts", "Alerts by state."), &["state"])?,
             sent: counters("alerts_notifications_sent_total", "Notifications that a receiver took.", &["receiver"])?,
             failed: counters("alerts_notifications_failed_total", "Tries to deliver notifications that failed.", &["receiver"])?,
-            dropped: counters("alerts_notifications_dropped_total", "Notifications that were given up.", &["receiver"])?,
+            dropped: counters("alerts_notifications_dropped_total", "Notifications that were given up or dropped.", &["receiver"])?,
             waiting: IntGaugeVec::new(
                 Opts::new("golectra_alerts_notifications_waiting", "Notifications that wait for a receiver."),
                 &["receiver"],
@@ -79,10 +86,11 @@ impl AlertMetrics {
                 Opts::new("golectra_alerts_oldest_notification_age_seconds", "Age of the oldest notification that waits for a receiver."),
                 &["receiver"],
             )?,
+            shown: Mutex::default(),
             heartbeats: IntCounter::new("golectra_alerts_heartbeats_sent_total", "Heartbeats that HEARTBEAT_URL took.")?,
             heartbeats_failed: IntCounter::new("golectra_alerts_heartbeats_failed_total", "Heartbeats that HEARTBEAT_URL did not take.")?,
         };
-        let all: [Box<dyn Collector>; 18] = [
+        let all: [Box<dyn Collector>; 19] = [
             Box::new(inner.evaluations.clone()),
             Box::new(inner.failures.clone()),
             Box::new(inner.rule_seconds.clone()),
@@ -93,6 +101,7 @@ impl AlertMetrics {
             Box::new(inner.last.clone()),
             Box::new(inner.rules.clone()),
             Box::new(inner.refused_files.clone()),
+            Box::new(inner.receivers_refused.clone()),
             Box::new(inner.alerts.clone()),
             Box::new(inner.sent.clone()),
             Box::new(inner.failed.clone()),
@@ -126,6 +135,11 @@ impl AlertMetrics {
         self.refused_files.set(int(refused_files as u64));
     }
 
+    /// Whether the file of receivers can't be used.
+    pub fn receivers(&self, refused: bool) {
+        self.receivers_refused.set(i64::from(refused));
+    }
+
     /// What an evaluation found.
     pub fn show(&self, stored: &Stored) {
         self.last.set(stored.evaluated_ms / 1000);
@@ -134,10 +148,15 @@ impl AlertMetrics {
         }
     }
 
-    /// What waits for receivers.
+    /// What waits for receivers. A receiver that is told again is not removed meanwhile: a scrape at that time would not see it.
     pub fn waiting(&self, waiting: &BTreeMap<String, Waiting>, now_ms: i64) {
-        self.waiting.reset();
-        self.oldest.reset();
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in shown.iter().filter(|receiver| !waiting.contains_key(*receiver)) {
+            // Both are there: whoever is in `shown` was set below.
+            let _ = self.waiting.remove_label_values(&[gone]);
+            let _ = self.oldest.remove_label_values(&[gone]);
+        }
+        *shown = waiting.keys().cloned().collect();
         for (receiver, waiting) in waiting {
             self.waiting.with_label_values(&[receiver]).set(i64::try_from(waiting.notifications).unwrap_or(i64::MAX));
             #[expect(clippy::cast_precision_loss, reason = "ages are far below 2^53 ms")]
@@ -155,8 +174,47 @@ impl AlertMetrics {
         self.failed.with_label_values(&[receiver]).inc();
     }
 
-    /// A notification was given up.
-    pub fn dropped(&self, receiver: &str) {
-        self.dropped.with_label_values(&[receiver]).inc();
+    /// So many notifications were given up.
+    pub fn dropped(&self, receiver: &str, notifications: u64) {
+        self.dropped.with_label_values(&[receiver]).inc_by(notifications);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_that_something_waits_for_is_in_every_scrape() {
+        let registry = Registry::new();
+        let metrics = AlertMetrics::register(&registry).unwrap();
+        let tell = |receivers: &[&str]| {
+            let waiting = Waiting { notifications: 2, oldest_ms: 1_000 };
+            metrics.waiting(&receivers.iter().map(|receiver| ((*receiver).to_owned(), waiting)).collect(), 4_000);
+        };
+        let shows = |receiver: &str| {
+            let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+            let label = format!("{{receiver=\"{receiver}\"}}");
+            let lines = [
+                format!("golectra_alerts_notifications_waiting{label} 2\n"),
+                format!("golectra_alerts_oldest_notification_age_seconds{label} 3\n"),
+            ];
+            lines.map(|line| text.contains(&line))
+        };
+        tell(&["a", "b"]);
+        assert_eq!([shows("a"), shows("b")], [[true, true]; 2]);
+        std::thread::scope(|scope| {
+            let telling = scope.spawn(|| {
+                for _ in 0..20_000 {
+                    tell(&["a"]);
+                }
+            });
+            while !telling.is_finished() {
+                assert_eq!(shows("a"), [true, true]);
+            }
+        });
+        assert_eq!([shows("a"), shows("b")], [[true, true], [false, false]]);
+        tell(&[]);
+        assert_eq!(shows("a"), [false, false]);
     }
 }

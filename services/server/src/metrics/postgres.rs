@@ -4,7 +4,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
-use super::{SECONDS, int};
+use super::{SECONDS, catch_up, int};
 use crate::store::postgres::IndexCacheMetrics;
 
 /// Buckets for the number of batches in a transaction, up to the maximum.
@@ -99,10 +99,8 @@ impl Collector for IndexCacheCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        self.hits.reset();
-        self.hits.inc_by(self.metrics.hits());
-        self.misses.reset();
-        self.misses.inc_by(self.metrics.misses());
+        catch_up(&self.hits, self.metrics.hits());
+        catch_up(&self.misses, self.metrics.misses());
         self.bytes.set(int(self.metrics.bytes() as u64));
         [self.hits.collect(), self.misses.collect(), self.bytes.collect()].concat()
     }

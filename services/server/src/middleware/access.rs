@@ -65,6 +65,8 @@ pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
         None => {
             let message = if app.tokens.is_some() {
                 format!("this route needs an API token with the scope {}: Authorization: Bearer TOKEN", needed.as_str())
+            } else if route == WRITE {
+                "samples are written with an API token, and this server has none: set its API_TOKENS_FILE".into()
             } else {
                 "this route is for users whom a proxy has signed in (AUTH_HEADER from TRUSTED_PROXIES): use the proxy's address".into()
             };

@@ -2,13 +2,32 @@
 
 use std::borrow::Cow;
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 use axum::response::{IntoResponse, Response};
 use golectra_protocol::ErrorCode;
 
+use crate::http::api::ApiFailure;
 use crate::http::error::{ApiError, TextError};
+
+/// Golectra's own routes whose errors are its JSON.
+const JSON: [&str; 11] = [
+    "/update",
+    "/updates",
+    "/value",
+    "/api/v1/snapshot",
+    "/api/v1/latest",
+    "/api/v1/sources",
+    "/api/v1/sources/{name}",
+    "/api/v1/silences",
+    "/api/v1/silences/{id}",
+    "/api/v1/receivers",
+    "/api/v1/receivers/{name}/test",
+];
+
+/// The route of remote-write, whose errors are text.
+const WRITE: &str = "/api/v1/write";
 
 /// A request's URI as the client sent it, attached by [`normalize`] if it changed the URI.
 #[derive(Debug, Clone)]
@@ -32,13 +51,19 @@ pub fn normalize<B>(mut request: Request<B>) -> Request<B> {
     request
 }
 
-/// Refuses a path or query whose escapes are not valid UTF-8: a name in it would be ambiguous.
-pub fn refusal(uri: &Uri) -> Option<Response> {
+/// Refuses a path or query whose escapes are not valid UTF-8: a name in it would be ambiguous. The answer has the form of the route's other errors.
+pub fn refusal<B>(request: &Request<B>) -> Option<Response> {
+    let uri = request.uri();
     if is_escaped_well(uri.path()) && uri.query().is_none_or(is_escaped_well) {
         return None;
     }
     let message = "the path or query has a '%' that is not followed by two hex digits, or escapes that are not UTF-8";
-    Some(TextError(ApiError::new(ErrorCode::Malformed, message)).into_response())
+    let error = ApiError::new(ErrorCode::Malformed, message);
+    Some(match request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) {
+        Some(route) if JSON.contains(&route) => error.into_response(),
+        Some(route) if route.starts_with("/api/v1/") && route != WRITE => ApiFailure::from(error).into_response(),
+        _ => TextError(error).into_response(),
+    })
 }
 
 /// Whether each `%` is followed by two hex digits, and what they spell is UTF-8.

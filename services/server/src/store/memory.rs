@@ -144,12 +144,16 @@ impl MemoryStore {
 
     /// Applies a batch whose samples are stored once for each time. What is journaled is what is new of it.
     async fn apply_samples(&self, batch: &mut Batch) -> Result<Applied, StoreError> {
-        let (now_millis, audit) = (self.clock.unix_millis(), batch.audit.take());
+        let (now_millis, audit, sent) = (self.clock.unix_millis(), batch.audit.take(), batch.metrics.len());
+        // The event names the metrics that are stored now.
+        let of_stored = |audit: Option<Draft>, stored: &Metrics| {
+            if stored.len() < sent { audit.map(|draft| draft.only(stored)) } else { audit }
+        };
         let Some(journal) = self.journal() else {
             let mut is_new = false;
             let applied = self.shards.apply_samples(batch, now_millis, |_, _| is_new = true)?;
             if is_new {
-                self.audit(audit.as_ref());
+                self.audit(of_stored(audit, &batch.metrics).as_ref());
             }
             return Ok(applied);
         };
@@ -161,7 +165,7 @@ impl MemoryStore {
             let Some((audit, answer)) = change.take() else { return };
             let mut frame = Vec::new();
             record::encode_write(&mut frame, batch, now_millis);
-            journal.append_to(&queue, epoch, frame, audit, Some(answer));
+            journal.append_to(&queue, epoch, frame, of_stored(audit, &batch.metrics), Some(answer));
         })?;
         if let Some((_, answer)) = change {
             // What was there before may not be on disk yet.

@@ -221,7 +221,10 @@ impl PostgresStore {
     /// The state of alerts in this database.
     pub fn alerts(&self) -> Arc<dyn AlertStore> {
         let context = &self.writers.context;
-        Arc::new(PostgresAlertStore::new(context.options.clone(), context.clock.clone(), self.reader.clone()))
+        // With turns of its own: many listings at once must not hold up what people are told.
+        let turns = if self.reader.pool.options().get_max_connections() > 4 { 2 } else { 1 };
+        let reader = Reader { turns: Arc::new(Semaphore::new(turns)), ..self.reader.clone() };
+        Arc::new(PostgresAlertStore::new(context.options.clone(), context.clock.clone(), reader))
     }
 
     /// Opens the history of a database that has the schema, to read it and nothing else. Needs a tokio runtime.
@@ -303,16 +306,14 @@ impl PostgresStore {
 #[async_trait]
 impl Write for PostgresStore {
     async fn apply(&self, batch: Batch) -> Result<Applied, StoreError> {
-        if matches!(*self.reader.schema.borrow(), SchemaState::Ready) {
-            return self.write(batch).await;
-        }
+        // One limit for the schema, for what was dropped and for the writer: each of them has a limit of its own, and together they are longer.
         let limit = self.writers.context.write_limits.answered;
-        let waited = async {
+        let applied = async {
             self.reader.check_schema(limit).await?;
             self.write(batch).await
         };
-        let late = |_| Err(StoreError::Unavailable(format!("no answer within {:.2} s of the start", limit.as_secs_f32())));
-        timeout(limit, waited).await.unwrap_or_else(late)
+        let late = |_| Err(StoreError::Unavailable(format!("no answer within {:.2} s", limit.as_secs_f32())));
+        timeout(limit, applied).await.unwrap_or_else(late)
     }
 
     async fn keep_metadata(&self, metadata: Vec<Metadata>) -> Result<(), StoreError> {

@@ -70,7 +70,7 @@ impl Check {
     fn files(&mut self) {
         let token = self.settings.address.token_file.clone();
         // What is wrong with it is the error of the first question.
-        if read_small(&token).is_ok() {
+        if self.settings.address.is_https() && read_small(&token).is_ok() {
             self.add(State::Works, "token", format!("{} can be read", token.display()));
         }
         let authorities = self.settings.address.ca_file.clone();

@@ -10,10 +10,11 @@ use std::time::Duration;
 use golectra_process::install_crypto;
 use http::header::{ACCEPT, AUTHORIZATION};
 use http::{HeaderValue, StatusCode};
-use reqwest::{Url, redirect};
+use reqwest::{RequestBuilder, Response, Url, redirect};
 
 use super::splitter::SplitError;
 use super::tls::{self, Certificate, LastCertificate, Policy};
+use crate::sender::with_causes;
 
 /// From the start of a request to the last byte of its answer. A kubelet may measure while it answers.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -66,7 +67,7 @@ pub enum KubeletError {
     Timeout,
     /// It does not know the agent.
     #[error(
-        "the kubelet does not accept the agent's token (401): {0}; KUBELET_TOKEN_FILE has to be a token of this cluster, and the kubelet needs --authentication-token-webhook"
+        "the kubelet does not accept the agent's token (401): {0}; KUBELET_TOKEN_FILE has to be a token of this cluster, which is sent over https alone, and the kubelet needs --authentication-token-webhook"
     )]
     Unauthenticated(String),
     /// The agent may not read this.
@@ -147,11 +148,16 @@ pub struct KubeletAddress {
     pub tls: TlsMode,
     /// The authorities that may have signed it, in PEM.
     pub ca_file: PathBuf,
-    /// The token of the agent's service account.
+    /// The token of the agent's service account, for an https URL.
     pub token_file: PathBuf,
 }
 
 impl KubeletAddress {
+    /// Whether the kubelet is asked with TLS. Without, everybody on the way could read the token, so it is not sent.
+    pub fn is_https(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
     /// Whether the URL leads to the node's own address.
     pub fn is_own_node(&self) -> bool {
         let host = self.url.host_str().unwrap_or_default();
@@ -201,12 +207,15 @@ impl Client {
         endpoint: Endpoint,
         mut read: impl FnMut(&[u8]) -> Result<(), KubeletError>,
     ) -> Result<(), KubeletError> {
-        let token = self.token()?;
+        let token = if self.address.is_https() { Some(self.token()?) } else { None };
         let http = self.http()?;
         let mut url = self.address.url.clone();
         url.set_path(&format!("{}{}", url.path().trim_end_matches('/'), endpoint.path));
-        let request = http.get(url).header(AUTHORIZATION, token).header(ACCEPT, HeaderValue::from_static(endpoint.accept));
-        let mut answer = request.send().await.map_err(|error| failed(&error))?;
+        let mut request = http.get(url).header(ACCEPT, HeaderValue::from_static(endpoint.accept));
+        if let Some(token) = token {
+            request = request.header(AUTHORIZATION, token);
+        }
+        let mut answer = send_idempotent(request).await.map_err(|error| failed(&error))?;
         if answer.status() != StatusCode::OK {
             let mut text = Vec::new();
             while let Ok(Some(piece)) = answer.chunk().await {
@@ -272,7 +281,17 @@ impl Client {
             .tcp_nodelay(true)
             .tls_backend_preconfigured(config)
             .build()
-            .map_err(|error| KubeletError::Client(error.to_string()))
+            .map_err(|error| KubeletError::Client(with_causes(&error)))
+    }
+}
+
+/// Sends a request that changes nothing, and once more where the connection ended without an answer: one that is kept from an
+/// earlier answer may be closed just then. The caller limits the time of both.
+pub(in crate::collect) async fn send_idempotent(request: RequestBuilder) -> reqwest::Result<Response> {
+    let again = request.try_clone();
+    match (request.send().await, again) {
+        (Err(error), Some(again)) if error.is_request() && !error.is_connect() && !error.is_timeout() => again.send().await,
+        (sent, _) => sent,
     }
 }
 

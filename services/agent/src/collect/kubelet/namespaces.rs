@@ -1,9 +1,11 @@
 //! Which namespaces' pods are reported.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+
+/// The longest name of a namespace, in bytes.
+const MAX_NAME_BYTES: usize = 63;
 
 /// Names of namespaces, written with commas between them. A `*` at the end of a name stands for any rest.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -16,12 +18,27 @@ impl NamespaceList {
     }
 }
 
-impl FromStr for NamespaceList {
-    type Err = Infallible;
+/// Why a text is no list of namespaces: a part of it could match none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected names of namespaces with commas between them, a `*` only at the end of one")]
+pub struct NamespaceListError;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()))
+impl FromStr for NamespaceList {
+    type Err = NamespaceListError;
+
+    fn from_str(text: &str) -> Result<Self, NamespaceListError> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let names: Arc<[String]> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        if names.is_empty() || !names.iter().all(|name| may_match(name)) { Err(NamespaceListError) } else { Ok(Self(names)) }
     }
+}
+
+/// Whether a namespace can have this name, or a name that begins like this where a `*` is at its end.
+fn may_match(name: &str) -> bool {
+    let start = name.strip_suffix('*').unwrap_or(name);
+    start.len() <= MAX_NAME_BYTES && start.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 impl fmt::Debug for NamespaceList {
@@ -61,5 +78,16 @@ mod tests {
         assert_eq!(allowed("shop*", "shop-test"), ["shop"]);
         assert_eq!(allowed("", "kube-*,default"), ["shop", "shop-test"]);
         assert_eq!(allowed("*", "*"), [""; 0]);
+    }
+
+    #[test]
+    fn what_no_namespace_can_be_called_is_refused() {
+        let long = "a".repeat(63);
+        for text in ["", " ", "*", "kube-*", "shop, default,", &long, &format!("{long}*")] {
+            assert!(text.parse::<NamespaceList>().is_ok(), "{text}");
+        }
+        for text in [",", " , ", "a b", "shop;web", "team-*-prod", "**", "Shop", "shop,web.prod", &format!("{long}a")] {
+            assert_eq!(text.parse::<NamespaceList>(), Err(NamespaceListError), "{text}");
+        }
     }
 }

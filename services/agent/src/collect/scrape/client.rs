@@ -19,7 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::{ScrapeError, excerpt, location_for_log};
 use super::target::TargetKind;
-use crate::collect::kubelet::{authorities, read_small, tls_error};
+use crate::collect::kubelet::{authorities, read_small, send_idempotent, tls_error};
+use crate::sender::with_causes;
 
 /// What Prometheus accepts, without protobuf.
 const ACCEPT_EXPOSITION: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
@@ -42,7 +43,7 @@ const STEP_BYTES: usize = 16 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeClientError {
     /// The HTTP client could not be made.
-    #[error(transparent)]
+    #[error("{}", with_causes(.0))]
     Http(#[from] reqwest::Error),
     /// TLS could not be set up.
     #[error(transparent)]
@@ -95,8 +96,8 @@ pub(super) struct Client {
 struct AnswerMemory {
     /// What all share, in steps.
     shared: Arc<Semaphore>,
-    /// Room for one answer of any length. Answers that hold a part of what is shared while they wait for more can't all wait for each other: one of them
-    /// gets this and ends.
+    /// Room for one answer of any length, packed and unpacked. Answers that hold a part of what is shared while they wait for more
+    /// can't all wait for each other: one of them gets this and ends.
     last: Arc<Semaphore>,
 }
 
@@ -177,10 +178,7 @@ impl Memory {
 
     /// Waits for memory for this many bytes in total; the scrape's time limit ends the wait.
     async fn reserve(&mut self, bytes: usize) -> Result<(), ScrapeError> {
-        if bytes <= self.held_bytes() || self.last.is_some() {
-            return Ok(());
-        }
-        let more = Self::steps(bytes - self.held_bytes());
+        let Some(more) = self.missing_steps(bytes) else { return Ok(()) };
         tokio::select! {
             biased;
             permit = Arc::clone(&self.of.shared).acquire_many_owned(more) => self.add(permit.map_err(|_| ScrapeError::NoMemory)?),
@@ -189,10 +187,17 @@ impl Memory {
         Ok(())
     }
 
-    /// Reserves this many bytes in addition if they are there now.
-    fn try_add(&mut self, bytes: usize) -> bool {
-        let permit = Arc::clone(&self.of.shared).try_acquire_many_owned(Self::steps(bytes));
+    /// Reserves memory for this many bytes in total if it is there now.
+    fn try_reserve(&mut self, bytes: usize) -> bool {
+        let Some(more) = self.missing_steps(bytes) else { return true };
+        let permit = Arc::clone(&self.of.shared).try_acquire_many_owned(more);
         permit.map(|permit| self.add(permit)).is_ok()
+    }
+
+    /// What has to be reserved for this many bytes in total; None if that is there.
+    fn missing_steps(&self, bytes: usize) -> Option<u32> {
+        let missing = bytes.saturating_sub(self.held_bytes());
+        (missing > 0 && self.last.is_none()).then(|| Self::steps(missing))
     }
 }
 
@@ -248,7 +253,8 @@ impl Client {
         if let Ok(seconds) = HeaderValue::from_str(&self.timeout.as_secs_f64().to_string()) {
             headers.insert(HeaderName::from_static(TIMEOUT_HEADER), seconds);
         }
-        let response = self.http.get(url.clone()).headers(headers).send().await.map_err(|error| self.failed(error))?;
+        let request = self.http.get(url.clone()).headers(headers);
+        let response = send_idempotent(request).await.map_err(|error| self.failed(error))?;
         let text = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         if response.status() != StatusCode::OK {
             let location =
@@ -265,11 +271,7 @@ impl Client {
         let mut memory = Memory { of: self.memory.clone(), permit: None, last: None };
         let mut body = self.read(response, &mut memory).await?;
         if packed {
-            body = gzip::unpack_within(&body, self.body_bytes, |bytes| memory.try_add(bytes)).map_err(|error| match error {
-                UnpackError::Invalid => ScrapeError::Gzip,
-                UnpackError::TooLarge(limit) => ScrapeError::TooLarge(limit),
-                UnpackError::NoRoom(_) => ScrapeError::NoMemory,
-            })?;
+            body = self.unpack(&body, &mut memory).await?;
         }
         Ok(Answer { format, content_type: excerpt(&content_type), body, _memory: Some(memory) })
     }
@@ -285,6 +287,20 @@ impl Client {
             body.extend_from_slice(&piece);
         }
         Ok(body)
+    }
+
+    /// Unpacks an answer that is in memory itself; waits for the memory that this takes.
+    async fn unpack(&self, packed: &[u8], memory: &mut Memory) -> Result<Vec<u8>, ScrapeError> {
+        // Two lengths are asked for at most: the claimed one, and the measured one where that is longer.
+        loop {
+            let unpacked = gzip::unpack_within(packed, self.body_bytes, |bytes| memory.try_reserve(packed.len() + bytes));
+            match unpacked {
+                Ok(body) => return Ok(body),
+                Err(UnpackError::Invalid) => return Err(ScrapeError::Gzip),
+                Err(UnpackError::TooLarge(limit)) => return Err(ScrapeError::TooLarge(limit)),
+                Err(UnpackError::NoRoom(bytes)) => memory.reserve(packed.len() + bytes).await?,
+            }
+        }
     }
 
     fn failed(&self, error: reqwest::Error) -> ScrapeError {
@@ -328,5 +344,23 @@ mod tests {
         let all = tokio::time::timeout(Duration::from_secs(1), answers.join_all()).await.expect("none waits for ever");
         assert!(all.iter().all(Result::is_ok));
         assert_eq!((of.shared.available_permits(), of.last.available_permits()), (12, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn packed_answers_wait_for_the_memory_that_they_unpack_to() {
+        let limit = Duration::from_secs(1);
+        let client = Arc::new(Client::new(4 * STEP_BYTES, limit, Roots::None).unwrap());
+        let packed = gzip::pack("a".repeat(4 * STEP_BYTES).as_bytes());
+        let mut answers = JoinSet::new();
+        for _ in 0..6 {
+            let mut memory = Memory { of: client.memory.clone(), permit: None, last: None };
+            memory.reserve(2 * STEP_BYTES).await.unwrap();
+            let (client, packed) = (Arc::clone(&client), packed.clone());
+            answers.spawn(async move { client.unpack(&packed, &mut memory).await.map(|body| body.len()) });
+        }
+        assert_eq!(client.memory.shared.available_permits(), 0);
+        let all = tokio::time::timeout(limit, answers.join_all()).await.expect("none waits for ever");
+        assert!(all.iter().all(|answer| matches!(answer, Ok(len) if *len == 4 * STEP_BYTES)), "{all:?}");
+        assert_eq!((client.memory.shared.available_permits(), client.memory.last.available_permits()), (12, 1));
     }
 }

@@ -23,6 +23,19 @@ impl Disk {
         self.release(active.number);
     }
 
+    /// After a failed write: where an incomplete record could not be cut off, the active file has damage at its end and no batch is
+    /// written to it any more.
+    pub(super) fn roll_if_damaged(&mut self) {
+        let Some(active) = &self.active else { return };
+        let Some(segment) = self.segments.get_mut(&active.number) else { return };
+        if let Ok(file) = active.file.metadata()
+            && file.len() != segment.bytes
+        {
+            segment.bytes = file.len();
+            self.roll();
+        }
+    }
+
     /// Appends a batch in one record with the places of those that it replaces, so that the disk has both or neither.
     pub(super) fn append(&mut self, batch: &Batch, replaced: &[Place]) -> io::Result<()> {
         let mut offsets = Vec::<Offsets>::new();
@@ -42,8 +55,9 @@ impl Disk {
         }
         if self.active.is_none() {
             let number = self.next_number;
-            let (file, bytes) = self.folder.create(number)?;
+            // Also where the file cannot be completed: one that cannot be removed again must not be in the way of the next.
             self.next_number += 1;
+            let (file, bytes) = self.folder.create(number)?;
             self.folder_changed = true;
             self.segments.insert(number, Segment::new(bytes));
             self.active = Some(Active { number, file: Arc::new(file), synced_bytes: 0, syncing_bytes: 0 });
@@ -52,10 +66,7 @@ impl Disk {
         let segment = self.segments.get_mut(&active.number).expect("the active file is in the index");
         let offset = u32::try_from(segment.bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
         if let Err(error) = self.folder.append(&active.file, &record, segment.bytes) {
-            // Where an incomplete record could not be cut off, the file has damage at its end and is not written to any more.
-            if active.file.metadata().is_ok_and(|file| file.len() != segment.bytes) {
-                self.roll();
-            }
+            self.roll_if_damaged();
             return Err(error);
         }
         let place = Place { segment: active.number, index: segment.entries.len() };

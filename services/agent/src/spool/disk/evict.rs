@@ -43,7 +43,7 @@ impl Disk {
 
     /// Drops what has waited too long: by the time that this process has had it, because the wall clock may have been set since
     /// an earlier process sealed it. Whether an older batch is too old is the server's decision. A batch that the server
-    /// calls too new is not too old, whatever its age.
+    /// calls too new and that waits for another key is not too old, whatever its age.
     pub(super) fn expire(&mut self) {
         let (start, limit) = (self.start, self.limits.age);
         let is_old = move |sealed: Ticks| sealed.age(start).in_this_process() > limit;
@@ -55,7 +55,7 @@ impl Disk {
         for (number, segment) in &self.segments {
             // Up to the first that is not old: the batches of a file are in order, but for the few that were sealed again.
             let old = segment.waiting(*number).take_while(|(_, entry)| is_old(entry.sealed));
-            expired.extend(old.filter(|(_, entry)| !entry.attempts.is_too_new()).map(|(place, _)| place));
+            expired.extend(old.filter(|(_, entry)| !entry.attempts.waits_for_another_key()).map(|(place, _)| place));
         }
         for place in expired {
             self.drop_batch(place, DropReason::Expired);
@@ -66,19 +66,19 @@ impl Disk {
     pub(super) fn shrink(&mut self) {
         let mut used = self.used_bytes() - self.removal_bytes;
         while !self.has_room(used) {
-            let Some((number, segment)) = self.segments.iter().find(|(_, segment)| segment.waiting_count() > 0) else { break };
+            let Some((number, segment)) = self.segments.iter().find(|(_, segment)| segment.has_droppable()) else { break };
             let number = *number;
             if segment.is_cold() {
                 // The loop meets it again.
                 self.warm(number);
                 continue;
             }
-            let waiting: Vec<Place> = segment.waiting(number).map(|(place, _)| place).collect();
+            let droppable: Vec<Place> = segment.droppable(number).collect();
             used = used.saturating_sub(segment.disk_bytes());
             if self.active.as_ref().is_some_and(|active| active.number == number) {
                 self.roll();
             }
-            for place in waiting {
+            for place in droppable {
                 self.drop_batch(place, DropReason::SpoolFull);
             }
         }

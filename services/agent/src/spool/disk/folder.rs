@@ -58,6 +58,9 @@ pub(super) struct Folder {
     /// How many more bytes the disk takes, for tests of a full disk.
     #[cfg(test)]
     pub(super) room: Option<u64>,
+    /// Whether what the disk took of an incomplete write cannot be cut off again, for tests.
+    #[cfg(test)]
+    pub(super) keeps_parts: bool,
 }
 
 impl Folder {
@@ -81,6 +84,8 @@ impl Folder {
             boot_id: std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned()),
             #[cfg(test)]
             room: None,
+            #[cfg(test)]
+            keeps_parts: false,
         })
     }
 
@@ -140,8 +145,10 @@ impl Folder {
             *room -= taken as u64;
             if taken < bytes.len() {
                 file.write_all(&bytes[..taken])?;
-                file.set_len(length)?;
-                *room += taken as u64;
+                if !self.keeps_parts {
+                    file.set_len(length)?;
+                    *room += taken as u64;
+                }
                 return Err(io::ErrorKind::StorageFull.into());
             }
         }

@@ -63,6 +63,8 @@ pub(super) enum State {
     Waiting,
     /// A sender has it.
     HandedOut,
+    /// It could not be read: it stays for the next process.
+    Left,
     /// It is not sent again, but stays until the batch that contains its deltas is stored.
     Dropped,
     /// It is no longer needed.
@@ -177,6 +179,17 @@ impl Segment {
     pub(super) fn waiting(&self, number: u64) -> impl Iterator<Item = (Place, &Entry)> {
         let entries = self.entries.iter().enumerate().filter(|(_, entry)| entry.state == State::Waiting);
         entries.map(move |(index, entry)| (Place { segment: number, index }, entry))
+    }
+
+    /// Whether it has batches that may be dropped for newer ones.
+    pub(super) fn has_droppable(&self) -> bool {
+        self.waiting > 0 || self.droppable(0).next().is_some()
+    }
+
+    /// The batches that may be dropped for newer ones: those that wait, and those that could not be read.
+    pub(super) fn droppable(&self, number: u64) -> impl Iterator<Item = Place> {
+        let entries = self.entries.iter().enumerate().filter(|(_, entry)| matches!(entry.state, State::Waiting | State::Left));
+        entries.map(move |(index, _)| Place { segment: number, index })
     }
 
     /// How many batches wait.

@@ -58,9 +58,11 @@ impl Disk {
             Some(active) if active.number == number => self.folder.append(&active.file, &record, segment.bytes),
             _ => self.folder.append_to(number, &record, segment.bytes),
         };
-        match written {
-            Ok(()) => segment.bytes += record.len() as u64,
-            Err(_) => self.metrics.spool_write_failed(),
+        if written.is_ok() {
+            segment.bytes += record.len() as u64;
+        } else {
+            self.metrics.spool_write_failed();
+            self.roll_if_damaged();
         }
         written.is_ok()
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use futures_util::FutureExt as _;
 use prometheus::Registry;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -211,17 +212,94 @@ async fn series_of_rules_that_are_gone_end() {
 }
 
 #[tokio::test]
-async fn an_evaluation_succeeds_unless_every_rule_fails() {
-    let rule = |expr: &str| format!("groups:\n- name: g\n  rules:\n  - {{alert: A, expr: '{expr}'}}\n");
+async fn an_evaluation_succeeds_unless_every_rule_that_reads_fails() {
+    const FAILS: &str = r#"(vector(1) or label_replace(vector(1), "a", "b", "", "")) * on () vector(1)"#;
+    let rule = |expr: &str| format!("  - {{alert: A, expr: '{expr}'}}\n");
+    let reads_and_fails = rule(&format!("up or ({FAILS})"));
     for (rules, succeeds) in [
         (rule("vector(1)"), true),
         (rule("up + on () group_left () up"), true),
-        ("groups: []\n".to_owned(), true),
-        (rule("(vector(1) or label_replace(vector(1), \"a\", \"b\", \"\", \"\")) * on () vector(1)"), false),
+        (String::new(), true),
+        (rule(FAILS), true),
+        (reads_and_fails.clone(), false),
+        (reads_and_fails.clone() + &rule("vector(1)"), false),
+        (reads_and_fails + &rule("up"), true),
     ] {
-        let setup = Setup::new(&rules);
+        let setup = Setup::new(&format!("groups:\n- name: g\n  rules:\n{}", if rules.is_empty() { "  []\n" } else { rules.as_str() }));
         setup.at(START_MS, 0).await;
         assert_eq!(setup.evaluator.evaluated.borrow().is_some(), succeeds, "{rules}");
+    }
+}
+
+#[tokio::test]
+async fn an_evaluation_does_not_succeed_while_no_receiver_is_known() {
+    let mut setup = Setup::new("groups: []\n");
+    let file = setup.folder.path().join("bad-receivers");
+    std::fs::write(&file, "receivers: 1\n").unwrap();
+    setup.evaluator.receivers = ReceiverBook::open(Some(&file)).unwrap();
+    assert_eq!(setup.at(START_MS, 0).await, START_MS);
+    assert!(setup.evaluator.evaluated.borrow().is_none(), "nobody would be told of anything");
+    let families = setup.registry.gather();
+    let gauge = families.iter().find(|family| family.name() == "golectra_alerts_receivers_file_refused").unwrap();
+    assert_eq!(gauge.get_metric()[0].get_gauge().get_value().to_string(), "1");
+}
+
+#[tokio::test]
+async fn receivers_are_told_although_the_file_of_the_state_can_not_be_written() {
+    let mut setup = Setup::new("groups:\n- name: g\n  rules:\n  - {alert: A, expr: vector(1)}\n");
+    let folder = tempfile::tempdir().unwrap();
+    let states = MemoryAlertStore::open(Some(folder.path().join("m.alerts")), false, setup.clock.clone()).unwrap();
+    setup.evaluator.states = Arc::new(states);
+    folder.close().unwrap();
+    let wake = Arc::clone(&setup.evaluator.wake);
+    let woken = wake.notified();
+    assert!(setup.evaluator.evaluate(START_MS).await.is_err());
+    assert!(setup.evaluator.evaluated.borrow().is_none());
+    assert!(woken.now_or_never().is_some(), "those who deliver look for it");
+    assert_eq!(setup.evaluator.states.waiting().await.unwrap()["there"].notifications, 1);
+    assert_eq!(count(&setup.evaluator.view.get(), Phase::Firing), 1);
+}
+
+#[tokio::test]
+async fn a_rule_sees_the_alerts_of_a_rule_before_it() {
+    let mut setup = Setup::new(
+        "groups:\n- name: g\n  rules:\n  - {alert: A, expr: vector(1)}\n  - {record: seen, expr: 'count(ALERTS{alertname=\"A\"})'}\n",
+    );
+    setup.evaluator.series.always = true;
+    setup.at(START_MS, 0).await;
+    assert_eq!(setup.values("seen", START_MS).await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_rule_keeps_its_alerts_when_one_of_its_name_before_it_goes() {
+    let rule = |team: &str| format!("  - {{alert: A, expr: vector(1), for: 15s, labels: {{team: {team}}}}}\n");
+    let group = |teams: &[&str]| format!("groups:\n- name: g\n  rules:\n{}", teams.iter().map(|team| rule(team)).collect::<String>());
+    let alerts = |stored: &Stored| {
+        let rules = stored.groups[0].rules.iter();
+        let text = |alert: &AlertState| format!("{} {} {}", alert.label("team"), alert.phase.as_str(), alert.active_ms - START_MS);
+        rules.flat_map(|rule| &rule.alerts).map(text).collect::<Vec<_>>()
+    };
+    // Also where the state was written when rules of one name were known by their place.
+    for is_of_earlier_version in [false, true] {
+        let setup = Setup::new(&group(&["one", "two"]));
+        setup.at(START_MS, 0).await;
+        if is_of_earlier_version {
+            let mut groups = setup.stored().await.groups;
+            groups[0].rules.iter_mut().for_each(|rule| rule.identity.clear());
+            assert!(setup.evaluator.states.commit(Commit { at_ms: START_MS + 1, groups, ..Commit::default() }).await.unwrap());
+        }
+        setup.at(START_MS + TICK_MS, 0).await;
+        assert_eq!(alerts(&setup.stored().await), ["one firing 0", "two firing 0"]);
+        setup.rewrite(&group(&["two"]));
+        setup.at(START_MS + 2 * TICK_MS, 0).await;
+        let stored = setup.stored().await;
+        assert_eq!(alerts(&stored), ["two firing 0", "one inactive 0"]);
+        let keys: Vec<_> = stored.groups[0].rules.iter().map(|rule| rule.key.as_str()).collect();
+        assert_eq!(keys, ["A", r#"A{team="one"}"#]);
+        // One that comes before it changes nothing for it.
+        setup.rewrite(&group(&["new", "two"]));
+        setup.at(START_MS + 3 * TICK_MS, 0).await;
+        assert_eq!(alerts(&setup.stored().await), ["new pending 45000", "two firing 0", "one inactive 0"]);
     }
 }
 
@@ -255,6 +333,7 @@ async fn what_waits_for_a_receiver_that_was_removed_is_not_shown() {
         expires_ms: START_MS + 1_000_000,
         group: Texts::new(),
         alerts: Vec::new(),
+        others_firing: 0,
         external_url: String::new(),
     };
     let notifications = vec![notification("there"), notification("gone")];

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::alerts::advance;
-use crate::alerts::receivers::{Access, Address, QuietHours, Target};
+use crate::alerts::receivers::{Access, Address, QuietHours};
 use crate::alerts::rules::{Rule, parse};
 
 const STEP_MS: i64 = 30 * 60 * 1000;

@@ -20,6 +20,8 @@ use crate::clock::Clock;
 
 /// The time limit of one try, from connecting to the end of the answer.
 const LIMIT: Duration = Duration::from_secs(10);
+/// The time limit of connecting, so that a try which takes longer has a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How much of an answer is read.
 const READ_AT_MOST_BYTES: usize = 64 << 10;
 /// The largest secret.
@@ -31,6 +33,15 @@ pub enum DeliveryError {
     /// It may succeed later.
     #[error("{reason}")]
     Failed {
+        /// What went wrong.
+        reason: String,
+        /// How long to wait, where the receiver says so.
+        retry_after: Option<Duration>,
+    },
+    /// The receiver was reached and could not take this notification: it answered with an error of its own, or not in time. It may succeed later, and the
+    /// cause may be the notification.
+    #[error("{reason}")]
+    Broken {
         /// What went wrong.
         reason: String,
         /// How long to wait, where the receiver says so.
@@ -48,7 +59,7 @@ pub enum DeliveryError {
 pub fn http_client() -> Result<Client, String> {
     golectra_process::install_crypto();
     let builder = Client::builder()
-        .connect_timeout(LIMIT)
+        .connect_timeout(CONNECT_LIMIT)
         .timeout(LIMIT)
         .pool_idle_timeout(Duration::from_mins(1))
         .redirect(reqwest::redirect::Policy::none())
@@ -82,7 +93,11 @@ impl Sender {
         }
         let (url, body, headers) = self.request(notification)?;
         let request = self.client.post(url).headers(headers).body(body);
-        let mut answer = request.send().await.map_err(|error| failed(describe(error)))?;
+        let mut answer = request.send().await.map_err(|error| {
+            let was_reached = error.is_timeout() && !error.is_connect();
+            let reason = describe(error);
+            if was_reached { DeliveryError::Broken { reason, retry_after: None } } else { failed(reason) }
+        })?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let mut left = READ_AT_MOST_BYTES;
         while let Ok(Some(chunk)) = answer.chunk().await {
@@ -202,10 +217,13 @@ fn result_of(status: StatusCode, headers: &HeaderMap) -> Result<(), DeliveryErro
         return Ok(());
     }
     let reason = format!("the receiver answered {status}");
+    // These say that it is away or busy. Of any other error of its own the notification may be the cause.
+    let is_away = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT].contains(&status);
     Err(match status {
         StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             DeliveryError::Refused { reason }
         }
+        _ if status.is_server_error() && !is_away => DeliveryError::Broken { reason, retry_after: retry_after(headers) },
         // The cause is the address, the secret or the load, and may be mended.
         _ => DeliveryError::Failed { reason, retry_after: retry_after(headers) },
     })

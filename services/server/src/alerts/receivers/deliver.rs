@@ -1,6 +1,7 @@
 //! Delivers what waits: one task a receiver, so that a slow one delays no other.
 //!
-//! A receiver gets its notifications one after the other, in the order in which they were made, whichever server delivers them.
+//! Of each group a receiver gets its notifications one after the other, in the order in which they were made, whichever server delivers them. While one
+//! can't be delivered, later ones of its group wait and those of other groups don't.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +19,16 @@ use crate::metrics::alerts::AlertMetrics;
 
 /// How often a receiver's task looks for notifications that another server made.
 const POLL: Duration = Duration::from_secs(2);
-/// The first pause after a failure; it doubles up to the longest.
+/// The first pause of a notification after a failure; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// A notification that its receiver refuses is given up after this many tries.
+/// A notification that its receiver refuses is given up after this many tries, and not before [`REFUSED_FOR_MS`].
 const TRIES_OF_A_REFUSED: u32 = 5;
+/// The age at which a refused notification is given up. Until then it waits, so that NotificationsFailing fires: the mistake may be in the receiver's
+/// settings, and then all that it is told is refused.
+const REFUSED_FOR_MS: i64 = 5 * 60 * 1000;
+/// The same for one at which the receiver fails: it may be the receiver's fault or that of the notification.
+const BROKEN_FOR_MS: i64 = 30 * 60 * 1000;
 
 /// Log lines about receivers, by name.
 static LOG: LogLimiter<String> = LogLimiter::new();
@@ -78,7 +84,12 @@ impl Deliveries {
         };
         while !ended.is_cancelled() {
             match self.states.claim(&name).await {
-                Ok(Some(claimed)) => self.try_once(&sender, &name, &claimed).await,
+                Ok(Some(claimed)) => {
+                    if !self.try_once(&sender, &name, &claimed).await {
+                        // The next one is of another group: a receiver that is away, or busy, is not asked for each group at once.
+                        let _ = ended.run_until_cancelled(sleep(FIRST_PAUSE)).await;
+                    }
+                }
                 Ok(None) => {
                     let pause = timeout(POLL.mul_f64(0.75 + fastrand::f64() / 2.0), self.wake.notified());
                     let _ = ended.run_until_cancelled(pause).await;
@@ -95,8 +106,11 @@ impl Deliveries {
         }
     }
 
-    async fn try_once(&self, sender: &Sender, name: &str, claimed: &Claimed) {
-        let settled = match sender.send(&claimed.notification).await {
+    /// Whether it is delivered.
+    async fn try_once(&self, sender: &Sender, name: &str, claimed: &Claimed) -> bool {
+        let sent = sender.send(&claimed.notification).await;
+        let is_delivered = sent.is_ok();
+        let settled = match sent {
             Ok(()) => {
                 self.metrics.delivered(name);
                 Settled::Done
@@ -104,18 +118,23 @@ impl Deliveries {
             Err(error) => {
                 self.metrics.failed(name);
                 let (receiver, reason, attempts) = (name.to_owned(), error.to_string(), claimed.attempts + 1);
-                let is_over = self.states.now_ms() >= claimed.notification.expires_ms;
-                let is_refused = matches!(error, DeliveryError::Refused { .. }) && attempts >= TRIES_OF_A_REFUSED;
-                if is_over || is_refused {
-                    self.metrics.dropped(name);
+                let now_ms = self.states.now_ms();
+                let (given_up_after_ms, retry_after) = match error {
+                    DeliveryError::Failed { retry_after, .. } => (None, retry_after),
+                    DeliveryError::Broken { retry_after, .. } => (Some(BROKEN_FOR_MS), retry_after),
+                    DeliveryError::Refused { .. } => (Some(REFUSED_FOR_MS), None),
+                };
+                let age_ms = now_ms - claimed.notification.created_ms;
+                let is_refused = attempts >= TRIES_OF_A_REFUSED && given_up_after_ms.is_some_and(|after_ms| age_ms >= after_ms);
+                if now_ms >= claimed.notification.expires_ms || is_refused {
+                    self.metrics.dropped(name, 1);
                     LOG.log(format!("dropped {name}"), move |count| tracing::error!(count, receiver, reason, "notifications are given up"));
                     Settled::Done
                 } else {
                     LOG.log(format!("failed {name}"), move |count| {
                         tracing::warn!(count, receiver, reason, attempts, "a notification was not delivered, trying again");
                     });
-                    let asked = if let DeliveryError::Failed { retry_after, .. } = error { retry_after } else { None };
-                    Settled::Retry(asked.unwrap_or_default().max(pause(attempts)))
+                    Settled::Retry(retry_after.unwrap_or_default().max(pause(attempts)))
                 }
             }
         };
@@ -126,6 +145,7 @@ impl Deliveries {
             });
             sleep(POLL.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         }
+        is_delivered
     }
 }
 
@@ -165,6 +185,7 @@ mod tests {
             external_url: String::new(),
             group,
             alerts: Vec::new(),
+            others_firing: 0,
         };
         assert!(states.commit(Commit { at_ms: now_ms, notifications: vec![one], ..Commit::default() }).await.unwrap());
         let deliveries = Deliveries {
@@ -184,6 +205,73 @@ mod tests {
         connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
         timeout(Duration::from_secs(30), run).await.unwrap().unwrap();
         assert!(states.waiting().await.unwrap().is_empty(), "it was delivered, and does not come again");
+    }
+
+    /// Answers each request with this status, one connection after the other.
+    async fn answer_all(listener: TcpListener, status: &'static str) {
+        loop {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            assert!(connection.read(&mut request).await.unwrap() > 0);
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            connection.write_all(answer.as_bytes()).await.unwrap();
+            connection.shutdown().await.unwrap();
+            // With something unread the connection would be reset, and the answer might be lost.
+            while connection.read(&mut request).await.is_ok_and(|read| read > 0) {}
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_waits_for_some_minutes_before_it_is_given_up() {
+        const START_MS: i64 = 1_800_000_000_000;
+        for (status, minutes) in [
+            ("400 Bad Request", Some(5)),
+            ("500 Internal Server Error", Some(30)),
+            ("503 Service Unavailable", None),
+            ("401 Unauthorized", None),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let receivers = format!("receivers:\n- name: r\n  webhook: {{url: 'http://{}/'}}\n", listener.local_addr().unwrap());
+            std::fs::write(file.path(), receivers).unwrap();
+            let server = tokio::spawn(answer_all(listener, status));
+            let clock = Clock::at(START_MS.unsigned_abs());
+            let states = Arc::new(MemoryAlertStore::open(None, false, clock.clone()).unwrap());
+            let one = Notification {
+                id: Uuid::now_v7(),
+                receiver: "r".into(),
+                created_ms: START_MS,
+                expires_ms: START_MS + 24 * 3_600_000,
+                external_url: String::new(),
+                group: Texts::new(),
+                alerts: Vec::new(),
+                others_firing: 0,
+            };
+            assert!(states.commit(Commit { at_ms: START_MS, notifications: vec![one], ..Commit::default() }).await.unwrap());
+            let deliveries = Deliveries {
+                states: Arc::<MemoryAlertStore>::clone(&states),
+                receivers: ReceiverBook::open(Some(file.path())).unwrap(),
+                metrics: AlertMetrics::register(&Registry::new()).unwrap(),
+                wake: Arc::default(),
+                clock: clock.clone(),
+            };
+            let sender = Sender::new(deliveries.receivers.current()[0].clone(), clock.clone()).unwrap();
+            let try_at = async |after_ms: i64| {
+                clock.set((START_MS + after_ms).unsigned_abs());
+                let claimed = states.claim("r").await.unwrap().expect("it is due");
+                deliveries.try_once(&sender, "r", &claimed).await;
+                states.waiting().await.unwrap().get("r").map(|waiting| waiting.oldest_ms)
+            };
+            // More often than it is given up after, within a minute.
+            for seconds in [0, 10, 20, 30, 50] {
+                assert_eq!(try_at(seconds * 1000).await, Some(START_MS), "{status} after {seconds} s");
+            }
+            let minutes_ms = minutes.unwrap_or(30) * 60_000;
+            assert_eq!(try_at(minutes_ms - 1).await, Some(START_MS), "{status}");
+            let left = if minutes.is_some() { None } else { Some(START_MS) };
+            assert_eq!(try_at(minutes_ms + 2 * 60_000).await, left, "{status}");
+            server.abort();
+        }
     }
 
     #[test]

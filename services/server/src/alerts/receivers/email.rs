@@ -201,7 +201,16 @@ mod tests {
             generator_url: String::new(),
         };
         let (id, receiver, group) = (Uuid::nil(), "mail".into(), Texts::new());
-        Notification { id, receiver, created_ms: 5_000, expires_ms: 6_000, group, alerts: vec![alert], external_url: String::new() }
+        Notification {
+            id,
+            receiver,
+            created_ms: 5_000,
+            expires_ms: 6_000,
+            group,
+            alerts: vec![alert],
+            others_firing: 0,
+            external_url: String::new(),
+        }
     }
 
     fn text(message: &Message) -> String {

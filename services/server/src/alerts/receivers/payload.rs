@@ -60,7 +60,7 @@ pub fn webhook(notification: &Notification) -> Value {
     json!({
         "version": "4",
         "groupKey": format!("{{}}:{{{}}}", group.join(", ")),
-        "truncatedAlerts": 0,
+        "truncatedAlerts": notification.others_firing,
         "status": status(notification.is_firing()),
         "receiver": notification.receiver,
         "groupLabels": notification.group,
@@ -245,6 +245,7 @@ mod tests {
             expires_ms: 6_000,
             group: Texts::from([("alertname".into(), "Down".into())]),
             alerts: firing.iter().enumerate().map(alert).collect(),
+            others_firing: 0,
             external_url: "https://golectra.example.com".into(),
         }
     }
@@ -268,6 +269,8 @@ mod tests {
         assert_eq!(sent["commonAnnotations"], json!({"description": "For long."}));
         assert_eq!((&sent["alerts"][0]["endsAt"], &sent["alerts"][1]["endsAt"]), (&json!(NO_TIME), &json!("1970-01-01T00:00:02.000Z")));
         assert_eq!(webhook(&notification(&[false]))["status"], "resolved");
+        let of_many = webhook(&Notification { others_firing: 3, ..notification(&[false]) });
+        assert_eq!((&of_many["status"], &of_many["truncatedAlerts"]), (&json!("firing"), &json!(3)), "the group still fires");
         assert_eq!(
             (&sent["externalURL"], &sent["alerts"][0]["generatorURL"]),
             (&json!("https://golectra.example.com"), &json!("https://golectra.example.com/explore?query=up+%3D%3D+0"))

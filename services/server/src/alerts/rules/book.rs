@@ -14,6 +14,9 @@ pub const BUILT_IN_FILE: &str = "built-in.yaml";
 /// The rules that are built in.
 const BUILT_IN: &str = include_str!("../built-in.yaml");
 
+/// The setting that names the folder, and what stands for the folder as a whole among refused files.
+pub const RULES_DIR: &str = "RULES_DIR";
+
 /// The most rules of all files.
 const MAX_RULES: usize = 5_000;
 
@@ -49,7 +52,7 @@ impl RuleBook {
         let built_in: Vec<_> = built_in.into_iter().filter(|group| !group.rules.is_empty()).map(Arc::new).collect();
         // What counts until the folder can be used: those that are built in have no part in what is wrong with it.
         let first = RuleSet { groups: built_in.clone(), incomplete: true, refused: Vec::new() };
-        let book = Self(Arc::new(Shared { built_in, files: Watched::new("RULES_DIR", folder, first) }));
+        let book = Self(Arc::new(Shared { built_in, files: Watched::new(RULES_DIR, folder, first) }));
         book.look();
         book
     }
@@ -75,22 +78,26 @@ impl RuleBook {
     /// The rules after a look at the folder; None where they stay.
     fn set(&self, look: Look<Vec<Arc<RuleGroup>>>) -> Option<RuleSet> {
         let found = match look {
-            Look::Unchanged | Look::Unreadable { never: false, .. } => return None,
-            Look::Unreadable { never: true, .. } => {
-                return Some(RuleSet { groups: self.0.built_in.clone(), incomplete: true, refused: Vec::new() });
-            }
+            Look::Unchanged => return None,
+            // What was used before stays: at a start those that are built in.
+            Look::Unreadable { problem } => return Some(self.refused(problem)),
             Look::Changed(found) => found,
         };
         let groups: Vec<_> = self.0.built_in.iter().chain(found.files.iter().flat_map(|groups| groups.iter())).cloned().collect();
         let rules: usize = groups.iter().map(|group| group.rules.len()).sum();
         if rules > MAX_RULES {
-            let error =
-                FileError { file: "RULES_DIR".to_owned(), line: 0, problem: format!("all files together have at most {MAX_RULES} rules") };
-            tracing::error!("the files of RULES_DIR are refused: {error}; the rules that were used before go on being used");
-            return Some(RuleSet { groups: self.current().groups.clone(), incomplete: true, refused: vec![error] });
+            let problem = format!("all files together have at most {MAX_RULES} rules");
+            tracing::error!("the files of RULES_DIR are refused: {problem}; the rules that were used before go on being used");
+            return Some(self.refused(problem));
         }
         tracing::info!(groups = groups.len(), rules, refused = found.refused.len(), "the rules are read");
         Some(RuleSet { groups, incomplete: found.incomplete, refused: found.refused })
+    }
+
+    /// The rules as they are now, while the folder as a whole is refused.
+    fn refused(&self, problem: String) -> RuleSet {
+        let error = FileError { file: RULES_DIR.to_owned(), line: 0, problem };
+        RuleSet { groups: self.current().groups.clone(), incomplete: true, refused: vec![error] }
     }
 }
 
@@ -143,6 +150,8 @@ mod tests {
         fs::remove_dir_all(folder.path()).unwrap();
         book.look();
         assert_eq!(names(&book), ["a.yaml/three"]);
+        let rules = book.current();
+        assert_eq!((rules.refused.len(), rules.refused[0].file.as_str(), rules.incomplete), (1, "RULES_DIR", true));
     }
 
     #[test]
@@ -175,5 +184,6 @@ mod tests {
         assert!(RuleBook::open(None, &BTreeSet::from(["all".to_owned()])).current().groups.is_empty());
         let missing = RuleBook::open(Some(Path::new("/nonexistent/rules")), &BTreeSet::new()).current();
         assert!(missing.incomplete && missing.groups.len() == all.groups.len());
+        assert_eq!(missing.refused.len(), 1, "it is said, and counted: {:?}", missing.refused);
     }
 }

@@ -79,13 +79,13 @@ impl Reader<'_> {
             return Err(self.0.at(place, "an interval is longer than 0s"));
         }
         let group_labels = self.labels(&raw.labels)?;
-        let mut numbers = BTreeMap::<String, usize>::new();
+        let (mut keys, mut identities) = (BTreeMap::new(), BTreeMap::new());
         let mut rules = Vec::with_capacity(raw.rules.len());
         for rule in raw.rules {
             let mut rule = self.rule(rule, &group_labels)?;
-            let number = numbers.entry(rule.name.clone()).or_default();
-            *number += 1;
-            rule.key = if *number == 1 { rule.name.clone() } else { format!("{}#{number}", rule.name) };
+            rule.key = numbered(rule.name.clone(), &mut keys);
+            let labels: Vec<String> = rule.labels.iter().map(|(name, value)| format!("{name}={:?}", value.source())).collect();
+            rule.identity = numbered(format!("{}{{{}}}", rule.name, labels.join(",")), &mut identities);
             rules.push(rule);
         }
         Ok(RuleGroup {
@@ -109,7 +109,7 @@ impl Reader<'_> {
         if name.value.is_empty() {
             return Err(self.0.at(name, "a rule needs a name"));
         }
-        self.0.check_expr(&raw.expr, &raw.expr.value)?;
+        let query = self.0.check_expr(&raw.expr, &raw.expr.value)?;
         let mut labels = group_labels.clone();
         labels.extend(self.labels(&raw.labels)?);
         let kind = if is_alert {
@@ -132,7 +132,15 @@ impl Reader<'_> {
             }
             RuleKind::Recording
         };
-        Ok(Rule { key: String::new(), name: name.value.clone(), expr: raw.expr.value.trim().to_owned(), labels, kind })
+        Ok(Rule {
+            key: String::new(),
+            identity: String::new(),
+            name: name.value.clone(),
+            expr: raw.expr.value.trim().to_owned(),
+            reads: !query.expr().selectors().is_empty(),
+            labels,
+            kind,
+        })
     }
 
     fn labels(&self, raw: &BTreeMap<String, Spanned<String>>) -> Result<BTreeMap<String, Template>, FileError> {
@@ -160,6 +168,13 @@ impl Reader<'_> {
     }
 }
 
+/// A text, with its number from the second time on that it is there.
+fn numbered(text: String, counts: &mut BTreeMap<String, usize>) -> String {
+    let count = counts.entry(text.clone()).or_default();
+    *count += 1;
+    if *count == 1 { text } else { format!("{text}#{count}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,12 +182,24 @@ mod tests {
 
     #[test]
     fn a_file_is_read_whole() {
-        let text = "groups:\n- name: g\n  interval: 30s\n  limit: 5\n  labels: {team: a, tier: x}\n  rules:\n  - record: job:up:sum\n    expr: sum by (job) (up)\n  - alert: Down\n    expr: up == 0\n    for: 1h30m\n    keep_firing_for: 5m\n    labels: {severity: critical, tier: 1}\n    annotations:\n      summary: '{{ $labels.instance }} is down.'\n  - alert: Down\n    expr: up == 0\n";
+        let text = "groups:\n- name: g\n  interval: 30s\n  limit: 5\n  labels: {team: a, tier: x}\n  rules:\n  - record: job:up:sum\n    expr: sum by (job) (up)\n  - alert: Down\n    expr: up == 0\n    for: 1h30m\n    keep_firing_for: 5m\n    labels: {severity: critical, tier: 1}\n    annotations:\n      summary: '{{ $labels.instance }} is down.'\n  - alert: Down\n    expr: up == 0\n  - alert: Down\n    expr: vector(1)\n";
         let groups = parse("f.yaml", text).unwrap();
         let [group] = &groups[..] else { panic!("{groups:?}") };
         assert_eq!((group.name.as_str(), group.limit, group.interval), ("g", 5, Some(Duration::from_secs(30))));
         let keys: Vec<_> = group.rules.iter().map(|rule| rule.key.as_str()).collect();
-        assert_eq!(keys, ["job:up:sum", "Down", "Down#2"]);
+        assert_eq!(keys, ["job:up:sum", "Down", "Down#2", "Down#3"]);
+        let identities: Vec<_> = group.rules.iter().map(|rule| rule.identity.as_str()).collect();
+        assert_eq!(
+            identities,
+            [
+                r#"job:up:sum{team="a",tier="x"}"#,
+                r#"Down{severity="critical",team="a",tier="1"}"#,
+                r#"Down{team="a",tier="x"}"#,
+                r#"Down{team="a",tier="x"}#2"#
+            ]
+        );
+        let reads: Vec<_> = group.rules.iter().map(|rule| rule.reads).collect();
+        assert_eq!(reads, [true, true, true, false]);
         let labels: Vec<_> = group.rules[1].labels.iter().map(|(name, value)| (name.as_str(), value.source())).collect();
         assert_eq!(labels, [("severity", "critical"), ("team", "a"), ("tier", "1")]);
         let RuleKind::Alerting { hold_ms, keep_firing_ms, annotations } = &group.rules[1].kind else { panic!("an alert") };

@@ -1,6 +1,6 @@
 //! State in memory, and in a file beside the memory store's snapshot, replaced as a whole with each change.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,9 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::{AlertStore, Claimed, Commit, LEASE, LONGEST_PAUSE, MAX_SILENCES, MAX_WAITING, SILENCE_RETENTION_MS, Settled, Waiting};
+use super::{
+    AlertStore, Claimed, Commit, Dropped, LEASE, LONGEST_PAUSE, MAX_SILENCES, MAX_WAITING, SILENCE_RETENTION_MS, Settled, Waiting,
+};
 use crate::alerts::notification::Notification;
 use crate::alerts::state::{Silence, Stored};
 use crate::clock::Clock;
@@ -25,6 +27,7 @@ pub struct MemoryAlertStore {
     path: Option<PathBuf>,
     /// Held while the file is written, so that changes are in the file in their order.
     content: Arc<Mutex<Arc<Content>>>,
+    dropped: Dropped,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -56,7 +59,7 @@ impl MemoryAlertStore {
             Some(Err(error)) => return Err(error),
             Some(Ok(bytes)) => serde_json::from_slice(&bytes).map_err(io::Error::other)?,
         };
-        Ok(Self { clock, path, content: Arc::new(Mutex::new(Arc::new(content))) })
+        Ok(Self { clock, path, content: Arc::new(Mutex::new(Arc::new(content))), dropped: Dropped::default() })
     }
 
     /// Makes a change and writes it to the file. The change counts only if the file has it.
@@ -90,6 +93,19 @@ impl MemoryAlertStore {
             .map_err(|error| StoreError::Unavailable(format!("the state of alerts could not be written: {error}")))?;
         Ok(result)
     }
+
+    /// Drops and counts what is not to be kept.
+    fn drop_unless(&self, queue: &mut VecDeque<Queued>, mut keep: impl FnMut(&Queued) -> bool) {
+        let mut dropped = Vec::new();
+        queue.retain(|queued| {
+            let keep = keep(queued);
+            if !keep {
+                dropped.push(queued.notification.receiver.clone());
+            }
+            keep
+        });
+        self.dropped.add(dropped);
+    }
 }
 
 /// Writes a file beside the old one, syncs it and puts it in its place.
@@ -122,7 +138,8 @@ impl AlertStore for MemoryAlertStore {
         if self.content.lock().await.stored.evaluated_ms == commit.at_ms {
             return Ok(false);
         }
-        self.change(|content| {
+        // With a full disk receivers are told all the same. After a restart they may be told again.
+        self.change_and_keep(true, |content| {
             let stored = &mut content.stored;
             stored.evaluated_ms = commit.at_ms;
             stored.groups.retain(|group| {
@@ -132,28 +149,41 @@ impl AlertStore for MemoryAlertStore {
             stored.groups.extend(commit.groups);
             stored.groups.sort_by(|a, b| (&a.file, &a.name).cmp(&(&b.file, &b.name)));
             stored.silences.retain(|silence| silence.ends_ms > commit.at_ms - SILENCE_RETENTION_MS);
-            content.queue.retain(|queued| queued.notification.expires_ms > commit.at_ms);
+            self.drop_unless(&mut content.queue, |queued| queued.notification.expires_ms > commit.at_ms);
             let new = commit.notifications.into_iter();
             content.queue.extend(new.map(|notification| Queued { notification, attempts: 0, due_ms: 0, claim: None }));
-            drop_oldest(&mut content.queue);
+            let mut counts = counts(&content.queue);
+            self.drop_unless(&mut content.queue, |queued| {
+                let Some(count) = counts.get_mut(&queued.notification.receiver) else { return true };
+                let keep = *count <= MAX_WAITING;
+                *count -= usize::from(!keep);
+                keep
+            });
             true
         })
         .await
     }
 
+    fn take_dropped(&self) -> BTreeMap<String, u64> {
+        self.dropped.take()
+    }
+
     async fn claim(&self, receiver: &str) -> Result<Option<Claimed>, StoreError> {
         let now_ms = self.now_ms();
         let mut held = self.content.lock().await;
-        let content = Arc::make_mut(&mut held);
-        let Some(first) = content.queue.iter_mut().find(|queued| queued.notification.receiver == receiver) else { return Ok(None) };
         // What is due later than any pause is long was put off before the clock went back.
-        if (1..=millis(LONGEST_PAUSE)).contains(&(first.due_ms - now_ms)) {
-            return Ok(None);
-        }
+        let is_due = |queued: &Queued| !(1..=millis(LONGEST_PAUSE)).contains(&(queued.due_ms - now_ms));
+        let mut groups = BTreeSet::new();
+        let found = held.queue.iter().position(|queued| {
+            let Notification { receiver: of, group, .. } = &queued.notification;
+            of == receiver && groups.insert(group) && is_due(queued)
+        });
+        let Some(index) = found else { return Ok(None) };
+        let Some(queued) = Arc::make_mut(&mut held).queue.get_mut(index) else { return Ok(None) };
         let claim = Uuid::now_v7();
-        first.due_ms = now_ms + millis(LEASE);
-        first.claim = Some(claim);
-        Ok(Some(Claimed { notification: first.notification.clone(), attempts: first.attempts, claim }))
+        queued.due_ms = now_ms + millis(LEASE);
+        queued.claim = Some(claim);
+        Ok(Some(Claimed { notification: queued.notification.clone(), attempts: queued.attempts, claim }))
     }
 
     async fn settle(&self, claimed: &Claimed, settled: Settled) -> Result<(), StoreError> {
@@ -211,16 +241,11 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Holds the bound of what waits for each receiver.
-fn drop_oldest(queue: &mut VecDeque<Queued>) {
-    let mut counts = BTreeMap::<String, usize>::new();
-    for queued in queue.iter() {
+/// How many notifications there are, by receiver.
+fn counts(queue: &VecDeque<Queued>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for queued in queue {
         *counts.entry(queued.notification.receiver.clone()).or_default() += 1;
     }
-    queue.retain(|queued| {
-        let count = counts.get_mut(&queued.notification.receiver).expect("it was counted");
-        let keep = *count <= MAX_WAITING;
-        *count -= usize::from(!keep);
-        keep
-    });
+    counts
 }

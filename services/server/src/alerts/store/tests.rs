@@ -1,5 +1,6 @@
 //! What both stores of alerts promise.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -30,6 +31,7 @@ fn notification(receiver: &str, at_ms: i64) -> Notification {
         expires_ms,
         group: Texts::new(),
         alerts: vec![alert],
+        others_firing: 0,
         external_url: String::new(),
     }
 }
@@ -44,7 +46,7 @@ fn group(name: &str, at_ms: i64) -> GroupState {
         resolved_ms: None,
         keep_firing_since_ms: None,
         value: f64::INFINITY,
-        told: std::collections::BTreeMap::new(),
+        told: BTreeMap::new(),
     };
     let rule = RuleState { key: "A".into(), alerts: vec![alert], ..RuleState::default() };
     GroupState { file: "f".into(), name: name.into(), evaluated_ms: at_ms, seconds: 0.25, rules: vec![rule] }
@@ -86,6 +88,7 @@ async fn keeps_its_promises(store: &dyn AlertStore) {
     assert_eq!(second.notification.id, told[2].id);
     store.settle(&second, Settled::Retry(Duration::from_hours(1))).await.unwrap();
     assert!(store.claim("a").await.unwrap().is_none());
+    assert!(store.take_dropped().is_empty());
 
     // A later evaluation replaces, removes, and drops what is too old or too much.
     let later_ms = at_ms + 7_200_000;
@@ -99,6 +102,8 @@ async fn keeps_its_promises(store: &dyn AlertStore) {
     let waiting = store.waiting().await.unwrap();
     assert_eq!((waiting.len(), waiting["m"].notifications), (1, MAX_WAITING as u64));
     assert_eq!(store.claim("m").await.unwrap().unwrap().notification.id, second_of_many);
+    let dropped = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 1), ("m".to_owned(), 1)]);
+    assert_eq!((store.take_dropped(), store.take_dropped().len()), (dropped, 0));
 
     let matchers = vec![SilenceMatcher { name: "a".into(), value: "b".into(), is_regex: false, is_equal: true }];
     let silence =
@@ -115,6 +120,43 @@ async fn keeps_its_promises(store: &dyn AlertStore) {
     // A clock that has gone back is followed.
     assert!(store.commit(commit(at_ms, Vec::new(), Vec::new())).await.unwrap());
     assert_eq!(store.load().await.unwrap().evaluated_ms, at_ms);
+}
+
+/// What can't be delivered holds up what comes after it of its group, and nothing else. On any store that nobody used before.
+async fn groups_do_not_wait_for_each_other(store: &dyn AlertStore) {
+    assert!(store.lead().await.unwrap());
+    let at_ms = store.now_ms() / 1000 * 1000;
+    let of_group = |name: &str| Notification { group: Texts::from([("alertname".into(), name.into())]), ..notification("a", at_ms) };
+    let told = ["A", "A", "B", "C", "B"].map(of_group);
+    assert!(store.commit(Commit { at_ms, notifications: told.to_vec(), ..Commit::default() }).await.unwrap());
+    let claim = async || store.claim("a").await.unwrap();
+    let refused = claim().await.unwrap();
+    assert_eq!(refused.notification, told[0]);
+    store.settle(&refused, Settled::Retry(LONGEST_PAUSE)).await.unwrap();
+    let of_b = claim().await.unwrap();
+    assert_eq!(of_b.notification, told[2], "the second one of A waits for the first");
+    let of_c = claim().await.unwrap();
+    assert_eq!(of_c.notification, told[3], "the second one of B waits while the first is being delivered");
+    assert!(claim().await.is_none());
+    for claimed in [&of_b, &of_c] {
+        store.settle(claimed, Settled::Done).await.unwrap();
+    }
+    let again = claim().await.unwrap();
+    assert_eq!(again.notification, told[4]);
+    store.settle(&again, Settled::Done).await.unwrap();
+    assert!(claim().await.is_none());
+}
+
+#[tokio::test]
+async fn groups_do_not_wait_for_each_other_in_memory() {
+    groups_do_not_wait_for_each_other(&MemoryAlertStore::open(None, false, Clock::System).unwrap()).await;
+}
+
+#[tokio::test]
+async fn groups_do_not_wait_for_each_other_in_a_database() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let store = database.store().await;
+    groups_do_not_wait_for_each_other(&*store.alerts()).await;
 }
 
 #[tokio::test]
@@ -149,9 +191,17 @@ async fn what_was_delivered_does_not_come_again_although_the_file_can_not_be_wri
     assert!(store.settle(&first, Settled::Done).await.is_err());
     let next = store.claim("a").await.unwrap().unwrap();
     assert_eq!(next.notification.id, second);
-    // What is evaluated counts only if it is in the file.
-    assert!(store.commit(Commit { at_ms: at_ms + 1, ..Commit::default() }).await.is_err());
-    assert_eq!(store.load().await.unwrap().evaluated_ms, at_ms);
+    store.settle(&next, Settled::Done).await.unwrap_err();
+    // What is evaluated is an error, and receivers are told all the same.
+    let third = notification("a", at_ms + 1);
+    assert!(store.commit(Commit { at_ms: at_ms + 1, notifications: vec![third.clone()], ..Commit::default() }).await.is_err());
+    assert_eq!(store.load().await.unwrap().evaluated_ms, at_ms + 1);
+    assert_eq!(store.claim("a").await.unwrap().unwrap().notification, third);
+    // A silence counts only if it is in the file: who makes it learns that it is not.
+    let silence =
+        Silence { id: Uuid::now_v7(), matchers: Vec::new(), starts_ms: 1, ends_ms: 2, created_by: "me".into(), comment: "why".into() };
+    assert!(store.add_silence(silence).await.is_err());
+    assert!(store.load().await.unwrap().silences.is_empty());
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! /api/v1/status/… and /-/…: what the server tells about itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use golectra_process::banner::BUILD;
-use golectra_promql::{Labels, METRIC_NAME};
+use golectra_promql::parse::DisplayDuration;
+use golectra_promql::{Engine, Labels, METRIC_NAME};
 use serde::Serialize;
 
 use super::answer::Answer;
@@ -32,6 +34,8 @@ pub struct ProcessInfo {
     started_millis: u64,
     retention: String,
     rollup_retentions: [String; 2],
+    flags: BTreeMap<&'static str, String>,
+    evaluation_interval: Duration,
     host: String,
 }
 
@@ -40,7 +44,8 @@ impl ProcessInfo {
     pub fn new(settings: &Settings, host: String, clock: Clock) -> Self {
         let retention = settings.retention_raw.to_string();
         let rollup_retentions = [settings.retention_5m.to_string(), settings.retention_1h.to_string()];
-        Self { started_millis: clock.unix_millis(), retention, rollup_retentions, host, clock }
+        let (flags, evaluation_interval) = (flags_of(settings), settings.evaluation_interval.duration());
+        Self { started_millis: clock.unix_millis(), retention, rollup_retentions, flags, evaluation_interval, host, clock }
     }
 
     /// When it started, in unix milliseconds.
@@ -108,6 +113,41 @@ pub async fn runtime_info(State(state): State<AppState>) -> Answer {
         hostname: &process.host,
         storage_retention: &process.retention,
     })
+}
+
+/// Those of Prometheus's flags that something here corresponds to, as it writes their values.
+fn flags_of(settings: &Settings) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("query.lookback-delta", DisplayDuration(Engine::default().lookback_ms).to_string()),
+        ("query.max-concurrency", settings.query_concurrency.get().to_string()),
+        ("query.timeout", written(settings.query_timeout.duration())),
+        ("storage.tsdb.retention.time", settings.retention_raw.to_string()),
+        ("web.enable-remote-write-receiver", true.to_string()),
+    ])
+}
+
+/// A duration as Prometheus writes it.
+fn written(duration: Duration) -> String {
+    DisplayDuration(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)).to_string()
+}
+
+/// /api/v1/status/flags: the settings that Prometheus has as flags.
+pub async fn flags(State(state): State<AppState>) -> Answer {
+    Answer::json(&state.process.flags)
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct Config {
+    yaml: String,
+}
+
+/// /api/v1/status/config: the part of Prometheus's file of settings that something here corresponds to.
+pub async fn config(State(state): State<AppState>) -> Answer {
+    Answer::json(&config_of(state.process.evaluation_interval))
+}
+
+fn config_of(evaluation_interval: Duration) -> Config {
+    Config { yaml: format!("global:\n  evaluation_interval: {}\n", written(evaluation_interval)) }
 }
 
 #[derive(Serialize)]
@@ -194,6 +234,14 @@ pub async fn ready(State(state): State<AppState>) -> (StatusCode, &'static str) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_are_written_as_prometheus_does() {
+        let yaml = |text: &str| Config { yaml: text.to_owned() };
+        assert_eq!(config_of(Duration::from_secs(15)), yaml("global:\n  evaluation_interval: 15s\n"));
+        assert_eq!(config_of(Duration::from_secs(90)), yaml("global:\n  evaluation_interval: 1m30s\n"));
+        assert_eq!(config_of(Duration::ZERO), yaml("global:\n  evaluation_interval: 0s\n"));
+    }
 
     #[test]
     fn the_largest_come_first() {

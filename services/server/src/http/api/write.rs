@@ -34,41 +34,39 @@ const EXEMPLARS_WRITTEN: HeaderName = HeaderName::from_static("x-prometheus-remo
 
 /// Stores what can be stored, and says what can't.
 pub async fn post(State(state): State<AppState>, request: Request) -> Response {
-    match write(&state, request).await {
-        Ok(Written { message, samples, refusal }) => {
-            let mut response = match refusal {
-                Some(refusal) => TextError(refusal).into_response(),
-                None => StatusCode::NO_CONTENT.into_response(),
-            };
-            if message == Message::V2 {
-                let headers = response.headers_mut();
-                headers.insert(SAMPLES_WRITTEN, HeaderValue::from(samples));
-                headers.insert(HISTOGRAMS_WRITTEN, HeaderValue::from(0));
-                headers.insert(EXEMPLARS_WRITTEN, HeaderValue::from(0));
-            }
-            response
-        }
-        Err(error) => {
-            let mut response = TextError(recoverable(error)).into_response();
-            if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-                response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("snappy"));
-            }
-            response
-        }
+    let message = message(request.headers());
+    let is_v2 = matches!(message, Ok(Message::V2));
+    let written = match message {
+        Ok(message) => write(&state, message, request).await,
+        Err(error) => Err(error),
+    };
+    let (samples, mut response) = match written {
+        Ok(Written { samples, refusal: Some(refusal) }) => (samples, TextError(refusal).into_response()),
+        Ok(Written { samples, refusal: None }) => (samples, StatusCode::NO_CONTENT.into_response()),
+        Err(error) => (0, TextError(recoverable(error)).into_response()),
+    };
+    let headers = response.headers_mut();
+    // Version 2.0 wants these with a failure as well.
+    if is_v2 {
+        headers.insert(SAMPLES_WRITTEN, HeaderValue::from(samples));
+        headers.insert(HISTOGRAMS_WRITTEN, HeaderValue::from(0));
+        headers.insert(EXEMPLARS_WRITTEN, HeaderValue::from(0));
     }
+    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("snappy"));
+    }
+    response
 }
 
 /// What became of a request that could be read.
 struct Written {
-    message: Message,
     /// How many of its samples are stored.
     samples: usize,
     /// Where not all of it is.
     refusal: Option<ApiError>,
 }
 
-async fn write(state: &AppState, mut request: Request) -> Result<Written, ApiError> {
-    let message = message(request.headers())?;
+async fn write(state: &AppState, message: Message, mut request: Request) -> Result<Written, ApiError> {
     let is_named = request.headers().contains_key(names::SOURCE);
     let Sender(source) = request.extract_parts().await?;
     let source = if is_named { source } else { Source::parse(DEFAULT_SOURCE).unwrap_or(source) };
@@ -86,7 +84,7 @@ async fn write(state: &AppState, mut request: Request) -> Result<Written, ApiErr
     }
     let refused = if let Applied::Partly(refused) = applied { *refused } else { RefusedSamples::default() };
     state.metrics.remote_write(&decoded, &refused);
-    Ok(Written { message, samples: sent - refused.total(), refusal: refusal(sent, &decoded, &refused) })
+    Ok(Written { samples: sent - refused.total(), refusal: refusal(sent, &decoded, &refused) })
 }
 
 /// Which message the request has.

@@ -25,8 +25,10 @@ pub const INSTANCE_SILENT_AFTER_MILLIS: u64 = 180_000;
 const SPARK_STEP_MS: i64 = 60_000;
 const SPARK_STEPS: i64 = 60;
 
-/// The share of CPU time that is used, from node_exporter's names.
-const CPU: &str = r#"1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[2m]))"#;
+/// The share of CPU time that is used, from node_exporter's names. Against the time of all modes: the rate of a counter that began a moment ago is too
+/// small, that of each mode by the same factor.
+const CPU: &str =
+    r#"1 - sum by (instance) (rate(node_cpu_seconds_total{mode="idle"}[2m])) / sum by (instance) (rate(node_cpu_seconds_total[2m]))"#;
 /// The same from the original's names.
 const CPU_FALLBACK: &str = r#"avg by (instance) ({__name__=~"CPUutilization[0-9]+"}) / 100"#;
 const CORES: &str =
@@ -35,13 +37,13 @@ const CORES: &str =
 const GAUGES: &str =
     r#"{__name__=~"node_memory_MemTotal_bytes|node_memory_MemAvailable_bytes|TotalMemory|FreeMemory|node_load1|node_boot_time_seconds"}"#;
 const SEEN: &str = r#"max by (instance) (timestamp({__name__=~"node_load1|node_memory_MemTotal_bytes|node_boot_time_seconds"}))"#;
-const FILESYSTEMS: &str =
-    r#"{__name__=~"(node_)?filesystem_(size|avail|available)_bytes",fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|iso9660|fuse.*|nsfs"}"#;
+const FILESYSTEMS: &str = r#"{__name__=~"(node_)?filesystem_(size|avail|available)_bytes",fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|erofs|iso9660|fuse.*|nsfs"}"#;
 const PODS: &str = r#"count by (instance, node) (count by (instance, node, namespace, pod) ({__name__=~"kube_pod_info|container_memory_working_set_bytes",pod!=""}))"#;
-/// 0 where states are reported and all pods are ready; nothing where no state is reported.
-const NOT_READY: &str = r#"count(kube_pod_status_phase{phase=~"Pending|Failed|Unknown"} == 1) or count(kube_pod_status_phase) * 0"#;
-/// The pods that restarted, and beside them a 0 without labels where restarts are reported at all.
-const RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total[1h])) > 0 or count(kube_pod_container_status_restarts_total) * 0";
+/// 0 where states are reported and all pods are ready; nothing where no state is reported. A pod that several programs report counts once.
+const NOT_READY: &str =
+    r#"count(max by (namespace, pod) (kube_pod_status_phase{phase=~"Pending|Failed|Unknown"}) == 1) or count(kube_pod_status_phase) * 0"#;
+/// The pods that restarted, and beside them a 0 without labels where restarts are reported at all. What several programs report of a container counts once.
+const RESTARTS: &str = "sum by (namespace, pod) (max by (namespace, pod, container) (increase(kube_pod_container_status_restarts_total[1h]))) > 0 or count(kube_pod_container_status_restarts_total) * 0";
 /// What is told of nodes in labels: the kernel, the system, the labels that Kubernetes has, and those that people write into a file of the agent.
 const INFOS: &str = r#"{__name__=~"node_uname_info|node_os_info|kube_node_labels|node_labels",instance!=""}"#;
 /// Labels of those that tell nothing by which nodes could be grouped, or tell it once more.
@@ -362,8 +364,8 @@ impl Reader {
     }
 }
 
-/// Removes the last two values of a line that ended before the last step: rates over a time that is only partly there are too small, so that a
-/// node that falls silent would seem busy.
+/// Removes the last two values of a line that ended before the last step: rates are of the two minutes before their step, so these are of a time when
+/// nothing was reported any more.
 fn drop_end(values: &mut [f64]) {
     let Some(last) = values.iter().rposition(|value| value.is_finite()).filter(|last| last + 2 < values.len()) else { return };
     for value in values.iter_mut().take(last + 1).skip(last.saturating_sub(1)) {
@@ -377,6 +379,7 @@ fn instance(labels: &Labels) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::{Fixture, NOW};
     use super::*;
 
     fn sample(labels: &[(&str, &str)], value: f64) -> Sample {
@@ -437,6 +440,38 @@ mod tests {
             sample(&[(SOURCE_LABEL, "ksm:8080"), ("node", "n2")], 7.0),
         ]));
         assert_eq!((reader.nodes["n1"].pods, reader.nodes["n2"].pods), (Some(4.0), Some(7.0)));
+    }
+
+    #[test]
+    fn a_node_is_not_busy_because_its_counters_began_a_moment_ago() {
+        let mut fixture = Fixture::default();
+        for (node, begun) in [("old", 0), ("new", NOW - 30)] {
+            for cpu in ["0", "1"] {
+                // What waits for disks is not idle.
+                for (mode, share) in [("idle", 0.75), ("user", 0.125), ("iowait", 0.125)] {
+                    let series = format!(r#"node_cpu_seconds_total{{instance="{node}",cpu="{cpu}",mode="{mode}"}}"#);
+                    fixture.add(&series, begun..=NOW, |second| 1e6 + second * share);
+                }
+            }
+        }
+        assert_eq!(fixture.values(CPU, &[SOURCE_LABEL]), ["new 0.250", "old 0.250"]);
+    }
+
+    #[test]
+    fn what_two_programs_report_of_a_pod_counts_once() {
+        let mut fixture = Fixture::default();
+        for (instance, job) in [("n1", "agent"), ("ksm:8080", "kube-state-metrics")] {
+            let of = format!(r#"instance="{instance}",job="{job}",namespace="shop",pod="cart""#);
+            fixture.add(&format!(r#"kube_pod_status_phase{{{of},phase="Pending"}}"#), 0..=NOW, |_| 1.0);
+            fixture.add(&format!(r#"kube_pod_status_phase{{{of},phase="Running"}}"#), 0..=NOW, |_| 0.0);
+            for container in ["app", "side"] {
+                let restarts = format!(r#"kube_pod_container_status_restarts_total{{{of},container="{container}"}}"#);
+                fixture.add(&restarts, 0..=NOW, |second| if second < 300.0 { 0.0 } else { 2.0 });
+            }
+        }
+        assert_eq!(fixture.values(NOT_READY, &[]), ["1.000"]);
+        let (times, restarted) = reader().restarts(Ok(fixture.now(RESTARTS)));
+        assert_eq!((times, restarted), (Some(4.0), vec![("shop".to_owned(), "cart".to_owned(), 4.0)]));
     }
 
     #[test]

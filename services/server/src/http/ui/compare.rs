@@ -14,7 +14,7 @@ use super::node::{Preset, presets};
 use super::panels::Unit;
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use super::spark::Spark;
-use super::window::Window;
+use super::window::{MIN_RATE_SECONDS, Window, with_rate_window};
 use crate::history::labels::SOURCE_LABEL;
 use crate::http::AppState;
 use crate::http::error::TextError;
@@ -26,7 +26,7 @@ const STEPS: i64 = 120;
 /// The smallest step.
 const MIN_STEP_MS: i64 = 15_000;
 /// How long a value counts at least, and over how long rates are taken.
-const MIN_LOOKBACK_MS: i64 = 120_000;
+const MIN_LOOKBACK_MS: i64 = MIN_RATE_SECONDS * 1000;
 
 /// The columns, with their titles.
 const COLUMNS: [(&str, &str); 5] = [("name", "Node"), ("now", "Now"), ("mean", "Mean"), ("min", "Least"), ("max", "Most")];
@@ -103,14 +103,14 @@ pub async fn compare(State(state): State<AppState>, query: Parameters) -> Result
     let step_ms = ((window.end_ms - window.start_ms) / STEPS).max(MIN_STEP_MS);
     let steps = Steps::range(window.start_ms, window.end_ms, step_ms).unwrap_or_else(|| Steps::at(window.end_ms));
     let lookback_ms = step_ms.max(MIN_LOOKBACK_MS);
-    let asked = query.replace("$window", &format!("{lookback_ms}ms"));
+    let asked = with_rate_window(&query, lookback_ms / 1000);
     let (lines, error) = match ask::range_looking_back(&state, &asked, steps, lookback_ms).await {
         Ok(lines) => (lines, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let mut summaries: Vec<_> = lines.iter().filter_map(Summary::of).collect();
     summaries.sort_by(|a, b| by_now(a, b, true).then_with(|| a.name.cmp(&b.name)));
-    let most = summaries.iter().map(|one| one.most).fold(f64::MIN_POSITIVE, f64::max);
+    let scale = Scale::of(&summaries);
     let mut ranked: Vec<_> = summaries.into_iter().enumerate().collect();
     let sort = given("sort").unwrap_or_default();
     order(&mut ranked, &sort);
@@ -126,7 +126,7 @@ pub async fn compare(State(state): State<AppState>, query: Parameters) -> Result
             .collect(),
         columns: columns(&address, &window, &sort),
         series: ranked.len(),
-        rows: ranked.iter().take(MAX_SHOWN).map(|(rank, one)| Row::new(*rank, one, unit, most)).collect(),
+        rows: ranked.iter().take(MAX_SHOWN).map(|(rank, one)| Row::new(*rank, one, unit, scale, &window)).collect(),
         presets: presets(&address, &window),
         lines: serde_json::json!([{ "expr": query, "name": "" }]).to_string(),
         unit: unit.as_str(),
@@ -201,18 +201,37 @@ impl Summary {
     }
 }
 
+/// The scale of all small lines: they are there to be compared. Zero is on it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Scale {
+    low: f64,
+    high: f64,
+}
+
+impl Scale {
+    fn of(all: &[Summary]) -> Self {
+        Self { low: all.iter().map(|one| one.least).fold(0.0, f64::min), high: all.iter().map(|one| one.most).fold(0.0, f64::max) }
+    }
+
+    /// A line as high as its values are on the scale. What is not finite is a gap.
+    fn draw(self, values: &[f64]) -> Option<Spark> {
+        let height = (self.high - self.low).max(f64::MIN_POSITIVE);
+        let share = |value: &f64| if value.is_finite() { (value - self.low) / height } else { f64::NAN };
+        Spark::draw(&values.iter().map(share).collect::<Vec<_>>(), 1.0)
+    }
+}
+
 impl Row {
-    fn new(rank: usize, one: &Summary, unit: Unit, top: f64) -> Self {
+    fn new(rank: usize, one: &Summary, unit: Unit, scale: Scale, window: &Window) -> Self {
         Self {
             rank: one.now.map(|_| rank + 1),
             name: if one.name.is_empty() { "value".to_owned() } else { one.name.clone() },
-            link: if one.node.is_empty() { String::new() } else { format!("/node?name={}", encode(&one.node)) },
+            link: if one.node.is_empty() { String::new() } else { format!("/node?name={}&{}", encode(&one.node), window.parameters()) },
             now: one.now.map_or_else(|| "–".to_owned(), |now| quantity(now, unit)),
             mean: quantity(one.mean, unit),
             least: quantity(one.least, unit),
             most: quantity(one.most, unit),
-            // All lines have one scale: they are there to be compared.
-            spark: Spark::draw(&one.values, top),
+            spark: scale.draw(&one.values),
         }
     }
 }
@@ -245,10 +264,27 @@ mod tests {
         all.sort_by(|a, b| by_now(a, b, true));
         assert_eq!(all.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["b", "a", "old"]);
         let mut ranked: Vec<_> = all.into_iter().enumerate().collect();
-        let rows: Vec<_> = ranked.iter().map(|(rank, one)| Row::new(*rank, one, Unit::Number, 9.0)).collect();
+        let (scale, window) = (Scale { low: 0.0, high: 9.0 }, Window::of(&HashMap::new(), 10_000_000));
+        let rows: Vec<_> = ranked.iter().map(|(rank, one)| Row::new(*rank, one, Unit::Number, scale, &window)).collect();
+        assert_eq!(rows[0].link, "/node?name=b&range=1h");
         assert_eq!(rows.iter().map(|row| (row.rank, row.now.as_str())).collect::<Vec<_>>(), [(Some(1), "2"), (Some(2), "1"), (None, "–")]);
         order(&mut ranked, "now");
         assert_eq!(ranked.iter().map(|(_, one)| one.name.as_str()).collect::<Vec<_>>(), ["a", "b", "old"]);
+    }
+
+    #[test]
+    fn lines_below_zero_have_a_course() {
+        let all: Vec<_> = [("a", [-4.0, -2.0, 0.0]), ("b", [-1.0, f64::INFINITY, -3.0])]
+            .iter()
+            .filter_map(|(name, values)| summary(name, values))
+            .collect();
+        let scale = Scale::of(&all);
+        assert_eq!(scale, Scale { low: -4.0, high: 0.0 });
+        assert_eq!(scale.draw(&all[0].values).unwrap().line, "M0 27.0L1 14.0L2 1.0");
+        assert_eq!(scale.draw(&all[1].values).unwrap().line, "M0 7.5M2 20.5");
+        // Nothing but zeros lies at the bottom, and without any value there is no line.
+        assert_eq!(Scale::of(&[]).draw(&[0.0, 0.0]).unwrap().line, "M0 27.0L1 27.0");
+        assert_eq!(scale.draw(&[f64::NAN]), None);
     }
 
     #[test]

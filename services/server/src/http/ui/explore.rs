@@ -13,7 +13,7 @@ use super::events::{self, EVENTS_LIMIT, Events};
 use super::format::grouped;
 use super::node::{Preset, presets};
 use super::shell::{Parameters, Shell, encode, page, parameters};
-use super::window::Window;
+use super::window::{MIN_RATE_SECONDS, Window, with_rate_window};
 use crate::http::AppState;
 use crate::http::error::TextError;
 
@@ -51,7 +51,12 @@ pub async fn explore(State(state): State<AppState>, query: Parameters) -> Result
     let parameters = parameters(query)?;
     let query = parameters.get("query").map(|text| text.trim().to_owned()).unwrap_or_default();
     let window = Window::of(&parameters, state.process.now_ms());
-    let answer = if query.is_empty() { Ok(Vec::new()) } else { ask::instant(&state, &query).await };
+    let answer = if query.is_empty() {
+        Ok(Vec::new())
+    } else {
+        // The table is about now, and has the window that graphs of short ranges have.
+        ask::instant(&state, &with_rate_window(&query, MIN_RATE_SECONDS)).await
+    };
     let (samples, error) = match answer {
         Ok(samples) => (samples, None),
         Err(error) => (Vec::new(), Some(error.to_string())),

@@ -266,7 +266,156 @@ fn words(expr: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use std::collections::HashMap;
 
+    use super::super::fixture::{Fixture, NOW};
     use super::*;
+
+    /// Names of a node's metrics, and the labels of their series: two of everything that there may be more of than one.
+    const OF_NODE: [(&str, &[&str]); 10] = [
+        (
+            "CPUutilization1 CPUutilization2 TotalMemory FreeMemory Sys Alloc node_load1 node_load5 node_load15 node_memory_MemTotal_bytes \
+             node_memory_MemAvailable_bytes node_memory_MemFree_bytes node_memory_SwapTotal_bytes node_memory_SwapFree_bytes \
+             node_vmstat_pgmajfault node_vmstat_pswpin node_vmstat_pswpout node_pressure_cpu_waiting_seconds_total \
+             node_pressure_memory_waiting_seconds_total node_pressure_io_waiting_seconds_total node_procs_running node_procs_blocked \
+             node_netstat_Tcp_CurrEstab",
+            &[""],
+        ),
+        (
+            "node_cpu_seconds_total",
+            &[r#"cpu="0",mode="idle""#, r#"cpu="0",mode="user""#, r#"cpu="1",mode="idle""#, r#"cpu="1",mode="user""#],
+        ),
+        (
+            "node_filesystem_avail_bytes node_filesystem_size_bytes filesystem_available_bytes filesystem_size_bytes",
+            &[r#"device="/dev/sda",fstype="ext4",mountpoint="/""#, r#"device="/dev/sdb",fstype="ext4",mountpoint="/data""#],
+        ),
+        (
+            "node_disk_read_bytes_total node_disk_written_bytes_total node_disk_io_time_seconds_total",
+            &[r#"device="sda""#, r#"device="sdb""#],
+        ),
+        (
+            "node_network_receive_bytes_total node_network_transmit_bytes_total node_network_receive_errs_total \
+             node_network_transmit_errs_total node_network_receive_drop_total node_network_transmit_drop_total",
+            &[r#"device="eth0""#, r#"device="eth1""#],
+        ),
+        ("network_receive_bytes_total network_transmit_bytes_total", &[r#"interface="eth0""#, r#"interface="eth1""#]),
+        ("golectra_agent_collector_duration_seconds", &[r#"collector="cpu""#, r#"collector="memory""#]),
+        (
+            "container_cpu_usage_seconds_total container_memory_working_set_bytes container_fs_usage_bytes container_oom_events_total \
+             container_cpu_cfs_periods_total container_cpu_cfs_throttled_periods_total",
+            &[
+                r#"namespace="shop",pod="cart",container="app""#,
+                r#"namespace="shop",pod="cart",container="side""#,
+                r#"namespace="shop",pod="cart",id="/pod""#,
+                r#"namespace="shop",pod="cart",id="/pod/pause""#,
+                r#"namespace="shop",pod="kata""#,
+            ],
+        ),
+        (
+            "kube_pod_container_status_restarts_total",
+            &[r#"namespace="shop",pod="cart",container="app""#, r#"namespace="shop",pod="cart",container="side""#],
+        ),
+        (
+            "container_network_receive_bytes_total container_network_transmit_bytes_total",
+            &[r#"namespace="shop",pod="cart",interface="eth0""#, r#"namespace="shop",pod="cart",interface="net1""#],
+        ),
+    ];
+
+    /// Two nodes that have two of everything. Both tell the same of pods, as a node and another program do.
+    fn two_of_everything() -> Fixture {
+        let mut fixture = Fixture::default();
+        for node in ["n1", "n2"] {
+            for (names, series) in OF_NODE {
+                for (name, labels) in names.split_whitespace().flat_map(|name| series.iter().map(move |labels| (name, labels))) {
+                    fixture.add(&format!(r#"{name}{{instance="{node}",{labels}}}"#), 0..=NOW, |second| 1e3 + second);
+                }
+            }
+            for (name, resource) in ["requests", "limits"].into_iter().flat_map(|name| [(name, "cpu"), (name, "memory")]) {
+                for container in ["app", "side"] {
+                    let labels = format!(r#"instance="{node}",namespace="shop",pod="cart",container="{container}",resource="{resource}""#);
+                    fixture.add(&format!("kube_pod_container_resource_{name}{{{labels}}}"), 0..=NOW, |_| 2.0);
+                }
+            }
+        }
+        fixture
+    }
+
+    /// What an expression asks on the page of the node n1, or of a pod.
+    fn asked(expr: &str, pod: &str) -> String {
+        fill(expr, |name| {
+            Some(match name {
+                "node" => quoted("n1").into(),
+                "namespace" => quoted("shop").into(),
+                "pod" => quoted(pod).into(),
+                "window" => "120s".into(),
+                _ => return None,
+            })
+        })
+    }
+
+    #[test]
+    fn every_expression_that_is_built_in_is_answered_where_there_are_two_of_everything() {
+        let (fixture, set) = (two_of_everything(), PanelBook::open(None).current());
+        for panel in set.node.iter().chain(&set.pod).flat_map(|group| &group.panels) {
+            for lines in &panel.alternatives {
+                let mut names = Vec::new();
+                for line in lines {
+                    let samples = fixture.now(&asked(&line.expr, "cart"));
+                    // What is told of the pod as a whole is drawn where nothing is told of its containers.
+                    assert_eq!(samples.is_empty(), line.name == "pod", "{}: {}", panel.title, line.expr);
+                    names.extend(samples.iter().map(|sample| {
+                        sample.labels.iter().fold(line.name.clone(), |name, (label, value)| name.replace(&format!("{{{label}}}"), value))
+                    }));
+                }
+                assert!(!names.iter().any(|name| name.contains('{')), "{}: {names:?}", panel.title);
+                assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{}: two lines of one name: {names:?}", panel.title);
+            }
+        }
+    }
+
+    /// The values of a panel's lines with their names, of one of its alternatives.
+    fn drawn(fixture: &Fixture, groups: &[Group], title: &str, alternative: usize, label: &str, pod: &str) -> Vec<String> {
+        let panel = groups.iter().flat_map(|group| &group.panels).find(|panel| panel.title == title).unwrap();
+        let line = |line: &Line| {
+            let values = fixture.values(&asked(&line.expr, pod), &[label]);
+            let named = |value: String| if line.name.contains('{') { value } else { format!("{}{value}", line.name) };
+            values.into_iter().map(named).collect::<Vec<_>>()
+        };
+        panel.alternatives[alternative].iter().flat_map(line).collect()
+    }
+
+    #[test]
+    fn processors_are_told_apart_and_not_busy_because_their_counters_began_a_moment_ago() {
+        let mut fixture = Fixture::default();
+        for cpu in ["0", "1"] {
+            for (mode, share) in [("idle", 0.75), ("user", 0.125), ("iowait", 0.125)] {
+                let series = format!(r#"node_cpu_seconds_total{{instance="n1",cpu="{cpu}",mode="{mode}"}}"#);
+                fixture.add(&series, NOW - 30..=NOW, |second| 1e6 + second * share);
+            }
+        }
+        fixture.add(r#"CPUutilization1{instance="n1"}"#, 0..=NOW, |_| 40.0);
+        fixture.add(r#"CPUutilization2{instance="n1"}"#, 0..=NOW, |_| 60.0);
+        let node = PanelBook::open(None).current().node.clone();
+        assert_eq!(drawn(&fixture, &node, "CPU by processor", 0, "cpu", ""), ["0 0.250", "1 0.250"]);
+        assert_eq!(drawn(&fixture, &node, "CPU by mode", 0, "mode", ""), ["iowait 0.125", "user 0.125"]);
+        assert_eq!(drawn(&fixture, &node, "CPU by processor", 1, "cpu", ""), ["1 0.400", "2 0.600"]);
+    }
+
+    #[test]
+    fn a_pod_counts_once_and_without_containers_as_a_whole() {
+        let (fixture, set) = (two_of_everything(), PanelBook::open(None).current());
+        let of = |title: &str, pod: &str| drawn(&fixture, &set.pod, title, 0, "container", pod);
+        assert_eq!(of("CPU", "cart"), ["app 1.000", "side 1.000", "request 4.000", "limit 4.000"]);
+        assert_eq!(of("CPU", "kata"), ["pod 1.000"]);
+        assert_eq!(of("Memory", "cart"), ["app 1600.000", "side 1600.000", "request 4.000", "limit 4.000"]);
+        assert_eq!(of("Memory", "kata"), ["pod 1600.000"]);
+        assert_eq!(of("Restarts", "cart"), ["app 1600.000", "side 1600.000"]);
+        assert_eq!(of("Out of memory", "cart"), ["app 1600.000", "side 1600.000"]);
+        assert_eq!(of("Out of memory", "kata"), ["pod 1600.000"]);
+        assert_eq!(of("Network", "cart"), ["received 2.000", "sent 2.000"]);
+        assert_eq!(of("Files of containers", "cart"), ["app 1600.000", "side 1600.000"]);
+        let most = |title: &str| drawn(&fixture, &set.node, title, 0, "pod", "");
+        assert_eq!(most("Pods that use most CPU"), ["cart 2.000", "kata 1.000"]);
+        assert_eq!(most("Pods that use most memory"), ["cart 3200.000", "kata 1600.000"]);
+    }
 
     fn exprs(groups: &[Group], title: &str, metrics: &[&str], always: bool) -> Vec<String> {
         let panel = groups.iter().flat_map(|group| &group.panels).find(|panel| panel.title == title).unwrap();

@@ -72,7 +72,7 @@ pub async fn pod(State(state): State<AppState>, query: Parameters) -> Result<Res
         changes: format!("{changes}&{}", window.parameters()),
         happened,
         facts,
-        node_link: format!("/node?name={}", encode(&node)),
+        node_link: format!("/node?name={}&{}", encode(&node), window.parameters()),
         node,
         namespace,
         name,

@@ -24,13 +24,17 @@ use crate::http::{App, AppState};
 /// The number of pods on a page.
 const MAX_SHOWN: usize = 200;
 
-/// `$of` stands for matchers.
-const CPU: &str = r#"sum by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container!="",$of}[2m]))"#;
-const MEMORY: &str = r#"sum by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container!="",$of})"#;
-const RESOURCES: &str = r#"sum by (__name__, namespace, pod, resource) ({__name__=~"kube_pod_container_resource_(requests|limits)",resource=~"cpu|memory",$of})"#;
-const RESTARTS: &str = "sum by (namespace, pod) (kube_pod_container_status_restarts_total{$of})";
-const RECENT_RESTARTS: &str = "sum by (namespace, pod) (increase(kube_pod_container_status_restarts_total{$of}[1h]))";
-const INFO: &str = r#"{__name__=~"kube_pod_info|kube_pod_status_phase|kube_pod_container_status_last_terminated_reason",$of} > 0"#;
+/// `$of` stands for matchers. Of a pod whose containers the runtime does not tell one by one there are series without a container; other programs have such
+/// series of every pod, one of the whole pod and one of its pause container.
+const CPU: &str = r#"sum by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container!="",$of}[2m])) or max by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container="",$of}[2m]))"#;
+const MEMORY: &str = r#"sum by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container!="",$of}) or max by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container="",$of})"#;
+/// What several programs report of a container counts once.
+const RESOURCES: &str = r#"sum by (__name__, namespace, pod, resource) (max by (__name__, namespace, pod, container, resource) ({__name__=~"kube_pod_container_resource_(requests|limits)",resource=~"cpu|memory",$of}))"#;
+const RESTARTS: &str = "sum by (namespace, pod) (max by (namespace, pod, container) (kube_pod_container_status_restarts_total{$of}))";
+const RECENT_RESTARTS: &str =
+    "sum by (namespace, pod) (max by (namespace, pod, container) (increase(kube_pod_container_status_restarts_total{$of}[1h])))";
+/// Without what is told of former pods of the same name: those whose uid is not the one that was reported last.
+const INFO: &str = r#"{__name__=~"kube_pod_info|kube_pod_status_phase|kube_pod_container_status_last_terminated_reason",$of} > 0 unless on (namespace, pod, uid) (kube_pod_info{uid!="",$of} unless on (namespace, pod, uid) topk by (namespace, pod) (1, timestamp(kube_pod_info{uid!="",$of})))"#;
 
 const COLUMNS: [(&str, &str); 7] = [
     ("pod", "Pod"),
@@ -231,10 +235,32 @@ async fn ask_of(app: &App, expr: &str, of: &str) -> Result<Vec<Sample>, QueryErr
 
 /// Asks for everything of the pods with these labels, with a sentence for what can't be had.
 async fn read(app: &App, of: &str) -> (Pods, Vec<String>) {
-    let first = tokio::join!(ask_of(app, CPU, of), ask_of(app, MEMORY, of), ask_of(app, INFO, of));
-    let second = tokio::join!(ask_of(app, RESOURCES, of), ask_of(app, RESTARTS, of), ask_of(app, RECENT_RESTARTS, of));
+    let (info, cpu, memory, resources, restarts, recent) = tokio::join!(
+        ask_of(app, INFO, of),
+        ask_of(app, CPU, of),
+        ask_of(app, MEMORY, of),
+        ask_of(app, RESOURCES, of),
+        ask_of(app, RESTARTS, of),
+        ask_of(app, RECENT_RESTARTS, of)
+    );
+    filled(Answers { info, cpu, memory, resources, restarts, recent })
+}
+
+type Answer = Result<Vec<Sample>, QueryError>;
+
+/// What the expressions gave.
+struct Answers {
+    info: Answer,
+    cpu: Answer,
+    memory: Answer,
+    resources: Answer,
+    restarts: Answer,
+    recent: Answer,
+}
+
+fn filled(answers: Answers) -> (Pods, Vec<String>) {
     let (mut pods, mut missing) = (Pods::new(), Vec::new());
-    let mut each = |what: &str, answer: Result<Vec<Sample>, QueryError>, fill: &dyn Fn(&mut Pod, &Labels, f64)| match answer {
+    let mut each = |what: &str, answer: Answer, fill: &dyn Fn(&mut Pod, &Labels, f64)| match answer {
         Ok(samples) => {
             for sample in samples {
                 let (namespace, name) = (sample.labels.value("namespace"), sample.labels.value("pod"));
@@ -246,25 +272,24 @@ async fn read(app: &App, of: &str) -> (Pods, Vec<String>) {
         }
         Err(error) => missing.push(ask::sentence(what, &error)),
     };
-    let place = |pod: &mut Pod, labels: &Labels| {
-        if pod.node.is_empty() {
-            labels.value(SOURCE_LABEL).clone_into(&mut pod.node);
+    // Two nodes may report a pod while it moves: that of its own node counts.
+    let set = |slot: &mut Option<f64>, node: &mut String, labels: &Labels, value: f64| {
+        let instance = labels.value(SOURCE_LABEL);
+        if slot.is_none() || instance == *node {
+            *slot = Some(value);
+        }
+        if node.is_empty() {
+            instance.clone_into(node);
         }
     };
-    each("States", first.2, &|pod, labels, _| match labels.metric_name() {
+    each("States", answers.info, &|pod, labels, _| match labels.metric_name() {
         "kube_pod_info" => labels.value("node").clone_into(&mut pod.node),
         "kube_pod_status_phase" => labels.value("phase").clone_into(&mut pod.phase),
         _ => labels.value("reason").clone_into(&mut pod.reason),
     });
-    each("CPU", first.0, &|pod, labels, value| {
-        pod.cpu = Some(value);
-        place(pod, labels);
-    });
-    each("Memory", first.1, &|pod, labels, value| {
-        pod.memory = Some(value);
-        place(pod, labels);
-    });
-    each("Requests and limits", second.0, &|pod, labels, value| {
+    each("CPU", answers.cpu, &|pod, labels, value| set(&mut pod.cpu, &mut pod.node, labels, value));
+    each("Memory", answers.memory, &|pod, labels, value| set(&mut pod.memory, &mut pod.node, labels, value));
+    each("Requests and limits", answers.resources, &|pod, labels, value| {
         let is_limit = labels.value(METRIC_NAME).ends_with("limits");
         let slot = match (labels.value("resource"), is_limit) {
             ("cpu", false) => &mut pod.cpu_request,
@@ -274,8 +299,8 @@ async fn read(app: &App, of: &str) -> (Pods, Vec<String>) {
         };
         *slot = Some(value);
     });
-    each("Restarts", second.1, &|pod, _, value| pod.restarts = Some(value));
-    each("Restarts of the last hour", second.2, &|pod, _, value| pod.recent = value.round());
+    each("Restarts", answers.restarts, &|pod, _, value| pod.restarts = Some(value));
+    each("Restarts of the last hour", answers.recent, &|pod, _, value| pod.recent = value.round());
     (pods, missing)
 }
 
@@ -328,7 +353,101 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::{Fixture, NOW};
     use super::*;
+
+    /// What is known of each pod of these series, with and without matchers.
+    fn known(fixture: &Fixture) -> Pods {
+        let of = |of: &str| {
+            let answer = |expr: &str| Ok(fixture.now(&expr.replace("$of", of)));
+            filled(Answers {
+                info: answer(INFO),
+                cpu: answer(CPU),
+                memory: answer(MEMORY),
+                resources: answer(RESOURCES),
+                restarts: answer(RESTARTS),
+                recent: answer(RECENT_RESTARTS),
+            })
+        };
+        let (pods, missing) = of("");
+        assert_eq!(missing, [] as [String; 0]);
+        assert_eq!(format!("{:?}", of(r#"namespace="shop""#).0), format!("{pods:?}"));
+        pods
+    }
+
+    fn pod<'a>(pods: &'a Pods, name: &str) -> &'a Pod {
+        &pods[&("shop".to_owned(), name.to_owned())]
+    }
+
+    #[test]
+    fn a_pod_has_the_use_of_its_containers_or_else_its_own() {
+        let mut fixture = Fixture::default();
+        let mut add = |labels: &str, cores: f64, memory: f64| {
+            let of = format!(r#"instance="n1",namespace="shop",{labels}"#);
+            fixture.add(&format!("container_cpu_usage_seconds_total{{{of}}}"), 0..=NOW, |second| 1e3 + second * cores);
+            fixture.add(&format!("container_memory_working_set_bytes{{{of}}}"), 0..=NOW, |_| memory);
+        };
+        add(r#"pod="cart",container="app""#, 0.5, 100.0);
+        add(r#"pod="cart",container="side""#, 0.25, 10.0);
+        // As cAdvisor has it beside the containers: the pod as a whole, and its pause container.
+        add(r#"pod="cart",id="/pod""#, 4.0, 900.0);
+        add(r#"pod="cart",id="/pod/pause""#, 0.001, 1.0);
+        add(r#"pod="kata""#, 2.0, 500.0);
+        add(r#"pod="gvisor",id="/pod""#, 1.0, 300.0);
+        add(r#"pod="gvisor",id="/pod/pause""#, 0.001, 1.0);
+        let pods = known(&fixture);
+        for (name, cpu, memory) in [("cart", "0.750", "110"), ("kata", "2.000", "500"), ("gvisor", "1.000", "300")] {
+            let pod = pod(&pods, name);
+            let shown = (format!("{:.3}", pod.cpu.unwrap()), format!("{:.0}", pod.memory.unwrap()));
+            assert_eq!((shown.0.as_str(), shown.1.as_str()), (cpu, memory), "{name}");
+            assert_eq!(pod.node, "n1");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_two_programs_report_counts_once() {
+        let mut fixture = Fixture::default();
+        for program in [r#"instance="n1",job="agent""#, r#"instance="ksm:8080",job="kube-state-metrics""#] {
+            let of = format!(r#"{program},namespace="shop",pod="cart""#);
+            for (container, cores) in [("app", 2.0), ("side", 1.0)] {
+                let of = format!(r#"{of},container="{container}""#);
+                fixture.add(&format!(r#"kube_pod_container_resource_limits{{{of},resource="cpu"}}"#), 0..=NOW, |_| cores);
+                fixture.add(&format!(r#"kube_pod_container_resource_requests{{{of},resource="memory"}}"#), 0..=NOW, |_| 50.0);
+                let restarts = format!("kube_pod_container_status_restarts_total{{{of}}}");
+                fixture.add(&restarts, 0..=NOW, |second| if second < 300.0 { 0.0 } else { 2.0 });
+            }
+        }
+        let pods = known(&fixture);
+        let cart = pod(&pods, "cart");
+        assert_eq!((cart.cpu_limit, cart.cpu_request), (Some(3.0), None));
+        assert_eq!((cart.memory_limit, cart.memory_request), (None, Some(100.0)));
+        assert_eq!((cart.restarts, Some(cart.recent)), (Some(4.0), Some(4.0)));
+    }
+
+    #[test]
+    fn of_a_pod_that_was_made_again_the_newer_one_counts() {
+        let mut fixture = Fixture::default();
+        let memory = r#"container_memory_working_set_bytes{namespace="shop",pod="db-0",container="app""#;
+        // The newer one has the uid and the node that come first by name.
+        for (uid, node, phase, seconds, used) in [("b", "n9", "Failed", 0..=NOW - 60, 900.0), ("a", "n1", "Running", NOW - 45..=NOW, 100.0)]
+        {
+            let of = format!(r#"instance="{node}",namespace="shop",pod="db-0",uid="{uid}""#);
+            fixture.add(&format!(r#"kube_pod_info{{{of},node="{node}"}}"#), seconds.clone(), |_| 1.0);
+            for known in ["Failed", "Running"] {
+                let value = f64::from(u8::from(phase == known));
+                fixture.add(&format!(r#"kube_pod_status_phase{{{of},phase="{known}"}}"#), seconds.clone(), |_| value);
+            }
+            fixture.add(&format!(r#"{memory},instance="{node}"}}"#), seconds, |_| used);
+        }
+        // Programs that tell no uid, or no more than a state.
+        fixture.add(r#"kube_pod_info{namespace="shop",pod="web",node="n2"}"#, 0..=NOW, |_| 1.0);
+        fixture.add(r#"kube_pod_status_phase{namespace="shop",pod="web",phase="Running"}"#, 0..=NOW, |_| 1.0);
+        fixture.add(r#"kube_pod_status_phase{namespace="shop",pod="lone",phase="Pending",uid="c"}"#, 0..=NOW, |_| 1.0);
+        let pods = known(&fixture);
+        let shown = |name: &str| (pod(&pods, name).node.as_str(), pod(&pods, name).phase.as_str());
+        assert_eq!([shown("db-0"), shown("web"), shown("lone")], [("n1", "Running"), ("n2", "Running"), ("", "Pending")]);
+        assert_eq!(pod(&pods, "db-0").memory, Some(100.0));
+    }
 
     #[test]
     fn every_expression_is_valid_with_and_without_matchers() {

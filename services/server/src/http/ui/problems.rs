@@ -109,51 +109,81 @@ pub fn rule_id(name: &str) -> String {
     format!("rule-{}", encode(name))
 }
 
-/// What the rules found, and what can be seen without them where they say nothing as bad about the same node or pod: firing first, then worst first.
+/// A problem that can be seen without rules.
+struct Visible {
+    problem: Problem,
+    /// The rules that are built in and tell the same.
+    rules: &'static [&'static str],
+    /// The filesystem that it is about, as alerts name it; empty where it is about none.
+    mountpoint: String,
+}
+
+impl Visible {
+    fn new(problem: Problem, rules: &'static [&'static str]) -> Self {
+        Self { problem, rules, mountpoint: String::new() }
+    }
+}
+
+/// The rules that tell that a node is silent.
+const SILENT_RULES: &[&str] = &["NodeSilent"];
+/// Those that tell that one of its filesystems is full.
+const FILESYSTEM_RULES: &[&str] = &["NodeFilesystemFull", "NodeFilesystemFillingUp"];
+/// Those that tell that it has no memory left.
+const MEMORY_RULES: &[&str] = &["NodeMemoryLow", "NodeMemoryPressure"];
+/// Those that tell that it is busy.
+const CPU_RULES: &[&str] = &["NodeCpuHigh", "NodeCpuPressure"];
+/// Those that tell that a pod restarts again and again.
+const RESTART_RULES: &[&str] = &["PodCrashLooping"];
+
+/// What the rules found, and what can be seen without them where no rule that is built in tells the same: firing first, then worst first.
 pub fn all(app: &App, cluster: &Cluster) -> Vec<Problem> {
     joined(&app.alerts.active(), cluster)
 }
 
 fn joined(active: &[ActiveAlert], cluster: &Cluster) -> Vec<Problem> {
     let mut problems = Vec::new();
-    // The worst of what rules say, by what it is about. Silenced alerts count: what they are about is known.
-    let mut known = BTreeMap::<String, Severity>::new();
+    // The worst of what each rule says, by its name and what it is about. Silenced alerts count: what they are about is known.
+    let mut known = BTreeMap::<(&str, &str, String), Severity>::new();
     for alert in active {
         let problem = Problem::of_alert(alert, cluster.now);
-        let worst = known.entry(problem.link.clone()).or_insert(problem.severity);
+        let mountpoint = alert.labels.get("mountpoint").map_or("", String::as_str);
+        let worst = known.entry((alert.name.as_str(), mountpoint, problem.link.clone())).or_insert(problem.severity);
         *worst = problem.severity.min(*worst);
         // The watchdog always fires: it shows that alerts arrive.
         if !alert.silenced && alert.severity != "none" {
             problems.push(problem);
         }
     }
-    // Where an alert about the same node or pod is at least as severe, the problem is taken for the same one and left out.
-    let is_worse = |problem: &Problem| known.get(&problem.link).is_none_or(|worst| *worst > problem.severity);
-    problems.extend(visible(cluster).into_iter().filter(is_worse));
+    // What such a rule tells is left out where its alert is at least as severe. Other rules may be about anything: what they find does not hide this.
+    let is_told = |Visible { problem, rules, mountpoint }: &Visible| {
+        let of_rule = |rule: &&str| known.get(&(*rule, mountpoint.as_str(), problem.link.clone())).copied();
+        rules.iter().filter_map(of_rule).any(|severity| severity <= problem.severity)
+    };
+    problems.extend(visible(cluster).into_iter().filter(|one| !is_told(one)).map(|one| one.problem));
     problems.sort_by_key(|problem| (problem.pending, problem.severity, problem.since.unwrap_or(u64::MAX)));
     problems
 }
 
 /// What can be seen without rules, worst first.
-pub fn visible(cluster: &Cluster) -> Vec<Problem> {
-    let mut problems = Vec::new();
+fn visible(cluster: &Cluster) -> Vec<Visible> {
+    let mut found = Vec::new();
     for node in &cluster.nodes {
         if node.silent {
-            problems.push(silent(node, cluster.now));
+            found.push(Visible::new(silent(node, cluster.now), SILENT_RULES));
             continue;
         }
-        if let Some(fullest) = node.fullest().filter(|one| one.used() >= WARN_FROM) {
-            let severity = if fullest.used() >= CRITICAL_FROM { Severity::Critical } else { Severity::Warning };
-            let title = format!("{}: {} is {} full", node.name, fullest.mount, percent(fullest.used()));
-            let detail =
-                format!("{} of {} are left. Remove what is not needed, or enlarge it.", bytes(fullest.available), bytes(fullest.size));
-            problems.push(now(severity, title, detail, node));
+        for full in node.filesystems.iter().filter(|one| one.used() >= WARN_FROM) {
+            let severity = if full.used() >= CRITICAL_FROM { Severity::Critical } else { Severity::Warning };
+            let title = format!("{}: {} is {} full", node.name, full.mount, percent(full.used()));
+            let detail = format!("{} of {} are left. Remove what is not needed, or enlarge it.", bytes(full.available), bytes(full.size));
+            let problem = now(severity, title, detail, node);
+            found.push(Visible { mountpoint: full.mount.clone(), ..Visible::new(problem, FILESYSTEM_RULES) });
         }
         if let Some((used, total)) = node.memory.filter(|(used, total)| used / total >= WARN_FROM) {
             let severity = if used / total >= CRITICAL_FROM { Severity::Critical } else { Severity::Warning };
             let title = format!("{}: memory {}", node.name, percent(used / total));
             let detail = format!("{} of {} are used. Look for the pod or the process that uses most.", bytes(used), bytes(total));
-            problems.push(now(severity, title, detail, node));
+            found.push(Visible::new(now(severity, title, detail, node), MEMORY_RULES));
         }
         if let Some((cpu, minutes)) = node.cpu.filter(|cpu| *cpu >= 0.9).and_then(|cpu| Some((cpu, busy_minutes(node)?))) {
             let title = format!("{}: CPU {}", node.name, percent(cpu));
@@ -161,11 +191,11 @@ pub fn visible(cluster: &Cluster) -> Vec<Problem> {
             let mut problem = now(Severity::Warning, title, detail, node);
             let since = cluster.now.saturating_sub(minutes * 60_000);
             (problem.since, problem.since_text) = (Some(since), span(minutes * 60));
-            problems.push(problem);
+            found.push(Visible::new(problem, CPU_RULES));
         }
     }
     for (namespace, pod, times) in cluster.restarted.iter().filter(|(_, _, times)| *times >= CRASH_LOOP) {
-        problems.push(Problem {
+        let problem = Problem {
             severity: Severity::Warning,
             title: format!("{namespace}/{pod} restarts again and again"),
             detail: format!(
@@ -177,10 +207,11 @@ pub fn visible(cluster: &Cluster) -> Vec<Problem> {
             pending: false,
             since: None,
             since_text: String::new(),
-        });
+        };
+        found.push(Visible::new(problem, RESTART_RULES));
     }
-    problems.sort_by(|a, b| (a.severity, a.since.unwrap_or(u64::MAX)).cmp(&(b.severity, b.since.unwrap_or(u64::MAX))));
-    problems
+    found.sort_by_key(|one| (one.problem.severity, one.problem.since.unwrap_or(u64::MAX)));
+    found
 }
 
 /// The page of the pod or the node that labels are about.
@@ -246,28 +277,71 @@ mod tests {
         }
     }
 
+    fn cluster(nodes: Vec<Node>, restarted: Vec<(String, String, f64)>) -> Cluster {
+        Cluster { nodes, others: vec![], missing: vec![], pods_not_ready: None, restarts: None, restarted, now: 4_000_000 }
+    }
+
+    fn full(mount: &str, available: f64) -> Filesystem {
+        Filesystem { mount: mount.into(), device: format!("/dev{mount}"), size: 100.0, available }
+    }
+
+    fn titles(active: &[ActiveAlert], cluster: &Cluster) -> Vec<String> {
+        joined(active, cluster).into_iter().map(|problem| problem.title).collect()
+    }
+
     #[test]
     fn alerts_hide_what_is_as_bad_and_not_what_is_worse() {
         let tight = Node { name: "tight".into(), memory: Some((96.0, 100.0)), last_seen: Some(4_000_000), ..Node::default() };
-        let cluster = Cluster {
-            nodes: vec![tight],
-            others: vec![],
-            missing: vec![],
-            pods_not_ready: None,
-            restarts: None,
-            restarted: vec![],
-            now: 4_000_000,
-        };
-        let titles = |active: &[ActiveAlert]| joined(active, &cluster).into_iter().map(|problem| problem.title).collect::<Vec<_>>();
-        let seen = "tight: memory 96 %";
+        let cluster = cluster(vec![tight], vec![]);
+        let titles = |active: &[ActiveAlert]| titles(active, &cluster);
+        let (seen, low) = ("tight: memory 96 %", "NodeMemoryLow");
         assert_eq!(titles(&[]), [seen]);
-        assert_eq!(titles(&[alert("Note", "tight", "info", Phase::Pending, false)]), [seen, "Note"]);
-        assert_eq!(titles(&[alert("Slow", "tight", "warning", Phase::Firing, false)]), [seen, "Slow"]);
-        assert_eq!(titles(&[alert("Memory", "tight", "critical", Phase::Firing, false)]), ["Memory"]);
-        let known = alert("Memory", "tight", "critical", Phase::Firing, true);
+        assert_eq!(titles(&[alert(low, "tight", "info", Phase::Pending, false)]), [seen, low]);
+        assert_eq!(titles(&[alert(low, "tight", "warning", Phase::Firing, false)]), [seen, low]);
+        assert_eq!(titles(&[alert(low, "tight", "critical", Phase::Firing, false)]), [low]);
+        assert_eq!(titles(&[alert(low, "tight", "critical", Phase::Pending, false)]), [low], "it is told, and waits to fire");
+        let known = alert(low, "tight", "critical", Phase::Firing, true);
         assert_eq!(titles(&[known, alert("Note", "tight", "info", Phase::Firing, false)]), ["Note"], "a silence is for what it is about");
-        assert_eq!(titles(&[alert("Memory", "other", "critical", Phase::Firing, false)]), ["Memory", seen]);
+        assert_eq!(titles(&[alert(low, "other", "critical", Phase::Firing, false)]), [low, seen]);
         assert_eq!(titles(&[alert("Watchdog", "", "none", Phase::Firing, false)]), [seen]);
+    }
+
+    #[test]
+    fn alerts_hide_nothing_that_they_are_not_about() {
+        let node = Node {
+            name: "n".into(),
+            filesystems: vec![full("/", 2.0), full("/data", 7.0)],
+            cpu: Some(0.97),
+            spark: vec![0.97; 6],
+            last_seen: Some(4_000_000),
+            ..Node::default()
+        };
+        let cluster = cluster(vec![node], vec![("shop".into(), "cart".into(), 7.0)]);
+        let titles = |active: &[ActiveAlert]| titles(active, &cluster);
+        let (root, data, cpu, restarts) =
+            ("n: / is 98 % full", "n: /data is 93 % full", "n: CPU 97 %", "shop/cart restarts again and again");
+        assert_eq!(titles(&[]), [root, cpu, data, restarts]);
+        let clock = alert("NodeClockNotSynchronised", "n", "warning", Phase::Pending, false);
+        assert_eq!(titles(&[clock]), [root, cpu, data, restarts, "NodeClockNotSynchronised"]);
+        let of_mount = |mount: &str| {
+            let mut alert = alert("NodeFilesystemFull", "n", "critical", Phase::Firing, true);
+            alert.labels.insert("mountpoint".into(), mount.into());
+            alert
+        };
+        assert_eq!(titles(&[of_mount("/")]), [cpu, data, restarts]);
+        assert_eq!(titles(&[of_mount("/data")]), [root, cpu, restarts]);
+        assert_eq!(titles(&[of_mount("/boot")]), [root, cpu, data, restarts]);
+        let mut looping = alert("PodCrashLooping", "", "warning", Phase::Firing, true);
+        looping.labels.extend([("namespace".into(), "shop".into()), ("pod".into(), "cart".into())]);
+        assert_eq!(titles(&[looping, alert("NodeCpuPressure", "n", "warning", Phase::Firing, true)]), [root, data]);
+    }
+
+    #[test]
+    fn rules_that_tell_the_same_are_built_in() {
+        let rules = include_str!("../../alerts/built-in.yaml");
+        for rule in [SILENT_RULES, FILESYSTEM_RULES, MEMORY_RULES, CPU_RULES, RESTART_RULES].concat() {
+            assert!(rules.contains(&format!("- alert: {rule}\n")), "{rule}");
+        }
     }
 
     #[test]
@@ -291,25 +365,16 @@ mod tests {
     #[test]
     fn the_worst_problem_comes_first_and_a_healthy_node_has_none() {
         let node = |name: &str| Node { name: name.into(), last_seen: Some(4_000_000), ..Node::default() };
-        let full = Filesystem { mount: "/data".into(), device: "/dev/vdb".into(), size: 100.0, available: 10.0 };
         let nodes = vec![
             Node { cpu: Some(0.97), spark: vec![0.1, 0.95, 0.97, 0.97, 0.97, 0.99, f64::NAN], ..node("busy") },
             Node { cpu: Some(0.97), spark: vec![0.95, 0.1, 0.97], ..node("spike") },
             Node { memory: Some((96.0, 100.0)), ..node("tight") },
-            Node { filesystems: vec![full], ..node("full") },
+            Node { filesystems: vec![full("/data", 10.0)], ..node("full") },
             Node { silent: true, memory: Some((96.0, 100.0)), last_seen: Some(3_160_000), ..node("gone") },
             Node { cpu: Some(0.2), memory: Some((50.0, 100.0)), ..node("well") },
         ];
-        let cluster = Cluster {
-            nodes,
-            others: vec![],
-            missing: vec![],
-            pods_not_ready: None,
-            restarts: None,
-            restarted: vec![("shop".into(), "cart".into(), 7.0), ("shop".into(), "calm".into(), 1.0)],
-            now: 4_000_000,
-        };
-        let problems = visible(&cluster);
+        let cluster = cluster(nodes, vec![("shop".into(), "cart".into(), 7.0), ("shop".into(), "calm".into(), 1.0)]);
+        let problems = joined(&[], &cluster);
         let titles: Vec<_> = problems.iter().map(|problem| (problem.severity.title(), problem.title.as_str())).collect();
         assert_eq!(
             titles,

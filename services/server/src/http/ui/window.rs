@@ -20,6 +20,16 @@ pub const PRESETS: [(&str, &str, i64); 9] = [
 /// Times beyond this are none, as in queries; those within it can be computed with.
 const FARTHEST_SECONDS: i64 = 9_000_000_000_000;
 
+/// What stands for the window of rates in an expression.
+const RATE_WINDOW: &str = "$window";
+/// How long the window of rates is at least: many scrape once a minute.
+pub const MIN_RATE_SECONDS: i64 = 120;
+
+/// The expression with so many seconds as the window of rates: as long as its name up to six digits, so that errors keep their places.
+pub fn with_rate_window(expr: &str, seconds: i64) -> String {
+    expr.replace(RATE_WINDOW, &format!("{seconds:06}s"))
+}
+
 /// A time range.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Window {
@@ -72,5 +82,14 @@ mod tests {
         for (from, to) in [("200", "100"), ("x", "1"), ("1", "9223372036854775807"), ("-9223372036854775", "9223372036854775")] {
             assert_eq!(of(&[("from", from), ("to", to)]).preset, Some("1h"), "{from} {to}");
         }
+    }
+
+    #[test]
+    fn a_window_of_rates_is_a_duration_that_moves_nothing() {
+        let expr = "rate(x[$window]) + y";
+        let filled = with_rate_window(expr, MIN_RATE_SECONDS);
+        assert_eq!(filled, "rate(x[000120s]) + y");
+        assert_eq!(filled.len(), expr.len());
+        assert_eq!(golectra_promql::parse::parse_duration("000120s"), Some(120_000));
     }
 }

@@ -325,6 +325,53 @@ pub(crate) async fn series_and_labels_are_listed_sorted_and_limited(make: &impl 
     assert_eq!((values.items, values.truncated), (vec!["1".to_owned()], true));
 }
 
+pub(crate) async fn what_was_not_reported_since_is_not_listed(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    lab.put("n0", vec![gauge("silent", 1.0)]).await.unwrap();
+    lab.put("n1", vec![gauge("old{x=\"1\"}", 1.0), gauge("stays{y=\"2\"}", 1.0)]).await.unwrap();
+    let filter = |hours: std::ops::RangeInclusive<u64>, any| {
+        let [start_ms, end_ms] = [hours.start(), hours.end()].map(|hour| millis(lab.now + hour * HOUR));
+        SeriesFilter { any, range: TimeRange { start_ms, end_ms }, limit: 10 }
+    };
+    let series = async |hours, any| {
+        let found = lab.store.series(&filter(hours, any), &mut memory()).await.unwrap();
+        found.items.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let stays = [r#"stays{instance="n1", y="2"}"#];
+    for hour in 1..=30 {
+        lab.at(hour * HOUR);
+        lab.put_at("n1", lab.now + hour * HOUR, vec![gauge("stays{y=\"2\"}", 2.0)]).await.unwrap();
+        lab.maintain().await;
+        // A store may list what has samples within two hours. One that was listed no more does not come back by expiring.
+        if hour >= 4 {
+            assert_eq!(series(hour - 1..=hour, vec![]).await, stays, "{hour} h");
+            assert_eq!(series(hour - 1..=hour, vec![vec![Matcher::new(MatchOp::NotEqual, "z", "1").unwrap()]]).await, stays, "{hour} h");
+        }
+    }
+    assert_eq!(lab.series().await.len(), 2, "old has expired");
+    let all = [r#"old{instance="n1", x="1"}"#, r#"silent{instance="n0"}"#, stays[0]];
+    assert_eq!(series(0..=30, vec![]).await, all, "what has expired is listed where it has samples");
+
+    // Without matchers, names and values come of the same series.
+    for (hours, names) in [(29..=30, &["__name__", "instance", "y"][..]), (0..=30, &["__name__", "instance", "x", "y"])] {
+        assert_eq!(lab.store.label_names(&filter(hours, vec![]), &mut memory()).await.unwrap().items, names);
+    }
+    for (label, now, ever) in [
+        ("__name__", &["stays"][..], &["old", "silent", "stays"][..]),
+        ("instance", &["n1"], &["n0", "n1"]),
+        ("x", &[], &["1"]),
+        ("y", &["2"], &["2"]),
+    ] {
+        for (hours, values) in [(29..=30, now), (0..=30, ever)] {
+            let found = lab.store.label_values(label, &filter(hours, vec![]), &mut memory()).await.unwrap();
+            assert_eq!((found.items, found.truncated), (values.iter().map(ToString::to_string).collect(), false), "{label}");
+        }
+    }
+    let limited = SeriesFilter { limit: 1, ..filter(0..=30, vec![]) };
+    let names = lab.store.label_values("__name__", &limited, &mut memory()).await.unwrap();
+    assert_eq!((names.items, names.truncated), (vec!["old".to_owned()], true));
+}
+
 pub(crate) async fn samples_leave_with_their_retention_and_totals_go_on(make: &impl AsyncFn(Setup) -> Option<Made>) {
     let day = std::time::Duration::from_hours(24);
     let lifetimes = Lifetimes { retention_raw: day, retention_5m: day, retention_1h: day, ..Lifetimes::default() };

@@ -18,21 +18,21 @@ pub(super) struct ShardCopy {
     pub(super) sources: Vec<(u32, SourceRecord, Rows)>,
     pub(super) retired: RetiredSums,
     keys: SortedKeys,
-    oldest_millis: u64,
 }
 
 impl ShardCopy {
     /// Copies a shard; its next writes belong behind the save with this epoch.
-    pub(super) fn cut(shard: &mut Shard, epoch: u64, oldest_millis: u64) -> Self {
+    pub(super) fn cut(shard: &mut Shard, epoch: u64) -> Self {
         shard.epoch = epoch;
         let floor_millis = shard.keys.floor_millis();
         let copied = shard.sources().map(|(place, source)| (place, source.record(floor_millis), source.table.rows().clone()));
-        Self { sources: copied.collect(), retired: shard.retired.clone(), keys: shard.keys.sorted().clone(), oldest_millis }
+        Self { sources: copied.collect(), retired: shard.retired.clone(), keys: shard.keys.sorted().clone() }
     }
 
-    /// The keys that are young enough to be asked for again, with their sources' places.
+    /// All keys that the shard remembers, with their sources' places. Which are too old to be asked for is not decided here: the clock may be wrong at the
+    /// moment, and a key that is not written is applied again after the next start.
     pub(super) fn keys(&self) -> impl Iterator<Item = (IdempotencyKey, u32, ShortDigest)> {
-        self.keys.iter().filter(|(key, ..)| key.unix_millis() >= self.oldest_millis)
+        self.keys.iter()
     }
 }
 

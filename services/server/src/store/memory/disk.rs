@@ -18,6 +18,8 @@ pub(super) struct Paths {
     pub(super) lock: PathBuf,
     /// The folder of history's files.
     pub(super) history: PathBuf,
+    /// History's files as they were when a start found them damaged.
+    pub(super) history_damaged: PathBuf,
     pub(super) folder: PathBuf,
 }
 
@@ -40,8 +42,26 @@ impl Paths {
             journal_new: beside(".journal.tmp"),
             journal_damaged: beside(".journal.damaged"),
             history: beside(".history"),
+            history_damaged: beside(".history.damaged"),
             folder,
         }
+    }
+
+    /// Removes the new files of a save that failed before it renamed one of them.
+    pub(super) fn remove_new(&self) {
+        for path in [&self.snapshot_new, &self.journal_new] {
+            remove_unfinished(path);
+        }
+    }
+}
+
+/// Removes a file that could not be written to its end. Where that fails too, the next save writes over its own or removes them.
+pub(super) fn remove_unfinished(path: &Path) {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "a file that could not be written to its end could not be removed either");
+        }
+        _ => {}
     }
 }
 
@@ -82,6 +102,21 @@ impl Disk {
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         self.about_to(Op::Create)?;
         OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
+    }
+
+    /// A new, empty file where there is none of this name.
+    pub(super) fn create_new(&self, path: &Path) -> io::Result<File> {
+        self.about_to(Op::Create)?;
+        OpenOptions::new().write(true).create_new(true).open(path)
+    }
+
+    /// Gives a file that nobody changes any more another name beside its own. Where there are no hard links that is a copy.
+    pub(super) fn keep_as(&self, path: &Path, name: &Path) -> io::Result<()> {
+        if self.about_to(Op::Link).and_then(|()| std::fs::hard_link(path, name)).is_ok() {
+            return Ok(());
+        }
+        std::fs::copy(path, name)?;
+        self.sync(&File::open(name)?)
     }
 
     /// Makes a folder where there is none, and says whether it did.

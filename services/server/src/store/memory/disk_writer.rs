@@ -322,10 +322,17 @@ impl DiskWriter {
         set(&self.metrics.longest_pause_micros, u64::try_from(prepared.longest_pause.as_micros()).unwrap_or(u64::MAX));
         let head_bytes = prepared.journal_bytes;
         let history = prepared.history.take();
-        self.journal.switch(prepared)?;
+        let switched = self.journal.switch(prepared);
         if let Some(history) = history {
-            history.in_place(&self.shards, &self.paths.history);
+            if switched.is_ok() {
+                history.in_place(&self.shards, &self.paths.history);
+            } else if self.journal.is_switching() {
+                history.note(&self.shards);
+            } else {
+                history.abandon(&self.shards, &self.paths.history);
+            }
         }
+        switched?;
         self.progress.folded_bytes = head_bytes;
         Ok((writes, snapshot_bytes))
     }

@@ -15,7 +15,6 @@ use super::shards::{SHARDS, Shards, closed};
 use super::source::{SourceSeries, retirable};
 use super::table::Rebuild;
 use crate::clock::Clock;
-use crate::store::expiry_clock::ExpiryClock;
 
 /// How many old keys are forgotten while a shard is locked once.
 const KEYS_A_LOCK: usize = 1024;
@@ -215,7 +214,7 @@ impl Sweeper {
 
     /// Sweeps from time to time until `stop` is closed.
     pub(super) fn run(&self, every: Duration, stop: &std::sync::mpsc::Receiver<()>) {
-        let expiry_clock = ExpiryClock::default();
+        let expiry_clock = &self.shards.expiry_clock;
         expiry_clock.follow(self.clock.unix_millis());
         loop {
             // Servers that were started together need not sweep at the same moment.

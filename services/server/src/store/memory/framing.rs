@@ -3,7 +3,8 @@
 //! The journal and the history's files are made of them. What is cut off or has a wrong checksum is damaged.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read as _};
+use std::io::{self, BufReader, ErrorKind, Read as _};
+use std::path::Path;
 
 use flate2::Crc;
 use golectra_protocol::Source;
@@ -42,6 +43,12 @@ pub(super) fn source_name(out: &mut Vec<u8>, source: &Source) {
     let name = source.as_str();
     out.push(u8::try_from(name.len()).expect("a source has at most 253 bytes"));
     out.extend(name.as_bytes());
+}
+
+/// The error for a file that has something of another version. It stays as it is.
+pub(super) fn foreign(path: &Path) -> io::Error {
+    let name = path.file_name().unwrap_or_default().display();
+    io::Error::new(ErrorKind::InvalidData, format!("{name} was written by a newer version of golectra-server: start that version"))
 }
 
 /// Reads records until the first that is damaged.

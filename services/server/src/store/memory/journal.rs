@@ -146,21 +146,21 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether a snapshot was renamed and something is left to do of that.
+    pub(super) fn is_switching(&self) -> bool {
+        self.next_step.is_some()
+    }
+
     /// Puts a save's files in place of the old ones, with the changes behind it. After an error before the first rename
-    /// everything is as it was; after a later one the renames are tried again before anything else.
+    /// everything is as it was, and the new files are gone; after a later one the renames are tried again before anything else.
     pub(super) fn switch(&mut self, prepared: Prepared) -> io::Result<()> {
-        let Prepared { journal, mut journal_bytes, epoch, .. } = prepared;
-        if let Some(old) = &self.file {
-            for range in &self.behind {
-                journal_bytes = copy(&self.disk, old, range.clone(), &journal, journal_bytes)?;
-            }
-        }
-        for change in self.unsynced.iter().filter(|change| change.epoch >= epoch) {
-            self.disk.write_at(&journal, &change.frame, journal_bytes)?;
-            journal_bytes += change.frame.len() as u64;
-        }
-        self.disk.sync(&journal)?;
-        self.disk.rename(&self.paths.snapshot_new, &self.paths.snapshot)?;
+        let Prepared { journal, journal_bytes, epoch, .. } = prepared;
+        let renamed = self.add_behind(&journal, journal_bytes, epoch).and_then(|bytes| {
+            self.disk.sync(&journal)?;
+            self.disk.rename(&self.paths.snapshot_new, &self.paths.snapshot)?;
+            Ok(bytes)
+        });
+        let journal_bytes = renamed.inspect_err(|_| self.paths.remove_new())?;
         // What was not synced is in the snapshot or in the new journal.
         self.audit.extend(self.unsynced.drain(..).filter_map(|change| change.audit));
         self.behind.clear();
@@ -168,6 +168,20 @@ impl Journal {
         (self.saved_epoch, self.saving_epoch) = (epoch, None);
         self.next_step = Some(SaveStep::SyncSnapshotName);
         self.finish_renames()
+    }
+
+    /// Writes the changes behind a save to the end of its journal, and says how long that is then.
+    fn add_behind(&self, journal: &File, mut journal_bytes: u64, epoch: u64) -> io::Result<u64> {
+        if let Some(old) = &self.file {
+            for range in &self.behind {
+                journal_bytes = copy(&self.disk, old, range.clone(), journal, journal_bytes)?;
+            }
+        }
+        for change in self.unsynced.iter().filter(|change| change.epoch >= epoch) {
+            self.disk.write_at(journal, &change.frame, journal_bytes)?;
+            journal_bytes += change.frame.len() as u64;
+        }
+        Ok(journal_bytes)
     }
 
     fn finish_renames(&mut self) -> io::Result<()> {

@@ -2,43 +2,52 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, ErrorKind, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use golectra_protocol::{MetricRef, Source, Value};
 
 use super::OpenError;
-use super::disk::{Disk, Paths};
-use super::framing::RecordReader;
+use super::disk::{Disk, Paths, remove_unfinished};
+use super::framing::{RecordReader, foreign};
 use super::history;
 use super::metrics::{MemoryMetrics, add, set};
 use super::record::{self, Record};
 use super::shards::Shards;
 use super::snapshot::{self, Hashing, ReadError};
 
-/// Fills an empty store. The journal to go on with and its good length come back where it continues the snapshot.
+/// How many damaged ends of journals are kept.
+const MAX_DAMAGED: u32 = 20;
+
+/// Fills an empty store. The journal to go on with and its good length come back where it continues the snapshot. Without a disk nothing is changed there.
 pub(super) fn restore(
     shards: &Shards,
-    disk: &Disk,
+    disk: Option<&Disk>,
     paths: &Paths,
     metrics: &MemoryMetrics,
     now_millis: u64,
 ) -> Result<Option<(File, u64)>, OpenError> {
     let digest = read_snapshot(shards, paths, metrics, now_millis)?;
-    let restored = history::restore(shards, &paths.history, digest);
+    let keep_in = disk.map(|disk| (disk, paths.history_damaged.as_path()));
+    let restored = history::restore(shards, &paths.history, digest, now_millis, keep_in);
     let restored = restored.map_err(|source| OpenError::History { path: paths.history.clone(), source })?;
     set(&metrics.history_skipped_bytes, restored.skipped_bytes);
     let journal_error = |path: &Path| {
         let path = path.to_owned();
         move |source| OpenError::Journal { path, source }
     };
-    let mut continues = head(&paths.journal).map_err(journal_error(&paths.journal))? == digest && digest.is_some();
+    let mut journal = &paths.journal;
+    let mut continues = head(journal).map_err(journal_error(journal))? == digest && digest.is_some();
     if !continues && digest.is_some() && head(&paths.journal_new).map_err(journal_error(&paths.journal_new))? == digest {
         // The process died between the renames of a save: this one belongs to the new snapshot.
-        let renamed = disk.rename(&paths.journal_new, &paths.journal).and_then(|()| disk.sync_folder(&paths.folder));
-        renamed.map_err(journal_error(&paths.journal_new))?;
+        if let Some(disk) = disk {
+            let renamed = disk.rename(&paths.journal_new, journal).and_then(|()| disk.sync_folder(&paths.folder));
+            renamed.map_err(journal_error(&paths.journal_new))?;
+        } else {
+            journal = &paths.journal_new;
+        }
         continues = true;
     }
-    read_journal(shards, paths, metrics, continues).map_err(journal_error(&paths.journal))
+    read_journal(shards, disk, paths, journal, metrics, continues).map_err(journal_error(journal))
 }
 
 /// Whether there is anything a start without RESTORE would leave behind.
@@ -83,13 +92,21 @@ fn head(path: &Path) -> io::Result<Option<[u8; 32]>> {
     let mut frames = RecordReader::new(file)?;
     Ok(match frames.next(record::decode)? {
         Some(Record::Head(digest)) => Some(digest),
+        Some(Record::Foreign) => return Err(foreign(path)),
         _ => None,
     })
 }
 
 /// Reads the journal. Its changes count only where it continues the snapshot; its keys are remembered in any case.
-fn read_journal(shards: &Shards, paths: &Paths, metrics: &MemoryMetrics, continues: bool) -> io::Result<Option<(File, u64)>> {
-    let file = match OpenOptions::new().read(true).write(true).open(&paths.journal) {
+fn read_journal(
+    shards: &Shards,
+    disk: Option<&Disk>,
+    paths: &Paths,
+    journal: &Path,
+    metrics: &MemoryMetrics,
+    continues: bool,
+) -> io::Result<Option<(File, u64)>> {
+    let file = match OpenOptions::new().read(true).write(disk.is_some()).open(journal) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
@@ -114,6 +131,7 @@ fn read_journal(shards: &Shards, paths: &Paths, metrics: &MemoryMetrics, continu
             Record::Mark(source) if continues => shards.replay_mark(&source),
             Record::Expiry(source, period) if continues => shards.replay_expiry(&source, period),
             Record::Forget(source) if continues => shards.replay_forget(&source),
+            Record::Foreign => return Err(foreign(journal)),
             Record::Head(_) | Record::Mark(_) | Record::Expiry(..) | Record::Forget(_) => {}
             Record::Write(write) => {
                 shards.replay(&write, continues);
@@ -129,21 +147,30 @@ fn read_journal(shards: &Shards, paths: &Paths, metrics: &MemoryMetrics, continu
     let mut file = input.into_inner();
     if good_bytes < bytes {
         set(&metrics.journal_skipped_bytes, bytes - good_bytes);
-        keep_damaged(&mut file, paths, good_bytes);
         tracing::warn!(
-            path = %paths.journal.display(),
+            path = %journal.display(),
             good_bytes,
             skipped_bytes = bytes - good_bytes,
-            "the journal is damaged or was cut off in the middle of a write: the rest is skipped and kept in a file ending in .damaged"
+            "the journal is damaged or was cut off in the middle of a write: the rest is skipped"
         );
-        if continues {
-            file.set_len(good_bytes)?;
-            file.sync_all()?;
+        if let Some(disk) = disk {
+            match keep_damaged(disk, &mut file, paths, good_bytes, continues) {
+                // A full disk may have room again soon. Nothing is cut off or added meanwhile: the first save that succeeds replaces the journal.
+                Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                    tracing::warn!(%error, "the disk is full: nothing is added to the journal until it is replaced");
+                    return Ok(None);
+                }
+                kept => kept?,
+            }
+            if continues {
+                file.set_len(good_bytes)?;
+                file.sync_all()?;
+            }
         }
     }
     if left_out > 0 {
         tracing::warn!(
-            path = %paths.journal.display(),
+            path = %journal.display(),
             writes = left_out,
             "the journal belongs to another snapshot file: its keys are remembered, its values are taken to be in the snapshot"
         );
@@ -151,10 +178,31 @@ fn read_journal(shards: &Shards, paths: &Paths, metrics: &MemoryMetrics, continu
     Ok(continues.then_some((file, good_bytes)))
 }
 
-/// Keeps what is cut off, for whoever wants to look at it; a start does not depend on it.
-fn keep_damaged(file: &mut File, paths: &Paths, from: u64) {
-    let kept = file.seek(SeekFrom::Start(from)).and_then(|_| io::copy(file, &mut File::create(&paths.journal_damaged)?));
-    if let Err(error) = kept {
-        tracing::warn!(path = %paths.journal_damaged.display(), %error, "the damaged end of the journal could not be kept");
+/// Keeps the damaged end of a journal that is about to be cut off, or replaced by the next save.
+fn keep_damaged(disk: &Disk, journal: &mut File, paths: &Paths, from: u64, is_cut: bool) -> io::Result<()> {
+    // What is not cut off is found by the next start too, and may be what was kept already.
+    let places = if is_cut { MAX_DAMAGED } else { 1 };
+    for number in 1..=places {
+        let mut name = paths.journal_damaged.as_os_str().to_owned();
+        if number > 1 {
+            name.push(format!(".{number}"));
+        }
+        let path = PathBuf::from(name);
+        let failed =
+            |error: io::Error| io::Error::new(error.kind(), format!("its damaged end can't be kept in {}: {error}", path.display()));
+        let mut kept = match disk.create_new(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+            kept => kept.map_err(failed)?,
+        };
+        let copied = journal.seek(SeekFrom::Start(from)).and_then(|_| io::copy(journal, &mut kept));
+        let copied = copied.and_then(|_| disk.sync(&kept)).and_then(|()| disk.sync_folder(&paths.folder));
+        copied.map_err(failed).inspect_err(|_| remove_unfinished(&path))?;
+        tracing::warn!(path = %path.display(), "the damaged end of the journal is kept here");
+        return Ok(());
     }
+    tracing::warn!(
+        path = %paths.journal_damaged.display(),
+        "the damaged end of the journal is not kept, since what was kept before is still there: move it away"
+    );
+    Ok(())
 }

@@ -130,16 +130,16 @@ impl MemoryStore {
         Self::open_on(config, clock, Disk::default(), FOLD_JOURNAL_AT_BYTES)
     }
 
-    /// Opens what a server saved, to read it and nothing else: nothing of it expires, nothing is saved. The files are this process's as long as the
-    /// store is there.
+    /// Opens what a server saved, to read it and nothing else: nothing of it expires, nothing is saved, and the files stay as they are. They are this
+    /// process's as long as the store is there, as far as they can be locked.
     pub fn open_to_read(path: &Path, lifetimes: Lifetimes, clock: Clock) -> Result<Arc<Self>, OpenError> {
         let paths = Paths::of(&std::fs::canonicalize(path).map_err(|source| OpenError::Unreadable { path: path.to_owned(), source })?);
         let limits = SeriesLimits { total: usize::MAX, per_source: usize::MAX };
         // What was saved fits, whatever the limits are.
         let shards = Arc::new(Shards::new(limits, lifetimes, usize::MAX, usize::MAX));
         let metrics = Arc::new(MemoryMetrics::default());
-        let lock = lock(&paths)?;
-        load::restore(&shards, &Disk::default(), &paths, &metrics, clock.unix_millis())?;
+        let lock = lock_to_read(&paths)?;
+        load::restore(&shards, None, &paths, &metrics, clock.unix_millis())?;
         Ok(Arc::new(Self {
             #[cfg(test)]
             sweeper: Arc::new(Sweeper::new(Arc::clone(&shards), clock.clone(), None)),
@@ -151,7 +151,7 @@ impl MemoryStore {
             audit: None,
             metadata: MetadataTable::default(),
             files: None,
-            _read_only: Some(lock),
+            _read_only: lock,
             _threads: None,
         }))
     }
@@ -213,7 +213,7 @@ fn open_files(
     history::note_segments(shards, &paths.history);
     let mut file = None;
     if config.restore {
-        file = load::restore(shards, &disk, &paths, metrics, clock.unix_millis())?;
+        file = load::restore(shards, Some(&disk), &paths, metrics, clock.unix_millis())?;
     } else if load::holds_something(&paths) {
         tracing::warn!(path = %paths.snapshot.display(), "RESTORE is off: the store starts empty and the file is replaced at the first save");
     }
@@ -252,14 +252,36 @@ fn open_files(
 fn lock(paths: &Paths) -> Result<File, OpenError> {
     let failed = |source| OpenError::Lock { path: paths.lock.clone(), source };
     let file = File::options().create(true).append(true).open(&paths.lock).map_err(failed)?;
+    match wait_for(&file) {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: paths.lock.clone() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Takes files that are only read. Where nothing can be written, a lock that is there is taken; where that can't be taken either, no server can use the
+/// files from here.
+fn lock_to_read(paths: &Paths) -> Result<Option<File>, OpenError> {
+    match lock(paths) {
+        Err(OpenError::Lock { source, .. })
+            if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => {}
+        locked => return locked.map(Some),
+    }
+    let Ok(file) = File::open(&paths.lock) else { return Ok(None) };
+    match wait_for(&file) {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: paths.lock.clone() }),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// Waits for a lock. The system's has no time limit of its own.
+fn wait_for(file: &File) -> Result<(), TryLockError> {
     let start = Instant::now();
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
-            // The system's lock has no time limit of its own.
             Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: paths.lock.clone() }),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            locked => return locked,
         }
     }
 }

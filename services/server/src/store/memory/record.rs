@@ -1,7 +1,7 @@
 //! The journal's records, byte by byte.
 //!
 //! A frame is a record of [`framing`] whose payload's first byte is its tag. A frame that is cut off, whose checksum is wrong, or whose payload
-//! is not valid ends the journal there.
+//! is not valid ends the journal there. A payload whose checksum is right and that only another version can have written is none of that.
 
 use golectra_protocol::{IdempotencyKey, Metrics, Source, Value};
 use uuid::Uuid;
@@ -21,6 +21,8 @@ const WRITE_HEAD_BYTES: usize = 1 + 8 + 1 + 16 + 1 + 16;
 const METRIC_HEAD_BYTES: usize = 1 + 8 + 2;
 const TIME_BYTES: usize = 8;
 const MAGIC: &[u8; 18] = b"golectra journal 2";
+/// What the head begins with, whatever the version.
+const FAMILY: &[u8] = b"golectra journal ";
 const HEAD: u8 = 1;
 const SOURCE: u8 = 2;
 const KEYS: u8 = 3;
@@ -83,6 +85,8 @@ pub(super) enum Record {
     Expiry(Source, u64),
     /// A source was forgotten.
     Forget(Source),
+    /// Something whose checksum is right and that this version does not know.
+    Foreign,
 }
 
 /// Appends a frame with what `payload` appends.
@@ -179,6 +183,9 @@ pub(super) fn decode(payload: &[u8]) -> Option<Record> {
     let mut rest = Rest(payload);
     let record = match rest.byte()? {
         HEAD => {
+            if !rest.0.starts_with(MAGIC) && rest.0.starts_with(FAMILY) {
+                return Some(Record::Foreign);
+            }
             (rest.take(MAGIC.len())? == MAGIC).then_some(())?;
             Record::Head(rest.array()?)
         }
@@ -193,11 +200,14 @@ pub(super) fn decode(payload: &[u8]) -> Option<Record> {
             }
             Record::Keys(keys)
         }
-        WRITE => Record::Write(rest.write()?),
+        WRITE => match rest.write()? {
+            Record::Foreign => return Some(Record::Foreign),
+            write => write,
+        },
         MARK => Record::Mark(rest.source()?),
         EXPIRY => Record::Expiry(rest.source()?, rest.u64()?),
         FORGET => Record::Forget(rest.source()?),
-        _ => return None,
+        _ => return Some(Record::Foreign),
     };
     rest.0.is_empty().then_some(record)
 }
@@ -221,13 +231,13 @@ impl Rest<'_> {
         Some((SourceRecord { first_seen_millis, last_seen_millis, floor_millis, clock, period, name }, reports))
     }
 
-    fn write(&mut self) -> Option<WriteRecord> {
+    fn write(&mut self) -> Option<Record> {
         let seen_millis = self.u64()?;
         let source = self.source()?;
         let key = self.key()?;
         let flags = self.byte()?;
         if flags > KEYED | TIMED {
-            return None;
+            return Some(Record::Foreign);
         }
         let digest = self.array()?;
         // A guess at ids of 22 bytes; shorter ones make it grow.
@@ -236,7 +246,7 @@ impl Rest<'_> {
             let value = match self.byte()? {
                 GAUGE => Value::Gauge(f64::from_bits(self.u64()?)),
                 COUNTER => Value::counter(i64::from_le_bytes(self.array()?)).ok()?,
-                _ => return None,
+                _ => return Some(Record::Foreign),
             };
             let bytes = u16::from_le_bytes(self.array()?);
             let id = self.text(bytes.into())?;
@@ -246,6 +256,6 @@ impl Rest<'_> {
                 metrics.push_parsed_at(id, value, i64::from_le_bytes(self.array()?)).ok()?;
             }
         }
-        Some(WriteRecord { seen_millis, source, key, keyed: flags & KEYED != 0, digest, metrics })
+        Some(Record::Write(WriteRecord { seen_millis, source, key, keyed: flags & KEYED != 0, digest, metrics }))
     }
 }

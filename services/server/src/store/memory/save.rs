@@ -35,8 +35,13 @@ pub(super) struct Prepared {
     pub(super) history: Option<SavedHistory>,
 }
 
-/// Writes a snapshot of all shards and the journal that continues it, with the keys in it. Each shard's later writes get this epoch.
+/// Writes a snapshot of all shards and the journal that continues it, with the keys in it. Each shard's later writes get this epoch. What can't be written to
+/// its end is removed, since a full disk needs the room. No renames of the save before may be left to do.
 pub(super) fn prepare(shards: &Shards, clock: &Clock, disk: &Disk, paths: &Paths, epoch: u64) -> io::Result<Prepared> {
+    write(shards, clock, disk, paths, epoch).inspect_err(|_| paths.remove_new())
+}
+
+fn write(shards: &Shards, clock: &Clock, disk: &Disk, paths: &Paths, epoch: u64) -> io::Result<Prepared> {
     let writes = shards.writes();
     let now_millis = clock.unix_millis();
     let snapshot = disk.create(&paths.snapshot_new)?;
@@ -51,9 +56,8 @@ pub(super) fn prepare(shards: &Shards, clock: &Clock, disk: &Disk, paths: &Paths
     let mut sources_before = 0;
     let mut longest_pause = Duration::ZERO;
     for mut shard in shards.each() {
-        let oldest_millis = shards.oldest_millis(&shard, now_millis);
         let started = Instant::now();
-        let copy = ShardCopy::cut(&mut shard, epoch, oldest_millis);
+        let copy = ShardCopy::cut(&mut shard, epoch);
         let history_copy = history.as_ref().map(|history| history.copy(&shard));
         drop(shard);
         longest_pause = longest_pause.max(started.elapsed());

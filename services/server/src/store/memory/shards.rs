@@ -13,6 +13,7 @@ use super::shard::{Shard, ShardParts, hash_of};
 use super::source::SourceSeries;
 use super::table::{IdHasher, Version};
 use super::{Applied, Batch, Lifetimes, SeriesLimits, StoreError};
+use crate::store::expiry_clock::ExpiryClock;
 
 pub(super) const SHARDS: usize = 16;
 /// How many keys that are too old one write forgets, so that none waits long.
@@ -25,6 +26,8 @@ pub(super) struct Shards {
     hasher: IdHasher,
     limits: SeriesLimits,
     pub(super) lifetimes: Lifetimes,
+    /// What the store's threads remove by.
+    pub(super) expiry_clock: ExpiryClock,
     dedup_window_millis: u64,
     pub(super) history: HistoryShared,
     series: AtomicUsize,
@@ -68,6 +71,7 @@ impl Shards {
             hasher: IdHasher::default(),
             limits,
             lifetimes,
+            expiry_clock: ExpiryClock::default(),
             dedup_window_millis: lifetimes.dedup_window_millis(),
             history: HistoryShared::new(history_max_bytes, lifetimes),
             series: AtomicUsize::new(0),

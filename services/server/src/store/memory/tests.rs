@@ -8,6 +8,7 @@ mod heap;
 mod history;
 mod history_files;
 mod model;
+mod read_only;
 mod replacing;
 mod restarts;
 mod rollups;

@@ -20,7 +20,7 @@ use super::error::unavailable;
 use super::reader::Reader;
 use super::timestamp::Timestamp;
 use crate::alerts::store::{
-    AlertStore, Claimed, Commit, LEASE, LONGEST_PAUSE, MAX_SILENCES, MAX_WAITING, SILENCE_RETENTION_MS, Settled, Waiting,
+    AlertStore, Claimed, Commit, Dropped, LEASE, LONGEST_PAUSE, MAX_SILENCES, MAX_WAITING, SILENCE_RETENTION_MS, Settled, Waiting,
 };
 use crate::alerts::{Notification, Silence, Stored};
 use crate::store::StoreError;
@@ -35,6 +35,7 @@ pub(super) struct PostgresAlertStore {
     reader: Reader,
     /// The session that has the lock or asks for it.
     session: Mutex<Option<Session>>,
+    dropped: Dropped,
 }
 
 struct Session {
@@ -44,7 +45,7 @@ struct Session {
 
 impl PostgresAlertStore {
     pub(super) fn new(options: DatabaseOptions, clock: DatabaseClock, reader: Reader) -> Self {
-        Self { options, clock, reader, session: Mutex::default() }
+        Self { options, clock, reader, session: Mutex::default(), dropped: Dropped::default() }
     }
 
     /// Does something on the session; where that fails the session is closed, and the lock with it.
@@ -130,25 +131,39 @@ impl AlertStore for PostgresAlertStore {
                 return Ok(false);
             }
             write_states(&mut tx, &commit).await?;
-            write_notifications(&mut tx, &commit).await?;
+            let dropped = write_notifications(&mut tx, &commit).await?;
             sqlx::query("DELETE FROM alert_silences WHERE ends_at <= $1")
                 .bind(timestamp(commit.at_ms - SILENCE_RETENTION_MS))
                 .execute(&mut *tx)
                 .await?;
             tx.commit().await?;
+            self.dropped.add(dropped);
             Ok(true)
         })
         .await
     }
 
+    fn take_dropped(&self) -> BTreeMap<String, u64> {
+        self.dropped.take()
+    }
+
     async fn claim(&self, receiver: &str) -> Result<Option<Claimed>, StoreError> {
         let claim = Uuid::now_v7();
         let claimed = self.reader.read(async |conn| {
-            // Without SKIP LOCKED: what another server is claiming is to be waited for, not to be overtaken. What is due later than any pause is long was
-            // put off before the clock went back.
+            // What is due later than any pause is long was put off before the clock went back. Two servers may find the same row: the second one waits for
+            // the first one's change, and then it is not due any more. The groups are looked at only while the oldest of all is not due: bodies may be long.
             let row: Option<(String, i32)> = sqlx::query_as(
                 "UPDATE alert_notifications SET due_at = clock_timestamp() + make_interval(secs => $2), claim = $3
-                WHERE id = (SELECT id FROM alert_notifications WHERE receiver = $1 ORDER BY id LIMIT 1 FOR UPDATE)
+                WHERE id = coalesce(
+                        (SELECT id FROM (SELECT id, due_at FROM alert_notifications WHERE receiver = $1 ORDER BY id LIMIT 1) AS oldest
+                            WHERE due_at <= clock_timestamp() OR due_at > clock_timestamp() + make_interval(secs => $4)),
+                        (SELECT id FROM (
+                                SELECT DISTINCT ON (body->>'group') id, due_at FROM alert_notifications WHERE receiver = $1
+                                ORDER BY body->>'group', id
+                            ) AS oldest_of_groups
+                            WHERE due_at <= clock_timestamp() OR due_at > clock_timestamp() + make_interval(secs => $4)
+                            ORDER BY id LIMIT 1)
+                    )
                     AND (due_at <= clock_timestamp() OR due_at > clock_timestamp() + make_interval(secs => $4))
                 RETURNING body::text, attempts",
             )
@@ -261,11 +276,15 @@ async fn write_states(conn: &mut PgConnection, commit: &Commit) -> Result<(), sq
     Ok(())
 }
 
-async fn write_notifications(conn: &mut PgConnection, commit: &Commit) -> Result<(), sqlx::Error> {
-    sqlx::query("DELETE FROM alert_notifications WHERE expires_at <= $1").bind(timestamp(commit.at_ms)).execute(&mut *conn).await?;
+/// Returns the receiver of each notification that was dropped.
+async fn write_notifications(conn: &mut PgConnection, commit: &Commit) -> Result<Vec<String>, sqlx::Error> {
+    let mut dropped: Vec<String> = sqlx::query_scalar("DELETE FROM alert_notifications WHERE expires_at <= $1 RETURNING receiver")
+        .bind(timestamp(commit.at_ms))
+        .fetch_all(&mut *conn)
+        .await?;
     let new = || commit.notifications.iter();
     if new().next().is_none() {
-        return Ok(());
+        return Ok(dropped);
     }
     let receivers: Vec<&str> = new().map(|notification| notification.receiver.as_str()).collect();
     let bodies: Vec<String> = new().map(|notification: &Notification| json(notification)).collect();
@@ -283,14 +302,15 @@ async fn write_notifications(conn: &mut PgConnection, commit: &Commit) -> Result
     .bind(expires)
     .execute(&mut *conn)
     .await?;
-    sqlx::query(
+    let too_many: Vec<String> = sqlx::query_scalar(
         "DELETE FROM alert_notifications WHERE id IN (
             SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY receiver ORDER BY id DESC) AS place FROM alert_notifications) AS all_of_them
             WHERE place > $1
-        )",
+        ) RETURNING receiver",
     )
     .bind(count(MAX_WAITING))
-    .execute(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(())
+    dropped.extend(too_many);
+    Ok(dropped)
 }

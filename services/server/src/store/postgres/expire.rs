@@ -2,7 +2,7 @@
 //!
 //! The order of locks is that of the writers (see [`super::writer`]): the source, the count of all series, rows of latest_blocks by id.
 
-use golectra_protocol::Source;
+use golectra_protocol::{MAX_AHEAD_MILLIS, Source};
 use sqlx::{Connection, PgConnection};
 
 use super::timestamp::Timestamp;
@@ -131,13 +131,14 @@ async fn expire(conn: &mut PgConnection, source_id: i32, blocks: &[i32], which: 
     )
     .execute(&mut *conn)
     .await?;
-    sqlx::query!(
-        "INSERT INTO expired_series (series_id, at) SELECT id, $2 FROM unnest($1::integer[]) AS gone (id)",
-        &series,
-        now as Timestamp
-    )
-    .execute(&mut *conn)
-    .await?;
+    // Before the slots are given up, too: they tell when each series was reported last. A sample may be later than its slot says, by as much as it may be ahead
+    // of its arrival, but not later than `ahead_until`. That alone says too little: it is of all series of the row.
+    let statement = "INSERT INTO expired_series (series_id, at, reported_at)
+        SELECT gone.id, $2,
+            CASE WHEN block.ahead_until > slot.at THEN least(block.ahead_until, slot.at + $3::bigint * interval '1 millisecond') ELSE slot.at END
+        FROM unnest($1::integer[]) AS gone (id) LEFT JOIN latest_blocks AS block ON block.id = gone.id / 64
+        CROSS JOIN LATERAL (SELECT coalesce(block.ats[gone.id % 64 + 1], block.at) AS at) AS slot";
+    sqlx::query(statement).bind(&series).bind(now).bind(MAX_AHEAD_MILLIS.cast_signed()).execute(&mut *conn).await?;
     sqlx::query!(
         "UPDATE latest_blocks AS block SET used = fresh.used FROM unnest($1::integer[], $2::bigint[]) AS fresh (id, used) WHERE block.id = fresh.id",
         &changed,

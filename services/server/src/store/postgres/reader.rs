@@ -24,7 +24,8 @@ const START_LIMIT: Duration = Duration::from_millis(2_500);
 pub(super) struct Reader {
     pub(super) pool: PgPool,
     pub(super) schema: watch::Receiver<SchemaState>,
-    /// Slow reads may hold half of the pool's connections, never all: the audit trail is delivered meanwhile.
+    /// Slow reads may hold half of the pool's connections, and those of alerts one or two: from three connections on never all, so that the audit trail is
+    /// delivered meanwhile.
     pub(super) turns: Arc<Semaphore>,
     /// How long a read may take, waiting for its turn included: [`READ_LIMIT`] in a server.
     pub(super) limit: Duration,

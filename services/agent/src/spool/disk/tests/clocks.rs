@@ -40,17 +40,21 @@ async fn a_jump_of_the_wall_clock_expires_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_server_calls_too_new_does_not_expire() {
+async fn what_the_server_calls_too_new_does_not_expire_while_it_may_get_another_key() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), DiskLimits { age: DAY, ..ROOMY });
     report_at(&mut disk, START + THREE_DAYS_MILLIS);
-    fail(&mut disk, Failure::Unknown);
     let too_new = refused_as_too_new(&mut disk);
-    assert!(!too_new.attempts().may_be_sealed_again(), "an earlier try may have been applied");
     disk.put_back(too_new);
     advance(DAY * 3).await;
     disk.make_room();
     assert_eq!(disk.waiting(), 1);
+    assert_eq!(fail(&mut disk, Failure::Unknown), THREE_DAYS_MILLIS / 1000);
+    let too_new = refused_as_too_new(&mut disk);
+    assert!(!too_new.attempts().may_be_sealed_again(), "an earlier try may have been applied");
+    disk.put_back(too_new);
+    disk.make_room();
+    assert_eq!((disk.waiting(), disk.metrics.dropped_so_far(DropReason::Expired)), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]

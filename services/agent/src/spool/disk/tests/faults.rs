@@ -61,6 +61,39 @@ fn a_disk_that_is_full_from_the_start() {
 }
 
 #[test]
+fn a_file_that_is_in_the_way_is_passed() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), ROOMY);
+    // As it is left where its header could not be written and the file could not be removed either.
+    std::fs::write(disk.folder.segment(1), "").unwrap();
+    report(&mut disk, 1, 1, 1000);
+    assert_eq!((disk.usage().batches, disk.usage().disk.batches), (1, 0));
+    report(&mut disk, 2, 1, 1000);
+    assert_eq!((disk.usage().batches, disk.usage().disk.batches), (2, 2));
+}
+
+#[test]
+fn behind_an_incomplete_note_that_cannot_be_cut_off_no_batch_is_written() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), ROOMY);
+    report(&mut disk, 1, 1, 1000);
+    report(&mut disk, 2, 1, 1000);
+    (disk.folder.room, disk.folder.keeps_parts) = (Some(5), true);
+    assert_eq!(acknowledge(&mut disk), Some(1));
+    (disk.folder.room, disk.folder.keeps_parts) = (None, false);
+    report(&mut disk, 3, 1, 1000);
+    assert_eq!(disk.usage().disk.bytes, files(folder.path()).iter().map(|(_, bytes)| bytes.next_multiple_of(4096)).sum::<u64>());
+    for process in 1..=2 {
+        let mut numbers: Vec<_> = std::iter::from_fn(|| disk.take()).map(|batch| number(&batch)).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [2, 3], "process {process}");
+        drop(disk);
+        disk = open(folder.path(), ROOMY);
+    }
+    assert_eq!(disk.metrics.spool_corrupt_so_far(), 1, "the incomplete note");
+}
+
+#[test]
 fn a_full_disk_counts_no_poll_twice() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), ROOMY);
@@ -120,6 +153,56 @@ fn a_damaged_record_loses_only_itself() {
     let mut disk = open(folder.path(), ROOMY);
     assert_eq!((disk.waiting(), disk.metrics.spool_corrupt_so_far()), (4, 1));
     assert!(std::iter::from_fn(|| acknowledge(&mut disk)).all(|number| number != 2));
+}
+
+#[test]
+fn a_report_that_cannot_be_read_now_is_left_to_the_next_process() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), ROOMY);
+    report(&mut disk, 1, 1, 1000);
+    // Reading a folder fails, but not because a file is not there or ends too early.
+    let (path, aside) = (disk.folder.segment(1), folder.path().join("aside"));
+    std::fs::rename(&path, &aside).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(disk.take().is_none());
+    assert_eq!((disk.waiting(), disk.metrics.spool_corrupt_so_far()), (0, 1));
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::rename(&aside, &path).unwrap();
+    assert!(disk.take().is_none());
+    // Others in its file are settled, and the file stays.
+    report(&mut disk, 2, 1, 1000);
+    assert_eq!(acknowledge(&mut disk), Some(2));
+    disk.roll();
+    sync(&mut disk);
+    assert_eq!(disk.close(), Unsent { kept_batches: 1, kept_polls: 1, ..Unsent::default() });
+    drop(disk);
+    assert_eq!(acknowledge(&mut open(folder.path(), ROOMY)), Some(1));
+}
+
+#[test]
+fn reports_that_could_not_be_read_make_room_for_new_ones() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), SMALL);
+    for number in 1..=40 {
+        report(&mut disk, number, 1, 100_000);
+        sync(&mut disk);
+    }
+    let segments: Vec<_> = files(folder.path()).into_iter().map(|(name, _)| folder.path().join(name)).collect();
+    for path in &segments {
+        std::fs::rename(path, path.with_extension("aside")).unwrap();
+        std::fs::create_dir(path).unwrap();
+    }
+    assert!(disk.take().is_none());
+    for path in &segments {
+        std::fs::remove_dir(path).unwrap();
+        std::fs::rename(path.with_extension("aside"), path).unwrap();
+    }
+    for number in 41..=42 {
+        report(&mut disk, number, 1, 100_000);
+        sync(&mut disk);
+    }
+    let taken: Vec<_> = std::iter::from_fn(|| disk.take()).map(|batch| number(&batch)).collect();
+    assert!(taken.contains(&41) && taken.contains(&42), "{taken:?}");
 }
 
 #[test]

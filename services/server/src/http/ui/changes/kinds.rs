@@ -52,7 +52,29 @@ const fn pod(title: &'static str, style: Style, floor: f64, expr: &'static str) 
     Kind { title, expr, style, floor, subject: Subject::Pod, detail: None, starts_at_zero: true, ends: false }
 }
 
-/// All of them.
+/// The bytes of a node's disks, without devices that stand on others: volumes, arrays, replicas and loops, whose bytes are those of the disks below.
+macro_rules! of_disks {
+    ($metric:literal) => {
+        concat!("sum by (instance) (rate(", $metric, r#"{device!~"(dm-|md|drbd|bcache|zd|loop|z?ram).*",$of}[$window]))"#)
+    };
+}
+
+/// The bytes of a node's network, without the devices of its containers, which agents do not report, and without others that stand on a device of the node:
+/// bonds, bridges, VLANs and tunnels, whose bytes are those of the devices below.
+macro_rules! of_network {
+    ($metric:literal) => {
+        concat!(
+            "sum by (instance) (rate(",
+            $metric,
+            r#"{device!~"lo|datapath|mirror0|.*[.]cali.*|egress[.].*|(erspan|gre|gretap|ip6gre|ip6tnl|sit|teql)0|ip6?_vti0|"#,
+            "(veth|cni|flannel|weave|ifb|dummy|tap|macvtap|docker|br-|podman|nerdctl|virbr|vnet|lxc|lxdbr|incusbr|k6t|cali|tunl|vxlan|eni|",
+            "azv|azure|gke|cilium|ovn|ovs|genev|antrea|kube-|nodelocaldns).*|",
+            r#"(bond|team|cbr|vmbr|fwbr|fwln|fwpr|vlan|macvlan|ipvlan|tun|wg|tailscale).*|br[0-9]+|.+[.][0-9]+",$of}[$window]))"#
+        )
+    };
+}
+
+/// All of them. What several programs report of a container, or two nodes of a pod that moves, counts once.
 pub const KINDS: [Kind; 17] = [
     Kind {
         ends: true,
@@ -60,7 +82,7 @@ pub const KINDS: [Kind; 17] = [
             "CPU",
             Unit::Percent,
             0.03,
-            r#"1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle",$of}[$window])) or avg by (instance) ({__name__=~"CPUutilization[0-9]+",$of}) / 100"#,
+            r#"1 - sum by (instance) (rate(node_cpu_seconds_total{mode="idle",$of}[$window])) / sum by (instance) (rate(node_cpu_seconds_total{$of}[$window])) or avg by (instance) ({__name__=~"CPUutilization[0-9]+",$of}) / 100"#,
         )
     },
     node(
@@ -75,23 +97,13 @@ pub const KINDS: [Kind; 17] = [
             "filesystem",
             Unit::Percent,
             0.01,
-            r#"max by (instance, mountpoint) (1 - node_filesystem_avail_bytes{fstype!~"|tmpfs|ramfs|overlay|squashfs|iso9660|nsfs",$of} / node_filesystem_size_bytes{$of})"#,
+            r#"max by (instance, mountpoint) (1 - node_filesystem_avail_bytes{fstype!~"|tmpfs|ramfs|overlay|squashfs|erofs|iso9660|nsfs",$of} / node_filesystem_size_bytes{$of})"#,
         )
     },
-    node("disk writes", Unit::BytesPerSecond, 4.0 * MIB, "sum by (instance) (rate(node_disk_written_bytes_total{$of}[$window]))"),
-    node("disk reads", Unit::BytesPerSecond, 4.0 * MIB, "sum by (instance) (rate(node_disk_read_bytes_total{$of}[$window]))"),
-    node(
-        "network received",
-        Unit::BytesPerSecond,
-        4.0 * MIB,
-        r#"sum by (instance) (rate(node_network_receive_bytes_total{device!~"lo|veth.*|cali.*|cni.*",$of}[$window]))"#,
-    ),
-    node(
-        "network sent",
-        Unit::BytesPerSecond,
-        4.0 * MIB,
-        r#"sum by (instance) (rate(node_network_transmit_bytes_total{device!~"lo|veth.*|cali.*|cni.*",$of}[$window]))"#,
-    ),
+    node("disk writes", Unit::BytesPerSecond, 4.0 * MIB, of_disks!("node_disk_written_bytes_total")),
+    node("disk reads", Unit::BytesPerSecond, 4.0 * MIB, of_disks!("node_disk_read_bytes_total")),
+    node("network received", Unit::BytesPerSecond, 4.0 * MIB, of_network!("node_network_receive_bytes_total")),
+    node("network sent", Unit::BytesPerSecond, 4.0 * MIB, of_network!("node_network_transmit_bytes_total")),
     node("tasks that wait for CPU", Unit::Percent, 0.05, "max by (instance) (rate(node_pressure_cpu_waiting_seconds_total{$of}[$window]))"),
     node(
         "tasks that wait for memory",
@@ -113,13 +125,13 @@ pub const KINDS: [Kind; 17] = [
         "CPU",
         Style::Level(Unit::Cores),
         0.1,
-        r#"sum by (namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container!="",$of}[$window]))"#,
+        r#"max by (namespace, pod) (sum by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container!="",$of}[$window])) or max by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container="",$of}[$window])))"#,
     ),
     pod(
         "memory",
         Style::Level(Unit::Bytes),
         64.0 * MIB,
-        r#"sum by (namespace, pod) (container_memory_working_set_bytes{pod!="",container!="",$of})"#,
+        r#"max by (namespace, pod) (sum by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container!="",$of}) or max by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container="",$of}))"#,
     ),
     pod(
         "throttled periods",
@@ -131,9 +143,14 @@ pub const KINDS: [Kind; 17] = [
         "restarts",
         Style::Events,
         0.5,
-        r#"sum by (namespace, pod) (rate(kube_pod_container_status_restarts_total{pod!="",$of}[$window])) * 3600"#,
+        r#"sum by (namespace, pod) (max by (namespace, pod, container) (rate(kube_pod_container_status_restarts_total{pod!="",$of}[$window]))) * 3600"#,
     ),
-    pod("OOM kills", Style::Events, 0.5, r#"sum by (namespace, pod) (rate(container_oom_events_total{pod!="",$of}[$window])) * 3600"#),
+    pod(
+        "OOM kills",
+        Style::Events,
+        0.5,
+        r#"max by (namespace, pod) (sum by (instance, namespace, pod) (rate(container_oom_events_total{pod!="",container!="",$of}[$window])) or max by (instance, namespace, pod) (rate(container_oom_events_total{pod!="",container="",$of}[$window]))) * 3600"#,
+    ),
     Kind {
         title: "volume",
         expr: "max by (namespace, persistentvolumeclaim) (1 - kubelet_volume_stats_available_bytes{$of} / kubelet_volume_stats_capacity_bytes{$of})",
@@ -151,7 +168,69 @@ mod tests {
     use golectra_promql::Query;
     use golectra_promql::parse::ParseLimits;
 
+    use super::super::super::fixture::{Fixture, NOW};
     use super::*;
+
+    /// The expression of a kind, of everything.
+    fn expr(title: &str, subject: Subject) -> String {
+        let kind = KINDS.iter().find(|kind| kind.title == title && kind.subject == subject).unwrap();
+        kind.expr.replace("$of", "").replace("$window", "120s")
+    }
+
+    #[test]
+    fn bytes_count_once_whatever_stands_on_a_device() {
+        let mut fixture = Fixture::default();
+        let mut add = |names: [&str; 2], devices: &str, rate: f64| {
+            for (name, device) in names.iter().flat_map(|name| devices.split(' ').map(move |device| (name, device))) {
+                fixture.add(&format!(r#"{name}{{instance="n",device="{device}"}}"#), 0..=NOW, |second| second * rate);
+            }
+        };
+        let disks = ["node_disk_written_bytes_total", "node_disk_read_bytes_total"];
+        add(disks, "sda nvme0n1 mmcblk0 rbd1", 5.0);
+        add(disks, "dm-0 md127 drbd0 bcache0 zd16 loop0 zram0", 5.0);
+        let network = ["node_network_receive_bytes_total", "node_network_transmit_bytes_total"];
+        add(network, "eth0 ens3 enp0s31f6 wlan0 ib0", 5.0);
+        add(
+            network,
+            "lo bond0 team0 br0 vmbr0 br-a1b2c3 eth0.100 bond0.7 vlan5 wg0 tun0 tailscale0 docker0 veth1a2b cali1234 cni0 cilium_host",
+            5.0,
+        );
+        for (title, devices) in [("disk writes", 4), ("disk reads", 4), ("network received", 5), ("network sent", 5)] {
+            let expected = format!("n {}.000", devices * 5);
+            assert_eq!(fixture.values(&expr(title, Subject::Node), &["instance"]), [expected], "{title}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_not_busy_because_its_counters_began_a_moment_ago() {
+        let mut fixture = Fixture::default();
+        for (mode, share) in [("idle", 0.75), ("user", 0.25)] {
+            let series = format!(r#"node_cpu_seconds_total{{instance="new",cpu="0",mode="{mode}"}}"#);
+            fixture.add(&series, NOW - 30..=NOW, |second| 1e6 + second * share);
+        }
+        fixture.add(r#"CPUutilization1{instance="old"}"#, 0..=NOW, |_| 40.0);
+        assert_eq!(fixture.values(&expr("CPU", Subject::Node), &["instance"]), ["new 0.250", "old 0.400"]);
+    }
+
+    #[test]
+    fn a_pod_counts_once_and_without_containers_as_a_whole() {
+        let mut fixture = Fixture::default();
+        for instance in ["n1", "n2"] {
+            let of = format!(r#"instance="{instance}",namespace="shop""#);
+            for labels in [r#"pod="cart",container="app""#, r#"pod="cart",container="side""#, r#"pod="cart""#, r#"pod="kata""#] {
+                fixture.add(&format!("container_cpu_usage_seconds_total{{{of},{labels}}}"), 0..=NOW, |second| 1e3 + second);
+                fixture.add(&format!("container_memory_working_set_bytes{{{of},{labels}}}"), 0..=NOW, |_| 7.0);
+                fixture.add(&format!("container_oom_events_total{{{of},{labels}}}"), 0..=NOW, |second| 1e3 + second / 3_600.0);
+            }
+            let restarts = format!(r#"kube_pod_container_status_restarts_total{{{of},pod="cart",container="app"}}"#);
+            fixture.add(&restarts, 0..=NOW, |second| 1e3 + second / 3_600.0);
+        }
+        let values = |title: &str| fixture.values(&expr(title, Subject::Pod), &["pod"]);
+        assert_eq!(values("CPU"), ["cart 2.000", "kata 1.000"]);
+        assert_eq!(values("memory"), ["cart 14.000", "kata 7.000"]);
+        assert_eq!(values("restarts"), ["cart 1.000"]);
+        assert_eq!(values("OOM kills"), ["cart 2.000", "kata 1.000"]);
+    }
 
     #[test]
     fn every_expression_is_valid_with_and_without_matchers() {

@@ -56,7 +56,7 @@ impl PanelBook {
     fn look(&self) {
         self.0.look(format::parse, |look| match look {
             Look::Unchanged => None,
-            Look::Unreadable { problem, .. } => {
+            Look::Unreadable { problem } => {
                 let current = self.current();
                 let refused = vec![FileError { file: "PANELS_DIR".to_owned(), line: 0, problem }];
                 Some(PanelSet { node: current.node.clone(), pod: current.pod.clone(), pages: current.pages.clone(), refused })

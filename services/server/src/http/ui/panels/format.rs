@@ -248,8 +248,9 @@ impl Reader<'_> {
             "window" => Some(Cow::Borrowed("5m")),
             name if variables.iter().any(|(known, _)| *known == name) => Some(Cow::Borrowed("\"x\"")),
             name => {
-                // A lone $ is the end of a regular expression.
-                unknown = unknown.take().or_else(|| (!name.is_empty()).then(|| name.to_owned()));
+                // A lone $ is the end of a regular expression, and $1 is what label_replace found.
+                let is_of_promql = name.bytes().all(|byte| byte.is_ascii_digit());
+                unknown = unknown.take().or_else(|| (!is_of_promql).then(|| name.to_owned()));
                 None
             }
         });
@@ -314,6 +315,9 @@ mod tests {
         );
         assert_eq!((two.unit, two.alternatives.len(), two.alternatives[1][0].metric.as_deref()), (Unit::Number, 2, Some("c")));
         assert!(parse("f.yaml", "pages: []").unwrap().pages.is_empty());
+        let replaced = r#"label_replace(up{instance=$node}, "a", "$1", "b", "(.*)")"#;
+        let file = parse("f.yaml", &format!("node: [{{title: G, panels: [{{title: P, lines: [{{expr: '{replaced}'}}]}}]}}]")).unwrap();
+        assert_eq!(file.node[0].panels[0].alternatives[0][0].expr, replaced, "what label_replace found is no variable");
     }
 
     #[test]

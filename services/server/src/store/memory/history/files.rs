@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use golectra_chunks::rollup::Resolution;
 use golectra_protocol::Source;
 
-use super::super::disk::Disk;
+use super::super::disk::{Disk, remove_unfinished};
 use super::super::shard::Shard;
 use super::super::shards::Shards;
 use super::coding::{self, SEGMENT_HEAD};
@@ -110,6 +110,16 @@ pub(in crate::store::memory) struct HistorySave<'a> {
     written_rollups: Vec<(Arc<DayRollups>, StoredAt)>,
     /// All segments that the index names.
     segments: BTreeSet<u32>,
+    unfinished: Unfinished,
+}
+
+/// Files that nothing names yet: they are removed where the save does not come to its end, since a full disk needs the room.
+struct Unfinished(Vec<PathBuf>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|path| remove_unfinished(path));
+    }
 }
 
 /// The files that belong to a snapshot.
@@ -134,6 +144,7 @@ impl<'a> HistorySave<'a> {
         if disk.create_folder(folder)? {
             disk.sync_folder(folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
         }
+        let unfinished = Unfinished(vec![folder.join(INDEX_NEW)]);
         let mut index = NewFile::create(disk, &folder.join(INDEX_NEW))?;
         coding::encode_head(&mut index.buffer, shards.history.snapshot(), now_millis);
         Ok(Some(Self {
@@ -148,6 +159,7 @@ impl<'a> HistorySave<'a> {
             written: Vec::new(),
             written_rollups: Vec::new(),
             segments: BTreeSet::new(),
+            unfinished,
         }))
     }
 
@@ -232,7 +244,9 @@ impl<'a> HistorySave<'a> {
     fn write_record(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> io::Result<StoredAt> {
         if self.segment.is_none() {
             let number = self.shards.history.next_segment.fetch_add(1, Ordering::Relaxed);
-            let mut file = NewFile::create(self.disk, &segment_path(self.folder, number))?;
+            let path = segment_path(self.folder, number);
+            self.unfinished.0.push(path.clone());
+            let mut file = NewFile::create(self.disk, &path)?;
             file.buffer.extend(SEGMENT_HEAD);
             self.segment = Some((number, file));
         }
@@ -253,6 +267,8 @@ impl<'a> HistorySave<'a> {
         coding::encode_end(&mut self.index.buffer);
         self.index.finish()?;
         self.disk.rename(&self.folder.join(INDEX_NEW), &index_path(self.folder, &digest))?;
+        // From now on the index names the segment.
+        self.unfinished.0.clear();
         self.disk.sync_folder(self.folder)?;
         for (part, at) in self.written {
             // Nobody else stores parts.
@@ -267,10 +283,23 @@ impl<'a> HistorySave<'a> {
 }
 
 impl SavedHistory {
+    /// Takes note that the snapshot has its name.
+    pub(in crate::store::memory) fn note(&self, shards: &Shards) {
+        shards.history.set_snapshot(self.digest);
+    }
+
+    /// Takes note that the snapshot did not come into place: its index is removed, unless it is also that of the snapshot that is. The segment stays, since
+    /// the next save does not write its parts again.
+    pub(in crate::store::memory) fn abandon(&self, shards: &Shards, folder: &Path) {
+        if shards.history.snapshot().is_some_and(|in_place| in_place != self.digest) {
+            remove_unfinished(&index_path(folder, &self.digest));
+        }
+    }
+
     /// Takes note that the snapshot is in place, and removes the files that it does not need. A file that can't be removed is tried again
     /// with the next save.
     pub(in crate::store::memory) fn in_place(&self, shards: &Shards, folder: &Path) {
-        shards.history.set_snapshot(self.digest);
+        self.note(shards);
         let keep: BTreeSet<PathBuf> =
             self.segments.iter().map(|segment| segment_path(folder, *segment)).chain([index_path(folder, &self.digest)]).collect();
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
@@ -284,6 +313,11 @@ impl SavedHistory {
 
 /// Whether the file's name is one of those that history gives.
 fn is_ours(path: &Path) -> bool {
+    is_kept(path) || path.file_name().is_some_and(|name| name == INDEX_NEW)
+}
+
+/// Whether it is that of an index or a segment.
+pub(super) fn is_kept(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name == INDEX_NEW || name.starts_with(INDEX) || name.starts_with(SEGMENT)
+    name.starts_with(INDEX) || name.starts_with(SEGMENT)
 }

@@ -57,24 +57,21 @@ impl SourceRollups {
     }
 
     /// Takes note of what else is read: series, which are sorted, and the windows that are read from samples. `take` is asked for the memory by which
-    /// reading several series of a block is quicker.
-    pub(super) fn prepare(&mut self, numbers: &[u32], unrolled: Vec<i64>, take: impl FnOnce(usize) -> bool) {
+    /// reading several series of a block is quicker, piece by piece; from where there is no more of it, times are decoded when they are read.
+    pub(super) fn prepare(&mut self, numbers: &[u32], unrolled: Vec<i64>, mut take: impl FnMut(usize) -> bool) {
         self.unrolled = unrolled;
         let Some(resolution) = self.resolution else { return };
-        let mut bytes = 0;
         for block in
             numbers.chunk_by(|one, next| place(*one).0 == place(*next).0).filter(|some| some.len() > 1).map(|some| place(some[0]).0)
         {
             for (start, day) in self.days.iter().filter(|(start, _)| *start <= self.range.end_ms) {
                 let times = day.of(resolution).and_then(|rollups| Times::decode(&rollups.block(block)?.block.times).ok());
-                if let Some(times) = times {
-                    bytes += times.memory_bytes() + size_of::<((i64, u32), Times)>();
-                    self.times.insert((*start, block), times);
+                let Some(times) = times else { continue };
+                if !take(times.memory_bytes() + size_of::<((i64, u32), Times)>()) {
+                    return;
                 }
+                self.times.insert((*start, block), times);
             }
-        }
-        if bytes > 0 && !take(bytes) {
-            self.times = HashMap::new();
         }
     }
 
@@ -273,5 +270,36 @@ impl MemoryStore {
         });
         found.await?;
         Ok(join_equal(resolution, all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::open::OpenWindow;
+    use super::super::part::Part;
+    use super::*;
+
+    #[test]
+    fn times_that_are_shared_are_charged_before_they_are_held() {
+        let numbers: Vec<u32> = (0..3 * 64).collect();
+        let values: Vec<u64> = numbers.iter().map(|number| f64::from(*number).to_bits()).collect();
+        let mut open = OpenWindow::default();
+        (0..60).for_each(|minute| open.push(minute * 60_000, &numbers, &values));
+        let part = Part::seal(open.frames(), open.samples(), &[(0, 0), (1, 0), (2, 0)]);
+        let (day, corrupt) = Day::default().with_window(0, &part, true);
+        assert_eq!(corrupt, 0);
+        let mut history = SourceHistory::default();
+        history.put_day(0, day);
+        let range = TimeRange { start_ms: 0, end_ms: DAY_MILLIS };
+        for room in 0..=3 {
+            let mut rollups = SourceRollups::new(&history, range, Some(Resolution::FiveMinutes));
+            let mut asked = 0;
+            rollups.prepare(&numbers, Vec::new(), |bytes| {
+                assert!(bytes > 0);
+                asked += 1;
+                asked <= room
+            });
+            assert_eq!((rollups.times.len(), asked), (room, room.min(2) + 1), "no more is asked for once there is no room");
+        }
     }
 }

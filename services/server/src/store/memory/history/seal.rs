@@ -18,7 +18,6 @@ use super::days::oldest;
 use super::part::{Part, foldable};
 use super::source::{SourceHistory, WINDOW_MILLIS, Window};
 use crate::clock::Clock;
-use crate::store::expiry_clock::ExpiryClock;
 use crate::store::history::rollups::{DAY_MILLIS, day_of};
 
 /// How long open samples wait for others that are sealed with them.
@@ -66,7 +65,7 @@ impl Keeper {
     pub(in crate::store::memory) fn run(&self, stop: &Receiver<()>) {
         let _ = self.shards.history.keeper.set(std::thread::current());
         let mut next = Instant::now() + EVERY;
-        let expiry_clock = ExpiryClock::default();
+        let expiry_clock = &self.shards.expiry_clock;
         expiry_clock.follow(self.clock.unix_millis());
         while matches!(stop.try_recv(), Err(TryRecvError::Empty)) {
             // Writers end this when memory is short.
@@ -85,6 +84,10 @@ impl Keeper {
     /// Drops what is too old or too much of what a start has read.
     pub(in crate::store::memory) fn begin(&self) {
         let changing = change(&self.shards);
+        if self.shards.history.samples_dropped() > 0 {
+            // Some was not even read: the next save writes the files without it.
+            self.shards.next_arrival();
+        }
         self.expire(&changing, self.clock.unix_millis());
         if self.shards.history.is_crowded() {
             self.drop_oldest(&changing);

@@ -3,7 +3,7 @@
 //! Numbers stay: they are what samples and the files name a series by. 64 series with consecutive numbers share a block, so that what arrives
 //! together is coded together; a block leaves when nothing is left of the samples of its series.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use golectra_protocol::Kind;
@@ -230,31 +230,80 @@ impl SeriesTable {
         }
     }
 
-    /// Removes a block of series of which there are no samples left.
-    pub(super) fn remove_block(&mut self, hasher: &IdHasher, block: u32) {
-        let Some(gone) = self.blocks.remove(&block) else { return };
-        let first = block * SERIES_A_BLOCK;
-        for (number, series) in (first..).zip(gone.iter()) {
-            if let Ok(entry) = self.numbers.find_entry(hash(hasher, series.id.as_bytes()), |other| *other == number) {
-                entry.remove();
+    /// Removes blocks of series of which there are no samples left.
+    pub(super) fn remove_blocks(&mut self, hasher: &IdHasher, blocks: &HashSet<u32>) {
+        // A name may have all series: its list is gone through once, whatever many of them leave.
+        let mut names: HashSet<Box<str>> = HashSet::new();
+        for block in blocks {
+            let Some(gone) = self.blocks.remove(block) else { continue };
+            for (number, series) in (block * SERIES_A_BLOCK..).zip(gone.iter()) {
+                if let Ok(entry) = self.numbers.find_entry(hash(hasher, series.id.as_bytes()), |other| *other == number) {
+                    entry.remove();
+                }
+                self.bytes -= series.id.len() + SERIES_BYTES + if series.kind == Kind::Counter { size_of::<i64>() } else { 0 };
+                let Some(name) = labelled_name(series.id) else { continue };
+                self.bytes -= NAMED_BYTES;
+                if !names.contains(&*name) {
+                    names.insert(name.into());
+                }
             }
-            self.bytes -= series.id.len() + SERIES_BYTES + if series.kind == Kind::Counter { size_of::<i64>() } else { 0 };
-            let Some(name) = labelled_name(series.id) else { continue };
-            self.bytes -= NAMED_BYTES;
-            let Some(numbers) = self.names.get_mut(&*name) else { continue };
-            numbers.retain(|other| *other != number);
+            // Numbers are never given out again, so the next series begins a block that was not there.
+            if self.next / SERIES_A_BLOCK == *block && !self.next.is_multiple_of(SERIES_A_BLOCK) {
+                self.next = (block + 1) * SERIES_A_BLOCK;
+            }
+        }
+        for name in names {
+            let Some(numbers) = self.names.get_mut(&name) else { continue };
+            numbers.retain(|number| {
+                #[cfg(test)]
+                VISITS.set(VISITS.get() + 1);
+                !blocks.contains(&place(*number).0)
+            });
             if numbers.is_empty() {
                 self.bytes -= name.len() + NAME_BYTES;
-                self.names.remove(&*name);
+                self.names.remove(&name);
             }
         }
         if self.blocks.is_empty() {
             // Whatever room they had was for series that are gone.
             (self.numbers, self.names, self.has_instance) = (HashTable::new(), HashMap::new(), false);
         }
-        // Numbers are never given out again, so the next series begins a block that was not there.
-        if self.next / SERIES_A_BLOCK == block && !self.next.is_multiple_of(SERIES_A_BLOCK) {
-            self.next = (block + 1) * SERIES_A_BLOCK;
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many numbers were looked at in the lists of names that lost some.
+    static VISITS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_a_name_is_gone_through_once_whatever_many_series_leave() {
+        const SERIES: u32 = 100_000;
+        let hasher = IdHasher::default();
+        let mut table = SeriesTable::default();
+        for number in 0..SERIES {
+            table.add(&hasher, &format!("m{{number=\"{number}\"}}"), Kind::Gauge, 0);
         }
+        table.add(&hasher, "m{kept=\"1\"}", Kind::Counter, 5);
+        table.add(&hasher, "other{kept=\"1\"}", Kind::Gauge, 0);
+        let (kept, _) = place(SERIES);
+        let gone: HashSet<u32> = (0..kept).collect();
+        table.remove_blocks(&hasher, &gone);
+        assert_eq!(VISITS.get(), SERIES as usize + 1);
+        // The last block has some of the others as well.
+        let left: Vec<u32> = (kept * SERIES_A_BLOCK..=SERIES).collect();
+        assert_eq!(table.named(&hasher, "m").collect::<Vec<_>>(), left);
+        assert_eq!(table.len(), left.len() + 1);
+        assert_eq!(table.find(&hasher, "m{number=\"7\"}", Kind::Gauge), None);
+        assert_eq!(table.find(&hasher, "m{kept=\"1\"}", Kind::Counter), Some(SERIES));
+
+        table.remove_blocks(&hasher, &HashSet::from([kept, kept + 1]));
+        assert!(table.is_empty() && table.bytes() == 0 && table.labelled().next().is_none());
+        assert!(table.add(&hasher, "m", Kind::Gauge, 0) > SERIES + 1, "numbers are not given out again");
     }
 }

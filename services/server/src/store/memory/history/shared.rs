@@ -113,7 +113,7 @@ impl HistoryShared {
     }
 
     /// Beyond this room is made.
-    fn high_bytes(&self) -> usize {
+    pub(super) fn high_bytes(&self) -> usize {
         self.max_bytes - self.max_bytes / 8
     }
 

@@ -8,13 +8,14 @@ use golectra_protocol::{Kind, Metrics, Source, Value};
 
 use super::super::plan::{BatchPlan, BatchTimes};
 use super::super::source::SourceSeries;
-use super::super::table::{IdHasher, NEW};
+use super::super::table::{IdHasher, NEW, Rows};
 use super::coding::StoredSeries;
 use super::open::OpenWindow;
 use super::part::Part;
 use super::rollups::Day;
 use super::series::{SeriesTable, place};
 use super::shared::HistoryShared;
+use crate::store::history::rollups::day_of;
 
 /// The length of a window; windows begin at multiples of it.
 pub(super) const WINDOW_MILLIS: i64 = 2 * 60 * 60 * 1000;
@@ -104,6 +105,34 @@ impl ShardHistory {
         shared.changed(before, history.bytes());
     }
 
+    /// Leaves a part of the files out, which has all samples of its window, as if it had been dropped after it was taken back: what its counters had counted
+    /// goes on in their totals. Says whether it did; not where it is not rolled up, or an earlier window stays.
+    pub(super) fn leave_out_part(&mut self, source: &Source, start: i64, part: &Part) -> bool {
+        let is_next = |history: &SourceHistory| {
+            history.windows.is_empty() && history.days.get(&day_of(start)).is_some_and(|day| day.has_window_of(start, part))
+        };
+        let Some(history) = self.sources.get_mut(source).filter(|history| is_next(history)) else { return false };
+        part.sums().filter(|(_, sum)| *sum != 0).for_each(|(number, sum)| history.series.add_to_base(number, sum));
+        true
+    }
+
+    /// Adds to the totals of a source's counters what they have counted while there was no history.
+    pub(super) fn catch_up(&mut self, hasher: &IdHasher, source: &Source, newest: &Rows) {
+        let Some(history) = self.sources.get_mut(source) else { return };
+        let mut totals: HashMap<u32, i64> = HashMap::new();
+        for (number, sum) in history.windows.values().flat_map(|window| &window.parts).flat_map(|part| part.sums()) {
+            let total = totals.entry(number).or_default();
+            *total = total.saturating_add(sum);
+        }
+        for row in newest.iter() {
+            let Value::Counter(newest_total) = row.value() else { continue };
+            let Some(number) = history.series.find(hasher, newest.id(row), Kind::Counter) else { continue };
+            let base = history.series.get(number).map_or(0, |series| series.base);
+            let total = base.saturating_add(totals.get(&number).copied().unwrap_or(0));
+            history.series.add_to_base(number, newest_total.saturating_sub(total));
+        }
+    }
+
     /// Ends taking back what the files had: removes what they left without samples, being damaged, and finds out what was dropped and what is rolled up.
     pub(super) fn settle(&mut self, shared: &HistoryShared, hasher: &IdHasher) {
         for source in self.sources.keys().cloned().collect::<Vec<_>>() {
@@ -119,7 +148,7 @@ impl ShardHistory {
     }
 
     /// Takes the samples of a batch that is about to be applied to the newest state of its source, where its series have these slots. Where they do
-    /// not fit, they are left out and counted.
+    /// not fit, they are left out and counted; totals go on with them all the same.
     pub(in crate::store::memory) fn record(
         &mut self,
         shared: &HistoryShared,
@@ -132,6 +161,9 @@ impl ShardHistory {
         let of_new = plan.new.id_bytes + plan.new.series * NEW_SERIES_BYTES;
         if !shared.is_off() && !shared.admit(metrics.len() * SAMPLE_BYTES + of_new) {
             shared.samples_dropped.fetch_add(metrics.len() as u64, Ordering::Relaxed);
+            if let Some(history) = self.sources.get_mut(&newest.name) {
+                history.count_on(hasher, metrics);
+            }
             return;
         }
         self.record_always(shared, hasher, newest, plan, metrics, times);
@@ -293,9 +325,7 @@ impl SourceHistory {
         let is_sealed = |block: u32| self.windows.values().rev().flat_map(|window| &window.parts).any(|part| part.block(block).is_some());
         let is_rolled_up = |block: u32| self.days.values().rev().any(|day| day.has_block(block));
         blocks.retain(|block| !is_sealed(*block) && !is_rolled_up(*block));
-        for block in &blocks {
-            self.series.remove_block(hasher, *block);
-        }
+        self.series.remove_blocks(hasher, &blocks);
         if !blocks.is_empty() {
             // Some of the numbers are of series that are gone.
             self.slot_numbers = Vec::new();
@@ -331,6 +361,16 @@ impl SourceHistory {
                 self.slot_numbers[*slot as usize] = number;
             }
             numbers.push(number);
+        }
+    }
+
+    /// Adds deltas whose samples are left out to the totals of the counters that are known. A counter that becomes known later begins with its newest total.
+    fn count_on(&mut self, hasher: &IdHasher, metrics: &Metrics) {
+        for metric in metrics {
+            let Value::Counter(delta) = metric.value else { continue };
+            if let Some(number) = self.series.find(hasher, metric.id, Kind::Counter) {
+                self.series.add_to_base(number, delta);
+            }
         }
     }
 

@@ -53,8 +53,11 @@ fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
         if file.file_type()?.is_dir() {
             fs::create_dir(&copy)?;
             copy_folder(&file.path(), &copy)?;
-        } else {
-            fs::copy(file.path(), copy)?;
+        } else if let Err(error) = fs::copy(file.path(), copy) {
+            // A save that runs beside this may have renamed or removed it meanwhile.
+            if error.kind() != io::ErrorKind::NotFound {
+                return Err(error);
+            }
         }
     }
     Ok(())

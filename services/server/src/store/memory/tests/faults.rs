@@ -1,7 +1,8 @@
 //! A disk that refuses: no write is acknowledged that is not on it, and it recovers by itself.
 
+use std::collections::BTreeSet;
 use std::process::Command as Program;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use super::super::disk::Op;
 use super::conformance::counter as count;
@@ -98,6 +99,88 @@ async fn a_failed_snapshot_leaves_the_last_one_and_is_tried_again() {
         store.close().await.unwrap();
         assert_eq!(counter(&saved(&path), "c").await, Some(2));
     }
+}
+
+/// The names of the files in a folder and in the folders there.
+fn names(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut all = BTreeSet::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.is_dir() {
+            all.extend(names(&path));
+        } else {
+            all.insert(path);
+        }
+    }
+    all
+}
+
+/// A disk that does one thing only so many times, as long as it is told to count.
+fn limited(what: Op) -> (Disk, Arc<AtomicI64>) {
+    let left = Arc::new(AtomicI64::new(i64::MAX));
+    let counted = left.clone();
+    let hook = move |op: Op| {
+        let fails = op == what && counted.fetch_sub(1, Ordering::SeqCst) <= 0;
+        if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    };
+    (Disk { hook: Some(Arc::new(hook)) }, left)
+}
+
+#[tokio::test]
+async fn a_save_that_finds_no_room_leaves_no_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let (disk, left) = limited(Op::Write);
+    let config = config(Some(path.clone()), Duration::from_hours(1), true);
+    let store = MemoryStore::open_on(config, Clock::at(NOW), disk, FOLD_JOURNAL_AT_BYTES).unwrap();
+    store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
+    store.save_now().await.unwrap();
+    let mut failures = 0;
+    for writes in 0.. {
+        store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
+        let before = names(folder.path());
+        left.store(writes, Ordering::SeqCst);
+        let saved = store.save_now().await;
+        left.store(i64::MAX, Ordering::SeqCst);
+        if saved.is_ok() {
+            break;
+        }
+        assert_eq!(names(folder.path()), before, "after {writes} writes");
+        failures += 1;
+    }
+    assert!(failures >= 4, "{failures}: the snapshot, the journal, the segment and the index are written");
+    store.crash();
+    let store = saved(&path);
+    assert_eq!(counter(&store, "c").await, Some(failures + 2));
+    assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_save_whose_snapshot_can_not_be_renamed_leaves_nothing_that_is_not_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let (disk, left) = limited(Op::Rename);
+    let config = config(Some(path.clone()), Duration::from_hours(1), true);
+    let store = MemoryStore::open_on(config, Clock::at(NOW), disk, FOLD_JOURNAL_AT_BYTES).unwrap();
+    store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
+    store.save_now().await.unwrap();
+    store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
+    let before = names(folder.path());
+    for _ in 0..3 {
+        // The index is renamed, and the snapshot is not.
+        left.store(1, Ordering::SeqCst);
+        store.save_now().await.unwrap_err();
+        left.store(i64::MAX, Ordering::SeqCst);
+        let new: Vec<PathBuf> = names(folder.path()).difference(&before).cloned().collect();
+        assert!(new.len() <= 1, "the segment, which has parts that are not written again: {new:?}");
+        assert!(new.iter().all(|path| path.to_string_lossy().contains("segment-")), "{new:?}");
+    }
+    store.save_now().await.unwrap();
+    store.crash();
+    let store = saved(&path);
+    assert_eq!(counter(&store, "c").await, Some(2));
+    assert_eq!(super::history::read(&store, i64::MIN, i64::MAX).await.len(), 1);
+    assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), 0);
 }
 
 /// A mounted file system that is taken away at the end.

@@ -4,7 +4,8 @@ use golectra_protocol::Source;
 use golectra_protocol::{Metrics, Value};
 use proptest::prelude::*;
 
-use super::super::framing::RecordReader;
+use super::super::disk::Op;
+use super::super::framing::{self, RecordReader};
 use super::super::record::{self, Record, ReportRun, SourceRecord, WriteRecord};
 use super::*;
 use crate::store::lifetime::{Mark, ReportingClock};
@@ -160,4 +161,95 @@ async fn a_torn_tail_is_skipped_counted_kept_and_cut_off() {
     let store = journaled(&path);
     assert_eq!(counter(&store, "c").await, Some(12));
     assert_eq!(store.memory_metrics().journal_skipped_bytes.load(Ordering::Relaxed), 0);
+}
+
+/// Cuts the last bytes off a journal, and gives what is left.
+fn tear(journal: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(journal).unwrap();
+    bytes.truncate(bytes.len() - 5);
+    std::fs::write(journal, &bytes).unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn a_damaged_end_is_cut_off_only_where_it_was_kept_and_the_next_one_takes_another_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, journal) = (folder.path().join("m.json"), folder.path().join("m.json.journal"));
+    let one = || batch("a", IdempotencyKey::at(NOW), vec![super::conformance::counter("c", 1)]);
+    let store = journaled(&path);
+    for _ in 0..3 {
+        store.apply(one()).await.unwrap();
+    }
+    store.crash();
+    let bytes = tear(&journal);
+
+    let open_with = |failing, kind: io::ErrorKind| {
+        let disk = Disk { hook: Some(Arc::new(move |op| if op == failing { Err(kind.into()) } else { Ok(()) })) };
+        MemoryStore::open_on(config(Some(path.clone()), Duration::ZERO, true), Clock::at(NOW), disk, FOLD_JOURNAL_AT_BYTES)
+    };
+    let full =
+        open_with(Op::Create, io::ErrorKind::StorageFull).unwrap_or_else(|error| panic!("a full disk keeps no server down: {error}"));
+    full.crash();
+    assert_eq!(std::fs::read(&journal).unwrap(), bytes);
+    let opened = open_with(Op::Sync, io::ErrorKind::Other);
+    let Err(error) = opened else { panic!("the journal was cut off and nothing of it kept") };
+    assert!(matches!(error, OpenError::Journal { .. }), "{error}");
+    assert!(error.to_string().contains("m.json.journal.damaged"), "{error}");
+    assert_eq!(std::fs::read(&journal).unwrap(), bytes);
+
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    for name in ["m.json.journal.damaged", "m.json.journal.damaged.2", "m.json.journal.damaged.3"] {
+        let before = std::fs::read(&journal).unwrap();
+        let store = journaled(&path);
+        let good_bytes = std::fs::read(&journal).unwrap().len();
+        kept.push(std::fs::read(folder.path().join(name)).unwrap());
+        assert_eq!(kept.last().unwrap(), &before[good_bytes..]);
+        assert_eq!(std::fs::read(folder.path().join("m.json.journal.damaged")).unwrap(), kept[0], "the first stays");
+        store.apply(one()).await.unwrap();
+        store.crash();
+        tear(&journal);
+    }
+}
+
+#[tokio::test]
+async fn a_journal_of_a_newer_version_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, journal) = (folder.path().join("m.json"), folder.path().join("m.json.journal"));
+    let one = batch("a", IdempotencyKey::at(NOW), vec![super::conformance::counter("c", 1)]);
+    let store = journaled(&path);
+    store.apply(one.clone()).await.unwrap();
+    store.apply(batch("a", IdempotencyKey::at(NOW), vec![super::conformance::counter("c", 1)])).await.unwrap();
+    store.crash();
+    let bytes = std::fs::read(&journal).unwrap();
+    let with_sum = |mut frame: Vec<u8>| {
+        let sum = framing::sum(&frame[framing::HEAD_BYTES..]);
+        frame[4..framing::HEAD_BYTES].copy_from_slice(&sum.to_le_bytes());
+        frame
+    };
+    let mut unknown_tag = Vec::new();
+    framing::append(&mut unknown_tag, |out| out.extend([99, 1, 2, 3]));
+    let mut unknown_flag = Vec::new();
+    record::encode_write(&mut unknown_flag, &one, NOW);
+    // Behind the tag, the time, the source and the key.
+    unknown_flag[framing::HEAD_BYTES + 1 + 8 + 2 + 16] |= 4;
+    let mut other_number = bytes[..record::HEAD_FRAME_BYTES].to_vec();
+    let number = framing::HEAD_BYTES + 1 + "golectra journal ".len();
+    assert_eq!(other_number[number], b'2');
+    other_number[number] = b'3';
+    for newer in [
+        [bytes.clone(), unknown_tag].concat(),
+        [bytes.clone(), with_sum(unknown_flag)].concat(),
+        [with_sum(other_number), bytes[record::HEAD_FRAME_BYTES..].to_vec()].concat(),
+    ] {
+        std::fs::write(&journal, &newer).unwrap();
+        let Err(error) = MemoryStore::open(config(Some(path.clone()), Duration::ZERO, true), Clock::at(NOW)) else {
+            panic!("a newer version's journal was taken")
+        };
+        assert!(matches!(error, OpenError::Journal { .. }), "{error}");
+        assert!(error.to_string().contains("newer version of golectra-server"), "{error}");
+        assert_eq!(std::fs::read(&journal).unwrap(), newer);
+    }
+    assert!(!folder.path().join("m.json.journal.damaged").exists());
+    std::fs::write(&journal, &bytes).unwrap();
+    assert_eq!(counter(&journaled(&path), "c").await, Some(2));
 }

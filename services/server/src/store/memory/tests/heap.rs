@@ -107,7 +107,7 @@ fn a_series_of_many_costs_at_most_90_bytes_and_a_save_of_them_copies_none_under_
 /// Takes what a save takes under the locks, and writes a batch meanwhile.
 fn save_and_write(shards: &Shards, of_source: usize) {
     let before = HELD_BYTES.get();
-    let saved: Vec<ShardCopy> = shards.each().map(|mut shard| ShardCopy::cut(&mut shard, 1, 0)).collect();
+    let saved: Vec<ShardCopy> = shards.each().map(|mut shard| ShardCopy::cut(&mut shard, 1)).collect();
     let taken = (HELD_BYTES.get() - before) / (series() / of_source).cast_signed();
     println!("{taken} bytes a source allocated under the locks");
     assert!(taken < 4096, "{taken} bytes a source with {of_source} series");

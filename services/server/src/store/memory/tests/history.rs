@@ -332,6 +332,24 @@ async fn what_is_more_than_there_is_room_for_is_not_taken_and_counted() {
 }
 
 #[tokio::test]
+async fn totals_go_on_where_samples_were_not_taken() {
+    let store = bounded(64 << 10);
+    let one = |at: u64| Batch { keyed: false, ..batch("n", IdempotencyKey::at(at), vec![count("total", 1)]) };
+    store.apply(one(NOW - 3)).await.unwrap();
+    // As many new series as there is never room for.
+    let mut all: Vec<_> = (0..900).map(|number| gauge(&format!("m{number}"), 1.0)).collect();
+    all.extend([count("total", 10), count("new", 3)]);
+    store.apply(Batch { keyed: false, ..batch("n", IdempotencyKey::at(NOW - 2), all) }).await.unwrap();
+    assert_eq!(store.shards.history.samples_dropped(), 902);
+    store.apply(one(NOW - 1)).await.unwrap();
+    store.apply(Batch { keyed: false, ..batch("n", IdempotencyKey::at(NOW), vec![count("new", 4)]) }).await.unwrap();
+    let found = read(&store, i64::MIN, i64::MAX).await;
+    let last = |labels: &str| found[labels].last().unwrap().1;
+    assert_eq!(last(r#"total{instance="n"}"#), 12.0_f64.to_bits());
+    assert_eq!(last(r#"new{instance="n"}"#), 7.0_f64.to_bits());
+}
+
+#[tokio::test]
 async fn samples_that_are_acknowledged_one_by_one_are_kept_where_their_series_need_more_room() {
     let store = bounded(64 << 10);
     let mut metrics = Metrics::default();

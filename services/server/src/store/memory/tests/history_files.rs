@@ -1,8 +1,10 @@
 //! History's files: what a start finds, whatever happened to them, and which of them stay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use super::super::disk::Paths;
+use super::super::load;
 use super::conformance::{counter as count, gauge};
 use super::history::{millis, read};
 use super::*;
@@ -186,6 +188,56 @@ async fn a_damaged_index_is_read_up_to_the_damage() {
 }
 
 #[tokio::test]
+async fn damaged_files_are_kept_before_the_next_save_removes_what_was_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let (history, damaged) = (folder.path().join("m.json.history"), folder.path().join("m.json.history.damaged"));
+    let clock = Clock::at(NOW);
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    fill(&store, NOW).await;
+    store.close().await.unwrap();
+    let index_of = |folder: &Path| names(folder).into_iter().find(|name| name.starts_with("index-")).unwrap();
+    let index = index_of(&history);
+    let mut bytes = fs::read(history.join(&index)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(history.join(&index), &bytes).unwrap();
+    let files = |folder: &Path| names(folder).into_iter().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect();
+    let before: BTreeMap<String, Vec<u8>> = files(&history);
+    assert!(!damaged.exists());
+
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    assert!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed) > 0);
+    put(&store, "a", NOW, 1.0).await;
+    store.close().await.unwrap();
+    assert_ne!(names(&history), before.keys().cloned().collect::<BTreeSet<_>>());
+    assert_eq!(files(&damaged), before);
+
+    // What was kept first is not replaced.
+    let index = history.join(index_of(&history));
+    let length = fs::metadata(&index).unwrap().len();
+    fs::File::options().write(true).open(&index).unwrap().set_len(length - 3).unwrap();
+    open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES).crash();
+    assert_eq!(files(&damaged), before);
+}
+
+#[tokio::test]
+async fn totals_go_on_after_a_time_without_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let clock = Clock::at(NOW);
+    for (max_bytes, at, delta) in [(MAX_BYTES, NOW - 3, 5), (0, NOW - 2, 30), (MAX_BYTES, NOW - 1, 100)] {
+        let store = open(&path, Duration::from_hours(1), true, &clock, max_bytes);
+        store.apply(batch("a", IdempotencyKey::at(at), vec![count("c", delta)])).await.unwrap();
+        if delta == 100 {
+            let total = read(&store, i64::MIN, i64::MAX).await[r#"c{instance="a"}"#].last().unwrap().1;
+            assert_eq!(total, 135.0_f64.to_bits());
+        }
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn files_that_nothing_needs_any_more_are_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.json");
@@ -270,4 +322,64 @@ async fn a_start_with_less_memory_drops_the_oldest() {
     let found = read(&store, store.shards.history.raw_from_ms(), i64::MAX).await;
     let oldest = found.values().map(|samples| samples[0].0).min().unwrap();
     assert!(oldest > millis(NOW - 20 * HOUR) && !found.is_empty());
+}
+
+#[tokio::test]
+async fn what_there_is_no_room_for_is_not_read_into_memory_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let clock = Clock::at(NOW);
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    // Two days of samples, many enough and with values different enough to be more than their rollups.
+    let start = NOW - 48 * HOUR;
+    let mut random = 1_u64;
+    for seconds in (0..48 * 3600).step_by(10) {
+        let at = start + seconds * 1000;
+        clock.set(at);
+        let values = (0..20).map(|number| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            gauge(&format!("m{{number=\"{number}\"}}"), f64::from(u32::try_from(random >> 40).unwrap()))
+        });
+        let values = values.collect();
+        store.apply(Batch { keyed: false, ..batch("n", IdempotencyKey::at(at), values) }).await.unwrap();
+        if seconds % 600 == 0 {
+            store.apply(Batch { keyed: false, ..batch("n", IdempotencyKey::at(at), vec![count("total", 1)]) }).await.unwrap();
+        }
+    }
+    clock.set(NOW);
+    store.keeper.maintain_all();
+    let whole = read(&store, i64::MIN, i64::MAX).await;
+    let samples: usize = whole.values().map(Vec::len).sum();
+    let (used, of_rollups) = (store.shards.history.used_bytes(), store.shards.history.rollup_bytes());
+    let of_samples = used - of_rollups;
+    assert!(of_samples > of_rollups, "{of_samples} and {of_rollups}");
+    store.close().await.unwrap();
+
+    let lifetimes = store.shards.lifetimes;
+    let load = |max_bytes: usize| {
+        let shards = Shards::new(SeriesLimits { total: 1000, per_source: 1000 }, lifetimes, 100_000, max_bytes);
+        load::restore(&shards, None, &Paths::of(&path), &MemoryMetrics::default(), NOW).unwrap();
+        shards
+    };
+    // Room is made down to three quarters of it: for that, less than the samples that are older than a day has to go.
+    let max_bytes = (of_rollups + of_samples * 5 / 8) * 4 / 3;
+    let shards = load(max_bytes);
+    let read_bytes = shards.history.used_bytes();
+    assert!(read_bytes < used - of_samples / 8, "{read_bytes} of {used} were read");
+    assert!(shards.history.samples_dropped() > 0);
+
+    let store = open(&path, Duration::from_hours(1), true, &clock, max_bytes);
+    let raw_from_ms = store.shards.history.raw_from_ms();
+    assert!(store.shards.history.used_bytes() <= max_bytes);
+    assert_eq!(store.shards.history.rollup_bytes(), of_rollups, "samples go first");
+    let found = read(&store, raw_from_ms, i64::MAX).await;
+    assert_eq!(found.len(), whole.len());
+    for (labels, kept) in &found {
+        assert!(whole[labels].ends_with(kept), "totals go on: {labels}");
+    }
+    let kept: usize = found.values().map(Vec::len).sum();
+    assert_eq!(kept as u64 + store.shards.history.samples_dropped(), samples as u64, "each is there or counted");
+    // The files do not have it any more after the next save.
+    store.close().await.unwrap();
+    assert!(load(usize::MAX).history.used_bytes() <= max_bytes);
 }

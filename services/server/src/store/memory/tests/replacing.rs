@@ -8,11 +8,11 @@ use super::conformance::counter as count;
 use super::*;
 
 /// Something mounted that is taken away at the end.
-struct Mounted(PathBuf);
+pub(super) struct Mounted(PathBuf);
 
 impl Mounted {
     /// `None` where this user may not mount; with CI=true that fails the run.
-    fn new(arguments: &[&str], at: &Path) -> Option<Self> {
+    pub(super) fn new(arguments: &[&str], at: &Path) -> Option<Self> {
         let mounted = Program::new("mount").args(arguments).arg(at).output();
         if mounted.as_ref().is_ok_and(|out| out.status.success()) {
             return Some(Self(at.to_owned()));

@@ -190,6 +190,24 @@ async fn what_memory_must_forget_is_refused_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_save_while_the_clock_is_wrong_forgets_no_key() {
+    let (_folder, path) = file();
+    let clock = Clock::at(NOW);
+    let open = || MemoryStore::open(config(Some(path.clone()), Duration::from_hours(1), true), clock.clone()).unwrap();
+    let one = batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)]);
+    let store = open();
+    store.apply(one.clone()).await.unwrap();
+    clock.set(NOW + 1000 * 24 * 3_600_000);
+    store.save_now().await.unwrap();
+    clock.set(NOW);
+    assert_eq!(store.apply(one.clone()).await.unwrap(), Applied::Repeat);
+    store.crash();
+    let store = open();
+    assert_eq!(store.apply(one).await.unwrap(), Applied::Repeat);
+    assert_eq!(counter(&store, "c").await, Some(1));
+}
+
+#[tokio::test]
 async fn a_journal_of_another_snapshot_gives_its_keys_only() {
     let (_folder, path) = file();
     let one = batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)]);

@@ -1,15 +1,16 @@
-//! Labels of series without their samples. Names and values of all series are read from the tables of terms, which have each once; those of selected
-//! series from the ids of these series.
+//! Labels of series without their samples. Names and values of all series are read from the tables of terms, which have each once, but for those whose
+//! series were all reported last before the time that is asked for; names and values of selected series are read from the ids of these series.
 
 use futures_util::TryStreamExt as _;
 use golectra_promql::{Labels, METRIC_NAME, Reservation};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres};
 
 use super::failed;
 use super::search::{self, Recency};
 use crate::history::labels::{SOURCE_LABEL, TYPE_LABEL, WITHOUT_INSTANCE};
-use crate::store::history::{First, HistoryError, Limited, SeriesFilter};
+use crate::store::history::{First, HistoryError, Limited, SeriesFilter, TimeRange};
 use crate::store::postgres::identity;
+use crate::store::postgres::timestamp::Timestamp;
 
 /// See [`crate::store::History::series`].
 pub(super) async fn series(
@@ -33,7 +34,7 @@ pub(super) async fn names(
 ) -> Result<Limited<String>, HistoryError> {
     let mut first = First::new(filter.limit, reservation);
     if filter.any.is_empty() {
-        return all_names(conn, first).await;
+        return all_names(conn, filter.range, first).await;
     }
     let sources = search::sources(conn).await?;
     for matchers in &filter.any {
@@ -57,7 +58,7 @@ pub(super) async fn values(
 ) -> Result<Limited<String>, HistoryError> {
     let mut first = First::new(filter.limit, reservation);
     if filter.any.is_empty() {
-        return all_values(conn, label, first).await;
+        return all_values(conn, label, filter.range, first).await;
     }
     let sources = search::sources(conn).await?;
     for matchers in &filter.any {
@@ -73,28 +74,62 @@ pub(super) fn lists(filter: &SeriesFilter) -> impl Iterator<Item = &[golectra_pr
     all.into_iter().chain(filter.any.iter().map(Vec::as_slice))
 }
 
+/// The start of the time that is asked for, if series expired before it; else none, and every term counts. An index tells which. What counts too much then was
+/// reported last before the start by less than a series or a source may be missing until it expires.
+async fn since_when(conn: &mut PgConnection, range: TimeRange) -> Result<Option<Timestamp>, sqlx::Error> {
+    let Some(start) = u64::try_from(range.start_ms).ok().filter(|start_ms| *start_ms > 0).map(Timestamp) else { return Ok(None) };
+    let statement = "SELECT coalesce(min(at) < $1, false) FROM expired_series";
+    let have_expired: bool = sqlx::query_scalar(statement).bind(start).fetch_one(conn).await?;
+    Ok(have_expired.then_some(start))
+}
+
+/// Begins a statement that knows the terms of the series that were reported since this parameter: the live ones, found by their rows of the newest state, and
+/// those that expired since. All are read once. The index of series would tell of each term by itself whether it has such a series, but reads all series of
+/// a common term for that.
+fn with_reported(since: &str) -> String {
+    format!(
+        "WITH reported AS MATERIALIZED (
+            SELECT DISTINCT unnest(terms) AS id FROM (
+                SELECT series.terms FROM latest_blocks AS block JOIN series ON series.id >= block.id * 64 AND series.id <= block.id * 64 + 63
+                WHERE block.used >> (series.id % 64) & 1 = 1 AND coalesce(block.ats[series.id % 64 + 1], block.at) >= {since}
+                UNION ALL
+                SELECT series.terms FROM expired_series AS expired JOIN series ON series.id = expired.series_id
+                WHERE expired.at >= {since} AND (expired.reported_at IS NULL OR expired.reported_at >= {since})
+            ) AS series
+        )"
+    )
+}
+
 /// The names of labels of all series.
-async fn all_names(conn: &mut PgConnection, mut first: First<'_, String>) -> Result<Limited<String>, HistoryError> {
-    // From one key to the next by the index, however many values each has.
-    let mut keys = sqlx::query_scalar::<_, String>(
+async fn all_names(conn: &mut PgConnection, range: TimeRange, mut first: First<'_, String>) -> Result<Limited<String>, HistoryError> {
+    let since = since_when(conn, range).await.map_err(failed)?;
+    let statement = if since.is_some() {
+        let reported = with_reported("$2");
+        format!(
+            "{reported} SELECT key FROM label_pairs JOIN reported USING (id) GROUP BY key
+            UNION ALL SELECT $1::text WHERE EXISTS (SELECT FROM metric_names JOIN reported USING (id))"
+        )
+    } else {
+        // From one key to the next by the index, however many values each has.
         "WITH RECURSIVE keys AS (
             (SELECT key_digest, key FROM label_pairs ORDER BY key_digest LIMIT 1)
             UNION ALL
             SELECT next.key_digest, next.key FROM keys CROSS JOIN LATERAL (
                 SELECT key_digest, key FROM label_pairs WHERE label_pairs.key_digest > keys.key_digest ORDER BY key_digest LIMIT 1
             ) AS next
-        ) SELECT key FROM keys",
-    )
-    .fetch(&mut *conn);
+        ) SELECT key FROM keys UNION ALL SELECT $1::text WHERE EXISTS (SELECT FROM metric_names)"
+            .to_owned()
+    };
+    let mut query = sqlx::query_scalar::<Postgres, String>(&statement).bind(METRIC_NAME);
+    if let Some(since) = since {
+        query = query.bind(since);
+    }
+    let mut keys = query.fetch(&mut *conn);
     while let Some(key) = keys.try_next().await.map_err(failed)? {
         first.add_text(&key)?;
     }
     drop(keys);
-    let has_names = sqlx::query_scalar("SELECT EXISTS (SELECT FROM metric_names)").fetch_one(&mut *conn);
-    if has_names.await.map_err(failed)? {
-        first.add_text(METRIC_NAME)?;
-    }
-    if !instances(conn).await.map_err(failed)?.is_empty() {
+    if !instances(conn, since).await.map_err(failed)?.is_empty() {
         first.add_text(SOURCE_LABEL)?;
     }
     if has_counter_beside_gauge(conn).await.map_err(failed)? {
@@ -104,10 +139,16 @@ async fn all_names(conn: &mut PgConnection, mut first: First<'_, String>) -> Res
 }
 
 /// The values of a label of all series.
-async fn all_values(conn: &mut PgConnection, label: &str, mut first: First<'_, String>) -> Result<Limited<String>, HistoryError> {
+async fn all_values(
+    conn: &mut PgConnection,
+    label: &str,
+    range: TimeRange,
+    mut first: First<'_, String>,
+) -> Result<Limited<String>, HistoryError> {
+    let since = since_when(conn, range).await.map_err(failed)?;
     match label {
         SOURCE_LABEL => {
-            for name in &instances(conn).await.map_err(failed)? {
+            for name in &instances(conn, since).await.map_err(failed)? {
                 first.add_text(name)?;
             }
         }
@@ -116,31 +157,52 @@ async fn all_values(conn: &mut PgConnection, label: &str, mut first: First<'_, S
     }
     // One more tells whether there are more.
     let most = i64::try_from(first.limit().saturating_add(1)).unwrap_or(i64::MAX);
-    let mut rows = if label == METRIC_NAME {
-        sqlx::query_scalar::<_, String>("SELECT name FROM metric_names ORDER BY name LIMIT $1").bind(most).fetch(conn)
+    let key = (label != METRIC_NAME).then(|| identity::of_text(label));
+    let (with, join) = if since.is_some() {
+        (with_reported(if key.is_some() { "$3" } else { "$2" }), "JOIN reported USING (id)")
     } else {
-        // The first part is in the index, so that no more is read than is asked for.
-        sqlx::query_scalar("SELECT value FROM label_pairs WHERE key_digest = $1 ORDER BY \"left\"(value, 32), value LIMIT $2")
-            .bind(identity::of_text(label))
-            .bind(most)
-            .fetch(conn)
+        (String::new(), "")
     };
+    let statement = if key.is_some() {
+        // The first part is in the index, so that no more is read than is asked for, where all are.
+        format!(r#"{with} SELECT value FROM label_pairs {join} WHERE key_digest = $2 ORDER BY "left"(value, 32), value LIMIT $1"#)
+    } else {
+        format!("{with} SELECT name FROM metric_names {join} ORDER BY name LIMIT $1")
+    };
+    let mut query = sqlx::query_scalar::<Postgres, String>(&statement).bind(most);
+    if let Some(key) = key {
+        query = query.bind(key);
+    }
+    if let Some(since) = since {
+        query = query.bind(since);
+    }
+    let mut rows = query.fetch(conn);
     while let Some(value) = rows.try_next().await.map_err(failed)? {
         first.add_text(&value)?;
     }
     Ok(first.done())
 }
 
-/// The names of sources that have a series without an instance of its own. In an id's canonical form no other text looks like that label: quotes in
-/// values are escaped.
-async fn instances(conn: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar(
-        r#"SELECT name FROM sources WHERE name <> '' AND name <> ALL($1)
-            AND EXISTS (SELECT FROM series WHERE series.source_id = sources.id AND series.metric !~ '[{,]instance="')"#,
-    )
-    .bind(WITHOUT_INSTANCE)
-    .fetch_all(conn)
-    .await
+/// The names of sources that have a series without an instance of its own, which was reported since then. In an id's canonical form no other text looks like
+/// that label: quotes in values are escaped.
+async fn instances(conn: &mut PgConnection, since: Option<Timestamp>) -> Result<Vec<String>, sqlx::Error> {
+    let Some(since) = since else {
+        let statement = r#"SELECT name FROM sources WHERE name <> '' AND name <> ALL($1)
+            AND EXISTS (SELECT FROM series WHERE series.source_id = sources.id AND series.metric !~ '[{,]instance="')"#;
+        return sqlx::query_scalar(statement).bind(WITHOUT_INSTANCE).fetch_all(conn).await;
+    };
+    // Mostly the first live series of a source suffices.
+    let statement = r#"SELECT name FROM sources WHERE name <> '' AND name <> ALL($1) AND (
+            EXISTS (
+                SELECT FROM latest_blocks AS block JOIN series ON series.id >= block.id * 64 AND series.id <= block.id * 64 + 63
+                WHERE block.source_id = sources.id AND block.used >> (series.id % 64) & 1 = 1
+                    AND coalesce(block.ats[series.id % 64 + 1], block.at) >= $2 AND series.metric !~ '[{,]instance="'
+            ) OR id IN (
+                SELECT series.source_id FROM expired_series AS expired JOIN series ON series.id = expired.series_id
+                WHERE expired.at >= $2 AND (expired.reported_at IS NULL OR expired.reported_at >= $2) AND series.metric !~ '[{,]instance="'
+            )
+        )"#;
+    sqlx::query_scalar(statement).bind(WITHOUT_INSTANCE).bind(since).fetch_all(conn).await
 }
 
 /// Whether a source has a gauge and a counter of one id.

@@ -38,12 +38,13 @@ impl FoundSeries {
     }
 }
 
-/// How sure it is to be that a series has samples in the time that is asked for.
+/// How sure it is to be that a series has samples since the start of the time that is asked for. A series that came after its end is not left out: that is
+/// not known without a look at the samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recency {
     /// It did not expire before.
     NotExpired,
-    /// Its last sample is not older. That takes a look at the newest state of each.
+    /// Its last sample is not older. That takes a look at the newest state of each, or at when it was reported last before it expired.
     Reported,
 }
 
@@ -85,6 +86,8 @@ pub(super) async fn each(
                 " AND NOT EXISTS (SELECT FROM latest_blocks AS block WHERE block.id = series.id / 64 AND block.used >> (series.id % 64) & 1 = 1
                 AND coalesce(block.ats[series.id % 64 + 1], block.at) < ",
             )
+            .push_bind(start)
+            .push(") AND (expired.reported_at IS NULL OR expired.reported_at >= ")
             .push_bind(start)
             .push(")");
     }

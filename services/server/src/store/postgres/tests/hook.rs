@@ -4,9 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use golectra_protocol::IdempotencyKey;
+use sqlx::Executor as _;
 
 use super::*;
 use crate::audit::NameList;
+use crate::store::conformance::samples::samples;
 use crate::store::conformance::{batch, counter, name};
 
 /// Counts drafts; hangs when told to.
@@ -76,4 +78,21 @@ async fn the_hook_gets_each_draft_once_and_can_undo_its_transaction() {
     assert_eq!(applied.await.unwrap(), Applied::New);
     let total = store.value(&Selector { id: name("c"), kind: golectra_protocol::Kind::Counter }).await.unwrap();
     assert_eq!(total, Some(Value::Counter(5)));
+}
+
+#[tokio::test]
+async fn all_that_a_write_waits_for_has_one_limit() {
+    let Some(database) = TestDatabase::create().await else { return };
+    // Learning up to where history was dropped may take 20 s by itself.
+    let config = config(database.dsn());
+    let write_limits = WriteLimits { answered: Duration::from_millis(500), ..config.write_limits };
+    let store = PostgresStore::open(PostgresConfig { write_limits, ..config }, Clock::System).unwrap();
+    assert!(ready(&store).await);
+    let mut holder = database.connect().await;
+    holder.execute("BEGIN; LOCK TABLE dropped_history IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let at = store.writers.context.clock.unix_millis() - 120_000;
+    let started = Instant::now();
+    let refused = store.apply(samples("a", &[("g", 1.0, at)])).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused:?}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }

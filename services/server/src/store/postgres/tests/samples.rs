@@ -1,12 +1,14 @@
 //! Samples that are stored once for each time, by several servers and among other batches.
 
 use futures_util::future::join_all;
+use golectra_promql::{Matcher, MemoryBudget};
 use golectra_protocol::IdempotencyKey;
 
 use super::*;
 use crate::store::Refusal;
 use crate::store::conformance::samples::{refused, samples};
-use crate::store::conformance::{batch, gauge, patiently};
+use crate::store::conformance::{batch, counter, gauge, patiently, source};
+use crate::store::history::{SeriesFilter, TimeRange};
 
 async fn stored(conn: &mut PgConnection, source: &str) -> i64 {
     sqlx::query_scalar("SELECT count(*) FROM samples WHERE source = $1").bind(source).fetch_one(conn).await.unwrap()
@@ -119,4 +121,49 @@ async fn a_sender_fills_up_the_past_of_live_series() {
     assert_eq!(store.apply(samples("p", &of)).await.unwrap(), Applied::New);
     assert_eq!(stored(&mut conn, "p").await, 200 * (1 + 6 * 10 + 1));
     assert_eq!(doubled(&mut conn).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_series_that_has_expired_tells_when_it_was_reported_last() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let start = Clock::System.unix_millis();
+    let clock = Clock::at(start);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    let minutes = |minutes: u64| start + minutes * 60_000;
+    store.apply(batch("a", IdempotencyKey::at(start), vec![gauge("first", 1.0), counter("total", 1)])).await.unwrap();
+    clock.set(minutes(60));
+    store.apply(batch("a", IdempotencyKey::at(minutes(60)), vec![gauge("second", 1.0)])).await.unwrap();
+    // A report that is ahead of its arrival is noted for all series of the row.
+    store.apply(batch("a", IdempotencyKey::at(minutes(65)), vec![gauge("ahead", 1.0)])).await.unwrap();
+    store.apply(samples("p", &[("g", 1.0, start), ("h", 1.0, start)])).await.unwrap();
+    clock.set(minutes(120));
+    for name in ["a", "p"] {
+        assert!(store.forget_source(&source(name), None).await.unwrap());
+    }
+    let mut conn = database.connect().await;
+    let mut expired = async || {
+        let statement = "SELECT metric, (extract(epoch FROM at - $1) / 60)::integer, (extract(epoch FROM reported_at - $1) / 60)::integer
+            FROM expired_series JOIN series ON series.id = series_id ORDER BY metric";
+        sqlx::query_as::<_, (String, i32, i32)>(statement).bind(Timestamp(start)).fetch_all(&mut conn).await.unwrap()
+    };
+    let of = |metric: &str, reported: i32| (metric.to_owned(), 120, reported);
+    assert_eq!(expired().await, [of("ahead", 65), of("first", 10), of("g", 0), of("h", 0), of("second", 65), of("total", 10)]);
+
+    // One that is brought back by samples which are all stored already leaves again as it was.
+    clock.set(minutes(130));
+    assert_eq!(store.apply(samples("p", &[("g", 1.0, start), ("h", 2.0, minutes(130))])).await.unwrap(), Applied::New);
+    assert_eq!(expired().await, [of("ahead", 65), of("first", 10), of("g", 0), of("second", 65), of("total", 10)]);
+
+    // Lists go by it; where a server of the version before did not write it down, by when the series expired.
+    let listed = async || {
+        let range = TimeRange { start_ms: i64::try_from(minutes(30)).unwrap(), end_ms: i64::try_from(minutes(130)).unwrap() };
+        let any = vec![vec![Matcher::equal("instance", "a")]];
+        let mut reservation = MemoryBudget::new(1 << 20).reserve(1 << 20);
+        let found = store.label_values("__name__", &SeriesFilter { any, range, limit: 10 }, &mut reservation).await.unwrap();
+        found.items
+    };
+    assert_eq!(listed().await, ["ahead", "second"]);
+    sqlx::query("UPDATE expired_series SET reported_at = NULL").execute(&mut conn).await.unwrap();
+    assert_eq!(listed().await, ["ahead", "first", "second", "total"]);
 }

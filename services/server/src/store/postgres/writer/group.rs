@@ -7,6 +7,15 @@ use super::layouts::{Layout, LayoutCache};
 use super::queue::{Outcome, QueuedBatch};
 use crate::store::postgres::timestamp::Timestamp;
 
+/// What is known of a series that has expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expired {
+    /// When it expired.
+    pub(super) at: Timestamp,
+    /// The time of the newest sample that came before, or a later one; none where that was not written down.
+    pub(super) reported_at: Option<Timestamp>,
+}
+
 /// A group under way; everything is by the batch's place in it.
 pub(super) struct Group<'a> {
     pub(super) batches: &'a [QueuedBatch],
@@ -20,8 +29,8 @@ pub(super) struct Group<'a> {
     pub(super) made: BTreeSet<usize>,
     /// The series that were made or brought back in this transaction.
     pub(super) made_series: BTreeSet<i32>,
-    /// Those of them that were brought back, and may have a history; and when they had expired.
-    pub(super) back_series: BTreeMap<i32, Timestamp>,
+    /// Those of them that were brought back, and may have a history; and what was known of them while they had expired.
+    pub(super) back_series: BTreeMap<i32, Expired>,
     /// The blocks of the series that were made or brought back, and their sources.
     pub(super) made_blocks: BTreeMap<i32, i32>,
 }

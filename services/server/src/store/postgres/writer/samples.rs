@@ -30,8 +30,8 @@ const MAX_BEHIND_MILLIS: u64 = 60 * 1000;
 pub(super) struct SampleOutcome {
     /// Its place in the group.
     pub(super) place: usize,
-    /// How many samples are stored that were not before.
-    pub(super) stored: usize,
+    /// The places, in the batch, of the samples that are stored now and were not before. In order.
+    pub(super) accepted: Vec<u32>,
     /// Samples that are not stored.
     pub(super) refused: RefusedSamples,
 }
@@ -92,7 +92,7 @@ pub(super) async fn apply(
     }
     let outcomes = decided.into_iter().zip(batches).map(|(one, (place, ..))| SampleOutcome {
         place: *place,
-        stored: one.accepted.len(),
+        accepted: one.accepted,
         refused: one.refused,
     });
     Ok(outcomes.collect())

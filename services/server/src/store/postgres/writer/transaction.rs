@@ -1,6 +1,6 @@
 //! The transaction of a group of batches.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use golectra_protocol::{MAX_AHEAD_MILLIS, WindowError};
@@ -15,12 +15,13 @@ use super::group::Group;
 use super::layouts::{Layout, LayoutCache};
 use super::queue::{Outcome, QueuedBatch};
 use super::resolve;
-use super::samples;
+use super::samples::{self, SampleOutcome};
+use crate::audit::Draft;
 use crate::store::postgres::connect::Lock;
 use crate::store::postgres::partitions::FRAMES;
 use crate::store::postgres::sealed;
 use crate::store::postgres::timestamp::Timestamp;
-use crate::store::{Applied, StoreError};
+use crate::store::{Applied, Batch, StoreError};
 
 /// Applies a group, whose batches are all different, and answers for each when it is committed. A refused batch of several
 /// leaves nothing behind; where it can't be helped that it would, or spoils it for others, the failure says which it is.
@@ -129,16 +130,18 @@ async fn apply(
     }
     // The slot of a series that was brought back does not tell what was stored of it before; none of that is later than this.
     for (series, expired) in &group.back_series {
-        blocks.is_ahead(*series, Timestamp(expired.0.saturating_add(MAX_AHEAD_MILLIS)));
+        blocks.is_ahead(*series, Timestamp(expired.at.0.saturating_add(MAX_AHEAD_MILLIS)));
     }
     for (_, queued, layout) in &new {
         samples::note_ahead(queued, layout, &mut blocks);
     }
     let sample_outcomes = samples::apply(conn, group, &timed, &mut blocks).await?;
     let mut applied = inserted.new;
-    applied.extend(sample_outcomes.iter().filter(|one| one.stored > 0).map(|one| one.place));
+    applied.extend(sample_outcomes.iter().filter(|one| !one.accepted.is_empty()).map(|one| one.place));
+    let narrowed: BTreeMap<usize, Draft> =
+        sample_outcomes.iter().filter_map(|one| Some((one.place, event_of_stored(&batches[one.place].batch, one)?))).collect();
     for one in sample_outcomes {
-        group.outcomes[one.place] = Some(Ok(Applied::of_samples(one.stored, one.refused)));
+        group.outcomes[one.place] = Some(Ok(Applied::of_samples(one.accepted.len(), one.refused)));
     }
     if applied.is_empty() {
         return Ok(false);
@@ -147,7 +150,8 @@ async fn apply(
     resolve::expire_again(conn, group, &blocks).await?;
     blocks.write(conn).await?;
     if let Some(hook) = &context.hook {
-        let drafts: Vec<_> = applied.iter().filter_map(|place| batches[*place].batch.audit.as_ref()).collect();
+        let draft = |place: &usize| narrowed.get(place).or(batches[*place].batch.audit.as_ref());
+        let drafts: Vec<_> = applied.iter().filter_map(draft).collect();
         if !drafts.is_empty() {
             hook.in_transaction(conn, &drafts).await?;
         }
@@ -156,6 +160,19 @@ async fn apply(
         group.outcomes[place].get_or_insert(Ok(Applied::New));
     }
     Ok(true)
+}
+
+/// The event of a batch of which some samples are stored now and others are not: it names the metrics of those that are.
+fn event_of_stored(batch: &Batch, outcome: &SampleOutcome) -> Option<Draft> {
+    let draft = batch.audit.as_ref()?;
+    // Samples that were out of range are in none of the batch's places any more, and count as refused.
+    let is_whole = outcome.accepted.len() == batch.metrics.len() && outcome.refused.total() == 0;
+    if is_whole || outcome.accepted.is_empty() {
+        return None;
+    }
+    let mut stored = batch.metrics.clone();
+    stored.retain(|index| u32::try_from(index).is_ok_and(|index| outcome.accepted.binary_search(&index).is_ok()));
+    Some(draft.only(&stored))
 }
 
 /// Gives late batches their outcome whose frames were sealed before, or whose keys were forgotten, and takes the frames back that were inserted for

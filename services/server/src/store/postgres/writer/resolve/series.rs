@@ -14,7 +14,7 @@ use crate::store::postgres::timestamp::Timestamp;
 use crate::store::postgres::writer::blocks::Blocks;
 use crate::store::postgres::writer::context::{BLOCK, WriterContext};
 use crate::store::postgres::writer::failure::GroupFailure;
-use crate::store::postgres::writer::group::Group;
+use crate::store::postgres::writer::group::{Expired, Group};
 use crate::store::postgres::writer::layouts::{Layout, NO_SERIES};
 use crate::store::postgres::writer::queue::QueuedBatch;
 use crate::store::postgres::writer::samples;
@@ -139,16 +139,19 @@ async fn find<'a>(conn: &mut PgConnection, all: &BTreeSet<SeriesKey<'a>>) -> Res
     Ok(found)
 }
 
-/// Makes expired series live again; says when each had expired.
-async fn bring_back(conn: &mut PgConnection, back: &BTreeMap<i32, SeriesKey<'_>>) -> Result<Vec<(i32, Timestamp)>, GroupFailure> {
+/// Makes expired series live again; says what was known of each.
+async fn bring_back(conn: &mut PgConnection, back: &BTreeMap<i32, SeriesKey<'_>>) -> Result<Vec<(i32, Expired)>, GroupFailure> {
     if back.is_empty() {
         return Ok(Vec::new());
     }
     let ids: Vec<i32> = back.keys().copied().collect();
-    let statement = "DELETE FROM expired_series WHERE series_id = ANY($1) RETURNING series_id, at";
-    let expired: Vec<(i32, Timestamp)> = sqlx::query_as(statement).bind(&ids).fetch_all(conn).await?;
+    let statement = "DELETE FROM expired_series WHERE series_id = ANY($1) RETURNING series_id, at, reported_at";
+    let expired: Vec<(i32, Timestamp, Option<Timestamp>)> = sqlx::query_as(statement).bind(&ids).fetch_all(conn).await?;
     // Where one is missing, the series was removed a moment ago.
-    if expired.len() == ids.len() { Ok(expired) } else { Err(GroupFailure::Stale) }
+    if expired.len() != ids.len() {
+        return Err(GroupFailure::Stale);
+    }
+    Ok(expired.into_iter().map(|(id, at, reported_at)| (id, Expired { at, reported_at })).collect())
 }
 
 /// Expires the series again that were brought back for samples which are all stored already: nothing sets them in this transaction, which holds their
@@ -159,13 +162,14 @@ pub(in crate::store::postgres::writer) async fn expire_again(
     blocks: &Blocks,
 ) -> Result<(), GroupFailure> {
     let unset = group.back_series.iter().filter(|(id, _)| blocks.newest(**id).is_none());
-    let (ids, ats): (Vec<i32>, Vec<Timestamp>) = unset.map(|(id, at)| (*id, *at)).unzip();
+    let (ids, expired): (Vec<i32>, Vec<Expired>) = unset.map(|(id, expired)| (*id, *expired)).unzip();
     if ids.is_empty() {
         return Ok(());
     }
-    let statement =
-        "INSERT INTO expired_series (series_id, at) SELECT id, at FROM unnest($1::integer[], $2::timestamptz[]) AS gone (id, at)";
-    sqlx::query(statement).bind(&ids).bind(&ats).execute(&mut *conn).await?;
+    let (ats, reported): (Vec<Timestamp>, Vec<Option<Timestamp>>) = expired.iter().map(|one| (one.at, one.reported_at)).unzip();
+    let statement = "INSERT INTO expired_series (series_id, at, reported_at)
+        SELECT id, at, reported_at FROM unnest($1::integer[], $2::timestamptz[], $3::timestamptz[]) AS gone (id, at, reported_at)";
+    sqlx::query(statement).bind(&ids).bind(&ats).bind(&reported).execute(&mut *conn).await?;
     let statement = "UPDATE sources SET series = series - gone.n
         FROM (SELECT source_id, count(*) AS n FROM series WHERE id = ANY($1) GROUP BY source_id) AS gone WHERE sources.id = gone.source_id";
     sqlx::query(statement).bind(&ids).execute(&mut *conn).await?;

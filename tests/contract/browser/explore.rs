@@ -1,0 +1,85 @@
+//! The field of an expression: its completion and its errors.
+
+use super::*;
+
+/// Puts the cursor into the field, which is empty then.
+const BEGIN: &str = "(() => { const field = document.getElementById('query'); field.value = ''; field.focus(); })()";
+
+/// Whether a completion with this text is offered.
+fn offers(text: &str) -> String {
+    format!("[...document.querySelectorAll('.choices [role=option] span')].some((one) => one.textContent === {})", json!(text))
+}
+
+#[tokio::test]
+async fn completion_takes_only_what_is_meant() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    write(&server, &[("up_time", vec![("instance", "n")], &|_| 1.0, 1)]).await;
+    let url = |path: &str| format!("{}{path}", server.url());
+    let value = "document.getElementById('query').value";
+
+    // Tab completes, Shift+Tab only leaves the field.
+    browser.open(&url("/explore")).await;
+    browser.wait_for("document.querySelector('.choices')").await;
+    browser.eval(BEGIN).await;
+    browser.type_text("up").await;
+    browser.wait_for(&offers("up_time")).await;
+    for kind in ["keyDown", "keyUp"] {
+        let event = json!({"type": kind, "key": "Tab", "windowsVirtualKeyCode": 9, "modifiers": 8});
+        browser.call("Input.dispatchKeyEvent", event).await;
+    }
+    browser.wait_for("document.activeElement.id !== 'query'").await;
+    assert_eq!(browser.eval(value).await, json!("up"));
+    browser.eval(BEGIN).await;
+    browser.type_text("up").await;
+    browser.wait_for(&offers("up_time")).await;
+    browser.press("Tab", false).await;
+    assert_eq!(browser.eval(value).await, json!("up_time"));
+
+    // The unit of a duration is no name, so that Enter sends the expression. The names are known by now: a completion would be there at once.
+    browser.type_text(" offset 5m").await;
+    browser.press("Enter", false).await;
+    browser.wait_for("new URLSearchParams(location.search).get('query') === 'up_time offset 5m'").await;
+
+    // In the search over everything Tab does not leave the page: it is not taken for a choice.
+    browser.wait_for("document.querySelector('#search:not([hidden])')").await;
+    browser.press("k", true).await;
+    browser.wait_for("document.activeElement?.matches('dialog[open] input')").await;
+    browser.type_text("Status").await;
+    browser.wait_for("document.querySelector('dialog[open] [role=option]')?.textContent === 'Statuspage'").await;
+    browser.eval("document.addEventListener('keydown', (event) => { if (event.key === 'Tab') window.passed = true; })").await;
+    browser.press("Tab", false).await;
+    assert_eq!(browser.eval("window.passed").await, json!(true));
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
+#[tokio::test]
+async fn the_window_of_rates_is_no_error() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    let total = |left: i64| f64::from(i32::try_from(1_000 - left).unwrap_or_default());
+    write(&server, &[("jobs_total", vec![("instance", "n")], &total, 1)]).await;
+    let rate = golectra_tests::encode("rate(jobs_total[$window])");
+    let error = "document.getElementById('query-error').textContent";
+    for (path, table) in [("/explore", "[data-live=table] tbody td"), ("/compare", "[data-live=table] tbody td b")] {
+        browser.open(&format!("{}{path}?query={rate}", server.url())).await;
+        browser.wait_for("document.querySelector('figure.graph canvas') && document.querySelector('.choices')").await;
+        assert_eq!(browser.eval(error).await, json!(""), "{path}");
+        assert_ne!(browser.eval(&format!("document.querySelector('{table}')")).await, Value::Null, "{path}");
+        browser.eval("document.getElementById('query').focus()").await;
+        browser.type_text(" ").await;
+        browser.wait_for("document.getElementById('query').hasAttribute('aria-invalid')").await;
+        assert_eq!(browser.eval(error).await, json!(""), "{path}: while one types");
+
+        // An error after it has its mark below its place.
+        browser.eval(BEGIN).await;
+        browser.type_text("rate(jobs_total[$window]))").await;
+        browser.wait_for("document.getElementById('query').getAttribute('aria-invalid') === 'true'").await;
+        let shown = browser.eval(error).await;
+        let mark = shown.as_str().and_then(|text| text.lines().nth(1)?.find('^'));
+        assert_eq!(mark, Some("rate(jobs_total[$window])".len()), "{shown}");
+    }
+    // The browser reports the answers about the errors that were made on purpose.
+    let said: Vec<_> = browser.said().into_iter().filter(|line| !line.contains("/api/v1/parse_query")).collect();
+    assert_eq!(said, [] as [String; 0], "the console");
+}
