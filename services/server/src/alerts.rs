@@ -179,6 +179,7 @@ impl Alerts {
             wake: Arc::clone(&wake),
             recorded: Mutex::default(),
             waited_after_ms: AtomicI64::new(i64::MIN),
+            fails: AtomicBool::new(false),
             evaluated,
             links: links.clone(),
         });

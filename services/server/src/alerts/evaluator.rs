@@ -9,7 +9,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use golectra_process::LogLimiter;
@@ -65,6 +65,8 @@ pub struct Evaluator {
     pub recorded: Mutex<BTreeMap<(String, String), BTreeSet<Labels>>>,
     /// The last evaluation before the gap after which this waited for the next time; `i64::MIN` if it never did.
     pub waited_after_ms: AtomicI64,
+    /// Whether no rule that reads something succeeded when such rules were evaluated last; false before.
+    pub fails: AtomicBool,
     /// When an evaluation here succeeded last.
     pub evaluated: LastEvaluated,
     /// Where people see what a rule asks.
@@ -105,6 +107,7 @@ impl Evaluator {
                 }
             };
             self.metrics.leads(led);
+            self.show_files();
             let now_ms = self.states.now_ms();
             if led {
                 let at_ms = now_ms - now_ms.rem_euclid(interval_ms);
@@ -125,6 +128,13 @@ impl Evaluator {
             let pause = if led { until_next } else { until_next.min(interval_ms / 3).max(100) };
             sleep(Duration::from_millis(pause.unsigned_abs())).await;
         }
+    }
+
+    /// Shows how many rules there are and which files are refused, on each server.
+    fn show_files(&self) {
+        let rules = self.book.current();
+        self.metrics.rules(rules.groups.iter().map(|group| group.rules.len()).sum(), rules.refused.len());
+        self.metrics.receivers(self.receivers.is_refused());
     }
 
     /// Shows how much waits for the receivers that there are. What waits for one that was removed is dropped in time, and nobody is to be called for it.
@@ -164,11 +174,13 @@ impl Evaluator {
         }
         let rules = self.book.current();
         // Before the server's own metrics are written, as rules watch these.
-        self.metrics.rules(rules.groups.iter().map(|group| group.rules.len()).sum(), rules.refused.len());
-        self.metrics.receivers(self.receivers.is_refused());
+        self.show_files();
         self.series.write_own(at_ms).await;
         let (mut groups, mut samples) = self.round(&rules, &stored, at_ms).await;
-        let succeeds = !all_fail(&rules, &groups) && !self.receivers.is_unusable();
+        // Where no rule that reads something was due, what is known of those before holds.
+        let fails = all_fail(&rules, &groups).unwrap_or_else(|| self.fails.load(Ordering::Relaxed));
+        self.fails.store(fails, Ordering::Relaxed);
+        let succeeds = !fails && !self.receivers.is_unusable();
         let removed = end_missing(&rules, &stored, at_ms, &mut groups, &mut samples);
         let receivers = self.receivers.current();
         // Receivers are also told again of alerts whose group is not evaluated now.
@@ -394,14 +406,15 @@ impl Evaluator {
     }
 }
 
-/// Whether rules that read something were evaluated and none succeeded: what they ask can't be read then. The groups have the states of their rules in their
-/// order.
-fn all_fail(rules: &RuleSet, groups: &[GroupState]) -> bool {
+/// Whether no rule that reads something succeeded: what they ask can't be read then. None where no such rule was evaluated. The groups have the states of
+/// their rules in their order.
+fn all_fail(rules: &RuleSet, groups: &[GroupState]) -> Option<bool> {
     let of_group = |state: &GroupState| rules.groups.iter().find(|group| group.file == state.file && group.name == state.name);
     let known = groups.iter().filter_map(|state| Some((of_group(state)?, state)));
     let pairs = known.flat_map(|(group, state)| group.rules.iter().zip(&state.rules));
     let mut states = pairs.filter(|(rule, _)| rule.reads).map(|(_, state)| state).peekable();
-    states.peek().is_some() && states.all(|state| state.error.is_some())
+    states.peek()?;
+    Some(states.all(|state| state.error.is_some()))
 }
 
 /// An error of a query with what clients are not told: operators read it.

@@ -102,13 +102,12 @@ pub fn plan(
                 }
             }
         }
-        let mut rest_by_group = BTreeMap::<Texts, Vec<NotifiedAlert>>::new();
+        let mut rest_by_group = BTreeMap::<Texts, Vec<usize>>::new();
         if !by_group.is_empty() {
-            for Candidate { page, alert, .. } in rest.into_iter().filter_map(|index| candidates.get(index)) {
-                let group = group_of(alert, receiver);
-                if by_group.contains_key(&group) {
-                    let fires = NotifiedAlert::of(alert, valid_until_ms, page.to_string());
-                    rest_by_group.entry(group).or_default().push(fires);
+            for index in rest {
+                let group = candidates.get(index).map(|candidate| group_of(candidate.alert, receiver));
+                if let Some(group) = group.filter(|group| by_group.contains_key(group)) {
+                    rest_by_group.entry(group).or_default().push(index);
                 }
             }
         }
@@ -118,7 +117,14 @@ pub fn plan(
             let firing = if gets_rest { rest.len() + firing(&alerts) } else { 0 };
             // As many as there is room for beside what is new: the rest of a large group makes no notifications of its own.
             let room = alerts.len().next_multiple_of(MAX_ALERTS) - alerts.len();
-            alerts.extend(rest.into_iter().take(room));
+            for index in rest.into_iter().take(room) {
+                let Some(Candidate { page, alert, .. }) = candidates.get_mut(index) else { continue };
+                alerts.push(NotifiedAlert::of(alert, valid_until_ms, page.to_string()));
+                // It need not be told by itself before its time: with each of a large group told apart, all of it would be sent again and again.
+                if let Some(told) = alert.told.get_mut(&receiver.name) {
+                    told.at_ms = at_ms;
+                }
+            }
             notifications.extend(alerts.chunks(MAX_ALERTS).map(|alerts| Notification {
                 id: Uuid::now_v7(),
                 receiver: receiver.name.clone(),
@@ -275,7 +281,8 @@ mod tests {
         };
         end(&mut groups[0].rules[0].alerts[0], 15_000);
         assert_eq!(told(&receivers, &mut groups, &stored, 15_000), ["hook: resolved n1 firing n2", "slack: resolved n1"]);
-        assert_eq!(groups[0].rules[0].alerts[1].told["hook"].at_ms, 0, "it is told again as if it had not been told");
+        assert_eq!(groups[0].rules[0].alerts[1].told["hook"].at_ms, 15_000, "it was told with the other");
+        assert_eq!(groups[0].rules[0].alerts[1].told["slack"].at_ms, 0);
         assert!(told(&receivers, &mut groups, &stored, 30_000).is_empty());
         end(&mut groups[0].rules[0].alerts[1], 45_000);
         assert_eq!(told(&receivers, &mut groups, &stored, 45_000), ["hook: resolved n2", "slack: resolved n2"]);

@@ -67,6 +67,7 @@ impl Setup {
             wake: Arc::default(),
             recorded: Mutex::default(),
             waited_after_ms: AtomicI64::new(i64::MIN),
+            fails: AtomicBool::new(false),
             evaluated: LastEvaluated::new(None),
             links: Links::default(),
         };
@@ -223,11 +224,16 @@ async fn an_evaluation_succeeds_unless_every_rule_that_reads_fails() {
         (rule(FAILS), true),
         (reads_and_fails.clone(), false),
         (reads_and_fails.clone() + &rule("vector(1)"), false),
-        (reads_and_fails + &rule("up"), true),
+        (reads_and_fails.clone() + &rule("up"), true),
     ] {
         let setup = Setup::new(&format!("groups:\n- name: g\n  rules:\n{}", if rules.is_empty() { "  []\n" } else { rules.as_str() }));
         setup.at(START_MS, 0).await;
         assert_eq!(setup.evaluator.evaluated.borrow().is_some(), succeeds, "{rules}");
+    }
+    let setup = Setup::new(&format!("groups:\n- name: g\n  interval: 1m\n  rules:\n{reads_and_fails}"));
+    for after_ms in [0, 15_000] {
+        setup.at(START_MS + after_ms, 0).await;
+        assert!(setup.evaluator.evaluated.borrow().is_none(), "{after_ms} ms after it: that nothing is due says nothing new");
     }
 }
 

@@ -24,14 +24,26 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A notification that its receiver refuses is given up after this many tries, and not before [`REFUSED_FOR_MS`].
 const TRIES_OF_A_REFUSED: u32 = 5;
-/// The age at which a refused notification is given up. Until then it waits, so that NotificationsFailing fires: the mistake may be in the receiver's
-/// settings, and then all that it is told is refused.
+/// The age at which a refused notification is given up, where the receiver took another one meanwhile. Else the mistake may be in the receiver's settings, and
+/// all that it is told is refused: then it waits, and NotificationsFailing fires.
 const REFUSED_FOR_MS: i64 = 5 * 60 * 1000;
 /// The same for one at which the receiver fails: it may be the receiver's fault or that of the notification.
 const BROKEN_FOR_MS: i64 = 30 * 60 * 1000;
 
 /// Log lines about receivers, by name.
 static LOG: LogLimiter<String> = LogLimiter::new();
+
+/// What became of a try.
+#[derive(Debug, PartialEq, Eq)]
+enum Tried {
+    Delivered,
+    /// The receiver does not take this one; perhaps it takes others.
+    NotTaken,
+    /// The receiver takes none, for so long if it said so.
+    Away {
+        retry_after: Option<Duration>,
+    },
+}
 
 /// See the module's documentation.
 #[derive(Clone)]
@@ -82,13 +94,27 @@ impl Deliveries {
                 return;
             }
         };
+        // When it took something last, and how often in a row it took nothing at all since.
+        let (mut taken_ms, mut away) = (None, 0);
         while !ended.is_cancelled() {
             match self.states.claim(&name).await {
                 Ok(Some(claimed)) => {
-                    if !self.try_once(&sender, &name, &claimed).await {
-                        // The next one is of another group: a receiver that is away, or busy, is not asked for each group at once.
-                        let _ = ended.run_until_cancelled(sleep(FIRST_PAUSE)).await;
-                    }
+                    let wait = match self.try_once(&sender, &name, &claimed, taken_ms).await {
+                        Tried::Delivered => {
+                            (taken_ms, away) = (Some(self.states.now_ms()), 0);
+                            continue;
+                        }
+                        Tried::NotTaken => {
+                            away = 0;
+                            FIRST_PAUSE
+                        }
+                        // The next one is of another group: a receiver that is away is not asked for each group by itself.
+                        Tried::Away { retry_after } => {
+                            away += 1;
+                            retry_after.unwrap_or_default().min(LONGEST_PAUSE).max(pause(away))
+                        }
+                    };
+                    let _ = ended.run_until_cancelled(sleep(wait)).await;
                 }
                 Ok(None) => {
                     let pause = timeout(POLL.mul_f64(0.75 + fastrand::f64() / 2.0), self.wake.notified());
@@ -106,27 +132,26 @@ impl Deliveries {
         }
     }
 
-    /// Whether it is delivered.
-    async fn try_once(&self, sender: &Sender, name: &str, claimed: &Claimed) -> bool {
-        let sent = sender.send(&claimed.notification).await;
-        let is_delivered = sent.is_ok();
-        let settled = match sent {
+    /// Tries to deliver one. `taken_ms` is when its receiver took one last.
+    async fn try_once(&self, sender: &Sender, name: &str, claimed: &Claimed, taken_ms: Option<i64>) -> Tried {
+        let (settled, tried) = match sender.send(&claimed.notification).await {
             Ok(()) => {
                 self.metrics.delivered(name);
-                Settled::Done
+                (Settled::Done, Tried::Delivered)
             }
             Err(error) => {
                 self.metrics.failed(name);
                 let (receiver, reason, attempts) = (name.to_owned(), error.to_string(), claimed.attempts + 1);
                 let now_ms = self.states.now_ms();
-                let (given_up_after_ms, retry_after) = match error {
-                    DeliveryError::Failed { retry_after, .. } => (None, retry_after),
-                    DeliveryError::Broken { retry_after, .. } => (Some(BROKEN_FOR_MS), retry_after),
-                    DeliveryError::Refused { .. } => (Some(REFUSED_FOR_MS), None),
+                let (given_up_after_ms, retry_after, tried) = match error {
+                    DeliveryError::Failed { retry_after, .. } => (None, retry_after, Tried::Away { retry_after }),
+                    DeliveryError::Broken { retry_after, .. } => (Some(BROKEN_FOR_MS), retry_after, Tried::NotTaken),
+                    DeliveryError::Refused { .. } => (Some(REFUSED_FOR_MS), None, Tried::NotTaken),
                 };
-                let age_ms = now_ms - claimed.notification.created_ms;
-                let is_refused = attempts >= TRIES_OF_A_REFUSED && given_up_after_ms.is_some_and(|after_ms| age_ms >= after_ms);
-                if now_ms >= claimed.notification.expires_ms || is_refused {
+                let created_ms = claimed.notification.created_ms;
+                let is_old = given_up_after_ms.is_some_and(|after_ms| now_ms - created_ms >= after_ms);
+                let is_the_cause = taken_ms.is_some_and(|taken_ms| taken_ms > created_ms);
+                let settled = if now_ms >= claimed.notification.expires_ms || (attempts >= TRIES_OF_A_REFUSED && is_old && is_the_cause) {
                     self.metrics.dropped(name, 1);
                     LOG.log(format!("dropped {name}"), move |count| tracing::error!(count, receiver, reason, "notifications are given up"));
                     Settled::Done
@@ -135,7 +160,8 @@ impl Deliveries {
                         tracing::warn!(count, receiver, reason, attempts, "a notification was not delivered, trying again");
                     });
                     Settled::Retry(retry_after.unwrap_or_default().max(pause(attempts)))
-                }
+                };
+                (settled, tried)
             }
         };
         if let Err(error) = self.states.settle(claimed, settled).await {
@@ -145,7 +171,7 @@ impl Deliveries {
             });
             sleep(POLL.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
         }
-        is_delivered
+        tried
     }
 }
 
@@ -256,20 +282,27 @@ mod tests {
                 clock: clock.clone(),
             };
             let sender = Sender::new(deliveries.receivers.current()[0].clone(), clock.clone()).unwrap();
-            let try_at = async |after_ms: i64| {
+            let try_at = async |after_ms: i64, taken_ms: Option<i64>| {
                 clock.set((START_MS + after_ms).unsigned_abs());
                 let claimed = states.claim("r").await.unwrap().expect("it is due");
-                deliveries.try_once(&sender, "r", &claimed).await;
+                let tried = deliveries.try_once(&sender, "r", &claimed, taken_ms).await;
+                assert_eq!(tried, if minutes.is_some() { Tried::NotTaken } else { Tried::Away { retry_after: None } }, "{status}");
                 states.waiting().await.unwrap().get("r").map(|waiting| waiting.oldest_ms)
             };
+            let other = Some(START_MS + 1);
             // More often than it is given up after, within a minute.
             for seconds in [0, 10, 20, 30, 50] {
-                assert_eq!(try_at(seconds * 1000).await, Some(START_MS), "{status} after {seconds} s");
+                assert_eq!(try_at(seconds * 1000, other).await, Some(START_MS), "{status} after {seconds} s");
             }
             let minutes_ms = minutes.unwrap_or(30) * 60_000;
-            assert_eq!(try_at(minutes_ms - 1).await, Some(START_MS), "{status}");
+            assert_eq!(try_at(minutes_ms - 1, other).await, Some(START_MS), "{status}");
+            let late_ms = minutes_ms + 2 * 60_000;
+            for (minute, taken_ms) in [(0, None), (2, Some(START_MS - 1))] {
+                let left = try_at(late_ms + minute * 60_000, taken_ms).await;
+                assert_eq!(left, Some(START_MS), "{status}: nothing else was taken since, so that it may not be the cause");
+            }
             let left = if minutes.is_some() { None } else { Some(START_MS) };
-            assert_eq!(try_at(minutes_ms + 2 * 60_000).await, left, "{status}");
+            assert_eq!(try_at(late_ms + 4 * 60_000, other).await, left, "{status}");
             server.abort();
         }
     }

@@ -174,11 +174,13 @@ impl AlertStore for MemoryAlertStore {
         // What is due later than any pause is long was put off before the clock went back.
         let is_due = |queued: &Queued| !(1..=millis(LONGEST_PAUSE)).contains(&(queued.due_ms - now_ms));
         let mut groups = BTreeSet::new();
-        let found = held.queue.iter().position(|queued| {
+        let oldest_of_groups = held.queue.iter().enumerate().filter(|(_, queued)| {
             let Notification { receiver: of, group, .. } = &queued.notification;
-            of == receiver && groups.insert(group) && is_due(queued)
+            of == receiver && groups.insert(group)
         });
-        let Some(index) = found else { return Ok(None) };
+        // Those that were put off come after those that were not: groups that fail take no other's turn.
+        let found = oldest_of_groups.filter(|(_, queued)| is_due(queued)).min_by_key(|(_, queued)| queued.due_ms);
+        let Some((index, _)) = found else { return Ok(None) };
         let Some(queued) = Arc::make_mut(&mut held).queue.get_mut(index) else { return Ok(None) };
         let claim = Uuid::now_v7();
         queued.due_ms = now_ms + millis(LEASE);
@@ -188,21 +190,21 @@ impl AlertStore for MemoryAlertStore {
 
     async fn settle(&self, claimed: &Claimed, settled: Settled) -> Result<(), StoreError> {
         let now_ms = self.now_ms();
-        // What was delivered was delivered, though the file can't say so: with a full disk the receiver would be told each minute.
-        self.change_and_keep(true, |content| {
-            let is_it = |queued: &Queued| queued.claim == Some(claimed.claim);
-            match settled {
-                Settled::Done => content.queue.retain(|queued| !is_it(queued)),
-                Settled::Retry(after) => {
-                    for queued in content.queue.iter_mut().filter(|queued| is_it(queued)) {
-                        queued.attempts += 1;
-                        queued.due_ms = now_ms + millis(after.min(LONGEST_PAUSE));
-                        queued.claim = None;
-                    }
+        let is_it = |queued: &Queued| queued.claim == Some(claimed.claim);
+        match settled {
+            // What was delivered was delivered, though the file can't say so: with a full disk the receiver would be told each minute.
+            Settled::Done => self.change_and_keep(true, |content| content.queue.retain(|queued| !is_it(queued))).await,
+            // The file need not say it: after a restart it is due at once.
+            Settled::Retry(after) => {
+                let mut held = self.content.lock().await;
+                for queued in Arc::make_mut(&mut held).queue.iter_mut().filter(|queued| is_it(queued)) {
+                    queued.attempts += 1;
+                    queued.due_ms = now_ms + millis(after.min(LONGEST_PAUSE));
+                    queued.claim = None;
                 }
+                Ok(())
             }
-        })
-        .await
+        }
     }
 
     async fn waiting(&self) -> Result<BTreeMap<String, Waiting>, StoreError> {

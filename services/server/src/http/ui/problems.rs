@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::cluster::{Cluster, Node};
+use super::cluster::{Cluster, Filesystem, Node};
 use super::format::{ago, bytes, grouped, percent, span};
 use super::shell::encode;
 use crate::alerts::{self, ActiveAlert, Phase};
@@ -172,7 +172,7 @@ fn visible(cluster: &Cluster) -> Vec<Visible> {
             found.push(Visible::new(silent(node, cluster.now), SILENT_RULES));
             continue;
         }
-        for full in node.filesystems.iter().filter(|one| one.used() >= WARN_FROM) {
+        for full in node.filesystems.iter().filter(|one| one.used() >= WARN_FROM && !is_mounted_before(one, node)) {
             let severity = if full.used() >= CRITICAL_FROM { Severity::Critical } else { Severity::Warning };
             let title = format!("{}: {} is {} full", node.name, full.mount, percent(full.used()));
             let detail = format!("{} of {} are left. Remove what is not needed, or enlarge it.", bytes(full.available), bytes(full.size));
@@ -212,6 +212,13 @@ fn visible(cluster: &Cluster) -> Vec<Visible> {
     }
     found.sort_by_key(|one| (one.problem.severity, one.problem.since.unwrap_or(u64::MAX)));
     found
+}
+
+/// Whether the same filesystem is mounted at a shorter path too, as with a bind mount: it is one problem.
+fn is_mounted_before(one: &Filesystem, node: &Node) -> bool {
+    let place = |of: &Filesystem| (of.mount.len(), of.mount.clone());
+    let is_same = |other: &&Filesystem| !one.device.is_empty() && other.device == one.device && other.size.total_cmp(&one.size).is_eq();
+    node.filesystems.iter().filter(is_same).any(|other| place(other) < place(one))
 }
 
 /// The page of the pod or the node that labels are about.
@@ -258,7 +265,6 @@ fn link(node: &Node) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::Filesystem;
     use super::*;
 
     fn alert(name: &str, instance: &str, severity: &str, phase: Phase, silenced: bool) -> ActiveAlert {
@@ -310,7 +316,8 @@ mod tests {
     fn alerts_hide_nothing_that_they_are_not_about() {
         let node = Node {
             name: "n".into(),
-            filesystems: vec![full("/", 2.0), full("/data", 7.0)],
+            // The first is mounted twice.
+            filesystems: vec![Filesystem { mount: "/run/netns".into(), ..full("/", 2.0) }, full("/", 2.0), full("/data", 7.0)],
             cpu: Some(0.97),
             spark: vec![0.97; 6],
             last_seen: Some(4_000_000),

@@ -151,18 +151,19 @@ impl AlertStore for PostgresAlertStore {
         let claim = Uuid::now_v7();
         let claimed = self.reader.read(async |conn| {
             // What is due later than any pause is long was put off before the clock went back. Two servers may find the same row: the second one waits for
-            // the first one's change, and then it is not due any more. The groups are looked at only while the oldest of all is not due: bodies may be long.
+            // the first one's change, and then it is not due any more. Those that were put off come after those that were not: groups that fail take no other's
+            // turn. The groups are compared only where the oldest of all is not new. A server of the version before wrote no group_key.
             let row: Option<(String, i32)> = sqlx::query_as(
                 "UPDATE alert_notifications SET due_at = clock_timestamp() + make_interval(secs => $2), claim = $3
                 WHERE id = coalesce(
-                        (SELECT id FROM (SELECT id, due_at FROM alert_notifications WHERE receiver = $1 ORDER BY id LIMIT 1) AS oldest
-                            WHERE due_at <= clock_timestamp() OR due_at > clock_timestamp() + make_interval(secs => $4)),
+                        (SELECT id FROM (SELECT id, due_at, attempts FROM alert_notifications WHERE receiver = $1 ORDER BY id LIMIT 1) AS oldest
+                            WHERE attempts = 0 AND (due_at <= clock_timestamp() OR due_at > clock_timestamp() + make_interval(secs => $4))),
                         (SELECT id FROM (
-                                SELECT DISTINCT ON (body->>'group') id, due_at FROM alert_notifications WHERE receiver = $1
-                                ORDER BY body->>'group', id
+                                SELECT DISTINCT ON (coalesce(group_key, body->>'group')) id, due_at FROM alert_notifications WHERE receiver = $1
+                                ORDER BY coalesce(group_key, body->>'group'), id
                             ) AS oldest_of_groups
                             WHERE due_at <= clock_timestamp() OR due_at > clock_timestamp() + make_interval(secs => $4)
-                            ORDER BY id LIMIT 1)
+                            ORDER BY due_at, id LIMIT 1)
                     )
                     AND (due_at <= clock_timestamp() OR due_at > clock_timestamp() + make_interval(secs => $4))
                 RETURNING body::text, attempts",
@@ -288,16 +289,19 @@ async fn write_notifications(conn: &mut PgConnection, commit: &Commit) -> Result
     }
     let receivers: Vec<&str> = new().map(|notification| notification.receiver.as_str()).collect();
     let bodies: Vec<String> = new().map(|notification: &Notification| json(notification)).collect();
+    let groups: Vec<String> = new().map(|notification| json(&notification.group)).collect();
     let created: Vec<Timestamp> = new().map(|notification| timestamp(notification.created_ms)).collect();
     let expires: Vec<Timestamp> = new().map(|notification| timestamp(notification.expires_ms)).collect();
     sqlx::query(
-        "INSERT INTO alert_notifications (receiver, body, created_at, expires_at)
-        SELECT receiver, body::json, created_at, expires_at
-        FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::timestamptz[]) WITH ORDINALITY AS new (receiver, body, created_at, expires_at, place)
+        "INSERT INTO alert_notifications (receiver, body, group_key, created_at, expires_at)
+        SELECT receiver, body::json, group_key, created_at, expires_at
+        FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[])
+            WITH ORDINALITY AS new (receiver, body, group_key, created_at, expires_at, place)
         ORDER BY place",
     )
     .bind(receivers)
     .bind(bodies)
+    .bind(groups)
     .bind(created)
     .bind(expires)
     .execute(&mut *conn)

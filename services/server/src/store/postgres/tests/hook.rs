@@ -83,7 +83,7 @@ async fn the_hook_gets_each_draft_once_and_can_undo_its_transaction() {
 #[tokio::test]
 async fn all_that_a_write_waits_for_has_one_limit() {
     let Some(database) = TestDatabase::create().await else { return };
-    // Learning up to where history was dropped may take 20 s by itself.
+    // Learning up to where history was dropped may take 2 s by itself, while the table is locked.
     let config = config(database.dsn());
     let write_limits = WriteLimits { answered: Duration::from_millis(500), ..config.write_limits };
     let store = PostgresStore::open(PostgresConfig { write_limits, ..config }, Clock::System).unwrap();
@@ -91,8 +91,6 @@ async fn all_that_a_write_waits_for_has_one_limit() {
     let mut holder = database.connect().await;
     holder.execute("BEGIN; LOCK TABLE dropped_history IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let at = store.writers.context.clock.unix_millis() - 120_000;
-    let started = Instant::now();
     let refused = store.apply(samples("a", &[("g", 1.0, at)])).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Unavailable(_)), "{refused:?}");
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(matches!(&refused, StoreError::Unavailable(why) if why == "no answer within 0.50 s"), "{refused:?}");
 }

@@ -164,6 +164,13 @@ async fn a_series_that_has_expired_tells_when_it_was_reported_last() {
         found.items
     };
     assert_eq!(listed().await, ["ahead", "second"]);
+    // All names, where the one pass over what was reported is needed, since something expired before the start.
+    let statement = "UPDATE expired_series SET at = $1 WHERE series_id = (SELECT id FROM series WHERE metric = 'g')";
+    sqlx::query(statement).bind(Timestamp(minutes(20))).execute(&mut conn).await.unwrap();
+    let range = TimeRange { start_ms: i64::try_from(minutes(30)).unwrap(), end_ms: i64::try_from(minutes(130)).unwrap() };
+    let mut reservation = MemoryBudget::new(1 << 20).reserve(1 << 20);
+    let all = store.label_values("__name__", &SeriesFilter { any: vec![], range, limit: 10 }, &mut reservation).await.unwrap();
+    assert_eq!(all.items, ["ahead", "h", "second"]);
     sqlx::query("UPDATE expired_series SET reported_at = NULL").execute(&mut conn).await.unwrap();
     assert_eq!(listed().await, ["ahead", "first", "second", "total"]);
 }
