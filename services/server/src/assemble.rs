@@ -290,7 +290,7 @@ fn ready(store: &Arc<PostgresStore>) -> watch::Receiver<bool> {
     let store = Arc::clone(store);
     tokio::spawn(async move {
         store.ready().await;
-        // Nobody listens when there is no sink.
+        // Nobody listens any more where the audit trail could not be started.
         let _ = sender.send(true);
     });
     receiver

@@ -17,7 +17,7 @@ use crate::http::error::{ApiError, REFUSALS, TextError};
 use crate::http::ui;
 
 /// The route of remote-write.
-const WRITE: &str = "/api/v1/write";
+pub(super) const WRITE: &str = "/api/v1/write";
 /// Routes that change something, but for their GET.
 const CHANGES: [&str; 3] = ["/api/v1/silences", "/api/v1/silences/{id}", "/api/v1/receivers/{name}/test"];
 /// Routes beside them that are golectra's own, and open.

@@ -8,6 +8,7 @@ use axum::http::uri::PathAndQuery;
 use axum::response::{IntoResponse, Response};
 use golectra_protocol::ErrorCode;
 
+use super::access::WRITE;
 use crate::http::api::ApiFailure;
 use crate::http::error::{ApiError, TextError};
 
@@ -25,9 +26,6 @@ const JSON: [&str; 11] = [
     "/api/v1/receivers",
     "/api/v1/receivers/{name}/test",
 ];
-
-/// The route of remote-write, whose errors are text.
-const WRITE: &str = "/api/v1/write";
 
 /// A request's URI as the client sent it, attached by [`normalize`] if it changed the URI.
 #[derive(Debug, Clone)]
@@ -61,6 +59,7 @@ pub fn refusal<B>(request: &Request<B>) -> Option<Response> {
     let error = ApiError::new(ErrorCode::Malformed, message);
     Some(match request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) {
         Some(route) if JSON.contains(&route) => error.into_response(),
+        // The errors of remote-write are text.
         Some(route) if route.starts_with("/api/v1/") && route != WRITE => ApiFailure::from(error).into_response(),
         _ => TextError(error).into_response(),
     })

@@ -194,22 +194,20 @@ mod tests {
     use crate::alerts::store::Commit;
     use crate::alerts::store::memory::MemoryAlertStore;
 
-    #[tokio::test]
-    async fn a_delivery_that_is_under_way_comes_to_its_end() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// One notification that waits for a webhook at this listener, and what delivers it. The file is of the receivers.
+    async fn waiting(listener: &TcpListener, clock: Clock, lasts_ms: i64) -> (Arc<MemoryAlertStore>, Deliveries, tempfile::NamedTempFile) {
         let file = tempfile::NamedTempFile::new().unwrap();
         let receivers = format!("receivers:\n- name: r\n  webhook: {{url: 'http://{}/'}}\n", listener.local_addr().unwrap());
         std::fs::write(file.path(), receivers).unwrap();
-        let states = Arc::new(MemoryAlertStore::open(None, false, Clock::System).unwrap());
+        let states = Arc::new(MemoryAlertStore::open(None, false, clock.clone()).unwrap());
         let now_ms = states.now_ms();
-        let (group, expires_ms) = (Texts::new(), now_ms + 60_000);
         let one = Notification {
             id: Uuid::now_v7(),
             receiver: "r".into(),
             created_ms: now_ms,
-            expires_ms,
+            expires_ms: now_ms + lasts_ms,
             external_url: String::new(),
-            group,
+            group: Texts::new(),
             alerts: Vec::new(),
             others_firing: 0,
         };
@@ -219,8 +217,15 @@ mod tests {
             receivers: ReceiverBook::open(Some(file.path())).unwrap(),
             metrics: AlertMetrics::register(&Registry::new()).unwrap(),
             wake: Arc::default(),
-            clock: Clock::System,
+            clock,
         };
+        (states, deliveries, file)
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_is_under_way_comes_to_its_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (states, deliveries, _file) = waiting(&listener, Clock::System, 60_000).await;
         let stop = CancellationToken::new();
         let run = tokio::spawn(deliveries.run(stop.clone()));
         let (mut connection, _) = listener.accept().await.unwrap();
@@ -257,30 +262,9 @@ mod tests {
             ("401 Unauthorized", None),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let file = tempfile::NamedTempFile::new().unwrap();
-            let receivers = format!("receivers:\n- name: r\n  webhook: {{url: 'http://{}/'}}\n", listener.local_addr().unwrap());
-            std::fs::write(file.path(), receivers).unwrap();
-            let server = tokio::spawn(answer_all(listener, status));
             let clock = Clock::at(START_MS.unsigned_abs());
-            let states = Arc::new(MemoryAlertStore::open(None, false, clock.clone()).unwrap());
-            let one = Notification {
-                id: Uuid::now_v7(),
-                receiver: "r".into(),
-                created_ms: START_MS,
-                expires_ms: START_MS + 24 * 3_600_000,
-                external_url: String::new(),
-                group: Texts::new(),
-                alerts: Vec::new(),
-                others_firing: 0,
-            };
-            assert!(states.commit(Commit { at_ms: START_MS, notifications: vec![one], ..Commit::default() }).await.unwrap());
-            let deliveries = Deliveries {
-                states: Arc::<MemoryAlertStore>::clone(&states),
-                receivers: ReceiverBook::open(Some(file.path())).unwrap(),
-                metrics: AlertMetrics::register(&Registry::new()).unwrap(),
-                wake: Arc::default(),
-                clock: clock.clone(),
-            };
+            let (states, deliveries, _file) = waiting(&listener, clock.clone(), 24 * 3_600_000).await;
+            let server = tokio::spawn(answer_all(listener, status));
             let sender = Sender::new(deliveries.receivers.current()[0].clone(), clock.clone()).unwrap();
             let try_at = async |after_ms: i64, taken_ms: Option<i64>| {
                 clock.set((START_MS + after_ms).unsigned_abs());

@@ -216,9 +216,8 @@ fn visible(cluster: &Cluster) -> Vec<Visible> {
 
 /// Whether the same filesystem is mounted at a shorter path too, as with a bind mount: it is one problem.
 fn is_mounted_before(one: &Filesystem, node: &Node) -> bool {
-    let place = |of: &Filesystem| (of.mount.len(), of.mount.clone());
     let is_same = |other: &&Filesystem| !one.device.is_empty() && other.device == one.device && other.size.total_cmp(&one.size).is_eq();
-    node.filesystems.iter().filter(is_same).any(|other| place(other) < place(one))
+    node.filesystems.iter().filter(is_same).any(|other| (other.mount.len(), &other.mount) < (one.mount.len(), &one.mount))
 }
 
 /// The page of the pod or the node that labels are about.

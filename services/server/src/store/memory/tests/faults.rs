@@ -126,15 +126,21 @@ fn limited(what: Op) -> (Disk, Arc<AtomicI64>) {
     (Disk { hook: Some(Arc::new(hook)) }, left)
 }
 
+/// A store with a saved write, on such a disk.
+async fn saved_on_limited(path: &Path, what: Op) -> (Arc<MemoryStore>, Arc<AtomicI64>) {
+    let (disk, left) = limited(what);
+    let config = config(Some(path.to_owned()), Duration::from_hours(1), true);
+    let store = MemoryStore::open_on(config, Clock::at(NOW), disk, FOLD_JOURNAL_AT_BYTES).unwrap();
+    store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
+    store.save_now().await.unwrap();
+    (store, left)
+}
+
 #[tokio::test]
 async fn a_save_that_finds_no_room_leaves_no_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.json");
-    let (disk, left) = limited(Op::Write);
-    let config = config(Some(path.clone()), Duration::from_hours(1), true);
-    let store = MemoryStore::open_on(config, Clock::at(NOW), disk, FOLD_JOURNAL_AT_BYTES).unwrap();
-    store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
-    store.save_now().await.unwrap();
+    let (store, left) = saved_on_limited(&path, Op::Write).await;
     let mut failures = 0;
     for writes in 0.. {
         store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
@@ -159,11 +165,7 @@ async fn a_save_that_finds_no_room_leaves_no_new_file() {
 async fn a_save_whose_snapshot_can_not_be_renamed_leaves_nothing_that_is_not_needed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.json");
-    let (disk, left) = limited(Op::Rename);
-    let config = config(Some(path.clone()), Duration::from_hours(1), true);
-    let store = MemoryStore::open_on(config, Clock::at(NOW), disk, FOLD_JOURNAL_AT_BYTES).unwrap();
-    store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
-    store.save_now().await.unwrap();
+    let (store, left) = saved_on_limited(&path, Op::Rename).await;
     store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
     let before = names(folder.path());
     for _ in 0..3 {

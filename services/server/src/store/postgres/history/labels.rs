@@ -90,13 +90,27 @@ fn with_reported(since: &str) -> String {
     format!(
         "WITH reported AS MATERIALIZED (
             SELECT DISTINCT unnest(terms) AS id FROM (
-                SELECT series.terms FROM latest_blocks AS block JOIN series ON series.id >= block.id * 64 AND series.id <= block.id * 64 + 63
-                WHERE block.used >> (series.id % 64) & 1 = 1 AND coalesce(block.ats[series.id % 64 + 1], block.at) >= {since}
-                UNION ALL
-                SELECT series.terms FROM expired_series AS expired JOIN series ON series.id = expired.series_id
-                WHERE expired.at >= {since} AND (expired.reported_at IS NULL OR expired.reported_at >= {since})
+                SELECT series.terms FROM {} UNION ALL SELECT series.terms FROM {}
             ) AS series
-        )"
+        )",
+        live(since),
+        expired(since)
+    )
+}
+
+/// The live series that were reported since this parameter, as `series`, with the rows of their newest state, as `block`. A condition may follow.
+fn live(since: &str) -> String {
+    format!(
+        "latest_blocks AS block JOIN series ON series.id >= block.id * 64 AND series.id <= block.id * 64 + 63
+            WHERE block.used >> (series.id % 64) & 1 = 1 AND coalesce(block.ats[series.id % 64 + 1], block.at) >= {since}"
+    )
+}
+
+/// The series that expired since this parameter and were reported since, as `series`. A condition may follow.
+fn expired(since: &str) -> String {
+    format!(
+        "expired_series AS expired JOIN series ON series.id = expired.series_id
+            WHERE expired.at >= {since} AND (expired.reported_at IS NULL OR expired.reported_at >= {since})"
     )
 }
 
@@ -192,17 +206,15 @@ async fn instances(conn: &mut PgConnection, since: Option<Timestamp>) -> Result<
         return sqlx::query_scalar(statement).bind(WITHOUT_INSTANCE).fetch_all(conn).await;
     };
     // Mostly the first live series of a source suffices.
-    let statement = r#"SELECT name FROM sources WHERE name <> '' AND name <> ALL($1) AND (
-            EXISTS (
-                SELECT FROM latest_blocks AS block JOIN series ON series.id >= block.id * 64 AND series.id <= block.id * 64 + 63
-                WHERE block.source_id = sources.id AND block.used >> (series.id % 64) & 1 = 1
-                    AND coalesce(block.ats[series.id % 64 + 1], block.at) >= $2 AND series.metric !~ '[{,]instance="'
-            ) OR id IN (
-                SELECT series.source_id FROM expired_series AS expired JOIN series ON series.id = expired.series_id
-                WHERE expired.at >= $2 AND (expired.reported_at IS NULL OR expired.reported_at >= $2) AND series.metric !~ '[{,]instance="'
-            )
-        )"#;
-    sqlx::query_scalar(statement).bind(WITHOUT_INSTANCE).bind(since).fetch_all(conn).await
+    let statement = format!(
+        r#"SELECT name FROM sources WHERE name <> '' AND name <> ALL($1) AND (
+            EXISTS (SELECT FROM {} AND block.source_id = sources.id AND series.metric !~ '[{{,]instance="')
+            OR id IN (SELECT series.source_id FROM {} AND series.metric !~ '[{{,]instance="')
+        )"#,
+        live("$2"),
+        expired("$2")
+    );
+    sqlx::query_scalar(&statement).bind(WITHOUT_INSTANCE).bind(since).fetch_all(conn).await
 }
 
 /// Whether a source has a gauge and a counter of one id.
