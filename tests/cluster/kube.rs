@@ -154,7 +154,7 @@ impl Drop for Namespace {
             say(&format!("what is in {} as its test fails:", self.0));
             say(&kubectl(&["get", "all,pvc,clusters.postgresql.cnpg.io", "-o", "wide"]));
             say(&kubectl(&["get", "events", "--sort-by=.lastTimestamp"]));
-            for component in ["server", "agent", "audit-sink"] {
+            for component in ["server", "agent", "audit-sink", "test"] {
                 say(&kubectl(&["logs", "-l", &format!("app.kubernetes.io/component={component}"), "--tail=20", "--prefix"]));
             }
         }

@@ -2,6 +2,7 @@
 
 mod help;
 mod loadgen;
+mod selfcheck;
 mod settings;
 mod signals;
 mod snapshot;

@@ -140,7 +140,7 @@ golectra_process::settings! {
 }
 
 golectra_process::settings! {
-    /// golectra-server selfcheck URL writes a batch twice to a running server and sees that it was counted once.
+    /// golectra-server selfcheck URL writes a batch twice to a running server and sees that it was counted once. A server that cannot be reached or is not ready is waited for, for up to 30 seconds.
     pub struct SelfcheckSettings {
         /// The server's key, as KEY of the server.
         #[arg(short = 'k', long)]

@@ -1,5 +1,6 @@
 //! The HTTP side: one file a resource, each doing no more than extract, call, respond.
 
+pub mod client_error;
 pub mod error;
 pub mod extract;
 

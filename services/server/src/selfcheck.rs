@@ -2,9 +2,11 @@
 //!
 //! It writes one counter, `golectra_selfcheck_total` of the source `golectra-selfcheck`, twice with the same idempotency key,
 //! and checks that it was counted once. Each step prints a line on stdout; the first one that fails ends it with exit code 1.
+//! A server that cannot be reached yet, or is not ready, is waited for: after `helm install` a Service leads to its ready pods
+//! only when every node has heard of them.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use golectra_process::keys::{FolderError, Key, Keys, SigningKeyError};
 use golectra_process::output::{print_error_line, print_line};
@@ -16,11 +18,15 @@ use serde_json::Value as Json;
 use crate::clock::Clock;
 use crate::config::SelfcheckSettings;
 use crate::history::labels::SELFCHECK_SOURCE;
+use crate::http::client_error::describe;
 
 const COUNTER: &str = "golectra_selfcheck_total";
 
 /// The time limit of each request.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a server is waited for that cannot be reached or is not ready.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why the check failed.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +39,25 @@ enum Failure {
     SigningKey(#[from] SigningKeyError),
     #[error("KEYS_DIR has no key {0}, which SIGNING_KEY_ID names")]
     NoKey(KeyId),
-    #[error("{step}: no answer from the server: {source}")]
-    NoAnswer { step: &'static str, source: reqwest::Error },
+    #[error("{step}: no answer from the server: {problem}")]
+    NoAnswer { step: &'static str, problem: String },
     #[error("{step}: answered {status}: {body}")]
     Status { step: &'static str, status: StatusCode, body: String },
     #[error("{step}: {problem}")]
     Wrong { step: &'static str, problem: String },
+}
+
+impl Failure {
+    /// Whether it may pass without anybody's doing: nothing answered, or something that is not ready.
+    fn passes(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } => true,
+            Self::Status { status, .. } => {
+                matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Runs the check of the command line.
@@ -79,9 +98,16 @@ fn signing_key(settings: &SelfcheckSettings) -> Result<Option<(KeyId, Key)>, Fai
 async fn check(url: &str, key: Option<&str>, signing: Option<(KeyId, Key)>) -> Result<(), Failure> {
     golectra_process::install_crypto();
     let client = Client::builder().timeout(LIMIT).no_proxy().build();
-    let client = client.map_err(|source| Failure::NoAnswer { step: "client", source })?;
+    let client = client.map_err(|error| Failure::NoAnswer { step: "client", problem: describe(error) })?;
+    let until = Instant::now() + PATIENCE;
     for (step, path) in [("live", "/ping/live"), ("ready", "/ping")] {
-        answer(step, client.get(format!("{url}{path}")), key).await?;
+        while let Err(failure) = answer(step, client.get(format!("{url}{path}")), key).await {
+            if !failure.passes() || Instant::now() >= until {
+                return Err(failure);
+            }
+            print_error_line(&format!("golectra-server selfcheck: {failure}; it is tried again for up to {} s", PATIENCE.as_secs()));
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(500..1500))).await;
+        }
         passed(step);
     }
     let before = total(&client, url, key).await?;
@@ -146,7 +172,7 @@ async fn total(client: &Client, url: &str, key: Option<&str>) -> Result<i64, Fai
 
 /// Sends a request and expects a good answer; returns whether it was marked as a repeat, and its body.
 async fn answer(step: &'static str, request: reqwest::RequestBuilder, key: Option<&str>) -> Result<(bool, Vec<u8>), Failure> {
-    let no_answer = |source| Failure::NoAnswer { step, source };
+    let no_answer = |error| Failure::NoAnswer { step, problem: describe(error) };
     let response: Response = request.send().await.map_err(no_answer)?;
     let status = response.status();
     let replayed = response.headers().get(header::IDEMPOTENCY_REPLAYED).is_some_and(|value| value == "true");

@@ -8,8 +8,9 @@ use reqwest::{Client, Url};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::receivers::{checked, describe, http_client};
+use super::receivers::{checked, http_client};
 use crate::config::Settings;
+use crate::http::client_error::describe;
 use crate::metrics::alerts::AlertMetrics;
 
 /// How often; a random part of up to a tenth is added or left out.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-pub use self::client::{DeliveryError, Sender, describe, http_client};
+pub use self::client::{DeliveryError, Sender, http_client};
 pub use self::deliver::Deliveries;
 use self::email::Email;
 pub use self::file::{ReceiversError, checked};

@@ -17,6 +17,7 @@ use super::{Access, Address, Receiver, Target, email, payload};
 use crate::alerts::notification::Notification;
 use crate::alerts::store::LONGEST_PAUSE;
 use crate::clock::Clock;
+use crate::http::client_error::describe;
 
 /// The time limit of one try, from connecting to the end of the answer.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -198,18 +199,6 @@ pub(super) fn secret(path: &Path) -> Result<String, DeliveryError> {
     read.map_err(|error| failed(format!("{} can't be read: {error}", path.display())))?;
     let text = text.trim_end();
     if text.is_empty() { Err(failed(format!("{} is empty", path.display()))) } else { Ok(text.to_owned()) }
-}
-
-/// What went wrong with its causes, without the address.
-pub fn describe(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn result_of(status: StatusCode, headers: &HeaderMap) -> Result<(), DeliveryError> {

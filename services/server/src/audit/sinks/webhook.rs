@@ -14,6 +14,7 @@ use tracing::Instrument as _;
 use super::{Concurrency, DeliveryError, Sink};
 use crate::audit::outbox::Delivery;
 use crate::clock::Clock;
+use crate::http::client_error::describe;
 
 /// The time limit of one try, from connecting to the end of the answer.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -62,7 +63,7 @@ impl Webhook {
             .no_proxy()
             .user_agent(concat!("golectra-server/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map_err(|error| WebhookError::Client(in_words(error)))?;
+            .map_err(|error| WebhookError::Client(describe(error)))?;
         Ok(Self { client, url, secret, clock })
     }
 
@@ -153,24 +154,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 fn delivery_error(error: reqwest::Error) -> DeliveryError {
     let (connect, timeout) = (error.is_connect(), error.is_timeout());
-    let reason = in_words(error);
+    let reason = describe(error);
     if connect {
         return DeliveryError::Down { reason: format!("the audit webhook can't be reached: {reason}") };
     }
     let what = if timeout { "did not answer in time" } else { "closed the connection" };
     DeliveryError::Failed { reason: format!("the audit webhook {what}: {reason}"), retry_after: None }
-}
-
-/// The text of an error and its causes, without the address.
-fn in_words(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut words = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }
 
 #[cfg(test)]
