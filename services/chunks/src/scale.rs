@@ -162,19 +162,44 @@ impl Scale {
     /// Puts the doubles that the integers stand for at the end of `values`. There are as many corrections as integers, or none.
     pub(crate) fn to_doubles(self, integers: &[i64], corrections: &[i64], values: &mut Vec<f64>) {
         let start = values.len();
-        // One loop each, so that each can be vectorised.
         match self {
-            Self::Divide { digits: 0 } => values.extend(integers.iter().map(|integer| Self::Divide { digits: 0 }.to_double(*integer))),
+            Self::Divide { digits: 0 } => extend_with(values, integers, |integer| integer),
             Self::Divide { digits } | Self::Near { digits } => {
-                values.extend(integers.iter().map(|integer| Self::Divide { digits }.to_double(*integer)));
+                let power = POWERS[usize::from(digits)];
+                extend_with(values, integers, move |integer| integer / power);
             }
-            Self::Multiply { digits } => values.extend(integers.iter().map(|integer| Self::Multiply { digits }.to_double(*integer))),
-            Self::Binary { bits } => values.extend(integers.iter().map(|integer| Self::Binary { bits }.to_double(*integer))),
-            Self::Bits { shift } => values.extend(integers.iter().map(|integer| Self::Bits { shift }.to_double(*integer))),
+            Self::Multiply { digits } => {
+                let power = INVERSE_POWERS[usize::from(digits)];
+                extend_with(values, integers, move |integer| integer * power);
+            }
+            Self::Binary { bits } => {
+                let power = power_of_two(bits);
+                extend_with(values, integers, move |integer| integer / power);
+            }
+            Self::Bits { shift } => values.extend(integers.iter().map(|integer| integer_to_bits(*integer, u32::from(shift)))),
         }
         for (value, correction) in values[start..].iter_mut().zip(corrections) {
             *value = integer_to_bits(bits_to_integer(*value, 0).wrapping_add(*correction), 0);
         }
+    }
+}
+
+/// 1.5 * 2^52. Doubles near it are whole numbers, so that adding a small integer to its bits adds the integer.
+const NEAR_WHOLE: f64 = 6_755_399_441_055_744.0;
+/// The magnitude of integers that are small in this sense.
+const SMALL: i64 = 1 << 51;
+
+/// Puts what is made of each integer's double at the end of `values`. Processors without AVX-512 have no vector instruction for the conversion, so small
+/// integers are converted by an addition and a subtraction, which have.
+#[expect(clippy::cast_precision_loss, reason = "the encoder checks that the double is the one that it had")]
+#[inline]
+fn extend_with(values: &mut Vec<f64>, integers: &[i64], of: impl Fn(f64) -> f64) {
+    let all_bits = integers.iter().fold(0, |bits, integer| bits | integer.wrapping_add(SMALL).cast_unsigned());
+    if all_bits < SMALL.cast_unsigned() << 1 {
+        let double = |integer: i64| f64::from_bits(NEAR_WHOLE.to_bits().wrapping_add_signed(integer)) - NEAR_WHOLE;
+        values.extend(integers.iter().map(move |integer| of(double(*integer))));
+    } else {
+        values.extend(integers.iter().map(move |integer| of(*integer as f64)));
     }
 }
 
@@ -278,6 +303,19 @@ mod tests {
         assert_eq!(chosen(&strange).0, Scale::Bits { shift: 0 });
         assert_eq!(chosen(&[-0.0]).1, [-1]);
         assert_eq!(chosen(&[f64::NAN]).0, Scale::Bits { shift: 51 });
+    }
+
+    #[test]
+    fn small_and_large_integers_are_converted_alike() {
+        let edges = [0, 1, -1, SMALL - 1, SMALL, -SMALL, -SMALL - 1, 1 << 53, i64::MAX, i64::MIN];
+        for scale in (0..=u8::MAX).filter_map(Scale::from_code) {
+            for integers in edges.map(|edge| [edge, 7, -12_345]) {
+                let mut values = Vec::new();
+                scale.to_doubles(&integers, &[], &mut values);
+                let expected = integers.map(|integer| scale.to_double(integer).to_bits());
+                assert_eq!(values.iter().map(|value| value.to_bits()).collect::<Vec<_>>(), expected, "{scale:?} {integers:?}");
+            }
+        }
     }
 
     #[test]

@@ -119,3 +119,6 @@ pub(crate) fn store_error(error: StoreError, function: Option<&str>) -> EvalErro
         StoreError::Failed(error) => EvalError::Store(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,11 @@ impl Charge<'_> {
         Ok(())
     }
 
+    /// Takes what is missing to so many bytes.
+    pub(crate) fn cover(&self, bytes: usize) -> Result<(), EvalError> {
+        self.add(bytes.saturating_sub(self.bytes.get()))
+    }
+
     /// Leaves the memory taken: it belongs to the result.
     pub(crate) fn keep(self) {
         self.bytes.set(0);

@@ -4,9 +4,10 @@ use super::{Evaluator, Sink, store_error};
 use crate::column::{Series, is_absent};
 use crate::error::EvalError;
 use crate::functions::OverTime;
-use crate::functions::over_time::Ranges;
+use crate::functions::extrapolate::Stretch;
+use crate::functions::over_time::{Ranges, stretches};
 use crate::functions::rollup::{self, RolledUpRanges};
-use crate::functions::windows::{Bounds, Samples, Window};
+use crate::functions::windows::{Bounds, Samples, TimesBefore, Window};
 use crate::labels::Labels;
 use crate::plan::{RangeNode, RangeSource, ScalarNode};
 use crate::position::Span;
@@ -95,19 +96,30 @@ impl Evaluator<'_> {
     ) -> Result<(), EvalError> {
         let parameter = self.scalar(parameter, steps)?;
         let _buffer = self.charge_column(steps)?;
-        let _bounds = self.ledger.charge(steps.len().saturating_mul(size_of::<Bounds>()))?;
+        let extrapolation = function.extrapolation();
+        let bytes_a_step = size_of::<Bounds>() + extrapolation.map_or(0, |_| size_of::<Stretch>());
+        let _per_step = self.ledger.charge(steps.len().saturating_mul(bytes_a_step))?;
+        let times_charge = self.ledger.charge(0)?;
         let mut series = Series::default();
-        let mut bounds = Vec::new();
+        let (mut before, mut bounds, mut stretched) = (TimesBefore::default(), Vec::new(), Vec::new());
         let mut any = false;
         self.range_series(range, &mut |ranged| {
-            ranged.samples.bounds(&range.window, steps, &mut bounds);
             let interrupt = self.interrupt;
             match ranged.samples {
                 RangeSamples::Raw(samples) => {
-                    let ranges = Ranges { samples, bounds: &bounds, window: range.window, steps, parameter: &parameter, interrupt };
+                    if !before.are(samples.timestamps_ms) {
+                        times_charge.cover(before.memory_bytes())?;
+                        range.window.bounds(samples.timestamps_ms, steps, &mut bounds);
+                        if let Some(extrapolation) = extrapolation {
+                            stretches(extrapolation, samples.timestamps_ms, &bounds, &range.window, steps, &mut stretched);
+                        }
+                    }
+                    let ranges = Ranges { samples, bounds: &bounds, stretches: &stretched, steps, parameter: &parameter, interrupt };
                     function.evaluate(&ranges, &mut series.values)?;
                 }
                 RangeSamples::Rollup(rollup) => {
+                    before.forget();
+                    rollup::bounds(&rollup, &range.window, steps, &mut bounds);
                     let ranges = RolledUpRanges { rollup, bounds: &bounds, window: range.window, steps };
                     if !ranges.evaluate(function, &mut series.values) {
                         return Err(store_error(StoreError::RawSamplesGone, Some(function.as_str())));

@@ -4,7 +4,7 @@ use super::{Evaluator, Sink, store_error};
 use crate::column::{ABSENT, Series};
 use crate::error::EvalError;
 use crate::functions::rollup;
-use crate::functions::windows::first_after;
+use crate::functions::windows::{TimesBefore, first_after};
 use crate::plan::Select;
 use crate::position::Span;
 use crate::staleness::is_stale;
@@ -61,21 +61,31 @@ impl Evaluator<'_> {
 
     fn select_newest(&self, select: &Select, steps: &Steps, sink: &mut Sink<'_>, value: impl Fn(i64, f64) -> f64) -> Result<(), EvalError> {
         let _buffer = self.charge_column(steps)?;
+        let _ends = self.ledger.charge(steps.len().saturating_mul(size_of::<usize>()))?;
+        let times_charge = self.ledger.charge(0)?;
         let mut series = Series::default();
+        // Where the samples up to each step end; 0 where the newest one is too old.
+        let (mut before, mut ends) = (TimesBefore::default(), Vec::new());
         let window = select.window;
         self.selected(&select.selection, select.span, &mut |stored| {
             let mut end = 0;
             series.values.clear();
             match stored.samples {
-                StoredSamples::Raw { timestamps_ms, values } => series.values.extend(steps.times_ms().map(|time_ms| {
-                    // With a fixed time the end is the same at every step.
-                    end = first_after(timestamps_ms, end, window.end_ms(time_ms));
-                    let newest = end.checked_sub(1).filter(|newest| timestamps_ms[*newest] > window.start_ms(time_ms));
-                    match newest {
+                StoredSamples::Raw { timestamps_ms, values } => {
+                    if !before.are(timestamps_ms) {
+                        times_charge.cover(before.memory_bytes())?;
+                        ends.clear();
+                        ends.extend(steps.times_ms().map(|time_ms| {
+                            // With a fixed time the end is the same at every step.
+                            end = first_after(timestamps_ms, end, window.end_ms(time_ms));
+                            if end > 0 && timestamps_ms[end - 1] > window.start_ms(time_ms) { end } else { 0 }
+                        }));
+                    }
+                    series.values.extend(ends.iter().map(|end| match end.checked_sub(1) {
                         Some(newest) if !is_stale(values[newest]) => value(timestamps_ms[newest], values[newest]),
                         _ => ABSENT,
-                    }
-                })),
+                    }));
+                }
                 StoredSamples::Rollup(Rollup { bucket_ms, buckets }) => series.values.extend(steps.times_ms().map(|time_ms| {
                     let end_ms = rollup::boundary_ms(window.end_ms(time_ms), bucket_ms);
                     end += buckets[end..].iter().take_while(|bucket| bucket.first_ms < end_ms).count();

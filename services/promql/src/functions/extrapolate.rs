@@ -15,44 +15,63 @@ pub(crate) enum Extrapolation {
     Delta,
 }
 
-/// The samples of one window at its ends.
-pub(crate) struct Ends {
-    pub(crate) first_ms: i64,
-    pub(crate) last_ms: i64,
-    pub(crate) first_value: f64,
-    /// How many samples there are; two at least.
-    pub(crate) count: usize,
-    /// From the first to the last sample, with resets of counters taken into account.
-    pub(crate) difference: f64,
-}
-
 impl Extrapolation {
     pub(crate) fn is_counter(self) -> bool {
         self != Self::Delta
     }
+}
 
-    /// The result for a window from `start_ms`, not included, to `end_ms`.
+/// What the times of one window's samples contribute, which is the same for all series with these times.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stretch {
+    /// Seconds from the first sample to the last.
+    sampled: f64,
+    /// Seconds by which it is extrapolated to both sides.
+    to_start: f64,
+    to_end: f64,
+    /// What a rate is divided by: the length of the range in seconds; 1 for the others.
+    divisor: f64,
+    /// By how much the difference between the ends grows.
+    factor: f64,
+}
+
+impl Stretch {
+    /// That of `count` samples, two at least, in a window from `start_ms`, not included, to `end_ms`.
     ///
     /// A series that begins or ends close to a border of the range is taken to continue to the border; otherwise half of
-    /// the mean distance between samples is added. A counter is not extrapolated to below zero.
-    pub(crate) fn of(self, ends: &Ends, start_ms: i64, end_ms: i64) -> f64 {
+    /// the mean distance between samples is added.
+    pub(crate) fn of(extrapolation: Extrapolation, (first_ms, last_ms): (i64, i64), count: usize, (start_ms, end_ms): (i64, i64)) -> Self {
         let seconds = |from_ms: i64, to_ms: i64| (to_ms - from_ms) as f64 / 1000.0;
-        let sampled = seconds(ends.first_ms, ends.last_ms);
-        let mean_distance = sampled / (ends.count - 1) as f64;
+        let sampled = seconds(first_ms, last_ms);
+        let mean_distance = sampled / (count - 1) as f64;
         let close = mean_distance * 1.1;
         let to_border = |distance: f64| if distance >= close { mean_distance / 2.0 } else { distance };
+        let divisor = if extrapolation == Extrapolation::Rate { seconds(start_ms, end_ms) } else { 1.0 };
+        let mut stretch = Self {
+            sampled,
+            to_start: to_border(seconds(start_ms, first_ms)),
+            to_end: to_border(seconds(last_ms, end_ms)),
+            divisor,
+            factor: 0.0,
+        };
+        stretch.factor = stretch.factor_from(stretch.to_start);
+        stretch
+    }
 
-        let mut to_start = to_border(seconds(start_ms, ends.first_ms));
-        if self.is_counter() && ends.difference > 0.0 && ends.first_value >= 0.0 {
-            let to_zero = sampled * (ends.first_value / ends.difference);
-            to_start = to_start.min(to_zero);
+    fn factor_from(&self, to_start: f64) -> f64 {
+        (self.sampled + to_start + self.to_end) / self.sampled / self.divisor
+    }
+
+    /// The result where the values differ so much from the first to the last, with resets of counters taken into account. A counter is not extrapolated
+    /// to below zero.
+    pub(crate) fn extrapolate(&self, is_counter: bool, first_value: f64, difference: f64) -> f64 {
+        if is_counter && difference > 0.0 && first_value >= 0.0 {
+            let to_zero = self.sampled * (first_value / difference);
+            if to_zero < self.to_start {
+                return difference * self.factor_from(to_zero);
+            }
         }
-        let to_end = to_border(seconds(ends.last_ms, end_ms));
-        let mut factor = (sampled + to_start + to_end) / sampled;
-        if self == Self::Rate {
-            factor /= seconds(start_ms, end_ms);
-        }
-        ends.difference * factor
+        difference * self.factor
     }
 }
 
@@ -94,8 +113,7 @@ mod tests {
 
     #[test]
     fn counters_are_not_extrapolated_below_zero() {
-        let ends = Ends { first_ms: 14_000, last_ms: 77_000, first_value: 2.0, count: 10, difference: 142.0 };
-        let rate = Extrapolation::Rate.of(&ends, 0, 80_000);
+        let rate = Stretch::of(Extrapolation::Rate, (14_000, 77_000), 10, (0, 80_000)).extrapolate(true, 2.0, 142.0);
         // To zero it is 63 s * 2 / 142, less than to the start of the range.
         assert!((rate - 142.0 * (63.0 + 63.0 * 2.0 / 142.0 + 3.0) / 63.0 / 80.0).abs() < 1e-12);
     }

@@ -1,6 +1,6 @@
 //! Functions of a range vector, each evaluated for one series over all steps at once.
 
-use super::extrapolate::{Ends, Extrapolation, reset_corrections};
+use super::extrapolate::{Extrapolation, Stretch, reset_corrections};
 use super::kahan::{self, Sum};
 use super::math;
 use super::quantile::SortedWindow;
@@ -41,12 +41,33 @@ pub enum OverTime {
 pub(crate) struct Ranges<'a> {
     pub(crate) samples: Samples<'a>,
     pub(crate) bounds: &'a [Bounds],
-    pub(crate) window: Window,
+    /// For a function that extrapolates what [`stretches`] gives for these bounds.
+    pub(crate) stretches: &'a [Stretch],
     pub(crate) steps: &'a Steps,
     /// The scalar that some functions take.
     pub(crate) parameter: &'a ScalarColumn<'a>,
     /// Asked now and then where the work grows with the length of the windows.
     pub(crate) interrupt: &'a dyn Interrupt,
+}
+
+/// What the times in each window contribute to a function that extrapolates.
+pub(crate) fn stretches(
+    extrapolation: Extrapolation,
+    timestamps_ms: &[i64],
+    bounds: &[Bounds],
+    window: &Window,
+    steps: &Steps,
+    stretches: &mut Vec<Stretch>,
+) {
+    stretches.clear();
+    stretches.extend(bounds.iter().enumerate().map(|(step, bounds)| {
+        if bounds.len() < 2 {
+            return Stretch::default();
+        }
+        let time_ms = steps.time_ms(step);
+        let ends_ms = (timestamps_ms[bounds.start], timestamps_ms[bounds.end - 1]);
+        Stretch::of(extrapolation, ends_ms, bounds.len(), (window.start_ms(time_ms), window.end_ms(time_ms)))
+    }));
 }
 
 /// How many samples are looked at between two questions whether the query may go on.
@@ -94,15 +115,24 @@ impl OverTime {
         self == Self::PredictLinear
     }
 
+    /// How it extrapolates, if it does.
+    pub(crate) fn extrapolation(self) -> Option<Extrapolation> {
+        match self {
+            Self::Rate => Some(Extrapolation::Rate),
+            Self::Increase => Some(Extrapolation::Increase),
+            Self::Delta => Some(Extrapolation::Delta),
+            _ => None,
+        }
+    }
+
     /// Fills `out` with the value of each step, or [`ABSENT`].
     pub(crate) fn evaluate(self, ranges: &Ranges<'_>, out: &mut Vec<f64>) -> Result<(), Interrupted> {
         out.clear();
         out.resize(ranges.bounds.len(), ABSENT);
         let values = ranges.samples.values;
         match self {
-            Self::Rate => ranges.extrapolate(Extrapolation::Rate, out),
-            Self::Increase => ranges.extrapolate(Extrapolation::Increase, out),
-            Self::Delta => ranges.extrapolate(Extrapolation::Delta, out),
+            Self::Rate | Self::Increase => ranges.extrapolate(true, out),
+            Self::Delta => ranges.extrapolate(false, out),
             Self::Irate => ranges.last_two(true, out),
             Self::Idelta => ranges.last_two(false, out),
             Self::Count => ranges.each(1, out, |bounds| bounds.len() as f64),
@@ -168,28 +198,21 @@ impl Ranges<'_> {
         });
     }
 
-    fn extrapolate(&self, extrapolation: Extrapolation, out: &mut [f64]) {
-        let Samples { timestamps_ms, values } = self.samples;
-        if extrapolation.is_counter() {
+    fn extrapolate(&self, is_counter: bool, out: &mut [f64]) {
+        debug_assert_eq!(self.stretches.len(), self.bounds.len(), "what extrapolates is given the stretches of its windows");
+        let values = self.samples.values;
+        if is_counter {
             reset_corrections(self.samples, self.bounds, |step, lost| out[step] = lost);
         }
-        for (step, bounds) in self.bounds.iter().enumerate() {
+        for ((out, bounds), stretch) in out.iter_mut().zip(self.bounds).zip(self.stretches) {
             // Until here a step holds what its window's resets took away, if there are any.
-            let reset_by = std::mem::replace(&mut out[step], ABSENT);
+            let reset_by = std::mem::replace(out, ABSENT);
             if bounds.len() < 2 {
                 continue;
             }
-            let (first, last) = (bounds.start, bounds.end - 1);
-            let grown = values[last] - values[first];
-            let ends = Ends {
-                first_ms: timestamps_ms[first],
-                last_ms: timestamps_ms[last],
-                first_value: values[first],
-                count: bounds.len(),
-                difference: if is_absent(reset_by) { grown } else { grown + reset_by },
-            };
-            let time_ms = self.steps.time_ms(step);
-            out[step] = extrapolation.of(&ends, self.window.start_ms(time_ms), self.window.end_ms(time_ms));
+            let first = values[bounds.start];
+            let grown = values[bounds.end - 1] - first;
+            *out = stretch.extrapolate(is_counter, first, if is_absent(reset_by) { grown } else { grown + reset_by });
         }
     }
 

@@ -4,7 +4,7 @@
 //! ranges are moved back to such times at both ends. So a function can be answered if it only needs of a range how many samples there were, their
 //! sum, the smallest, the largest, and the ends with what resets took between them.
 
-use super::extrapolate::{Ends, Extrapolation};
+use super::extrapolate::{Extrapolation, Stretch};
 use super::kahan::Sum;
 use super::math;
 use super::over_time::OverTime;
@@ -197,16 +197,12 @@ impl RolledUpRanges<'_> {
             |step, span| {
                 let Some(span) = span.filter(|span| span.count >= 2) else { return };
                 let lost = if extrapolation.is_counter() { span.lost } else { 0.0 };
-                let ends = Ends {
-                    first_ms: span.first_ms,
-                    last_ms: span.last_ms,
-                    first_value: span.first,
-                    count: usize::try_from(span.count).unwrap_or(usize::MAX),
-                    difference: span.last - span.first + lost,
-                };
+                let count = usize::try_from(span.count).unwrap_or(usize::MAX);
                 let time_ms = self.steps.time_ms(step);
                 let boundary = |time_ms| boundary_ms(time_ms, self.rollup.bucket_ms);
-                out[step] = extrapolation.of(&ends, boundary(self.window.start_ms(time_ms)), boundary(self.window.end_ms(time_ms)));
+                let borders_ms = (boundary(self.window.start_ms(time_ms)), boundary(self.window.end_ms(time_ms)));
+                let stretch = Stretch::of(extrapolation, (span.first_ms, span.last_ms), count, borders_ms);
+                out[step] = stretch.extrapolate(extrapolation.is_counter(), span.first, span.last - span.first + lost);
             },
         );
     }

@@ -63,6 +63,43 @@ impl Window {
     }
 }
 
+/// The times of the series before, as series come one after the other. Those that one source reports together have the same times, so what follows from
+/// times alone is computed once for them.
+#[derive(Default)]
+pub(crate) struct TimesBefore {
+    /// How many there were, the first and the last.
+    outline: Option<(usize, i64, i64)>,
+    /// All of them; empty until a second series has the same outline, because a copy costs about what one series saves.
+    timestamps_ms: Vec<i64>,
+}
+
+impl TimesBefore {
+    /// Whether the next series has the same times as the one before. A second one of a row is not told, those behind it are.
+    pub(crate) fn are(&mut self, timestamps_ms: &[i64]) -> bool {
+        let outline = timestamps_ms.first().zip(timestamps_ms.last()).map(|(first, last)| (timestamps_ms.len(), *first, *last));
+        if outline.is_none() || self.outline != outline {
+            self.outline = outline;
+            self.timestamps_ms.clear();
+            return false;
+        }
+        let same = self.timestamps_ms == timestamps_ms;
+        if !same {
+            self.timestamps_ms.clear();
+            self.timestamps_ms.extend_from_slice(timestamps_ms);
+        }
+        same
+    }
+
+    /// Forgets them, where a series comes that has no times of samples.
+    pub(crate) fn forget(&mut self) {
+        self.outline = None;
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.timestamps_ms.capacity() * size_of::<i64>()
+    }
+}
+
 /// The first index, from `from` on, whose time is after `limit_ms`. Close ones are found first.
 pub(crate) fn first_after(timestamps_ms: &[i64], from: usize, limit_ms: i64) -> usize {
     let rest = &timestamps_ms[from..];
@@ -95,6 +132,19 @@ mod tests {
         let mut bounds = Vec::new();
         window.bounds(&[0, 10, 20, 30], &Steps::range(0, 30, 10).unwrap(), &mut bounds);
         assert_eq!(bounds, [Bounds { start: 1, end: 3 }; 4]);
+    }
+
+    #[test]
+    fn only_equal_times_are_the_same() {
+        let mut before = TimesBefore::default();
+        let mut are = |timestamps_ms: &[i64]| before.are(timestamps_ms);
+        assert_eq!([are(&[1, 2, 4]), are(&[1, 2, 4]), are(&[1, 2, 4]), are(&[1, 2, 4])], [false, false, true, true]);
+        // Others with the same ends.
+        assert_eq!([are(&[1, 3, 4]), are(&[1, 3, 4]), are(&[1, 2, 4])], [false, true, false]);
+        assert_eq!([are(&[1, 4]), are(&[1, 2, 4]), are(&[]), are(&[])], [false; 4]);
+        assert_eq!([are(&[1, 2, 4]), are(&[1, 2, 4]), are(&[1, 2, 4])], [false, false, true]);
+        before.forget();
+        assert!(!before.are(&[1, 2, 4]));
     }
 
     proptest! {

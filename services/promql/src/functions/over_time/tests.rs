@@ -30,11 +30,14 @@ const ALL: [OverTime; 20] = [
 fn evaluate(function: OverTime, samples: Samples<'_>, window: Window, steps: &Steps, parameter: f64) -> Vec<f64> {
     let mut bounds = Vec::new();
     window.bounds(samples.timestamps_ms, steps, &mut bounds);
+    let mut stretched = Vec::new();
+    if let Some(extrapolation) = function.extrapolation() {
+        stretches(extrapolation, samples.timestamps_ms, &bounds, &window, steps, &mut stretched);
+    }
     let mut out = Vec::new();
     let parameter = ScalarColumn::Constant(parameter);
-    function
-        .evaluate(&Ranges { samples, bounds: &bounds, window, steps, parameter: &parameter, interrupt: &NoInterrupt }, &mut out)
-        .unwrap();
+    let ranges = Ranges { samples, bounds: &bounds, stretches: &stretched, steps, parameter: &parameter, interrupt: &NoInterrupt };
+    function.evaluate(&ranges, &mut out).unwrap();
     out
 }
 
@@ -49,8 +52,8 @@ fn naive(function: OverTime, samples: &[(i64, f64)], start_ms: i64, end_ms: i64,
         let (first, last) = (samples.first()?, samples.last()?);
         let resets: f64 = values.windows(2).filter(|pair| extrapolation.is_counter() && pair[1] < pair[0]).map(|pair| pair[0]).sum();
         let difference = last.1 - first.1 + resets;
-        let ends = Ends { first_ms: first.0, last_ms: last.0, first_value: first.1, count: samples.len(), difference };
-        (samples.len() > 1).then(|| extrapolation.of(&ends, start_ms, end_ms))
+        let stretch = || Stretch::of(extrapolation, (first.0, last.0), samples.len(), (start_ms, end_ms));
+        (samples.len() > 1).then(|| stretch().extrapolate(extrapolation.is_counter(), first.1, difference))
     };
     let line = || {
         let time = |ms: i64| (ms - now_ms) as f64 / 1000.0;
@@ -154,11 +157,10 @@ fn large_values_with_a_small_spread_keep_their_variance() {
 fn what_looks_at_whole_windows_can_be_ended() {
     let bounds = vec![Bounds { start: 0, end: 40_000 }; 10];
     let samples = Samples { timestamps_ms: &(0..40_000).collect::<Vec<_>>(), values: &vec![f64::INFINITY; 40_000] };
-    let (window, steps, parameter) =
-        (Window { range_ms: 40_000, offset_ms: 0, at_ms: None }, Steps::range(0, 9, 1).unwrap(), ScalarColumn::Constant(0.5));
+    let (steps, parameter) = (Steps::range(0, 9, 1).unwrap(), ScalarColumn::Constant(0.5));
     for (function, ended) in [(OverTime::Quantile, true), (OverTime::Avg, true), (OverTime::Max, false)] {
         let interrupt = || Err(Interrupted::Cancelled);
-        let ranges = Ranges { samples, bounds: &bounds, window, steps: &steps, parameter: &parameter, interrupt: &interrupt };
+        let ranges = Ranges { samples, bounds: &bounds, stretches: &[], steps: &steps, parameter: &parameter, interrupt: &interrupt };
         assert_eq!(function.evaluate(&ranges, &mut Vec::new()).is_err(), ended, "{function:?}");
     }
 }

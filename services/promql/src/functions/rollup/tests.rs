@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::over_time::Ranges;
+use super::super::over_time::{Ranges, stretches};
 use super::super::windows::Samples;
 use super::*;
 use crate::column::{ScalarColumn, is_absent};
@@ -58,10 +58,14 @@ proptest! {
         bounds(&rollup, &longer, &between, &mut rolled_up_bounds);
         for function in ANSWERED {
             let (mut expected, mut found) = (Vec::new(), Vec::new());
+            let mut stretched = Vec::new();
+            if let Some(extrapolation) = function.extrapolation() {
+                stretches(extrapolation, &timestamps_ms, &raw_bounds, &window, &aligned, &mut stretched);
+            }
             let raw = Ranges {
                 samples: Samples { timestamps_ms: &timestamps_ms, values: &values },
                 bounds: &raw_bounds,
-                window,
+                stretches: &stretched,
                 steps: &aligned,
                 parameter: &ScalarColumn::Constant(f64::NAN),
                 interrupt: &NoInterrupt,
