@@ -13,7 +13,7 @@ use golectra_tests::eventually;
 use crate::kube::{Namespace, run};
 use crate::load::{Load, SOME, pass};
 use crate::release::Release;
-use crate::{images, say};
+use crate::{images, kube, say};
 
 /// How long another instance may take to become the primary.
 const FAILOVER: Duration = Duration::from_mins(3);
@@ -35,6 +35,7 @@ async fn the_primary_the_servers_and_a_node_go_under_load() {
         return;
     }
     images::ready().await;
+    kube::operator_reached().await;
     let release = Release::install(Namespace::fresh("chaos").await, &[]).await;
     let (servers, key) = (nodes(&release).await, Secret::from(release.key().await));
 

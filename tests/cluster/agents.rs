@@ -3,28 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use golectra_tests::{Client, encode, until};
+use golectra_tests::{Client, encode, eventually, until};
 use serde_json::Value;
 
-use crate::forward::{Forward, metrics};
+use crate::forward::metrics;
 use crate::kube::{name, run};
 use crate::release::Release;
 use crate::say;
 
 /// Time for two reports, including retries.
-const TWO_REPORTS: Duration = Duration::from_secs(40);
+const TWO_REPORTS: Duration = Duration::from_mins(2);
 
 /// Time for a question to the kubelet and a report.
-const POD_SEEN: Duration = Duration::from_secs(75);
+const POD_SEEN: Duration = Duration::from_mins(3);
 
 /// Time for the server's values to be of about the moment of the kubelet's.
-const CLOSE: Duration = Duration::from_mins(2);
+const CLOSE: Duration = Duration::from_mins(3);
 
 /// How far the server's values may be from those of the kubelet.
 const TOLERANCE: f64 = 0.02;
 
 /// Time limit for a question to the API server.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Time limit for a kubelet to answer, asked again where it does not.
+const KUBELET: Duration = Duration::from_mins(2);
 
 /// The agent's pod of each node.
 pub async fn by_node(release: &Release) -> BTreeMap<String, String> {
@@ -34,6 +37,8 @@ pub async fn by_node(release: &Release) -> BTreeMap<String, String> {
 
 /// Waits until every node has an agent and is a source.
 pub async fn on_every_node(release: &Release, client: &Client) {
+    // helm waits for the agents without those that may be away in a rollout.
+    release.namespace.rolled_out("daemonset/golectra-agent").await;
     let nodes = release.nodes().await;
     let agents = by_node(release).await;
     assert!(nodes.iter().all(|node| agents.contains_key(node)), "an agent on each of {nodes:?}: {agents:?}");
@@ -61,14 +66,11 @@ pub async fn counted(client: &Client, node: &str) -> i64 {
 pub async fn each_poll_counts_once(release: &Release, client: &Client, before: &BTreeMap<String, i64>) {
     for (node, pod) in by_node(release).await {
         let base = before.get(&node).copied().unwrap_or(0);
-        let forward = Forward::open(&release.namespace, &format!("pod/{pod}"), "9090").await;
-        let agent = forward.client(None);
-        let polls = async || count(agent.get("/metrics").send().await.expect(200).metric("golectra_agent_polls_total").expect("polls"));
         for _ in 0..2 {
-            let earlier = polls().await;
+            let earlier = polled(release, &pod).await;
             until("the agent's polls arrive", TWO_REPORTS, async || counted(client, &node).await - base >= earlier).await;
             let arrived = counted(client, &node).await - base;
-            let later = polls().await;
+            let later = polled(release, &pod).await;
             assert!(arrived <= later, "{node}: the server counts {arrived} polls, its agent made {later}");
         }
     }
@@ -77,9 +79,13 @@ pub async fn each_poll_counts_once(release: &Release, client: &Client, before: &
 /// What the kubelets tell arrives: each node's pods are in queries, with the values that the API server passes on from the kubelet.
 pub async fn see_pods(release: &Release, client: &Client) {
     for (node, agent) in by_node(release).await {
-        let doctor = release.namespace.kubectl(&["exec", &agent, "--", "/golectra-agent", "doctor"]).await;
-        assert!(doctor.contains("ok      kubelet"), "{node}: {doctor}");
-        say(&format!("{node}: {doctor}"));
+        until("the agent's doctor finds its kubelet", KUBELET, async || {
+            let doctor = release.namespace.try_kubectl(&["exec", &agent, "--", "/golectra-agent", "doctor"], LIMIT).await;
+            let is_well = doctor.as_ref().is_ok_and(|doctor| doctor.contains("ok      kubelet"));
+            say(&format!("{node}: {}", doctor.unwrap_or_else(|error| error)));
+            is_well
+        })
+        .await;
     }
     let namespace = release.namespace.name();
     for (node, agent) in by_node(release).await {
@@ -102,9 +108,9 @@ pub async fn see_pods(release: &Release, client: &Client) {
         })
         .await;
         let network = format!("node_network_receive_bytes_total{{job=\"node-exporter\",instance=\"{node}\"}}");
-        assert!(!query(client, &network).await.is_empty(), "{node}: its traffic");
+        until("the node's traffic", POD_SEEN, async || !query(client, &network).await.is_empty()).await;
         let filesystem = format!("node_filesystem_size_bytes{{job=\"node-exporter\",instance=\"{node}\",mountpoint=\"/\"}}");
-        assert_eq!(query(client, &filesystem).await.len(), 1, "{node}: its filesystem");
+        until("the node's filesystem, once", POD_SEEN, async || query(client, &filesystem).await.len() == 1).await;
         // Volumes of some kinds, such as a node's folders, have no statistics.
         let volumes = with_statistics(&summary_of(&node).await);
         let capacities = format!("kubelet_volume_stats_capacity_bytes{{job=\"kubelet\",instance=\"{node}\"}}");
@@ -114,8 +120,9 @@ pub async fn see_pods(release: &Release, client: &Client) {
 
 /// A kubelet's summary, through the API server.
 async fn summary_of(node: &str) -> Value {
-    let raw = run("kubectl", &["get", "--raw", &format!("/api/v1/nodes/{node}/proxy/stats/summary")], None, LIMIT).await;
-    serde_json::from_str(&raw.expect("the API server passes it on")).expect("JSON")
+    let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
+    let summary = async || run("kubectl", &["get", "--raw", &path], None, LIMIT).await.inspect_err(|problem| say(problem)).ok();
+    serde_json::from_str(&eventually("a kubelet's summary", KUBELET, summary).await).expect("JSON")
 }
 
 /// How many claims have statistics in a summary.

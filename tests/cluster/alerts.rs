@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::killer::Killer;
 use crate::kube::Namespace;
-use crate::release::Release;
+use crate::release::{Release, answer};
 use crate::webhook::Told;
 use crate::{agents, evaluator, faults, say, turn, webhook};
 
@@ -20,7 +20,7 @@ const ALERT: &str = "TestLoadHigh";
 const SOURCE: &str = "alerts-test";
 
 /// How long the alert is pending: long enough for a failover in the middle of it, after the silent node was told of.
-const HOLD_SECONDS: f64 = 105.0;
+const HOLD_SECONDS: f64 = 135.0;
 
 /// The default of EVALUATION_INTERVAL.
 const INTERVAL_SECONDS: f64 = 15.0;
@@ -134,8 +134,7 @@ async fn disturb(release: &Release, killer: &Killer, state: &str) -> f64 {
 
 /// The test's alert, if a server answers and it is there.
 async fn alert(client: &Client) -> Option<Value> {
-    let answer = timeout(REQUEST, client.try_get("/api/v1/alerts")).await.ok()??;
-    let alerts = (answer.status == 200).then(|| answer.json()["data"]["alerts"].as_array().cloned())??;
+    let alerts = answer(client, "/api/v1/alerts").await?.json()["data"]["alerts"].as_array().cloned()?;
     alerts.into_iter().find(|alert| alert["labels"]["alertname"] == ALERT)
 }
 
@@ -147,12 +146,7 @@ async fn current(client: &Client) -> Value {
 /// The only value of a query.
 async fn value(client: &Client, query: &str) -> f64 {
     let path = format!("/api/v1/query?query={}", encode(query));
-    eventually(query, PATIENCE, async || {
-        let answer = timeout(REQUEST, client.try_get(&path)).await.ok()??;
-        let result = (answer.status == 200).then(|| answer.json()["data"]["result"].clone())?;
-        result[0]["value"][1].as_str()?.parse().ok()
-    })
-    .await
+    eventually(query, PATIENCE, async || answer(client, &path).await?.json()["data"]["result"][0]["value"][1].as_str()?.parse().ok()).await
 }
 
 /// Waits until the webhook is told that an alert fires or is resolved: the first time.

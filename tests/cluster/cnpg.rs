@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use golectra_tests::promtool;
+use golectra_tests::{Client, promtool};
 
 use crate::forward::metrics;
 use crate::kube::{Namespace, name};
-use crate::release::Release;
+use crate::release::{Release, total};
 use crate::{agents, audit, faults, full, keys, page, turn};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,20 +30,25 @@ async fn the_default_install_through_its_life() {
     let failed_over = faults::failover(&release, &client).await;
     audit::of_a_load(&release, "failover_total", &failed_over).await;
 
-    let rows = (client.counter("rollout_total").await, client.counter("failover_total").await);
+    let rows = totals(&client).await;
     assert_eq!(rows, (rolled.sum, failed_over.sum));
     release.upgrade(&["--reuse-values", "--set", "server.settings.logLevel=debug", "--set", "agent.settings.reportInterval=5s"]).await;
-    assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after an upgrade");
+    assert_eq!(totals(&client).await, rows, "after an upgrade");
     release.namespace.helm(&["rollback", "golectra", "1", "--wait", "--timeout", "10m"]).await;
-    assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after a rollback");
+    assert_eq!(totals(&client).await, rows, "after a rollback");
 
     let key = release.key().await;
     release.uninstall().await;
     release.install_again(&[]).await;
     assert_ne!(release.key().await, key, "a new install has new keys");
     let client = release.client().await;
-    assert_eq!((client.counter("rollout_total").await, client.counter("failover_total").await), rows, "after another install");
+    assert_eq!(totals(&client).await, rows, "after another install");
     agents::on_every_node(&release, &client).await;
+}
+
+/// What the two loads have added up to.
+async fn totals(client: &Client) -> (i64, i64) {
+    (total(client, "rollout_total").await, total(client, "failover_total").await)
 }
 
 async fn every_service_exports_metrics(release: &Release) {

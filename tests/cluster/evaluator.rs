@@ -10,7 +10,7 @@ use crate::kube::name;
 use crate::release::Release;
 
 /// Time limit for another server to evaluate.
-const LIMIT: Duration = Duration::from_mins(2);
+const LIMIT: Duration = Duration::from_mins(4);
 
 /// A server that evaluates rules.
 #[derive(Debug, Clone)]

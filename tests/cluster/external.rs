@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::kube::Namespace;
-use crate::release::Release;
+use crate::release::{Release, total};
 use crate::{agents, faults, kustomize, turn};
 
 /// A PostgreSQL that the release knows only by its URL.
@@ -56,6 +56,6 @@ async fn with_an_external_database() {
     release.namespace.kubectl(&["create", "secret", "generic", "golectra-database", &literal]).await;
     let release = kustomize::apply(release.namespace, "external").await;
     let client = release.client().await;
-    assert_eq!(client.counter("kept").await, 42, "the overlay finds the rows");
+    assert_eq!(total(&client, "kept").await, 42, "the overlay finds the rows");
     agents::on_every_node(&release, &client).await;
 }

@@ -11,10 +11,10 @@ use crate::kube::Namespace;
 use crate::say;
 
 /// Time limit for kubectl to begin.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a pod may take to be reached.
-const REACHED: Duration = Duration::from_mins(1);
+const REACHED: Duration = Duration::from_mins(3);
 
 /// A port on loopback that is forwarded to a pod until this is dropped.
 pub struct Forward {
@@ -23,9 +23,10 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// To `pod/NAME`, `service/NAME` or `deployment/NAME` and one of its ports.
+    /// To `pod/NAME`, `service/NAME` or `deployment/NAME` and one of its ports, once there is a pod.
     pub async fn open(namespace: &Namespace, target: &str, port: &str) -> Self {
-        Self::try_open(namespace, target, port).await.unwrap_or_else(|problem| panic!("{problem}"))
+        let open = async || Self::try_open(namespace, target, port).await.inspect_err(|problem| say(problem)).ok();
+        eventually(&format!("port {port} of {target} is forwarded"), REACHED, open).await
     }
 
     /// The same for a pod that may be gone or not there yet.
@@ -61,14 +62,24 @@ impl Forward {
     }
 }
 
+/// The answer of a target's port to a GET, with the status 200, once it comes.
+pub async fn get(namespace: &Namespace, target: &str, port: &str, path: &str) -> Answer {
+    eventually(&format!("{path} of {target}"), REACHED, async || try_get(namespace, target, port, path).await).await
+}
+
+/// The same; None where the target can't be reached at the moment.
+async fn try_get(namespace: &Namespace, target: &str, port: &str, path: &str) -> Option<Answer> {
+    let forward = Forward::try_open(namespace, target, port).await;
+    let forward = forward.inspect_err(|problem| say(problem)).ok()?;
+    forward.client(None).try_get(path).await.filter(|answer| answer.status == 200)
+}
+
 /// A pod's own /metrics, once the pod can be reached.
 pub async fn metrics(namespace: &Namespace, pod: &str) -> Answer {
-    eventually(&format!("/metrics of {pod}"), REACHED, async || try_metrics(namespace, pod).await).await
+    get(namespace, &format!("pod/{pod}"), "9090", "/metrics").await
 }
 
 /// The same; None where the pod can't be reached at the moment.
 pub async fn try_metrics(namespace: &Namespace, pod: &str) -> Option<Answer> {
-    let forward = Forward::try_open(namespace, &format!("pod/{pod}"), "9090").await;
-    let forward = forward.inspect_err(|problem| say(problem)).ok()?;
-    forward.client(None).try_get("/metrics").await.filter(|answer| answer.status == 200)
+    try_get(namespace, &format!("pod/{pod}"), "9090", "/metrics").await
 }

@@ -23,7 +23,7 @@ async fn agents_with_host_mounts_report_more() {
             "node_filesystem_size_bytes",
             "node_filesystem_avail_bytes",
         ] {
-            until("a metric of the node arrives", Duration::from_mins(1), async || {
+            until("a metric of the node arrives", Duration::from_mins(3), async || {
                 let answer = client.get(&format!("/api/v1/latest?source={node}&name={name}")).send().await.expect(200).json();
                 let series = answer["series"].as_array().expect("a list").clone();
                 series.iter().any(|one| one["value"].as_f64().is_some_and(|value| value > 0.0))

@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::kube::Namespace;
 use crate::webhook::BUSYBOX;
 
-/// Time limit for a small pod to do its work.
-const LIMIT: Duration = Duration::from_mins(2);
+/// Time limit for a small pod to do its work, its image pulled.
+const LIMIT: Duration = Duration::from_mins(5);
 
 /// See the module's documentation. Deleting a pod with `--grace-period=0 --force` would not do: the pod is gone from the API at once, but the kubelet
 /// ends its processes with SIGTERM first.

@@ -12,10 +12,10 @@ use tokio::process::Command;
 use crate::say;
 
 /// Time limit for a command that does not wait for the cluster.
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Time limit for a pod to terminate: several times every grace period.
-const ENDED: Duration = Duration::from_mins(2);
+const ENDED: Duration = Duration::from_mins(5);
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -67,7 +67,13 @@ impl Namespace {
             },
         });
         run("kubectl", &["create", "-f", "-"], Some(&object.to_string()), LIMIT).await.expect("a namespace can be made");
-        Self(name)
+        let namespace = Self(name);
+        // The API server refuses pods until a controller has made the account.
+        until("the namespace has its default ServiceAccount", LIMIT, async || {
+            namespace.try_kubectl(&["get", "serviceaccount", "default"], LIMIT).await.is_ok()
+        })
+        .await;
+        namespace
     }
 
     /// Its name.
@@ -115,8 +121,17 @@ impl Namespace {
         until("pods that end are gone", ENDED, async || !self.all_pods(component).await.iter().any(is_ending)).await;
     }
 
+    /// Waits until no pod has these labels, also where the last one is gone already.
+    pub async fn gone(&self, labels: &str) {
+        until("the pods are gone", ENDED, async || self.pods_with(labels).await.is_empty()).await;
+    }
+
     async fn all_pods(&self, component: &str) -> Vec<Value> {
-        let mut list = self.json(&["pods", "-l", &format!("app.kubernetes.io/component={component}")]).await;
+        self.pods_with(&format!("app.kubernetes.io/component={component}")).await
+    }
+
+    async fn pods_with(&self, labels: &str) -> Vec<Value> {
+        let mut list = self.json(&["pods", "-l", labels]).await;
         match list["items"].take() {
             Value::Array(pods) => pods,
             other => panic!("a list of pods, not {other}"),
@@ -160,6 +175,21 @@ impl Drop for Namespace {
         }
         remove(&self.0);
     }
+}
+
+/// Waits until the API server reaches the CloudNativePG operator's webhooks, without which it takes no database: directly after the operator's start
+/// their Service may lead nowhere. Any other refusal is left to the tests.
+pub async fn operator_reached() {
+    let database = json!({
+        "apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster", "metadata": {"name": "golectra-test-dry-run", "namespace": "default"},
+        "spec": {"instances": 1, "storage": {"size": "1Gi"}},
+    });
+    let database = database.to_string();
+    until("the operator's webhooks are reached", LIMIT, async || {
+        let made = run("kubectl", &["create", "--dry-run=server", "-f", "-"], Some(&database), LIMIT).await;
+        made.err().is_none_or(|error| !error.contains("failed calling webhook"))
+    })
+    .await;
 }
 
 /// Deletes the namespaces of killed runs on this machine, which use resources that others need.

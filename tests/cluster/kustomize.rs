@@ -6,7 +6,7 @@ use golectra_tests::fresh_key;
 use serde_json::json;
 
 use crate::kube::Namespace;
-use crate::release::{REACH, Release};
+use crate::release::{REACH, Release, total};
 use crate::{agents, turn};
 
 /// Creates the keys, applies an overlay and waits until everything is ready.
@@ -16,7 +16,7 @@ pub async fn apply(namespace: Namespace, overlay: &str) -> Release {
         namespace.kubectl(&["create", "secret", "generic", name, &key]).await;
     }
     namespace
-        .try_kubectl(&["apply", "-k", &format!("k8s/overlays/{overlay}")], Duration::from_mins(2))
+        .try_kubectl(&["apply", "-k", &format!("k8s/overlays/{overlay}")], Duration::from_mins(5))
         .await
         .unwrap_or_else(|error| panic!("{error}"));
     for workload in ["deployment/golectra-server", "daemonset/golectra-agent", "deployment/golectra-audit-sink"] {
@@ -33,5 +33,5 @@ async fn the_embedded_overlay_is_applied_and_used() {
     let client = release.client().await;
     agents::on_every_node(&release, &client).await;
     client.updates(&json!([{"id": "kept", "type": "counter", "delta": 42}])).await.expect(200);
-    assert_eq!(client.counter("kept").await, 42);
+    assert_eq!(total(&client, "kept").await, 42);
 }

@@ -9,15 +9,15 @@ use golectra_tests::{Client, fresh_key, until};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::release::Release;
+use crate::release::{Release, answer};
 
 const WRITERS: usize = 4;
 
 /// Time limit for a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time limit for a write with all of its tries.
-const TRIED_AT_MOST: Duration = Duration::from_mins(2);
+/// Time limit for a write with all of its tries: longer than a failover may take.
+const TRIED_AT_MOST: Duration = Duration::from_mins(6);
 
 /// Pause between two writes of one client.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -74,9 +74,9 @@ impl Load {
         for (index, writer) in self.writers.into_iter().enumerate() {
             let tally = writer.await.expect("a writer does not panic");
             let mut stored = 0;
-            until("the series can be read", Duration::from_secs(30), async || {
+            until("the series can be read", Duration::from_mins(2), async || {
                 let path = format!("/api/v1/latest?source=load-{index}&name={}", self.counter);
-                let Some(answer) = client.try_get(&path).await.filter(|answer| answer.status == 200) else { return false };
+                let Some(answer) = answer(client, &path).await else { return false };
                 stored = answer.json()["series"][0]["delta"].as_i64().unwrap_or(0);
                 true
             })

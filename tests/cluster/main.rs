@@ -36,7 +36,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 /// The cluster may have resources for only one test at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// Done once in each run: old namespaces are deleted and the images loaded.
+/// Done once in each run: old namespaces are deleted, the images loaded, and the operator is waited for.
 static READY: OnceCell<()> = OnceCell::const_new();
 
 /// Waits for the exclusive use of the cluster. None if there is no cluster.
@@ -56,6 +56,7 @@ pub async fn turn() -> Option<MutexGuard<'static, ()>> {
         .get_or_init(|| async {
             kube::sweep().await;
             images::ready().await;
+            kube::operator_reached().await;
         })
         .await;
     Some(turn)

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use golectra_tests::{Client, eventually, skip, until};
+use golectra_tests::{eventually, skip, until};
 use serde_json::{Value, json};
 
-use crate::forward::Forward;
+use crate::forward::get;
 use crate::kube::Namespace;
 use crate::release::Release;
 use crate::{agents, full, images, say, turn};
@@ -50,12 +50,12 @@ async fn install_prometheus(namespace: &Namespace) {
         },
     });
     namespace.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [config_map, pod]}).to_string()).await;
-    let ready = ["wait", "--for=condition=Ready", "pod/prometheus", "--timeout=120s"];
-    namespace.try_kubectl(&ready, Duration::from_mins(3)).await.unwrap_or_else(|error| panic!("{error}"));
+    let ready = ["wait", "--for=condition=Ready", "pod/prometheus", "--timeout=300s"];
+    namespace.try_kubectl(&ready, Duration::from_mins(6)).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
-async fn ask(prometheus: &Client, path: &str) -> Value {
-    prometheus.get(path).send().await.expect(200).json()["data"].clone()
+async fn ask(release: &Release, path: &str) -> Value {
+    get(&release.namespace, "pod/prometheus", "9090", path).await.json()["data"].clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,16 +73,14 @@ async fn prometheus_alerts_on_a_silent_node() {
     let client = release.client().await;
     agents::on_every_node(&release, &client).await;
     install_prometheus(&release.namespace).await;
-    let forward = Forward::open(&release.namespace, "pod/prometheus", "9090").await;
-    let prometheus = forward.client(None);
 
-    until("Prometheus reads the server and the sink", Duration::from_mins(1), async || {
-        let targets = ask(&prometheus, "/api/v1/targets").await;
+    until("Prometheus reads the server and the sink", Duration::from_mins(3), async || {
+        let targets = ask(&release, "/api/v1/targets").await;
         let targets = targets["activeTargets"].as_array().expect("a list");
         targets.len() == 2 && targets.iter().all(|target| target["health"] == "up")
     })
     .await;
-    for group in ask(&prometheus, "/api/v1/rules").await["groups"].as_array().expect("a list") {
+    for group in ask(&release, "/api/v1/rules").await["groups"].as_array().expect("a list") {
         for rule in group["rules"].as_array().expect("a list") {
             assert_ne!(rule["health"], "err", "{rule}");
         }
@@ -94,7 +92,7 @@ async fn prometheus_alerts_on_a_silent_node() {
     let only = format!("agent.nodeSelector.kubernetes\\.io/hostname={}", nodes[0]);
     release.upgrade(&[&values[..], &["--set", &only]].concat()).await;
     let firing = eventually("the alert fires", ALERTED, async || {
-        let alerts = ask(&prometheus, "/api/v1/alerts").await;
+        let alerts = ask(&release, "/api/v1/alerts").await;
         let firing: Vec<String> = alerts["alerts"]
             .as_array()?
             .iter()

@@ -27,7 +27,7 @@ async fn cluster_on_loopback() -> (Child, String) {
         .spawn()
         .expect("kubectl starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    let said = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await.expect("kubectl proxy says where it is");
+    let said = tokio::time::timeout(Duration::from_mins(1), lines.next_line()).await.expect("kubectl proxy says where it is");
     let said = said.expect("its output can be read").expect("it goes on");
     let address = said.rsplit(' ').next().expect("an address").to_owned();
     (child, format!("http://{address}"))
@@ -57,7 +57,7 @@ async fn a_missing_operator_is_explained() {
     let namespace = Namespace::fresh("operator").await;
     let (_proxy, cluster) = cluster_on_loopback().await;
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().expect("a client can be built");
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(1)).build().expect("a client can be built");
     let seen = Receiver::start(move |asked| without_the_group(&http, &cluster, asked)).await;
 
     let config = tempfile::NamedTempFile::new().expect("a file");
@@ -69,7 +69,7 @@ async fn a_missing_operator_is_explained() {
     std::fs::write(config.path(), text.to_string()).expect("it can be written");
     let kubeconfig = config.path().to_str().expect("text");
     let install = ["--kubeconfig", kubeconfig, "--namespace", namespace.name(), "install", "golectra", "charts/golectra"];
-    let error = run("helm", &install, None, Duration::from_mins(1)).await.expect_err("the operator is hidden");
+    let error = run("helm", &install, None, Duration::from_mins(4)).await.expect_err("the operator is hidden");
     for part in ["needs the CloudNativePG operator", "https://cloudnative-pg.io", "database.mode=external", "database.mode=embedded"] {
         assert!(error.contains(part), "{part} is not in: {error}");
     }

@@ -1,10 +1,11 @@
 //! The dashboard in a browser, reached as NOTES.txt describes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use golectra_tests::Browser;
+use golectra_tests::{Browser, until};
 use serde_json::json;
 
 use crate::forward::Forward;
@@ -15,6 +16,10 @@ use crate::say;
 pub async fn shows_every_node(release: &Release) {
     let Some(mut browser) = Browser::start().await else { return };
     let forward = Forward::open(&release.namespace, "service/golectra-server", "http").await;
+    until("the server answers through the forwarding", Duration::from_mins(1), async || {
+        forward.client(None).try_get("/ping/live").await.is_some_and(|answer| answer.status == 200)
+    })
+    .await;
     browser.show(1280, "light").await;
     browser.open(&forward.url()).await;
     for node in release.nodes().await {

@@ -2,10 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use golectra_tests::{Client, until};
+use golectra_tests::{Answer, Client, eventually, until};
+use tokio::time::timeout;
 
 use crate::kube::{Namespace, run};
 use crate::say;
+
+/// Time limit for a Service to lead to the server: every node is told of each change of its pods, and a small machine takes its time.
+const REACHED: Duration = Duration::from_mins(3);
+
+/// Time limit of one request meanwhile: what is sent to a pod that is gone is answered by nobody.
+const REQUEST: Duration = Duration::from_secs(10);
 
 /// Makes the server reachable from outside the cluster: a node port that leads to all of its pods, like a load balancer, and a
 /// policy that allows it where policies are enforced.
@@ -52,9 +59,8 @@ impl Release {
 
     /// `helm uninstall`, and waits until the last pod is gone, because a terminating pod still answers with its old keys.
     pub async fn uninstall(&self) {
-        self.namespace.helm(&["uninstall", "golectra", "--wait", "--timeout", "2m"]).await;
-        let gone = ["wait", "--for=delete", "pod", "-l", "app.kubernetes.io/instance=golectra", "--timeout=120s"];
-        self.namespace.try_kubectl(&gone, Duration::from_mins(3)).await.unwrap_or_else(|error| panic!("{error}"));
+        self.namespace.helm(&["uninstall", "golectra", "--wait", "--timeout", "5m"]).await;
+        self.namespace.gone("app.kubernetes.io/instance=golectra").await;
     }
 
     /// `helm upgrade` with the defaults and these values.
@@ -83,16 +89,24 @@ impl Release {
     /// A client with the release's key, once the server answers. It sends a read that is refused for the moment again.
     pub async fn client(&self) -> Client {
         let client = Client::new(&self.url().await, Some(&self.key().await)).patient();
-        until("the server answers from outside", Duration::from_mins(1), async || {
-            client.try_get("/ping").await.is_some_and(|answer| answer.status == 200)
-        })
-        .await;
+        until("the server answers from outside", REACHED, async || answer(&client, "/ping").await.is_some()).await;
         client
     }
 
     /// The cluster's nodes.
     pub async fn nodes(&self) -> Vec<String> {
-        let text = run("kubectl", &["get", "nodes", "-o", "name"], None, Duration::from_secs(30)).await.expect("nodes");
+        let text = run("kubectl", &["get", "nodes", "-o", "name"], None, Duration::from_mins(1)).await.expect("nodes");
         text.lines().map(|line| line.trim_start_matches("node/").to_owned()).collect()
     }
+}
+
+/// The answer to a GET, if it comes now and has the status 200.
+pub async fn answer(client: &Client, path: &str) -> Option<Answer> {
+    timeout(REQUEST, client.try_get(path)).await.ok()?.filter(|answer| answer.status == 200)
+}
+
+/// A counter's total, once it can be read. After a pod was replaced or killed a Service may lead nowhere again although it led to the server before.
+pub async fn total(client: &Client, id: &str) -> i64 {
+    let path = format!("/value/counter/{id}");
+    eventually(&format!("the counter {id} can be read"), REACHED, async || answer(client, &path).await?.text().parse().ok()).await
 }

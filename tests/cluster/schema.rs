@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::kube::{Namespace, root, run};
 use crate::{say, turn};
 
-const LIMIT: Duration = Duration::from_mins(1);
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// API groups that a cluster may lack.
 const OPTIONAL: [&str; 3] = ["gateway.networking.k8s.io/v1", "monitoring.coreos.com/v1", "postgresql.cnpg.io/v1"];

@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use golectra_tests::eventually;
 use serde_json::{Value, json};
 
 use crate::kube::Namespace;
+use crate::say;
 
 /// A small image with a web server and a shell.
 pub const BUSYBOX: &str = "docker.io/library/busybox:latest";
+
+/// Time limit for the pod to be ready, its image pulled.
+const READY: Duration = Duration::from_mins(6);
+
+/// Time limit for what it was told to be read, asked again where that fails.
+const READ: Duration = Duration::from_mins(1);
 
 /// The name of its pod and its Service.
 const NAME: &str = "receiver";
@@ -49,8 +57,8 @@ pub async fn start(namespace: &Namespace) {
         },
     });
     namespace.apply(&json!({"apiVersion": "v1", "kind": "List", "items": [config_map, service, pod]}).to_string()).await;
-    let ready = ["wait", "--for=condition=Ready", "pod/receiver", "--timeout=60s"];
-    namespace.try_kubectl(&ready, Duration::from_mins(2)).await.unwrap_or_else(|error| panic!("{error}"));
+    let ready = ["wait", "--for=condition=Ready", "pod/receiver", "--timeout=300s"];
+    namespace.try_kubectl(&ready, READY).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The values of the chart under `alerts` by which its server reaches the webhook.
@@ -63,7 +71,9 @@ pub fn values(namespace: &Namespace) -> Value {
 
 /// What the webhook was told until now, in the order of time.
 pub async fn told(namespace: &Namespace) -> Vec<Told> {
-    let lines = namespace.kubectl(&["exec", NAME, "--", "find", "/told", "-name", "*.told", "-exec", "cat", "{}", "+"]).await;
+    let find = ["exec", NAME, "--", "find", "/told", "-name", "*.told", "-exec", "cat", "{}", "+"];
+    let read = async || namespace.try_kubectl(&find, READ).await.inspect_err(|problem| say(problem)).ok();
+    let lines = eventually("what the webhook was told can be read", READ, read).await;
     let mut told: Vec<Told> = lines.lines().map(parsed).collect();
     told.sort_by(|a, b| a.at_seconds.total_cmp(&b.at_seconds));
     told

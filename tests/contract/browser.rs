@@ -212,6 +212,7 @@ async fn people_find_zoom_share_search_and_silence() {
     browser.click("[data-live=firing] button[data-silence]").await;
     browser.wait_for("document.querySelector('dialog#silence[open]')").await;
     browser.eval("document.querySelector('#silence input[name=by]').focus()").await;
+    assert_eq!(browser.eval("getComputedStyle(document.activeElement).outlineStyle").await, json!("solid"), "the focus is visible");
     browser.type_text("ada").await;
     browser.eval("document.querySelector('#silence input[name=comment]').focus()").await;
     browser.type_text("a drill").await;

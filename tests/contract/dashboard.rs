@@ -26,6 +26,7 @@ on_both_stores!(
     nodes_are_shown_by_either_set_of_names,
     problems_come_first,
     rows_are_sorted_and_filtered,
+    forms_and_links_keep_what_the_address_says,
     a_node_has_graphs_of_what_it_reports,
     an_instance_that_others_write_is_a_node,
     an_instance_that_is_no_machine_is_not_silent,
@@ -56,6 +57,8 @@ async fn the_page_works_with_nothing_stored(t: Target) {
 async fn the_page_shows_what_has_no_source(t: Target) {
     let server = t.own().start();
     server.client().updates(&json!([{"id": "pressure_bar", "type": "gauge", "value": 1.0625}])).await.expect(200);
+    let first = server.client().get("/").send().await.expect(200).text();
+    assert!(!first.contains("all reporting"), "nothing is said of nodes where there are none: {first}");
     let all = pages(&t, &server).await.concat();
     assert!(all.contains("(unnamed)") && all.contains("pressure_bar") && all.contains("1.0625"), "{all}");
 }
@@ -212,6 +215,38 @@ async fn rows_are_sorted_and_filtered(t: Target) {
     {
         assert!(grouped.contains(part), "{part}: {grouped}");
     }
+}
+
+/// Without scripts a form sends its own fields alone, and a link has what is written in it.
+async fn forms_and_links_keep_what_the_address_says(t: Target) {
+    let server = t.own().start();
+    report(&server, "n", &[("node_load1", 1.0)]).await;
+    for (path, action, kept) in [
+        ("/explore?range=6h", "/explore", [("range", "6h"); 2]),
+        ("/explore?query=node_load1&from=100&to=200", "/explore", [("from", "100"), ("to", "200")]),
+        ("/compare?query=node_load1&sort=-mean&range=1d", "/compare", [("sort", "-mean"), ("range", "1d")]),
+        ("/node?name=n&range=6h", "/node", [("name", "n"), ("range", "6h")]),
+        ("/?sort=-load&rows=all", "/", [("sort", "-load"), ("rows", "all")]),
+        ("/pods?sort=-cpu", "/pods", [("sort", "-cpu"); 2]),
+        ("/source?name=n", "/source", [("name", "n"); 2]),
+    ] {
+        let page = page(&server, path).await;
+        let form = page.split(&format!("<form action=\"{action}\"")).nth(1).and_then(|rest| rest.split("</form>").next());
+        let form = form.unwrap_or_else(|| panic!("{path} has no form: {page}"));
+        for (name, value) in kept {
+            let field = format!("<input type=\"hidden\" name=\"{name}\" value=\"{value}\">");
+            assert!(form.contains(&field), "{path} does not keep {name}: {form}");
+        }
+    }
+    let compare = page(&server, "/compare?query=node_load1&sort=-mean&range=1d").await;
+    assert!(compare.contains("href=\"/compare?query=node_load1&#38;sort=-mean&#38;range=15m\""), "{compare}");
+    let expressions = compare.split("aria-label=\"Expressions\">").nth(1).and_then(|rest| rest.split("</nav>").next()).expect("a list");
+    let links: Vec<_> = expressions.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(!links.is_empty() && links.iter().all(|link| link.ends_with("&#38;sort=-mean&#38;range=1d")), "{links:?}");
+    let node = page(&server, "/node?name=n&find=load&range=6h").await;
+    assert!(node.contains("href=\"/node?name=n&#38;find=load&#38;range=15m\""), "{node}");
+    let long_ago = page(&server, "/node?name=n&from=100&to=200").await;
+    assert!(long_ago.contains("Nothing is known of this node in this time."), "{long_ago}");
 }
 
 async fn a_node_has_graphs_of_what_it_reports(t: Target) {
@@ -389,6 +424,8 @@ async fn an_expression_has_a_table_or_an_error(t: Target) {
     report(&server, "n", &[("room", 21.5)]).await;
     let table = page(&server, &format!("/explore?query={}", encode("room * 2"))).await;
     assert!(table.contains("instance=<b>n</b>") && table.contains("<td class=\"num\">43</td>"), "{table}");
+    let without_labels = page(&server, &format!("/explore?query={}", encode("vector(1)"))).await;
+    assert!(without_labels.contains("<th scope=\"row\">value</th>"), "{without_labels}");
     let error = page(&server, &format!("/explore?query={}", encode("sum(room"))).await;
     // Beside the field, and in the part that is fetched again.
     let part = error.split("data-live=\"table\"").nth(1).unwrap_or_default();
@@ -550,6 +587,7 @@ async fn what_changed_is_ranked(t: Target) {
     assert!(nodes.contains(&"CPU of busy") && nodes.contains(&"gone is silent"), "{nodes:?}");
     assert_eq!(pods, ["Restarts of shop/cart", "Use of the volume shop/data"]);
     assert!(all.contains("from 30 % to 98 %"), "{all}");
+    assert!(all.contains("href=\"/node?name=busy&#38;range=1h\""), "what moved is shown over the same time: {all}");
     let node = page(&server, "/changes?node=busy").await;
     assert_eq!(changes(&node, "Nodes"), ["CPU of busy"]);
     assert!(changes(&node, "Every metric")[0].starts_with("node_cpu_seconds_total{"), "{node}");
@@ -602,6 +640,8 @@ async fn what_happened_is_listed(t: Target) {
     let version = "n1 runs golectra 1.1.0 instead of 1.0.0";
     let all = listed("/changes", &["DiskSlow of n1 fires", "shop/cart restarted", version, "n2 was started"]).await;
     assert!(all.find(version) < all.find("shop/cart restarted"), "the newest come first: {all}");
+    let of_six_hours = listed("/changes?range=6h", &[version]).await;
+    assert!(of_six_hours.contains("href=\"/node?name=n1&amp;range=6h\""), "it is shown over the same time: {of_six_hours}");
     let of_node = listed("/node?name=n1", &["DiskSlow of n1 fires", "shop/cart restarted", version]).await;
     assert!(!of_node.contains("n2 was started"), "{of_node}");
     let of_pod = listed("/pod?namespace=shop&name=cart", &["shop/cart restarted"]).await;

@@ -5,10 +5,13 @@ use std::time::Duration;
 use golectra_tests::{Agent, Client, Exit, Program, ProgramBuilder, Server, free_port, until};
 use serde_json::json;
 
+/// The time limit for a program to start and do its first work, on a busy machine.
+const LIMIT: Duration = Duration::from_mins(1);
+
 /// Waits until the program answers on this port.
 async fn answers(program: &Program, port: u16) -> Client {
     let client = Client::new(&format!("http://127.0.0.1:{port}"), None);
-    until(&format!("an answer on port {port}: {}", program.tail()), Duration::from_secs(20), async || {
+    until(&format!("an answer on port {port}: {}", program.tail()), LIMIT, async || {
         client.try_get("/ping/live").await.is_some_and(|answer| answer.status == 200)
     })
     .await;
@@ -42,7 +45,7 @@ async fn flags_are_parsed_in_every_form() {
             let client = Client::new(&format!("http://127.0.0.1:{port}"), Some("secret"));
             answers_signed(&program, &client).await;
             client.updates(&json!([{"id": "a", "type": "gauge", "value": 1}])).await.expect(200);
-            until("the audit file of its flag", Duration::from_secs(10), async || {
+            until("the audit file of its flag", LIMIT, async || {
                 std::fs::read_to_string(program.folder().join("x.log")).is_ok_and(|text| text.ends_with('\n'))
             })
             .await;
@@ -51,12 +54,11 @@ async fn flags_are_parsed_in_every_form() {
 }
 
 async fn answers_signed(program: &Program, client: &Client) {
-    until(&format!("an answer: {}", program.tail()), Duration::from_secs(20), async || client.try_get("/ping/live").await.is_some()).await;
+    until(&format!("an answer: {}", program.tail()), LIMIT, async || client.try_get("/ping/live").await.is_some()).await;
 }
 
 #[tokio::test]
 async fn no_program_uses_the_line_end_after_a_key() {
-    const LIMIT: Duration = Duration::from_mins(1);
     let server = Server::builder().key(Some("swordfish")).env("SIGNATURES", "required").start();
     for key in ["swordfish\n", "swordfish\r\n"] {
         let mut check = ProgramBuilder::new("golectra-server").flags(["selfcheck", &server.url()]).env("KEY", key).start();
@@ -114,10 +116,7 @@ async fn a_dsn_with_another_drivers_pool_settings_says_once_that_they_have_no_ef
     let dsn = "postgres://user:p@127.0.0.1:1/db?pool_max_conns=4711&statement_cache_mode=describe&application_name=x";
     let program = server().env("ADDRESS", format!("127.0.0.1:{port}")).env("DATABASE_DSN", dsn).start();
     answers(&program, port).await;
-    until("the database is reported as not ready", Duration::from_secs(20), async || {
-        program.stderr().contains("the database is not ready")
-    })
-    .await;
+    until("the database is reported as not ready", LIMIT, async || program.stderr().contains("the database is not ready")).await;
     let said = program.stderr();
     assert_eq!(said.matches("pool_max_conns, statement_cache_mode").count(), 1, "{said}");
     assert!(!said.contains("4711") && !said.contains("describe"), "{said}");
@@ -127,7 +126,7 @@ async fn a_dsn_with_another_drivers_pool_settings_says_once_that_they_have_no_ef
 async fn a_limit_below_what_agents_put_into_a_batch_is_said_at_the_start() {
     const SAID: &str = "MAX_BATCH_ITEMS is less than golectra's agents put into one batch";
     let low = Server::builder().env("MAX_BATCH_ITEMS", 4_999).start();
-    until("the warning", Duration::from_secs(10), async || low.stderr().contains(SAID)).await;
+    until("the warning", LIMIT, async || low.stderr().contains(SAID)).await;
     let mut enough = Server::builder().env("MAX_BATCH_ITEMS", 5_000).start();
     assert_eq!(enough.stop(), Exit::Code(0));
     assert!(!enough.stderr().contains(SAID), "{}", enough.tail());

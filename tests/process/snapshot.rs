@@ -7,6 +7,9 @@ use std::time::Duration;
 use golectra_tests::{Exit, ProgramBuilder, Server, runtime, until};
 use serde_json::{Value, json};
 
+/// The time limit for what a server does soon, on a busy machine.
+const LIMIT: Duration = Duration::from_mins(1);
+
 fn batch() -> Value {
     json!([
         {"id": "temperature{room=\"a\"}", "type": "gauge", "value": 0.1},
@@ -81,8 +84,7 @@ async fn it_is_written_at_every_interval() {
     let server = Server::builder().env("STORE_INTERVAL", "1").env("RESTORE", "true").start();
     server.client().updates(&batch()).await.expect(200);
     let path = server.snapshot_path();
-    until("the first snapshot", Duration::from_secs(10), async || std::fs::read_to_string(&path).is_ok_and(|text| text.contains("hits")))
-        .await;
+    until("the first snapshot", LIMIT, async || std::fs::read_to_string(&path).is_ok_and(|text| text.contains("hits"))).await;
     let server = server.crash_and_restart_with(&[]);
     assert_eq!(server.client().value("counter", "hits").await.as_deref(), Some("9007199254740993"));
 }
@@ -104,7 +106,7 @@ async fn a_reader_never_sees_a_partial_file() {
         }
     });
     let mut versions = std::collections::BTreeSet::new();
-    until("a few snapshots were seen whole", Duration::from_secs(20), async || {
+    until("a few snapshots were seen whole", LIMIT, async || {
         let items = read(&server);
         assert!(items.len() >= 2000, "{} of 2000", items.len());
         versions.insert(items.iter().find(|item| item["id"] == "tick").and_then(|item| item["delta"].as_i64()));
@@ -137,7 +139,7 @@ async fn at_interval_0_a_crash_under_load_loses_nothing_acknowledged() {
             }));
         }
         let before = acknowledged.load(Ordering::SeqCst);
-        until("some writes", Duration::from_secs(20), async || acknowledged.load(Ordering::SeqCst) > before + 50).await;
+        until("some writes", LIMIT, async || acknowledged.load(Ordering::SeqCst) > before + 50).await;
         server.kill();
         for writer in writers {
             writer.await.expect("every answer was 200");
@@ -157,7 +159,7 @@ fn a_damaged_file_is_neither_loaded_nor_overwritten() {
     let damaged = r#"[{"id":"a","type":"gauge","value":1},{"id":"#;
     std::fs::write(&path, damaged).expect("our own folder");
     let mut run = ProgramBuilder::new("golectra-server").folder(&folder).env("ADDRESS", "127.0.0.1:0").env("RESTORE", "true").start();
-    assert!(matches!(run.wait(Duration::from_secs(10)), Exit::Code(1..)), "{}", run.tail());
+    assert!(matches!(run.wait(LIMIT), Exit::Code(1..)), "{}", run.tail());
     assert!(run.stderr().contains("metrics-db.json"), "{}", run.stderr());
     assert_eq!(std::fs::read_to_string(&path).expect("it is still there"), damaged);
 }

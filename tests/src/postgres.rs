@@ -134,7 +134,7 @@ impl Database {
                 tries += 1;
                 match done {
                     // Creating two databases at the same time may fail, because they use the same template.
-                    Err(_) if tries < 10 => tokio::time::sleep(Duration::from_millis(100)).await,
+                    Err(_) if tries < 100 => tokio::time::sleep(Duration::from_millis(100)).await,
                     done => return done.map(|_| ()),
                 }
             }

@@ -89,6 +89,13 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
+impl StartError {
+    /// Whether settings are to blame whose values are valid and that can't be used, alone or together.
+    pub fn is_of_settings(&self) -> bool {
+        matches!(self, Self::Keys(_) | Self::KubeletTls)
+    }
+}
+
 /// A runtime of one thread, because an agent mostly waits; names are looked up on helper threads.
 pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().thread_name("helper").thread_stack_size(HELPER_STACK_BYTES).max_blocking_threads(4).build()

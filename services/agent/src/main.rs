@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the agent cannot start");
-            ExitCode::FAILURE
+            // The same exit code as for a bad value.
+            if error.is_of_settings() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     };
     telemetry.shutdown();

@@ -93,6 +93,8 @@ async function replace(part, next) {
 
 let refreshing = false;
 let again = false;
+/** Whether somebody has chosen another time range. */
+let isMoved = false;
 /** Whether nothing has come from the server for long. */
 let isSilent = false;
 
@@ -117,6 +119,11 @@ async function refresh() {
     await breathe();
     // Who is signed out gets a page without scripts; a server of another version sends other scripts.
     if (!scripts(next) || (scripts(next) !== scripts(document) && mayReload())) {
+      location.reload();
+      return;
+    }
+    // There was nothing to draw: another time range has graphs, or the first values have come.
+    if (!document.querySelector("figure.graph") && next.querySelector("figure.graph") && (isMoved || mayReload())) {
       location.reload();
       return;
     }
@@ -177,8 +184,12 @@ document.addEventListener("input", (event) => {
 
 /** Opens the search over everything. */
 async function search() {
-  const { open } = await import("./palette.js");
-  open();
+  try {
+    const { open } = await import("./palette.js");
+    open();
+  } catch {
+    say("the server does not answer", true);
+  }
 }
 const button = document.getElementById("search");
 if (button) {
@@ -199,7 +210,10 @@ filter();
 if (document.querySelector(".ranges")) {
   const range = await import("./window.js");
   if (!document.querySelector("figure.graph")) range.start();
-  range.onChange(refresh);
+  range.onChange(() => {
+    isMoved = true;
+    refresh();
+  });
 }
 if (document.getElementById("query")) import("./explore.js");
 if (document.getElementById("silence")) import("./alerts.js");

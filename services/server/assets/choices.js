@@ -80,7 +80,8 @@ export class Choices {
   /** @param {KeyboardEvent} event */
   key(event) {
     const count = this.choices.length;
-    if (count === 0) return;
+    // While characters are composed, keys are those of the input method.
+    if (count === 0 || event.isComposing) return;
     if (event.key === "ArrowDown") this.select((this.at + 1) % count);
     else if (event.key === "ArrowUp") this.select((this.at + count - 1) % count);
     else if (this.at >= 0 && (event.key === "Enter" || (event.key === "Tab" && !event.shiftKey && !this.isCombobox))) this.take(this.at);

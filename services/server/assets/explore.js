@@ -21,7 +21,11 @@ const lists = new Map();
 function list(path) {
   let known = lists.get(path);
   if (!known) {
-    known = fetch(path, { signal: AbortSignal.timeout(LIMIT_MS) }).then((answer) => answer.json()).then((body) => body.data ?? []).catch(() => []);
+    known = fetch(path, { signal: AbortSignal.timeout(LIMIT_MS) }).then((answer) => answer.json()).then((body) => body.data ?? []).catch(() => {
+      // The next word asks again.
+      lists.delete(path);
+      return [];
+    });
     lists.set(path, known);
   }
   return known;
@@ -83,6 +87,7 @@ async function check() {
   const query = field.value;
   if (!query.trim()) {
     problem.textContent = "";
+    field.removeAttribute("aria-invalid");
     return;
   }
   const body = new URLSearchParams({ query: query.replaceAll("$window", SOME_WINDOW) });
@@ -147,7 +152,7 @@ field.addEventListener("input", () => {
 field.addEventListener("blur", () => choices.hide());
 field.addEventListener("keydown", (event) => {
   // Choices take Enter before this where one is selected.
-  if (event.key === "Enter" && !event.shiftKey && !event.defaultPrevented) {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !event.defaultPrevented) {
     event.preventDefault();
     form.requestSubmit();
   }
@@ -156,6 +161,8 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   const url = new URL(location.href);
   url.searchParams.set("query", field.value);
+  // An address that differs by its fragment alone is not loaded.
+  url.hash = "";
   location.assign(url);
 });
 remember();

@@ -68,6 +68,21 @@ function lonely(chart, at) {
   return found.length > 0 ? found : null;
 }
 
+/** The time that the cursor of a chart is at. @param {any} chart @returns {number | null} */
+function pointed(chart) {
+  const left = chart?.cursor.left ?? -1;
+  return left < 0 ? null : chart.posToVal(left, "x");
+}
+
+/** Nothing comes from the server. */
+class Unanswered extends Error {}
+
+/** What is said of a question without an answer. @param {unknown} error */
+function sentence(error) {
+  if (error instanceof DOMException && error.name === "TimeoutError") return `The server has not answered within ${LIMIT_MS / 1000} seconds.`;
+  return error instanceof Error ? error.message : String(error);
+}
+
 /** Values as they are drawn: infinite ones would leave no height to the others. @param {(number | null)[]} values */
 function finite(values) {
   return values.map((value) => (Number.isFinite(value) ? value : null));
@@ -104,10 +119,16 @@ class Graph {
     this.loading = null;
     /** The time to which the keyboard has moved the cursor. @type {number | null} */
     this.cursor = null;
+    /** The time at which the cursor of the chart was that this one replaces. @type {number | null} */
+    this.before = null;
+    /** Whether its newest question has no answer; and whether that is since nothing came from the server. */
+    this.isFailed = false;
+    this.isUnanswered = false;
     this.legend = document.createElement("ul");
     this.legend.className = "legend";
     this.problem = document.createElement("p");
     this.problem.className = "note";
+    this.problem.setAttribute("role", "status");
     this.when = document.createElement("span");
     this.when.className = "when";
     this.plot.append(this.when);
@@ -143,6 +164,7 @@ class Graph {
     this.loading?.abort();
     const loading = new AbortController();
     this.loading = loading;
+    this.isUnanswered = false;
     const { from, to } = range.current();
     const least = (to - from) / Math.max(60, this.plot.clientWidth / 2);
     const step = STEPS.find((step) => step >= least) ?? STEPS[STEPS.length - 1];
@@ -154,6 +176,7 @@ class Graph {
     try {
       const answers = await Promise.all(this.lines().map((line) => inTurn(() => ask(line, start, end, step, loading.signal))));
       if (loading.signal.aborted) return;
+      this.isFailed = false;
       const steps = Math.floor((end - start) / step) + 1;
       this.times = Array.from({ length: steps }, (_, index) => start + index * step);
       this.series = answers.flat();
@@ -165,8 +188,11 @@ class Graph {
       this.draw(from, to);
     } catch (error) {
       if (loading.signal.aborted) return;
+      this.isFailed = true;
+      this.isUnanswered = error instanceof Unanswered;
       this.problem.classList.remove("none");
-      this.problem.textContent = error instanceof Error ? error.message : String(error);
+      this.problem.textContent = sentence(error);
+      if (!this.chart) this.plot.setAttribute("aria-label", `${this.title}: ${this.problem.textContent}`);
     } finally {
       if (this.loading === loading) this.plot.classList.remove("busy");
     }
@@ -215,6 +241,7 @@ class Graph {
       return;
     }
     this.shape = shape;
+    this.before = pointed(this.chart);
     this.chart?.destroy();
     this.chart = null;
     const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
@@ -225,7 +252,7 @@ class Graph {
       ...this.size(),
       legend: { show: false },
       // The text of the last tick stands beside the end of the axis with half of its width.
-      padding: [10, isLong ? 36 : 10, 0, 0],
+      padding: [10, isLong ? 36 : 24, 0, 0],
       cursor: {
         sync: { key: "golectra", scales: ["x", null], setSeries: false },
         drag: { x: true, y: false, setScale: false },
@@ -275,10 +302,11 @@ class Graph {
     this.tabulate();
   }
 
-  /** Puts the cursor back to where the keyboard has moved it. @param {any} chart */
+  /** Puts the cursor back to where the keyboard has moved it, or to where that of the chart before was: a mouse that rests moves it no more. @param {any} chart */
   restore(chart) {
-    if (this.cursor === null || document.activeElement !== this.plot) return;
-    chart.setCursor({ left: chart.valToPos(this.cursor, "x"), top: 10 });
+    const at = document.activeElement === this.plot && this.cursor !== null ? this.cursor : this.before;
+    this.before = null;
+    if (at !== null) chart.setCursor({ left: chart.valToPos(at, "x"), top: 10 });
   }
 
   /** Whether someone selects a part of it now. */
@@ -363,10 +391,11 @@ class Graph {
     const next = { ArrowLeft: Math.max(0, at - size), ArrowRight: Math.min(last, at + size), Home: 0, End: last, Escape: -1 }[event.key] ?? last;
     this.cursor = next < 0 ? null : this.times[next];
     if (next < 0) {
-      chart.setCursor({ left: -10, top: -10 });
+      chart.setCursor({ left: -10, top: -10 }, true, true);
       return;
     }
-    chart.setCursor({ left: chart.valToPos(this.times[next], "x"), top: 10 });
+    // The last argument moves the cursors of the other graphs too, as a mouse does.
+    chart.setCursor({ left: chart.valToPos(this.times[next], "x"), top: 10 }, true, true);
     const values = this.series.slice(0, 6).map((one) => `${one.name} ${this.text(one, next)}`);
     this.spoken.textContent = `${time(this.times[next], "full")}: ${values.join(", ")}${this.at.textContent ? `. ${this.at.textContent}` : ""}`;
   }
@@ -381,6 +410,8 @@ class Graph {
     // It stays when its table is replaced: people may have scrolled it.
     if (!scroll) {
       scroll = Object.assign(document.createElement("div"), { className: "scroll", tabIndex: 0 });
+      scroll.setAttribute("role", "region");
+      scroll.setAttribute("aria-label", `${this.title}: values`);
       this.table.append(scroll);
     }
     const table = document.createElement("table");
@@ -410,9 +441,11 @@ const BINARY = Array.from({ length: 56 }, (_, power) => 2 ** power);
 /** The lower and the upper end of the scale. @param {number | null} low @param {number | null} high @param {number | null} top */
 function scale(low, high, top) {
   if (top !== null) return [Math.min(0, low ?? 0), Math.max(top, high ?? top)];
-  if (low === null || high === null) return [0, 1];
-  const from = Math.min(0, low);
-  return [from, high <= from ? from + 1 : high + (high - from) * 0.08];
+  if (low === null || high === null || (low === 0 && high === 0)) return [0, 1];
+  const [from, to] = [Math.min(0, low), Math.max(0, high)];
+  // Zero is on it, and no line lies on its edge but at zero.
+  const room = (to - from) * 0.08;
+  return [from < 0 ? from - room : 0, to > 0 ? to + room : 0];
 }
 
 /** The colours of lines in the current theme. */
@@ -453,7 +486,11 @@ function identity(metric) {
 /** @param {string} expr @param {number} start @param {number} end @param {number} step @param {AbortSignal} signal @returns {Promise<{ metric: Record<string, string>, values: (number | null)[] }[]>} */
 async function query(expr, start, end, step, signal) {
   const parameters = new URLSearchParams({ query: expr, start: String(start), end: String(end), step: String(step), lookback_delta: String(Math.max(LOOKBACK, step)), limit: String(MAX_LINES * 4) });
-  const answer = await fetch("/api/v1/query_range", { method: "POST", body: parameters, signal: AbortSignal.any([signal, AbortSignal.timeout(LIMIT_MS)]) });
+  const limits = AbortSignal.any([signal, AbortSignal.timeout(LIMIT_MS)]);
+  const answer = await fetch("/api/v1/query_range", { method: "POST", body: parameters, signal: limits }).catch((error) => {
+    // So browsers tell that there is no connection.
+    throw error instanceof TypeError ? new Unanswered("The server does not answer.") : error;
+  });
   const body = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
   if (body.status !== "success") throw new Error(body.error ?? "The server does not answer.");
   const steps = Math.floor((end - start) / step) + 1;
@@ -502,7 +539,10 @@ function follow() {
   const period = Math.min(300, Math.max(10, (to - from) / 360));
   following = setTimeout(() => {
     // A graph that is drawn anew loses what someone is selecting.
-    if (preset && !document.hidden && ![...shown].some((graph) => graph.isDragged())) reload();
+    if (!document.hidden && ![...shown].some((graph) => graph.isDragged())) {
+      // A range that has ended is asked for again only where there was no answer.
+      for (const graph of shown) if (preset || graph.isFailed) graph.load();
+    }
     follow();
   }, period * 1000);
 }
@@ -514,6 +554,8 @@ range.onChange(() => {
   follow();
 });
 document.addEventListener("golectra:refreshed", () => {
+  // The server answers again. What it refused or had no time for waits for its turn.
+  for (const graph of shown) if (graph.isUnanswered) graph.load();
   const before = JSON.stringify(happened);
   readEvents();
   if (JSON.stringify(happened) !== before) for (const graph of shown) graph.chart?.redraw(false);

@@ -14,6 +14,8 @@ const OWN = `{job="golectra-server"}`;
 let dialog = null;
 /** @type {import("./choices.js").Choice[]} */
 let all = [];
+/** Whether these are all that there are. */
+let isLoaded = false;
 
 /** @param {string} path @returns {Promise<any>} */
 async function get(path) {
@@ -32,6 +34,7 @@ async function load() {
   const of = (/** @type {PromiseSettledResult<any>} */ answer) => (answer.status === "fulfilled" ? answer.value.data ?? [] : []);
   const others = of(instances).filter((/** @type {string} */ name) => !of(servers).includes(name));
   const nodes = [...new Set([...named.filter((/** @type {string} */ name) => !NO_NODES.includes(name)), ...others])];
+  isLoaded = true;
   all = [
     ...pages,
     ...nodes.map((name) => ({ text: name, note: "node", value: `/node?name=${encodeURIComponent(name)}` })),
@@ -51,11 +54,16 @@ export function open() {
     input.setAttribute("aria-label", "Search pages, nodes, pods and metrics");
     dialog.append(input);
     const choices = new Choices(input, dialog, (choice) => location.assign(choice.value), "Found");
+    const none = document.createElement("p");
+    none.className = "none";
+    none.setAttribute("role", "status");
+    dialog.append(none);
     const show = () => {
       const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
       const found = all.filter((one) => words.every((word) => one.text.toLowerCase().includes(word)));
       found.sort((a, b) => Number(b.text.toLowerCase().startsWith(words[0] ?? "")) - Number(a.text.toLowerCase().startsWith(words[0] ?? "")));
       choices.show(found.slice(0, MAX_SHOWN), 0);
+      none.textContent = found.length === 0 && isLoaded ? "Nothing has such a name." : "";
     };
     input.addEventListener("input", show);
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog?.close(); });
@@ -65,7 +73,7 @@ export function open() {
     document.body.append(dialog);
     dialog.addEventListener("golectra:show", show);
   }
-  dialog.showModal();
+  if (!dialog.open) dialog.showModal();
   const shown = dialog;
   const show = () => shown.dispatchEvent(new Event("golectra:show"));
   load().then(show);

@@ -13,7 +13,7 @@ export function current() {
   const [from, to] = [Number(query.get("from")), Number(query.get("to"))];
   if (query.get("from") && from < to) return { from, to, range: "" };
   const asked = query.get("range") ?? "1h";
-  const range = asked in PRESETS ? asked : "1h";
+  const range = Object.hasOwn(PRESETS, asked) ? asked : "1h";
   const now = Date.now() / 1000;
   return { from: now - PRESETS[/** @type {keyof typeof PRESETS} */ (range)], to: now, range };
 }
@@ -69,11 +69,16 @@ function mark() {
     const fields = range ? { range } : { from: String(Math.round(from)), to: String(Math.round(to)) };
     for (const [name, value] of Object.entries(fields)) form.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
   }
-  const [start, end] = [...document.querySelectorAll("#between input")];
-  if (start && end) {
-    /** @type {HTMLInputElement} */ (start).value = local(from);
-    /** @type {HTMLInputElement} */ (end).value = local(to);
-  }
+  fill(from, to);
+}
+
+/** The times that the inputs were filled with. They are more exact than the inputs, and an hour that a clock shows twice is one of the two. @type {number[]} */
+let filled = [];
+
+/** @param {number} from @param {number} to */
+function fill(from, to) {
+  filled = [from, to].map(Math.round);
+  for (const [index, input] of document.querySelectorAll("#between input").entries()) /** @type {HTMLInputElement} */ (input).value = local(filled[index]);
 }
 
 /** @param {number} seconds @returns what an input for local times takes */
@@ -82,11 +87,14 @@ function local(seconds) {
   return new Date(at.getTime() - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
 }
 
-/** Makes the presets change the graphs without a new page, and adds inputs for any other range. */
+let started = false;
+
+/** Makes the presets change the graphs without a new page, and adds inputs for any other range. Only the first call does so. */
 export function start() {
   const ranges = document.querySelector(".ranges");
   const between = document.getElementById("between");
-  if (!ranges || !between) return;
+  if (!ranges || !between || started) return;
+  started = true;
   ranges.addEventListener("click", (/** @type {MouseEventInit & Event} */ event) => {
     const link = /** @type {HTMLElement} */ (event.target).closest("a");
     if (!link?.dataset.range || event.ctrlKey || event.metaKey || event.shiftKey) return;
@@ -111,14 +119,27 @@ export function start() {
   const submit = document.createElement("button");
   submit.textContent = "Show";
   form.append(submit);
-  button.addEventListener("click", () => {
-    form.hidden = !form.hidden;
-    button.setAttribute("aria-expanded", String(!form.hidden));
+  const open = (/** @type {boolean} */ isOpen) => {
+    form.hidden = !isOpen;
+    button.setAttribute("aria-expanded", String(isOpen));
+    if (!isOpen) return;
+    const { from, to } = current();
+    fill(from, to);
+  };
+  button.addEventListener("click", () => open(form.hidden));
+  form.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    open(false);
+    button.focus();
   });
+  const inputs = [...form.querySelectorAll("input")];
+  form.addEventListener("input", () => inputs[1].setCustomValidity(""));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const [from, to] = [...form.querySelectorAll("input")].map((input) => new Date(input.value).getTime() / 1000);
-    if (from < to) go({ from: String(from), to: String(to) });
+    // What nobody changed stays as exact as it was.
+    const [from, to] = inputs.map((input, index) => (input.value === local(filled[index]) ? filled[index] : new Date(input.value).getTime() / 1000));
+    inputs[1].setCustomValidity(from < to ? "" : "The end has to be after the beginning.");
+    if (form.reportValidity()) go({ from: String(from), to: String(to) });
   });
   between.append(button, form);
   addEventListener("popstate", changed);

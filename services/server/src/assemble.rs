@@ -53,6 +53,13 @@ const MIN_DRAIN: Duration = Duration::from_secs(1);
 #[error("{0}")]
 pub struct Refused(String);
 
+impl Refused {
+    /// Refused with the words of an error.
+    pub fn because(error: &dyn Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// What a server is made of.
 pub struct Parts {
     /// What handlers share.

@@ -11,6 +11,7 @@ use golectra_process::output::print_error_line;
 use golectra_process::{install_crypto, telemetry};
 use golectra_promql::MemoryBudget;
 
+use crate::assemble::Refused;
 use crate::clock::Clock;
 use crate::config::ExportSettings;
 use crate::history::export::{Export, ExportError, ExportRequest, Position, Sink};
@@ -41,7 +42,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             print_error_line(&format!("{PROGRAM}: {error}"));
-            ExitCode::FAILURE
+            // The same exit code as for a bad value.
+            if error.is::<Refused>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -51,9 +53,10 @@ async fn export(settings: ExportSettings) -> Result<(), Box<dyn Error>> {
     let start_ms = settings.export_start.map_or(0, |time| time.millis().max(0));
     let range = TimeRange { start_ms, end_ms: settings.export_end.map_or(LAST_MS, crate::config::ExportTime::millis) };
     let (after, format) = (settings.export_after.clone(), settings.export_format);
-    let request = ExportRequest { any: matchers(&selectors)?, range, after, format };
+    let any = matchers(&selectors).map_err(|error| Refused::because(&error))?;
+    let request = ExportRequest { any, range, after, format };
     let history: Arc<dyn History> = match &settings.database_dsn {
-        Some(dsn) => PostgresStore::open_to_read(dsn, settings.query_timeout.duration())?,
+        Some(dsn) => PostgresStore::open_to_read(dsn, settings.query_timeout.duration()).map_err(|error| Refused::because(&error))?,
         None => MemoryStore::open_to_read(&settings.file_storage_path, Lifetimes::default(), Clock::System)?,
     };
     let mut sink = Output::open(&settings)?;

@@ -2,14 +2,38 @@
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use crate::http::{AppState, api, fallback, latest, ping, receivers, silences, snapshot, sources, stream, ui, update, updates, value};
 use crate::middleware;
 
+/// A route, and what makes its handlers.
+type Route = (&'static str, fn() -> MethodRouter<AppState>);
+
+/// Golectra's own routes whose errors are its JSON, also where the middleware refuses a request.
+static JSON: [Route; 11] = [
+    ("/update", || post(update::json)),
+    ("/updates", || post(updates::post)),
+    ("/value", || post(value::json)),
+    ("/api/v1/snapshot", || get(snapshot::get)),
+    ("/api/v1/latest", || get(latest::get)),
+    ("/api/v1/sources", || get(sources::list)),
+    ("/api/v1/sources/{name}", || delete(sources::forget)),
+    ("/api/v1/silences", || get(silences::list).post(silences::create)),
+    ("/api/v1/silences/{id}", || delete(silences::end)),
+    ("/api/v1/receivers", || get(receivers::list)),
+    ("/api/v1/receivers/{name}/test", || post(receivers::test)),
+];
+
+/// Whether the errors of a route are golectra's JSON.
+pub fn has_json_errors(route: &str) -> bool {
+    JSON.iter().any(|(path, _)| *path == route)
+}
+
 /// The server's routes behind its middleware. Paths must be plain before they are routed: [`middleware::path::normalize`].
 pub fn router(state: AppState) -> Router {
-    Router::new()
+    JSON.iter()
+        .fold(Router::new(), |router, (path, handlers)| router.route(path, handlers()))
         .route("/", get(ui::overview))
         .route("/node", get(ui::node))
         .route("/source", get(ui::metrics))
@@ -25,22 +49,11 @@ pub fn router(state: AppState) -> Router {
         .route("/sign-in", post(ui::sign_in))
         .route("/sign-out", post(ui::sign_out))
         .route("/assets/{name}", get(ui::assets::asset))
-        .route("/update", post(update::json))
         .route("/update/{kind}", post(update::missing))
         .route("/update/{kind}/{name}", post(update::missing))
         .route("/update/{kind}/{name}/{value}", post(update::path))
-        .route("/updates", post(updates::post))
-        .route("/value", post(value::json))
         .route("/value/{kind}", get(value::missing))
         .route("/value/{kind}/{name}", get(value::path))
-        .route("/api/v1/snapshot", get(snapshot::get))
-        .route("/api/v1/latest", get(latest::get))
-        .route("/api/v1/sources", get(sources::list))
-        .route("/api/v1/sources/{name}", delete(sources::forget))
-        .route("/api/v1/silences", get(silences::list).post(silences::create))
-        .route("/api/v1/silences/{id}", delete(silences::end))
-        .route("/api/v1/receivers", get(receivers::list))
-        .route("/api/v1/receivers/{name}/test", post(receivers::test))
         .merge(prometheus())
         .route("/api/v1/write", post(api::write::post))
         .route("/ping", get(ping::ready))

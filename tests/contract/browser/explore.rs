@@ -50,6 +50,12 @@ async fn completion_takes_only_what_is_meant() {
     browser.eval("document.addEventListener('keydown', (event) => { if (event.key === 'Tab') window.passed = true; })").await;
     browser.press("Tab", false).await;
     assert_eq!(browser.eval("window.passed").await, json!(true));
+    // What is not there is said, and pressing the keys again leaves the search as it is.
+    browser.eval("document.querySelector('dialog[open] input').focus()").await;
+    browser.type_text("-nowhere").await;
+    browser.wait_for("document.querySelector('dialog[open] [role=status]')?.textContent === 'Nothing has such a name.'").await;
+    browser.press("k", true).await;
+    browser.wait_for("document.querySelector('dialog[open] input')?.value === 'Status-nowhere'").await;
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
 

@@ -139,3 +139,102 @@ async fn a_graph_that_is_drawn_anew_keeps_its_cursor_and_its_table() {
     assert_eq!(browser.eval("document.querySelector('.when').textContent").await.as_str().map(str::is_empty), Some(false));
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
+
+/// Lines that come or go make another chart of a graph. A mouse that rests on it does not move the cursor of that.
+#[tokio::test]
+async fn a_graph_with_other_lines_keeps_its_cursor() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    let left = |left: i64| f64::from(i32::try_from(left).unwrap_or_default());
+    write(&server, &[("countdown", vec![("instance", "a")], &left, 1)]).await;
+    browser.show(1280, "light").await;
+    // A range that has ended is not drawn anew by itself.
+    let end = i64::try_from(unix_millis() / 1000).expect("the clock is before the year 292278994") - 300;
+    let range = |end: i64| format!("/explore?query=countdown&from={}&to={end}", end - 3_600);
+    browser.open(&format!("{}{}", server.url(), range(end))).await;
+    browser.wait_for(&format!("{COLOURED} > 0")).await;
+    let point = "(() => { const over = document.querySelector('.u-over'); const box = over.getBoundingClientRect(); \
+                 over.dispatchEvent(new MouseEvent('mousemove', { bubbles: true, clientX: box.x + box.width / 3, clientY: box.y + box.height / 2 })); })()";
+    browser.eval(point).await;
+    browser.wait_for("document.querySelector('.when').textContent").await;
+    let remember = "(() => { const find = (selector) => document.querySelector(`figure.graph ${selector}`); \
+        window.before = { canvas: find('canvas'), when: find('.when').textContent, value: find('.legend b').textContent }; })()";
+    browser.eval(remember).await;
+    write(&server, &[("countdown", vec![("instance", "b")], &|_| 7.0, 1)]).await;
+    // The same time is somewhere else in a range that ends a minute later.
+    let later = json!(range(end + 60));
+    browser.eval(&format!("history.replaceState(null, '', {later}); window.dispatchEvent(new PopStateEvent('popstate'))")).await;
+    browser.wait_for("document.querySelectorAll('.legend b').length === 2").await;
+    browser.wait_for("document.querySelector('.when').textContent === window.before.when").await;
+    assert_eq!(browser.eval("document.querySelector('figure.graph canvas') === window.before.canvas").await, json!(false), "another chart");
+    let values = browser.eval("[...document.querySelectorAll('.legend b')].map((one) => one.textContent)").await;
+    let before = browser.eval("window.before.value").await;
+    assert_eq!(values, json!([before, "7"]), "the values at the cursor");
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
+/// All graphs of a page have one cursor, for the keyboard as for the mouse.
+#[tokio::test]
+async fn the_keyboard_moves_the_cursors_of_all_graphs() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    let node = || vec![("instance", "n")];
+    write(
+        &server,
+        &[
+            ("node_memory_MemTotal_bytes", node(), &|_| 4.0, 1),
+            ("node_memory_MemAvailable_bytes", node(), &|_| 1.0, 1),
+            ("node_load1", node(), &|_| 1.0, 1),
+        ],
+    )
+    .await;
+    browser.show(1280, "light").await;
+    browser.open(&format!("{}/node?name=n", server.url())).await;
+    browser.wait_for("document.querySelectorAll('figure.graph canvas').length >= 2").await;
+    browser.eval("document.querySelector('figure.graph .plot').focus()").await;
+    let times = "[...document.querySelectorAll('.when')].map((one) => one.textContent).filter(Boolean)";
+    browser.press("ArrowLeft", false).await;
+    browser.wait_for(&format!("{times}.length >= 2")).await;
+    browser.press("Escape", false).await;
+    browser.wait_for(&format!("{times}.length === 0")).await;
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
+/// A range that has ended is not asked for again by itself, unless there was no answer.
+#[tokio::test]
+async fn a_graph_is_drawn_when_the_server_answers_again() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    write(&server, &[("steady", vec![("instance", "n")], &|_| 1.0, 1)]).await;
+    let end = unix_millis() / 1000;
+    browser.open(&format!("{}/explore?query=steady&from={}&to={end}", server.url(), end - 3_600)).await;
+    browser.wait_for("document.querySelector('figure.graph canvas')").await;
+    let problem = "document.querySelector('figure.graph .note').textContent";
+    let fail = "(() => { window.real = window.fetch; \
+                window.fetch = (...asked) => (String(asked[0]).includes('query_range') ? Promise.reject(new TypeError('Failed to fetch')) : window.real(...asked)); \
+                window.dispatchEvent(new PopStateEvent('popstate')); })()";
+    browser.eval(fail).await;
+    browser.wait_for(&format!("{problem} === 'The server does not answer.'")).await;
+    browser.eval("window.fetch = window.real; document.dispatchEvent(new Event('golectra:refresh'))").await;
+    browser.wait_for(&format!("{problem} === ''")).await;
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
+/// A line below zero lies on no edge of its graph: the grid ends there.
+#[tokio::test]
+async fn a_graph_of_what_is_below_zero_has_zero_at_its_top() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    write(&server, &[("debt", vec![("instance", "n")], &|_| -5.0, 1)]).await;
+    browser.show(1280, "light").await;
+    browser.open(&format!("{}/explore?query=debt&range=1h", server.url())).await;
+    browser.wait_for("document.querySelector('figure.graph canvas')").await;
+    // The line is in the lower half. It was on the lower edge before, as zero was not on the scale.
+    let rows = "(() => { const canvas = document.querySelector('figure.graph canvas'); \
+        const { data } = canvas.getContext('2d').getImageData(canvas.width / 2, 0, 1, canvas.height); const rows = []; \
+        for (let at = 0; at < data.length; at += 4) if (data[at + 3] > 150 && Math.abs(data[at + 1] - data[at]) > 40) rows.push(at / 4 / canvas.height); return rows; })()";
+    browser.wait_for(&format!("{rows}.length > 0")).await;
+    let rows = browser.eval(rows).await;
+    let rows: Vec<_> = rows.as_array().expect("a list").iter().filter_map(Value::as_f64).collect();
+    assert!(rows.iter().all(|row| (0.5..0.9).contains(row)), "{rows:?}");
+}

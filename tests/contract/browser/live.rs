@@ -155,3 +155,85 @@ async fn who_is_signed_out_gets_the_form_instead_of_a_page_that_stands_still() {
     browser.eval("fetch('/sign-out', { method: 'POST' }).then(() => document.dispatchEvent(new Event('golectra:refresh')))").await;
     browser.wait_for("document.querySelector('#token') && !document.querySelector('script')").await;
 }
+
+/// A page without a graph has one form for a range of one's own, as those with graphs have.
+#[tokio::test]
+async fn a_range_of_ones_own_is_entered_checked_and_left() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    browser.open(&format!("{}/explore?from=1700000030&to=1700003630", server.url())).await;
+    browser.wait_for("document.getElementById('live').textContent === 'live' && document.querySelector('#between form')").await;
+    assert_eq!(browser.eval("document.querySelectorAll('#between form').length").await, json!(1));
+    let is_open = "!document.querySelector('#between form').hidden";
+    let enter = |name: &str, value: &str| {
+        format!(
+            "(() => {{ const input = document.querySelector('#between input[name={name}]'); input.value = {value}; \
+             input.dispatchEvent(new Event('input', {{ bubbles: true }})); input.focus(); }})()"
+        )
+    };
+    let from = "document.querySelector('#between input[name=from]').value";
+    browser.click("#between > button").await;
+    browser.wait_for(is_open).await;
+
+    // Escape closes it, and the focus is on the button that opens it.
+    browser.eval("document.querySelector('#between input').focus()").await;
+    browser.press("Escape", false).await;
+    browser.wait_for("document.querySelector('#between form').hidden && document.activeElement.matches('#between > button')").await;
+    browser.press("Enter", false).await;
+    browser.wait_for(is_open).await;
+
+    // An end before the beginning is said, and goes nowhere.
+    browser.eval(&enter("to", "'2001-01-01T00:00'")).await;
+    browser.eval("document.querySelector('#between form').requestSubmit()").await;
+    assert_eq!(
+        browser.eval("document.querySelector('#between input[name=to]').validationMessage").await,
+        json!("The end has to be after the beginning.")
+    );
+    assert_eq!(browser.eval("new URLSearchParams(location.search).get('to')").await, json!("1700003630"));
+
+    // The beginning, which nobody changed, keeps its seconds.
+    browser.eval(&enter("to", &format!("`${{Number({from}.slice(0, 4)) + 1}}${{{from}.slice(4)}}`"))).await;
+    browser.eval("document.querySelector('#between form').requestSubmit()").await;
+    browser.wait_for("Number(new URLSearchParams(location.search).get('to')) > 1700003630").await;
+    assert_eq!(browser.eval("new URLSearchParams(location.search).get('from')").await, json!("1700000030"));
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
+/// A time of which a node has nothing says so, and one that has something brings the graphs.
+#[tokio::test]
+async fn a_page_without_graphs_gets_them_with_another_range() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    let batch = json!([{"id": "node_load1", "type": "gauge", "value": 1}]);
+    server.client().post("/updates").source("n").json(&batch).send().await.expect(200);
+    browser.open(&format!("{}/node?name=n&from=100&to=200", server.url())).await;
+    browser.wait_for("document.querySelector('#between form')").await;
+    assert_eq!(browser.eval("document.querySelector('figure.graph')").await, Value::Null);
+    assert_eq!(
+        browser.eval("document.querySelector('[data-live=problems] .note').textContent.includes('in this time')").await,
+        json!(true)
+    );
+    browser.click(".ranges a[data-range='1h']").await;
+    browser.wait_for("document.querySelector('figure.graph canvas')").await;
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
+/// The forms of pages with a time range, sent without scripts.
+#[tokio::test]
+async fn without_scripts_a_form_keeps_the_range() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    let batch = json!([{"id": "node_load1", "type": "gauge", "value": 1}]);
+    server.client().post("/updates").source("n").json(&batch).send().await.expect(200);
+    browser.run_scripts(false).await;
+    let kept = |name: &str| format!("new URLSearchParams(location.search).get('{name}')");
+    for path in ["/explore?query=node_load1&range=6h&old=1", "/compare?query=node_load1&sort=-mean&range=6h&old=1"] {
+        browser.open(&format!("{}{path}", server.url())).await;
+        browser.click("#query-form button[type=submit]").await;
+        // What the form does not know is gone.
+        browser.wait_for(&format!("document.readyState === 'complete' && {} === null", kept("old"))).await;
+        assert_eq!(browser.eval(&kept("range")).await, json!("6h"), "{path}");
+        assert_eq!(browser.eval(&kept("query")).await, json!("node_load1"), "{path}");
+    }
+    assert_eq!(browser.eval(&kept("sort")).await, json!("-mean"));
+}

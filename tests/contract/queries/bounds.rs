@@ -55,7 +55,7 @@ async fn a_query_that_selects_or_needs_too_much_is_422(t: Target) {
 }
 
 async fn a_query_ends_when_its_client_leaves(t: Target) {
-    let server = t.own().metrics().env("QUERY_MAX_BYTES", "1GiB").env("QUERY_CONCURRENCY", "1").start();
+    let server = t.own().metrics().env("QUERY_MAX_BYTES", "1GiB").env("QUERY_CONCURRENCY", "1").env("QUERY_TIMEOUT", "10m").start();
     let start = an_hour_ago();
     fill(&server, start, 1).await;
     let time = (start + 290).to_string();
@@ -67,10 +67,10 @@ async fn a_query_ends_when_its_client_leaves(t: Target) {
         raw.send(format!("GET /api/v1/query?{} HTTP/1.1\r\nHost: x\r\n\r\n", pairs(&[("query", HEAVY), ("time", &time)]))).await;
         clients.push(raw);
     }
-    until("the queries are under way", Duration::from_secs(20), async || metric("golectra_query_in_flight").await == Some(3.0)).await;
+    until("the queries are under way", LIMIT, async || metric("golectra_query_in_flight").await == Some(3.0)).await;
     drop(clients);
     // Long before they would be done or their time were over.
-    until("no query is under way", Duration::from_secs(10), async || metric("golectra_query_in_flight").await == Some(0.0)).await;
+    until("no query is under way", LIMIT, async || metric("golectra_query_in_flight").await == Some(0.0)).await;
     assert_eq!(metric("golectra_query_rejected_total{reason=\"canceled\"}").await, Some(3.0));
     data(&server.client(), "query", &[("query", "m"), ("time", &time)]).await;
 }

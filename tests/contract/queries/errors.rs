@@ -93,6 +93,9 @@ async fn wrong_escapes_are_answered_in_the_form_of_the_route(t: Target) {
         let message = t.get(path).send().await.expect(400).error();
         assert!(message.contains("UTF-8"), "{path}: {message}");
     }
+    for (method, path) in [("DELETE", "/api/v1/sources/%FF"), ("DELETE", "/api/v1/silences/%FF"), ("POST", "/api/v1/receivers/%FF/test")] {
+        t.request(method.parse().expect("a method"), path).send().await.expect(400).error();
+    }
     for path in ["/update?a=%FF", "/updates?a=%FF", "/value?a=%FF"] {
         t.post(path).json(&serde_json::json!({"id": "a", "type": "gauge", "value": 1})).send().await.expect(400).error();
     }

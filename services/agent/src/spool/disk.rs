@@ -7,13 +7,14 @@
 //! not synced: without that note the batch is sent again with its key, which is harmless. That a batch was replaced by another one is.
 //!
 //! `append` writes batches, `settle` writes notes about them, `evict` drops what waited too long or no longer fits. `load`
-//! reads what an earlier process left. `folder`, `segment`, `codec` and `sending` are what these use.
+//! reads what an earlier process left, and `read_again` tries again what could not be read. `folder`, `segment`, `codec` and `sending` are what these use.
 
 mod append;
 mod codec;
 mod evict;
 mod folder;
 mod load;
+mod read_again;
 mod segment;
 mod sending;
 mod settle;
@@ -33,6 +34,7 @@ use self::codec::Record;
 pub use self::folder::DiskError;
 use self::folder::Folder;
 use self::load::Context;
+use self::read_again::READ_TRIES;
 use self::segment::{Entry, Place, Segment, State, Sums};
 use self::sending::Sending;
 use super::send_order::{PATIENCE_TRIES, Pick, SendOrder};
@@ -73,6 +75,8 @@ pub struct Disk {
     sending: Sending,
     /// Waiting batches that were tried often.
     failing: Vec<Place>,
+    /// When what could not be read is tried again; none where nothing is.
+    read_again_at: Option<Instant>,
     order: SendOrder,
     /// What the disk did not take.
     memory: Memory,
@@ -115,8 +119,13 @@ enum ReadError {
 impl ReadError {
     /// Whether the batch may be there all the same: the file was neither removed nor cut off, and its bytes were not read.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Io(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof))
+        matches!(self, Self::Io(error) if is_passing(error))
     }
+}
+
+/// Whether reading a file may succeed later, as after an error of the disk or with too many open files: it was neither removed nor cut off.
+fn is_passing(error: &io::Error) -> bool {
+    !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
 }
 
 impl Disk {
@@ -150,6 +159,7 @@ impl Disk {
             handed_out: BTreeMap::new(),
             sending,
             failing: Vec::new(),
+            read_again_at: None,
             order: SendOrder::default(),
             memory,
             writes_fail: false,
@@ -192,15 +202,30 @@ impl Disk {
 
     /// Indexes a file of an earlier process when its batches are needed, so that the index of a full spool takes no more
     /// memory at the start than that of an empty one.
+    /// A file that cannot be read now stays without an index, and none of its batches waits until it is tried again.
     fn warm(&mut self, number: u64) {
+        let is_last_try = self.segments.get(&number).is_some_and(|segment| segment.read_failures + 1 >= READ_TRIES);
+        self.warm_at_last(number, is_last_try);
+    }
+
+    /// As [`Self::warm`]. After the last try the part that can be read is taken; a file of which nothing can be read is left to the next process.
+    fn warm_at_last(&mut self, number: u64, is_last_try: bool) {
         let Some(segment) = self.segments.get_mut(&number).filter(|segment| segment.is_cold()) else { return };
         let expected = segment.live();
-        match load::entries(&self.folder, number, &self.context) {
+        match load::entries(&self.folder, number, &self.context, is_last_try) {
             Ok(entries) => {
                 // Damage that was there at the start is already counted.
                 self.metrics.spool_corrupt(expected.saturating_sub(entries.len()) as u64);
                 segment.warm(entries);
                 self.release(number);
+            }
+            Err(error) if is_passing(&error) && !is_last_try => {
+                let failures = segment.leave();
+                self.schedule_reading(failures);
+                let path = self.folder.segment(number);
+                READ_ERRORS.log("a file is tried again", move |count| {
+                    tracing::warn!(count, path = %path.display(), %error, "a file of the spool cannot be read: it is tried again");
+                });
             }
             Err(error) => {
                 let path = self.folder.segment(number);
@@ -235,20 +260,30 @@ impl Disk {
 
     /// Settles a batch that cannot be read.
     fn skip(&mut self, place: Place, error: ReadError) {
-        self.unreadable(place, error, "it is skipped");
+        self.metrics.spool_corrupt(1);
+        self.log_unreadable(place, error, "it is skipped");
         self.settle(&[place]);
     }
 
-    /// Leaves a batch that cannot be read now to the next process.
+    /// Leaves a batch that cannot be read now: for a while, and after several tries to the next process.
     fn leave(&mut self, place: Place, error: ReadError) {
-        self.unreadable(place, error, "it is left to the next agent");
         self.failing.retain(|failing| *failing != place);
         self.set_state(place, State::Left);
+        let failures = self.entry(place).read_failures.saturating_add(1);
+        if let Some(entry) = self.entry_mut(place) {
+            entry.read_failures = failures;
+        }
+        if failures < READ_TRIES {
+            self.log_unreadable(place, error, "it is tried again");
+            self.schedule_reading(failures);
+        } else {
+            self.metrics.spool_corrupt(1);
+            self.log_unreadable(place, error, "it is left to the next agent");
+        }
     }
 
-    /// Counts and logs a batch that cannot be read.
-    fn unreadable(&self, place: Place, error: ReadError, consequence: &'static str) {
-        self.metrics.spool_corrupt(1);
+    /// Logs a batch that cannot be read.
+    fn log_unreadable(&self, place: Place, error: ReadError, consequence: &'static str) {
         let (path, offset) = (self.folder.segment(place.segment), self.entry(place).offset);
         READ_ERRORS.log(consequence, move |count| {
             tracing::error!(count, path = %path.display(), offset, %error, "a report cannot be read from the spool: {consequence}");
@@ -342,6 +377,9 @@ impl Spool for Disk {
             match self.read(place) {
                 Ok(mut batch) => {
                     self.set_state(place, State::HandedOut);
+                    if let Some(entry) = self.entry_mut(place) {
+                        entry.read_failures = 0;
+                    }
                     self.failing.retain(|failing| *failing != place);
                     self.handed_out.insert(batch.key(), place);
                     // Where it cannot be noted that the batch is being sent, it is marked as sent.
@@ -417,6 +455,10 @@ impl Spool for Disk {
         self.note_unwritten();
         let disk = self.usage().disk;
         Unsent { kept_batches: disk.batches as u64, kept_polls: disk.polls, ..self.memory.close() }
+    }
+
+    fn read_again(&mut self) -> bool {
+        self.wait_again()
     }
 
     fn begin_sync(&mut self) -> Option<SyncWork> {

@@ -43,6 +43,11 @@ pub trait Spool: Send {
     /// Ends the spool with the process: what is lost with it and what stays on disk.
     fn close(&mut self) -> Unsent;
 
+    /// Has batches wait again that could not be read a while ago. Says whether there are some.
+    fn read_again(&mut self) -> bool {
+        false
+    }
+
     /// The disk work that is needed so that a power failure loses nothing that was pushed; none when there is nothing to do.
     fn begin_sync(&mut self) -> Option<SyncWork> {
         None

@@ -125,10 +125,13 @@ impl Queue {
         self.spool().usage()
     }
 
-    /// Syncs new batches to the disk every second, on another thread. Never ends.
+    /// Syncs new batches to the disk every second, on another thread, and has what could not be read tried again in its time. Never ends.
     pub async fn keep_synced(&self) {
         loop {
             tokio::time::sleep(SYNC_INTERVAL).await;
+            if self.spool().read_again() {
+                self.0.changed.notify_waiters();
+            }
             self.sync().await;
         }
     }

@@ -172,7 +172,7 @@ async fn a_kubelet_without_tls_cannot_be_verified() {
     let variables = [("ADDRESS", "http://localhost:1"), ("KUBELET_URL", "http://127.0.0.1:10255"), ("KUBELET_TLS", "verify")];
     let output = tokio::time::timeout(Duration::from_mins(1), agent(&variables).output()).await.expect("it ends in time").unwrap();
     let log = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && log.contains("KUBELET_TLS is verify: KUBELET_URL has to be https"), "{log}");
+    assert!(output.status.code() == Some(2) && log.contains("KUBELET_TLS is verify: KUBELET_URL has to be https"), "{log}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -22,10 +22,14 @@ pub struct Installed;
 
 /// A running Prometheus.
 pub struct Prometheus {
-    child: Child,
+    // Ended before the folder is removed.
+    _program: Program,
     port: u16,
     _folder: TempDir,
 }
+
+/// A process that is ended when it is dropped.
+struct Program(Child);
 
 impl Prometheus {
     pub fn find() -> Option<Installed> {
@@ -50,57 +54,59 @@ impl Installed {
             load.args(["tsdb", "create-blocks-from", "openmetrics"]).arg(path("samples")).arg(path("data")).stdout(Stdio::null());
             assert!(load.status().unwrap().success(), "promtool can't load the samples");
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", path("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", path("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let prometheus = Prometheus { child, port, _folder: folder };
-        prometheus.wait();
-        prometheus
+        for _ in 0..5 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let child = Command::new("prometheus")
+                .arg(format!("--config.file={}", path("prometheus.yml").display()))
+                .arg(format!("--storage.tsdb.path={}", path("data").display()))
+                .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+                .stdout(Stdio::null())
+                .stderr(File::create(path("log")).unwrap())
+                .spawn()
+                .unwrap();
+            let mut program = Program(child);
+            let deadline = Instant::now() + Duration::from_mins(1);
+            while program.0.try_wait().unwrap().is_none() {
+                if post(port, "/-/ready", &[]).is_some_and(|(status, _)| status == 200) {
+                    return Prometheus { _program: program, port, _folder: folder };
+                }
+                assert!(Instant::now() < deadline, "Prometheus does not start: {}", fs::read_to_string(path("log")).unwrap());
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            // Another program may take the port between its choice and its use.
+            let said = fs::read_to_string(path("log")).unwrap();
+            assert!(said.contains("address already in use"), "Prometheus ended: {said}");
+        }
+        panic!("five ports in a row were taken by others");
     }
 }
 
-impl Drop for Prometheus {
+impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
+}
+
+/// Sends a form to a port and returns the status and the body, if there is an answer.
+fn post(port: u16, path: &str, form: &[(&str, String)]) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_mins(1))).ok()?;
+    let form: Vec<_> = form.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    let (method, body) = if form.is_empty() { ("GET", String::new()) } else { ("POST", form.join("&")) };
+    // Version 1.0 lets the body end with the connection.
+    let head =
+        format!("{method} {path} HTTP/1.0\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all((head + &body).as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 impl Prometheus {
-    fn wait(&self) {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while self.post("/-/ready", &[]).is_none_or(|(status, _)| status != 200) {
-            assert!(Instant::now() < deadline, "Prometheus does not start");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Sends a form and returns the status and the body, if there is an answer.
-    fn post(&self, path: &str, form: &[(&str, String)]) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_mins(1))).ok()?;
-        let form: Vec<_> = form.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
-        let (method, body) = if form.is_empty() { ("GET", String::new()) } else { ("POST", form.join("&")) };
-        // Version 1.0 lets the body end with the connection.
-        let head = format!(
-            "{method} {path} HTTP/1.0\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all((head + &body).as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (head, body) = answer.split_once("\r\n\r\n")?;
-        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
-    }
-
     fn data(&self, path: &str, form: &[(&str, String)]) -> Result<Value, String> {
-        let (_, body) = self.post(path, form).expect("Prometheus answers");
+        let (_, body) = post(self.port, path, form).expect("Prometheus answers");
         let mut answer: Value = serde_json::from_str(&body).unwrap();
         if answer["status"] == "success" { Ok(answer["data"].take()) } else { Err(answer["error"].to_string()) }
     }

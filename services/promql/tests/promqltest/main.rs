@@ -44,8 +44,9 @@ fn own_cases() {
 
 #[test]
 fn cases_of_the_prometheus_project() {
-    match std::env::var_os("PROMQL_TESTDATA") {
+    match std::env::var_os("PROMQL_TESTDATA").filter(|folder| !folder.is_empty()) {
         Some(folder) => run_folder(Path::new(&folder)),
+        // Also with CI=true: the data is not part of this repository, and not everywhere beside it.
         None => say("left out: PROMQL_TESTDATA names no folder with the Prometheus project's promqltest files"),
     }
 }

@@ -13,7 +13,8 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
     title: "Containers and volumes",
     about: "From the kubelet of the node, every 30 s, with `KUBELET_URL`. Names, types, labels and units are cAdvisor's and the kubelet's, without the labels \
             that the kubelet's summary does not have (`id`, `image` and `name` of containers). Ids carry `job=\"kubelet\"`. A pod whose containers \
-            the runtime does not tell one by one has no label `container`; the whole node has `id=\"/\"` and no other label. The collector `cadvisor` \
+            the runtime does not tell one by one has no label `container`; the whole node has `id=\"/\"` and no other label. Of a volume that several pods of a node use, \
+            the values that the kubelet measured last are told, and of two measured at the same time those with more bytes in use. The collector `cadvisor` \
             needs `PODS_DETAILS`. The node's `node_network_*` and `node_filesystem_*` come from the kubelet too where its own folders are not mounted: \
             without `packets` and `drop`, and with `mountpoint=\"/\"` for the filesystem of the kubelet and `imagefs` for another one of images.",
     job: Some("kubelet"),

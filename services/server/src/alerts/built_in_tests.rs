@@ -136,6 +136,37 @@ fn each_rule_fires_on_its_data_and_not_before() {
     assert!(rules.is_empty(), "without a test: {:?}", rules.keys());
 }
 
+/// Prometheus has an order of its own for what is alike, so the data for promtool has no such mounts.
+#[test]
+fn of_equal_mounts_of_a_device_the_first_has_the_alert() {
+    let mut store = MemoryStore::default();
+    for minute in 0..=420_i32 {
+        for mount in ["/srv/b", "/srv/a"] {
+            let mut add = |name: &str, value: f64| {
+                let labels = [("__name__", name), ("instance", "n1"), ("device", "/dev/vda1"), ("fstype", "ext4"), ("mountpoint", mount)];
+                store.add(&Labels::new(labels), i64::from(minute) * 60_000, value);
+            };
+            add("node_filesystem_size_bytes", 100.0);
+            add("node_filesystem_avail_bytes", 4.9 - 0.01 * f64::from(minute));
+            add("node_filesystem_readonly", 0.0);
+            add("node_filesystem_files", 100.0);
+            add("node_filesystem_files_free", 2.0);
+        }
+    }
+    let (budget, mut names) = (MemoryBudget::new(64 << 20), Vec::new());
+    for rule in parse("built-in.yaml", RULES).unwrap().into_iter().flat_map(|group| group.rules) {
+        if rule.name.starts_with("NodeFilesystem") {
+            for minute in [390, 405, 420] {
+                let found = found(&rule, &store, minute * 60_000, &budget);
+                let mounts: Vec<_> = found.iter().map(|sample| sample.labels.value("mountpoint")).collect();
+                assert_eq!(mounts, ["/srv/a"], "{} after {minute} minutes", rule.name);
+            }
+            names.push(rule.name);
+        }
+    }
+    assert_eq!(names, ["NodeFilesystemFull", "NodeFilesystemFillingUp", "NodeFilesystemInodesLow"]);
+}
+
 #[test]
 fn each_rule_says_how_bad_it_is_and_where_it_is_said_what_to_do() {
     for rule in parse("built-in.yaml", RULES).unwrap().into_iter().flat_map(|group| group.rules) {

@@ -107,6 +107,7 @@ impl Evaluator {
                 }
             };
             self.metrics.leads(led);
+            // Before the server's own metrics are written, as rules watch these.
             self.show_files();
             let now_ms = self.states.now_ms();
             if led {
@@ -173,8 +174,6 @@ impl Evaluator {
             self.metrics.missed.inc_by(missed.max(0).unsigned_abs());
         }
         let rules = self.book.current();
-        // Before the server's own metrics are written, as rules watch these.
-        self.show_files();
         self.series.write_own(at_ms).await;
         let (mut groups, mut samples) = self.round(&rules, &stored, at_ms).await;
         // Where no rule that reads something was due, what is known of those before holds.

@@ -215,6 +215,11 @@ mod tests {
         }
     }
 
+    /// A webhook that is told again after four hours, of warnings and what is worse.
+    fn hook() -> Receiver {
+        receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)
+    }
+
     fn alert(name: &str, instance: &str, severity: &str) -> AlertState {
         let labels = [("alertname", name), ("instance", instance), ("severity", severity)];
         AlertState {
@@ -234,6 +239,17 @@ mod tests {
         vec![GroupState { rules: vec![RuleState { alerts, ..RuleState::default() }], ..GroupState::default() }]
     }
 
+    fn end(alert: &mut AlertState, at_ms: i64) {
+        (alert.phase, alert.resolved_ms) = (Phase::Inactive, Some(at_ms));
+    }
+
+    /// With a silence of this label and value.
+    fn silenced(name: &str, value: &str, starts_ms: i64, ends_ms: i64) -> Stored {
+        let matchers = vec![SilenceMatcher { name: name.into(), value: value.into(), is_regex: false, is_equal: true }];
+        let silence = Silence { id: Uuid::nil(), matchers, starts_ms, ends_ms, created_by: "me".into(), comment: "why".into() };
+        Stored { silences: vec![silence], ..Stored::default() }
+    }
+
     /// What is told, as `receiver: status instance …`.
     fn told(receivers: &[Receiver], groups: &mut [GroupState], stored: &Stored, at_ms: i64) -> Vec<String> {
         let text = |alert: &NotifiedAlert| format!(" {} {}", if alert.firing { "firing" } else { "resolved" }, alert.labels["instance"]);
@@ -244,10 +260,7 @@ mod tests {
     #[test]
     fn each_transition_is_told_once_and_again_as_often_as_a_receiver_wants() {
         let hour = 3_600_000;
-        let receivers = [
-            receiver("am", Repeat::Alertmanager, Severity::None),
-            receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning),
-        ];
+        let receivers = [receiver("am", Repeat::Alertmanager, Severity::None), hook()];
         let mut groups = groups(vec![alert("A", "n1", "critical"), alert("A", "n2", "critical"), alert("B", "n3", "info")]);
         let stored = Stored::default();
         let at = |groups: &mut Vec<GroupState>, at_ms| told(&receivers, groups, &stored, at_ms);
@@ -256,8 +269,7 @@ mod tests {
         assert_eq!(at(&mut groups, 60_000), ["am: firing n1 firing n2", "am: firing n3"]);
         assert_eq!(at(&mut groups, 4 * hour).len(), 3);
         groups[0].rules[0].alerts.drain(1..);
-        let alert = &mut groups[0].rules[0].alerts[0];
-        (alert.phase, alert.resolved_ms) = (Phase::Inactive, Some(4 * hour + 15_000));
+        end(&mut groups[0].rules[0].alerts[0], 4 * hour + 15_000);
         assert_eq!(at(&mut groups, 4 * hour + 15_000), ["am: resolved n1", "hook: resolved n1"]);
         assert!(at(&mut groups, 4 * hour + 30_000).is_empty());
         assert_eq!(at(&mut groups, 4 * hour + 75_000), ["am: resolved n1"], "it may have been away");
@@ -267,7 +279,7 @@ mod tests {
     fn a_webhook_is_told_of_the_rest_of_a_group_that_fires() {
         let mut slack = receiver("slack", Repeat::After(Duration::from_hours(4)), Severity::Warning);
         slack.target = Target::Slack { url: Address::Plain("http://h/".into()) };
-        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning), slack];
+        let receivers = [hook(), slack];
         let mut groups = groups(vec![
             alert("A", "n1", "critical"),
             alert("A", "n2", "critical"),
@@ -276,9 +288,6 @@ mod tests {
         ]);
         let stored = Stored::default();
         assert_eq!(told(&receivers, &mut groups, &stored, 0).len(), 4);
-        let end = |alert: &mut AlertState, at_ms: i64| {
-            (alert.phase, alert.resolved_ms) = (Phase::Inactive, Some(at_ms));
-        };
         end(&mut groups[0].rules[0].alerts[0], 15_000);
         assert_eq!(told(&receivers, &mut groups, &stored, 15_000), ["hook: resolved n1 firing n2", "slack: resolved n1"]);
         assert_eq!(groups[0].rules[0].alerts[1].told["hook"].at_ms, 15_000, "it was told with the other");
@@ -290,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_large_group_is_counted() {
-        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)];
+        let receivers = [hook()];
         let mut groups = groups((0..MAX_ALERTS + 50).map(|index| alert("A", &format!("n{index}"), "critical")).collect());
         let lengths = |groups: &mut Vec<GroupState>, at_ms: i64| {
             let pages = Pages { links: &Links::default(), rules: &RuleSet::default() };
@@ -298,17 +307,14 @@ mod tests {
             notifications.iter().map(|one| (one.alerts.len(), one.others_firing)).collect::<Vec<_>>()
         };
         assert_eq!(lengths(&mut groups, 0), [(MAX_ALERTS, 50), (50, MAX_ALERTS)]);
-        let first = &mut groups[0].rules[0].alerts[0];
-        (first.phase, first.resolved_ms) = (Phase::Inactive, Some(15_000));
+        end(&mut groups[0].rules[0].alerts[0], 15_000);
         assert_eq!(lengths(&mut groups, 15_000), [(MAX_ALERTS, 50)], "of 249 that fire 199 are named");
     }
 
     #[test]
     fn a_silenced_alert_is_told_when_the_silence_is_over() {
-        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)];
-        let matchers = vec![SilenceMatcher { name: "instance".into(), value: "n1".into(), is_regex: false, is_equal: true }];
-        let silence = Silence { id: Uuid::nil(), matchers, starts_ms: 0, ends_ms: 1_000, created_by: "me".into(), comment: "why".into() };
-        let stored = Stored { silences: vec![silence], ..Stored::default() };
+        let receivers = [hook()];
+        let stored = silenced("instance", "n1", 0, 1_000);
         let mut groups = groups(vec![alert("A", "n1", "critical")]);
         assert!(told(&receivers, &mut groups, &stored, 0).is_empty());
         assert_eq!(told(&receivers, &mut groups, &stored, 1_000), ["hook: firing n1"]);
@@ -316,17 +322,14 @@ mod tests {
 
     #[test]
     fn the_end_is_told_under_a_silence_to_those_who_were_told_of_the_beginning() {
-        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)];
-        let matchers = vec![SilenceMatcher { name: "alertname".into(), value: "A".into(), is_regex: false, is_equal: true }];
-        let silence =
-            Silence { id: Uuid::nil(), matchers, starts_ms: 1_000, ends_ms: 7_200_000, created_by: "me".into(), comment: "why".into() };
-        let stored = Stored { silences: vec![silence], ..Stored::default() };
+        let receivers = [hook()];
+        let stored = silenced("alertname", "A", 1_000, 7_200_000);
         let mut groups = groups(vec![alert("A", "n1", "critical")]);
         assert_eq!(told(&receivers, &mut groups, &stored, 0), ["hook: firing n1"]);
         groups[0].rules[0].alerts.push(alert("A", "n2", "critical"));
-        assert!(told(&receivers, &mut groups, &stored, 5 * 3_600_000 / 4).is_empty());
+        assert!(told(&receivers, &mut groups, &stored, 4_500_000).is_empty());
         for alert in &mut groups[0].rules[0].alerts {
-            (alert.phase, alert.resolved_ms) = (Phase::Inactive, Some(5_000_000));
+            end(alert, 5_000_000);
         }
         assert_eq!(told(&receivers, &mut groups, &stored, 5_000_000), ["hook: resolved n1"]);
         assert!(told(&receivers, &mut groups, &stored, 5_015_000).is_empty());
@@ -335,10 +338,7 @@ mod tests {
     #[test]
     fn an_alertmanager_goes_on_being_told_under_a_silence_of_what_it_knows() {
         let receivers = [receiver("am", Repeat::Alertmanager, Severity::None)];
-        let matchers = vec![SilenceMatcher { name: "alertname".into(), value: "A".into(), is_regex: false, is_equal: true }];
-        let silence =
-            Silence { id: Uuid::nil(), matchers, starts_ms: 1_000, ends_ms: 900_000, created_by: "me".into(), comment: "why".into() };
-        let stored = Stored { silences: vec![silence], ..Stored::default() };
+        let stored = silenced("alertname", "A", 1_000, 900_000);
         let mut groups = groups(vec![alert("A", "n1", "critical")]);
         assert_eq!(told(&receivers, &mut groups, &stored, 0), ["am: firing n1"]);
         groups[0].rules[0].alerts.push(alert("A", "n2", "critical"));
@@ -366,11 +366,11 @@ mod tests {
 
     #[test]
     fn what_was_never_told_does_not_end_and_pending_is_not_told() {
-        let receivers = [receiver("hook", Repeat::After(Duration::from_hours(4)), Severity::Warning)];
+        let receivers = [hook()];
         let mut pending = alert("A", "n1", "critical");
         pending.phase = Phase::Pending;
         let mut ended = alert("A", "n2", "critical");
-        (ended.phase, ended.resolved_ms) = (Phase::Inactive, Some(0));
+        end(&mut ended, 0);
         assert!(told(&receivers, &mut groups(vec![pending, ended]), &Stored::default(), 0).is_empty());
     }
 }

@@ -14,12 +14,17 @@ use crate::store::memory::{MemoryMetrics, MemoryStore};
 type Read = fn(&MemoryMetrics) -> &AtomicU64;
 
 /// A metric's name after `golectra_`, its help, and the value's location. Names that begin with `history_` are those that PostgreSQL's store has.
-const GAUGES: [(&str, &str, Read); 6] = [
+const GAUGES: [(&str, &str, Read); 7] = [
     ("memory_keys", "Idempotency keys remembered.", |metrics| &metrics.keys_remembered),
     ("memory_snapshot_bytes", "How large the last snapshot is.", |metrics| &metrics.last_snapshot_bytes),
     ("memory_journal_bytes", "How large the journal is.", |metrics| &metrics.journal_bytes),
     ("history_bytes", "What history takes in memory.", |metrics| &metrics.history_bytes),
     ("memory_history_rollup_bytes", "What rollups take of the memory that history takes.", |metrics| &metrics.history_rollup_bytes),
+    (
+        "memory_history_damaged_files",
+        "Files of history that this process found damaged at its start and that stay in its folder, since the disk was too full to keep them beside it.",
+        |metrics| &metrics.history_damaged_files,
+    ),
     ("history_max_bytes", "HISTORY_MAX_BYTES: near it the oldest history is dropped; 0 keeps none.", |metrics| &metrics.history_max_bytes),
 ];
 

@@ -85,8 +85,14 @@ impl IndexCacheCollector {
         let metrics = IndexCacheMetrics::default();
         registry.register(Box::new(Self {
             metrics: metrics.clone(),
-            hits: IntCounter::new("golectra_index_cache_hits_total", "Searches for series that the cache of the index answered.")?,
-            misses: IntCounter::new("golectra_index_cache_misses_total", "Searches for series that went to the database.")?,
+            hits: IntCounter::new(
+                "golectra_index_cache_hits_total",
+                "Searches for series and lists of names that the cache of the index answered.",
+            )?,
+            misses: IntCounter::new(
+                "golectra_index_cache_misses_total",
+                "Searches for series and lists of names that went to the database.",
+            )?,
             bytes: IntGauge::new("golectra_index_cache_bytes", "Memory of the cache of the index.")?,
         }))?;
         Ok(metrics)

@@ -11,21 +11,7 @@ use golectra_protocol::ErrorCode;
 use super::access::WRITE;
 use crate::http::api::ApiFailure;
 use crate::http::error::{ApiError, TextError};
-
-/// Golectra's own routes whose errors are its JSON.
-const JSON: [&str; 11] = [
-    "/update",
-    "/updates",
-    "/value",
-    "/api/v1/snapshot",
-    "/api/v1/latest",
-    "/api/v1/sources",
-    "/api/v1/sources/{name}",
-    "/api/v1/silences",
-    "/api/v1/silences/{id}",
-    "/api/v1/receivers",
-    "/api/v1/receivers/{name}/test",
-];
+use crate::router::has_json_errors;
 
 /// A request's URI as the client sent it, attached by [`normalize`] if it changed the URI.
 #[derive(Debug, Clone)]
@@ -58,7 +44,7 @@ pub fn refusal<B>(request: &Request<B>) -> Option<Response> {
     let message = "the path or query has a '%' that is not followed by two hex digits, or escapes that are not UTF-8";
     let error = ApiError::new(ErrorCode::Malformed, message);
     Some(match request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) {
-        Some(route) if JSON.contains(&route) => error.into_response(),
+        Some(route) if has_json_errors(route) => error.into_response(),
         // The errors of remote-write are text.
         Some(route) if route.starts_with("/api/v1/") && route != WRITE => ApiFailure::from(error).into_response(),
         _ => TextError(error).into_response(),

@@ -112,6 +112,7 @@ impl MemoryStore {
         metrics::set(&self.metrics.history_dropped_rollup_days, history.rollup_days_dropped());
         metrics::set(&self.metrics.history_dropped_samples, history.samples_dropped());
         metrics::set(&self.metrics.history_corrupt_columns, history.corrupt_columns());
+        metrics::set(&self.metrics.history_damaged_files, history.damaged_files());
         &self.metrics
     }
 
@@ -144,32 +145,34 @@ impl MemoryStore {
 
     /// Applies a batch whose samples are stored once for each time. What is journaled is what is new of it.
     async fn apply_samples(&self, batch: &mut Batch) -> Result<Applied, StoreError> {
-        let (now_millis, audit, sent) = (self.clock.unix_millis(), batch.audit.take(), batch.metrics.len());
-        // The event names the metrics that are stored now.
-        let of_stored = |audit: Option<Draft>, stored: &Metrics| {
-            if stored.len() < sent { audit.map(|draft| draft.only(stored)) } else { audit }
-        };
+        let (now_millis, mut audit, sent) = (self.clock.unix_millis(), batch.audit.take(), batch.metrics.len());
         let Some(journal) = self.journal() else {
             let mut is_new = false;
             let applied = self.shards.apply_samples(batch, now_millis, |_, _| is_new = true)?;
             if is_new {
-                self.audit(of_stored(audit, &batch.metrics).as_ref());
+                // The event names the metrics that are stored now.
+                let is_whole = batch.metrics.len() == sent;
+                self.audit(audit.map(|draft| if is_whole { draft } else { draft.only(&batch.metrics) }).as_ref());
             }
             return Ok(applied);
         };
         journal.admit()?;
         let queue = journal.queue()?;
         let (answer, durable) = oneshot::channel();
-        let mut change = Some((audit, answer));
+        let mut change = Some(answer);
         let applied = self.shards.apply_samples(batch, now_millis, |epoch, batch| {
-            let Some((audit, answer)) = change.take() else { return };
+            let Some(answer) = change.take() else { return };
             let mut frame = Vec::new();
             record::encode_write(&mut frame, batch, now_millis);
-            journal.append_to(&queue, epoch, frame, of_stored(audit, &batch.metrics), Some(answer));
+            let of_whole = audit.take_if(|_| batch.metrics.len() == sent);
+            journal.append_to(&queue, epoch, frame, of_whole, Some(answer));
         })?;
-        if let Some((_, answer)) = change {
+        match (change, audit) {
             // What was there before may not be on disk yet.
-            let _ = queue.send(Command::Barrier { answer });
+            (Some(answer), _) => drop(queue.send(Command::Barrier { answer })),
+            // Made without the lock: it takes a while for a large batch.
+            (None, Some(draft)) => drop(queue.send(Command::Event { draft: draft.only(&batch.metrics) })),
+            (None, None) => {}
         }
         drop(queue);
         batch.metrics = Metrics::default();

@@ -83,6 +83,8 @@ impl LabelSets {
 pub(super) enum Owner {
     /// The node, or the agent.
     Node(&'static str),
+    /// A volume in the kubelet's summary, by the namespace and the name of its claim.
+    Volume(String, String),
     /// A pod in the kubelet's summary, by namespace and name.
     Pod(String, String),
     /// A pod in the kubelet's list of pods.
@@ -119,7 +121,9 @@ impl Owner {
     fn namespace(&self) -> Option<&str> {
         match self {
             Self::Node(_) => None,
-            Self::Pod(namespace, _) | Self::PodObject(namespace, _) | Self::Cadvisor(namespace, _) => Some(namespace),
+            Self::Volume(namespace, _) | Self::Pod(namespace, _) | Self::PodObject(namespace, _) | Self::Cadvisor(namespace, _) => {
+                Some(namespace)
+            }
         }
     }
 }
@@ -131,7 +135,7 @@ impl Items {
     }
 
     /// Adds the series of one owner. Where it has some already, as with two pods of one name of which one is terminating, those of
-    /// the one that started later are kept.
+    /// the one that started later are kept, and of two that started at the same time those that come later.
     pub(super) fn group(&mut self, labels: &mut LabelSets, owner: Owner, started_at: f64, write: impl FnOnce(&mut Writer<'_>)) {
         if owner.namespace().is_some_and(|namespace| !self.namespaces.allow(namespace)) {
             return;

@@ -4,7 +4,7 @@
 //! does not have, such as the image of a container, is not among the labels.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -177,6 +177,8 @@ struct Runtime {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Volume<'a> {
+    /// When it was measured.
+    time: Option<String>,
     #[serde(flatten)]
     space: Filesystem,
     #[serde(borrow)]
@@ -190,6 +192,16 @@ struct Health {
     abnormal: Option<bool>,
 }
 
+/// When a volume was measured, in unix seconds, and how many of its bytes were used.
+///
+/// A kubelet measures a volume once for each pod that uses it. What was measured last counts; of two that were measured at the
+/// same time, the one that has more bytes in use.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+struct Measured {
+    at: f64,
+    used_bytes: f64,
+}
+
 /// What is read from one summary.
 #[derive(Debug)]
 pub(super) struct Summary {
@@ -197,8 +209,8 @@ pub(super) struct Summary {
     /// Which of them, as of those that the agent measures itself.
     filter: Arc<Filter>,
     devices: Devices,
-    /// The claims that were reported: several pods may use one.
-    claims: BTreeSet<(String, String)>,
+    /// The claims that were reported, by namespace and name, with what decides between the pods that use one.
+    claims: BTreeMap<(String, String), Measured>,
     /// Pods that it has.
     pub(super) pods: usize,
     /// Whether it has the node's part.
@@ -209,7 +221,7 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn new(node_metrics: NodeMetrics, filter: Arc<Filter>, devices: Devices) -> Self {
-        Self { node_metrics, filter, devices, claims: BTreeSet::new(), pods: 0, has_node: false, has_pressure: false }
+        Self { node_metrics, filter, devices, claims: BTreeMap::new(), pods: 0, has_node: false, has_pressure: false }
     }
 
     /// Adds what an object of the summary tells. One that cannot be read is skipped.
@@ -286,7 +298,6 @@ impl Summary {
         // The kubelet lists them in another order each time.
         containers.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| b.start_time.cmp(&a.start_time)));
         containers.dedup_by(|next, kept| next.name == kept.name);
-        let claims = &mut self.claims;
         let has_pressure = &mut self.has_pressure;
         items.group(labels, Owner::Pod(namespace.to_owned(), name.to_owned()), started_at, |writer| {
             for container in &containers {
@@ -306,14 +317,24 @@ impl Summary {
                 writer.gauge("container_network_transmit_bytes_total", labels, interface.tx_bytes);
                 writer.gauge("container_network_transmit_errors_total", labels, interface.tx_errors);
             }
-            let mut volumes: Vec<_> = pod.volumes.iter().flatten().filter_map(|volume| Some((volume.pvc_ref.as_ref()?, volume))).collect();
-            volumes.sort_by(|a, b| (&a.0.namespace, &a.0.name).cmp(&(&b.0.namespace, &b.0.name)));
-            for (claim, volume) in volumes {
-                if claims.insert((claim.namespace.to_string(), claim.name.to_string())) {
-                    volume.write(writer, claim);
-                }
-            }
         });
+        for volume in pod.volumes.iter().flatten() {
+            self.volume(volume, items, labels);
+        }
+    }
+
+    /// Adds a volume of a claim, unless what is known of the claim is from later.
+    fn volume(&mut self, volume: &Volume<'_>, items: &mut Items, labels: &mut LabelSets) {
+        let Some(claim) = &volume.pvc_ref else { return };
+        let key = (claim.namespace.to_string(), claim.name.to_string());
+        let measured = volume.measured();
+        if self.claims.get(&key).is_some_and(|known| *known >= measured) {
+            return;
+        }
+        let (namespace, name) = key.clone();
+        self.claims.insert(key, measured);
+        // It takes the place of the group that the claim had before.
+        items.group(labels, Owner::Volume(namespace, name), measured.at, |writer| volume.write(writer, claim));
     }
 }
 
@@ -401,6 +422,10 @@ impl Filesystem {
 }
 
 impl Volume<'_> {
+    fn measured(&self) -> Measured {
+        Measured { at: unix_seconds(self.time.as_deref()).unwrap_or(0.0), used_bytes: self.space.used_bytes.unwrap_or(0.0) }
+    }
+
     fn write(&self, writer: &mut Writer<'_>, claim: &Reference<'_>) {
         let labels: &[(&str, &str)] = &[KUBELET, ("namespace", &claim.namespace), ("persistentvolumeclaim", &claim.name)];
         writer.gauge("kubelet_volume_stats_available_bytes", labels, self.space.available_bytes);

@@ -257,8 +257,8 @@ impl Client {
         let response = send_idempotent(request).await.map_err(|error| self.failed(error))?;
         let text = |name: HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         if response.status() != StatusCode::OK {
-            let location =
-                if response.status().is_redirection() { text(LOCATION).map(|location| location_for_log(&location)) } else { None };
+            let location = text(LOCATION).filter(|_| response.status().is_redirection());
+            let location = location.and_then(|location| location_for_log(url, &location));
             return Err(ScrapeError::Status { status: response.status().as_u16(), location });
         }
         let content_type = text(CONTENT_TYPE).unwrap_or_default();

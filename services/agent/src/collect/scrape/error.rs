@@ -1,6 +1,7 @@
 //! Why a scrape failed.
 
 use golectra_protocol::exposition::{ExpositionError, Reason};
+use reqwest::Url;
 
 /// Why a scrape failed: one sentence for the log.
 #[derive(Debug, thiserror::Error)]
@@ -60,14 +61,15 @@ fn advice(status: u16, location: Option<&str>) -> String {
     format!(": {advice}")
 }
 
-/// Where a target redirects to, for the log: without what may be a secret, as its query, or a user and a password.
-pub(super) fn location_for_log(location: &str) -> String {
-    let plain = location.split(['?', '#']).next().unwrap_or_default();
-    let after_scheme = plain.find("//").map_or(0, |slashes| slashes + 2);
-    let (scheme, rest) = plain.split_at(after_scheme);
-    let authority_end = rest.find('/').unwrap_or(rest.len());
-    let host_start = if scheme.is_empty() { 0 } else { rest[..authority_end].rfind('@').map_or(0, |at| at + 1) };
-    excerpt(&format!("{scheme}{}", &rest[host_start..]))
+/// The URL to which a target redirects, for the log: without what may be a secret, as its query, or a user and a password. None where it is no such URL.
+pub(super) fn location_for_log(target: &Url, location: &str) -> Option<String> {
+    let mut to = target.join(location).ok().filter(Url::has_host)?;
+    // Neither fails where there is a host.
+    let _ = to.set_username("");
+    let _ = to.set_password(None);
+    to.set_query(None);
+    to.set_fragment(None);
+    Some(excerpt(to.as_str()))
 }
 
 /// The beginning of a text that others wrote, for the log.
@@ -81,15 +83,19 @@ mod tests {
 
     #[test]
     fn a_redirect_is_told_without_secrets() {
+        let target = Url::parse("http://u:S3CRET@app:8080/metrics?token=S3CRET").unwrap();
         for (location, told) in [
-            ("https://app:8443/metrics?token=S3CRET", "https://app:8443/metrics"),
-            ("https://user:S3CRET@app/metrics#S3CRET", "https://app/metrics"),
-            ("//u:S3CRET@app/m", "//app/m"),
-            ("/login?next=S3CRET", "/login"),
-            ("/a@b", "/a@b"),
-            ("https://app/a@b", "https://app/a@b"),
+            ("https://app:8443/metrics?token=S3CRET", Some("https://app:8443/metrics")),
+            ("https://user:S3CRET@app/metrics#S3CRET", Some("https://app/metrics")),
+            ("//u:S3CRET@other/m", Some("http://other/m")),
+            ("/login?next=S3CRET", Some("http://app:8080/login")),
+            ("/a@b", Some("http://app:8080/a@b")),
+            ("?S3CRET", Some("http://app:8080/metrics")),
+            ("https://app/a@b", Some("https://app/a@b")),
+            ("https://user:S3CRET@[app", None),
+            ("mailto:S3CRET", None),
         ] {
-            assert_eq!(location_for_log(location), told);
+            assert_eq!(location_for_log(&target, location).as_deref(), told, "{location}");
         }
     }
 }

@@ -47,7 +47,9 @@ impl Disk {
     pub(super) fn expire(&mut self) {
         let (start, limit) = (self.start, self.limits.age);
         let is_old = move |sealed: Ticks| sealed.age(start).in_this_process() > limit;
-        let cold = self.segments.iter().filter(|(_, segment)| segment.is_cold() && segment.sums().oldest.is_some_and(is_old));
+        // One that could not be read is tried again in its time.
+        let is_readable = |segment: &Segment| segment.is_cold() && segment.waiting_count() > 0;
+        let cold = self.segments.iter().filter(|(_, segment)| is_readable(segment) && segment.sums().oldest.is_some_and(is_old));
         for number in cold.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.warm(number);
         }
@@ -69,8 +71,13 @@ impl Disk {
             let Some((number, segment)) = self.segments.iter().find(|(_, segment)| segment.has_droppable()) else { break };
             let number = *number;
             if segment.is_cold() {
-                // The loop meets it again.
+                let disk_bytes = segment.disk_bytes();
                 self.warm(number);
+                // The loop meets it again, unless it cannot be read now.
+                if self.segments.get(&number).is_some_and(Segment::is_cold) {
+                    self.drop_unread(number);
+                    used = used.saturating_sub(disk_bytes);
+                }
                 continue;
             }
             let droppable: Vec<Place> = segment.droppable(number).collect();
@@ -82,5 +89,12 @@ impl Disk {
                 self.drop_batch(place, DropReason::SpoolFull);
             }
         }
+    }
+    /// Drops a file of an earlier process that cannot be indexed now. The deltas of such batches are not added to another one in any case.
+    fn drop_unread(&mut self, number: u64) {
+        let Some(segment) = self.segments.remove(&number) else { return };
+        log_dropped(DropReason::SpoolFull);
+        self.metrics.dropped(DropReason::SpoolFull, segment.live() as u64);
+        self.remove_file(number, segment.disk_bytes());
     }
 }

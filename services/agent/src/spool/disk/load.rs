@@ -12,6 +12,10 @@ use super::folder::{DiskError, Folder};
 use super::segment::{Entry, Segment, State, Sums, Ticks, polls};
 use crate::batch::Attempts;
 
+/// How often a start tries again to read, all files together, and how long it waits before: up to a second in all.
+const TRIES_AGAIN: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What has to be known besides a file to index the batches in it.
 #[derive(Debug, Default)]
 pub(super) struct Context {
@@ -57,9 +61,10 @@ pub(super) fn load(folder: &Folder, context: &mut Context) -> Result<Loaded, Dis
     let mut loaded =
         Loaded { segments: BTreeMap::new(), empty: Vec::new(), replaced: Vec::new(), sending: Vec::new(), next_number, corrupt: 0 };
     let mut summaries = Vec::new();
+    let mut tries_left = TRIES_AGAIN;
     for number in numbers {
         let path = folder.segment(number);
-        let (bytes, contents) = match read(folder, number) {
+        let (bytes, contents) = match read_patiently(folder, number, &mut tries_left) {
             Ok(Some(read)) => read,
             Ok(None) => return Err(DiskError::Version { path }),
             Err(error) => {
@@ -92,9 +97,9 @@ pub(super) fn load(folder: &Folder, context: &mut Context) -> Result<Loaded, Dis
     Ok(loaded)
 }
 
-/// The batches of a file that are not settled.
-pub(super) fn entries(folder: &Folder, number: u64, context: &Context) -> io::Result<Vec<Entry>> {
-    let Some((_, contents)) = read(folder, number)? else { return Ok(Vec::new()) };
+/// The batches of a file that are not settled; with `takes_part` those before a read error.
+pub(super) fn entries(folder: &Folder, number: u64, context: &Context, takes_part: bool) -> io::Result<Vec<Entry>> {
+    let Some((_, contents)) = read(folder, number, takes_part)? else { return Ok(Vec::new()) };
     let same_boot = contents.boot_id.is_some() && contents.boot_id == folder.boot_id;
     let entry = |batch: &StoredRecord| {
         let sent = !same_boot || contents.sent.contains(&batch.offset) || context.sending.contains(&batch.key);
@@ -104,13 +109,27 @@ pub(super) fn entries(folder: &Folder, number: u64, context: &Context) -> io::Re
             polls: batch.polls,
             attempts: Attempts::of_an_earlier_process(sent),
             state: State::Waiting,
+            read_failures: 0,
         }
     };
     Ok(contents.waiting().map(entry).collect())
 }
 
-/// The length and the contents of a file; none when it has another version.
-fn read(folder: &Folder, number: u64) -> io::Result<Option<(u64, Contents)>> {
+/// As [`read`], with a few more tries where reading fails. In the end the part before a read error is taken.
+fn read_patiently(folder: &Folder, number: u64, tries_left: &mut u32) -> io::Result<Option<(u64, Contents)>> {
+    loop {
+        match read(folder, number, *tries_left == 0) {
+            Err(error) if *tries_left > 0 && super::is_passing(&error) => {
+                *tries_left -= 1;
+                std::thread::sleep(PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0));
+            }
+            read => return read,
+        }
+    }
+}
+
+/// The length and the contents of a file, or with `takes_part` of what comes before a read error; none when it has another version.
+fn read(folder: &Folder, number: u64, takes_part: bool) -> io::Result<Option<(u64, Contents)>> {
     let path = folder.segment(number);
     let file = File::open(&path)?;
     let bytes = file.metadata()?.len();
@@ -120,6 +139,9 @@ fn read(folder: &Folder, number: u64) -> io::Result<Option<(u64, Contents)>> {
     }
     let mut contents = Contents::default();
     if let Err(error) = contents.read(&mut scanner) {
+        if !takes_part {
+            return Err(error);
+        }
         tracing::error!(path = %path.display(), %error, "a file of the spool cannot be read to its end: the reports after the error are not sent");
         contents.corrupt += 1;
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::send_order::PATIENCE_TRIES;
+use super::read_again::READ_TRIES;
 use crate::batch::{Age, Attempts, Batch};
 
 /// Files take whole blocks of the disk.
@@ -63,7 +64,7 @@ pub(super) enum State {
     Waiting,
     /// A sender has it.
     HandedOut,
-    /// It could not be read: it stays for the next process.
+    /// It could not be read: it is tried again, or stays for the next process.
     Left,
     /// It is not sent again, but stays until the batch that contains its deltas is stored.
     Dropped,
@@ -80,6 +81,8 @@ pub(super) struct Entry {
     pub(super) polls: u32,
     pub(super) attempts: Attempts,
     pub(super) state: State,
+    /// How often reading it failed since it was last read.
+    pub(super) read_failures: u8,
 }
 
 impl Entry {
@@ -91,6 +94,7 @@ impl Entry {
             polls: polls(batch.polls()),
             attempts: batch.attempts(),
             state: State::Waiting,
+            read_failures: 0,
         }
     }
 
@@ -115,6 +119,8 @@ pub(super) struct Segment {
     waiting: usize,
     live: usize,
     cold: Option<Sums>,
+    /// How often indexing it failed.
+    pub(super) read_failures: u8,
 }
 
 /// Sums over the batches that are not settled.
@@ -144,12 +150,12 @@ impl Sums {
 impl Segment {
     /// A new file of this length.
     pub(super) fn new(bytes: u64) -> Self {
-        Self { bytes, entries: Vec::new(), waiting: 0, live: 0, cold: None }
+        Self { bytes, entries: Vec::new(), waiting: 0, live: 0, cold: None, read_failures: 0 }
     }
 
     /// A file of which only sums are known. All its batches wait.
     pub(super) const fn cold(bytes: u64, sums: Sums) -> Self {
-        Self { bytes, entries: Vec::new(), waiting: sums.batches, live: sums.batches, cold: Some(sums) }
+        Self { bytes, entries: Vec::new(), waiting: sums.batches, live: sums.batches, cold: Some(sums), read_failures: 0 }
     }
 
     /// Whether only sums are known.
@@ -161,6 +167,26 @@ impl Segment {
     pub(super) fn warm(&mut self, entries: Vec<Entry>) {
         (self.waiting, self.live, self.cold) = (entries.len(), entries.len(), None);
         self.entries = entries;
+    }
+
+    /// None of its batches waits any more, since it could not be indexed. Says how often that failed.
+    pub(super) fn leave(&mut self) -> u8 {
+        self.waiting = 0;
+        self.read_failures = self.read_failures.saturating_add(1);
+        self.read_failures
+    }
+
+    /// Has those of its batches wait again that could not be read, but for those that were tried too often. Says which of the index they are.
+    pub(super) fn wait_again(&mut self) -> Vec<usize> {
+        if self.is_cold() {
+            self.waiting = self.live;
+        }
+        let is_tried_again = |entry: &Entry| entry.state == State::Left && entry.read_failures < READ_TRIES;
+        let again: Vec<usize> = (0..self.entries.len()).filter(|index| is_tried_again(&self.entries[*index])).collect();
+        for index in &again {
+            self.set_state(*index, State::Waiting);
+        }
+        again
     }
 
     pub(super) fn push(&mut self, entry: Entry) {
@@ -183,7 +209,7 @@ impl Segment {
 
     /// Whether it has batches that may be dropped for newer ones.
     pub(super) fn has_droppable(&self) -> bool {
-        self.waiting > 0 || self.droppable(0).next().is_some()
+        self.waiting > 0 || self.is_cold() || self.droppable(0).next().is_some()
     }
 
     /// The batches that may be dropped for newer ones: those that wait, and those that could not be read.

@@ -11,7 +11,8 @@ impl Disk {
     /// Settles the batches that later ones replace, where an earlier process ended before it did so.
     pub(super) fn settle_replaced_before(&mut self, replaced: &[Offsets]) {
         for Offsets { segment, offsets } in replaced {
-            self.warm(*segment);
+            // They must not be sent. Where their file cannot be read now, it is left to the next process as a whole.
+            self.warm_at_last(*segment, true);
             let Some(known) = self.segments.get(segment) else { continue };
             let index = |offset: &u32| known.entries.iter().position(|entry| entry.offset == *offset && entry.state == State::Waiting);
             let places: Vec<Place> = offsets.iter().filter_map(index).map(|index| Place { segment: *segment, index }).collect();

@@ -245,6 +245,7 @@ async fn an_evaluation_does_not_succeed_while_no_receiver_is_known() {
     setup.evaluator.receivers = ReceiverBook::open(Some(&file)).unwrap();
     assert_eq!(setup.at(START_MS, 0).await, START_MS);
     assert!(setup.evaluator.evaluated.borrow().is_none(), "nobody would be told of anything");
+    setup.evaluator.show_files();
     let families = setup.registry.gather();
     let gauge = families.iter().find(|family| family.name() == "golectra_alerts_receivers_file_refused").unwrap();
     assert_eq!(gauge.get_metric()[0].get_gauge().get_value().to_string(), "1");

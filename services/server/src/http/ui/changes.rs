@@ -33,6 +33,8 @@ struct ChangesPage {
     /// What is compared, and where that is shown; empty where it is everything.
     subject: String,
     back: String,
+    /// The time range, as links to what moved have it behind their other parameters.
+    range: String,
     lists: Vec<(&'static str, Vec<Change>)>,
     found: Arc<Found>,
     happened: Option<Arc<Events>>,
@@ -67,6 +69,7 @@ pub async fn changes(State(state): State<AppState>, query: Parameters) -> Result
         shell: Shell::new(&state, "What changed?", "changes"),
         subject,
         back,
+        range: format!("&{}", window.parameters()),
         lists: lists.into_iter().filter(|(_, changes)| !changes.is_empty()).map(|(title, changes)| (title, changes.clone())).collect(),
         presets: presets(&scope.address(), &window),
         before: (millis(window.start_ms - length), millis(window.start_ms)),

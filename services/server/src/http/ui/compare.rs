@@ -115,19 +115,21 @@ pub async fn compare(State(state): State<AppState>, query: Parameters) -> Result
     let sort = given("sort").unwrap_or_default();
     order(&mut ranked, &sort);
     let address = format!("/compare?query={}", encode(&query));
+    // Another expression and another time keep the order.
+    let kept = if sort.is_empty() { String::new() } else { format!("&sort={}", encode(&sort)) };
     page(&ComparePage {
         shell: Shell::with_graphs(&state, "Compare", "compare"),
         choices: known()
             .map(|kind| {
                 let expr = plain(kind.expr);
-                let link = format!("/compare?query={}&{}", encode(&expr), window.parameters());
+                let link = format!("/compare?query={}{kept}&{}", encode(&expr), window.parameters());
                 Choice { title: kind.title.to_owned(), link, current: expr == query }
             })
             .collect(),
         columns: columns(&address, &window, &sort),
         series: ranked.len(),
         rows: ranked.iter().take(MAX_SHOWN).map(|(rank, one)| Row::new(*rank, one, unit, scale, &window)).collect(),
-        presets: presets(&address, &window),
+        presets: presets(&format!("{address}{kept}"), &window),
         lines: serde_json::json!([{ "expr": query, "name": "" }]).to_string(),
         unit: unit.as_str(),
         query,

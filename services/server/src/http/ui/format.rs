@@ -36,7 +36,8 @@ pub fn grouped(number: impl std::fmt::Display + Copy) -> String {
 /// A length of time in a unit that leaves few digits.
 fn duration(seconds: f64) -> String {
     match seconds.abs() {
-        _ if !seconds.is_finite() || seconds == 0.0 => format!("{seconds} s"),
+        _ if !seconds.is_finite() => format!("{seconds} s"),
+        0.0 => "0 s".to_owned(),
         size if size < 0.001 => format!("{} µs", three_digits(seconds * 1e6)),
         size if size < 1.0 => format!("{} ms", three_digits(seconds * 1e3)),
         size if size < 120.0 => format!("{} s", three_digits(seconds)),
@@ -55,7 +56,8 @@ pub fn whole(value: f64) -> u64 {
 /// A share as whole percent. What is not quite all is not written as all.
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
-    format!("{:.0} %", if (99.0..100.0).contains(&percent) { percent.floor() } else { percent })
+    let text = format!("{:.0} %", if (99.0..100.0).contains(&percent) { percent.floor() } else { percent });
+    if text == "-0 %" { "0 %".to_owned() } else { text }
 }
 
 /// A value with its unit.
@@ -124,7 +126,9 @@ pub fn three_digits(value: f64) -> String {
         _ => 2,
     };
     let text = grouped(format_args!("{value:.places$}"));
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { text.as_str() };
+    // Zero has no sign, nor has what is rounded to it.
+    if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
 #[cfg(test)]
@@ -179,6 +183,12 @@ mod tests {
             (1500.0, Unit::PerSecond, "1.5 k/s"),
             (12_500.0, Unit::Cores, "12,500 cores"),
             (0.0, Unit::Seconds, "0 s"),
+            (-0.0, Unit::Seconds, "0 s"),
+            (-0.0, Unit::Number, "0"),
+            (-0.0, Unit::Bytes, "0 B"),
+            (-0.0, Unit::PerSecond, "0/s"),
+            (-0.000_01, Unit::Percent, "0 %"),
+            (-0.0, Unit::Percent, "0 %"),
             (0.0125, Unit::Seconds, "12.5 ms"),
             (90.0, Unit::Seconds, "90 s"),
             (-5_400.0, Unit::Seconds, "-90 min"),
@@ -187,7 +197,7 @@ mod tests {
         ] {
             assert_eq!(quantity(value, unit), text);
         }
-        for (share, text) in [(0.0, "0 %"), (0.344, "34 %"), (0.996, "99 %"), (1.0, "100 %")] {
+        for (share, text) in [(0.0, "0 %"), (-0.001, "0 %"), (0.344, "34 %"), (0.996, "99 %"), (1.0, "100 %")] {
             assert_eq!(percent(share), text);
         }
     }

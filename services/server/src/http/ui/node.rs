@@ -87,13 +87,19 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
         problems::all(&state, &cluster).into_iter().filter(|problem| problem.link == format!("/node?name={}", encode(&name))).collect();
     let now = cluster.now;
     let node = cluster.nodes.iter().find(|node| node.name == name).cloned();
-    let names = metric_names(&state, &[(SOURCE_LABEL, &name)], &window).await.unwrap_or_else(|error| {
-        missing.push(error);
-        BTreeSet::new()
-    });
-    if node.is_none() && names.is_empty() {
-        return Err(ApiError::new(ErrorCode::UnknownSource, "no such node").into());
+    let names = metric_names(&state, &[(SOURCE_LABEL, &name)], &window).await;
+    match &names {
+        Ok(names) if names.is_empty() && node.is_none() => {
+            return Err(ApiError::new(ErrorCode::UnknownSource, "no such node").into());
+        }
+        Ok(names) if names.is_empty() => {
+            missing.push("Nothing is known of this node in this time. Another time range may have it.".to_owned());
+        }
+        Ok(_) => {}
+        // What can't be asked for is not gone.
+        Err(error) => missing.push(error.clone()),
     }
+    let names = names.unwrap_or_else(|_| BTreeSet::new());
     let node = match node {
         Some(node) => node,
         None => instance(&state, &name, now, &mut missing).await,
@@ -109,13 +115,14 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
     let changes = scope.address();
     let happened = events::find_soon(&state, &scope, &window, EVENTS_LIMIT).await;
     let variables = [("node", quoted(&name))];
+    let filter_of_metrics = if find.is_empty() { String::new() } else { format!("&find={}", encode(&find)) };
     let drawing = Drawing { variables: &variables, metrics: &names, always: false, window: &window, changes: Some(&changes) };
     page(&NodePage {
         shell,
         row: Row::new(&node, now),
         facts: facts(&node, now),
         problems,
-        presets: presets(&format!("/node?name={}", encode(&name)), &window),
+        presets: presets(&format!("/node?name={}{filter_of_metrics}", encode(&name)), &window),
         groups: drawing.graphs(&state.panels.current().node),
         changes: format!("{changes}&{}", window.parameters()),
         happened,

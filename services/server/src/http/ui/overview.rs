@@ -138,11 +138,12 @@ fn strip(cluster: &Cluster) -> Vec<Tile> {
     let silent = all - reporting.len();
     let tile = |label, value: String, note: String| Tile { label, value, wrong: String::new(), note, class: "" };
     let plural = |count: usize| if count == 1 { "" } else { "s" };
-    tiles.push(if silent == 0 {
-        tile("Nodes", grouped(all), "all reporting".to_owned())
-    } else {
-        Tile { wrong: format!(" / {}", grouped(all)), ..tile("Nodes", grouped(reporting.len()), format!("{} silent", grouped(silent))) }
-    });
+    if all > 0 && silent == 0 {
+        tiles.push(tile("Nodes", grouped(all), "all reporting".to_owned()));
+    } else if all > 0 {
+        let of_all = tile("Nodes", grouped(reporting.len()), format!("{} silent", grouped(silent)));
+        tiles.push(Tile { wrong: format!(" / {}", grouped(all)), ..of_all });
+    }
     let cpu: Vec<_> = reporting.iter().filter_map(|node| Some((node.cpu?, node.cores.unwrap_or(1.0)))).collect();
     if !cpu.is_empty() {
         let cores: f64 = cpu.iter().map(|(_, cores)| cores).sum();

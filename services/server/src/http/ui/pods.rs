@@ -81,7 +81,9 @@ struct Row {
     link: String,
     node: String,
     node_link: String,
+    /// The class of its dot, and that in words.
     state: &'static str,
+    state_text: &'static str,
     phase: String,
     reason: String,
     cpu: String,
@@ -327,18 +329,21 @@ impl Row {
         };
         let cpu = Pod::share(pod.cpu, pod.cpu_limit, pod.cpu_request);
         let memory = Pod::share(pod.memory, pod.memory_limit, pod.memory_request);
+        let (state, state_text) = match pod.state() {
+            // Nothing is said of a pod of which nothing is known any more.
+            _ if pod.phase.is_empty() && pod.cpu.is_none() && pod.memory.is_none() => ("", "nothing is known"),
+            0 => ("crit", "critical"),
+            1 => ("warn", "warning"),
+            _ => ("ok", "no problem"),
+        };
         Self {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             link: format!("/pod?namespace={}&name={}", encode(namespace), encode(name)),
             node: pod.node.clone(),
             node_link: format!("/node?name={}", encode(&pod.node)),
-            // Nothing is said of a pod of which nothing is known any more.
-            state: if pod.phase.is_empty() && pod.cpu.is_none() && pod.memory.is_none() {
-                ""
-            } else {
-                ["crit", "warn", "ok"][usize::from(pod.state())]
-            },
+            state,
+            state_text,
             phase: if pod.phase.is_empty() { dash() } else { pod.phase.clone() },
             reason: pod.reason.clone(),
             cpu: pod.cpu.map_or_else(dash, three_digits),

@@ -69,6 +69,7 @@ pub(super) fn remove_unfinished(path: &Path) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {
     Create,
+    CreateFolder,
     Write,
     Cut,
     Sync,
@@ -124,7 +125,7 @@ impl Disk {
         if path.is_dir() {
             return Ok(false);
         }
-        self.about_to(Op::Create)?;
+        self.about_to(Op::CreateFolder)?;
         std::fs::create_dir(path).map(|()| true)
     }
 

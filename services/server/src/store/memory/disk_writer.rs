@@ -42,6 +42,8 @@ pub(super) type Durable = Result<(), String>;
 pub(super) enum Command {
     /// A change that was applied.
     Append { epoch: u64, frame: Vec<u8>, audit: Option<Draft>, answer: Option<oneshot::Sender<Durable>> },
+    /// The audit event of a change that was queued before without one: of a batch that was stored in part.
+    Event { draft: Draft },
     /// Answers when everything before it is on disk.
     Barrier { answer: oneshot::Sender<Durable> },
     /// Saves and answers.
@@ -176,6 +178,7 @@ impl DiskWriter {
                         self.journal.push(epoch, frame, audit);
                         answers.extend(answer);
                     }
+                    Command::Event { draft } => self.journal.push_event(draft),
                     Command::Barrier { answer } => answers.push(answer),
                     #[cfg(test)]
                     save @ Command::Save { .. } => {
@@ -325,7 +328,7 @@ impl DiskWriter {
         let switched = self.journal.switch(prepared);
         if let Some(history) = history {
             if switched.is_ok() {
-                history.in_place(&self.shards, &self.paths.history);
+                history.in_place(&self.shards, &self.disk, &self.paths);
             } else if self.journal.is_switching() {
                 history.note(&self.shards);
             } else {

@@ -7,6 +7,7 @@
 //! rollups (`history/rolled_up.rs`).
 
 mod coding;
+mod damaged;
 mod days;
 mod export;
 mod files;
@@ -17,6 +18,7 @@ mod restore;
 mod retain;
 mod rolled_up;
 mod rollups;
+mod room;
 mod seal;
 mod search;
 mod series;

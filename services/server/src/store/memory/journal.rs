@@ -21,7 +21,7 @@ const COPY_BYTES: u64 = 1024 * 1024;
 struct UnsyncedChange {
     epoch: u64,
     frame: Vec<u8>,
-    audit: Option<Draft>,
+    audit: Vec<Draft>,
 }
 
 /// The journal of one store, owned by its disk writer.
@@ -92,9 +92,17 @@ impl Journal {
     /// not written again.
     pub(super) fn push(&mut self, epoch: u64, frame: Vec<u8>, audit: Option<Draft>) {
         if epoch >= self.saved_epoch {
-            self.unsynced.push(UnsyncedChange { epoch, frame, audit });
+            self.unsynced.push(UnsyncedChange { epoch, frame, audit: audit.into_iter().collect() });
         } else {
             self.audit.extend(audit);
+        }
+    }
+
+    /// Takes the event of a change that was taken before. It is handed over when all changes so far are on disk.
+    pub(super) fn push_event(&mut self, draft: Draft) {
+        match self.unsynced.last_mut() {
+            Some(last) => last.audit.push(draft),
+            None => self.audit.push(draft),
         }
     }
 
@@ -162,7 +170,7 @@ impl Journal {
         });
         let journal_bytes = renamed.inspect_err(|_| self.paths.remove_new())?;
         // What was not synced is in the snapshot or in the new journal.
-        self.audit.extend(self.unsynced.drain(..).filter_map(|change| change.audit));
+        self.audit.extend(self.unsynced.drain(..).flat_map(|change| change.audit));
         self.behind.clear();
         (self.file, self.good_bytes, self.torn) = (Some(journal), journal_bytes, false);
         (self.saved_epoch, self.saving_epoch) = (epoch, None);

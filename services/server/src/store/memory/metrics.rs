@@ -39,6 +39,8 @@ pub struct MemoryMetrics {
     pub history_corrupt_columns: AtomicU64,
     /// How many bytes of history's files were skipped at the start, being damaged.
     pub history_skipped_bytes: AtomicU64,
+    /// Damaged files that stay in history's folder, since the disk was full, as of the last look.
+    pub history_damaged_files: AtomicU64,
 }
 
 pub(super) fn set(metric: &AtomicU64, to: u64) {

@@ -9,6 +9,7 @@ mod frames;
 mod index_cache;
 mod labels;
 mod layouts;
+mod reported;
 mod rollups;
 mod samples;
 mod search;
@@ -321,7 +322,7 @@ impl History for HistoryReader {
 
     async fn label_names(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Limited<String>, HistoryError> {
         let mut transaction = self.begin().await?;
-        let found = labels::names(transaction.conn(), filter, reservation).await?;
+        let found = labels::names(&self.index, &mut transaction, filter, reservation).await?;
         transaction.end();
         Ok(found)
     }
@@ -333,7 +334,7 @@ impl History for HistoryReader {
         reservation: &mut Reservation,
     ) -> Result<Limited<String>, HistoryError> {
         let mut transaction = self.begin().await?;
-        let found = labels::values(transaction.conn(), label, filter, reservation).await?;
+        let found = labels::values(&self.index, &mut transaction, label, filter, reservation).await?;
         transaction.end();
         Ok(found)
     }

@@ -8,6 +8,7 @@ mod fill;
 mod group;
 mod history;
 mod hook;
+mod lists;
 mod queries;
 mod samples;
 mod sealing;

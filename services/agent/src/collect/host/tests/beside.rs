@@ -1,6 +1,7 @@
 //! This machine as golectra sees it and as a real node_exporter does.
 
 use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -41,6 +42,9 @@ const COLLECTORS: [&str; 24] = [
     "vmstat",
 ];
 
+/// How long node_exporter may take to answer on a busy machine.
+const LIMIT: Duration = Duration::from_mins(1);
+
 struct Exporter(Child);
 
 impl Drop for Exporter {
@@ -50,29 +54,53 @@ impl Drop for Exporter {
     }
 }
 
-/// Starts node_exporter; None where it is not installed and that is not required.
-fn start(port: u16) -> Option<Exporter> {
-    let program = ["prometheus-node-exporter", "node_exporter"].into_iter().find_map(|program| {
-        let mut command = Command::new(program);
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().ok()
-    });
-    assert!(
-        program.is_some() || std::env::var_os("CI").is_none(),
-        "node_exporter is not installed: install the package prometheus-node-exporter"
-    );
-    program.map(Exporter)
+/// Starts node_exporter: it and its port. None where it is not installed and that is not required.
+fn start() -> Option<(Exporter, u16)> {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    for _ in 0..5 {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let program = ["prometheus-node-exporter", "node_exporter"].into_iter().find_map(|program| {
+            let mut command = Command::new(program);
+            command.arg(format!("--web.listen-address=127.0.0.1:{port}")).stdout(Stdio::null());
+            command.stderr(File::create(log.path()).unwrap()).spawn().ok()
+        });
+        let Some(program) = program else {
+            let missing = "node_exporter is not installed; on Debian: apt-get install prometheus-node-exporter";
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "with CI=true no test may be left out, but {missing}");
+            // Not with eprintln, because the test runner hides that output of a passing test.
+            let _ = writeln!(std::io::stderr(), "left out: {missing}");
+            return None;
+        };
+        let mut exporter = Exporter(program);
+        let deadline = Instant::now() + LIMIT;
+        while exporter.0.try_wait().unwrap().is_none() {
+            if page(port).is_ok() {
+                return Some((exporter, port));
+            }
+            assert!(Instant::now() < deadline, "node_exporter does not answer: {}", fs::read_to_string(log.path()).unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Another program may take the port between its choice and its use.
+        let said = fs::read_to_string(log.path()).unwrap();
+        assert!(said.contains("address already in use"), "node_exporter ended: {said}");
+    }
+    panic!("five ports in a row were taken by others");
+}
+
+/// What node_exporter answers.
+fn page(port: u16) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+    connection.set_read_timeout(Some(LIMIT))?;
+    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    connection.read_to_string(&mut page)?;
+    Ok(page)
 }
 
 fn scrape(port: u16) -> String {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + LIMIT;
     loop {
-        let page = TcpStream::connect(("127.0.0.1", port)).and_then(|mut connection| {
-            connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
-            let mut page = String::new();
-            connection.read_to_string(&mut page)?;
-            Ok(page)
-        });
+        let page = page(port);
         match page {
             Ok(page) if page.contains("node_load1 ") => return page,
             _ => assert!(Instant::now() < deadline, "node_exporter does not answer: {page:?}"),
@@ -110,8 +138,7 @@ fn is_left_out(series: &str) -> bool {
 
 #[test]
 fn names_labels_and_values_are_node_exporters() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let Some(_exporter) = start(port) else { return };
+    let Some((_exporter, port)) = start() else { return };
     let root = Some("/".into());
     let paths = HostPaths { proc: "/proc".into(), sys: "/sys".into(), root, sees_first_process: true, shares_network: true };
     let settings =

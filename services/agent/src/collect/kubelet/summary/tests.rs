@@ -183,6 +183,40 @@ fn a_windows_node_in_the_cluster() {
 }
 
 #[test]
+fn of_a_volume_that_several_pods_use_what_was_measured_last_counts() {
+    let pod = |name: &str, started: u32, time: Option<u32>, used: u64| {
+        let time = time.map(|second| format!("2026-11-26T22:59:{second:02}Z"));
+        serde_json::json!({
+            "podRef": {"name": name, "namespace": "shop"},
+            "startTime": format!("2026-11-26T10:00:{started:02}Z"),
+            "volume": [{"time": time, "usedBytes": used, "availableBytes": 100 - used, "name": "v", "pvcRef": {"name": "data", "namespace": "shop"}}],
+        })
+    };
+    let (old, new) = (pod("a", 0, Some(10), 60), pod("b", 0, Some(40), 20));
+    let (fuller, unknown) = (pod("c", 0, Some(40), 30), pod("d", 0, None, 90));
+    // The pod that started last is told alone, and it has no volume.
+    let again = serde_json::json!({"podRef": {"name": "b", "namespace": "shop"}, "startTime": "2026-11-26T10:00:30Z"});
+    let cases = [
+        (vec![&old, &new], 20.0),
+        (vec![&new, &old], 20.0),
+        (vec![&new, &fuller, &old], 30.0),
+        (vec![&fuller, &new, &unknown], 30.0),
+        (vec![&unknown], 90.0),
+        (vec![&unknown, &old], 60.0),
+        (vec![&new, &again], 20.0),
+    ];
+    for (pods, used) in cases {
+        let (found, skipped) = read(serde_json::json!({"pods": pods}).to_string().as_bytes(), ALL);
+        assert_eq!(skipped, [], "{pods:?}");
+        let of_claim =
+            |name: &str| found.get(&format!(r#"{name}{{job="kubelet",namespace="shop",persistentvolumeclaim="data"}}"#)).copied();
+        // Both values are of one measurement.
+        let shown = (of_claim("kubelet_volume_stats_used_bytes"), of_claim("kubelet_volume_stats_available_bytes"));
+        assert_eq!(shown, (Some(used), Some(100.0 - used)), "{pods:?}");
+    }
+}
+
+#[test]
 fn metrics_that_the_nodes_own_folders_tell_are_left_to_them() {
     let (found, _) = read(include_bytes!("../testdata/summary-1.34.json"), NodeMetrics { network: false, filesystem: false });
     assert!(!found.keys().any(|id| id.starts_with("node_")));

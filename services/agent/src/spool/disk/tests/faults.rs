@@ -1,6 +1,8 @@
 //! Full disks and damaged files.
 
+use super::super::read_again::LONGEST_PAUSE;
 use super::*;
+use crate::spool::Queue;
 
 #[test]
 fn while_the_disk_is_full_memory_takes_over() {
@@ -155,28 +157,125 @@ fn a_damaged_record_loses_only_itself() {
     assert!(std::iter::from_fn(|| acknowledge(&mut disk)).all(|number| number != 2));
 }
 
-#[test]
-fn a_report_that_cannot_be_read_now_is_left_to_the_next_process() {
+/// Files of a spool in whose place are folders: reading a folder fails, but not because a file is not there or ends too early.
+struct Unreadable(Vec<PathBuf>);
+
+impl Unreadable {
+    /// All files that are there.
+    fn all(folder: &Path) -> Self {
+        let paths: Vec<_> = files(folder).into_iter().map(|(name, _)| folder.join(name)).collect();
+        for path in &paths {
+            std::fs::rename(path, path.with_extension("aside")).unwrap();
+            std::fs::create_dir(path).unwrap();
+        }
+        Self(paths)
+    }
+
+    fn end(self) {
+        for path in self.0 {
+            std::fs::remove_dir(&path).unwrap();
+            std::fs::rename(path.with_extension("aside"), &path).unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_whose_reading_fails_for_a_moment_are_sent_after_a_pause() {
+    for is_of_earlier_process in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let mut disk = open(folder.path(), SMALL);
+        for number in 1..=20 {
+            report(&mut disk, number, 1, 10_000);
+        }
+        if is_of_earlier_process {
+            drop(disk);
+            disk = open(folder.path(), SMALL);
+        }
+        let unreadable = Unreadable::all(folder.path());
+        assert!(unreadable.0.len() > 2, "{:?}", unreadable.0);
+        assert!(disk.take().is_none());
+        assert_eq!((disk.waiting(), disk.usage().batches, disk.usage().disk.polls), (0, 20, 20));
+        unreadable.end();
+        assert!(!disk.read_again() && disk.take().is_none(), "there is a pause first");
+        tokio::time::advance(LONGEST_PAUSE).await;
+        assert!(disk.read_again());
+        let mut numbers: Vec<_> = std::iter::from_fn(|| acknowledge(&mut disk)).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
+        assert_eq!(disk.metrics.spool_corrupt_so_far(), 0);
+        tokio::time::advance(LONGEST_PAUSE).await;
+        assert!(!disk.read_again(), "nothing is left");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_that_cannot_be_read_again_and_again_are_left_to_the_next_process() {
+    for is_of_earlier_process in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let mut disk = open(folder.path(), ROOMY);
+        report(&mut disk, 1, 1, 1000);
+        if is_of_earlier_process {
+            drop(disk);
+            disk = open(folder.path(), ROOMY);
+        }
+        let unreadable = Unreadable::all(folder.path());
+        for tries in 1..READ_TRIES {
+            assert!(disk.take().is_none());
+            assert_eq!(disk.metrics.spool_corrupt_so_far(), 0, "after {tries} tries");
+            tokio::time::advance(LONGEST_PAUSE).await;
+            assert!(disk.read_again(), "after {tries} tries");
+        }
+        assert!(disk.take().is_none());
+        assert_eq!((disk.waiting(), disk.metrics.spool_corrupt_so_far()), (0, 1));
+        unreadable.end();
+        tokio::time::advance(LONGEST_PAUSE).await;
+        assert!(!disk.read_again() && disk.take().is_none());
+        // Others in its file are settled, and the file stays.
+        report(&mut disk, 2, 1, 1000);
+        assert_eq!(acknowledge(&mut disk), Some(2));
+        disk.roll();
+        sync(&mut disk);
+        drop(disk);
+        assert_eq!(acknowledge(&mut open(folder.path(), ROOMY)), Some(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn senders_hear_of_reports_that_can_be_read_again() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), ROOMY);
     report(&mut disk, 1, 1, 1000);
-    // Reading a folder fails, but not because a file is not there or ends too early.
-    let (path, aside) = (disk.folder.segment(1), folder.path().join("aside"));
-    std::fs::rename(&path, &aside).unwrap();
-    std::fs::create_dir(&path).unwrap();
-    assert!(disk.take().is_none());
-    assert_eq!((disk.waiting(), disk.metrics.spool_corrupt_so_far()), (0, 1));
-    std::fs::remove_dir(&path).unwrap();
-    std::fs::rename(&aside, &path).unwrap();
-    assert!(disk.take().is_none());
-    // Others in its file are settled, and the file stays.
-    report(&mut disk, 2, 1, 1000);
-    assert_eq!(acknowledge(&mut disk), Some(2));
-    disk.roll();
-    sync(&mut disk);
-    assert_eq!(disk.close(), Unsent { kept_batches: 1, kept_polls: 1, ..Unsent::default() });
+    let queue = Queue::new(Box::new(disk), clock_at(START));
+    let unreadable = Unreadable::all(folder.path());
+    assert!(queue.take().is_none());
+    unreadable.end();
+    let syncing = tokio::spawn({
+        let queue = queue.clone();
+        async move { queue.keep_synced().await }
+    });
+    assert!(tokio::time::timeout(LONGEST_PAUSE, queue.ready()).await.expect("the pause ends"));
+    assert_eq!(queue.take().map(|batch| number(&batch)), Some(1));
+    syncing.abort();
+}
+
+#[test]
+fn files_of_an_earlier_process_that_cannot_be_read_make_room_for_new_reports() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), SMALL);
+    for number in 1..=40 {
+        report(&mut disk, number, 1, 100_000);
+        sync(&mut disk);
+    }
     drop(disk);
-    assert_eq!(acknowledge(&mut open(folder.path(), ROOMY)), Some(1));
+    let mut disk = open(folder.path(), SMALL);
+    // They are not removed where folders are in their places.
+    let _unreadable = Unreadable::all(folder.path());
+    assert!(disk.take().is_none());
+    for number in 41..=80 {
+        report(&mut disk, number, 1, 100_000);
+    }
+    assert!(disk.metrics.dropped_so_far(DropReason::SpoolFull) > 30);
+    assert_eq!(disk.take().map(|batch| number(&batch) > 40), Some(true));
 }
 
 #[test]
@@ -187,16 +286,9 @@ fn reports_that_could_not_be_read_make_room_for_new_ones() {
         report(&mut disk, number, 1, 100_000);
         sync(&mut disk);
     }
-    let segments: Vec<_> = files(folder.path()).into_iter().map(|(name, _)| folder.path().join(name)).collect();
-    for path in &segments {
-        std::fs::rename(path, path.with_extension("aside")).unwrap();
-        std::fs::create_dir(path).unwrap();
-    }
+    let unreadable = Unreadable::all(folder.path());
     assert!(disk.take().is_none());
-    for path in &segments {
-        std::fs::remove_dir(path).unwrap();
-        std::fs::rename(path.with_extension("aside"), path).unwrap();
-    }
+    unreadable.end();
     for number in 41..=42 {
         report(&mut disk, number, 1, 100_000);
         sync(&mut disk);

@@ -201,6 +201,19 @@ mod tests {
         }
     }
 
+    /// The panels of the chart's dashboard for Grafana leave out the same devices.
+    #[test]
+    fn the_dashboard_of_nodes_asks_the_same_of_the_network() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/golectra/dashboards/golectra-nodes.json");
+        let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        for (panel, kind) in [("Network, received", "network received"), ("Network, sent", "network sent")] {
+            let panel = dashboard["panels"].as_array().unwrap().iter().find(|one| one["title"] == panel).unwrap();
+            let kind = KINDS.iter().find(|one| one.title == kind).unwrap();
+            let expected = kind.expr.replace("$of", r#"instance=~"$instance""#).replace("$window", "$__rate_interval");
+            assert_eq!(panel["targets"][0]["expr"], expected, "{}", kind.title);
+        }
+    }
+
     #[test]
     fn a_node_is_not_busy_because_its_counters_began_a_moment_ago() {
         let mut fixture = Fixture::default();

@@ -102,18 +102,24 @@ impl SourceHistory {
 
     /// Drops a day's rollups of one resolution, and the series of which nothing is left.
     pub(super) fn drop_rollups(&mut self, hasher: &IdHasher, start: i64, resolution: Resolution) -> Option<Arc<DayRollups>> {
-        let mut day = self.days.remove(&start)?;
-        self.rollup_bytes -= day.bytes();
-        let dropped = day.slot(resolution).take();
-        if !day.is_empty() {
-            self.put_day(start, day);
-        }
+        let dropped = self.remove_rollups(start, resolution);
         let blocks: HashSet<u32> = dropped.iter().flat_map(|rollups| rollups.blocks.iter().map(|block| block.block.number)).collect();
         // What is left of their samples is to be rolled up again.
         for (_, window) in self.windows.range_mut(start..start.saturating_add(DAY_MILLIS)) {
             window.rolled_up = false;
         }
         self.remove_unused(hasher, blocks);
+        dropped
+    }
+
+    /// As [`Self::drop_rollups`], but their series stay.
+    pub(super) fn remove_rollups(&mut self, start: i64, resolution: Resolution) -> Option<Arc<DayRollups>> {
+        let mut day = self.days.remove(&start)?;
+        self.rollup_bytes -= day.bytes();
+        let dropped = day.slot(resolution).take();
+        if !day.is_empty() {
+            self.put_day(start, day);
+        }
         dropped
     }
 

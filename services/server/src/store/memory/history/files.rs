@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use golectra_chunks::rollup::Resolution;
 use golectra_protocol::Source;
 
-use super::super::disk::{Disk, remove_unfinished};
+use super::super::disk::{Disk, Paths, remove_unfinished};
 use super::super::shard::Shard;
 use super::super::shards::Shards;
 use super::coding::{self, SEGMENT_HEAD};
@@ -266,7 +266,9 @@ impl<'a> HistorySave<'a> {
         self.index.buffer.append(&mut self.rollups);
         coding::encode_end(&mut self.index.buffer);
         self.index.finish()?;
-        self.disk.rename(&self.folder.join(INDEX_NEW), &index_path(self.folder, &digest))?;
+        let index = index_path(self.folder, &digest);
+        self.shards.history.damaged.keep_replaced(self.disk, &index)?;
+        self.disk.rename(&self.folder.join(INDEX_NEW), &index)?;
         // From now on the index names the segment.
         self.unfinished.0.clear();
         self.disk.sync_folder(self.folder)?;
@@ -298,13 +300,15 @@ impl SavedHistory {
 
     /// Takes note that the snapshot is in place, and removes the files that it does not need. A file that can't be removed is tried again
     /// with the next save.
-    pub(in crate::store::memory) fn in_place(&self, shards: &Shards, folder: &Path) {
+    pub(in crate::store::memory) fn in_place(&self, shards: &Shards, disk: &Disk, paths: &Paths) {
         self.note(shards);
+        let (folder, damaged) = (paths.history.as_path(), &shards.history.damaged);
+        damaged.keep_again(disk, &paths.history_damaged);
         let keep: BTreeSet<PathBuf> =
             self.segments.iter().map(|segment| segment_path(folder, *segment)).chain([index_path(folder, &self.digest)]).collect();
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
         for path in files.filter(|path| !keep.contains(path) && is_ours(path)) {
-            if let Err(error) = std::fs::remove_file(&path) {
+            if let Err(error) = damaged.remove(disk, &path) {
                 tracing::warn!(path = %path.display(), %error, "an old file of the history could not be removed");
             }
         }

@@ -1,6 +1,6 @@
 //! What a start reads of history's files.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -15,11 +15,9 @@ use super::super::shard::Shard;
 use super::super::shards::Shards;
 use super::super::table::{IdHasher, Rows};
 use super::coding::{self, IndexRecord, SEGMENT_HEAD};
-use super::files::{INDEX, SEGMENT, index_path, is_kept, segment_path};
+use super::files::{INDEX, SEGMENT, index_path, segment_path};
 use super::part::StoredAt;
-use super::shared::HistoryShared;
-use super::source::WINDOW_MILLIS;
-use crate::store::history::rollups::DAY_MILLIS;
+use super::room::Room;
 
 /// What a start found.
 #[derive(Debug, Default)]
@@ -66,7 +64,7 @@ pub(in crate::store::memory) fn restore(
         );
         if let Some((disk, damaged)) = keep_in {
             // The next save removes what was skipped.
-            keep_damaged(disk, folder, damaged).map_err(|error| {
+            shards.history.damaged.keep_at_start(disk, folder, damaged).map_err(|error| {
                 io::Error::new(error.kind(), format!("it is damaged, and can't be kept in {} as it is: {error}", damaged.display()))
             })?;
         }
@@ -77,23 +75,33 @@ pub(in crate::store::memory) fn restore(
 /// Reads an index and what it names, and says whether the index is whole.
 fn read(shards: &Shards, folder: &Path, index: &Path, now_millis: u64, restored: &mut Restored) -> io::Result<bool> {
     let history = &shards.history;
-    let excess = Excess::of(index, history, now_millis)?;
+    let mut room = Room::of(index, history, now_millis)?;
     let mut segments = Segments { folder, files: HashMap::new() };
     let left_bytes = read_index(index, |record| {
         match record {
             IndexRecord::Series { source, next, series } => {
-                let mut locked = shards.of(&source);
-                locked.shard.history.restore_series(history, shards.hasher(), &source, next, &series);
+                let before = history.used_bytes();
+                shards.of(&source).shard.history.restore_series(history, shards.hasher(), &source, next, &series);
+                room.series_bytes += history.used_bytes().saturating_sub(before);
             }
             IndexRecord::Rollups { source, rollups } => {
                 for (day, resolution, at) in rollups {
-                    match segments.read(at, coding::decode_rollups)? {
-                        Some(rollups) => {
-                            let _ = rollups.stored.set(at);
-                            shards.of(&source).shard.history.restore_rollups(history, &source, day, resolution, rollups);
-                        }
-                        None => restored.skipped_bytes += u64::from(at.bytes),
+                    if room.lacks_rollups(day, resolution) {
+                        room.count_rollups(history, day, resolution);
+                        continue;
                     }
+                    let Some(rollups) = segments.read(at, coding::decode_rollups)? else {
+                        restored.skipped_bytes += u64::from(at.bytes);
+                        continue;
+                    };
+                    room.make(shards, rollups.bytes());
+                    // They may be among the oldest themselves.
+                    if room.lacks_rollups(day, resolution) {
+                        room.count_rollups(history, day, resolution);
+                        continue;
+                    }
+                    let _ = rollups.stored.set(at);
+                    shards.of(&source).shard.history.restore_rollups(history, &source, day, resolution, rollups);
                 }
             }
             _ => {}
@@ -101,7 +109,6 @@ fn read(shards: &Shards, folder: &Path, index: &Path, now_millis: u64, restored:
         Ok(())
     })?;
     // Behind the rollups, which tell of which windows the samples may be left out.
-    let mut left_out_samples = 0;
     read_index(index, |record| {
         let IndexRecord::Parts { source, parts } = record else { return Ok(()) };
         for (start, at) in parts {
@@ -109,10 +116,12 @@ fn read(shards: &Shards, folder: &Path, index: &Path, now_millis: u64, restored:
                 restored.skipped_bytes += u64::from(at.bytes);
                 continue;
             };
+            if !room.lacks_samples(&source, start) {
+                room.make(shards, part.bytes());
+            }
             let mut locked = shards.of(&source);
-            if excess.has(&source, start) && locked.shard.history.leave_out_part(&source, start, &part) {
-                let is_expired = start.saturating_add(WINDOW_MILLIS) <= history.oldest_millis(now_millis);
-                left_out_samples += if is_expired { 0 } else { part.samples };
+            if room.lacks_samples(&source, start) && locked.shard.history.leave_out_part(history, &source, start, &part, &room) {
+                room.count_samples(history, start, part.samples);
                 continue;
             }
             let _ = part.stored.set(at);
@@ -123,16 +132,13 @@ fn read(shards: &Shards, folder: &Path, index: &Path, now_millis: u64, restored:
     for mut shard in shards.each() {
         shard.history.settle(history, shards.hasher());
     }
-    if left_out_samples > 0 {
-        history.samples_dropped.fetch_add(left_out_samples, Ordering::Relaxed);
-        tracing::info!(samples = left_out_samples, "the oldest history was dropped, since HISTORY_MAX_BYTES does not suffice");
-    }
+    room.note(history);
     restored.skipped_bytes += left_bytes.unwrap_or(0);
     Ok(left_bytes.is_none())
 }
 
 /// Reads an index up to its end or to the first damaged record, and says how many bytes that leaves; nothing where it is whole.
-fn read_index(path: &Path, mut each: impl FnMut(IndexRecord) -> io::Result<()>) -> io::Result<Option<u64>> {
+pub(super) fn read_index(path: &Path, mut each: impl FnMut(IndexRecord) -> io::Result<()>) -> io::Result<Option<u64>> {
     let mut records = RecordReader::new(File::open(path)?)?;
     let mut is_whole = false;
     while let Some(record) = records.next(coding::decode_index)? {
@@ -145,100 +151,12 @@ fn read_index(path: &Path, mut each: impl FnMut(IndexRecord) -> io::Result<()>) 
     Ok((!is_whole).then(|| records.bytes - records.good_bytes))
 }
 
-/// The oldest of what the files have, where that is more than there is room for. It is not read into memory first: HISTORY_MAX_BYTES may be much less than
-/// it was.
-struct Excess {
-    /// Windows before this have to go.
-    before: i64,
-    /// Windows of several parts, which are not rolled up as they are: the keeper drops them once it has done that.
-    of_several_parts: HashMap<Source, HashSet<i64>>,
-}
-
-impl Excess {
-    /// What the keeper would drop of the samples right after the start, or a little less: as bytes in the files they take less than in memory, and what is
-    /// younger than a day goes only when there are no older rollups any more.
-    fn of(index: &Path, history: &HistoryShared, now_millis: u64) -> io::Result<Self> {
-        // The series and the places take about as much as they do in memory.
-        let mut bytes = std::fs::metadata(index)?.len();
-        let mut of_windows: BTreeMap<i64, u64> = BTreeMap::new();
-        let mut of_several_parts: HashMap<Source, HashSet<i64>> = HashMap::new();
-        let mut last: Option<(Source, i64)> = None;
-        read_index(index, |record| {
-            match record {
-                IndexRecord::Parts { source, parts } => {
-                    let mut last_start = last.take().filter(|(of, _)| *of == source).map(|(_, start)| start);
-                    for (start, at) in parts {
-                        bytes += u64::from(at.bytes);
-                        *of_windows.entry(start).or_default() += u64::from(at.bytes);
-                        if last_start.replace(start) == Some(start) {
-                            of_several_parts.entry(source.clone()).or_default().insert(start);
-                        }
-                    }
-                    last = last_start.map(|start| (source, start));
-                }
-                IndexRecord::Rollups { rollups, .. } => bytes += rollups.iter().map(|(.., at)| u64::from(at.bytes)).sum::<u64>(),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        let (high_bytes, low_bytes) = (history.high_bytes() as u64, history.low_bytes() as u64);
-        let mut before = i64::MIN;
-        if bytes > high_bytes {
-            let today = i64::try_from(now_millis).unwrap_or(i64::MAX).saturating_sub(DAY_MILLIS);
-            let end_of = |start: i64| start.saturating_add(WINDOW_MILLIS);
-            let oldest = history.oldest_millis(now_millis);
-            let expired: u64 = of_windows.iter().filter(|(start, _)| end_of(**start) <= oldest).map(|(_, bytes)| bytes).sum();
-            // Where it suffices that what is too old goes, nothing else does.
-            let kept_bytes = if bytes - expired > high_bytes { low_bytes } else { bytes - expired };
-            for (start, of_window) in of_windows {
-                bytes -= of_window;
-                if end_of(start) > today || bytes < kept_bytes {
-                    break;
-                }
-                before = end_of(start);
-            }
-        }
-        Ok(Self { before, of_several_parts })
-    }
-
-    fn has(&self, source: &Source, start: i64) -> bool {
-        start < self.before && self.of_several_parts.get(source).is_none_or(|starts| !starts.contains(&start))
-    }
-}
-
 /// The index is that of another snapshot, as after a time without history: counters go on from the totals that they have now.
 fn catch_up(shard: &mut Shard, hasher: &IdHasher) {
     let live: Vec<(Source, Rows)> = shard.sources().map(|(_, source)| (source.name.clone(), source.table.rows().clone())).collect();
     for (source, rows) in live {
         shard.history.catch_up(hasher, &source, &rows);
     }
-}
-
-/// Keeps all indexes and segments beside their folder, unless some were kept before. They are there under their name only once all are.
-fn keep_damaged(disk: &Disk, folder: &Path, damaged: &Path) -> io::Result<()> {
-    if damaged.exists() {
-        tracing::warn!(path = %damaged.display(), "the damaged history is not kept, since what was kept before is still there: move it away");
-        return Ok(());
-    }
-    let mut new = damaged.as_os_str().to_owned();
-    new.push(".tmp");
-    let new = Path::new(&new);
-    match std::fs::remove_dir_all(new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    disk.create_folder(new)?;
-    for file in std::fs::read_dir(folder)? {
-        let path = file?.path();
-        if let Some(name) = path.file_name().filter(|_| is_kept(&path)) {
-            disk.keep_as(&path, &new.join(name))?;
-        }
-    }
-    disk.sync_folder(new)?;
-    disk.rename(new, damaged)?;
-    disk.sync_folder(damaged.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-    tracing::warn!(path = %damaged.display(), "the damaged history is kept here");
-    Ok(())
 }
 
 /// What a start found in history's folder.

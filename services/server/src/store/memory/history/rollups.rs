@@ -268,6 +268,13 @@ impl Day {
         part.blocks.iter().all(|block| self.windows_of(block.number).iter().all(|windows| windows & bit != 0))
     }
 
+    /// Whether a window's only part is rolled up in one resolution.
+    pub(super) fn has_window_in(&self, resolution: Resolution, window: i64, part: &Part) -> bool {
+        let bit = 1 << (window.rem_euclid(DAY_MILLIS) / WINDOW_MILLIS);
+        let Some(rollups) = self.of(resolution) else { return false };
+        part.blocks.iter().all(|block| rollups.block(block.number).is_some_and(|rolled_up| rolled_up.windows & bit != 0))
+    }
+
     /// The end of the last window that is rolled up and begins before this time; nothing where there is none.
     pub(super) fn end_before(&self, start: i64, before: i64) -> Option<i64> {
         let windows = self.each().flat_map(|(_, rollups)| rollups.blocks.iter()).fold(0, |all, block| all | block.windows);

@@ -84,7 +84,7 @@ impl Keeper {
     /// Drops what is too old or too much of what a start has read.
     pub(in crate::store::memory) fn begin(&self) {
         let changing = change(&self.shards);
-        if self.shards.history.samples_dropped() > 0 {
+        if self.shards.history.samples_dropped() > 0 || self.shards.history.rollup_days_dropped() > 0 {
             // Some was not even read: the next save writes the files without it.
             self.shards.next_arrival();
         }

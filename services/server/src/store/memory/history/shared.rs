@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
+use super::damaged::DamagedFiles;
 use super::days::{Dropped, oldest};
 use super::source::SAMPLE_BYTES;
 use crate::store::Lifetimes;
@@ -25,6 +26,8 @@ pub(in crate::store::memory) struct HistoryShared {
     pub(super) dropped_until_millis: AtomicU64,
     /// Sealed columns that could not be decoded.
     pub(super) corrupt_columns: AtomicU64,
+    /// Files that a start found damaged and could not keep beside their folder.
+    pub(super) damaged: DamagedFiles,
     /// Held by whoever seals, folds or drops: only open samples change without it.
     pub(super) changing: Mutex<()>,
     /// The thread that makes room.
@@ -46,6 +49,7 @@ impl HistoryShared {
             samples_dropped: AtomicU64::new(0),
             dropped_until_millis: AtomicU64::new(0),
             corrupt_columns: AtomicU64::new(0),
+            damaged: DamagedFiles::default(),
             changing: Mutex::new(()),
             keeper: OnceLock::new(),
             next_segment: AtomicU32::new(1),
@@ -110,6 +114,11 @@ impl HistoryShared {
     /// Sealed columns that could not be decoded when parts were folded.
     pub(in crate::store::memory) fn corrupt_columns(&self) -> u64 {
         self.corrupt_columns.load(Ordering::Relaxed)
+    }
+
+    /// How many damaged files stay in history's folder, since the disk was full.
+    pub(in crate::store::memory) fn damaged_files(&self) -> u64 {
+        self.damaged.in_folder()
     }
 
     /// Beyond this room is made.

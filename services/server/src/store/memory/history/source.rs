@@ -13,9 +13,9 @@ use super::coding::StoredSeries;
 use super::open::OpenWindow;
 use super::part::Part;
 use super::rollups::Day;
+use super::room::Room;
 use super::series::{SeriesTable, place};
 use super::shared::HistoryShared;
-use crate::store::history::rollups::day_of;
 
 /// The length of a window; windows begin at multiples of it.
 pub(super) const WINDOW_MILLIS: i64 = 2 * 60 * 60 * 1000;
@@ -107,13 +107,22 @@ impl ShardHistory {
 
     /// Leaves a part of the files out, which has all samples of its window, as if it had been dropped after it was taken back: what its counters had counted
     /// goes on in their totals. Says whether it did; not where it is not rolled up, or an earlier window stays.
-    pub(super) fn leave_out_part(&mut self, source: &Source, start: i64, part: &Part) -> bool {
-        let is_next = |history: &SourceHistory| {
-            history.windows.is_empty() && history.days.get(&day_of(start)).is_some_and(|day| day.has_window_of(start, part))
-        };
+    pub(super) fn leave_out_part(&mut self, shared: &HistoryShared, source: &Source, start: i64, part: &Part, room: &Room) -> bool {
+        let is_next = |history: &SourceHistory| history.windows.is_empty() && room.is_rolled_up(history, start, part);
         let Some(history) = self.sources.get_mut(source).filter(|history| is_next(history)) else { return false };
         part.sums().filter(|(_, sum)| *sum != 0).for_each(|(number, sum)| history.series.add_to_base(number, sum));
+        history.note_dropped(shared, start);
         true
+    }
+
+    /// Changes the history of each source while files are read. One that is left empty stays, since more of it may follow.
+    pub(super) fn change_each(&mut self, shared: &HistoryShared, mut change: impl FnMut(&Source, &mut SourceHistory)) {
+        for (source, history) in &mut self.sources {
+            let (before, of_rollups) = (history.bytes(), history.rollup_bytes);
+            change(source, history);
+            shared.changed(before, history.bytes());
+            shared.rollups_changed(of_rollups, history.rollup_bytes);
+        }
     }
 
     /// Adds to the totals of a source's counters what they have counted while there was no history.
@@ -296,8 +305,22 @@ impl SourceHistory {
         })
     }
 
+    /// Takes note that a window was left out of what the files had.
+    pub(super) fn note_dropped(&mut self, shared: &HistoryShared, start: i64) {
+        let end = start.saturating_add(WINDOW_MILLIS);
+        self.dropped_ms = self.dropped_ms.max(end);
+        shared.dropped.raw(end);
+    }
+
     /// Drops a window, and the series of which nothing is left. What counters had counted by its end goes on in their totals.
     pub(super) fn drop_window(&mut self, hasher: &IdHasher, start: i64) -> Option<Window> {
+        let (window, blocks) = self.remove_window(start)?;
+        self.remove_unused(hasher, blocks);
+        Some(window)
+    }
+
+    /// As [`Self::drop_window`], but its series stay. Says in which blocks they are.
+    pub(super) fn remove_window(&mut self, start: i64) -> Option<(Window, HashSet<u32>)> {
         let window = self.windows.remove(&start)?;
         self.window_bytes -= window.bytes();
         let mut blocks = HashSet::new();
@@ -311,8 +334,7 @@ impl SourceHistory {
                 blocks.insert(place(*number).0);
             }
         }
-        self.remove_unused(hasher, blocks);
-        Some(window)
+        Some((window, blocks))
     }
 
     /// Removes those of some blocks of series that there are no samples and no rollups of.

@@ -81,11 +81,16 @@ impl Audited {
         Self { folder, store, trail, ingest }
     }
 
-    /// How many events there are in the end.
-    async fn events(self) -> usize {
+    /// The events in the end, one a line.
+    async fn lines(self) -> String {
         self.store.flush().await.unwrap();
         self.trail.finish(Duration::from_secs(10)).await;
-        std::fs::read_to_string(self.folder.path().join("audit.ndjson")).unwrap_or_default().lines().count()
+        std::fs::read_to_string(self.folder.path().join("audit.ndjson")).unwrap_or_default()
+    }
+
+    /// How many events there are in the end.
+    async fn events(self) -> usize {
+        self.lines().await.lines().count()
     }
 }
 
@@ -157,4 +162,33 @@ async fn a_write_that_came_to_the_disk_with_a_save_is_audited_once() {
         saved.unwrap();
     }
     assert_eq!(audited.events().await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn samples_that_are_stored_in_part_are_audited_once_by_the_names_of_those_that_are() {
+    let full = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let switch = Arc::clone(&full);
+    let hook = move |op| if op == Op::Write && switch.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) };
+    let audited = Audited::new(Duration::ZERO, Disk { hook: Some(Arc::new(hook)) });
+    let put = |ids: &[&str]| {
+        let mut metrics = Metrics::default();
+        for id in ids {
+            metrics.push_parsed_at(id, Value::Gauge(1.0), super::history::millis(NOW - 1000)).unwrap();
+        }
+        audited.ingest.write_samples(Source::parse("a").unwrap(), [1; 32], metrics, [127, 0, 0, 1].into())
+    };
+    assert_eq!(put(&["first"]).await.unwrap(), Applied::New);
+    assert_eq!(put(&["first", "second"]).await.unwrap(), Applied::New);
+    // One that the disk refuses at first has its event once it is on disk.
+    full.store(true, Ordering::SeqCst);
+    put(&["first", "third"]).await.unwrap_err();
+    full.store(false, Ordering::SeqCst);
+    let until = std::time::Instant::now() + Duration::from_secs(10);
+    while put(&["first", "third"]).await.is_err() {
+        assert!(std::time::Instant::now() < until, "the disk never recovered");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let lines = audited.lines().await;
+    let names: Vec<&str> = lines.lines().filter_map(|line| line.split(['[', ']']).nth(1)).collect();
+    assert_eq!(names, [r#""first""#, r#""second""#, r#""third""#]);
 }

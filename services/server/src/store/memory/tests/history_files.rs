@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::sync::atomic::AtomicBool;
 
-use super::super::disk::Paths;
+use super::super::disk::{Op, Paths};
 use super::super::load;
 use super::conformance::{counter as count, gauge};
 use super::history::{millis, read};
@@ -12,10 +13,14 @@ use super::*;
 const HOUR: u64 = 3_600_000;
 
 fn open(path: &Path, interval: Duration, restore: bool, clock: &Clock, max_bytes: usize) -> Arc<MemoryStore> {
+    open_on(Disk::default(), path, interval, restore, clock, max_bytes)
+}
+
+fn open_on(disk: Disk, path: &Path, interval: Duration, restore: bool, clock: &Clock, max_bytes: usize) -> Arc<MemoryStore> {
     let month = Duration::from_hours(30 * 24);
     let lifetimes = Lifetimes { retention_raw: month, retention_5m: month, retention_1h: month, ..Lifetimes::default() };
     let config = MemoryConfig { lifetimes, history_max_bytes: max_bytes, ..config(Some(path.into()), interval, restore) };
-    MemoryStore::open(config, clock.clone()).unwrap()
+    MemoryStore::open_on(config, clock.clone(), disk, FOLD_JOURNAL_AT_BYTES).unwrap()
 }
 
 const MAX_BYTES: usize = 64 << 20;
@@ -42,6 +47,11 @@ async fn fill(store: &MemoryStore, now: u64) {
 
 fn names(folder: &Path) -> BTreeSet<String> {
     fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// The files with their content, by name.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    names(folder).into_iter().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
 }
 
 fn segments(folder: &Path) -> Vec<PathBuf> {
@@ -202,8 +212,7 @@ async fn damaged_files_are_kept_before_the_next_save_removes_what_was_skipped() 
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(history.join(&index), &bytes).unwrap();
-    let files = |folder: &Path| names(folder).into_iter().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect();
-    let before: BTreeMap<String, Vec<u8>> = files(&history);
+    let before = files(&history);
     assert!(!damaged.exists());
 
     let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
@@ -219,6 +228,62 @@ async fn damaged_files_are_kept_before_the_next_save_removes_what_was_skipped() 
     fs::File::options().write(true).open(&index).unwrap().set_len(length - 3).unwrap();
     open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES).crash();
     assert_eq!(files(&damaged), before);
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_no_server_down_whose_history_is_damaged() {
+    for takes_no_folder in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.json");
+        let (history, damaged) = (folder.path().join("m.json.history"), folder.path().join("m.json.history.damaged"));
+        let clock = Clock::at(NOW);
+        let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+        fill(&store, NOW).await;
+        store.close().await.unwrap();
+        let [segment] = segments(&history).try_into().unwrap();
+        let mut bytes = fs::read(&segment).unwrap();
+        bytes[40] ^= 1;
+        fs::write(&segment, &bytes).unwrap();
+        let before = files(&history);
+
+        let full = Arc::new(AtomicBool::new(true));
+        let switch = Arc::clone(&full);
+        let hook = move |op: Op| {
+            let is_full = switch.load(Ordering::SeqCst);
+            let fails = matches!(op, Op::Create | Op::CreateFolder) && is_full || op == Op::CreateFolder && takes_no_folder;
+            if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        };
+        let store = open_on(Disk { hook: Some(Arc::new(hook)) }, &path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+        let damaged_files = |store: &MemoryStore| store.memory_metrics().history_damaged_files.load(Ordering::Relaxed);
+        assert!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed) > 0);
+        assert_eq!(damaged_files(&store), before.len() as u64);
+        let undamaged = read(&store, store.shards.history.raw_from_ms(), i64::MAX).await;
+        assert!(undamaged.values().any(|samples| samples.len() > 10), "{undamaged:?}");
+        put(&store, "a", NOW - 7, 1.0).await;
+        store.save_now().await.unwrap_err();
+        assert_eq!(files(&history), before);
+
+        full.store(false, Ordering::SeqCst);
+        store.save_now().await.unwrap();
+        if takes_no_folder {
+            assert!(!damaged.exists());
+            let kept = files(&history);
+            for (name, bytes) in &before {
+                assert!(kept.get(name).or_else(|| kept.get(&format!("damaged-{name}"))) == Some(bytes), "{name} in {:?}", names(&history));
+            }
+            assert_eq!(damaged_files(&store), before.len() as u64);
+        } else {
+            assert_eq!(files(&damaged), before);
+            assert_eq!(damaged_files(&store), 0);
+        }
+        store.close().await.unwrap();
+        let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+        assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), 0);
+        let found = read(&store, store.shards.history.raw_from_ms(), i64::MAX).await;
+        for (labels, samples) in undamaged.iter().filter(|(labels, _)| !labels.starts_with("c{")) {
+            assert!(samples.iter().all(|sample| found[labels].contains(sample)), "what is not damaged stays: {labels}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,8 @@ use golectra_promql::MemoryBudget;
 use golectra_promql::store::{Bucket, Hints, Selection};
 use golectra_protocol::{Kind, Value};
 
+use super::super::disk::Paths;
+use super::super::load;
 use super::history::{Model, SeriesValues, millis, read};
 use super::*;
 use crate::history::labels;
@@ -253,6 +255,41 @@ async fn samples_go_before_rollups_where_there_is_no_room() {
     assert_eq!(bucket_ms, Some(Resolution::OneHour.bucket_ms()));
     assert_eq!(hours, expected(&lab.model.series(), Resolution::OneHour, millis(START), millis(lab.now())));
     assert!(lab.store.shards.history.used_bytes() <= 256 << 10);
+}
+
+#[tokio::test]
+async fn rollups_that_there_is_no_room_for_are_not_read_into_memory_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let mut lab = Lab::new(Some(path.clone()), 64 << 20, lifetimes(1, 300, 300));
+    lab.fill(0..60).await;
+    lab.store.keeper.maintain();
+    let (used, of_rollups) = (lab.store.shards.history.used_bytes(), lab.store.shards.history.rollup_bytes());
+    assert!(of_rollups > used * 2 / 3, "{of_rollups} of {used}");
+    lab.store.close().await.unwrap();
+
+    let max_bytes = used * 3 / 4;
+    let shards = Shards::new(SeriesLimits { total: 1000, per_source: 1000 }, lab.config.lifetimes, 100_000, max_bytes);
+    load::restore(&shards, None, &Paths::of(&path), &MemoryMetrics::default(), lab.now()).unwrap();
+    let read_bytes = shards.history.used_bytes();
+    assert!(read_bytes <= max_bytes, "{read_bytes} were read, and {max_bytes} may be");
+    assert!(read_bytes > max_bytes / 2, "no more is left out than is needed: {read_bytes} of {max_bytes} are used");
+    assert!(shards.history.rollup_days_dropped() > 0);
+
+    lab.config.history_max_bytes = max_bytes;
+    lab.reopen();
+    assert!(lab.store.shards.history.used_bytes() <= max_bytes);
+    assert!(lab.store.shards.history.rollup_days_dropped() > 0);
+    // Those of 5 minutes go first, and what is left is right.
+    let hours = expected(&lab.model.series(), Resolution::OneHour, millis(START), millis(lab.now()));
+    let hour = Some(Resolution::OneHour.bucket_ms());
+    assert_eq!(select(&lab.store, millis(START), millis(lab.now())).await, (hour, hours.clone()));
+    // The next save writes the files without what was left out.
+    lab.store.close().await.unwrap();
+    lab.config.history_max_bytes = 64 << 20;
+    lab.reopen();
+    assert!(lab.store.shards.history.used_bytes() <= max_bytes);
+    assert_eq!(select(&lab.store, millis(START), millis(lab.now())).await, (hour, hours));
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 //! A row of a name or a pair goes when the last of its series goes, see [`remove`](crate::store::postgres::remove). So whoever makes a series holds the
 //! rows of its terms, which keeps them from being removed before the series is there.
 //!
-//! The number of a row that went is used again. No process remembers numbers longer than a transaction or a search. A search whose number is given to
-//! another term meanwhile finds series that it did not look for, and passes over them as it compares each with its matchers; series with the term that
+//! The number of a row that went is used again. No process remembers numbers longer than a transaction or a search, but for those of reported series, for a
+//! minute (`history/reported.rs`): a number that is used again then is that of a new series' term. A search whose number is given to another term meanwhile finds series that it did not look for, and passes over them as it compares each with its matchers; series with the term that
 //! it looked for were gone before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
