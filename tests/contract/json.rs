@@ -172,17 +172,17 @@ async fn a_counter_that_is_stored_and_cannot_be_read_back_is_no_error() {
     // The sum needs this table. A write of a series that is there does not.
     let mut holder = PgConnection::connect_with(&database.options()).await.expect("PostgreSQL answers");
     holder.execute("BEGIN; LOCK TABLE golectra.retired_totals IN ACCESS EXCLUSIVE MODE").await.expect("the lock is free soon");
-    let mut sent = 1;
+    let mut written = 1;
     // The server's limit is 3 s. What else the machine does may make one of them late.
     until("the answer comes within 4.5 s", Duration::from_mins(1), async || {
         let begun = Instant::now();
         let body = send().await.expect(202).json();
-        sent += 1;
+        written += 1;
         assert_eq!((&body["id"], &body["type"], body.get("delta")), (&json!("c"), &json!("counter"), None));
         assert!(body["error"].as_str().is_some_and(|error| error.contains("was stored")), "{body}");
         begun.elapsed() < Duration::from_millis(4_500)
     })
     .await;
     holder.execute("ROLLBACK").await.expect("PostgreSQL answers");
-    assert_eq!(client.counter("c").await, sent);
+    assert_eq!(client.counter("c").await, written);
 }

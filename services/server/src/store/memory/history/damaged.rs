@@ -107,7 +107,7 @@ fn name_of(path: &Path) -> PathBuf {
         name.push(format!(".{number}"));
         path.with_file_name(name)
     };
-    if first.exists() { (2..).map(numbered).find(|path| !path.exists()).unwrap_or(first) } else { first }
+    if first.exists() { (2..=u32::MAX).map(numbered).find(|path| !path.exists()).unwrap_or(first) } else { first }
 }
 
 /// Keeps files beside their folder, unless some were kept before. They are there under their name only once all are.

@@ -315,7 +315,7 @@ mod tests {
         cache.put(&named("a"), "1", 0, &found(0..1));
         cache.put(&named("a"), "2", 0, &found(0..1));
         assert!(is_known(since(1), now) && metrics.bytes() > bytes);
-        assert!(!is_known(since(1), now + Duration::from_secs(60)));
+        assert!(!is_known(since(1), now + Duration::from_mins(1)));
         assert!(metrics.bytes() < bytes);
     }
 

@@ -4,8 +4,9 @@
 //! rows of its terms, which keeps them from being removed before the series is there.
 //!
 //! The number of a row that went is used again. No process remembers numbers longer than a transaction or a search, but for those of reported series, for a
-//! minute (`history/reported.rs`): a number that is used again then is that of a new series' term. A search whose number is given to another term meanwhile finds series that it did not look for, and passes over them as it compares each with its matchers; series with the term that
-//! it looked for were gone before.
+//! minute (`history/reported.rs`): a number that is used again then is that of a new series' term. A search whose number is given to another term
+//! meanwhile finds series that it did not look for, and passes over them as it compares each with its matchers; series with the term that it looked for were
+//! gone before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
