@@ -34,6 +34,9 @@ const WAY_SECONDS: f64 = 5.0;
 /// Time limit of a request, of which a connection to a server that was killed takes no answer.
 const REQUEST: Duration = Duration::from_secs(5);
 
+/// How long another instance may take to be promoted: well below the five minutes for which a value is looked back, since none is written meanwhile.
+const PROMOTION: Duration = Duration::from_mins(3);
+
 /// Longer than anything that is waited for here.
 const PATIENCE: Duration = Duration::from_mins(4);
 
@@ -116,7 +119,7 @@ async fn disturb(release: &Release, killer: &Killer, state: &str) -> f64 {
     let evaluator = eventually("a server evaluates", PATIENCE, async || evaluator::now(release).await).await;
     killer.kill(&evaluator.pod, &evaluator.node).await;
     let start = Instant::now();
-    let failover = faults::promotion(release).await;
+    let failover = faults::promotion(release, PROMOTION).await;
     let promoted = start.elapsed();
     let next = evaluator::next(release).await;
     say(&format!(

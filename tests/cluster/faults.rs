@@ -22,11 +22,11 @@ async fn primary(release: &Release) -> String {
     release.namespace.kubectl(&["get", "clusters.postgresql.cnpg.io", "golectra-postgres", "-o", path]).await
 }
 
-/// Deletes the primary's pod and waits for another primary: the names of both.
-pub async fn promotion(release: &Release) -> (String, String) {
+/// Deletes the primary's pod and waits for another primary within the limit: the names of both.
+pub async fn promotion(release: &Release, limit: Duration) -> (String, String) {
     let old = primary(release).await;
     release.namespace.kubectl(&["delete", "pod", &old, "--wait=false"]).await;
-    let new = eventually("another primary", PROMOTION, async || Some(primary(release).await).filter(|now| *now != old)).await;
+    let new = eventually("another primary", limit, async || Some(primary(release).await).filter(|now| *now != old)).await;
     (old, new)
 }
 
@@ -36,7 +36,7 @@ pub async fn failover(release: &Release, client: &Client) -> Tally {
     let load = Load::start(release, "failover_total").await;
     load.go_on(5).await;
     let start = Instant::now();
-    let (old, new) = promotion(release).await;
+    let (old, new) = promotion(release, PROMOTION).await;
     let promoted = start.elapsed();
     load.go_on(20).await;
     let tally = load.finish(client).await;

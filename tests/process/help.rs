@@ -287,15 +287,18 @@ fn what_an_export_can_not_use_is_refused_without_a_password() {
 fn missing_keys_are_refused_with_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let (empty, nowhere) = (folder.path().display().to_string(), folder.path().join("nowhere").display().to_string());
+    let (server, agent) = (|| ProgramBuilder::new("golectra-server"), || ProgramBuilder::new("golectra-agent"));
+    let selfcheck = || server().flags(["selfcheck", "http://127.0.0.1:9"]);
     for (program, variables, part) in [
-        ("golectra-server", vec![("SIGNATURES", "required")], "SIGNATURES=required needs a key: set KEY, or KEYS_DIR"),
-        ("golectra-server", vec![("SIGNATURES", "required"), ("KEYS_DIR", &empty)], "SIGNATURES=required needs a key"),
-        ("golectra-server", vec![("KEYS_DIR", &nowhere)], "KEYS_DIR can't be read"),
-        ("golectra-agent", vec![("KEYS_DIR", &nowhere), ("SIGNING_KEY_ID", "k")], "KEYS_DIR can't be read"),
-        ("golectra-agent", vec![("KEYS_DIR", &empty)], "set SIGNING_KEY_ID"),
-        ("golectra-agent", vec![("SIGNING_KEY_ID", "k"), ("KEY", "swordfish")], "set KEYS_DIR"),
+        (server(), vec![("SIGNATURES", "required")], "SIGNATURES=required needs a key: set KEY, or KEYS_DIR"),
+        (server(), vec![("SIGNATURES", "required"), ("KEYS_DIR", &empty)], "SIGNATURES=required needs a key"),
+        (server(), vec![("KEYS_DIR", &nowhere)], "KEYS_DIR can't be read"),
+        (selfcheck(), vec![("KEYS_DIR", &nowhere)], "KEYS_DIR can't be read"),
+        (agent(), vec![("KEYS_DIR", &nowhere), ("SIGNING_KEY_ID", "k")], "KEYS_DIR can't be read"),
+        (agent(), vec![("KEYS_DIR", &empty)], "set SIGNING_KEY_ID"),
+        (agent(), vec![("SIGNING_KEY_ID", "k"), ("KEY", "swordfish")], "set KEYS_DIR"),
     ] {
-        let program = variables.iter().fold(ProgramBuilder::new(program), |program, (name, value)| program.env(name, value));
+        let program = variables.iter().fold(program, |program, (name, value)| program.env(name, value));
         let mut run = program.start();
         assert_eq!(run.wait(LIMIT), Exit::Code(2), "{variables:?}");
         let said = run.stderr();

@@ -4,13 +4,17 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::skip;
-
-/// Checks an answer of /metrics with promtool; skips the check with a message if promtool is not installed.
+/// Checks an answer of /metrics with promtool; where promtool is not installed a message says that it was not checked.
 pub fn promtool(text: &str) {
     let run =
         Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let Ok(mut run) = run else { return skip("promtool is not installed; it comes with Debian's package prometheus") };
+    let Ok(mut run) = run else {
+        // It is a part of a test, which goes on: so it is no test that is left out.
+        let missing = "promtool is not installed; it comes with Debian's package prometheus";
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "with CI=true no check may be left out, but {missing}");
+        let _ = writeln!(std::io::stderr(), "not checked: {missing}");
+        return;
+    };
     run.stdin.take().expect("piped").write_all(text.as_bytes()).expect("promtool reads");
     let outcome = run.wait_with_output().expect("promtool ends");
     assert!(outcome.status.success(), "{}{}", String::from_utf8_lossy(&outcome.stdout), String::from_utf8_lossy(&outcome.stderr));

@@ -93,7 +93,7 @@ async function replace(part, next) {
 
 let refreshing = false;
 let again = false;
-/** Whether somebody has chosen another time range. */
+/** Whether somebody has chosen another time range that the page has not been fetched for. */
 let isMoved = false;
 /** Whether nothing has come from the server for long. */
 let isSilent = false;
@@ -105,6 +105,9 @@ async function refresh() {
     return;
   }
   refreshing = true;
+  // A choice allows one reload, not every later one.
+  const moved = isMoved;
+  isMoved = false;
   let problem = "the server does not answer";
   try {
     const answer = await fetch(location.href, { signal: AbortSignal.timeout(isSilent ? SILENT_LIMIT_MS : LIMIT_MS) });
@@ -123,7 +126,7 @@ async function refresh() {
       return;
     }
     // There was nothing to draw: another time range has graphs, or the first values have come.
-    if (!document.querySelector("figure.graph") && next.querySelector("figure.graph") && (isMoved || mayReload())) {
+    if (!document.querySelector("figure.graph") && next.querySelector("figure.graph") && (moved || mayReload())) {
       location.reload();
       return;
     }
@@ -152,6 +155,7 @@ async function refresh() {
     document.dispatchEvent(new Event("golectra:refreshed"));
     say("live", false);
   } catch {
+    isMoved ||= moved;
     say(problem, true);
   } finally {
     refreshing = false;

@@ -32,6 +32,9 @@ const HOUR_SPACE = 84;
 /** @typedef {{ expr: string, name: string }} Line */
 /** What a line has, and where it can be had the least and the most between two values. @typedef {{ name: string, values: (number | null)[], least?: (number | null)[], most?: (number | null)[] }} Series */
 
+/** The time to which the keyboard has moved the cursor of all graphs, while one of them has the focus. @type {number | null} */
+let chosen = null;
+
 let underWay = 0;
 /** @type {(() => void)[]} */
 const waiting = [];
@@ -117,8 +120,6 @@ class Graph {
     this.series = [];
     /** @type {AbortController | null} */
     this.loading = null;
-    /** The time to which the keyboard has moved the cursor. @type {number | null} */
-    this.cursor = null;
     /** The time at which the cursor of the chart was that this one replaces. @type {number | null} */
     this.before = null;
     /** Whether its newest question has no answer; and whether that is since nothing came from the server. */
@@ -146,6 +147,12 @@ class Graph {
     this.plot.setAttribute("role", "img");
     this.plot.setAttribute("aria-label", `${this.title}: loading`);
     this.plot.addEventListener("keydown", (event) => this.key(event));
+    this.plot.addEventListener("blur", () => {
+      // Where the window has lost the focus, the graph has it again with the window.
+      if (document.activeElement === this.plot || chosen === null) return;
+      chosen = null;
+      this.chart?.setCursor({ left: -10, top: -10 }, true, true);
+    });
     figure.append(this.at, this.problem, this.legend, this.spoken, this.table);
     new ResizeObserver(() => this.chart?.setSize(this.size())).observe(this.plot);
   }
@@ -302,11 +309,13 @@ class Graph {
     this.tabulate();
   }
 
-  /** Puts the cursor back to where the keyboard has moved it, or to where that of the chart before was: a mouse that rests moves it no more. @param {any} chart */
+  /** Puts the cursor back to where the keyboard has moved that of all graphs, or to where that of the chart before was: a mouse that rests moves it no more. @param {any} chart */
   restore(chart) {
-    const at = document.activeElement === this.plot && this.cursor !== null ? this.cursor : this.before;
+    const at = chosen ?? this.before;
     this.before = null;
-    if (at !== null) chart.setCursor({ left: chart.valToPos(at, "x"), top: 10 });
+    if (at === null) return;
+    const isWithin = this.from <= at && at <= this.to;
+    chart.setCursor(isWithin ? { left: chart.valToPos(at, "x"), top: 10 } : { left: -10, top: -10 });
   }
 
   /** Whether someone selects a part of it now. */
@@ -389,7 +398,7 @@ class Graph {
     const at = chart.cursor.idx ?? last;
     const size = event.shiftKey ? 10 : 1;
     const next = { ArrowLeft: Math.max(0, at - size), ArrowRight: Math.min(last, at + size), Home: 0, End: last, Escape: -1 }[event.key] ?? last;
-    this.cursor = next < 0 ? null : this.times[next];
+    chosen = next < 0 ? null : this.times[next];
     if (next < 0) {
       chart.setCursor({ left: -10, top: -10 }, true, true);
       return;

@@ -20,12 +20,14 @@ let isLoaded = false;
 /** @param {string} path @returns {Promise<any>} */
 async function get(path) {
   const answer = await fetch(path, { signal: AbortSignal.timeout(LIMIT_MS) });
-  return answer.ok ? answer.json() : {};
+  if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
+  return answer.json();
 }
 
 async function load() {
   const pages = [...document.querySelectorAll(".top nav a")].map((link) => ({ text: link.textContent ?? "", note: "page", value: link.getAttribute("href") ?? "/" }));
-  all = pages;
+  // What was found before stays until the answers are there.
+  if (!isLoaded) all = pages;
   const recent = `start=${Math.floor(Date.now() / 1000) - 3600}`;
   const values = (/** @type {string} */ label) => get(`/api/v1/label/${label}/values?${recent}`);
   const own = get(`/api/v1/label/instance/values?${recent}&match[]=${encodeURIComponent(OWN)}`);
@@ -34,7 +36,7 @@ async function load() {
   const of = (/** @type {PromiseSettledResult<any>} */ answer) => (answer.status === "fulfilled" ? answer.value.data ?? [] : []);
   const others = of(instances).filter((/** @type {string} */ name) => !of(servers).includes(name));
   const nodes = [...new Set([...named.filter((/** @type {string} */ name) => !NO_NODES.includes(name)), ...others])];
-  isLoaded = true;
+  isLoaded = [sources, instances, servers, metrics, pods].every((one) => one.status === "fulfilled");
   all = [
     ...pages,
     ...nodes.map((name) => ({ text: name, note: "node", value: `/node?name=${encodeURIComponent(name)}` })),

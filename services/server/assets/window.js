@@ -78,7 +78,12 @@ let filled = [];
 /** @param {number} from @param {number} to */
 function fill(from, to) {
   filled = [from, to].map(Math.round);
-  for (const [index, input] of document.querySelectorAll("#between input").entries()) /** @type {HTMLInputElement} */ (input).value = local(filled[index]);
+  const inputs = /** @type {NodeListOf<HTMLInputElement>} */ (document.querySelectorAll("#between input"));
+  for (const [index, input] of inputs.entries()) {
+    input.value = local(filled[index]);
+    // What was said of the values before is not true of these.
+    input.setCustomValidity("");
+  }
 }
 
 /** @param {number} seconds @returns what an input for local times takes */

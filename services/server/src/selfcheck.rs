@@ -2,6 +2,7 @@
 //!
 //! It writes one counter, `golectra_selfcheck_total` of the source `golectra-selfcheck`, twice with the same idempotency key,
 //! and checks that it was counted once. Each step prints a line on stdout; the first one that fails ends it with exit code 1.
+//! Settings that can't be used end it with exit code 2.
 //! A server that cannot be reached yet, or is not ready, is waited for: after `helm install` a Service leads to its ready pods
 //! only when every node has heard of them.
 
@@ -48,6 +49,11 @@ enum Failure {
 }
 
 impl Failure {
+    /// Whether it is what the check was told that can't be used.
+    fn is_of_settings(&self) -> bool {
+        matches!(self, Self::Usage | Self::Folder(_) | Self::SigningKey(_) | Self::NoKey(_))
+    }
+
     /// Whether it may pass without anybody's doing: nothing answered, or something that is not ready.
     fn passes(&self) -> bool {
         match self {
@@ -66,7 +72,7 @@ pub fn main() -> ExitCode {
     // Flags follow the address; without one, as in `selfcheck -h`, they follow at once.
     let flags = std::env::args_os().skip(if first.starts_with('-') { 2 } else { 3 });
     let settings = SelfcheckSettings::load_from("golectra-server selfcheck", flags);
-    let url = Some(first).filter(|url| url.starts_with("http"));
+    let url = Some(first).filter(|url| Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let checked = match (url, runtime) {
         (Some(url), Ok(runtime)) => runtime.block_on(async {
@@ -82,7 +88,7 @@ pub fn main() -> ExitCode {
         }
         Err(failure) => {
             print_error_line(&format!("golectra-server selfcheck: {failure}"));
-            ExitCode::FAILURE
+            if failure.is_of_settings() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

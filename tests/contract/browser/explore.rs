@@ -10,6 +10,14 @@ fn offers(text: &str) -> String {
     format!("[...document.querySelectorAll('.choices [role=option] span')].some((one) => one.textContent === {})", json!(text))
 }
 
+/// Makes this of each question to the API; `window.asked` tells whether the search over everything has asked.
+fn instead(answer: &str) -> String {
+    format!(
+        "(() => {{ const real = window.fetch; window.asked = false; window.fetch = (...asked) => {{ const path = String(asked[0]); \
+         if (path === '/api/v1/sources') window.asked = true; return path.startsWith('/api/v1/') ? {answer} : real(...asked); }}; }})()"
+    )
+}
+
 #[tokio::test]
 async fn completion_takes_only_what_is_meant() {
     let Some(mut browser) = Browser::start().await else { return };
@@ -56,6 +64,25 @@ async fn completion_takes_only_what_is_meant() {
     browser.wait_for("document.querySelector('dialog[open] [role=status]')?.textContent === 'Nothing has such a name.'").await;
     browser.press("k", true).await;
     browser.wait_for("document.querySelector('dialog[open] input')?.value === 'Status-nowhere'").await;
+
+    // What is known stays found until the answers are there.
+    browser.eval(&instead("new Promise(() => {})")).await;
+    browser.press("k", true).await;
+    browser.wait_for("window.asked").await;
+    browser.eval("document.querySelector('dialog[open] input').select()").await;
+    browser.type_text("up_time").await;
+    let found = "document.querySelector('dialog[open] [role=option]')?.textContent";
+    assert_eq!(browser.eval(found).await, json!("up_timemetric"));
+
+    // Without answers it is not known what is not there.
+    browser.open(&url("/status")).await;
+    browser.wait_for("document.querySelector('#search:not([hidden])')").await;
+    browser.eval(&instead("Promise.reject(new TypeError('Failed to fetch'))")).await;
+    browser.press("k", true).await;
+    browser.wait_for("window.asked && document.activeElement?.matches('dialog[open] input')").await;
+    browser.type_text("nowhere").await;
+    browser.wait_for("document.querySelector('dialog[open] input')?.value === 'nowhere'").await;
+    assert_eq!(browser.eval("document.querySelector('dialog[open] [role=status]').textContent").await, json!(""));
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
 

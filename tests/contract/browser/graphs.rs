@@ -189,13 +189,29 @@ async fn the_keyboard_moves_the_cursors_of_all_graphs() {
     )
     .await;
     browser.show(1280, "light").await;
-    browser.open(&format!("{}/node?name=n", server.url())).await;
-    browser.wait_for("document.querySelectorAll('figure.graph canvas').length >= 2").await;
+    browser.open(&format!("{}/node?name=n&range=15m", server.url())).await;
+    let are_drawn = "document.querySelectorAll('figure.graph canvas').length >= 2 && !document.querySelector('.plot.busy')";
+    browser.wait_for(are_drawn).await;
+    let once = browser.eval(ANSWERS).await.as_u64().expect("a number");
     browser.eval("document.querySelector('figure.graph .plot').focus()").await;
     let times = "[...document.querySelectorAll('.when')].map((one) => one.textContent).filter(Boolean)";
     browser.press("ArrowLeft", false).await;
     browser.wait_for(&format!("{times}.length >= 2")).await;
     browser.press("Escape", false).await;
+    browser.wait_for(&format!("{times}.length === 0")).await;
+
+    // All of them stay at that time when they are drawn anew.
+    for _ in 0..5 {
+        browser.press("ArrowLeft", false).await;
+    }
+    browser.wait_for(&format!("{times}.length >= 2 && new Set({times}).size === 1")).await;
+    let before = browser.eval(times).await;
+    let so_far = browser.eval(ANSWERS).await.as_u64().expect("a number");
+    browser.wait_for(&format!("{ANSWERS} >= {} && {are_drawn}", so_far + once)).await;
+    assert_eq!(browser.eval(times).await, before);
+
+    // When the focus leaves the graph, so does the cursor that the keyboard has moved.
+    browser.eval("document.activeElement.blur()").await;
     browser.wait_for(&format!("{times}.length === 0")).await;
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }

@@ -191,6 +191,13 @@ async fn a_range_of_ones_own_is_entered_checked_and_left() {
     );
     assert_eq!(browser.eval("new URLSearchParams(location.search).get('to')").await, json!("1700003630"));
 
+    // What was said of those values is not said of those that the form is opened with again.
+    browser.press("Escape", false).await;
+    browser.wait_for("document.querySelector('#between form').hidden && document.activeElement.matches('#between > button')").await;
+    browser.press("Enter", false).await;
+    browser.wait_for(is_open).await;
+    assert_eq!(browser.eval("document.querySelector('#between form').checkValidity()").await, json!(true));
+
     // The beginning, which nobody changed, keeps its seconds.
     browser.eval(&enter("to", &format!("`${{Number({from}.slice(0, 4)) + 1}}${{{from}.slice(4)}}`"))).await;
     browser.eval("document.querySelector('#between form').requestSubmit()").await;
@@ -207,7 +214,8 @@ async fn a_page_without_graphs_gets_them_with_another_range() {
     let batch = json!([{"id": "node_load1", "type": "gauge", "value": 1}]);
     server.client().post("/updates").source("n").json(&batch).send().await.expect(200);
     browser.open(&format!("{}/node?name=n&from=100&to=200", server.url())).await;
-    browser.wait_for("document.querySelector('#between form')").await;
+    // The page listens to its ranges only after it has made the form.
+    browser.wait_for("document.getElementById('live').textContent === 'live' && document.querySelector('#between form')").await;
     assert_eq!(browser.eval("document.querySelector('figure.graph')").await, Value::Null);
     assert_eq!(
         browser.eval("document.querySelector('[data-live=problems] .note').textContent.includes('in this time')").await,

@@ -1,8 +1,9 @@
 //! The spool on disk, whose contents the next process finds, with memory as the fallback while the disk takes nothing.
 //!
 //! Batches are appended to files that take a fraction of the limit each; only the newest file is written to. That a batch is
-//! settled is appended to its own file, and a file without any other batch is removed after the next sync. Nothing is
-//! rewritten, so that a process that is killed at any point leaves files that can be read up to the record it was writing.
+//! settled is appended to its own file, and a file without any other batch is removed after the next sync. One that could not be
+//! read to its end stays until its room is needed, because a later process may be able to. Nothing is rewritten, so that a
+//! process that is killed at any point leaves files that can be read up to the record it was writing.
 //! What was written survives the process at once, and a power failure after the next sync. That the server has a batch is
 //! not synced: without that note the batch is sent again with its key, which is harmless. That a batch was replaced by another one is.
 //!
@@ -34,7 +35,7 @@ use self::codec::Record;
 pub use self::folder::DiskError;
 use self::folder::Folder;
 use self::load::Context;
-use self::read_again::READ_TRIES;
+use self::read_again::{READ_TRIES, Round};
 use self::segment::{Entry, Place, Segment, State, Sums};
 use self::sending::Sending;
 use super::send_order::{PATIENCE_TRIES, Pick, SendOrder};
@@ -76,7 +77,7 @@ pub struct Disk {
     /// Waiting batches that were tried often.
     failing: Vec<Place>,
     /// When what could not be read is tried again; none where nothing is.
-    read_again_at: Option<Instant>,
+    next_reading: Option<Round>,
     order: SendOrder,
     /// What the disk did not take.
     memory: Memory,
@@ -159,7 +160,7 @@ impl Disk {
             handed_out: BTreeMap::new(),
             sending,
             failing: Vec::new(),
-            read_again_at: None,
+            next_reading: None,
             order: SendOrder::default(),
             memory,
             writes_fail: false,
@@ -208,15 +209,16 @@ impl Disk {
         self.warm_at_last(number, is_last_try);
     }
 
-    /// As [`Self::warm`]. After the last try the part that can be read is taken; a file of which nothing can be read is left to the next process.
+    /// As [`Self::warm`]. After the last try the part that can be read is taken. The file stays for the next process, which may be able to read
+    /// the rest of it or, where nothing can be read, all of it.
     fn warm_at_last(&mut self, number: u64, is_last_try: bool) {
         let Some(segment) = self.segments.get_mut(&number).filter(|segment| segment.is_cold()) else { return };
         let expected = segment.live();
         match load::entries(&self.folder, number, &self.context, is_last_try) {
-            Ok(entries) => {
+            Ok((entries, is_cut_off)) => {
                 // Damage that was there at the start is already counted.
                 self.metrics.spool_corrupt(expected.saturating_sub(entries.len()) as u64);
-                segment.warm(entries);
+                segment.warm(entries, is_cut_off);
                 self.release(number);
             }
             Err(error) if is_passing(&error) && !is_last_try => {
@@ -231,7 +233,11 @@ impl Disk {
                 let path = self.folder.segment(number);
                 tracing::error!(path = %path.display(), %error, "a file of the spool cannot be read: this process does not send the reports in it");
                 self.metrics.spool_corrupt(expected as u64);
-                self.segments.remove(&number);
+                if is_passing(&error) {
+                    segment.warm(Vec::new(), true);
+                } else {
+                    self.segments.remove(&number);
+                }
             }
         }
     }

@@ -315,6 +315,8 @@ impl Health for MemoryStore {
         let Some(queue) = files.writer.take_queue() else { return Ok(()) };
         let (answer, saved) = oneshot::channel();
         let _ = queue.send(Command::Close { answer });
+        // The disk writer takes what comes until nobody has the queue.
+        drop(queue);
         let closed = wait(saved, CLOSE_WAIT).await;
         drop(files.lock.lock().expect("nothing panics while it holds the lock").take());
         closed

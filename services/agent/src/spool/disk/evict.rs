@@ -73,8 +73,8 @@ impl Disk {
             if segment.is_cold() {
                 let disk_bytes = segment.disk_bytes();
                 self.warm(number);
-                // The loop meets it again, unless it cannot be read now.
-                if self.segments.get(&number).is_some_and(Segment::is_cold) {
+                // The loop meets it again, unless it cannot be read now, or no batch was found in it and it is removed already.
+                if self.segments.get(&number).is_none_or(Segment::is_cold) {
                     self.drop_unread(number);
                     used = used.saturating_sub(disk_bytes);
                 }
@@ -82,14 +82,23 @@ impl Disk {
             }
             let droppable: Vec<Place> = segment.droppable(number).collect();
             used = used.saturating_sub(segment.disk_bytes());
+            // The room is needed more than what a later process might read in it.
+            if let Some(segment) = self.segments.get_mut(&number) {
+                segment.stays = false;
+            }
             if self.active.as_ref().is_some_and(|active| active.number == number) {
                 self.roll();
             }
             for place in droppable {
                 self.drop_batch(place, DropReason::SpoolFull);
             }
+            // One that only stayed has no batch to wait for.
+            if self.release(number) {
+                log_dropped(DropReason::SpoolFull);
+            }
         }
     }
+
     /// Drops a file of an earlier process that cannot be indexed now. The deltas of such batches are not added to another one in any case.
     fn drop_unread(&mut self, number: u64) {
         let Some(segment) = self.segments.remove(&number) else { return };

@@ -61,6 +61,9 @@ pub(super) struct Folder {
     /// Whether what the disk took of an incomplete write cannot be cut off again, for tests.
     #[cfg(test)]
     pub(super) keeps_parts: bool,
+    /// How many bytes from its start can be read of a file when it is indexed, for tests of a disk that fails.
+    #[cfg(test)]
+    pub(super) readable: Option<u64>,
 }
 
 impl Folder {
@@ -86,6 +89,8 @@ impl Folder {
             room: None,
             #[cfg(test)]
             keeps_parts: false,
+            #[cfg(test)]
+            readable: None,
         })
     }
 
@@ -170,5 +175,32 @@ impl Folder {
         let mut payload = vec![0; head.payload_bytes];
         file.read_exact_at(&mut payload, offset + HEAD_BYTES as u64)?;
         Ok(head.holds(&payload).then_some(payload))
+    }
+
+    /// A file as it can be read from its start.
+    #[cfg(test)]
+    pub(super) fn failing(&self, file: File) -> impl io::Read + use<> {
+        Failing { file, readable: self.readable }
+    }
+}
+
+/// A file of which only so many bytes can be read.
+#[cfg(test)]
+struct Failing {
+    file: File,
+    readable: Option<u64>,
+}
+
+#[cfg(test)]
+impl io::Read for Failing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(readable) = &mut self.readable else { return io::Read::read(&mut self.file, buffer) };
+        let wanted = buffer.len().min(usize::try_from(*readable).unwrap());
+        if wanted == 0 && !buffer.is_empty() {
+            return Err(io::Error::other("the disk fails"));
+        }
+        let taken = io::Read::read(&mut self.file, &mut buffer[..wanted])?;
+        *readable -= taken as u64;
+        Ok(taken)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use golectra_protocol::IdempotencyKey;
@@ -38,7 +38,7 @@ impl Context {
 
 /// What was found.
 pub(super) struct Loaded {
-    /// Files with waiting batches, all of them cold.
+    /// Files with waiting batches, all of them cold, and files that cannot be read, or not to their ends.
     pub(super) segments: BTreeMap<u64, Segment>,
     /// Files without one, and what they take on disk.
     pub(super) empty: Vec<(u64, u64)>,
@@ -52,8 +52,8 @@ pub(super) struct Loaded {
     pub(super) corrupt: u64,
 }
 
-/// Reads every file, a few dozen KiB at a time, and keeps sums. A damaged record loses only itself; a file with a read error
-/// loses what follows it. Completes the context.
+/// Reads every file, a few dozen KiB at a time, and keeps sums. A damaged record loses only itself; what follows a
+/// read error in a file is left to the next process. Completes the context.
 pub(super) fn load(folder: &Folder, context: &mut Context) -> Result<Loaded, DiskError> {
     let unusable = |error| DiskError::Folder { path: folder.path().to_owned(), error };
     let numbers = folder.segments().map_err(unusable)?;
@@ -70,6 +70,10 @@ pub(super) fn load(folder: &Folder, context: &mut Context) -> Result<Loaded, Dis
             Err(error) => {
                 tracing::error!(path = %path.display(), %error, "a file of the spool cannot be opened: the reports in it are not sent");
                 loaded.corrupt += 1;
+                // It takes room all the same.
+                if let Ok(metadata) = std::fs::metadata(&path) {
+                    loaded.segments.insert(number, Segment::unread(metadata.len()));
+                }
                 continue;
             }
         };
@@ -86,7 +90,8 @@ pub(super) fn load(folder: &Folder, context: &mut Context) -> Result<Loaded, Dis
     }
     for (number, bytes, summary) in summaries {
         let segment = Segment::cold(bytes, summary.sums(context));
-        if segment.live() == 0 {
+        // Behind a read error there may be batches that wait.
+        if segment.live() == 0 && !summary.is_cut_off {
             loaded.empty.push((number, segment.disk_bytes()));
         } else {
             loaded.segments.insert(number, segment);
@@ -97,12 +102,13 @@ pub(super) fn load(folder: &Folder, context: &mut Context) -> Result<Loaded, Dis
     Ok(loaded)
 }
 
-/// The batches of a file that are not settled; with `takes_part` those before a read error.
-pub(super) fn entries(folder: &Folder, number: u64, context: &Context, takes_part: bool) -> io::Result<Vec<Entry>> {
-    let Some((_, contents)) = read(folder, number, takes_part)? else { return Ok(Vec::new()) };
+/// The batches of a file that are not settled; with `takes_part` those before a read error, and whether there was one.
+pub(super) fn entries(folder: &Folder, number: u64, context: &Context, takes_part: bool) -> io::Result<(Vec<Entry>, bool)> {
+    let Some((_, contents)) = read(folder, number, takes_part)? else { return Ok((Vec::new(), false)) };
     let same_boot = contents.boot_id.is_some() && contents.boot_id == folder.boot_id;
     let entry = |batch: &StoredRecord| {
-        let sent = !same_boot || contents.sent.contains(&batch.offset) || context.sending.contains(&batch.key);
+        // The note that it was sent may be behind the read error.
+        let sent = contents.is_cut_off || !same_boot || contents.sent.contains(&batch.offset) || context.sending.contains(&batch.key);
         Entry {
             offset: batch.offset,
             sealed: context.sealed(batch.key.unix_millis()),
@@ -112,7 +118,7 @@ pub(super) fn entries(folder: &Folder, number: u64, context: &Context, takes_par
             read_failures: 0,
         }
     };
-    Ok(contents.waiting().map(entry).collect())
+    Ok((contents.waiting().map(entry).collect(), contents.is_cut_off))
 }
 
 /// As [`read`], with a few more tries where reading fails. In the end the part before a read error is taken.
@@ -133,6 +139,8 @@ fn read(folder: &Folder, number: u64, takes_part: bool) -> io::Result<Option<(u6
     let path = folder.segment(number);
     let file = File::open(&path)?;
     let bytes = file.metadata()?.len();
+    #[cfg(test)]
+    let file = folder.failing(file);
     let mut scanner = Scanner::new(file)?;
     if scanner.is_of_another_version() {
         return Ok(None);
@@ -144,6 +152,7 @@ fn read(folder: &Folder, number: u64, takes_part: bool) -> io::Result<Option<(u6
         }
         tracing::error!(path = %path.display(), %error, "a file of the spool cannot be read to its end: the reports after the error are not sent");
         contents.corrupt += 1;
+        contents.is_cut_off = true;
     }
     Ok(Some((bytes, contents)))
 }
@@ -164,6 +173,8 @@ struct Contents {
     boot_id: Option<String>,
     replaces: Vec<Offsets>,
     corrupt: u64,
+    /// Whether this is only the part before a read error.
+    is_cut_off: bool,
 }
 
 impl Contents {
@@ -171,7 +182,7 @@ impl Contents {
         self.batches.iter().filter(|batch| !self.settled.contains(&batch.offset))
     }
 
-    fn read(&mut self, scanner: &mut Scanner<File>) -> io::Result<()> {
+    fn read(&mut self, scanner: &mut Scanner<impl Read>) -> io::Result<()> {
         while let Some(found) = scanner.next()? {
             let (offset, payload) = match found {
                 Found::Payload { offset, payload } => (u32::try_from(offset), payload),
@@ -202,11 +213,13 @@ struct Summary {
     newest_unix_millis: u64,
     /// The oldest of those whose time is not ahead of the clock, and of those whose time is.
     oldest_unix_millis: [Option<u64>; 2],
+    is_cut_off: bool,
 }
 
 impl Summary {
     fn of(contents: &Contents, start_unix_millis: u64) -> Self {
-        let mut summary = Self { batches: 0, polls: 0, newest_unix_millis: 0, oldest_unix_millis: [None; 2] };
+        let is_cut_off = contents.is_cut_off;
+        let mut summary = Self { batches: 0, polls: 0, newest_unix_millis: 0, oldest_unix_millis: [None; 2], is_cut_off };
         for batch in contents.waiting() {
             let time = batch.key.unix_millis();
             summary.batches += 1;

@@ -16,6 +16,14 @@ pub(super) const READ_TRIES: u8 = 8;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
+/// When what could not be read is tried again, all of it together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Round {
+    at: Instant,
+    /// It is not put off beyond this time.
+    latest: Instant,
+}
+
 /// The pause after so many failed tries: between half of it and all of it.
 fn pause_after(failures: u8) -> Duration {
     let doublings = u32::from(failures.saturating_sub(1).min(READ_TRIES));
@@ -24,17 +32,21 @@ fn pause_after(failures: u8) -> Duration {
 
 impl Disk {
     /// Has what could not be read tried again, after this many failed tries of it.
+    ///
+    /// All of it is tried at the end of the longest pause: at the end of a shorter one, a report that failed for the first time would take
+    /// tries from those that failed before. Reports that keep failing for the first time put this off by the longest possible pause at most.
     pub(super) fn schedule_reading(&mut self, failures: u8) {
         let at = Instant::now() + pause_after(failures);
-        self.read_again_at = Some(self.read_again_at.map_or(at, |earlier| earlier.min(at)));
+        let round = self.next_reading.get_or_insert(Round { at, latest: at + LONGEST_PAUSE });
+        round.at = round.at.max(at).min(round.latest);
     }
 
     /// Has what could not be read wait again, once the pause is over. Says whether there is some.
     pub(super) fn wait_again(&mut self) -> bool {
-        if self.read_again_at.is_none_or(|at| at > Instant::now()) {
+        if self.next_reading.is_none_or(|round| round.at > Instant::now()) {
             return false;
         }
-        self.read_again_at = None;
+        self.next_reading = None;
         let before = self.waiting_on_disk();
         for (number, segment) in &mut self.segments {
             for index in segment.wait_again() {

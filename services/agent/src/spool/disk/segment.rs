@@ -121,6 +121,8 @@ pub(super) struct Segment {
     cold: Option<Sums>,
     /// How often indexing it failed.
     pub(super) read_failures: u8,
+    /// Whether it stays when its batches are settled, because reading failed and reports that are not in the index may be in it.
+    pub(super) stays: bool,
 }
 
 /// Sums over the batches that are not settled.
@@ -150,12 +152,18 @@ impl Sums {
 impl Segment {
     /// A new file of this length.
     pub(super) fn new(bytes: u64) -> Self {
-        Self { bytes, entries: Vec::new(), waiting: 0, live: 0, cold: None, read_failures: 0 }
+        Self { bytes, entries: Vec::new(), waiting: 0, live: 0, cold: None, read_failures: 0, stays: false }
+    }
+
+    /// A file of this length of which nothing could be read.
+    pub(super) fn unread(bytes: u64) -> Self {
+        Self { stays: true, ..Self::new(bytes) }
     }
 
     /// A file of which only sums are known. All its batches wait.
     pub(super) const fn cold(bytes: u64, sums: Sums) -> Self {
-        Self { bytes, entries: Vec::new(), waiting: sums.batches, live: sums.batches, cold: Some(sums), read_failures: 0 }
+        let (waiting, live) = (sums.batches, sums.batches);
+        Self { bytes, entries: Vec::new(), waiting, live, cold: Some(sums), read_failures: 0, stays: false }
     }
 
     /// Whether only sums are known.
@@ -163,10 +171,11 @@ impl Segment {
         self.cold.is_some()
     }
 
-    /// Adds the index of a cold file, whose batches all wait.
-    pub(super) fn warm(&mut self, entries: Vec<Entry>) {
+    /// Adds the index of a cold file, whose batches all wait. `is_cut_off` says that it is only of the part before a read error.
+    pub(super) fn warm(&mut self, entries: Vec<Entry>, is_cut_off: bool) {
         (self.waiting, self.live, self.cold) = (entries.len(), entries.len(), None);
         self.entries = entries;
+        self.stays = is_cut_off;
     }
 
     /// None of its batches waits any more, since it could not be indexed. Says how often that failed.
@@ -207,9 +216,10 @@ impl Segment {
         entries.map(move |(index, entry)| (Place { segment: number, index }, entry))
     }
 
-    /// Whether it has batches that may be dropped for newer ones.
+    /// Whether it has batches that may be dropped for newer ones, or only stays for a later process to read the rest of it.
     pub(super) fn has_droppable(&self) -> bool {
-        self.waiting > 0 || self.is_cold() || self.droppable(0).next().is_some()
+        let only_stays = self.stays && self.live == 0;
+        self.waiting > 0 || only_stays || self.is_cold() || self.droppable(0).next().is_some()
     }
 
     /// The batches that may be dropped for newer ones: those that wait, and those that could not be read.

@@ -11,7 +11,7 @@ impl Disk {
     /// Settles the batches that later ones replace, where an earlier process ended before it did so.
     pub(super) fn settle_replaced_before(&mut self, replaced: &[Offsets]) {
         for Offsets { segment, offsets } in replaced {
-            // They must not be sent. Where their file cannot be read now, it is left to the next process as a whole.
+            // They must not be sent. Where nothing of their file can be read now, it is left to the next process as a whole.
             self.warm_at_last(*segment, true);
             let Some(known) = self.segments.get(segment) else { continue };
             let index = |offset: &u32| known.entries.iter().position(|entry| entry.offset == *offset && entry.state == State::Waiting);
@@ -83,10 +83,10 @@ impl Disk {
         }
     }
 
-    /// Releases a file that is not active and in which every batch is settled; whether it was released.
+    /// Releases a file that is not active, was read to its end and in which every batch is settled; whether it was released.
     pub(super) fn release(&mut self, number: u64) -> bool {
         let is_active = self.active.as_ref().is_some_and(|active| active.number == number);
-        if is_active || self.segments.get(&number).is_none_or(|segment| segment.live() > 0) {
+        if is_active || self.segments.get(&number).is_none_or(|segment| segment.live() > 0 || segment.stays) {
             return false;
         }
         if let Some(segment) = self.segments.remove(&number) {

@@ -39,6 +39,8 @@ struct NodePage {
     problems: Vec<Problem>,
     presets: Vec<Preset>,
     window: Window,
+    /// The range of the page, as it is added to links.
+    range: String,
     groups: Vec<Graphs>,
     happened: Option<Arc<Events>>,
     /// What changed in this time.
@@ -126,6 +128,7 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
         groups: drawing.graphs(&state.panels.current().node),
         changes: format!("{changes}&{}", window.parameters()),
         happened,
+        range: format!("&{}", window.parameters()),
         window,
         missing,
         metrics,

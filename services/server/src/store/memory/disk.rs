@@ -113,11 +113,17 @@ impl Disk {
 
     /// Gives a file that nobody changes any more another name beside its own. Where there are no hard links that is a copy.
     pub(super) fn keep_as(&self, path: &Path, name: &Path) -> io::Result<()> {
-        if self.about_to(Op::Link).and_then(|()| std::fs::hard_link(path, name)).is_ok() {
+        if self.link(path, name).is_ok() {
             return Ok(());
         }
         std::fs::copy(path, name)?;
         self.sync(&File::open(name)?)
+    }
+
+    /// As [`Self::keep_as`], but never a copy, which takes time and room.
+    pub(super) fn link(&self, path: &Path, name: &Path) -> io::Result<()> {
+        self.about_to(Op::Link)?;
+        std::fs::hard_link(path, name)
     }
 
     /// Makes a folder where there is none, and says whether it did.
@@ -171,7 +177,7 @@ impl Disk {
         // What a process that was killed in the middle of this left behind; and a new file is what every save begins with.
         drop(self.create(trial)?);
         std::fs::remove_file(trial)?;
-        match self.about_to(Op::Link).and_then(|()| std::fs::hard_link(path, trial)) {
+        match self.link(path, trial) {
             // A link stays on its file system: the path is no mount point, and its folder takes new names.
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -29,6 +29,8 @@ use crate::clock::Clock;
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// How often a save under way is looked at.
 const SAVE_POLL: Duration = Duration::from_millis(10);
+/// How long the end waits for calls that are under way.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 /// How long a failed disk or a failed save is left alone; jitter is added.
 const RETRY: Duration = if cfg!(test) { Duration::from_millis(2) } else { Duration::from_millis(500) };
 const SAVE_RETRY: Duration = if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(10) };
@@ -170,27 +172,11 @@ impl DiskWriter {
             };
             let mut bytes = 0;
             while let Some(command) = next {
-                match command {
-                    Command::Append { epoch, frame, audit, answer } => {
-                        bytes += frame.len();
-                        self.health.queued_bytes.fetch_sub(frame.len() as u64, Ordering::Relaxed);
-                        self.health.queued_changes.fetch_sub(1, Ordering::Relaxed);
-                        self.journal.push(epoch, frame, audit);
-                        answers.extend(answer);
-                    }
-                    Command::Event { draft } => self.journal.push_event(draft),
-                    Command::Barrier { answer } => answers.push(answer),
-                    #[cfg(test)]
-                    save @ Command::Save { .. } => {
-                        last = Some(save);
-                        break;
-                    }
-                    close @ Command::Close { .. } => {
-                        last = Some(close);
-                        break;
-                    }
+                if let Command::Append { frame, .. } = &command {
+                    bytes += frame.len();
                 }
-                next = if bytes < GROUP_BYTES { queue.try_recv().ok() } else { None };
+                last = self.take(command, &mut answers);
+                next = if last.is_none() && bytes < GROUP_BYTES { queue.try_recv().ok() } else { None };
             }
             self.settle(&mut answers);
             self.manage_saves();
@@ -199,6 +185,7 @@ impl DiskWriter {
                 #[cfg(test)]
                 Some(Command::Save { answer }) => drop(answer.send(self.save_now())),
                 Some(Command::Close { answer }) => {
+                    self.take_last(queue, &mut answers);
                     let _ = answer.send(self.close());
                     return;
                 }
@@ -206,6 +193,34 @@ impl DiskWriter {
             }
         }
         self.abandon_save();
+    }
+
+    /// Takes a command. One that everything before it has to be on disk for comes back.
+    fn take(&mut self, command: Command, answers: &mut Vec<oneshot::Sender<Durable>>) -> Option<Command> {
+        match command {
+            Command::Append { epoch, frame, audit, answer } => {
+                self.health.queued_bytes.fetch_sub(frame.len() as u64, Ordering::Relaxed);
+                self.health.queued_changes.fetch_sub(1, Ordering::Relaxed);
+                self.journal.push(epoch, frame, audit);
+                answers.extend(answer);
+            }
+            Command::Event { draft } => self.journal.push_event(draft),
+            Command::Barrier { answer } => answers.push(answer),
+            #[cfg(test)]
+            save @ Command::Save { .. } => return Some(save),
+            close @ Command::Close { .. } => return Some(close),
+        }
+        None
+    }
+
+    /// Takes what comes behind the close: the event of a batch that was applied before is queued without the shard's lock. Only calls under way have
+    /// the queue now, and it ends with the last of them.
+    fn take_last(&mut self, queue: &Receiver<Command>, answers: &mut Vec<oneshot::Sender<Durable>>) {
+        let until = Instant::now() + LAST_WAIT;
+        while let Ok(command) = queue.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            drop(self.take(command, answers));
+        }
+        self.settle(answers);
     }
 
     /// How long to wait for a command.

@@ -163,7 +163,10 @@ struct Unreadable(Vec<PathBuf>);
 impl Unreadable {
     /// All files that are there.
     fn all(folder: &Path) -> Self {
-        let paths: Vec<_> = files(folder).into_iter().map(|(name, _)| folder.join(name)).collect();
+        Self::of(files(folder).into_iter().map(|(name, _)| folder.join(name)).collect())
+    }
+
+    fn of(paths: Vec<PathBuf>) -> Self {
         for path in &paths {
             std::fs::rename(path, path.with_extension("aside")).unwrap();
             std::fs::create_dir(path).unwrap();
@@ -241,6 +244,50 @@ async fn reports_that_cannot_be_read_again_and_again_are_left_to_the_next_proces
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_report_that_fails_for_the_first_time_takes_no_tries_from_older_ones() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), ROOMY);
+    report(&mut disk, 1, 1, 1000);
+    // What follows is in the same file.
+    let _unreadable = Unreadable::all(folder.path());
+    for tries in 1..=4 {
+        assert!(disk.take().is_none());
+        tokio::time::advance(LONGEST_PAUSE).await;
+        assert!(disk.read_again(), "after {tries} tries");
+    }
+    report(&mut disk, 2, 1, 1000);
+    assert!(disk.take().is_none());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!disk.read_again(), "the pause after the fifth try is at least eight seconds");
+    tokio::time::advance(Duration::from_secs(16)).await;
+    assert!(disk.read_again());
+    assert_eq!(disk.waiting(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_that_fail_again_and_again_do_not_put_reading_off_for_ever() {
+    let folder = TempDir::new().unwrap();
+    let mut disk = open(folder.path(), ROOMY);
+    report(&mut disk, 1, 1, 100);
+    let _unreadable = Unreadable::all(folder.path());
+    assert!(disk.take().is_none());
+    // Each of these fails before the pause of the one before is over.
+    let interval = Duration::from_millis(400);
+    let mut waited = Duration::ZERO;
+    for number in 2.. {
+        tokio::time::advance(interval).await;
+        waited += interval;
+        if disk.read_again() {
+            break;
+        }
+        assert!(waited <= LONGEST_PAUSE + Duration::from_secs(2), "{waited:?}");
+        report(&mut disk, number, 1, 100);
+        assert!(disk.take().is_none());
+    }
+    assert!(waited >= LONGEST_PAUSE, "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn senders_hear_of_reports_that_can_be_read_again() {
     let folder = TempDir::new().unwrap();
     let mut disk = open(folder.path(), ROOMY);
@@ -256,6 +303,113 @@ async fn senders_hear_of_reports_that_can_be_read_again() {
     assert!(tokio::time::timeout(LONGEST_PAUSE, queue.ready()).await.expect("the pause ends"));
     assert_eq!(queue.take().map(|batch| number(&batch)), Some(1));
     syncing.abort();
+}
+
+/// The end of the second report of [`cut_off_file`] is before this byte, and that of the third behind it.
+const READABLE_BYTES: u64 = 40_000;
+
+/// Leaves a file with four reports, of which this many are settled.
+fn cut_off_file(folder: &Path, settled: u64) {
+    let mut disk = open(folder, ROOMY);
+    report(&mut disk, 1, 1, 12_000);
+    report(&mut disk, 2, 1, 12_000);
+    for number in 1..=settled {
+        assert_eq!(acknowledge(&mut disk), Some(number));
+    }
+    report(&mut disk, 3, 1, 20_000);
+    report(&mut disk, 4, 1, 20_000);
+    let end = |index: usize| u64::from(disk.segments[&1].entries[index + 1].offset);
+    assert!(end(1) < READABLE_BYTES && end(2) > READABLE_BYTES);
+}
+
+#[test]
+fn a_file_that_a_start_cannot_read_to_its_end_stays() {
+    let folder = TempDir::new().unwrap();
+    cut_off_file(folder.path(), 2);
+    let mut failing = Folder::open(folder.path()).unwrap();
+    failing.readable = Some(READABLE_BYTES);
+    let loaded = load::load(&failing, &mut Context::default()).unwrap();
+    assert_eq!((loaded.segments.len(), loaded.empty.len(), loaded.corrupt), (1, 0, 1));
+    drop(failing);
+    let mut disk = open(folder.path(), ROOMY);
+    assert_eq!((acknowledge(&mut disk), acknowledge(&mut disk), acknowledge(&mut disk)), (Some(3), Some(4), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_of_which_only_a_part_was_read_stays_for_the_next_process() {
+    for (settled, in_the_part) in [(2, vec![]), (1, vec![2_u64])] {
+        let folder = TempDir::new().unwrap();
+        cut_off_file(folder.path(), settled);
+        let mut disk = open(folder.path(), ROOMY);
+        disk.folder.readable = Some(READABLE_BYTES);
+        for tries in 1..READ_TRIES {
+            assert!(disk.take().is_none());
+            tokio::time::advance(LONGEST_PAUSE).await;
+            assert!(disk.read_again(), "after {tries} tries");
+        }
+        let mut sent = Vec::new();
+        while let Some(batch) = disk.take() {
+            assert!(!batch.attempts().may_be_sealed_again(), "a note that it was sent may be behind the error");
+            disk.acknowledge(batch.key());
+            sent.push(number(&batch));
+        }
+        assert_eq!(sent, in_the_part);
+        sync(&mut disk);
+        let on_disk: u64 = files(folder.path()).iter().map(|(_, bytes)| bytes.next_multiple_of(4096)).sum();
+        assert!(on_disk > READABLE_BYTES, "the file stays");
+        assert_eq!((disk.usage().disk.batches, disk.usage().disk.bytes), (0, on_disk));
+        drop(disk);
+        let mut disk = open(folder.path(), ROOMY);
+        assert_eq!((acknowledge(&mut disk), acknowledge(&mut disk), acknowledge(&mut disk)), (Some(3), Some(4), None));
+    }
+}
+
+/// A full spool of an earlier process, each of its files with one report.
+fn full_spool(folder: &Path) -> (Disk, Vec<u64>) {
+    let mut disk = open(folder, SMALL);
+    for number in 1..=40 {
+        report(&mut disk, number, 1, 100_000);
+        sync(&mut disk);
+    }
+    assert!(disk.metrics.dropped_so_far(DropReason::SpoolFull) > 0);
+    drop(disk);
+    let disk = open(folder, SMALL);
+    let numbers = disk.segments.keys().copied().collect();
+    (disk, numbers)
+}
+
+/// After a report the oldest file is gone, and no other one.
+fn assert_only_the_oldest_makes_room(disk: &mut Disk, numbers: &[u64]) {
+    report(disk, 41, 1, 100);
+    let left: Vec<u64> = disk.segments.keys().copied().filter(|number| numbers.contains(number)).collect();
+    assert_eq!(left, numbers[1..]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_at_last_makes_room_alone() {
+    let folder = TempDir::new().unwrap();
+    let (mut disk, numbers) = full_spool(folder.path());
+    disk.segments.get_mut(&numbers[0]).unwrap().read_failures = READ_TRIES - 1;
+    let _unreadable = Unreadable::of(vec![disk.folder.segment(numbers[0])]);
+    assert_only_the_oldest_makes_room(&mut disk, &numbers);
+}
+
+#[test]
+fn a_file_in_which_no_report_is_found_makes_room_alone() {
+    let folder = TempDir::new().unwrap();
+    let (mut disk, numbers) = full_spool(folder.path());
+    std::fs::write(disk.folder.segment(numbers[0]), "").unwrap();
+    assert_only_the_oldest_makes_room(&mut disk, &numbers);
+}
+
+#[test]
+fn a_file_that_stays_makes_room_when_it_is_the_oldest() {
+    let folder = TempDir::new().unwrap();
+    let (mut disk, numbers) = full_spool(folder.path());
+    disk.segments.get_mut(&numbers[0]).unwrap().warm(Vec::new(), true);
+    assert_only_the_oldest_makes_room(&mut disk, &numbers);
+    sync(&mut disk);
+    assert!(!disk.folder.segment(numbers[0]).exists());
 }
 
 #[test]

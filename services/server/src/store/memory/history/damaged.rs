@@ -1,7 +1,8 @@
 //! Damaged files of history: a start keeps them beside their folder, before the next save removes what the start has skipped.
 //!
-//! A full disk may not take that. Then they stay where they are, and each save that comes into place tries it again. Where that fails too, it gives those
-//! that it does not need another name in their folder. None is removed or replaced.
+//! A full disk may not take that. Then they stay where they are, and the save that comes into place tries it again, with hard links alone: a copy would keep
+//! the journal waiting. Where that fails too, it gives them another name in their folder, which the next start leaves alone. Where there are no hard
+//! links it renames those that it does not need, and the next save tries it again. None is removed or replaced.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -35,7 +36,7 @@ impl DamagedFiles {
     pub(super) fn keep_at_start(&self, disk: &Disk, folder: &Path, damaged: &Path) -> io::Result<()> {
         let files: Vec<PathBuf> = std::fs::read_dir(folder)?.map(|file| file.map(|file| file.path())).collect::<io::Result<_>>()?;
         let files: BTreeSet<PathBuf> = files.into_iter().filter(|path| is_kept(path)).collect();
-        match keep(disk, &files, damaged) {
+        match keep(disk, &files, damaged, true) {
             Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                 tracing::error!(
                     path = %folder.display(),
@@ -57,13 +58,21 @@ impl DamagedFiles {
         if files.is_empty() {
             return;
         }
-        match keep(disk, &files, damaged) {
+        match keep(disk, &files, damaged, false) {
             Ok(()) => {
                 self.unnamed().clear();
                 self.in_folder.fetch_sub(files.len() as u64, Ordering::Relaxed);
             }
             Err(error) => {
                 tracing::warn!(path = %damaged.display(), %error, "the damaged history can't be kept here yet and stays in its folder");
+                // The next start does not know them by their own names any more.
+                for path in &files {
+                    let name = name_of(path);
+                    if disk.link(path, &name).is_ok() {
+                        self.unnamed().remove(path);
+                        tracing::warn!(path = %name.display(), "a damaged file of the history is kept here");
+                    }
+                }
             }
         }
     }
@@ -110,8 +119,8 @@ fn name_of(path: &Path) -> PathBuf {
     if first.exists() { (2..=u32::MAX).map(numbered).find(|path| !path.exists()).unwrap_or(first) } else { first }
 }
 
-/// Keeps files beside their folder, unless some were kept before. They are there under their name only once all are.
-fn keep(disk: &Disk, files: &BTreeSet<PathBuf>, damaged: &Path) -> io::Result<()> {
+/// Keeps files beside their folder, as copies only where it may, unless some were kept before. They are there under their name only once all are.
+fn keep(disk: &Disk, files: &BTreeSet<PathBuf>, damaged: &Path, may_copy: bool) -> io::Result<()> {
     if damaged.exists() {
         tracing::warn!(path = %damaged.display(), "the damaged history is not kept, since what was kept before is still there: move it away");
         return Ok(());
@@ -120,7 +129,7 @@ fn keep(disk: &Disk, files: &BTreeSet<PathBuf>, damaged: &Path) -> io::Result<()
     new.push(".tmp");
     let new = Path::new(&new);
     remove_folder(new)?;
-    let kept = keep_in(disk, files, new);
+    let kept = keep_in(disk, files, new, may_copy);
     // A copy that could not be finished must not take the room that is left.
     kept.inspect_err(|_| drop(remove_folder(new)))?;
     disk.rename(new, damaged)?;
@@ -129,11 +138,13 @@ fn keep(disk: &Disk, files: &BTreeSet<PathBuf>, damaged: &Path) -> io::Result<()
     Ok(())
 }
 
-fn keep_in(disk: &Disk, files: &BTreeSet<PathBuf>, folder: &Path) -> io::Result<()> {
+fn keep_in(disk: &Disk, files: &BTreeSet<PathBuf>, folder: &Path, may_copy: bool) -> io::Result<()> {
     disk.create_folder(folder)?;
     for path in files {
         if let Some(name) = path.file_name() {
-            disk.keep_as(path, &folder.join(name))?;
+            let name = folder.join(name);
+            let kept = if may_copy { disk.keep_as(path, &name) } else { disk.link(path, &name) };
+            kept?;
         }
     }
     disk.sync_folder(folder)

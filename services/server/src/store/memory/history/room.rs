@@ -1,7 +1,8 @@
 //! What of the files is left out at a start, where HISTORY_MAX_BYTES is less than they need: it may be much less than it was.
 //!
 //! What the keeper would drop right after the start (`retain.rs`) is left out while the files are read, in the same order. So what is read stays within
-//! HISTORY_MAX_BYTES, as long as the series themselves take no more than a quarter of it: those are all read first.
+//! HISTORY_MAX_BYTES, as long as what is in front is rolled up, and as long as the series themselves take no more than a quarter of it: those are all read
+//! first. Where the oldest window is not rolled up as it is, everything behind it is read: the keeper rolls it up and drops it before it drops anything newer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -35,6 +36,8 @@ pub(super) struct Room {
     pub(super) series_bytes: usize,
     samples: u64,
     rollup_days: u64,
+    /// An older window that can't be left out is in front of what could be. The keeper makes room right after the start.
+    is_stuck: bool,
 }
 
 impl Room {
@@ -44,7 +47,20 @@ impl Room {
         // The series and the places take about as much as they do in memory.
         let mut bytes = std::fs::metadata(index)?.len();
         let mut of_windows: BTreeMap<i64, u64> = BTreeMap::new();
-        let mut of_several_parts: HashMap<Source, HashSet<i64>> = HashMap::new();
+        let (lifetimes, mut of_expired_rollups) = (&history.lifetimes, 0_u64);
+        // A day that begins before this is too old.
+        let expired_before = |retention_millis: u64| super::days::oldest(now_millis, retention_millis).saturating_sub(DAY_MILLIS - 1);
+        let mut room = Self {
+            now_millis,
+            samples_before: i64::MIN,
+            five_minutes_before: expired_before(lifetimes.retention_5m_millis()),
+            hours_before: expired_before(lifetimes.retention_1h_millis()),
+            of_several_parts: HashMap::new(),
+            series_bytes: 0,
+            samples: 0,
+            rollup_days: 0,
+            is_stuck: false,
+        };
         let mut last: Option<(Source, i64)> = None;
         read_index(index, |record| {
             match record {
@@ -54,43 +70,42 @@ impl Room {
                         bytes += u64::from(at.bytes);
                         *of_windows.entry(start).or_default() += u64::from(at.bytes);
                         if last_start.replace(start) == Some(start) {
-                            of_several_parts.entry(source.clone()).or_default().insert(start);
+                            room.of_several_parts.entry(source.clone()).or_default().insert(start);
                         }
                     }
                     last = last_start.map(|start| (source, start));
                 }
-                IndexRecord::Rollups { rollups, .. } => bytes += rollups.iter().map(|(.., at)| u64::from(at.bytes)).sum::<u64>(),
+                IndexRecord::Rollups { rollups, .. } => {
+                    for (day, resolution, at) in rollups {
+                        bytes += u64::from(at.bytes);
+                        of_expired_rollups += if room.lacks_rollups(day, resolution) { u64::from(at.bytes) } else { 0 };
+                    }
+                }
                 _ => {}
             }
             Ok(())
         })?;
         let (high_bytes, low_bytes) = (history.high_bytes() as u64, history.low_bytes() as u64);
-        let mut samples_before = i64::MIN;
-        if bytes > high_bytes {
-            let today = i64::try_from(now_millis).unwrap_or(i64::MAX).saturating_sub(DAY_MILLIS);
-            let end_of = |start: i64| start.saturating_add(WINDOW_MILLIS);
-            let oldest = history.oldest_millis(now_millis);
-            let expired: u64 = of_windows.iter().filter(|(start, _)| end_of(**start) <= oldest).map(|(_, bytes)| bytes).sum();
-            // Where it suffices that what is too old goes, nothing else does.
-            let kept_bytes = if bytes - expired > high_bytes { low_bytes } else { bytes - expired };
-            for (start, of_window) in of_windows {
-                bytes -= of_window;
-                if end_of(start) > today || bytes < kept_bytes {
-                    break;
-                }
-                samples_before = end_of(start);
-            }
+        if bytes <= high_bytes {
+            // All is read, and who only reads keeps what is too old.
+            (room.five_minutes_before, room.hours_before) = (i64::MIN, i64::MIN);
+            return Ok(room);
         }
-        Ok(Self {
-            now_millis,
-            samples_before,
-            five_minutes_before: i64::MIN,
-            hours_before: i64::MIN,
-            of_several_parts,
-            series_bytes: 0,
-            samples: 0,
-            rollup_days: 0,
-        })
+        bytes -= of_expired_rollups;
+        let today = i64::try_from(now_millis).unwrap_or(i64::MAX).saturating_sub(DAY_MILLIS);
+        let end_of = |start: i64| start.saturating_add(WINDOW_MILLIS);
+        let oldest = history.oldest_millis(now_millis);
+        let expired: u64 = of_windows.iter().filter(|(start, _)| end_of(**start) <= oldest).map(|(_, bytes)| bytes).sum();
+        // Where it suffices that what is too old goes, nothing else does.
+        let kept_bytes = if bytes - expired > high_bytes { low_bytes } else { bytes - expired };
+        for (start, of_window) in of_windows {
+            bytes -= of_window;
+            if end_of(start) > today || bytes < kept_bytes {
+                break;
+            }
+            room.samples_before = end_of(start);
+        }
+        Ok(room)
     }
 
     /// Whether the samples of a window are left out, where that is possible.
@@ -123,7 +138,7 @@ impl Room {
     /// Makes room for so many bytes of samples or rollups, where there is none: the oldest of those that were read go, and what is older is not read.
     pub(super) fn make(&mut self, shards: &Shards, bytes: usize) {
         let (shared, bytes) = (&shards.history, bytes.saturating_add(PIECE_BYTES));
-        if shared.used_bytes().saturating_add(bytes) <= shared.max_bytes() {
+        if self.is_stuck || shared.used_bytes().saturating_add(bytes) <= shared.max_bytes() {
             return;
         }
         let now = i64::try_from(self.now_millis).unwrap_or(i64::MAX);
@@ -143,7 +158,13 @@ impl Room {
                 if shared.used_bytes().saturating_sub(self.series_bytes).saturating_add(bytes) <= shared.low_bytes() {
                     return;
                 }
-                let Some(start) = self.oldest_read(shards, resolution).filter(|start| *start < end) else { break };
+                let oldest = self.oldest_read(shards, resolution).filter(|start| *start < end);
+                // The keeper rolls this up and drops it right after the start, before anything else goes.
+                if resolution.is_none() && self.oldest_kept(shards).is_some_and(|kept| kept < oldest.unwrap_or(end)) {
+                    self.is_stuck = true;
+                    return;
+                }
+                let Some(start) = oldest else { break };
                 self.leave_out(shards, resolution, start);
             }
             // None of these is left, and none is read any more.
@@ -165,6 +186,15 @@ impl Room {
         let of_source = |(source, history): (&Source, &SourceHistory)| match resolution {
             None => self.first_window(source, history),
             Some(resolution) => history.days.iter().find(|(_, day)| day.of(resolution).is_some()).map(|(start, _)| *start),
+        };
+        shards.each().filter_map(|shard| shard.history.iter().filter_map(of_source).min()).min()
+    }
+
+    /// The beginning of the oldest window that was read and can't be left out.
+    fn oldest_kept(&self, shards: &Shards) -> Option<i64> {
+        let of_source = |(source, history): (&Source, &SourceHistory)| {
+            let (start, _) = history.windows.first_key_value()?;
+            self.first_window(source, history).is_none().then_some(*start)
         };
         shards.each().filter_map(|shard| shard.history.iter().filter_map(of_source).min()).min()
     }

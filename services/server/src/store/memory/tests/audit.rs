@@ -84,6 +84,11 @@ impl Audited {
     /// The events in the end, one a line.
     async fn lines(self) -> String {
         self.store.flush().await.unwrap();
+        self.lines_of_closed().await
+    }
+
+    /// As [`Self::lines`], where the store is closed.
+    async fn lines_of_closed(self) -> String {
         self.trail.finish(Duration::from_secs(10)).await;
         std::fs::read_to_string(self.folder.path().join("audit.ndjson")).unwrap_or_default()
     }
@@ -191,4 +196,20 @@ async fn samples_that_are_stored_in_part_are_audited_once_by_the_names_of_those_
     let lines = audited.lines().await;
     let names: Vec<&str> = lines.lines().filter_map(|line| line.split(['[', ']']).nth(1)).collect();
     assert_eq!(names, [r#""first""#, r#""second""#, r#""third""#]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn samples_that_are_stored_in_part_are_audited_where_the_store_closes_meanwhile() {
+    let audited = Audited::new(Duration::ZERO, Disk::default());
+    audited.ingest.write(write(IdempotencyKey::at(NOW))).await.unwrap();
+    // A call under way has the queue, and its samples are in it already.
+    let queue = audited.store.journal().unwrap().queue().unwrap();
+    let event = async move {
+        let _ = queue.send(Command::Event { draft: Draft::source_deleted([127, 0, 0, 1].into(), 0, None) });
+        drop(queue);
+    };
+    // The close comes first: it is polled until it waits.
+    let (closed, ()) = tokio::join!(audited.store.close(), event);
+    closed.unwrap();
+    assert_eq!(audited.lines_of_closed().await.lines().count(), 2);
 }

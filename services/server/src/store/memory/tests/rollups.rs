@@ -293,6 +293,28 @@ async fn rollups_that_there_is_no_room_for_are_not_read_into_memory_first() {
 }
 
 #[tokio::test]
+async fn rollups_that_are_too_old_take_no_room_from_younger_ones_at_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let mut lab = Lab::new(Some(path.clone()), 64 << 20, lifetimes(1, 40, 40));
+    lab.fill(0..40).await;
+    lab.store.close().await.unwrap();
+    // Nothing runs for a month. Ten days are young enough then.
+    lab.clock.set(START + 70 * DAY);
+    lab.reopen();
+    let used = lab.store.shards.history.used_bytes();
+    assert!(lab.store.shards.history.rollup_bytes() > 0);
+
+    // The files still have all 40 days.
+    let max_bytes = used * 5 / 4;
+    let shards = Shards::new(SeriesLimits { total: 1000, per_source: 1000 }, lab.config.lifetimes, 100_000, max_bytes);
+    load::restore(&shards, None, &Paths::of(&path), &MemoryMetrics::default(), lab.now()).unwrap();
+    assert_eq!(shards.history.rollup_days_dropped(), 0, "none of those that are young enough");
+    let read_bytes = shards.history.used_bytes();
+    assert!(read_bytes <= max_bytes, "{read_bytes} were read, and {max_bytes} may be");
+}
+
+#[tokio::test]
 async fn files_without_rollups_get_them_of_the_samples_that_are_there() {
     let folder = tempfile::tempdir().unwrap();
     let mut lab = Lab::new(Some(folder.path().join("m.json")), 64 << 20, lifetimes(30, 60, 90));

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
+use futures_util::{Stream, TryStreamExt as _};
 use sqlx::{Executor as _, PgConnection, Postgres};
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout};
@@ -134,14 +134,18 @@ pub(super) async fn numbers(
     let known = kept.as_mut().filter(|known| known.server_started == server_started && now < known.kept_until());
     index.count(known.is_some());
     let numbers = if let Some(known) = known {
+        let before = known.numbers.len();
+        first.hold(before * NUMBER_BYTES)?;
         if known.version != transaction.index_version {
             let mut next = known.next.clone();
-            let new = read_new(transaction.conn(), key, &mut next).await.map_err(failed)?;
+            let new = read_new(transaction.conn(), key, &mut next, first).await?;
+            let read = new.len();
             known.add(new);
             known.next = next;
             known.version.clone_from(&transaction.index_version);
+            // What was known before is counted once.
+            first.release(read.saturating_sub(known.numbers.len() - before) * NUMBER_BYTES);
         }
-        first.hold(known.numbers.len() * NUMBER_BYTES)?;
         Arc::clone(&known.numbers)
     } else {
         let next = next_series(transaction.conn()).await.map_err(failed)?.into_iter().collect();
@@ -191,20 +195,33 @@ async fn read(conn: &mut PgConnection, key: Key, first: &mut First<'_, String>) 
     if key.part == Part::Sources {
         query = query.bind(WITHOUT_INSTANCE);
     }
-    let mut rows = query.fetch(conn);
-    let mut numbers = Vec::new();
-    while let Some(number) = rows.try_next().await.map_err(failed)? {
-        first.hold(NUMBER_BYTES)?;
-        numbers.push(number);
-    }
+    let mut numbers = collect(query.fetch(conn), first).await?;
     numbers.sort_unstable();
     numbers.shrink_to_fit();
     Ok(numbers)
 }
 
+/// Collects numbers, each of which is charged to the list.
+async fn collect(
+    mut rows: impl Stream<Item = Result<i32, sqlx::Error>> + Unpin,
+    first: &mut First<'_, String>,
+) -> Result<Vec<i32>, HistoryError> {
+    let mut numbers = Vec::new();
+    while let Some(number) = rows.try_next().await.map_err(failed)? {
+        first.hold(NUMBER_BYTES)?;
+        numbers.push(number);
+    }
+    Ok(numbers)
+}
+
 /// The same of the live series that were made since, from these ids on, which are moved on.
-async fn read_new(conn: &mut PgConnection, key: Key, next: &mut BTreeMap<i32, i32>) -> Result<Vec<i32>, sqlx::Error> {
-    let (source_ids, ids) = Reported::advance(next, next_series(&mut *conn).await?);
+async fn read_new(
+    conn: &mut PgConnection,
+    key: Key,
+    next: &mut BTreeMap<i32, i32>,
+    first: &mut First<'_, String>,
+) -> Result<Vec<i32>, HistoryError> {
+    let (source_ids, ids) = Reported::advance(next, next_series(&mut *conn).await.map_err(failed)?);
     if source_ids.is_empty() {
         return Ok(Vec::new());
     }
@@ -217,7 +234,8 @@ async fn read_new(conn: &mut PgConnection, key: Key, next: &mut BTreeMap<i32, i3
         Part::Terms => format!("SELECT DISTINCT unnest(series.terms) FROM {new}"),
         Part::Sources => format!("SELECT DISTINCT series.source_id FROM {new} AND {NO_INSTANCE}"),
     };
-    sqlx::query_scalar(&statement).bind(key.since).bind(source_ids).bind(ids).fetch_all(conn).await
+    let query = sqlx::query_scalar(&statement).bind(key.since).bind(source_ids).bind(ids);
+    collect(query.fetch(conn), first).await
 }
 
 /// The live series that were reported since this parameter, as `series`, with the rows of their newest state, as `block`. A condition may follow.

@@ -5,7 +5,7 @@ use golectra_protocol::{IdempotencyKey, Metric};
 
 use super::*;
 use crate::store::conformance::{batch, counter, gauge, source};
-use crate::store::history::{History, SeriesFilter, TimeRange};
+use crate::store::history::{History, HistoryError, SeriesFilter, TimeRange};
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -25,15 +25,20 @@ async fn put(store: &PostgresStore, source: &str, at: u64, metrics: Vec<Metric>)
 
 /// The values of a label from this time on, or with an empty one the names of labels.
 async fn list(store: &PostgresStore, label: &str, start: u64) -> Vec<String> {
+    list_within(store, label, start, 1 << 20).await.unwrap()
+}
+
+/// The same with so many bytes of memory.
+async fn list_within(store: &PostgresStore, label: &str, start: u64, bytes: usize) -> Result<Vec<String>, HistoryError> {
     let range = TimeRange { start_ms: i64::try_from(start).unwrap(), end_ms: i64::try_from(start + 3 * HOUR).unwrap() };
     let filter = SeriesFilter { any: vec![], range, limit: 100 };
-    let mut memory = MemoryBudget::new(1 << 20).reserve(1 << 20);
+    let mut memory = MemoryBudget::new(bytes).reserve(bytes);
     let found = if label.is_empty() {
         store.label_names(&filter, &mut memory).await
     } else {
         store.label_values(label, &filter, &mut memory).await
     };
-    found.unwrap().items
+    found.map(|found| found.items)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,6 +84,23 @@ async fn lists_that_start_in_one_minute_cost_one_read_and_have_what_is_new() {
     let at_once = futures_util::future::join_all((0..8).map(|n| list(&store, "__name__", since + 2 * MINUTE + n))).await;
     assert!(at_once.iter().all(|names| *names == ["g", "h", "many", "quiet"]), "{at_once:?}");
     assert_eq!(metrics.misses(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_list_reads_of_new_series_is_charged() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let start = Clock::System.unix_millis() / MINUTE * MINUTE;
+    let clock = Clock::at(start);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    begin(&store, &clock, start).await;
+    let (since, now) = (start + 2 * HOUR, start + 3 * HOUR);
+    put(&store, "a", now, vec![gauge("g", 1.0)]).await;
+    assert_eq!(list_within(&store, "__name__", since, 4096).await.unwrap(), ["g"]);
+    put(&store, "a", now, (0..2000).map(|n| gauge(&format!("many{{x=\"{n}\"}}"), 1.0)).collect()).await;
+    let refused = list_within(&store, "__name__", since, 4096).await;
+    assert!(matches!(refused, Err(HistoryError::Memory(_))), "{refused:?}");
+    assert_eq!(list(&store, "__name__", since).await, ["g", "many"], "what was refused was not taken for read");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
