@@ -34,6 +34,8 @@ const HOUR_SPACE = 84;
 
 /** The time to which the keyboard has moved the cursor of all graphs, while one of them has the focus. @type {number | null} */
 let chosen = null;
+/** Where that was when the focus left its graph: the keyboard goes on from there in the next one. @type {number | null} */
+let left = null;
 
 let underWay = 0;
 /** @type {(() => void)[]} */
@@ -150,8 +152,12 @@ class Graph {
     this.plot.addEventListener("blur", () => {
       // Where the window has lost the focus, the graph has it again with the window.
       if (document.activeElement === this.plot || chosen === null) return;
-      chosen = null;
+      [left, chosen] = [chosen, null];
       this.chart?.setCursor({ left: -10, top: -10 }, true, true);
+    });
+    // Browsers send such events without a movement too, as what is below a resting mouse changes.
+    this.plot.addEventListener("mousemove", (event) => {
+      if (event.movementX !== 0 || event.movementY !== 0) chosen = null;
     });
     figure.append(this.at, this.problem, this.legend, this.spoken, this.table);
     new ResizeObserver(() => this.chart?.setSize(this.size())).observe(this.plot);
@@ -395,7 +401,10 @@ class Graph {
     if (!chart || !["ArrowLeft", "ArrowRight", "Home", "End", "Escape"].includes(event.key)) return;
     event.preventDefault();
     const last = this.times.length - 1;
-    const at = chart.cursor.idx ?? last;
+    const before = left ?? -Infinity;
+    const found = this.times.findLastIndex((time) => time <= before);
+    left = null;
+    const at = chart.cursor.idx ?? (found < 0 ? last : found);
     const size = event.shiftKey ? 10 : 1;
     const next = { ArrowLeft: Math.max(0, at - size), ArrowRight: Math.min(last, at + size), Home: 0, End: last, Escape: -1 }[event.key] ?? last;
     chosen = next < 0 ? null : this.times[next];

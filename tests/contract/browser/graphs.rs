@@ -210,9 +210,14 @@ async fn the_keyboard_moves_the_cursors_of_all_graphs() {
     browser.wait_for(&format!("{ANSWERS} >= {} && {are_drawn}", so_far + once)).await;
     assert_eq!(browser.eval(times).await, before);
 
-    // When the focus leaves the graph, so does the cursor that the keyboard has moved.
+    // When the focus leaves the graph, so does the cursor that the keyboard has moved. In the next graph it goes on from there.
     browser.eval("document.activeElement.blur()").await;
     browser.wait_for(&format!("{times}.length === 0")).await;
+    browser.eval("document.querySelectorAll('figure.graph .plot')[1].focus()").await;
+    browser.press("ArrowRight", false).await;
+    browser.press("ArrowLeft", false).await;
+    browser.wait_for(&format!("{times}.length >= 2")).await;
+    assert_eq!(browser.eval(times).await, before);
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
 

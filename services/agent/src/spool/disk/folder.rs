@@ -125,6 +125,11 @@ impl Folder {
         self.path.join(format!("{number:012}.{EXTENSION}"))
     }
 
+    /// The path of the notes about a file of the spool that could not be read to its end: at its own end nobody would find them.
+    pub(super) fn settled(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{number:012}.settled"))
+    }
+
     /// The path of the file that says which batches are being sent.
     pub(super) fn sending(&self) -> PathBuf {
         self.path.join(SENDING)

@@ -153,6 +153,12 @@ fn read(folder: &Folder, number: u64, takes_part: bool) -> io::Result<Option<(u6
         tracing::error!(path = %path.display(), %error, "a file of the spool cannot be read to its end: the reports after the error are not sent");
         contents.corrupt += 1;
         contents.is_cut_off = true;
+        let mut beside = Contents::default();
+        let notes = File::open(folder.settled(number)).and_then(Scanner::new);
+        // Where they can't be read, those batches are sent again with their keys.
+        if notes.and_then(|mut notes| beside.read(&mut notes)).is_ok() {
+            contents.settled.append(&mut beside.settled);
+        }
     }
     Ok(Some((bytes, contents)))
 }

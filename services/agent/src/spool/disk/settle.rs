@@ -2,6 +2,8 @@
 //! still needed are released.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
 
 use super::Disk;
 use super::codec::{self, Offsets};
@@ -55,6 +57,13 @@ impl Disk {
     fn note(&mut self, number: u64, record: Option<Vec<u8>>) -> bool {
         let Some(segment) = self.segments.get_mut(&number) else { return true };
         let Some(record) = record else { return true };
+        if segment.stays {
+            // Without it the next process sends them again with their keys, as after a crash.
+            let beside = File::options().create(true).append(true).open(self.folder.settled(number));
+            if let Err(error) = beside.and_then(|mut file| file.write_all(&record)) {
+                tracing::debug!(%error, "a note about a file of the spool could not be written beside it");
+            }
+        }
         let written = match &self.active {
             Some(active) if active.number == number => self.folder.append(&active.file, &record, segment.bytes),
             _ => self.folder.append_to(number, &record, segment.bytes),
@@ -99,5 +108,9 @@ impl Disk {
     pub(super) fn remove_file(&mut self, number: u64, disk_bytes: u64) {
         self.removal_bytes += disk_bytes;
         self.removals.push((self.folder.segment(number), disk_bytes));
+        let beside = self.folder.settled(number);
+        if beside.exists() {
+            self.removals.push((beside, 0));
+        }
     }
 }

@@ -30,7 +30,7 @@ const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// How often a save under way is looked at.
 const SAVE_POLL: Duration = Duration::from_millis(10);
 /// How long the end waits for calls that are under way.
-const LAST_WAIT: Duration = Duration::from_millis(500);
+const LAST_WAIT: Duration = if cfg!(test) { Duration::from_secs(10) } else { Duration::from_millis(500) };
 /// How long a failed disk or a failed save is left alone; jitter is added.
 const RETRY: Duration = if cfg!(test) { Duration::from_millis(2) } else { Duration::from_millis(500) };
 const SAVE_RETRY: Duration = if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(10) };

@@ -359,6 +359,16 @@ async fn a_file_of_which_only_a_part_was_read_stays_for_the_next_process() {
         assert!(on_disk > READABLE_BYTES, "the file stays");
         assert_eq!((disk.usage().disk.batches, disk.usage().disk.bytes), (0, on_disk));
         drop(disk);
+        // A process that can't read it either sends nothing of it again.
+        let mut disk = open(folder.path(), ROOMY);
+        disk.folder.readable = Some(READABLE_BYTES);
+        for _ in 1..READ_TRIES {
+            assert!(disk.take().is_none());
+            tokio::time::advance(LONGEST_PAUSE).await;
+            assert!(disk.read_again());
+        }
+        assert!(disk.take().is_none());
+        drop(disk);
         let mut disk = open(folder.path(), ROOMY);
         assert_eq!((acknowledge(&mut disk), acknowledge(&mut disk), acknowledge(&mut disk)), (Some(3), Some(4), None));
     }
