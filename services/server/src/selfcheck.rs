@@ -19,7 +19,7 @@ use serde_json::Value as Json;
 use crate::clock::Clock;
 use crate::config::SelfcheckSettings;
 use crate::history::labels::SELFCHECK_SOURCE;
-use crate::http::client_error::describe;
+use crate::http::client_error::{describe, is_away};
 
 const COUNTER: &str = "golectra_selfcheck_total";
 
@@ -58,9 +58,7 @@ impl Failure {
     fn passes(&self) -> bool {
         match self {
             Self::NoAnswer { .. } => true,
-            Self::Status { status, .. } => {
-                matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
-            }
+            Self::Status { status, .. } => is_away(*status),
             _ => false,
         }
     }

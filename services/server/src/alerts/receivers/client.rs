@@ -17,7 +17,7 @@ use super::{Access, Address, Receiver, Target, email, payload};
 use crate::alerts::notification::Notification;
 use crate::alerts::store::LONGEST_PAUSE;
 use crate::clock::Clock;
-use crate::http::client_error::describe;
+use crate::http::client_error::{describe, is_away};
 
 /// The time limit of one try, from connecting to the end of the answer.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -206,13 +206,12 @@ fn result_of(status: StatusCode, headers: &HeaderMap) -> Result<(), DeliveryErro
         return Ok(());
     }
     let reason = format!("the receiver answered {status}");
-    // These say that it is away or busy. Of any other error of its own the notification may be the cause.
-    let is_away = [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT].contains(&status);
     Err(match status {
         StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::UNSUPPORTED_MEDIA_TYPE => {
             DeliveryError::Refused { reason }
         }
-        _ if status.is_server_error() && !is_away => DeliveryError::Broken { reason, retry_after: retry_after(headers) },
+        // Of an error of its own the notification may be the cause, unless it is away.
+        _ if status.is_server_error() && !is_away(status) => DeliveryError::Broken { reason, retry_after: retry_after(headers) },
         // The cause is the address, the secret or the load, and may be mended.
         _ => DeliveryError::Failed { reason, retry_after: retry_after(headers) },
     })
