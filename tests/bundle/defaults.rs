@@ -156,7 +156,7 @@ fn an_entry_that_is_null_is_left_out() {
     let objects = parse(&helm_template(&ALL_APIS, &["--values", &file]).unwrap_or_else(|error| panic!("{error}")));
     let resources = &find(&objects, "Deployment/golectra-server")["spec"]["template"]["spec"]["containers"][0]["resources"];
     assert!(resources.get("limits").is_none() && resources["requests"]["cpu"] == "100m", "{resources}");
-    assert!(find(&objects, "Cluster/golectra-postgres")["spec"]["postgresql"].get("parameters").is_none());
+    assert!(find(&objects, "Cluster/golectra-postgres")["spec"]["postgresql"]["parameters"].get("shared_buffers").is_none());
     assert!(find(&objects, "ServiceMonitor/golectra-server")["metadata"]["labels"].get("release").is_none());
 }
 

@@ -186,6 +186,41 @@ fn what_is_missing_is_said_before_anything_is_built() {
     }
 }
 
+/// The tag stays the same from one build to the next, so that an upgrade replaces no pod: what does is said, with a label that all workloads have.
+#[test]
+fn how_pods_get_the_new_images_is_said() {
+    let restart = "kubectl -n NAMESPACE rollout restart deployment,daemonset -l app.kubernetes.io/part-of=golectra";
+    let machine = Machine::with(&["docker", "kubectl", "kind"]);
+    let run = machine.run(&[], &[("CONTEXT", "kind-dev")]);
+    run.assert_ok("both images");
+    assert!(run.said.contains(restart), "{}", run.said);
+    let one = machine.run(&["Dockerfile.agent", "localhost/agent:1"], &[("CONTEXT", "kind-dev")]);
+    assert!(!one.said.contains("rollout restart"), "{}", one.said);
+    for file in ["README.md", "charts/golectra/README.md", "k8s/README.md"] {
+        let text = fs::read_to_string(root().join(file)).expect(file);
+        assert!(text.contains("rollout restart deployment,daemonset -l app.kubernetes.io/part-of=golectra"), "{file}");
+    }
+    if !have_helm() {
+        return;
+    }
+    for workload in rendered(&ALL_APIS, &[]).iter().filter(|object| ["Deployment", "DaemonSet"].contains(&text(object, "/kind"))) {
+        assert_eq!(text(workload, "/metadata/labels/app.kubernetes.io~1part-of"), "golectra", "{workload}");
+    }
+}
+
+/// To the bash of macOS an array without entries is a variable that is not set.
+#[test]
+fn arrays_that_may_be_empty_are_expanded_only_where_they_are_not() {
+    let script = fs::read_to_string(root().join("scripts/images")).expect("the script");
+    let empty: Vec<_> = script.lines().filter_map(|line| line.trim().strip_suffix("=()")).collect();
+    assert_eq!(empty, ["options"]);
+    for name in empty {
+        let (plain, guarded) = (format!("\"${{{name}[@]}}\""), format!("${{{name}[@]+\"${{{name}[@]}}\"}}"));
+        assert_eq!(script.matches(&plain).count(), script.matches(&guarded).count(), "{name}");
+        assert!(script.contains(&guarded), "{name}");
+    }
+}
+
 /// Images are not pushed anywhere: what to do for any other cluster is said.
 #[test]
 fn other_clusters_get_nothing() {

@@ -143,7 +143,8 @@ fn the_memory_limit_follows_the_settings() {
             &["maxInflightBytes=1MiB", "maxBodyBytes=256MiB", "queryMaxBytes=1048576"],
             &["historyMaxBytes=2GiB", "maxSeries=5000000"],
         ] {
-            let set = settings.iter().fold(mode.to_owned(), |set, setting| format!("{set},server.settings.{setting}"));
+            let mode = format!("{mode},database.embedded.storage.size=8Gi");
+            let set = settings.iter().fold(mode, |set, setting| format!("{set},server.settings.{setting}"));
             let (held, limit) = held_and_limit(&rendered(&ALL_APIS, &["--set", &set]), "Deployment/golectra-server");
             assert!(held <= limit && limit - held <= 64 * MIB, "{set}: {} MiB may be held, the limit is {} MiB", held / MIB, limit / MIB);
         }

@@ -120,6 +120,33 @@ fn lists_that_are_documented_otherwise_stay_as_documented() {
     assert!(!database(r#"networkPolicy.externalDatabase.cidrs=["192.0.2.0/24"]"#));
 }
 
+/// The port of the URL is let through, and the one of the values, which is the pod's where the URL leads to a Service with another one.
+#[test]
+fn the_port_of_an_external_database_is_that_of_its_url() {
+    if !have_helm() {
+        return;
+    }
+    let ports = |url: &str, more: &str| {
+        let values = format!("database.mode=external,database.external.dsn={url}{more}");
+        let objects = rendered(&ALL_APIS, &["--set", &values]);
+        let rules = rules(policy(&objects, "server"), "egress");
+        let rule =
+            rules.iter().find(|rule| rule.get("to").is_none() && !rule["ports"].to_string().contains("UDP")).expect("a rule").clone();
+        rule["ports"].as_array().expect("ports").iter().map(|port| port["port"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    for (url, expected) in [
+        ("postgres://h/d", &[5432][..]),
+        ("postgres://u:6432@h:5432/d", &[5432]),
+        ("postgres://u:p@h:6432/d?sslmode=verify-full", &[5432, 6432]),
+        ("postgresql://[::1]:6432", &[5432, 6432]),
+        ("postgres://u:p@[::1]/d?application_name=a:7", &[5432]),
+        ("postgres://h:6432/d?sslmode=require&port=7432", &[5432, 7432]),
+    ] {
+        assert_eq!(ports(url, ""), expected, "{url}");
+    }
+    assert_eq!(ports("postgres://h:6432/d", ",networkPolicy.externalDatabase.port=6432"), [6432]);
+}
+
 /// A rule that is passed on unchanged would open everything when one of its lists is empty.
 #[test]
 fn a_further_egress_rule_with_an_empty_list_allows_nothing() {

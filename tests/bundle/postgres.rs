@@ -53,7 +53,61 @@ fn extra_fields_replace_the_charts() {
         (&spec["smartShutdownTimeout"], &spec["enablePDB"], &spec["walStorage"]["size"]),
         (&json!(30), &json!(false), &json!("1Gi"))
     );
-    for field in ["instances", "postgresql", "storage", "resources", "bootstrap"] {
+    for field in ["instances", "storage", "resources", "bootstrap"] {
         assert_eq!(spec[field], standard[field], "{field}");
+    }
+    assert_eq!(spec["postgresql"]["synchronous"], standard["postgresql"]["synchronous"]);
+}
+
+/// The Cluster's parameters, and what the history may take, with these values of `database.cnpg`.
+fn parameters(cnpg: &Value) -> (Value, u64) {
+    let objects = rendered(&ALL_APIS, &["--set-json", &format!("database.cnpg={cnpg}")]);
+    let variables = find(&objects, "Deployment/golectra-server")["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+    let variables = variables.as_array().expect("variables");
+    let history = variables.iter().find(|variable| text(variable, "/name") == "HISTORY_MAX_BYTES").expect("a limit");
+    let history = text(history, "/value").parse().expect("a number");
+    (find(&objects, "Cluster/golectra-postgres")["spec"]["postgresql"]["parameters"].clone(), history)
+}
+
+/// The operator makes a replication slot for each standby, and PostgreSQL keeps the log for one that is away without an end unless it is told one.
+#[test]
+fn the_log_that_waits_for_a_standby_does_not_fill_the_volume() {
+    if !have_helm() {
+        return;
+    }
+    let own = |cnpg: &Value| parameters(cnpg).0["max_slot_wal_keep_size"].clone();
+    assert_eq!(own(&json!({})), "983MB", "12 % of 8Gi");
+    assert_eq!(own(&json!({"storage": {"size": "500G"}})), "57220MB");
+    assert_eq!(own(&json!({"parameters": {"max_slot_wal_keep_size": "-1"}})), "-1", "the user's");
+    assert_eq!(own(&json!({"extraSpec": {"walStorage": {"size": "10Gi"}}})), "5120MB", "half of the log's own volume");
+    for without in [json!({"instances": 1}), json!({"extraSpec": {"walStorage": {"pvcTemplate": {}}}})] {
+        assert_eq!(parameters(&without).0, json!({"shared_buffers": "256MB"}), "{without}");
+    }
+    let given = json!({"storage": {"size": "1Gi"}, "parameters": {"wal_keep_size": "64MB", "min_wal_size": "200MB"}});
+    let given = parameters(&given).0;
+    assert_eq!((&given["wal_keep_size"], given.get("max_wal_size")), (&json!("64MB"), None), "{given}");
+}
+
+/// What is kept for standbys, what is kept always and what is written between two checkpoints, with the defaults of the operator and of PostgreSQL.
+#[test]
+fn the_history_and_the_log_fit_the_volume() {
+    if !have_helm() {
+        return;
+    }
+    for mebibytes in [512, 1024, 2048, 4096, 4300, 4608, 5120, 8192, 102_400] {
+        for instances in [1, 3] {
+            let volume = json!({"instances": instances, "storage": {"size": format!("{mebibytes}Mi")}});
+            let (parameters, history) = parameters(&volume);
+            let size = |name: &str, default: u64| {
+                let given = parameters[name].as_str().map(|text| text.strip_suffix("MB").expect("megabytes").parse().expect("a number"));
+                given.unwrap_or(default)
+            };
+            let kept = size("max_slot_wal_keep_size", 0).max(size("wal_keep_size", 512));
+            let max_wal = size("max_wal_size", 1024);
+            assert!(max_wal > 80, "{volume}: the operator refuses what is not above min_wal_size: {parameters}");
+            // A checkpoint begins after this much, so that max_wal_size is not passed before it ends.
+            let between = max_wal * 10 / 19;
+            assert!((history >> 20) + kept + between <= mebibytes, "{volume}: {history} bytes of history, {kept} and {between} MiB of log");
+        }
     }
 }

@@ -153,7 +153,7 @@ fn contradictions_are_explained_in_a_sentence() {
     if !have_helm() {
         return;
     }
-    let cases: [(&[&str], &[&str], &[&str]); 17] = [
+    let cases: [(&[&str], &[&str], &[&str]); 20] = [
         (&[], &[], &["CloudNativePG operator", "database.mode=external", "database.mode=embedded", "--api-versions postgresql.cnpg.io/v1"]),
         (&ALL_APIS[1..], &[], &["CloudNativePG operator"]),
         (&[], &["database.mode=external"], &["database.external.dsn", "database.external.existingSecret.name"]),
@@ -175,6 +175,17 @@ fn contradictions_are_explained_in_a_sentence() {
         (&ALL_APIS, &["access.proxy.header=X-User"], &["access.proxy.trustedProxies"]),
         (&ALL_APIS, &["access.tokens=true", "server.apiTokens.existingSecret.name=t"], &["keep one"]),
         (&ALL_APIS, &["agent.scrape.pods=true", "agent.pods.enabled=false"], &["agent.pods.enabled=true"]),
+        (&ALL_APIS, &["server.settings.historyMaxBytes=7GiB"], &["historyMaxBytes=7GiB", "database.cnpg.storage.size=8Gi", "6553MiB"]),
+        (
+            &ALL_APIS,
+            &["database.cnpg.extraSpec.walStorage.size=1Gi", "server.settings.historyMaxBytes=8GiB"],
+            &["database.cnpg.storage.size=8Gi: set at most 7782MiB"],
+        ),
+        (
+            &[],
+            &["database.mode=embedded", "server.settings.historyMaxBytes=1000000000"],
+            &["historyMaxBytes=1000000000", "database.embedded.storage.size=2Gi", "921MiB"],
+        ),
     ];
     for (apis, set, words) in cases {
         let error = refusal(apis, set);
@@ -184,6 +195,18 @@ fn contradictions_are_explained_in_a_sentence() {
             assert!(sentence.contains(word), "--set {set:?}: {word:?} is not in {sentence:?}");
         }
         assert!(!sentence.contains("postgres://h"), "an error contains the URL of a database: {sentence}");
+    }
+}
+
+/// Older charts took a history that does not fit, and `helm upgrade --reuse-values` goes on with it.
+#[test]
+fn an_upgrade_keeps_a_history_that_an_install_refuses() {
+    if !have_helm() {
+        return;
+    }
+    for set in ["server.settings.historyMaxBytes=7GiB", "database.mode=embedded,server.settings.historyMaxBytes=1GiB"] {
+        assert!(helm_template(&ALL_APIS, &["--set", set]).is_err(), "--set {set}");
+        helm_template(&ALL_APIS, &["--is-upgrade", "--set", set]).unwrap_or_else(|error| panic!("--is-upgrade --set {set}: {error}"));
     }
 }
 
@@ -212,6 +235,11 @@ fn valid_values_are_accepted() {
         "signatures.mode=required",
         "signatures.existingSecret.name=x",
         "database.cnpg.extraSpec.walStorage.size=1Gi",
+        "server.settings.historyMaxBytes=6553MiB",
+        "database.cnpg.extraSpec.walStorage.size=1Gi,server.settings.historyMaxBytes=7782MiB",
+        "server.settings.historyMaxBytes=0B",
+        "database.mode=embedded,server.settings.historyMaxBytes=921MiB",
+        "database.mode=external,database.external.dsn=postgres://h/d,server.settings.historyMaxBytes=20TiB",
     ] {
         helm_template(&ALL_APIS, &["--set", set]).unwrap_or_else(|error| panic!("--set {set}: {error}"));
     }

@@ -122,7 +122,8 @@ fn the_limit_of_the_history_follows_the_volume() {
     let external = "database.mode=external,database.external.dsn=postgres://h/d";
     assert_eq!(limit(external), None);
     for mode in ["database.mode=cnpg", "database.mode=embedded", external] {
-        assert_eq!(limit(&format!("{mode},server.settings.historyMaxBytes=20GiB")).as_deref(), Some("20GiB"), "{mode}");
+        let volumes = "database.cnpg.storage.size=100Gi,database.embedded.storage.size=100Gi";
+        assert_eq!(limit(&format!("{mode},{volumes},server.settings.historyMaxBytes=20GiB")).as_deref(), Some("20GiB"), "{mode}");
     }
 }
 
@@ -398,6 +399,28 @@ fn access_by_tokens_or_a_proxy_reaches_the_server() {
     let said = notes(&["--set", proxy]);
     assert!(said.contains("X-User have the role read") && !said.contains("can name any user"), "{said}");
     assert!(notes(&["--set", proxy, "--set", "networkPolicy.enabled=false"]).contains("can name any user"));
+}
+
+#[test]
+fn the_notes_say_what_bounds_the_history_and_the_way_to_the_database() {
+    if !have_helm() {
+        return;
+    }
+    assert!(notes(&[]).contains("The history may take 256 MiB of memory (server.settings.historyMaxBytes)"));
+    assert!(notes(&["--set", "server.settings.historyMaxBytes=536870912"]).contains("may take 512 MiB of memory"));
+    assert!(notes(&["--set-string", "server.settings.historyMaxBytes=0"]).contains("No history is kept"));
+    let external = |more: &str| notes(&["--set", &format!("database.mode=external,{more}")]);
+    let (secret, port) = ("database.external.existingSecret.name=db", "networkPolicy.externalDatabase.port=6432");
+    let said = external(secret);
+    assert!(
+        said.contains("port 5432 alone. If the URL in the Secret db has another port, set\nnetworkPolicy.externalDatabase.port."),
+        "{said}"
+    );
+    assert!(external(&format!("{secret},{port}")).contains("port 6432 alone"));
+    let open = format!("{secret},networkPolicy.enabled=false");
+    for unneeded in [open.as_str(), "database.external.dsn=postgres://h:6432/d"] {
+        assert!(!external(unneeded).contains("has another port"), "{unneeded}");
+    }
 }
 
 /// `--reuse-values` keeps the limit of an older chart.

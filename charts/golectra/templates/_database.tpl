@@ -95,3 +95,28 @@
 {{- end -}}
 {{- toYaml $bootstrap -}}
 {{- end -}}
+
+{{/* PostgreSQL's settings: those of the values, and the most that its write-ahead log may take. The operator makes a replication slot for each standby,
+     and without a limit PostgreSQL keeps everything for one that is away until the volume is full. The log may take 12 % of a volume that it shares with the
+     tables, whose history may take 70 %, and half of one of its own. On small volumes that is less than what is kept for no standby (the operator's
+     wal_keep_size, 512MB) and between two checkpoints (max_wal_size, 1GB), so these are lowered as well. The operator wants max_wal_size above
+     min_wal_size, 80MB. */}}
+{{- define "golectra.postgres.parameters" -}}
+{{- $cnpg := .Values.database.cnpg -}}
+{{- $volume := dict "size" $cnpg.storage.size "share" 0.12 -}}
+{{- if $cnpg.extraSpec.walStorage -}}
+{{- $volume = dict "size" (get $cnpg.extraSpec.walStorage "size" | default "0") "share" 0.5 -}}
+{{- end -}}
+{{- $mebibytes := div (include "golectra.volumeShare" $volume | int64) 1048576 -}}
+{{- $own := dict -}}
+{{- if and $mebibytes (gt (int $cnpg.instances) 1) -}}
+{{- $_ := set $own "max_slot_wal_keep_size" (printf "%dMB" $mebibytes) -}}
+{{- end -}}
+{{- if and $mebibytes (le $mebibytes 512) -}}
+{{- $_ := set $own "wal_keep_size" (printf "%dMB" $mebibytes) -}}
+{{- if not (hasKey $cnpg.parameters "min_wal_size") -}}
+{{- $_ := set $own "max_wal_size" (printf "%dMB" (max $mebibytes 96)) -}}
+{{- end -}}
+{{- end -}}
+{{- include "golectra.overlay" (list $own $cnpg.parameters) -}}
+{{- end -}}

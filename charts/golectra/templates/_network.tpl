@@ -41,8 +41,18 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Where the server connects to. */}}
+{{/* The port that the URL of a PostgreSQL names, in its parameters or behind the host, or nothing. */}}
+{{- define "golectra.dsnPort" -}}
+{{- $parameter := regexFind "[?&]port=[0-9]+" . | regexFind "[0-9]+$" -}}
+{{- $parameter | default (regexFind "^[a-z]+://[^/?#]+" . | regexFind ":[0-9]+$" | trimPrefix ":") -}}
+{{- end -}}
+
+{{/* Where the server connects to. A policy applies to the port of a pod, which behind a Service may be another one than that of the URL: both are allowed. */}}
 {{- define "golectra.serverEgress" -}}
+{{- $databasePorts := list (int .Values.networkPolicy.externalDatabase.port) -}}
+{{- with include "golectra.dsnPort" .Values.database.external.dsn -}}
+{{- $databasePorts = append $databasePorts (int .) -}}
+{{- end -}}
 {{- include "golectra.dnsEgress" . }}
 {{- if eq .Values.database.mode "cnpg" }}
 - to:
@@ -53,7 +63,9 @@ true
     - port: 5432
 {{- else if eq .Values.database.mode "external" }}
 - ports:
-    - port: {{ .Values.networkPolicy.externalDatabase.port }}
+    {{- range uniq $databasePorts }}
+    - port: {{ . }}
+    {{- end }}
   {{- with .Values.networkPolicy.externalDatabase.cidrs }}
   to:
     {{- range . }}

@@ -17,6 +17,12 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- /* Older charts took what does not fit, and an upgrade with their values has to go on: then the notes say it. */ -}}
+{{- with include "golectra.server.historyTooLarge" . -}}
+{{- if not $.Release.IsUpgrade -}}
+{{- fail . -}}
+{{- end -}}
+{{- end -}}
 {{- if eq $database.mode "external" -}}
 {{- if and $external.dsn $external.existingSecret.name -}}
 {{- fail "database.external.dsn and database.external.existingSecret.name are both set: keep one of them." -}}

@@ -11,6 +11,31 @@
 {{- end -}}
 {{- end -}}
 
+{{/* What is wrong with a history that does not fit its volume, or nothing. Of a volume of the memory store it may take less than half: a file of the history is
+     removed once nothing in it is needed any more, a save writes the new snapshot and journal beside the old ones, and damaged files are kept. PostgreSQL's
+     log may have a volume of its own (walStorage). */}}
+{{- define "golectra.server.historyTooLarge" -}}
+{{- $given := .Values.server.settings.historyMaxBytes -}}
+{{- if not (kindIs "string" $given) -}}{{- $given = $given | int64 -}}{{- end -}}
+{{- $database := .Values.database -}}
+{{- $volume := dict -}}
+{{- if eq $database.mode "cnpg" -}}
+{{- $volume = dict "of" "database.cnpg" "size" $database.cnpg.storage.size "share" 0.8 "beside" ", a volume that holds PostgreSQL's log as well" -}}
+{{- if $database.cnpg.extraSpec.walStorage -}}
+{{- $volume = dict "of" "database.cnpg" "size" $database.cnpg.storage.size "share" 0.95 "beside" "" -}}
+{{- end -}}
+{{- else if eq $database.mode "embedded" -}}
+{{- $beside := ", a volume that holds the snapshot, the journal and old files as well" -}}
+{{- $volume = dict "of" "database.embedded" "size" $database.embedded.storage.size "share" 0.45 "beside" $beside -}}
+{{- end -}}
+{{- if $volume -}}
+{{- $most := include "golectra.volumeShare" $volume | int64 -}}
+{{- if and $most (gt (include "golectra.bytes" ($given | default "0") | int64) $most) -}}
+{{- printf "server.settings.historyMaxBytes=%v does not fit %s.storage.size=%v%s: set at most %dMiB, or a larger size." $given $volume.of $volume.size $volume.beside (div $most 1048576) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The sum of everything that the settings allow the server to hold in memory, in MiB, rounded up. A setting without a value has the server's default.
      A test adds up the same from the server's own list of settings. */}}
 {{- define "golectra.server.memoryMiB" -}}
