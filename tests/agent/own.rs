@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use golectra_tests::{Server, encode, until};
+use golectra_tests::{Exit, Server, encode, until};
 use serde_json::Value;
 
 use crate::tally::quick;
@@ -14,7 +14,7 @@ async fn the_page_status_shows_the_version_of_the_agent_and_its_counters_can_be_
     let server = Server::builder().start();
     let client = server.client();
     let spool = tempfile::tempdir().expect("a folder");
-    let agent = quick(&server.url()).env("SPOOL_DIR", spool.path().join("spool").display()).start();
+    let mut agent = quick(&server.url()).env("SPOOL_DIR", spool.path().join("spool").display()).start();
     let said = "golectra_agent_reports_dropped_total";
     until("several reports", LIMIT, async || {
         let reports = client.get(&format!("/api/v1/query?query={}", encode(&format!("count_over_time({said}[1m])")))).send().await;
@@ -38,4 +38,8 @@ async fn the_page_status_shows_the_version_of_the_agent_and_its_counters_can_be_
     }
     let metadata: Value = client.get(&format!("/api/v1/metadata?metric={said}")).send().await.expect(200).json();
     assert_eq!(metadata["data"][said][0]["type"], "counter", "{metadata}");
+
+    assert_eq!(agent.stop(), Exit::Code(0), "{}", agent.tail());
+    let stopping: Value = client.get("/api/v1/latest?source=agent&name=golectra_agent_stopping").send().await.expect(200).json();
+    assert_eq!(stopping["series"][0]["value"].as_f64(), Some(1.0), "{stopping}");
 }

@@ -146,9 +146,10 @@ async fn a_thousand_pods_that_come_and_go_leave_nothing() {
     for waiting in ["golectra_agent_queue_batches", "golectra_agent_queue_bytes", "golectra_agent_spool_batches"] {
         until(waiting, LIMIT, async || agent.metric(waiting).await.is_some_and(|waiting| waiting < 1.0)).await;
     }
+    // In the answer to the last question of a reading, which is sealed after the others.
     let last_of = async |pod: u64| {
         let name = KubeletNode::pod_name(pod);
-        let series = format!(r#"container_memory_working_set_bytes{{container="app",instance="agent",job="kubelet",pod="{name}"}}"#);
+        let series = format!(r#"container_oom_events_total{{container="app",instance="agent",job="kubelet",pod="{name}"}}"#);
         number(&format!("max(timestamp({series}))"), None).await
     };
     // Of those that are gone it was there last.
@@ -182,22 +183,22 @@ async fn reports_of_110_pods_are_as_large_as_the_spool_is_made_for() {
     let server = Receiver::start(move |request| node.answer_beside_a_server(request)).await;
     let token = token();
     let _agent = beside(quick(&server.url()), &server, &token).env("PODS_DETAILS", "true").start();
-    // A reading has more items than one batch takes: what comes first and what comes last in it.
-    let mut sizes = (None, None);
+    // A reading has a batch for each of its three questions.
+    let mut sizes = [None; 3];
     until("reports of pods", LIMIT, async || {
         for request in server.requests().into_iter().filter(|request| request.path == "/updates") {
             let body = request.unpacked();
-            let has = |name: &[u8]| body.windows(name.len()).any(|found| found == name);
+            let has = |name: &str| body.windows(name.len()).any(|found| found == name.as_bytes());
             let size = request.body.len() as u64;
-            if has(b"kubelet_volume_stats_used_bytes") {
-                sizes.0 = Some(size);
-            } else if has(b"container_oom_events_total") {
-                sizes.1 = Some(size);
+            for (known, name) in sizes.iter_mut().zip(["kubelet_volume_stats_used_bytes", "kube_pod_info", "container_oom_events_total"]) {
+                if has(name) {
+                    *known = Some(size);
+                }
             }
         }
-        sizes.0.is_some() && sizes.1.is_some()
+        sizes.iter().all(Option::is_some)
     })
     .await;
-    let size = sizes.0.unwrap_or_default() + sizes.1.unwrap_or_default();
+    let size: u64 = sizes.iter().flatten().sum();
     assert!((POD_REPORT_BYTES * 3 / 4..=POD_REPORT_BYTES).contains(&size), "{size} bytes");
 }

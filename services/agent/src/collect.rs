@@ -73,8 +73,9 @@ impl Collectors {
         Self { max_series, ..self }
     }
 
-    /// One poll: asks all collectors at once and waits at most a second. The result has the readings of those that answered, and
-    /// of each collector how long it took (in seconds) and whether it succeeded (1 or 0).
+    /// One poll: asks all collectors at once and waits at most a second. The result has the readings of those that answered, of one
+    /// that is late again what it was asked for in the poll before, and of each collector how long it took (in seconds) and whether
+    /// it succeeded (1 or 0).
     pub async fn sample(&mut self) -> Sample {
         for worker in &mut self.workers {
             worker.ask();
@@ -164,6 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_host_is_measured_by_each_of_its_collectors() {
+        const GROUPS: [&str; 5] = ["host", "fs", "processors", "sensors", "cpufreq"];
         let root = Some("/".into());
         let own = HostPaths { proc: "/proc".into(), sys: "/sys".into(), root, sees_first_process: true, shares_network: true };
         let settings =
@@ -175,7 +177,7 @@ mod tests {
         let in_time = tokio::time::timeout(Duration::from_secs(30), async {
             loop {
                 let sample = collectors.sample().await;
-                if ["host", "sensors", "fs"].iter().all(|name| success(&sample, name) == Some(1.0)) {
+                if GROUPS.iter().all(|name| success(&sample, name) == Some(1.0)) {
                     return sample;
                 }
             }
@@ -189,7 +191,7 @@ mod tests {
         let metrics = metrics();
         let mut few = Collectors::start(of_the_host(&settings), Arc::clone(&metrics)).unwrap().with_max_series(50);
         assert_eq!(few.sample().await.gauges.len(), 50);
-        let skipped: u64 = ["host", "sensors", "fs"].iter().map(|name| metrics.readings_skipped_so_far(name, SkipReason::Limit)).sum();
+        let skipped: u64 = GROUPS.iter().map(|name| metrics.readings_skipped_so_far(name, SkipReason::Limit)).sum();
         assert!(skipped.abs_diff(first.gauges.len() as u64 - 50) < 20, "{skipped} are counted");
     }
 
@@ -251,5 +253,30 @@ mod tests {
             }
         });
         back.await.expect("a collector that came back is asked again");
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_is_always_late_is_reported_one_poll_later() {
+        let act = |_| {
+            std::thread::sleep(worker::LIMIT * 3);
+            Ok(())
+        };
+        let slow: Vec<Box<dyn Collector>> = vec![Box::new(Faulty { name: "slow", polls: 0, act })];
+        let mut collectors = Collectors::start(slow, metrics()).unwrap();
+        for poll in [1.0, 2.0] {
+            let reported = tokio::time::timeout(Duration::from_secs(30), async {
+                loop {
+                    let sample = collectors.sample().await.metrics;
+                    let of = |metric: &str| value(&sample, &format!("golectra_agent_collector_{metric}{{collector=\"slow\"}}"));
+                    if let Some(measured) = value(&sample, "slow") {
+                        return (measured, of("success"), of("duration_seconds"));
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+            let (measured, success, seconds) = reported.await.expect("a late answer is reported");
+            assert_eq!((Some(measured), success), (Some(poll), Some(1.0)), "each answer once, in order");
+            assert!(seconds.is_some_and(|seconds| seconds >= worker::LIMIT.as_secs_f64()), "{seconds:?}");
+        }
     }
 }

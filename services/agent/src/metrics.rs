@@ -98,6 +98,7 @@ pub struct AgentMetrics {
     spool_corrupt: IntCounter,
     spool_write_errors: IntCounter,
     spool_sync_errors: IntCounter,
+    stopping: Gauge,
     last_poll: Mutex<Instant>,
     poll_interval: Duration,
 }
@@ -171,6 +172,10 @@ impl AgentMetrics {
                 "Writes to the spool that failed; the report stays in memory.",
             )?,
             spool_sync_errors: counter("golectra_agent_spool_sync_errors_total", "Failed syncs of the spool to the disk.")?,
+            stopping: registered(
+                registry,
+                Gauge::new("golectra_agent_stopping", "Whether the agent was told to end and makes its last report, or has made it.")?,
+            )?,
             last_poll: Mutex::new(Instant::now()),
             poll_interval,
         })
@@ -271,6 +276,16 @@ impl AgentMetrics {
     /// Failed syncs so far.
     pub fn spool_sync_errors_so_far(&self) -> u64 {
         self.spool_sync_errors.get()
+    }
+
+    /// The agent was told to end: the next report is its last one.
+    pub fn stops(&self) {
+        self.stopping.set(1.0);
+    }
+
+    /// 1 from [`Self::stops`] on, else 0.
+    pub fn stopping(&self) -> f64 {
+        self.stopping.get()
     }
 
     /// A collector was asked.

@@ -1,4 +1,4 @@
-//! What a report says about the agent itself: which build it is, what waits and what was dropped.
+//! What a report says about the agent itself: which build it is, whether it ends, what waits and what was dropped.
 //!
 //! The values are those of /metrics, so that a server shows them and watches them also where nothing scrapes the agents.
 
@@ -36,6 +36,7 @@ impl OwnMetrics {
         let build = [("service", "agent"), ("version", BUILD.version), ("commit", BUILD.commit)];
         let mut metrics = vec![gauge("golectra_build_info", &build, 1.0)];
         let mut add = |name: &str, value: f64| metrics.push(gauge(name, &[], value));
+        add("golectra_agent_stopping", self.metrics.stopping());
         add("golectra_agent_queue_oldest_age_seconds", usage.oldest_age_seconds.unwrap_or_default());
         if self.has_spool {
             add("golectra_agent_spool_bytes", number(usage.disk.bytes));
@@ -121,7 +122,11 @@ mod tests {
         assert!(second.contains(r#"golectra_agent_reports_dropped_total{reason="expired"} 3"#), "{second:?}");
         assert!(second.contains("golectra_agent_spool_oldest_age_seconds 7"), "{second:?}");
         assert!(second.contains("golectra_agent_queue_oldest_age_seconds 7"), "{second:?}");
-        assert_eq!(second.len(), 4 + DropReason::ALL.len() - 1);
+        assert!(second.contains("golectra_agent_stopping 0"), "{second:?}");
+        assert_eq!(second.len(), 5 + DropReason::ALL.len() - 1);
+        metrics.stops();
+        let last = lines(&mut own);
+        assert!(last.contains("golectra_agent_stopping 1") && last.len() == second.len(), "{last:?}");
     }
 
     #[test]
@@ -131,7 +136,7 @@ mod tests {
         let mut own = OwnMetrics::new(Queue::new(Box::new(memory), Clock::system()), metrics, false);
         let report = own.of_report();
         assert!(report.iter().all(|metric| !metric.id.as_str().contains("spool")), "{report:?}");
-        assert_eq!(report.len(), 2 + DropReason::ALL.len() - 2);
+        assert_eq!(report.len(), 3 + DropReason::ALL.len() - 2);
         for parts in report.iter().map(|metric| metric.id.parts()) {
             let (group, row) = catalog::find(&parts.name).unwrap_or_else(|| panic!("{} is not in the catalog", parts.name));
             assert_eq!((group.job, parts.labels.len()), (None, row.labels.len()), "{}", parts.name);

@@ -82,6 +82,7 @@ pub async fn run<S>(
             next_report = jittered(report_time, intervals.report);
         }
     }
+    metrics.stops();
     sealer.add_poll(sample(Occasion::Poll).await.metrics);
     metrics.polled();
     report(&mut sample, sealer, queue, metrics).await;
@@ -146,7 +147,9 @@ mod tests {
             }
             Sample::default()
         };
+        assert_eq!(metrics.stopping().to_string(), "0");
         run(intervals, sample, &mut Sealer::new(None), &queue, &metrics, stop).await;
+        assert_eq!(metrics.stopping().to_string(), "1");
         queue.close();
         let reports = reader.await.unwrap();
         assert_eq!(metrics.polls(), polls.len() as u64);

@@ -1,7 +1,7 @@
 //! What node_exporter shows of a host, under its names: one file a collector, as node_exporter has them.
 //!
-//! The host is read once for each report. Collectors that read only what the kernel answers at once share a thread; those that may hang, because they
-//! look at filesystems or sensors, have threads of their own.
+//! The host is read once for each report. Collectors that read only what the kernel answers at once share a thread, and another one where their series come
+//! late in a report; those that may take long or hang, because they look at filesystems, sensors or the frequency of each processor, have threads of their own.
 
 mod cpu;
 mod diskstats;
@@ -105,7 +105,11 @@ trait HostCollector: Send {
     fn collect(&mut self, reader: &mut Reader, output: &mut Output) -> Result<(), CollectError>;
 }
 
-/// The collectors of the host, by the thread that they share.
+/// The collectors of the host, by the thread that they share, in the order in which they are reported.
+///
+/// Where there are more series than a report takes, the last ones are left out. So what has a bounded number of them comes first, then filesystems and what
+/// others write into files, of which there may be thousands by mistake. What each processor has several series of comes last, but for the times of processors:
+/// a host with hundreds of processors has thousands of these.
 pub(super) fn all(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
     let paths = &settings.paths;
     let mut kernel: Vec<Box<dyn HostCollector>> = vec![
@@ -119,8 +123,6 @@ pub(super) fn all(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
         Box::new(small::FileDescriptors::new(paths)),
         Box::new(small::Numbers::entropy(paths)),
         Box::new(small::Selinux::new(paths)),
-        Box::new(schedstat::Schedstat::new(paths)),
-        Box::new(softnet::Softnet::new(paths)),
         Box::new(system::Uname::of(&settings.node_name)),
         Box::new(system::Time::new(paths)),
         Box::new(timex::Timex),
@@ -139,14 +141,10 @@ pub(super) fn all(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
         kernel.push(Box::new(netdev::Netclass::new(paths)));
         kernel.push(Box::new(small::Numbers::connections(paths)));
     }
-    let sensors: Vec<Box<dyn HostCollector>> = vec![
-        Box::new(sensors::Cpufreq::new(paths)),
-        Box::new(sensors::Thermal::new(paths)),
-        Box::new(sensors::Hwmon::new(paths)),
-        Box::new(power_supply::PowerSupply::new(paths)),
-    ];
-    let mut groups: Vec<Box<dyn Collector>> =
-        vec![Box::new(Group::new("host", kernel, settings)), Box::new(Group::new("sensors", sensors, settings))];
+    let processors: Vec<Box<dyn HostCollector>> = vec![Box::new(schedstat::Schedstat::new(paths)), Box::new(softnet::Softnet::new(paths))];
+    let sensors: Vec<Box<dyn HostCollector>> =
+        vec![Box::new(sensors::Thermal::new(paths)), Box::new(sensors::Hwmon::new(paths)), Box::new(power_supply::PowerSupply::new(paths))];
+    let mut groups: Vec<Box<dyn Collector>> = vec![Box::new(Group::new("host", kernel, settings))];
     if let Some(root) = &paths.root {
         let filesystem = filesystem::Filesystem::under(root.clone(), Arc::clone(&settings.filter));
         groups.push(Box::new(Group::new("fs", vec![Box::new(filesystem)], settings)));
@@ -156,6 +154,10 @@ pub(super) fn all(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
         let settings = HostSettings { filter: settings.filter.by_name().into(), ..settings.clone() };
         groups.push(Box::new(Group::new("text", vec![textfile], &settings)));
     }
+    groups.push(Box::new(Group::new("processors", processors, settings)));
+    groups.push(Box::new(Group::new("sensors", sensors, settings)));
+    // Kernels from 4.14 to 5.17 measure for 10 to 20 ms at the frequency of each processor on x86, so that this may take longer than a report waits.
+    groups.push(Box::new(Group::new("cpufreq", vec![Box::new(sensors::Cpufreq::new(paths))], settings)));
     groups
 }
 

@@ -1,8 +1,9 @@
 //! What the kubelet of the node tells about the node, its pods and their volumes: an agent sees them without any mount.
 //!
 //! The kubelet is asked every 30 s, apart from the other collectors and in batches of its own: an answer takes it up to seconds,
-//! and what it tells does not change faster. A kubelet that is slow, gone, older or denies is a metric and a line in the log,
-//! never a report that fails. What it no longer tells is not sent any more, so that it is gone from queries after their lookback.
+//! and what it tells does not change faster. Each answer is sealed when it has come, so that its values have its time. A kubelet that
+//! is slow, gone, older or denies is a metric and a line in the log, never a report that fails. What it no longer tells is not sent
+//! any more, so that it is gone from queries after their lookback.
 
 mod annotated;
 mod cadvisor;
@@ -53,6 +54,9 @@ const SUMMARY: Endpoint = Endpoint { path: "/stats/summary", resource: "nodes/st
 const PODS: Endpoint = Endpoint { path: "/pods", resource: "nodes/pods (Kubernetes 1.33 or newer)", accept: "application/json" };
 
 const CADVISOR: Endpoint = Endpoint { path: "/metrics/cadvisor", resource: "nodes/metrics", accept: "text/plain" };
+
+/// How many series say how one question went.
+const NOTE_SERIES: usize = 2;
 
 /// How the kubelet is asked.
 #[derive(Debug, Clone)]
@@ -106,13 +110,9 @@ impl Kubelet {
         let mut ticks = interval_at(second, self.settings.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            let batches = tokio::select! {
-                batches = self.read() => batches,
+            tokio::select! {
+                () = self.read(&queue, hash_key.as_ref()) => {}
                 () = stop.cancelled() => return,
-            };
-            for BatchItems { text, items } in batches {
-                queue.seal_with(|unix_millis, returned| Batch::of_items(unix_millis, text, items as u64, returned, hash_key.as_ref()));
-                self.metrics.sealed();
             }
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -121,25 +121,37 @@ impl Kubelet {
         }
     }
 
-    /// Asks once.
-    async fn read(&mut self) -> Vec<BatchItems> {
+    /// Asks once, and puts what each answer has told into the queue.
+    async fn read(&mut self, queue: &Queue, hash_key: Option<&Secret>) {
         self.labels.next_reading();
         let mut items = Items::of(self.settings.namespaces.clone());
+        items.reserved = if self.settings.details { 2 * NOTE_SERIES } else { 0 };
         let start = Instant::now();
         let result = self.summary(&mut items).await;
         self.note("kubelet", result, start.elapsed(), &mut items);
+        self.note_certificate(&mut items);
+        self.seal(&mut items, queue, hash_key);
         if self.settings.details {
+            items.reserved = NOTE_SERIES;
             let start = Instant::now();
             let result = self.pods(&mut items).await;
             self.note("pods", result, start.elapsed(), &mut items);
+            self.seal(&mut items, queue, hash_key);
+            items.reserved = 0;
             let start = Instant::now();
             let result = self.cadvisor(&mut items).await;
             self.note("cadvisor", result, start.elapsed(), &mut items);
+            self.seal(&mut items, queue, hash_key);
         }
-        self.note_certificate(&mut items);
-        let batches = items.batches(self.settings.max_series);
         super::log_skipped("kubelet", items.readings, &self.metrics);
-        batches
+    }
+
+    /// Seals what was added since the last call: it has the time of now.
+    fn seal(&self, items: &mut Items, queue: &Queue, hash_key: Option<&Secret>) {
+        for BatchItems { text, items: count } in items.batches(self.settings.max_series) {
+            queue.seal_with(|unix_millis, returned| Batch::of_items(unix_millis, text, count as u64, returned, hash_key));
+            self.metrics.sealed();
+        }
     }
 
     async fn summary(&mut self, items: &mut Items) -> Result<(), KubeletError> {

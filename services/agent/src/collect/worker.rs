@@ -17,6 +17,9 @@ use crate::HELPER_STACK_BYTES;
 /// How long a poll waits for a collector.
 pub(super) const LIMIT: Duration = Duration::from_secs(1);
 
+/// What took longer than this is not reported: it would be the values of long ago, as after a sensor that hung for an hour.
+const OUTDATED: Duration = Duration::from_mins(1);
+
 static STATE_CHANGES: LogLimiter<(&'static str, bool)> = LogLimiter::new();
 
 /// The result of asking a collector.
@@ -39,6 +42,8 @@ pub(super) struct Worker {
     name: &'static str,
     questions: mpsc::SyncSender<oneshot::Sender<Answer>>,
     asked: Option<Asked>,
+    /// What came after the last poll that waited for it.
+    late: Option<Answer>,
     failing: bool,
 }
 
@@ -60,7 +65,7 @@ impl Worker {
             }
         };
         thread::Builder::new().name(format!("collect-{name}")).stack_size(HELPER_STACK_BYTES).spawn(work)?;
-        Ok(Self { name, questions, asked: None, failing: false })
+        Ok(Self { name, questions, asked: None, late: None, failing: false })
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -70,9 +75,10 @@ impl Worker {
     /// Starts a measurement, unless the one before is still in progress.
     pub(super) fn ask(&mut self) {
         if let Some(asked) = &mut self.asked {
-            // A late answer is outdated, but shows that the thread is free again.
-            if matches!(asked.answer.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
-                return;
+            match asked.answer.try_recv() {
+                Ok(answer) if answer.took <= OUTDATED => self.late = Some(answer),
+                Err(oneshot::error::TryRecvError::Empty) => return,
+                Ok(_) | Err(oneshot::error::TryRecvError::Closed) => {}
             }
         }
         let (question, answer) = oneshot::channel();
@@ -80,8 +86,10 @@ impl Worker {
         self.asked = self.questions.try_send(question).is_ok().then_some(Asked { at, answer, late: false });
     }
 
-    /// Waits for the measurement that [`ask`](Self::ask) started.
+    /// Waits for the measurement that [`ask`](Self::ask) started. If it is late and the one before was late as well, that one is reported: a collector that
+    /// always takes longer than the limit is one poll behind.
     pub(super) async fn answer(&mut self, deadline: tokio::time::Instant) -> Report {
+        let late = self.late.take();
         let Some(mut asked) = self.asked.take() else {
             return self.failed(Readings::default(), 0.0, "its thread has ended");
         };
@@ -94,7 +102,13 @@ impl Worker {
                 let seconds = super::seconds(asked.at.elapsed());
                 asked.late = true;
                 self.asked = Some(asked);
-                self.failed(Readings::default(), seconds, "it takes longer than a second and is left out until it answers")
+                // The log says it once, until the collector is in time again.
+                let error = "it takes longer than a second: what it measures is in the report after it has answered";
+                let without = self.failed(Readings::default(), seconds, error);
+                late.map_or(without, |Answer { readings, took, error }| {
+                    let seconds = super::seconds(took);
+                    Report { readings, seconds, success: error.is_none() }
+                })
             }
         }
     }
@@ -112,7 +126,7 @@ impl Worker {
         if !std::mem::replace(&mut self.failing, true) {
             let (collector, error) = (self.name, error.to_owned());
             STATE_CHANGES.log((collector, false), move |count| {
-                tracing::warn!(count, collector, error, "a collector failed: its metrics are missing or incomplete");
+                tracing::warn!(count, collector, error, "a collector failed: its metrics are missing, incomplete or late");
             });
         }
         Report { readings, seconds, success: false }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use golectra_agent::batch::MAX_BODY_BYTES;
@@ -21,6 +22,9 @@ const WEB_CPU: &str =
     r#"container_cpu_usage_seconds_total{container="web",cpu="total",job="kubelet",namespace="shop",pod="web-7d4b9c-x2x4z"}"#;
 const VERIFIED: &str = "golectra_agent_kubelet_certificate_verified";
 const SUCCESS: &str = r#"golectra_agent_collector_success{collector="kubelet"}"#;
+/// What says how the questions of a reading in detail went.
+const QUESTIONS: [&str; 3] =
+    [SUCCESS, r#"golectra_agent_collector_success{collector="pods"}"#, r#"golectra_agent_collector_success{collector="cadvisor"}"#];
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// A folder with a token and authorities.
@@ -83,6 +87,11 @@ impl Reader {
 
     /// The gauges of the next batch.
     async fn next(&self) -> BTreeMap<String, f64> {
+        self.next_with_time().await.1
+    }
+
+    /// The time of the next batch, in unix milliseconds, and its gauges.
+    async fn next_with_time(&self) -> (u64, BTreeMap<String, f64>) {
         let ready = tokio::time::timeout(Duration::from_secs(30), self.queue.ready()).await;
         assert!(ready.expect("a batch within 30 s"));
         let batch = self.queue.take().unwrap();
@@ -92,7 +101,21 @@ impl Reader {
         let metrics = json::decode_batch(&body, 10_000).unwrap();
         assert_eq!(metrics.len() as u64, batch.items());
         let gauge = |value| if let Value::Gauge(value) = value { value } else { panic!("a gauge") };
-        metrics.iter().map(|metric| (metric.id.to_owned(), gauge(metric.value))).collect()
+        let gauges = metrics.iter().map(|metric| (metric.id.to_owned(), gauge(metric.value))).collect();
+        (batch.key().unix_millis(), gauges)
+    }
+
+    /// The batches of a reading in detail, one for each question, with their times.
+    async fn in_detail(&self) -> [(u64, BTreeMap<String, f64>); 3] {
+        let mut batches: Vec<(u64, BTreeMap<String, f64>)> = Vec::new();
+        while batches.len() < QUESTIONS.len() {
+            batches.push(self.next_with_time().await);
+        }
+        // A queue does not always give the oldest batch first.
+        QUESTIONS.map(|question| {
+            let place = batches.iter().position(|(_, gauges)| gauges.contains_key(question));
+            batches.swap_remove(place.unwrap_or_else(|| panic!("{question} is in one of them")))
+        })
     }
 
     /// Waits for a batch that fits.
@@ -318,8 +341,10 @@ async fn details_are_asked_for_only_where_the_settings_say_so() {
     drop(plain);
 
     settings.details = true;
-    let batch = Reader::start(settings.clone()).next().await;
-    for start in [RESTARTS, OOM, WEB_CPU] {
+    // One reading is enough.
+    settings.interval = Duration::from_hours(1);
+    let [summary, pods, cadvisor] = Reader::start(settings.clone()).in_detail().await;
+    for ((_, batch), start) in [(summary, WEB_CPU), (pods, RESTARTS), (cadvisor, OOM)] {
         assert!(batch.keys().any(|id| id.starts_with(start)), "{start}");
     }
 
@@ -327,11 +352,45 @@ async fn details_are_asked_for_only_where_the_settings_say_so() {
     let older = allowing(&["/stats/summary", "/metrics/cadvisor"]).await;
     settings.address.url = older.url.parse().unwrap();
     let reader = Reader::start(settings);
-    let batch = reader.next().await;
-    assert!(batch.contains_key(WEB_CPU) && batch.keys().any(|id| id.starts_with(OOM)));
-    assert!(!batch.keys().any(|id| id.starts_with(RESTARTS)));
-    assert_eq!(batch.get("golectra_agent_collector_success{collector=\"pods\"}"), Some(&0.0));
+    let [(_, summary), (_, pods), (_, cadvisor)] = reader.in_detail().await;
+    assert!(summary.contains_key(WEB_CPU) && cadvisor.keys().any(|id| id.starts_with(OOM)));
+    assert_eq!((pods.get(QUESTIONS[1]), pods.len()), (Some(&0.0), 2));
     assert_eq!(reader.metrics.kubelet_failures_so_far("denied"), 1);
+}
+
+#[tokio::test]
+async fn an_answer_has_its_own_time_however_long_the_next_one_takes() {
+    const WAIT: Duration = Duration::from_secs(3);
+    let answered_at = Arc::new(AtomicU64::new(0));
+    let kubelet = KubeletServer::plain({
+        let answered_at = Arc::clone(&answered_at);
+        move |asked| match asked.path.as_str() {
+            "/stats/summary" => {
+                answered_at.store(Clock::system().unix_millis(), Ordering::Relaxed);
+                Reply::ok(SUMMARY)
+            }
+            "/pods" => Reply::ok(PODS),
+            _ => Reply::Late(WAIT, Arc::new(CADVISOR.to_vec())),
+        }
+    })
+    .await;
+    let files = Files::new("");
+    let settings = KubeletSettings { details: true, interval: Duration::from_hours(1), ..files.settings(&kubelet.url) };
+    let [(summary_at, summary), (pods_at, _), (cadvisor_at, _)] = Reader::start(settings).in_detail().await;
+    assert!(summary.contains_key(WEB_CPU));
+    let after = |at: u64| at.saturating_sub(answered_at.load(Ordering::Relaxed));
+    assert!(after(summary_at) < 2500 && after(pods_at) < 2500, "{} ms, {} ms", after(summary_at), after(pods_at));
+    assert!(after(cadvisor_at) >= 2900, "{} ms", after(cadvisor_at));
+}
+
+#[tokio::test]
+async fn the_limit_of_series_is_one_for_a_reading_and_leaves_room_for_how_it_went() {
+    let kubelet = allowing(&["/stats/summary", "/pods", "/metrics/cadvisor"]).await;
+    let files = Files::new("");
+    let settings = KubeletSettings { details: true, interval: Duration::from_hours(1), max_series: 30, ..files.settings(&kubelet.url) };
+    let batches = Reader::start(settings).in_detail().await;
+    let series: usize = batches.iter().map(|(_, gauges)| gauges.len()).sum();
+    assert!((QUESTIONS.len() * 2..=30).contains(&series), "{series} series");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A kubelet that answers as a test tells it, over TLS or without.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -14,6 +15,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 pub enum Reply {
     /// Answers with this status and body.
     Body(u16, Arc<Vec<u8>>),
+    /// Answers 200 with this body after a while.
+    Late(Duration, Arc<Vec<u8>>),
     /// Answers 200 and ends within the body.
     Half,
     /// Answers 200 and sends spaces for ever.
@@ -147,6 +150,10 @@ async fn serve(
     // The agent may close the connection before the end.
     let _ = match reply(&asked) {
         Reply::Body(status, body) => connection.write_all(&[begin(status, body.len()).as_bytes(), &body].concat()).await,
+        Reply::Late(wait, body) => {
+            tokio::time::sleep(wait).await;
+            connection.write_all(&[begin(200, body.len()).as_bytes(), &body].concat()).await
+        }
         Reply::Half => connection.write_all(&[begin(200, 1000).as_bytes(), b"{\"node\":{}"].concat()).await,
         Reply::Endless => endless(&mut connection).await,
         Reply::Hang => {

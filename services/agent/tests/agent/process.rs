@@ -104,6 +104,25 @@ async fn started_before_its_server_and_ended_by_sigterm_it_has_reported_every_po
 }
 
 #[tokio::test]
+async fn only_the_last_report_says_that_the_agent_ends() {
+    let server = Server::start(|_, _| Act::Apply).await;
+    let variables = [("ADDRESS", server.address.as_str()), ("POLL_INTERVAL", "100ms"), ("REPORT_INTERVAL", "300ms")];
+    let child = agent(&variables).spawn().unwrap();
+    server.wait_for("three reports", |ledger| ledger.applied.len() >= 3).await;
+    let output = end(child).await;
+    assert!(output.status.success(), "{output:?}");
+    let mut reports: Vec<_> = server.ledger().requests.iter().map(|request| (request.key().unix_millis(), request.unpacked())).collect();
+    reports.sort_by_key(|(time, _)| *time);
+    let stopping = |body: &[u8]| {
+        let report = json::decode_batch(body, 10_000).unwrap();
+        report.iter().find(|metric| metric.id == "golectra_agent_stopping").expect("each report has it").value
+    };
+    let mut values: Vec<Value> = reports.iter().map(|(_, body)| stopping(body)).collect();
+    assert_eq!(values.pop(), Some(Value::Gauge(1.0)));
+    assert!(values.iter().all(|value| *value == Value::Gauge(0.0)), "{values:?}");
+}
+
+#[tokio::test]
 async fn at_default_settings_the_metrics_change() {
     let server = Server::start(|_, _| Act::Apply).await;
     let child = agent(&[("ADDRESS", &server.address)]).spawn().unwrap();

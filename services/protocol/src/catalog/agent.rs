@@ -17,6 +17,7 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
         M::counter("agent", "golectra_agent_reports_dropped_total", "", &["reason"], "Reports that the agent dropped, by reason; `spool_full` only with a spool on disk."),
         M::gauge("agent", "golectra_agent_spool_bytes", "bytes", &[], "Disk space that the spool's files take; only with a spool on disk."),
         M::gauge("agent", "golectra_agent_spool_oldest_age_seconds", "seconds", &[], "Age of the oldest report on disk; 0 when there is none; only with a spool on disk."),
+        M::gauge("agent", "golectra_agent_stopping", "", &[], "1 in the last report of an agent that was told to end, as by SIGTERM, else 0."),
         M::gauge("agent", "golectra_build_info", "", &["commit", "service", "version"], "Always 1; the labels say which build the agent is."),
     ],
 };

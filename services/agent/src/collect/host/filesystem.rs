@@ -84,7 +84,8 @@ pub(super) struct Filesystem {
 /// A filesystem that was asked on a thread of its own.
 struct Asked {
     mount: Mount,
-    answer: mpsc::Receiver<Answer>,
+    /// What it answers, and how long after the question.
+    answer: mpsc::Receiver<(Answer, Duration)>,
     /// It was asked for an earlier report, which did not wait for it any longer.
     is_late: bool,
 }
@@ -107,10 +108,18 @@ impl Filesystem {
             // One that cannot be asked now is tried again below, when others have answered.
             let _ = self.ask(mount);
         }
+        let mut late = Vec::new();
         for mount in mounts {
-            let answer =
-                if is_slow(mount) { self.answer(mount, deadline) } else { (self.statfs)(&mount.path(&self.root)).map_err(error_text) };
+            let answer = if is_slow(mount) {
+                self.answer(mount, deadline, &mut late)
+            } else {
+                (self.statfs)(&mount.path(&self.root)).map_err(error_text)
+            };
             mount.report(answer, output);
+        }
+        // They are slow: they are asked now for the next report, which does not wait for them either. Only now, because each takes a place that others wait for.
+        for mount in late {
+            let _ = self.ask(mount);
         }
     }
 
@@ -124,10 +133,11 @@ impl Filesystem {
             return Err("too many other filesystems do not answer".to_owned());
         }
         let (sender, answer) = mpsc::sync_channel(1);
-        let (statfs, path) = (Arc::clone(&self.statfs), mount.path(&self.root));
+        let (statfs, path, asked_at) = (Arc::clone(&self.statfs), mount.path(&self.root), Instant::now());
         let work = move || {
+            let answer = statfs(&path);
             // The collector may be gone.
-            let _ = sender.send(statfs(&path));
+            let _ = sender.send((answer, asked_at.elapsed()));
         };
         let thread = thread::Builder::new().name("statfs".to_owned()).stack_size(HELPER_STACK_BYTES).spawn(work);
         thread.map_err(|error| error.to_string())?;
@@ -135,16 +145,16 @@ impl Filesystem {
         Ok(self.asked.len() - 1)
     }
 
-    /// What a filesystem of [`ask`](Self::ask) answers until the deadline, or why there is no answer.
-    fn answer(&mut self, mount: &Mount, deadline: Instant) -> Result<StatFs, String> {
+    /// What a filesystem of [`ask`](Self::ask) answers until the deadline, or why there is no answer. One that came late and took at least the limit is added
+    /// to `late`. One that came late and took less is waited for in the next report, as when its server is back.
+    fn answer<'a>(&mut self, mount: &'a Mount, deadline: Instant, late: &mut Vec<&'a Mount>) -> Result<StatFs, String> {
         let at = self.ask(mount)?;
         let asked = &self.asked[at];
         let wait = if asked.is_late { Duration::ZERO } else { deadline.saturating_duration_since(Instant::now()) };
         match asked.answer.recv_timeout(wait) {
-            Ok(answer) => {
-                if self.asked.swap_remove(at).is_late {
-                    // It is slow: this answer came after the last report. It is asked now for the next one, which does not wait either.
-                    let _ = self.ask(mount);
+            Ok((answer, took)) => {
+                if self.asked.swap_remove(at).is_late && took >= self.limit {
+                    late.push(mount);
                 }
                 answer.map_err(error_text)
             }
@@ -494,6 +504,7 @@ mod tests {
         let size = r#"node_filesystem_size_bytes{device="server:/x",fstype="fuse.sshfs",mountpoint="/slow"} "#;
         assert!(!has(&round(&mut collector, &mut output), size));
         for reports in 1..4 {
+            thread::sleep(collector.limit * 2);
             answer.send(()).unwrap();
             let deadline = Instant::now() + Duration::from_secs(30);
             while *answered.lock().unwrap() < reports {
@@ -530,7 +541,20 @@ mod tests {
             assert_eq!((with(TIMEOUT), with("too many other filesystems do not answer")), (MAX_ASKED, 8));
             assert_eq!(collector.asked.len(), MAX_ASKED);
         }
+        // They answer again: those that had no place get one, and all are reported in each round, once the answers are there.
         drop(answers);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for _ in 0..3 {
+            loop {
+                let texts = round(&mut collector, &mut output);
+                let sizes = texts.iter().filter(|text| text.starts_with("node_filesystem_size_bytes{")).count();
+                if sizes == MAX_ASKED + 8 && !texts.iter().any(|text| text.contains("device_error=\"")) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{sizes} are reported: {texts:?}");
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ const PROPERTIES: [(&str, &str); 17] = [
 ];
 
 /// The flag of a device that an administrator has put up.
-const FLAG_UP: u32 = 1;
+const FLAG_UP: u64 = 1;
 
 pub(super) struct Netclass(PathBuf);
 
@@ -105,7 +105,8 @@ impl HostCollector for Netclass {
 
     fn collect(&mut self, reader: &mut Reader, output: &mut Output) -> Result<(), CollectError> {
         let mut devices = super::reader::names(&self.0)?;
-        devices.retain(|device| !is_of_containers(device));
+        // The folder has files as well, such as `bonding_masters`.
+        devices.retain(|device| !is_of_containers(device) && self.0.join(device).is_dir());
         for device in &devices {
             let folder = self.0.join(device);
             let labels = [("device", device.as_str())];
@@ -116,7 +117,7 @@ impl HostCollector for Netclass {
                 if file == "flags" {
                     flags = value;
                 }
-                output.gauge(Name("node_network_", name, ""), &labels, f64::from(value));
+                output.count(Name("node_network_", name, ""), &labels, value);
             }
             // In megabits a second; -1 where it is not known, which node_exporter shows as well.
             if let Some(megabits) = reader.number(&folder.join("speed")) {
@@ -142,6 +143,6 @@ impl HostCollector for Netclass {
 }
 
 /// A decimal number, or a hexadecimal one behind `0x`.
-fn number(text: &str) -> Option<u32> {
-    text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hexadecimal| u32::from_str_radix(hexadecimal, 16).ok())
+fn number(text: &str) -> Option<u64> {
+    text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hexadecimal| u64::from_str_radix(hexadecimal, 16).ok())
 }

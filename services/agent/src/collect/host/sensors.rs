@@ -1,4 +1,4 @@
-//! Temperatures and frequencies, from /sys. Reading a sensor may take a while, so these have a thread of their own.
+//! Temperatures and frequencies, from /sys. Reading a sensor may take a while, so sensors have a thread of their own, and so have frequencies.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

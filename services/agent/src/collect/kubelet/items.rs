@@ -98,6 +98,10 @@ pub(super) enum Owner {
 pub(super) struct Items {
     text: String,
     groups: BTreeMap<Owner, Group>,
+    /// How many series are in the batches so far.
+    series: usize,
+    /// How many series are left free for what the reading has yet to add.
+    pub(super) reserved: usize,
     namespaces: Namespaces,
     /// What could not be reported.
     pub(super) readings: Readings,
@@ -152,16 +156,16 @@ impl Items {
         }
     }
 
-    /// The items in batches. Groups beyond `max_series` are left out.
+    /// What was added since the last call, in batches. Groups beyond `max_series` of the whole reading are left out.
     pub(super) fn batches(&mut self, max_series: usize) -> Vec<BatchItems> {
-        let (mut batches, mut series) = (Vec::<BatchItems>::new(), 0);
-        for (owner, group) in &self.groups {
-            if series + group.items > max_series {
+        let mut batches = Vec::<BatchItems>::new();
+        for (owner, group) in std::mem::take(&mut self.groups) {
+            if self.series + self.reserved + group.items > max_series {
                 self.readings.skip(SkipReason::Limit, group.items as u64, format_args!("more than {max_series} series, from {owner:?} on"));
                 continue;
             }
-            series += group.items;
-            let text = &self.text[group.text.clone()];
+            self.series += group.items;
+            let text = &self.text[group.text];
             match batches.last_mut() {
                 Some(last) if last.items + group.items <= MAX_BATCH_ITEMS => {
                     last.text.push(',');
@@ -171,6 +175,7 @@ impl Items {
                 _ => batches.push(BatchItems { text: text.to_owned(), items: group.items }),
             }
         }
+        self.text.clear();
         batches
     }
 }
@@ -312,6 +317,30 @@ mod tests {
         assert_eq!(sizes, [4000, 4000]);
         let limit: Vec<_> = items.readings.skipped_counts().collect();
         assert_eq!(limit, [(SkipReason::Limit, 5 + 2000)]);
+    }
+
+    #[test]
+    fn the_limit_is_one_of_all_batches_of_a_reading() {
+        let (mut items, mut labels) = (Items::default(), LabelSets::default());
+        let mut add = |items: &mut Items, owner: Owner, series: usize| {
+            items.group(&mut labels, owner, 0.0, |writer| {
+                for number in 0..series {
+                    writer.gauge("m", &[("s", &number.to_string())], Some(1.0));
+                }
+            });
+        };
+        let sizes = |items: &mut Items| items.batches(10).iter().map(|batch| batch.items).collect::<Vec<_>>();
+        items.reserved = 2;
+        add(&mut items, pod("a"), 6);
+        add(&mut items, pod("b"), 3);
+        assert_eq!(sizes(&mut items), [6], "two are left free");
+        items.reserved = 0;
+        add(&mut items, Owner::Node("later"), 2);
+        add(&mut items, Owner::Cadvisor("n".into(), "a".into()), 3);
+        add(&mut items, Owner::Cadvisor("n".into(), "b".into()), 2);
+        assert_eq!(sizes(&mut items), [4]);
+        assert!(sizes(&mut items).is_empty(), "each series is in one batch");
+        assert_eq!(items.readings.skipped_counts().collect::<Vec<_>>(), [(SkipReason::Limit, 3 + 3)]);
     }
 
     #[test]

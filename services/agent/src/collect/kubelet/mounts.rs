@@ -10,8 +10,11 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 /// Files from the folder of the kubelet, which is on the filesystem that it calls the node's.
 const OF_KUBELET: [&str; 2] = ["/etc/hosts", "/dev/termination-log"];
 
-/// Files from the folder of the runtime, which is on the filesystem of its images.
+/// Files from the folder of the runtime, which is on the filesystem of its images. CRI-O has them in memory.
 const OF_RUNTIME: [&str; 2] = ["/etc/hostname", "/etc/resolv.conf"];
+
+/// A filesystem in memory, which holds neither the kubelet's folder nor images.
+const IN_MEMORY: &str = "tmpfs";
 
 /// The devices; empty where they cannot be told, as outside of a container.
 pub(super) fn devices() -> Devices {
@@ -19,7 +22,8 @@ pub(super) fn devices() -> Devices {
 }
 
 pub(super) fn parse(mounts: &str) -> Devices {
-    let device_of = |points: &[&str]| points.iter().find_map(|point| mounts.lines().find_map(|line| device_at(line, point)));
+    let on_disk = |line: &str, point: &str| device_at(line, point).filter(|device| device.kind != IN_MEMORY);
+    let device_of = |points: &[&str]| points.iter().find_map(|point| mounts.lines().find_map(|line| on_disk(line, point)));
     Devices { root: device_of(&OF_KUBELET).unwrap_or_default(), image: device_of(&OF_RUNTIME).unwrap_or_default() }
 }
 
@@ -49,5 +53,20 @@ mod tests {
         assert_eq!(parse(mounts), Devices { root: device("/dev/sda1", "ext4"), image: device("/dev/sdb1", "xfs") });
         assert_eq!(parse("20 1 8:1 / / rw - ext4 /dev/sda1 rw\n"), Devices::default());
         devices();
+    }
+
+    #[test]
+    fn files_that_cri_o_has_in_memory_do_not_tell_the_device_of_images() {
+        let of_kubelet = "501 500 8:1 /var/lib/kubelet/pods/1/etc-hosts /etc/hosts rw,relatime - ext4 /dev/sda1 rw\n";
+        let of_runtime = |point: &str, kind: &str, device: &str| {
+            format!("502 500 0:25 /containers/storage/overlay-containers/2/userdata{point} {point} rw,nosuid - {kind} {device} rw\n")
+        };
+        let (in_memory, on_disk) = (of_runtime("/etc/hostname", "tmpfs", "tmpfs"), of_runtime("/etc/resolv.conf", "xfs", "/dev/sdb1"));
+        let root = Device { name: "/dev/sda1".into(), kind: "ext4".into() };
+        let other_in_memory = of_runtime("/etc/resolv.conf", "tmpfs", "tmpfs");
+        let expected = Devices { root: root.clone(), image: Device::default() };
+        assert_eq!(parse(&format!("{of_kubelet}{in_memory}{other_in_memory}")), expected);
+        let expected = Devices { root, image: Device { name: "/dev/sdb1".into(), kind: "xfs".into() } };
+        assert_eq!(parse(&format!("{of_kubelet}{in_memory}{on_disk}")), expected);
     }
 }

@@ -137,6 +137,8 @@ struct Reason {
 struct Names {
     restarts: &'static str,
     waiting_reason: &'static str,
+    /// None of init containers: each that is done would have a series for as long as its pod is there.
+    terminated_reason: Option<&'static str>,
     last_terminated_reason: &'static str,
     requests: &'static str,
     limits: &'static str,
@@ -145,6 +147,7 @@ struct Names {
 const CONTAINERS: Names = Names {
     restarts: "kube_pod_container_status_restarts_total",
     waiting_reason: "kube_pod_container_status_waiting_reason",
+    terminated_reason: Some("kube_pod_container_status_terminated_reason"),
     last_terminated_reason: "kube_pod_container_status_last_terminated_reason",
     requests: "kube_pod_container_resource_requests",
     limits: "kube_pod_container_resource_limits",
@@ -153,6 +156,7 @@ const CONTAINERS: Names = Names {
 const INIT_CONTAINERS: Names = Names {
     restarts: "kube_pod_init_container_status_restarts_total",
     waiting_reason: "kube_pod_init_container_status_waiting_reason",
+    terminated_reason: None,
     last_terminated_reason: "kube_pod_init_container_status_last_terminated_reason",
     requests: "kube_pod_init_container_resource_requests",
     limits: "kube_pod_init_container_resource_limits",
@@ -255,10 +259,12 @@ impl Pod<'_> {
             for container in statuses.iter().flatten() {
                 let name: &str = &container.name;
                 of.gauge(writer, names.restarts, &[("container", name)], container.restart_count);
-                for (metric, state) in
-                    [(names.waiting_reason, &container.state.waiting), (names.last_terminated_reason, &container.last_state.terminated)]
-                {
-                    if let Some(Reason { reason }) = state {
+                for (metric, state) in [
+                    (Some(names.waiting_reason), &container.state.waiting),
+                    (names.terminated_reason, &container.state.terminated),
+                    (Some(names.last_terminated_reason), &container.last_state.terminated),
+                ] {
+                    if let (Some(metric), Some(Reason { reason })) = (metric, state) {
                         of.gauge(writer, metric, &[("container", name), ("reason", reason)], Some(1.0));
                     }
                 }

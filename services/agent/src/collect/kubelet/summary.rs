@@ -22,6 +22,12 @@ const NANOSECONDS: f64 = 1e9;
 /// The kernel's totals of stalled time, which the kubelet passes on unchanged.
 const MICROSECONDS: f64 = 1e6;
 
+/// The type of a filesystem whose device is not known: an empty one would leave it out of rules and pages, which look at filesystems by type.
+const UNKNOWN_KIND: &str = "unknown";
+
+/// The type of a filesystem that makes inodes as they are needed.
+const XFS: &str = "xfs";
+
 /// Which metrics of the node are reported from the summary; the others come from the node's own folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeMetrics {
@@ -31,7 +37,7 @@ pub struct NodeMetrics {
     pub filesystem: bool,
 }
 
-/// A filesystem as the mounts of the agent's own container show it.
+/// A filesystem as the mounts of the agent's own container show it. Empty where they do not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Device {
     pub(super) name: String,
@@ -43,6 +49,19 @@ pub(super) struct Device {
 pub(super) struct Devices {
     pub(super) root: Device,
     pub(super) image: Device,
+}
+
+impl Devices {
+    /// Whether images are on the root filesystem. Where the devices do not say it, the two filesystems as the kubelet tells them are compared: one without a
+    /// filesystem for images tells the root filesystem twice. Two disks of one size look the same. The number of inodes of XFS follows the room that is left, so
+    /// it may differ between two measurements of one filesystem.
+    fn are_one(&self, root: &Filesystem, image: &Filesystem) -> bool {
+        if !self.root.name.is_empty() && !self.image.name.is_empty() {
+            return self.root.name == self.image.name;
+        }
+        let is_xfs = self.root.kind == XFS || self.image.kind == XFS;
+        root.capacity_bytes == image.capacity_bytes && (is_xfs || root.inodes == image.inodes)
+    }
 }
 
 #[derive(Deserialize)]
@@ -261,7 +280,8 @@ impl Summary {
             if let Some(root) = node.fs.as_ref().filter(|_| self.node_metrics.filesystem) {
                 self.filesystem(writer, root, &self.devices.root, "/", root.free());
                 // The bytes that are used on the image filesystem are those of images alone, so how much is free is not known.
-                if let Some(image) = node.runtime.as_ref().and_then(|runtime| runtime.image_fs.as_ref()).filter(|image| !image.is(root)) {
+                let image = node.runtime.as_ref().and_then(|runtime| runtime.image_fs.as_ref());
+                if let Some(image) = image.filter(|image| !self.devices.are_one(root, image)) {
                     self.filesystem(writer, image, &self.devices.image, "imagefs", None);
                 }
             }
@@ -269,7 +289,8 @@ impl Summary {
     }
 
     fn filesystem(&self, writer: &mut Writer<'_>, space: &Filesystem, device: &Device, mountpoint: &str, free: Option<f64>) {
-        let labels: &[(&str, &str)] = &[("device", &device.name), ("fstype", &device.kind), NODE, ("mountpoint", mountpoint)];
+        let kind = if device.kind.is_empty() { UNKNOWN_KIND } else { &device.kind };
+        let labels: &[(&str, &str)] = &[("device", &device.name), ("fstype", kind), NODE, ("mountpoint", mountpoint)];
         for (name, value) in [
             ("node_filesystem_avail_bytes", space.available_bytes),
             ("node_filesystem_files", space.inodes),
@@ -413,11 +434,6 @@ impl Filesystem {
     /// What is free, with what only root may use.
     fn free(&self) -> Option<f64> {
         self.capacity_bytes.zip(self.used_bytes).map(|(capacity, used)| (capacity - used).max(0.0))
-    }
-
-    /// Whether this is the same filesystem: a kubelet without one for images tells the root filesystem twice.
-    fn is(&self, other: &Self) -> bool {
-        self.capacity_bytes == other.capacity_bytes && self.inodes == other.inodes
     }
 }
 

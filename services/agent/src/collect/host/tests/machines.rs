@@ -1,10 +1,13 @@
 //! Files as kernels from 4.19 to 6.x write them on machines of different kinds.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::collect::Collectors;
+use crate::metrics::AgentMetrics;
 
 #[test]
 fn processors_of_small_and_large_machines() {
@@ -222,6 +225,10 @@ fn properties_of_network_devices() {
         ("sys/class/net/eth0/mtu", b"1500\n"),
         ("sys/class/net/eth0/speed", b"10000\n"),
         ("sys/class/net/eth0/operstate", b"up\n"),
+        // More than 32 bits.
+        ("sys/class/net/eth0/statistics/rx_nohandler", b"4294967301\n"),
+        // A file beside the devices, where the module for bonds is loaded.
+        ("sys/class/net/bonding_masters", b"bond0\n"),
         ("sys/class/net/wlan0/speed", b"-1\n"),
         ("sys/class/net/wlan0/operstate", b"down\n"),
         ("sys/class/net/veth0/mtu", b"1500\n"),
@@ -235,7 +242,8 @@ fn properties_of_network_devices() {
         (Some(1.0), Some(0.0))
     );
     assert!(texts.contains(&r#"node_network_info{address="02:42:ac:11:00:02",adminstate="up",device="eth0",operstate="up"} 1"#.to_owned()));
-    assert!(!texts.iter().any(|text| text.contains("veth0")));
+    assert_eq!(value(&texts, r#"node_network_receive_nohandler_total{device="eth0"}"#), Some(4_294_967_301.0));
+    assert!(!texts.iter().any(|text| text.contains("veth0") || text.contains("bonding_masters")), "{texts:?}");
 }
 
 #[test]
@@ -283,6 +291,99 @@ fn sensors_of_servers_and_of_small_boards() {
         r#"node_hwmon_temp_celsius{chip="coretemp",sensor="temp1"} 45.5"#,
     ];
     assert_eq!((texts.as_slice(), error), (expected.map(String::from).as_slice(), None));
+}
+
+/// What 400 processors have is more than a report takes.
+#[tokio::test]
+async fn a_machine_with_400_processors_reports_files_of_metrics_filesystems_and_network() {
+    const MAX_SERIES: usize = 10_000;
+    let (mut stat, mut schedstat, mut softnet) = (String::new(), String::from("version 15\n"), String::new());
+    let machine = Machine::with(&[
+        ("proc/loadavg", b"0.21 0.37 0.39 1/719 19737\n"),
+        ("proc/net/dev", b"eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"),
+        ("sys/devices/system/cpu/present", b"0-399\n"),
+        ("sys/devices/system/cpu/online", b"0-399\n"),
+        ("text/backup.prom", b"backup_seconds 1.5\n"),
+    ]);
+    for cpu in 0..400 {
+        let _ = writeln!(stat, "cpu{cpu} 1 2 3 4 5 6 7 8 9 10");
+        let _ = writeln!(schedstat, "cpu{cpu} 0 0 0 0 0 0 1 2 3");
+        let _ = writeln!(softnet, "{}{cpu:08x}", "00000001 ".repeat(12));
+        let folder = format!("sys/devices/system/cpu/cpu{cpu}/cpufreq");
+        machine.write(&format!("{folder}/scaling_cur_freq"), b"1500000\n");
+        machine.write(&format!("{folder}/scaling_available_governors"), b"conservative ondemand userspace powersave performance\n");
+    }
+    for (file, contents) in [("proc/stat", stat), ("proc/schedstat", schedstat), ("proc/net/softnet_stat", softnet)] {
+        machine.write(file, contents.as_bytes());
+    }
+    let textfile_folders = vec![machine.0.path().join("text")];
+    let settings = HostSettings {
+        paths: machine.paths(),
+        node_name: "node-1".into(),
+        max_series: MAX_SERIES,
+        textfile_folders,
+        filter: Arc::default(),
+    };
+    let metrics = Arc::new(AgentMetrics::new(&prometheus::Registry::new(), Duration::from_secs(2)).unwrap());
+    let mut collectors = Collectors::start(all(&settings), metrics).unwrap().with_max_series(MAX_SERIES);
+    // On a busy machine a collector may be late.
+    let full = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            let sample = collectors.sample().await;
+            if sample.gauges.len() == MAX_SERIES {
+                return sample.gauges;
+            }
+        }
+    });
+    let gauges = full.await.expect("a full report");
+    let count = |text: &str| gauges.iter().filter(|gauge| gauge.start.contains(text)).count();
+    for series in [
+        "backup_seconds",
+        r#"node_scrape_collector_success{collector=\"textfile\""#,
+        r#"node_scrape_collector_success{collector=\"filesystem\""#,
+        "node_load1{",
+        "node_network_receive_bytes_total",
+    ] {
+        assert_eq!(count(series), 1, "{series}");
+    }
+    assert_eq!((count("node_cpu_seconds_total"), count("node_softnet_processed_total")), (400 * 8, 400));
+    assert!(count("node_cpu_scaling_governor") < 400 * 5, "what comes last is cut");
+}
+
+/// A file that grows without an end.
+#[tokio::test]
+async fn files_of_metrics_with_too_many_series_leave_the_others_in_the_report() {
+    const MAX_SERIES: usize = 4000;
+    let mut runaway = String::new();
+    for run in 0..MAX_SERIES + 1000 {
+        let _ = writeln!(runaway, "backup_seconds{{run=\"{run}\"}} 1");
+    }
+    let machine = Machine::with(&[
+        ("proc/loadavg", b"0.21 0.37 0.39 1/719 19737\n"),
+        ("proc/meminfo", b"MemTotal: 8000000 kB\n"),
+        ("text/backup.prom", runaway.as_bytes()),
+    ]);
+    let settings = HostSettings {
+        paths: machine.paths(),
+        node_name: "node-1".into(),
+        max_series: MAX_SERIES,
+        textfile_folders: vec![machine.0.path().join("text")],
+        filter: Arc::default(),
+    };
+    let metrics = Arc::new(AgentMetrics::new(&prometheus::Registry::new(), Duration::from_secs(2)).unwrap());
+    let mut collectors = Collectors::start(all(&settings), metrics).unwrap().with_max_series(MAX_SERIES);
+    let others = ["node_load1{", "node_memory_MemTotal_bytes", r#"node_scrape_collector_success{collector=\"filesystem\""#];
+    // On a busy machine a collector may be late.
+    let full = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            let gauges = collectors.sample().await.gauges;
+            let has = |text: &str| gauges.iter().any(|gauge| gauge.start.contains(text));
+            if gauges.len() == MAX_SERIES && others.iter().all(|series| has(series)) {
+                return has("backup_seconds");
+            }
+        }
+    });
+    assert!(full.await.expect("a full report with all others"), "what there is room for is reported");
 }
 
 #[test]

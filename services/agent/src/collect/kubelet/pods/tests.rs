@@ -61,6 +61,19 @@ fn pods_have_the_names_and_labels_of_kube_state_metrics() {
     assert_eq!(found.keys().filter(waiting).count(), 1, "a container that runs has no reason to wait");
 }
 
+#[test]
+fn a_container_that_is_not_restarted_has_the_reason_why_it_ended() {
+    let (found, skipped) = read_all(
+        br#"{"items":[{"metadata":{"name":"job-1","namespace":"shop","uid":"u"},"status":{"phase":"Failed",
+            "containerStatuses":[{"name":"work","restartCount":0,"state":{"terminated":{"exitCode":137,"reason":"OOMKilled"}},"lastState":{}}],
+            "initContainerStatuses":[{"name":"setup","restartCount":0,"state":{"terminated":{"reason":"Completed"}},"lastState":{}}]}}]}"#,
+    );
+    assert!(skipped.is_empty(), "{skipped:?}");
+    let reasons: Vec<_> = found.iter().filter(|(id, _)| id.contains("_reason")).collect();
+    let id = r#"kube_pod_container_status_terminated_reason{container="work",job="kube-state-metrics",namespace="shop",pod="job-1",reason="OOMKilled",uid="u"}"#;
+    assert_eq!(reasons, [(&id.to_owned(), &1.0)]);
+}
+
 fn resource(kind: &str, container: &str, name: &str, unit: &str) -> String {
     format!(
         r#"kube_pod_container_resource_{kind}{{container="{container}",job="kube-state-metrics",namespace="shop",node="worker-1",pod="web-7d4b9c-x2x4z",resource="{name}",uid="0c6a2b1e-5df9-4a51-8f53-2a3a1a5f9e01",unit="{unit}"}}"#

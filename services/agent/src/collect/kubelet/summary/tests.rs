@@ -11,16 +11,28 @@ use crate::collect::Choice;
 const ALL: NodeMetrics = NodeMetrics { network: true, filesystem: true };
 
 /// What is reported of a summary, and how many readings were skipped.
-fn read(document: &[u8], node_metrics: NodeMetrics) -> (BTreeMap<String, f64>, Vec<(SkipReason, u64)>) {
+type Found = (BTreeMap<String, f64>, Vec<(SkipReason, u64)>);
+
+fn device(name: &str, kind: &str) -> Device {
+    Device { name: name.into(), kind: kind.into() }
+}
+
+/// Of a node with two disks.
+fn read(document: &[u8], node_metrics: NodeMetrics) -> Found {
     read_filtered(document, node_metrics, Filter::default())
 }
 
 /// The same with an operator's choices.
-fn read_filtered(document: &[u8], node_metrics: NodeMetrics, filter: Filter) -> (BTreeMap<String, f64>, Vec<(SkipReason, u64)>) {
-    let devices = Devices {
-        root: Device { name: "/dev/sda1".into(), kind: "ext4".into() },
-        image: Device { name: "/dev/sdb".into(), kind: "xfs".into() },
-    };
+fn read_filtered(document: &[u8], node_metrics: NodeMetrics, filter: Filter) -> Found {
+    read_on(Devices { root: device("/dev/sda1", "ext4"), image: device("/dev/sdb", "xfs") }, document, node_metrics, filter)
+}
+
+/// Of a node with one disk.
+fn read_on_one_disk(document: &[u8]) -> Found {
+    read_on(Devices { root: device("/dev/sda1", "ext4"), image: device("/dev/sda1", "ext4") }, document, ALL, Filter::default())
+}
+
+fn read_on(devices: Devices, document: &[u8], node_metrics: NodeMetrics, filter: Filter) -> Found {
     let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
     let mut summary = Summary::new(node_metrics, filter.into(), devices);
     let _ = splitter.read(document, &mut |member, object| summary.read(member, object, &mut items, &mut labels));
@@ -81,7 +93,7 @@ fn a_summary_of_1_34_has_the_node_its_pods_and_their_volumes() {
 
 #[test]
 fn a_summary_from_the_runtime_of_1_28_without_pressure() {
-    let (found, skipped) = read(include_bytes!("../testdata/summary-1.28-cri.json"), ALL);
+    let (found, skipped) = read_on_one_disk(include_bytes!("../testdata/summary-1.28-cri.json"));
     assert_eq!(skipped, [(SkipReason::Unreadable, 1)], "a pod that cannot be read does not hide the others");
     assert_has(
         &found,
@@ -100,7 +112,7 @@ fn a_summary_from_the_runtime_of_1_28_without_pressure() {
 /// The stats of cAdvisor on cgroup v1; the newest container of a pod has just been restarted, and a job has ended.
 #[test]
 fn a_summary_of_1_30_without_the_runtimes_stats() {
-    let (found, skipped) = read(include_bytes!("../testdata/summary-1.30.json"), ALL);
+    let (found, skipped) = read_on_one_disk(include_bytes!("../testdata/summary-1.30.json"));
     assert_eq!(skipped, []);
     let api = r#"{container="api",job="kubelet",namespace="shop",pod="api-6d5f7c9b8-k2v7q"}"#;
     let pod = r#"job="kubelet",namespace="shop",pod="api-6d5f7c9b8-k2v7q"}"#;
@@ -180,6 +192,42 @@ fn a_windows_node_in_the_cluster() {
             (r#"node_network_receive_bytes_total{device="vEthernet (Ethernet)",job="node-exporter"}"#, 10.0),
         ],
     );
+}
+
+#[test]
+fn images_have_a_filesystem_of_their_own_where_their_device_is_another_one() {
+    let (sda, sdb, unknown) = (device("/dev/sda1", "ext4"), device("/dev/sdb", "ext4"), Device::default());
+    let xfs = device("/dev/sda1", "xfs");
+    let of_sdb = r#"node_filesystem_size_bytes{device="/dev/sdb",fstype="ext4",job="node-exporter",mountpoint="imagefs"}"#;
+    let of_unknown = r#"node_filesystem_size_bytes{fstype="unknown",job="node-exporter",mountpoint="imagefs"}"#;
+    for (root, image, inodes, expected) in [
+        (&sda, &sdb, 20, Some(of_sdb)),
+        // Two disks of one size.
+        (&sda, &sdb, 10, Some(of_sdb)),
+        // The number of inodes of XFS varies with the room that is left.
+        (&sda, &sda, 20, None),
+        (&sda, &sda, 10, None),
+        // Where a device is not known, sizes tell.
+        (&sda, &unknown, 20, Some(of_unknown)),
+        (&sda, &unknown, 10, None),
+        (&xfs, &unknown, 20, None),
+        (&xfs, &unknown, 10, None),
+        (&unknown, &sdb, 10, None),
+        (&unknown, &xfs, 20, None),
+        (&unknown, &unknown, 10, None),
+    ] {
+        let document = serde_json::json!({"node": {
+            "nodeName": "n",
+            "fs": {"capacityBytes": 100, "availableBytes": 50, "usedBytes": 40, "inodes": 10, "inodesFree": 5},
+            "runtime": {"imageFs": {"capacityBytes": 100, "availableBytes": 50, "usedBytes": 7, "inodes": inodes, "inodesFree": 5}},
+        }});
+        let devices = Devices { root: root.clone(), image: image.clone() };
+        let (found, _) = read_on(devices, document.to_string().as_bytes(), ALL, Filter::default());
+        let sizes: Vec<&str> = found.keys().map(String::as_str).filter(|id| id.starts_with("node_filesystem_size_bytes{")).collect();
+        let of_images: Vec<&str> = sizes.iter().copied().filter(|id| id.contains("imagefs")).collect();
+        assert_eq!(of_images, Vec::from_iter(expected), "{root:?} {image:?} {inodes}");
+        assert!(sizes.iter().all(|id| id.contains("fstype=")), "rules and pages leave out what has no type: {sizes:?}");
+    }
 }
 
 #[test]

@@ -359,7 +359,7 @@ async fn a_file_of_which_only_a_part_was_read_stays_for_the_next_process() {
         let noted_beside = left.iter().any(|(name, _)| name.ends_with(".settled"));
         assert_eq!(noted_beside, !sent.is_empty(), "{left:?}");
         // That file is small, and not counted.
-        left.retain(|(name, _)| name.ends_with(".spool"));
+        left.retain(|(name, _)| !name.ends_with(".settled"));
         let on_disk: u64 = left.iter().map(|(_, bytes)| bytes.next_multiple_of(4096)).sum();
         assert!(on_disk > READABLE_BYTES, "the file stays");
         assert_eq!((disk.usage().disk.batches, disk.usage().disk.bytes), (0, on_disk));
