@@ -75,7 +75,6 @@ impl<'a> Matching<'a> {
     fn evaluate(mut self, sink: &mut Sink<'_>) -> Result<(), EvalError> {
         self.check_one_side()?;
         for (many, one) in std::mem::take(&mut self.groups) {
-            self.evaluator.check_interrupt()?;
             if many.is_empty() {
                 continue;
             }
@@ -83,6 +82,8 @@ impl<'a> Matching<'a> {
                 self.check_many_side(&many, &one)?;
             }
             for many in &many {
+                // A single group may have all series.
+                self.evaluator.check_interrupt()?;
                 for one in &one {
                     self.operate(*many, *one)?;
                 }
@@ -229,5 +230,38 @@ impl Results<'_> {
         }
         first.fill_from(&series);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use crate::store::MemoryStore;
+    use crate::{Engine, EvalError, Interrupted, Labels, MemoryBudget, Query};
+
+    #[test]
+    fn an_operation_within_one_group_can_be_ended() {
+        let series = 100;
+        let mut store = MemoryStore::default();
+        store.add(&Labels::new([("__name__", "one")]), 0, 1.0);
+        for number in 0..series {
+            store.add(&Labels::new([("__name__", "many".to_owned()), ("n", number.to_string())]), 0, 1.0);
+        }
+        let engine = Engine::default();
+        let query = Query::parse("many * on () group_left () one", &engine.parse_limits).unwrap();
+        let evaluate = |questions: usize| {
+            let asked = Cell::new(0);
+            let interrupt = || {
+                asked.set(asked.get() + 1);
+                if asked.get() > questions { Err(Interrupted::Cancelled) } else { Ok(()) }
+            };
+            let outcome = engine.instant(&query, 0, &store, &interrupt, &MemoryBudget::new(1 << 20));
+            outcome.map(|_| asked.get())
+        };
+        // Each series is asked about when it is read, and again when it is multiplied.
+        assert!(evaluate(usize::MAX).unwrap() >= 2 * series);
+        let ended = evaluate(series + series / 2);
+        assert!(matches!(ended, Err(EvalError::Interrupted(Interrupted::Cancelled))), "{ended:?}");
     }
 }

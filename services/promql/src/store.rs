@@ -72,7 +72,8 @@ impl StoredSamples<'_> {
 /// Samples that were rolled up: each bucket stands for those from a multiple of its length up to, not including, the next.
 ///
 /// Selectors and ranges end at the last such multiple that is not after their end, and begin at the last one that is not after their start.
-/// There they have the values that they have for the samples.
+/// There they have the values that they have for the samples. So the first step of a selector may need a bucket that ends before
+/// [`Selection::start_ms`].
 #[derive(Clone, Copy, Debug)]
 pub struct Rollup<'a> {
     /// How long a bucket is.

@@ -145,8 +145,8 @@ impl OverTime {
             Self::Min => ranges.join(out, |index| values[index], math::smaller, |min| min),
             Self::Sum => ranges.join(out, |index| Sum::of(values[index]), Sum::join, Sum::total),
             Self::Avg => ranges.average(out)?,
-            Self::Stdvar => ranges.spread(out, Spread::variance),
-            Self::Stddev => ranges.spread(out, |spread| spread.variance().sqrt()),
+            Self::Stdvar => ranges.join(out, |index| Spread::of(values[index]), Spread::join, Spread::variance),
+            Self::Stddev => ranges.join(out, |index| Spread::of(values[index]), Spread::join, |spread| spread.variance().sqrt()),
             Self::Quantile => {
                 let mut sorted = SortedWindow::default();
                 ranges.each_whole(|step, bounds| {
@@ -256,13 +256,6 @@ impl Ranges<'_> {
                 out[step] / bounds.len() as f64
             };
         })
-    }
-
-    fn spread(&self, out: &mut [f64], result: impl Fn(Spread) -> f64) {
-        let values = self.samples.values;
-        // Variances do not change when all values are moved, and near zero they are computed more exactly.
-        let origin = values.iter().copied().find(|value| value.is_finite()).unwrap_or_default();
-        self.join(out, |index| Spread::of(values[index] - origin), Spread::join, result);
     }
 
     /// Seconds from the first sample: near zero, products lose less.

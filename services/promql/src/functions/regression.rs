@@ -5,24 +5,28 @@
 pub(crate) struct Spread {
     count: f64,
     mean: f64,
+    /// What the mean lost by rounding: the distances of large values from it may be no larger.
+    lost: f64,
     squares: f64,
 }
 
 impl Spread {
     pub(crate) fn of(value: f64) -> Self {
-        // A value that is not finite has no distance from a mean.
-        Self { count: 1.0, mean: value, squares: value * 0.0 }
+        // A value that is not finite has no distance from a mean. Of a negative one the product is -0.
+        Self { count: 1.0, mean: value, lost: 0.0, squares: (value * 0.0).abs() }
     }
 
     #[must_use]
     pub(crate) fn join(self, other: Self) -> Self {
         let count = self.count + other.count;
-        let distance = other.mean - self.mean;
-        Self {
-            count,
-            mean: self.mean + distance * (other.count / count),
-            squares: self.squares + other.squares + distance * distance * (self.count * other.count / count),
-        }
+        let share = other.count / count;
+        let distance = (other.mean - self.mean) + (other.lost - self.lost);
+        let moved = distance * share;
+        let mean = self.mean + moved;
+        // Knuth's sum of two numbers: which one is larger is not predictable, and a branch on it would cost more than this.
+        let added = mean - self.mean;
+        let lost = (self.mean - (mean - added)) + (moved - added);
+        Self { count, mean, lost: self.lost + lost, squares: self.squares + other.squares + distance * distance * (self.count * share) }
     }
 
     pub(crate) fn variance(self) -> f64 {
@@ -111,6 +115,24 @@ mod tests {
         assert_eq!(Spread::of(4.0).variance(), 0.0);
         for value in [f64::INFINITY, f64::NAN] {
             assert!(Spread::of(value).variance().is_nan() && Spread::of(1.0).join(Spread::of(value)).variance().is_nan());
+        }
+    }
+
+    #[test]
+    fn the_variance_of_one_value_is_zero_and_not_below() {
+        for value in [-4.0, -0.0, 0.0, 4.0] {
+            assert_eq!(1.0 / Spread::of(value).variance().sqrt(), f64::INFINITY, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_small_spread_of_large_values_is_kept_in_any_order() {
+        let values: Vec<Spread> = (0..10_000).map(|index| Spread::of(1e12 + f64::from(index % 2))).collect();
+        let forward = values.iter().copied().reduce(Spread::join).unwrap();
+        let backward = values.iter().rev().copied().reduce(|all, value| value.join(all)).unwrap();
+        let halves = values.chunks(5_000).map(|half| half.iter().copied().reduce(Spread::join).unwrap()).reduce(Spread::join).unwrap();
+        for spread in [forward, backward, halves] {
+            assert!((spread.variance() - 0.25).abs() < 1e-9, "{spread:?}");
         }
     }
 

@@ -10,7 +10,7 @@ use golectra_promql::store::{Selection, StoredSamples, StoredSeries};
 use golectra_promql::{Labels, METRIC_NAME, MatchOp, Matcher, MemoryBudget, Reservation, all_match};
 
 use super::decode::SAMPLE_BYTES;
-use crate::store::history::{CorruptHistory, HistorySeries};
+use crate::store::history::HistorySeries;
 
 /// See the module's documentation.
 pub struct SharedReads {
@@ -34,7 +34,7 @@ enum Found {
     /// Nobody has asked yet.
     Unread,
     Read(Arc<SharedSeries>),
-    /// Each reads for itself, since together it takes too much memory or the samples are gone and rollups stand in for them.
+    /// Each reads for itself, since the whole could not be read, takes too much memory or time, or has rollups in place of samples that are gone.
     Apart,
 }
 
@@ -89,30 +89,21 @@ impl SharedReads {
     }
 
     /// Keeps what was found for a read, and answers what a selection gets of it; None where it is to be read alone.
-    pub fn put(
-        &self,
-        read: usize,
-        selection: &Selection,
-        found: Option<Vec<HistorySeries>>,
-    ) -> Result<Option<SharedSelection>, CorruptHistory> {
-        let Some(read) = self.reads.get(read) else { return Ok(None) };
-        let series = match found {
-            Some(found) if found.iter().all(|series| series.samples.rollup().is_none()) => {
-                SharedSeries::decode(&found, &mut lock(&self.memory))?
-            }
-            _ => None,
-        };
+    pub fn put(&self, read: usize, selection: &Selection, found: Option<Vec<HistorySeries>>) -> Option<SharedSelection> {
+        let read = self.reads.get(read)?;
+        let found = found.filter(|found| found.iter().all(|series| series.samples.rollup().is_none()));
+        let series = found.and_then(|found| SharedSeries::decode(&found, &mut lock(&self.memory)));
         let mut state = lock(&read.state);
         let Some(series) = series.map(Arc::new) else {
             state.found = Found::Apart;
-            return Ok(None);
+            return None;
         };
         if state.uses_left > 0 {
             state.found = Found::Read(Arc::clone(&series));
         } else {
             lock(&self.memory).shrink(series.bytes);
         }
-        Ok(Some(SharedSelection::new(series, selection)))
+        Some(SharedSelection::new(series, selection))
     }
 
     /// Drops all that is held, so that a query may have the memory.
@@ -161,25 +152,25 @@ struct SharedSeries {
 }
 
 impl SharedSeries {
-    /// None where it takes more memory than there is.
-    fn decode(found: &[HistorySeries], memory: &mut Reservation) -> Result<Option<Self>, CorruptHistory> {
+    /// None where it takes more memory than there is, or where a part of it can't be decoded.
+    fn decode(found: &[HistorySeries], memory: &mut Reservation) -> Option<Self> {
         let mut decoded = Self { series: Vec::with_capacity(found.len()), timestamps_ms: Vec::new(), values: Vec::new(), bytes: 0 };
         let (mut timestamps_ms, mut values) = (Vec::new(), Vec::new());
         for series in found {
             timestamps_ms.clear();
             values.clear();
-            series.samples.read(&mut timestamps_ms, &mut values)?;
+            let is_read = series.samples.read(&mut timestamps_ms, &mut values).is_ok();
             let bytes = size_of::<(Labels, usize)>() + series.labels.memory_bytes() + timestamps_ms.len() * SAMPLE_BYTES;
-            if memory.grow(bytes).is_err() {
+            if !is_read || memory.grow(bytes).is_err() {
                 memory.shrink(decoded.bytes);
-                return Ok(None);
+                return None;
             }
             decoded.bytes += bytes;
             decoded.timestamps_ms.extend_from_slice(&timestamps_ms);
             decoded.values.extend_from_slice(&values);
             decoded.series.push((series.labels.clone(), decoded.values.len()));
         }
-        Ok(Some(decoded))
+        Some(decoded)
     }
 }
 

@@ -154,6 +154,26 @@ fn large_values_with_a_small_spread_keep_their_variance() {
 }
 
 #[test]
+fn a_value_changes_no_variance_of_windows_without_it() {
+    let stdvar = |values: &[f64]| {
+        let timestamps_ms: Vec<i64> = (0..8).map(|index| index * 1000).collect();
+        let window = Window { range_ms: 4000, offset_ms: 0, at_ms: None };
+        let steps = Steps::range(3000, 7000, 1000).unwrap();
+        evaluate(OverTime::Stdvar, Samples { timestamps_ms: &timestamps_ms, values }, window, &steps, 0.0)
+    };
+    let (huge, large) = (2_f64.powi(64), 1e12);
+    let found = stdvar(&[huge, 40.0, 45.0, 50.0, 55.0, 60.0, 40.0, 50.0]);
+    // What promtool gives.
+    let expected = [6.380_294_379_767_596e37, 31.25, 31.25, 54.6875, 54.6875];
+    let is_near = |(found, expected): (&f64, &f64)| (found / expected - 1.0).abs() < 1e-12;
+    assert!(found.iter().zip(&expected).all(is_near), "{found:?}");
+    for other in [huge, 0.0, -huge, f64::NAN, f64::INFINITY] {
+        let found = stdvar(&[other, large, large + 1.0, large, large + 1.0, large, large + 1.0, large]);
+        assert!(found[1..].iter().all(|variance| (variance - 0.25).abs() < 1e-9), "after {other}: {found:?}");
+    }
+}
+
+#[test]
 fn what_looks_at_whole_windows_can_be_ended() {
     let bounds = vec![Bounds { start: 0, end: 40_000 }; 10];
     let samples = Samples { timestamps_ms: &(0..40_000).collect::<Vec<_>>(), values: &vec![f64::INFINITY; 40_000] };

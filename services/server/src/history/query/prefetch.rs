@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use golectra_promql::store::Selection;
-use golectra_promql::{Engine, Query, Steps};
+use golectra_promql::{Engine, Interrupt as _, Query, Steps};
+use tokio::time::{Instant, timeout_at};
 
 use super::{QueryError, Question, Run, When};
 use crate::history::decode;
@@ -89,20 +90,32 @@ impl Run {
             Shared::ToRead { read, selection } => (read, selection),
         };
         let before = self.memory.used_bytes();
-        let found = match self.select(&wider, self.limit.bounds.max_series) {
-            Ok(found) => Some(found),
-            // Perhaps each finds room for its own part, or can be answered from rollups.
-            Err(
-                QueryError::TooManySeries { .. }
-                | QueryError::TooMuchMemory { .. }
-                | QueryError::MemoryTaken { .. }
-                | QueryError::Execution(_),
-            ) => None,
-            Err(error) => return Err(error),
+        let found = match self.select_for_all(&wider, selection) {
+            Err(QueryError::Canceled) => return Err(QueryError::Canceled),
+            // Perhaps each finds room or time for its own part, or can be answered from rollups, or what can't be read is in another part.
+            found => found.ok().flatten(),
         };
         let kept = reads.put(read, selection, found);
         // What is kept is charged to those who share it.
         self.memory.shrink(self.memory.used_bytes() - before);
-        kept.map_err(|error| QueryError::Internal(error.to_string()))
+        if kept.is_none() {
+            self.limit.check().map_err(|error| self.limit.bounds.interrupted(error))?;
+        }
+        Ok(kept)
+    }
+
+    /// Reads a wider selection. None where that takes too long: a query that needs less than the whole keeps half of its time for its own part.
+    fn select_for_all(&mut self, wider: &Selection, own: &Selection) -> Result<Option<Vec<HistorySeries>>, QueryError> {
+        let deadline = self.limit.deadline;
+        let is_own = wider.matchers == own.matchers && (wider.start_ms, wider.end_ms) == (own.start_ms, own.end_ms);
+        let until = if is_own { deadline } else { deadline - deadline.saturating_duration_since(Instant::now()) / 2 };
+        let read = self.history.select(wider, self.limit.bounds.max_series, &mut self.memory);
+        let in_time = async move {
+            match timeout_at(until, read).await {
+                Ok(found) => found.map(Some),
+                Err(_) => Ok(None),
+            }
+        };
+        self.limit.wait(in_time, wider.hints.function)
     }
 }

@@ -2,8 +2,8 @@
 
 #![expect(clippy::float_cmp, reason = "metrics are compared with what they are exactly")]
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ struct TestHistory {
     /// What a call waits for.
     gate: Semaphore,
     reads: AtomicUsize,
+    /// Selections of a longer time are not answered.
+    longest_ms: AtomicI64,
     /// How many calls were dropped before they ended.
     dropped: Arc<Semaphore>,
     fails: Mutex<Option<HistoryError>>,
@@ -90,6 +92,9 @@ impl History for TestHistory {
         reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
         self.pass_the_gate().await?;
+        if selection.end_ms - selection.start_ms > self.longest_ms.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let mut found = Vec::new();
         for labels in self.labels().into_iter().filter(|labels| all_match(&selection.matchers, labels)) {
             if found.len() == max_series {
@@ -157,6 +162,7 @@ impl Bench {
             series: 3,
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             reads: AtomicUsize::new(0),
+            longest_ms: AtomicI64::new(i64::MAX),
             dropped: Arc::new(Semaphore::new(0)),
             fails: Mutex::new(None),
             samples,
@@ -351,6 +357,49 @@ async fn rules_that_share_too_much_read_alone() {
     assert_eq!(evaluate_sharing(&bench, &["x{n=\"000000\"}", "x{n=\"000001\"}", "x"], &[]).await, 4);
     let bench = Bench::new(QueryLimits { max_series: 2, ..limits() });
     assert_eq!(evaluate_sharing(&bench, &["x{n=\"000000\"}", "x{n=\"000001\"}", "x"], &[]).await, 4);
+}
+
+#[tokio::test]
+async fn a_shared_read_that_takes_too_long_ends_no_rule_that_needs_less() {
+    let bench = Bench::new(QueryLimits { timeout: Duration::from_secs(2), ..limits() });
+    bench.history.longest_ms.store(24 * 60 * 60 * 1_000, Ordering::SeqCst);
+    let (wide, narrow) = ("max_over_time(x[2d])", ["x{n=\"000001\"}", "sum(x)"]);
+    for rules in [[narrow[0], wide, narrow[1]], [wide, narrow[0], narrow[1]]] {
+        let reads = bench.queries.share_reads(rules.map(question).into(), BTreeSet::new()).await.unwrap();
+        for text in rules {
+            match bench.queries.evaluate_rule(question(text), Some(Arc::clone(&reads))).await {
+                Ok(evaluated) => assert!(text != wide && !numbers(&evaluated).is_empty(), "{text}"),
+                Err(error) => assert!(text == wide && matches!(error, QueryError::Timeout { .. }), "{text}: {error}"),
+            }
+        }
+    }
+    assert_eq!(bench.metric("golectra_query_memory_bytes", None), 0.0);
+}
+
+#[tokio::test]
+async fn a_shared_read_that_fails_fails_no_rule_whose_own_part_can_be_read() {
+    static DECODED: AtomicUsize = AtomicUsize::new(0);
+    let all_decode: fn() -> Result<(), CorruptHistory> = || Ok(());
+    let second_does_not: fn() -> Result<(), CorruptHistory> = || match DECODED.fetch_add(1, Ordering::SeqCst) {
+        1 => Err(CorruptHistory("a block".into())),
+        _ => Ok(()),
+    };
+    for (error, samples) in [
+        (Some(HistoryError::Store(StoreError::Unavailable("gone".into()))), all_decode),
+        (Some(HistoryError::Corrupt(CorruptHistory("a block".into()))), all_decode),
+        (None, second_does_not),
+    ] {
+        let bench = Bench::reading(limits(), samples);
+        let rules = ["x{n=\"000001\"}", "sum(x)"];
+        let reads = bench.queries.share_reads(rules.map(question).into(), BTreeSet::new()).await.unwrap();
+        *bench.history.fails.lock().unwrap() = error;
+        for text in rules {
+            let evaluated = bench.queries.evaluate_rule(question(text), Some(Arc::clone(&reads))).await;
+            assert!(evaluated.is_ok(), "{text}: {:?}", evaluated.err());
+        }
+        assert_eq!(bench.history.reads.load(Ordering::SeqCst), 3, "the whole, and each its own part");
+        assert_eq!(reads.held_bytes(), 0);
+    }
 }
 
 #[tokio::test]

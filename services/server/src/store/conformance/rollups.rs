@@ -39,6 +39,8 @@ struct Asking {
     queries: Queries,
     samples: MemoryStore,
     steps: Steps,
+    /// So much later than these steps the store is asked: a value is that of the last time before at which a bucket begins.
+    late_ms: i64,
 }
 
 impl Asking {
@@ -51,7 +53,9 @@ impl Asking {
 
     /// Asserts that the answer comes from rollups and is what the samples say.
     async fn check(&self, text: &str, resolution: &str) {
-        let (found, infos) = self.ask(text, When::Over(self.steps)).await.unwrap_or_else(|error| panic!("{text}: {error}"));
+        let Self { steps, late_ms, .. } = self;
+        let asked = Steps::range(steps.start_ms() + late_ms, steps.end_ms() + late_ms, steps.step_ms()).unwrap();
+        let (found, infos) = self.ask(text, When::Over(asked)).await.unwrap_or_else(|error| panic!("{text}: {error}"));
         assert!(infos.iter().any(|info| info.contains(&format!("answered from {resolution} rollups"))), "{text}: {infos:?}");
         let query = Query::parse(text, &Engine::default().parse_limits).unwrap();
         let budget = MemoryBudget::new(1 << 30);
@@ -127,7 +131,7 @@ pub(crate) async fn rollups_answer_as_the_samples_do_and_refuse_what_needs_sampl
     };
     let queries = Queries::start(lab.store.clone(), limits, WriterLoad::default(), &Registry::new()).unwrap();
     let first = 20_001 * DAY;
-    let mut asking = Asking { queries, samples: model, steps: hours(first, first + 8 * DAY) };
+    let mut asking = Asking { queries, samples: model, steps: hours(first, first + 8 * DAY), late_ms: 0 };
 
     // A short time is answered from samples, whatever is asked.
     let when = When::Over(hours(first, first + DAY));
@@ -164,6 +168,18 @@ pub(crate) async fn rollups_answer_as_the_samples_do_and_refuse_what_needs_sampl
                 }
             }
         }
+        // Steps within buckets have what those before the buckets have, the first one too.
+        for (resolution, days, late) in [("5-minute", 8, HOUR / 30), ("1-hour", 61, HOUR / 2)] {
+            asking.steps = hours(first, first + days * DAY);
+            asking.late_ms = millis(late);
+            for name in NAMES {
+                for case in ["NAME", "timestamp(NAME)", "NAME offset 2h", "max_over_time(NAME[4h])", "rate(NAME[4h])"] {
+                    asking.check(&case.replace("NAME", name), resolution).await;
+                }
+            }
+        }
+        asking.late_ms = 0;
+        asking.steps = hours(first - 65 * DAY, first + 8 * DAY);
         // Whose range is less than two buckets of an hour.
         asking.check("max_over_time(rate(c[1h])[8h:2h])", "5-minute").await;
         // An alternative that is there twice selects a series once.

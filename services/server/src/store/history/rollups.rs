@@ -20,6 +20,15 @@ pub fn day_of(at_millis: i64) -> i64 {
     at_millis.saturating_sub(at_millis.rem_euclid(DAY_MILLIS))
 }
 
+/// From when on a selection that is answered from rollups needs buckets. PromQL moves both ends of a range, and the time from which a selector looks
+/// back, to where a bucket begins. So a selector whose first step is within a bucket needs the one before.
+pub fn first_bucket_ms(selection: &Selection, resolution: Resolution) -> i64 {
+    let range_ms = selection.hints.range_ms;
+    // A window begins just before the first time that is selected.
+    let first_end_ms = resolution.bucket_start_ms(selection.start_ms.saturating_sub(1).saturating_add(range_ms));
+    resolution.bucket_start_ms(first_end_ms.saturating_sub(range_ms))
+}
+
 /// Where the answer to a selection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -194,6 +203,34 @@ mod tests {
     use golectra_promql::store::Hints;
 
     use super::*;
+
+    #[test]
+    fn buckets_are_read_from_where_the_first_step_needs_them() {
+        const MINUTE: i64 = 60_000;
+        const HOUR: i64 = 60 * MINUTE;
+        for (end_ms, range_ms, resolution, expected) in [
+            // A range of whole buckets that ends within one.
+            (10 * HOUR + 30 * MINUTE, 4 * HOUR, Resolution::OneHour, 6 * HOUR),
+            (10 * HOUR, 4 * HOUR, Resolution::OneHour, 6 * HOUR),
+            // A selector that looks back for less than a bucket.
+            (10 * HOUR + 30 * MINUTE, 5 * MINUTE, Resolution::OneHour, 9 * HOUR),
+            (10 * HOUR + MINUTE, 5 * MINUTE, Resolution::OneHour, 9 * HOUR),
+            (10 * HOUR, 5 * MINUTE, Resolution::OneHour, 9 * HOUR),
+            (10 * HOUR + 4 * MINUTE, MINUTE, Resolution::FiveMinutes, 9 * HOUR + 55 * MINUTE),
+            (10 * HOUR + 4 * MINUTE, 5 * MINUTE, Resolution::FiveMinutes, 9 * HOUR + 55 * MINUTE),
+            // Nothing is known of the range.
+            (10 * HOUR + 30 * MINUTE, 0, Resolution::OneHour, 10 * HOUR),
+        ] {
+            let hints = Hints { range_ms, ..Hints::default() };
+            let selection = Selection { matchers: [].into(), start_ms: end_ms - range_ms + 1, end_ms: 20 * HOUR, hints };
+            let found = first_bucket_ms(&selection, resolution);
+            assert_eq!(found, expected, "{end_ms}, {range_ms}, {resolution:?}");
+            assert!(found <= resolution.bucket_start_ms(selection.start_ms - 1));
+        }
+        let hints = Hints { range_ms: HOUR, ..Hints::default() };
+        let all = Selection { matchers: [].into(), start_ms: i64::MIN, end_ms: i64::MAX, hints };
+        assert_eq!(first_bucket_ms(&all, Resolution::OneHour), i64::MIN);
+    }
 
     #[test]
     fn the_time_the_function_the_steps_and_what_is_left_choose_the_source() {

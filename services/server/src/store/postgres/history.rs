@@ -276,7 +276,7 @@ impl History for HistoryReader {
         let source = rollups::choose(&mut transaction, selection, &ids).await?;
         if let Source::Rollups(resolution) = source {
             let found = collected.into_iter().map(|one| one.found).collect();
-            let series = self.select_rollups(&mut transaction, resolution, found, range, max_series, reservation).await?;
+            let series = self.select_rollups(&mut transaction, resolution, found, selection, max_series, reservation).await?;
             transaction.end();
             return Ok(series);
         }

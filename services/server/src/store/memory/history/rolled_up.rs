@@ -18,7 +18,7 @@ use super::search::Search;
 use super::series::place;
 use super::source::{SourceHistory, window_of};
 use super::{Asked, Found, FoundSource, Reading, SOURCE_COST, Turns};
-use crate::store::history::rollups::{Buckets, DAY_MILLIS, Kept, ReadBuckets, day_of, join_equal, most_buckets};
+use crate::store::history::rollups::{Buckets, DAY_MILLIS, Kept, ReadBuckets, day_of, first_bucket_ms, join_equal, most_buckets};
 use crate::store::history::{CorruptHistory, HistoryError, HistorySeries, TimeRange};
 use crate::store::memory::MemoryStore;
 
@@ -38,12 +38,6 @@ pub(super) struct SourceRollups {
     unrolled: Vec<i64>,
     /// The times of blocks that several series are read of, by the beginning of their day.
     times: HashMap<(i64, u32), Times>,
-}
-
-/// The range that buckets of a resolution are read in: a window begins just before the first time that is selected, and takes the whole bucket that
-/// it begins in.
-pub(super) fn aligned(range: TimeRange, resolution: Resolution) -> TimeRange {
-    TimeRange { start_ms: resolution.bucket_start_ms(range.start_ms.saturating_sub(1)), end_ms: range.end_ms }
 }
 
 impl SourceRollups {
@@ -198,9 +192,9 @@ impl MemoryStore {
     pub(super) async fn kept(&self, selection: &Selection) -> Kept {
         let mut kept = Kept::default();
         let dropped = &self.shards.history.dropped;
-        // Of rollups the bucket just before is read as well.
         let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
-        let of_rollups = TimeRange { start_ms: range.start_ms.saturating_sub(1), ..range };
+        // Of rollups a bucket before is read as well.
+        let of_rollups = TimeRange { start_ms: first_bucket_ms(selection, Resolution::FiveMinutes), ..range };
         if !dropped.may_lack_samples(range.start_ms) && !dropped.may_lack_five_minutes(of_rollups.start_ms) {
             return kept;
         }
@@ -247,7 +241,7 @@ impl MemoryStore {
         max_series: usize,
         reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
-        let range = aligned(TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms }, resolution);
+        let range = TimeRange { start_ms: first_bucket_ms(selection, resolution), end_ms: selection.end_ms };
         let mut all: Vec<(Labels, SeriesRollups)> = Vec::new();
         let take = |reservation: &mut Reservation, bytes: usize| reservation.grow(bytes).is_ok();
         let charge = |reservation: &mut Reservation, bytes: usize| reservation.grow(bytes).map_err(HistoryError::from);

@@ -19,7 +19,7 @@ use super::frames::{self, UnsealedSample};
 use super::samples::{SamplesBuilder, StoredSamples};
 use super::search::FoundSeries;
 use super::{ReadTransaction, chunks, failed};
-use crate::store::history::rollups::{Kept, ReadBuckets, Source, day_of, join_equal, most_buckets};
+use crate::store::history::rollups::{Kept, ReadBuckets, Source, day_of, first_bucket_ms, join_equal, most_buckets};
 use crate::store::history::{CorruptHistory, HistoryError, HistorySeries, ReadSamples as _, TimeRange};
 use crate::store::postgres::HistoryReader;
 use crate::store::postgres::rollups::{Resolution, WINDOWS, table_of, totals_of};
@@ -45,8 +45,8 @@ pub(super) async fn choose(transaction: &mut ReadTransaction, selection: &Select
             .await;
         found.map_err(failed)
     };
-    // Of rollups the bucket just before is read as well.
-    let five_minutes_are_gone = gone(five_minutes_ms, selection.start_ms.saturating_sub(1), "rollups_1h").await?;
+    // Of rollups a bucket before is read as well.
+    let five_minutes_are_gone = gone(five_minutes_ms, first_bucket_ms(selection, Resolution::FiveMinutes), "rollups_1h").await?;
     let raw_is_gone = five_minutes_are_gone || gone(raw_ms, selection.start_ms, "rollups_5m").await?;
     Kept { raw_is_gone, five_minutes_are_gone }.source_of(selection)
 }
@@ -58,12 +58,11 @@ impl HistoryReader {
         transaction: &mut ReadTransaction,
         resolution: Resolution,
         found: Vec<FoundSeries>,
-        range: TimeRange,
+        selection: &Selection,
         max_series: usize,
         reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
-        // A window begins just before the first time that is selected, and takes the whole bucket that it begins in.
-        let range = TimeRange { start_ms: resolution.bucket_start_ms(range.start_ms.saturating_sub(1)), end_ms: range.end_ms };
+        let range = TimeRange { start_ms: first_bucket_ms(selection, resolution), end_ms: selection.end_ms };
         let dropped_ms = transaction.dropped_ms;
         reservation.grow(found.len() * size_of::<Collected>())?;
         let mut collected: Vec<Collected> = found.into_iter().map(|found| Collected { found, ..Collected::default() }).collect();
