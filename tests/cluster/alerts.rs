@@ -52,9 +52,9 @@ async fn alerts_are_told_once_through_kills_and_failovers() {
     let client = release.client().await;
     agents::on_every_node(&release, &client).await;
 
-    let gauge = Gauge::write(&client, 9.0);
     let node = release.nodes().await.pop().expect("a node");
-    stop_agent(&release, &node).await;
+    lose_agent(&release, &killer, &node).await;
+    let gauge = Gauge::write(&client, 9.0);
     let pending = eventually("the alert is pending", PATIENCE, async || alert(&client).await).await;
     assert_eq!(pending["state"], "pending");
     let active_seconds = value(&client, &format!("ALERTS_FOR_STATE{{alertname=\"{ALERT}\"}}")).await;
@@ -104,8 +104,11 @@ fn values(namespace: &Namespace) -> Value {
     values
 }
 
-/// Keeps the agents away from a node, as a node that is lost loses its agent.
-async fn stop_agent(release: &Release, node: &str) {
+/// Keeps the agents away from a node, as a node that is lost loses its agent. The agent there is halted first: an agent that ends in an orderly way says so,
+/// and its node is not silent.
+async fn lose_agent(release: &Release, killer: &Killer, node: &str) {
+    let agents = agents::by_node(release).await;
+    killer.halt(&agents[node], node).await;
     let not_here = json!({"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [node]});
     let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
         "nodeSelectorTerms": [{"matchExpressions": [not_here]}],

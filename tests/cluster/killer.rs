@@ -1,4 +1,4 @@
-//! Kills servers without a chance to end in order.
+//! Sends signals to programs in pods: kills servers without a chance to end in order, and halts agents.
 
 use std::time::Duration;
 
@@ -23,13 +23,22 @@ impl Killer {
 
     /// Sends SIGKILL to the server in a pod on a node. Its container begins again.
     pub async fn kill(&self, server: &str, node: &str) {
+        self.signal("KILL", "golectra-server", server, node).await;
+    }
+
+    /// Sends SIGSTOP to the agent in a pod on a node, which then runs no further, also when it is told to end: the kubelet kills it.
+    pub async fn halt(&self, agent: &str, node: &str) {
+        self.signal("STOP", "golectra-agent", agent, node).await;
+    }
+
+    async fn signal(&self, signal: &str, program: &str, of_pod: &str, node: &str) {
         let script = r#"
             for process in /proc/[0-9]*; do
-                [ "$(cat "$process/comm")" = golectra-server ] || continue
-                tr '\0' '\n' <"$process/environ" | grep -qxF "HOSTNAME=$SERVER" || continue
-                kill -KILL "${process#/proc/}" && exit 0
+                [ "$(cat "$process/comm")" = "$PROGRAM" ] || continue
+                tr '\0' '\n' <"$process/environ" | grep -qxF "HOSTNAME=$OF_POD" || continue
+                kill -"$SIGNAL" "${process#/proc/}" && exit 0
             done
-            echo "no process of $SERVER"
+            echo "no process of $OF_POD"
             exit 1
         "#;
         let killer = format!("kill-{}", golectra_tests::fresh_key());
@@ -39,7 +48,10 @@ impl Killer {
                 "nodeName": node, "hostPID": true, "restartPolicy": "Never", "automountServiceAccountToken": false,
                 "containers": [{
                     "name": "kill", "image": BUSYBOX, "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c", script],
-                    "env": [{"name": "SERVER", "value": server}], "securityContext": {"privileged": true, "runAsUser": 0},
+                    "env": [
+                        {"name": "PROGRAM", "value": program}, {"name": "OF_POD", "value": of_pod}, {"name": "SIGNAL", "value": signal},
+                    ],
+                    "securityContext": {"privileged": true, "runAsUser": 0},
                 }],
             },
         });
@@ -49,6 +61,6 @@ impl Killer {
             pod["status"]["phase"].as_str().filter(|phase| ["Succeeded", "Failed"].contains(phase)).map(str::to_owned)
         })
         .await;
-        assert_eq!(ended, "Succeeded", "{server}: {}", self.0.kubectl(&["logs", &killer]).await);
+        assert_eq!(ended, "Succeeded", "{of_pod}: {}", self.0.kubectl(&["logs", &killer]).await);
     }
 }

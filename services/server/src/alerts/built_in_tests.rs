@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use golectra_promql::parse::{ParseLimits, parse_duration, parse_selector};
+use golectra_promql::staleness::STALE;
 use golectra_promql::store::MemoryStore;
 use golectra_promql::{Engine, Labels, METRIC_NAME, Matcher, MemoryBudget, NoInterrupt, Query, Value, VectorSample};
 use golectra_protocol::catalog;
@@ -12,7 +13,7 @@ use serde::Deserialize;
 
 use super::advance;
 use super::rules::{Rule, parse};
-use super::series::{LAST_SEEN, OWN_METRICS};
+use super::series::{LAST_SEEN, OWN_METRICS, STOPPED};
 use super::state::{AlertState, Phase, Texts};
 
 const RULES: &str = include_str!("built-in.yaml");
@@ -56,10 +57,14 @@ fn ms(text: &str) -> i64 {
     if text == "0m" { 0 } else { parse_duration(text).unwrap() }
 }
 
-/// promtool's notation of values: `1`, `_`, `1x5` (six times), `0+10x5`, `3-1x5` and `_x5`.
+/// promtool's notation of values: `1`, `_`, `1x5` (six times), `0+10x5`, `3-1x5`, `_x5` and `stale`.
 fn values(text: &str) -> Vec<Option<f64>> {
     let mut values = Vec::new();
     for word in text.split(' ') {
+        if word == "stale" {
+            values.push(Some(STALE));
+            continue;
+        }
         let (expression, times) =
             word.split_once('x').map_or((word, None), |(expression, times)| (expression, Some(times.parse().unwrap())));
         if expression == "_" {
@@ -188,8 +193,9 @@ const OF_OTHERS: [&str; 1] = ["up"];
 #[test]
 fn each_metric_of_a_rule_is_reported_by_agents_or_written_by_the_server() {
     let file: File = serde_saphyr::from_str(TESTS).unwrap();
-    let is_known =
-        |name: &str| catalog::find(name).is_some() || OWN_METRICS.contains(&name) || name == LAST_SEEN || OF_OTHERS.contains(&name);
+    let is_known = |name: &str| {
+        catalog::find(name).is_some() || OWN_METRICS.contains(&name) || [LAST_SEEN, STOPPED].contains(&name) || OF_OTHERS.contains(&name)
+    };
     for rule in parse("built-in.yaml", RULES).unwrap().into_iter().flat_map(|group| group.rules) {
         let query = Query::parse(&rule.expr, &ParseLimits::default()).unwrap();
         for selector in query.expr().selectors() {
@@ -255,7 +261,8 @@ fn healthy() -> MemoryStore {
             add("kube_pod_container_status_restarts_total", &pod, 2.0);
             add("kube_pod_status_ready", &[&pod[..], &[("condition", "true")]].concat(), 1.0);
             add("kube_pod_status_phase", &[&pod[..], &[("phase", "Running")]].concat(), 1.0);
-            add("kube_pod_owner", &[&pod[..], &[("owner_kind", "ReplicaSet")]].concat(), 1.0);
+            add("kube_pod_info", &pod, 1.0);
+            add("kube_pod_owner", &[&pod[..], &[("owner_is_controller", "true"), ("owner_kind", "ReplicaSet")]].concat(), 1.0);
             add("kubelet_volume_stats_capacity_bytes", &volume, 10e9);
             add("kubelet_volume_stats_available_bytes", &volume, 4e9 - day * 1e9);
             add("golectra_agent_spool_oldest_age_seconds", &[], 0.0);
@@ -264,6 +271,8 @@ fn healthy() -> MemoryStore {
             add("golectra_audit_oldest_age_seconds", &[("sink", "webhook")], 1.0);
             add("golectra_history_bytes", &[], 5e9 + day * 1e9);
             add("golectra_history_max_bytes", &[], 10e9);
+            add("golectra_memory_history_dropped_samples_total", &[], 0.0);
+            add("golectra_memory_history_dropped_rollups_total", &[], 0.0);
             add("golectra_rule_evaluation_failures_total", &[("rule_group", "g")], 0.0);
             add("golectra_alerts_oldest_notification_age_seconds", &[("receiver", "r")], 0.0);
             add("golectra_rule_files_refused", &[], 0.0);
@@ -277,7 +286,7 @@ fn healthy() -> MemoryStore {
 fn a_healthy_cluster_has_no_alert_for_a_day() {
     let (store, budget) = (healthy(), MemoryBudget::new(64 << 20));
     for rule in parse("built-in.yaml", RULES).unwrap().into_iter().flat_map(|group| group.rules) {
-        let is_only_of_trouble = |name: &str| name.ends_with("_reason") || name == "kube_pod_deletion_timestamp";
+        let is_only_of_trouble = |name: &str| name.ends_with("_reason") || ["kube_pod_deletion_timestamp", STOPPED].contains(&name);
         let expression = Query::parse(&rule.expr, &ParseLimits::default()).unwrap();
         for selector in expression.expr().selectors().into_iter().filter(|selector| !is_only_of_trouble(selector.name.as_deref().unwrap()))
         {

@@ -121,6 +121,7 @@ impl Evaluator {
                 }
             } else {
                 self.evaluated.send_replace(None);
+                self.series.leave().await;
                 self.view.refresh(&*self.states).await;
             }
             self.show_waiting().await;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use gotmpl::parse::{CommandNode, Expr, ListNode, Node, Parser, PipeNode};
+use gotmpl::parse::{CommandNode, Expr, ListNode, Node, Parser, PipeNode, SmolStr};
 use gotmpl::{MissingKey, TemplateError, Value};
 
 /// The longest text that a template may make, in bytes.
@@ -32,6 +32,8 @@ struct Compiled {
     template: gotmpl::Template,
     /// The labels that it names: one that is missing is an empty text.
     labels: BTreeSet<String>,
+    /// The same of Prometheus's external labels.
+    external_labels: BTreeSet<String>,
 }
 
 impl Template {
@@ -67,12 +69,11 @@ impl Compiled {
         value: f64,
         external_url: &str,
     ) -> Result<String, TemplateError> {
-        let mut given: BTreeMap<Arc<str>, Value> =
-            self.labels.iter().map(|name| (name.as_str().into(), Value::String("".into()))).collect();
+        let mut given = empty(&self.labels);
         given.extend(labels.into_iter().map(|(name, value)| (name.into(), Value::String(value.into()))));
         let data = BTreeMap::from([
             ("Labels".into(), Value::Map(Arc::new(given))),
-            ("ExternalLabels".into(), Value::Map(Arc::default())),
+            ("ExternalLabels".into(), Value::Map(Arc::new(empty(&self.external_labels)))),
             ("ExternalURL".into(), Value::String(external_url.into())),
             ("Value".into(), Value::Float(value)),
         ]);
@@ -80,6 +81,11 @@ impl Compiled {
         self.template.execute_fmt(&mut out, &Value::Map(Arc::new(data)))?;
         Ok(out.0)
     }
+}
+
+/// Labels that are empty texts.
+fn empty(names: &BTreeSet<String>) -> BTreeMap<Arc<str>, Value> {
+    names.iter().map(|name| (name.as_str().into(), Value::String("".into()))).collect()
 }
 
 /// A text that ends at a length.
@@ -111,7 +117,7 @@ fn compile(source: &str) -> Result<Compiled, String> {
     }
     let template = gotmpl::Template::new("rule").funcs(functions).missing_key(MissingKey::ZeroValue).max_range_iters(MAX_ITERATIONS);
     let template = template.parse(&whole).map_err(|error| in_words(&error))?;
-    Ok(Compiled { template, labels: uses.labels })
+    Ok(Compiled { template, labels: uses.labels, external_labels: uses.external_labels })
 }
 
 fn in_words(error: &TemplateError) -> String {
@@ -128,6 +134,7 @@ fn in_words(error: &TemplateError) -> String {
 struct Uses {
     functions: BTreeSet<String>,
     labels: BTreeSet<String>,
+    external_labels: BTreeSet<String>,
 }
 
 impl Uses {
@@ -155,14 +162,24 @@ impl Uses {
     fn expr(&mut self, expr: &Expr) {
         match expr {
             Expr::Identifier(_, name) => _ = self.functions.insert(name.to_string()),
-            Expr::Variable(_, name, path) if name.trim_start_matches('$') == "labels" => {
-                self.labels.extend(path.first().map(ToString::to_string));
-            }
-            Expr::Field(_, path) if path.first().is_some_and(|first| first == "Labels") => {
-                self.labels.extend(path.get(1).map(ToString::to_string));
-            }
+            Expr::Variable(_, name, path) => match (name.trim_start_matches('$'), path.first()) {
+                ("labels", Some(label)) => _ = self.labels.insert(label.to_string()),
+                ("externalLabels", Some(label)) => _ = self.external_labels.insert(label.to_string()),
+                ("", _) => self.field(path),
+                _ => {}
+            },
+            Expr::Field(_, path) => self.field(path),
             Expr::Pipe(_, pipe) => self.pipe(pipe),
             Expr::Chain(_, expr, _) => self.expr(expr),
+            _ => {}
+        }
+    }
+
+    fn field(&mut self, path: &[SmolStr]) {
+        let [of, label, ..] = path else { return };
+        match of.as_str() {
+            "Labels" => _ = self.labels.insert(label.to_string()),
+            "ExternalLabels" => _ = self.external_labels.insert(label.to_string()),
             _ => {}
         }
     }
@@ -183,6 +200,11 @@ mod tests {
             ("{{ $labels.instance }} has {{ $value }}", 1.5, "n1:9100 has 1.5"),
             ("{{ .Labels.job }}/{{ .Value }}", 1e7, "node/10000000"),
             ("[{{ $labels.missing }}]", 0.0, "[]"),
+            ("[{{ index $labels \"missing\" }}{{ index .Labels \"missing\" }}{{ \"mis-sing\" | index $labels }}]", 0.0, "[]"),
+            ("{{ index $labels \"job\" }}{{ with index $labels \"zone\" }} in {{ . }}{{ end }}", 0.0, "node"),
+            ("{{ range $name, $text := $labels }}{{ $name }}{{ index $labels \"zone\" }} {{ end }}", 0.0, "instance job "),
+            ("[{{ $externalLabels.cluster }}{{ .ExternalLabels.cluster }}{{ with 1 }}{{ $.Labels.zone }}{{ end }}]", 0.0, "[]"),
+            ("{{ slice \"abc\" 1 }}{{ index \"abc\" 0 }}", 0.0, "bc97"),
             ("{{ $value | humanizePercentage }}", 0.12345, "12.35%"),
             ("{{ printf \"%.2f\" $value }}", 1.0 / 3.0, "0.33"),
             ("{{ with $labels.job }}job {{ . }}{{ end }}{{ with $labels.zone }}zone{{ end }}", 0.0, "job node"),

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use futures_util::FutureExt as _;
+use golectra_protocol::{IdempotencyKey, Metrics, Source};
 use prometheus::Registry;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -14,7 +15,7 @@ use crate::alerts::store::memory::MemoryAlertStore;
 use crate::clock::Clock;
 use crate::history::query::QueryLimits;
 use crate::store::memory::{MemoryConfig, MemoryStore};
-use crate::store::{Lifetimes, SeriesLimits, Store};
+use crate::store::{Applied, Batch, Lifetimes, SeriesLimits, Store};
 
 /// A time at which rules are evaluated.
 const START_MS: i64 = 1_800_000_000_000;
@@ -179,6 +180,75 @@ async fn series_of_a_group_with_a_query_offset_have_the_time_that_it_asks_about(
     setup.at(START_MS + TICK_MS, 0).await;
     assert_eq!(setup.values("a", asked_ms + TICK_MS - 1).await, ["7"]);
     assert!(setup.values("a", asked_ms + TICK_MS).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_server_told_of_itself_ends_when_another_one_evaluates() {
+    const AGE: &str = "golectra_alerts_oldest_notification_age_seconds";
+    let mut setup = Setup::new("groups: []\n");
+    setup.evaluator.series.always = true;
+    setup.evaluator.series.enabled.store(true, Ordering::Relaxed);
+    let age = |job: &str| {
+        let labels = [("__name__", AGE), ("instance", "before"), ("job", job), ("receiver", "there")];
+        RuleSample { labels: Labels::new(labels), value: 200.0 }
+    };
+    for at_ms in [START_MS, START_MS + 4 * TICK_MS] {
+        // Where a server has just started, this changes nothing.
+        setup.evaluator.series.leave().await;
+        let before_ms = at_ms - TICK_MS;
+        setup.clock.set(at_ms.unsigned_abs());
+        setup.evaluator.series.write(vec![age("golectra-server"), age("of-a-rule")], before_ms).await;
+        assert_eq!(setup.values(AGE, before_ms).await, ["200", "200"]);
+        setup.at(at_ms, 0).await;
+        assert_eq!(setup.values(AGE, at_ms).await, ["200"], "of a rule");
+        assert_eq!(setup.values("golectra_rule_files_refused", at_ms).await.len(), 1, "its own");
+    }
+}
+
+#[tokio::test]
+async fn a_node_has_stopped_from_a_last_report_that_says_so_until_it_reports_again() {
+    const STOPPING: &str = "golectra_agent_stopping";
+    for another_server_goes_on in [false, true] {
+        let setup = Setup::new("groups: []\n");
+        let report = async |source: &str, id: &str, value: f64, at_ms: i64, arrival_ms: i64| {
+            setup.clock.set(arrival_ms.unsigned_abs());
+            let mut metrics = Metrics::default();
+            metrics.push_parsed(id, golectra_protocol::Value::Gauge(value)).unwrap();
+            let (source, key) = (Source::parse(source).unwrap(), IdempotencyKey::at(at_ms.unsigned_abs()));
+            let batch = Batch { source, key, keyed: true, digest: [0; 32], metrics, audit: None };
+            assert_eq!(setup.evaluator.series.store.apply(batch).await.unwrap(), Applied::New);
+        };
+        let last_ms = START_MS - 10_000;
+        // An agent of an earlier version has come after one that ended.
+        report("old", STOPPING, 1.0, START_MS - 300_000, START_MS - 300_000).await;
+        report("stopped", STOPPING, 0.0, START_MS - 20_000, START_MS - 20_000).await;
+        report("old", "up", 1.0, last_ms, last_ms).await;
+        report("stopped", STOPPING, 1.0, last_ms, last_ms).await;
+        report("vanished", STOPPING, 0.0, last_ms, last_ms).await;
+        // Scraped from a page of metrics.
+        report("vanished", "golectra_agent_stopping{job=\"agents\"}", 1.0, last_ms, last_ms).await;
+        // The one that was started again was faster than the last report of the one before.
+        report("back", STOPPING, 0.0, last_ms, last_ms).await;
+        report("back", STOPPING, 1.0, START_MS - 15_000, last_ms).await;
+
+        for at_ms in [START_MS, START_MS + TICK_MS] {
+            setup.at(at_ms, 0).await;
+            assert!(setup.values("golectra_source_stopped", at_ms).await.is_empty(), "it may be back soon");
+        }
+        let third = START_MS + 2 * TICK_MS;
+        setup.at(third, 0).await;
+        assert_eq!(setup.values("golectra_source_stopped", third).await, ["1"]);
+        let of_it = "golectra_source_stopped{instance=\"stopped\",job=\"golectra-server\"}";
+        assert_eq!(setup.values(of_it, third).await, ["1"]);
+
+        if another_server_goes_on {
+            setup.evaluator.series.leave().await;
+        }
+        report("stopped", STOPPING, 0.0, third + 5_000, third + 5_000).await;
+        let fourth = third + TICK_MS;
+        setup.at(fourth, 0).await;
+        assert!(setup.values("golectra_source_stopped", fourth).await.is_empty(), "it is back");
+    }
 }
 
 #[tokio::test]

@@ -71,7 +71,14 @@ impl RuleBook {
 
     /// Reads the folder, and the files that changed.
     pub fn look(&self) {
-        let parse = |file: &str, text: &str| Ok(parse(file, text)?.into_iter().map(Arc::new).collect());
+        let parse = |file: &str, text: &str| {
+            // The state of a group is known by its file and its name.
+            if file == BUILT_IN_FILE {
+                let problem = format!("{BUILT_IN_FILE} is the file of the rules that are built in: rename this one");
+                return Err(FileError { file: file.to_owned(), line: 0, problem });
+            }
+            Ok(parse(file, text)?.into_iter().map(Arc::new).collect())
+        };
         self.0.files.look(parse, |look| self.set(look));
     }
 
@@ -152,6 +159,20 @@ mod tests {
         assert_eq!(names(&book), ["a.yaml/three"]);
         let rules = book.current();
         assert_eq!((rules.refused.len(), rules.refused[0].file.as_str(), rules.incomplete), (1, "RULES_DIR", true));
+    }
+
+    #[test]
+    fn a_file_with_the_name_of_the_rules_that_are_built_in_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(BUILT_IN_FILE), GOOD.replace("one", "golectra-self")).unwrap();
+        fs::write(folder.path().join("good.yaml"), GOOD).unwrap();
+        let book = RuleBook::open(Some(folder.path()), &BTreeSet::new());
+        let rules = book.current();
+        let keys: BTreeSet<_> = rules.groups.iter().map(|group| (&group.file, &group.name)).collect();
+        assert_eq!(keys.len(), rules.groups.len(), "two groups have one state");
+        assert_eq!(names(&book), ["good.yaml/one"]);
+        assert_eq!((rules.refused.len(), rules.refused[0].file.as_str()), (1, BUILT_IN_FILE));
+        assert!(rules.refused[0].problem.contains("rename this one"), "{:?}", rules.refused);
     }
 
     #[test]

@@ -108,16 +108,20 @@ impl MemoryAlertStore {
     }
 }
 
-/// Writes a file beside the old one, syncs it and puts it in its place.
+/// Writes a file beside the old one, syncs it and puts it in its place. Where that fails the new file is removed: it would keep the last room of a full disk.
 fn replace(path: &Path, content: &Content) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
-    let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec(content)?)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
+    let written = write_synced(Path::new(&new), content).and_then(|()| fs::rename(&new, path));
+    written.inspect_err(|_| drop(fs::remove_file(&new)))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
+}
+
+fn write_synced(path: &Path, content: &Content) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(&serde_json::to_vec(content)?)?;
+    file.sync_all()
 }
 
 #[async_trait]

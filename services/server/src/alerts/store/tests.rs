@@ -204,6 +204,26 @@ async fn what_was_delivered_does_not_come_again_although_the_file_can_not_be_wri
     assert!(store.load().await.unwrap().silences.is_empty());
 }
 
+#[tokio::test]
+async fn a_change_that_can_not_be_written_leaves_no_new_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, new) = (folder.path().join("m.alerts"), folder.path().join("m.alerts.new"));
+    let store = MemoryAlertStore::open(Some(path.clone()), false, Clock::System).unwrap();
+    let silence =
+        Silence { id: Uuid::now_v7(), matchers: Vec::new(), starts_ms: 1, ends_ms: 2, created_by: "me".into(), comment: "why".into() };
+    // Writing fails for want of room.
+    std::os::unix::fs::symlink("/dev/full", &new).unwrap();
+    assert!(store.add_silence(silence.clone()).await.is_err());
+    assert!(new.symlink_metadata().is_err());
+    // Putting it in place fails.
+    std::fs::create_dir(&path).unwrap();
+    assert!(store.add_silence(silence.clone()).await.is_err());
+    assert!(new.symlink_metadata().is_err());
+    std::fs::remove_dir(&path).unwrap();
+    assert!(store.add_silence(silence).await.unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
 #[test]
 fn a_change_that_nobody_waits_for_is_finished_before_the_next_one_begins() {
     let folder = tempfile::tempdir().unwrap();

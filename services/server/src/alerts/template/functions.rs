@@ -20,7 +20,7 @@ const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 type Called = Result<Value, TemplateError>;
 
-/// Those of Prometheus that need nothing but their arguments.
+/// Those of Prometheus that need nothing but their arguments, and those of Go's own that do something else here.
 pub fn all() -> FuncMap {
     let mut map = FuncMap::new();
     let mut add = |name: &str, function: fn(&[Value]) -> Called| _ = map.insert(name.to_owned(), Arc::new(function));
@@ -49,6 +49,18 @@ pub fn all() -> FuncMap {
     });
     add("args", |args| {
         Ok(Value::Map(Arc::new(args.iter().enumerate().map(|(index, arg)| (format!("arg{index}").into(), arg.clone())).collect())))
+    });
+    // In place of Go's own, for which what is missing in a map has no value: Prometheus's labels are texts, and one that is missing is an empty text.
+    add("index", |args| {
+        argument(args, 1)?;
+        let mut value = argument(args, 0)?.clone();
+        for key in &args[1..] {
+            value = match value.index(key)? {
+                Value::Nil => Value::String("".into()),
+                found => found,
+            };
+        }
+        Ok(value)
     });
     add("now", |_| Ok(Value::Float(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()))));
     map
