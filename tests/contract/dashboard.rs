@@ -32,6 +32,7 @@ on_both_stores!(
     an_instance_that_is_no_machine_is_not_silent,
     what_nobody_reports_is_not_said_to_be_well,
     rules_of_one_name_have_states_of_their_own,
+    of_many_alerts_the_first_are_listed,
     pods_are_shown_with_what_they_use,
     what_changed_is_ranked,
     what_happened_is_listed,
@@ -320,6 +321,28 @@ async fn rules_of_one_name_have_states_of_their_own(t: Target) {
     let rows: Vec<_> = alerts.split("<tr id=\"rule-silence\">").skip(1).collect();
     assert!(rows.len() == 2 && rows[0].contains(">firing</td>") && rows[1].contains(">inactive</td>"), "{alerts}");
     assert!(alerts.contains("/alerts#rule-silence\""), "a link leads to the rule, not to the dialog of that name: {alerts}");
+}
+
+async fn of_many_alerts_the_first_are_listed(t: Target) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = "groups:\n- name: g\n  rules:\n  - alert: Many\n    expr: many\n  - alert: Worst\n    expr: vector(1)\n    labels: {severity: critical}\n";
+    std::fs::write(folder.path().join("rules.yaml"), rules).expect("our own folder");
+    let own = t.own().env("RULES_DIR", folder.path().display()).env("BUILT_IN_RULES_DISABLED", "all");
+    let server = own.env("EVALUATION_INTERVAL", "1s").start();
+    let ids: Vec<_> = (0..300).map(|n| format!("many{{n=\"{n:03}\"}}")).collect();
+    let gauges: Vec<_> = ids.iter().map(|id| (id.as_str(), 1.0)).collect();
+    report(&server, "n", &gauges).await;
+    until("all of them fire", LIMIT, async || page(&server, "/alerts").await.contains("101 more are not shown")).await;
+    let all = page(&server, "/alerts").await;
+    let rows = |page: &str| page.split("<tr data-text=\"").skip(1).map(|row| row.chars().take(5).collect()).collect::<Vec<String>>();
+    assert_eq!((rows(&all).len(), rows(&all)[0].as_str()), (200, "Worst"), "the worst come first: {all}");
+    assert!(all.contains("<h2>Firing <small>301</small>") && all.contains("data-filter=\"server\""), "{all}");
+    let found = page(&server, "/alerts?find=N%3D299").await;
+    assert_eq!(rows(&found), ["Many "], "{found}");
+    assert!(found.contains("<small>1 of 301</small>") && found.contains("n=<b>299</b>") && !found.contains("not shown"), "{found}");
+    let nothing = page(&server, "/alerts?find=nothing").await;
+    assert!(nothing.contains("None matches “nothing”") && !nothing.contains("Nothing fires"), "{nothing}");
+    assert!(nothing.contains("<tr id=\"rule-Many\">"), "links to rules lead to them, whatever is looked for: {nothing}");
 }
 
 async fn pods_are_shown_with_what_they_use(t: Target) {

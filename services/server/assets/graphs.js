@@ -122,6 +122,8 @@ class Graph {
     this.series = [];
     /** @type {AbortController | null} */
     this.loading = null;
+    /** Whether its newest question is under way or waits for its turn. */
+    this.isLoading = false;
     /** The time at which the cursor of the chart was that this one replaces. @type {number | null} */
     this.before = null;
     /** Whether its newest question has no answer; and whether that is since nothing came from the server. */
@@ -177,6 +179,7 @@ class Graph {
     this.loading?.abort();
     const loading = new AbortController();
     this.loading = loading;
+    this.isLoading = true;
     this.isUnanswered = false;
     const { from, to } = range.current();
     const least = (to - from) / Math.max(60, this.plot.clientWidth / 2);
@@ -207,7 +210,10 @@ class Graph {
       this.problem.textContent = sentence(error);
       if (!this.chart) this.plot.setAttribute("aria-label", `${this.title}: ${this.problem.textContent}`);
     } finally {
-      if (this.loading === loading) this.plot.classList.remove("busy");
+      if (this.loading === loading) {
+        this.isLoading = false;
+        this.plot.classList.remove("busy");
+      }
     }
   }
 
@@ -544,8 +550,9 @@ const seen = new IntersectionObserver((entries) => {
   }
 }, { rootMargin: "400px" });
 
-function reload() {
-  for (const graph of shown) graph.load();
+/** Draws the same range anew. A graph whose question is under way is left alone: where answers take longer than the time between two calls, none would ever come. */
+function renew() {
+  for (const graph of shown) if (!graph.isLoading) graph.load();
 }
 
 let following = 0;
@@ -559,7 +566,7 @@ function follow() {
     // A graph that is drawn anew loses what someone is selecting.
     if (!document.hidden && ![...shown].some((graph) => graph.isDragged())) {
       // A range that has ended is asked for again only where there was no answer.
-      for (const graph of shown) if (preset || graph.isFailed) graph.load();
+      for (const graph of shown) if ((preset || graph.isFailed) && !graph.isLoading) graph.load();
     }
     follow();
   }, period * 1000);
@@ -568,7 +575,7 @@ function follow() {
 readEvents();
 range.start();
 range.onChange(() => {
-  reload();
+  for (const graph of shown) graph.load();
   follow();
 });
 document.addEventListener("golectra:refreshed", () => {
@@ -579,7 +586,7 @@ document.addEventListener("golectra:refreshed", () => {
   if (JSON.stringify(happened) !== before) for (const graph of shown) graph.chart?.redraw(false);
 });
 // What a hidden page has not asked for is fetched as soon as someone sees it.
-document.addEventListener("visibilitychange", () => { if (!document.hidden && range.current().range) reload(); });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readEvents(); reload(); });
+document.addEventListener("visibilitychange", () => { if (!document.hidden && range.current().range) renew(); });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readEvents(); renew(); });
 for (const graph of graphs) seen.observe(graph.figure);
 follow();

@@ -241,6 +241,36 @@ async fn a_graph_is_drawn_when_the_server_answers_again() {
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
 
+/// Runs before the scripts of a page: what is drawn anew every ten seconds is drawn anew every half second, and an answer takes three times as long. Counts the
+/// questions that were given up.
+const SLOW_ANSWERS: &str = "(() => { const [later, ask] = [window.setTimeout, window.fetch]; window.given_up = 0; \
+    window.setTimeout = (work, ms, ...more) => later(work, ms === 10000 ? 500 : ms, ...more); \
+    window.fetch = async (...asked) => { \
+        if (String(asked[0]).includes('query_range')) { \
+            await new Promise((resolve) => later(resolve, 1500)); \
+            if (asked[1].signal.aborted) window.given_up += 1; \
+        } \
+        return ask(...asked); \
+    }; })()";
+
+/// An answer may take longer than the time after which a graph is drawn anew. Only another range does not wait for it.
+#[tokio::test]
+async fn a_graph_is_drawn_where_answers_are_slow() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    write(&server, &[("steady", vec![("instance", "n")], &|_| 1.0, 1)]).await;
+    browser.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": SLOW_ANSWERS})).await;
+    browser.open(&format!("{}/explore?query=steady&range=15m", server.url())).await;
+    browser.wait_for("document.querySelector('figure.graph canvas')").await;
+    browser.wait_for(&format!("{ANSWERS} >= 2")).await;
+    assert_eq!(browser.eval("window.given_up").await, json!(0));
+    let click = "new Promise((resolve) => { const look = () => { if (!document.querySelector('.plot.busy')) { setTimeout(look, 20); return; } \
+                 document.querySelector('.ranges a[data-range=\"1h\"]').click(); resolve(true); }; look(); })";
+    browser.eval(click).await;
+    browser.wait_for("window.given_up > 0 && !document.querySelector('.plot.busy')").await;
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
 /// A line below zero lies on no edge of its graph: the grid ends there.
 #[tokio::test]
 async fn a_graph_of_what_is_below_zero_has_zero_at_its_top() {

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 
 use super::problems::{Problem, rule_id};
-use super::shell::{Parameters, Shell, encode, page, parameters};
+use super::shell::{Listed, Parameters, Shell, encode, page, parameters};
 use crate::alerts::{ActiveAlert, AlertState, Alerts, Phase, Receiver, Severity, Silence, held_up_to};
 use crate::clock::rfc3339;
 use crate::http::AppState;
@@ -15,8 +15,10 @@ use crate::http::error::{ApiError, TextError};
 #[template(path = "alerts.html")]
 struct AlertsPage {
     shell: Shell,
-    firing: Vec<Active>,
-    pending: Vec<Active>,
+    /// The worst first, then those that are there for longest.
+    firing: Listed<Active>,
+    pending: Listed<Active>,
+    find: String,
     silences: Vec<SilenceRow>,
     receivers: Vec<ReceiverRow>,
     /// What of the files of rules and receivers is refused.
@@ -33,6 +35,8 @@ struct AlertsPage {
 /// An alert.
 struct Active {
     name: String,
+    /// What the filter looks through.
+    text: String,
     problem: Problem,
     silenced: bool,
     labels: Vec<(String, String)>,
@@ -82,13 +86,18 @@ struct RuleRow {
     error: String,
 }
 
-/// GET /alerts.
+/// GET /alerts?find=.
 pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<Response, TextError> {
-    parameters(query)?;
+    let find = parameters(query)?.remove("find").unwrap_or_default();
     let now = u64::try_from(state.process.now_ms()).unwrap_or_default();
     let stored = state.alerts.stored().await.map_err(ApiError::from)?;
     let active = state.alerts.active();
-    let of_phase = |phase: Phase| active.iter().filter(|alert| alert.phase == phase).map(|alert| Active::new(alert, now)).collect();
+    let looked_for = find.to_lowercase();
+    let of_phase = |phase: Phase| {
+        let all: Vec<_> = active.iter().filter(|alert| alert.phase == phase).collect();
+        let found: Vec<_> = all.iter().filter(|alert| text(alert).to_lowercase().contains(&looked_for)).collect();
+        Listed::first(found.iter().map(|alert| Active::new(alert, now)), all.len())
+    };
     let set = state.alerts.rules();
     let groups: Vec<_> = set
         .groups
@@ -122,6 +131,7 @@ pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<
         shell: Shell::new(&state, "Alerts", "alerts"),
         firing: of_phase(Phase::Firing),
         pending: of_phase(Phase::Pending),
+        find,
         silences: silences.into_iter().map(|silence| SilenceRow::new(silence, now_ms)).collect(),
         receivers: state.alerts.receivers().iter().map(|receiver| ReceiverRow::new(receiver, &state.alerts, now_ms)).collect(),
         refused: state.alerts.refused_files(),
@@ -134,11 +144,18 @@ pub async fn alerts(State(state): State<AppState>, query: Parameters) -> Result<
     })
 }
 
+/// The name of an alert, what it says in one sentence, and its labels.
+fn text(alert: &ActiveAlert) -> String {
+    let labels = alert.labels.iter().fold(String::new(), |labels, (name, value)| labels + " " + name + "=" + value);
+    format!("{} {}{labels}", alert.name, alert.summary)
+}
+
 impl Active {
     fn new(alert: &ActiveAlert, now: u64) -> Self {
         let matchers: Vec<_> = alert.labels.iter().map(|(name, value)| serde_json::json!({ "name": name, "value": value })).collect();
         Self {
             name: alert.name.clone(),
+            text: text(alert),
             problem: Problem::of_alert(alert, now),
             silenced: alert.silenced,
             labels: alert

@@ -91,3 +91,30 @@ impl Scope {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_says_that_events_are_not_found_yet() {
+        let page = |happened: Option<Events>| {
+            let page = ChangesPage {
+                shell: Shell::bare("t", "changes"),
+                subject: String::new(),
+                back: String::new(),
+                range: String::new(),
+                lists: Vec::new(),
+                found: Arc::default(),
+                happened: happened.map(Arc::new),
+                presets: Vec::new(),
+                window: Window { start_ms: 0, end_ms: 3_600_000, preset: None },
+                before: (0, 0),
+            };
+            page.render().unwrap()
+        };
+        let soft = "Events are being looked for.";
+        assert!(page(None).contains(soft));
+        assert!(!page(Some(Events::default())).contains(soft));
+    }
+}

@@ -25,10 +25,9 @@ pub const INSTANCE_SILENT_AFTER_MILLIS: u64 = 180_000;
 const SPARK_STEP_MS: i64 = 60_000;
 const SPARK_STEPS: i64 = 60;
 
-/// The share of CPU time that is used, from node_exporter's names. Against the time of all modes: the rate of a counter that began a moment ago is too
-/// small, that of each mode by the same factor.
-const CPU: &str =
-    r#"1 - sum by (instance) (rate(node_cpu_seconds_total{mode="idle"}[2m])) / sum by (instance) (rate(node_cpu_seconds_total[2m]))"#;
+/// The share of CPU time that is used, from node_exporter's names: as in the rules that are built in, nothing is used while processors wait for disks. Against
+/// the time of all modes: the rate of a counter that began a moment ago is too small, that of each mode by the same factor.
+const CPU: &str = r#"1 - sum by (instance) (rate(node_cpu_seconds_total{mode=~"idle|iowait"}[2m])) / sum by (instance) (rate(node_cpu_seconds_total[2m]))"#;
 /// The same from the original's names.
 const CPU_FALLBACK: &str = r#"avg by (instance) ({__name__=~"CPUutilization[0-9]+"}) / 100"#;
 const CORES: &str =
@@ -36,14 +35,18 @@ const CORES: &str =
 /// Gauges that are shown as they are or compared with each other; the names of the original stand in where there are no others.
 const GAUGES: &str =
     r#"{__name__=~"node_memory_MemTotal_bytes|node_memory_MemAvailable_bytes|TotalMemory|FreeMemory|node_load1|node_boot_time_seconds"}"#;
-const SEEN: &str = r#"max by (instance) (timestamp({__name__=~"node_load1|node_memory_MemTotal_bytes|node_boot_time_seconds"}))"#;
-const FILESYSTEMS: &str = r#"{__name__=~"(node_)?filesystem_(size|avail|available)_bytes",fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|erofs|iso9660|fuse.*|nsfs"}"#;
+/// The time of the newest value, and that of the newest one before stale markers: those come with one scrape that fails, and are not yet a silent instance.
+const SEEN: &str = r#"max by (instance) (timestamp({__name__=~"node_load1|node_memory_MemTotal_bytes|node_boot_time_seconds"})) or max_over_time(max by (instance) (timestamp({__name__=~"node_load1|node_memory_MemTotal_bytes|node_boot_time_seconds"}))[5m:15s])"#;
+/// The nodes that do not report and whose agents ended in an orderly way.
+pub const STOPPED: &str = "golectra_source_stopped == 1";
+const FILESYSTEMS: &str = r#"{__name__=~"(node_)?filesystem_((size|avail|available)_bytes|readonly)",fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|erofs|iso9660|fuse.*|nsfs"}"#;
 const PODS: &str = r#"count by (instance, node) (count by (instance, node, namespace, pod) ({__name__=~"kube_pod_info|container_memory_working_set_bytes",pod!=""}))"#;
 /// 0 where states are reported and all pods are ready; nothing where no state is reported. A pod that several programs report counts once.
 const NOT_READY: &str =
     r#"count(max by (namespace, pod) (kube_pod_status_phase{phase=~"Pending|Failed|Unknown"}) == 1) or count(kube_pod_status_phase) * 0"#;
-/// The pods that restarted, and beside them a 0 without labels where restarts are reported at all. What several programs report of a container counts once.
-const RESTARTS: &str = "sum by (namespace, pod) (max by (namespace, pod, container) (increase(kube_pod_container_status_restarts_total[1h]))) > 0 or count(kube_pod_container_status_restarts_total) * 0";
+/// The pods that restarted, and beside them a 0 without labels where restarts are reported at all. What several programs report of a container counts once. A
+/// pod that was deleted does not restart any more, but one scrape that fails deletes none, and its stale markers are passed over.
+const RESTARTS: &str = "sum by (namespace, pod) (max by (namespace, pod, container) (increase(kube_pod_container_status_restarts_total[1h])) and max by (namespace, pod, container) (last_over_time(kube_pod_container_status_restarts_total[3m]))) > 0 or count(last_over_time(kube_pod_container_status_restarts_total[3m])) * 0";
 /// What is told of nodes in labels: the kernel, the system, the labels that Kubernetes has, and those that people write into a file of the agent.
 const INFOS: &str = r#"{__name__=~"node_uname_info|node_os_info|kube_node_labels|node_labels",instance!=""}"#;
 /// Labels of those that tell nothing by which nodes could be grouped, or tell it once more.
@@ -77,6 +80,8 @@ pub struct Node {
     pub last_seen: Option<u64>,
     /// Whether nothing has come from it lately.
     pub silent: bool,
+    /// Whether that is so because its agent ended in an orderly way.
+    pub stopped: bool,
     /// The number of its series where it is a source.
     pub series: Option<usize>,
     /// The share of CPU time that is used.
@@ -85,7 +90,7 @@ pub struct Node {
     pub cores: Option<f64>,
     /// Used and total memory.
     pub memory: Option<(f64, f64)>,
-    /// Its filesystems.
+    /// Its filesystems that can be written to: others are full for good, as those of images are.
     pub filesystems: Vec<Filesystem>,
     /// The load of one minute.
     pub load: Option<f64>,
@@ -127,6 +132,12 @@ impl Node {
     /// The share of memory that is used.
     pub fn memory_used(&self) -> Option<f64> {
         self.memory.map(|(used, total)| used / total)
+    }
+
+    /// Whether it has a value now, which counts for five minutes.
+    fn has_values(&self) -> bool {
+        let gauges = [self.cpu, self.load, self.booted, self.memory.map(|(used, _)| used)];
+        gauges.iter().any(Option::is_some) || !self.filesystems.is_empty()
     }
 
     /// The fullest filesystem.
@@ -179,7 +190,8 @@ async fn read(app: &App) -> Result<Cluster, ApiError> {
         ask::instant(app, NOT_READY),
         ask::instant(app, RESTARTS),
         ask::instant(app, INFOS),
-        ask::instant(app, agents::QUERY)
+        ask::instant(app, agents::QUERY),
+        ask::instant(app, STOPPED)
     );
     reader.cpu(second.0, first.0);
     if reader.nodes.values().any(|node| node.cpu.is_none() && node.spark.is_empty()) {
@@ -189,27 +201,14 @@ async fn read(app: &App) -> Result<Cluster, ApiError> {
     reader.each("The number of processors", first.1, |node, sample| node.cores = Some(sample.value));
     reader.gauges(first.2);
     reader.filesystems(first.3);
-    // What others write has no source of its own that says when it was seen.
-    reader.each("When instances were seen", first.4, |node, sample| {
-        if node.series.is_none() {
-            node.last_seen = Some(whole(sample.value * 1000.0));
-        }
-    });
+    reader.seen(first.4, steps, now);
+    reader.stopped(second.6);
     reader.pods(second.1);
     let pods_not_ready = reader.number("Pods that are not ready", second.2);
     let (restarts, restarted) = reader.restarts(second.3);
     reader.infos(second.4);
     reader.versions(second.5);
-    let mut nodes: Vec<_> = reader.nodes.into_values().collect();
-    for node in &mut nodes {
-        let limit = if node.series.is_some() { SILENT_AFTER_MILLIS } else { INSTANCE_SILENT_AFTER_MILLIS };
-        node.silent = node.last_seen.is_none_or(|seen| now.saturating_sub(seen) > limit);
-        // An instance that is in the graph of the last hour alone was seen when its line ends.
-        if node.last_seen.is_none() {
-            let last = node.spark.iter().rposition(|value| value.is_finite());
-            node.last_seen = last.map(|step| u64::try_from(steps.time_ms(step)).unwrap_or_default());
-        }
-    }
+    let nodes = reader.nodes.into_values().collect();
     Ok(Cluster { nodes, others, missing: reader.missing, pods_not_ready, restarts, restarted, now })
 }
 
@@ -293,20 +292,52 @@ impl Reader {
         }
     }
 
+    /// When instances that others write were seen, and which nodes are silent. Everything that makes a node known comes before this.
+    fn seen(&mut self, answer: Result<Vec<Sample>, QueryError>, steps: Steps, now: u64) {
+        // No instance is silent because nobody could be asked.
+        let is_answered = answer.is_ok();
+        // What others write has no source of its own that says when it was seen.
+        self.each("When instances were seen", answer, |node, sample| {
+            if node.series.is_none() {
+                node.last_seen = Some(whole(sample.value * 1000.0));
+            }
+        });
+        for node in self.nodes.values_mut() {
+            // An instance that is in the graph of the last hour alone was seen when its line ends.
+            if node.last_seen.is_none() {
+                let last = node.spark.iter().rposition(|value| value.is_finite());
+                node.last_seen = last.map(|step| u64::try_from(steps.time_ms(step)).unwrap_or_default());
+            }
+            let (limit, is_known) =
+                if node.series.is_some() { (SILENT_AFTER_MILLIS, true) } else { (INSTANCE_SILENT_AFTER_MILLIS, is_answered) };
+            node.silent = is_known && node.last_seen.map_or_else(|| !node.has_values(), |seen| now.saturating_sub(seen) > limit);
+        }
+    }
+
+    /// Which of the silent nodes have stopped.
+    fn stopped(&mut self, answer: Result<Vec<Sample>, QueryError>) {
+        self.each("Which nodes were stopped", answer, |node, _| node.stopped = node.silent);
+    }
+
     fn filesystems(&mut self, answer: Result<Vec<Sample>, QueryError>) {
-        let mut found = BTreeMap::<(String, String, String), (Option<f64>, Option<f64>)>::new();
+        let mut found = BTreeMap::<(String, String, String), (Option<f64>, Option<f64>, bool)>::new();
         for sample in self.answered("Disks", answer) {
             let Some(name) = instance(&sample.labels) else { continue };
             let mount = sample.labels.value("mountpoint").to_owned();
             let device = sample.labels.get("device").map_or_else(|| mount.clone(), str::to_owned);
-            let (size, available) = found.entry((name.to_owned(), device, mount)).or_default();
-            *(if sample.labels.value(METRIC_NAME).contains("size") { size } else { available }) = Some(sample.value);
+            let (size, available, is_read_only) = found.entry((name.to_owned(), device, mount)).or_default();
+            match sample.labels.metric_name() {
+                name if name.ends_with("_readonly") => *is_read_only = sample.value > 0.0,
+                name if name.contains("size") => *size = Some(sample.value),
+                _ => *available = Some(sample.value),
+            }
         }
         let mut seen = BTreeSet::new();
-        for ((name, device, mount), (size, available)) in found {
+        for ((name, device, mount), (size, available, is_read_only)) in found {
             let (Some(size), Some(available)) = (size.filter(|size| *size > 0.0), available) else { continue };
-            // A device that is mounted several times has its space once.
-            if seen.insert((name.clone(), device.clone())) {
+            // A device that is mounted several times has its space once. A mount of another size is a directory with a quota, or another filesystem whose
+            // device has no name of its own.
+            if !is_read_only && seen.insert((name.clone(), device.clone(), size.to_bits())) {
                 self.node(&name).filesystems.push(Filesystem { mount, device, size, available });
             }
         }
@@ -379,6 +410,8 @@ fn instance(labels: &Labels) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use golectra_promql::staleness::STALE;
+
     use super::super::fixture::{Fixture, NOW};
     use super::*;
 
@@ -430,6 +463,77 @@ mod tests {
     }
 
     #[test]
+    fn a_filesystem_that_cannot_be_written_to_is_not_full() {
+        let mut fixture = Fixture::default();
+        let mut add = |device: &str, mount: &str, size: f64, available: f64, is_read_only: bool| {
+            let of = format!(r#"instance="a",device="{device}",fstype="ext4",mountpoint="{mount}""#);
+            let readonly = f64::from(u8::from(is_read_only));
+            for (name, value) in [("size_bytes", size), ("avail_bytes", available), ("readonly", readonly)] {
+                fixture.add(&format!("node_filesystem_{name}{{{of}}}"), 0..=NOW, |_| value);
+            }
+        };
+        add("/dev/vda", "/etc", 100.0, 25.0, true);
+        add("/dev/vda", "/var", 100.0, 25.0, false);
+        add("/dev/vdb", "/usr", 50.0, 0.0, true);
+        // A directory with a quota, and filesystems whose devices have no name of their own.
+        add("/dev/vda", "/var/quota", 10.0, 1.0, false);
+        add("none", "/a", 30.0, 20.0, false);
+        add("none", "/b", 40.0, 2.0, false);
+        let mut reader = reader();
+        reader.filesystems(Ok(fixture.now(FILESYSTEMS)));
+        let node = &reader.nodes["a"];
+        let mounts: Vec<_> = node.filesystems.iter().map(|one| one.mount.as_str()).collect();
+        assert_eq!(mounts, ["/var", "/var/quota", "/a", "/b"]);
+        assert_eq!(node.fullest().map(|one| one.mount.as_str()), Some("/b"));
+    }
+
+    #[test]
+    fn an_instance_is_silent_when_nothing_has_come_for_minutes_and_not_when_a_scrape_failed() {
+        let (steps, now) = (Steps::range(0, 600_000, 60_000).unwrap(), 600_000);
+        let mut fixture = Fixture::default();
+        // Stale markers come with each scrape that fails.
+        for (instance, until) in [("well", NOW), ("missed", NOW - 30), ("gone", NOW - 240), ("dead", NOW - 330)] {
+            let series = format!(r#"node_load1{{instance="{instance}"}}"#);
+            fixture.add(&series, 0..=NOW, |second| if second > f64::from(until) { STALE } else { 1.0 });
+        }
+        let line = |instance: &str, until: usize| Line {
+            labels: Labels::new([(SOURCE_LABEL, instance)]),
+            values: (0..=10).map(|step| if step > until { f64::NAN } else { 0.5 }).collect(),
+        };
+        let silent = |answer: Result<Vec<Sample>, QueryError>| {
+            let mut reader = reader();
+            reader.cpu(Ok(Vec::new()), Ok(vec![line("missed", 10), line("dead", 6), line("cpu alone", 10)]));
+            reader.node("well");
+            reader.node("gone");
+            reader.node("disk alone").filesystems.push(Filesystem { mount: "/".into(), device: "d".into(), size: 2.0, available: 1.0 });
+            let source = reader.node("source");
+            (source.series, source.last_seen) = (Some(1), Some(500_000));
+            reader.seen(answer, steps, now);
+            let nodes = reader.nodes.into_values();
+            nodes.filter(|node| node.silent).map(|node| (node.name, node.last_seen)).collect::<Vec<_>>()
+        };
+        let of = |name: &str, seen| (name.to_owned(), Some(seen));
+        let expected = [of("dead", 240_000), of("gone", 360_000), of("source", 500_000)];
+        assert_eq!(silent(Ok(fixture.now(SEEN))), expected, "a line loses its last two steps where it ended");
+        assert_eq!(silent(Err(QueryError::QueueFull)), [of("source", 500_000)], "nobody could be asked about the instances");
+    }
+
+    #[test]
+    fn a_silent_node_whose_agent_ended_in_an_orderly_way_has_stopped() {
+        let mut fixture = Fixture::default();
+        for node in ["stopped", "back"] {
+            fixture.add(&format!(r#"golectra_source_stopped{{instance="{node}",job="golectra-server"}}"#), 0..=NOW, |_| 1.0);
+        }
+        let mut reader = reader();
+        for (name, silent) in [("stopped", true), ("vanished", true), ("back", false)] {
+            reader.node(name).silent = silent;
+        }
+        reader.stopped(Ok(fixture.now(STOPPED)));
+        let stopped: Vec<_> = reader.nodes.values().filter(|node| node.stopped).map(|node| node.name.as_str()).collect();
+        assert_eq!(stopped, ["stopped"]);
+    }
+
+    #[test]
     fn pods_belong_to_the_node_that_they_run_on() {
         let mut reader = reader();
         reader.node("n1");
@@ -447,14 +551,14 @@ mod tests {
         let mut fixture = Fixture::default();
         for (node, begun) in [("old", 0), ("new", NOW - 30)] {
             for cpu in ["0", "1"] {
-                // What waits for disks is not idle.
+                // What waits for disks is not used.
                 for (mode, share) in [("idle", 0.75), ("user", 0.125), ("iowait", 0.125)] {
                     let series = format!(r#"node_cpu_seconds_total{{instance="{node}",cpu="{cpu}",mode="{mode}"}}"#);
                     fixture.add(&series, begun..=NOW, |second| 1e6 + second * share);
                 }
             }
         }
-        assert_eq!(fixture.values(CPU, &[SOURCE_LABEL]), ["new 0.250", "old 0.250"]);
+        assert_eq!(fixture.values(CPU, &[SOURCE_LABEL]), ["new 0.125", "old 0.125"]);
     }
 
     #[test]
@@ -464,11 +568,15 @@ mod tests {
             let of = format!(r#"instance="{instance}",job="{job}",namespace="shop",pod="cart""#);
             fixture.add(&format!(r#"kube_pod_status_phase{{{of},phase="Pending"}}"#), 0..=NOW, |_| 1.0);
             fixture.add(&format!(r#"kube_pod_status_phase{{{of},phase="Running"}}"#), 0..=NOW, |_| 0.0);
-            for container in ["app", "side"] {
+            // The newest scrape of one of them failed.
+            for (container, until) in [("app", NOW), ("side", NOW - 30)] {
                 let restarts = format!(r#"kube_pod_container_status_restarts_total{{{of},container="{container}"}}"#);
-                fixture.add(&restarts, 0..=NOW, |second| if second < 300.0 { 0.0 } else { 2.0 });
+                let times = |second: f64| if second < 300.0 { 0.0 } else { 2.0 };
+                fixture.add(&restarts, 0..=NOW, |second| if second > f64::from(until) { STALE } else { times(second) });
             }
         }
+        let deleted = r#"kube_pod_container_status_restarts_total{instance="n1",namespace="shop",pod="old",container="app"}"#;
+        fixture.add(deleted, 0..=NOW - 330, |second| second / 15.0);
         assert_eq!(fixture.values(NOT_READY, &[]), ["1.000"]);
         let (times, restarted) = reader().restarts(Ok(fixture.now(RESTARTS)));
         assert_eq!((times, restarted), (Some(4.0), vec![("shop".to_owned(), "cart".to_owned(), 4.0)]));

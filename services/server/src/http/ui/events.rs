@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::ask::{self, Line};
 use super::changes::Scope;
 use super::cluster::SILENT_AFTER_MILLIS;
-use super::kept::Kept;
+use super::kept::{Keep, Kept, is_shortly_before};
 use super::problems::{Severity, subject};
 use super::shell::encode;
 use super::window::Window;
@@ -41,7 +41,10 @@ const ALERTS: &str = r#"ALERTS{alertstate="firing",alertname!="Watchdog",$of}"#;
 const RESTARTS: &str = r#"max by (namespace, pod, container) (kube_pod_container_status_restarts_total{pod!="",$of})"#;
 const OOM_OF_PODS: &str = r#"max by (namespace, pod, container) (container_oom_events_total{pod!="",container!="",$of})"#;
 const OOM_OF_NODES: &str = "max by (instance) (node_vmstat_oom_kill{$of})";
-const LAST_SEEN: &str = "max by (instance) (golectra_source_last_seen_timestamp_seconds{$of})";
+/// For how long each node had not reported when that was written; and with `stopped` those whose agents had ended in an orderly way. The time of a step can be
+/// minutes after the newest sample where rollups answer.
+const SILENT_FOR: &str = r#"min by (instance) (timestamp(golectra_source_last_seen_timestamp_seconds{$of}) - golectra_source_last_seen_timestamp_seconds{$of})
+    or label_replace(max by (instance) (golectra_source_stopped{$of}), "stopped", "yes", "", "")"#;
 const BOOTED: &str = "max by (instance) (node_boot_time_seconds{$of})";
 const VERSIONS: &str = r#"max by (instance, version) ({__name__=~"golectra_agent_info|golectra_build_info",instance!="",$of})"#;
 
@@ -70,23 +73,32 @@ pub struct Events {
 }
 
 /// The events that were found last.
-pub type KeptEvents = Kept<(Scope, i64, i64), Events>;
+pub type KeptEvents = Kept<(Scope, Steps), Events>;
 
-/// What happened in a window, if it is found soon; none before. What was begun goes on.
-pub async fn find_soon(app: &Arc<App>, scope: &Scope, window: &Window, limit: Duration) -> Option<Arc<Events>> {
+/// The steps of a window. They are whole, so that what is found serves everyone until the next one.
+fn steps_of(window: &Window) -> Steps {
     let length = (window.end_ms - window.start_ms).max(MIN_STEP_MS);
     let step_ms = (length / STEPS).max(MIN_STEP_MS);
     let end_ms = window.end_ms - window.end_ms.rem_euclid(step_ms);
+    Steps::range(end_ms - length, end_ms, step_ms).unwrap_or_else(|| Steps::at(end_ms))
+}
+
+/// What happened in a window, if it is found soon; else what was found of it in part or shortly before. None before anything was. What was begun goes on.
+pub async fn find_soon(app: &Arc<App>, scope: &Scope, window: &Window, limit: Duration) -> Option<Arc<Events>> {
+    let steps = steps_of(window);
     let begun = tokio::spawn({
-        let (app, key) = (Arc::clone(app), (scope.clone(), end_ms, step_ms));
+        let (app, key) = (Arc::clone(app), (scope.clone(), steps));
         async move {
-            let steps = Steps::range(end_ms - length, end_ms, step_ms).unwrap_or_else(|| Steps::at(end_ms));
-            app.events.get(&key, async || find(&app, &key.0, steps).await, |found| found.missing.is_empty()).await
+            let keep = |found: &Events| if found.missing.is_empty() { Keep::Yes } else { Keep::Shortly };
+            app.events.get(&key, async || find(&app, &key.0, key.1).await, keep).await
         }
     });
     match timeout(limit, begun).await {
-        Ok(Ok(found)) => found,
-        _ => app.events.known(&(scope.clone(), end_ms - step_ms, step_ms)),
+        Ok(Ok(Some(found))) => Some(found),
+        _ => app.events.known(|(about, before)| {
+            let is_alike = about == scope && (before.step_ms(), before.len()) == (steps.step_ms(), steps.len());
+            is_alike && is_shortly_before(before.end_ms(), steps.end_ms(), steps.step_ms())
+        }),
     }
 }
 
@@ -102,7 +114,7 @@ async fn find(app: &App, scope: &Scope, steps: Steps) -> Events {
         ("Restarts", RESTARTS, true, |lines, steps| increases(lines, steps, "restarted")),
         ("OOM kills", OOM_OF_PODS, true, |lines, steps| increases(lines, steps, "was killed for its memory")),
         ("OOM kills of nodes", OOM_OF_NODES, false, |lines, steps| increases(lines, steps, "had a process killed for its memory")),
-        ("Silent nodes", LAST_SEEN, false, silences),
+        ("Silent nodes", SILENT_FOR, false, silences),
         ("Starts of nodes", BOOTED, false, boots),
         ("Versions", VERSIONS, false, versions),
         ("Rollouts of Deployments", rollouts::REPLICA_SETS, false, rollouts::of_deployments),
@@ -205,16 +217,23 @@ fn increases(lines: &[Line], steps: Steps, what: &str) -> Vec<Event> {
 }
 
 /// Nodes whose last report was long ago, and those that report again.
-#[expect(clippy::cast_precision_loss, reason = "times are below 2^53 milliseconds")]
 fn silences(lines: &[Line], steps: Steps) -> Vec<Event> {
+    let silent_after = Duration::from_millis(SILENT_AFTER_MILLIS).as_secs_f64();
+    let (stopped, seen): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(|line| line.labels.get("stopped").is_some());
+    let stopped: BTreeMap<&str, &Line> = stopped.into_iter().map(|line| (line.labels.value(SOURCE_LABEL), line)).collect();
     let mut events = Vec::new();
-    for line in lines {
+    for line in seen {
+        let has_stopped = stopped.get(line.labels.value(SOURCE_LABEL));
         let (title, link) = about(&line.labels);
         let mut silent = None;
-        for (step, seen) in line.values.iter().enumerate().filter(|(_, seen)| seen.is_finite()) {
-            let is_silent = steps.time_ms(step) as f64 - seen * 1000.0 > SILENT_AFTER_MILLIS as f64;
+        for (step, seconds) in line.values.iter().enumerate().filter(|(_, seconds)| seconds.is_finite()) {
+            let is_silent = *seconds > silent_after;
             if silent == Some(false) && is_silent {
-                events.push(event(steps.time_ms(step), "crit", format!("{title} fell silent"), link.clone()));
+                let (class, what) = match has_stopped.and_then(|line| line.values.get(step)) {
+                    Some(value) if value.is_finite() => ("info", "was stopped"),
+                    _ => ("crit", "fell silent"),
+                };
+                events.push(event(steps.time_ms(step), class, format!("{title} {what}"), link.clone()));
             } else if silent == Some(true) && !is_silent {
                 events.push(event(steps.time_ms(step), "ok", format!("{title} reports again"), link.clone()));
             }
@@ -263,7 +282,15 @@ fn versions(lines: &[Line], steps: Steps) -> Vec<Event> {
 
 #[cfg(test)]
 mod tests {
+    use golectra_protocol::{IdempotencyKey, Metrics, Source, Value};
+    use prometheus::Registry;
+
     use super::*;
+    use crate::clock::Clock;
+    use crate::history::labels::RULES_SOURCE;
+    use crate::history::query::{Queries, QueryLimits, Question, When};
+    use crate::store::memory::{MemoryConfig, MemoryStore};
+    use crate::store::{Applied, Batch, Lifetimes, SeriesLimits, Store};
 
     pub(super) const NONE: f64 = f64::NAN;
 
@@ -316,19 +343,107 @@ mod tests {
 
     #[test]
     fn nodes_fall_silent_and_come_back() {
-        let seen: Vec<_> = (0..10)
-            .map(|step| {
-                if step < 2 {
-                    1000.0 + 15.0 * f64::from(step)
-                } else if step < 8 {
-                    1015.0
-                } else {
-                    1120.0
-                }
-            })
-            .collect();
-        let events = silences(&[line(&[("instance", "n1")], &seen)], steps());
+        let silent_for = [5.0, 5.0, 15.0, 30.0, 45.0, 60.0, 75.0, NONE, 10.0, 5.0];
+        let seen = line(&[("instance", "n1")], &silent_for);
+        let events = silences(std::slice::from_ref(&seen), steps());
         assert_eq!(told(&events), [(6, "crit", "n1 fell silent"), (8, "ok", "n1 reports again")]);
+        let stopped =
+            |node: &str| line(&[("instance", node), ("stopped", "yes")], &[NONE, NONE, NONE, NONE, 1.0, 1.0, 1.0, NONE, NONE, NONE]);
+        let events = silences(&[stopped("n2"), stopped("n1"), seen], steps());
+        assert_eq!(told(&events), [(6, "info", "n1 was stopped"), (8, "ok", "n1 reports again")]);
+    }
+
+    #[tokio::test]
+    async fn long_times_have_the_silences_that_there_were_and_no_others() {
+        const NOW: i32 = 1_800_000_000;
+        const DAY: i32 = 86_400;
+        let end_ms = i64::from(NOW) * 1_000;
+        let config = MemoryConfig {
+            path: None,
+            store_interval: Duration::ZERO,
+            restore: false,
+            lifetimes: Lifetimes::default(),
+            max_keys: 1_000,
+            limits: SeriesLimits { total: 1_000, per_source: 1_000 },
+            history_max_bytes: 64 << 20,
+            audit: None,
+        };
+        let store: Arc<dyn Store> = MemoryStore::open(config, Clock::at(end_ms.unsigned_abs())).unwrap();
+        // One node always reports, one is stopped for six hours, one is away for as long without having said so, and for three hours nothing is written of the
+        // third.
+        let silent = NOW - 3 * DAY..NOW - 3 * DAY + 6 * 3_600;
+        let away = NOW - 2 * DAY..NOW - 2 * DAY + 6 * 3_600;
+        let unwritten = NOW - 5 * DAY..NOW - 5 * DAY + 3 * 3_600;
+        let mut metrics = Metrics::default();
+        for second in (NOW - 8 * DAY..=NOW).step_by(15) {
+            let mut push = |name: &str, node: &str, value: i32| {
+                let id = format!("golectra_source_{name}{{instance=\"{node}\",job=\"golectra-server\"}}");
+                metrics.push_parsed_at(&id, Value::Gauge(f64::from(value)), i64::from(second) * 1_000).unwrap();
+            };
+            let mut seen = |node: &str, seen: i32| push("last_seen_timestamp_seconds", node, seen);
+            seen("steady", second - 5);
+            seen("paused", if silent.contains(&second) { silent.start - 5 } else { second - 5 });
+            seen("vanished", if away.contains(&second) { away.start - 5 } else { second - 5 });
+            if !unwritten.contains(&second) {
+                seen("third", second - 5);
+            }
+            if (silent.start + 30..silent.end).contains(&second) {
+                push("stopped", "paused", 1);
+            }
+        }
+        let key = IdempotencyKey::at(end_ms.unsigned_abs());
+        let batch = Batch { source: Source::parse(RULES_SOURCE).unwrap(), key, keyed: false, digest: [0; 32], metrics, audit: None };
+        assert_eq!(store.apply(batch).await.unwrap(), Applied::New);
+        let limit = Duration::from_secs(30);
+        let limits = QueryLimits { concurrency: 1, timeout: limit, max_series: 100, max_bytes: 64 << 20, log_after: limit };
+        let queries = Queries::start(Arc::<dyn Store>::clone(&store), limits, store.writer_load(), &Registry::new()).unwrap();
+        let text = SILENT_FOR.replace("$of", "");
+        for (days, rollups) in [(7, "5-minute"), (365, "1-hour")] {
+            let over = steps_of(&Window { start_ms: end_ms - i64::from(days * DAY) * 1_000, end_ms, preset: None });
+            let lookback_ms = Some(over.step_ms());
+            let evaluated =
+                queries.evaluate(Question { text: text.clone(), when: When::Over(over), lookback_ms, timeout: None }).await.unwrap();
+            let infos = evaluated.outcome.annotations.texts(golectra_promql::Severity::Info, &text);
+            assert!(infos.iter().any(|info| info.contains(&format!("answered from {rollups} rollups"))), "{infos:?}");
+            let golectra_promql::Value::Matrix(matrix) = &evaluated.outcome.value else { panic!("no matrix") };
+            let lines = matrix.series.iter().map(|series| {
+                let mut values = vec![NONE; over.len()];
+                for (time_ms, value) in series.samples(&matrix.steps) {
+                    values[usize::try_from((time_ms - over.start_ms()) / over.step_ms()).unwrap()] = value;
+                }
+                Line { labels: series.labels.clone(), values }
+            });
+            let lines: Vec<_> = lines.collect();
+            assert_eq!(lines.len(), 5, "four nodes, and that one of them was stopped");
+            let mut events = silences(&lines, over);
+            events.sort_by_key(|event| event.at_ms);
+            let is_of_those_that_were_away = |event: &Event| ["paused ", "vanished "].iter().any(|name| event.title.starts_with(name));
+            assert!(events.iter().all(is_of_those_that_were_away), "{events:?}");
+            if days == 7 {
+                let told: Vec<_> = events.iter().map(|event| (event.class, event.title.as_str())).collect();
+                let expected = [
+                    ("info", "paused was stopped"),
+                    ("ok", "paused reports again"),
+                    ("crit", "vanished fell silent"),
+                    ("ok", "vanished reports again"),
+                ];
+                assert_eq!(told, expected);
+                let is_soon_after = |event: &Event, second: i32| {
+                    let after_ms = i64::try_from(event.at_ms).unwrap() - i64::from(second) * 1_000;
+                    (0..=over.step_ms() + 360_000).contains(&after_ms)
+                };
+                let times = [silent.start, silent.end, away.start, away.end];
+                assert!(events.iter().zip(times).all(|(event, second)| is_soon_after(event, second)), "{events:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_found_of_a_time_is_not_that_of_a_longer_one_with_the_same_steps() {
+        let of = |minutes: i64| steps_of(&Window { start_ms: 10_000_001 - minutes * 60_000, end_ms: 10_000_001, preset: None });
+        let (quarter, hour) = (of(15), of(60));
+        assert_eq!((quarter.step_ms(), quarter.end_ms()), (hour.step_ms(), hour.end_ms()));
+        assert_ne!(quarter, hour);
     }
 
     #[test]
@@ -345,7 +460,7 @@ mod tests {
         use golectra_promql::Query;
         use golectra_promql::parse::ParseLimits;
         for expr in
-            [ALERTS, RESTARTS, OOM_OF_PODS, OOM_OF_NODES, LAST_SEEN, BOOTED, VERSIONS, rollouts::REPLICA_SETS, rollouts::PODS_OF_SETS]
+            [ALERTS, RESTARTS, OOM_OF_PODS, OOM_OF_NODES, SILENT_FOR, BOOTED, VERSIONS, rollouts::REPLICA_SETS, rollouts::PODS_OF_SETS]
         {
             for of in ["", r#"instance="a""#] {
                 let query = expr.replace("$of", of);

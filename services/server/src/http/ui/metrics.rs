@@ -9,6 +9,7 @@ use golectra_promql::{MatchOp, Matcher};
 use golectra_protocol::{ErrorCode, Source, Value, number};
 
 use super::format::{ago, grouped};
+use super::panels::quoted;
 use super::shell::{Parameters, Shell, encode, page, parameters};
 use crate::clock::rfc3339;
 use crate::history::labels::{REMOTE_WRITE_SOURCE, SOURCE_LABEL, is_node};
@@ -126,7 +127,10 @@ impl MetricRow {
         let parts = series.id.parts();
         let name = parts.name.into_owned();
         let labels: Vec<_> = parts.labels.into_iter().map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
-        let link = format!("/explore?query={}", encode(&selector(&name, &labels, series, unnamed)));
+        let by_source = !unnamed && series.source.as_str() != REMOTE_WRITE_SOURCE && !labels.iter().any(|(key, _)| key == SOURCE_LABEL);
+        let instance = by_source.then(|| (SOURCE_LABEL, series.source.as_str()));
+        let selected = instance.into_iter().chain(labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let link = format!("/explore?query={}", encode(&selector(&name, selected)));
         Self {
             name,
             labels,
@@ -138,18 +142,15 @@ impl MetricRow {
     }
 }
 
-/// The PromQL expression that selects a series.
-fn selector(name: &str, labels: &[(String, String)], series: &Series, unnamed: bool) -> String {
-    let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
-    let mut matchers = vec![quoted(name)];
-    if !unnamed && series.source.as_str() != REMOTE_WRITE_SOURCE && !labels.iter().any(|(key, _)| key == SOURCE_LABEL) {
-        matchers.push(format!("{SOURCE_LABEL}={}", quoted(series.source.as_str())));
-    }
-    matchers
-        .extend(labels.iter().map(|(key, value)| format!("{}={}", if is_plain(key) { key.clone() } else { quoted(key) }, quoted(value))));
+/// The PromQL expression that selects the series with this name, if it has one, and these labels. Names that PromQL does not take otherwise are in quotes.
+pub fn selector<'a>(name: &str, labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let key = |key: &str| if is_plain(key) { key.to_owned() } else { quoted(key) };
+    let mut matchers: Vec<_> = labels.into_iter().map(|(label, value)| format!("{}={}", key(label), quoted(value))).collect();
     if is_plain(name) {
-        let rest = &matchers[1..];
-        return if rest.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", rest.join(",")) };
+        return if matchers.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", matchers.join(",")) };
+    }
+    if !name.is_empty() {
+        matchers.insert(0, quoted(name));
     }
     format!("{{{}}}", matchers.join(","))
 }
@@ -204,9 +205,8 @@ mod tests {
         ] {
             let series = series(source, id);
             let row = MetricRow::new(&series, source.is_empty(), 0);
-            let selector = selector(&row.name, &row.labels, &series, source.is_empty());
-            assert_eq!(selector, expected);
-            golectra_promql::Query::parse(&selector, &golectra_promql::parse::ParseLimits::default()).unwrap();
+            assert_eq!(row.link, format!("/explore?query={}", encode(expected)));
+            golectra_promql::Query::parse(expected, &golectra_promql::parse::ParseLimits::default()).unwrap();
         }
     }
 }

@@ -85,8 +85,7 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
     let window = Window::of(&query, now_ms);
     let cluster = cluster::shared(&state).await?;
     let mut missing = cluster.missing.clone();
-    let problems =
-        problems::all(&state, &cluster).into_iter().filter(|problem| problem.link == format!("/node?name={}", encode(&name))).collect();
+    let problems = problems::of_node(&state, &cluster, &name);
     let now = cluster.now;
     let node = cluster.nodes.iter().find(|node| node.name == name).cloned();
     let names = metric_names(&state, &[(SOURCE_LABEL, &name)], &window).await;
@@ -142,12 +141,13 @@ pub async fn node(State(state): State<AppState>, query: Parameters) -> Result<Re
 /// An instance of which the overview knows nothing, since it has no metric of a machine: when it was seen last is told by whatever series it has.
 async fn instance(app: &App, name: &str, now: u64, missing: &mut Vec<String>) -> Node {
     let found = ask::instant(app, &format!("max(timestamp({{{SOURCE_LABEL}={}}}))", quoted(name))).await;
+    let is_answered = found.is_ok();
     let samples = found.unwrap_or_else(|error| {
         missing.push(ask::sentence("When it was seen", &error));
         Vec::new()
     });
     let last_seen = samples.first().map(|sample| whole(sample.value * 1000.0));
-    let silent = last_seen.is_none_or(|seen| now.saturating_sub(seen) > INSTANCE_SILENT_AFTER_MILLIS);
+    let silent = is_answered && last_seen.is_none_or(|seen| now.saturating_sub(seen) > INSTANCE_SILENT_AFTER_MILLIS);
     Node { name: name.to_owned(), last_seen, silent, ..Node::default() }
 }
 

@@ -1,6 +1,6 @@
 //! GET /: what is wrong, the cluster in one strip, and its nodes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use askama::Template;
@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 
 use super::changes::{self, Change, Scope};
-use super::cluster::{self, Cluster};
+use super::cluster::{self, Cluster, Filesystem, Node};
 use super::format::{ago, bytes, grouped, percent, three_digits};
 use super::problems::{self, Problem};
 use super::rows::{Column, Order, RowGroup};
@@ -22,7 +22,7 @@ use crate::store::SourceInfo;
 
 /// How long the page waits for what changed.
 const CHANGES_LIMIT: Duration = Duration::from_millis(250);
-/// The number of problems, worst first; the page of alerts has all of them.
+/// The number of problems, worst first; the page of alerts has more of them, and a filter.
 const MAX_PROBLEMS: usize = 50;
 /// The number of changes of each list.
 const CHANGES_SHOWN: usize = 3;
@@ -133,15 +133,20 @@ impl Other {
 /// The cluster in one strip. What is not known of any node has no tile.
 fn strip(cluster: &Cluster) -> Vec<Tile> {
     let mut tiles = Vec::new();
-    let all = cluster.nodes.len();
+    // What was stopped is not expected to report.
+    let stopped = cluster.nodes.iter().filter(|node| node.stopped).count();
+    let all = cluster.nodes.len() - stopped;
     let reporting: Vec<_> = cluster.nodes.iter().filter(|node| !node.silent).collect();
     let silent = all - reporting.len();
     let tile = |label, value: String, note: String| Tile { label, value, wrong: String::new(), note, class: "" };
     let plural = |count: usize| if count == 1 { "" } else { "s" };
-    if all > 0 && silent == 0 {
-        tiles.push(tile("Nodes", grouped(all), "all reporting".to_owned()));
+    let and_stopped = if stopped > 0 { format!(", {} stopped", grouped(stopped)) } else { String::new() };
+    if all == 0 && stopped > 0 {
+        tiles.push(tile("Nodes", grouped(all), format!("{} stopped", grouped(stopped))));
+    } else if all > 0 && silent == 0 {
+        tiles.push(tile("Nodes", grouped(all), format!("all reporting{and_stopped}")));
     } else if all > 0 {
-        let of_all = tile("Nodes", grouped(reporting.len()), format!("{} silent", grouped(silent)));
+        let of_all = tile("Nodes", grouped(reporting.len()), format!("{} silent{and_stopped}", grouped(silent)));
         tiles.push(Tile { wrong: format!(" / {}", grouped(all)), ..of_all });
     }
     let cpu: Vec<_> = reporting.iter().filter_map(|node| Some((node.cpu?, node.cores.unwrap_or(1.0)))).collect();
@@ -155,9 +160,10 @@ fn strip(cluster: &Cluster) -> Vec<Tile> {
         let (used, total) = memory.iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         tiles.push(tile("Memory", percent(used / total), format!("{} of {}", bytes(used), bytes(total))));
     }
-    let disks: Vec<_> = reporting.iter().flat_map(|node| &node.filesystems).collect();
-    if let Some(fullest) = disks.iter().max_by(|a, b| a.used().total_cmp(&b.used())) {
-        let (size, available) = disks.iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.size, sum.1 + one.available));
+    let fullest = reporting.iter().copied().filter_map(Node::fullest).max_by(|a, b| a.used().total_cmp(&b.used()));
+    if let Some(fullest) = fullest {
+        let disks = reporting.iter().copied().flat_map(disks);
+        let (size, available) = disks.fold((0.0, 0.0), |sum, one| (sum.0 + one.size, sum.1 + one.available));
         tiles.push(tile("Disk", percent(1.0 - available / size), format!("fullest {}", percent(fullest.used()))));
     }
     let pods: Vec<_> = cluster.nodes.iter().filter_map(|node| node.pods).collect();
@@ -180,4 +186,51 @@ fn strip(cluster: &Cluster) -> Vec<Tile> {
     let sources = cluster.nodes.iter().filter(|node| node.series.is_some()).count() + cluster.others.len();
     tiles.push(tile("Series", grouped(series), format!("{} source{}", grouped(sources), plural(sources))));
     tiles
+}
+
+/// The filesystems of a node whose space comes to that of its disks. A smaller one of the same block device is a directory with a quota, whose space is part
+/// of the largest one's. What is no block device may stand for several filesystems.
+fn disks(node: &Node) -> Vec<&Filesystem> {
+    let (of_devices, mut disks): (Vec<&Filesystem>, Vec<&Filesystem>) =
+        node.filesystems.iter().partition(|one| one.device.starts_with("/dev/") && one.device != "/dev/fuse");
+    let mut largest = BTreeMap::<&str, &Filesystem>::new();
+    for one in of_devices {
+        let known = largest.entry(&one.device).or_insert(one);
+        if one.size > known.size {
+            *known = one;
+        }
+    }
+    disks.extend(largest.into_values());
+    disks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_space_of_a_disk_counts_once_however_often_it_is_mounted() {
+        let of = |device: &str, mount: &str, size: f64, available: f64| Filesystem {
+            mount: mount.into(),
+            device: device.into(),
+            size,
+            available,
+        };
+        let filesystems = vec![
+            // A directory with a quota.
+            of("/dev/vda", "/quota", 10.0, 1.0),
+            of("/dev/vda", "/", 100.0, 50.0),
+            of("/dev/vdb", "/data", 200.0, 140.0),
+            // Filesystems whose devices have no name of their own.
+            of("none", "/a", 60.0, 20.0),
+            of("none", "/b", 40.0, 30.0),
+        ];
+        let node = |name: &str| Node { name: name.into(), filesystems: filesystems.clone(), ..Node::default() };
+        let nodes = vec![node("a"), node("b")];
+        let cluster = Cluster { nodes, others: vec![], missing: vec![], pods_not_ready: None, restarts: None, restarted: vec![], now: 0 };
+        let tiles = strip(&cluster);
+        let disk = tiles.iter().find(|tile| tile.label == "Disk").unwrap();
+        // Of 400 on each node 240 are left.
+        assert_eq!((disk.value.as_str(), disk.note.as_str()), ("40 %", "fullest 90 %"));
+    }
 }

@@ -394,7 +394,7 @@ mod tests {
         fixture.add(r#"CPUutilization1{instance="n1"}"#, 0..=NOW, |_| 40.0);
         fixture.add(r#"CPUutilization2{instance="n1"}"#, 0..=NOW, |_| 60.0);
         let node = PanelBook::open(None).current().node.clone();
-        assert_eq!(drawn(&fixture, &node, "CPU by processor", 0, "cpu", ""), ["0 0.250", "1 0.250"]);
+        assert_eq!(drawn(&fixture, &node, "CPU by processor", 0, "cpu", ""), ["0 0.125", "1 0.125"]);
         assert_eq!(drawn(&fixture, &node, "CPU by mode", 0, "mode", ""), ["iowait 0.125", "user 0.125"]);
         assert_eq!(drawn(&fixture, &node, "CPU by processor", 1, "cpu", ""), ["1 0.400", "2 0.600"]);
     }

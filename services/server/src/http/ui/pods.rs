@@ -14,15 +14,12 @@ use super::node::Fact;
 use super::panels::{Unit, quoted};
 use super::problems::{CRASH_LOOP, CRITICAL_FROM, WARN_FROM};
 use super::rows::Meter;
-use super::shell::{Parameters, Shell, encode, page, parameters};
+use super::shell::{MAX_SHOWN, Parameters, Shell, encode, page, parameters};
 use crate::clock::rfc3339;
 use crate::history::labels::SOURCE_LABEL;
 use crate::history::query::QueryError;
 use crate::http::error::TextError;
 use crate::http::{App, AppState};
-
-/// The number of pods on a page.
-const MAX_SHOWN: usize = 200;
 
 /// `$of` stands for matchers. Of a pod whose containers the runtime does not tell one by one there are series without a container; other programs have such
 /// series of every pod, one of the whole pod and one of its pause container.

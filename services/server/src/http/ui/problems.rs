@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::cluster::{Cluster, Filesystem, Node};
 use super::format::{ago, bytes, grouped, percent, span};
 use super::shell::encode;
-use crate::alerts::{self, ActiveAlert, Phase};
+use crate::alerts::{self, ActiveAlert, Phase, STOPPED_RULE};
 use crate::clock::rfc3339;
 use crate::http::App;
 
@@ -104,6 +104,9 @@ pub const WARN_FROM: f64 = 0.85;
 /// See [`WARN_FROM`].
 pub const CRITICAL_FROM: f64 = 0.95;
 
+/// The share of CPU time from which a node is busy.
+const BUSY_FROM: f64 = 0.9;
+
 /// The id of a rule's row on the page of alerts. What stands before the name keeps it apart from the page's other ids.
 pub fn rule_id(name: &str) -> String {
     format!("rule-{}", encode(name))
@@ -137,10 +140,15 @@ const RESTART_RULES: &[&str] = &["PodCrashLooping"];
 
 /// What the rules found, and what can be seen without them where no rule that is built in tells the same: firing first, then worst first.
 pub fn all(app: &App, cluster: &Cluster) -> Vec<Problem> {
-    joined(&app.alerts.active(), cluster)
+    joined(&app.alerts.active(), cluster, None)
 }
 
-fn joined(active: &[ActiveAlert], cluster: &Cluster) -> Vec<Problem> {
+/// Those of one node, and that it was stopped: its page is where the runbook of that is looked for.
+pub fn of_node(app: &App, cluster: &Cluster, name: &str) -> Vec<Problem> {
+    joined(&app.alerts.active(), cluster, Some(name))
+}
+
+fn joined(active: &[ActiveAlert], cluster: &Cluster, node: Option<&str>) -> Vec<Problem> {
     let mut problems = Vec::new();
     // The worst of what each rule says, by its name and what it is about. Silenced alerts count: what they are about is known.
     let mut known = BTreeMap::<(&str, &str, String), Severity>::new();
@@ -149,8 +157,8 @@ fn joined(active: &[ActiveAlert], cluster: &Cluster) -> Vec<Problem> {
         let mountpoint = alert.labels.get("mountpoint").map_or("", String::as_str);
         let worst = known.entry((alert.name.as_str(), mountpoint, problem.link.clone())).or_insert(problem.severity);
         *worst = problem.severity.min(*worst);
-        // The watchdog always fires: it shows that alerts arrive.
-        if !alert.silenced && alert.severity != "none" {
+        let is_shown = alerts::is_problem(&alert.name, &alert.severity) || (node.is_some() && alert.name == STOPPED_RULE);
+        if !alert.silenced && is_shown {
             problems.push(problem);
         }
     }
@@ -160,6 +168,10 @@ fn joined(active: &[ActiveAlert], cluster: &Cluster) -> Vec<Problem> {
         rules.iter().filter_map(of_rule).any(|severity| severity <= problem.severity)
     };
     problems.extend(visible(cluster).into_iter().filter(|one| !is_told(one)).map(|one| one.problem));
+    if let Some(name) = node {
+        let link = format!("/node?name={}", encode(name));
+        problems.retain(|problem| problem.link == link);
+    }
     problems.sort_by_key(|problem| (problem.pending, problem.severity, problem.since.unwrap_or(u64::MAX)));
     problems
 }
@@ -168,6 +180,9 @@ fn joined(active: &[ActiveAlert], cluster: &Cluster) -> Vec<Problem> {
 fn visible(cluster: &Cluster) -> Vec<Visible> {
     let mut found = Vec::new();
     for node in &cluster.nodes {
+        if node.stopped {
+            continue;
+        }
         if node.silent {
             found.push(Visible::new(silent(node, cluster.now), SILENT_RULES));
             continue;
@@ -185,7 +200,7 @@ fn visible(cluster: &Cluster) -> Vec<Visible> {
             let detail = format!("{} of {} are used. Look for the pod or the process that uses most.", bytes(used), bytes(total));
             found.push(Visible::new(now(severity, title, detail, node), MEMORY_RULES));
         }
-        if let Some((cpu, minutes)) = node.cpu.filter(|cpu| *cpu >= 0.9).and_then(|cpu| Some((cpu, busy_minutes(node)?))) {
+        if let Some((cpu, minutes)) = node.cpu.filter(|cpu| *cpu >= BUSY_FROM).and_then(|cpu| Some((cpu, busy_minutes(node)?))) {
             let title = format!("{}: CPU {}", node.name, percent(cpu));
             let detail = format!("It has been above 90 % for {minutes} min. Look for the pod or the process that uses most.");
             let mut problem = now(Severity::Warning, title, detail, node);
@@ -250,7 +265,7 @@ fn silent(node: &Node, now: u64) -> Problem {
 /// For how many minutes a node has been busy without a break; none if it is only now and then.
 fn busy_minutes(node: &Node) -> Option<u64> {
     let known = node.spark.iter().rev().skip_while(|value| value.is_nan());
-    let minutes = known.take_while(|value| **value >= 0.9).count();
+    let minutes = known.take_while(|value| **value >= BUSY_FROM).count();
     u64::try_from(minutes).ok().filter(|minutes| *minutes >= 5)
 }
 
@@ -291,7 +306,7 @@ mod tests {
     }
 
     fn titles(active: &[ActiveAlert], cluster: &Cluster) -> Vec<String> {
-        joined(active, cluster).into_iter().map(|problem| problem.title).collect()
+        joined(active, cluster, None).into_iter().map(|problem| problem.title).collect()
     }
 
     #[test]
@@ -343,9 +358,36 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_was_stopped_is_a_problem_only_where_a_rule_says_so() {
+        let stopped = Node { name: "n".into(), silent: true, stopped: true, last_seen: Some(3_000_000), ..Node::default() };
+        let cluster = cluster(vec![stopped], vec![]);
+        let active = |severity: &str| [alert(STOPPED_RULE, "n", severity, Phase::Firing, false)];
+        assert_eq!(titles(&active("info"), &cluster), [] as [&str; 0]);
+        assert_eq!(titles(&active("warning"), &cluster), [STOPPED_RULE]);
+        // The number in the navigation counts the same.
+        assert!(!alerts::is_problem(STOPPED_RULE, "info") && alerts::is_problem(STOPPED_RULE, "warning"));
+        assert!(alerts::is_problem("Note", "info") && !alerts::is_problem("Watchdog", "none"));
+    }
+
+    #[test]
+    fn the_page_of_a_node_says_as_an_info_that_it_was_stopped() {
+        let node = |name: &str| Node { name: name.into(), memory: Some((96.0, 100.0)), last_seen: Some(4_000_000), ..Node::default() };
+        let cluster = cluster(vec![Node { silent: true, stopped: true, ..node("n") }, node("tight")], vec![]);
+        let known = alert(STOPPED_RULE, "other", "info", Phase::Firing, true);
+        let active = [alert(STOPPED_RULE, "n", "info", Phase::Firing, false), known, alert("Watchdog", "n", "none", Phase::Firing, false)];
+        let of = |name: &str| {
+            let problems = joined(&active, &cluster, Some(name));
+            problems.into_iter().map(|problem| (problem.title, problem.severity.class())).collect::<Vec<_>>()
+        };
+        assert_eq!(of("n"), [(STOPPED_RULE.to_owned(), "info")]);
+        assert_eq!(of("tight"), [("tight: memory 96 %".to_owned(), "crit")]);
+        assert!(of("other").is_empty());
+    }
+
+    #[test]
     fn rules_that_tell_the_same_are_built_in() {
         let rules = include_str!("../../alerts/built-in.yaml");
-        for rule in [SILENT_RULES, FILESYSTEM_RULES, MEMORY_RULES, CPU_RULES, RESTART_RULES].concat() {
+        for rule in [SILENT_RULES, &[STOPPED_RULE], FILESYSTEM_RULES, MEMORY_RULES, CPU_RULES, RESTART_RULES].concat() {
             assert!(rules.contains(&format!("- alert: {rule}\n")), "{rule}");
         }
     }
@@ -380,7 +422,7 @@ mod tests {
             Node { cpu: Some(0.2), memory: Some((50.0, 100.0)), ..node("well") },
         ];
         let cluster = cluster(nodes, vec![("shop".into(), "cart".into(), 7.0), ("shop".into(), "calm".into(), 1.0)]);
-        let problems = joined(&[], &cluster);
+        let problems = joined(&[], &cluster, None);
         let titles: Vec<_> = problems.iter().map(|problem| (problem.severity.title(), problem.title.as_str())).collect();
         assert_eq!(
             titles,

@@ -241,10 +241,12 @@ fn label<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
 impl RowGroup {
     /// Of these nodes, of which so many are shown.
     fn new(title: String, nodes: &[&Node], shown: usize, now: u64) -> Self {
-        let silent = nodes.iter().filter(|node| node.silent).count();
+        let count = |state_of: u8| nodes.iter().filter(|node| state(node) == state_of).count();
         let mut sum = vec![format!("{} node{}", grouped(nodes.len()), if nodes.len() == 1 { "" } else { "s" })];
-        if silent > 0 {
-            sum.push(format!("{} silent", grouped(silent)));
+        for (count, what) in [(count(SILENT), "silent"), (count(STOPPED), "stopped")] {
+            if count > 0 {
+                sum.push(format!("{} {what}", grouped(count)));
+            }
         }
         let reporting = || nodes.iter().filter(|node| !node.silent);
         let (used, cores) = reporting()
@@ -261,12 +263,18 @@ impl RowGroup {
     }
 }
 
+/// The state of a node that is silent.
+const SILENT: u8 = 0;
+/// The state of a node that was stopped.
+const STOPPED: u8 = 4;
+
 /// The state of a node, worst first: what its dot shows.
 fn state(node: &Node) -> u8 {
     let worst = [node.cpu, node.memory_used(), node.fullest().map(super::cluster::Filesystem::used)];
     let worst = worst.into_iter().flatten().fold(0.0, f64::max);
     match worst {
-        _ if node.silent => 0,
+        _ if node.stopped => STOPPED,
+        _ if node.silent => SILENT,
         worst if worst >= CRITICAL_FROM => 1,
         worst if worst >= WARN_FROM => 2,
         _ => 3,
@@ -277,7 +285,8 @@ impl Row {
     /// A node as a row.
     pub fn new(node: &Node, now: u64) -> Self {
         let (class, state_text) = match state(node) {
-            0 => ("crit", "silent"),
+            SILENT => ("crit", "silent"),
+            STOPPED => ("soft", "stopped"),
             1 => ("crit", "a resource is nearly used up"),
             2 => ("warn", "a resource is scarce"),
             _ => ("ok", "reporting"),
@@ -375,6 +384,16 @@ mod tests {
         assert_eq!(order("").labels(&cluster).into_iter().collect::<Vec<_>>(), ["rack"]);
         assert_eq!(order("other").labels(&cluster).into_iter().collect::<Vec<_>>(), ["other", "rack"]);
         assert!(order("a&b").columns()[1].link.ends_with("&group=a%26b#nodes"));
+    }
+
+    #[test]
+    fn a_node_that_was_stopped_comes_last_and_is_not_silent() {
+        let mut cluster = cluster();
+        cluster.nodes[0] = Node { silent: true, stopped: true, ..cluster.nodes[0].clone() };
+        let (groups, _) = Order::of(&HashMap::new()).groups(&cluster);
+        let rows: Vec<_> = groups[0].rows.iter().map(|row| (row.name.as_str(), row.state_text)).collect();
+        assert_eq!(rows, [("c", "silent"), ("b", "a resource is nearly used up"), ("d", "reporting"), ("a", "stopped")]);
+        assert!(groups[0].sum.starts_with("4 nodes, 1 silent, 1 stopped, "), "{}", groups[0].sum);
     }
 
     #[test]

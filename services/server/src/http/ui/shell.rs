@@ -26,6 +26,34 @@ const SECURITY: [(HeaderName, HeaderValue); 3] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
+/// The number of rows of a long list: few enough for a page that is fetched again every few seconds.
+pub const MAX_SHOWN: usize = 200;
+
+/// The first rows of a list, and what the page has to say about the others.
+pub struct Listed<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// How many more the filter leaves.
+    pub more: usize,
+    /// How many there are without the filter.
+    pub all: usize,
+}
+
+impl<T> Listed<T> {
+    /// Of what the filter leaves, in its order.
+    pub fn first(found: impl ExactSizeIterator<Item = T>, all: usize) -> Self {
+        let count = found.len();
+        let rows: Vec<_> = found.take(MAX_SHOWN).collect();
+        Self { more: count - rows.len(), rows, all }
+    }
+
+    /// How many the filter leaves, of how many.
+    pub fn count(&self) -> String {
+        let found = self.rows.len() + self.more;
+        if found == self.all { grouped(found) } else { format!("{} of {}", grouped(found), grouped(self.all)) }
+    }
+}
+
 /// The parameters of a page's address.
 pub type Parameters = Result<Query<HashMap<String, String>>, QueryRejection>;
 

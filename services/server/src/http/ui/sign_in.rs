@@ -16,7 +16,7 @@ use super::shell::{Shell, page};
 use crate::access::Tokens;
 use crate::http::error::{ApiError, TextError};
 use crate::http::{App, AppState};
-use crate::middleware::access::{SESSION, is_of_trusted_proxy, is_same_origin};
+use crate::middleware::access::{OF_OWN_PAGES, SESSION, is_of_trusted_proxy, is_same_origin};
 
 /// How long a browser stays signed in.
 const SESSION_SECONDS: u64 = 30 * 86_400;
@@ -110,8 +110,7 @@ pub async fn sign_out(State(state): State<AppState>, request: Request) -> Result
 }
 
 fn of_this_origin(app: &App, request: &Request) -> Result<(), ApiError> {
-    let message = "this form was sent from another site: open this server's page and sign in there";
-    if is_same_origin(app, request) { Ok(()) } else { Err(ApiError::new(ErrorCode::TokenScope, message)) }
+    if is_same_origin(app, request) { Ok(()) } else { Err(ApiError::new(ErrorCode::TokenScope, format!("this form {OF_OWN_PAGES}"))) }
 }
 
 /// Whether the browser's connection is encrypted, as the browser or a trusted proxy says. A browser names the origin of a form that it sends; who forges it

@@ -1,5 +1,7 @@
 //! GET /status: golectra itself: which version, what is stored, and what each agent says.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
@@ -7,9 +9,9 @@ use golectra_process::banner::BUILD;
 
 use super::agents::{self, AgentState};
 use super::ask;
-use super::cluster::SILENT_AFTER_MILLIS;
+use super::cluster::{SILENT_AFTER_MILLIS, STOPPED};
 use super::format::{ago, bytes, grouped, span};
-use super::shell::{Parameters, Shell, page, parameters};
+use super::shell::{Listed, Parameters, Shell, page, parameters};
 use crate::clock::rfc3339;
 use crate::history::labels::SOURCE_LABEL;
 use crate::http::AppState;
@@ -26,7 +28,8 @@ const HISTORY: &str = r#"max by (__name__) ({__name__=~"golectra_history_bytes|g
 struct StatusPage {
     shell: Shell,
     facts: Vec<(&'static str, String)>,
-    agents: Vec<Agent>,
+    agents: Listed<Agent>,
+    find: String,
     /// Whether there is something to sign out of.
     signs_in: bool,
     missing: Vec<String>,
@@ -34,10 +37,13 @@ struct StatusPage {
 }
 
 /// A source and what its agent says.
+#[derive(Default)]
 struct Agent {
     name: String,
     link: String,
     silent: bool,
+    /// Whether it does not report because its agent ended in an orderly way. Then it is not silent.
+    stopped: bool,
     series: String,
     first_seen: String,
     last_seen: String,
@@ -46,13 +52,32 @@ struct Agent {
     notes: String,
 }
 
-/// GET /status.
+impl Agent {
+    /// What the filter looks through.
+    fn text(&self) -> String {
+        format!("{} {} {}", self.name, self.version, self.notes)
+    }
+}
+
+/// The sources that the filter leaves: those whose agents say something first, then those that are silent, and those that were stopped last.
+fn listed(sources: Vec<Agent>, find: &str) -> Listed<Agent> {
+    let (all, find) = (sources.len(), find.to_lowercase());
+    let mut found: Vec<_> = sources.into_iter().filter(|source| source.text().to_lowercase().contains(&find)).collect();
+    found.sort_by_key(|source| (source.stopped, source.notes.is_empty(), !source.silent));
+    Listed::first(found.into_iter(), all)
+}
+
+/// GET /status?find=.
 pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<Response, TextError> {
-    parameters(query)?;
+    let find = parameters(query)?.remove("find").unwrap_or_default();
     let now = u64::try_from(state.process.now_ms()).unwrap_or_default();
     let sources = state.store.sources().await.map_err(ApiError::from)?;
-    let (agents, failing, history) =
-        tokio::join!(ask::instant(&state, agents::QUERY), ask::instant(&state, FAILING), ask::instant(&state, HISTORY));
+    let (agents, failing, history, stopped) = tokio::join!(
+        ask::instant(&state, agents::QUERY),
+        ask::instant(&state, FAILING),
+        ask::instant(&state, HISTORY),
+        ask::instant(&state, STOPPED)
+    );
     let mut missing = state.alerts.refused_files();
     missing.extend(state.panels.current().refused.iter().map(|error| format!("A file of PANELS_DIR is refused: {error}.")));
     let mut answered = |what: &str, answer: Result<Vec<ask::Sample>, _>| {
@@ -66,6 +91,8 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
         let text = format!("{} can't be read", sample.labels.value("collector"));
         said.entry(sample.labels.value(SOURCE_LABEL).to_owned()).or_default().notes.push(text);
     }
+    let stopped = answered("Which sources were stopped", stopped);
+    let stopped: BTreeSet<&str> = stopped.iter().map(|sample| sample.labels.value(SOURCE_LABEL)).collect();
     let history = answered("The size of history", history);
     let history = |name: &str| history.iter().find(|sample| sample.labels.metric_name() == name).map(|sample| sample.value);
     let store = state.store.metrics();
@@ -93,10 +120,12 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
     let agents = sources.iter().map(|source| {
         let name = source.name.as_str();
         let AgentState { version, notes } = said.remove(name).unwrap_or_default();
+        let reports = now.saturating_sub(source.last_seen_millis) <= SILENT_AFTER_MILLIS;
         Agent {
             name: if source.name.is_unnamed() { "(unnamed)".to_owned() } else { name.to_owned() },
             link: format!("/source?name={name}"),
-            silent: now.saturating_sub(source.last_seen_millis) > SILENT_AFTER_MILLIS,
+            silent: !reports && !stopped.contains(name),
+            stopped: !reports && stopped.contains(name),
             series: grouped(source.series),
             first_seen: rfc3339(source.first_seen_millis),
             last_seen: rfc3339(source.last_seen_millis),
@@ -108,9 +137,36 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
     page(&StatusPage {
         shell: Shell::new(&state, "Status", "status"),
         facts,
-        agents: agents.collect(),
+        agents: listed(agents.collect(), &find),
+        find,
         signs_in: state.tokens.is_some(),
         missing,
         now: rfc3339(now),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_sources_those_with_something_to_look_at_come_first() {
+        let agent = |n: usize| Agent {
+            name: format!("n{n:03}"),
+            silent: n >= 290,
+            stopped: n < 2,
+            notes: if n == 299 { "cpu can't be read".to_owned() } else { String::new() },
+            ..Agent::default()
+        };
+        let shown = |find: &str| {
+            let listed = listed((0..300).map(agent).collect(), find);
+            let names: Vec<_> = listed.rows.iter().map(|source| source.name.clone()).collect();
+            (names, listed.more, listed.count())
+        };
+        let (names, more, count) = shown("");
+        assert_eq!((names.len(), more, count.as_str()), (200, 100, "300"));
+        assert_eq!([&names[0], &names[1], &names[9], &names[10]], ["n299", "n290", "n298", "n002"]);
+        assert_eq!(shown("n00").0[7..], ["n009", "n000", "n001"], "those that were stopped come last");
+        assert_eq!(shown("CAN'T be"), (vec!["n299".to_owned()], 0, "1 of 300".to_owned()));
+    }
 }

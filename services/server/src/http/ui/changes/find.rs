@@ -7,13 +7,16 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::super::ask::{self, Line};
-use super::super::kept::Kept;
+use super::super::kept::{Keep, Kept};
 use super::super::window::Window;
 use super::kinds::KINDS;
 use super::ranking::{Found, Ranking};
 use super::scope::Scope;
 use super::windows::Windows;
 use crate::http::App;
+
+/// The nodes that do not report and whose agents ended in an orderly way, as the table of nodes shows them.
+const STOPPED: &str = "max by (instance) (golectra_source_stopped{$of})";
 
 /// How long finding may take.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -29,30 +32,36 @@ pub async fn find(app: &App, scope: &Scope, window: &Window) -> Arc<Found> {
 }
 
 async fn of(app: &App, key: Key) -> Arc<Found> {
-    let found = app.changes.get(&key, async || ask_all(app, &key).await, |found| found.missing.is_empty()).await;
+    let keep = |found: &Found| if found.missing.is_empty() { Keep::Yes } else { Keep::Shortly };
+    let found = app.changes.get(&key, async || ask_all(app, &key).await, keep).await;
     found.unwrap_or_else(|| {
         let busy = "What changed can't be shown now: others are being answered. Try again in a moment.".to_owned();
         Arc::new(Found { missing: vec![busy], ..Found::default() })
     })
 }
 
-/// The same if it is there soon, else that of a step before; none if there is neither. A ranking that was begun goes on.
+/// The same if it is there soon, else what was found of it in part or shortly before; none if there is neither. A ranking that was begun goes on.
 pub async fn find_soon(app: &Arc<App>, scope: &Scope, window: &Window, limit: Duration) -> Option<Arc<Found>> {
-    let key = (scope.clone(), Windows::of(window));
-    let before = (scope.clone(), key.1.earlier());
+    let windows = Windows::of(window);
     let begun = tokio::spawn({
-        let app = Arc::clone(app);
+        let (app, key) = (Arc::clone(app), (scope.clone(), windows));
         async move { of(&app, key).await }
     });
     match timeout(limit, begun).await {
         Ok(Ok(found)) => Some(found),
-        _ => app.changes.known(&before),
+        _ => app.changes.known(|(about, before)| about == scope && before.are_shortly_before(windows)),
     }
 }
 
 async fn ask_all(app: &App, (scope, windows): &Key) -> Found {
     let deadline = Instant::now() + LIMIT;
     let mut ranking = Ranking::new(*windows);
+    if matches!(scope, Scope::Cluster | Scope::Node(_)) {
+        let expr = STOPPED.replace("$of", &scope.matchers());
+        if let Some(lines) = ranking.ask(app, "nodes that were stopped", &expr, deadline).await {
+            ranking.were_stopped(lines);
+        }
+    }
     for kind in KINDS.iter().filter(|kind| scope.has(kind)) {
         let expr = kind.expr.replace("$of", &scope.matchers()).replace("$window", &format!("{}ms", windows.rate_ms()));
         if let Some(lines) = ranking.ask(app, kind.title, &expr, deadline).await {
@@ -65,13 +74,13 @@ async fn ask_all(app: &App, (scope, windows): &Key) -> Found {
             // Each of its metrics, but for what tells of other things and what a kind has already.
             let expr = format!(r#"{{{},__name__!~"kube_.*|ALERTS.*|golectra_(rule|source)_.*|.*_info"}}"#, scope.matchers());
             if let Some(lines) = ranking.ask(app, "metrics", &expr, deadline).await {
-                ranking.every(&lines, true);
+                ranking.every(&lines, None);
             }
         }
         Scope::Query(expr) => {
-            let expr = expr.replace("$window", &format!("{}ms", windows.rate_ms()));
-            if let Some(lines) = ranking.ask(app, "the expression", &expr, deadline).await {
-                ranking.every(&lines, false);
+            let filled = expr.replace("$window", &format!("{}ms", windows.rate_ms()));
+            if let Some(lines) = ranking.ask(app, "the expression", &filled, deadline).await {
+                ranking.every(&lines, Some(expr));
             }
         }
     }

@@ -82,7 +82,7 @@ pub const KINDS: [Kind; 17] = [
             "CPU",
             Unit::Percent,
             0.03,
-            r#"1 - sum by (instance) (rate(node_cpu_seconds_total{mode="idle",$of}[$window])) / sum by (instance) (rate(node_cpu_seconds_total{$of}[$window])) or avg by (instance) ({__name__=~"CPUutilization[0-9]+",$of}) / 100"#,
+            r#"1 - sum by (instance) (rate(node_cpu_seconds_total{mode=~"idle|iowait",$of}[$window])) / sum by (instance) (rate(node_cpu_seconds_total{$of}[$window])) or avg by (instance) ({__name__=~"CPUutilization[0-9]+",$of}) / 100"#,
         )
     },
     node(
@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn a_node_is_not_busy_because_its_counters_began_a_moment_ago() {
         let mut fixture = Fixture::default();
-        for (mode, share) in [("idle", 0.75), ("user", 0.25)] {
+        // What waits for disks is not used.
+        for (mode, share) in [("idle", 0.625), ("iowait", 0.125), ("user", 0.25)] {
             let series = format!(r#"node_cpu_seconds_total{{instance="new",cpu="0",mode="{mode}"}}"#);
             fixture.add(&series, NOW - 30..=NOW, |second| 1e6 + second * share);
         }

@@ -6,20 +6,23 @@ use golectra_promql::{Labels, METRIC_NAME};
 
 use super::super::ask::Line;
 use super::super::format::{quantity, three_digits};
-use super::super::panels::Unit;
+use super::super::metrics::selector;
+use super::super::panels::{Unit, quoted};
 use super::super::shell::encode;
 use super::super::spark::Spark;
 use super::kinds::{Kind, Style, Subject};
-use super::score::{LEAST_SCORE, Moved, moved, stopped};
+use super::score::{LEAST_SCORE, Moved, ended, moved};
 use super::windows::Windows;
 use crate::history::labels::SOURCE_LABEL;
 
-/// A node that has no value for this long has stopped.
-const STOPPED_AFTER_MS: i64 = 120_000;
+/// A node that has no value for this long is silent, or was stopped.
+const ENDED_AFTER_MS: i64 = 120_000;
 /// The number of changes that are kept of each list.
 const MAX_CHANGES: usize = 40;
-/// The score of a node that stopped a moment ago, and what a whole window of silence adds.
-const STOPPED_SCORE: (f64, f64) = (10.0, 40.0);
+/// The score of a node that fell silent a moment ago, and what a whole window of silence adds.
+const SILENT_SCORE: (f64, f64) = (10.0, 40.0);
+/// The score of a node that was stopped: it is no problem, and whatever else moved comes first.
+const STOPPED_SCORE: f64 = LEAST_SCORE;
 /// The highest score of series whose meaning nobody told: they come after those that have a floor of their own.
 const MAX_UNKNOWN_SCORE: f64 = 10.0;
 
@@ -64,6 +67,8 @@ pub struct Found {
 pub struct Ranking {
     pub windows: Windows,
     pub found: Found,
+    /// When nodes were stopped, by name: values at the steps of that time.
+    stopped: BTreeMap<String, Vec<f64>>,
     /// Whether there was a value in the window, and in the one before it.
     any: bool,
     any_before: bool,
@@ -71,7 +76,7 @@ pub struct Ranking {
 
 impl Ranking {
     pub fn new(windows: Windows) -> Self {
-        Self { windows, found: Found::default(), any: false, any_before: false }
+        Self { windows, found: Found::default(), stopped: BTreeMap::new(), any: false, any_before: false }
     }
 
     fn halves<'a>(&self, line: &'a [f64]) -> (&'a [f64], &'a [f64]) {
@@ -87,15 +92,24 @@ impl Ranking {
         before
     }
 
+    /// Takes when nodes were stopped. This comes before the kinds.
+    pub fn were_stopped(&mut self, lines: Vec<Line>) {
+        self.stopped = lines.into_iter().map(|line| (line.labels.value(SOURCE_LABEL).to_owned(), line.values)).collect();
+    }
+
     /// The series of a kind.
     pub fn kind(&mut self, kind: &Kind, lines: &[Line]) {
         let any_before = self.notes(lines);
         for line in lines {
-            let (before, now) = self.halves(&line.values);
+            let gapless = (kind.style == Style::Events).then(|| {
+                let (before, now) = self.halves(&line.values);
+                [without_gaps(before), without_gaps(now)].concat()
+            });
+            let (before, now) = self.halves(gapless.as_deref().unwrap_or(&line.values));
             if kind.ends
-                && let Some(first) = self.stopped(before, now)
+                && let Some(first) = self.ended(before, now)
             {
-                let change = self.silent(&line.labels, first, &line.values);
+                let change = self.end(&line.labels, first, &line.values);
                 self.found.nodes.push(change);
                 continue;
             }
@@ -112,25 +126,34 @@ impl Ranking {
         }
     }
 
-    fn stopped(&self, before: &[f64], now: &[f64]) -> Option<usize> {
-        stopped(before, now, usize::try_from(STOPPED_AFTER_MS / self.windows.step_ms).unwrap_or_default().max(2))
+    fn ended(&self, before: &[f64], now: &[f64]) -> Option<usize> {
+        ended(before, now, usize::try_from(ENDED_AFTER_MS / self.windows.step_ms).unwrap_or_default().max(2))
     }
 
+    /// A node that is silent, or was stopped, from this step on.
     #[expect(clippy::cast_precision_loss, reason = "a window has tens of steps")]
-    fn silent(&self, labels: &Labels, first: usize, values: &[f64]) -> Change {
+    fn end(&self, labels: &Labels, first: usize, values: &[f64]) -> Change {
         let name = labels.value(SOURCE_LABEL).to_owned();
         let missing = (self.windows.count - first) as f64 / self.windows.count as f64;
+        // Rates end later than reports, so whoever was stopped is so at this step.
+        let was_stopped =
+            self.stopped.get(&name).is_some_and(|values| values.iter().skip(self.windows.count + first).any(|value| value.is_finite()));
+        let (what, detail, factor, score) = if was_stopped {
+            ("was stopped", "its agent said that it ends", "stopped", STOPPED_SCORE)
+        } else {
+            ("is silent", "it reported before, and no more", "silent", SILENT_SCORE.0 + SILENT_SCORE.1 * missing)
+        };
         Change {
-            title: format!("{name} is silent"),
-            detail: "it reported before, and no more".to_owned(),
+            title: format!("{name} {what}"),
+            detail: detail.to_owned(),
             also: String::new(),
             link: format!("/node?name={}", encode(&name)),
-            factor: "silent".to_owned(),
+            factor: factor.to_owned(),
             since_ms: self.time_ms(first),
             spark: Spark::draw(values, 1.0),
-            score: STOPPED_SCORE.0 + STOPPED_SCORE.1 * missing,
+            score,
             subject: name,
-            short: "reports".to_owned(),
+            short: factor.to_owned(),
         }
     }
 
@@ -144,7 +167,8 @@ impl Ranking {
             ),
             Subject::Volume => {
                 let (namespace, claim) = (label("namespace"), label("persistentvolumeclaim"));
-                let selector = format!("kubelet_volume_stats_available_bytes{{namespace={namespace:?},persistentvolumeclaim={claim:?}}}");
+                let labels = [("namespace", namespace), ("persistentvolumeclaim", claim)];
+                let selector = selector("kubelet_volume_stats_available_bytes", labels);
                 (format!("{namespace}/{claim}"), format!("/explore?query={}", encode(&selector)))
             }
         };
@@ -180,16 +204,17 @@ impl Ranking {
         }
     }
 
-    /// Series of which no more is known than their names, the one that moved most of each metric.
-    pub fn every(&mut self, lines: &[Line], counters: bool) {
+    /// Series of which no more is known than their names: the one that moved most of each metric, or each one of an expression.
+    pub fn every(&mut self, lines: &[Line], expr: Option<&str>) {
         self.notes(lines);
+        let counters = expr.is_none();
         let mut best = BTreeMap::<String, (Change, usize)>::new();
         for line in lines {
             let name = line.labels.metric_name().to_owned();
             let values = if counters && is_counter(&name) { rates(&line.values, self.windows.step_ms) } else { line.values.clone() };
             let (before, now) = self.halves(&values);
             let Some(moved) = moved(before, now, unknown_floor(before, now)).filter(|moved| moved.score >= LEAST_SCORE) else { continue };
-            let change = self.unknown(&line.labels, moved, &values, counters && is_counter(&name));
+            let change = self.unknown(&line.labels, moved, &values, counters && is_counter(&name), expr);
             // An expression has a line for each series; metrics have one each.
             let group = if name.is_empty() || !counters { change.title.clone() } else { name };
             match best.get_mut(&group) {
@@ -210,12 +235,9 @@ impl Ranking {
         }));
     }
 
-    fn unknown(&self, labels: &Labels, moved: Moved, values: &[f64], is_rate: bool) -> Change {
-        let quoted = |text: &str| serde_json::to_string(text).unwrap_or_default();
+    fn unknown(&self, labels: &Labels, moved: Moved, values: &[f64], is_rate: bool, expr: Option<&str>) -> Change {
         let name = labels.metric_name();
-        let parts: Vec<_> =
-            labels.iter().filter(|(label, _)| *label != METRIC_NAME).map(|(label, value)| format!("{label}={}", quoted(value))).collect();
-        let selector = format!("{name}{{{}}}", parts.join(","));
+        let others = || labels.iter().filter(|(label, _)| *label != METRIC_NAME);
         let shown: Vec<_> = labels
             .iter()
             .filter(|(label, _)| *label != METRIC_NAME && *label != SOURCE_LABEL)
@@ -223,11 +245,18 @@ impl Ranking {
             .collect();
         let mut title = if name.is_empty() { String::new() } else { name.to_owned() };
         if !shown.is_empty() || title.is_empty() {
-            let shown = if name.is_empty() { parts.join(", ") } else { shown.join(", ") };
+            let all: Vec<_> = others().map(|(label, value)| format!("{label}={}", quoted(value))).collect();
+            let shown = if name.is_empty() { all.join(", ") } else { shown.join(", ") };
             title = format!("{title}{{{shown}}}");
         }
         let unit = if is_rate { Unit::PerSecond } else { Unit::Number };
-        let expr = if is_rate { format!("rate({selector}[5m])") } else { selector };
+        let selector = selector(name, others());
+        let expr = match expr {
+            // What was computed can't be selected by its labels.
+            Some(expr) if name.is_empty() => expr.to_owned(),
+            _ if is_rate => format!("rate({selector}[5m])"),
+            _ => selector,
+        };
         let factor = factor(&moved, unit);
         Change {
             subject: title.clone(),
@@ -324,6 +353,14 @@ fn rates(values: &[f64], step_ms: i64) -> Vec<f64> {
     std::iter::once(f64::NAN).chain(kept).collect()
 }
 
+/// The rates of events of a window with 0 in its gaps: a pod that was not there had none. Too few to compare stay as they are.
+fn without_gaps(rates: &[f64]) -> Vec<f64> {
+    if rates.iter().filter(|rate| rate.is_finite()).count() < 2 {
+        return rates.to_vec();
+    }
+    rates.iter().map(|rate| if rate.is_finite() { *rate } else { 0.0 }).collect()
+}
+
 /// The floor of values that nobody knows the meaning of: a share of the largest one.
 fn unknown_floor(before: &[f64], now: &[f64]) -> f64 {
     0.05 * before.iter().chain(now).copied().filter(|value| value.is_finite()).fold(0.0, |most, value| f64::max(most, value.abs()))
@@ -384,11 +421,77 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_was_stopped_is_not_silent_and_comes_last() {
+        let mut ranking = ranking();
+        let of = |name| [(SOURCE_LABEL, name)];
+        let ends = |name| line(&of(name), 0.2, f64::NAN);
+        let mut before = line(&of("earlier"), f64::NAN, f64::NAN);
+        before.values[..40].fill(1.0);
+        ranking.were_stopped(vec![line(&of("stopped"), f64::NAN, 1.0), before]);
+        ranking.kind(kind("CPU", Subject::Node), &[ends("stopped"), ends("earlier"), line(&of("busy"), 0.2, 0.97)]);
+        let found = ranking.finish();
+        let told: Vec<_> = found.nodes.iter().map(|change| (change.title.as_str(), change.factor.as_str())).collect();
+        assert_eq!(told, [("earlier is silent", "silent"), ("CPU of busy", "×4.8"), ("stopped was stopped", "stopped")]);
+    }
+
+    #[test]
     fn with_nothing_before_nothing_is_new() {
         let mut ranking = ranking();
         ranking.kind(kind("CPU", Subject::Pod), &[line(&[("namespace", "a"), ("pod", "b")], f64::NAN, 5.0)]);
         let found = ranking.finish();
         assert!(found.no_before && found.pods.is_empty());
+    }
+
+    #[test]
+    fn events_of_a_pod_that_was_not_there_all_the_time_are_as_many_as_there_were() {
+        let mut ranking = ranking();
+        let pod = |name| [("namespace", "shop"), ("pod", name)];
+        // 12 an hour in ten steps of 90 s are 3.
+        let (mut begun, mut gone) = (line(&pod("begun"), f64::NAN, f64::NAN), line(&pod("gone"), f64::NAN, 0.0));
+        begun.values[70..].fill(12.0);
+        gone.values[30..40].fill(12.0);
+        ranking.kind(kind("restarts", Subject::Pod), &[line(&pod("well"), 0.0, 0.0), begun, gone]);
+        let found = ranking.finish();
+        let told: Vec<_> =
+            found.pods.iter().map(|change| (change.title.as_str(), change.detail.as_str(), change.factor.as_str())).collect();
+        let begun = ("Restarts of shop/begun", "0 before, 3 in this time", "+3");
+        assert_eq!(told, [begun, ("Restarts of shop/gone", "3 before, 0 in this time", "-3")]);
+        assert!(without_gaps(&[f64::NAN, 1.0])[0].is_nan(), "too few");
+    }
+
+    #[test]
+    fn what_moved_leads_to_an_expression_that_has_it() {
+        use golectra_promql::Query;
+        use golectra_promql::parse::ParseLimits;
+        for (labels, expr, expected) in [
+            (&[(METRIC_NAME, "load"), ("instance", "n1")][..], None, r#"load{instance="n1"}"#),
+            (
+                &[(METRIC_NAME, "http.server.duration"), ("instance", "n1"), ("k8s.pod.name", "a\"b")],
+                None,
+                r#"{"http.server.duration",instance="n1","k8s.pod.name"="a\"b"}"#,
+            ),
+            (
+                &[(METRIC_NAME, "http.requests_total"), ("k8s.pod.name", "a")],
+                None,
+                r#"rate({"http.requests_total","k8s.pod.name"="a"}[5m])"#,
+            ),
+            (&[], Some("sum(load)"), "sum(load)"),
+            (&[("pod", "a")], Some("sum by (pod) (load)"), "sum by (pod) (load)"),
+            (&[(METRIC_NAME, "a.b"), ("pod", "a")], Some("topk(1, load)"), r#"{"a.b",pod="a"}"#),
+        ] {
+            Query::parse(expected, &ParseLimits::default()).unwrap_or_else(|error| panic!("{expected}: {error}"));
+            let mut ranking = ranking();
+            let mut moving = line(labels, 1.0, 1.0);
+            // As a total it grows by 1 a step, and then by 9.
+            let grows = (0..80).scan(0.0, |sum, step| {
+                *sum += if step < 60 { 1.0 } else { 9.0 };
+                Some(*sum)
+            });
+            moving.values = grows.collect();
+            ranking.every(&[moving], expr);
+            let found = ranking.finish();
+            assert_eq!(found.series[0].link, format!("/explore?query={}", encode(expected)));
+        }
     }
 
     #[test]
@@ -407,7 +510,7 @@ mod tests {
                 values: values.collect(),
             }
         };
-        ranking.every(&[grows(10.0), grows(900.0)], true);
+        ranking.every(&[grows(10.0), grows(900.0)], None);
         let found = ranking.finish();
         assert_eq!(found.series.len(), 1);
         assert!(found.series[0].title.contains("things_total{kind=a}") && found.series[0].factor == "×90", "{:?}", found.series[0]);

@@ -38,7 +38,7 @@ pub fn moved(before: &[f64], now: &[f64], floor: f64) -> Option<Moved> {
 }
 
 /// From which value on there is none any more, where there were values before: at least `steps` of them are missing at the end.
-pub fn stopped(before: &[f64], now: &[f64], steps: usize) -> Option<usize> {
+pub fn ended(before: &[f64], now: &[f64], steps: usize) -> Option<usize> {
     let first = now.iter().rposition(|value| value.is_finite()).map_or(0, |last| last + 1);
     (finite(before).len() * 2 > before.len() && now.len() - first >= steps.max(1)).then_some(first)
 }
@@ -126,11 +126,11 @@ mod tests {
     }
 
     #[test]
-    fn a_series_that_ends_has_stopped() {
-        assert_eq!(stopped(&[1.0; 4], &[1.0, 1.0, NONE, NONE], 2), Some(2));
-        assert_eq!(stopped(&[1.0; 4], &[1.0, 1.0, 1.0, NONE], 2), None);
-        assert_eq!(stopped(&[1.0; 4], &[NONE; 4], 2), Some(0));
-        assert_eq!(stopped(&[NONE, NONE, NONE, 1.0], &[NONE; 4], 2), None, "it was hardly there");
+    fn a_series_ends_where_values_are_missing_up_to_the_end() {
+        assert_eq!(ended(&[1.0; 4], &[1.0, 1.0, NONE, NONE], 2), Some(2));
+        assert_eq!(ended(&[1.0; 4], &[1.0, 1.0, 1.0, NONE], 2), None);
+        assert_eq!(ended(&[1.0; 4], &[NONE; 4], 2), Some(0));
+        assert_eq!(ended(&[NONE, NONE, NONE, 1.0], &[NONE; 4], 2), None, "it was hardly there");
     }
 
     proptest! {
@@ -140,7 +140,7 @@ mod tests {
                 prop_assert!(moved.score >= 0.0 && moved.score.is_finite());
                 prop_assert!(moved.since.is_none_or(|first| first < now.len() && now[first].is_finite()));
             }
-            prop_assert!(stopped(&before, &now, 3).is_none_or(|first| first <= now.len()));
+            prop_assert!(ended(&before, &now, 3).is_none_or(|first| first <= now.len()));
         }
 
         #[test]

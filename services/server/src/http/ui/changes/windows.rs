@@ -2,6 +2,7 @@
 
 use golectra_promql::Steps;
 
+use super::super::kept::is_shortly_before;
 use super::super::window::Window;
 
 /// The number of steps of each window.
@@ -29,8 +30,9 @@ impl Windows {
         Self { end_ms, step_ms, count: usize::try_from(length / step_ms).unwrap_or_default().max(2) }
     }
 
-    pub fn earlier(self) -> Self {
-        Self { end_ms: self.end_ms - self.step_ms, ..self }
+    /// Whether they are as long as others and end with them, or a step or a moment before.
+    pub fn are_shortly_before(self, others: Self) -> bool {
+        Self { end_ms: others.end_ms, ..self } == others && is_shortly_before(self.end_ms, others.end_ms, self.step_ms)
     }
 
     pub fn steps(self) -> Steps {
@@ -58,6 +60,9 @@ mod tests {
         let windows = Windows::of(&Window { start_ms: 1_000_000_000, end_ms: 1_003_600_000, preset: None });
         assert_eq!((windows.step_ms, windows.count, windows.end_ms % 90_000), (90_000, 40, 0));
         assert_eq!(windows.steps().len(), 80);
+        let earlier = |steps: i64| Windows { end_ms: windows.end_ms - steps * windows.step_ms, ..windows };
+        assert!(earlier(1).are_shortly_before(windows) && !earlier(2).are_shortly_before(windows));
+        assert!(!Windows { count: 39, ..windows }.are_shortly_before(windows));
         let short = Windows::of(&Window { start_ms: 0, end_ms: 60_000, preset: None });
         assert_eq!((short.step_ms, short.count), (15_000, 4));
     }
