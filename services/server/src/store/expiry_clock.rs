@@ -1,5 +1,6 @@
 //! The time by which things are removed for good.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,11 @@ const STEP_LASTS: Duration = Duration::from_hours(1);
 /// Follows a clock, but a step forward only after an hour: what was removed because the clock was wrong for a while would not come back. It begins with what
 /// the clock shows when it is asked for the first time.
 #[derive(Debug, Default)]
-pub(super) struct ExpiryClock(Mutex<Option<Seen>>);
+pub(super) struct ExpiryClock {
+    seen: Mutex<Option<Seen>>,
+    /// The time that it gave last.
+    last_millis: AtomicU64,
+}
 
 /// What the clock showed when it was last followed.
 #[derive(Debug, Clone, Copy)]
@@ -24,12 +29,19 @@ struct Seen {
 impl ExpiryClock {
     /// The time to remove by, when the clock shows this.
     pub(super) fn follow(&self, unix_millis: u64) -> u64 {
-        self.follow_at(Instant::now(), unix_millis)
+        let followed = self.follow_at(Instant::now(), unix_millis);
+        self.last_millis.store(followed, Ordering::Relaxed);
+        followed
+    }
+
+    /// The time that it gave last, for whoever has no time to follow; zero before it gave one.
+    pub(super) fn last_millis(&self) -> u64 {
+        self.last_millis.load(Ordering::Relaxed)
     }
 
     fn follow_at(&self, now: Instant, unix_millis: u64) -> u64 {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = &mut *seen {
             let expected = seen.unix_millis.saturating_add(millis(now - seen.at));
             if unix_millis > expected.saturating_add(millis(STEP)) {

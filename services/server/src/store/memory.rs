@@ -67,8 +67,6 @@ use crate::clock::Clock;
 
 /// How long a write waits for the disk.
 const WRITE_WAIT: Duration = Duration::from_secs(3);
-/// How long the end waits for the last snapshot; the process has 20 s in all.
-const CLOSE_WAIT: Duration = Duration::from_secs(15);
 
 /// The promises are those of [`crate::store`].
 pub struct MemoryStore {
@@ -111,6 +109,7 @@ impl MemoryStore {
         metrics::set(&self.metrics.history_rollup_bytes, history.rollup_bytes() as u64);
         metrics::set(&self.metrics.history_dropped_rollup_days, history.rollup_days_dropped());
         metrics::set(&self.metrics.history_dropped_samples, history.samples_dropped());
+        metrics::set(&self.metrics.history_too_old_samples, history.samples_too_old());
         metrics::set(&self.metrics.history_corrupt_columns, history.corrupt_columns());
         metrics::set(&self.metrics.history_damaged_files, history.damaged_files());
         &self.metrics
@@ -219,13 +218,15 @@ impl MemoryStore {
 }
 
 /// Waits for the disk writer's answer.
+async fn answered(durable: oneshot::Receiver<Durable>) -> Result<(), StoreError> {
+    let answer = durable.await.map_err(|_| StoreError::Unavailable("the store was closed meanwhile".into()))?;
+    answer.map_err(StoreError::Unavailable)
+}
+
+/// As [`answered`], but not for longer than this.
 async fn wait(durable: oneshot::Receiver<Durable>, at_most: Duration) -> Result<(), StoreError> {
-    match timeout(at_most, durable).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(reason))) => Err(StoreError::Unavailable(reason)),
-        Ok(Err(_)) => Err(StoreError::Unavailable("the store was closed meanwhile".into())),
-        Err(_) => Err(StoreError::Unavailable(format!("the disk did not answer within {} s", at_most.as_secs()))),
-    }
+    let too_long = |_| StoreError::Unavailable(format!("the disk did not answer within {} s", at_most.as_secs()));
+    timeout(at_most, answered(durable)).await.map_err(too_long)?
 }
 
 #[async_trait]
@@ -258,6 +259,10 @@ impl Write for MemoryStore {
             self.audit(audit.as_ref());
         }
         Ok(forgotten)
+    }
+
+    fn unix_millis(&self) -> u64 {
+        self.clock.unix_millis()
     }
 
     fn writer_load(&self) -> WriterLoad {
@@ -317,7 +322,8 @@ impl Health for MemoryStore {
         let _ = queue.send(Command::Close { answer });
         // The disk writer takes what comes until nobody has the queue.
         drop(queue);
-        let closed = wait(saved, CLOSE_WAIT).await;
+        // As long as it takes: the process has a time limit of its own, SHUTDOWN_TIMEOUT, and nothing else could be done instead.
+        let closed = answered(saved).await;
         drop(files.lock.lock().expect("nothing panics while it holds the lock").take());
         closed
     }

@@ -65,6 +65,11 @@ pub(super) fn remove_unfinished(path: &Path) {
     }
 }
 
+/// Whether a disk, or what its user may take of it, is full. It may have room again soon.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// What is about to be done, for tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {

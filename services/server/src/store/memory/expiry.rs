@@ -198,7 +198,8 @@ impl Sweeper {
             let oldest = self.shards.oldest_millis(&shard, now_millis);
             let before = shard.keys.len();
             shard.keys.expire(oldest, KEYS_A_LOCK);
-            if shard.keys.len() == before {
+            // Other shards may have become full since this one remembered a key.
+            if !shard.keys.make_room() && shard.keys.len() == before {
                 return shard.free_places(self.shards.hasher(), oldest);
             }
         }

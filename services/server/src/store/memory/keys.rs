@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use golectra_protocol::IdempotencyKey;
 
@@ -116,19 +117,38 @@ fn order(entry: &Entry) -> (IdempotencyKey, u32) {
     (entry.0, entry.1)
 }
 
+/// How many keys all shards remember together, and how many they may.
+///
+/// A shard may have what others leave, so that few sources have as many as many have. Beyond the maximum those shards forget that have more than an equal share
+/// of it: each when it remembers one more, and all of them at the next sweep. Until then there may be twice as many at the most: a shard that had them all, and
+/// each other one with its share.
+#[derive(Debug)]
+pub(super) struct KeyRoom {
+    max: usize,
+    /// What a shard has in any case.
+    share: usize,
+    held: AtomicUsize,
+}
+
+impl KeyRoom {
+    /// Room for this many keys in so many shards.
+    pub(super) fn new(max: usize, shards: usize) -> Self {
+        Self { max: max.max(1), share: (max / shards).max(1), held: AtomicUsize::new(0) }
+    }
+}
+
 /// The remembered keys of one shard.
 #[derive(Debug)]
 pub(super) struct Keys {
     seen: SortedKeys,
     len: usize,
     floor_millis: u64,
-    max: usize,
+    room: Arc<KeyRoom>,
 }
 
 impl Keys {
-    /// Remembers at most this many.
-    pub(super) fn new(max: usize) -> Self {
-        Self { seen: SortedKeys::default(), len: 0, floor_millis: 0, max: max.max(1) }
+    pub(super) fn new(room: Arc<KeyRoom>) -> Self {
+        Self { seen: SortedKeys::default(), len: 0, floor_millis: 0, room }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -154,15 +174,25 @@ impl Keys {
         &self.seen
     }
 
-    /// Remembers a key. When there are too many, the oldest eighth is forgotten, the new one included where it is among them.
+    /// Remembers a key. When there are too many, the oldest are forgotten, the new one included where it is among them.
     pub(super) fn remember(&mut self, key: IdempotencyKey, source: u32, digest: ShortDigest) {
         if key.unix_millis() < self.floor_millis {
             return;
         }
-        self.len += usize::from(self.seen.insert((key, source, digest)));
-        if self.len > self.max {
-            self.forget((self.max / 8).max(1));
+        if self.seen.insert((key, source, digest)) {
+            self.len += 1;
+            self.room.held.fetch_add(1, Ordering::Relaxed);
         }
+        self.make_room();
+    }
+
+    /// Forgets the oldest, an eighth of a share, where all shards have too many and this one has more than its share. Tells whether it did.
+    pub(super) fn make_room(&mut self) -> bool {
+        let is_too_much = self.len > self.room.share && self.room.held.load(Ordering::Relaxed) > self.room.max;
+        if is_too_much {
+            self.forget((self.room.share / 8).max(1));
+        }
+        is_too_much
     }
 
     /// Forgets up to `at_most` keys older than this time, in unix milliseconds.
@@ -175,7 +205,9 @@ impl Keys {
 
     fn forget(&mut self, many: usize) {
         let Some(last_millis) = self.seen.forget(many) else { return };
-        self.len -= many.min(self.len);
+        let forgotten = many.min(self.len);
+        self.len -= forgotten;
+        self.room.held.fetch_sub(forgotten, Ordering::Relaxed);
         self.raise_floor(last_millis + 1);
     }
 }
@@ -188,9 +220,13 @@ mod tests {
 
     use super::*;
 
+    fn keys_of_one_shard(max: usize) -> Keys {
+        Keys::new(Arc::new(KeyRoom::new(max, 1)))
+    }
+
     #[test]
     fn a_full_memory_forgets_its_oldest_eighth_and_raises_its_floor() {
-        let mut keys = Keys::new(16);
+        let mut keys = keys_of_one_shard(16);
         let all: Vec<_> = (0..17).map(|i| IdempotencyKey::at(1000 + i)).collect();
         for key in all.iter().rev() {
             keys.remember(*key, 0, [1; 16]);
@@ -205,7 +241,7 @@ mod tests {
 
     #[test]
     fn expiry_forgets_only_what_is_too_old() {
-        let mut keys = Keys::new(100);
+        let mut keys = keys_of_one_shard(100);
         for i in 0..10 {
             keys.remember(IdempotencyKey::at(1000 + i), 3, [0; 16]);
         }
@@ -222,7 +258,7 @@ mod tests {
         fn blocks_are_what_a_sorted_map_is(
             steps in proptest::collection::vec((0..3000_u64, 0..3_u32, 0..40_u64), 1..1500), max in 300..1200_usize,
         ) {
-            let mut keys = Keys::new(max);
+            let mut keys = keys_of_one_shard(max);
             let mut map = BTreeMap::new();
             let mut floor = 0;
             let all: Vec<_> = steps.iter().map(|(late, ..)| IdempotencyKey::at(10_000 + late)).collect();
@@ -258,7 +294,7 @@ mod tests {
 
     #[test]
     fn keys_in_order_fill_their_blocks_and_a_copy_shares_them() {
-        let mut keys = Keys::new(usize::MAX);
+        let mut keys = keys_of_one_shard(usize::MAX);
         for i in 0..10_000 {
             keys.remember(IdempotencyKey::at(1000 + i), 0, [0; 16]);
         }
@@ -269,7 +305,7 @@ mod tests {
         assert_eq!(shared, keys.seen.0.len() - 1);
         assert_eq!(copy.iter().count(), 10_000);
         // Many keys of one millisecond are in no order among each other.
-        let mut crowded = Keys::new(usize::MAX);
+        let mut crowded = keys_of_one_shard(usize::MAX);
         for i in 0..100_000 {
             crowded.remember(IdempotencyKey::at(1000 + i / 20), 0, [0; 16]);
         }

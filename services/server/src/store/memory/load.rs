@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use golectra_protocol::{MetricRef, Source, Value};
 
 use super::OpenError;
-use super::disk::{Disk, Paths, remove_unfinished};
+use super::disk::{Disk, Paths, is_full, remove_unfinished};
 use super::framing::{RecordReader, foreign};
 use super::history;
 use super::metrics::{MemoryMetrics, add, set};
@@ -156,7 +156,7 @@ fn read_journal(
         if let Some(disk) = disk {
             match keep_damaged(disk, &mut file, paths, good_bytes, continues) {
                 // A full disk may have room again soon. Nothing is cut off or added meanwhile: the first save that succeeds replaces the journal.
-                Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                Err(error) if is_full(&error) => {
                     tracing::warn!(%error, "the disk is full: nothing is added to the journal until it is replaced");
                     return Ok(None);
                 }

@@ -35,6 +35,8 @@ pub struct MemoryMetrics {
     pub history_dropped_rollup_days: AtomicU64,
     /// Samples that left history before their time for HISTORY_MAX_BYTES, as of the last look.
     pub history_dropped_samples: AtomicU64,
+    /// Samples that history did not take, being older than what is kept when they came, as of the last look.
+    pub history_too_old_samples: AtomicU64,
     /// Sealed columns of history that could not be decoded, as of the last look.
     pub history_corrupt_columns: AtomicU64,
     /// How many bytes of history's files were skipped at the start, being damaged.

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::disk::{Disk, Paths};
+use super::disk::{Disk, Paths, is_full};
 use super::disk_writer::{DiskHealth, DiskWriter, DiskWriterHandle, SaveProgress};
 use super::expiry::Sweeper;
 use super::history::{self, Keeper};
@@ -135,7 +135,8 @@ impl MemoryStore {
     pub fn open_to_read(path: &Path, lifetimes: Lifetimes, clock: Clock) -> Result<Arc<Self>, OpenError> {
         let paths = Paths::of(&std::fs::canonicalize(path).map_err(|source| OpenError::Unreadable { path: path.to_owned(), source })?);
         let limits = SeriesLimits { total: usize::MAX, per_source: usize::MAX };
-        // What was saved fits, whatever the limits are.
+        // What was saved fits, whatever the limits are. How long the server keeps samples is not in the files: those of the journal are read however old they are.
+        let lifetimes = Lifetimes { retention_raw: Duration::MAX, ..lifetimes };
         let shards = Arc::new(Shards::new(limits, lifetimes, usize::MAX, usize::MAX));
         let metrics = Arc::new(MemoryMetrics::default());
         let lock = lock_to_read(&paths)?;
@@ -290,7 +291,7 @@ fn wait_for(file: &File) -> Result<(), TryLockError> {
 fn try_replacing(disk: &Disk, paths: &Paths) -> Result<(), OpenError> {
     for path in [&paths.snapshot, &paths.journal] {
         match disk.try_replace(path) {
-            Err(source) if source.kind() != io::ErrorKind::StorageFull => {
+            Err(source) if !is_full(&source) => {
                 return Err(OpenError::NotReplaceable { path: path.clone(), source });
             }
             _ => {}

@@ -1,10 +1,12 @@
 //! A shard: some of the sources with their keys. One lock makes a batch atomic.
 
+use std::sync::Arc;
+
 use golectra_protocol::{Selector, Source};
 use hashbrown::HashTable;
 
 use super::history::ShardHistory;
-use super::keys::{Keys, ShortDigest};
+use super::keys::{KeyRoom, Keys, ShortDigest};
 use super::plan::BatchPlan;
 use super::retired::RetiredSums;
 use super::source::SourceSeries;
@@ -42,13 +44,13 @@ pub(super) struct ShardParts<'a> {
 }
 
 impl Shard {
-    pub(super) fn new(max_keys: usize) -> Self {
+    pub(super) fn new(keys: Arc<KeyRoom>) -> Self {
         Self {
             sources: Vec::new(),
             free: Vec::new(),
             places: HashTable::new(),
             generations: 0,
-            keys: Keys::new(max_keys),
+            keys: Keys::new(keys),
             retired: RetiredSums::default(),
             epoch: 0,
             closed: false,

@@ -1,12 +1,12 @@
 //! All shards: writes go to the shard of their source.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use golectra_protocol::{MetricRef, Source};
 
 use super::history::HistoryShared;
-use super::keys::short;
+use super::keys::{KeyRoom, short};
 use super::plan::BatchTimes;
 use super::record::{ReportRun, SourceRecord, WriteRecord};
 use super::shard::{Shard, ShardParts, hash_of};
@@ -66,8 +66,9 @@ impl LockedShard<'_> {
 
 impl Shards {
     pub(super) fn new(limits: SeriesLimits, lifetimes: Lifetimes, max_keys: usize, history_max_bytes: usize) -> Self {
+        let keys = Arc::new(KeyRoom::new(max_keys, SHARDS));
         Self {
-            all: (0..SHARDS).map(|_| Mutex::new(Shard::new(max_keys / SHARDS))).collect(),
+            all: (0..SHARDS).map(|_| Mutex::new(Shard::new(Arc::clone(&keys)))).collect(),
             hasher: IdHasher::default(),
             limits,
             lifetimes,
@@ -162,7 +163,9 @@ impl Shards {
         if batch.keyed {
             shard.remember(batch.key, place, digest);
         }
-        shard.keys.expire(oldest, EXPIRED_KEYS_A_WRITE);
+        // What is refused goes by the clock, and what is forgotten does not: that would not come back when the clock is set right.
+        let expired = self.oldest_millis(shard, now_millis.min(self.expiry_clock.last_millis()));
+        shard.keys.expire(expired, EXPIRED_KEYS_A_WRITE);
         taken(shard.epoch);
         Ok(Applied::New)
     }

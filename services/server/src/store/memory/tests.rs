@@ -7,6 +7,7 @@ mod frames;
 mod heap;
 mod history;
 mod history_files;
+mod keys;
 mod model;
 mod read_only;
 mod replacing;
@@ -72,7 +73,7 @@ impl MemoryStore {
     async fn save_now(&self) -> Result<(), StoreError> {
         let (answer, saved) = oneshot::channel();
         drop(self.files.as_ref().unwrap().writer.queue().unwrap().send(Command::Save { answer }));
-        wait(saved, CLOSE_WAIT).await
+        wait(saved, Duration::from_mins(1)).await
     }
 
     /// The process dies: nothing is saved, and the disk writer is gone when this returns.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::super::disk::{Disk, remove_unfinished};
+use super::super::disk::{Disk, is_full, remove_unfinished};
 use super::files::is_kept;
 
 /// What the name of a damaged file begins with that stays in history's folder.
@@ -37,7 +37,7 @@ impl DamagedFiles {
         let files: Vec<PathBuf> = std::fs::read_dir(folder)?.map(|file| file.map(|file| file.path())).collect::<io::Result<_>>()?;
         let files: BTreeSet<PathBuf> = files.into_iter().filter(|path| is_kept(path)).collect();
         match keep(disk, &files, damaged, true) {
-            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            Err(error) if is_full(&error) => {
                 tracing::error!(
                     path = %folder.display(),
                     files = files.len(),

@@ -1,14 +1,19 @@
 //! History's files: a folder beside the snapshot, written with each save.
 //!
-//! - `segment-NUMBER` has parts and rollups that a save found not to be stored yet. It is written once and never changed.
+//! - `segment-NUMBER` has parts, or rollups of one resolution, that a save found not to be stored yet. It is written once and never changed.
 //! - `index-DIGEST` belongs to the snapshot file whose SHA-256 begins so: it has the series, and says where the parts and the rollups stand that history
 //!   had when the snapshot was taken.
 //!
-//! A save seals what has come before its copy of a shard was taken, writes a segment and an index and syncs both, before the snapshot is
+//! A save seals what has come before its copy of a shard was taken, writes segments and an index and syncs them, before the snapshot is
 //! put in place. A crash in between leaves the old snapshot with its own index, so history and the newest state are always of one moment, and
 //! what the journal has since then comes to both. Files that the index of the snapshot in place does not name are removed.
+//!
+//! What is needed for a long time would keep a file whose other records are not needed any more. So what is dropped at different times stands in different
+//! segments, and what is left of segments that are mostly not needed is written once more, into those of a save. It counts as stored there only when
+//! the index is in place that says so; the old segment stays until the snapshot of that index, or of a later one, is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,15 +28,19 @@ use super::super::shard::Shard;
 use super::super::shards::Shards;
 use super::coding::{self, SEGMENT_HEAD};
 use super::open::Frames;
-use super::part::{Part, StoredAt};
+use super::part::{Part, Stored, StoredAt};
 use super::rollups::DayRollups;
 use super::seal::{Changing, change};
 use super::series::SeriesBlock;
 use super::source::Window;
 
 const BUFFER_BYTES: usize = 256 * 1024;
+/// About as much a save writes once more at the most.
+const MAX_MOVED_BYTES: u64 = 8 * 1024 * 1024;
+/// So many saves after one that failed write nothing once more.
+const SAVES_WITHOUT_MOVES: u32 = 16;
 pub(super) const INDEX: &str = "index-";
-pub(super) const SEGMENT: &str = "segment-";
+const SEGMENT: &str = "segment-";
 const INDEX_NEW: &str = "index.tmp";
 
 pub(super) fn index_path(folder: &Path, digest: &[u8; 32]) -> PathBuf {
@@ -104,8 +113,12 @@ pub(in crate::store::memory) struct HistorySave<'a> {
     index: NewFile,
     /// The index' records of rollups, which come last: versions that do not know them read what comes before.
     rollups: Vec<u8>,
-    segment: Option<(u32, NewFile)>,
-    /// Parts that are stored once the segment is synced.
+    /// The new segments, with their numbers: of samples, of rollups of 5 minutes, and of those of an hour.
+    new: [Option<(u32, NewFile)>; 3],
+    /// Segments of which what is needed is written once more, and how much of that was.
+    emptied: BTreeSet<u32>,
+    moved_bytes: u64,
+    /// Parts that are stored there once the index is in place.
     written: Vec<(Arc<Part>, StoredAt)>,
     written_rollups: Vec<(Arc<DayRollups>, StoredAt)>,
     /// All segments that the index names.
@@ -147,6 +160,11 @@ impl<'a> HistorySave<'a> {
         let unfinished = Unfinished(vec![folder.join(INDEX_NEW)]);
         let mut index = NewFile::create(disk, &folder.join(INDEX_NEW))?;
         coding::encode_head(&mut index.buffer, shards.history.snapshot(), now_millis);
+        let without = &shards.history.saves_without_moves;
+        let left = without.load(Ordering::Relaxed);
+        let emptied = if left == 0 { mostly_unneeded(shards, folder) } else { BTreeSet::new() };
+        // Taken back where this save comes to its end.
+        without.store(if emptied.is_empty() { left.saturating_sub(1) } else { SAVES_WITHOUT_MOVES }, Ordering::Relaxed);
         Ok(Some(Self {
             shards,
             changing,
@@ -155,7 +173,9 @@ impl<'a> HistorySave<'a> {
             now_millis,
             index,
             rollups: Vec::new(),
-            segment: None,
+            new: [None, None, None],
+            emptied,
+            moved_bytes: 0,
             written: Vec::new(),
             written_rollups: Vec::new(),
             segments: BTreeSet::new(),
@@ -192,10 +212,10 @@ impl<'a> HistorySave<'a> {
             self.index.write_some()?;
             let mut stored = Vec::new();
             for (start, part) in self.parts(&source) {
-                let at = if let Some(at) = part.stored.get() {
-                    *at
+                let at = if let Some(at) = self.place(&part.stored) {
+                    at
                 } else {
-                    let at = self.write_record(|out| coding::encode_part(out, &part))?;
+                    let at = self.write_record(None, |out| coding::encode_part(out, &part))?;
                     self.written.push((part, at));
                     at
                 };
@@ -206,10 +226,10 @@ impl<'a> HistorySave<'a> {
             self.index.write_some()?;
             let mut stored = Vec::new();
             for (day, resolution, rollups) in self.day_rollups(&source) {
-                let at = if let Some(at) = rollups.stored.get() {
-                    *at
+                let at = if let Some(at) = self.place(&rollups.stored) {
+                    at
                 } else {
-                    let at = self.write_record(|out| coding::encode_rollups(out, &rollups))?;
+                    let at = self.write_record(Some(resolution), |out| coding::encode_rollups(out, &rollups))?;
                     self.written_rollups.push((rollups, at));
                     at
                 };
@@ -241,16 +261,32 @@ impl<'a> HistorySave<'a> {
         days.flat_map(|(start, day)| day.each().map(|(resolution, rollups)| (*start, resolution, Arc::clone(rollups)))).collect()
     }
 
-    fn write_record(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> io::Result<StoredAt> {
-        if self.segment.is_none() {
+    /// Where something stands that need not be written.
+    fn place(&mut self, stored: &Stored) -> Option<StoredAt> {
+        let at = stored.get()?;
+        if self.moved_bytes >= MAX_MOVED_BYTES || !self.emptied.contains(&at.segment) {
+            return Some(at);
+        }
+        self.moved_bytes += u64::from(at.bytes);
+        None
+    }
+
+    /// Writes to the segment of what is dropped at the same time: rollups of a resolution, or samples.
+    fn write_record(&mut self, resolution: Option<Resolution>, encode: impl FnOnce(&mut Vec<u8>)) -> io::Result<StoredAt> {
+        let new = match resolution {
+            None => &mut self.new[0],
+            Some(Resolution::FiveMinutes) => &mut self.new[1],
+            Some(Resolution::OneHour) => &mut self.new[2],
+        };
+        if new.is_none() {
             let number = self.shards.history.next_segment.fetch_add(1, Ordering::Relaxed);
             let path = segment_path(self.folder, number);
             self.unfinished.0.push(path.clone());
             let mut file = NewFile::create(self.disk, &path)?;
             file.buffer.extend(SEGMENT_HEAD);
-            self.segment = Some((number, file));
+            *new = Some((number, file));
         }
-        let (segment, file) = self.segment.as_mut().expect("it was put there");
+        let (segment, file) = new.as_mut().expect("it was put there");
         let offset = file.end();
         encode(&mut file.buffer);
         let bytes = u32::try_from(file.end() - offset).map_err(|_| io::Error::other("a part of history is larger than 4 GiB"))?;
@@ -260,7 +296,7 @@ impl<'a> HistorySave<'a> {
 
     /// Brings everything to the disk, for the snapshot with this digest.
     pub(in crate::store::memory) fn finish(mut self, digest: [u8; 32]) -> io::Result<SavedHistory> {
-        if let Some((_, segment)) = self.segment.take() {
+        for (_, segment) in self.new.into_iter().flatten() {
             segment.finish()?;
         }
         self.index.buffer.append(&mut self.rollups);
@@ -269,19 +305,61 @@ impl<'a> HistorySave<'a> {
         let index = index_path(self.folder, &digest);
         self.shards.history.damaged.keep_replaced(self.disk, &index)?;
         self.disk.rename(&self.folder.join(INDEX_NEW), &index)?;
-        // From now on the index names the segment.
+        // From now on the index names the segments.
         self.unfinished.0.clear();
         self.disk.sync_folder(self.folder)?;
         for (part, at) in self.written {
-            // Nobody else stores parts.
-            let _ = part.stored.set(at);
+            part.stored.set(at);
         }
         for (rollups, at) in self.written_rollups {
-            let _ = rollups.stored.set(at);
+            rollups.stored.set(at);
+        }
+        if !self.emptied.is_empty() {
+            self.shards.history.saves_without_moves.store(0, Ordering::Relaxed);
         }
         drop(self.changing);
         Ok(SavedHistory { digest, segments: self.segments })
     }
+}
+
+/// Segments of which less than half is needed: those first of which the most is not, as many as a save can write once more.
+fn mostly_unneeded(shards: &Shards, folder: &Path) -> BTreeSet<u32> {
+    let mut needed: HashMap<u32, u64> = HashMap::new();
+    let sources: Vec<Source> = shards.each().flat_map(|shard| shard.history.names().cloned().collect::<Vec<_>>()).collect();
+    for source in &sources {
+        let locked = shards.of(source);
+        let Some(history) = locked.shard.history.get(source) else { continue };
+        let parts = history.windows.values().flat_map(|window| &window.parts).map(|part| &part.stored);
+        let rollups = history.days.values().flat_map(|day| day.each().map(|(_, rollups)| &rollups.stored));
+        for at in parts.chain(rollups).filter_map(Stored::get) {
+            *needed.entry(at.segment).or_default() += u64::from(at.bytes);
+        }
+    }
+    let mut mostly_unneeded: Vec<(u64, u32)> = Vec::new();
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Some(segment) = segment_number(&file.path()) else { continue };
+        // One of which nothing is needed is removed anyway.
+        if let (Some(needed), Ok(file)) = (needed.get(&segment), file.metadata())
+            && needed.saturating_mul(2) < file.len()
+        {
+            mostly_unneeded.push((file.len() - needed, segment));
+        }
+    }
+    mostly_unneeded.sort_unstable_by_key(|(unneeded, _)| Reverse(*unneeded));
+    let (mut chosen, mut bytes) = (BTreeSet::new(), 0);
+    for (_, segment) in mostly_unneeded {
+        if bytes >= MAX_MOVED_BYTES {
+            break;
+        }
+        bytes += needed[&segment];
+        chosen.insert(segment);
+    }
+    chosen
+}
+
+/// The number of a segment, by its file's name.
+pub(super) fn segment_number(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.strip_prefix(SEGMENT)?.parse().ok()
 }
 
 impl SavedHistory {
@@ -290,8 +368,8 @@ impl SavedHistory {
         shards.history.set_snapshot(self.digest);
     }
 
-    /// Takes note that the snapshot did not come into place: its index is removed, unless it is also that of the snapshot that is. The segment stays, since
-    /// the next save does not write its parts again.
+    /// Takes note that the snapshot did not come into place: its index is removed, unless it is also that of the snapshot that is. The segments stay, since
+    /// the next save does not write what they have again; so do those that the index of the snapshot in place names.
     pub(in crate::store::memory) fn abandon(&self, shards: &Shards, folder: &Path) {
         if shards.history.snapshot().is_some_and(|in_place| in_place != self.digest) {
             remove_unfinished(&index_path(folder, &self.digest));

@@ -1,7 +1,7 @@
 //! Sealed samples: a part of one source's samples of one window, coded by blocks of series.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use golectra_chunks::{
     Column, ColumnValues, DecodeError, EncodedBlock, Times, decode_counter, decode_gauge, encode, merge_counter, merge_gauge,
@@ -64,11 +64,24 @@ pub(super) struct Part {
     /// How many samples there are.
     pub(super) samples: u64,
     bytes: usize,
-    /// Where it stands in the files, once it does.
-    pub(super) stored: OnceLock<StoredAt>,
+    pub(super) stored: Stored,
 }
 
-/// Where a part stands in the files.
+/// Where a part or rollups stand in the files, once they do. A save that writes them once more changes that.
+#[derive(Debug, Default)]
+pub(super) struct Stored(Mutex<Option<StoredAt>>);
+
+impl Stored {
+    pub(super) fn get(&self) -> Option<StoredAt> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set(&self, at: StoredAt) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+}
+
+/// A place in the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoredAt {
     pub(super) segment: u32,
@@ -152,7 +165,7 @@ fn seal_block(number: u32, counters: u64, columns: &[Samples]) -> (SealedBlock, 
 impl Part {
     pub(super) fn new(blocks: Vec<SealedBlock>, samples: u64) -> Self {
         let bytes = PART_BYTES + blocks.iter().map(SealedBlock::bytes).sum::<usize>();
-        Self { blocks: blocks.into(), samples, bytes, stored: OnceLock::new() }
+        Self { blocks: blocks.into(), samples, bytes, stored: Stored::default() }
     }
 
     /// Seals frames. `blocks` are those of the source's series, sorted, with which of them are counters.

@@ -15,7 +15,7 @@ use super::super::shard::Shard;
 use super::super::shards::Shards;
 use super::super::table::{IdHasher, Rows};
 use super::coding::{self, IndexRecord, SEGMENT_HEAD};
-use super::files::{INDEX, SEGMENT, index_path, segment_path};
+use super::files::{INDEX, index_path, segment_number, segment_path};
 use super::part::StoredAt;
 use super::room::Room;
 
@@ -29,7 +29,7 @@ pub(in crate::store::memory) struct Restored {
 /// Gives segments numbers that are not in use, whether they are read or not.
 pub(in crate::store::memory) fn note_segments(shards: &Shards, folder: &Path) {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let numbers = files.filter_map(|file| file.file_name().to_str()?.strip_prefix(SEGMENT)?.parse::<u32>().ok());
+    let numbers = files.filter_map(|file| segment_number(&file.path()));
     shards.history.next_segment.store(numbers.max().map_or(1, |last| last.saturating_add(1)), Ordering::Relaxed);
 }
 
@@ -100,7 +100,7 @@ fn read(shards: &Shards, folder: &Path, index: &Path, now_millis: u64, restored:
                         room.count_rollups(history, day, resolution);
                         continue;
                     }
-                    let _ = rollups.stored.set(at);
+                    rollups.stored.set(at);
                     shards.of(&source).shard.history.restore_rollups(history, &source, day, resolution, rollups);
                 }
             }
@@ -124,7 +124,7 @@ fn read(shards: &Shards, folder: &Path, index: &Path, now_millis: u64, restored:
                 room.count_samples(history, start, part.samples);
                 continue;
             }
-            let _ = part.stored.set(at);
+            part.stored.set(at);
             locked.shard.history.restore_part(history, &source, start, part);
         }
         Ok(())

@@ -48,8 +48,8 @@ impl Piece {
 }
 
 impl Keeper {
-    /// Drops the oldest until there is room.
-    pub(super) fn drop_oldest(&self, changing: &Changing<'_>) {
+    /// Drops the oldest until there is room. Rollups that are too old at this time are not made of what is dropped.
+    pub(super) fn drop_oldest(&self, changing: &Changing<'_>, drop_millis: u64) {
         let shared = &self.shards.history;
         if shared.used_bytes() <= shared.low_bytes() {
             return;
@@ -78,7 +78,7 @@ impl Keeper {
         {
             match piece.resolution() {
                 None if round == Round::Now => samples += self.take_window(changing, &source, start),
-                None => samples += self.drop_window(changing, &source, start),
+                None => samples += self.drop_window(changing, &source, start, drop_millis),
                 Some(resolution) => days += u64::from(self.drop_rollups(changing, &source, start, resolution)),
             }
             // What is sampled now is taken even where there is no room for two hours of it.
@@ -91,14 +91,23 @@ impl Keeper {
         }
         shared.samples_dropped.fetch_add(samples, Ordering::Relaxed);
         shared.dropped.crowded_out_days.fetch_add(days, Ordering::Relaxed);
-        tracing::debug!(samples, rollup_days = days, "the oldest history was dropped, since HISTORY_MAX_BYTES does not suffice");
+        if samples > 0 || days > 0 {
+            shared.log.log("room", move |count| {
+                tracing::warn!(
+                    count,
+                    samples,
+                    rollup_days = days,
+                    "the oldest history was dropped, since HISTORY_MAX_BYTES does not suffice"
+                );
+            });
+        }
     }
 
     /// Drops what is older than its retention.
     pub(super) fn expire(&self, changing: &Changing<'_>, now_millis: u64) {
         let oldest = self.shards.history.oldest_millis(now_millis);
         for (source, start) in self.places(|_, start| start.saturating_add(WINDOW_MILLIS) <= oldest) {
-            self.drop_window(changing, &source, start);
+            self.drop_window(changing, &source, start, now_millis);
         }
         let lifetimes = &self.shards.history.lifetimes;
         let kept = [
@@ -120,12 +129,12 @@ impl Keeper {
     }
 
     /// Drops a window that is over, once it is rolled up, and says how many samples it had.
-    fn drop_window(&self, changing: &Changing<'_>, source: &Source, start: i64) -> u64 {
+    fn drop_window(&self, changing: &Changing<'_>, source: &Source, start: i64, drop_millis: u64) -> u64 {
         let end = start.saturating_add(WINDOW_MILLIS);
         // Said before it is so.
         self.shards.history.dropped.raw(end);
         for attempt in 1..=COMPLETE_ATTEMPTS {
-            self.complete(changing, source, start);
+            self.complete(changing, source, start, drop_millis);
             let drop = |history: &mut SourceHistory| {
                 let has_late = history.windows.get(&start).is_some_and(|window| !window.open.is_empty());
                 if has_late && attempt < COMPLETE_ATTEMPTS {

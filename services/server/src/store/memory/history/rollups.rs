@@ -5,7 +5,7 @@
 //! at the start of the samples that are kept, or back from there.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use golectra_chunks::rollup::{
     CounterBucket, GaugeBucket, Resolution, RollupColumn, decode_counter_rollup, decode_gauge_rollup, encode_rollups, roll_up_buckets,
@@ -13,7 +13,7 @@ use golectra_chunks::rollup::{
 };
 use golectra_chunks::{DecodeError, EncodedBlock, Times, decode_counter, decode_gauge};
 
-use super::part::{Part, SealedBlock, StoredAt};
+use super::part::{Part, SealedBlock, Stored};
 use super::series::place;
 use super::source::WINDOW_MILLIS;
 use crate::store::history::TimeRange;
@@ -39,8 +39,7 @@ pub(super) struct DayRollups {
     /// Sorted by number.
     pub(super) blocks: Box<[Arc<RollupBlock>]>,
     bytes: usize,
-    /// Where they stand in the files, once they do.
-    pub(super) stored: OnceLock<StoredAt>,
+    pub(super) stored: Stored,
 }
 
 /// Whether these windows of a day, a bit each, have one that overlaps a range and begins before this time.
@@ -54,7 +53,7 @@ fn has_window(windows: u16, day: i64, range: TimeRange, before: i64) -> bool {
 impl DayRollups {
     pub(super) fn new(blocks: Vec<Arc<RollupBlock>>) -> Self {
         let bytes = ROLLUPS_BYTES + blocks.iter().map(|block| BLOCK_BYTES + block.block.bytes()).sum::<usize>();
-        Self { blocks: blocks.into(), bytes, stored: OnceLock::new() }
+        Self { blocks: blocks.into(), bytes, stored: Stored::default() }
     }
 
     /// What they take in memory.

@@ -71,7 +71,7 @@ impl Keeper {
             // Writers end this when memory is short.
             std::thread::park_timeout(LONGEST_PARK.mul_f64(0.75 + fastrand::f64() / 4.0));
             if self.shards.history.is_crowded() {
-                self.make_room();
+                self.make_room_at(expiry_clock.follow(self.clock.unix_millis()));
             }
             if Instant::now() >= next {
                 let now_millis = self.clock.unix_millis();
@@ -88,9 +88,10 @@ impl Keeper {
             // Some was not even read: the next save writes the files without it.
             self.shards.next_arrival();
         }
-        self.expire(&changing, self.clock.unix_millis());
+        let now_millis = self.clock.unix_millis();
+        self.expire(&changing, now_millis);
         if self.shards.history.is_crowded() {
-            self.drop_oldest(&changing);
+            self.drop_oldest(&changing, now_millis);
         }
     }
 
@@ -102,27 +103,34 @@ impl Keeper {
     }
 
     /// Does once what is due, and drops what is too old at the second of these times.
-    fn maintain_at(&self, now_millis: u64, drop_millis: u64) {
+    pub(in crate::store::memory) fn maintain_at(&self, now_millis: u64, drop_millis: u64) {
         let changing = change(&self.shards);
         self.expire(&changing, drop_millis);
-        self.work(&changing, |window, start| due(window, start, now_millis));
+        self.work(&changing, drop_millis, |window, start| due(window, start, now_millis));
     }
 
     /// Seals and folds everything, whether it is due or not.
     #[cfg(test)]
     pub(in crate::store::memory) fn maintain_all(&self) {
         let changing = change(&self.shards);
-        self.expire(&changing, self.clock.unix_millis());
-        self.work(&changing, |window, _| (!window.open.is_empty()).then_some(Work::Seal));
-        self.work(&changing, |window, _| (window.parts.len() > 1).then_some(Work::Fold(0, window.parts.len())));
-        self.work(&changing, |window, _| (!window.rolled_up).then_some(Work::RollUp));
+        let now_millis = self.clock.unix_millis();
+        self.expire(&changing, now_millis);
+        self.work(&changing, now_millis, |window, _| (!window.open.is_empty()).then_some(Work::Seal));
+        self.work(&changing, now_millis, |window, _| (window.parts.len() > 1).then_some(Work::Fold(0, window.parts.len())));
+        self.work(&changing, now_millis, |window, _| (!window.rolled_up).then_some(Work::RollUp));
     }
 
-    /// Makes room: what is open is sealed, which takes about an eighth; then the oldest goes.
+    /// Makes room.
+    #[cfg(test)]
     pub(in crate::store::memory) fn make_room(&self) {
+        self.make_room_at(self.clock.unix_millis());
+    }
+
+    /// Makes room: what is open is sealed, which takes about an eighth; then the oldest goes. Rollups that are too old at this time are not made of it.
+    fn make_room_at(&self, drop_millis: u64) {
         let changing = change(&self.shards);
-        self.work(&changing, |window, _| (!window.open.is_empty()).then_some(Work::Seal));
-        self.drop_oldest(&changing);
+        self.work(&changing, drop_millis, |window, _| (!window.open.is_empty()).then_some(Work::Seal));
+        self.drop_oldest(&changing, drop_millis);
     }
 
     /// The windows that are asked for.
@@ -138,28 +146,28 @@ impl Keeper {
         places
     }
 
-    /// Does what is to be done, window by window.
-    fn work(&self, changing: &Changing<'_>, of: impl Fn(&Window, i64) -> Option<Work>) {
+    /// Does what is to be done, window by window. Rollups that are too old at this time are not made.
+    fn work(&self, changing: &Changing<'_>, drop_millis: u64, of: impl Fn(&Window, i64) -> Option<Work>) {
         for (source, start) in self.places(|window, start| of(window, start).is_some()) {
             let work = self.window(&source, start, |window| of(window, start)).flatten();
             match work {
                 Some(Work::Seal) => seal(&self.shards, changing, &source, start, self.clock.unix_millis()),
-                Some(Work::Fold(first, end)) => self.fold(changing, &source, start, first..end),
-                Some(Work::RollUp) => self.roll_up(changing, &source, start),
+                Some(Work::Fold(first, end)) => self.fold(changing, &source, start, first..end, drop_millis),
+                Some(Work::RollUp) => self.roll_up(changing, &source, start, drop_millis),
                 None => {}
             }
         }
     }
 
     /// Seals, folds and rolls up what is left to be of a window that is over.
-    pub(super) fn complete(&self, changing: &Changing<'_>, source: &Source, start: i64) {
+    pub(super) fn complete(&self, changing: &Changing<'_>, source: &Source, start: i64, drop_millis: u64) {
         let state = |window: &Window| (window.open.is_empty(), window.parts.len(), window.rolled_up);
         if let Some((false, ..)) = self.window(source, start, state) {
             seal(&self.shards, changing, source, start, self.clock.unix_millis());
         }
         match self.window(source, start, state) {
-            Some((_, parts, _)) if parts > 1 => self.fold(changing, source, start, 0..parts),
-            Some((_, 1, false)) => self.roll_up(changing, source, start),
+            Some((_, parts, _)) if parts > 1 => self.fold(changing, source, start, 0..parts, drop_millis),
+            Some((_, 1, false)) => self.roll_up(changing, source, start, drop_millis),
             _ => {}
         }
     }
@@ -169,7 +177,7 @@ impl Keeper {
         locked.shard.history.get(source)?.windows.get(&start).map(read)
     }
 
-    fn fold(&self, changing: &Changing<'_>, source: &Source, start: i64, parts: std::ops::Range<usize>) {
+    fn fold(&self, changing: &Changing<'_>, source: &Source, start: i64, parts: std::ops::Range<usize>, drop_millis: u64) {
         let Some(some) = self.window(source, start, |window| window.parts[parts.clone()].to_vec()) else { return };
         let (folded, corrupt) = Part::fold(&some);
         self.note_corrupt(source, start, corrupt);
@@ -185,14 +193,15 @@ impl Keeper {
         };
         let one = self.shards.of(source).shard.history.change(&self.shards.history, source, put).flatten();
         if one.is_some_and(|was_rolled_up| was_rolled_up || is_over(start, self.clock.unix_millis())) {
-            self.roll_up(changing, source, start);
+            self.roll_up(changing, source, start, drop_millis);
         }
     }
 
-    /// Makes rollups of a window's only part.
-    fn roll_up(&self, _changing: &Changing<'_>, source: &Source, start: i64) {
-        let (day_start, now_millis, lifetimes) = (day_of(start), self.clock.unix_millis(), &self.shards.history.lifetimes);
-        let keeps = |retention_millis: u64| day_start.saturating_add(DAY_MILLIS) > oldest(now_millis, retention_millis);
+    /// Makes rollups of a window's only part, but for those that are too old at this time. It is not that of the clock: what is left out because the clock was
+    /// wrong for a while would not be made later.
+    fn roll_up(&self, _changing: &Changing<'_>, source: &Source, start: i64, drop_millis: u64) {
+        let (day_start, lifetimes) = (day_of(start), &self.shards.history.lifetimes);
+        let keeps = |retention_millis: u64| day_start.saturating_add(DAY_MILLIS) > oldest(drop_millis, retention_millis);
         let copy = {
             let locked = self.shards.of(source);
             locked.shard.history.get(source).and_then(|history| match history.windows.get(&start)?.parts.as_slice() {

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
+use golectra_process::LogLimiter;
+
 use super::damaged::DamagedFiles;
 use super::days::{Dropped, oldest};
 use super::source::SAMPLE_BYTES;
@@ -22,6 +24,8 @@ pub(in crate::store::memory) struct HistoryShared {
     pub(super) dropped: Dropped,
     /// Samples that left before their time, since there was no room.
     pub(super) samples_dropped: AtomicU64,
+    /// Samples that were not taken, being older than what is kept when they came.
+    pub(super) samples_too_old: AtomicU64,
     /// The end of the newest window that was over and left before its time.
     pub(super) dropped_until_millis: AtomicU64,
     /// Sealed columns that could not be decoded.
@@ -30,10 +34,14 @@ pub(in crate::store::memory) struct HistoryShared {
     pub(super) damaged: DamagedFiles,
     /// Held by whoever seals, folds or drops: only open samples change without it.
     pub(super) changing: Mutex<()>,
+    /// Log lines about what had no room.
+    pub(super) log: LogLimiter,
     /// The thread that makes room.
     pub(super) keeper: OnceLock<Thread>,
     /// The number of the next segment file.
     pub(super) next_segment: AtomicU32,
+    /// So many saves write nothing once more, since one that did came to no end: the disk may have no room for it.
+    pub(super) saves_without_moves: AtomicU32,
     /// The SHA-256 of the snapshot file that is in place, as far as is known.
     snapshot: Mutex<Option<[u8; 32]>>,
 }
@@ -47,12 +55,15 @@ impl HistoryShared {
             rollup_bytes: AtomicUsize::new(0),
             dropped: Dropped::default(),
             samples_dropped: AtomicU64::new(0),
+            samples_too_old: AtomicU64::new(0),
             dropped_until_millis: AtomicU64::new(0),
             corrupt_columns: AtomicU64::new(0),
             damaged: DamagedFiles::default(),
             changing: Mutex::new(()),
+            log: LogLimiter::new(),
             keeper: OnceLock::new(),
             next_segment: AtomicU32::new(1),
+            saves_without_moves: AtomicU32::new(0),
             snapshot: Mutex::new(None),
         }
     }
@@ -88,6 +99,11 @@ impl HistoryShared {
     /// Samples that left before their time, since there was no room.
     pub(in crate::store::memory) fn samples_dropped(&self) -> u64 {
         self.samples_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Samples that were not taken, being older than what is kept when they came.
+    pub(in crate::store::memory) fn samples_too_old(&self) -> u64 {
+        self.samples_too_old.load(Ordering::Relaxed)
     }
 
     /// What comes for a time before this would be the next to be dropped.

@@ -175,6 +175,11 @@ impl ShardHistory {
             }
             return;
         }
+        if !shared.is_off() {
+            // Not those that a start reads back from the journal: they were counted when they came.
+            let too_old = too_old(metrics, times, shared.oldest_millis(times.now_millis()));
+            shared.samples_too_old.fetch_add(too_old as u64, Ordering::Relaxed);
+        }
         self.record_always(shared, hasher, newest, plan, metrics, times);
     }
 
@@ -222,6 +227,14 @@ impl ShardHistory {
         }
         shared.changed(before, source.bytes());
     }
+}
+
+/// How many samples of a batch are from before this time.
+fn too_old(metrics: &Metrics, times: BatchTimes, oldest: i64) -> usize {
+    if metrics.has_times() {
+        return (0..metrics.len()).filter(|index| metrics.at_millis(*index).is_some_and(|at_millis| at_millis < oldest)).count();
+    }
+    if times.of_history() < oldest { metrics.len() } else { 0 }
 }
 
 fn bits(value: Value) -> u64 {

@@ -101,6 +101,25 @@ async fn a_failed_snapshot_leaves_the_last_one_and_is_tried_again() {
     }
 }
 
+/// Time stands still here but where nothing else is under way: whoever waits for a limited time gives up at once.
+#[tokio::test(start_paused = true)]
+async fn the_end_waits_for_the_last_save_as_long_as_it_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let hook = |op: Op| -> io::Result<()> {
+        if op == Op::Sync {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    };
+    let disk = Disk { hook: Some(Arc::new(hook)) };
+    let config = config(Some(path.clone()), Duration::from_hours(1), true);
+    let store = MemoryStore::open_on(config, Clock::at(NOW), disk, FOLD_JOURNAL_AT_BYTES).unwrap();
+    store.apply(batch("a", IdempotencyKey::at(NOW), vec![count("c", 1)])).await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(counter(&saved(&path), "c").await, Some(1));
+}
+
 /// The names of the files in a folder and in the folders there.
 fn names(folder: &Path) -> BTreeSet<PathBuf> {
     let mut all = BTreeSet::new();

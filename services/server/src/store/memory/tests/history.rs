@@ -1,6 +1,7 @@
 //! History held to a naive model, to its bound, and to its files.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 
 use golectra_promql::store::{Hints, Selection};
 use golectra_promql::{Matcher, MemoryBudget};
@@ -290,6 +291,59 @@ async fn the_oldest_goes_when_there_is_no_room() {
     assert_eq!(refused(&store.apply(late).await.unwrap()), [0, 1, 0, 0], "what would be dropped next is not acknowledged");
 }
 
+/// Counts the warnings of a thread.
+struct Warnings(Arc<AtomicU64>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// It is said when it begins, and not each time; what leaves with its age is nothing to be warned of.
+#[test]
+fn that_the_oldest_goes_for_lack_of_room_is_a_warning() {
+    let lifetimes =
+        Lifetimes { dedup_window: Duration::from_hours(24 * 60), retention_raw: Duration::from_hours(24 * 60), ..Lifetimes::default() };
+    let shards = Arc::new(Shards::new(config(None, Duration::ZERO, false).limits, lifetimes, 100_000, 1 << 18));
+    let keeper = Keeper::new(Arc::clone(&shards), Clock::at(NOW));
+    let warnings = Arc::new(AtomicU64::new(0));
+    let mut drops = 0_u64;
+    tracing::subscriber::with_default(Warnings(Arc::clone(&warnings)), || {
+        shards.apply(&many("n", NOW - 70 * 24 * 60 * MINUTE, 100, "m"), NOW - 70 * 24 * 60 * MINUTE, |_| {}).unwrap();
+        keeper.maintain();
+        assert_eq!((warnings.load(Ordering::Relaxed), shards.history.samples_dropped()), (0, 0));
+        let start = NOW - 20 * 24 * 60 * MINUTE;
+        for minutes in (0..20 * 24 * 60).step_by(15) {
+            shards.apply(&many("n", start + minutes * MINUTE, 100, "m"), NOW, |_| {}).unwrap();
+            if shards.history.is_crowded() {
+                // A test beside this one, without a subscriber, may have met the line first: then it is off until somebody looks again.
+                tracing::callsite::rebuild_interest_cache();
+                keeper.make_room();
+                drops += 1;
+            }
+        }
+    });
+    let said = warnings.load(Ordering::Relaxed);
+    assert!(said > 0 && said < drops && shards.history.samples_dropped() > 0, "{said} of {drops}");
+}
+
 #[tokio::test]
 async fn series_that_came_and_went_leave_nothing_behind() {
     let store = bounded(1 << 20);
@@ -359,6 +413,30 @@ async fn samples_that_are_acknowledged_one_by_one_are_kept_where_their_series_ne
     let applied = store.apply(Batch { keyed: false, metrics, ..batch("n", IdempotencyKey::at(NOW), Vec::new()) }).await.unwrap();
     assert_eq!(applied, Applied::of_samples(900, RefusedSamples::default()));
     assert_eq!((read(&store, i64::MIN, i64::MAX).await.len(), store.shards.history.samples_dropped()), (900, 0));
+}
+
+#[tokio::test]
+async fn what_is_older_than_the_history_when_it_comes_is_counted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let lifetimes = Lifetimes { retention_raw: Duration::from_hours(1), ..Lifetimes::default() };
+    let config = MemoryConfig { lifetimes, ..config(Some(folder.path().join("m.json")), Duration::ZERO, true) };
+    let store = MemoryStore::open(config.clone(), Clock::at(NOW)).unwrap();
+    let too_old = |store: &MemoryStore| store.memory_metrics().history_too_old_samples.load(Ordering::Relaxed);
+    let late = batch("a", IdempotencyKey::at(NOW - 90 * MINUTE), vec![gauge("g", 1.0), count("c", 1)]);
+    assert_eq!(store.apply(late.clone()).await.unwrap(), Applied::New);
+    assert_eq!(store.apply(late).await.unwrap(), Applied::Repeat);
+    assert_eq!(too_old(&store), 2);
+    let mut metrics = Metrics::default();
+    for at in [NOW - 90 * MINUTE, NOW] {
+        metrics.push_parsed_at("g", Value::Gauge(2.0), millis(at)).unwrap();
+    }
+    store.apply(Batch { metrics, ..batch("a", IdempotencyKey::at(NOW), vec![]) }).await.unwrap();
+    assert_eq!(too_old(&store), 3);
+    let found = read(&store, i64::MIN, i64::MAX).await;
+    assert_eq!(found, [(r#"g{instance="a"}"#.to_owned(), vec![(millis(NOW), 2.0_f64.to_bits())])].into());
+    store.crash();
+    let store = MemoryStore::open(config, Clock::at(NOW)).unwrap();
+    assert_eq!((read(&store, i64::MIN, i64::MAX).await, too_old(&store)), (found, 0));
 }
 
 #[tokio::test]

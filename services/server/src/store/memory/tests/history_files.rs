@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use super::super::disk::{Op, Paths};
-use super::super::load;
+use super::super::{framing, load};
 use super::conformance::{counter as count, gauge};
 use super::history::{millis, read};
 use super::*;
@@ -132,18 +132,18 @@ async fn a_torn_segment_is_skipped_and_counted() {
     fill(&store, NOW).await;
     let whole = read(&store, i64::MIN, i64::MAX).await;
     store.close().await.unwrap();
-    let [segment] = segments(&folder.path().join("m.json.history")).try_into().unwrap();
-    let bytes = fs::read(&segment).unwrap();
-    for (takes_samples, damage) in [
-        // The last record is one of rollups, which are made again.
-        (false, &mut (|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 5)) as &mut dyn FnMut(&mut Vec<u8>)),
-        (true, &mut |bytes| bytes[40] ^= 1),
-        (true, &mut |bytes| bytes.truncate(bytes.len() / 2)),
-        (true, &mut Vec::clear),
+    let [samples, five_minutes, hours] = segments(&folder.path().join("m.json.history")).try_into().unwrap();
+    for (takes_samples, segment, damage) in [
+        // Rollups are made again.
+        (false, &hours, &mut (|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 5)) as &mut dyn FnMut(&mut Vec<u8>)),
+        (true, &samples, &mut |bytes| bytes[40] ^= 1),
+        (true, &samples, &mut |bytes| bytes.truncate(bytes.len() / 2)),
+        (true, &samples, &mut Vec::clear),
     ] {
+        let bytes = fs::read(segment).unwrap();
         let mut damaged = bytes.clone();
         damage(&mut damaged);
-        fs::write(&segment, &damaged).unwrap();
+        fs::write(segment, &damaged).unwrap();
         let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
         let skipped = store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed);
         assert!((1..=bytes.len() as u64).contains(&skipped), "{skipped} of {}", bytes.len());
@@ -157,8 +157,11 @@ async fn a_torn_segment_is_skipped_and_counted() {
         assert_eq!(counter(&store, "c").await, Some(50));
         put(&store, "a", NOW, 1.0).await;
         store.crash();
+        fs::write(segment, &bytes).unwrap();
     }
-    fs::remove_file(&segment).unwrap();
+    for segment in [samples, five_minutes, hours] {
+        fs::remove_file(segment).unwrap();
+    }
     let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
     assert!(read(&store, i64::MIN, i64::MAX).await.is_empty());
 }
@@ -240,7 +243,8 @@ async fn a_full_disk_keeps_no_server_down_whose_history_is_damaged() {
         let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
         fill(&store, NOW).await;
         store.close().await.unwrap();
-        let [segment] = segments(&history).try_into().unwrap();
+        // The first is that of samples.
+        let segment = segments(&history).remove(0);
         let mut bytes = fs::read(&segment).unwrap();
         bytes[40] ^= 1;
         fs::write(&segment, &bytes).unwrap();
@@ -332,8 +336,8 @@ async fn files_that_nothing_needs_any_more_are_removed() {
         store.keeper.maintain();
     }
     store.save_now().await.unwrap();
-    // A save an hour, and two of them make one part by being folded.
-    assert!(segments(&history).len() <= 32, "{:?}", names(&history));
+    // A save an hour, and two of them make one part by being folded. Rollups have a segment a day and resolution.
+    assert!(segments(&history).len() <= 42, "{:?}", names(&history));
     let indexes = names(&history).into_iter().filter(|name| name.starts_with("index")).count();
     assert_eq!(indexes, 1);
     // What is dropped leaves the files with the next save.
@@ -343,6 +347,190 @@ async fn files_that_nothing_needs_any_more_are_removed() {
     assert!(segments(&history).is_empty(), "{:?}", names(&history));
     let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
     assert!(read(&store, i64::MIN, i64::MAX).await.is_empty());
+}
+
+/// A store that keeps samples for a day, rollups of 5 minutes for two, and those of an hour.
+fn open_short(disk: Disk, path: &Path, clock: &Clock) -> Arc<MemoryStore> {
+    let days = |days: u64| Duration::from_hours(24 * days);
+    let lifetimes = Lifetimes { retention_raw: days(1), retention_5m: days(2), retention_1h: days(400), ..Lifetimes::default() };
+    let config = MemoryConfig { lifetimes, history_max_bytes: MAX_BYTES, ..config(Some(path.into()), Duration::from_hours(1), true) };
+    MemoryStore::open_on(config, clock.clone(), disk, FOLD_JOURNAL_AT_BYTES).unwrap()
+}
+
+/// A window of samples of a source that always reports, and in the first half of each day of one that does not.
+async fn fill_window(store: &MemoryStore, clock: &Clock, window: u64) {
+    let start = NOW / (24 * HOUR) * 24 * HOUR + window * 2 * HOUR;
+    for minutes in (0..120).step_by(4) {
+        let at = start + minutes * 60_000;
+        clock.set(at);
+        for source in if window % 12 < 6 { &["a", "b"][..] } else { &["a"] } {
+            let value = |number: u64| f64::from(u32::try_from((at / 1000 + number).wrapping_mul(6_364_136_223_846_793_005) >> 40).unwrap());
+            let values = (0..10).map(|number| gauge(&format!("m{{number=\"{number}\"}}"), value(number))).collect();
+            store.apply(Batch { keyed: false, ..batch(source, IdempotencyKey::at(at), values) }).await.unwrap();
+        }
+    }
+    store.keeper.maintain();
+}
+
+/// What the files in a folder take.
+fn bytes_of(folder: &Path) -> usize {
+    files(folder).values().map(Vec::len).sum()
+}
+
+#[tokio::test]
+async fn files_take_little_more_than_what_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let history = folder.path().join("m.json.history");
+    let clock = Clock::at(NOW);
+    let store = open_short(Disk::default(), &path, &clock);
+    for window in 0..30 * 12 {
+        fill_window(&store, &clock, window).await;
+        store.save_now().await.unwrap();
+    }
+    let (on_disk, in_memory) = (bytes_of(&history), store.shards.history.used_bytes());
+    assert!(on_disk <= 3 * in_memory, "{on_disk} bytes on disk for {in_memory}");
+    let of_rollups = store.shards.history.rollup_bytes();
+    store.crash();
+    let store = open_short(Disk::default(), &path, &clock);
+    assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(store.shards.history.rollup_bytes(), of_rollups);
+}
+
+/// Makes one segment of all, as versions wrote them that put everything of a save into one.
+fn mix_segments(history: &Path) -> PathBuf {
+    let paths = segments(history);
+    let number = |path: &Path| path.to_str().unwrap().rsplit('-').next().unwrap().parse::<u32>().unwrap();
+    let first = number(&paths[0]);
+    let (mut mixed, mut begins) = (Vec::new(), BTreeMap::new());
+    for path in &paths {
+        begins.insert(number(path), mixed.len() as u64);
+        mixed.extend(fs::read(path).unwrap());
+        fs::remove_file(path).unwrap();
+    }
+    fs::write(&paths[0], mixed).unwrap();
+    let index = names(history).into_iter().find(|name| name.starts_with("index-")).map(|name| history.join(name)).unwrap();
+    let (mut bytes, mut at) = (fs::read(&index).unwrap(), 0);
+    while at < bytes.len() {
+        let length = usize::try_from(u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())).unwrap();
+        let payload = &mut bytes[at + 8..at + 8 + length];
+        // Before a place stand the window of a part, or the day and the resolution of rollups.
+        let before = match payload[0] {
+            3 => 8,
+            5 => 9,
+            _ => 0,
+        };
+        if before > 0 {
+            let name = usize::from(payload[1]);
+            for one in payload[2 + name..].chunks_mut(before + 16) {
+                let place = &mut one[before..];
+                let segment = u32::from_le_bytes(place[..4].try_into().unwrap());
+                let offset = u64::from_le_bytes(place[4..12].try_into().unwrap()) + begins[&segment];
+                place[..4].copy_from_slice(&first.to_le_bytes());
+                place[4..12].copy_from_slice(&offset.to_le_bytes());
+            }
+            let sum = framing::sum(payload);
+            bytes[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
+        }
+        at += 8 + length;
+    }
+    fs::write(&index, bytes).unwrap();
+    paths[0].clone()
+}
+
+/// Files with one segment, of which only rollups of an hour are still needed at the time that the clock has then.
+async fn mixed(path: &Path, clock: &Clock) -> PathBuf {
+    let store = open_short(Disk::default(), path, clock);
+    for window in 0..2 * 12 {
+        fill_window(&store, clock, window).await;
+    }
+    store.close().await.unwrap();
+    let segment = mix_segments(&path.with_file_name("m.json.history"));
+    clock.set(clock.unix_millis() + 10 * 24 * HOUR);
+    segment
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_segment_is_written_once_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let history = folder.path().join("m.json.history");
+    let clock = Clock::at(NOW);
+    let segment = mixed(&path, &clock).await;
+    let before = bytes_of(&history);
+    let store = open_short(Disk::default(), &path, &clock);
+    assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), 0);
+    let of_rollups = store.shards.history.rollup_bytes();
+    assert!(of_rollups > 0);
+    put(&store, "c", clock.unix_millis(), 1.0).await;
+    store.save_now().await.unwrap();
+    assert!(!segment.exists(), "{:?}", names(&history));
+    let after = bytes_of(&history);
+    assert!(after < before / 2, "{after} of {before}");
+    store.crash();
+    let store = open_short(Disk::default(), &path, &clock);
+    assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(store.shards.history.rollup_bytes(), of_rollups);
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let path = file.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_folder(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_save_that_fails_while_it_writes_something_once_more_loses_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let live = home.path().join("live");
+    fs::create_dir(&live).unwrap();
+    let clock = Clock::at(NOW);
+    mixed(&live.join("m.json"), &clock).await;
+    let of_rollups = open_short(Disk::default(), &live.join("m.json"), &clock).shards.history.rollup_bytes();
+    let check = |folder: &Path, what: &str| {
+        let store = open_short(Disk::default(), &folder.join("m.json"), &clock);
+        assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), 0, "{what}");
+        assert_eq!(store.shards.history.rollup_bytes(), of_rollups, "{what}");
+        store.crash();
+    };
+    for op in [Op::Create, Op::Write, Op::Sync, Op::Rename, Op::SyncFolder] {
+        for many in 0.. {
+            let what = format!("after {many} times {op:?}");
+            let folder = home.path().join(format!("{op:?}-{many}"));
+            copy_folder(&live, &folder);
+            let left = Arc::new(AtomicI64::new(i64::MAX));
+            let counted = Arc::clone(&left);
+            let hook = move |one: Op| -> io::Result<()> {
+                let fails = one == op && counted.fetch_sub(1, Ordering::SeqCst) <= 0;
+                if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+            };
+            let store = open_short(Disk { hook: Some(Arc::new(hook)) }, &folder.join("m.json"), &clock);
+            put(&store, "c", clock.unix_millis(), 1.0).await;
+            left.store(many, Ordering::SeqCst);
+            let saved = store.save_now().await;
+            left.store(i64::MAX, Ordering::SeqCst);
+            // As if the process had died here.
+            let image = home.path().join(format!("{op:?}-{many}-image"));
+            copy_folder(&folder, &image);
+            check(&image, &what);
+            if saved.is_ok() {
+                assert!(many > 0, "{op:?} is needed for a save");
+                store.crash();
+                break;
+            }
+            put(&store, "c", clock.unix_millis() + 1, 1.0).await;
+            store.save_now().await.unwrap();
+            store.crash();
+            check(&folder, &what);
+        }
+    }
 }
 
 #[tokio::test]

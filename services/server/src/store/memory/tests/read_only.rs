@@ -83,3 +83,19 @@ async fn a_read_only_backup_is_read() {
         assert_eq!(contents(folder.path()), before);
     }
 }
+
+#[tokio::test]
+async fn what_a_longer_retention_took_into_the_journal_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let year = Duration::from_hours(24 * 365);
+    let lifetimes = Lifetimes { retention_raw: year, retention_5m: year, ..Lifetimes::default() };
+    let store = MemoryStore::open(MemoryConfig { lifetimes, ..config(Some(path.clone()), Duration::ZERO, true) }, Clock::at(NOW)).unwrap();
+    let old = NOW - 100 * 24 * 3_600_000;
+    let backfilled = conformance::samples::samples("a", &[("g", 1.0, old), ("g", 2.0, NOW)]);
+    assert_eq!(store.apply(backfilled).await.unwrap(), Applied::New);
+    store.crash();
+    let found = super::history::read(&open(&path), i64::MIN, i64::MAX).await;
+    let times: Vec<i64> = found[r#"g{instance="a"}"#].iter().map(|(at, _)| *at).collect();
+    assert_eq!(times, [old, NOW].map(super::history::millis));
+}

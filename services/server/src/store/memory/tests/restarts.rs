@@ -159,7 +159,7 @@ async fn without_restore_the_files_stay_until_the_first_save() {
 async fn what_memory_must_forget_is_refused_also_after_a_restart() {
     let (_folder, path) = file();
     let open = || {
-        let config = MemoryConfig { max_keys: 160, ..config(Some(path.clone()), Duration::ZERO, true) };
+        let config = MemoryConfig { max_keys: 10, ..config(Some(path.clone()), Duration::ZERO, true) };
         MemoryStore::open(config, Clock::at(NOW)).unwrap()
     };
     let store = open();
@@ -178,7 +178,7 @@ async fn what_memory_must_forget_is_refused_also_after_a_restart() {
         }
         (old, repeats)
     };
-    assert_eq!(probe(&store).await, (10, 10), "ten keys a shard");
+    assert_eq!(probe(&store).await, (10, 10), "ten keys");
     store.crash();
     let store = open();
     assert_eq!(probe(&store).await, (10, 10));

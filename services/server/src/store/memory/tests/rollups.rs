@@ -351,6 +351,24 @@ async fn files_without_rollups_get_them_of_the_samples_that_are_there() {
 }
 
 #[tokio::test]
+async fn windows_that_are_rolled_up_while_the_clock_is_ahead_lack_no_rollups() {
+    let mut lab = Lab::new(None, 64 << 20, lifetimes(1, 40, 90));
+    for minutes in (0..240).step_by(10) {
+        lab.clock.set(START + minutes * MINUTE + 1_234);
+        lab.put("a", lab.now(), vec![conformance::gauge("g", f64::from(u32::try_from(minutes).unwrap()))]).await;
+    }
+    let right = START + 6 * HOUR;
+    lab.clock.set(right + 50 * DAY);
+    // What is open is sealed first, and then rolled up.
+    lab.store.keeper.maintain_at(lab.now(), right);
+    lab.store.keeper.maintain_at(lab.now(), right);
+    // The samples leave, and the rollups stay.
+    lab.clock.set(right + 3 * DAY);
+    lab.store.keeper.maintain();
+    lab.check(START).await;
+}
+
+#[tokio::test]
 async fn files_of_a_newer_version_are_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let mut lab = Lab::new(Some(folder.path().join("m.json")), 64 << 20, lifetimes(30, 60, 90));
@@ -390,20 +408,22 @@ async fn torn_rollups_are_skipped_and_counted_and_made_again_where_samples_are_l
     lab.store.close().await.unwrap();
     let history = folder.path().join("m.json.history");
     let files = std::fs::read_dir(&history).unwrap().map(|file| file.unwrap().path());
-    let segment = files.into_iter().find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("segment-")).unwrap();
-    let bytes = std::fs::read(&segment).unwrap();
+    let segments: Vec<PathBuf> = files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("segment-")).collect();
+    assert_eq!(segments.len(), 3, "of samples and of rollups of both resolutions");
     let whole = [Resolution::FiveMinutes, Resolution::OneHour]
         .map(|resolution| expected(&lab.model.series(), resolution, millis(START), millis(lab.now())));
     let mut lacking = 0;
-    for cut in (16..bytes.len()).step_by(bytes.len() / 40) {
-        for flipped in [false, true] {
+    for segment in &segments {
+        let bytes = std::fs::read(segment).unwrap();
+        let cuts = (16..bytes.len()).step_by(bytes.len() / 14);
+        for (cut, flipped) in cuts.flat_map(|cut| [(cut, false), (cut, true)]) {
             let mut damaged = bytes.clone();
             if flipped {
                 damaged[cut] ^= 4;
             } else {
                 damaged.truncate(cut);
             }
-            std::fs::write(&segment, &damaged).unwrap();
+            std::fs::write(segment, &damaged).unwrap();
             let store = MemoryStore::open(lab.config.clone(), lab.clock.clone()).unwrap();
             assert!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed) > 0, "byte {cut}");
             store.keeper.maintain();
@@ -417,6 +437,7 @@ async fn torn_rollups_are_skipped_and_counted_and_made_again_where_samples_are_l
             }
             store.crash();
         }
+        std::fs::write(segment, &bytes).unwrap();
     }
     assert!(lacking > 0);
 }
