@@ -16,7 +16,7 @@ mod tests;
 pub use draft::Draft;
 #[cfg(test)]
 pub use names::NameList;
-pub use outbox::postgres::Hook;
+pub use outbox::postgres::{Connections, Hook};
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use golectra_process::{LogLimiter, WebhookKey, trace};
 use golectra_protocol::Metrics;
-use sqlx::PgPool;
 use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -86,8 +85,8 @@ pub enum Backend {
     Memory,
     /// In the database.
     Postgres {
-        /// The pool; few connections are used.
-        pool: PgPool,
+        /// The store's connections.
+        connections: Connections,
         /// True once the schema exists. Before that no query is sent.
         ready: watch::Receiver<bool>,
     },
@@ -131,8 +130,8 @@ impl Trail {
             sinks.push(("webhook".to_owned(), Arc::new(Webhook::new(&url, secret, clock)?)));
         }
         if sinks.is_empty() {
-            if let Backend::Postgres { pool, ready } = backend {
-                keep_swept_without_sinks(pool, ready, config.database_max_bytes, AuditMetrics::register(registry)?);
+            if let Backend::Postgres { connections, ready } = backend {
+                keep_swept_without_sinks(connections, ready, config.database_max_bytes, AuditMetrics::register(registry)?);
             }
             return Ok(None);
         }
@@ -148,7 +147,7 @@ impl Trail {
                 start.with_queues(sinks, config.queue);
                 None
             }
-            Backend::Postgres { pool, ready } => Some(start.with_database(sinks, &pool, &ready, config.database_max_bytes)),
+            Backend::Postgres { connections, ready } => Some(start.with_database(sinks, &connections, &ready, config.database_max_bytes)),
         };
         let Start { queues, stop, abort, tasks, .. } = start;
         Ok(Some(Self(Arc::new(Inner { queues, hook, names: NameListCache::default(), stop, abort, tasks }))))
@@ -228,17 +227,23 @@ impl Start {
         }
     }
 
-    fn with_database(&mut self, sinks: Vec<(String, Arc<dyn Sink>)>, pool: &PgPool, ready: &watch::Receiver<bool>, max_bytes: u64) -> Hook {
+    fn with_database(
+        &mut self,
+        sinks: Vec<(String, Arc<dyn Sink>)>,
+        connections: &Connections,
+        ready: &watch::Receiver<bool>,
+        max_bytes: u64,
+    ) -> Hook {
         let (mut names, mut wakes) = (Vec::new(), Vec::new());
         for (name, sink) in sinks {
             let wake = Arc::new(Notify::new());
-            let outbox = PostgresOutbox::new(pool.clone(), ready.clone(), name.clone(), Arc::clone(&wake));
+            let outbox = PostgresOutbox::new(connections.clone(), ready.clone(), name.clone(), Arc::clone(&wake));
             self.deliver(Arc::new(outbox), sink);
             names.push(name);
             wakes.push(wake);
         }
         let hook = Hook::new(names, wakes);
-        self.background(keep_swept(pool.clone(), ready.clone(), max_bytes, hook.clone(), self.metrics.clone()));
+        self.background(keep_swept(connections.clone(), ready.clone(), max_bytes, hook.clone(), self.metrics.clone()));
         hook
     }
 
@@ -271,22 +276,22 @@ async fn keep_measured(outbox: Arc<dyn Outbox>, metrics: SinkMetrics) {
 }
 
 /// Sweeps until the pool is closed: a server without sinks has no trail that could end it.
-fn keep_swept_without_sinks(pool: PgPool, ready: watch::Receiver<bool>, max_bytes: u64, metrics: AuditMetrics) {
-    let mut closed = pool.close_event();
-    let swept = keep_swept(pool, ready, max_bytes, Hook::new(Vec::new(), Vec::new()), metrics);
+fn keep_swept_without_sinks(connections: Connections, ready: watch::Receiver<bool>, max_bytes: u64, metrics: AuditMetrics) {
+    let mut closed = connections.pool.close_event();
+    let swept = keep_swept(connections, ready, max_bytes, Hook::new(Vec::new(), Vec::new()), metrics);
     tokio::spawn(async move {
         // Ok means that the schema never came, an error that the pool was closed. Nothing is left to do after either.
         let _ = closed.do_until(swept).await;
     });
 }
 
-async fn keep_swept(pool: PgPool, mut ready: watch::Receiver<bool>, max_bytes: u64, hook: Hook, metrics: AuditMetrics) {
+async fn keep_swept(connections: Connections, mut ready: watch::Receiver<bool>, max_bytes: u64, hook: Hook, metrics: AuditMetrics) {
     if ready.wait_for(|ready| *ready).await.is_err() {
         return;
     }
     let bounds = Bounds { retention: SWEEP_RETENTION, dead_letter_retention: DEAD_LETTER_RETENTION, max_bytes };
     loop {
-        match sweep(&pool, &bounds).await {
+        match sweep(&connections, &bounds).await {
             Ok(swept) => {
                 if let Some(room) = swept.room_for_name_lists {
                     hook.share_name_lists(room);

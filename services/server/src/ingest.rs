@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use golectra_process::LogLimiter;
 use golectra_protocol::remote_write::Metadata;
-use golectra_protocol::{IdempotencyKey, Metrics, Source};
+use golectra_protocol::{IdempotencyKey, Metrics, Source, WindowError};
 use tokio::time::timeout;
 
 use crate::audit::Trail;
@@ -45,6 +45,12 @@ pub enum IngestError {
     Overflow {
         /// The index of the delta in the batch, from 0.
         index: usize,
+    },
+    /// The batch is too far ahead of the store's clock.
+    #[error("{}", WindowError::TooNew)]
+    TooNew {
+        /// What that clock shows, in unix milliseconds.
+        now_millis: u64,
     },
     /// The store refuses the write or fails.
     #[error(transparent)]
@@ -86,7 +92,10 @@ impl Ingest {
             metrics: fold::fold(write.metrics).map_err(|overflow| IngestError::Overflow { index: overflow.index })?,
             audit,
         };
-        let applied = self.store.apply(batch).await?;
+        let applied = self.store.apply(batch).await.map_err(|error| match error {
+            StoreError::Window(WindowError::TooNew) => IngestError::TooNew { now_millis: self.store.unix_millis() },
+            error => error.into(),
+        })?;
         self.metrics.applied(&applied, sent);
         Ok(applied)
     }

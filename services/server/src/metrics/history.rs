@@ -5,6 +5,9 @@ use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Int
 
 use super::SECONDS;
 
+/// What `golectra_history_too_old_samples_total` counts, in both stores.
+pub(super) const TOO_OLD_SAMPLES: &str = "Samples of accepted reports that are not kept, since they were older than RETENTION_RAW when they came or their time had been dropped.";
+
 /// The metrics of sealed history. Cheap to clone.
 #[derive(Clone)]
 pub struct HistoryMetrics {
@@ -16,6 +19,8 @@ pub struct HistoryMetrics {
     pub seal_seconds: Histogram,
     /// Rows of chunks that were made for batches that came after their half hour was sealed.
     pub late_parts: IntCounter,
+    /// Samples that were older than what is kept when they came, or when their report was to be sealed.
+    pub too_old_samples: IntCounter,
     /// Days of chunks, and weeks and months of rollups, that were dropped, by table.
     pub dropped_partitions: IntCounterVec,
     /// Rounds that failed.
@@ -48,6 +53,7 @@ impl HistoryMetrics {
                 .buckets(SECONDS.to_vec()),
             )?,
             late_parts: counter("late_parts_total", "Rows of chunks for reports that came after their half hour was sealed.")?,
+            too_old_samples: counter("too_old_samples_total", TOO_OLD_SAMPLES)?,
             dropped_partitions: IntCounterVec::new(
                 Opts::new(
                     "golectra_history_dropped_partitions_total",
@@ -73,6 +79,7 @@ impl HistoryMetrics {
             Box::new(metrics.sealed_bytes.clone()),
             Box::new(metrics.seal_seconds.clone()),
             Box::new(metrics.late_parts.clone()),
+            Box::new(metrics.too_old_samples.clone()),
             Box::new(metrics.dropped_partitions.clone()),
             Box::new(metrics.failures.clone()),
             Box::new(metrics.unsealed_age_seconds.clone()),

@@ -8,6 +8,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, IntCounter, IntGauge, Registry};
 
+use super::history::TOO_OLD_SAMPLES;
 use super::{catch_up, int};
 use crate::store::memory::{MemoryMetrics, MemoryStore};
 
@@ -28,7 +29,7 @@ const GAUGES: [(&str, &str, Read); 7] = [
     ("history_max_bytes", "HISTORY_MAX_BYTES: near it the oldest history is dropped; 0 keeps none.", |metrics| &metrics.history_max_bytes),
 ];
 
-const COUNTERS: [(&str, &str, Read); 9] = [
+const COUNTERS: [(&str, &str, Read); 10] = [
     ("memory_snapshots_total", "Snapshots written.", |metrics| &metrics.snapshots_written),
     ("memory_snapshot_failures_total", "Snapshots that could not be written.", |metrics| &metrics.snapshot_failures),
     ("memory_journal_failures_total", "Writes to the journal that failed.", |metrics| &metrics.journal_failures),
@@ -41,6 +42,7 @@ const COUNTERS: [(&str, &str, Read); 9] = [
         "Samples that left history early, the oldest first, since HISTORY_MAX_BYTES does not suffice.",
         |metrics| &metrics.history_dropped_samples,
     ),
+    ("history_too_old_samples_total", TOO_OLD_SAMPLES, |metrics| &metrics.history_too_old_samples),
     (
         "memory_history_dropped_rollups_total",
         "Days of a source's rollups, of 5 minutes or of an hour, that left history early, since HISTORY_MAX_BYTES does not suffice.",
@@ -135,5 +137,7 @@ mod tests {
             |name: &str| families.iter().find(|family| family.name() == name).map(|family| family.get_metric()[0].get_gauge().get_value());
         assert!(value("golectra_history_bytes").is_some());
         assert_eq!(value("golectra_history_max_bytes"), Some(f64::from(1 << 20)));
+        let too_old = families.iter().find(|family| family.name() == "golectra_history_too_old_samples_total").unwrap();
+        assert_eq!(too_old.get_metric()[0].get_counter().get_value().to_bits(), 0.0_f64.to_bits());
     }
 }

@@ -275,6 +275,7 @@ macro_rules! conformance_suite {
             history::only_series_with_samples_in_the_range_are_selected
             history::a_query_has_limits
             history::series_and_labels_are_listed_sorted_and_limited
+            history::a_list_of_series_to_export_takes_8_bytes_each
             history::what_was_not_reported_since_is_not_listed
             history::samples_leave_with_their_retention_and_totals_go_on
             rollups::rollups_answer_as_the_samples_do_and_refuse_what_needs_samples

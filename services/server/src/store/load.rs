@@ -1,6 +1,6 @@
 //! How busy the writers of a store are. What else a server does makes way for them by it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,7 +25,21 @@ pub struct WriterLoad(Option<Arc<Inner>>);
 struct Inner {
     writers: u32,
     busy_micros: AtomicU64,
+    /// Queries under way that make way for writers.
+    queries: AtomicUsize,
     seen: Mutex<Seen>,
+}
+
+/// A query under way, until it is dropped.
+#[derive(Debug)]
+pub struct QueryUnderWay(WriterLoad);
+
+impl Drop for QueryUnderWay {
+    fn drop(&mut self) {
+        if let Some(inner) = &self.0.0 {
+            inner.queries.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What was seen of the writers.
@@ -41,7 +55,7 @@ impl WriterLoad {
     /// That of so many writers.
     pub fn of(writers: u32) -> Self {
         let seen = Mutex::new(Seen { at: Instant::now(), busy_micros: 0, share: 0.0 });
-        Self(Some(Arc::new(Inner { writers, busy_micros: AtomicU64::new(0), seen })))
+        Self(Some(Arc::new(Inner { writers, busy_micros: AtomicU64::new(0), queries: AtomicUsize::new(0), seen })))
     }
 
     /// A writer was busy for this time: it had something to write.
@@ -49,6 +63,19 @@ impl WriterLoad {
         if let Some(inner) = &self.0 {
             inner.busy_micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
+    }
+
+    /// A query begins that makes way for writers.
+    pub fn begin_query(&self) -> QueryUnderWay {
+        if let Some(inner) = &self.0 {
+            inner.queries.fetch_add(1, Ordering::Relaxed);
+        }
+        QueryUnderWay(self.clone())
+    }
+
+    /// Whether such queries are under way.
+    pub fn has_queries(&self) -> bool {
+        self.0.as_deref().is_some_and(|inner| inner.queries.load(Ordering::Relaxed) > 0)
     }
 
     /// Whether what can wait should take no processor that a writer could use.
@@ -111,5 +138,19 @@ mod tests {
         load.add(STALE * 2);
         is(load.pressure(), 0.0);
         is(WriterLoad::default().pressure(), 0.0);
+    }
+
+    #[test]
+    fn queries_are_under_way_until_the_last_one_ends() {
+        let load = WriterLoad::of(1);
+        assert!(!load.has_queries());
+        let (first, second) = (load.begin_query(), load.clone().begin_query());
+        drop(first);
+        assert!(load.has_queries());
+        drop(second);
+        assert!(!load.has_queries());
+        let load = WriterLoad::default();
+        let _query = load.begin_query();
+        assert!(!load.has_queries());
     }
 }

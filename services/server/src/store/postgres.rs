@@ -3,6 +3,7 @@
 //! - `dsn` reads where the database is, `connect` opens connections, `migrate` brings the schema up in the background.
 //! - `writer` applies batches, many in one transaction; `reader` answers, `latest` lists and `select` finds series by their labels.
 //! - `sealer` codes history into chunks, and drops what is too old; `sealed` is the memory of batches whose frames are gone.
+//! - `commits` keeps commits that are not answered from taking all connections.
 //! - `maintenance` does what else is done from time to time: series and sources `expire`, and rows that nothing needs are `remove`d.
 //!   `partitions` come and go by time, and `clock` tells the database's, by which all of that goes.
 //!
@@ -11,6 +12,7 @@
 
 mod alerts;
 mod clock;
+mod commits;
 mod connect;
 mod dsn;
 mod error;
@@ -44,7 +46,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use golectra_process::Secret;
 use golectra_protocol::remote_write::Metadata;
-use golectra_protocol::{Selector, Source, Value};
+use golectra_protocol::{MAX_AHEAD_MILLIS, Selector, Source, Value};
 use sqlx::{Connection as _, PgPool};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -53,9 +55,10 @@ use tokio_util::task::TaskTracker;
 
 use self::alerts::PostgresAlertStore;
 use self::clock::DatabaseClock;
+pub use self::commits::Commits;
 use self::connect::{DatabaseOptions, Lease, timed_out};
-pub use self::error::OpenError;
 use self::error::unavailable;
+pub use self::error::{OpenError, describe};
 use self::history::HistoryReader;
 pub use self::history::IndexCacheMetrics;
 use self::maintenance::Maintenance;
@@ -129,7 +132,7 @@ pub struct PostgresStore {
     reader: Reader,
     history: HistoryReader,
     writers: Writers,
-    /// How long a batch waits to learn up to where history was dropped.
+    /// How long a batch waits to learn up to where history was dropped, and what time it is.
     read_wait: Duration,
     /// Live series in the database as of the last look; negative before the first.
     series: Arc<AtomicI64>,
@@ -152,7 +155,7 @@ impl PostgresStore {
         }
         let options = DatabaseOptions::new(dsn);
         let clock = DatabaseClock::new(clock, config.metrics.clone());
-        let partitions = Arc::new(Partitions::default());
+        let (partitions, commits) = (Arc::new(Partitions::default()), Arc::new(Commits::default()));
         let pool_size = config.connections.saturating_sub(WRITERS).max(1);
         let pool = connect::pool(&options, pool_size, config.read_wait);
         let query_pool = connect::query_pool(&options, config.query_connections.max(1) + 1, config.query_timeout, history::PREPARE_STATE);
@@ -162,12 +165,14 @@ impl PostgresStore {
         let context = WriterContext {
             options: options.clone(),
             clock: clock.clone(),
+            commits: Arc::clone(&commits),
             lifetimes: config.lifetimes,
             limits: config.limits,
             write_limits: config.write_limits,
             hook: config.hook,
             partitions: Arc::clone(&partitions),
             metrics: config.metrics.clone(),
+            too_old_samples: config.history.too_old_samples.clone(),
             open: AtomicU32::new(0),
             load: WriterLoad::of(WRITERS),
         };
@@ -192,6 +197,7 @@ impl PostgresStore {
             schema,
             turns: Arc::new(Semaphore::new((pool_size as usize / 2).max(1))),
             limit: READ_LIMIT.max(config.read_wait),
+            commits,
         };
         let history = HistoryReader::new(query_pool, reader.clone(), config.index_cache_bytes, config.index_cache);
         let series = Arc::new(AtomicI64::new(-1));
@@ -232,13 +238,18 @@ impl PostgresStore {
         let options = DatabaseOptions::new(dsn::parse(dsn.expose())?);
         let pool = connect::query_pool(&options, 1, query_timeout, history::PREPARE_STATE);
         let (_, schema) = watch::channel(SchemaState::Ready);
-        let reader = Reader { pool: pool.clone(), schema, turns: Arc::new(Semaphore::new(1)), limit: READ_LIMIT };
+        let reader = Reader { pool: pool.clone(), schema, turns: Arc::new(Semaphore::new(1)), limit: READ_LIMIT, commits: Arc::default() };
         Ok(Arc::new(HistoryReader::new(pool, reader, 0, IndexCacheMetrics::default())))
     }
 
     /// The connections, for others who keep their tables in the same database.
     pub fn pool(&self) -> &PgPool {
         &self.reader.pool
+    }
+
+    /// Which commits were not answered, for those who commit on these connections.
+    pub fn commits(&self) -> &Arc<Commits> {
+        &self.reader.commits
     }
 
     /// Waits until the schema is there; returns false when the store was closed before.
@@ -288,18 +299,31 @@ async fn observe(reader: &Reader, clock: &DatabaseClock, series: &AtomicI64) {
 impl PostgresStore {
     /// Applies a batch. Its samples of a time whose samples were dropped are refused: they would not be kept.
     async fn write(&self, batch: Batch) -> Result<Applied, StoreError> {
-        let newest = self.writers.context.clock.unix_millis().saturating_sub(u64::try_from(NEVER_DROPPED.as_millis()).unwrap_or(0));
-        let newest = i64::try_from(newest).unwrap_or(i64::MAX);
-        let mut times = (0..batch.metrics.len()).filter_map(|index| batch.metrics.at_millis(index));
-        let dropped_until = if batch.is_once_per_time() && times.any(|at| at < newest) {
-            let statement = "SELECT raw FROM dropped_history";
-            let asked = self.reader.read(async |conn| sqlx::query_scalar::<_, Timestamp>(statement).fetch_one(conn).await);
-            let late = |_| Err(unavailable(&timed_out(self.read_wait)));
-            timeout(self.read_wait, asked).await.unwrap_or_else(late)?.0
-        } else {
-            0
-        };
+        let mut dropped_until = 0;
+        if batch.is_once_per_time() {
+            let clock = &self.writers.context.clock;
+            let as_time = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
+            let times = (0..batch.metrics.len()).filter_map(|index| batch.metrics.at_millis(index));
+            let (oldest, newest) = times.fold((i64::MAX, i64::MIN), |(oldest, newest), at| (oldest.min(at), newest.max(at)));
+            // Refused samples do not come again. The machine may have stood still without knowing of it since the database's clock was measured. A sender whose
+            // clock is ahead does not make each of its requests a read.
+            if newest > as_time(clock.unix_millis().saturating_add(MAX_AHEAD_MILLIS)) && !clock.was_just_measured() {
+                self.ask(async |conn| clock.measure(conn).await).await?;
+            }
+            let now = clock.unix_millis();
+            let never_dropped = u64::try_from(NEVER_DROPPED.as_millis()).unwrap_or(0);
+            if oldest < as_time(now.saturating_sub(never_dropped)) {
+                let statement = "SELECT raw FROM dropped_history";
+                dropped_until = self.ask(async |conn| sqlx::query_scalar::<_, Timestamp>(statement).fetch_one(conn).await).await?.0;
+            }
+        }
         self.writers.apply(batch, dropped_until).await
+    }
+
+    /// Reads something that a batch's outcome depends on.
+    async fn ask<T>(&self, read: impl AsyncFnOnce(&mut sqlx::PgConnection) -> Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        let late = |_| Err(unavailable(&timed_out(self.read_wait)));
+        timeout(self.read_wait, self.reader.read(read)).await.unwrap_or_else(late)
     }
 }
 
@@ -321,7 +345,7 @@ impl Write for PostgresStore {
         if new.is_empty() {
             return Ok(());
         }
-        self.reader.read(async |conn| metadata::write(conn, &new).await).await?;
+        self.reader.change(async |conn| metadata::write(conn, &new).await).await?;
         self.metadata.remember(&new);
         Ok(())
     }
@@ -332,6 +356,10 @@ impl Write for PostgresStore {
         self.reader.check_schema(limit).await?;
         let forgotten = timeout_at(deadline, self.forget(source, audit.as_ref())).await;
         forgotten.unwrap_or_else(|_| Err(timed_out(limit))).map_err(|error| unavailable(&error))
+    }
+
+    fn unix_millis(&self) -> u64 {
+        self.writers.context.clock.unix_millis()
     }
 
     fn writer_load(&self) -> WriterLoad {

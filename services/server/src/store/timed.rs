@@ -47,6 +47,10 @@ impl Write for Timed {
         self.store.forget_source(source, audit).await
     }
 
+    fn unix_millis(&self) -> u64 {
+        self.store.unix_millis()
+    }
+
     fn writer_load(&self) -> WriterLoad {
         self.store.writer_load()
     }

@@ -150,6 +150,9 @@ pub trait Write: Send + Sync + 'static {
     /// Its keys and its history stay. Answers whether there was such a source. Bounded at 3 s.
     async fn forget_source(&self, source: &Source, audit: Option<Draft>) -> Result<bool, StoreError>;
 
+    /// The time by which batches are too old or too new, in unix milliseconds.
+    fn unix_millis(&self) -> u64;
+
     /// How busy it is with batches.
     fn writer_load(&self) -> WriterLoad;
 }

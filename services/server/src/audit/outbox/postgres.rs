@@ -10,6 +10,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
+pub use exchange::Connections;
 pub use hook::Hook;
 pub use sweep::{Bounds, Swept, sweep};
 
@@ -18,12 +19,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_process::LogLimiter;
-use sqlx::{Connection as _, FromRow, PgConnection, PgPool};
+use sqlx::{Connection as _, FromRow, PgConnection};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use self::exchange::exchange;
+use self::exchange::{change, read};
 use self::name_lists::NameListReader;
 use super::{Backlog, CLAIM_BYTES, Delivery, DeliveryOutcome, LEASE, Outbox, OutboxError, Settlement};
 use crate::audit::draft::EventContent;
@@ -81,7 +82,7 @@ struct ClaimedEvent {
 /// One sink's events in the database.
 #[derive(Debug)]
 pub struct PostgresOutbox {
-    pool: PgPool,
+    connections: Connections,
     /// True once the schema exists.
     ready: watch::Receiver<bool>,
     sink: String,
@@ -93,8 +94,8 @@ pub struct PostgresOutbox {
 
 impl PostgresOutbox {
     /// The events of `sink`; `wake` is the hook's.
-    pub fn new(pool: PgPool, ready: watch::Receiver<bool>, sink: String, wake: Arc<Notify>) -> Self {
-        Self { pool, ready, sink, holder: Uuid::now_v7(), wake, name_lists: NameListReader::default() }
+    pub fn new(connections: Connections, ready: watch::Receiver<bool>, sink: String, wake: Arc<Notify>) -> Self {
+        Self { connections, ready, sink, holder: Uuid::now_v7(), wake, name_lists: NameListReader::default() }
     }
 }
 
@@ -105,7 +106,7 @@ impl Outbox for PostgresOutbox {
             return Ok(Vec::new());
         }
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        exchange(&self.pool, async |conn| {
+        change(&self.connections, async |conn| {
             let rows: Vec<ClaimedEvent> = sqlx::query_as(CLAIM)
                 .bind(&self.sink)
                 .bind(limit)
@@ -144,7 +145,7 @@ impl Outbox for PostgresOutbox {
 
     async fn settle(&self, settlements: &[Settlement]) -> Result<(), OutboxError> {
         let outcomes = OutcomeColumns::of(settlements);
-        exchange(&self.pool, async |conn| {
+        change(&self.connections, async |conn| {
             let mut transaction = conn.begin().await?;
             self.keep_dead_letters(&mut transaction, &outcomes).await?;
             // Locks rows of outbox before rows of deliveries, like the sweep: otherwise the two could deadlock.
@@ -165,7 +166,7 @@ impl Outbox for PostgresOutbox {
         if !*self.ready.borrow() {
             return Ok(Backlog::default());
         }
-        exchange(&self.pool, async |conn| {
+        read(&self.connections, async |conn| {
             let row = sqlx::query!(
                 r#"select count(*) as "events!",
                     coalesce(extract(epoch from clock_timestamp() - min(created_at))::float8, 0) as "oldest_seconds!"

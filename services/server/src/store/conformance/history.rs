@@ -325,6 +325,18 @@ pub(crate) async fn series_and_labels_are_listed_sorted_and_limited(make: &impl 
     assert_eq!((values.items, values.truncated), (vec!["1".to_owned()], true));
 }
 
+pub(crate) async fn a_list_of_series_to_export_takes_8_bytes_each(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    lab.put("n1", (0..1_000).map(|number| gauge(&format!("m{{n=\"{number}\"}}"), 1.0)).collect()).await.unwrap();
+    let filter = SeriesFilter { any: vec![], range: TimeRange { start_ms: 0, end_ms: i64::MAX }, limit: usize::MAX };
+    let mut reservation = memory();
+    let listed = lab.store.list(&filter, &mut reservation).await.unwrap();
+    assert_eq!(listed.iter().map(|of_source| of_source.series.len()).sum::<usize>(), 1_000);
+    // And the source a little.
+    let bytes = reservation.used_bytes();
+    assert!((8_000..8_500).contains(&bytes), "{bytes}");
+}
+
 pub(crate) async fn what_was_not_reported_since_is_not_listed(make: &impl AsyncFn(Setup) -> Option<Made>) {
     let Some(lab) = Lab::new(make).await else { return };
     lab.put("n0", vec![gauge("silent", 1.0)]).await.unwrap();

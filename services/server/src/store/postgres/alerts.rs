@@ -149,7 +149,7 @@ impl AlertStore for PostgresAlertStore {
 
     async fn claim(&self, receiver: &str) -> Result<Option<Claimed>, StoreError> {
         let claim = Uuid::now_v7();
-        let claimed = self.reader.read(async |conn| {
+        let claimed = self.reader.change(async |conn| {
             // What is due later than any pause is long was put off before the clock went back. Two servers may find the same row: the second one waits for
             // the first one's change, and then it is not due any more. Those that were put off come after those that were not: groups that fail take no other's
             // turn. The groups are compared only where the oldest of all is not new. A server of the version before wrote no group_key.
@@ -182,7 +182,7 @@ impl AlertStore for PostgresAlertStore {
 
     async fn settle(&self, claimed: &Claimed, settled: Settled) -> Result<(), StoreError> {
         self.reader
-            .read(async |conn| {
+            .change(async |conn| {
                 let query = match settled {
                     Settled::Done => sqlx::query("DELETE FROM alert_notifications WHERE claim = $1").bind(claimed.claim),
                     Settled::Retry(after) => sqlx::query(
@@ -213,7 +213,7 @@ impl AlertStore for PostgresAlertStore {
 
     async fn add_silence(&self, silence: Silence) -> Result<bool, StoreError> {
         self.reader
-            .read(async |conn| {
+            .change(async |conn| {
                 let added = sqlx::query(
                     "INSERT INTO alert_silences (id, silence, ends_at)
                     SELECT $1, $2::json, $3 WHERE (SELECT count(*) FROM alert_silences) < $4",
@@ -231,7 +231,7 @@ impl AlertStore for PostgresAlertStore {
 
     async fn end_silence(&self, id: Uuid, at_ms: i64) -> Result<bool, StoreError> {
         self.reader
-            .read(async |conn| {
+            .change(async |conn| {
                 let mut tx = conn.begin().await?;
                 let found: Option<(String,)> =
                     sqlx::query_as("SELECT silence::text FROM alert_silences WHERE id = $1 AND ends_at > $2 FOR UPDATE")

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use sqlx::PgConnection;
 
 use crate::clock::Clock;
@@ -14,11 +16,44 @@ const LARGE_OFFSET_MILLIS: i64 = 60_000;
 /// Differences below this are left alone: measuring is not more exact over a network.
 const SMALL_CHANGE_MILLIS: i64 = 20;
 
-/// Tells the database's time without asking it each time: by this machine's clock and how far that is off.
+/// Counts time since the machine's start. Nobody sets it, and it goes on while the machine is suspended.
+#[derive(Clone)]
+enum SteadyClock {
+    System,
+    #[cfg(test)]
+    Set(Arc<AtomicU64>),
+}
+
+impl SteadyClock {
+    fn millis(&self) -> u64 {
+        match self {
+            Self::System => {
+                let since_start = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
+                u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX)
+            }
+            #[cfg(test)]
+            Self::Set(now) => now.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What this machine's clocks show at one moment, in milliseconds.
+#[derive(Clone, Copy)]
+struct Reading {
+    unix: u64,
+    steady: u64,
+}
+
+/// Tells the database's time without asking it each time: what it was when it was measured, and how much time has passed since. This machine's clock, which
+/// may be set at any moment, counts only until the first measurement.
 #[derive(Clone)]
 pub(super) struct DatabaseClock {
     clock: Clock,
-    offset_millis: Arc<AtomicI64>,
+    steady: SteadyClock,
+    /// How far the database's time is ahead of the steady clock.
+    ahead_millis: Arc<AtomicI64>,
+    /// When that was measured last, by the steady clock.
+    measured_at: Arc<AtomicU64>,
     /// The latest time that it is known to have shown, in unix milliseconds.
     latest: Arc<AtomicU64>,
     /// Whether a large offset was logged.
@@ -29,12 +64,26 @@ pub(super) struct DatabaseClock {
 
 impl DatabaseClock {
     pub(super) fn new(clock: Clock, metrics: WriterMetrics) -> Self {
-        Self { clock, offset_millis: Arc::default(), latest: Arc::default(), warned: Arc::default(), expiry: Arc::default(), metrics }
+        let steady = SteadyClock::System;
+        let ahead_millis = Arc::new(AtomicI64::new(signed(clock.unix_millis()) - signed(steady.millis())));
+        Self {
+            clock,
+            steady,
+            ahead_millis,
+            measured_at: Arc::default(),
+            latest: Arc::default(),
+            warned: Arc::default(),
+            expiry: Arc::default(),
+            metrics,
+        }
     }
 
     /// Now, in unix milliseconds.
     pub(super) fn unix_millis(&self) -> u64 {
-        self.clock.unix_millis().saturating_add_signed(self.offset_millis.load(Ordering::Relaxed))
+        if self.clock.stands_in_for_the_database() {
+            return self.clock.unix_millis();
+        }
+        self.steady.millis().saturating_add_signed(self.ahead_millis.load(Ordering::Relaxed))
     }
 
     /// The latest time that it is known to have shown, in unix milliseconds: later than now where it was set back. A half hour that was over once counts as
@@ -58,29 +107,46 @@ impl DatabaseClock {
 
     /// Asks the database for its time.
     pub(super) async fn measure(&self, conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-        let asked = self.clock.unix_millis();
+        let asked = self.read();
         let told =
             sqlx::query_scalar!(r#"SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS "now!""#).fetch_one(conn).await?;
-        self.observe(asked, told, self.clock.unix_millis());
+        self.observe(asked, told, self.read());
         Ok(())
     }
 
-    /// The database's time was `told` at some moment between `asked` and `answered` of this machine's clock.
-    fn observe(&self, asked: u64, told: i64, answered: u64) {
+    /// Whether it was asked within the last second.
+    pub(super) fn was_just_measured(&self) -> bool {
+        self.steady.millis().saturating_sub(self.measured_at.load(Ordering::Relaxed)) < 1000
+    }
+
+    /// As if this machine had stood still for a while since the last measurement, without its clocks knowing of it.
+    #[cfg(test)]
+    pub(super) fn fall_behind(&self, millis: i64) {
+        self.ahead_millis.fetch_sub(millis, Ordering::Relaxed);
+        self.measured_at.store(0, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Reading {
+        Reading { unix: self.clock.unix_millis(), steady: self.steady.millis() }
+    }
+
+    /// The database's time was `told` at some moment between `asked` and `answered` of this machine's clocks.
+    fn observe(&self, asked: Reading, told: i64, answered: Reading) {
         if self.clock.stands_in_for_the_database() {
-            self.has_shown(answered);
+            self.has_shown(answered.unix);
             return;
         }
         self.has_shown(u64::try_from(told).unwrap_or(0));
-        let (asked, answered) = (signed(asked), signed(answered));
-        let unsure = (answered - asked).abs() / 2;
-        let offset = told - (asked + (answered - asked) / 2);
-        let known = self.offset_millis.load(Ordering::Relaxed);
-        if (offset - known).abs() > unsure + SMALL_CHANGE_MILLIS {
-            self.offset_millis.store(offset, Ordering::Relaxed);
-        }
+        self.measured_at.store(answered.steady, Ordering::Relaxed);
+        let unsure = (signed(answered.steady) - signed(asked.steady)) / 2;
+        let measured = told + unsure - signed(answered.steady);
+        let known = self.ahead_millis.load(Ordering::Relaxed);
+        let ahead = if (measured - known).abs() > unsure + SMALL_CHANGE_MILLIS { measured } else { known };
+        self.ahead_millis.store(ahead, Ordering::Relaxed);
+        // How far the database's clock is ahead of this machine's.
+        let offset = ahead + signed(answered.steady) - signed(answered.unix);
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53 ms")]
-        self.metrics.clock_offset_seconds.set(self.offset_millis.load(Ordering::Relaxed) as f64 / 1000.0);
+        self.metrics.clock_offset_seconds.set(offset as f64 / 1000.0);
         let large = offset.abs() - unsure > LARGE_OFFSET_MILLIS;
         if large && !self.warned.swap(true, Ordering::Relaxed) {
             let seconds = offset / 1000;
@@ -102,22 +168,52 @@ fn signed(millis: u64) -> i64 {
 mod tests {
     use super::*;
 
+    /// Clocks that show the same.
+    fn both(millis: u64) -> Reading {
+        Reading { unix: millis, steady: millis }
+    }
+
     #[test]
     fn the_offset_is_taken_from_the_middle_of_the_question_and_small_changes_are_ignored() {
         let clock = DatabaseClock::new(Clock::System, WriterMetrics::unregistered());
-        let offset = |clock: &DatabaseClock| clock.offset_millis.load(Ordering::Relaxed);
-        clock.observe(1_000, 5_000, 1_100);
-        assert_eq!(offset(&clock), 3_950);
-        clock.observe(2_000, 5_960, 2_010);
-        assert_eq!(offset(&clock), 3_950, "5 ms more are within what is unsure");
-        clock.observe(2_000, 1_000, 2_000);
-        assert_eq!(offset(&clock), -1_000);
+        let ahead = |clock: &DatabaseClock| clock.ahead_millis.load(Ordering::Relaxed);
+        clock.observe(both(1_000), 5_000, both(1_100));
+        assert_eq!(ahead(&clock), 3_950);
+        clock.observe(both(2_000), 5_960, both(2_010));
+        assert_eq!(ahead(&clock), 3_950, "5 ms more are within what is unsure");
+        clock.observe(both(2_000), 1_000, both(2_000));
+        assert_eq!(ahead(&clock), -1_000);
         assert!(!clock.warned.load(Ordering::Relaxed));
-        clock.observe(200_000, 100_000, 200_000);
+        clock.observe(both(200_000), 100_000, both(200_000));
         assert!(clock.warned.load(Ordering::Relaxed));
         assert!((clock.metrics.clock_offset_seconds.get() + 100.0).abs() < 1e-9);
-        clock.observe(200_000, 200_000, 200_000);
+        clock.observe(both(200_000), 200_000, both(200_000));
         assert!(!clock.warned.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn the_databases_time_goes_on_evenly_when_this_machines_clock_is_set() {
+        const HOUR: u64 = 60 * 60 * 1000;
+        let steady = Arc::new(AtomicU64::new(1_000));
+        let plain = DatabaseClock::new(Clock::System, WriterMetrics::unregistered());
+        let mut clock = DatabaseClock { steady: SteadyClock::Set(Arc::clone(&steady)), ..plain };
+        let now = clock.clock.unix_millis();
+        clock.observe(clock.read(), signed(now), clock.read());
+        assert_eq!(clock.unix_millis(), now);
+        steady.store(3_000, Ordering::Relaxed);
+        for wrong_by in [3_600_000, -3_600_000] {
+            clock.clock = Clock::Wrong(wrong_by);
+            assert_eq!(clock.unix_millis(), now + 2_000);
+        }
+        // The next measurement shows how far this machine's clock is off, and changes nothing else.
+        clock.observe(clock.read(), signed(now + 2_000), clock.read());
+        assert_eq!(clock.unix_millis(), now + 2_000);
+        let offset = clock.metrics.clock_offset_seconds.get();
+        assert!((3_590.0..3_610.0).contains(&offset), "{offset}");
+        assert!(clock.warned.load(Ordering::Relaxed));
+        // While the machine is suspended, its steady clock goes on.
+        steady.store(3_000 + HOUR, Ordering::Relaxed);
+        assert_eq!(clock.unix_millis(), now + 2_000 + HOUR);
     }
 
     #[test]
@@ -125,11 +221,11 @@ mod tests {
         const DAY: u64 = 24 * 60 * 60 * 1000;
         let clock = DatabaseClock::new(Clock::System, WriterMetrics::unregistered());
         let before = clock.expiry_unix_millis();
-        let now = Clock::System.unix_millis();
-        clock.observe(now, signed(now + 365 * DAY), now);
+        let now = clock.read();
+        clock.observe(now, signed(now.unix + 365 * DAY), now);
         assert!(clock.unix_millis() > before + 364 * DAY);
         assert!((before..before + DAY).contains(&clock.clone().expiry_unix_millis()));
-        clock.observe(now, signed(now - DAY), now);
+        clock.observe(now, signed(now.unix - DAY), now);
         assert!(clock.expiry_unix_millis() < before, "backwards it is followed at once");
     }
 
@@ -139,7 +235,7 @@ mod tests {
         let clock = DatabaseClock::new(own.clone(), WriterMetrics::unregistered());
         assert_eq!(clock.latest_unix_millis(), 7);
         own.set(9);
-        clock.clone().observe(9, 0, 9);
+        clock.clone().observe(both(9), 0, both(9));
         own.set(8);
         assert_eq!((clock.unix_millis(), clock.latest_unix_millis()), (8, 9));
         clock.has_shown(11);
@@ -150,8 +246,8 @@ mod tests {
     fn what_this_machine_guesses_is_not_what_the_database_has_shown() {
         let clock = DatabaseClock::new(Clock::Wrong(3_600_000), WriterMetrics::unregistered());
         let now = Clock::System.unix_millis();
-        assert!(clock.unix_millis() >= now + 3_600_000);
-        let asked = clock.clock.unix_millis();
+        assert!(clock.unix_millis() > now + 3_500_000);
+        let asked = clock.read();
         clock.observe(asked, signed(now), asked);
         assert!((now..now + 1_800_000).contains(&clock.latest_unix_millis()));
     }
@@ -159,7 +255,7 @@ mod tests {
     #[test]
     fn a_clock_that_a_test_sets_is_the_databases() {
         let clock = DatabaseClock::new(Clock::at(7), WriterMetrics::unregistered());
-        clock.observe(7, 1_000_000, 7);
+        clock.observe(both(7), 1_000_000, both(7));
         assert_eq!(clock.unix_millis(), 7);
     }
 }

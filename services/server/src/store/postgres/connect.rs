@@ -60,8 +60,8 @@ pub(super) enum Lock {
     Seal = 4,
     /// Evaluating rules.
     EvaluateRules = 5,
-    /// Waiting for standbys before repeats are confirmed.
-    ConfirmRepeats = 6,
+    /// Waiting for a commit that changes nothing, see [`super::commits`].
+    AwaitCommit = 6,
 }
 
 impl Lock {
@@ -99,7 +99,8 @@ impl SessionLimits {
     /// the outcome. It closes the connection, which the database looks for several times a second (from version 14 on) so that the
     /// locks are soon free. A COMMIT that waits for a synchronous replica is not ended by it: PostgreSQL stops the clock before.
     const REQUESTS: Self = Self { statement: "6s", lock: "2s" };
-    /// Statements that change the schema may take long, but none waits long for a lock, since all writers would wait behind it.
+    /// Statements that change the schema may take long, but none waits long for a lock, since all writers would wait behind it. Those of migrations wait
+    /// less, see [`super::migrate`].
     const SCHEMA: Self = Self { statement: "0", lock: "5s" };
 }
 

@@ -28,7 +28,7 @@ pub(super) fn unavailable(error: &sqlx::Error) -> StoreError {
 }
 
 /// What went wrong in a few words.
-pub(super) fn describe(error: &sqlx::Error) -> String {
+pub fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(cause) => match cause.code() {
             Some(code) => format!("{} (SQLSTATE {code})", cause.message()),

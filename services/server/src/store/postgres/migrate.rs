@@ -20,6 +20,12 @@ const ATTEMPT_LIMIT: Duration = Duration::from_mins(15);
 /// The first pause after a failure; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a migration waits for a lock of a table. All reads and writes of the table wait behind it meanwhile, those of other servers as well.
+const LOCK_LIMIT_MILLIS: u32 = 200;
+/// The same after [`SHORT_TRIES`] attempts: where many short reads follow each other there is never a moment without one, and an autovacuum gives way after a
+/// second (`deadlock_timeout`). Writers wait for 2 s.
+const LONG_LOCK_LIMIT_MILLIS: u32 = 1500;
+const SHORT_TRIES: u32 = 10;
 
 /// Failures are logged by their text, so that a new one is seen at once.
 static FAILURES: LogLimiter<String> = LogLimiter::new();
@@ -36,7 +42,7 @@ pub(super) enum SchemaState {
 }
 
 /// The migrations in this program. Those of a newer server are left alone: both run side by side during an update.
-fn migrator() -> Migrator {
+pub(super) fn migrator() -> Migrator {
     let mut migrator = sqlx::migrate!();
     migrator.set_ignore_missing(true);
     // sqlx waits for its lock inside of one statement, without end; ours is polled.
@@ -51,10 +57,17 @@ pub(super) async fn bring_up(
     partitions: &Partitions,
     state: &watch::Sender<SchemaState>,
 ) {
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut held_up) = (FIRST_PAUSE, 0);
     loop {
-        let problem = match timeout(ATTEMPT_LIMIT, attempt(options, clock, partitions)).await {
+        let lock_limit = if held_up < SHORT_TRIES { LOCK_LIMIT_MILLIS } else { LONG_LOCK_LIMIT_MILLIS };
+        let problem = match timeout(ATTEMPT_LIMIT, attempt(options, clock, partitions, lock_limit)).await {
             Ok(Ok(())) => break,
+            Ok(Err(error)) if is_held_up(&error) => {
+                // Each attempt makes others wait for a moment.
+                pause = LONGEST_PAUSE;
+                held_up += 1;
+                "a long read, such as pg_dump's, or a vacuum keeps the schema from being changed: it is tried again".to_owned()
+            }
             Ok(Err(error)) => describe_failure(&error, options.schema()),
             Err(_) => format!("the schema was not done within {} minutes", ATTEMPT_LIMIT.as_secs() / 60),
         };
@@ -71,14 +84,21 @@ pub(super) async fn bring_up(
 }
 
 /// One attempt on a connection of its own.
-async fn attempt(options: &DatabaseOptions, clock: &DatabaseClock, partitions: &Partitions) -> Result<(), MigrateError> {
+async fn attempt(
+    options: &DatabaseOptions,
+    clock: &DatabaseClock,
+    partitions: &Partitions,
+    lock_limit_millis: u32,
+) -> Result<(), MigrateError> {
     let mut conn = connect::open_for_schema(options).await?;
     // Held by the session: it ends with the connection, however that ends.
     while !try_lock(&mut conn, Lock::Migrate).await? {
         sleep(Duration::from_millis(fastrand::u64(20..100))).await;
     }
     make_schema(&mut conn, options.schema()).await?;
+    conn.execute(format!("SET lock_timeout = {lock_limit_millis}").as_str()).await?;
     migrator().run_direct(&mut conn).await?;
+    conn.execute("RESET lock_timeout").await?;
     clock.measure(&mut conn).await?;
     partitions.ensure_around(&mut conn, clock.unix_millis()).await?;
     // All is done; a goodbye that fails changes nothing.
@@ -124,6 +144,11 @@ async fn make_schema(conn: &mut PgConnection, schema: &SchemaName) -> Result<(),
         return Err(Unusable(sentence).into());
     }
     Ok(())
+}
+
+/// Whether a migration did not get a lock in time (`lock_not_available`).
+fn is_held_up(error: &MigrateError) -> bool {
+    matches!(error, MigrateError::ExecuteMigration(error, _) if has_code(error, "55P03"))
 }
 
 /// What went wrong in a few words.

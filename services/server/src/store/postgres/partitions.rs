@@ -10,6 +10,7 @@ use std::time::UNIX_EPOCH;
 use sqlx::{Connection, Executor as _, PgConnection};
 
 use super::connect::Lock;
+use super::timestamp::Timestamp;
 use crate::clock::rfc3339;
 
 const MINUTE_MILLIS: u64 = 60 * 1000;
@@ -46,6 +47,15 @@ pub(super) fn day_of(unix_millis: u64) -> i32 {
 }
 
 impl PartitionedTable {
+    /// The column of `dropped_history` that says up to where the table's partitions were dropped, where there is one.
+    fn dropped_column(self) -> Option<&'static str> {
+        match self {
+            CHUNKS => Some("raw"),
+            ROLLUPS_5M => Some("rollups_5m"),
+            _ => None,
+        }
+    }
+
     /// Which of the table's partitions a time belongs to, counted from 1970 on.
     pub(super) fn slot_of(self, unix_millis: u64) -> i32 {
         i32::try_from(unix_millis / self.span_millis).unwrap_or(i32::MAX)
@@ -132,6 +142,9 @@ impl Partitions {
     }
 
     /// Drops a partition; frames only where it holds this many rows, and says whether it did. Fails with 55P03 where the lock can't be had soon.
+    ///
+    /// What is dropped of history is said in the same transaction, so it is said exactly as long as it is so: a reader locks the tables before it takes its
+    /// snapshot, and so it ends before the drop or sees all of it. Said before, it would hide samples that stay for as long as somebody holds them.
     pub(super) async fn drop_one(
         &self,
         conn: &mut PgConnection,
@@ -154,6 +167,11 @@ impl Partitions {
             }
         }
         tx.execute(format!("DROP TABLE IF EXISTS {name}").as_str()).await?;
+        if let Some(column) = table.dropped_column() {
+            // Behind the lock: a drop that is tried again each minute leaves no old rows.
+            let statement = format!("UPDATE dropped_history SET {column} = $1 WHERE {column} < $1");
+            sqlx::query(&statement).bind(Timestamp(table.end_of(slot))).execute(&mut *tx).await?;
+        }
         tx.commit().await?;
         Ok(true)
     }

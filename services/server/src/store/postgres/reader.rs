@@ -1,4 +1,5 @@
-//! Answers reads. Every read is one statement, so what it says belongs together; a listing is several, see [`super::latest`].
+//! Answers reads, and makes the small changes that are not a batch's. Every read is one statement, so what it says belongs together; a listing is several,
+//! see [`super::latest`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::commits::Commits;
 use super::connect::{Lease, timed_out};
 use super::error::unavailable;
 use super::identity::{self, code_of};
@@ -29,6 +31,8 @@ pub(super) struct Reader {
     pub(super) turns: Arc<Semaphore>,
     /// How long a read may take, waiting for its turn included: [`READ_LIMIT`] in a server.
     pub(super) limit: Duration,
+    /// Those of this server.
+    pub(super) commits: Arc<Commits>,
 }
 
 impl Reader {
@@ -53,11 +57,27 @@ impl Reader {
 
     /// Runs a read on a connection, within its time.
     pub(super) async fn read<T>(&self, read: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        self.run(None, read).await
+    }
+
+    /// Runs what changes something on a connection, within its time.
+    pub(super) async fn change<T>(&self, change: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>) -> Result<T, StoreError> {
+        self.run(Some(&self.commits), change).await
+    }
+
+    async fn run<T>(
+        &self,
+        commits: Option<&Commits>,
+        run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
         self.check_schema(START_LIMIT).await?;
         let bounded = async {
             let _turn = self.turns.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
             let mut lease = Lease::acquire(&self.pool).await?;
-            let answer = read(lease.conn()).await?;
+            let answer = match commits {
+                Some(commits) => commits.change(lease.conn(), run).await?,
+                None => run(lease.conn()).await?,
+            };
             lease.give_back();
             Ok(answer)
         };

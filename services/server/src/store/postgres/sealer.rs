@@ -43,6 +43,10 @@ pub(super) const WINDOW_MILLIS: i64 = 2 * 60 * 60 * 1000;
 const EVERY: Duration = Duration::from_mins(1);
 /// How long one round may take.
 const ROUND_LIMIT: Duration = Duration::from_mins(10);
+/// For transactions that code samples between two statements. With very many of them, or little processor time, that takes longer than the database lets a
+/// session be idle in a transaction: it would end the session, the round with it before anything is dropped, and the next round likewise. As long as a round may
+/// take does no harm here, since nobody waits for the locks of such a transaction.
+const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = '10min'";
 /// The age of the number up to which arrivals are sealed. Writers' transactions end long before.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// How long after its end a window is folded, in milliseconds, beside the time after which it is sealed.
@@ -226,7 +230,10 @@ impl Sealer {
                 return pause;
             }
             Ok(Err(error)) => tracing::warn!(problem = describe(&error), "history could not be sealed, trying again in a minute"),
-            Err(_) => tracing::warn!(limit_seconds = ROUND_LIMIT.as_secs(), "sealing history took too long, going on in a minute"),
+            Err(_) => {
+                self.pace.is_late();
+                tracing::warn!(limit_seconds = ROUND_LIMIT.as_secs(), "sealing history took too long, going on in a minute");
+            }
         }
         self.metrics.failures.inc();
         self.age_further();
@@ -377,6 +384,7 @@ impl Sealer {
             if done.new > 0 {
                 round.frames += done.new;
                 self.metrics.sealed_samples.inc_by(done.samples);
+                self.metrics.too_old_samples.inc_by(done.too_old);
                 self.metrics.sealed_bytes.inc_by(done.bytes);
                 self.metrics.late_parts.inc_by(if is_late { done.rows } else { 0 });
                 self.metrics.seal_seconds.observe(started.elapsed().as_secs_f64());

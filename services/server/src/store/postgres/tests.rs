@@ -14,6 +14,7 @@ mod samples;
 mod sealing;
 mod terms;
 mod turnover;
+mod upgrade;
 mod year;
 
 use super::testing::{TestDatabase, config, config_with_default_limits, maintenance, ready, sealer};

@@ -1,6 +1,6 @@
 //! Runs statements on a connection of the pool, within a time limit.
 
-use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -8,26 +8,52 @@ use sqlx::{PgConnection, PgPool, Postgres};
 use tokio::time::timeout;
 
 use crate::audit::outbox::OutboxError;
+use crate::store::postgres::{Commits, describe};
 
 /// The time limit of the statements together, including the wait for a connection.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs statements on a connection, within [`LIMIT`]. After a failure or a timeout the connection is closed.
-pub(super) async fn exchange<T>(
+/// The store's connections.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    /// The pool; few connections are used.
+    pub pool: PgPool,
+    /// The server's commits that were not answered.
+    pub commits: Arc<Commits>,
+}
+
+/// Runs statements that only read, within [`LIMIT`]. After a failure or a timeout the connection is closed.
+pub(super) async fn read<T>(
+    connections: &Connections,
+    run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, OutboxError> {
+    exchange(&connections.pool, None, run).await
+}
+
+/// The same with statements that may change something.
+pub(super) async fn change<T>(
+    connections: &Connections,
+    run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, OutboxError> {
+    exchange(&connections.pool, Some(&connections.commits), run).await
+}
+
+async fn exchange<T>(
     pool: &PgPool,
+    commits: Option<&Commits>,
     run: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
 ) -> Result<T, OutboxError> {
     let all = async {
-        let mut lease = ConnectionLease { conn: pool.acquire().await.map_err(unavailable)?, succeeded: false };
-        let result = run(&mut lease.conn).await.map_err(unavailable);
+        let mut lease = ConnectionLease { conn: pool.acquire().await?, succeeded: false };
+        let result = match commits {
+            Some(commits) => commits.change(&mut lease.conn, run).await,
+            None => run(&mut lease.conn).await,
+        };
         lease.succeeded = result.is_ok();
         result
     };
-    timeout(LIMIT, all).await.unwrap_or_else(|_| Err(OutboxError(format!("no answer within {} s", LIMIT.as_secs()))))
-}
-
-fn unavailable(error: impl Display) -> OutboxError {
-    OutboxError(error.to_string())
+    let late = |_| Err(OutboxError(format!("no answer within {} s", LIMIT.as_secs())));
+    timeout(LIMIT, all).await.map_or_else(late, |result| result.map_err(|error| OutboxError(describe(&error))))
 }
 
 /// A connection that is returned to the pool only after a success.

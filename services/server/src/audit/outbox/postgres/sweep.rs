@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection};
 
-use super::exchange::exchange;
+use super::exchange::{Connections, change};
 use super::size::{self, DiskBytes};
 use crate::audit::outbox::OutboxError;
 
@@ -54,25 +54,25 @@ fn add(to: &mut HashMap<String, u64>, sinks: impl IntoIterator<Item = (String, u
 }
 
 /// Enforces the bounds. Several servers may run it at the same time.
-pub async fn sweep(pool: &PgPool, bounds: &Bounds) -> Result<Swept, OutboxError> {
+pub async fn sweep(connections: &Connections, bounds: &Bounds) -> Result<Swept, OutboxError> {
     let mut swept = Swept::default();
     for _ in 0..TRANSACTIONS {
-        if !exchange(pool, async |conn| give_up_old_events(conn, bounds.retention, &mut swept.given_up).await).await? {
+        if !change(connections, async |conn| give_up_old_events(conn, bounds.retention, &mut swept.given_up).await).await? {
             break;
         }
     }
     for _ in 0..TRANSACTIONS {
-        if !exchange(pool, async |conn| remove_old_dead_letters(conn, bounds.dead_letter_retention).await).await? {
+        if !change(connections, async |conn| remove_old_dead_letters(conn, bounds.dead_letter_retention).await).await? {
             break;
         }
     }
     for _ in 0..TRANSACTIONS {
-        if !exchange(pool, remove_unused_lists).await? {
+        if !change(connections, remove_unused_lists).await? {
             break;
         }
     }
     for _ in 0..TRANSACTIONS {
-        let trimmed = exchange(pool, async |conn| size::trim(conn, bounds.max_bytes).await).await?;
+        let trimmed = change(connections, async |conn| size::trim(conn, bounds.max_bytes).await).await?;
         swept.disk = trimmed.disk;
         swept.room_for_name_lists = trimmed.room_for_name_lists;
         add(&mut swept.dropped, trimmed.events);

@@ -1,5 +1,6 @@
 //! The outbox in a real database; each test has its own database.
 
+mod away;
 mod database;
 mod name_lists;
 mod size;
@@ -9,6 +10,7 @@ use std::collections::BTreeSet;
 use golectra_protocol::audit::Event;
 use golectra_protocol::{Metric, MetricId, Value};
 use prometheus::Registry;
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use self::database::Database;
@@ -55,11 +57,15 @@ fn json(draft: &Draft) -> String {
 impl Database {
     fn outbox(&self, sink: &str) -> PostgresOutbox {
         let (_, ready) = watch::channel(true);
-        PostgresOutbox::new(self.pool.clone(), ready, sink.to_owned(), Arc::new(Notify::new()))
+        PostgresOutbox::new(self.connections(), ready, sink.to_owned(), Arc::new(Notify::new()))
     }
 
     async fn sweep(&self, bounds: &Bounds) -> Swept {
-        sweep(&self.pool, bounds).await.unwrap()
+        sweep(&self.connections(), bounds).await.unwrap()
+    }
+
+    fn connections(&self) -> Connections {
+        Connections { pool: self.pool.clone(), commits: Arc::default() }
     }
 
     async fn write(&self, numbers: std::ops::Range<i64>, sinks: &[&str]) {
@@ -261,7 +267,8 @@ async fn no_query_is_sent_to_a_database_that_is_not_ready() {
     let (sender, ready) = watch::channel(false);
     // Nothing listens at this address: a query would be an error.
     let pool = PgPool::connect_lazy("postgres://nobody@127.0.0.1:1/none").unwrap();
-    let outbox = PostgresOutbox::new(pool, ready, "webhook".into(), Arc::new(Notify::new()));
+    let connections = Connections { pool, commits: Arc::default() };
+    let outbox = PostgresOutbox::new(connections, ready, "webhook".into(), Arc::new(Notify::new()));
     assert!(outbox.claim(9).await.unwrap().is_empty());
     assert_eq!(outbox.backlog().await.unwrap(), Backlog::default());
     sender.send(true).unwrap();

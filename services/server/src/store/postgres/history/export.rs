@@ -21,10 +21,13 @@ pub(super) async fn list(
     let Some(range) = range_with_samples(conn, filter.range).await.map_err(failed)? else { return Ok(Vec::new()) };
     let mut series: Vec<(i32, ListedSeries)> = Vec::new();
     let sources = search::sources(conn).await?;
+    let mut charged_bytes = 0;
     for matchers in labels::lists(filter) {
         search::each(conn, &sources, matchers, range, Recency::NotExpired, |found| {
             // Twice: sorted by source they are put into lists of their own.
-            reservation.grow(2 * size_of::<(i32, ListedSeries)>())?;
+            let bytes = 2 * size_of::<(i32, ListedSeries)>();
+            reservation.grow(bytes)?;
+            charged_bytes += bytes;
             series.push((found.source_id, ListedSeries { number: number(found.id), beside_gauge: found.beside_gauge }));
             Ok(())
         })
@@ -32,11 +35,16 @@ pub(super) async fn list(
     }
     series.sort_unstable();
     series.dedup_by_key(|(source, series)| (*source, series.number));
-    let of_source = |series: &[(i32, ListedSeries)]| {
-        let source = sources.get(&series.first()?.0)?.clone();
-        Some(ListedSource { source, series: series.iter().map(|(_, series)| *series).collect(), range })
-    };
-    let mut listed: Vec<ListedSource> = series.chunk_by(|one, other| one.0 == other.0).filter_map(of_source).collect();
+    let mut listed: Vec<ListedSource> = Vec::new();
+    for of_source in series.chunk_by(|one, other| one.0 == other.0) {
+        let Some(source) = of_source.first().and_then(|(source, _)| sources.get(source)) else { continue };
+        reservation.grow(size_of::<ListedSource>() + source.len())?;
+        listed.push(ListedSource { source: source.clone(), series: of_source.iter().map(|(_, series)| *series).collect(), range });
+    }
+    drop(series);
+    // Only the lists stay while the export goes on.
+    let kept_bytes: usize = listed.iter().map(|of_source| size_of_val(of_source.series.as_slice())).sum();
+    reservation.shrink(charged_bytes - kept_bytes);
     listed.sort_unstable_by(|one, other| one.source.cmp(&other.source));
     Ok(listed)
 }

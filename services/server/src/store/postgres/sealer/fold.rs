@@ -93,7 +93,7 @@ impl Sealer {
                 vacuum(conn, last).await?;
             }
             day = Some(this);
-            round.folded += failure.keep(self.fold_window(conn, row.window_start, row.source_id).await)?.unwrap_or(0);
+            round.folded += failure.keep(self.fold_window(conn, row.window_start, row.source_id, until).await)?.unwrap_or(0);
         }
         if let Some(last) = day.filter(|_| round.folded > folded_before) {
             vacuum(conn, last).await?;
@@ -101,7 +101,8 @@ impl Sealer {
         failure.into_result()
     }
 
-    async fn fold_window(&self, conn: &mut PgConnection, window: Timestamp, source_id: i32) -> Result<u64, sqlx::Error> {
+    /// The rest of a window is left to the next round once it is `until`.
+    async fn fold_window(&self, conn: &mut PgConnection, window: Timestamp, source_id: i32, until: Instant) -> Result<u64, sqlx::Error> {
         let blocks = sqlx::query_scalar!(
             "SELECT DISTINCT block_id FROM chunks WHERE window_start = $1 AND source_id = $2 AND part > 0 ORDER BY block_id",
             window as Timestamp,
@@ -111,8 +112,12 @@ impl Sealer {
         .await?;
         let mut folded = 0;
         for ids in blocks.chunks(BLOCKS_AT_ONCE) {
+            if Instant::now() >= until && folded > 0 {
+                break;
+            }
             let started = Instant::now();
             let mut tx = conn.begin().await?;
+            tx.execute(super::PATIENT).await?;
             let kinds = half_hour::kinds(&mut tx, ids).await?;
             for block_id in ids {
                 folded += self.fold_block(&mut tx, window, source_id, *block_id, kinds.of(*block_id)).await?;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::collect::{BlockKinds, Collector, Kinds, Sample};
 use super::parts;
-use super::{SealerLimits, Steps};
+use super::{PATIENT, SealerLimits, Steps};
 use crate::store::postgres::partitions::FRAMES;
 use crate::store::postgres::sealed::{self, MARK_BYTES, Mark, key_mark};
 use crate::store::postgres::timestamp::Timestamp;
@@ -52,6 +52,8 @@ pub(super) struct Done {
     /// Whether there are more, which are left to another transaction.
     pub(super) is_part: bool,
     pub(super) samples: u64,
+    /// Samples that are not kept, see [`Task::oldest_millis`].
+    pub(super) too_old: u64,
     pub(super) rows: u64,
     pub(super) bytes: u64,
 }
@@ -75,6 +77,7 @@ pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTre
     let mut tx = conn.begin().await?;
     // Every pass sees the same frames.
     tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").await?;
+    tx.execute(PATIENT).await?;
     let mut done = Done::default();
     let frames_start = Timestamp(FRAMES.start_of(task.slot));
     let known = sealed::keys_of(&mut tx, frames_start, task.source_id).await?;
@@ -90,7 +93,11 @@ pub(super) async fn seal(conn: &mut PgConnection, task: &Task, chunk_days: &BTre
     let mut ranges = vec![BlockRange { first: 0, end: i32::MAX, after_arrival: new.after_arrival }];
     while let Some(range) = ranges.pop() {
         let mut collector = Collector::new(&kinds, task.limits.pass_bytes, range.first, range.end);
-        let stopped_at = read(&mut tx, task, &known, &layouts, (range.after_arrival, new.up_to_arrival), &mut collector).await?;
+        let mut too_old = 0;
+        let arrivals = (range.after_arrival, new.up_to_arrival);
+        let stopped_at = read(&mut tx, task, &known, &layouts, arrivals, &mut collector, &mut too_old).await?;
+        // Each frame is in one pass that begins with the first block, and in others for the blocks that were left out.
+        done.too_old += if range.first == 0 { too_old } else { 0 };
         let end = collector.end;
         let blocks = collector.blocks.into_iter().map(|(id, (_, block))| (id, block)).collect();
         steps.step()?;
@@ -206,7 +213,8 @@ async fn layouts(conn: &mut PgConnection, task: &Task) -> Result<HashMap<i32, Ve
     Ok(rows.into_iter().collect())
 }
 
-/// Reads the frames between two arrivals in their order. Answers the arrival of the last one that was read, where more are to be read in another pass.
+/// Reads the frames between two arrivals in their order, and counts their samples that are not kept. Answers the arrival of the last one that was read, where
+/// more are to be read in another pass.
 async fn read(
     conn: &mut PgConnection,
     task: &Task,
@@ -214,6 +222,7 @@ async fn read(
     layouts: &HashMap<i32, Vec<i32>>,
     (after_arrival, up_to_arrival): (i64, i64),
     collector: &mut Collector<'_>,
+    too_old: &mut u64,
 ) -> Result<Option<i64>, sqlx::Error> {
     let partition = FRAMES.partition(task.slot);
     let statement = format!(
@@ -225,7 +234,7 @@ async fn read(
         if known.contains(&key_mark(row.try_get("key")?)) {
             continue;
         }
-        add(&row, task, layouts, collector)?;
+        *too_old += add(&row, task, layouts, collector)?;
         if collector.is_full() {
             return Ok(Some(row.try_get("arrival")?));
         }
@@ -233,8 +242,8 @@ async fn read(
     Ok(None)
 }
 
-/// Takes the samples of one frame. One whose layout is gone has no series any more: its source was deleted by hand.
-fn add(row: &PgRow, task: &Task, layouts: &HashMap<i32, Vec<i32>>, collector: &mut Collector<'_>) -> Result<(), sqlx::Error> {
+/// Takes the samples of one frame, and says how many of them are not kept. One whose layout is gone has no series any more: its source was deleted by hand.
+fn add(row: &PgRow, task: &Task, layouts: &HashMap<i32, Vec<i32>>, collector: &mut Collector<'_>) -> Result<u64, sqlx::Error> {
     let millis = |at: Timestamp| i64::try_from(at.0).unwrap_or(i64::MAX);
     let own: Option<Vec<i32>> = row.try_get("series_ids")?;
     let layout: Option<i32> = row.try_get("layout_id")?;
@@ -243,12 +252,15 @@ fn add(row: &PgRow, task: &Task, layouts: &HashMap<i32, Vec<i32>>, collector: &m
     let times: Option<Vec<Timestamp>> = row.try_get("times")?;
     let deltas: Option<Vec<i64>> = row.try_get("deltas")?;
     let at = millis(row.try_get("at")?);
+    let mut too_old = 0;
     for (place, (series, value)) in series.iter().zip(values).enumerate() {
         let at_millis = times.as_ref().and_then(|times| times.get(place)).map_or(at, |at| millis(*at));
         let delta = deltas.as_ref().and_then(|deltas| deltas.get(place).copied()).unwrap_or_else(|| as_delta(value));
         if at_millis >= task.oldest_millis {
             collector.add(Sample { series: *series, at_millis, value, delta });
+        } else {
+            too_old += 1;
         }
     }
-    Ok(())
+    Ok(too_old)
 }

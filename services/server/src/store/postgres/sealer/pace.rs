@@ -1,21 +1,23 @@
 //! How sealing makes way for writers.
 //!
 //! Sealing keeps a core of the server and one of the database busy, and writers that could use them are slower meanwhile. While
-//! they are busy all the time, it rests between its transactions for a multiple of the time that these took. Where a round does not
-//! get everything done that way, the next one does not rest.
+//! they are busy all the time, it rests between its transactions for a multiple of the time that these took, and for up to twice as long while queries
+//! are under way, which writers make up for as well. Where a round does not get everything done that way, the next one does not rest.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::store::WriterLoad;
 
 /// For how many times as long as it works sealing rests while writers are busy all the time: it takes about one and a half cores while it works, so
 /// that a tenth of the time is less than a tenth of two cores. A half hour of fifty nodes with 445 series each takes less than a minute in this way.
 const REST: f64 = 9.0;
-/// The longest rest.
+/// The longest rest while no query is under way.
 const MAX_REST: Duration = Duration::from_secs(10);
+/// How often it is looked whether queries are still under way.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How sealing makes way for the writers of its server.
 #[derive(Debug)]
@@ -44,8 +46,13 @@ impl Pace {
     /// Rests after work that took so long. Called when no transaction is open.
     pub(super) async fn rest_after(&self, work: Duration) {
         let rest = self.rest(work);
-        if !rest.is_zero() {
-            sleep(rest).await;
+        if rest.is_zero() {
+            return;
+        }
+        sleep(rest).await;
+        let until = Instant::now() + rest;
+        while self.writers.has_queries() && Instant::now() < until {
+            sleep(LOOK_EVERY).await;
         }
     }
 
@@ -61,7 +68,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Instant, advance};
+    use tokio::time::advance;
 
     use super::*;
 
@@ -88,6 +95,34 @@ mod tests {
         let before = Instant::now();
         pace.rest_after(Duration::from_mins(1)).await;
         assert_eq!(before.elapsed(), MAX_REST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sealing_rests_for_longer_while_queries_are_under_way_but_not_for_ever() {
+        let pace = Pace::new(WriterLoad::of(1));
+        let expected = rest(&pace, 0.7).await;
+        let query = pace.writers.begin_query();
+        let before = Instant::now();
+        pace.rest_after(WORK).await;
+        let rested = before.elapsed();
+        assert!(rested >= 2 * expected && rested <= 2 * expected + LOOK_EVERY, "{rested:?}, {expected:?}");
+        // The query ends during the first rest: the second is none.
+        pace.rest(WORK);
+        assert_eq!(rest(&pace, 0.7).await, expected);
+        let ends = async {
+            sleep(expected / 2).await;
+            drop(query);
+        };
+        let before = Instant::now();
+        tokio::join!(pace.rest_after(WORK), ends);
+        assert!(before.elapsed() >= expected && before.elapsed() < expected + LOOK_EVERY, "{:?}, {expected:?}", before.elapsed());
+        // Where writers are not busy it does not wait for queries.
+        let _query = pace.writers.begin_query();
+        pace.rest(WORK);
+        advance(WORK).await;
+        let before = Instant::now();
+        pace.rest_after(WORK).await;
+        assert_eq!(before.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -80,17 +80,6 @@ impl Sealer {
         slot: i32,
         round: &mut Round,
     ) -> Result<bool, sqlx::Error> {
-        // Said before it is so: what is still there for a moment is as good as gone, and nothing is sealed for that time any more.
-        let column = match table {
-            CHUNKS => Some("raw"),
-            ROLLUPS_5M => Some("rollups_5m"),
-            _ => None,
-        };
-        if let Some(column) = column {
-            let statement = format!("UPDATE dropped_history SET {column} = $1 WHERE {column} < $1");
-            sqlx::query(&statement).bind(Timestamp(table.end_of(slot))).execute(&mut *conn).await?;
-            self.steps.step()?;
-        }
         match self.partitions.drop_one(conn, table, slot, None).await {
             Ok(_) => {
                 if table == CHUNKS {

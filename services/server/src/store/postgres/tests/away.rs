@@ -42,6 +42,29 @@ fn count_one() -> Batch {
     batch("a", IdempotencyKey::at(Clock::System.unix_millis()), vec![counter("c", 1)])
 }
 
+/// Has commits wait for this standby, or for none.
+async fn set_standby(conn: &mut PgConnection, name: Option<&str>) {
+    let statement = match name {
+        Some(name) => format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'"),
+        None => "ALTER SYSTEM RESET synchronous_standby_names".to_owned(),
+    };
+    for statement in [statement.as_str(), "SELECT pg_reload_conf()"] {
+        conn.execute(statement).await.unwrap();
+    }
+}
+
+/// The first batch whose commit waits for a standby: the setting arrives after a while.
+async fn first_without_answer(store: &PostgresStore) -> Batch {
+    let started = Instant::now();
+    loop {
+        let one = count_one();
+        match store.apply(one.clone()).await {
+            Err(StoreError::Unavailable(_)) => return one,
+            other => assert!(started.elapsed() < NOTICED, "{other:?}"),
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_goes_away_comes_back() {
     let Some(cluster) = TestCluster::start_new() else { return };
@@ -104,25 +127,17 @@ async fn a_database_may_come_later_and_must_be_a_primary() {
 async fn a_repeat_of_what_no_standby_has_is_not_confirmed() {
     let Some(cluster) = TestCluster::start_new() else { return };
     let store = PostgresStore::open(config_with_default_limits(cluster.dsn()), Clock::System).unwrap();
-    assert!(ready(&store).await);
+    // It knows of no commit that was not answered.
+    let other = PostgresStore::open(config_with_default_limits(cluster.dsn()), Clock::System).unwrap();
+    assert!(ready(&store).await && ready(&other).await);
     assert_eq!(store.apply(count_one()).await.unwrap(), Applied::New);
     let mut conn = PgConnection::connect(cluster.dsn().expose()).await.unwrap();
-    for statement in ["ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()"] {
-        conn.execute(statement).await.unwrap();
-    }
+    set_standby(&mut conn, Some("nobody")).await;
     let mut of_waiting = async |what: &str| {
         let statement = format!("SELECT {what} FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
         sqlx::query_scalar::<_, i64>(&statement).fetch_one(&mut conn).await.unwrap()
     };
-    // The setting arrives after a while.
-    let started = Instant::now();
-    let one = loop {
-        let one = count_one();
-        match store.apply(one.clone()).await {
-            Err(StoreError::Unavailable(_)) => break one,
-            other => assert!(started.elapsed() < NOTICED, "{other:?}"),
-        }
-    };
+    let one = first_without_answer(&store).await;
 
     // Sessions that wait for a standby are ended, and what they wrote is there.
     let ending = Instant::now();
@@ -132,17 +147,53 @@ async fn a_repeat_of_what_no_standby_has_is_not_confirmed() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     for _ in 0..2 {
-        let answer = store.apply(one.clone()).await;
+        let answer = other.apply(one.clone()).await;
         assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
         let confirming = of_waiting("count(*) FILTER (WHERE query LIKE '%pg_logical_emit_message%')").await;
         assert_eq!(confirming, 1, "one session waits, however often it is tried");
     }
 
     // The standby has it now, or none is asked for.
-    for statement in ["ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"] {
-        conn.execute(statement).await.unwrap();
+    set_standby(&mut conn, None).await;
+    for store in [store, other] {
+        assert_eq!(apply_at_last(&store, &one).await, Applied::Repeat);
+        store.close().await.unwrap();
     }
-    assert_eq!(apply_at_last(&store, &one).await, Applied::Repeat);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_that_wait_for_no_standby_leave_few_sessions_behind() {
+    const SOURCES: usize = 6;
+    let Some(cluster) = TestCluster::start_new() else { return };
+    // So long that a busy machine does not reach them before a commit is said not to be answered.
+    let limits = WriteLimits { queued: Duration::from_secs(4), done: Duration::from_secs(5), answered: Duration::from_secs(6) };
+    let store = PostgresStore::open(PostgresConfig { write_limits: limits, ..config(cluster.dsn()) }, Clock::System).unwrap();
+    assert!(ready(&store).await);
+    let of_source = |number: usize| batch(&format!("s{number}"), IdempotencyKey::at(Clock::System.unix_millis()), vec![counter("c", 1)]);
+    // Their rows are there, so that their writes do not wait for each other.
+    for _ in 0..3 {
+        for number in 0..SOURCES {
+            assert_eq!(store.apply(of_source(number)).await.unwrap(), Applied::New);
+        }
+    }
+    let mut conn = PgConnection::connect(cluster.dsn().expose()).await.unwrap();
+    set_standby(&mut conn, Some("nobody")).await;
+    first_without_answer(&store).await;
+    let batches: Vec<Batch> = (0..SOURCES).map(of_source).collect();
+    for one in &batches {
+        let answer = store.apply(one.clone()).await;
+        let Err(StoreError::Unavailable(why)) = answer else { panic!("{answer:?}") };
+        assert!(why.contains("synchronous standby"), "{why}");
+    }
+    let statement = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let waiting: i64 = sqlx::query_scalar(statement).fetch_one(&mut conn).await.unwrap();
+    // The first, one that waits for all, and perhaps what each writer writes down of sources and a round of sealing.
+    assert!((1..=i64::from(WRITERS) + 3).contains(&waiting), "{waiting}");
+
+    set_standby(&mut conn, None).await;
+    for one in &batches {
+        assert_eq!(apply_at_last(&store, one).await, Applied::New);
+    }
     store.close().await.unwrap();
 }
 

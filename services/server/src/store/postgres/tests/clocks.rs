@@ -1,8 +1,12 @@
 //! Servers whose clocks differ, and a database whose clock was set back.
 
 use golectra_protocol::IdempotencyKey;
+use prometheus::Registry;
 
 use super::*;
+use crate::ingest::{self, Ingest, IngestError};
+use crate::metrics::ServerMetrics;
+use crate::store::conformance::samples::{refused, samples};
 use crate::store::conformance::{batch, gauge, name};
 
 const HOUR: u64 = 60 * 60 * 1000;
@@ -45,4 +49,29 @@ async fn a_source_was_seen_when_it_reported_last_also_where_the_clock_was_ahead_
         store.writers.touch().await;
         assert_eq!(store.sources().await.unwrap()[0].last_seen_millis, seen);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_samples_are_refused_as_too_new_the_databases_clock_is_measured() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let store = database.store().await;
+    let now = Clock::System.unix_millis();
+    store.writers.context.clock.fall_behind(HOUR.cast_signed());
+    assert_eq!(store.apply(samples("p", &[("g", 1.0, now)])).await.unwrap(), Applied::New);
+    let applied = store.apply(samples("p", &[("g", 1.0, now + HOUR)])).await.unwrap();
+    assert_eq!(refused(&applied), [0, 0, 1, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_new_is_told_the_databases_time_by_a_server_whose_clock_is_wrong() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let clock = Clock::Wrong(-HOUR.cast_signed());
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    let ingest = Ingest::new(store, None, ServerMetrics::register(&Registry::new()).unwrap(), clock);
+    let now = Clock::System.unix_millis();
+    let Batch { source, key, digest, metrics, .. } = batch("a", IdempotencyKey::at(now + HOUR), vec![gauge("g", 1.0)]);
+    let refused = ingest.write(ingest::Write { source, key: Some(key), digest, metrics, peer: [127, 0, 0, 1].into() }).await;
+    let Err(IngestError::TooNew { now_millis }) = refused else { panic!("{refused:?}") };
+    assert!((now..now + HOUR / 2).contains(&(now_millis + 1_000)), "{now_millis} at {now}");
 }

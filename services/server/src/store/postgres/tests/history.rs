@@ -292,7 +292,9 @@ async fn values_leave_before_their_keys() {
     let start = 20_000 * DAY + DAY / 2;
     let clock = Clock::at(start);
     let lifetimes = Lifetimes { retention_raw: Duration::from_hours(1), ..Lifetimes::default() };
-    let store = PostgresStore::open(PostgresConfig { lifetimes, ..config(database.dsn()) }, clock.clone()).unwrap();
+    let config = PostgresConfig { lifetimes, ..config(database.dsn()) };
+    let too_old = config.history.too_old_samples.clone();
+    let store = PostgresStore::open(config, clock.clone()).unwrap();
     assert!(ready(&store).await);
     let one = batch("a", IdempotencyKey::at(start), vec![gauge("g", 1.0)]);
     store.apply(one.clone()).await.unwrap();
@@ -307,11 +309,13 @@ async fn values_leave_before_their_keys() {
     assert_eq!(round.days, [20_000]);
     assert_eq!(store.apply(one).await.unwrap(), Applied::Repeat);
     // A batch that is older than the history when it comes is remembered by its key alone.
-    let late = batch("a", IdempotencyKey::at(start + 1), vec![gauge("g", 3.0)]);
+    let late = batch("a", IdempotencyKey::at(start + 1), vec![gauge("g", 3.0), counter("c", 1)]);
     store.apply(late.clone()).await.unwrap();
     assert_eq!(sealer(&store).round().await.unwrap().frames, 1);
     assert_eq!(sqlx::query_as::<_, (i64, i64, i64)>(rows).fetch_one(&mut conn).await.unwrap(), (0, 0, 2));
     assert_eq!(store.apply(late).await.unwrap(), Applied::Repeat);
+    // What is not kept is counted, once.
+    assert_eq!(too_old.get(), 2);
 }
 
 #[tokio::test]

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use async_trait::async_trait;
+use prometheus::IntCounter;
 use sqlx::PgConnection;
 
 use crate::audit::Draft;
 use crate::metrics::postgres::WriterMetrics;
 use crate::store::postgres::clock::DatabaseClock;
+use crate::store::postgres::commits::Commits;
 use crate::store::postgres::connect::DatabaseOptions;
 use crate::store::postgres::partitions::Partitions;
 use crate::store::postgres::writer::WriteLimits;
@@ -29,12 +31,15 @@ pub trait TransactionHook: Send + Sync + 'static {
 pub(in crate::store::postgres) struct WriterContext {
     pub(in crate::store::postgres) options: DatabaseOptions,
     pub(in crate::store::postgres) clock: DatabaseClock,
+    pub(in crate::store::postgres) commits: Arc<Commits>,
     pub(in crate::store::postgres) lifetimes: Lifetimes,
     pub(in crate::store::postgres) limits: SeriesLimits,
     pub(in crate::store::postgres) write_limits: WriteLimits,
     pub(in crate::store::postgres) hook: Option<Arc<dyn TransactionHook>>,
     pub(in crate::store::postgres) partitions: Arc<Partitions>,
     pub(in crate::store::postgres) metrics: WriterMetrics,
+    /// Samples that are not kept, being older than the history.
+    pub(in crate::store::postgres) too_old_samples: IntCounter,
     /// Connections that the writers have open.
     pub(in crate::store::postgres) open: AtomicU32,
     /// How busy they are.

@@ -25,6 +25,8 @@ pub(super) struct Group<'a> {
     pub(super) layouts: Vec<Option<Arc<Layout>>>,
     /// What is decided.
     pub(super) outcomes: Vec<Option<Outcome>>,
+    /// Those that were older than the history when they came.
+    pub(super) too_old: Vec<usize>,
     /// Those for which a source or a series was made or brought back in this transaction.
     pub(super) made: BTreeSet<usize>,
     /// The series that were made or brought back in this transaction.
@@ -46,6 +48,7 @@ impl<'a> Group<'a> {
             list_known: batches.iter().map(|queued| cache.list(queued).is_some()).collect(),
             layouts: batches.iter().map(known_layout).collect(),
             outcomes: batches.iter().map(|_| None).collect(),
+            too_old: Vec::new(),
             made: BTreeSet::new(),
             made_series: BTreeSet::new(),
             back_series: BTreeMap::new(),

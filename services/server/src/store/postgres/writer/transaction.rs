@@ -17,7 +17,7 @@ use super::queue::{Outcome, QueuedBatch};
 use super::resolve;
 use super::samples::{self, SampleOutcome};
 use crate::audit::Draft;
-use crate::store::postgres::connect::Lock;
+use crate::store::postgres::commits::await_standbys;
 use crate::store::postgres::partitions::FRAMES;
 use crate::store::postgres::sealed;
 use crate::store::postgres::timestamp::Timestamp;
@@ -31,6 +31,7 @@ pub(super) async fn run(
     cache: &mut LayoutCache,
     batches: &[QueuedBatch],
 ) -> Result<Vec<Outcome>, GroupFailure> {
+    context.commits.confirm(conn).await?;
     let mut group = Group::new(batches, cache);
     for slot in batches.iter().map(|queued| queued.slot).collect::<BTreeSet<_>>() {
         if !context.partitions.ensure(conn, FRAMES, slot).await? {
@@ -52,7 +53,10 @@ pub(super) async fn run(
         }
     };
     if applied {
-        tx.commit().await.map_err(GroupFailure::Commit)?;
+        context.commits.answer_of(tx.commit()).await.map_err(GroupFailure::Commit)?;
+        let too_old = group.too_old.iter().filter(|place| matches!(group.outcomes[**place], Some(Ok(Applied::New))));
+        let too_old: usize = too_old.map(|place| batches[*place].batch.metrics.len()).sum();
+        context.too_old_samples.inc_by(too_old as u64);
         for place in unresolved {
             if let (Some(layout), Some(Ok(Applied::New | Applied::Partly(_)))) = (&group.layouts[place], &group.outcomes[place]) {
                 cache.remember(&batches[place], layout);
@@ -66,20 +70,6 @@ pub(super) async fn run(
         }
     }
     group.outcomes.into_iter().collect::<Option<Vec<_>>>().ok_or(GroupFailure::Stale)
-}
-
-/// Waits until the synchronous standbys have all that was read so far; where there are none, it does nothing.
-///
-/// A commit that waits for a standby is undone by nothing: when its session is ended meanwhile, or the primary crashes, others see what it wrote, and no
-/// standby has it. A repeat that were confirmed by that alone would be lost when a standby takes over. A commit of one's own waits until standbys have
-/// everything that is before it in the log.
-///
-/// Where no standby is there, the database keeps the waiting session after the client has given up. The lock lets one of them wait, not one for each try.
-async fn await_standbys(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let statement = "SELECT pg_advisory_xact_lock($1, $2), pg_logical_emit_message(true, 'golectra', '')
-        WHERE current_setting('synchronous_standby_names') <> ''";
-    sqlx::query(statement).bind(Lock::SPACE).bind(Lock::ConfirmRepeats as i32).execute(conn).await?;
-    Ok(())
 }
 
 /// Everything that a group changes. Returns whether it changed anything.
@@ -99,6 +89,7 @@ async fn apply(
         Some(Frame { place, queued, layout, with_values: queued.at.0 >= oldest_with_values, only: None })
     });
     let frames: Vec<Frame<'_>> = frames.collect();
+    group.too_old = frames.iter().filter(|frame| !frame.with_values).map(|frame| frame.place).collect();
     let mut inserted = if frames.is_empty() { Inserted::default() } else { frames::insert(conn, frames).await? };
     settle_sealed(context, conn, group, &mut inserted.new).await?;
     if !inserted.old.is_empty() {

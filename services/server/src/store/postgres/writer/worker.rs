@@ -257,7 +257,10 @@ impl Worker {
             return;
         }
         let Some(mut open) = self.open.take() else { return };
-        match timeout(TOUCH_LIMIT, sources::touch(&mut open.conn, &seen, &self.context.lifetimes)).await {
+        // It does not count in `commits`: it may wait for locks of rows as well, and the connection is closed where it is not answered, so that it leaves
+        // one session behind at most.
+        let touched = sources::touch(&mut open.conn, &seen, &self.context.lifetimes);
+        match timeout(TOUCH_LIMIT, touched).await {
             Ok(Ok(())) => self.open = Some(open),
             Ok(Err(error)) => tracing::debug!(problem = describe(&error), "the times at which sources were seen could not be written"),
             Err(_) => tracing::debug!("the times at which sources were seen could not be written in time"),

@@ -1,5 +1,7 @@
 //! What rollups are for SQL, and when they are dropped.
 
+use sqlx::Executor as _;
+
 use super::*;
 use crate::store::conformance::rollups::{filled, samples as sent};
 use crate::store::conformance::samples as timed;
@@ -69,6 +71,49 @@ async fn a_day_that_a_query_may_still_read_is_not_dropped() {
 }
 
 #[tokio::test]
+async fn a_day_that_could_not_be_dropped_is_still_there() {
+    let Some(mut lab) = Lab::new().await else { return };
+    for day in 0..3 {
+        lab.clock.set(START + day * DAY);
+        lab.put(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 3)])).await;
+        lab.clock.set(lab.now() + 5 * HOUR);
+        lab.seal_all().await;
+    }
+    let mut sealer = lab.sealer();
+    sealer.max_bytes = Some(1);
+    // As pg_dump does, for as long as it runs.
+    for table in ["chunks", "rollups_5m, rollups_1h, chunks"] {
+        let mut dump = lab.database.connect().await;
+        dump.execute(format!("BEGIN; LOCK TABLE {table} IN ACCESS SHARE MODE").as_str()).await.unwrap();
+        // The first may find the lock of the session before.
+        for _ in 0..3 {
+            let round = sealer.round_once().await.unwrap();
+            assert!(round.days.is_empty() && round.rollups.is_empty() && round.held > 0, "{round:?}");
+        }
+        dump.execute("ROLLBACK").await.unwrap();
+        let dropped: (bool, bool) = sqlx::query_as("SELECT raw > '-infinity', rollups_5m > '-infinity' FROM dropped_history")
+            .fetch_one(&mut lab.conn)
+            .await
+            .unwrap();
+        assert_eq!(dropped, (false, false));
+        // A question that only samples answer has its answer.
+        lab.check().await;
+    }
+    lab.put(timed::samples("a", &[("g", 2.0, START + 2)])).await;
+    lab.clock.set(lab.now() + HOUR);
+    let end = i64::try_from(lab.now() + HOUR).unwrap();
+    assert_eq!(sealer.round().await.unwrap().days, [20_000, 20_001]);
+    let raw: bool = sqlx::query_scalar("SELECT raw = to_timestamp($1) FROM dropped_history")
+        .bind(f64::from(20_002 * 86_400))
+        .fetch_one(&mut lab.conn)
+        .await
+        .unwrap();
+    assert!(raw, "up to where it was dropped");
+    // What came meanwhile is in the rollups.
+    rolled_up::check_queries(&lab.store, &lab.model.history, end).await;
+}
+
+#[tokio::test]
 async fn what_is_late_for_a_dropped_day_hides_no_rollups() {
     let Some(mut lab) = Lab::new().await else { return };
     for day in 0..3 {
@@ -95,7 +140,9 @@ async fn what_is_late_for_a_dropped_day_hides_no_rollups() {
     let end = i64::try_from(lab.now() + HOUR).unwrap();
     rolled_up::check_queries(&lab.store, &lab.model.history, end).await;
     lab.clock.set(lab.now() + HOUR);
-    lab.seal_all().await;
+    let sealer = lab.sealer();
+    assert_eq!(sealer.round().await.unwrap().frames, 1);
+    assert_eq!(sealer.metrics.too_old_samples.get(), 2);
     rolled_up::check_queries(&lab.store, &lab.model.history, end).await;
 }
 

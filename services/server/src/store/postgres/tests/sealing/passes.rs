@@ -1,5 +1,7 @@
 //! Frames of a source that are too many for one pass.
 
+use sqlx::Executor as _;
+
 use super::*;
 
 /// So little that a few samples of a series are too many.
@@ -37,6 +39,28 @@ async fn a_block_that_comes_up_behind_a_full_one_is_sealed_once() {
 }
 
 #[tokio::test]
+async fn samples_that_are_not_kept_are_counted_once_in_several_passes() {
+    let Some(mut lab) = Lab::new().await else { return };
+    lab.limits = SealerLimits { transaction_bytes: i64::MAX, ..SMALL };
+    // Of series in two blocks.
+    for number in 0..3 {
+        let mut metrics = Metrics::default();
+        for series in 0..70 {
+            for at in [START - HOUR, START + number] {
+                metrics.push_parsed_at(&format!("g{series}"), Value::Gauge(1.0), i64::try_from(at).unwrap()).unwrap();
+            }
+        }
+        let plain = batch("a", IdempotencyKey::at(START + number), vec![gauge("unused", 0.0)]);
+        assert_eq!(lab.store.apply(Batch { metrics, ..plain }).await.unwrap(), Applied::New);
+    }
+    lab.conn.execute(format!("UPDATE dropped_history SET raw = to_timestamp({})", START / 1000).as_str()).await.unwrap();
+    lab.clock.set(START + HOUR);
+    let sealer = lab.sealer();
+    assert_eq!(sealer.round().await.unwrap().frames, 3);
+    assert_eq!((sealer.metrics.sealed_samples.get(), sealer.metrics.too_old_samples.get()), (3 * 70, 3 * 70));
+}
+
+#[tokio::test]
 async fn frames_that_are_too_many_for_one_transaction_are_sealed_in_several() {
     let Some(mut lab) = Lab::new().await else { return };
     lab.limits = SealerLimits { transaction_bytes: 200, ..SealerLimits::default() };
@@ -59,6 +83,27 @@ async fn frames_that_are_too_many_for_one_transaction_are_sealed_in_several() {
     assert_eq!((lab.seal_all().await.half_hours.len(), lab.count("frames").await), (1, 0));
     assert!(lab.count("sealed_reports").await > 3);
     lab.check().await;
+}
+
+#[tokio::test]
+async fn what_is_coded_between_two_statements_may_take_long() {
+    let Some(mut lab) = Lab::new().await else { return };
+    lab.conn
+        .execute(
+            "CREATE TABLE limits (part smallint, idle text);
+            CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                INSERT INTO limits VALUES (NEW.part, current_setting('idle_in_transaction_session_timeout'));
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER note BEFORE INSERT ON chunks FOR EACH ROW EXECUTE FUNCTION note();",
+        )
+        .await
+        .unwrap();
+    lab.put(batch("a", IdempotencyKey::at(START), vec![gauge("g", 1.0)])).await;
+    lab.clock.set(lab.now() + 5 * HOUR);
+    lab.seal_all().await;
+    let limits: Vec<(i16, String)> = sqlx::query_as("SELECT part, idle FROM limits ORDER BY part").fetch_all(&mut lab.conn).await.unwrap();
+    assert_eq!(limits, [(0, "10min".to_owned()), (1, "10min".to_owned())], "when it is folded and when it is sealed");
 }
 
 #[tokio::test]
