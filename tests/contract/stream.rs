@@ -1,6 +1,6 @@
 //! GET /stream: open pages are told when to look again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use golectra_tests::{Exit, Server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -56,4 +56,19 @@ async fn open_pages_are_told_to_look_until_the_server_ends() {
     assert_eq!(server.stop(), Exit::Code(0), "{}", server.tail());
     assert!(!page.has("event: look\n", usize::MAX).await);
     assert!(page.read.ends_with("0\r\n\r\n"), "the answer is complete: {}", page.read);
+}
+
+#[tokio::test]
+async fn a_page_that_comes_while_the_server_lingers_is_let_go_at_once() {
+    let mut server = Server::builder().env("SHUTDOWN_LINGER", "8s").start();
+    let mut before = Stream::open(&server, "").await;
+    assert!(before.has("event: look\n", 1).await, "{}", before.read);
+    let begun = Instant::now();
+    server.signal(libc::SIGTERM);
+    assert!(before.has("\r\n0\r\n\r\n", 1).await, "{}", before.read);
+    let mut late = Stream::open(&server, "").await;
+    assert!(!late.has("event: look\n", usize::MAX).await);
+    assert!(late.read.starts_with("HTTP/1.1 200") && late.read.ends_with("0\r\n\r\n"), "{}", late.read);
+    assert!(begun.elapsed() < Duration::from_secs(8), "it ends before the linger time does");
+    assert_eq!(server.wait(LIMIT), Exit::Code(0), "{}", server.tail());
 }

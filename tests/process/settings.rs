@@ -133,6 +133,16 @@ async fn a_limit_below_what_agents_put_into_a_batch_is_said_at_the_start() {
 }
 
 #[tokio::test]
+async fn a_retention_below_what_reports_may_be_late_is_said_at_the_start() {
+    const SAID: &str = "RETENTION_RAW is shorter than DEDUP_WINDOW";
+    let short = Server::builder().env("RETENTION_RAW", "47h").start();
+    until("the warning", LIMIT, async || short.stderr().contains(SAID)).await;
+    let mut enough = Server::builder().env("RETENTION_RAW", "48h").start();
+    assert_eq!(enough.stop(), Exit::Code(0));
+    assert!(!enough.stderr().contains(SAID), "{}", enough.tail());
+}
+
+#[tokio::test]
 async fn logs_are_json_without_a_terminal() {
     let port = free_port();
     let program = server().env("ADDRESS", format!("127.0.0.1:{port}")).start();

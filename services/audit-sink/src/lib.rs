@@ -27,6 +27,11 @@ use crate::journal::{Journal, Limits};
 use crate::metrics::SinkMetrics;
 use crate::state::SinkState;
 
+/// What a client has to take of an answer every five minutes. All events may be more than any client takes within a fixed time, and what was cut off can't be
+/// continued. A slow client holds the turn of its download, and no memory but its buffers. The newest events, which are in memory until they are taken, are less
+/// than this, so that their client has five minutes in all.
+const PACE_BYTES: usize = 16 << 20;
+
 /// Why the sink can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -97,13 +102,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
         }
     };
     serve_observability(settings.metrics_address.as_ref(), registry, ping, &shutdown).await?;
-    let limits = ConnectionLimits {
-        headers: settings.header_timeout.duration(),
-        max_connections: settings.max_connections,
-        // The rest of the time is for the journal.
-        drain: settings.shutdown_timeout.duration() / 2,
-        ..ConnectionLimits::default()
-    };
+    let limits = connection_limits(&settings);
     let listener = settings.address.bind().await?;
     tracing::info!(address = %listener.local_addr()?, folder = %settings.data_dir.display(), "listening");
     listen::serve(listener, router::router(state), limits, shutdown.token()).await;
@@ -111,6 +110,17 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     writer.finish(Duration::from_secs(5)).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+fn connection_limits(settings: &Settings) -> ConnectionLimits {
+    ConnectionLimits {
+        headers: settings.header_timeout.duration(),
+        max_connections: settings.max_connections,
+        // The rest of the time is for the journal.
+        drain: settings.shutdown_timeout.duration() / 2,
+        slow_write_bytes: Some(PACE_BYTES),
+        ..ConnectionLimits::default()
+    }
 }
 
 /// Now, in unix seconds.

@@ -233,6 +233,17 @@ async fn other_routes_and_methods_are_named() {
 }
 
 #[tokio::test]
+async fn a_download_over_http_1_0_is_refused() {
+    let sink = Sink::start(None).await;
+    let mut stream = TcpStream::connect(sink.address).await.unwrap();
+    stream.write_all(b"GET /events.ndjson HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("it is closed").unwrap();
+    assert!(answer.starts_with("HTTP/1.0 505 ") && answer.contains("use HTTP/1.1"), "{answer}");
+    assert_eq!(sink.downloads.available_permits(), state::DOWNLOADS);
+}
+
+#[tokio::test]
 async fn the_memory_of_events_under_way_is_bounded() {
     let sink = Sink::start_within(None, 10_000, PATIENCE).await;
     // Three senders that stop in the middle of an event hold twice of what came of it.
@@ -285,6 +296,13 @@ fn the_sink_accepts_the_longest_event_of_a_server() {
     let settings = Settings::parse(Vec::<String>::new(), none).unwrap();
     assert_eq!(settings.max_body_bytes.get(), golectra_protocol::audit::MAX_EVENT_BYTES);
     assert!(settings.max_inflight_bytes.get() >= Inflight::needed(settings.max_body_bytes.get()));
+}
+
+#[test]
+fn a_download_of_all_events_has_a_pace_to_keep_and_no_time_limit() {
+    let none: [(&str, &str); 0] = [];
+    let limits = connection_limits(&Settings::parse(Vec::<String>::new(), none).unwrap());
+    assert_eq!((limits.slow_write, limits.slow_write_bytes), (Duration::from_mins(5), Some(PACE_BYTES)));
 }
 
 #[test]

@@ -46,6 +46,9 @@ pub struct ConnectionLimits {
     /// The longest time from the first write that has to wait for the client to its next request. Without this limit a client
     /// that takes a byte now and then could keep an answer in memory for ever.
     pub slow_write: Duration,
+    /// After this many bytes that the client has taken, the time of `slow_write` begins anew: an answer may take as long as it has to if the
+    /// client takes it at this pace. Without it the time is for the whole answer.
+    pub slow_write_bytes: Option<usize>,
     /// Connections open at once; more wait in the kernel's queue. A quarter of the process's file descriptors is always left
     /// free.
     pub max_connections: usize,
@@ -66,6 +69,7 @@ impl Default for ConnectionLimits {
             idle: Duration::from_secs(75),
             write_stall: Duration::from_secs(30),
             slow_write: Duration::from_mins(5),
+            slow_write_bytes: None,
             max_connections: 8192,
             max_header_bytes: 64 << 10,
             drain: Duration::from_secs(10),

@@ -23,6 +23,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     headers: Duration::from_secs(5),
     idle: Duration::from_mins(2),
     write_stall: Duration::from_secs(10),
+    slow_write_bytes: None,
     slow_write: Duration::from_secs(30),
     max_connections: 64,
     max_header_bytes: 16 << 10,

@@ -1,5 +1,8 @@
 //! Shutting down: the first signal asks every part to finish within a limit; a second signal or the limit ends the process at
 //! once.
+//!
+//! SIGHUP is such a first signal: a terminal that is closed sends it. It is never a second one, because the shell and the kernel may each
+//! send it. A process that was started with SIGHUP ignored, as nohup does, goes on ignoring it.
 
 use std::future::Future;
 use std::io;
@@ -11,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::log_limiter::write_pending_lines;
+use crate::system;
 
 /// The default time limit of a shutdown.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(20);
@@ -31,16 +35,18 @@ impl Shutdown {
         Self::default()
     }
 
-    /// From now on SIGINT and SIGTERM start the shutdown instead of killing the process. A second signal, or `limit` passing
-    /// after the first, ends the process with code 1.
+    /// From now on SIGINT, SIGTERM and SIGHUP start the shutdown instead of killing the process; SIGHUP does not where it was ignored before. A
+    /// second SIGINT or SIGTERM, or `limit` passing after the first signal, ends the process with code 1.
     ///
     /// Must be called inside a runtime. The error is the operating system's when a signal handler can't be installed.
     pub fn listen_for_signals(&self, limit: Duration) -> io::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
+        // A handler would end what nohup was to protect.
+        let hangup = if system::ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
         let token = self.token.clone();
         tokio::spawn(async move {
-            let name = next(&mut interrupt, &mut terminate).await;
+            let name = first(&mut interrupt, &mut terminate, hangup).await;
             tracing::info!(signal = name, limit_seconds = limit.as_secs_f64(), "stopping: finishing what is under way");
             watch(limit);
             token.cancel();
@@ -82,7 +88,21 @@ impl Shutdown {
     }
 }
 
-/// The name of the next signal.
+/// The name of the signal that starts the shutdown.
+async fn first(interrupt: &mut Signal, terminate: &mut Signal, hangup: Option<Signal>) -> &'static str {
+    let hung_up = async {
+        match hangup {
+            Some(mut hangup) => hangup.recv().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        name = next(interrupt, terminate) => name,
+        _ = hung_up => "SIGHUP",
+    }
+}
+
+/// The name of the next signal but SIGHUP.
 async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
     tokio::select! {
         _ = interrupt.recv() => "SIGINT",

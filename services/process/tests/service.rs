@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
@@ -17,6 +18,21 @@ fn service() -> Command {
     let example: PathBuf = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples/golectra_example");
     let mut command = Command::new(example);
     command.env_clear();
+    command
+}
+
+/// The example service, started with SIGHUP ignored, as nohup does, or not ignored, however the tests were started.
+fn service_with_hangup(ignored: bool) -> Command {
+    let mut command = service();
+    let action = if ignored { libc::SIG_IGN } else { libc::SIG_DFL };
+    #[expect(unsafe_code, reason = "the standard library does not set what a signal does in a child")]
+    // SAFETY: between fork and exec only signal is called, which is safe to call from a signal handler.
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(libc::SIGHUP, action);
+            Ok(())
+        });
+    }
     command
 }
 
@@ -43,7 +59,11 @@ impl Drop for Running {
 
 impl Running {
     fn start(variables: &[(&str, &str)]) -> Self {
-        let mut child = service()
+        Self::start_as(service(), variables)
+    }
+
+    fn start_as(mut command: Command, variables: &[(&str, &str)]) -> Self {
+        let mut child = command
             .env("ADDRESS", "127.0.0.1:0")
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
@@ -136,8 +156,9 @@ fn bad_settings_are_one_line_with_code_2() {
 
 #[test]
 fn a_signal_ends_it_with_code_0_although_a_connection_is_kept() {
-    for signal in ["TERM", "INT"] {
-        let mut running = Running::start(&[("KEY", "swordfish"), ("METRICS_ADDRESS", "127.0.0.1:0")]);
+    for signal in ["TERM", "INT", "HUP"] {
+        let variables = [("KEY", "swordfish"), ("METRICS_ADDRESS", "127.0.0.1:0")];
+        let mut running = Running::start_as(service_with_hangup(false), &variables);
         let mut kept = running.request("GET / HTTP/1.1");
         answered(&mut kept, "hello");
         running.signal(signal);
@@ -158,6 +179,29 @@ fn a_second_signal_ends_it_at_once_with_code_1() {
     running.signal("INT");
     assert_eq!(running.ended().code(), Some(1));
     running.log_line("second signal");
+}
+
+#[test]
+fn a_second_hangup_does_not_end_it_at_once() {
+    let mut running = Running::start_as(service_with_hangup(false), &[("SHUTDOWN_LIMIT", "2s")]);
+    let _hanging = running.request("GET /hang HTTP/1.1");
+    running.log_line("hanging");
+    running.signal("HUP");
+    running.log_line("stopping");
+    running.signal("HUP");
+    assert_eq!(running.ended().code(), Some(1));
+    running.log_line("time limit");
+}
+
+#[test]
+fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
+    let mut running = Running::start_as(service_with_hangup(true), &[]);
+    running.signal("HUP");
+    answered(&mut running.request("GET / HTTP/1.1"), "hello");
+    running.signal("TERM");
+    assert_eq!(running.ended().code(), Some(0));
+    let log: String = running.log.iter().collect();
+    assert!(log.contains("\"signal\":\"SIGTERM\"") && !log.contains("SIGHUP"), "{log}");
 }
 
 #[test]

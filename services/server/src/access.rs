@@ -65,6 +65,8 @@ pub enum Verdict {
     Allowed(Caller),
     /// It is known and does not allow that.
     WrongScope(Caller),
+    /// It would allow that if the browser said that a page of this server sends the request.
+    Foreign,
     /// There is no such token.
     Unknown,
 }

@@ -55,6 +55,15 @@ pub use self::state::{AlertState, GroupState, Phase, RuleState, Silence, Silence
 pub use self::store::Waiting;
 pub use self::template::Template;
 
+/// The rule that tells that a node was stopped.
+pub const STOPPED_RULE: &str = "NodeGone";
+
+/// Whether an alert of this name and severity is a problem. The watchdog's is none: it always fires and shows that alerts arrive. Nor is a node that was
+/// stopped, as long as its rule is an info: the table of nodes shows it.
+pub fn is_problem(name: &str, severity: &str) -> bool {
+    severity != "none" && (name != STOPPED_RULE || Severity::of_label(severity) > Severity::Info)
+}
+
 /// An alert that is pending or firing, as pages show it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ActiveAlert {
@@ -247,12 +256,13 @@ impl Alerts {
         active
     }
 
-    /// How many alerts fire as of the last look that nobody has silenced. The watchdog's is none that anyone looks for.
+    /// How many alerts fire as of the last look that are problems and that nobody has silenced.
     pub fn firing(&self) -> usize {
         let stored = self.0.view.get();
         let silences = silences::Silences::at(&stored.silences, self.0.states.now_ms());
         let alerts = stored.groups.iter().flat_map(|group| &group.rules).flat_map(|rule| &rule.alerts);
-        alerts.filter(|alert| alert.phase == Phase::Firing && alert.label("severity") != "none" && !silences.silence(alert)).count()
+        let is_problem = |alert: &AlertState| is_problem(alert.label(advance::ALERT_NAME), alert.label("severity"));
+        alerts.filter(|alert| alert.phase == Phase::Firing && is_problem(alert) && !silences.silence(alert)).count()
     }
 
     /// Changes when alerts begin or end, as far as that is seen here.

@@ -15,7 +15,7 @@ use crate::access::{ProxyAuth, Tokens};
 use crate::alerts::store::AlertStore;
 use crate::alerts::store::memory::MemoryAlertStore;
 use crate::alerts::{self, Alerts, AlertsError};
-use crate::audit::{AuditConfig, AuditError, Backend, Draft, Hook, Trail};
+use crate::audit::{AuditConfig, AuditError, Backend, Connections, Draft, Hook, Trail};
 use crate::clock::Clock;
 use crate::config::{Settings, SignatureMode};
 use crate::history::query::{Queries, QueryLimits};
@@ -190,7 +190,8 @@ fn in_postgres(
         index_cache: IndexCacheCollector::register(registry)?,
     };
     let store = PostgresStore::open(config, clock.clone()).map_err(|error| Refused(error.to_string()))?;
-    let backend = Backend::Postgres { pool: store.pool().clone(), ready: ready(&store) };
+    let connections = Connections { pool: store.pool().clone(), commits: Arc::clone(store.commits()) };
+    let backend = Backend::Postgres { connections, ready: ready(&store) };
     let trail = start_trail(settings, backend, registry, clock)?;
     hook.set(trail.as_ref().and_then(Trail::hook));
     let states = store.alerts();
@@ -202,9 +203,6 @@ fn in_memory(settings: &Settings, lifetimes: Lifetimes, registry: &Registry, clo
     let queue = trail.clone().map(|trail| -> AuditHook { Arc::new(move |draft| trail.queue(draft)) });
     let path = Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty());
     let beside = path.as_deref().map(Alerts::file_beside);
-    let states = MemoryAlertStore::open(beside.clone(), settings.restore, clock.clone());
-    let states =
-        states.map_err(|error| format!("the state of alerts in {} can't be read: {error}", beside.unwrap_or_default().display()))?;
     let config = MemoryConfig {
         path,
         store_interval: settings.store_interval.duration(),
@@ -217,6 +215,13 @@ fn in_memory(settings: &Settings, lifetimes: Lifetimes, registry: &Registry, clo
     };
     // Nothing is served yet that could wait for the files to be read.
     let store = MemoryStore::open(config, clock.clone())?;
+    // The store has waited for the process before to let go of the files: until then that one may have changed the state of alerts.
+    let states = MemoryAlertStore::open(beside.clone(), settings.restore, clock.clone()).map_err(|error| {
+        format!(
+            "the state of alerts in {} can't be read ({error}): fix that, or move the file away: then silences are gone, and what fires is told again",
+            beside.unwrap_or_default().display()
+        )
+    })?;
     MemoryCollector::register(registry, Arc::clone(&store))?;
     Ok(Opened { store, trail, states: Arc::new(states) })
 }
@@ -242,6 +247,11 @@ fn database_history_bytes(setting: Option<Bytes>) -> Option<u64> {
     setting.map(|bytes| bytes.get() as u64).filter(|bytes| *bytes > 0)
 }
 
+/// Whether reports are accepted whose samples are older than what is kept.
+fn keeps_less_than_it_accepts(settings: &Settings) -> bool {
+    settings.retention_raw.duration() < settings.dedup_window.duration()
+}
+
 /// How long keys, history, series and sources live. What is coarser has to be there before what is finer goes.
 fn lifetimes(settings: &Settings) -> Result<Lifetimes, Refused> {
     let (raw, five_minutes, hour) = (settings.retention_raw, settings.retention_5m, settings.retention_1h);
@@ -253,6 +263,13 @@ fn lifetimes(settings: &Settings) -> Result<Lifetimes, Refused> {
                 "{coarser_name}={coarser} is shorter than {finer_name}={finer}: raise {coarser_name} or shorten {finer_name}"
             )));
         }
+    }
+    if keeps_less_than_it_accepts(settings) {
+        tracing::warn!(
+            retention_raw = %raw,
+            dedup_window = %settings.dedup_window,
+            "RETENTION_RAW is shorter than DEDUP_WINDOW: reports that come later than RETENTION_RAW are accepted, and their samples are not kept: raise RETENTION_RAW, or shorten DEDUP_WINDOW to have such reports refused"
+        );
     }
     Ok(Lifetimes {
         dedup_window: settings.dedup_window.duration(),
@@ -357,7 +374,11 @@ impl TransactionHook for LateHook {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+
     use super::*;
+    use crate::alerts::store::Commit;
 
     fn settings(variables: &[(&str, &str)]) -> Settings {
         Settings::parse([] as [&str; 0], variables.iter().copied()).unwrap()
@@ -388,9 +409,54 @@ mod tests {
     }
 
     #[test]
+    fn late_reports_whose_samples_are_not_kept_are_warned_of() {
+        for (raw, window, warned) in [("", "", false), ("1h", "", true), ("48h", "", false), ("47h", "48h", true), ("1h", "1h", false)] {
+            let settings = settings(&[("RETENTION_RAW", raw), ("DEDUP_WINDOW", window)]);
+            assert_eq!(keeps_less_than_it_accepts(&settings), warned, "{raw} {window}");
+            assert!(lifetimes(&settings).is_ok());
+        }
+    }
+
+    #[test]
     fn a_coarser_rollup_is_kept_for_at_least_as_long_as_a_finer_one() {
         assert!(lifetimes(&settings(&[])).is_ok());
         let error = lifetimes(&settings(&[("RETENTION_5M", "1d")])).unwrap_err().to_string();
         assert!(error.starts_with("RETENTION_5M=1d is shorter than RETENTION_RAW="), "{error}");
+    }
+
+    /// When rules were evaluated last, by the state of alerts beside this snapshot file.
+    async fn evaluated_ms(snapshot: &Path) -> Result<i64, String> {
+        let settings = settings(&[("FILE_STORAGE_PATH", snapshot.to_str().unwrap()), ("RESTORE", "true")]);
+        let opened = tokio::task::spawn_blocking(move || {
+            in_memory(&settings, lifetimes(&settings).unwrap(), &Registry::new(), &Clock::System).map_err(|error| error.to_string())
+        });
+        Ok(opened.await.unwrap()?.states.load().await.unwrap().evaluated_ms)
+    }
+
+    #[tokio::test]
+    async fn the_state_of_alerts_is_read_when_the_process_before_has_let_go_of_the_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.json");
+        let before = MemoryAlertStore::open(Some(Alerts::file_beside(&path)), true, Clock::System).unwrap();
+        assert!(before.commit(Commit { at_ms: 1, ..Commit::default() }).await.unwrap());
+        let lock = File::create(folder.path().join("m.json.lock")).unwrap();
+        lock.lock().unwrap();
+        let opening = tokio::spawn(async move { evaluated_ms(&path).await });
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(before.commit(Commit { at_ms: 2, ..Commit::default() }).await.unwrap());
+        drop(lock);
+        assert_eq!(opening.await.unwrap(), Ok(2));
+    }
+
+    #[tokio::test]
+    async fn a_state_of_alerts_that_can_not_be_read_is_refused_with_a_sentence_and_gives_the_files_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.json");
+        let alerts = Alerts::file_beside(&path);
+        fs::write(&alerts, "{").unwrap();
+        let text = evaluated_ms(&path).await.unwrap_err();
+        assert!(text.contains("m.json.alerts") && text.contains("move the file away"), "{text}");
+        fs::remove_file(alerts).unwrap();
+        assert_eq!(evaluated_ms(&path).await, Ok(0));
     }
 }

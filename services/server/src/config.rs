@@ -59,7 +59,7 @@ golectra_process::settings! {
         pub instance: Option<String>,
         /// How long it is remembered which batches were applied, so that a repeat is recognised; older batches are refused. At least 1h, as the five below.
         pub dedup_window: Retention = "48h",
-        /// How long history is kept at full resolution.
+        /// How long history is kept at full resolution. Where it is shorter than DEDUP_WINDOW, reports that come later than it are accepted and their samples are not kept.
         pub retention_raw: Retention = "30d",
         /// How long 5-minute summaries (rollups) are kept: count, sum, minimum, maximum, first and last sample of each 5 minutes. Not shorter than RETENTION_RAW.
         pub retention_5m: Retention = "180d",
@@ -71,7 +71,7 @@ golectra_process::settings! {
         pub source_expiry: Retention = "7d",
         /// How long the database keeps reports as rows that SQL can read before they are sealed into chunks, counted from the end of their half hour. From 2m to 48h.
         pub seal_after: SealAfter = "5m",
-        /// What history may take; beyond it the oldest is dropped: samples first, then rollups of 5 minutes, then those of an hour. In a database it is what all of golectra's tables and indexes take, without a limit by default, and whole days are dropped. If most of the space belongs to series that no longer report (short-lived pods), the oldest four weeks are dropped together: their samples, their rollups and then those series. In memory it is 256MiB by default. 0 is no limit in a database and keeps none in memory.
+        /// What history may take; beyond it the oldest is dropped: samples first, then rollups of 5 minutes, then those of an hour. In a database it is what all of golectra's tables and indexes take, without a limit by default, and whole days are dropped. If most of the space belongs to series that no longer report (short-lived pods), the oldest four weeks are dropped together: their samples, their rollups and then those series. In memory it is 256MiB by default, and its files in FILE_STORAGE_PATH.history take up to about twice as much of the disk. 0 is no limit in a database and keeps none in memory.
         pub history_max_bytes: Option<Bytes>,
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",

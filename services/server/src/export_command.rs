@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -59,54 +60,116 @@ async fn export(settings: ExportSettings) -> Result<(), Box<dyn Error>> {
         Some(dsn) => PostgresStore::open_to_read(dsn, settings.query_timeout.duration()).map_err(|error| Refused::because(&error))?,
         None => MemoryStore::open_to_read(&settings.file_storage_path, Lifetimes::default(), Clock::System)?,
     };
-    let mut sink = Output::open(&settings)?;
+    let mut output = Output::open(&settings)?;
     let budget = MemoryBudget::new(MEMORY_BYTES);
-    let mut export = Export::open(history, budget, settings.query_timeout.duration(), request).await?;
-    let written = export.run(&mut sink).await.and_then(|()| sink.finish());
-    written.map_err(|error| cut_off(&error, export.taken.as_ref()).into())
-}
-
-/// Says where to go on.
-fn cut_off(error: &ExportError, taken: Option<&Position>) -> String {
-    match taken {
-        Some(position) => format!("{error}: the export is not whole; go on with --after={position}"),
-        None => format!("{error}: nothing was exported"),
-    }
+    let mut taken = request.after.clone();
+    let written = async {
+        let mut export = Export::open(history, budget, settings.query_timeout.duration(), request).await?;
+        let ran = export.run(&mut output).await;
+        taken = export.taken;
+        ran?;
+        output.finish()
+    };
+    let written = written.await;
+    written.map_err(|error| output.cut_off(&error, taken.as_ref()).into())
 }
 
 /// Where the export is written.
-enum Output {
-    File(File),
+struct Output {
+    target: Target,
+    /// Whether it may have a part of a piece behind the last whole one.
+    is_torn: bool,
+    /// Whether the disk may not have all of what was written.
+    is_unsynced: bool,
+}
+
+/// A file, or standard output.
+enum Target {
+    File {
+        file: File,
+        /// Its length up to the end of the last whole piece.
+        good_bytes: u64,
+        /// Its path, where it was made now.
+        made: Option<PathBuf>,
+    },
     Stdout(io::Stdout),
 }
 
 impl Output {
     fn open(settings: &ExportSettings) -> Result<Self, Box<dyn Error>> {
-        let Some(path) = &settings.export_output else { return Ok(Self::Stdout(io::stdout())) };
-        let resumed = settings.export_after.is_some();
-        let opened = File::options().append(true).create(resumed).create_new(!resumed).open(path);
-        let file = opened.map_err(|error| {
-            let hint = if resumed { "" } else { "; a file that is there is only appended to, with --after" };
-            format!("the file {} can't be written ({error}){hint}", path.display())
-        })?;
-        Ok(Self::File(file))
+        let target = match &settings.export_output {
+            Some(path) => Target::open(path, settings.export_after.is_some())?,
+            None => Target::Stdout(io::stdout()),
+        };
+        Ok(Self { target, is_torn: false, is_unsynced: false })
     }
 
     fn write(&mut self, piece: &[u8]) -> Result<(), ExportError> {
-        let written = match self {
-            Self::File(file) => file.write_all(piece),
-            Self::Stdout(stdout) => stdout.write_all(piece).and_then(|()| stdout.flush()),
+        let written = match &mut self.target {
+            Target::File { file, good_bytes, .. } => {
+                let written = file.write_all(piece);
+                if written.is_ok() {
+                    *good_bytes += piece.len() as u64;
+                } else {
+                    // A full disk takes a part of a piece. Without it the file ends where the export is to go on.
+                    self.is_torn = file.set_len(*good_bytes).is_err();
+                }
+                written
+            }
+            Target::Stdout(stdout) => {
+                let written = stdout.write_all(piece).and_then(|()| stdout.flush());
+                self.is_torn = written.is_err();
+                written
+            }
         };
         written.map_err(|error| ExportError::Gone(format!("the output can't be written ({error})")))
     }
 
     /// Brings it to the disk.
     fn finish(&mut self) -> Result<(), ExportError> {
-        let synced = match self {
-            Self::File(file) => file.sync_all(),
-            Self::Stdout(_) => Ok(()),
+        let synced = match &self.target {
+            Target::File { file, .. } => file.sync_all(),
+            Target::Stdout(_) => Ok(()),
         };
+        self.is_unsynced = synced.is_err();
         synced.map_err(|error| ExportError::Gone(format!("the file can't be brought to the disk ({error})")))
+    }
+
+    /// Says after an error where to go on. A file of which nothing was exported is removed.
+    fn cut_off(&self, error: &ExportError, taken: Option<&Position>) -> String {
+        if self.is_unsynced {
+            // Nobody knows what of it is lost: a second attempt to bring it to the disk would succeed without it.
+            return format!("{error}: all of it was written, and some of it may be lost; remove the file and export again");
+        }
+        if self.is_torn {
+            return format!(
+                "{error}: the export is not whole and may end within a line; remove that part of a line and go on with --after=ID@UNIX_MILLISECONDS, the id and the last time of the last whole line"
+            );
+        }
+        let Some(position) = taken else {
+            self.target.remove_empty();
+            return format!("{error}: nothing was exported");
+        };
+        format!("{error}: the export is not whole; go on with --after={position}")
+    }
+}
+
+impl Target {
+    fn open(path: &Path, resumed: bool) -> Result<Self, Box<dyn Error>> {
+        let opened = File::options().append(true).create(resumed).create_new(!resumed).open(path);
+        let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (good_bytes, file) = opened.map_err(|error| {
+            let hint = if resumed { "" } else { "; a file that is there is only appended to, with --after" };
+            format!("the file {} can't be written ({error}){hint}", path.display())
+        })?;
+        Ok(Self::File { file, good_bytes, made: (!resumed).then(|| path.to_owned()) })
+    }
+
+    /// Removes a file that was made for nothing: the next attempt is to make it again.
+    fn remove_empty(&self) {
+        if let Self::File { good_bytes: 0, made: Some(path), .. } = self {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -117,5 +180,56 @@ impl Sink for Output {
 
     async fn send(&mut self, piece: Bytes) -> Result<(), ExportError> {
         self.write(&piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(arguments: &[&str]) -> Output {
+        Output::open(&ExportSettings::parse(arguments.iter().copied(), [] as [(&str, &str); 0]).unwrap()).unwrap()
+    }
+
+    fn taken() -> Position {
+        "n/1@5".parse().unwrap()
+    }
+
+    #[test]
+    fn what_the_disk_may_have_lost_is_to_be_exported_again() {
+        // It takes all and can't be synced.
+        let mut output = output(&["--output=/dev/null", "--after=n/1@4"]);
+        output.write(b"line\n").unwrap();
+        let error = output.finish().unwrap_err();
+        let said = output.cut_off(&error, Some(&taken()));
+        assert!(said.contains("the file can't be brought to the disk") && said.ends_with("remove the file and export again"), "{said}");
+    }
+
+    #[test]
+    fn where_a_part_of_a_piece_stays_the_last_whole_line_says_where_to_go_on() {
+        // It takes nothing and can't be cut.
+        let mut output = output(&["--output=/dev/full", "--after=n/1@4"]);
+        let error = output.write(b"line\n").unwrap_err();
+        let said = output.cut_off(&error, Some(&taken()));
+        assert!(said.contains("may end within a line") && !said.contains("n/1@5"), "{said}");
+    }
+
+    #[test]
+    fn a_file_of_which_nothing_was_exported_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let flag = format!("--output={}", path.display());
+        let error = ExportError::Gone("no".into());
+        for _ in 0..2 {
+            let said = output(&[flag.as_str()]).cut_off(&error, None);
+            assert!(said.ends_with("nothing was exported") && !path.exists(), "{said}");
+        }
+        let mut begun = output(&[flag.as_str()]);
+        begun.write(b"line\n").unwrap();
+        let said = begun.cut_off(&error, Some(&taken()));
+        assert!(said.ends_with("go on with --after=n/1@5"), "{said}");
+        drop(begun);
+        output(&[flag.as_str(), "--after=n/1@5"]).cut_off(&error, None);
+        assert_eq!(std::fs::read(&path).unwrap(), b"line\n", "one that was there stays");
     }
 }

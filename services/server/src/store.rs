@@ -29,7 +29,7 @@ use golectra_protocol::{MetricId, WindowError};
 pub use self::health::{Health, StoreMetrics};
 pub use self::history::History;
 pub use self::lifetime::Lifetimes;
-pub use self::load::WriterLoad;
+pub use self::load::{QueryUnderWay, WriterLoad};
 pub use self::newest::{LatestFilter, LatestPages, Newest, Series, Snapshot, SourceInfo};
 pub use self::write::{Applied, Batch, Refusal, RefusedSamples, SampleName, Write};
 

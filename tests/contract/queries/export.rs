@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use golectra_tests::remote_write::{remote_series, remote_write_v1};
-use golectra_tests::{Client, Exit, ProgramBuilder, Raw, Server, Target, on_both_stores, unix_millis, until};
+use golectra_tests::{Client, Exit, ProgramBuilder, Raw, Server, Target, binary, on_both_stores, unix_millis, until};
 use serde_json::{Value, json};
 
 use super::{an_hour_ago, counter, error_of, gauge, get, post, write_at};
@@ -16,6 +16,7 @@ on_both_stores!(
     a_client_that_does_not_read_holds_no_memory,
     bad_parameters_are_400,
     the_command_writes_what_the_route_answers,
+    the_command_goes_on_where_the_disk_was_full,
 );
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
@@ -131,6 +132,11 @@ async fn an_export_is_what_was_written(t: Target) {
         assert_eq!(export(&client, &nothing).await, "");
     }
     assert_eq!(post(&client, "export", &[]).await.status, 405);
+    // Without chunks its end would say nothing.
+    let mut raw = Raw::connect(server.port()).await;
+    raw.send("GET /api/v1/export HTTP/1.0\r\n\r\n").await;
+    let refused = raw.answer().await.expect("an answer");
+    assert!(refused.status == 505 && refused.text().contains("use HTTP/1.1"), "{refused:?}");
 }
 
 /// Writes so many series with so many samples each, ten seconds apart.
@@ -263,4 +269,31 @@ async fn the_command_writes_what_the_route_answers(t: Target) {
         let (exit, stdout, stderr) = command(&server, &flags);
         assert!(exit == Exit::Code(2) && stdout.is_empty() && !stderr.is_empty(), "{flags:?}: {exit:?} {stdout} {stderr}");
     }
+}
+
+async fn the_command_goes_on_where_the_disk_was_full(t: Target) {
+    let mut server = t.own().start();
+    let client = server.client();
+    fill_many(&client, 80, 150).await;
+    let csv = export(&client, &[("format", "csv")]).await;
+    assert_eq!(server.stop(), Exit::Code(0));
+    // A file may have 150 or 300 KiB, by the shell's unit: the write that comes to that is cut short.
+    assert!(csv.len() > 400_000, "{} bytes", csv.len());
+    let program = binary("golectra-server").display().to_string();
+    let script = "ulimit -f 300; exec \"$0\" export --format=csv --output=out.csv";
+    let flags = ["-c", script, program.as_str()];
+    let mut builder = ProgramBuilder::foreign("sh", "/bin/sh").folder(&server.shared_folder()).flags(flags);
+    if let Some(database) = server.database() {
+        builder = builder.env("DATABASE_DSN", database.url());
+    }
+    let mut limited = builder.start();
+    let (exit, said) = (limited.wait(Duration::from_secs(30)), limited.stderr());
+    assert_eq!(exit, Exit::Code(1), "{said}");
+    let after = said.split_once("--after=").and_then(|(_, rest)| rest.split_whitespace().next()).expect("it says where to go on");
+    let out = server.folder().join("out.csv");
+    let begun = std::fs::read_to_string(&out).expect("it was begun");
+    assert!(begun.ends_with('\n') && csv.starts_with(&begun), "{} bytes of the export", begun.len());
+    let (exit, _, stderr) = command(&server, &["--format=csv", "-o", "out.csv", &format!("--after={after}")]);
+    assert_eq!(exit, Exit::Code(0), "{stderr}");
+    assert!(std::fs::read_to_string(&out).expect("it was written") == csv, "after {after}");
 }

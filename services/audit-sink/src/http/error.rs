@@ -30,6 +30,8 @@ pub(crate) enum ApiError {
     TooSlow { seconds: u64 },
     #[error("limit must be a whole number from 1 to {largest}")]
     Limit { largest: usize },
+    #[error("over HTTP/1.0 an answer that was cut off looks complete: use HTTP/1.1 (nginx: proxy_http_version 1.1)")]
+    Version,
     #[error("{0}")]
     Unavailable(&'static str),
 }
@@ -42,6 +44,7 @@ impl ApiError {
             Self::Encoding(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -53,7 +56,7 @@ impl ApiError {
             Self::TooLarge { .. } => "too_large",
             Self::TooSlow { .. } => "too_slow",
             Self::Unavailable(_) => "unavailable",
-            Self::Id | Self::Event(_) | Self::Encoding(_) | Self::CutOff | Self::Limit { .. } => "invalid",
+            Self::Id | Self::Event(_) | Self::Encoding(_) | Self::CutOff | Self::Limit { .. } | Self::Version => "invalid",
         }
     }
 }

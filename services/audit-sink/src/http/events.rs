@@ -4,6 +4,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use golectra_process::LogLimiter;
+use http::Version;
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
@@ -60,7 +61,11 @@ impl AsRef<[u8]> for NewestBody {
 }
 
 /// Every event that is kept, oldest first, one a line. Events stored after the request came are left out.
-pub(crate) async fn everything(State(state): State<SinkState>) -> Result<Response, ApiError> {
+pub(crate) async fn everything(State(state): State<SinkState>, version: Version) -> Result<Response, ApiError> {
+    // There the end of the connection is the end of the answer, and a part of the events looks like all of them.
+    if version < Version::HTTP_11 {
+        return Err(ApiError::Version);
+    }
     let busy = ApiError::Unavailable("too many downloads are under way: try again later");
     let permit = state.downloads.clone().try_acquire_owned().map_err(|_| busy)?;
     let stream = state.journal.everything(permit).map_err(unreadable)?;

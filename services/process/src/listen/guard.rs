@@ -55,13 +55,15 @@ pub(super) struct Guard<S> {
     deadline: Deadline,
     /// The deadline for the peer to take another byte; set while a write waits.
     writing: Option<Pin<Box<Sleep>>>,
-    /// The deadline for the peer to take the whole answer; set at the first write that waits.
+    /// The deadline for the peer to take the whole answer, or as much of it as it has to within that time; set at the first write that waits.
     slow: Option<Pin<Box<Sleep>>>,
+    /// What the peer has taken since that deadline was set.
+    taken_bytes: usize,
 }
 
 impl<S> Guard<S> {
     pub(super) fn new(stream: S, phase: Phase, limits: ConnectionLimits, metrics: ConnectionMetrics) -> Self {
-        Self { stream, phase, limits, metrics, reading: None, deadline: Deadline::default(), writing: None, slow: None }
+        Self { stream, phase, limits, metrics, reading: None, deadline: Deadline::default(), writing: None, slow: None, taken_bytes: 0 }
     }
 
     /// No bytes are available: ready with an error once the phase's limit is exceeded.
@@ -91,9 +93,10 @@ impl<S> Guard<S> {
     }
 
     /// Passes on the outcome of a write; an error when the peer took no byte for too long, or the whole answer takes too long.
-    fn wait_to_write<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
+    fn wait_to_write(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(result) = &outcome {
             self.writing = None;
+            self.took(*result.as_ref().unwrap_or(&0));
             // hyper may report an answer as complete while its last bytes are still being written: the idle time begins with
             // the last write.
             if self.reading == Some(IDLE) {
@@ -103,11 +106,23 @@ impl<S> Guard<S> {
         }
         let ConnectionLimits { write_stall, slow_write, .. } = self.limits;
         let stalled = self.writing.get_or_insert_with(|| Box::pin(sleep(write_stall))).as_mut().poll(cx);
-        let slow = self.slow.get_or_insert_with(|| Box::pin(sleep(slow_write))).as_mut().poll(cx);
+        let slow = self.slow.get_or_insert_with(|| {
+            self.taken_bytes = 0;
+            Box::pin(sleep(slow_write))
+        });
+        let slow = slow.as_mut().poll(cx);
         if stalled.is_pending() {
             ready!(slow);
         }
         Poll::Ready(Err(self.cut(Cut::Write)))
+    }
+
+    /// The peer took so many bytes more.
+    fn took(&mut self, bytes: usize) {
+        self.taken_bytes = self.taken_bytes.saturating_add(bytes);
+        if self.limits.slow_write_bytes.is_some_and(|enough| self.taken_bytes >= enough) {
+            self.slow = None;
+        }
     }
 
     fn cut(&mut self, cut: Cut) -> io::Error {

@@ -222,22 +222,44 @@ async fn a_slow_reader_that_makes_progress_gets_all_of_a_large_answer() {
 
 #[tokio::test]
 async fn a_client_that_reads_too_slowly_is_cut_although_it_makes_progress() {
-    let running = start(ConnectionLimits { slow_write: Duration::from_millis(300), ..long() }).await;
-    let mut client = running.connect().await;
-    // An answer that is read quickly does not start the limit.
-    send(&mut client, PEER).await;
-    answer(&mut client).await;
-    send(&mut client, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let (mut taken, mut chunk) = (0, vec![0; 64 << 10]);
-    let mut every = tokio::time::interval(Duration::from_millis(5));
-    let until = Instant::now() + PATIENCE;
-    while running.metrics.open() > 0 {
-        assert!(Instant::now() < until, "the connection stays open");
-        every.tick().await;
-        taken += client.read(&mut chunk).await.unwrap_or(0);
+    for slow_write_bytes in [None, Some(LARGE_BYTES)] {
+        let running = start(ConnectionLimits { slow_write: Duration::from_millis(300), slow_write_bytes, ..long() }).await;
+        let mut client = running.connect().await;
+        // An answer that is read quickly does not start the limit.
+        send(&mut client, PEER).await;
+        answer(&mut client).await;
+        send(&mut client, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let (mut taken, mut chunk) = (0, vec![0; 64 << 10]);
+        let mut every = tokio::time::interval(Duration::from_millis(5));
+        let until = Instant::now() + PATIENCE;
+        while running.metrics.open() > 0 {
+            assert!(Instant::now() < until, "the connection stays open");
+            every.tick().await;
+            taken += client.read(&mut chunk).await.unwrap_or(0);
+        }
+        assert_eq!(running.metrics.cut_total(Cut::Write), 1);
+        assert!(taken < LARGE_BYTES);
     }
-    assert_eq!(running.metrics.cut_total(Cut::Write), 1);
-    assert!(taken < LARGE_BYTES);
+}
+
+#[tokio::test]
+async fn an_answer_takes_as_long_as_it_has_to_while_the_client_keeps_the_pace() {
+    let limits = ConnectionLimits { slow_write: Duration::from_secs(2), slow_write_bytes: Some(1 << 20), ..long() };
+    let running = start(limits).await;
+    let mut client = running.connect().await;
+    send(&mut client, "GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    let (begun, mut taken) = (Instant::now(), 0);
+    let mut every = tokio::time::interval(Duration::from_millis(80));
+    loop {
+        every.tick().await;
+        let mut part = Vec::new();
+        match timeout(PATIENCE, (&mut client).take(1 << 20).read_to_end(&mut part)).await.unwrap().unwrap() {
+            0 => break,
+            read => taken += read,
+        }
+    }
+    assert!(taken > LARGE_BYTES, "{taken}");
+    assert!(begun.elapsed() > Duration::from_secs(4), "it took several times the limit: {:?}", begun.elapsed());
 }
 
 #[tokio::test]

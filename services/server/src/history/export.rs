@@ -89,6 +89,8 @@ pub struct Export {
     format: Format,
     is_resumed: bool,
     read_limit: Duration,
+    /// The last sample of the lines that the sink does not have yet.
+    written: Option<Position>,
     /// What was exported so far.
     pub exported: Exported,
     /// The last sample that the sink has taken.
@@ -113,7 +115,7 @@ impl Export {
         };
         let (is_resumed, taken) = (after.is_some(), after.clone());
         let pages = Pages::new(listed, after, memory);
-        Ok(Self { history, budget, pages, format, is_resumed, read_limit, exported: Exported::default(), taken })
+        Ok(Self { history, budget, pages, format, is_resumed, read_limit, written: None, exported: Exported::default(), taken })
     }
 
     /// Reads and writes all of it.
@@ -125,7 +127,15 @@ impl Export {
         while let Some(page) = self.pages.next() {
             self.write_page(page, &mut piece, sink).await?;
         }
-        if piece.is_empty() { Ok(()) } else { sink.send(piece.into()).await }
+        if piece.is_empty() {
+            return Ok(());
+        }
+        sink.send(piece.into()).await?;
+        // None where the line with the columns' names is all there was.
+        if let Some(last) = self.written.take() {
+            self.taken = Some(last);
+        }
+        Ok(())
     }
 
     async fn write_page(&mut self, page: Page, piece: &mut Vec<u8>, sink: &mut impl Sink) -> Result<(), ExportError> {
@@ -155,11 +165,12 @@ impl Export {
             for (times, first) in timestamps_ms.chunks(LINE_SAMPLES).zip((asked.start..).step_by(LINE_SAMPLES)) {
                 lines.write(piece, times, &values, first);
                 self.exported.samples += times.len() as u64;
-                if piece.len() < PIECE_BYTES {
-                    continue;
-                }
                 let last_ms = times.last().copied().unwrap_or(page.range.start_ms);
                 let last = Position { source: page.source.clone(), number, at_ms: last_ms };
+                if piece.len() < PIECE_BYTES {
+                    self.written = Some(last);
+                    continue;
+                }
                 let Some(kept) = sink.offer(std::mem::take(piece).into()).await? else {
                     self.taken = Some(last);
                     continue;

@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use golectra_process::LogLimiter;
 use golectra_protocol::json::DecodeError;
 use golectra_protocol::{ErrorCode, WindowError, remote_write};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822::DateTimePrinter;
 use serde::Serialize;
 
 use crate::ingest::IngestError;
@@ -22,6 +24,7 @@ pub struct ApiError {
     code: ErrorCode,
     message: String,
     retry_after_seconds: Option<u32>,
+    date_millis: Option<u64>,
     close: bool,
 }
 
@@ -42,7 +45,7 @@ struct Body<'a> {
 impl ApiError {
     /// An error with its code and a message for people.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_seconds: None, close: false }
+        Self { code, message: message.into(), retry_after_seconds: None, date_millis: None, close: false }
     }
 
     /// The metric does not exist.
@@ -72,6 +75,12 @@ impl ApiError {
     /// Adds the header Retry-After, in seconds.
     pub fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// The header Date shows this time, in unix milliseconds, instead of this machine's.
+    pub fn date(mut self, unix_millis: u64) -> Self {
+        self.date_millis = Some(unix_millis);
         self
     }
 
@@ -108,6 +117,9 @@ impl ApiError {
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(date) = self.date_millis.and_then(http_date) {
+            headers.insert(header::DATE, date);
         }
         if self.close {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -162,6 +174,8 @@ impl From<IngestError> for ApiError {
     fn from(error: IngestError) -> Self {
         match error {
             IngestError::Overflow { .. } => Self::new(ErrorCode::Overflow, error.to_string()),
+            // Whoever sent it learns by which clock it is too new, and how far its own is off.
+            IngestError::TooNew { now_millis } => Self::new(ErrorCode::TooNew, error.to_string()).date(now_millis),
             IngestError::Store(error) => error.into(),
         }
     }
@@ -194,8 +208,27 @@ impl From<remote_write::DecodeError> for ApiError {
     }
 }
 
+/// A time as the header Date has it.
+fn http_date(unix_millis: u64) -> Option<HeaderValue> {
+    let time = Timestamp::from_millisecond(i64::try_from(unix_millis).ok()?).ok()?;
+    HeaderValue::from_str(&DateTimePrinter::new().timestamp_to_rfc9110_string(&time).ok()?).ok()
+}
+
 /// The answer to a request whose handler panicked.
 pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     REFUSALS.log(ErrorCode::Internal, |count| tracing::error!(count, "a request handler panicked: this is a bug in golectra-server"));
     ApiError::internal().into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_new_is_answered_with_the_time_of_the_stores_clock() {
+        let response = ApiError::from(IngestError::TooNew { now_millis: 1_700_000_000_900 }).into_response();
+        assert_eq!(response.status(), StatusCode::CONFLICT);
+        assert_eq!(response.headers()[header::DATE], "Tue, 14 Nov 2023 22:13:20 GMT");
+        assert!(!ApiError::no_such_metric().into_response().headers().contains_key(header::DATE));
+    }
 }

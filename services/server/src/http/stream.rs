@@ -66,6 +66,17 @@ impl Pulse {
         self.signals.send_replace(Signal::End);
     }
 
+    /// Follows the signals, with the next one or, for a page that has `missed` some, with the last one at once. None where there is no place.
+    fn follow(&self, missed: bool) -> Option<Follower> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let mut signals = self.signals.subscribe();
+        // A new receiver counts the signal that is there as seen. None comes after the end: a page that asks while the server lingers would wait for ever.
+        if missed || *signals.borrow() == Signal::End {
+            signals.mark_changed();
+        }
+        Some(Follower { signals, _place: place })
+    }
+
     fn look(&self) {
         self.signals.send_modify(|signal| {
             if let Signal::Look(number) = signal {
@@ -101,17 +112,12 @@ fn look(number: u64) -> Event {
 
 /// GET /stream.
 pub async fn get(State(state): State<AppState>, headers: HeaderMap) -> Response {
-    let pulse = &state.pulse;
-    let Ok(place) = Arc::clone(&pulse.places).try_acquire_owned() else {
+    // One that was cut off may have missed something.
+    let Some(follower) = state.pulse.follow(headers.contains_key("last-event-id")) else {
         let problem =
             format!("{MAX_STREAMS} pages follow this server, which is as many as may be; the page asks by itself every few seconds\n");
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)], problem).into_response();
     };
-    let mut follower = Follower { signals: pulse.signals.subscribe(), _place: place };
-    // One that was cut off may have missed something.
-    if headers.contains_key("last-event-id") {
-        follower.signals.mark_changed();
-    }
     let mut answer = Sse::new(stream::unfold(follower, Follower::next)).into_response();
     answer.extensions_mut().insert(Streamed);
     answer
@@ -121,15 +127,10 @@ pub async fn get(State(state): State<AppState>, headers: HeaderMap) -> Response 
 mod tests {
     use super::*;
 
-    fn follow(pulse: &Pulse) -> Follower {
-        let place = Arc::clone(&pulse.places).try_acquire_owned().unwrap();
-        Follower { signals: pulse.signals.subscribe(), _place: place }
-    }
-
     #[tokio::test]
     async fn a_follower_gets_what_comes_and_its_place_is_free_when_it_leaves() {
         let pulse = Pulse::default();
-        let follower = follow(&pulse);
+        let follower = pulse.follow(false).unwrap();
         assert_eq!(pulse.places.available_permits(), MAX_STREAMS - 1);
         // Signals that come faster than a page takes them are one.
         pulse.look();
@@ -140,5 +141,15 @@ mod tests {
         pulse.look();
         assert!(follower.next().await.is_none(), "nothing comes after the end");
         assert_eq!(pulse.places.available_permits(), MAX_STREAMS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_comes_after_the_end_ends_at_once() {
+        let pulse = Pulse::default();
+        pulse.signals.send_replace(Signal::End);
+        for missed in [false, true] {
+            let next = pulse.follow(missed).unwrap().next();
+            assert!(tokio::time::timeout(PERIOD, next).await.expect("it ends").is_none());
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Where there are API tokens, the routes of Prometheus's interfaces need one: Bearer, or the password of Basic. The pages need one as well; a
-//! browser has it as the cookie that signing in gave it, which also works for the interfaces that pages use, from the pages of this server alone. The name
-//! of a user whom a proxy has signed in counts like such a cookie.
+//! browser has it as the cookie that signing in gave it, which also works for the interfaces that pages use: for those that change something, from the pages of
+//! this server alone. The name of a user whom a proxy has signed in counts like such a cookie.
 
 use std::net::SocketAddr;
 
@@ -25,6 +25,10 @@ const OPEN: [&str; 4] = ["/api/v1/snapshot", "/api/v1/latest", "/api/v1/sources"
 
 /// The route of what the scripts of pages follow.
 const STREAM: &str = "/stream";
+
+/// The end of a sentence for those whose browser does not say where a request comes from, or says that it is elsewhere.
+pub const OF_OWN_PAGES: &str = "has to come from a page of this server, as Sec-Fetch-Site or Origin says. A proxy that replaces Host has to send \
+    X-Forwarded-Host, and its address has to be in TRUSTED_PROXIES";
 
 /// The cookie of a browser that has signed in.
 pub const SESSION: &str = "golectra_session";
@@ -61,6 +65,10 @@ pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
             let message = format!("{who} does not have the scope {}, which this route needs", needed.as_str());
             Err(refused(ErrorCode::TokenScope, message, by_script))
         }
+        Some(Verdict::Foreign) => {
+            let message = format!("without an API token, what changes something {OF_OWN_PAGES}");
+            Err(refused(ErrorCode::TokenMissing, message, by_script))
+        }
         Some(Verdict::Unknown) => Err(refused(ErrorCode::TokenUnknown, "the server does not have this API token".into(), by_script)),
         None => {
             let message = if app.tokens.is_some() {
@@ -80,18 +88,23 @@ pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
 fn verdict(app: &App, request: &Request, route: &str, needed: Scope) -> Option<Verdict> {
     let headers = request.headers();
     let by_token = || Some(app.tokens.as_ref()?.check(&token(headers)?, needed));
-    // What a page of another origin sends is not what its owner wants. Samples are written by programs, which have tokens.
-    let may_be_browser = route != WRITE && (request.method().is_safe() || is_same_origin(app, request));
+    // What a page of another origin sends is not what its user wants: it may change nothing. What reads is answered, by POST as by GET. Such a page can't read
+    // the answer, since none has CORS headers, and the cost of queries is bounded. Programs behind a proxy, such as Grafana, query by POST without an origin.
+    let is_foreign = needed != Scope::Read && !is_same_origin(app, request);
+    let of_browser = |verdict: Verdict| if is_foreign && matches!(verdict, Verdict::Allowed(_)) { Verdict::Foreign } else { verdict };
     let by_session = || {
         let now = u64::try_from(app.process.now_ms() / 1000).unwrap_or_default();
         Some(app.tokens.as_ref()?.check_session(&session(request)?, needed, now))
     };
     let by_proxy = || app.proxy.as_ref().filter(|_| is_of_trusted_proxy(app, request))?.check(headers, needed);
-    let found = [by_token(), by_session().filter(|_| may_be_browser), by_proxy().filter(|_| may_be_browser)];
+    // Samples are written by programs, which have tokens.
+    let is_write = route == WRITE;
+    let found = [by_token(), by_session().filter(|_| !is_write).map(of_browser), by_proxy().filter(|_| !is_write).map(of_browser)];
     found.into_iter().flatten().min_by_key(|verdict| match verdict {
         Verdict::Allowed(_) => 0,
         Verdict::WrongScope(_) => 1,
-        Verdict::Unknown => 2,
+        Verdict::Foreign => 2,
+        Verdict::Unknown => 3,
     })
 }
 

@@ -3,6 +3,8 @@
 //! docs/protocol.md has the rules: the hash is over the uncompressed body, JSON and HTML are packed however small they are,
 //! text is never packed, and an empty body is never marked as packed.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::response::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -14,11 +16,28 @@ use golectra_process::Secret;
 use golectra_protocol::gzip::Packer;
 use golectra_protocol::{gzip, hash, header as names};
 use http_body_util::BodyExt;
+use tokio::sync::SemaphorePermit;
 
 /// Marks an answer whose body is generated while it is sent and may be larger than memory: it is packed piece by piece and has
 /// no hash.
 #[derive(Debug, Clone, Copy)]
 pub struct Streamed;
+
+/// Marks an answer that takes much memory: its turn ends when the client has it.
+#[derive(Debug, Clone)]
+pub struct Held(pub Arc<SemaphorePermit<'static>>);
+
+/// A body with the turn of its answer.
+struct HeldBody {
+    body: Bytes,
+    _turn: Arc<SemaphorePermit<'static>>,
+}
+
+impl AsRef<[u8]> for HeldBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
 
 /// Finishes an answer, for a client that accepts gzip or not. With a key it gets the header HashSHA256.
 pub async fn finish(answer: Response, takes_gzip: bool, hash_key: Option<&Secret>) -> Response {
@@ -41,6 +60,9 @@ pub async fn finish(answer: Response, takes_gzip: bool, hash_key: Option<&Secret
             parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             parts.headers.remove(header::CONTENT_LENGTH);
         }
+    }
+    if let Some(Held(turn)) = parts.extensions.remove() {
+        body = Bytes::from_owner(HeldBody { body, _turn: turn });
     }
     Response::from_parts(parts, Body::from(body))
 }
@@ -123,6 +145,8 @@ pub fn answers_with_hash(route: Option<&str>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     /// An answer whose body is generated while it is sent: these pieces, optionally followed by an error.
@@ -154,6 +178,22 @@ mod tests {
         for takes_gzip in [true, false] {
             let answer = finish(streamed(&["[1,"], true), takes_gzip, None).await;
             assert!(answer.into_body().collect().await.is_err(), "with an end the answer would look complete");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_held_until_the_body_is_gone() {
+        static TURNS: Semaphore = Semaphore::const_new(1);
+        for takes_gzip in [true, false] {
+            let mut answer = axum::Json("x").into_response();
+            answer.extensions_mut().insert(Held(Arc::new(TURNS.try_acquire().unwrap())));
+            let (parts, body) = finish(answer, takes_gzip, None).await.into_parts();
+            assert_eq!(parts.headers.get(header::CONTENT_ENCODING).is_some(), takes_gzip);
+            drop(parts);
+            let body = body.collect().await.unwrap().to_bytes();
+            assert_eq!(TURNS.available_permits(), 0, "its bytes are still there");
+            drop(body);
+            assert_eq!(TURNS.available_permits(), 1);
         }
     }
 

@@ -112,14 +112,18 @@ impl Sink for Kept {
 
 async fn export(stored: &Stored, range: TimeRange, after: Option<Position>, bytes: usize, slow_every: usize) -> String {
     let budget = MemoryBudget::new(bytes);
-    let request = ExportRequest { any: Vec::new(), range, after, format: Format::Csv };
+    let request = ExportRequest { any: Vec::new(), range, after: after.clone(), format: Format::Csv };
     let history = Arc::new(TestHistory(stored.clone()));
     let mut export = Export::open(history, Arc::clone(&budget), Duration::from_secs(30), request).await.unwrap();
     let mut kept = Kept { bytes: Vec::new(), offered: 0, slow_every };
     export.run(&mut kept).await.unwrap();
+    let text = String::from_utf8(kept.bytes).unwrap();
+    // Without a position there is a line with the columns' names.
+    let last = text.lines().skip(usize::from(after.is_none())).last().map(position);
+    assert_eq!(export.taken, last.or(after), "all is taken");
     drop(export);
     assert_eq!(budget.used_bytes(), 0);
-    String::from_utf8(kept.bytes).unwrap()
+    text
 }
 
 /// The position behind a line.
@@ -176,6 +180,50 @@ async fn a_reader_that_is_slow_gets_every_sample_once() {
     for slow_every in [1, 2, 7] {
         assert!(export(&stored, range, None, 1 << 20, slow_every).await == whole, "slow every {slow_every} pieces");
     }
+}
+
+/// Takes so many pieces and no more.
+struct Full {
+    bytes: Vec<u8>,
+    room: usize,
+}
+
+impl Sink for Full {
+    async fn offer(&mut self, piece: Bytes) -> Result<Option<Bytes>, ExportError> {
+        self.send(piece).await.map(|()| None)
+    }
+
+    async fn send(&mut self, piece: Bytes) -> Result<(), ExportError> {
+        self.room = self.room.checked_sub(1).ok_or_else(|| ExportError::Gone("it is full".into()))?;
+        self.bytes.extend_from_slice(&piece);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_export_goes_on_where_its_output_took_nothing_more() {
+    let series = |value: i64| (0..10_000).map(|at| (at * 10_000, value + at)).collect();
+    let stored: Stored = [(("a".to_owned(), 1), series(5)), (("b".to_owned(), 2), series(7))].into();
+    let range = TimeRange { start_ms: 0, end_ms: i64::MAX };
+    let whole = export(&stored, range, None, 1 << 30, usize::MAX).await;
+    let mut cut_off = 0;
+    loop {
+        let request = ExportRequest { any: Vec::new(), range, after: None, format: Format::Csv };
+        let history = Arc::new(TestHistory(stored.clone()));
+        let mut one = Export::open(history, MemoryBudget::new(1 << 30), Duration::from_secs(30), request).await.unwrap();
+        let mut full = Full { bytes: Vec::new(), room: cut_off };
+        if one.run(&mut full).await.is_ok() {
+            break;
+        }
+        let text = String::from_utf8(full.bytes).unwrap();
+        assert_eq!(one.taken, text.lines().next_back().map(position), "{cut_off} pieces");
+        if let Some(taken) = one.taken {
+            let rest = export(&stored, range, Some(taken), 1 << 30, usize::MAX).await;
+            assert!(text + &rest == whole, "{cut_off} pieces");
+        }
+        cut_off += 1;
+    }
+    assert!(cut_off > 5, "{cut_off} pieces");
 }
 
 #[tokio::test]

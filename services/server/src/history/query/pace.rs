@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::store::WriterLoad;
+use crate::store::{QueryUnderWay, WriterLoad};
 
 /// The share of the processors' time that queries get while writers are pressed. What the database does for them, which is not measured, comes to a
 /// tenth of it and more, and writers are to be at most a tenth slower.
@@ -85,6 +85,8 @@ pub struct Pace {
     recent: Cell<Spent>,
     longest: Duration,
     paused: Cell<Duration>,
+    /// Sealing rests for longer meanwhile.
+    _under_way: QueryUnderWay,
 }
 
 impl Pace {
@@ -101,8 +103,18 @@ impl Pace {
     fn begin(allowance: &Arc<Allowance>, longest: Duration) -> Self {
         let thread = ThreadClock::of_this_thread();
         let (looked, seen) = (Cell::new(Instant::now()), Cell::new(thread.spent()));
-        let allowance = Arc::clone(allowance);
-        Self { allowance, thread, looked, seen, computed: Cell::default(), recent: Cell::default(), longest, paused: Cell::default() }
+        let (allowance, under_way) = (Arc::clone(allowance), allowance.writers.begin_query());
+        Self {
+            allowance,
+            thread,
+            looked,
+            seen,
+            computed: Cell::default(),
+            recent: Cell::default(),
+            longest,
+            paused: Cell::default(),
+            _under_way: under_way,
+        }
     }
 
     /// How long to pause now, before asking again; None where the query may go on.

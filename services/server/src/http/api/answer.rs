@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
+use golectra_process::LogLimiter;
 use golectra_promql::{Labels, Severity, Value};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -23,6 +24,9 @@ const PIECE_BYTES: usize = 64 << 10;
 
 /// How long sending may take. The answer holds its share of the memory all the while.
 const SENDING_LIMIT: Duration = Duration::from_mins(2);
+
+/// Log lines about answers that were cut off.
+static CUT_OFF_LOG: LogLimiter = LogLimiter::new();
 
 /// What Prometheus says about a list that the request's limit cut.
 const TRUNCATED: &str = "results truncated due to limit";
@@ -114,7 +118,13 @@ impl IntoResponse for Answer {
         } else {
             let deadline = Instant::now() + SENDING_LIMIT;
             let all = std::iter::once(first).chain(pieces);
-            let timed = all.map(move |piece| if Instant::now() < deadline { Ok(piece) } else { Err(TooSlow) });
+            let timed = all.map(move |piece| {
+                if Instant::now() < deadline {
+                    return Ok(piece);
+                }
+                CUT_OFF_LOG.log("cut_off", |count| tracing::warn!(count, cause = %TooSlow, "answers to queries were cut off"));
+                Err(TooSlow)
+            });
             let mut response = Body::from_stream(stream::iter(timed)).into_response();
             response.extensions_mut().insert(Streamed);
             response
@@ -438,5 +448,15 @@ mod tests {
             assert_eq!(response.headers().get(header::CONTENT_TYPE).unwrap(), "application/json");
             assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), expected.as_bytes());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_takes_too_long_is_cut_off() {
+        let steps = Steps::range(0, 10_000_000, 1_000).unwrap();
+        let mut body = answer("x", Some(steps), None).into_response().into_body();
+        tokio::time::advance(SENDING_LIMIT.mul_f64(0.99)).await;
+        assert!(body.frame().await.unwrap().is_ok());
+        tokio::time::advance(SENDING_LIMIT.mul_f64(0.01)).await;
+        assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "sending the answer took longer than 120 s");
     }
 }

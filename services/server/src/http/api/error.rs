@@ -18,6 +18,8 @@ static FAILURES: LogLimiter = LogLimiter::new();
 pub enum ApiFailure {
     /// It can't be read.
     BadData(String),
+    /// It was sent over an older version of HTTP, in which an answer that was cut off looks complete.
+    Version,
     /// It can't be run.
     Query(QueryError),
     /// It was refused before it was looked at, as on any other route.
@@ -43,6 +45,10 @@ impl IntoResponse for ApiFailure {
     fn into_response(self) -> Response {
         match self {
             Self::BadData(message) => respond(StatusCode::BAD_REQUEST, "bad_data", &message),
+            Self::Version => {
+                let message = "over HTTP/1.0 an answer that was cut off looks complete: use HTTP/1.1 (nginx: proxy_http_version 1.1)";
+                respond(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "bad_data", message)
+            }
             Self::Query(error) => query_error(&error),
             Self::Refused(error) => {
                 let error_type = match error.status() {

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiFailure;
@@ -13,7 +13,16 @@ use crate::http::AppState;
 use crate::middleware::answer::Streamed;
 
 /// /api/v1/export?match[]=&start=&end=&format=&after=
-pub async fn get(State(state): State<AppState>, headers: HeaderMap, parameters: Parameters) -> Result<Response, ApiFailure> {
+pub async fn get(
+    State(state): State<AppState>,
+    version: Version,
+    headers: HeaderMap,
+    parameters: Parameters,
+) -> Result<Response, ApiFailure> {
+    // There the end of the connection is the end of the answer, and a part of the lines looks like all of them.
+    if version < Version::HTTP_11 {
+        return Err(ApiFailure::Version);
+    }
     let format = match parameters.given("format") {
         Some(text) => text.parse().map_err(|error| ApiFailure::parameter("format", error))?,
         None => accepted(&headers),
