@@ -184,18 +184,20 @@ class Graph {
     const { from, to } = range.current();
     const least = (to - from) / Math.max(60, this.plot.clientWidth / 2);
     const step = STEPS.find((step) => step >= least) ?? STEPS[STEPS.length - 1];
-    // Multiples of several days since 1970 would leave out the newest days.
-    const grid = Math.min(step, HOUR);
-    const end = Math.floor(to / grid) * grid;
-    const start = end - Math.max(0, Math.floor((end - from) / step)) * step;
     this.plot.classList.add("busy");
     try {
-      const answers = await Promise.all(this.lines().map((line) => inTurn(() => ask(line, start, end, step, loading.signal))));
-      if (loading.signal.aborted) return;
-      this.isFailed = false;
-      const steps = Math.floor((end - start) / step) + 1;
-      this.times = Array.from({ length: steps }, (_, index) => start + index * step);
-      this.series = answers.flat();
+      // Multiples of several days since 1970 would leave out the newest days. What began since the last multiple is drawn up to now.
+      for (const grid of [Math.min(step, HOUR), 1]) {
+        const end = Math.floor(to / grid) * grid;
+        const start = end - Math.max(0, Math.floor((end - from) / step)) * step;
+        const answers = await Promise.all(this.lines().map((line) => inTurn(() => ask(line, start, end, step, loading.signal))));
+        if (loading.signal.aborted) return;
+        this.isFailed = false;
+        const steps = Math.floor((end - start) / step) + 1;
+        this.times = Array.from({ length: steps }, (_, index) => start + index * step);
+        this.series = answers.flat();
+        if (this.series.length > 0) break;
+      }
       // The server sorts series by their labels, and an answer that it cut has more than these too.
       const isCut = this.series.length > MAX_LINES;
       this.series.splice(MAX_LINES);

@@ -271,6 +271,18 @@ async fn a_graph_is_drawn_where_answers_are_slow() {
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
 
+/// Graphs of a day have values at multiples of a quarter of an hour and more: those of a server that has just started come after the last one.
+#[tokio::test]
+async fn what_began_a_moment_ago_is_on_the_graph_of_a_day() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    write(&server, &[("young", vec![("instance", "n")], &|left| if left == 1 { 1.0 } else { f64::NAN }, 1)]).await;
+    browser.open(&format!("{}/explore?query=young&range=1d", server.url())).await;
+    browser.wait_for("document.querySelector('figure.graph canvas')").await;
+    assert_eq!(browser.eval("document.querySelector('figure.graph .note').textContent").await, json!(""));
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
 /// A line below zero lies on no edge of its graph: the grid ends there.
 #[tokio::test]
 async fn a_graph_of_what_is_below_zero_has_zero_at_its_top() {
