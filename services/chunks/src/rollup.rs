@@ -13,6 +13,8 @@
 //! the sum of the values that were lost by resets within it. A counter was reset between two buckets if the first value of the later one is smaller than
 //! the last of the earlier one. So these functions give what they give for the samples, for ranges that end where buckets end.
 //!
+//! Two sources may report one counter, each at its own times. Their buckets overlap, and where they do a smaller value is no reset: [`roll_up_buckets`].
+//!
 //! The deltas of a counter are rolled up without the total before them, which a late delta changes: [`CounterBucket`].
 
 mod coding;
@@ -92,9 +94,20 @@ impl GaugeBucket {
         Self { first_ms, last_ms, count: 1, sum: value, min: value, max: value, first: value, last: value, lost: 0.0 }
     }
 
-    /// Takes what comes after it, but for the sum.
+    /// Takes one that does not begin before it, but for the sum.
     fn append(&mut self, next: &Self) {
-        self.last_ms = next.last_ms;
+        if next.first_ms <= self.last_ms {
+            // Both are of one counter: what one lost is what the other lost, unless that had samples on one side of the reset only.
+            self.lost = self.lost.max(next.lost);
+        } else {
+            if next.first < self.last {
+                self.lost += self.last;
+            }
+            self.lost += next.lost;
+        }
+        if next.last_ms >= self.last_ms {
+            (self.last_ms, self.last) = (next.last_ms, next.last);
+        }
         self.count = self.count.saturating_add(next.count);
         if next.min < self.min || self.min.is_nan() {
             self.min = next.min;
@@ -102,11 +115,6 @@ impl GaugeBucket {
         if next.max > self.max || self.max.is_nan() {
             self.max = next.max;
         }
-        if next.first < self.last {
-            self.lost += self.last;
-        }
-        self.lost += next.lost;
-        self.last = next.last;
     }
 }
 
@@ -128,7 +136,8 @@ pub fn roll_up_gauge(timestamps_ms: &[i64], values: &[f64], resolution: Resoluti
     join(samples.map(|(timestamp_ms, value)| GaugeBucket::of(*timestamp_ms, *value)), resolution, buckets);
 }
 
-/// Puts what these buckets are in longer ones at the end of the list. They are in order.
+/// Puts what these buckets are in longer ones, or in ones of the same length, at the end of the list. They are in the order of their first times. Those that
+/// overlap in time are of several sources that report the same: they are joined as if their samples were merged, but samples at equal times all count.
 pub fn roll_up_buckets(shorter: &[GaugeBucket], resolution: Resolution, buckets: &mut Vec<GaugeBucket>) {
     join(shorter.iter().copied(), resolution, buckets);
 }
@@ -143,7 +152,7 @@ fn join(parts: impl Iterator<Item = GaugeBucket>, resolution: Resolution, bucket
             bucket.append(&part);
             sum.add(part.sum);
         }
-        if bucket.first_ms < bucket.last_ms {
+        if bucket.count > 1 {
             bucket.sum = sum.finish();
         }
         bucket.lost = canonical(bucket.lost);

@@ -53,6 +53,61 @@ fn a_bucket_knows_its_ends_and_what_resets_took() {
     assert_eq!(hour[0].lost.to_bits(), 36.0_f64.to_bits());
 }
 
+/// What buckets of the same length come to, as of one series.
+fn joined(mut buckets: Vec<GaugeBucket>, resolution: Resolution) -> Vec<GaugeBucket> {
+    buckets.sort_by_key(|bucket| (bucket.first_ms, bucket.last_ms));
+    let mut joined = Vec::new();
+    roll_up_buckets(&buckets, resolution, &mut joined);
+    joined
+}
+
+#[test]
+fn buckets_of_two_that_report_the_same_join_as_their_samples_do() {
+    // Reset within a bucket of five minutes, and where one begins.
+    let value = |minute: i32| match minute {
+        0..8 => f64::from(100 + minute),
+        8..15 => f64::from(minute - 8),
+        _ => f64::from(minute - 15),
+    };
+    let reporter =
+        |offset_ms: i64| -> (Vec<i64>, Vec<f64>) { (0..40).map(|minute| (i64::from(minute) * 60_000 + offset_ms, value(minute))).unzip() };
+    let (one, other) = (reporter(10_000), reporter(40_000));
+    let mut times = [one.0.as_slice(), other.0.as_slice()].concat();
+    let mut values = [one.1.as_slice(), other.1.as_slice()].concat();
+    crate::merge_gauge(&mut times, &mut values);
+    for resolution in RESOLUTIONS {
+        let buckets = [gauge(&one.0, &one.1, resolution), gauge(&other.0, &other.1, resolution)].concat();
+        assert_eq!(bits(&joined(buckets, resolution)), bits(&gauge(&times, &values, resolution)));
+    }
+}
+
+#[test]
+fn only_what_begins_after_the_end_of_another_was_reset() {
+    let join = |one: (&[i64], &[f64]), other: (&[i64], &[f64])| {
+        let resolution = Resolution::FiveMinutes;
+        let joined = joined([gauge(one.0, one.1, resolution), gauge(other.0, other.1, resolution)].concat(), resolution);
+        let [bucket] = joined[..] else { panic!("{joined:?}") };
+        (
+            bucket.first_ms,
+            bucket.last_ms,
+            bucket.count,
+            [bucket.sum, bucket.min, bucket.max, bucket.first, bucket.last, bucket.lost].map(f64::to_bits),
+        )
+    };
+    // One after the other.
+    let found = join((&[1, 2], &[10.0, 20.0]), (&[3, 4], &[3.0, 4.0]));
+    assert_eq!(found, (1, 4, 4, [37.0, 3.0, 20.0, 10.0, 4.0, 20.0].map(f64::to_bits)));
+    // One within the other.
+    let found = join((&[1, 9], &[10.0, 30.0]), (&[3, 4], &[20.0, 25.0]));
+    assert_eq!(found, (1, 9, 4, [85.0, 10.0, 30.0, 10.0, 30.0, 0.0].map(f64::to_bits)));
+    // One has no sample before the reset.
+    let found = join((&[1, 9], &[10.0, 4.0]), (&[3, 11], &[1.0, 5.0]));
+    assert_eq!(found, (1, 11, 4, [20.0, 1.0, 10.0, 10.0, 5.0, 10.0].map(f64::to_bits)));
+    // One sample each, at the same time.
+    let found = join((&[1], &[2.0]), (&[1], &[4.0]));
+    assert_eq!(found, (1, 1, 2, [6.0, 2.0, 4.0, 2.0, 4.0, 0.0].map(f64::to_bits)));
+}
+
 #[test]
 fn a_counters_totals_follow_from_the_total_before() {
     let mut buckets = Vec::new();

@@ -279,6 +279,7 @@ macro_rules! conformance_suite {
             history::what_was_not_reported_since_is_not_listed
             history::samples_leave_with_their_retention_and_totals_go_on
             rollups::rollups_answer_as_the_samples_do_and_refuse_what_needs_samples
+            rollups::rollups_of_two_sources_answer_as_their_merged_samples_do
             load::writers_of_many_sources_sum_right
             load::a_big_batch_is_one_batch
             load::nothing_is_applied_after_close

@@ -44,6 +44,18 @@ struct Asking {
 }
 
 impl Asking {
+    fn of(lab: &Lab, samples: MemoryStore, steps: Steps) -> Self {
+        let limits = QueryLimits {
+            concurrency: 2,
+            timeout: Duration::from_secs(30),
+            max_series: 100,
+            max_bytes: 64 << 20,
+            log_after: Duration::from_mins(1),
+        };
+        let queries = Queries::start(lab.store.clone(), limits, WriterLoad::default(), &Registry::new()).unwrap();
+        Self { queries, samples, steps, late_ms: 0 }
+    }
+
     async fn ask(&self, text: &str, when: When) -> Result<(Answer, Vec<String>), QueryError> {
         let question = Question { text: text.to_owned(), when, lookback_ms: None, timeout: None };
         let evaluated = self.queries.evaluate(question).await?;
@@ -122,16 +134,8 @@ pub(crate) async fn rollups_answer_as_the_samples_do_and_refuse_what_needs_sampl
     lab.at(DAYS * DAY + 5 * HOUR);
     lab.maintain().await;
 
-    let limits = QueryLimits {
-        concurrency: 2,
-        timeout: Duration::from_secs(30),
-        max_series: 100,
-        max_bytes: 64 << 20,
-        log_after: Duration::from_mins(1),
-    };
-    let queries = Queries::start(lab.store.clone(), limits, WriterLoad::default(), &Registry::new()).unwrap();
     let first = 20_001 * DAY;
-    let mut asking = Asking { queries, samples: model, steps: hours(first, first + 8 * DAY), late_ms: 0 };
+    let mut asking = Asking::of(&lab, model, hours(first, first + 8 * DAY));
 
     // A short time is answered from samples, whatever is asked.
     let when = When::Over(hours(first, first + DAY));
@@ -214,5 +218,58 @@ pub(crate) async fn rollups_answer_as_the_samples_do_and_refuse_what_needs_sampl
     lab.maintain().await;
     for name in ["g", "c"] {
         asking.check(&format!("max_over_time({name}[4h])"), "5-minute").await;
+    }
+}
+
+/// A pair of Prometheus servers reads one counter, each at its own times; another counter moves from one source to the other.
+pub(crate) async fn rollups_of_two_sources_answer_as_their_merged_samples_do(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let lifetimes = Lifetimes { dedup_window: Duration::from_hours(30 * 24), ..Lifetimes::default() };
+    let setup = Setup { clock: Clock::at(START), lifetimes, ..Setup::default() };
+    let Some(lab) = Lab::with(make, setup).await else { return };
+    lab.at(DAYS * DAY);
+    let (read, moved) = (r#"read_total{instance="i"}"#, r#"moved_total{instance="i"}"#);
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut model = MemoryStore::default();
+    let (mut one, mut other) = (Metrics::default(), Metrics::default());
+    let (mut total, mut moved_total) = (0_u32, 0_u32);
+    // Within a bucket.
+    let handover = DAYS * 432 + 1;
+    for number in 0..DAYS * 864 {
+        let at = millis(START + number * 100_000);
+        // Both see the same values, so what a reset takes is the same of each.
+        total = if random.u32(0..500) == 0 { 3 } else { total + random.u32(0..50) };
+        moved_total = if number == handover { 1 } else { moved_total + random.u32(0..50) };
+        let value = f64::from(total);
+        for (metrics, source, at) in [(&mut one, "a", at + 20_000), (&mut other, "b", at + 70_000)] {
+            metrics.push_parsed_at(read, Value::Gauge(value), at).unwrap();
+            model.add(&labels::of_series(source, read, false), at, value);
+        }
+        let (metrics, source) = if number < handover { (&mut one, "a") } else { (&mut other, "b") };
+        metrics.push_parsed_at(moved, Value::Gauge(f64::from(moved_total)), at + 20_000).unwrap();
+        model.add(&labels::of_series(source, moved, false), at + 20_000, f64::from(moved_total));
+    }
+    for (source, metrics) in [("a", one), ("b", other)] {
+        let plain = batch(source, IdempotencyKey::at(START + DAYS * DAY), vec![gauge("unused", 0.0)]);
+        patiently(&*lab.store, &Batch { metrics, ..plain }).await;
+    }
+    lab.at(DAYS * DAY + 5 * HOUR);
+    lab.maintain().await;
+
+    let first = 20_001 * DAY;
+    let mut asking = Asking::of(&lab, model, Steps::range(millis(first), millis(first + 4 * DAY), millis(HOUR)).unwrap());
+    for name in ["read_total", "moved_total"] {
+        asking.check(&format!("increase({name}[1h])"), "5-minute").await;
+    }
+    let functions = ["avg", "sum", "count", "min", "max", "first", "last"];
+    let ranges = functions.map(|function| format!("{function}_over_time(NAME[4h])"));
+    let others = ["rate(NAME[4h])", "increase(NAME[6h])", "delta(NAME[4h])", "NAME", "timestamp(NAME)"];
+    let cases: Vec<String> = ranges.into_iter().chain(others.map(str::to_owned)).collect();
+    for (resolution, days_before) in [("5-minute", 0), ("1-hour", 65)] {
+        asking.steps = hours(first - days_before * DAY, first + 8 * DAY);
+        for name in ["read_total", "moved_total"] {
+            for case in &cases {
+                asking.check(&case.replace("NAME", name), resolution).await;
+            }
+        }
     }
 }

@@ -182,8 +182,10 @@ impl<R: ReadBuckets> ReadRollup for EqualRollups<R> {
         for one in &self.all {
             all.extend(one.buckets()?);
         }
-        // To PromQL they are one series, whose parts hardly overlap.
+        // To PromQL they are one series, of which each may have all, as those of a pair of Prometheus servers, or a part.
         all.sort_by_key(|bucket| (bucket.first_ms, bucket.last_ms));
+        // Samples that came by two ways are one for each time.
+        all.dedup();
         let mut joined = Vec::new();
         roll_up_buckets(&all, self.resolution, &mut joined);
         buckets.extend(joined.iter().map(as_promql));
@@ -203,6 +205,41 @@ mod tests {
     use golectra_promql::store::Hints;
 
     use super::*;
+
+    struct Given(Vec<GaugeBucket>);
+
+    impl ReadBuckets for Given {
+        fn buckets(&self) -> Result<Vec<GaugeBucket>, CorruptHistory> {
+            Ok(self.0.clone())
+        }
+
+        fn max_buckets(&self) -> usize {
+            self.0.len()
+        }
+    }
+
+    #[test]
+    fn what_two_sources_report_of_one_counter_is_neither_reset_nor_counted_twice() {
+        let resolution = Resolution::FiveMinutes;
+        let read = |offsets_ms: [i64; 2]| {
+            let all = offsets_ms.map(|offset_ms| {
+                let times: Vec<i64> = (0..20).map(|number| number * 60_000 + offset_ms).collect();
+                let values: Vec<f64> = (100..120_i32).map(f64::from).collect();
+                let mut buckets = Vec::new();
+                roll_up_gauge(&times, &values, resolution, &mut buckets);
+                Given(buckets)
+            });
+            let mut found = Vec::new();
+            ReadRollup::read(&EqualRollups { resolution, all: Vec::from(all) }, &mut found).unwrap();
+            found.iter().map(|bucket| (bucket.count, bucket.first_ms, bucket.last_ms, bucket.lost.to_bits())).collect::<Vec<_>>()
+        };
+        let each = |count: u32, last_ms: i64| -> Vec<_> {
+            (0..4).map(|number| number * 300_000).map(|start_ms| (count, start_ms + 5, start_ms + last_ms, 0.0_f64.to_bits())).collect()
+        };
+        assert_eq!(read([5, 30_000]), each(10, 270_000));
+        assert_eq!(read([30_000, 5]), each(10, 270_000));
+        assert_eq!(read([5, 5]), each(5, 240_005), "the same samples");
+    }
 
     #[test]
     fn buckets_are_read_from_where_the_first_step_needs_them() {
