@@ -34,6 +34,7 @@ mod shard;
 mod shards;
 mod snapshot;
 mod source;
+mod start_clock;
 mod table;
 mod value_cache;
 mod view;
@@ -322,7 +323,7 @@ impl Health for MemoryStore {
         let _ = queue.send(Command::Close { answer });
         // The disk writer takes what comes until nobody has the queue.
         drop(queue);
-        // As long as it takes: the process has a time limit of its own, SHUTDOWN_TIMEOUT, and nothing else could be done instead.
+        // Without a limit: SHUTDOWN_TIMEOUT limits the whole process, and giving up earlier would only lose the save.
         let closed = answered(saved).await;
         drop(files.lock.lock().expect("nothing panics while it holds the lock").take());
         closed

@@ -65,7 +65,7 @@ pub(super) fn remove_unfinished(path: &Path) {
     }
 }
 
-/// Whether a disk, or what its user may take of it, is full. It may have room again soon.
+/// Whether the disk, or the user's quota of it, is full. There may be space again soon.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -370,7 +370,9 @@ impl DiskWriter {
             }
             Err(error) => {
                 add(&self.metrics.snapshot_failures, 1);
-                self.progress.next_save = Instant::now() + if self.interval.is_zero() { jitter(SAVE_RETRY) } else { self.interval };
+                // Without what it wrote once more, the same save may find room.
+                let soon = self.interval.is_zero() || self.shards.history.has_failed_to_move();
+                self.progress.next_save = Instant::now() + if soon { jitter(SAVE_RETRY) } else { self.interval };
                 tracing::error!(path = %self.paths.snapshot.display(), %error, "the snapshot could not be saved; the last one stays and it is tried again");
                 Err(format!("the snapshot could not be saved: {error}"))
             }
@@ -379,6 +381,8 @@ impl DiskWriter {
 
     fn close(&mut self) -> Durable {
         let journaled = self.journal_now();
+        // There may be little time and little room, and nobody tries again.
+        self.shards.history.move_nothing();
         let _ = self.finish_save();
         let unsaved = self.shards.writes() != self.progress.saved_writes;
         let saved = if unsaved { self.save_now() } else { journaled.clone() };

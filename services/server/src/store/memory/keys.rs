@@ -119,9 +119,9 @@ fn order(entry: &Entry) -> (IdempotencyKey, u32) {
 
 /// How many keys all shards remember together, and how many they may.
 ///
-/// A shard may have what others leave, so that few sources have as many as many have. Beyond the maximum those shards forget that have more than an equal share
-/// of it: each when it remembers one more, and all of them at the next sweep. Until then there may be twice as many at the most: a shard that had them all, and
-/// each other one with its share.
+/// A shard may use what others do not, so that a few sources can have as many keys as many sources. When there are more than the maximum, each shard with more
+/// than an equal share of it forgets its oldest, when it remembers one more and at the next sweep. Until then there may be nearly twice as many: one shard had
+/// all of them, and then each other one fills its share.
 #[derive(Debug)]
 pub(super) struct KeyRoom {
     max: usize,
@@ -186,7 +186,7 @@ impl Keys {
         self.make_room();
     }
 
-    /// Forgets the oldest, an eighth of a share, where all shards have too many and this one has more than its share. Tells whether it did.
+    /// Forgets the oldest, an eighth of a share, where all shards together have too many and this one has more than its share. Says whether it did.
     pub(super) fn make_room(&mut self) -> bool {
         let is_too_much = self.len > self.room.share && self.room.held.load(Ordering::Relaxed) > self.room.max;
         if is_too_much {

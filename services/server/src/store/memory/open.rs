@@ -215,6 +215,7 @@ fn open_files(
     let mut file = None;
     if config.restore {
         file = load::restore(shards, Some(&disk), &paths, metrics, clock.unix_millis())?;
+        shards.start_clock.restored(shards.last_write_millis());
     } else if load::holds_something(&paths) {
         tracing::warn!(path = %paths.snapshot.display(), "RESTORE is off: the store starts empty and the file is replaced at the first save");
     }

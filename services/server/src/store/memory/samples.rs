@@ -20,6 +20,12 @@ impl Shards {
     /// batch as it is applied; not where nothing is new.
     pub(super) fn apply_samples(&self, batch: &mut Batch, now_millis: u64, taken: impl FnOnce(u64, &Batch)) -> Result<Applied, StoreError> {
         let mut refused = batch.take_out_of_range(&self.lifetimes, now_millis, self.history.dropped_until_millis());
+        // What is too old by a clock that is behind is too old by the right time as well.
+        if refused.count(Refusal::TooNew) > 0
+            && let Some(behind) = self.start_clock.behind(now_millis)
+        {
+            return Err(behind);
+        }
         if batch.metrics.is_empty() {
             return Ok(Applied::of_samples(0, refused));
         }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use golectra_protocol::{MetricRef, Source};
+use golectra_protocol::{MetricRef, Source, WindowError};
 
 use super::history::HistoryShared;
 use super::keys::{KeyRoom, short};
@@ -11,6 +11,7 @@ use super::plan::BatchTimes;
 use super::record::{ReportRun, SourceRecord, WriteRecord};
 use super::shard::{Shard, ShardParts, hash_of};
 use super::source::SourceSeries;
+use super::start_clock::StartClock;
 use super::table::{IdHasher, Version};
 use super::{Applied, Batch, Lifetimes, SeriesLimits, StoreError};
 use crate::store::expiry_clock::ExpiryClock;
@@ -28,6 +29,7 @@ pub(super) struct Shards {
     pub(super) lifetimes: Lifetimes,
     /// What the store's threads remove by.
     pub(super) expiry_clock: ExpiryClock,
+    pub(super) start_clock: StartClock,
     dedup_window_millis: u64,
     pub(super) history: HistoryShared,
     series: AtomicUsize,
@@ -73,6 +75,7 @@ impl Shards {
             limits,
             lifetimes,
             expiry_clock: ExpiryClock::default(),
+            start_clock: StartClock::default(),
             dedup_window_millis: lifetimes.dedup_window_millis(),
             history: HistoryShared::new(history_max_bytes, lifetimes),
             series: AtomicUsize::new(0),
@@ -127,6 +130,18 @@ impl Shards {
         shard.keys.floor_millis().max(now_millis.saturating_sub(self.dedup_window_millis))
     }
 
+    /// When the last write arrived, as far as the sources that are there tell, in unix milliseconds; zero without sources.
+    pub(super) fn last_write_millis(&self) -> u64 {
+        self.each().filter_map(|shard| shard.sources().map(|(_, source)| source.last_seen_millis).max()).max().unwrap_or(0)
+    }
+
+    /// The refusal of a batch whose key's time is out of range. By the right time it may be in range, but not where it is too old by a key of the client:
+    /// that key does not change, and the oldest time only rises.
+    fn out_of_window(&self, batch: &Batch, now_millis: u64, error: WindowError) -> StoreError {
+        let may_be_in_range = error == WindowError::TooNew || !batch.keyed;
+        self.start_clock.behind(now_millis).filter(|_| may_be_in_range).unwrap_or(StoreError::Window(error))
+    }
+
     /// Applies a batch. All checks come before the first change. `taken` is called under the lock with the epoch of a
     /// new batch, so that what it queues stands in the order of application.
     pub(super) fn apply(&self, batch: &Batch, now_millis: u64, taken: impl FnOnce(u64)) -> Result<Applied, StoreError> {
@@ -135,7 +150,7 @@ impl Shards {
             return Err(closed());
         }
         let oldest = self.oldest_millis(&locked.shard, now_millis);
-        batch.key.check_window(oldest, now_millis)?;
+        batch.key.check_window(oldest, now_millis).map_err(|error| self.out_of_window(batch, now_millis, error))?;
         let place = locked.place();
         let digest = short(&batch.digest);
         if batch.keyed
@@ -163,7 +178,7 @@ impl Shards {
         if batch.keyed {
             shard.remember(batch.key, place, digest);
         }
-        // What is refused goes by the clock, and what is forgotten does not: that would not come back when the clock is set right.
+        // Batches are refused by the clock, but keys are forgotten by the expiry clock: they would not come back when the clock is set right.
         let expired = self.oldest_millis(shard, now_millis.min(self.expiry_clock.last_millis()));
         shard.keys.expire(expired, EXPIRED_KEYS_A_WRITE);
         taken(shard.epoch);

@@ -1,6 +1,7 @@
 //! The memory store held to its promises: with a file and without, through restarts, crashes and full disks.
 
 mod audit;
+mod clocks;
 mod crashes;
 mod faults;
 mod frames;

@@ -8,9 +8,9 @@
 //! put in place. A crash in between leaves the old snapshot with its own index, so history and the newest state are always of one moment, and
 //! what the journal has since then comes to both. Files that the index of the snapshot in place does not name are removed.
 //!
-//! What is needed for a long time would keep a file whose other records are not needed any more. So what is dropped at different times stands in different
-//! segments, and what is left of segments that are mostly not needed is written once more, into those of a save. It counts as stored there only when
-//! the index is in place that says so; the old segment stays until the snapshot of that index, or of a later one, is.
+//! A segment stays as long as one of its records is needed. So records that are dropped at different times are in different segments, and a save moves what is
+//! left of segments that are mostly not needed into its own. A record counts as moved only when the index that says so is in place; the old segment stays until
+//! the snapshot of that index, or of a later one, is in place.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,10 +35,10 @@ use super::series::SeriesBlock;
 use super::source::Window;
 
 const BUFFER_BYTES: usize = 256 * 1024;
-/// About as much a save writes once more at the most.
+/// About how much a save moves at most.
 const MAX_MOVED_BYTES: u64 = 8 * 1024 * 1024;
-/// So many saves after one that failed write nothing once more.
-const SAVES_WITHOUT_MOVES: u32 = 16;
+/// How many saves move nothing after one that was to move something and failed.
+pub(super) const SAVES_WITHOUT_MOVES: u32 = 16;
 pub(super) const INDEX: &str = "index-";
 const SEGMENT: &str = "segment-";
 const INDEX_NEW: &str = "index.tmp";
@@ -115,7 +115,7 @@ pub(in crate::store::memory) struct HistorySave<'a> {
     rollups: Vec<u8>,
     /// The new segments, with their numbers: of samples, of rollups of 5 minutes, and of those of an hour.
     new: [Option<(u32, NewFile)>; 3],
-    /// Segments of which what is needed is written once more, and how much of that was.
+    /// Segments whose needed records are moved, and how much was moved so far.
     emptied: BTreeSet<u32>,
     moved_bytes: u64,
     /// Parts that are stored there once the index is in place.
@@ -140,6 +140,8 @@ impl Drop for Unfinished {
 pub(in crate::store::memory) struct SavedHistory {
     digest: [u8; 32],
     segments: BTreeSet<u32>,
+    /// Whether something was written once more.
+    moved: bool,
 }
 
 impl<'a> HistorySave<'a> {
@@ -163,7 +165,7 @@ impl<'a> HistorySave<'a> {
         let without = &shards.history.saves_without_moves;
         let left = without.load(Ordering::Relaxed);
         let emptied = if left == 0 { mostly_unneeded(shards, folder) } else { BTreeSet::new() };
-        // Taken back where this save comes to its end.
+        // Taken back when this save's files are in place.
         without.store(if emptied.is_empty() { left.saturating_sub(1) } else { SAVES_WITHOUT_MOVES }, Ordering::Relaxed);
         Ok(Some(Self {
             shards,
@@ -261,7 +263,7 @@ impl<'a> HistorySave<'a> {
         days.flat_map(|(start, day)| day.each().map(|(resolution, rollups)| (*start, resolution, Arc::clone(rollups)))).collect()
     }
 
-    /// Where something stands that need not be written.
+    /// Where a record is stored. None if it has to be written, or moved.
     fn place(&mut self, stored: &Stored) -> Option<StoredAt> {
         let at = stored.get()?;
         if self.moved_bytes >= MAX_MOVED_BYTES || !self.emptied.contains(&at.segment) {
@@ -271,7 +273,7 @@ impl<'a> HistorySave<'a> {
         None
     }
 
-    /// Writes to the segment of what is dropped at the same time: rollups of a resolution, or samples.
+    /// Writes to the segment of records that are dropped at the same time: rollups of a resolution, or samples.
     fn write_record(&mut self, resolution: Option<Resolution>, encode: impl FnOnce(&mut Vec<u8>)) -> io::Result<StoredAt> {
         let new = match resolution {
             None => &mut self.new[0],
@@ -314,15 +316,12 @@ impl<'a> HistorySave<'a> {
         for (rollups, at) in self.written_rollups {
             rollups.stored.set(at);
         }
-        if !self.emptied.is_empty() {
-            self.shards.history.saves_without_moves.store(0, Ordering::Relaxed);
-        }
         drop(self.changing);
-        Ok(SavedHistory { digest, segments: self.segments })
+        Ok(SavedHistory { digest, segments: self.segments, moved: !self.emptied.is_empty() })
     }
 }
 
-/// Segments of which less than half is needed: those first of which the most is not, as many as a save can write once more.
+/// Segments of which less than half is needed, as many as a save can move: those with the most bytes that are not needed.
 fn mostly_unneeded(shards: &Shards, folder: &Path) -> BTreeSet<u32> {
     let mut needed: HashMap<u32, u64> = HashMap::new();
     let sources: Vec<Source> = shards.each().flat_map(|shard| shard.history.names().cloned().collect::<Vec<_>>()).collect();
@@ -380,6 +379,9 @@ impl SavedHistory {
     /// with the next save.
     pub(in crate::store::memory) fn in_place(&self, shards: &Shards, disk: &Disk, paths: &Paths) {
         self.note(shards);
+        if self.moved {
+            shards.history.saves_without_moves.store(0, Ordering::Relaxed);
+        }
         let (folder, damaged) = (paths.history.as_path(), &shards.history.damaged);
         damaged.keep_again(disk, &paths.history_damaged);
         let keep: BTreeSet<PathBuf> =

@@ -67,7 +67,7 @@ pub(super) struct Part {
     pub(super) stored: Stored,
 }
 
-/// Where a part or rollups stand in the files, once they do. A save that writes them once more changes that.
+/// Where a part or rollups are stored in the files, once they are. A save that moves them changes that.
 #[derive(Debug, Default)]
 pub(super) struct Stored(Mutex<Option<StoredAt>>);
 

@@ -75,7 +75,7 @@ pub(in crate::store::memory) fn restore(
 /// Reads an index and what it names, and says whether the index is whole.
 fn read(shards: &Shards, folder: &Path, index: &Path, now_millis: u64, restored: &mut Restored) -> io::Result<bool> {
     let history = &shards.history;
-    let mut room = Room::of(index, history, now_millis)?;
+    let mut room = Room::of(index, history, now_millis, shards.last_write_millis())?;
     let mut segments = Segments { folder, files: HashMap::new() };
     let left_bytes = read_index(index, |record| {
         match record {
@@ -205,6 +205,9 @@ fn find_index(folder: &Path, snapshot: Option<[u8; 32]>) -> io::Result<Found> {
     Ok(found)
 }
 
+/// So many segments are open at once at most: years of history are in more files than a process may have open.
+const MAX_OPEN: usize = 128;
+
 /// Segments that are read from.
 struct Segments<'a> {
     folder: &'a Path,
@@ -215,6 +218,9 @@ struct Segments<'a> {
 impl Segments<'_> {
     /// What stands there; none where it is damaged or gone.
     fn read<T>(&mut self, at: StoredAt, decode: impl FnOnce(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
+        if self.files.len() >= MAX_OPEN && !self.files.contains_key(&at.segment) {
+            self.files.clear();
+        }
         let file = match self.files.entry(at.segment) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {

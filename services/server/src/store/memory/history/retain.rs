@@ -54,7 +54,7 @@ impl Keeper {
         if shared.used_bytes() <= shared.low_bytes() {
             return;
         }
-        let now_millis = self.clock.unix_millis();
+        let now_millis = self.shards.start_clock.latest_millis(self.clock.unix_millis());
         let mut oldest: BinaryHeap<Reverse<(Round, Piece, i64, Source)>> = BinaryHeap::new();
         let mut put = |piece: Piece, start: i64, source: &Source| {
             oldest.push(Reverse((piece.round(start, now_millis), piece, start, source.clone())));

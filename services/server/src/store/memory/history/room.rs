@@ -26,6 +26,8 @@ const PIECE_BYTES: usize = 512;
 /// What is left out of the files.
 pub(super) struct Room {
     now_millis: u64,
+    /// The time that tells what goes first: the clock's, or that of the last write. By a clock that is behind, rollups would go before samples.
+    order_millis: u64,
     /// Windows before this are left out, and days of rollups before these.
     samples_before: i64,
     five_minutes_before: i64,
@@ -43,7 +45,7 @@ pub(super) struct Room {
 impl Room {
     /// What the keeper would drop of the samples right after the start, or a little less: as bytes in the files they take less than in memory, and what is
     /// younger than a day goes only when there are no older rollups any more. What more has to be left out is found while the files are read.
-    pub(super) fn of(index: &Path, history: &HistoryShared, now_millis: u64) -> io::Result<Self> {
+    pub(super) fn of(index: &Path, history: &HistoryShared, now_millis: u64, last_write_millis: u64) -> io::Result<Self> {
         // The series and the places take about as much as they do in memory.
         let mut bytes = std::fs::metadata(index)?.len();
         let mut of_windows: BTreeMap<i64, u64> = BTreeMap::new();
@@ -52,6 +54,7 @@ impl Room {
         let expired_before = |retention_millis: u64| super::days::oldest(now_millis, retention_millis).saturating_sub(DAY_MILLIS - 1);
         let mut room = Self {
             now_millis,
+            order_millis: now_millis.max(last_write_millis),
             samples_before: i64::MIN,
             five_minutes_before: expired_before(lifetimes.retention_5m_millis()),
             hours_before: expired_before(lifetimes.retention_1h_millis()),
@@ -92,7 +95,7 @@ impl Room {
             return Ok(room);
         }
         bytes -= of_expired_rollups;
-        let today = i64::try_from(now_millis).unwrap_or(i64::MAX).saturating_sub(DAY_MILLIS);
+        let today = i64::try_from(room.order_millis).unwrap_or(i64::MAX).saturating_sub(DAY_MILLIS);
         let end_of = |start: i64| start.saturating_add(WINDOW_MILLIS);
         let oldest = history.oldest_millis(now_millis);
         let expired: u64 = of_windows.iter().filter(|(start, _)| end_of(**start) <= oldest).map(|(_, bytes)| bytes).sum();
@@ -141,7 +144,7 @@ impl Room {
         if self.is_stuck || shared.used_bytes().saturating_add(bytes) <= shared.max_bytes() {
             return;
         }
-        let now = i64::try_from(self.now_millis).unwrap_or(i64::MAX);
+        let now = i64::try_from(self.order_millis).unwrap_or(i64::MAX);
         let today = now.saturating_sub(DAY_MILLIS);
         // The rounds of the keeper. None stands for samples.
         let rounds = [

@@ -192,13 +192,14 @@ impl Keeper {
             is_one.then(was_rolled_up)
         };
         let one = self.shards.of(source).shard.history.change(&self.shards.history, source, put).flatten();
-        if one.is_some_and(|was_rolled_up| was_rolled_up || is_over(start, self.clock.unix_millis())) {
+        let now_millis = self.shards.start_clock.latest_millis(self.clock.unix_millis());
+        if one.is_some_and(|was_rolled_up| was_rolled_up || is_over(start, now_millis)) {
             self.roll_up(changing, source, start, drop_millis);
         }
     }
 
-    /// Makes rollups of a window's only part, but for those that are too old at this time. It is not that of the clock: what is left out because the clock was
-    /// wrong for a while would not be made later.
+    /// Makes rollups of a window's only part, except those that are too old at `drop_millis`. That is the time of the expiry clock: rollups that were left out
+    /// because the clock was wrong for a while would not be made later.
     fn roll_up(&self, _changing: &Changing<'_>, source: &Source, start: i64, drop_millis: u64) {
         let (day_start, lifetimes) = (day_of(start), &self.shards.history.lifetimes);
         let keeps = |retention_millis: u64| day_start.saturating_add(DAY_MILLIS) > oldest(drop_millis, retention_millis);

@@ -8,6 +8,7 @@ use golectra_process::LogLimiter;
 
 use super::damaged::DamagedFiles;
 use super::days::{Dropped, oldest};
+use super::files::SAVES_WITHOUT_MOVES;
 use super::source::SAMPLE_BYTES;
 use crate::store::Lifetimes;
 
@@ -40,7 +41,7 @@ pub(in crate::store::memory) struct HistoryShared {
     pub(super) keeper: OnceLock<Thread>,
     /// The number of the next segment file.
     pub(super) next_segment: AtomicU32,
-    /// So many saves write nothing once more, since one that did came to no end: the disk may have no room for it.
+    /// How many saves are still to move nothing, after one that failed: the disk may have no space for it.
     pub(super) saves_without_moves: AtomicU32,
     /// The SHA-256 of the snapshot file that is in place, as far as is known.
     snapshot: Mutex<Option<[u8; 32]>>,
@@ -74,6 +75,16 @@ impl HistoryShared {
 
     pub(super) fn set_snapshot(&self, digest: [u8; 32]) {
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(digest);
+    }
+
+    /// Keeps the next save from writing anything once more.
+    pub(in crate::store::memory) fn move_nothing(&self) {
+        self.saves_without_moves.fetch_max(1, Ordering::Relaxed);
+    }
+
+    /// Whether the last save wrote something once more, and failed.
+    pub(in crate::store::memory) fn has_failed_to_move(&self) -> bool {
+        self.saves_without_moves.load(Ordering::Relaxed) == SAVES_WITHOUT_MOVES
     }
 
     /// Whether no history is kept.

@@ -628,17 +628,18 @@ async fn what_there_is_no_room_for_is_not_read_into_memory_first() {
     store.close().await.unwrap();
 
     let lifetimes = store.shards.lifetimes;
-    let load = |max_bytes: usize| {
+    let load = |max_bytes: usize, now_millis: u64| {
         let shards = Shards::new(SeriesLimits { total: 1000, per_source: 1000 }, lifetimes, 100_000, max_bytes);
-        load::restore(&shards, None, &Paths::of(&path), &MemoryMetrics::default(), NOW).unwrap();
+        load::restore(&shards, None, &Paths::of(&path), &MemoryMetrics::default(), now_millis).unwrap();
         shards
     };
     // Room is made down to three quarters of it: for that, less than the samples that are older than a day has to go.
     let max_bytes = (of_rollups + of_samples * 5 / 8) * 4 / 3;
-    let shards = load(max_bytes);
+    let shards = load(max_bytes, NOW);
     let read_bytes = shards.history.used_bytes();
     assert!(read_bytes < used - of_samples / 8, "{read_bytes} of {used} were read");
     assert!(shards.history.samples_dropped() > 0);
+    assert_eq!(load(max_bytes, 0).history.rollup_bytes(), of_rollups, "by a clock that is behind, samples go first as well");
 
     let store = open(&path, Duration::from_hours(1), true, &clock, max_bytes);
     let raw_from_ms = store.shards.history.raw_from_ms();
@@ -653,5 +654,5 @@ async fn what_there_is_no_room_for_is_not_read_into_memory_first() {
     assert_eq!(kept as u64 + store.shards.history.samples_dropped(), samples as u64, "each is there or counted");
     // The files do not have it any more after the next save.
     store.close().await.unwrap();
-    assert!(load(usize::MAX).history.used_bytes() <= max_bytes);
+    assert!(load(usize::MAX, NOW).history.used_bytes() <= max_bytes);
 }
