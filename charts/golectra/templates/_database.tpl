@@ -96,10 +96,10 @@
 {{- toYaml $bootstrap -}}
 {{- end -}}
 
-{{/* PostgreSQL's settings: those of the values, and the most that its write-ahead log may take. The operator makes a replication slot for each standby,
-     and without a limit PostgreSQL keeps everything for one that is away until the volume is full. The log may take 12 % of a volume that it shares with the
-     tables, whose history may take 70 %, and half of one of its own. On small volumes that is less than what is kept for no standby (the operator's
-     wal_keep_size, 512MB) and between two checkpoints (max_wal_size, 1GB), so these are lowered as well. The operator wants max_wal_size above
+{{/* PostgreSQL's settings: those of the values, and limits for its write-ahead log (WAL). The operator makes a replication slot for each standby, and without
+     a limit PostgreSQL keeps all WAL for a standby that is down until the volume is full. WAL may take 12 % of a volume that it shares with the tables, whose
+     history may take 70 %, and half of a volume of its own. On small volumes that is less than what is always kept (the operator's wal_keep_size, 512MB) and
+     what is written between two checkpoints (max_wal_size, 1GB), so these are lowered as well. The operator refuses a max_wal_size that is not above
      min_wal_size, 80MB. */}}
 {{- define "golectra.postgres.parameters" -}}
 {{- $cnpg := .Values.database.cnpg -}}

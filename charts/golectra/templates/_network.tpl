@@ -47,7 +47,7 @@ true
 {{- $parameter | default (regexFind "^[a-z]+://[^/?#]+" . | regexFind ":[0-9]+$" | trimPrefix ":") -}}
 {{- end -}}
 
-{{/* Where the server connects to. A policy applies to the port of a pod, which behind a Service may be another one than that of the URL: both are allowed. */}}
+{{/* Where the server connects to. A policy applies to the port of a pod, which may differ from the port of the URL where that names a Service: both are allowed. */}}
 {{- define "golectra.serverEgress" -}}
 {{- $databasePorts := list (int .Values.networkPolicy.externalDatabase.port) -}}
 {{- with include "golectra.dsnPort" .Values.database.external.dsn -}}

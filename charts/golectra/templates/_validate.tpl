@@ -17,7 +17,7 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- /* Older charts took what does not fit, and an upgrade with their values has to go on: then the notes say it. */ -}}
+{{- /* Older charts accepted what does not fit, and an upgrade with their values must not fail: then the notes say it. */ -}}
 {{- with include "golectra.server.historyTooLarge" . -}}
 {{- if not $.Release.IsUpgrade -}}
 {{- fail . -}}

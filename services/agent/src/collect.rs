@@ -73,9 +73,9 @@ impl Collectors {
         Self { max_series, ..self }
     }
 
-    /// One poll: asks all collectors at once and waits at most a second. The result has the readings of those that answered, of one
-    /// that is late again what it was asked for in the poll before, and of each collector how long it took (in seconds) and whether
-    /// it succeeded (1 or 0).
+    /// One poll: asks all collectors at once and waits at most a second. The result has the readings of those that answered; for a
+    /// collector that is late again, those that the poll before asked for; and for each collector how long it took (in seconds) and
+    /// whether it succeeded (1 or 0).
     pub async fn sample(&mut self) -> Sample {
         for worker in &mut self.workers {
             worker.ask();

@@ -101,7 +101,7 @@ pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().thread_name("helper").thread_stack_size(HELPER_STACK_BYTES).max_blocking_threads(4).build()
 }
 
-/// Runs the agent until SIGINT or SIGTERM. What is queued then is sent within the time limit; the rest stays on disk, if there
+/// Runs the agent until SIGINT, SIGTERM or SIGHUP. What is queued then is sent within the time limit; the rest stays on disk, if there
 /// is a spool.
 pub async fn run(settings: Settings) -> Result<(), StartError> {
     let shutdown = Shutdown::new();

@@ -174,7 +174,7 @@ impl AgentMetrics {
             spool_sync_errors: counter("golectra_agent_spool_sync_errors_total", "Failed syncs of the spool to the disk.")?,
             stopping: registered(
                 registry,
-                Gauge::new("golectra_agent_stopping", "Whether the agent was told to end and makes its last report, or has made it.")?,
+                Gauge::new("golectra_agent_stopping", "Whether the agent was told to end; 1 in its last report.")?,
             )?,
             last_poll: Mutex::new(Instant::now()),
             poll_interval,

@@ -27,9 +27,9 @@ use crate::journal::{Journal, Limits};
 use crate::metrics::SinkMetrics;
 use crate::state::SinkState;
 
-/// What a client has to take of an answer every five minutes. All events may be more than any client takes within a fixed time, and what was cut off can't be
-/// continued. A slow client holds the turn of its download, and no memory but its buffers. The newest events, which are in memory until they are taken, are less
-/// than this, so that their client has five minutes in all.
+/// How much of an answer a client has to take every five minutes. The download of all events has no time limit, since there may be any number of them and a
+/// download that was cut off can't be continued. A slow client occupies one of the downloads, and no memory but its buffers. The newest events, which are in
+/// memory until they are taken, are less than this, so that their client has five minutes in all.
 const PACE_BYTES: usize = 16 << 20;
 
 /// Why the sink can't start.

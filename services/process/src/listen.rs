@@ -46,8 +46,8 @@ pub struct ConnectionLimits {
     /// The longest time from the first write that has to wait for the client to its next request. Without this limit a client
     /// that takes a byte now and then could keep an answer in memory for ever.
     pub slow_write: Duration,
-    /// After this many bytes that the client has taken, the time of `slow_write` begins anew: an answer may take as long as it has to if the
-    /// client takes it at this pace. Without it the time is for the whole answer.
+    /// Each time that the client has taken this many bytes, the time of `slow_write` begins anew: a client that keeps this pace may take
+    /// any time for the whole answer. Without it `slow_write` is the time for the whole answer.
     pub slow_write_bytes: Option<usize>,
     /// Connections open at once; more wait in the kernel's queue. A quarter of the process's file descriptors is always left
     /// free.

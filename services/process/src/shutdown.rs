@@ -42,7 +42,7 @@ impl Shutdown {
     pub fn listen_for_signals(&self, limit: Duration) -> io::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        // A handler would end what nohup was to protect.
+        // A handler would undo what nohup has set.
         let hangup = if system::ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
         let token = self.token.clone();
         tokio::spawn(async move {
@@ -102,7 +102,7 @@ async fn first(interrupt: &mut Signal, terminate: &mut Signal, hangup: Option<Si
     }
 }
 
-/// The name of the next signal but SIGHUP.
+/// The name of the next SIGINT or SIGTERM.
 async fn next(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
     tokio::select! {
         _ = interrupt.recv() => "SIGINT",

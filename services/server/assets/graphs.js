@@ -186,7 +186,8 @@ class Graph {
     const step = STEPS.find((step) => step >= least) ?? STEPS[STEPS.length - 1];
     this.plot.classList.add("busy");
     try {
-      // Multiples of several days since 1970 would leave out the newest days. What began since the last multiple is drawn up to now.
+      // Multiples of several days since 1970 would leave out the newest days. Where there is nothing at these times, the series may have begun since the last one:
+      // then they are drawn up to now.
       for (const grid of [Math.min(step, HOUR), 1]) {
         const end = Math.floor(to / grid) * grid;
         const start = end - Math.max(0, Math.floor((end - from) / step)) * step;

@@ -55,10 +55,10 @@ pub use self::state::{AlertState, GroupState, Phase, RuleState, Silence, Silence
 pub use self::store::Waiting;
 pub use self::template::Template;
 
-/// The rule that tells that a node was stopped.
+/// The rule that fires for nodes that were stopped.
 pub const STOPPED_RULE: &str = "NodeGone";
 
-/// Whether an alert of this name and severity is a problem. The watchdog's is none: it always fires and shows that alerts arrive. Nor is a node that was
+/// Whether an alert of this name and severity is a problem. The watchdog is none: it always fires and shows that alerts arrive. Nor is a node that was
 /// stopped, as long as its rule is an info: the table of nodes shows it.
 pub fn is_problem(name: &str, severity: &str) -> bool {
     severity != "none" && (name != STOPPED_RULE || Severity::of_label(severity) > Severity::Info)

@@ -215,10 +215,10 @@ fn in_memory(settings: &Settings, lifetimes: Lifetimes, registry: &Registry, clo
     };
     // Nothing is served yet that could wait for the files to be read.
     let store = MemoryStore::open(config, clock.clone())?;
-    // The store has waited for the process before to let go of the files: until then that one may have changed the state of alerts.
+    // The store has waited until the previous process released the files: until then that process may have changed the state of alerts.
     let states = MemoryAlertStore::open(beside.clone(), settings.restore, clock.clone()).map_err(|error| {
         format!(
-            "the state of alerts in {} can't be read ({error}): fix that, or move the file away: then silences are gone, and what fires is told again",
+            "the state of alerts in {} can't be read ({error}): fix that, or move the file away, which removes all silences and sends firing alerts again",
             beside.unwrap_or_default().display()
         )
     })?;
@@ -247,7 +247,7 @@ fn database_history_bytes(setting: Option<Bytes>) -> Option<u64> {
     setting.map(|bytes| bytes.get() as u64).filter(|bytes| *bytes > 0)
 }
 
-/// Whether reports are accepted whose samples are older than what is kept.
+/// Whether reports are accepted whose samples are too old to be kept.
 fn keeps_less_than_it_accepts(settings: &Settings) -> bool {
     settings.retention_raw.duration() < settings.dedup_window.duration()
 }
@@ -268,7 +268,7 @@ fn lifetimes(settings: &Settings) -> Result<Lifetimes, Refused> {
         tracing::warn!(
             retention_raw = %raw,
             dedup_window = %settings.dedup_window,
-            "RETENTION_RAW is shorter than DEDUP_WINDOW: reports that come later than RETENTION_RAW are accepted, and their samples are not kept: raise RETENTION_RAW, or shorten DEDUP_WINDOW to have such reports refused"
+            "RETENTION_RAW is shorter than DEDUP_WINDOW: reports that are older than RETENTION_RAW are accepted and their samples are not kept; raise RETENTION_RAW, or shorten DEDUP_WINDOW to have such reports refused"
         );
     }
     Ok(Lifetimes {

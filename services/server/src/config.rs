@@ -59,7 +59,7 @@ golectra_process::settings! {
         pub instance: Option<String>,
         /// How long it is remembered which batches were applied, so that a repeat is recognised; older batches are refused. At least 1h, as the five below.
         pub dedup_window: Retention = "48h",
-        /// How long history is kept at full resolution. Where it is shorter than DEDUP_WINDOW, reports that come later than it are accepted and their samples are not kept.
+        /// How long history is kept at full resolution. If it is shorter than DEDUP_WINDOW, reports that are older than it are accepted and their samples are not kept.
         pub retention_raw: Retention = "30d",
         /// How long 5-minute summaries (rollups) are kept: count, sum, minimum, maximum, first and last sample of each 5 minutes. Not shorter than RETENTION_RAW.
         pub retention_5m: Retention = "180d",
@@ -93,7 +93,7 @@ golectra_process::settings! {
         pub body_timeout: PositiveInterval = "30s",
         /// How long a connection may stay open between two requests.
         pub idle_timeout: Interval = "75s",
-        /// How long stopping may take after SIGINT or SIGTERM. Requests have half of it, SHUTDOWN_LINGER included; audit events and the store have the rest.
+        /// How long stopping may take after SIGINT, SIGTERM or SIGHUP. Requests have half of it, SHUTDOWN_LINGER included; audit events and the store have the rest.
         pub shutdown_timeout: PositiveInterval = "20s",
         /// After SIGTERM the server goes on accepting requests for this long, and closes each connection after its answer. Part of SHUTDOWN_TIMEOUT, at least 1s shorter than half of it. For servers behind a load balancer.
         pub shutdown_linger: Interval = "0s",

@@ -77,7 +77,7 @@ async fn export(settings: ExportSettings) -> Result<(), Box<dyn Error>> {
 /// Where the export is written.
 struct Output {
     target: Target,
-    /// Whether it may have a part of a piece behind the last whole one.
+    /// Whether it may end with a part of a piece.
     is_torn: bool,
     /// Whether the disk may not have all of what was written.
     is_unsynced: bool,
@@ -89,7 +89,7 @@ enum Target {
         file: File,
         /// Its length up to the end of the last whole piece.
         good_bytes: u64,
-        /// Its path, where it was made now.
+        /// Its path, if this export has created it.
         made: Option<PathBuf>,
     },
     Stdout(io::Stdout),
@@ -111,7 +111,7 @@ impl Output {
                 if written.is_ok() {
                     *good_bytes += piece.len() as u64;
                 } else {
-                    // A full disk takes a part of a piece. Without it the file ends where the export is to go on.
+                    // A full disk may take a part of a piece. It is cut off, so that the file ends where the export is to go on.
                     self.is_torn = file.set_len(*good_bytes).is_err();
                 }
                 written
@@ -138,7 +138,7 @@ impl Output {
     /// Says after an error where to go on. A file of which nothing was exported is removed.
     fn cut_off(&self, error: &ExportError, taken: Option<&Position>) -> String {
         if self.is_unsynced {
-            // Nobody knows what of it is lost: a second attempt to bring it to the disk would succeed without it.
+            // Which part is lost is not known, and a second sync would succeed although it is lost.
             return format!("{error}: all of it was written, and some of it may be lost; remove the file and export again");
         }
         if self.is_torn {
@@ -165,7 +165,7 @@ impl Target {
         Ok(Self::File { file, good_bytes, made: (!resumed).then(|| path.to_owned()) })
     }
 
-    /// Removes a file that was made for nothing: the next attempt is to make it again.
+    /// Removes a new file without any content, so that the next attempt can create it.
     fn remove_empty(&self) {
         if let Self::File { good_bytes: 0, made: Some(path), .. } = self {
             let _ = std::fs::remove_file(path);

@@ -11,21 +11,21 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What is wrong with a history that does not fit its volume, or nothing. Of a volume of the memory store it may take less than half: a file of the history is
-     removed once nothing in it is needed any more, a save writes the new snapshot and journal beside the old ones, and damaged files are kept. PostgreSQL's
-     log may have a volume of its own (walStorage). */}}
+{{/* What is wrong with a history that does not fit its volume, or nothing. It may take less than half of the memory store's volume: a file of the history stays
+     while a part of it is needed, a save writes the new snapshot and journal beside the old ones, and damaged files are kept. PostgreSQL's write-ahead log
+     may have a volume of its own (walStorage). */}}
 {{- define "golectra.server.historyTooLarge" -}}
 {{- $given := .Values.server.settings.historyMaxBytes -}}
 {{- if not (kindIs "string" $given) -}}{{- $given = $given | int64 -}}{{- end -}}
 {{- $database := .Values.database -}}
 {{- $volume := dict -}}
 {{- if eq $database.mode "cnpg" -}}
-{{- $volume = dict "of" "database.cnpg" "size" $database.cnpg.storage.size "share" 0.8 "beside" ", a volume that holds PostgreSQL's log as well" -}}
+{{- $volume = dict "of" "database.cnpg" "size" $database.cnpg.storage.size "share" 0.8 "beside" ", a volume that also holds PostgreSQL's write-ahead log" -}}
 {{- if $database.cnpg.extraSpec.walStorage -}}
 {{- $volume = dict "of" "database.cnpg" "size" $database.cnpg.storage.size "share" 0.95 "beside" "" -}}
 {{- end -}}
 {{- else if eq $database.mode "embedded" -}}
-{{- $beside := ", a volume that holds the snapshot, the journal and old files as well" -}}
+{{- $beside := ", a volume that also holds the snapshot, the journal and old files" -}}
 {{- $volume = dict "of" "database.embedded" "size" $database.embedded.storage.size "share" 0.45 "beside" $beside -}}
 {{- end -}}
 {{- if $volume -}}

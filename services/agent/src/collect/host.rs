@@ -1,7 +1,8 @@
 //! What node_exporter shows of a host, under its names: one file a collector, as node_exporter has them.
 //!
-//! The host is read once for each report. Collectors that read only what the kernel answers at once share a thread, and another one where their series come
-//! late in a report; those that may take long or hang, because they look at filesystems, sensors or the frequency of each processor, have threads of their own.
+//! The host is read once for each report. Collectors that read only what the kernel answers at once share a thread; those of them whose series come late
+//! in a report share a second one. Those that may take long or hang, because they read filesystems, sensors or the frequency of each processor, have threads of
+//! their own.
 
 mod cpu;
 mod diskstats;
@@ -107,9 +108,9 @@ trait HostCollector: Send {
 
 /// The collectors of the host, by the thread that they share, in the order in which they are reported.
 ///
-/// Where there are more series than a report takes, the last ones are left out. So what has a bounded number of them comes first, then filesystems and what
-/// others write into files, of which there may be thousands by mistake. What each processor has several series of comes last, but for the times of processors:
-/// a host with hundreds of processors has thousands of these.
+/// If there are more series than a report takes, the last ones are left out. So collectors with a bounded number of series come first, then filesystems and the
+/// files of other programs, which may have thousands of series by mistake. Collectors with several series for each processor come last, except for the times
+/// of processors: on a host with hundreds of processors they have thousands of series.
 pub(super) fn all(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
     let paths = &settings.paths;
     let mut kernel: Vec<Box<dyn HostCollector>> = vec![
@@ -156,7 +157,7 @@ pub(super) fn all(settings: &HostSettings) -> Vec<Box<dyn Collector>> {
     }
     groups.push(Box::new(Group::new("processors", processors, settings)));
     groups.push(Box::new(Group::new("sensors", sensors, settings)));
-    // Kernels from 4.14 to 5.17 measure for 10 to 20 ms at the frequency of each processor on x86, so that this may take longer than a report waits.
+    // On x86, kernels from 4.14 to 5.17 take 10 to 20 ms to measure the frequency of each processor, so that this may take longer than a report waits.
     groups.push(Box::new(Group::new("cpufreq", vec![Box::new(sensors::Cpufreq::new(paths))], settings)));
     groups
 }

@@ -1,7 +1,7 @@
 //! What the kubelet of the node tells about the node, its pods and their volumes: an agent sees them without any mount.
 //!
 //! The kubelet is asked every 30 s, apart from the other collectors and in batches of its own: an answer takes it up to seconds,
-//! and what it tells does not change faster. Each answer is sealed when it has come, so that its values have its time. A kubelet that
+//! and what it tells does not change faster. Each answer is sealed as soon as it comes, so that its values have its time. A kubelet that
 //! is slow, gone, older or denies is a metric and a line in the log, never a report that fails. What it no longer tells is not sent
 //! any more, so that it is gone from queries after their lookback.
 
@@ -55,7 +55,7 @@ const PODS: Endpoint = Endpoint { path: "/pods", resource: "nodes/pods (Kubernet
 
 const CADVISOR: Endpoint = Endpoint { path: "/metrics/cadvisor", resource: "nodes/metrics", accept: "text/plain" };
 
-/// How many series say how one question went.
+/// How many series say how long one request took and whether it succeeded.
 const NOTE_SERIES: usize = 2;
 
 /// How the kubelet is asked.
@@ -121,7 +121,7 @@ impl Kubelet {
         }
     }
 
-    /// Asks once, and puts what each answer has told into the queue.
+    /// Asks once, and puts the values of each answer into the queue.
     async fn read(&mut self, queue: &Queue, hash_key: Option<&Secret>) {
         self.labels.next_reading();
         let mut items = Items::of(self.settings.namespaces.clone());
@@ -146,7 +146,7 @@ impl Kubelet {
         super::log_skipped("kubelet", items.readings, &self.metrics);
     }
 
-    /// Seals what was added since the last call: it has the time of now.
+    /// Seals what was added since the last call, with the time of now.
     fn seal(&self, items: &mut Items, queue: &Queue, hash_key: Option<&Secret>) {
         for BatchItems { text, items: count } in items.batches(self.settings.max_series) {
             queue.seal_with(|unix_millis, returned| Batch::of_items(unix_millis, text, count as u64, returned, hash_key));

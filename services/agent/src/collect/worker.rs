@@ -17,7 +17,7 @@ use crate::HELPER_STACK_BYTES;
 /// How long a poll waits for a collector.
 pub(super) const LIMIT: Duration = Duration::from_secs(1);
 
-/// What took longer than this is not reported: it would be the values of long ago, as after a sensor that hung for an hour.
+/// What took longer than this is not reported, because its values are outdated, as after a sensor that hung for an hour.
 const OUTDATED: Duration = Duration::from_mins(1);
 
 static STATE_CHANGES: LogLimiter<(&'static str, bool)> = LogLimiter::new();
@@ -42,7 +42,7 @@ pub(super) struct Worker {
     name: &'static str,
     questions: mpsc::SyncSender<oneshot::Sender<Answer>>,
     asked: Option<Asked>,
-    /// What came after the last poll that waited for it.
+    /// The answer that came after the poll that asked for it.
     late: Option<Answer>,
     failing: bool,
 }
@@ -86,8 +86,8 @@ impl Worker {
         self.asked = self.questions.try_send(question).is_ok().then_some(Asked { at, answer, late: false });
     }
 
-    /// Waits for the measurement that [`ask`](Self::ask) started. If it is late and the one before was late as well, that one is reported: a collector that
-    /// always takes longer than the limit is one poll behind.
+    /// Waits for the measurement that [`ask`](Self::ask) started. If it is late, the late answer to the question before is reported, if there is one: a
+    /// collector that always takes longer than the limit is one poll behind.
     pub(super) async fn answer(&mut self, deadline: tokio::time::Instant) -> Report {
         let late = self.late.take();
         let Some(mut asked) = self.asked.take() else {
@@ -103,7 +103,7 @@ impl Worker {
                 asked.late = true;
                 self.asked = Some(asked);
                 // The log says it once, until the collector is in time again.
-                let error = "it takes longer than a second: what it measures is in the report after it has answered";
+                let error = "it takes longer than a second: its values come with a later report";
                 let without = self.failed(Readings::default(), seconds, error);
                 late.map_or(without, |Answer { readings, took, error }| {
                     let seconds = super::seconds(took);

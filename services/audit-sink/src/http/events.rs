@@ -62,7 +62,7 @@ impl AsRef<[u8]> for NewestBody {
 
 /// Every event that is kept, oldest first, one a line. Events stored after the request came are left out.
 pub(crate) async fn everything(State(state): State<SinkState>, version: Version) -> Result<Response, ApiError> {
-    // There the end of the connection is the end of the answer, and a part of the events looks like all of them.
+    // In HTTP/1.0 the end of the connection is the end of the answer, so that an incomplete answer looks complete.
     if version < Version::HTTP_11 {
         return Err(ApiError::Version);
     }

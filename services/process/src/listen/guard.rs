@@ -55,7 +55,7 @@ pub(super) struct Guard<S> {
     deadline: Deadline,
     /// The deadline for the peer to take another byte; set while a write waits.
     writing: Option<Pin<Box<Sleep>>>,
-    /// The deadline for the peer to take the whole answer, or as much of it as it has to within that time; set at the first write that waits.
+    /// The deadline for the peer to take the whole answer or, with `slow_write_bytes`, that much of it; set at the first write that waits.
     slow: Option<Pin<Box<Sleep>>>,
     /// What the peer has taken since that deadline was set.
     taken_bytes: usize,
@@ -117,7 +117,7 @@ impl<S> Guard<S> {
         Poll::Ready(Err(self.cut(Cut::Write)))
     }
 
-    /// The peer took so many bytes more.
+    /// The peer took this many more bytes.
     fn took(&mut self, bytes: usize) {
         self.taken_bytes = self.taken_bytes.saturating_add(bytes);
         if self.limits.slow_write_bytes.is_some_and(|enough| self.taken_bytes >= enough) {

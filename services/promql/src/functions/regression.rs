@@ -5,14 +5,14 @@
 pub(crate) struct Spread {
     count: f64,
     mean: f64,
-    /// What the mean lost by rounding: the distances of large values from it may be no larger.
+    /// What the mean lost by rounding: for large values that may be as much as their distances from it.
     lost: f64,
     squares: f64,
 }
 
 impl Spread {
     pub(crate) fn of(value: f64) -> Self {
-        // A value that is not finite has no distance from a mean. Of a negative one the product is -0.
+        // A value that is not finite has no distance from a mean. The product of a negative one is -0.
         Self { count: 1.0, mean: value, lost: 0.0, squares: (value * 0.0).abs() }
     }
 
@@ -23,7 +23,7 @@ impl Spread {
         let distance = (other.mean - self.mean) + (other.lost - self.lost);
         let moved = distance * share;
         let mean = self.mean + moved;
-        // Knuth's sum of two numbers: which one is larger is not predictable, and a branch on it would cost more than this.
+        // Knuth's two-sum, which needs no branch: a branch on which number is larger can't be predicted and would cost more.
         let added = mean - self.mean;
         let lost = (self.mean - (mean - added)) + (moved - added);
         Self { count, mean, lost: self.lost + lost, squares: self.squares + other.squares + distance * distance * (self.count * share) }

@@ -20,7 +20,7 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
         M::gauge("pods", "kube_pod_status_ready", "", &["condition", "namespace", "pod", "uid"], "1 for whether a pod is ready, 0 for the other answers."),
         M::counter("pods", "kube_pod_container_status_restarts_total", "", CONTAINER, "Restarts of a container."),
         M::gauge("pods", "kube_pod_container_status_waiting_reason", "", REASON, "1, with the reason why a container waits."),
-        M::gauge("pods", "kube_pod_container_status_terminated_reason", "", REASON, "1, with the reason why a container has ended that is not started again, or not yet."),
+        M::gauge("pods", "kube_pod_container_status_terminated_reason", "", REASON, "1, with the reason why a container has ended, as long as it is not started again."),
         M::gauge("pods", "kube_pod_container_status_last_terminated_reason", "", REASON, "1, with the reason why a container ended the last time."),
         M::gauge("pods", "kube_pod_container_resource_requests", "", RESOURCE, "What a container requests."),
         M::gauge("pods", "kube_pod_container_resource_limits", "", RESOURCE, "What a container is limited to."),

@@ -23,12 +23,12 @@ use crate::store::{Applied, Batch, LatestFilter, SourceInfo, Store, StoreError};
 pub const LAST_SEEN: &str = "golectra_source_last_seen_timestamp_seconds";
 /// 1 for each source that does not report and whose agent said in its last report that it ends.
 pub const STOPPED: &str = "golectra_source_stopped";
-/// What agents say of that.
+/// What agents report about that.
 const STOPPING: &str = "golectra_agent_stopping";
-/// A source that reported this long ago may have stopped: shorter than what the built-in rules and the pages take for silence, and longer than the time
-/// between two reports, so that nothing is read while all nodes report.
+/// A source whose last report is older than this may have stopped. It is less than what the built-in rules and the pages take for silence, and more than the
+/// time between two reports, so that nothing is read while all nodes report.
 const STOPPED_AFTER_MS: u64 = 30_000;
-/// What a source reports so long after its agent said that it ends is of another agent, of a version that does not say it.
+/// What a source reports this long after its agent said that it ends comes from another agent, of a version that does not say it.
 const LAST_REPORT_MS: u64 = 60_000;
 /// The job of the server's own series.
 const JOB: &str = "golectra-server";
@@ -48,7 +48,7 @@ pub(super) const OWN_METRICS: [&str; 13] = [
     "golectra_alerts_receivers_file_refused",
     "golectra_store_up",
 ];
-/// How long a sample is the newest one of its series for rules.
+/// For how long rules see the newest sample of a series.
 const LOOKBACK_MS: i64 = 300_000;
 /// The most samples of one write.
 const MAX_BATCH: usize = 10_000;
@@ -68,7 +68,7 @@ pub struct SeriesWriter {
     pub always: bool,
     /// Whether they are written now.
     pub enabled: AtomicBool,
-    /// The server's own series that were written last; none where another server, or an earlier process of this one, may have written since.
+    /// The server's own series that were written last; None if another server, or an earlier process of this one, may have written since.
     pub own: Mutex<Option<BTreeSet<Labels>>>,
 }
 
@@ -111,13 +111,13 @@ impl SeriesWriter {
                 *own = Some(now);
             }
             Err(error) => {
-                LOG.log("left", move |count| tracing::warn!(count, %error, "rules may see what an earlier server told of itself"));
+                LOG.log("left", move |count| tracing::warn!(count, %error, "rules may see what an earlier server wrote of itself"));
             }
         }
         self.write(samples, at_ms).await;
     }
 
-    /// The series of the nodes that have stopped. While that can't be read, those of the last time whose nodes still do not report.
+    /// The series of the nodes that have stopped. If that can't be read, those that were written last and whose nodes still do not report.
     async fn stopped(&self, sources: &[SourceInfo], before: Option<&BTreeSet<Labels>>, at_ms: i64) -> BTreeSet<Labels> {
         let now_ms = at_ms.max(0).unsigned_abs();
         let is_silent = |source: &&SourceInfo| now_ms.saturating_sub(source.last_seen_millis) > STOPPED_AFTER_MS;
@@ -136,7 +136,7 @@ impl SeriesWriter {
         }
     }
 
-    /// Of these sources, by when they reported last, the series of those whose last report says that the agent ends.
+    /// The series of those sources whose last report says that the agent ends. `silent` has when each source reported last.
     async fn read_stopped(&self, silent: &BTreeMap<&str, u64>) -> Result<BTreeSet<Labels>, StoreError> {
         let filter = LatestFilter { source: None, name: Some(STOPPING.to_owned()), matchers: Vec::new() };
         let mut pages = self.store.latest(filter).await?;
@@ -157,12 +157,12 @@ impl SeriesWriter {
         }
     }
 
-    /// Says that another server may write its own series from now on.
+    /// Takes note that another server may write its own series from now on.
     pub async fn leave(&self) {
         *self.own.lock().await = None;
     }
 
-    /// What another server, or an earlier process of this one, wrote of itself and rules still see.
+    /// The series that another server, or an earlier process of this one, wrote about itself and that rules still see.
     async fn left_by_others(&self, at_ms: i64) -> Result<BTreeSet<Labels>, StoreError> {
         let source = Source::parse(RULES_SOURCE).expect("a valid name");
         let filter = LatestFilter { source: Some(source), name: None, matchers: vec![Matcher::equal("job", JOB)] };

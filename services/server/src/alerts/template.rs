@@ -32,7 +32,7 @@ struct Compiled {
     template: gotmpl::Template,
     /// The labels that it names: one that is missing is an empty text.
     labels: BTreeSet<String>,
-    /// The same of Prometheus's external labels.
+    /// The external labels that it names: they are all missing.
     external_labels: BTreeSet<String>,
 }
 

@@ -131,7 +131,7 @@ impl Export {
             return Ok(());
         }
         sink.send(piece.into()).await?;
-        // None where the line with the columns' names is all there was.
+        // None if the line with the columns' names is all that was written.
         if let Some(last) = self.written.take() {
             self.taken = Some(last);
         }

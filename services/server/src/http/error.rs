@@ -174,7 +174,7 @@ impl From<IngestError> for ApiError {
     fn from(error: IngestError) -> Self {
         match error {
             IngestError::Overflow { .. } => Self::new(ErrorCode::Overflow, error.to_string()),
-            // Whoever sent it learns by which clock it is too new, and how far its own is off.
+            // The sender learns by which clock it is too new, and how far its own is off.
             IngestError::TooNew { now_millis } => Self::new(ErrorCode::TooNew, error.to_string()).date(now_millis),
             IngestError::Store(error) => error.into(),
         }

@@ -15,7 +15,7 @@ use super::AppState;
 use super::error::ApiError;
 use crate::middleware::answer::Held;
 
-/// Answers at the same time. Each takes memory for every metric several times while it is made, and once until its client has it.
+/// How many answers there may be at the same time. Each has every metric in memory: several times while it is made, and once until it is sent.
 const MOST: usize = 2;
 static TURNS: Semaphore = Semaphore::const_new(MOST);
 
@@ -33,7 +33,7 @@ pub struct Body {
 pub async fn get(State(state): State<AppState>) -> Result<Response, ApiError> {
     let turn = turn(&TURNS).await?;
     let store = Arc::clone(&state.store);
-    // A store may go on reading when the client has left, so that the turn must not end with the request.
+    // A store may go on reading after the client has disconnected, so the turn must not end with the request.
     let read = tokio::spawn(async move { (store.snapshot().await, turn) });
     let (snapshot, turn) = read.await.map_err(|_| ApiError::internal())?;
     let snapshot = snapshot?;
@@ -46,7 +46,7 @@ pub async fn get(State(state): State<AppState>) -> Result<Response, ApiError> {
 async fn turn(turns: &'static Semaphore) -> Result<SemaphorePermit<'static>, ApiError> {
     match timeout(PATIENCE, turns.acquire()).await {
         Ok(Ok(turn)) => Ok(turn),
-        _ => Err(ApiError::overloaded("as many answers of /api/v1/snapshot as may be are under way").retry_after(5)),
+        _ => Err(ApiError::overloaded("too many answers of /api/v1/snapshot are under way").retry_after(5)),
     }
 }
 

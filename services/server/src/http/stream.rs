@@ -66,11 +66,11 @@ impl Pulse {
         self.signals.send_replace(Signal::End);
     }
 
-    /// Follows the signals, with the next one or, for a page that has `missed` some, with the last one at once. None where there is no place.
+    /// Follows the signals from the next one on or, for a page that may have `missed` some, from the last one on. None if there is no free place.
     fn follow(&self, missed: bool) -> Option<Follower> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let mut signals = self.signals.subscribe();
-        // A new receiver counts the signal that is there as seen. None comes after the end: a page that asks while the server lingers would wait for ever.
+        // A new receiver takes the present signal as seen. No other comes after the end: a page that connects while the server lingers would wait for one.
         if missed || *signals.borrow() == Signal::End {
             signals.mark_changed();
         }

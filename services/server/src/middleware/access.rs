@@ -26,7 +26,7 @@ const OPEN: [&str; 4] = ["/api/v1/snapshot", "/api/v1/latest", "/api/v1/sources"
 /// The route of what the scripts of pages follow.
 const STREAM: &str = "/stream";
 
-/// The end of a sentence for those whose browser does not say where a request comes from, or says that it is elsewhere.
+/// The end of the sentence that refuses a request, if the browser does not say that it comes from a page of this server.
 pub const OF_OWN_PAGES: &str = "has to come from a page of this server, as Sec-Fetch-Site or Origin says. A proxy that replaces Host has to send \
     X-Forwarded-Host, and its address has to be in TRUSTED_PROXIES";
 
@@ -66,7 +66,7 @@ pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
             Err(refused(ErrorCode::TokenScope, message, by_script))
         }
         Some(Verdict::Foreign) => {
-            let message = format!("without an API token, what changes something {OF_OWN_PAGES}");
+            let message = format!("without an API token, a request that changes something {OF_OWN_PAGES}");
             Err(refused(ErrorCode::TokenMissing, message, by_script))
         }
         Some(Verdict::Unknown) => Err(refused(ErrorCode::TokenUnknown, "the server does not have this API token".into(), by_script)),
@@ -88,8 +88,8 @@ pub fn check(app: &App, mut request: Request) -> Result<Request, Response> {
 fn verdict(app: &App, request: &Request, route: &str, needed: Scope) -> Option<Verdict> {
     let headers = request.headers();
     let by_token = || Some(app.tokens.as_ref()?.check(&token(headers)?, needed));
-    // What a page of another origin sends is not what its user wants: it may change nothing. What reads is answered, by POST as by GET. Such a page can't read
-    // the answer, since none has CORS headers, and the cost of queries is bounded. Programs behind a proxy, such as Grafana, query by POST without an origin.
+    // A page of another origin may change nothing, since its user may not know of the request. Reads are answered, by POST as by GET: such a page can't see
+    // the answer, which has no CORS headers, and the cost of queries is bounded. Programs behind a proxy, such as Grafana, query by POST without an origin.
     let is_foreign = needed != Scope::Read && !is_same_origin(app, request);
     let of_browser = |verdict: Verdict| if is_foreign && matches!(verdict, Verdict::Allowed(_)) { Verdict::Foreign } else { verdict };
     let by_session = || {

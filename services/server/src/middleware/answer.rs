@@ -23,7 +23,7 @@ use tokio::sync::SemaphorePermit;
 #[derive(Debug, Clone, Copy)]
 pub struct Streamed;
 
-/// Marks an answer that takes much memory: its turn ends when the client has it.
+/// Marks an answer that takes much memory: its turn ends when it is sent.
 #[derive(Debug, Clone)]
 pub struct Held(pub Arc<SemaphorePermit<'static>>);
 

@@ -34,7 +34,7 @@ impl ExpiryClock {
         followed
     }
 
-    /// The time that it gave last, for whoever has no time to follow; zero before it gave one.
+    /// The time that it gave last, without the lock that following takes; zero before it gave one.
     pub(super) fn last_millis(&self) -> u64 {
         self.last_millis.load(Ordering::Relaxed)
     }

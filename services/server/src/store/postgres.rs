@@ -305,8 +305,8 @@ impl PostgresStore {
             let as_time = |millis: u64| i64::try_from(millis).unwrap_or(i64::MAX);
             let times = (0..batch.metrics.len()).filter_map(|index| batch.metrics.at_millis(index));
             let (oldest, newest) = times.fold((i64::MAX, i64::MIN), |(oldest, newest), at| (oldest.min(at), newest.max(at)));
-            // Refused samples do not come again. The machine may have stood still without knowing of it since the database's clock was measured. A sender whose
-            // clock is ahead does not make each of its requests a read.
+            // Refused samples are not sent again, and this machine may have been paused since the database's clock was measured. A measurement of the last
+            // second is enough, so that a sender whose clock is ahead does not cause one with each request.
             if newest > as_time(clock.unix_millis().saturating_add(MAX_AHEAD_MILLIS)) && !clock.was_just_measured() {
                 self.ask(async |conn| clock.measure(conn).await).await?;
             }

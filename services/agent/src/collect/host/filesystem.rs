@@ -117,7 +117,7 @@ impl Filesystem {
             };
             mount.report(answer, output);
         }
-        // They are slow: they are asked now for the next report, which does not wait for them either. Only now, because each takes a place that others wait for.
+        // They are slow: they are asked again for the next report, which does not wait for them either. This comes last because each takes one of `MAX_ASKED` places.
         for mount in late {
             let _ = self.ask(mount);
         }
@@ -145,8 +145,8 @@ impl Filesystem {
         Ok(self.asked.len() - 1)
     }
 
-    /// What a filesystem of [`ask`](Self::ask) answers until the deadline, or why there is no answer. One that came late and took at least the limit is added
-    /// to `late`. One that came late and took less is waited for in the next report, as when its server is back.
+    /// What a filesystem of [`ask`](Self::ask) answers until the deadline, or why there is no answer. A filesystem whose answer came late and took at
+    /// least the limit is added to `late`. One whose answer came late but took less, as when its server is back, is waited for in the next report.
     fn answer<'a>(&mut self, mount: &'a Mount, deadline: Instant, late: &mut Vec<&'a Mount>) -> Result<StatFs, String> {
         let at = self.ask(mount)?;
         let asked = &self.asked[at];

@@ -100,7 +100,7 @@ pub(super) struct Items {
     groups: BTreeMap<Owner, Group>,
     /// How many series are in the batches so far.
     series: usize,
-    /// How many series are left free for what the reading has yet to add.
+    /// How many series are kept free for what later requests of this reading report about themselves.
     pub(super) reserved: usize,
     namespaces: Namespaces,
     /// What could not be reported.

@@ -137,7 +137,7 @@ struct Reason {
 struct Names {
     restarts: &'static str,
     waiting_reason: &'static str,
-    /// None of init containers: each that is done would have a series for as long as its pod is there.
+    /// None for init containers: each finished one would have a series as long as its pod exists.
     terminated_reason: Option<&'static str>,
     last_terminated_reason: &'static str,
     requests: &'static str,

@@ -22,7 +22,7 @@ const NANOSECONDS: f64 = 1e9;
 /// The kernel's totals of stalled time, which the kubelet passes on unchanged.
 const MICROSECONDS: f64 = 1e6;
 
-/// The type of a filesystem whose device is not known: an empty one would leave it out of rules and pages, which look at filesystems by type.
+/// The type of a filesystem whose device is not known: rules and pages leave out filesystems without a type.
 const UNKNOWN_KIND: &str = "unknown";
 
 /// The type of a filesystem that makes inodes as they are needed.
@@ -52,9 +52,9 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    /// Whether images are on the root filesystem. Where the devices do not say it, the two filesystems as the kubelet tells them are compared: one without a
-    /// filesystem for images tells the root filesystem twice. Two disks of one size look the same. The number of inodes of XFS follows the room that is left, so
-    /// it may differ between two measurements of one filesystem.
+    /// Whether images are on the root filesystem. Where a device is not known, the sizes and inodes that the kubelet reports are compared: a kubelet without a
+    /// filesystem for images reports the root filesystem twice. Two disks of one size look the same then. The number of inodes of XFS depends on the free space,
+    /// so it may differ between two measurements of one filesystem.
     fn are_one(&self, root: &Filesystem, image: &Filesystem) -> bool {
         if !self.root.name.is_empty() && !self.image.name.is_empty() {
             return self.root.name == self.image.name;

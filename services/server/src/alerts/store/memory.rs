@@ -108,7 +108,7 @@ impl MemoryAlertStore {
     }
 }
 
-/// Writes a file beside the old one, syncs it and puts it in its place. Where that fails the new file is removed: it would keep the last room of a full disk.
+/// Writes a file beside the old one, syncs it and puts it in its place. If that fails, the new file is removed: it would take up the last space of a full disk.
 fn replace(path: &Path, content: &Content) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");

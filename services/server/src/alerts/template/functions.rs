@@ -50,7 +50,7 @@ pub fn all() -> FuncMap {
     add("args", |args| {
         Ok(Value::Map(Arc::new(args.iter().enumerate().map(|(index, arg)| (format!("arg{index}").into(), arg.clone())).collect())))
     });
-    // In place of Go's own, for which what is missing in a map has no value: Prometheus's labels are texts, and one that is missing is an empty text.
+    // Replaces Go's own, which gives no value for a missing key of this map: in Prometheus a missing label is an empty text.
     add("index", |args| {
         argument(args, 1)?;
         let mut value = argument(args, 0)?.clone();

@@ -85,7 +85,7 @@ pub struct Pace {
     recent: Cell<Spent>,
     longest: Duration,
     paused: Cell<Duration>,
-    /// Sealing rests for longer meanwhile.
+    /// As long as it exists, sealing rests for longer.
     _under_way: QueryUnderWay,
 }
 

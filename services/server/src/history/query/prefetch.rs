@@ -92,7 +92,7 @@ impl Run {
         let before = self.memory.used_bytes();
         let found = match self.select_for_all(&wider, selection) {
             Err(QueryError::Canceled) => return Err(QueryError::Canceled),
-            // Perhaps each finds room or time for its own part, or can be answered from rollups, or what can't be read is in another part.
+            // The query's own part may need less memory and time, be answered from rollups, or lack the part that can't be read.
             found => found.ok().flatten(),
         };
         let kept = reads.put(read, selection, found);

@@ -19,7 +19,7 @@ pub async fn get(
     headers: HeaderMap,
     parameters: Parameters,
 ) -> Result<Response, ApiFailure> {
-    // There the end of the connection is the end of the answer, and a part of the lines looks like all of them.
+    // In HTTP/1.0 the end of the connection is the end of the answer, so that an incomplete answer looks complete.
     if version < Version::HTTP_11 {
         return Err(ApiFailure::Version);
     }

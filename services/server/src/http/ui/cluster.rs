@@ -9,7 +9,7 @@ use golectra_promql::{Labels, METRIC_NAME, Steps};
 use super::agents;
 use super::ask::{self, Line, Sample};
 use super::format::whole;
-use super::kept::Kept;
+use super::kept::{Keep, Kept};
 use crate::history::labels::{SOURCE_LABEL, is_node};
 use crate::history::query::QueryError;
 use crate::http::App;
@@ -35,9 +35,9 @@ const CORES: &str =
 /// Gauges that are shown as they are or compared with each other; the names of the original stand in where there are no others.
 const GAUGES: &str =
     r#"{__name__=~"node_memory_MemTotal_bytes|node_memory_MemAvailable_bytes|TotalMemory|FreeMemory|node_load1|node_boot_time_seconds"}"#;
-/// The time of the newest value, and that of the newest one before stale markers: those come with one scrape that fails, and are not yet a silent instance.
+/// The time of the newest value, or of the newest one before stale markers: a single failed scrape writes these, and does not make an instance silent.
 const SEEN: &str = r#"max by (instance) (timestamp({__name__=~"node_load1|node_memory_MemTotal_bytes|node_boot_time_seconds"})) or max_over_time(max by (instance) (timestamp({__name__=~"node_load1|node_memory_MemTotal_bytes|node_boot_time_seconds"}))[5m:15s])"#;
-/// The nodes that do not report and whose agents ended in an orderly way.
+/// The nodes that were stopped: they do not report, and their last report says that the agent ends.
 pub const STOPPED: &str = "golectra_source_stopped == 1";
 const FILESYSTEMS: &str = r#"{__name__=~"(node_)?filesystem_((size|avail|available)_bytes|readonly)",fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|erofs|iso9660|fuse.*|nsfs"}"#;
 const PODS: &str = r#"count by (instance, node) (count by (instance, node, namespace, pod) ({__name__=~"kube_pod_info|container_memory_working_set_bytes",pod!=""}))"#;
@@ -45,7 +45,7 @@ const PODS: &str = r#"count by (instance, node) (count by (instance, node, names
 const NOT_READY: &str =
     r#"count(max by (namespace, pod) (kube_pod_status_phase{phase=~"Pending|Failed|Unknown"}) == 1) or count(kube_pod_status_phase) * 0"#;
 /// The pods that restarted, and beside them a 0 without labels where restarts are reported at all. What several programs report of a container counts once. A
-/// pod that was deleted does not restart any more, but one scrape that fails deletes none, and its stale markers are passed over.
+/// deleted pod does not count; stale markers are passed over for a while, since a single failed scrape writes them too.
 const RESTARTS: &str = "sum by (namespace, pod) (max by (namespace, pod, container) (increase(kube_pod_container_status_restarts_total[1h])) and max by (namespace, pod, container) (last_over_time(kube_pod_container_status_restarts_total[3m]))) > 0 or count(last_over_time(kube_pod_container_status_restarts_total[3m])) * 0";
 /// What is told of nodes in labels: the kernel, the system, the labels that Kubernetes has, and those that people write into a file of the agent.
 const INFOS: &str = r#"{__name__=~"node_uname_info|node_os_info|kube_node_labels|node_labels",instance!=""}"#;
@@ -80,7 +80,7 @@ pub struct Node {
     pub last_seen: Option<u64>,
     /// Whether nothing has come from it lately.
     pub silent: bool,
-    /// Whether that is so because its agent ended in an orderly way.
+    /// Whether it was stopped: its last report says that its agent ends.
     pub stopped: bool,
     /// The number of its series where it is a source.
     pub series: Option<usize>,
@@ -90,7 +90,7 @@ pub struct Node {
     pub cores: Option<f64>,
     /// Used and total memory.
     pub memory: Option<(f64, f64)>,
-    /// Its filesystems that can be written to: others are full for good, as those of images are.
+    /// Its filesystems that can be written to: read-only ones, such as images, are always full.
     pub filesystems: Vec<Filesystem>,
     /// The load of one minute.
     pub load: Option<f64>,
@@ -151,7 +151,7 @@ pub type KeptClusters = Kept<(), Option<Arc<Cluster>>>;
 
 /// Pages that are told to look again at the same time share one reading: whoever comes while it is under way. Nothing is kept after that.
 pub async fn shared(app: &App) -> Result<Arc<Cluster>, ApiError> {
-    let found = app.clusters.get(&(), async || read(app).await.map(Arc::new).ok(), |_| false).await;
+    let found = app.clusters.get(&(), async || read(app).await.map(Arc::new).ok(), |_| Keep::No).await;
     match found.as_deref() {
         Some(Some(cluster)) => Ok(Arc::clone(cluster)),
         _ => read(app).await.map(Arc::new),
@@ -292,11 +292,11 @@ impl Reader {
         }
     }
 
-    /// When instances that others write were seen, and which nodes are silent. Everything that makes a node known comes before this.
+    /// When instances without an agent were seen, and which nodes are silent. To be called after everything that adds nodes.
     fn seen(&mut self, answer: Result<Vec<Sample>, QueryError>, steps: Steps, now: u64) {
-        // No instance is silent because nobody could be asked.
+        // A query that fails makes no instance silent.
         let is_answered = answer.is_ok();
-        // What others write has no source of its own that says when it was seen.
+        // An instance without an agent has no source that says when it was seen.
         self.each("When instances were seen", answer, |node, sample| {
             if node.series.is_none() {
                 node.last_seen = Some(whole(sample.value * 1000.0));

@@ -41,8 +41,8 @@ const ALERTS: &str = r#"ALERTS{alertstate="firing",alertname!="Watchdog",$of}"#;
 const RESTARTS: &str = r#"max by (namespace, pod, container) (kube_pod_container_status_restarts_total{pod!="",$of})"#;
 const OOM_OF_PODS: &str = r#"max by (namespace, pod, container) (container_oom_events_total{pod!="",container!="",$of})"#;
 const OOM_OF_NODES: &str = "max by (instance) (node_vmstat_oom_kill{$of})";
-/// For how long each node had not reported when that was written; and with `stopped` those whose agents had ended in an orderly way. The time of a step can be
-/// minutes after the newest sample where rollups answer.
+/// How long ago each node had reported when that was written; and, with the label `stopped`, the nodes that were stopped. The age is that at the time of the
+/// sample: with rollups a step may be minutes after its newest sample.
 const SILENT_FOR: &str = r#"min by (instance) (timestamp(golectra_source_last_seen_timestamp_seconds{$of}) - golectra_source_last_seen_timestamp_seconds{$of})
     or label_replace(max by (instance) (golectra_source_stopped{$of}), "stopped", "yes", "", "")"#;
 const BOOTED: &str = "max by (instance) (node_boot_time_seconds{$of})";
@@ -75,7 +75,7 @@ pub struct Events {
 /// The events that were found last.
 pub type KeptEvents = Kept<(Scope, Steps), Events>;
 
-/// The steps of a window. They are whole, so that what is found serves everyone until the next one.
+/// The steps of a window. They are at multiples of their length, so that what is found can be shared until the next step.
 fn steps_of(window: &Window) -> Steps {
     let length = (window.end_ms - window.start_ms).max(MIN_STEP_MS);
     let step_ms = (length / STEPS).max(MIN_STEP_MS);
@@ -83,7 +83,7 @@ fn steps_of(window: &Window) -> Steps {
     Steps::range(end_ms - length, end_ms, step_ms).unwrap_or_else(|| Steps::at(end_ms))
 }
 
-/// What happened in a window, if it is found soon; else what was found of it in part or shortly before. None before anything was. What was begun goes on.
+/// What happened in a window, if it is found soon, else an incomplete or slightly older result; None if there is neither. What was begun goes on.
 pub async fn find_soon(app: &Arc<App>, scope: &Scope, window: &Window, limit: Duration) -> Option<Arc<Events>> {
     let steps = steps_of(window);
     let begun = tokio::spawn({

@@ -13,9 +13,9 @@ const MAX_KEPT: usize = 32;
 const AT_ONCE: usize = 2;
 /// How long one waits for its turn.
 const LIMIT: Duration = Duration::from_secs(15);
-/// How long it takes until what is not complete is asked for again: pages look every five seconds, and what was slow is mostly slow again.
+/// After how long an incomplete finding is asked for again: pages look every five seconds, and what was slow is mostly slow again.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// Of how long ago a finding may be that is shown until there is a newer one: waiting for a turn and finding take half a minute at most.
+/// How old a finding may be that is shown until there is a newer one: waiting for a turn and finding take half a minute at most.
 const SHORTLY_MS: i64 = 60_000;
 
 type Slot<T> = Arc<OnceCell<Arc<T>>>;
@@ -47,7 +47,7 @@ struct Entry<K, T> {
     again_at: Option<Instant>,
 }
 
-/// Whether what was found of a time that ended then is shown until there is what is found of one that ends now: it is from a step or a moment before.
+/// Whether findings of a range that ended at `ended_ms` are shown until there are those of one that ends at `end_ms`: they are at most a step, or a minute, older.
 pub fn is_shortly_before(ended_ms: i64, end_ms: i64, step_ms: i64) -> bool {
     (0..=step_ms.max(SHORTLY_MS)).contains(&(end_ms - ended_ms))
 }
@@ -55,12 +55,6 @@ pub fn is_shortly_before(ended_ms: i64, end_ms: i64, step_ms: i64) -> bool {
 impl<K, T> Default for Kept<K, T> {
     fn default() -> Self {
         Self { kept: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
-    }
-}
-
-impl From<bool> for Keep {
-    fn from(keep: bool) -> Self {
-        if keep { Self::Yes } else { Self::No }
     }
 }
 
@@ -72,7 +66,7 @@ impl<K, T> Entry<K, T> {
 
 impl<K: Clone + PartialEq, T> Kept<K, T> {
     /// What is kept for a key, or else what `find` finds; None where it gets no turn in time. `keep` says whether it is kept.
-    pub async fn get<A: Into<Keep>>(&self, key: &K, find: impl AsyncFnOnce() -> T, keep: impl FnOnce(&T) -> A) -> Option<Arc<T>> {
+    pub async fn get(&self, key: &K, find: impl AsyncFnOnce() -> T, keep: impl FnOnce(&T) -> Keep) -> Option<Arc<T>> {
         let slot = self.slot(key);
         let found = slot
             .get_or_try_init(|| async {
@@ -81,8 +75,7 @@ impl<K: Clone + PartialEq, T> Kept<K, T> {
             })
             .await
             .ok()?;
-        let keep: Keep = keep(found).into();
-        match keep {
+        match keep(found) {
             Keep::Yes => {}
             Keep::Shortly => self.ask_again(&slot),
             Keep::No => self.lock().retain(|one| !Arc::ptr_eq(&one.slot, &slot)),
@@ -133,12 +126,12 @@ mod tests {
     async fn what_is_complete_is_found_once_and_few_are_kept() {
         let kept = Kept::<usize, usize>::default();
         let known = |key: usize| kept.known(|one| *one == key).map(|found| *found);
-        assert_eq!(kept.get(&1, async || 10, |_| true).await.as_deref(), Some(&10));
-        assert_eq!(kept.get(&1, async || unreachable!("it is known"), |_| true).await.as_deref(), Some(&10));
-        kept.get(&2, async || 20, |_| false).await;
+        assert_eq!(kept.get(&1, async || 10, |_| Keep::Yes).await.as_deref(), Some(&10));
+        assert_eq!(kept.get(&1, async || unreachable!("it is known"), |_| Keep::Yes).await.as_deref(), Some(&10));
+        kept.get(&2, async || 20, |_| Keep::No).await;
         assert_eq!((known(1), known(2)), (Some(10), None));
         for key in 3..3 + MAX_KEPT {
-            kept.get(&key, async || key, |_| true).await;
+            kept.get(&key, async || key, |_| Keep::Yes).await;
         }
         assert_eq!(known(1), None);
         assert_eq!(kept.known(|key| [4, 5].contains(key)).as_deref(), Some(&5), "the newest one");

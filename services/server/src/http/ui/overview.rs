@@ -188,7 +188,7 @@ fn strip(cluster: &Cluster) -> Vec<Tile> {
     tiles
 }
 
-/// The filesystems of a node whose space comes to that of its disks. A smaller one of the same block device is a directory with a quota, whose space is part
+/// The filesystems of a node that add up to the space of its disks. A smaller one of the same block device is a directory with a quota, whose space is part
 /// of the largest one's. What is no block device may stand for several filesystems.
 fn disks(node: &Node) -> Vec<&Filesystem> {
     let (of_devices, mut disks): (Vec<&Filesystem>, Vec<&Filesystem>) =

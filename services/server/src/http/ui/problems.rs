@@ -143,7 +143,7 @@ pub fn all(app: &App, cluster: &Cluster) -> Vec<Problem> {
     joined(&app.alerts.active(), cluster, None)
 }
 
-/// Those of one node, and that it was stopped: its page is where the runbook of that is looked for.
+/// Those of one node, and that it was stopped, since its page is where people look for the runbook.
 pub fn of_node(app: &App, cluster: &Cluster, name: &str) -> Vec<Problem> {
     joined(&app.alerts.active(), cluster, Some(name))
 }

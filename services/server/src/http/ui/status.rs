@@ -42,7 +42,7 @@ struct Agent {
     name: String,
     link: String,
     silent: bool,
-    /// Whether it does not report because its agent ended in an orderly way. Then it is not silent.
+    /// Whether it was stopped: its last report says that its agent ends. Then it is not silent.
     stopped: bool,
     series: String,
     first_seen: String,

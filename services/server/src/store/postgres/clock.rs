@@ -119,7 +119,7 @@ impl DatabaseClock {
         self.steady.millis().saturating_sub(self.measured_at.load(Ordering::Relaxed)) < 1000
     }
 
-    /// As if this machine had stood still for a while since the last measurement, without its clocks knowing of it.
+    /// As if this machine had been paused for a while since the last measurement, and its clocks had not counted that.
     #[cfg(test)]
     pub(super) fn fall_behind(&self, millis: i64) {
         self.ahead_millis.fetch_sub(millis, Ordering::Relaxed);

@@ -1,11 +1,11 @@
 //! Commits that the database does not answer.
 //!
 //! A commit waits until the synchronous standbys have it. While none is there, the database keeps the session after the client has given up and closed the
-//! connection, and no limit of the session ends it. If every try left such a session behind, they would take all of the database's connections. So after a
-//! commit that was not answered whoever wants to commit first waits for a commit that changes nothing, under a lock that all servers share. Whoever has
-//! the lock may leave a session behind. The others wait for the lock, and such a wait ends when the client closes the connection.
+//! connection, and no timeout ends it. If every try left such a session behind, they would take all of the database's connections. So after a commit that
+//! was not answered, whoever wants to commit first makes a test commit, which changes nothing, under a lock that all servers share. Only the holder of the lock
+//! may leave a session behind. The others wait for the lock, and such a wait ends when the client closes the connection.
 //!
-//! Work that commits under a lock of its own needs none of this: sealing, maintenance, migrations, the evaluation of rules. Its next try waits for that lock.
+//! Work that commits under a lock of its own makes no test commit: sealing, maintenance, migrations, the evaluation of rules. Its next try waits for that lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::connect::Lock;
 use super::error::{Unusable, has_code};
 
-/// How long the commit that changes nothing may take. Less than a write may, so that a write's error can say what it was.
+/// How long a test commit may take, waiting for its lock included. Less than a write may, so that a write's error can say what it was.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// What a server knows of its commits.
@@ -25,9 +25,9 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub struct Commits {
     /// How many were not answered. What fails on the connection before its commit counts as well: nothing more is known of it.
     unanswered: AtomicU64,
-    /// How many of these there were when a commit that changes nothing began that was answered.
+    /// How many of these there were when the last test commit that was answered began.
     overcome: AtomicU64,
-    /// One task of a server commits nothing for all of them.
+    /// One task of a server makes the test commit for all of them.
     turn: Mutex<()>,
 }
 
@@ -96,13 +96,13 @@ impl Drop for Pending<'_> {
 /// Waits until the synchronous standbys have all that was read so far; where there are none, it does nothing.
 ///
 /// A commit that waits for a standby is undone by nothing: when its session is ended meanwhile, or the primary crashes, others see what it wrote, and no
-/// standby has it. A repeat that were confirmed by that alone would be lost when a standby takes over. A commit of one's own waits until standbys have
+/// standby has it. A repeat that was confirmed by that alone would be lost when a standby takes over. A commit of one's own waits until standbys have
 /// everything that is before it in the log.
 pub(super) async fn await_standbys(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     commit_nothing(conn, false).await
 }
 
-/// Commits something that changes nothing, one at a time; where there are no synchronous standbys, only if `always`.
+/// Commits something that changes nothing, one session at a time; where there are no synchronous standbys, only if `always`.
 async fn commit_nothing(conn: &mut PgConnection, always: bool) -> Result<(), sqlx::Error> {
     let statement = "SELECT pg_advisory_xact_lock($1, $2), pg_logical_emit_message(true, 'golectra', '')
         WHERE $3 OR current_setting('synchronous_standby_names') <> ''";

@@ -60,7 +60,7 @@ pub(super) enum Lock {
     Seal = 4,
     /// Evaluating rules.
     EvaluateRules = 5,
-    /// Waiting for a commit that changes nothing, see [`super::commits`].
+    /// Making a test commit, see [`super::commits`].
     AwaitCommit = 6,
 }
 

@@ -143,8 +143,8 @@ impl Partitions {
 
     /// Drops a partition; frames only where it holds this many rows, and says whether it did. Fails with 55P03 where the lock can't be had soon.
     ///
-    /// What is dropped of history is said in the same transaction, so it is said exactly as long as it is so: a reader locks the tables before it takes its
-    /// snapshot, and so it ends before the drop or sees all of it. Said before, it would hide samples that stay for as long as somebody holds them.
+    /// `dropped_history` is updated in the same transaction: a reader locks the tables before it takes its snapshot, so it ends before the drop or sees all of it.
+    /// An update before the drop would hide samples that are still there while a long read holds the drop up.
     pub(super) async fn drop_one(
         &self,
         conn: &mut PgConnection,
@@ -168,7 +168,7 @@ impl Partitions {
         }
         tx.execute(format!("DROP TABLE IF EXISTS {name}").as_str()).await?;
         if let Some(column) = table.dropped_column() {
-            // Behind the lock: a drop that is tried again each minute leaves no old rows.
+            // After the lock: a drop that fails and is tried again each minute leaves no dead rows.
             let statement = format!("UPDATE dropped_history SET {column} = $1 WHERE {column} < $1");
             sqlx::query(&statement).bind(Timestamp(table.end_of(slot))).execute(&mut *tx).await?;
         }

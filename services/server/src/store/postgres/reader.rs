@@ -1,4 +1,4 @@
-//! Answers reads, and makes the small changes that are not a batch's. Every read is one statement, so what it says belongs together; a listing is several,
+//! Answers reads, and makes small changes that are no batches. Every read is one statement, so what it says belongs together; a listing is several,
 //! see [`super::latest`].
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) struct Reader {
     pub(super) turns: Arc<Semaphore>,
     /// How long a read may take, waiting for its turn included: [`READ_LIMIT`] in a server.
     pub(super) limit: Duration,
-    /// Those of this server.
+    /// What this server knows of its commits.
     pub(super) commits: Arc<Commits>,
 }
 

@@ -43,9 +43,9 @@ pub(super) const WINDOW_MILLIS: i64 = 2 * 60 * 60 * 1000;
 const EVERY: Duration = Duration::from_mins(1);
 /// How long one round may take.
 const ROUND_LIMIT: Duration = Duration::from_mins(10);
-/// For transactions that code samples between two statements. With very many of them, or little processor time, that takes longer than the database lets a
-/// session be idle in a transaction: it would end the session, the round with it before anything is dropped, and the next round likewise. As long as a round may
-/// take does no harm here, since nobody waits for the locks of such a transaction.
+/// For transactions that code samples between two statements. With very many samples, or little CPU time, that takes longer than a session may otherwise be idle
+/// in a transaction: the database would end the session and with it the round, before anything is dropped, and the next round likewise. The time of a whole round
+/// does no harm here, since nobody waits for the locks of such a transaction.
 const PATIENT: &str = "SET LOCAL idle_in_transaction_session_timeout = '10min'";
 /// The age of the number up to which arrivals are sealed. Writers' transactions end long before.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);

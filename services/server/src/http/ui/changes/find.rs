@@ -15,7 +15,7 @@ use super::scope::Scope;
 use super::windows::Windows;
 use crate::http::App;
 
-/// The nodes that do not report and whose agents ended in an orderly way, as the table of nodes shows them.
+/// The nodes that were stopped, as in the table of nodes.
 const STOPPED: &str = "max by (instance) (golectra_source_stopped{$of})";
 
 /// How long finding may take.
@@ -40,7 +40,7 @@ async fn of(app: &App, key: Key) -> Arc<Found> {
     })
 }
 
-/// The same if it is there soon, else what was found of it in part or shortly before; none if there is neither. A ranking that was begun goes on.
+/// The same if it is found soon, else an incomplete or slightly older result; None if there is neither. A ranking that was begun goes on.
 pub async fn find_soon(app: &Arc<App>, scope: &Scope, window: &Window, limit: Duration) -> Option<Arc<Found>> {
     let windows = Windows::of(window);
     let begun = tokio::spawn({

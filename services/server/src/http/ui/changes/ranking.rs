@@ -67,7 +67,7 @@ pub struct Found {
 pub struct Ranking {
     pub windows: Windows,
     pub found: Found,
-    /// When nodes were stopped, by name: values at the steps of that time.
+    /// When nodes were stopped, by name: there is a value at each step at which the node was stopped.
     stopped: BTreeMap<String, Vec<f64>>,
     /// Whether there was a value in the window, and in the one before it.
     any: bool,
@@ -92,7 +92,7 @@ impl Ranking {
         before
     }
 
-    /// Takes when nodes were stopped. This comes before the kinds.
+    /// Takes when nodes were stopped. To be called before the kinds.
     pub fn were_stopped(&mut self, lines: Vec<Line>) {
         self.stopped = lines.into_iter().map(|line| (line.labels.value(SOURCE_LABEL).to_owned(), line.values)).collect();
     }
@@ -135,7 +135,7 @@ impl Ranking {
     fn end(&self, labels: &Labels, first: usize, values: &[f64]) -> Change {
         let name = labels.value(SOURCE_LABEL).to_owned();
         let missing = (self.windows.count - first) as f64 / self.windows.count as f64;
-        // Rates end later than reports, so whoever was stopped is so at this step.
+        // Rates end later than reports, so a node that was stopped already counts as such at this step.
         let was_stopped =
             self.stopped.get(&name).is_some_and(|values| values.iter().skip(self.windows.count + first).any(|value| value.is_finite()));
         let (what, detail, factor, score) = if was_stopped {

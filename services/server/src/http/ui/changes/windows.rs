@@ -30,7 +30,7 @@ impl Windows {
         Self { end_ms, step_ms, count: usize::try_from(length / step_ms).unwrap_or_default().max(2) }
     }
 
-    /// Whether they are as long as others and end with them, or a step or a moment before.
+    /// Whether they are as long as others and end with them, or at most a step or a minute before.
     pub fn are_shortly_before(self, others: Self) -> bool {
         Self { end_ms: others.end_ms, ..self } == others && is_shortly_before(self.end_ms, others.end_ms, self.step_ms)
     }

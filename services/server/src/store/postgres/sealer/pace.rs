@@ -2,7 +2,7 @@
 //!
 //! Sealing keeps a core of the server and one of the database busy, and writers that could use them are slower meanwhile. While
 //! they are busy all the time, it rests between its transactions for a multiple of the time that these took, and for up to twice as long while queries
-//! are under way, which writers make up for as well. Where a round does not get everything done that way, the next one does not rest.
+//! are under way, which slow writers down as well. Where a round does not get everything done that way, the next one does not rest.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

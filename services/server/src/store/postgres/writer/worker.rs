@@ -257,8 +257,8 @@ impl Worker {
             return;
         }
         let Some(mut open) = self.open.take() else { return };
-        // It does not count in `commits`: it may wait for locks of rows as well, and the connection is closed where it is not answered, so that it leaves
-        // one session behind at most.
+        // It does not count in `commits`, since it may also be late because of row locks. A connection without an answer is closed, so that this leaves one
+        // session behind at most.
         let touched = sources::touch(&mut open.conn, &seen, &self.context.lifetimes);
         match timeout(TOUCH_LIMIT, touched).await {
             Ok(Ok(())) => self.open = Some(open),
