@@ -105,19 +105,33 @@ fn compile(source: &str) -> Result<Compiled, String> {
     let whole = format!("{VARIABLES}{source}");
     // Prometheus's variables are in front of the first line, so lines are right and columns are not.
     let (main, defines) = Parser::new(&whole, "{{", "}}").and_then(Parser::parse).map_err(|error| in_words(&error))?;
+    if !blocks_end(&whole) {
+        return Err("an {{ end }} is missing, or an {{ end }} or {{ else }} is outside of a block".into());
+    }
     let functions = functions::all();
     let known: BTreeSet<&str> = functions.keys().map(String::as_str).chain(functions::BUILT_IN).collect();
     let mut uses = Uses::default();
-    uses.list(&main);
+    uses.template(&main);
     for define in &defines {
-        uses.list(&define.body);
+        uses.template(&define.body);
     }
     if let Some(unknown) = uses.functions.iter().find(|name| !known.contains(name.as_str())) {
         return Err(format!("there is no function {unknown} for templates here"));
     }
+    if let Some((line, name)) = uses.undeclared {
+        return Err(format!("line {line} of the template: undefined variable {name}"));
+    }
     let template = gotmpl::Template::new("rule").funcs(functions).missing_key(MissingKey::ZeroValue).max_range_iters(MAX_ITERATIONS);
     let template = template.parse(&whole).map_err(|error| in_words(&error))?;
     Ok(Compiled { template, labels: uses.labels, external_labels: uses.external_labels })
+}
+
+/// Whether each block of a template that could be read has its end. The parser takes the end of the text for an `{{ end }}`, and an `{{ end }}` without a
+/// block for the end of the text: then an action behind the text is not the last of the template.
+fn blocks_end(whole: &str) -> bool {
+    let marked = format!("{whole}\n{{{{$}}}}");
+    let Ok((main, _)) = Parser::new(&marked, "{{", "}}").and_then(Parser::parse) else { return false };
+    matches!(main.nodes.last(), Some(Node::Action(action)) if action.pos.offset > whole.len())
 }
 
 fn in_words(error: &TemplateError) -> String {
@@ -135,21 +149,37 @@ struct Uses {
     functions: BTreeSet<String>,
     labels: BTreeSet<String>,
     external_labels: BTreeSet<String>,
+    /// The variables that are declared where the walk is.
+    variables: Vec<SmolStr>,
+    /// The first variable that is not declared where it is used, with its line.
+    undeclared: Option<(usize, SmolStr)>,
 }
 
 impl Uses {
+    /// A whole template: it has no variables of others.
+    fn template(&mut self, body: &ListNode) {
+        let outer = std::mem::replace(&mut self.variables, vec![SmolStr::from("$")]);
+        self.list(body);
+        self.variables = outer;
+    }
+
     fn list(&mut self, list: &ListNode) {
         for node in &list.nodes {
             match node {
                 Node::List(list) => self.list(list),
                 Node::Action(action) => self.pipe(&action.pipe),
                 Node::If(branch) | Node::Range(branch) | Node::With(branch) => {
+                    let outside = self.variables.len();
                     self.pipe(&branch.pipe);
+                    let inside = self.variables.len();
                     self.list(&branch.body);
+                    // Go has a loop's variables in its else too, the executor here has not.
+                    self.variables.truncate(if matches!(node, Node::Range(_)) { outside } else { inside });
                     branch.else_body.iter().for_each(|body| self.list(body));
+                    self.variables.truncate(outside);
                 }
                 Node::Template(template) => template.pipe.iter().for_each(|pipe| self.pipe(pipe)),
-                Node::Define(define) => self.list(&define.body),
+                Node::Define(define) => self.template(&define.body),
                 Node::Text(_) | Node::Break(_) | Node::Continue(_) => {}
             }
         }
@@ -157,17 +187,32 @@ impl Uses {
 
     fn pipe(&mut self, pipe: &PipeNode) {
         pipe.commands.iter().for_each(|command: &CommandNode| command.args.iter().for_each(|expr| self.expr(expr)));
+        // What a variable is set to is worked out before it is there.
+        if pipe.is_assign {
+            pipe.decl.iter().for_each(|name| self.variable(name, pipe.pos.line));
+        } else {
+            self.variables.extend(pipe.decl.iter().cloned());
+        }
+    }
+
+    fn variable(&mut self, name: &SmolStr, line: usize) {
+        if self.undeclared.is_none() && !self.variables.contains(name) {
+            self.undeclared = Some((line, name.clone()));
+        }
     }
 
     fn expr(&mut self, expr: &Expr) {
         match expr {
             Expr::Identifier(_, name) => _ = self.functions.insert(name.to_string()),
-            Expr::Variable(_, name, path) => match (name.trim_start_matches('$'), path.first()) {
-                ("labels", Some(label)) => _ = self.labels.insert(label.to_string()),
-                ("externalLabels", Some(label)) => _ = self.external_labels.insert(label.to_string()),
-                ("", _) => self.field(path),
-                _ => {}
-            },
+            Expr::Variable(pos, name, path) => {
+                self.variable(name, pos.line);
+                match (name.trim_start_matches('$'), path.first()) {
+                    ("labels", Some(label)) => _ = self.labels.insert(label.to_string()),
+                    ("externalLabels", Some(label)) => _ = self.external_labels.insert(label.to_string()),
+                    ("", _) => self.field(path),
+                    _ => {}
+                }
+            }
             Expr::Field(_, path) => self.field(path),
             Expr::Pipe(_, pipe) => self.pipe(pipe),
             Expr::Chain(_, expr, _) => self.expr(expr),
@@ -217,6 +262,13 @@ mod tests {
             ("{{ $externalURL }}/node?name={{ $labels.instance | urlQueryEscape }}", 0.0, "https://g.example.com/node?name=n1%3A9100"),
             ("{{ .ExternalURL }}", 0.0, "https://g.example.com"),
             ("{{ define \"a\" }}<{{ . }}>{{ end }}{{ template \"a\" $value }}", 2.0, "<2>"),
+            ("{{ $x := 1 }}{{ if true }}{{ $x = 2 }}{{ $y := $x }}{{ $y }}{{ end }}{{ $x }}", 0.0, "22"),
+            ("{{ with $x := $labels.job }}{{ $x }}{{ else }}{{ $x }}{{ end }}", 0.0, "node"),
+            ("{{ if $x := $labels.zone }}{{ $x }}{{ else if $y := $labels.job }}[{{ $x }}]{{ $y }}{{ end }}", 0.0, "[]node"),
+            ("{{ $k := 1 }}{{ $v := 1 }}{{ range $k, $v = $labels }}{{ end }}{{ $k }}={{ $v }}", 0.0, "job=node"),
+            ("{{ range $i := 2 }}{{ range $j := 2 }}{{ $i }}{{ $j }} {{ end }}{{ end }}", 0.0, "00 01 10 11 "),
+            ("{{ define \"a\" }}{{ $x := $ }}{{ $x }}{{ end }}{{ template \"a\" $value }}", 2.0, "2"),
+            ("{{ if true }}{{ with 1 }}{{ . }}{{ end }}{{ else }}b{{ end -}} {", 0.0, "1{"),
         ] {
             assert_eq!(expand(source, value), expected, "{source}");
         }
@@ -230,9 +282,28 @@ mod tests {
             ("{{ $labels.x", "unclosed action"),
             ("{{ nonsense 1 }}", "no function nonsense"),
             ("{{ query \"up\" | first | value }}", "no function"),
+            ("{{ $label.instance }}", "line 1 of the template: undefined variable $label"),
+            ("a\nb {{ printf \"%s\" (toUpper $label.x) }}", "line 2 of the template: undefined variable $label"),
+            ("{{ $value | printf \"%s%v\" $x }}", "undefined variable $x"),
+            ("{{ $x }}{{ $x := 1 }}", "undefined variable $x"),
+            ("{{ $x := $x }}", "undefined variable $x"),
+            ("{{ $x = 1 }}", "undefined variable $x"),
+            ("{{ if true }}{{ $x := 1 }}{{ else }}{{ $x }}{{ end }}", "undefined variable $x"),
+            ("{{ if $x := 1 }}{{ end }}{{ $x }}", "undefined variable $x"),
+            ("{{ with $x := 1 }}{{ end }}{{ $x }}", "undefined variable $x"),
+            ("{{ range $k, $x := $labels }}{{ end }}{{ $x }}", "undefined variable $x"),
+            ("{{ range $k, $x := $labels }}{{ else }}{{ $x }}{{ end }}", "undefined variable $x"),
+            ("{{ range $k, $x = $labels }}{{ end }}", "undefined variable $k"),
+            ("{{ define \"a\" }}{{ $labels.job }}{{ end }}{{ template \"a\" . }}", "undefined variable $labels"),
+            ("{{ template \"a\" $x }}{{ define \"a\" }}{{ end }}", "undefined variable $x"),
+            ("{{ if true }}a", "{{ end }} is missing"),
+            ("{{ if true }}a{{ else }}b", "{{ end }} is missing"),
+            ("{{ define \"a\" }}a", "{{ end }} is missing"),
+            ("a {{ end }} b", "outside of a block"),
+            ("a {{ else }} b", "outside of a block"),
         ] {
             let error = Template::parse(source).unwrap_err();
-            assert!(error.contains(problem), "{error}");
+            assert!(error.contains(problem), "{source}: {error}");
         }
     }
 }

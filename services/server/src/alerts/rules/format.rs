@@ -219,6 +219,9 @@ mod tests {
             (7, "summary", "- alert: A\n    expr: up\n    annotations:\n      summary: '{{ $labels.x '"),
             (7, "frobnicate", "- alert: A\n    expr: up\n    annotations:\n      summary: '{{ frobnicate $value }}'"),
             (7, "query", "- alert: A\n    expr: up\n    annotations:\n      summary: '{{ query \"up\" }}'"),
+            (7, "undefined variable $label", "- alert: A\n    expr: up\n    annotations:\n      summary: '{{ $label.x }}'"),
+            (6, "undefined variable $label", "- alert: A\n    expr: up\n    labels: {team: '{{ $label.x }}'}"),
+            (6, "undefined variable $label", "- record: a\n    expr: up\n    labels: {team: '{{ $label.x }}'}"),
             (6, "unknown field", "- alert: A\n    expr: up\n    fore: 5m"),
             (6, "name of a label", "- alert: A\n    expr: up\n    labels: {__name__: x}"),
         ] {
