@@ -10,6 +10,7 @@ mod source;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use golectra_process::{Bytes, KeyId, ListenAddress, Secret};
 use golectra_protocol::Source;
@@ -29,7 +30,7 @@ use crate::spool::Limits;
 use crate::spool::disk::DiskLimits;
 
 golectra_process::settings! {
-    /// Measures this process and this host, and sends the results to a golectra server.
+    /// golectra-agent measures this process and this host, and sends the results to a golectra server. Also: golectra-agent doctor, with the same settings, says what an agent with them can and cannot read here, and whether the server takes its reports; it changes nothing, and exits with 1 when something is missing.
     pub struct Settings {
         /// The server: a URL (http or https) or host:port.
         #[arg(short = 'a', long)]
@@ -41,7 +42,7 @@ golectra_process::settings! {
         pub keys_dir: Option<PathBuf>,
         /// Which key of the folder signs; without it KEY does, whose id is `default`.
         pub signing_key_id: Option<KeyId>,
-        /// Time between two reports: whole seconds or a duration such as 1m30s, 100ms to 24h.
+        /// Time between two reports: whole seconds or a duration such as 1m30s, 100ms to 24h. Above 30s the server's rule NodeSilent, which fires a minute after a node's last report, has to be replaced by one with a longer time (docs/alerts.md).
         #[arg(short = 'r', long)]
         pub report_interval: Period = "10s",
         /// Time between two polls: whole seconds or a duration such as 500ms, 100ms to 24h.
@@ -50,7 +51,7 @@ golectra_process::settings! {
         /// Reports that are sent at the same time, 1 to 64.
         #[arg(short = 'l', long)]
         pub rate_limit: RateLimit = "1",
-        /// The name of this node on the server: letters, digits, '.', '-' and '_'; without it the host's name.
+        /// The name of this node on the server: letters, digits, '.', '-' and '_'; without it the host's name. It must be different on each machine: the server takes two agents with one name for one node and mixes their values.
         pub source: Option<SourceName>,
         /// Where to answer /metrics and /ping: host:port or :port; without it nowhere.
         pub metrics_address: Option<ListenAddress>,
@@ -139,6 +140,13 @@ impl Settings {
     /// The name of this node on the server.
     pub fn source(&self) -> Source {
         self.source.as_ref().map_or_else(source::of_this_host, |name| name.0.clone())
+    }
+
+    /// The time between two batches of this node. What the kubelet and the targets of `SCRAPE` answer are batches as well, and each tells the server that the node is there.
+    pub fn time_between_batches(&self) -> Duration {
+        let kubelet = self.kubelet_url.as_ref().map(|_| self.kubelet_interval.duration());
+        let targets = self.scrape.as_ref().map(|_| self.scrape_interval.duration());
+        [kubelet, targets].into_iter().flatten().fold(self.report_interval.duration(), Ord::min)
     }
 
     /// What is scraped, and how. `source` is this node.
@@ -377,6 +385,21 @@ mod tests {
         ] {
             let sentence = refusal(&arguments);
             assert!(sentence.contains(expected) && sentence.trim_end().lines().count() == 1, "{arguments:?}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_sent_most_often_tells_the_server_that_the_node_is_there() {
+        let kubelet = "--kubelet-url=https://10.0.0.1:10250";
+        for (arguments, seconds) in [
+            (["-r=60"].as_slice(), 60),
+            (&["-r=60", "--scrape-interval=15s"], 60),
+            (&["-r=60", kubelet], 30),
+            (&["-r=60", kubelet, "--kubelet-interval=2m"], 60),
+            (&["-r=60", "--scrape=http://localhost:9100/metrics", "--scrape-interval=15s"], 15),
+            (&["-r=10", kubelet], 10),
+        ] {
+            assert_eq!(parse(arguments).time_between_batches(), Duration::from_secs(seconds), "{arguments:?}");
         }
     }
 

@@ -51,6 +51,9 @@ const SYNC_LIMIT: Duration = Duration::from_secs(2);
 /// How long the metrics listener may take to end.
 const LISTENER_LIMIT: Duration = Duration::from_secs(3);
 
+/// The longest time between two batches with which the server's rule `NodeSilent` does not fire when one of them comes late. It fires a minute after a node's last batch.
+const LONGEST_WITH_NODE_SILENT: Duration = Duration::from_secs(30);
+
 /// The stack of a helper thread, which reads small files or looks up names.
 pub(crate) const HELPER_STACK_BYTES: usize = 256 << 10;
 
@@ -142,6 +145,7 @@ pub async fn run(settings: Settings) -> Result<(), StartError> {
     let mut sealer = Sealer::new(settings.key.clone());
     let scrape_settings = settings.scrape_settings(&source);
     warn_without_kubelet(&settings);
+    warn_of_rare_reports(&settings);
     let scraper = if scrape_settings.is_empty() {
         None
     } else {
@@ -204,6 +208,17 @@ fn warn_without_kubelet(settings: &Settings) {
     }
     for setting in settings.without_kubelet() {
         tracing::warn!("{setting} needs the kubelet: it has no effect until KUBELET_URL is set");
+    }
+}
+
+fn warn_of_rare_reports(settings: &Settings) {
+    let time = settings.time_between_batches();
+    if time > LONGEST_WITH_NODE_SILENT {
+        tracing::warn!(
+            seconds = time.as_secs_f64(),
+            "the agent reports so rarely that the server's rule NodeSilent, which fires a minute after a node's last report, can fire for it while all is well: \
+             disable the rule with the server's setting BUILT_IN_RULES_DISABLED=NodeSilent and put one with a longer time into its RULES_DIR, or lower REPORT_INTERVAL"
+        );
     }
 }
 

@@ -97,6 +97,14 @@ async fn keys_that_cannot_be_used_are_named() {
 }
 
 #[tokio::test]
+async fn its_help_says_what_it_does() {
+    let output = agent(&[]).args(["doctor", "-h"]).output().await.unwrap();
+    let help = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && help.contains("golectra-agent doctor [FLAGS]"), "{help}");
+    assert!(help.contains("says what an agent with them can and cannot read here") && help.contains("[env: SPOOL_DIR]"), "{help}");
+}
+
+#[tokio::test]
 async fn folders_that_cannot_be_used_are_named() {
     let server = answering(400, INVALID).await;
     let folder = tempfile::tempdir().unwrap();

@@ -187,6 +187,20 @@ async fn settings_that_need_the_kubelets_address_are_named() {
 }
 
 #[tokio::test]
+async fn an_agent_that_reports_rarely_says_that_node_silent_has_to_be_replaced() {
+    for (interval, warns) in [("30s", false), ("60s", true)] {
+        let server = Server::start(|_, _| Act::Apply).await;
+        let metrics = Server::free_address();
+        let variables = [("ADDRESS", server.address.as_str()), ("METRICS_ADDRESS", &metrics), ("REPORT_INTERVAL", interval)];
+        let child = agent(&variables).spawn().unwrap();
+        wait_for_metrics(&metrics, &[("golectra_agent_polls_total", 1)]).await;
+        let output = end(child).await;
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(log.contains("BUILT_IN_RULES_DISABLED=NodeSilent"), warns, "{interval}: {log}");
+    }
+}
+
+#[tokio::test]
 async fn a_kubelet_without_tls_cannot_be_verified() {
     let variables = [("ADDRESS", "http://localhost:1"), ("KUBELET_URL", "http://127.0.0.1:10255"), ("KUBELET_TLS", "verify")];
     let output = tokio::time::timeout(Duration::from_mins(1), agent(&variables).output()).await.expect("it ends in time").unwrap();
@@ -202,5 +216,6 @@ async fn a_bad_setting_is_one_sentence_and_exit_2() {
     assert!(text.contains("RATE_LIMIT") && text.trim_end().lines().count() == 1, "{text}");
     let help = agent(&[]).arg("-h").output().await.unwrap();
     assert_eq!(help.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&help.stdout).contains("QUEUE_BATCHES"));
+    let help = String::from_utf8_lossy(&help.stdout);
+    assert!(help.contains("QUEUE_BATCHES") && help.contains("golectra-agent doctor"), "{help}");
 }
