@@ -196,6 +196,11 @@ fn a_bad_value_is_refused_with_one_sentence() {
         // With these every audit event would be dropped.
         ("golectra-server", "AUDIT_DATABASE_MAX_BYTES", "0"),
         ("golectra-server", "AUDIT_QUEUE", "0"),
+        // With these nothing would be logged, or no query would be answered.
+        ("golectra-server", "LOG_LEVEL", "warning"),
+        ("golectra-agent", "LOG_LEVEL", "inof"),
+        ("golectra-server", "QUERY_TIMEOUT", "0"),
+        ("golectra-server", "QUERY_MAX_BYTES", "0"),
         ("golectra-server", "LOG_LEVEL", "="),
         ("golectra-agent", "ADDRESS", "ftp://server"),
         ("golectra-agent", "REPORT_INTERVAL", "often"),

@@ -107,6 +107,10 @@ async fn logs_contain_no_secrets() {
     client.post("/value").json(&metric).signed("k", "swordfish").send().await.expect(503);
     client.post("/value").json(&metric).signed("k", "another").send().await.expect(401);
     let said = program.stdout() + &program.stderr();
+    let store = said.lines().find(|line| line.contains("metrics are kept in PostgreSQL")).unwrap_or_else(|| panic!("{said}"));
+    for part in [r#""host":"127.0.0.1""#, r#""port":1"#, r#""database":"db""#, r#""schema":"golectra""#] {
+        assert!(store.contains(part), "{part}: {store}");
+    }
     assert!(said.lines().count() > 3 && !said.contains("swordfish"), "{said}");
 }
 
@@ -120,6 +124,16 @@ async fn a_dsn_with_another_drivers_pool_settings_says_once_that_they_have_no_ef
     let said = program.stderr();
     assert_eq!(said.matches("pool_max_conns, statement_cache_mode").count(), 1, "{said}");
     assert!(!said.contains("4711") && !said.contains("describe"), "{said}");
+}
+
+#[tokio::test]
+async fn the_file_of_the_memory_store_is_said_at_the_start() {
+    let port = free_port();
+    let program = server().env("ADDRESS", format!("127.0.0.1:{port}")).env("FILE_STORAGE_PATH", "kept.json").start();
+    answers(&program, port).await;
+    let said = program.stderr();
+    let count = said.lines().filter(|line| line.contains("metrics are kept in memory") && line.contains("kept.json")).count();
+    assert_eq!(count, 1, "{said}");
 }
 
 #[tokio::test]
@@ -140,6 +154,24 @@ async fn a_retention_below_what_reports_may_be_late_is_said_at_the_start() {
     let mut enough = Server::builder().env("RETENTION_RAW", "48h").start();
     assert_eq!(enough.stop(), Exit::Code(0));
     assert!(!enough.stderr().contains(SAID), "{}", enough.tail());
+}
+
+#[test]
+fn why_a_program_can_not_run_is_said_whatever_the_filter_is() {
+    let occupied = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = occupied.local_addr().unwrap();
+    for (program, name, value, said, code) in [
+        ("golectra-server", "KEYS_DIR", "/nope".to_owned(), "golectra-server can't run", Exit::Code(2)),
+        ("golectra-agent", "KEYS_DIR", "/nope".to_owned(), "the agent cannot start", Exit::Code(2)),
+        ("golectra-audit-sink", "ADDRESS", address.to_string(), "the audit sink cannot start", Exit::Code(1)),
+    ] {
+        for filter in ["off", "info", "off,golectra_process=off"] {
+            let mut run = ProgramBuilder::new(program).env("LOG_LEVEL", filter).env(name, &value).start();
+            assert_eq!(run.wait(LIMIT), code, "{program}: {}", run.tail());
+            let stderr = run.stderr();
+            assert_eq!(stderr.matches(said).count(), 1, "{program}, {filter}: {stderr}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the agent cannot start");
+            tracing::error!(target: telemetry::UNFILTERED, %error, "the agent cannot start");
             // The same exit code as for a bad value.
             if error.is_of_settings() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }

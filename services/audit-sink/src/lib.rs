@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
     let code = match runtime.map_err(StartError::Io).and_then(|runtime| runtime.block_on(run(settings))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the audit sink cannot start");
+            tracing::error!(target: telemetry::UNFILTERED, %error, "the audit sink cannot start");
             ExitCode::FAILURE
         }
     };

@@ -17,6 +17,9 @@ use self::options::{Format, Options};
 pub(crate) use self::options::{VARIABLES, check};
 use crate::log_limiter::write_pending_lines;
 
+/// The target of events that are logged whatever the filter is: why a program can't run.
+pub const UNFILTERED: &str = "golectra_process::cannot_run";
+
 /// Keeps the trace exporter alive; dropping it has the effect of [`shutdown`](Self::shutdown).
 #[derive(Debug)]
 #[must_use = "traces end when this is dropped"]
@@ -77,7 +80,7 @@ where
     S: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
 {
     let terminal = io::stderr().is_terminal();
-    let filter = EnvFilter::builder().parse_lossy(&options.filter);
+    let filter = EnvFilter::builder().parse_lossy(format!("{},{UNFILTERED}=error", options.filter));
     let json = match options.format {
         Some(format) => format == Format::Json,
         None => !terminal,

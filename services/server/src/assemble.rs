@@ -203,6 +203,11 @@ fn in_memory(settings: &Settings, lifetimes: Lifetimes, registry: &Registry, clo
     let queue = trail.clone().map(|trail| -> AuditHook { Arc::new(move |draft| trail.queue(draft)) });
     let path = Some(settings.file_storage_path.clone()).filter(|path| !path.as_os_str().is_empty());
     let beside = path.as_deref().map(Alerts::file_beside);
+    if let Some(path) = &path {
+        tracing::info!(file = %path.display(), "metrics are kept in memory and saved in a file");
+    } else {
+        tracing::info!("metrics are kept in memory and not saved: FILE_STORAGE_PATH is empty");
+    }
     let config = MemoryConfig {
         path,
         store_interval: settings.store_interval.duration(),
@@ -287,7 +292,7 @@ fn query_limits(settings: &Settings) -> QueryLimits {
     QueryLimits {
         concurrency: settings.query_concurrency.get(),
         timeout: settings.query_timeout.duration(),
-        max_series: settings.query_max_series,
+        max_series: settings.query_max_series.get(),
         max_bytes: settings.query_max_bytes.get(),
         log_after: settings.query_log_after.duration(),
     }
@@ -331,7 +336,7 @@ pub fn connection_limits(settings: &Settings) -> Result<ConnectionLimits, Refuse
     Ok(ConnectionLimits {
         headers: settings.header_timeout.duration(),
         idle: settings.idle_timeout.duration(),
-        max_connections: settings.max_connections,
+        max_connections: settings.max_connections.get(),
         drain,
         linger: linger.duration(),
         ..ConnectionLimits::default()

@@ -86,7 +86,7 @@ golectra_process::settings! {
         /// The memory that all bodies under way may take together; beyond it requests are answered 503 with Retry-After.
         pub max_inflight_bytes: Bytes = "128MiB",
         /// How many connections may be open at once, and at most 3/4 of the limit of open files; more wait.
-        pub max_connections: usize = "8192",
+        pub max_connections: NonZeroUsize = "8192",
         /// How long a request's head may take from its first byte.
         pub header_timeout: PositiveInterval = "10s",
         /// How long a request's body may take.
@@ -104,11 +104,11 @@ golectra_process::settings! {
         /// How many queries may run at once, 1 to 256. Further queries wait in a queue of 32 × QUERY_CONCURRENCY; beyond it they get 503.
         pub query_concurrency: Concurrency = "4",
         /// How long a query may take, its waiting time included. A request may ask for less with the parameter `timeout`.
-        pub query_timeout: Interval = "30s",
+        pub query_timeout: PositiveInterval = "30s",
         /// How many series one query may select.
-        pub query_max_series: usize = "100000",
+        pub query_max_series: NonZeroUsize = "100000",
         /// The memory that all queries under way may take together: what they read, what they compute and their answers.
-        pub query_max_bytes: Bytes = "128MiB",
+        pub query_max_bytes: QueryBytes = "128MiB",
         /// The memory for what searches of the index of series found, so that the next query for the same series does not ask the database; 0 remembers nothing. Without effect in memory.
         pub index_cache_bytes: Bytes = "32MiB",
         /// Queries that take at least this long are logged with what they took; 0 logs all of them.
@@ -180,7 +180,7 @@ golectra_process::settings! {
         #[arg(short = 'o', long = "output")]
         pub export_output: Option<PathBuf>,
         /// How long a read from the database may take.
-        pub query_timeout: Interval = "5m",
+        pub query_timeout: PositiveInterval = "5m",
     }
 }
 
@@ -294,6 +294,37 @@ impl FromStr for AuditDatabaseBytes {
     fn from_str(text: &str) -> Result<Self, AuditDatabaseBytesError> {
         let bytes: Bytes = text.parse()?;
         if bytes.get() < Self::MIN { Err(AuditDatabaseBytesError::TooFew) } else { Ok(Self(bytes)) }
+    }
+}
+
+/// The memory of queries: with none of it every query would be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueryBytes(Bytes);
+
+/// Why the memory is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum QueryBytesError {
+    /// It is not a number of bytes.
+    #[error(transparent)]
+    Syntax(#[from] BytesError),
+    /// None at all.
+    #[error("expected a number of bytes above 0, such as 128MiB")]
+    Zero,
+}
+
+impl QueryBytes {
+    /// The number of bytes.
+    pub const fn get(self) -> usize {
+        self.0.get()
+    }
+}
+
+impl FromStr for QueryBytes {
+    type Err = QueryBytesError;
+
+    fn from_str(text: &str) -> Result<Self, QueryBytesError> {
+        let bytes: Bytes = text.parse()?;
+        if bytes.get() == 0 { Err(QueryBytesError::Zero) } else { Ok(Self(bytes)) }
     }
 }
 
@@ -501,10 +532,16 @@ mod tests {
             ("HEADER_TIMEOUT", "expected a length of time above 0, such as 10s"),
             ("BODY_TIMEOUT", "expected a length of time above 0, such as 10s"),
             ("SHUTDOWN_TIMEOUT", "expected a length of time above 0, such as 10s"),
+            ("MAX_CONNECTIONS", "expected a whole number above 0"),
+            ("QUERY_TIMEOUT", "expected a length of time above 0, such as 10s"),
+            ("QUERY_MAX_SERIES", "expected a whole number above 0"),
+            ("QUERY_MAX_BYTES", "expected a number of bytes above 0, such as 128MiB"),
         ] {
             let error = parse(name, "0").unwrap_err().to_string();
             assert_eq!(error, format!("invalid value \"0\" in the variable {name}: {expected}"));
         }
+        assert!(ExportSettings::parse([] as [&str; 0], [("QUERY_TIMEOUT", "0s")]).is_err());
+        assert_eq!(parse("QUERY_MAX_BYTES", "1KiB").unwrap().query_max_bytes.get(), 1024);
         assert_eq!(parse("MAX_SERIES", "1").unwrap().max_series.get(), 1);
         assert_eq!(parse("MAX_BODY_BYTES", "512").unwrap().max_body_bytes.get(), 512);
     }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::config::ExportSettings;
 use crate::history::export::{Export, ExportError, ExportRequest, Position, Sink};
 use crate::history::query::matchers;
 use crate::store::history::TimeRange;
-use crate::store::memory::MemoryStore;
+use crate::store::memory::{MemoryStore, OpenError};
 use crate::store::postgres::PostgresStore;
 use crate::store::{History, Lifetimes};
 
@@ -58,7 +58,7 @@ async fn export(settings: ExportSettings) -> Result<(), Box<dyn Error>> {
     let request = ExportRequest { any, range, after, format };
     let history: Arc<dyn History> = match &settings.database_dsn {
         Some(dsn) => PostgresStore::open_to_read(dsn, settings.query_timeout.duration()).map_err(|error| Refused::because(&error))?,
-        None => MemoryStore::open_to_read(&settings.file_storage_path, Lifetimes::default(), Clock::System)?,
+        None => MemoryStore::open_to_read(&settings.file_storage_path, Lifetimes::default(), Clock::System).map_err(unopened)?,
     };
     let mut output = Output::open(&settings)?;
     let budget = MemoryBudget::new(MEMORY_BYTES);
@@ -72,6 +72,31 @@ async fn export(settings: ExportSettings) -> Result<(), Box<dyn Error>> {
     };
     let written = written.await;
     written.map_err(|error| output.cut_off(&error, taken.as_ref()).into())
+}
+
+/// Why the files of a memory store can't be exported. What a server is advised to do with them would lose what is to be exported.
+fn unopened(error: OpenError) -> String {
+    match error {
+        OpenError::Unreadable { path, source } if source.kind() == ErrorKind::NotFound => format!(
+            "there is no snapshot at {}: set FILE_STORAGE_PATH to that of the server; while the server runs use /api/v1/export",
+            path.display()
+        ),
+        OpenError::Unreadable { path, source } => {
+            format!(
+                "the snapshot file {} can't be read ({source}): fix that, or set FILE_STORAGE_PATH to that of the server",
+                path.display()
+            )
+        }
+        OpenError::Damaged { path, reason } => {
+            format!("the snapshot file {} is damaged ({reason}): repair it, or put a backup in its place", path.display())
+        }
+        OpenError::Journal { path, source } => format!("the journal {} can't be read ({source}): fix that", path.display()),
+        OpenError::History { path, source } => format!("the history in {} can't be read ({source}): fix that", path.display()),
+        OpenError::InUse { path } => {
+            format!("a golectra-server uses the snapshot file (it holds {}): use its /api/v1/export, or stop it", path.display())
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Where the export is written.
@@ -193,6 +218,25 @@ mod tests {
 
     fn taken() -> Position {
         "n/1@5".parse().unwrap()
+    }
+
+    #[test]
+    fn files_that_can_not_be_read_are_no_reason_to_lose_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.json");
+        let said = || unopened(MemoryStore::open_to_read(&path, Lifetimes::default(), Clock::System).err().unwrap());
+        let missing = said();
+        assert!(missing.starts_with("there is no snapshot at") && missing.contains("FILE_STORAGE_PATH"), "{missing}");
+        std::fs::write(&path, "[{").unwrap();
+        let damaged = said();
+        assert!(damaged.contains("is damaged"), "{damaged}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        let folder = said();
+        assert!(folder.contains("can't be read"), "{folder}");
+        for text in [missing, damaged, folder] {
+            assert!(text.contains("m.json") && !text.contains("RESTORE"), "{text}");
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     let code = match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("golectra-server can't run: {error}");
+            tracing::error!(target: telemetry::UNFILTERED, "golectra-server can't run: {error}");
             // The same exit code as for other settings that can't be used.
             if error.is::<Refused>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }

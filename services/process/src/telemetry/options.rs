@@ -3,6 +3,7 @@
 use std::env;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// A variable that has no flag, for help texts.
 pub(crate) struct Variable {
@@ -73,11 +74,11 @@ impl Options {
             (None, Some(filter)) => ("LOG_LEVEL", filter),
             (None, None) => ("LOG_LEVEL", "info"),
         };
-        if EnvFilter::builder().parse(filter).is_err() {
-            return Err(format!(
+        let filter = checked(filter).ok_or_else(|| {
+            format!(
                 "invalid value {filter:?} in the variable {name}: expected error, warn, info, debug, trace, off or a filter such as info,golectra_server=debug"
-            ));
-        }
+            )
+        })?;
         let mut export = false;
         for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] {
             let Some(url) = get(name) else { continue };
@@ -88,8 +89,26 @@ impl Options {
             }
             export = true;
         }
-        Ok(Self { format, filter: filter.to_owned(), export })
+        Ok(Self { format, filter, export })
     }
+}
+
+/// A filter without the space around its directives, which `EnvFilter` would take for a part of a target; None if it is none.
+fn checked(filter: &str) -> Option<String> {
+    let directives: Vec<_> = filter.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    let filter = directives.join(",");
+    let is_good = !directives.is_empty() && directives.into_iter().all(is_meant) && EnvFilter::builder().parse(&filter).is_ok();
+    is_good.then_some(filter)
+}
+
+/// Whether a directive is no misspelt level. `EnvFilter` takes any text for a target, all of whose events are logged and nothing else.
+fn is_meant(directive: &str) -> bool {
+    let Some(target_end) = directive.find(['=', '[']) else {
+        let is_crate = directive.starts_with("golectra") || directive.contains('_') || directive.contains("::");
+        let is_one_word = !directive.contains(|char: char| char.is_whitespace() || char == '-');
+        return directive.parse::<LevelFilter>().is_ok() || (is_crate && is_one_word);
+    };
+    !directive[..target_end].contains(char::is_whitespace)
 }
 
 /// Checks these variables; the error is one sentence.
@@ -121,6 +140,44 @@ mod tests {
         assert_eq!(read(&[("LOG_LEVEL", "debug"), ("RUST_LOG", "warn,hyper=off")]).unwrap().filter, "warn,hyper=off");
         assert!(read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")]).unwrap().export);
         assert!(read(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector/v1/traces")]).unwrap().export);
+    }
+
+    #[test]
+    fn a_filter_has_levels_and_targets() {
+        for filter in [
+            "OFF",
+            "Warn",
+            "0",
+            "5",
+            "golectra",
+            "golectra_server",
+            "tower_http,info",
+            "hyper::client",
+            "hyper=off",
+            "[span]",
+            "info,golectra_server=debug",
+            "warn,[span{field=two words}]=trace",
+        ] {
+            assert_eq!(read(&[("RUST_LOG", filter)]).unwrap().filter, filter);
+        }
+        assert_eq!(read(&[("LOG_LEVEL", " info, golectra_server=debug ,")]).unwrap().filter, "info,golectra_server=debug");
+        for filter in [
+            "warning",
+            "inof",
+            "err",
+            "6",
+            "info,warning",
+            "info golectra_server=debug",
+            "info golectra_server",
+            "golectra-server",
+            " ",
+            ",",
+        ] {
+            for name in ["LOG_LEVEL", "RUST_LOG"] {
+                let error = read(&[(name, filter)]).unwrap_err();
+                assert!(error.contains(name) && error.contains("expected error, warn, info, debug, trace, off"), "{filter}: {error}");
+            }
+        }
     }
 
     #[test]

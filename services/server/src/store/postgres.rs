@@ -142,6 +142,14 @@ pub struct PostgresStore {
     _stop_when_dropped: DropGuard,
 }
 
+/// Says which database is used, without the user and the password.
+fn log_address(dsn: &dsn::Dsn) {
+    let address = &dsn.options;
+    let host = address.get_socket().map_or_else(|| address.get_host().to_owned(), |socket| socket.display().to_string());
+    let (port, database, schema) = (address.get_port(), address.get_database(), dsn.schema.as_str());
+    tracing::info!(host, port, database, schema, "metrics are kept in PostgreSQL");
+}
+
 impl PostgresStore {
     /// Opens the store at once; the database may come later. Needs a tokio runtime.
     pub fn open(config: PostgresConfig, clock: Clock) -> Result<Arc<Self>, OpenError> {
@@ -153,6 +161,7 @@ impl PostgresStore {
                 "DATABASE_DSN has settings of another driver's connection pool or statement cache, which have no effect: the pool's size is DATABASE_CONNECTIONS"
             );
         }
+        log_address(&dsn);
         let options = DatabaseOptions::new(dsn);
         let clock = DatabaseClock::new(clock, config.metrics.clone());
         let (partitions, commits) = (Arc::new(Partitions::default()), Arc::new(Commits::default()));

@@ -206,7 +206,13 @@ fn target(kind: &str, raw: RawTarget) -> Result<Target, String> {
         (Some(_), None) if kind == "slack" => {
             return Err("the address of slack is a secret: put it into a file and name that as url_file".to_owned());
         }
-        (Some(url), None) => Address::Plain(checked(&url.value)?.to_owned()),
+        (Some(url), None) => {
+            let text = checked(&url.value)?;
+            if kind == "ntfy" && reqwest::Url::parse(text).is_ok_and(|url| url.path().trim_matches('/').is_empty()) {
+                return Err("the url of ntfy must end in a topic, such as https://ntfy.sh/my-topic".to_owned());
+            }
+            Address::Plain(text.to_owned())
+        }
         (None, Some(file)) => Address::File(file),
         _ => return Err("it needs either url or url_file".to_owned()),
     };
@@ -359,6 +365,8 @@ mod tests {
             (3, "either url or url_file", "name: a\n  webhook: {}"),
             (3, "either token_file", "name: a\n  webhook: {url: 'http://h', username: hush}"),
             (3, "key_file", "name: a\n  ntfy: {url: 'http://h/t', key_file: /k}"),
+            (3, "must end in a topic", "name: a\n  ntfy: {url: 'https://hush'}"),
+            (3, "must end in a topic", "name: a\n  ntfy: {url: 'https://hush//'}"),
             (4, "at least 1m", "name: a\n  webhook: {url: 'http://h'}\n  repeat_interval: 5s"),
             (4, "no meaning", "name: a\n  alertmanager: {url: 'http://h'}\n  repeat_interval: 5m"),
             (3, "password", "name: a\n  webhook: {url: 'http://h', password: hush}"),

@@ -45,6 +45,14 @@ impl RuleBook {
     pub fn open(folder: Option<&Path>, disabled: &BTreeSet<String>) -> Self {
         let mut built_in =
             parse(BUILT_IN_FILE, BUILT_IN).unwrap_or_else(|error| unreachable!("a test reads the rules that are built in: {error}"));
+        let unknown = unknown(disabled, &built_in);
+        if !unknown.is_empty() {
+            // No error: a new version may have renamed a rule.
+            tracing::warn!(
+                names = unknown.join(", "),
+                "BUILT_IN_RULES_DISABLED has names of no rule that is built in, which have no effect"
+            );
+        }
         let left_out = |rule: &Rule| disabled.contains("all") || disabled.contains(&rule.name);
         for group in &mut built_in {
             group.rules.retain(|rule| !left_out(rule));
@@ -106,6 +114,12 @@ impl RuleBook {
         let error = FileError { file: RULES_DIR.to_owned(), line: 0, problem };
         RuleSet { groups: self.current().groups.clone(), incomplete: true, refused: vec![error] }
     }
+}
+
+/// The names of no rule that is built in.
+fn unknown<'a>(disabled: &'a BTreeSet<String>, built_in: &[RuleGroup]) -> Vec<&'a str> {
+    let is_known = |name: &str| name == "all" || built_in.iter().flat_map(|group| &group.rules).any(|rule| rule.name == name);
+    disabled.iter().map(String::as_str).filter(|name| !is_known(name)).collect()
 }
 
 #[cfg(test)]
@@ -193,6 +207,18 @@ mod tests {
         book.look();
         assert_eq!(names(&book), ["a.yaml/many", "b.yaml/many"]);
         assert!(!book.current().incomplete);
+    }
+
+    #[test]
+    fn names_of_no_rule_are_known_as_such() {
+        let built_in = parse(BUILT_IN_FILE, BUILT_IN).unwrap();
+        let unknown = |names: &[&str]| {
+            let disabled: BTreeSet<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            unknown(&disabled, &built_in).join(", ")
+        };
+        assert_eq!(unknown(&[]), "");
+        assert_eq!(unknown(&["all", "Watchdog"]), "");
+        assert_eq!(unknown(&["Watchdog", "watchdog", "ALL", "NodeAsleep"]), "ALL, NodeAsleep, watchdog");
     }
 
     #[test]
