@@ -101,10 +101,14 @@ fn checked(filter: &str) -> Option<String> {
     is_good.then_some(filter)
 }
 
+/// Libraries with names of one word whose events one may want to see.
+const CRATES: [&str; 9] = ["h2", "hyper", "lettre", "mio", "reqwest", "rustls", "sqlx", "tokio", "tower"];
+
 /// Whether a directive is no misspelt level. `EnvFilter` takes any text for a target, all of whose events are logged and nothing else.
 fn is_meant(directive: &str) -> bool {
     let Some(target_end) = directive.find(['=', '[']) else {
-        let is_crate = directive.starts_with("golectra") || directive.contains('_') || directive.contains("::");
+        let is_crate =
+            directive.starts_with("golectra") || directive.contains('_') || directive.contains("::") || CRATES.contains(&directive);
         let is_one_word = !directive.contains(|char: char| char.is_whitespace() || char == '-');
         return directive.parse::<LevelFilter>().is_ok() || (is_crate && is_one_word);
     };
@@ -152,6 +156,7 @@ mod tests {
             "golectra",
             "golectra_server",
             "tower_http,info",
+            "info,sqlx",
             "hyper::client",
             "hyper=off",
             "[span]",

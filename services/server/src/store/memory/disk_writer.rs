@@ -384,6 +384,8 @@ impl DiskWriter {
         // There may be little time and little room, and nobody tries again.
         self.shards.history.move_nothing();
         let _ = self.finish_save();
+        // The save that was under way may have ended that.
+        self.shards.history.move_nothing();
         let unsaved = self.shards.writes() != self.progress.saved_writes;
         let saved = if unsaved { self.save_now() } else { journaled.clone() };
         self.audit();

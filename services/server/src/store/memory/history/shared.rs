@@ -82,9 +82,10 @@ impl HistoryShared {
         self.saves_without_moves.fetch_max(1, Ordering::Relaxed);
     }
 
-    /// Whether the last save wrote something once more, and failed.
+    /// Whether the last save wrote something once more, and failed. That is told once, since the next one may fail before it has looked.
     pub(in crate::store::memory) fn has_failed_to_move(&self) -> bool {
-        self.saves_without_moves.load(Ordering::Relaxed) == SAVES_WITHOUT_MOVES
+        let next = SAVES_WITHOUT_MOVES - 1;
+        self.saves_without_moves.compare_exchange(SAVES_WITHOUT_MOVES, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Whether no history is kept.

@@ -488,6 +488,7 @@ fn copy_folder(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn a_save_that_fails_while_it_writes_something_once_more_loses_nothing() {
+    const FAILED: i64 = i64::MIN;
     let home = tempfile::tempdir().unwrap();
     let live = home.path().join("live");
     fs::create_dir(&live).unwrap();
@@ -507,18 +508,21 @@ async fn a_save_that_fails_while_it_writes_something_once_more_loses_nothing() {
             copy_folder(&live, &folder);
             let left = Arc::new(AtomicI64::new(i64::MAX));
             let counted = Arc::clone(&left);
+            // Once it has failed everything fails, or the save would be tried again while its files are copied.
             let hook = move |one: Op| -> io::Result<()> {
-                let fails = one == op && counted.fetch_sub(1, Ordering::SeqCst) <= 0;
-                if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+                if one == op && counted.load(Ordering::SeqCst) != FAILED && counted.fetch_sub(1, Ordering::SeqCst) <= 0 {
+                    counted.store(FAILED, Ordering::SeqCst);
+                }
+                if counted.load(Ordering::SeqCst) == FAILED { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
             };
             let store = open_short(Disk { hook: Some(Arc::new(hook)) }, &folder.join("m.json"), &clock);
             put(&store, "c", clock.unix_millis(), 1.0).await;
             left.store(many, Ordering::SeqCst);
             let saved = store.save_now().await;
-            left.store(i64::MAX, Ordering::SeqCst);
             // As if the process had died here.
             let image = home.path().join(format!("{op:?}-{many}-image"));
             copy_folder(&folder, &image);
+            left.store(i64::MAX, Ordering::SeqCst);
             check(&image, &what);
             if saved.is_ok() {
                 assert!(many > 0, "{op:?} is needed for a save");
