@@ -1,7 +1,6 @@
 //! History held to a naive model, to its bound, and to its files.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
 
 use golectra_promql::store::{Hints, Selection};
 use golectra_promql::{Matcher, MemoryBudget};
@@ -289,59 +288,6 @@ async fn the_oldest_goes_when_there_is_no_room() {
     let first = u64::try_from(first).unwrap();
     let late = samples("n", &[("late", 1.0, first - 15 * MINUTE), ("late", 1.0, first), ("late", 1.0, NOW)]);
     assert_eq!(refused(&store.apply(late).await.unwrap()), [0, 1, 0, 0], "what would be dropped next is not acknowledged");
-}
-
-/// Counts the warnings of a thread.
-struct Warnings(Arc<AtomicU64>);
-
-impl tracing::Subscriber for Warnings {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::WARN
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, _: &tracing::Event<'_>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
-/// It is said when it begins, and not each time; what leaves with its age is nothing to be warned of.
-#[test]
-fn that_the_oldest_goes_for_lack_of_room_is_a_warning() {
-    let lifetimes =
-        Lifetimes { dedup_window: Duration::from_hours(24 * 60), retention_raw: Duration::from_hours(24 * 60), ..Lifetimes::default() };
-    let shards = Arc::new(Shards::new(config(None, Duration::ZERO, false).limits, lifetimes, 100_000, 1 << 18));
-    let keeper = Keeper::new(Arc::clone(&shards), Clock::at(NOW));
-    let warnings = Arc::new(AtomicU64::new(0));
-    let mut drops = 0_u64;
-    tracing::subscriber::with_default(Warnings(Arc::clone(&warnings)), || {
-        shards.apply(&many("n", NOW - 70 * 24 * 60 * MINUTE, 100, "m"), NOW - 70 * 24 * 60 * MINUTE, |_| {}).unwrap();
-        keeper.maintain();
-        assert_eq!((warnings.load(Ordering::Relaxed), shards.history.samples_dropped()), (0, 0));
-        let start = NOW - 20 * 24 * 60 * MINUTE;
-        for minutes in (0..20 * 24 * 60).step_by(15) {
-            shards.apply(&many("n", start + minutes * MINUTE, 100, "m"), NOW, |_| {}).unwrap();
-            if shards.history.is_crowded() {
-                // A test beside this one, without a subscriber, may have met the line first: then it is off until somebody looks again.
-                tracing::callsite::rebuild_interest_cache();
-                keeper.make_room();
-                drops += 1;
-            }
-        }
-    });
-    let said = warnings.load(Ordering::Relaxed);
-    assert!(said > 0 && said < drops && shards.history.samples_dropped() > 0, "{said} of {drops}");
 }
 
 #[tokio::test]
