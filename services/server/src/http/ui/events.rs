@@ -88,10 +88,7 @@ pub async fn find_soon(app: &Arc<App>, scope: &Scope, window: &Window, limit: Du
     let steps = steps_of(window);
     let begun = tokio::spawn({
         let (app, key) = (Arc::clone(app), (scope.clone(), steps));
-        async move {
-            let keep = |found: &Events| if found.missing.is_empty() { Keep::Yes } else { Keep::Shortly };
-            app.events.get(&key, async || find(&app, &key.0, key.1).await, keep).await
-        }
+        async move { app.events.get(&key, async || find(&app, &key.0, key.1).await, |found| Keep::if_complete(&found.missing)).await }
     });
     match timeout(limit, begun).await {
         Ok(Ok(Some(found))) => Some(found),

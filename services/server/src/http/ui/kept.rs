@@ -37,6 +37,13 @@ pub enum Keep {
     No,
 }
 
+impl Keep {
+    /// Of a finding that lacks what these sentences say.
+    pub fn if_complete(missing: &[String]) -> Self {
+        if missing.is_empty() { Self::Yes } else { Self::Shortly }
+    }
+}
+
 /// A finding, which may be under way.
 struct Entry<K, T> {
     key: K,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use golectra_process::Secret;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
 use super::maintenance::Maintenance;
 use super::sealer::{Pace, Sealer, SealerLimits, Steps};
@@ -206,5 +206,16 @@ impl TestCluster {
 impl Drop for TestCluster {
     fn drop(&mut self) {
         drop(self.run(&["stop"], Some("immediate")));
+    }
+}
+
+/// Has commits wait for this standby, or for none.
+pub(crate) async fn set_standby(conn: &mut PgConnection, name: Option<&str>) {
+    let statement = match name {
+        Some(name) => format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'"),
+        None => "ALTER SYSTEM RESET synchronous_standby_names".to_owned(),
+    };
+    for statement in [statement.as_str(), "SELECT pg_reload_conf()"] {
+        conn.execute(statement).await.unwrap();
     }
 }

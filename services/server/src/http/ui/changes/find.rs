@@ -32,8 +32,7 @@ pub async fn find(app: &App, scope: &Scope, window: &Window) -> Arc<Found> {
 }
 
 async fn of(app: &App, key: Key) -> Arc<Found> {
-    let keep = |found: &Found| if found.missing.is_empty() { Keep::Yes } else { Keep::Shortly };
-    let found = app.changes.get(&key, async || ask_all(app, &key).await, keep).await;
+    let found = app.changes.get(&key, async || ask_all(app, &key).await, |found| Keep::if_complete(&found.missing)).await;
     found.unwrap_or_else(|| {
         let busy = "What changed can't be shown now: others are being answered. Try again in a moment.".to_owned();
         Arc::new(Found { missing: vec![busy], ..Found::default() })

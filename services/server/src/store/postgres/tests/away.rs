@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use golectra_protocol::IdempotencyKey;
-use sqlx::{Connection, Executor};
+use sqlx::Connection;
 
-use super::super::testing::TestCluster;
+use super::super::testing::{TestCluster, set_standby};
 use super::*;
 use crate::store::conformance::{batch, counter, name};
 
@@ -40,17 +40,6 @@ async fn is_unavailable(store: &PostgresStore, one: &Batch) -> String {
 
 fn count_one() -> Batch {
     batch("a", IdempotencyKey::at(Clock::System.unix_millis()), vec![counter("c", 1)])
-}
-
-/// Has commits wait for this standby, or for none.
-async fn set_standby(conn: &mut PgConnection, name: Option<&str>) {
-    let statement = match name {
-        Some(name) => format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'"),
-        None => "ALTER SYSTEM RESET synchronous_standby_names".to_owned(),
-    };
-    for statement in [statement.as_str(), "SELECT pg_reload_conf()"] {
-        conn.execute(statement).await.unwrap();
-    }
 }
 
 /// The first batch whose commit waits for a standby: the setting arrives after a while.

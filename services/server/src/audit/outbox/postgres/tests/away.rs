@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use sqlx::{Connection, Executor};
+use sqlx::Connection;
 
 use super::*;
 use crate::clock::Clock;
 use crate::store::Health as _;
 use crate::store::postgres::PostgresStore;
-use crate::store::postgres::testing::{TestCluster, config, ready};
+use crate::store::postgres::testing::{TestCluster, config, ready, set_standby};
 
 /// How long a setting may take to arrive, or a database to be noticed that answers again.
 const NOTICED: Duration = Duration::from_secs(30);
@@ -27,9 +27,7 @@ async fn claims_that_wait_for_no_standby_leave_few_sessions_behind() {
     let outbox = PostgresOutbox::new(connections, is_ready, "webhook".into(), Arc::new(Notify::new()));
 
     let mut conn = PgConnection::connect(cluster.dsn().expose()).await.unwrap();
-    for statement in ["ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()"] {
-        conn.execute(statement).await.unwrap();
-    }
+    set_standby(&mut conn, Some("nobody")).await;
     let started = Instant::now();
     while outbox.claim(1).await.is_ok() {
         assert!(started.elapsed() < NOTICED, "the setting does not arrive");
@@ -44,9 +42,7 @@ async fn claims_that_wait_for_no_standby_leave_few_sessions_behind() {
     let waiting: i64 = sqlx::query_scalar(statement).fetch_one(&mut conn).await.unwrap();
     assert!(waiting <= 2, "{waiting} sessions: more than the first claim's, and one that waits for all");
 
-    for statement in ["ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"] {
-        conn.execute(statement).await.unwrap();
-    }
+    set_standby(&mut conn, None).await;
     let claimed = async {
         loop {
             if let Ok(claimed) = outbox.claim(64).await {

@@ -6,6 +6,16 @@ use super::*;
 use crate::store::conformance::rollups::{filled, samples as sent};
 use crate::store::conformance::samples as timed;
 
+/// Writes and seals a batch of each of three days.
+async fn seal_three_days(lab: &mut Lab) {
+    for day in 0..3 {
+        lab.clock.set(START + day * DAY);
+        lab.put(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 3)])).await;
+        lab.clock.set(lab.now() + 5 * HOUR);
+        lab.seal_all().await;
+    }
+}
+
 #[tokio::test]
 async fn rollups_of_an_hour_are_there_for_sql() {
     let Some(mut lab) = Lab::new().await else { return };
@@ -73,12 +83,7 @@ async fn a_day_that_a_query_may_still_read_is_not_dropped() {
 #[tokio::test]
 async fn a_day_that_could_not_be_dropped_is_still_there() {
     let Some(mut lab) = Lab::new().await else { return };
-    for day in 0..3 {
-        lab.clock.set(START + day * DAY);
-        lab.put(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 3)])).await;
-        lab.clock.set(lab.now() + 5 * HOUR);
-        lab.seal_all().await;
-    }
+    seal_three_days(&mut lab).await;
     let mut sealer = lab.sealer();
     sealer.max_bytes = Some(1);
     // As pg_dump does, for as long as it runs.
@@ -116,12 +121,7 @@ async fn a_day_that_could_not_be_dropped_is_still_there() {
 #[tokio::test]
 async fn what_is_late_for_a_dropped_day_hides_no_rollups() {
     let Some(mut lab) = Lab::new().await else { return };
-    for day in 0..3 {
-        lab.clock.set(START + day * DAY);
-        lab.put(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 3)])).await;
-        lab.clock.set(lab.now() + 5 * HOUR);
-        lab.seal_all().await;
-    }
+    seal_three_days(&mut lab).await;
     // It is acknowledged before the day is dropped, and is still in a frame when that happens.
     let mut metrics = Metrics::default();
     let at = i64::try_from(START).unwrap() + 1;
@@ -180,12 +180,7 @@ async fn a_day_that_is_dropped_is_folded_before() {
     let Some(mut lab) = Lab::new().await else { return };
     // Nothing else folds.
     lab.limits.folding = Duration::ZERO;
-    for day in 0..3 {
-        lab.clock.set(START + day * DAY);
-        lab.put(batch("a", IdempotencyKey::at(lab.now()), vec![gauge("g", 1.0), counter("c", 3)])).await;
-        lab.clock.set(lab.now() + 5 * HOUR);
-        lab.seal_all().await;
-    }
+    seal_three_days(&mut lab).await;
     assert_eq!((lab.count("chunks").await, lab.count("rollups_5m").await), (3, 0));
     let mut sealer = lab.sealer();
     sealer.max_bytes = Some(1);
