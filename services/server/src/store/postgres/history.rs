@@ -25,7 +25,7 @@ use golectra_protocol::remote_write::Metadata;
 use sqlx::{Executor as _, FromRow, PgConnection, PgPool};
 
 pub use self::index_cache::IndexCacheMetrics;
-use self::index_cache::{Found, IndexCache};
+use self::index_cache::{Found, IndexCache, IndexVersion};
 use self::layouts::LayoutLists;
 use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
 use self::search::{FoundSeries, Recency};
@@ -71,10 +71,9 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// would not be seen whatever the view, so nothing is: a partition is dropped under an exclusive lock of its table.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     LOCK TABLE frames, ONLY chunks, ONLY rollups_5m, ONLY rollups_1h IN ACCESS SHARE MODE;";
-/// What every read of the transaction needs, as a statement of the session: sent with [`BEGIN`] in one message, and yet planned once. The row that counts
-/// series has another version whenever one was made, has expired or is back; a restored database may give a version out again, but not in the same process.
+/// What every read of the transaction needs, as a statement of the session: sent with [`BEGIN`] in one message, and yet planned once.
 pub(super) const PREPARE_STATE: &str = "PREPARE read_state AS
-    SELECT (SELECT concat_ws(' ', xmin, ctid, series, pg_postmaster_start_time()) FROM series_total),
+    SELECT (SELECT max(n) FROM series_changes),
         (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
             WHERE inhparent = 'frames'::regclass),
         (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint, (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint,
@@ -95,7 +94,7 @@ fn set_plans(to: impl Fn(&'static str) -> &'static str) -> String {
 pub(super) struct ReadTransaction {
     lease: Lease,
     /// See [`index_cache`].
-    index_version: String,
+    index_version: IndexVersion,
     /// The partitions of frames that there are, in order.
     frames: Vec<i32>,
     /// Samples before this were dropped, in unix milliseconds.
@@ -120,15 +119,11 @@ impl ReadTransaction {
             state => state,
         };
         let state = state.and_then(|row| row.map(|row| FromRow::from_row(&row)).transpose()).map_err(failed)?;
-        let (index_version, partitions, dropped_ms, five_minutes_dropped_ms, server_started): (
-            Option<String>,
-            Option<String>,
-            i64,
-            i64,
-            i64,
-        ) = state.unwrap_or_default();
+        let (change, partitions, dropped_ms, five_minutes_dropped_ms, server_started): (Option<i64>, Option<String>, i64, i64, i64) =
+            state.unwrap_or_default();
         let frames = FRAMES.slots_by_names(partitions.unwrap_or_default().split(' '));
-        Ok(Self { lease, index_version: index_version.unwrap_or_default(), frames, dropped_ms, five_minutes_dropped_ms, server_started })
+        let index_version = IndexVersion { server_started, change: change.unwrap_or_default() };
+        Ok(Self { lease, index_version, frames, dropped_ms, five_minutes_dropped_ms, server_started })
     }
 
     fn conn(&mut self) -> &mut PgConnection {
@@ -176,7 +171,12 @@ impl HistoryReader {
         range: TimeRange,
         reservation: &mut Reservation,
     ) -> Result<Found, HistoryError> {
-        if let Some(found) = self.index.get(matchers, &transaction.index_version, range.start_ms) {
+        let version = transaction.index_version;
+        if let Some(after) = self.index.behind(version) {
+            let changes = search::changes(transaction.conn(), after).await?;
+            self.index.advance(after, version, changes);
+        }
+        if let Some(found) = self.index.get(matchers, version, range.start_ms) {
             return Ok(found);
         }
         transaction.conn().execute(PLAN_EACH_TIME.as_str()).await.map_err(failed)?;
@@ -194,7 +194,7 @@ impl HistoryReader {
         // Whoever collects their samples charges them once more.
         reservation.shrink(bytes);
         let found: Found = found.into();
-        self.index.put(matchers, &transaction.index_version, range.start_ms, &found);
+        self.index.put(matchers, version, range.start_ms, &found);
         Ok(found)
     }
 

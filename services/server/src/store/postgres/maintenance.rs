@@ -157,6 +157,7 @@ impl Maintenance {
         let forgotten_before = now.saturating_sub(self.lifetimes.dedup_window_millis()).saturating_sub(KEY_GRACE_MILLIS + ROW_GRACE_MILLIS);
         remove::sources(conn, Timestamp(forgotten_before)).await?;
         remove::layouts(conn).await?;
+        remove::changes(conn).await?;
         Ok(removed)
     }
 }

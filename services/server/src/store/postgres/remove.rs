@@ -42,10 +42,22 @@ pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -
         all += ids.len() as u64;
     }
     if all > 0 {
-        // Another version of the index of series, by which caches of it are told. In a transaction of its own: writers lock this row before any series.
-        sqlx::query("UPDATE series_total SET series = series").execute(conn).await?;
+        // Caches of the index search anew. In a transaction of its own: writers lock the row of series_total before any series, and changes are in the order
+        // of its locks.
+        let statement = "WITH locked AS (UPDATE series_total SET series = series RETURNING one) INSERT INTO series_changes (block_id) SELECT NULL::integer FROM locked";
+        sqlx::query(statement).execute(conn).await?;
     }
     Ok(all)
+}
+
+/// How many rows of `series_changes` are kept. A server that searches now and then is never so far behind; one that is searches anew.
+const CHANGES_KEPT: i64 = 2_000;
+
+/// Removes the oldest changes of series.
+pub(super) async fn changes(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let statement = "DELETE FROM series_changes WHERE n <= (SELECT max(n) FROM series_changes) - $1";
+    sqlx::query(statement).bind(CHANGES_KEPT).execute(conn).await?;
+    Ok(())
 }
 
 /// Removes those of these terms that no series has, and gives their numbers back. Whoever makes a series holds its terms; those that are held are passed

@@ -1,23 +1,36 @@
 //! Which series matchers select, as searches of the index found it, within INDEX_CACHE_BYTES.
 //!
-//! A search that is remembered answers as a new one would: it belongs to a version of the index, which the query's own snapshot tells. Whoever makes a
-//! series, takes it out of the newest state or brings it back changes the one row that counts all of them, so that row's version is that of the index.
-//! Rows of series never change, and their numbers are not given out again. A series that was removed with the last of its history has no samples.
+//! A search that is remembered answers as a new one would. The table `series_changes` has the series that were made or came back, in the order of commits, and a
+//! query's snapshot has the last of these changes. A cache that is behind it reads what came since (`search.rs`); an entry takes those that its matchers
+//! select when it is used next. What a snapshot does not see yet has no samples in it. That a series expired is no change: it has no samples from
+//! then on, and costs no more than the look for them. Rows of series never change, and their numbers are not given out again.
 //!
-//! Half of the bytes may be what lists know of reported series ([`super::reported`]), whatever the version.
+//! Entries are searched anew after about an hour, because they keep what has expired meanwhile, and after series were removed: a counter's labels say whether
+//! there is a gauge of its id.
+//!
+//! Half of the bytes may be what lists know of reported series ([`super::reported`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use golectra_promql::Matcher;
+use golectra_promql::{Labels, Matcher};
 use tokio::time::Instant;
 
 use super::reported::{Key, Reported};
-use super::search::FoundSeries;
+use super::search::{Changes, FoundSeries};
+use crate::history::labels::TYPE_LABEL;
 
 /// What an entry takes beside its text and its series.
 const ENTRY_BYTES: usize = 200;
+/// What a matcher takes in an entry, beside its text.
+const MATCHER_BYTES: usize = 200;
+/// For how long an entry is kept, and up to how many minutes longer, so that those which were made together are not searched anew together.
+const KEPT: Duration = Duration::from_mins(45);
+const SPREAD_MINUTES: u64 = 16;
+/// So many changed series wait for the entries to be used. Then all entries take them.
+const MAX_WAITING: usize = 2_000;
 
 /// What was found. Cheap to clone.
 pub(super) type Found = Arc<[FoundSeries]>;
@@ -60,12 +73,24 @@ pub(super) struct IndexCache {
     metrics: IndexCacheMetrics,
 }
 
+/// Up to which change of series a snapshot or the cache has seen them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct IndexVersion {
+    /// When the database server started, in unix microseconds: another server, a standby or a restored backup, may count its changes otherwise.
+    pub(super) server_started: i64,
+    /// The last change, of `series_changes`.
+    pub(super) change: i64,
+}
+
 #[derive(Default)]
 struct Held {
-    /// The version of all entries.
-    version: String,
+    /// Up to which change what follows is complete.
+    version: IndexVersion,
     entries: HashMap<String, Entry>,
-    /// What the entries take.
+    /// Series that were made or came back after the change `waiting_after`, and by which change, in order. An entry takes them when it is used.
+    waiting: Vec<(i64, FoundSeries)>,
+    waiting_after: i64,
+    /// What the entries and the series that wait take.
     bytes: usize,
     /// Few: one for each minute that lists begin in.
     reported: HashMap<Key, ReportedEntry>,
@@ -74,12 +99,57 @@ struct Held {
 }
 
 struct Entry {
+    matchers: Box<[Matcher]>,
     found: Found,
+    /// Up to which change it is complete.
+    change: i64,
     /// Series that expired before this were not looked for.
     start_ms: i64,
     bytes: usize,
+    /// When it is searched anew.
+    kept_until: Instant,
     /// When it was used last.
     used: u64,
+}
+
+impl Entry {
+    fn bytes_of(key: &str, matchers: &[Matcher], found: &Found) -> usize {
+        let found: usize = found.iter().map(FoundSeries::memory_bytes).sum();
+        ENTRY_BYTES + 2 * key.len() + matchers.len() * MATCHER_BYTES + found
+    }
+
+    /// Takes those of these series that its matchers select, up to this change. False where it is to be searched anew: the labels of a counter change when a
+    /// gauge of its id is made beside it.
+    fn take(&mut self, key: &str, waiting: &[(i64, FoundSeries)], change: i64) -> bool {
+        let new = &waiting[waiting.partition_point(|(at, _)| *at <= self.change)..];
+        self.change = change;
+        if new.is_empty() {
+            return true;
+        }
+        if self.matchers.iter().any(|matcher| matcher.name() == TYPE_LABEL) {
+            return false;
+        }
+        // Of a series that changed twice the last state counts.
+        let selected = new.iter().map(|(_, series)| series).filter(|series| golectra_promql::all_match(&self.matchers, &series.labels));
+        let mut selected: HashMap<i32, &FoundSeries> = selected.map(|series| (series.id, series)).collect();
+        if selected.is_empty() {
+            return true;
+        }
+        let gauges = selected.values().filter(|series| !series.is_counter);
+        let gauges: HashSet<(i32, &Labels)> = gauges.map(|series| (series.source_id, &series.labels)).collect();
+        let has_gauge = |series: &FoundSeries| gauges.contains(&(series.source_id, &series.labels));
+        let mut all = self.found.iter().chain(selected.values().copied());
+        if all.any(|series| series.is_counter && !series.beside_gauge && has_gauge(series)) {
+            return false;
+        }
+        let mut found: Vec<FoundSeries> = self.found.iter().map(|series| selected.remove(&series.id).unwrap_or(series).clone()).collect();
+        found.extend(selected.into_values().cloned());
+        // As a search gives them: source by source. Their order within a source tells nothing.
+        found.sort_by_key(|series| (series.source_id, series.id));
+        self.found = found.into();
+        self.bytes = Self::bytes_of(key, &self.matchers, &self.found);
+        true
+    }
 }
 
 struct ReportedEntry {
@@ -102,6 +172,52 @@ impl Held {
         self.reported.retain(|_, entry| Arc::strong_count(&entry.shared) > 1 || entry.kept_until.is_some_and(|until| now < until));
     }
 
+    /// The same of searches.
+    fn end_old_searches(&mut self, now: Instant) {
+        let bytes = &mut self.bytes;
+        self.entries.retain(|_, entry| {
+            let is_kept = now < entry.kept_until;
+            *bytes -= if is_kept { 0 } else { entry.bytes };
+            is_kept
+        });
+        if self.entries.is_empty() {
+            self.forget_waiting();
+        }
+    }
+
+    /// Nothing waits any more.
+    fn forget_waiting(&mut self) {
+        self.bytes -= self.waiting.drain(..).map(|(_, series)| series.memory_bytes()).sum::<usize>();
+        self.waiting_after = self.version.change;
+    }
+
+    /// Ends all searches, and begins with this version.
+    fn begin(&mut self, version: IndexVersion) {
+        self.entries = HashMap::new();
+        self.waiting = Vec::new();
+        self.bytes = 0;
+        self.version = version;
+        self.waiting_after = version.change;
+    }
+
+    /// Removes an entry.
+    fn remove(&mut self, key: &str) {
+        if let Some(gone) = self.entries.remove(key) {
+            self.bytes -= gone.bytes;
+        }
+    }
+
+    /// An entry takes what came since it was used last; it is removed where it can't.
+    fn bring_up(&mut self, key: &str) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let before = entry.bytes;
+        let is_kept = entry.take(key, &self.waiting, self.version.change);
+        self.bytes = self.bytes - before + entry.bytes;
+        if !is_kept {
+            self.remove(key);
+        }
+    }
+
     /// Searches that were used least recently make room.
     fn make_room(&mut self, bytes: usize, max_bytes: usize) {
         let reported_bytes = self.reported_bytes();
@@ -109,6 +225,9 @@ impl Held {
             let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone());
             let Some(gone) = oldest.and_then(|key| self.entries.remove(&key)) else { break };
             self.bytes -= gone.bytes;
+        }
+        if self.entries.is_empty() {
+            self.forget_waiting();
         }
     }
 }
@@ -138,19 +257,63 @@ impl IndexCache {
         self.metrics.0.bytes.store(held.bytes + held.reported_bytes(), Ordering::Relaxed);
     }
 
+    /// After which change series are to be read before an entry can answer for this version; None where the cache has them all.
+    pub(super) fn behind(&self, version: IndexVersion) -> Option<i64> {
+        let mut held = self.lock();
+        held.end_old_searches(Instant::now());
+        if held.version.server_started != version.server_started {
+            held.begin(version);
+        } else if held.entries.is_empty() && held.version.change < version.change {
+            held.version = version;
+            held.forget_waiting();
+        }
+        (held.version.change < version.change).then_some(held.version.change)
+    }
+
+    /// Takes what changed after this change, up to this version.
+    pub(super) fn advance(&self, after: i64, version: IndexVersion, changes: Changes) {
+        let mut held = self.lock();
+        if held.version != (IndexVersion { change: after, ..version }) {
+            // Another query did it meanwhile. What it lacks is read by the next one.
+            return;
+        }
+        match changes {
+            Changes::Unknown => held.begin(version),
+            Changes::Series(series) => {
+                held.version = version;
+                held.bytes += series.iter().map(|(_, series)| series.memory_bytes()).sum::<usize>();
+                held.waiting.extend(series);
+                if held.waiting.len() > MAX_WAITING {
+                    for key in held.entries.keys().cloned().collect::<Vec<_>>() {
+                        held.bring_up(&key);
+                    }
+                    held.forget_waiting();
+                }
+                held.make_room(0, self.max_bytes);
+            }
+        }
+        self.count_bytes(&held);
+    }
+
     /// The series that a search finds in this version of the index, those that expired before this time left out or not.
-    pub(super) fn get(&self, matchers: &[Matcher], version: &str, start_ms: i64) -> Option<Found> {
+    pub(super) fn get(&self, matchers: &[Matcher], version: IndexVersion, start_ms: i64) -> Option<Found> {
         let key = key(matchers);
         let mut held = self.lock();
+        let is_complete = held.version.server_started == version.server_started && held.version.change >= version.change;
+        if is_complete {
+            held.bring_up(&key);
+            held.make_room(0, self.max_bytes);
+        }
         held.uses += 1;
         let uses = held.uses;
-        let is_same = held.version == version;
-        let entry = held.entries.get_mut(&key).filter(|entry| is_same && entry.start_ms <= start_ms);
+        let entry = held.entries.get_mut(&key).filter(|entry| is_complete && entry.start_ms <= start_ms);
         self.count(entry.is_some());
-        entry.map(|entry| {
+        let found = entry.map(|entry| {
             entry.used = uses;
             Arc::clone(&entry.found)
-        })
+        });
+        self.count_bytes(&held);
+        found
     }
 
     /// How much of a search can be remembered.
@@ -158,27 +321,27 @@ impl IndexCache {
         self.max_bytes / 2
     }
 
-    /// Remembers what a search found that left out series which expired before this time. What was used least recently makes room.
-    pub(super) fn put(&self, matchers: &[Matcher], version: &str, start_ms: i64, found: &Found) {
+    /// Remembers what a search of this version found that left out series which expired before this time. What was used least recently makes room.
+    pub(super) fn put(&self, matchers: &[Matcher], version: IndexVersion, start_ms: i64, found: &Found) {
         let key = key(matchers);
-        let bytes = ENTRY_BYTES + key.len() + found.iter().map(FoundSeries::memory_bytes).sum::<usize>();
+        let bytes = Entry::bytes_of(&key, matchers, found);
         if bytes > self.max_entry_bytes() {
             return;
         }
+        let now = Instant::now();
         let mut held = self.lock();
-        if held.version != version {
-            // Of two queries that run beside each other either may be the one that sees more; the others search anew.
-            version.clone_into(&mut held.version);
-            held.entries = HashMap::new();
-            held.bytes = 0;
+        let is_known = (held.waiting_after..=held.version.change).contains(&version.change);
+        if held.version.server_started != version.server_started || !is_known {
+            // What changed since is not there to be taken.
+            return;
         }
-        if let Some(old) = held.entries.remove(&key) {
-            held.bytes -= old.bytes;
-        }
-        held.end_old(Instant::now());
+        held.remove(&key);
+        held.end_old(now);
         held.make_room(bytes, self.max_bytes);
         held.uses += 1;
-        let entry = Entry { found: Arc::clone(found), start_ms, bytes, used: held.uses };
+        let kept_until = now + KEPT + Duration::from_mins(held.uses % SPREAD_MINUTES);
+        let (matchers, change) = (matchers.into(), version.change);
+        let entry = Entry { matchers, found: Arc::clone(found), change, start_ms, bytes, kept_until, used: held.uses };
         held.bytes += bytes;
         held.entries.insert(key, entry);
         self.count_bytes(&held);
@@ -246,25 +409,122 @@ mod tests {
         [Matcher::equal("__name__", name)]
     }
 
+    fn version(change: i64) -> IndexVersion {
+        IndexVersion { server_started: 1, change }
+    }
+
+    /// One series, of source 1 and the name `a`.
+    fn one(id: i32, is_counter: bool, labels: &[(&str, &str)]) -> FoundSeries {
+        let labels = [("__name__", "a")].into_iter().chain(labels.iter().copied());
+        FoundSeries { id, source_id: 1, is_counter, labels: Labels::new(labels), ..FoundSeries::default() }
+    }
+
+    fn ids(found: Option<Found>) -> Option<Vec<i32>> {
+        found.map(|found| found.iter().map(|series| series.id).collect())
+    }
+
     #[test]
-    fn an_entry_answers_for_its_version_and_its_time() {
+    fn an_entry_answers_for_its_time_and_for_what_is_known_of_changes() {
         let metrics = IndexCacheMetrics::default();
         let cache = IndexCache::new(1 << 20, metrics.clone());
-        assert!(cache.get(&named("a"), "1", 100).is_none());
-        cache.put(&named("a"), "1", 100, &found(0..2));
-        for (matchers, version, start_ms, hit) in [
-            (named("a"), "1", 100, true),
-            (named("a"), "1", 500, true),
-            (named("a"), "1", 99, false),
-            (named("b"), "1", 100, false),
-            (named("a"), "2", 100, false),
+        assert_eq!(cache.behind(version(1)), None);
+        assert!(cache.get(&named("a"), version(1), 100).is_none());
+        cache.put(&named("a"), version(1), 100, &found(0..2));
+        for (matchers, change, start_ms, hit) in [
+            (named("a"), 1, 100, true),
+            (named("a"), 0, 100, true),
+            (named("a"), 1, 500, true),
+            (named("a"), 1, 99, false),
+            (named("b"), 1, 100, false),
+            (named("a"), 2, 100, false),
         ] {
-            assert_eq!(cache.get(&matchers, version, start_ms).is_some(), hit, "{matchers:?} {version} {start_ms}");
+            assert_eq!(cache.get(&matchers, version(change), start_ms).is_some(), hit, "{matchers:?} {change} {start_ms}");
         }
-        assert_eq!((metrics.hits(), metrics.misses()), (2, 4));
-        // Another version ends the entries of the one before.
-        cache.put(&named("b"), "2", 0, &found(0..1));
-        assert!(cache.get(&named("a"), "1", 100).is_none() && cache.get(&named("b"), "2", 0).is_some());
+        assert_eq!((metrics.hits(), metrics.misses()), (3, 4));
+        // Another server may count otherwise.
+        let other = IndexVersion { server_started: 2, change: 1 };
+        assert!(cache.get(&named("a"), other, 100).is_none());
+        cache.put(&named("b"), other, 0, &found(0..1));
+        assert_eq!(cache.behind(other), None);
+        assert!(cache.get(&named("a"), version(1), 100).is_none() && cache.get(&named("b"), other, 100).is_none());
+        assert_eq!(metrics.bytes(), 0);
+    }
+
+    #[test]
+    fn entries_take_what_their_matchers_select_of_what_changed() {
+        let cache = IndexCache::new(1 << 20, IndexCacheMetrics::default());
+        assert_eq!(cache.behind(version(1)), None);
+        let b = [Matcher::equal("__name__", "a"), Matcher::equal("x", "1")];
+        let gone = FoundSeries { expired_ms: Some(50), ..one(3, false, &[("x", "1")]) };
+        cache.put(&named("a"), version(1), 0, &vec![one(1, false, &[]), gone.clone()].into());
+        cache.put(&b, version(1), 0, &vec![gone].into());
+        cache.put(&named("other"), version(1), 0, &vec![].into());
+        assert_eq!(cache.behind(version(4)), Some(1));
+        let back = one(3, false, &[("x", "1")]);
+        let changed = vec![(2, one(2, false, &[("x", "2")])), (4, back)];
+        cache.advance(1, version(4), Changes::Series(changed.clone()));
+        // What two queries read counts once.
+        cache.advance(1, version(4), Changes::Series(changed));
+        assert_eq!(cache.behind(version(3)), None);
+        let all = cache.get(&named("a"), version(4), 100).unwrap();
+        assert_eq!(ids(Some(Arc::clone(&all))), Some(vec![1, 2, 3]));
+        assert!(all.iter().all(|series| series.expired_ms.is_none()), "it is back");
+        assert_eq!(ids(cache.get(&b, version(4), 0)), Some(vec![3]));
+        assert_eq!(ids(cache.get(&named("other"), version(4), 0)), Some(vec![]));
+        // A search of a snapshot from before takes what came since.
+        cache.put(&named("late"), version(2), 0, &vec![].into());
+        cache.put(&[Matcher::equal("x", "1")], version(2), 0, &vec![].into());
+        assert_eq!(ids(cache.get(&named("late"), version(4), 0)), Some(vec![]));
+        assert_eq!(ids(cache.get(&[Matcher::equal("x", "1")], version(4), 0)), Some(vec![3]));
+    }
+
+    #[test]
+    fn a_gauge_beside_a_counter_ends_what_has_the_counter() {
+        for (before, changed) in
+            [(vec![one(1, true, &[])], vec![(2, one(2, false, &[]))]), (vec![], vec![(2, one(1, true, &[])), (3, one(2, false, &[]))])]
+        {
+            let cache = IndexCache::new(1 << 20, IndexCacheMetrics::default());
+            cache.behind(version(1));
+            cache.put(&named("a"), version(1), 0, &before.into());
+            cache.put(&named("b"), version(1), 0, &vec![].into());
+            cache.put(&[Matcher::equal(TYPE_LABEL, "counter")], version(1), 0, &vec![].into());
+            cache.advance(1, version(3), Changes::Series(changed));
+            assert_eq!(ids(cache.get(&named("a"), version(3), 0)), None);
+            assert_eq!(ids(cache.get(&named("b"), version(3), 0)), Some(vec![]));
+            assert_eq!(ids(cache.get(&[Matcher::equal(TYPE_LABEL, "counter")], version(3), 0)), None);
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_ends_all_entries_and_much_is_taken_by_all() {
+        let metrics = IndexCacheMetrics::default();
+        let cache = IndexCache::new(1 << 22, metrics.clone());
+        cache.behind(version(1));
+        cache.put(&named("a"), version(1), 0, &vec![].into());
+        let many = (0..2_001).map(|id| (2, one(id, false, &[])));
+        cache.advance(1, version(2), Changes::Series(many.collect()));
+        cache.put(&named("too late"), version(1), 0, &vec![].into());
+        assert_eq!(ids(cache.get(&named("a"), version(2), 0)).map(|ids| ids.len()), Some(2_001));
+        assert!(cache.get(&named("too late"), version(2), 0).is_none());
+        cache.advance(2, version(5), Changes::Unknown);
+        assert!(cache.get(&named("a"), version(5), 0).is_none());
+        assert_eq!((metrics.bytes(), cache.behind(version(5))), (0, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_are_searched_anew_after_an_hour() {
+        let metrics = IndexCacheMetrics::default();
+        let cache = IndexCache::new(1 << 20, metrics.clone());
+        cache.behind(version(1));
+        cache.put(&named("a"), version(1), 0, &found(0..1));
+        tokio::time::advance(KEPT - Duration::from_secs(1)).await;
+        assert_eq!(cache.behind(version(2)), Some(1));
+        cache.advance(1, version(2), Changes::Series(vec![(2, one(1, false, &[]))]));
+        assert!(cache.get(&named("a"), version(2), 0).is_some());
+        tokio::time::advance(Duration::from_mins(SPREAD_MINUTES)).await;
+        assert_eq!(cache.behind(version(3)), None, "nothing is read for what is not kept");
+        assert!(cache.get(&named("a"), version(3), 0).is_none());
+        assert_eq!(metrics.bytes(), 0);
     }
 
     #[test]
@@ -300,6 +560,7 @@ mod tests {
     fn what_is_known_of_reported_series_is_kept_for_a_minute() {
         let metrics = IndexCacheMetrics::default();
         let cache = IndexCache::new(1 << 20, metrics.clone());
+        cache.behind(version(0));
         let now = Instant::now();
         let is_known = |key, at| cache.reported(key, at).try_lock().unwrap().is_some();
         let first = cache.reported(since(1), now);
@@ -312,8 +573,9 @@ mod tests {
         assert!(is_known(since(1), now + Duration::from_secs(59)) && !is_known(since(2), now));
         assert!(!is_known(Key { part: Part::Sources, ..since(1) }, now));
         // Another version of the index does not end it.
-        cache.put(&named("a"), "1", 0, &found(0..1));
-        cache.put(&named("a"), "2", 0, &found(0..1));
+        cache.put(&named("a"), version(0), 0, &found(0..1));
+        cache.advance(0, version(2), Changes::Unknown);
+        cache.put(&named("a"), version(2), 0, &found(0..1));
         assert!(is_known(since(1), now) && metrics.bytes() > bytes);
         assert!(!is_known(since(1), now + Duration::from_mins(1)));
         assert!(metrics.bytes() < bytes);
@@ -323,10 +585,11 @@ mod tests {
     fn searches_and_reported_series_share_the_bound() {
         let metrics = IndexCacheMetrics::default();
         let cache = IndexCache::new(40_000, metrics.clone());
+        cache.behind(version(1));
         let now = Instant::now();
         let is_known = |key| cache.reported(key, now).try_lock().unwrap().is_some();
         for number in 0..100 {
-            cache.put(&named(&format!("m{number}")), "1", 0, &found(0..10));
+            cache.put(&named(&format!("m{number}")), version(1), 0, &found(0..10));
         }
         for number in 0..20 {
             read(&cache, since(number), 1_000, now);
@@ -334,7 +597,7 @@ mod tests {
             assert!(is_known(since(0)), "it is used all the time");
         }
         assert!(is_known(since(19)) && !is_known(since(1)));
-        assert!(cache.get(&named("m99"), "1", 0).is_some(), "half is left for searches");
+        assert!(cache.get(&named("m99"), version(1), 0).is_some(), "half is left for searches");
         // What does not fit is there for those who wait for it, and for nobody else.
         let large = read(&cache, since(100), 10_000, now);
         assert!(large.try_lock().unwrap().is_some() && !is_known(since(100)) && is_known(since(0)));
@@ -344,14 +607,15 @@ mod tests {
     fn the_bound_holds_and_what_is_used_stays() {
         let metrics = IndexCacheMetrics::default();
         let cache = IndexCache::new(40_000, metrics.clone());
+        cache.behind(version(1));
         for number in 0..100 {
-            cache.put(&named(&format!("m{number}")), "1", 0, &found(0..10));
+            cache.put(&named(&format!("m{number}")), version(1), 0, &found(0..10));
             assert!(metrics.bytes() <= 40_000);
-            assert!(cache.get(&named("m0"), "1", 0).is_some(), "it is used all the time");
+            assert!(cache.get(&named("m0"), version(1), 0).is_some(), "it is used all the time");
         }
-        assert!(cache.get(&named("m99"), "1", 0).is_some() && cache.get(&named("m1"), "1", 0).is_none());
+        assert!(cache.get(&named("m99"), version(1), 0).is_some() && cache.get(&named("m1"), version(1), 0).is_none());
         let before = metrics.bytes();
-        cache.put(&named("large"), "1", 0, &found(0..1_000));
-        assert!(cache.get(&named("large"), "1", 0).is_none() && metrics.bytes() == before);
+        cache.put(&named("large"), version(1), 0, &found(0..1_000));
+        assert!(cache.get(&named("large"), version(1), 0).is_none() && metrics.bytes() == before);
     }
 }

@@ -16,7 +16,7 @@ use sqlx::{Executor as _, PgConnection, Postgres};
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout};
 
-use super::index_cache::{IndexCache, Shared};
+use super::index_cache::{IndexCache, IndexVersion, Shared};
 use super::{ReadTransaction, failed};
 use crate::history::labels::WITHOUT_INSTANCE;
 use crate::store::history::{First, HistoryError};
@@ -57,9 +57,7 @@ pub(super) struct Reported {
     /// The next series of each source that had one.
     next: BTreeMap<i32, i32>,
     /// The version of the index that has no series after those.
-    version: String,
-    /// Which database server it is from: see [`super::layouts`].
-    server_started: i64,
+    version: IndexVersion,
     read_at: Instant,
 }
 
@@ -71,13 +69,13 @@ impl Reported {
 
     /// What it takes in memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of::<Self>() + self.version.capacity() + self.numbers.capacity() * size_of::<i32>() + self.next.len() * NEXT_BYTES
+        size_of::<Self>() + self.numbers.capacity() * size_of::<i32>() + self.next.len() * NEXT_BYTES
     }
 
     /// So many numbers, read then.
     #[cfg(test)]
     pub(super) fn of_test(numbers: i32, read_at: Instant) -> Self {
-        Self { numbers: Arc::new((0..numbers).collect()), next: BTreeMap::new(), version: "1".to_owned(), server_started: 1, read_at }
+        Self { numbers: Arc::new((0..numbers).collect()), next: BTreeMap::new(), version: IndexVersion::default(), read_at }
     }
 
     /// Moves the next ids on. Says of which sources there are new series, and the first of each.
@@ -130,19 +128,19 @@ pub(super) async fn numbers(
 ) -> Result<Numbers, HistoryError> {
     let shared = index.reported(key, Instant::now());
     let mut kept = lock(&shared, transaction.conn()).await?;
-    let (now, server_started) = (Instant::now(), transaction.server_started);
-    let known = kept.as_mut().filter(|known| known.server_started == server_started && now < known.kept_until());
+    let (now, version) = (Instant::now(), transaction.index_version);
+    let known = kept.as_mut().filter(|known| known.version.server_started == version.server_started && now < known.kept_until());
     index.count(known.is_some());
     let numbers = if let Some(known) = known {
         let before = known.numbers.len();
         first.hold(before * NUMBER_BYTES)?;
-        if known.version != transaction.index_version {
+        if known.version != version {
             let mut next = known.next.clone();
             let new = read_new(transaction.conn(), key, &mut next, first).await?;
             let read = new.len();
             known.add(new);
             known.next = next;
-            known.version.clone_from(&transaction.index_version);
+            known.version = version;
             // What was known before is counted once.
             first.release(read.saturating_sub(known.numbers.len() - before) * NUMBER_BYTES);
         }
@@ -150,8 +148,7 @@ pub(super) async fn numbers(
     } else {
         let next = next_series(transaction.conn()).await.map_err(failed)?.into_iter().collect();
         let numbers = Arc::new(read(transaction.conn(), key, first).await?);
-        let version = transaction.index_version.clone();
-        *kept = Some(Reported { numbers: Arc::clone(&numbers), next, version, server_started, read_at: now });
+        *kept = Some(Reported { numbers: Arc::clone(&numbers), next, version, read_at: now });
         numbers
     };
     if let Some(reported) = kept.as_ref() {

@@ -123,19 +123,76 @@ async fn a_search_that_is_remembered_finds_what_another_server_changed() {
     put("b", gauge("g", 1.0)).await;
     expected.push(r#"g{instance="b"}"#.to_owned());
     assert_eq!(labels(now - HOUR).await, expected);
+    assert_eq!((metrics.hits(), metrics.misses()), (4, 2), "only what is new was read");
     put("a", counter("g", 1)).await;
     expected.insert(0, r#"g{__type__="counter", instance="a"}"#.to_owned());
     assert_eq!(labels(now - HOUR).await, expected);
-    assert_eq!((metrics.hits(), metrics.misses()), (3, 4));
+    assert_eq!((metrics.hits(), metrics.misses()), (5, 2));
     // Out of the newest state and back again.
     let source = crate::store::conformance::source("b");
     assert!(other.forget_source(&source, None).await.unwrap());
     assert_eq!(labels(now - HOUR).await, expected);
-    assert_eq!((metrics.hits(), metrics.misses()), (3, 5));
     put("b", gauge("g", 2.0)).await;
     assert_eq!(labels(now - HOUR).await, expected);
-    assert_eq!((metrics.hits(), metrics.misses()), (3, 6));
+    assert_eq!((metrics.hits(), metrics.misses()), (7, 2));
+    // A gauge beside a counter changes the counter's labels.
+    put("b", counter("h", 1)).await;
+    put("b", gauge("h", 1.0)).await;
+    assert_eq!(labels(now - HOUR).await, expected);
+    assert_eq!((metrics.hits(), metrics.misses()), (8, 2));
     assert!(metrics.bytes() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_that_are_remembered_and_new_ones_always_find_the_same() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let start = 20_000 * 24 * HOUR;
+    let clock = Clock::at(start);
+    let metrics = IndexCacheMetrics::default();
+    let open = |index_cache_bytes, index_cache| {
+        PostgresStore::open(PostgresConfig { index_cache_bytes, index_cache, ..config(database.dsn()) }, clock.clone()).unwrap()
+    };
+    let (store, anew) = (open(1 << 20, metrics.clone()), open(0, IndexCacheMetrics::default()));
+    assert!(ready(&store).await && ready(&anew).await);
+    let selectors = [
+        vec![Matcher::equal("__name__", "m1")],
+        vec![Matcher::equal("x", "2")],
+        vec![Matcher::equal("instance", "s1")],
+        vec![Matcher::equal("__name__", "m0"), Matcher::equal("__type__", "counter")],
+        vec![Matcher::equal("__name__", "m2"), Matcher::equal("__type__", "")],
+    ];
+    let found = async |store: &PostgresStore, matchers: &[Matcher], start: u64, end: u64| -> Vec<String> {
+        let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
+        let series = store.select(&selection(matchers.to_vec(), start, end), 1_000, &mut reservation).await.unwrap();
+        series.iter().map(|series| series.labels.to_string()).collect()
+    };
+    let mut random = fastrand::Rng::with_seed(7);
+    let maintenance = maintenance(&store);
+    for step in 0..120_u64 {
+        let now = start + step * MINUTE;
+        clock.set(now);
+        let source = format!("s{}", random.u8(0..3));
+        match random.u8(0..8) {
+            0 => {
+                store.forget_source(&crate::store::conformance::source(&source), None).await.unwrap();
+            }
+            1 => {
+                maintenance.round().await.unwrap();
+            }
+            _ => {
+                let id = format!("m{}{{x=\"{}\"}}", random.u8(0..3), random.u8(0..4));
+                let metric = if random.bool() { gauge(&id, 1.0) } else { counter(&id, 1) };
+                store.apply(batch(&source, IdempotencyKey::at(now), vec![metric])).await.unwrap();
+            }
+        }
+        for matchers in &selectors {
+            for back in [HOUR / 4, 3 * HOUR] {
+                let (one, other) = (found(&store, matchers, now - back, now).await, found(&anew, matchers, now - back, now).await);
+                assert_eq!(one, other, "step {step}, {matchers:?}, {back}");
+            }
+        }
+    }
+    assert!(metrics.hits() > 2 * metrics.misses(), "{} answers were remembered, {} searched", metrics.hits(), metrics.misses());
 }
 
 /// A node's report: as node_exporter's, 16 series of one name and the rest of a name each.
