@@ -19,12 +19,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use golectra_process::LogLimiter;
-use sqlx::{Connection as _, FromRow, PgConnection};
+use sqlx::{FromRow, PgConnection};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use self::exchange::{change, read};
+use self::exchange::{begin, change, read};
 use self::name_lists::NameListReader;
 use super::{Backlog, CLAIM_BYTES, Delivery, DeliveryOutcome, LEASE, Outbox, OutboxError, Settlement};
 use crate::audit::draft::EventContent;
@@ -107,6 +107,7 @@ impl Outbox for PostgresOutbox {
         }
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         change(&self.connections, async |conn| {
+            let mut transaction = begin(conn).await?;
             let rows: Vec<ClaimedEvent> = sqlx::query_as(CLAIM)
                 .bind(&self.sink)
                 .bind(limit)
@@ -114,9 +115,9 @@ impl Outbox for PostgresOutbox {
                 .bind(self.holder)
                 .bind(i64::try_from(CLAIM_BYTES).unwrap_or(i64::MAX))
                 .bind(LONGEST_PAUSE.as_secs_f64())
-                .fetch_all(&mut *conn)
+                .fetch_all(&mut *transaction)
                 .await?;
-            let lists = self.name_lists.read(conn, rows.iter().filter_map(|row| row.name_list.as_deref())).await?;
+            let lists = self.name_lists.read(&mut transaction, rows.iter().filter_map(|row| row.name_list.as_deref())).await?;
             let (mut claimed, mut lost) = (Vec::with_capacity(rows.len()), Vec::new());
             for row in rows {
                 let names = row.metrics.map(Arc::from).or_else(|| lists.get(row.name_list.as_deref()?).cloned());
@@ -134,10 +135,11 @@ impl Outbox for PostgresOutbox {
                 });
             }
             if !lost.is_empty() {
-                self.put_off(conn, &lost).await?;
+                self.put_off(&mut transaction, &lost).await?;
                 // More events may be due although fewer were claimed than requested.
                 self.wake.notify_one();
             }
+            transaction.commit().await?;
             Ok(claimed)
         })
         .await
@@ -146,7 +148,7 @@ impl Outbox for PostgresOutbox {
     async fn settle(&self, settlements: &[Settlement]) -> Result<(), OutboxError> {
         let outcomes = OutcomeColumns::of(settlements);
         change(&self.connections, async |conn| {
-            let mut transaction = conn.begin().await?;
+            let mut transaction = begin(conn).await?;
             self.keep_dead_letters(&mut transaction, &outcomes).await?;
             // Locks rows of outbox before rows of deliveries, like the sweep: otherwise the two could deadlock.
             self.finish(&mut transaction, &outcomes).await?;

@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
+
+use super::exchange::begin;
 
 /// The overhead of a row, including its index entries, in bytes; measured by a test.
 const EVENT_BYTES: i64 = 160;
@@ -64,7 +66,7 @@ pub(super) async fn trim(conn: &mut PgConnection, max_bytes: u64) -> Result<Trim
         trimmed.room_for_name_lists = Some(true);
         return Ok(trimmed);
     }
-    let mut transaction = conn.begin().await?;
+    let mut transaction = begin(conn).await?;
     if !sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "taken!""#, LOCK).fetch_one(&mut *transaction).await? {
         return Ok(trimmed);
     }

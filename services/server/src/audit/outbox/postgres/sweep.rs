@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 
-use super::exchange::{Connections, change};
+use super::exchange::{Connections, begin, change};
 use super::size::{self, DiskBytes};
 use crate::audit::outbox::OutboxError;
 
@@ -90,7 +90,7 @@ async fn give_up_old_events(
     retention: Duration,
     given_up: &mut HashMap<String, u64>,
 ) -> Result<bool, sqlx::Error> {
-    let mut transaction = conn.begin().await?;
+    let mut transaction = begin(conn).await?;
     // The oldest events have the lowest ids; checking a fixed number of them costs the same however many events there are.
     let old = sqlx::query_scalar!(
         r#"select id from outbox
@@ -127,6 +127,7 @@ async fn give_up_old_events(
 
 /// Returns whether there may be more of them.
 async fn remove_old_dead_letters(conn: &mut PgConnection, retention: Duration) -> Result<bool, sqlx::Error> {
+    let mut transaction = begin(conn).await?;
     let removed = sqlx::query!(
         r#"delete from dead_letters where (event_id, sink) in (
             select event_id, sink from dead_letters where died_at < clock_timestamp() - make_interval(secs => $1)
@@ -135,8 +136,9 @@ async fn remove_old_dead_letters(conn: &mut PgConnection, retention: Duration) -
         retention.as_secs_f64(),
         ROWS_AT_ONCE,
     )
-    .execute(conn)
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(removed.rows_affected() >= ROWS_AT_ONCE.unsigned_abs())
 }
 
@@ -146,6 +148,7 @@ async fn remove_old_dead_letters(conn: &mut PgConnection, retention: Duration) -
 /// than the last day of its list: so a list whose last day is before the day of the oldest event has no references. One day is
 /// added as a margin for open transactions.
 async fn remove_unused_lists(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let mut transaction = begin(conn).await?;
     let removed = sqlx::query!(
         r#"delete from audit_name_lists where digest in (
             select digest from audit_name_lists
@@ -159,7 +162,8 @@ async fn remove_unused_lists(conn: &mut PgConnection) -> Result<bool, sqlx::Erro
         LIST_DAYS,
         ROWS_AT_ONCE,
     )
-    .execute(conn)
+    .execute(&mut *transaction)
     .await?;
+    transaction.commit().await?;
     Ok(removed.rows_affected() >= ROWS_AT_ONCE.unsigned_abs())
 }

@@ -30,6 +30,20 @@ impl Database {
         database.run(include_str!("../../../../../migrations/0002_audit.sql")).await;
         Some(database)
     }
+
+    /// Ends all connections, as sessions tell at their end what they read, and says how many rows of these tables were read by reading the tables from
+    /// end to end.
+    pub async fn rows_read_from_end_to_end(&self, tables: &[&str]) -> i64 {
+        self.pool.close().await;
+        let mut conn = PgConnection::connect_with(&self.admin.clone().database(&self.name)).await.unwrap();
+        let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+            and backend_type = 'client backend'";
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut conn).await.unwrap() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        let read = "select coalesce(sum(seq_tup_read), 0)::bigint from pg_stat_user_tables where relname = any($1)";
+        sqlx::query_scalar(read).bind(tables).fetch_one(&mut conn).await.unwrap()
+    }
 }
 
 impl Drop for Database {
