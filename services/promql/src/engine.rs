@@ -114,8 +114,8 @@ impl Engine {
         if steps.len() > self.limits.max_steps {
             return Err(EvalError::TooManySteps { what: "the query", steps: steps.len(), limit: self.limits.max_steps });
         }
-        if steps.start_ms().abs() > FARTHEST_MS || steps.end_ms().abs() > FARTHEST_MS {
-            let (start_ms, end_ms, step_ms) = (steps.start_ms(), steps.end_ms(), steps.step_ms());
+        if steps.start_ms().abs() > FARTHEST_MS || steps.until_ms().abs() > FARTHEST_MS {
+            let (start_ms, end_ms, step_ms) = (steps.start_ms(), steps.until_ms(), steps.step_ms());
             return Err(EvalError::InvalidRange { start_ms, end_ms, step_ms });
         }
         let plan = self.plan(query, steps)?;

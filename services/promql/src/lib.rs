@@ -67,7 +67,7 @@ pub use error::EvalError;
 pub use labels::{BUCKET_LABEL, Labels, LabelsBuilder, METRIC_NAME};
 pub use limits::{Interrupt, Interrupted, Limits, MemoryBudget, MemoryExceeded, NoInterrupt, Reservation};
 pub use matcher::{MatchOp, Matcher, all_match};
-pub use pattern::PatternError;
+pub use pattern::{PatternError, expand_template};
 pub use position::{Position, Span};
 pub use steps::Steps;
 pub use store::Store;

@@ -6,13 +6,18 @@
 //! repetition, and between brackets `[`, `&&`, `--` and `~~` have no meaning of their own.
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 
-use regex::{Regex, RegexBuilder};
+use regex::{Captures, Regex, RegexBuilder};
 
 /// How much memory one compiled pattern may take; the lazily built automaton may take as much again. A pattern is compiled
 /// within the first of these that suffices, since the crate does not tell what it took.
 const COMPILED_BYTES: [usize; 4] = [32 << 10, 128 << 10, 512 << 10, MAX_COMPILED_BYTES];
 const MAX_COMPILED_BYTES: usize = 2 << 20;
+
+/// A `$` in a template that means something to Go: `$$`, `${name}` or `$name`, whose name is as long as possible.
+static REFERENCE: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\$(?:\$|\{([\p{L}\p{Nd}_]+)\}|([\p{L}\p{Nd}_]+))").expect("a valid pattern"));
 
 /// Why a pattern is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +100,26 @@ pub(crate) fn compile(pattern: &str) -> Result<CompiledRegex, PatternError> {
         }
     }
     unreachable!("the largest limit gives a result")
+}
+
+/// Appends a template to `out`, with what was captured in place of its references. It is read as Go's `Regexp.Expand` reads it; the crate `regex` takes other
+/// names.
+pub fn expand_template(captures: &Captures<'_>, template: &str, out: &mut String) {
+    let mut end = 0;
+    for reference in REFERENCE.captures_iter(template) {
+        let whole = reference.get(0).expect("the whole match is always there");
+        out.push_str(&template[end..whole.start()]);
+        end = whole.end();
+        out.push_str(reference.get(1).or_else(|| reference.get(2)).map_or("$", |name| captured(captures, name.as_str())));
+    }
+    out.push_str(&template[end..]);
+}
+
+/// What the group of this number or name captured; nothing if there is no such group.
+fn captured<'c>(captures: &'c Captures<'_>, name: &str) -> &'c str {
+    let is_number = name.bytes().all(|byte| byte.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
+    let group = if is_number { name.parse().ok().and_then(|number| captures.get(number)) } else { captures.name(name) };
+    group.map_or("", |group| group.as_str())
 }
 
 fn describe(error: &regex::Error) -> String {
@@ -315,6 +340,36 @@ mod tests {
     }
 
     #[test]
+    fn templates_are_read_as_go_reads_them() {
+        let regex = compile("(?P<first>[a-z]+)-(?P<_2>[a-z]+)(-[0-9]+)?").unwrap().regex;
+        let captures = regex.captures("ab-cd").unwrap();
+        for (template, expected) in [
+            ("", ""),
+            ("plain", "plain"),
+            ("$1/$2", "ab/cd"),
+            ("$0", "ab-cd"),
+            ("${1}x$first-${_2}$_2", "abxab-cdcd"),
+            // A name is as long as possible.
+            ("[$1x][$10][$1_][$firsté][$first_]", "[][][][][]"),
+            ("$1-$2.$1 $1$2", "ab-cd.ab abcd"),
+            // There is no such group, or it captured nothing.
+            ("[$3][$4][$none][${none}][$99999999999999999999]", "[][][][][]"),
+            // Zeros in front make no number.
+            ("[$01][${01}][$00][${0}]", "[][][][ab-cd]"),
+            // Any letter and any decimal digit is part of a name, other numbers are not.
+            ("[$ä][${ä}][$1ä][$1٣][$1²]", "[][][][][ab²]"),
+            // Nothing but a name may be between braces.
+            ("${} ${a-b} ${1 $1} ${1", "${} ${a-b} ${1 ab} ${1"),
+            ("${$1} ${first[0]} $[1] $.", "${ab} ${first[0]} $[1] $."),
+            ("$$ $$1 $$$1 $$$ $", "$ $1 $ab $$ $"),
+        ] {
+            let mut out = String::new();
+            expand_template(&captures, template, &mut out);
+            assert_eq!(out, expected, "{template}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_pattern() {
         assert_eq!(Pattern::new("(").err().unwrap().to_string(), r#"invalid regular expression "(": unclosed group"#);
         assert!(Pattern::new("a)(b").is_err());
@@ -342,6 +397,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_template_makes_it_panic(template in "[$1{}a_é]*") {
+            let regex = compile("(.*)").unwrap().regex;
+            expand_template(&regex.captures("value").unwrap(), &template, &mut String::new());
+        }
+
         #[test]
         fn no_pattern_makes_it_panic(pattern in "\\PC*|[a-z0-9\\\\.+*?()|\\[\\]{}^$&~:QE,-]*", value in "[a-z{}\\[\\]]*") {
             if let Ok(compiled) = Pattern::new(&pattern) {

@@ -6,12 +6,13 @@ pub struct Steps {
     start_ms: i64,
     step_ms: i64,
     count: usize,
+    until_ms: i64,
 }
 
 impl Steps {
     /// One time.
     pub fn at(time_ms: i64) -> Self {
-        Self { start_ms: time_ms, step_ms: 1, count: 1 }
+        Self { start_ms: time_ms, step_ms: 1, count: 1, until_ms: time_ms }
     }
 
     /// The times from `start_ms` to `end_ms`, both included if a step meets them. `None` if the step is not positive, the
@@ -21,7 +22,7 @@ impl Steps {
             return None;
         }
         let steps = end_ms.checked_sub(start_ms)? / step_ms;
-        Some(Self { start_ms, step_ms, count: usize::try_from(steps).ok()?.checked_add(1)? })
+        Some(Self { start_ms, step_ms, count: usize::try_from(steps).ok()?.checked_add(1)?, until_ms: end_ms })
     }
 
     /// How many times there are.
@@ -45,6 +46,11 @@ impl Steps {
         self.time_ms(self.count - 1)
     }
 
+    /// The end that was asked for, which is `@ end()`: the last time, or less than a step after it.
+    pub fn until_ms(&self) -> i64 {
+        self.until_ms
+    }
+
     /// The time between two steps; 1 if there is only one.
     pub fn step_ms(&self) -> i64 {
         self.step_ms
@@ -57,7 +63,7 @@ impl Steps {
 
     /// The first time alone.
     pub(crate) fn first(&self) -> Self {
-        Self { count: 1, ..*self }
+        Self { count: 1, until_ms: self.start_ms, ..*self }
     }
 }
 
@@ -70,6 +76,8 @@ mod tests {
         assert_eq!(Steps::range(0, 30, 10).unwrap().times_ms().collect::<Vec<_>>(), [0, 10, 20, 30]);
         assert_eq!(Steps::range(-5, 14, 10).unwrap().times_ms().collect::<Vec<_>>(), [-5, 5]);
         assert_eq!(Steps::range(7, 7, 10).unwrap().end_ms(), 7);
+        let steps = Steps::range(0, 34, 10).unwrap();
+        assert_eq!((steps.end_ms(), steps.until_ms(), steps.first().until_ms()), (30, 34, 0));
         assert_eq!(Steps::range(1, 0, 10), None);
         assert_eq!(Steps::range(0, 1, 0), None);
         assert_eq!(Steps::range(i64::MIN, i64::MAX, 1), None);

@@ -287,7 +287,7 @@ fn lifetimes(settings: &Settings) -> Result<Lifetimes, Refused> {
     })
 }
 
-/// What queries may cost.
+/// What queries may cost, and what is said about them.
 fn query_limits(settings: &Settings) -> QueryLimits {
     QueryLimits {
         concurrency: settings.query_concurrency.get(),
@@ -295,6 +295,7 @@ fn query_limits(settings: &Settings) -> QueryLimits {
         max_series: settings.query_max_series.get(),
         max_bytes: settings.query_max_bytes.get(),
         log_after: settings.query_log_after.duration(),
+        subquery_step: settings.evaluation_interval.subquery_step(),
     }
 }
 

@@ -119,7 +119,7 @@ golectra_process::settings! {
         pub panels_dir: Option<PathBuf>,
         /// Names of built-in rules that are not evaluated, separated by commas; `all` for none of them.
         pub built_in_rules_disabled: Names = "",
-        /// How often rules are evaluated, from 1s to 1h; 0 evaluates none.
+        /// How often rules are evaluated, from 1s to 1h; 0 evaluates none. Also the step of subqueries that give none; with 0 that is 1m.
         pub evaluation_interval: EvaluationInterval = "15s",
         /// A file of receivers of alerts (YAML): at most 50 receivers, 50 quiet_hours each, and repeat_interval at least 1m. It is read again when it changes.
         pub receivers_file: Option<PathBuf>,
@@ -394,6 +394,11 @@ impl EvaluationInterval {
     pub const fn duration(self) -> Duration {
         self.0
     }
+
+    /// The step of a subquery that gives none, which is this interval in Prometheus too. Where rules are not evaluated it is Prometheus's default.
+    pub const fn subquery_step(self) -> Duration {
+        if self.0.is_zero() { Duration::from_mins(1) } else { self.0 }
+    }
 }
 
 impl FromStr for EvaluationInterval {
@@ -571,6 +576,14 @@ mod tests {
             ("https://h/#a", None),
         ] {
             assert_eq!(text.parse::<ExternalUrl>().ok().as_ref().map(ExternalUrl::as_str), url, "{text}");
+        }
+    }
+
+    #[test]
+    fn subqueries_have_a_step_where_no_rules_are_evaluated_too() {
+        for (text, seconds) in [("15s", 15), ("1h", 3_600), ("0", 60), ("0s", 60)] {
+            let interval: EvaluationInterval = text.parse().unwrap();
+            assert_eq!(interval.subquery_step(), Duration::from_secs(seconds), "{text}");
         }
     }
 

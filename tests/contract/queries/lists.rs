@@ -107,6 +107,13 @@ async fn the_server_tells_about_itself(t: Target) {
         assert_eq!(client.get(path).send().await.expect(200).media_type(), "text/plain");
         client.request(Method::HEAD, path).send().await.expect(200);
     }
+    // A subquery that gives no step has this interval, or a minute.
+    let subquery = [("query", "count_over_time(vector(1)[5m:])")];
+    assert_eq!(data(&client, "query", &subquery).await["result"][0]["value"][1], "5");
+    let server = server.restart_with(&[("EVALUATION_INTERVAL", "30s")]);
+    let client = server.client();
+    assert_eq!(data(&client, "status/config", &[]).await, json!({"yaml": "global:\n  evaluation_interval: 30s\n"}));
+    assert_eq!(data(&client, "query", &subquery).await["result"][0]["value"][1], "10");
 }
 
 async fn queries_are_formatted_and_parsed(t: Target) {

@@ -33,6 +33,10 @@ async fn values_are_found_at_their_times(t: Target) {
         assert_eq!(found, json!({"resultType": "matrix", "result": [{"metric": hits, "values": values}]}), "totals, not deltas");
         assert_eq!(post(&client, "query_range", &range).await.expect(200).json()["data"], found);
     }
+    // The end of the request, which no step meets.
+    let at_end = [("query", "load{instance=\"n1\"} @ end()"), ("start", early.as_str()), ("end", late.as_str()), ("step", "15")];
+    let found = data(&client, "query_range", &at_end).await;
+    assert_eq!(found["result"][0]["values"], json!([[start, "1e-07"], [start + 15, "1e-07"]]));
     let stored = data(&client, "query", &[("query", "load{instance=\"n1\"}[1m]"), ("time", &at(30))]).await;
     let values = [json!([start, "0.25"]), json!([start + 10, "0.5"]), json!([start + 20, "1e-07"])];
     assert_eq!(stored, json!({"resultType": "matrix", "result": [{"metric": load("n1"), "values": values}]}));

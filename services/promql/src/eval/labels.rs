@@ -6,6 +6,7 @@ use super::collect::SAME_LABELS;
 use super::{Collected, Evaluator, Sink};
 use crate::error::EvalError;
 use crate::labels::{Labels, METRIC_NAME};
+use crate::pattern::expand_template;
 use crate::plan::VectorNode;
 use crate::steps::Steps;
 
@@ -31,7 +32,7 @@ pub(super) fn replaced(
         return Err(too_long("label_replace"));
     }
     let mut value = String::new();
-    captures.expand(replacement, &mut value);
+    expand_template(&captures, replacement, &mut value);
     if value.len() > MAX_VALUE_BYTES {
         return Err(too_long("label_replace"));
     }

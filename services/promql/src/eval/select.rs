@@ -91,7 +91,8 @@ impl Evaluator<'_> {
                     end += buckets[end..].iter().take_while(|bucket| bucket.first_ms < end_ms).count();
                     let newest = end.checked_sub(1).map(|newest| &buckets[newest]);
                     newest
-                        .filter(|bucket| bucket.last_ms > end_ms - window.range_ms)
+                        // As the end, the start belongs to the bucket that begins there.
+                        .filter(|bucket| bucket.last_ms >= end_ms - window.range_ms)
                         .map_or(ABSENT, |bucket| value(bucket.last_ms, bucket.last))
                 })),
             }

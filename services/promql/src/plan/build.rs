@@ -116,7 +116,7 @@ impl PlanContext {
         let at_ms = modifiers.at.map(|at| match at {
             At::Time { ms } => ms,
             At::Start => self.steps.start_ms(),
-            At::End => self.steps.end_ms(),
+            At::End => self.steps.until_ms(),
         });
         Window { range_ms, offset_ms: modifiers.offset_ms.unwrap_or_default(), at_ms }
     }

@@ -148,7 +148,9 @@ pub fn times(random: &mut Rng) -> (Option<Steps>, i64) {
         return (None, start_ms);
     }
     let step_ms = *random.choice(&[60_000, 120_000, 600_000]).unwrap();
-    (Steps::range(start_ms, start_ms + step_ms * random.i64(0..20), step_ms), start_ms)
+    // What `@ end()` means shows where no step meets the end. By whole tens of seconds it does not come to a step of a subquery either.
+    let beyond_ms = 10_000 * random.i64(0..step_ms / 10_000);
+    (Steps::range(start_ms, start_ms + step_ms * random.i64(0..20) + beyond_ms, step_ms), start_ms)
 }
 
 /// A time for `@`.

@@ -268,7 +268,10 @@ impl Generator<'_> {
                 )
             }
             1 => format!("histogram_quantile(0.9, latency_seconds_bucket{})", self.matchers()),
-            2 => format!("label_replace({}, \"new\", \"$2-$1\", \"instance\", \"(.)(.*)\")", self.vector(depth - 1)),
+            2 => {
+                let template = self.one_of(&["$2-$1", "${1}x$1x$$1", "${a-b}${}$01", "$ä$1²${job}$"]);
+                format!("label_replace({}, \"new\", \"{template}\", \"instance\", \"(?P<job>.)(.*)\")", self.vector(depth - 1))
+            }
             3 => format!("label_replace({}, \"job\", \"$1x\", \"job\", \"(n.*)\")", self.vector(depth - 1)),
             4 => format!("label_join({}, \"both\", \"/\", \"job\", \"instance\", \"none\")", self.vector(depth - 1)),
             5 => format!("absent({})", self.vector(depth - 1)),

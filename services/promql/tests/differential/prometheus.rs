@@ -122,8 +122,11 @@ impl Prometheus {
         let data = match steps {
             None => self.data("/api/v1/query", &[query, ("time", seconds(time_ms))]),
             Some(steps) => {
-                let times =
-                    [("start", seconds(steps.start_ms())), ("end", seconds(steps.end_ms())), ("step", seconds(steps.step_ms().max(1000)))];
+                let times = [
+                    ("start", seconds(steps.start_ms())),
+                    ("end", seconds(steps.until_ms())),
+                    ("step", seconds(steps.step_ms().max(1000))),
+                ];
                 self.data("/api/v1/query_range", &[&[query], &times[..]].concat())
             }
         }?;

@@ -257,6 +257,7 @@ mod tests {
             ("{{ range $name, $text := $labels }}{{ $name }}={{ $text }} {{ end }}", 0.0, "instance=n1:9100 job=node "),
             ("{{ $labels.instance | stripPort | toUpper }}", 0.0, "N1"),
             ("{{ reReplaceAll \"(.*):(.*)\" \"$2\" $labels.instance }}", 0.0, "9100"),
+            ("{{ reReplaceAll \"(n)([0-9])\" \"${2}$1x${a-b}\" $labels.instance }}", 0.0, "1${a-b}:9100"),
             ("{{ if match \"^n\" $labels.instance }}yes{{ end }}", 0.0, "yes"),
             ("{{- /* said to people */ -}} x", 0.0, "x"),
             ("{{ $externalURL }}/node?name={{ $labels.instance | urlQueryEscape }}", 0.0, "https://g.example.com/node?name=n1%3A9100"),

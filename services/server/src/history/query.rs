@@ -55,7 +55,7 @@ pub const MAX_STEPS: usize = 11_001;
 /// How long a query that is over its time may take to notice, before it is left to itself.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What queries may cost.
+/// What queries may cost, and what is said about them.
 #[derive(Debug, Clone, Copy)]
 pub struct QueryLimits {
     /// How many run at once.
@@ -68,6 +68,8 @@ pub struct QueryLimits {
     pub max_bytes: usize,
     /// Those that take longer are logged.
     pub log_after: Duration,
+    /// The step of a subquery that gives none; above 0.
+    pub subquery_step: Duration,
 }
 
 /// Runs queries. Cheap to clone.
@@ -134,10 +136,11 @@ impl Queries {
         let processors = thread::available_parallelism().map_or(1, |processors| u32::try_from(processors.get()).unwrap_or(u32::MAX));
         let allowance = Arc::new(Allowance::of(writers.clone(), processors));
         let engine_limits = Limits { max_series: limits.max_series, max_steps: MAX_STEPS, ..Limits::default() };
+        let subquery_step_ms = i64::try_from(limits.subquery_step.as_millis()).map_err(io::Error::other)?;
         Ok(Self(Arc::new(Inner {
             history,
             limits,
-            engine: Engine { limits: engine_limits, ..Engine::default() },
+            engine: Engine { subquery_step_ms, limits: engine_limits, ..Engine::default() },
             admission: Admission::new(limits.concurrency),
             writers,
             allowance,

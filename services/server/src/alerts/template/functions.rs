@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use golectra_promql::expand_template;
 use golectra_promql::parse::parse_duration;
 use gotmpl::{FuncMap, TemplateError, Value};
-use regex::Regex;
+use regex::{Captures, Regex};
 
 use super::humanize;
 
@@ -44,8 +45,13 @@ pub fn all() -> FuncMap {
     });
     add("match", |args| Ok(Value::Bool(pattern(&text(args, 0)?)?.is_match(&text(args, 1)?))));
     add("reReplaceAll", |args| {
-        let replaced = pattern(&text(args, 0)?)?.replace_all(&text(args, 2)?, text(args, 1)?.as_str()).into_owned();
-        Ok(Value::String(replaced.into()))
+        let (pattern, replacement, value) = (pattern(&text(args, 0)?)?, text(args, 1)?, text(args, 2)?);
+        let replaced = pattern.replace_all(&value, |captures: &Captures<'_>| {
+            let mut out = String::new();
+            expand_template(captures, &replacement, &mut out);
+            out
+        });
+        Ok(Value::String(replaced.into_owned().into()))
     });
     add("args", |args| {
         Ok(Value::Map(Arc::new(args.iter().enumerate().map(|(index, arg)| (format!("arg{index}").into(), arg.clone())).collect())))

@@ -203,7 +203,8 @@ impl Bench {
 }
 
 fn limits() -> QueryLimits {
-    QueryLimits { concurrency: 2, timeout: PATIENCE, max_series: 100, max_bytes: 4 << 20, log_after: PATIENCE * 2 }
+    let subquery_step = Duration::from_mins(1);
+    QueryLimits { concurrency: 2, timeout: PATIENCE, max_series: 100, max_bytes: 4 << 20, log_after: PATIENCE * 2, subquery_step }
 }
 
 fn question(text: &str) -> Question {
@@ -242,6 +243,15 @@ async fn queries_are_evaluated_on_what_the_store_has() {
     assert!(bench.metric("golectra_query_memory_bytes", None) > 0.0, "a result counts until it is dropped");
     drop(held);
     assert_eq!(bench.metric("golectra_query_memory_bytes", None), 0.0);
+}
+
+#[tokio::test]
+async fn a_subquery_that_gives_no_step_takes_the_servers() {
+    for (seconds, count) in [(15, 20.0), (60, 5.0)] {
+        let bench = Bench::new(QueryLimits { subquery_step: Duration::from_secs(seconds), ..limits() });
+        assert_eq!(numbers(&bench.at("count_over_time(vector(1)[5m:])").await.unwrap()), [count]);
+        assert_eq!(numbers(&bench.at("count_over_time(vector(1)[5m:10s])").await.unwrap()), [30.0]);
+    }
 }
 
 #[tokio::test]

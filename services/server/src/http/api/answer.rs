@@ -55,9 +55,6 @@ impl Answer {
     pub fn evaluated(evaluated: Evaluated, limit: Option<usize>, stats: Option<&impl Serialize>) -> Self {
         let (annotations, text) = (&evaluated.outcome.annotations, evaluated.query.text());
         let mut warnings = annotations.texts(Severity::Warning, text);
-        if annotations.omitted() > 0 {
-            warnings.push(format!("{} more warnings and infos are left out", annotations.omitted()));
-        }
         let infos = annotations.texts(Severity::Info, text);
         let series = match &evaluated.outcome.value {
             Value::Scalar { .. } | Value::Text { .. } => 1,

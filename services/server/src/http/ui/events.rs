@@ -392,7 +392,8 @@ mod tests {
         let batch = Batch { source: Source::parse(RULES_SOURCE).unwrap(), key, keyed: false, digest: [0; 32], metrics, audit: None };
         assert_eq!(store.apply(batch).await.unwrap(), Applied::New);
         let limit = Duration::from_secs(30);
-        let limits = QueryLimits { concurrency: 1, timeout: limit, max_series: 100, max_bytes: 64 << 20, log_after: limit };
+        let limits =
+            QueryLimits { concurrency: 1, timeout: limit, max_series: 100, max_bytes: 64 << 20, log_after: limit, subquery_step: limit };
         let queries = Queries::start(Arc::<dyn Store>::clone(&store), limits, store.writer_load(), &Registry::new()).unwrap();
         let text = SILENT_FOR.replace("$of", "");
         for (days, rollups) in [(7, "5-minute"), (365, "1-hour")] {

@@ -51,6 +51,7 @@ impl Asking {
             max_series: 100,
             max_bytes: 64 << 20,
             log_after: Duration::from_mins(1),
+            subquery_step: Duration::from_mins(1),
         };
         let queries = Queries::start(lab.store.clone(), limits, WriterLoad::default(), &Registry::new()).unwrap();
         Self { queries, samples, steps, late_ms: 0 }
@@ -271,5 +272,35 @@ pub(crate) async fn rollups_of_two_sources_answer_as_their_merged_samples_do(mak
                 asking.check(&case.replace("NAME", name), resolution).await;
             }
         }
+    }
+}
+
+/// Each sample begins a bucket. So a step at the bucket's end has it as the newest one of the five minutes before, and none later.
+pub(crate) async fn rollups_show_series_whose_samples_begin_buckets(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let lifetimes = Lifetimes { dedup_window: Duration::from_hours(30 * 24), ..Lifetimes::default() };
+    let setup = Setup { clock: Clock::at(START), lifetimes, ..Setup::default() };
+    let Some(lab) = Lab::with(make, setup).await else { return };
+    lab.at(6 * DAY);
+    let mut metrics = Metrics::default();
+    for number in 0..6 * 288_u32 {
+        metrics.push_parsed_at("g", Value::Gauge(f64::from(number)), millis(START + u64::from(number) * 300_000)).unwrap();
+    }
+    let plain = batch("a", IdempotencyKey::at(START + 6 * DAY), vec![gauge("unused", 0.0)]);
+    patiently(&*lab.store, &Batch { metrics, ..plain }).await;
+    lab.at(6 * DAY + 5 * HOUR);
+    lab.maintain().await;
+
+    let first = 20_001 * DAY;
+    let steps = Steps::range(millis(first), millis(first + 4 * DAY), 600_000).unwrap();
+    let asking = Asking::of(&lab, MemoryStore::default(), steps);
+    let number = u32::try_from((first - START) / 300_000 - 1).unwrap();
+    let seconds = u32::try_from(first / 1_000 - 300).unwrap();
+    for (text, first, each) in [("g", number, 2), ("last_over_time(g[10m])", number, 2), ("timestamp(g)", seconds, 600)] {
+        let (found, infos) = asking.ask(text, When::Over(steps)).await.unwrap();
+        assert!(infos.iter().any(|info| info.contains("answered from 5-minute rollups")), "{text}: {infos:?}");
+        let Answer::Matrix(found) = found else { panic!("{text}: no matrix") };
+        assert_eq!(found.series.len(), 1, "{text}");
+        let expected = steps.times_ms().zip(0_u32..).map(|(at_ms, step)| (at_ms, f64::from(first + each * step)));
+        assert_eq!(found.series[0].samples(&steps).collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{text}");
     }
 }
