@@ -25,6 +25,29 @@ const OWED_RETENTION_MS: i64 = 4 * 24 * 3600 * 1000;
 /// The most alerts or series of one rule.
 const MAX_RESULTS: usize = 10_000;
 
+/// What the steps of all rules of an evaluation have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// The time of the evaluation, in unix milliseconds.
+    pub now_ms: i64,
+    /// The address where people reach the server, which templates may name.
+    pub external_url: &'a str,
+    /// When rules were evaluated again, shortly after a pause. Until everything can have reported again, no alert ends for want of a result, and none begins to
+    /// fire: its result may only be there because something has not reported.
+    pub resumed_ms: Option<i64>,
+    /// The alerts of rules that are gone, by their labels. They go on under the rules that have them now: rules are moved between groups and files.
+    pub gone: &'a BTreeMap<Texts, AlertState>,
+}
+
+#[cfg(test)]
+impl Step<'static> {
+    /// A step long after any pause, in which no rule is gone.
+    pub fn at(now_ms: i64) -> Self {
+        static NONE: BTreeMap<Texts, AlertState> = BTreeMap::new();
+        Self { now_ms, external_url: "", resumed_ms: None, gone: &NONE }
+    }
+}
+
 /// A sample that a rule makes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RuleSample {
@@ -54,16 +77,16 @@ pub fn record(rule: &Rule, limit: usize, found: &[VectorSample]) -> Result<Vec<R
     Ok(samples)
 }
 
-/// The next state of an alerting rule's alerts, by their labels. Templates may name the address where people reach the server.
+/// The next state of an alerting rule's alerts, by their labels.
 pub fn alerts(
     rule: &Rule,
     limit: usize,
     before: &[AlertState],
     found: &[VectorSample],
-    now_ms: i64,
-    external_url: &str,
+    step: &Step<'_>,
 ) -> Result<Vec<AlertState>, String> {
     let RuleKind::Alerting { hold_ms, keep_firing_ms, annotations } = &rule.kind else { return Ok(Vec::new()) };
+    let Step { now_ms, external_url, .. } = *step;
     let mut known: BTreeMap<&Texts, &AlertState> = before.iter().map(|alert| (&alert.labels, alert)).collect();
     let mut next = BTreeMap::new();
     for sample in found {
@@ -77,12 +100,11 @@ pub fn alerts(
         labels.retain(|_, value| !value.is_empty());
         let annotations =
             annotations.iter().map(|(name, template)| (name.clone(), template.expand(given(), sample.value, external_url))).collect();
-        let earlier = known.remove(&labels);
-        let alert = match earlier {
+        let alert = match earlier(known.remove(&labels), step.gone.get(&labels)) {
             Some(alert) if alert.phase != Phase::Inactive => {
-                AlertState { annotations, value: sample.value, keep_firing_since_ms: None, ..alert.clone() }
+                AlertState { annotations, value: sample.value, keep_firing_since_ms: None, ..alert }
             }
-            _ => AlertState {
+            earlier => AlertState {
                 labels: labels.clone(),
                 annotations,
                 phase: Phase::Pending,
@@ -92,15 +114,17 @@ pub fn alerts(
                 keep_firing_since_ms: None,
                 value: sample.value,
                 // A receiver that was not told of the end need not be told of the new beginning.
-                told: earlier.map(|alert| alert.told.clone()).unwrap_or_default(),
+                told: earlier.map(|alert| alert.told).unwrap_or_default(),
             },
         };
-        if next.insert(labels, fired(alert, *hold_ms, now_ms)).is_some() {
+        if next.insert(labels, fired(alert, *hold_ms, step)).is_some() {
             return Err("vector contains metrics with the same labelset after applying alert labels".to_owned());
         }
     }
     for (labels, alert) in known {
-        if let Some(alert) = without_result(alert, *keep_firing_ms, now_ms) {
+        let stays = step.resumed_ms.is_some() && alert.phase != Phase::Inactive;
+        let alert = if stays { Some(alert.clone()) } else { without_result(alert, *keep_firing_ms, now_ms) };
+        if let Some(alert) = alert {
             next.insert(labels.clone(), alert);
         }
     }
@@ -108,17 +132,28 @@ pub fn alerts(
     Ok(next.into_values().collect())
 }
 
-/// Ends the alerts of a rule that is no longer there.
-pub fn ended(before: &[AlertState], now_ms: i64) -> Vec<AlertState> {
-    before.iter().filter_map(|alert| without_result(alert, 0, now_ms)).collect()
+/// Ends an alert of a rule that is no longer there.
+pub fn ended(alert: &AlertState, now_ms: i64) -> Option<AlertState> {
+    without_result(alert, 0, now_ms)
 }
 
-fn fired(mut alert: AlertState, hold_ms: i64, now_ms: i64) -> AlertState {
-    if alert.phase == Phase::Pending && now_ms - alert.active_ms >= hold_ms {
+fn fired(mut alert: AlertState, hold_ms: i64, step: &Step<'_>) -> AlertState {
+    if alert.phase == Phase::Pending && step.resumed_ms.is_none() && step.now_ms - alert.active_ms >= hold_ms {
         alert.phase = Phase::Firing;
-        alert.fired_ms = Some(now_ms);
+        alert.fired_ms = Some(step.now_ms);
     }
     alert
+}
+
+/// What is known of an alert from before: of its rule, and of one that is gone. Receivers were told of it by either.
+fn earlier(own: Option<&AlertState>, gone: Option<&AlertState>) -> Option<AlertState> {
+    let (Some(own), Some(gone)) = (own, gone) else { return own.or(gone).cloned() };
+    let (first, other) = if gone.phase > own.phase { (gone, own) } else { (own, gone) };
+    let mut alert = first.clone();
+    for (receiver, told) in &other.told {
+        alert.told.entry(receiver.clone()).or_insert(*told);
+    }
+    Some(alert)
 }
 
 /// What becomes of an alert whose expression gives no result for it any more.
@@ -177,6 +212,7 @@ fn check_limit(limit: usize, results: usize) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::alerts::rules::parse;
+    use crate::alerts::state::Told;
 
     fn rule(more: &str) -> Rule {
         let text = format!("groups:\n- name: g\n  rules:\n  - alert: A\n    expr: up == 0\n{more}");
@@ -195,7 +231,7 @@ mod tests {
     fn an_alert_is_pending_then_fires_then_ends() {
         let rule =
             rule("    for: 30s\n    labels: {severity: page, empty: ''}\n    annotations: {summary: '{{ $labels.instance }} is down'}\n");
-        let step = |before: &[AlertState], instances: &[&str], now| alerts(&rule, 0, before, &found(instances), now, "").unwrap();
+        let step = |before: &[AlertState], instances: &[&str], now| alerts(&rule, 0, before, &found(instances), &Step::at(now)).unwrap();
         let first = step(&[], &["a", "b"], 1_000);
         assert_eq!(phases(&first), [("a", "pending"), ("b", "pending")]);
         assert_eq!(first[0].annotations["summary"], "a is down");
@@ -217,7 +253,7 @@ mod tests {
     #[test]
     fn an_alert_goes_on_firing_for_as_long_as_it_should() {
         let rule = rule("    keep_firing_for: 30s\n");
-        let step = |before: &[AlertState], instances: &[&str], now| alerts(&rule, 0, before, &found(instances), now, "").unwrap();
+        let step = |before: &[AlertState], instances: &[&str], now| alerts(&rule, 0, before, &found(instances), &Step::at(now)).unwrap();
         let fires = step(&[], &["a"], 0);
         assert_eq!(phases(&fires), [("a", "firing")]);
         let kept = step(&step(&fires, &[], 15_000), &[], 30_000);
@@ -228,19 +264,34 @@ mod tests {
     }
 
     #[test]
+    fn an_alert_of_a_rule_that_is_gone_goes_on_with_what_receivers_were_told() {
+        let told = |receiver: &str, at_ms: i64| (receiver.to_owned(), Told { firing: true, at_ms, owed: false });
+        let mut fires = alerts(&rule(""), 0, &[], &found(&["a", "b"]), &Step::at(0)).unwrap();
+        fires[0].told = BTreeMap::from([told("x", 0), told("y", 0)]);
+        let gone: BTreeMap<Texts, AlertState> = fires.into_iter().map(|alert| (alert.labels.clone(), alert)).collect();
+        let slow = rule("    for: 1m\n");
+        let mut pending = alerts(&slow, 0, &[], &found(&["a", "c"]), &Step::at(10_000)).unwrap();
+        pending[0].told = BTreeMap::from([told("x", 5_000)]);
+        let next = alerts(&slow, 0, &pending, &found(&["a", "c"]), &Step { gone: &gone, ..Step::at(15_000) }).unwrap();
+        assert_eq!(phases(&next), [("a", "firing"), ("c", "pending")], "b has no result under this rule");
+        assert_eq!((next[0].active_ms, next[0].fired_ms), (0, Some(0)));
+        assert_eq!(next[0].told, BTreeMap::from([told("x", 0), told("y", 0)]));
+    }
+
+    #[test]
     fn results_that_are_the_same_alert_and_too_many_are_errors() {
         let rule = rule("    labels: {instance: same}\n");
-        assert!(alerts(&rule, 0, &[], &found(&["a", "b"]), 0, "").unwrap_err().contains("same labelset"));
+        assert!(alerts(&rule, 0, &[], &found(&["a", "b"]), &Step::at(0)).unwrap_err().contains("same labelset"));
         let plain = super::tests::rule("");
-        assert_eq!(alerts(&plain, 1, &[], &found(&["a", "b"]), 0, "").unwrap_err(), "exceeded limit of 1 with 2 results");
+        assert_eq!(alerts(&plain, 1, &[], &found(&["a", "b"]), &Step::at(0)).unwrap_err(), "exceeded limit of 1 with 2 results");
         let many: Vec<String> = (0..=MAX_RESULTS).map(|number| number.to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert!(alerts(&plain, 0, &[], &found(&many), 0, "").is_err());
+        assert!(alerts(&plain, 0, &[], &found(&many), &Step::at(0)).is_err());
     }
 
     #[test]
     fn series_tell_state_and_time() {
-        let mut alert = alerts(&rule("    for: 1m\n"), 0, &[], &found(&["a"]), 5_500, "").unwrap().remove(0);
+        let mut alert = alerts(&rule("    for: 1m\n"), 0, &[], &found(&["a"]), &Step::at(5_500)).unwrap().remove(0);
         let texts = |alert: &AlertState| {
             series_of(alert).into_iter().map(|sample| format!("{} {}", sample.labels, sample.value)).collect::<Vec<_>>()
         };

@@ -11,7 +11,7 @@ use golectra_promql::{Engine, Labels, METRIC_NAME, Matcher, MemoryBudget, NoInte
 use golectra_protocol::catalog;
 use serde::Deserialize;
 
-use super::advance;
+use super::advance::{self, Step};
 use super::rules::{Rule, parse};
 use super::series::{LAST_SEEN, OWN_METRICS, STOPPED};
 use super::state::{AlertState, Phase, Texts};
@@ -130,7 +130,7 @@ fn each_rule_fires_on_its_data_and_not_before() {
         for check in test.checks {
             assert_eq!(check.alertname, test.name);
             while now_ms <= ms(&check.eval_time) {
-                alerts = advance::alerts(&rule, 0, &alerts, &found(&rule, &store, now_ms, &budget), now_ms, "").unwrap();
+                alerts = advance::alerts(&rule, 0, &alerts, &found(&rule, &store, now_ms, &budget), &Step::at(now_ms)).unwrap();
                 now_ms += ms(&file.evaluation_interval);
             }
             let mut expected = check.exp_alerts;
@@ -273,8 +273,11 @@ fn healthy() -> MemoryStore {
             add("golectra_history_max_bytes", &[], 10e9);
             add("golectra_memory_history_dropped_samples_total", &[], 0.0);
             add("golectra_memory_history_dropped_rollups_total", &[], 0.0);
+            add("golectra_memory_unsaved_seconds", &[], seconds % 300.0);
+            add("golectra_memory_store_interval_seconds", &[], 300.0);
             add("golectra_rule_evaluation_failures_total", &[("rule_group", "g")], 0.0);
             add("golectra_alerts_oldest_notification_age_seconds", &[("receiver", "r")], 0.0);
+            add("golectra_alerts_notifications_dropped_total", &[("receiver", "r")], 1.0);
             add("golectra_rule_files_refused", &[], 0.0);
             add("golectra_alerts_receivers_file_refused", &[], 0.0);
         }
@@ -298,7 +301,7 @@ fn a_healthy_cluster_has_no_alert_for_a_day() {
         // Every five minutes, since each look takes its time; what lasts for less is no alert of any rule that waits.
         for minute in (7 * 60..=31 * 60_i64).step_by(5) {
             let now_ms = minute * 60_000;
-            alerts = advance::alerts(&rule, 0, &alerts, &found(&rule, &store, now_ms, &budget), now_ms, "").unwrap();
+            alerts = advance::alerts(&rule, 0, &alerts, &found(&rule, &store, now_ms, &budget), &Step::at(now_ms)).unwrap();
             let is_watchdog = rule.name == "Watchdog";
             assert_eq!(!alerts.is_empty(), is_watchdog, "{} after {minute} minutes: {alerts:?}", rule.name);
         }

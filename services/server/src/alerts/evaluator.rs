@@ -18,12 +18,12 @@ use golectra_promql::{Labels, Value, VectorSample};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{sleep, timeout};
 
-use super::advance::{self, ALERTS, ALERTS_FOR_STATE, RuleSample};
+use super::advance::{self, ALERTS, ALERTS_FOR_STATE, RuleSample, Step};
 use super::heartbeat::Evaluated as LastEvaluated;
 use super::links::Links;
-use super::rules::{RuleBook, RuleGroup, RuleKind, RuleSet};
+use super::rules::{Rule, RuleBook, RuleGroup, RuleKind, RuleSet};
 use super::series::SeriesWriter;
-use super::state::{AlertState, GroupState, Phase, RuleState, Stored};
+use super::state::{AlertState, GroupState, Phase, RuleState, Stored, Texts};
 use super::store::{AlertStore, Commit};
 use super::{View, planner};
 use crate::alerts::receivers::ReceiverBook;
@@ -37,6 +37,13 @@ const MAX_ERROR_CHARS: usize = 500;
 const ROUND_INTERVALS: u32 = 2;
 /// From so many intervals without an evaluation on, alerts may only be there because nothing was evaluated or received meanwhile.
 const GAP_INTERVALS: i64 = 2;
+/// A time without an evaluation that is longer than this, and than so many intervals, is a pause. After it alerts may also seem to be over because nothing was
+/// received meanwhile: expressions look back 5 minutes, and some of those that are built in 2 minutes. Evaluations that only take long are not so far apart.
+const PAUSE_MS: i64 = 2 * 60 * 1000;
+const PAUSE_INTERVALS: i64 = 5;
+/// For so long after a pause, and for so many intervals, something may not have reported again.
+const GRACE_MS: i64 = 60 * 1000;
+const GRACE_INTERVALS: i64 = 2;
 
 /// Log lines about evaluations, by what went wrong.
 static LOG: LogLimiter<&'static str> = LogLimiter::new();
@@ -84,8 +91,8 @@ struct Evaluated {
 }
 
 /// What the rules of an evaluation have in common.
-struct Round {
-    at_ms: i64,
+struct Round<'a> {
+    step: Step<'a>,
     /// No rule begins after it.
     deadline: Instant,
     reads: Option<Arc<SharedReads>>,
@@ -175,13 +182,16 @@ impl Evaluator {
             self.metrics.missed.inc_by(missed.max(0).unsigned_abs());
         }
         let rules = self.book.current();
+        let resumed_ms = resumed(&stored, at_ms, millis(self.interval));
+        let gone = alerts_of_gone(&rules, &stored, at_ms);
+        let step = Step { now_ms: at_ms, external_url: self.links.root(), resumed_ms, gone: &gone };
         self.series.write_own(at_ms).await;
-        let (mut groups, mut samples) = self.round(&rules, &stored, at_ms).await;
+        let (mut groups, mut samples) = self.round(&rules, &stored, step).await;
         // Where no rule that reads something was due, what is known of those before holds.
         let fails = all_fail(&rules, &groups).unwrap_or_else(|| self.fails.load(Ordering::Relaxed));
         self.fails.store(fails, Ordering::Relaxed);
         let succeeds = !fails && !self.receivers.is_unusable();
-        let removed = end_missing(&rules, &stored, at_ms, &mut groups, &mut samples);
+        let removed = end_missing(&rules, &stored, &step, &mut groups, &mut samples);
         let receivers = self.receivers.current();
         // Receivers are also told again of alerts whose group is not evaluated now.
         let changed = groups.len();
@@ -189,6 +199,10 @@ impl Evaluator {
         let others: Vec<GroupState> =
             stored.groups.iter().filter(is_new).filter(|before| !removed.contains(&key_of(before))).cloned().collect();
         groups.extend(others);
+        // Those that are not due now have it too: they may be the only ones, and another server may evaluate next.
+        for group in &mut groups {
+            group.resumed_ms = resumed_ms;
+        }
         self.write_series(samples, &rules, &groups, at_ms).await;
         let notifications =
             planner::plan(&receivers, &mut groups, &stored, at_ms, self.interval, &planner::Pages { links: &self.links, rules: &rules });
@@ -217,10 +231,13 @@ impl Evaluator {
         committed.map(drop)
     }
 
-    /// Counts what waited for receivers and was dropped.
+    /// Counts what waited for receivers and was dropped. What waited for one that was removed is not counted: nobody is to be called for it.
     fn count_dropped(&self) {
+        let receivers = self.receivers.current();
         for (receiver, notifications) in self.states.take_dropped() {
-            self.metrics.dropped(&receiver, notifications);
+            if self.receivers.is_refused() || receivers.iter().any(|known| known.name == receiver) {
+                self.metrics.dropped(&receiver, notifications);
+            }
             LOG.log("dropped", move |count| {
                 tracing::error!(count, receiver, notifications, "notifications are given up: they are too old, or too many wait");
             });
@@ -237,15 +254,16 @@ impl Evaluator {
     }
 
     /// Evaluates what is due, the groups first that wait for longest. All of them are in the answer, also those that are not begun in time.
-    async fn round(&self, rules: &RuleSet, stored: &Stored, at_ms: i64) -> (Vec<GroupState>, Timed) {
+    async fn round(&self, rules: &RuleSet, stored: &Stored, step: Step<'_>) -> (Vec<GroupState>, Timed) {
+        let at_ms = step.now_ms;
         let started = Instant::now();
         let deadline = started + self.interval * ROUND_INTERVALS;
         let mut due: Vec<(i64, &Arc<RuleGroup>)> = Vec::new();
         for group in &rules.groups {
-            let before_ms = stored.group(&group.file, &group.name).map_or(0, |state| state.evaluated_ms);
-            let every_ms = group.interval.map_or(0, millis);
-            // One that was evaluated in the future is due, and among the first: the clock has gone back.
-            if !(0..every_ms).contains(&(at_ms - before_ms)) {
+            let before = stored.group(&group.file, &group.name);
+            if is_due(group, before, at_ms) {
+                let before_ms = before.map_or(0, |before| before.evaluated_ms);
+                // The clock has gone back where it was evaluated in the future.
                 due.push((if before_ms > at_ms { 0 } else { before_ms }, group));
             }
         }
@@ -254,7 +272,7 @@ impl Evaluator {
         let (mut states, mut samples, mut left) = (Vec::with_capacity(due.len()), Timed::new(), 0_usize);
         for (_, group) in &due {
             let before = stored.group(&group.file, &group.name);
-            let evaluated = self.group(group, before, &Round { at_ms, deadline, reads: reads.clone() }).await;
+            let evaluated = self.group(group, before, &Round { step, deadline, reads: reads.clone() }).await;
             left += usize::from(evaluated.state.evaluated_ms != at_ms);
             samples.entry(at_ms - group.query_offset_ms).or_default().extend(evaluated.samples);
             states.push(evaluated.state);
@@ -284,9 +302,9 @@ impl Evaluator {
 
     /// Evaluates a group. Rules that are not begun before the deadline keep their alerts and have an error. A group of which no rule is begun keeps the time
     /// of its last evaluation, so that it is among the first of the next one.
-    async fn group(&self, group: &RuleGroup, before: Option<&GroupState>, round: &Round) -> Evaluated {
-        let Round { at_ms, deadline, reads } = round;
-        let (at_ms, deadline) = (*at_ms, *deadline);
+    async fn group(&self, group: &RuleGroup, before: Option<&GroupState>, round: &Round<'_>) -> Evaluated {
+        let Round { step, deadline, reads } = round;
+        let (at_ms, deadline) = (step.now_ms, *deadline);
         // As in Prometheus, series have the time that the expressions are evaluated for, and `for` counts by the time of the evaluation.
         let series_ms = at_ms - group.query_offset_ms;
         let started = Instant::now();
@@ -313,12 +331,10 @@ impl Evaluator {
             let mut next = RuleState { key: rule.key.clone(), identity: rule.identity.clone(), evaluated_ms, ..RuleState::default() };
             let made = found.and_then(|found| match &rule.kind {
                 RuleKind::Recording => advance::record(rule, group.limit, &found).map(|made| (made, Vec::new())),
-                RuleKind::Alerting { .. } => {
-                    advance::alerts(rule, group.limit, alerts_before, &found, at_ms, self.links.root()).map(|alerts| {
-                        let made: Vec<RuleSample> = alerts.iter().flat_map(advance::series_of).collect();
-                        (with_ends(made, alerts_before.iter().flat_map(advance::series_of)), alerts)
-                    })
-                }
+                RuleKind::Alerting { .. } => advance::alerts(rule, group.limit, alerts_before, &found, step).map(|alerts| {
+                    let made: Vec<RuleSample> = alerts.iter().flat_map(advance::series_of).collect();
+                    (with_ends(made, alerts_before.iter().flat_map(advance::series_of)), alerts)
+                }),
             });
             match made {
                 Ok((made, alerts)) => {
@@ -442,9 +458,98 @@ fn ends_of(alerts: &[AlertState]) -> impl Iterator<Item = RuleSample> {
     alerts.iter().flat_map(advance::series_of).map(|sample| end(sample.labels))
 }
 
+/// When rules were evaluated again after a pause, where that is shortly before this time or now. Groups have it from the evaluation before, which another
+/// server may have made.
+fn resumed(stored: &Stored, at_ms: i64, interval_ms: i64) -> Option<i64> {
+    if stored.evaluated_ms > 0 && at_ms - stored.evaluated_ms > PAUSE_MS.max(PAUSE_INTERVALS * interval_ms) {
+        return Some(at_ms);
+    }
+    let last_ms = stored.groups.iter().filter_map(|group| group.resumed_ms).max()?;
+    (0..GRACE_MS.max(GRACE_INTERVALS * interval_ms)).contains(&(at_ms - last_ms)).then_some(last_ms)
+}
+
+/// Whether a group is evaluated at this time. One that was evaluated in the future is: the clock has gone back. One whose rules have changed is, whatever its
+/// interval: where a rule is moved, the group that it leaves and the one that it comes to are evaluated together, and its alerts go on.
+fn is_due(group: &RuleGroup, before: Option<&GroupState>, at_ms: i64) -> bool {
+    let Some(before) = before else { return true };
+    let every_ms = group.interval.map_or(0, millis);
+    !(0..every_ms).contains(&(at_ms - before.evaluated_ms)) || has_changed(group, before)
+}
+
+/// Whether a rule of a group is new, or one is gone of which an alert is pending or firing.
+fn has_changed(group: &RuleGroup, before: &GroupState) -> bool {
+    let is_new = |rule: &Rule| !before.rules.iter().any(|state| state.is_of(rule));
+    let is_gone = |state: &RuleState| {
+        let is_active = state.alerts.iter().any(|alert| alert.phase != Phase::Inactive);
+        is_active && !group.rules.iter().any(|rule| state.is_of(rule))
+    };
+    group.rules.iter().any(is_new) || before.rules.iter().any(is_gone)
+}
+
+/// The alerts of the rules that [`end_missing`] finds to be gone, by their labels; of equal ones that which fires.
+fn alerts_of_gone(rules: &RuleSet, stored: &Stored, at_ms: i64) -> BTreeMap<Texts, AlertState> {
+    let mut gone = BTreeMap::<Texts, AlertState>::new();
+    for group in &stored.groups {
+        let known = rules.groups.iter().find(|known| known.file == group.file && known.name == group.name);
+        if known.is_some_and(|known| !is_due(known, Some(group), at_ms)) {
+            continue;
+        }
+        let is_gone = |rule: &&RuleState| match known {
+            Some(known) => !known.rules.iter().any(|new| rule.is_of(new)),
+            None => !rules.incomplete,
+        };
+        let with_alerts = group.rules.iter().filter(|rule| !rule.alerts.is_empty());
+        for alert in with_alerts.filter(is_gone).flat_map(|rule| &rule.alerts) {
+            if gone.get(&alert.labels).is_none_or(|other| alert.phase > other.phase) {
+                gone.insert(alert.labels.clone(), alert.clone());
+            }
+        }
+    }
+    gone
+}
+
+/// The names of the alerting rules whose newest evaluation failed. The groups are those that are evaluated now.
+fn failing<'a>(rules: &'a RuleSet, stored: &Stored, groups: &[GroupState]) -> BTreeSet<&'a str> {
+    let mut names = BTreeSet::new();
+    for group in &rules.groups {
+        let evaluated = groups.iter().find(|state| state.file == group.file && state.name == group.name);
+        let Some(state) = evaluated.or_else(|| stored.group(&group.file, &group.name)) else { continue };
+        for failed in state.rules.iter().filter(|state| state.error.is_some()) {
+            if let Some(rule) = group.rules.iter().find(|rule| rule.is_alerting() && failed.is_of(rule)) {
+                names.insert(rule.name.as_str());
+            }
+        }
+    }
+    names
+}
+
 /// Ends the alerts and their series of rules and groups that are no longer there, and names the groups of which nothing is left. While it is not known which
-/// rules there are, nothing is ended.
-fn end_missing(rules: &RuleSet, stored: &Stored, at_ms: i64, groups: &mut Vec<GroupState>, samples: &mut Timed) -> Vec<(String, String)> {
+/// rules there are, nothing is ended. An alert that goes on under another rule has not ended. One that may go on under another rule has not ended yet: shortly
+/// after a pause, and while a rule of its name can't be evaluated.
+fn end_missing(
+    rules: &RuleSet,
+    stored: &Stored,
+    step: &Step<'_>,
+    groups: &mut Vec<GroupState>,
+    samples: &mut Timed,
+) -> Vec<(String, String)> {
+    let at_ms = step.now_ms;
+    // An alert of the same labels whose rule failed now has nothing of the other one: neither that it fires nor whom it was told.
+    let goes_on = |alert: &&AlertState| {
+        let has_told = |gone: &AlertState| gone.told.keys().all(|receiver| alert.told.contains_key(receiver));
+        let has_all = |gone: &AlertState| alert.phase >= gone.phase && has_told(gone);
+        alert.phase != Phase::Inactive && step.gone.get(&alert.labels).is_some_and(has_all)
+    };
+    let all = groups.iter().flat_map(|group| &group.rules).flat_map(|rule| &rule.alerts);
+    let going_on: BTreeSet<Texts> = all.filter(goes_on).map(|alert| alert.labels.clone()).collect();
+    let failing = failing(rules, stored, groups);
+    let stays = |alert: &AlertState| {
+        alert.phase != Phase::Inactive && (step.resumed_ms.is_some() || failing.contains(alert.label(advance::ALERT_NAME)))
+    };
+    let remaining = |rule: &RuleState| -> Vec<AlertState> {
+        let alerts = rule.alerts.iter().filter(|alert| !going_on.contains(&alert.labels));
+        alerts.filter_map(|alert| if stays(alert) { Some(alert.clone()) } else { advance::ended(alert, at_ms) }).collect()
+    };
     let mut removed = Vec::new();
     for before in &stored.groups {
         let is_it = |file: &str, name: &str| before.file == file && before.name == name;
@@ -457,7 +562,7 @@ fn end_missing(rules: &RuleSet, stored: &Stored, at_ms: i64, groups: &mut Vec<Gr
                         continue;
                     }
                     samples.entry(series_ms).or_default().extend(ends_of(&rule.alerts));
-                    let alerts = advance::ended(&rule.alerts, at_ms);
+                    let alerts = remaining(rule);
                     if !alerts.is_empty() {
                         // Another rule may have its key now.
                         let key = if rule.identity.is_empty() { rule.key.clone() } else { rule.identity.clone() };
@@ -467,18 +572,18 @@ fn end_missing(rules: &RuleSet, stored: &Stored, at_ms: i64, groups: &mut Vec<Gr
             }
             None if known.is_some() || rules.incomplete => {}
             None => {
-                let mut ended = before.clone();
-                ended.evaluated_ms = at_ms;
-                for rule in &mut ended.rules {
+                let mut left = before.clone();
+                left.evaluated_ms = at_ms;
+                for rule in &mut left.rules {
                     // How far before its evaluations a group that is gone asked is not known any more.
                     samples.entry(at_ms).or_default().extend(ends_of(&rule.alerts));
-                    rule.alerts = advance::ended(&rule.alerts, at_ms);
+                    rule.alerts = remaining(rule);
                 }
-                ended.rules.retain(|rule| !rule.alerts.is_empty());
-                if ended.rules.is_empty() {
+                left.rules.retain(|rule| !rule.alerts.is_empty());
+                if left.rules.is_empty() {
                     removed.push((before.file.clone(), before.name.clone()));
                 } else {
-                    groups.push(ended);
+                    groups.push(left);
                 }
             }
         }

@@ -33,16 +33,19 @@ const LAST_REPORT_MS: u64 = 60_000;
 /// The job of the server's own series.
 const JOB: &str = "golectra-server";
 /// What of the server's own metrics is written, since rules watch it.
-pub(super) const OWN_METRICS: [&str; 13] = [
+pub(super) const OWN_METRICS: [&str; 16] = [
     "golectra_audit_backlog",
     "golectra_audit_oldest_age_seconds",
     "golectra_history_bytes",
     "golectra_history_max_bytes",
     "golectra_memory_history_dropped_samples_total",
     "golectra_memory_history_dropped_rollups_total",
+    "golectra_memory_store_interval_seconds",
+    "golectra_memory_unsaved_seconds",
     "golectra_ingest_rejected_total",
     "golectra_rule_evaluation_failures_total",
     "golectra_rule_files_refused",
+    "golectra_alerts_notifications_dropped_total",
     "golectra_alerts_notifications_failed_total",
     "golectra_alerts_oldest_notification_age_seconds",
     "golectra_alerts_receivers_file_refused",

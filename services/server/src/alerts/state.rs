@@ -54,6 +54,9 @@ pub struct GroupState {
     pub evaluated_ms: i64,
     /// How long that took.
     pub seconds: f64,
+    /// When rules were evaluated again after a pause, in unix milliseconds, if that was shortly before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed_ms: Option<i64>,
     /// Of its rules, in their order; then of rules that are gone while their alerts are remembered.
     pub rules: Vec<RuleState>,
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::alerts::notification::Notification;
-use crate::alerts::state::Texts;
+use crate::alerts::store::Settled;
 use crate::alerts::store::memory::MemoryAlertStore;
 use crate::clock::Clock;
 use crate::history::query::QueryLimits;
@@ -20,6 +20,8 @@ use crate::store::{Applied, Batch, Lifetimes, SeriesLimits, Store};
 /// A time at which rules are evaluated.
 const START_MS: i64 = 1_800_000_000_000;
 const TICK_MS: i64 = 15_000;
+/// An expression that can't be evaluated. It reads nothing.
+const FAILS: &str = r#"(vector(1) or label_replace(vector(1), "a", "b", "", "")) * on () vector(1)"#;
 
 struct Setup {
     evaluator: Evaluator,
@@ -47,7 +49,8 @@ impl Setup {
         };
         let store: Arc<dyn Store> = MemoryStore::open(config, clock.clone()).unwrap();
         let limit = Duration::from_secs(30);
-        let limits = QueryLimits { concurrency: 1, timeout: limit, max_series: 100, max_bytes: 4 << 20, log_after: limit };
+        let limits =
+            QueryLimits { concurrency: 1, timeout: limit, max_series: 100, max_bytes: 4 << 20, log_after: limit, subquery_step: limit };
         let registry = Registry::new();
         let evaluator = Evaluator {
             book: RuleBook::open(Some(folder.path()), &BTreeSet::from(["all".to_owned()])),
@@ -86,6 +89,30 @@ impl Setup {
         self.evaluator.states.load().await.unwrap()
     }
 
+    /// What the receiver is told since this was asked last: of each alert whether it fires, and its labels.
+    async fn told(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        while let Some(claimed) = self.evaluator.states.claim("there").await.unwrap() {
+            self.evaluator.states.settle(&claimed, Settled::Done).await.unwrap();
+            for alert in claimed.notification.alerts {
+                let labels: Vec<String> = alert.labels.into_values().collect();
+                told.push(format!("{} {}", if alert.firing { "firing" } else { "resolved" }, labels.join(" ")));
+            }
+        }
+        told
+    }
+
+    /// All alerts: the labels, the phase, and for how long before this time it has been active and has fired, in seconds.
+    async fn alerts(&self, at_ms: i64) -> Vec<String> {
+        let stored = self.stored().await;
+        let text = |alert: &AlertState| {
+            let labels: Vec<&str> = alert.labels.values().map(String::as_str).collect();
+            let fired = alert.fired_ms.map_or_else(|| "-".to_owned(), |fired_ms| ((at_ms - fired_ms) / 1000).to_string());
+            format!("{} {} {} {fired}", labels.join(" "), alert.phase.as_str(), (at_ms - alert.active_ms) / 1000)
+        };
+        stored.groups.iter().flat_map(|group| &group.rules).flat_map(|rule| &rule.alerts).map(text).collect()
+    }
+
     /// Puts other rules into the file, and reads it.
     fn rewrite(&self, rules: &str) {
         std::fs::write(self.folder.path().join("rules.yaml"), rules).unwrap();
@@ -115,16 +142,69 @@ async fn the_first_evaluation_after_a_gap_is_one_that_begins_in_time() {
 }
 
 #[tokio::test]
+async fn after_a_pause_alerts_go_on_until_everything_can_have_reported_again() {
+    for reports_again in [false, true] {
+        let mut setup = Setup::new(
+            "groups:\n- name: g\n  rules:\n  - {alert: Absent, expr: absent(m)}\n  - {alert: Fires, expr: m}\n  - {alert: Waits, expr: m, for: 5m}\n  - {alert: Holds, expr: vector(1), for: 5m}\n",
+        );
+        setup.evaluator.series.always = true;
+        setup.evaluator.series.enabled.store(true, Ordering::Relaxed);
+        let write = async |at_ms: i64| {
+            setup.evaluator.series.write(vec![RuleSample { labels: Labels::new([("__name__", "m")]), value: 1.0 }], at_ms).await;
+        };
+        write(START_MS).await;
+        setup.at(START_MS, 0).await;
+        assert_eq!(setup.alerts(START_MS).await, ["Fires firing 0 0", "Waits pending 0 -", "Holds pending 0 -"]);
+        assert_eq!(setup.told().await, ["firing Fires"]);
+
+        let resumed_ms = START_MS + 600_000;
+        for after in [0, 15, 30, 45] {
+            let at_ms = resumed_ms + after * 1000;
+            setup.at(at_ms, 0).await;
+            let active = 600 + after;
+            let expected = [
+                format!("Absent pending {after} -"),
+                format!("Fires firing {active} {active}"),
+                format!("Waits pending {active} -"),
+                format!("Holds pending {active} -"),
+            ];
+            assert_eq!(setup.alerts(at_ms).await, expected);
+        }
+        assert!(setup.told().await.is_empty());
+        if reports_again {
+            write(resumed_ms + 45_000).await;
+        }
+        let last_ms = resumed_ms + 60_000;
+        setup.at(last_ms, 0).await;
+        let (alerts, told) = if reports_again {
+            (["Fires firing 660 660", "Waits firing 660 0", "Holds firing 660 0"], &["firing Holds", "firing Waits"][..])
+        } else {
+            (
+                ["Absent firing 60 0", "Fires inactive 660 660", "Holds firing 660 0"],
+                &["firing Absent", "resolved Fires", "firing Holds"][..],
+            )
+        };
+        assert_eq!(setup.alerts(last_ms).await, alerts);
+        assert_eq!(setup.told().await, told);
+        assert!(setup.stored().await.groups.iter().all(|group| group.resumed_ms.is_none()));
+    }
+}
+
+#[tokio::test]
 async fn rules_that_are_not_begun_in_time_keep_their_alerts_and_say_so() {
     let setup = Setup::new("groups:\n- name: g\n  rules:\n  - {alert: A, expr: vector(1)}\n  - {record: r, expr: vector(1)}\n");
     let rules = setup.evaluator.book.current();
     let group = &rules.groups[0];
     let begun = Instant::now();
-    let first =
-        setup.evaluator.group(group, None, &Round { at_ms: START_MS, deadline: begun + Duration::from_mins(1), reads: None }).await.state;
+    let first = setup
+        .evaluator
+        .group(group, None, &Round { step: Step::at(START_MS), deadline: begun + Duration::from_mins(1), reads: None })
+        .await
+        .state;
     assert!(first.rules.iter().all(|rule| rule.error.is_none()), "{first:?}");
     assert_eq!(first.rules[0].alerts[0].phase, Phase::Firing);
-    let late = setup.evaluator.group(group, Some(&first), &Round { at_ms: START_MS + TICK_MS, deadline: begun, reads: None }).await.state;
+    let late =
+        setup.evaluator.group(group, Some(&first), &Round { step: Step::at(START_MS + TICK_MS), deadline: begun, reads: None }).await.state;
     for (before, rule) in first.rules.iter().zip(&late.rules) {
         assert!(rule.error.as_ref().is_some_and(|error| error.contains("took more than 30 s")), "{rule:?}");
         assert_eq!((&rule.alerts, rule.evaluated_ms), (&before.alerts, START_MS));
@@ -284,7 +364,6 @@ async fn series_of_rules_that_are_gone_end() {
 
 #[tokio::test]
 async fn an_evaluation_succeeds_unless_every_rule_that_reads_fails() {
-    const FAILS: &str = r#"(vector(1) or label_replace(vector(1), "a", "b", "", "")) * on () vector(1)"#;
     let rule = |expr: &str| format!("  - {{alert: A, expr: '{expr}'}}\n");
     let reads_and_fails = rule(&format!("up or ({FAILS})"));
     for (rules, succeeds) in [
@@ -381,6 +460,120 @@ async fn a_rule_keeps_its_alerts_when_one_of_its_name_before_it_goes() {
 }
 
 #[tokio::test]
+async fn an_alert_goes_on_when_its_rule_is_moved() {
+    let moved = |group: &str| {
+        format!(
+            "groups:\n- name: {group}\n  rules:\n  - {{alert: Fires, expr: vector(1)}}\n  - {{alert: Waits, expr: vector(1), for: 30s}}\n"
+        )
+    };
+    let setup = Setup::new(&moved("before"));
+    setup.at(START_MS, 0).await;
+    assert_eq!(setup.told().await, ["firing Fires"]);
+    setup.rewrite(&moved("after"));
+    for (ticks, expected, told) in [
+        (1, ["Fires firing 15 15", "Waits pending 15 -"], &[][..]),
+        (2, ["Fires firing 30 30", "Waits firing 30 0"], &["firing Waits"][..]),
+    ] {
+        let at_ms = START_MS + ticks * TICK_MS;
+        setup.at(at_ms, 0).await;
+        assert_eq!(setup.alerts(at_ms).await, expected);
+        assert_eq!(setup.told().await, told);
+    }
+    assert_eq!(setup.stored().await.groups.len(), 1);
+}
+
+#[tokio::test]
+async fn an_alert_goes_on_when_its_rule_is_moved_between_groups_with_intervals() {
+    let group = |name: &str, alerts: &[&str]| {
+        let rules: Vec<String> = alerts.iter().map(|alert| format!("  - {{alert: {alert}, expr: vector(1)}}\n")).collect();
+        format!("- name: {name}\n  interval: 1m\n  rules:\n{}", rules.concat())
+    };
+    let whole = format!("groups:\n{}", group("one", &["A", "B"]));
+    let split = format!("groups:\n{}{}", group("one", &["A"]), group("two", &["B"]));
+    let setup = Setup::new(&whole);
+    setup.at(START_MS, 0).await;
+    assert_eq!(setup.told().await, ["firing A", "firing B"]);
+    for ticks in 1..=12 {
+        // When no group is due by its interval.
+        match ticks {
+            1 => setup.rewrite(&split),
+            7 => setup.rewrite(&whole),
+            _ => {}
+        }
+        let (at_ms, seconds) = (START_MS + ticks * TICK_MS, ticks * 15);
+        setup.at(at_ms, 0).await;
+        assert_eq!(setup.alerts(at_ms).await, ["A", "B"].map(|name| format!("{name} firing {seconds} {seconds}")));
+        assert_eq!(setup.told().await, Vec::<String>::new(), "after {seconds} s");
+    }
+    let evaluated = setup.stored().await.groups[0].evaluated_ms;
+    assert_eq!(evaluated, START_MS + 11 * TICK_MS, "the interval counts from the evaluation after the change");
+}
+
+#[tokio::test]
+async fn an_alert_goes_on_when_its_rule_is_moved_during_a_pause() {
+    let moved = |group: &str| format!("groups:\n- name: {group}\n  rules:\n  - {{alert: Fires, expr: m}}\n");
+    let mut setup = Setup::new(&moved("before"));
+    setup.evaluator.series.always = true;
+    setup.evaluator.series.enabled.store(true, Ordering::Relaxed);
+    let m = || vec![RuleSample { labels: Labels::new([("__name__", "m")]), value: 1.0 }];
+    setup.evaluator.series.write(m(), START_MS).await;
+    setup.at(START_MS, 0).await;
+    assert_eq!(setup.told().await, ["firing Fires"]);
+    setup.rewrite(&moved("after"));
+    for after in [600, 615, 630, 645, 660] {
+        let at_ms = START_MS + after * 1000;
+        if after == 660 {
+            setup.evaluator.series.write(m(), at_ms - TICK_MS).await;
+        }
+        setup.at(at_ms, 0).await;
+        assert_eq!(setup.alerts(at_ms).await, [format!("Fires firing {after} {after}")]);
+        assert_eq!(setup.told().await, Vec::<String>::new(), "after {after} s");
+    }
+    assert_eq!(setup.stored().await.groups.len(), 1);
+}
+
+#[tokio::test]
+async fn an_alert_goes_on_until_the_rule_that_has_it_now_can_be_evaluated() {
+    // Also where that rule was there before, and nobody was told of the alert.
+    for is_new in [true, false] {
+        let (name, labels) = if is_new { ("A", "") } else { ("A info", ", labels: {severity: info}") };
+        let group =
+            |name: &str, expr: &str, hold: &str| format!("- name: {name}\n  rules:\n  - {{alert: A, expr: '{expr}'{hold}{labels}}}\n");
+        let after = |expr: &str| group("two", expr, ", for: 10m");
+        let both = group("one", "vector(1)", "") + &if is_new { String::new() } else { after("vector(1)") };
+        let setup = Setup::new(&format!("groups:\n{both}"));
+        setup.at(START_MS, 0).await;
+        assert_eq!(setup.told().await.len(), usize::from(is_new));
+        for (ticks, expr) in [(1, FAILS), (2, FAILS), (3, "vector(1)")] {
+            setup.rewrite(&format!("groups:\n{}", after(expr)));
+            let (at_ms, seconds) = (START_MS + ticks * TICK_MS, ticks * 15);
+            setup.at(at_ms, 0).await;
+            let mut expected = vec![format!("{name} firing {seconds} {seconds}")];
+            if !is_new && expr == FAILS {
+                expected.push(format!("{name} pending {seconds} -"));
+            }
+            assert_eq!(setup.alerts(at_ms).await, expected, "{expr}");
+            assert_eq!(setup.told().await, Vec::<String>::new(), "{expr}");
+        }
+        assert_eq!(setup.stored().await.groups.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_alert_goes_on_when_another_rule_of_its_name_and_labels_goes() {
+    let rule = |n: &str| format!("  - {{alert: A, expr: 'label_replace(vector(1), \"n\", \"{n}\", \"\", \"\")'}}\n");
+    let setup = Setup::new(&format!("groups:\n- name: g\n  rules:\n{}{}", rule("one"), rule("two")));
+    setup.at(START_MS, 0).await;
+    assert_eq!(setup.told().await, ["firing A one", "firing A two"]);
+    setup.rewrite(&format!("groups:\n- name: g\n  rules:\n{}", rule("two")));
+    let next = START_MS + TICK_MS;
+    setup.at(next, 0).await;
+    assert_eq!(setup.alerts(next).await, ["A one inactive 15 15", "A two firing 15 15"]);
+    // A webhook is told of the rest of a group as well.
+    assert_eq!(setup.told().await, ["resolved A one", "firing A two"]);
+}
+
+#[tokio::test]
 async fn a_clock_that_has_gone_back_is_followed() {
     let group = |name: &str, interval: &str| {
         format!("- name: {name}\n  interval: {interval}\n  rules:\n  - {{alert: A, expr: vector(1), for: 30s}}\n")
@@ -401,7 +594,7 @@ async fn a_clock_that_has_gone_back_is_followed() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_receiver_that_was_removed_is_not_shown() {
+async fn what_waits_for_a_receiver_that_was_removed_is_neither_shown_nor_counted_when_it_is_dropped() {
     let setup = Setup::new("groups: []\n");
     let notification = |receiver: &str| Notification {
         id: Uuid::now_v7(),
@@ -416,7 +609,13 @@ async fn what_waits_for_a_receiver_that_was_removed_is_not_shown() {
     let notifications = vec![notification("there"), notification("gone")];
     assert!(setup.evaluator.states.commit(Commit { at_ms: START_MS, notifications, ..Commit::default() }).await.unwrap());
     setup.evaluator.show_waiting().await;
-    for name in ["golectra_alerts_notifications_waiting", "golectra_alerts_oldest_notification_age_seconds"] {
+    setup.at(START_MS + 67 * TICK_MS, 0).await;
+    assert!(setup.evaluator.states.waiting().await.unwrap().is_empty());
+    for name in [
+        "golectra_alerts_notifications_waiting",
+        "golectra_alerts_oldest_notification_age_seconds",
+        "golectra_alerts_notifications_dropped_total",
+    ] {
         let families = setup.registry.gather();
         let family = families.iter().find(|family| family.name() == name).unwrap();
         let receivers: Vec<_> = family.get_metric().iter().map(|metric| metric.get_label()[0].value()).collect();

@@ -6,7 +6,7 @@ use golectra_promql::{Labels, VectorSample};
 use proptest::prelude::*;
 
 use super::*;
-use crate::alerts::advance;
+use crate::alerts::advance::{self, Step};
 use crate::alerts::receivers::{Access, Address, QuietHours};
 use crate::alerts::rules::{Rule, parse};
 
@@ -40,7 +40,7 @@ fn run(receiver: &Receiver, rule: &Rule, results: &[bool]) -> Vec<(bool, Phase, 
     let steps = results.iter().zip(1..).map(|(has_result, step)| {
         let at_ms = step * STEP_MS;
         let alerts = &mut groups[0].rules[0].alerts;
-        *alerts = advance::alerts(rule, 0, alerts, if *has_result { &found } else { &[] }, at_ms, "").unwrap();
+        *alerts = advance::alerts(rule, 0, alerts, if *has_result { &found } else { &[] }, &Step::at(at_ms)).unwrap();
         let phase = alerts.first().map_or(Phase::Inactive, |alert| alert.phase);
         let told = plan(std::slice::from_ref(receiver), &mut groups, &Stored::default(), at_ms, Duration::from_secs(15), &pages);
         assert!(told.len() <= 1, "{told:?}");

@@ -13,7 +13,7 @@ use reqwest::{Client, Url};
 use serde_json::Value;
 
 use super::file::checked;
-use super::{Access, Address, Receiver, Target, email, payload};
+use super::{Access, Address, Receiver, Repeat, Target, email, payload};
 use crate::alerts::notification::Notification;
 use crate::alerts::store::LONGEST_PAUSE;
 use crate::clock::Clock;
@@ -87,6 +87,11 @@ impl Sender {
         Ok(Self { receiver, client: http_client()?, clock })
     }
 
+    /// Whether the receiver is soon told again of what it does not take: an Alertmanager, each minute.
+    pub fn tells_again(&self) -> bool {
+        self.receiver.repeat == Repeat::Alertmanager
+    }
+
     /// Tries once.
     pub async fn send(&self, notification: &Notification) -> Result<(), DeliveryError> {
         if let Target::Email(to) = &self.receiver.target {
@@ -135,7 +140,8 @@ impl Sender {
                 if topic.is_empty() {
                     return Err(failed("the address of ntfy does not end in a topic".to_owned()));
                 }
-                let body = bytes(&payload::ntfy(notification, topic));
+                let now_ms = i64::try_from(self.clock.unix_millis()).unwrap_or(i64::MAX);
+                let body = bytes(&payload::ntfy(notification, topic, now_ms));
                 url.set_path(&format!("/{folder}"));
                 (url, body)
             }

@@ -3,6 +3,7 @@
 //! Of each group a receiver gets its notifications one after the other, in the order in which they were made, whichever server delivers them. While one
 //! can't be delivered, later ones of its group wait and those of other groups don't.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{DeliveryError, Receiver, ReceiverBook, Sender};
+use crate::alerts::notification::Notification;
 use crate::alerts::store::{AlertStore, Claimed, Settled};
 use crate::clock::Clock;
 use crate::metrics::alerts::AlertMetrics;
@@ -29,6 +32,9 @@ const TRIES_OF_A_REFUSED: u32 = 5;
 const REFUSED_FOR_MS: i64 = 5 * 60 * 1000;
 /// The same for one at which the receiver fails: it may be the receiver's fault or that of the notification.
 const BROKEN_FOR_MS: i64 = 30 * 60 * 1000;
+/// The age at which a notification at which an Alertmanager fails is given up: until then all else for it waits, and from then on another one replaces it. What
+/// it refuses twice is given up at once: it has taken the alerts that it accepts.
+const REPLACED_AFTER_MS: i64 = 60 * 1000;
 
 /// Log lines about receivers, by name.
 static LOG: LogLimiter<String> = LogLimiter::new();
@@ -87,6 +93,8 @@ impl Deliveries {
 
     async fn deliver_to(&self, receiver: Receiver, ended: CancellationToken) {
         let name = receiver.name.clone();
+        // Rules see what is dropped as an increase, from 0 on.
+        self.metrics.dropped(&name, 0);
         let sender = match Sender::new(receiver, self.clock.clone()) {
             Ok(sender) => sender,
             Err(problem) => {
@@ -96,10 +104,11 @@ impl Deliveries {
         };
         // When it took something last, and how often in a row it took nothing at all since.
         let (mut taken_ms, mut away) = (None, 0);
+        let mut refused = BTreeMap::new();
         while !ended.is_cancelled() {
             match self.states.claim(&name).await {
                 Ok(Some(claimed)) => {
-                    let wait = match self.try_once(&sender, &name, &claimed, taken_ms).await {
+                    let wait = match self.try_once(&sender, &name, &claimed, taken_ms, &mut refused).await {
                         Tried::Delivered => {
                             (taken_ms, away) = (Some(self.states.now_ms()), 0);
                             continue;
@@ -132,8 +141,15 @@ impl Deliveries {
         }
     }
 
-    /// Tries to deliver one. `taken_ms` is when its receiver took one last.
-    async fn try_once(&self, sender: &Sender, name: &str, claimed: &Claimed, taken_ms: Option<i64>) -> Tried {
+    /// Tries to deliver one. `taken_ms` is when its receiver took one last. `refused` has those that it refused, if it is an Alertmanager, and when they expire.
+    async fn try_once(
+        &self,
+        sender: &Sender,
+        name: &str,
+        claimed: &Claimed,
+        taken_ms: Option<i64>,
+        refused: &mut BTreeMap<Uuid, i64>,
+    ) -> Tried {
         let (settled, tried) = match sender.send(&claimed.notification).await {
             Ok(()) => {
                 self.metrics.delivered(name);
@@ -148,10 +164,21 @@ impl Deliveries {
                     DeliveryError::Broken { retry_after, .. } => (Some(BROKEN_FOR_MS), retry_after, Tried::NotTaken),
                     DeliveryError::Refused { .. } => (Some(REFUSED_FOR_MS), None, Tried::NotTaken),
                 };
-                let created_ms = claimed.notification.created_ms;
-                let is_old = given_up_after_ms.is_some_and(|after_ms| now_ms - created_ms >= after_ms);
+                let Notification { id, created_ms, expires_ms, .. } = claimed.notification;
+                let age_ms = now_ms - created_ms;
+                let is_old = given_up_after_ms.is_some_and(|after_ms| age_ms >= after_ms);
                 let is_the_cause = taken_ms.is_some_and(|taken_ms| taken_ms > created_ms);
-                let settled = if now_ms >= claimed.notification.expires_ms || (attempts >= TRIES_OF_A_REFUSED && is_old && is_the_cause) {
+                let is_given_up = match error {
+                    _ if !sender.tells_again() => attempts >= TRIES_OF_A_REFUSED && is_old && is_the_cause,
+                    DeliveryError::Failed { .. } => false,
+                    DeliveryError::Broken { .. } => age_ms >= REPLACED_AFTER_MS,
+                    // The tries at which it was away say nothing about this one.
+                    DeliveryError::Refused { .. } => {
+                        refused.retain(|_, expires_ms| *expires_ms > now_ms);
+                        refused.insert(id, expires_ms).is_some()
+                    }
+                };
+                let settled = if now_ms >= expires_ms || is_given_up {
                     self.metrics.dropped(name, 1);
                     LOG.log(format!("dropped {name}"), move |count| tracing::error!(count, receiver, reason, "notifications are given up"));
                     Settled::Done
@@ -186,18 +213,21 @@ mod tests {
     use prometheus::Registry;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
-    use uuid::Uuid;
 
     use super::*;
-    use crate::alerts::notification::Notification;
     use crate::alerts::state::Texts;
     use crate::alerts::store::Commit;
     use crate::alerts::store::memory::MemoryAlertStore;
 
-    /// One notification that waits for a webhook at this listener, and what delivers it. The file is of the receivers.
-    async fn waiting(listener: &TcpListener, clock: Clock, lasts_ms: i64) -> (Arc<MemoryAlertStore>, Deliveries, tempfile::NamedTempFile) {
+    /// One notification that waits for a receiver of this kind at this listener, and what delivers it. The file is of the receivers.
+    async fn waiting(
+        kind: &str,
+        listener: &TcpListener,
+        clock: Clock,
+        lasts_ms: i64,
+    ) -> (Arc<MemoryAlertStore>, Deliveries, tempfile::NamedTempFile) {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let receivers = format!("receivers:\n- name: r\n  webhook: {{url: 'http://{}/'}}\n", listener.local_addr().unwrap());
+        let receivers = format!("receivers:\n- name: r\n  {kind}: {{url: 'http://{}/'}}\n", listener.local_addr().unwrap());
         std::fs::write(file.path(), receivers).unwrap();
         let states = Arc::new(MemoryAlertStore::open(None, false, clock.clone()).unwrap());
         let now_ms = states.now_ms();
@@ -225,7 +255,7 @@ mod tests {
     #[tokio::test]
     async fn a_delivery_that_is_under_way_comes_to_its_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (states, deliveries, _file) = waiting(&listener, Clock::System, 60_000).await;
+        let (states, deliveries, _file) = waiting("webhook", &listener, Clock::System, 60_000).await;
         let stop = CancellationToken::new();
         let run = tokio::spawn(deliveries.run(stop.clone()));
         let (mut connection, _) = listener.accept().await.unwrap();
@@ -238,9 +268,9 @@ mod tests {
         assert!(states.waiting().await.unwrap().is_empty(), "it was delivered, and does not come again");
     }
 
-    /// Answers each request with this status, one connection after the other.
-    async fn answer_all(listener: TcpListener, status: &'static str) {
-        loop {
+    /// Answers each request with the next of these, one connection after the other.
+    async fn answer_all(listener: TcpListener, statuses: impl Iterator<Item = &'static str>) {
+        for status in statuses {
             let (mut connection, _) = listener.accept().await.unwrap();
             let mut request = [0; 4096];
             assert!(connection.read(&mut request).await.unwrap() > 0);
@@ -263,13 +293,13 @@ mod tests {
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let clock = Clock::at(START_MS.unsigned_abs());
-            let (states, deliveries, _file) = waiting(&listener, clock.clone(), 24 * 3_600_000).await;
-            let server = tokio::spawn(answer_all(listener, status));
+            let (states, deliveries, _file) = waiting("webhook", &listener, clock.clone(), 24 * 3_600_000).await;
+            let server = tokio::spawn(answer_all(listener, std::iter::repeat(status)));
             let sender = Sender::new(deliveries.receivers.current()[0].clone(), clock.clone()).unwrap();
             let try_at = async |after_ms: i64, taken_ms: Option<i64>| {
                 clock.set((START_MS + after_ms).unsigned_abs());
                 let claimed = states.claim("r").await.unwrap().expect("it is due");
-                let tried = deliveries.try_once(&sender, "r", &claimed, taken_ms).await;
+                let tried = deliveries.try_once(&sender, "r", &claimed, taken_ms, &mut BTreeMap::new()).await;
                 assert_eq!(tried, if minutes.is_some() { Tried::NotTaken } else { Tried::Away { retry_after: None } }, "{status}");
                 states.waiting().await.unwrap().get("r").map(|waiting| waiting.oldest_ms)
             };
@@ -287,6 +317,52 @@ mod tests {
             }
             let left = if minutes.is_some() { None } else { Some(START_MS) };
             assert_eq!(try_at(late_ms + 4 * 60_000, other).await, left, "{status}");
+            server.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_alertmanager_refuses_or_fails_at_is_given_up_soon() {
+        const START_MS: i64 = 1_800_000_000_000;
+        const REFUSED: &str = "400 Bad Request";
+        const BROKEN: &str = "500 Internal Server Error";
+        const AWAY: &str = "503 Service Unavailable";
+        for (tries, is_given_up) in [
+            (vec![(0_i64, REFUSED)], false),
+            (vec![(0, REFUSED), (2, REFUSED)], true),
+            (vec![(0, AWAY), (2, AWAY), (10, REFUSED)], false),
+            (vec![(0, AWAY), (2, REFUSED), (10, AWAY), (20, REFUSED)], true),
+            (vec![(0, BROKEN), (2, BROKEN), (10, BROKEN), (59, BROKEN)], false),
+            (vec![(0, BROKEN), (60, BROKEN)], true),
+            (vec![(0, AWAY), (2, AWAY), (60, AWAY)], false),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let clock = Clock::at(START_MS.unsigned_abs());
+            let (states, mut deliveries, _file) = waiting("alertmanager", &listener, clock.clone(), 240_000).await;
+            let registry = Registry::new();
+            deliveries.metrics = AlertMetrics::register(&registry).unwrap();
+            let statuses: Vec<&'static str> = tries.iter().map(|(_, status)| *status).collect();
+            let server = tokio::spawn(answer_all(listener, statuses.into_iter()));
+            let sender = Sender::new(deliveries.receivers.current()[0].clone(), clock.clone()).unwrap();
+            let (mut first, mut refused) = (None, BTreeMap::new());
+            for &(seconds, _) in &tries {
+                clock.set((START_MS + seconds * 1000).unsigned_abs());
+                let claimed = states.claim("r").await.unwrap().expect("it is due");
+                let id = claimed.notification.id;
+                if first.is_none() {
+                    let next = Notification { id: Uuid::now_v7(), ..claimed.notification.clone() };
+                    assert!(states.commit(Commit { at_ms: START_MS + 1, notifications: vec![next], ..Commit::default() }).await.unwrap());
+                }
+                assert_eq!(*first.get_or_insert(id), id, "{tries:?}: all of them are one group");
+                deliveries.try_once(&sender, "r", &claimed, None, &mut refused).await;
+            }
+            clock.set((START_MS + 90_000).unsigned_abs());
+            let claimed = states.claim("r").await.unwrap().expect("one is due");
+            assert_eq!(first != Some(claimed.notification.id), is_given_up, "{tries:?}");
+            let families = registry.gather();
+            let dropped = families.iter().find(|family| family.name() == "golectra_alerts_notifications_dropped_total");
+            let count = dropped.map(|family| family.get_metric()[0].get_counter().get_value().to_string());
+            assert_eq!(count.as_deref(), is_given_up.then_some("1"), "{tries:?}");
             server.abort();
         }
     }

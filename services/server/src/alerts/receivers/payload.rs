@@ -90,15 +90,21 @@ pub fn slack(notification: &Notification) -> Value {
 /// The longest message of ntfy, in bytes. Its servers make a file of one of 4,096 bytes, or refuse it where they keep none.
 const MAX_NTFY_BYTES: usize = 4_000;
 
+/// A message for a topic of ntfy has the time from this age on: what waited for hours would read as if it were so now.
+const LATE_MS: i64 = 2 * 60 * 1000;
+
 /// A message for a topic of ntfy.
-pub fn ntfy(notification: &Notification, topic: &str) -> Value {
+pub fn ntfy(notification: &Notification, topic: &str, now_ms: i64) -> Value {
     let (priority, tag) = match (notification.is_firing(), worst(notification)) {
         (false, _) => (2, "white_check_mark"),
         (true, Severity::Critical) => (5, "rotating_light"),
         (true, Severity::Warning) => (4, "warning"),
         (true, _) => (3, "information_source"),
     };
-    json!({ "topic": topic, "title": title(notification), "message": short_lines(notification, MAX_NTFY_BYTES), "priority": priority, "tags": [tag] })
+    let created_ms = notification.created_ms;
+    let as_of = if now_ms - created_ms > LATE_MS { format!("As of {}:\n", time(created_ms)) } else { String::new() };
+    let message = format!("{as_of}{}", short_lines(notification, MAX_NTFY_BYTES - as_of.len()));
+    json!({ "topic": topic, "title": title(notification), "message": message, "priority": priority, "tags": [tag] })
 }
 
 /// A mail: what `ntfy` says, with times and labels.
@@ -284,7 +290,7 @@ mod tests {
             for alert in &mut notification.alerts {
                 alert.annotations.insert("description".into(), description.into());
             }
-            ntfy(&notification, "t")["message"].as_str().unwrap().to_owned()
+            ntfy(&notification, "t", i64::MAX)["message"].as_str().unwrap().to_owned()
         };
         let long = message(20, &"ü".repeat(500));
         assert!(long.len() < 4_096 && long.ends_with("ü\nand 17 more"), "{} {long}", long.len());
@@ -308,9 +314,11 @@ mod tests {
         let sent = slack(&notification(&[true]));
         assert_eq!((&sent["text"], &sent["attachments"][0]["color"]), (&json!("[firing] Down"), &json!("danger")));
         assert_eq!(sent["attachments"][0]["text"], "&lt;n0&gt; is down.\n  For long.");
-        let sent = ntfy(&notification(&[false, false]), "t");
+        let sent = ntfy(&notification(&[false, false]), "t", 125_000);
         assert_eq!((&sent["topic"], &sent["title"], &sent["priority"]), (&json!("t"), &json!("[2 resolved] Down"), &json!(2)));
         assert_eq!(sent["message"], "Resolved: <n0> is down.\nResolved: <n1> is down.");
+        let late = ntfy(&notification(&[false]), "t", 125_001);
+        assert_eq!(late["message"], "As of 1970-01-01T00:00:05.000Z:\nResolved: <n0> is down.");
         assert!(lines(&notification(&[true; 25])).ends_with("and 5 more"));
         let sent = mail(&notification(&[true, false]));
         assert_eq!(sent.subject, "[1 firing, 1 resolved] Down");

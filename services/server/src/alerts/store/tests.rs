@@ -49,7 +49,7 @@ fn group(name: &str, at_ms: i64) -> GroupState {
         told: BTreeMap::new(),
     };
     let rule = RuleState { key: "A".into(), alerts: vec![alert], ..RuleState::default() };
-    GroupState { file: "f".into(), name: name.into(), evaluated_ms: at_ms, seconds: 0.25, rules: vec![rule] }
+    GroupState { file: "f".into(), name: name.into(), evaluated_ms: at_ms, seconds: 0.25, resumed_ms: Some(at_ms), rules: vec![rule] }
 }
 
 /// The whole life of a state, on any store that nobody used before.
