@@ -21,7 +21,7 @@ fn values_in(json: &Value) -> (TempDir, String) {
     (folder, path)
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder can be made");
     for entry in fs::read_dir(from).expect("a folder can be read") {
         let path = entry.expect("its entries too").path();

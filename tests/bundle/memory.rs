@@ -77,7 +77,9 @@ fn held_and_limit(objects: &[Value], workload: &str) -> (u64, u64) {
         + size("QUERY_MAX_BYTES")
         + stacks(queries_and_exports + constant("server/src/history/query/admission.rs", "RESERVED_FOR_RULES"))
         + constant("server/src/history/decode.rs", "MAX_THREADS") * constant("server/src/history/decode.rs", "STACK_BYTES")
-        + size("MAX_CONNECTIONS") * constant("process/src/listen/connection.rs", "MIN_BUFFER_BYTES")
+        + size("MAX_CONNECTIONS") * constant("process/src/listen.rs", "CONNECTION_BYTES")
+        + constant("process/src/listen.rs", "HEADS_BYTES")
+        + constant("server/src/middleware/answer.rs", "TOTAL_BYTES")
         + constant("server/src/http/latest/budget.rs", "TOTAL_BYTES")
         + constant("server/src/audit/names.rs", "CACHE_BYTES")
         + PROGRAM;

@@ -153,19 +153,21 @@ fn a_further_egress_rule_with_an_empty_list_allows_nothing() {
     if !have_helm() {
         return;
     }
-    let egress = |extra: &Value| {
-        let set = format!("networkPolicy.extraEgress={extra}");
-        rules(policy(&rendered(&ALL_APIS, &["--set-json", &set]), "server"), "egress").clone()
-    };
-    let standard = egress(&json!([]));
-    for nothing in
-        [json!([{"to": []}]), json!([{"to": [], "ports": [{"port": 4318}]}]), json!([{"to": [{"podSelector": {}}], "ports": []}])]
-    {
-        assert_eq!(egress(&nothing), standard, "{nothing}");
+    for (part, value) in [("server", "extraEgress"), ("agent", "agentExtraEgress")] {
+        let egress = |extra: &Value| {
+            let set = format!("networkPolicy.{value}={extra}");
+            rules(policy(&rendered(&ALL_APIS, &["--set-json", &set]), part), "egress").clone()
+        };
+        let standard = egress(&json!([]));
+        for nothing in
+            [json!([{"to": []}]), json!([{"to": [], "ports": [{"port": 4318}]}]), json!([{"to": [{"podSelector": {}}], "ports": []}])]
+        {
+            assert_eq!(egress(&nothing), standard, "{part}: {nothing}");
+        }
+        let rule = json!({"to": [{"namespaceSelector": {}}], "ports": [{"port": 4318}]});
+        let everywhere = json!({"ports": [{"port": 443}]});
+        assert_eq!(egress(&json!([{"to": []}, rule, everywhere]))[standard.len()..], [rule, everywhere], "{part}");
     }
-    let rule = json!({"to": [{"namespaceSelector": {}}], "ports": [{"port": 4318}]});
-    let everywhere = json!({"ports": [{"port": 443}]});
-    assert_eq!(egress(&json!([{"to": []}, rule, everywhere]))[standard.len()..], [rule, everywhere]);
 }
 
 /// OpenShift's DNS pods listen on 5353, and policies apply to the pod's port.
@@ -204,5 +206,16 @@ fn agents_reach_what_they_scrape_and_nothing_else() {
     let more = |set: &str| egress(set).into_iter().filter(|rule| !standard.contains(rule)).collect::<Vec<_>>();
     let urls = r#"agent.scrape.urls=["node=http://$(HOST_IP):9100/metrics","https://a.example.org/x:1","http://[::1]:81","http://b?c=:9","http://d:9100"]"#;
     assert_eq!(more(urls), [json!({"ports": [{"port": 9100}, {"port": 443}, {"port": 81}, {"port": 80}]})]);
-    assert_eq!(more("agent.scrape.pods=true"), [json!({"to": [{"namespaceSelector": {}}]})]);
+    assert_eq!(more("agent.scrape.pods=true"), [json!({})], "a pod with hostNetwork has the address of its node, which may be any");
+
+    let nodes = r#"networkPolicy.kubelet.cidrs=["10.10.0.0/16","fd00:10::/64"]"#;
+    let with_nodes = |set: &str| {
+        let objects = rendered(&ALL_APIS, &["--set-json", nodes, "--set-json", set]);
+        policy(&objects, "agent")["egress"].as_array().expect("rules").clone()
+    };
+    let (first, second) = (json!({"ipBlock": {"cidr": "10.10.0.0/16"}}), json!({"ipBlock": {"cidr": "fd00:10::/64"}}));
+    let standard = with_nodes("agent.scrape={}");
+    assert!(standard.contains(&json!({"ports": [{"port": 10250}], "to": [first, second]})), "{standard:?}");
+    let added: Vec<_> = with_nodes("agent.scrape.pods=true").into_iter().filter(|rule| !standard.contains(rule)).collect();
+    assert_eq!(added, [json!({"to": [{"namespaceSelector": {}}, first, second]})]);
 }

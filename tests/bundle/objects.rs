@@ -149,19 +149,33 @@ fn every_workload_is_probed_and_bounded() {
     });
 }
 
+/// The liveness probe waits for the startup probe, which allows at least five minutes.
+fn assert_may_start_slowly(objects: &[Value], workload: &str, request: &Value) {
+    let container = &find(objects, workload)["spec"]["template"]["spec"]["containers"][0];
+    let (startup, liveness) = (&container["startupProbe"], &container["livenessProbe"]);
+    assert_eq!((&startup["httpGet"], &liveness["httpGet"]), (request, request));
+    let number = |field: &str| startup[field].as_u64().expect("a number");
+    assert!(number("periodSeconds") * number("failureThreshold") >= 300, "at least five minutes: {startup}");
+    assert!(liveness.get("initialDelaySeconds").is_none(), "it waits for the startup probe: {liveness}");
+}
+
 /// An agent reads its spool before it answers, and a full one takes long on a slow disk: the liveness probe must not end that.
 #[test]
 fn an_agent_has_time_to_read_a_full_spool() {
     if !have_helm() {
         return;
     }
-    let objects = rendered(&ALL_APIS, &[]);
-    let container = &find(&objects, "DaemonSet/golectra-agent")["spec"]["template"]["spec"]["containers"][0];
-    let (startup, liveness) = (&container["startupProbe"], &container["livenessProbe"]);
-    assert_eq!(startup["httpGet"], json!({"path": "/ping", "port": "metrics"}));
-    let number = |field: &str| startup[field].as_u64().expect("a number");
-    assert!(number("periodSeconds") * number("failureThreshold") >= 300, "at least five minutes: {startup}");
-    assert!(liveness.get("initialDelaySeconds").is_none(), "it waits for the startup probe: {liveness}");
+    assert_may_start_slowly(&rendered(&ALL_APIS, &[]), "DaemonSet/golectra-agent", &json!({"path": "/ping", "port": "metrics"}));
+}
+
+/// The same holds for an embedded server and its history.
+#[test]
+fn an_embedded_server_has_time_to_read_a_large_history() {
+    if !have_helm() {
+        return;
+    }
+    let objects = rendered(&[], &["--set", "database.mode=embedded"]);
+    assert_may_start_slowly(&objects, "Deployment/golectra-server", &json!({"path": "/ping/live", "port": "http"}));
 }
 
 #[test]

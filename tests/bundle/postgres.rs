@@ -1,8 +1,11 @@
 //! The CloudNativePG Cluster: how its database is made or restored, and what `extraSpec` may change.
 
+use std::fs;
+
 use serde_json::{Value, json};
 
-use crate::render::{ALL_APIS, find, have_helm, rendered, text};
+use crate::defaults::copy_folder;
+use crate::render::{ALL_APIS, chart, find, have_helm, helm_template_of, parse, rendered, text};
 
 fn spec(extra: &Value) -> Value {
     let set = format!("database.cnpg.extraSpec={extra}");
@@ -57,6 +60,108 @@ fn extra_fields_replace_the_charts() {
         assert_eq!(spec[field], standard[field], "{field}");
     }
     assert_eq!(spec["postgresql"]["synchronous"], standard["postgresql"]["synchronous"]);
+}
+
+/// The operator sets some labels itself: it selects by `role` and its own, and never stops changing others of a volume that are inherited too.
+#[test]
+fn common_labels_and_pull_secrets_reach_the_instances() {
+    if !have_helm() {
+        return;
+    }
+    let spec = |values: &[&str]| {
+        let arguments: Vec<&str> = values.iter().flat_map(|value| ["--set-json", *value]).collect();
+        find(&rendered(&ALL_APIS, &arguments), "Cluster/golectra-postgres")["spec"].clone()
+    };
+    let standard = spec(&[]);
+    assert!(standard.get("imagePullSecrets").is_none() && standard.get("inheritedMetadata").is_none(), "{standard}");
+    let secrets = r#"imagePullSecrets=[{"name":"registry"}]"#;
+    let labels = json!({
+        "team": "a", "app.kubernetes.io/part-of": "b", "role": "c", "cnpg.io/cluster": "d", "alpha.cnpg.io/x": "e",
+        "app.kubernetes.io/name": "f", "app.kubernetes.io/instance": "g", "app.kubernetes.io/version": "h",
+        "app.kubernetes.io/component": "i", "app.kubernetes.io/managed-by": "j",
+    });
+    let labels = format!("commonLabels={labels}");
+    let common = spec(&[secrets, &labels]);
+    assert_eq!(common["imagePullSecrets"], json!([{"name": "registry"}]));
+    assert_eq!(common["inheritedMetadata"], json!({"labels": {"team": "a", "app.kubernetes.io/part-of": "b"}}));
+    assert!(spec(&[r#"commonLabels={"role":"c"}"#]).get("inheritedMetadata").is_none(), "no label is left");
+    let given = json!({"imagePullSecrets": [{"name": "mine"}], "inheritedMetadata": {"annotations": {"a": "b"}}});
+    let own = spec(&[secrets, &labels, &format!("database.cnpg.extraSpec={given}")]);
+    for field in ["imagePullSecrets", "inheritedMetadata"] {
+        assert_eq!(own[field], given[field], "{field}");
+    }
+}
+
+/// The notes with these values of `database.cnpg`, where `lookup` finds this Cluster, which is written as a template. `helm install` without a cluster doesn't
+/// know the operator, so a copy of the chart renders its notes as an object.
+fn notes(cnpg: &Value, cluster: &str) -> String {
+    const LOOKUP: &str = r#"lookup "postgresql.cnpg.io/v1" "Cluster" .Release.Namespace $postgres"#;
+    const OBJECT: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata:\n  notes: {{ include \"notes\" . | toJson }}\n";
+    let folder = tempfile::tempdir().expect("a folder");
+    let copy = folder.path().join("golectra");
+    copy_folder(&chart(), &copy);
+    let template = fs::read_to_string(copy.join("templates/NOTES.txt")).expect("NOTES.txt");
+    assert!(template.contains(LOOKUP), "the notes don't look the Cluster up");
+    let template = template.replace(LOOKUP, cluster);
+    let template = format!("{{{{- define \"notes\" -}}}}\n{template}{{{{- end -}}}}\n{OBJECT}");
+    fs::write(copy.join("templates/notes.yaml"), template).expect("our own folder");
+    let rendered = helm_template_of(&copy, &ALL_APIS, &["--set-json", &format!("database.cnpg={cnpg}")]);
+    let objects = parse(&rendered.unwrap_or_else(|error| panic!("{cnpg}: {error}")));
+    text(find(&objects, "ConfigMap/notes"), "/data/notes").to_owned()
+}
+
+/// Archived WAL is of no use without a base backup.
+#[test]
+fn the_notes_say_what_backups_lack() {
+    if !have_helm() {
+        return;
+    }
+    let (none, no_base, archived) = ("No backups are configured", "Nothing can be restored without a base backup", "WAL is archived.");
+    let said = notes(&json!({}), "dict");
+    assert!(said.contains(none) && !said.contains(no_base) && !said.contains("has no effect on it"), "{said}");
+    let plugin = json!({"extraSpec": {"plugins": [{"name": "barman-cloud.cloudnative-pg.io", "isWALArchiver": true}]}});
+    let store = json!({"backup": {"barmanObjectStore": {"destinationPath": "s3://b/"}}});
+    let snapshots = json!({"backup": {"volumeSnapshot": {"className": "c"}}});
+    let names = json!({"extraSpec": {"plugins": ["barman-cloud.cloudnative-pg.io"]}});
+    let with_backup = |status: &str| {
+        let backup = format!(r#"(dict "type" "LastBackupSucceeded" "status" "{status}")"#);
+        format!(r#"(dict "status" (dict "conditions" (list (dict "type" "Ready" "status" "True") {backup})))"#)
+    };
+    let (made, failed) = (with_backup("True"), with_backup("False"));
+    let ready = r#"(dict "status" (dict "conditions" (list (dict "type" "Ready" "status" "True"))))"#;
+    for (cnpg, archives) in [(plugin, true), (store, true), (snapshots, false), (names, false)] {
+        for cluster in ["dict", ready, r#"(dict "kind" "Cluster")"#, failed.as_str()] {
+            let said = notes(&cnpg, cluster);
+            assert!(!said.contains(none) && said.contains(no_base) && said.contains("Cluster\ngolectra-postgres, as"), "{cnpg}: {said}");
+            assert_eq!(said.contains(archived), archives, "{cnpg}: {said}");
+        }
+        let said = notes(&cnpg, &made);
+        assert!(!said.contains(none) && !said.contains(no_base) && !said.contains(archived), "{cnpg}: {said}");
+    }
+    let restored = json!({"extraSpec": {"bootstrap": {"recovery": {"source": "b"}}}});
+    assert!(notes(&restored, &made).contains("has no effect on it") && !notes(&restored, "dict").contains("has no effect on it"));
+}
+
+/// The objects and values that README.md shows belong together.
+#[test]
+fn the_readmes_backup_is_one_of_the_cluster() {
+    if !have_helm() {
+        return;
+    }
+    let readme = fs::read_to_string(chart().join("README.md")).expect("README.md");
+    let section = readme.split_once("\n## Backups\n").expect("a section on backups").1;
+    let section = section.split_once("\n## ").expect("it ends").0;
+    let is_yaml = |block: &&str| block.lines().all(|line| line.starts_with("       ")) && !block.contains("kubectl ");
+    let shown: Vec<Value> = section.split("\n\n").filter(is_yaml).flat_map(parse).collect();
+    let [store, values, schedule] = &shown[..] else { panic!("{shown:?}") };
+    let objects = rendered(&ALL_APIS, &["--set-json", &format!("database={}", values["database"])]);
+    let cluster = find(&objects, "Cluster/golectra-postgres");
+    let plugin = &cluster["spec"]["plugins"][0];
+    assert_eq!(plugin["isWALArchiver"], true);
+    assert_eq!(plugin["parameters"]["barmanObjectName"], store["metadata"]["name"]);
+    assert_eq!(schedule["spec"]["pluginConfiguration"]["name"], plugin["name"]);
+    assert_eq!(schedule["spec"]["cluster"]["name"], cluster["metadata"]["name"]);
+    assert_eq!(text(schedule, "/spec/schedule").split(' ').count(), 6, "the operator's schedules begin with the seconds");
 }
 
 /// The Cluster's parameters, and what the history may take, with these values of `database.cnpg`.

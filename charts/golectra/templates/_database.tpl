@@ -120,3 +120,15 @@
 {{- end -}}
 {{- include "golectra.overlay" (list $own $cnpg.parameters) -}}
 {{- end -}}
+
+{{/* The common labels for what the operator makes of the Cluster, its pods among them, without those that the operator sets itself: it selects by some of
+     them, and it would change others back and forth. */}}
+{{- define "golectra.postgres.inheritedLabels" -}}
+{{- $labels := dict -}}
+{{- range $key, $value := .Values.commonLabels -}}
+{{- if not (or (eq $key "role") (regexMatch "^([^/]*[.])?cnpg[.]io/|^app[.]kubernetes[.]io/(name|instance|version|component|managed-by)$" $key)) -}}
+{{- $_ := set $labels $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- include "golectra.overlay" (list $labels) -}}
+{{- end -}}

@@ -30,9 +30,10 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* The same holds for rules that the values pass on: `to` or `ports` given as an empty list matches nothing. Each rule begins with a new line. */}}
+{{/* The same holds for rules that the values pass on: `to` or `ports` given as an empty list matches nothing. Takes a list of rules; each begins with a new
+     line. */}}
 {{- define "golectra.extraEgress" -}}
-{{- range concat .Values.alerts.egress .Values.networkPolicy.extraEgress -}}
+{{- range . -}}
 {{- $nowhere := and (hasKey . "to") (not .to) -}}
 {{- $noPort := and (hasKey . "ports") (not .ports) -}}
 {{- if not (or $nowhere $noPort) }}
@@ -82,7 +83,7 @@ true
   ports:
     - port: 8090
 {{- end }}
-{{- include "golectra.extraEgress" . }}
+{{- include "golectra.extraEgress" (concat .Values.alerts.egress .Values.networkPolicy.extraEgress) }}
 {{- end -}}
 
 {{/* The ports of URLs to scrape, as a JSON array of numbers in order, each once. Takes agent.scrape.urls. */}}

@@ -45,11 +45,11 @@
 {{- $bytes := list
     (max $inflight $twoBodies)
     (include "golectra.bytes" ($settings.queryMaxBytes | default "128MiB") | int64)
-    (mul ($settings.maxConnections | default 8192 | int64) 8192) -}}
-{{- /* The program; the listings of newest values and the audit events' names; a stack for each query and export that runs, for that of a rule, and for the
-       threads that help queries. */ -}}
+    (mul ($settings.maxConnections | default 8192 | int64) 20480) -}}
+{{- /* The program; long heads of requests; answers that clients have not taken; the listings of newest values and the audit events' names; a stack for each
+       query and export that runs, for that of a rule, and for the threads that help queries. */ -}}
 {{- $stacks := mul ($settings.queryConcurrency | default 4 | int64 | add 2) 8 -}}
-{{- $mebibytes := list 64 32 8 $stacks 8 -}}
+{{- $mebibytes := list 64 32 64 32 8 $stacks 8 -}}
 {{- if eq .Values.database.mode "embedded" -}}
 {{- $history := $settings.historyMaxBytes | default (include "golectra.server.historyMaxBytes" .) -}}
 {{- $bytes = concat $bytes (list (include "golectra.bytes" $history | int64) (mul ($settings.maxSeries | default 1000000 | int64) 128)) -}}
