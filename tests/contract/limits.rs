@@ -1,16 +1,19 @@
 //! Limits of requests and series.
 
-use golectra_tests::{Client, Target, exchange, gzip, on_every_store};
+use golectra_tests::{Client, KEY, Raw, Target, exchange, gzip, on_both_stores, on_every_store};
 use serde_json::{Value, json};
 
 on_every_store!(
     ten_thousand_items_are_accepted_and_one_more_is_413,
     a_body_over_16_mib_is_413_packed_or_not,
+    bodies_of_queries_are_short,
     the_limits_are_settings,
     a_client_that_is_still_sending_gets_an_early_refusal,
     max_series_refuses_only_new_series,
     max_series_per_source_refuses_only_that_source,
 );
+
+on_both_stores!(unfinished_queries_leave_room_for_writes);
 
 fn counters(ids: impl Iterator<Item = String>) -> Value {
     ids.map(|id| json!({"id": id, "type": "counter", "delta": 1})).collect()
@@ -40,6 +43,51 @@ async fn a_body_over_16_mib_is_413_packed_or_not(t: Target) {
         t.post(path).unsigned().header("content-encoding", "gzip").body(bomb.clone()).send().await.expect(413).error();
     }
     assert_eq!(t.counter(&id).await, 2);
+}
+
+async fn bodies_of_queries_are_short(t: Target) {
+    let port = t.server().port();
+    let status = async |path: &str, bytes: usize| {
+        // With Expect a body is asked for before it is read.
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {bytes}\r\nExpect: 100-continue\r\n\r\n");
+        exchange(port, head).await.map(|answer| answer.status)
+    };
+    assert_eq!(status("/value", 1 << 20).await, Some(413));
+    assert_eq!(status("/api/v1/query", (1 << 20) + 1).await, Some(413));
+    t.post("/value").body(" ".repeat(64 << 10)).gzip().send().await.expect(413).error();
+    let form = t.post("/api/v1/query").header("content-type", "application/x-www-form-urlencoded");
+    let answer = form.body(format!("query=1&x={}", "x".repeat(1 << 20))).gzip().send().await.expect(413);
+    assert_eq!(answer.json()["status"], "error");
+    // The longest id, each byte of it as an escape.
+    let tag = t.id("long");
+    let id = format!("{tag}{}", "x".repeat(golectra_protocol::MAX_ID_BYTES - tag.len()));
+    t.post("/update").json(&json!({"id": id, "type": "counter", "delta": 1})).send().await.expect(200);
+    let escaped = id.chars().fold(String::new(), |text, c| format!("{text}\\u{:04x}", u32::from(c)));
+    let query = t.post("/value").body(format!(r#"{{"id":"{escaped}","type":"counter"}}"#));
+    query.clone().send().await.expect(200);
+    query.gzip().send().await.expect(200);
+}
+
+async fn unfinished_queries_leave_room_for_writes(t: Target) {
+    let limited = t.own().key(Some(KEY)).env("MAX_BODY_BYTES", "65536").env("MAX_INFLIGHT_BYTES", "524288");
+    let server = limited.env("SIGNATURES", "required").start();
+    let (mut unfinished, mut refused) = (Vec::new(), 0);
+    for _ in 0..40 {
+        let mut raw = Raw::connect(server.port()).await;
+        raw.send("POST /value HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n").await;
+        // The server asks for a body when it has memory for it.
+        match raw.status().await {
+            100 => unfinished.push(raw),
+            status => {
+                assert_eq!(status, 503);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && !unfinished.is_empty(), "{refused} of 40 were refused");
+    let client = server.client();
+    client.post("/updates").json(&counters(std::iter::once("c".to_owned()))).signed("default", KEY).send().await.expect(200);
+    drop(unfinished);
 }
 
 async fn the_limits_are_settings(t: Target) {

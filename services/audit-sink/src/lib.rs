@@ -119,6 +119,8 @@ fn connection_limits(settings: &Settings) -> ConnectionLimits {
         // The rest of the time is for the journal.
         drain: settings.shutdown_timeout.duration() / 2,
         slow_write_bytes: Some(PACE_BYTES),
+        // Servers send short heads, and the memory limit of the chart is for events.
+        heads_bytes: 4 << 20,
         ..ConnectionLimits::default()
     }
 }

@@ -6,6 +6,7 @@
 
 mod connection;
 mod guard;
+mod heads;
 mod metrics;
 #[cfg(test)]
 mod tests;
@@ -28,8 +29,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
+use self::heads::Heads;
 pub use self::metrics::{ConnectionMetrics, Cut};
 use crate::{LogLimiter, system};
+
+/// What a connection takes beside the share of a long head and what handlers hold: the first 8 KiB of a head, hyper's 8 KiB for writing, and its state.
+pub const CONNECTION_BYTES: usize = 20 << 10;
+
+/// The memory of long heads, unless [`ConnectionLimits::heads_bytes`] says otherwise.
+pub const HEADS_BYTES: usize = 32 << 20;
 
 /// The pause after `accept` failed, such as when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -54,6 +62,9 @@ pub struct ConnectionLimits {
     pub max_connections: usize,
     /// Bytes of a request's head, at least 8 KiB; a longer one is answered 431.
     pub max_header_bytes: usize,
+    /// The memory that heads longer than 8 KiB may take together; a connection whose head does not get its share is closed. A share lasts until its
+    /// connection ends, since that may keep the buffer.
+    pub heads_bytes: usize,
     /// From the end of `linger` until connections that are still in use are cut.
     pub drain: Duration,
     /// From the start of a shutdown, how long requests are answered as before, but with `Connection: close` on every answer. A
@@ -72,6 +83,7 @@ impl Default for ConnectionLimits {
             slow_write_bytes: None,
             max_connections: 8192,
             max_header_bytes: 64 << 10,
+            heads_bytes: HEADS_BYTES,
             drain: Duration::from_secs(10),
             linger: Duration::ZERO,
         }
@@ -104,6 +116,7 @@ pub async fn serve_counted(
     let mut gate = Gate { listener, permits: Arc::new(Semaphore::new(cap)), metrics: metrics.clone(), log: LogLimiter::new() };
     let tasks = TaskTracker::new();
     let stages = Stages { leave: shutdown.clone(), close: CancellationToken::new(), abort: CancellationToken::new() };
+    let heads = Heads::new(limits.heads_bytes);
     let linger = limits.linger;
     let mut over = pin!(async move {
         shutdown.cancelled().await;
@@ -116,7 +129,7 @@ pub async fn serve_counted(
             next = gate.next() => next,
             () = over.as_mut() => break,
         };
-        let connection = connection::run(stream, peer, app.clone(), limits, metrics.clone(), stages.child());
+        let connection = connection::run(stream, peer, app.clone(), limits, heads.clone(), metrics.clone(), stages.child());
         tasks.spawn(async move {
             connection.await;
             drop(permit);

@@ -27,6 +27,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     slow_write: Duration::from_secs(30),
     max_connections: 64,
     max_header_bytes: 16 << 10,
+    heads_bytes: 1 << 20,
     drain: Duration::from_secs(2),
     linger: Duration::ZERO,
 };

@@ -18,7 +18,10 @@ use crate::http::{AppState, error};
 /// All of it in one layer, since axum boxes the service of each layer.
 pub async fn around(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let takes_gzip = answer::accepts_gzip(request.headers());
-    let hashed = answer::answers_with_hash(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let name = matched.as_ref().map(MatchedPath::as_str);
+    // The hash allows guesses of the key to be tested, so only routes whose clients rely on it send it.
+    let hash_key = state.key.as_ref().filter(|_| answer::answers_with_hash(name) && !state.signatures.are_required());
     let watch = observe::Watch::begin(&state.metrics, &request);
     let route = async {
         let (request, rest) = drain::keep(request);
@@ -34,8 +37,6 @@ pub async fn around(State(state): State<AppState>, request: Request, next: Next)
     };
     // State that a panic may have left inconsistent is dropped with the request.
     let route = AssertUnwindSafe(route).catch_unwind();
-    let answer = watch.see(async { route.await.unwrap_or_else(error::panicked) }).await;
-    // The hash allows guesses of the key to be tested, so only routes whose clients rely on it send it.
-    let hash_key = state.key.as_ref().filter(|_| hashed && !state.signatures.are_required());
-    answer::finish(answer, takes_gzip, hash_key).await
+    let finished = async { answer::finish(route.await.unwrap_or_else(error::panicked), name, takes_gzip, hash_key).await };
+    watch.see(finished).await
 }

@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::guard::{Guard, Phase};
+use super::heads::Heads;
 use super::timer::Never;
 use super::{App, ConnectionLimits, ConnectionMetrics, Stages};
 
-/// hyper's own minimum for its read buffer.
-const MIN_BUFFER_BYTES: usize = 8 << 10;
+/// hyper's own minimum for its read buffer, which is also what the buffer has at first.
+pub(super) const MIN_BUFFER_BYTES: usize = 8 << 10;
 
 /// Answers the connection's requests until the connection closes, exceeds a limit or is told to end.
 pub(super) async fn run(
@@ -31,6 +32,7 @@ pub(super) async fn run(
     peer: SocketAddr,
     app: impl App,
     limits: ConnectionLimits,
+    heads: Heads,
     metrics: ConnectionMetrics,
     stages: Stages,
 ) {
@@ -38,12 +40,12 @@ pub(super) async fn run(
     // Nagle's algorithm only delays answers, which are written whole. If it can't be turned off they still arrive.
     let _ = stream.set_nodelay(true);
     let phase = Phase::default();
-    let io = TokioIo::new(Guard::new(stream, phase.clone(), limits, metrics));
+    let io = TokioIo::new(Guard::new(stream, phase.clone(), limits, heads.share(), metrics));
     let leave = Arc::new(stages.leave);
     let service = service_fn(move |request| answer(app.clone(), request, peer, phase.clone(), Arc::clone(&leave)));
     let connection = http1::Builder::new()
+        // The size of the buffer limits heads. hyper's limit for them would also replace the 16 KiB that it allows after the last chunk of a body.
         .max_buf_size(limits.max_header_bytes.max(MIN_BUFFER_BYTES))
-        .max_header_size(limits.max_header_bytes)
         // The guard enforces the limits. But hyper polls the stream after an answer, which starts the guard's limit for idle
         // connections, only if it has a header timeout itself. So it gets one with a timer that never fires.
         .timer(Never)

@@ -1,8 +1,8 @@
-//! A stream with time limits for a peer that does not send or does not read.
+//! A stream with time limits for a peer that does not send or does not read, and with a limit for the memory of what it sends.
 //!
 //! hyper has one timer for both waiting for a request and reading its head, and none for writing. Here each has its own, so
 //! that a client may keep its connection for the next report, but may neither send a head byte by byte nor leave an answer
-//! unread.
+//! unread. hyper's buffer for reading grows to the size of the largest head, in each connection; here long heads share a memory.
 
 use std::io;
 use std::pin::Pin;
@@ -10,11 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::time::{Sleep, sleep};
 
+use super::connection::MIN_BUFFER_BYTES;
+use super::heads::HeadShare;
 use super::timer::Deadline;
 use super::{ConnectionLimits, ConnectionMetrics, Cut};
+
+/// The most that one read takes. hyper doubles its buffer after a read that fills it, up to the largest head, and keeps it while the connection is idle.
+const READ_BYTES: usize = MIN_BUFFER_BYTES - 1;
 
 /// The phase of a connection. The service sets it when a request begins and when an answer ends.
 #[derive(Clone, Debug, Default)]
@@ -46,9 +51,15 @@ impl Phase {
 }
 
 pub(super) struct Guard<S> {
-    stream: S,
+    /// Limited to the bytes of one read.
+    stream: Take<S>,
     phase: Phase,
     limits: ConnectionLimits,
+    /// What hyper's buffer may take beyond its first size.
+    share: HeadShare,
+    /// What has been read of a request's head. The last read before it counts, since it may have had the beginning of the head.
+    head_bytes: usize,
+    last_read_bytes: usize,
     metrics: ConnectionMetrics,
     /// The phase that the read deadline was set for.
     reading: Option<u8>,
@@ -61,9 +72,30 @@ pub(super) struct Guard<S> {
     taken_bytes: usize,
 }
 
+impl<S: AsyncRead> Guard<S> {
+    pub(super) fn new(stream: S, phase: Phase, limits: ConnectionLimits, share: HeadShare, metrics: ConnectionMetrics) -> Self {
+        Self {
+            stream: stream.take(0),
+            phase,
+            limits,
+            share,
+            head_bytes: 0,
+            last_read_bytes: 0,
+            metrics,
+            reading: None,
+            deadline: Deadline::default(),
+            writing: None,
+            slow: None,
+            taken_bytes: 0,
+        }
+    }
+}
+
 impl<S> Guard<S> {
-    pub(super) fn new(stream: S, phase: Phase, limits: ConnectionLimits, metrics: ConnectionMetrics) -> Self {
-        Self { stream, phase, limits, metrics, reading: None, deadline: Deadline::default(), writing: None, slow: None, taken_bytes: 0 }
+    /// Whether there is memory for hyper's buffer, which has room for so many more bytes.
+    fn has_memory(&mut self, room: usize) -> bool {
+        let is_long = self.phase.get() == HEAD && self.head_bytes > MIN_BUFFER_BYTES;
+        !is_long || self.share.cover(self.head_bytes + room)
     }
 
     /// No bytes are available: ready with an error once the phase's limit is exceeded.
@@ -85,11 +117,18 @@ impl<S> Guard<S> {
         Poll::Ready(self.cut(cut))
     }
 
-    fn came(&mut self) {
-        if self.phase.get() == IDLE {
-            self.phase.head();
-            self.slow = None;
+    /// So many bytes were read.
+    fn came(&mut self, bytes: usize) {
+        match self.phase.get() {
+            IDLE => {
+                self.phase.head();
+                self.slow = None;
+                self.head_bytes = self.last_read_bytes + bytes;
+            }
+            HEAD => self.head_bytes += bytes,
+            _ => {}
         }
+        self.last_read_bytes = bytes;
     }
 
     /// Passes on the outcome of a write; an error when the peer took no byte for too long, or the whole answer takes too long.
@@ -127,17 +166,22 @@ impl<S> Guard<S> {
 
     fn cut(&mut self, cut: Cut) -> io::Error {
         self.metrics.cut(cut);
-        io::Error::new(io::ErrorKind::TimedOut, cut.as_str())
+        io::Error::other(cut.as_str())
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.has_memory(buffer.remaining()) {
+            return Poll::Ready(Err(self.cut(Cut::Memory)));
+        }
         let before = buffer.filled().len();
+        self.stream.set_limit(READ_BYTES as u64);
         match Pin::new(&mut self.stream).poll_read(cx, buffer) {
             Poll::Ready(result) => {
-                if buffer.filled().len() > before {
-                    self.came();
+                let bytes = buffer.filled().len() - before;
+                if bytes > 0 {
+                    self.came(bytes);
                 }
                 Poll::Ready(result)
             }
@@ -146,27 +190,27 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, buffer);
+        let outcome = Pin::new(self.stream.get_mut()).poll_write(cx, buffer);
         self.wait_to_write(cx, outcome)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffers: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, buffers);
+        let outcome = Pin::new(self.stream.get_mut()).poll_write_vectored(cx, buffers);
         self.wait_to_write(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.get_ref().is_write_vectored()
     }
 
     // A TCP stream has no buffer to flush, so neither of these two waits for the peer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(self.stream.get_mut()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(self.stream.get_mut()).poll_shutdown(cx)
     }
 }

@@ -13,10 +13,10 @@ struct Counts {
     accepted: AtomicU64,
     accept_errors: AtomicU64,
     cap_reached: AtomicU64,
-    cut: [AtomicU64; 3],
+    cut: [AtomicU64; Cut::ALL.len()],
 }
 
-/// Why a connection was cut by a time limit.
+/// Why a connection was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// A request's head was not complete in time.
@@ -25,11 +25,13 @@ pub enum Cut {
     Idle,
     /// The client did not read the answer in time.
     Write,
+    /// A request's head was long, and other long heads had taken the memory for such heads.
+    Memory,
 }
 
 impl Cut {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Headers, Self::Idle, Self::Write];
+    pub const ALL: [Self; 4] = [Self::Headers, Self::Idle, Self::Write, Self::Memory];
 
     /// The reason as a metric's label value.
     pub const fn as_str(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Cut {
             Self::Headers => "headers",
             Self::Idle => "idle",
             Self::Write => "write",
+            Self::Memory => "memory",
         }
     }
 }

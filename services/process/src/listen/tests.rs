@@ -13,6 +13,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::connection::MIN_BUFFER_BYTES;
+use super::guard::{Guard, Phase};
+use super::heads::Heads;
 use super::{ConnectionLimits, ConnectionMetrics, Cut, serve_counted};
 
 /// The time limit of every wait in these tests.
@@ -290,6 +293,50 @@ async fn a_head_that_is_too_large_is_answered_431() {
     // The server may close the connection before the whole head is sent.
     let _ = client.write_all(format!("GET /peer HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(65 << 10)).as_bytes()).await;
     assert!(answer(&mut client).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn long_heads_share_a_memory() {
+    // hyper's buffer grows to 64 KiB for each of these heads.
+    let running = start(ConnectionLimits { heads_bytes: 160 << 10, ..long() }).await;
+    let request = |bytes: usize| format!("GET /peer HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(bytes));
+    let (mut first, mut second) = (running.connect().await, running.connect().await);
+    for client in [&mut first, &mut second] {
+        send(client, &request(40 << 10)).await;
+        assert!(answer(client).await.starts_with("HTTP/1.1 200"));
+    }
+    // Both connections keep their shares.
+    let mut third = running.connect().await;
+    // The server may close the connection before the whole head is sent.
+    let _ = third.write_all(request(60 << 10).as_bytes()).await;
+    closed(&mut third).await;
+    assert_eq!(running.metrics.cut_total(Cut::Memory), 1);
+    let mut fourth = running.connect().await;
+    for client in [&mut first, &mut fourth] {
+        for bytes in [7 << 10, 1, 7 << 10] {
+            send(client, &request(bytes)).await;
+            assert!(answer(client).await.starts_with("HTTP/1.1 200"), "a short head needs no share");
+        }
+    }
+    drop((first, second));
+    let until = Instant::now() + PATIENCE;
+    while running.metrics.open() > 1 {
+        assert!(Instant::now() < until, "the connections stay open");
+        tokio::task::yield_now().await;
+    }
+    let mut fifth = running.connect().await;
+    send(&mut fifth, &request(60 << 10)).await;
+    assert!(answer(&mut fifth).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(running.metrics.cut_total(Cut::Memory), 1);
+}
+
+#[tokio::test]
+async fn a_read_does_not_fill_the_buffer_which_hyper_would_then_enlarge() {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    client.write_all(&vec![b'x'; 100 << 10]).await.unwrap();
+    let mut guard = Guard::new(server, Phase::default(), long(), Heads::new(1 << 20).share(), ConnectionMetrics::default());
+    let mut buffer = vec![0; MIN_BUFFER_BYTES];
+    assert_eq!(guard.read(&mut buffer).await.unwrap(), MIN_BUFFER_BYTES - 1);
 }
 
 #[tokio::test]

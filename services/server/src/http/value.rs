@@ -10,8 +10,14 @@ use super::AppState;
 use super::error::{ApiError, TextError};
 use super::extract::QueryPayload;
 
+/// The longest body that names a metric. An id has 4,096 bytes at most, each of them six where it is written as an escape.
+const MAX_SELECTOR_BYTES: usize = 32 << 10;
+
 /// POST /value with `{id, type}`.
-pub async fn json(State(state): State<AppState>, QueryPayload(payload): QueryPayload) -> Result<Json<Metric>, ApiError> {
+pub async fn json(
+    State(state): State<AppState>,
+    QueryPayload(payload): QueryPayload<MAX_SELECTOR_BYTES>,
+) -> Result<Json<Metric>, ApiError> {
     let selector = json::decode_selector(&payload.bytes)?;
     let value = state.store.value(&selector).await?.ok_or_else(ApiError::no_such_metric)?;
     Ok(Json(Metric { id: selector.id, value }))

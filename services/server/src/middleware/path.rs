@@ -43,12 +43,17 @@ pub fn refusal<B>(request: &Request<B>) -> Option<Response> {
     }
     let message = "the path or query has a '%' that is not followed by two hex digits, or escapes that are not UTF-8";
     let error = ApiError::new(ErrorCode::Malformed, message);
-    Some(match request.extensions().get::<MatchedPath>().map(MatchedPath::as_str) {
+    Some(in_form_of(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str), error))
+}
+
+/// An error in the form of a route's other errors.
+pub fn in_form_of(route: Option<&str>, error: ApiError) -> Response {
+    match route {
         Some(route) if has_json_errors(route) => error.into_response(),
         // The errors of remote-write are text.
         Some(route) if route.starts_with("/api/v1/") && route != WRITE => ApiFailure::from(error).into_response(),
         _ => TextError(error).into_response(),
-    })
+    }
 }
 
 /// Whether each `%` is followed by two hex digits, and what they spell is UTF-8.

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::{Method, header};
-use golectra_protocol::ErrorCode;
 
 use super::error::ApiFailure;
 use crate::history::time::{duration, parse_duration_ms, parse_time_ms};
 use crate::http::AppState;
-use crate::http::error::ApiError;
 use crate::http::extract::body::QueryPayload;
 use crate::middleware::path::is_escaped_well;
 use crate::store::history::TimeRange;
@@ -36,7 +34,7 @@ impl FromRequest<AppState> for Parameters {
             let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let is_form = kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(FORM));
             // A query changes nothing, so that it need not be signed.
-            let QueryPayload(body) = QueryPayload::from_request(request, state).await?;
+            let QueryPayload(body) = QueryPayload::<MAX_FORM_BYTES>::from_request(request, state).await?;
             if !body.bytes.is_empty() {
                 parameters.add_form(is_form, &body.bytes)?;
             }
@@ -50,10 +48,6 @@ impl Parameters {
     fn add_form(&mut self, is_form: bool, body: &[u8]) -> Result<(), ApiFailure> {
         if !is_form {
             return Err(ApiFailure::BadData(format!("a body must be of the Content-Type {FORM}")));
-        }
-        if body.len() > MAX_FORM_BYTES {
-            let message = format!("the form is larger than {MAX_FORM_BYTES} bytes");
-            return Err(ApiError::new(ErrorCode::TooLarge, message).into());
         }
         let text = std::str::from_utf8(body).ok().filter(|text| is_escaped_well(text));
         let text = text

@@ -44,7 +44,7 @@ impl BodyLimits {
     pub fn new(max_bytes: usize, timeout: Duration, inflight_bytes: usize) -> Self {
         // The budget must have room for the largest body, packed and unpacked.
         let units = inflight_bytes.max(max_bytes.saturating_mul(2)).div_ceil(UNIT_BYTES) + 1;
-        Self { max_bytes, timeout, budget: Arc::new(Budget(AtomicUsize::new(units))) }
+        Self { max_bytes, timeout, budget: Arc::new(Budget::new(units)) }
     }
 }
 
@@ -68,7 +68,7 @@ impl FromRequest<AppState> for Payload {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        Self::read(request, state, Effect::Change, Accepts::Gzip).await
+        Self::read(request, state, Effect::Change, Accepts::Gzip, Terms::Write).await
     }
 }
 
@@ -80,7 +80,7 @@ impl FromRequest<AppState> for SnappyPayload {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let effect = if request.extensions().get::<Caller>().is_some() { Effect::None } else { Effect::Change };
-        Payload::read(request, state, effect, Accepts::Snappy).await.map(Self)
+        Payload::read(request, state, effect, Accepts::Snappy, Terms::Write).await.map(Self)
     }
 }
 
@@ -97,18 +97,19 @@ impl FromRequest<AppState> for JsonChange {
             return Err(ApiError::new(ErrorCode::ContentType, "Content-Type must be application/json, even where the body is empty"));
         }
         let effect = if request.extensions().get::<Caller>().is_some() { Effect::None } else { Effect::Change };
-        Payload::read(request, state, effect, Accepts::Gzip).await.map(Self)
+        Payload::read(request, state, effect, Accepts::Gzip, Terms::Write).await.map(Self)
     }
 }
 
-/// The body of a request that only reads. A signature or hash is checked if there is one, but it need not be signed.
-pub struct QueryPayload(pub Payload);
+/// The body of a request that only reads, of at most `MAX_BYTES`, packed or unpacked. A signature or hash is checked if there is one, but it need not be
+/// signed. Anybody may send it, so it is as short as the route allows, and does not take the memory that is kept for writes.
+pub struct QueryPayload<const MAX_BYTES: usize>(pub Payload);
 
-impl FromRequest<AppState> for QueryPayload {
+impl<const MAX_BYTES: usize> FromRequest<AppState> for QueryPayload<MAX_BYTES> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        Payload::read(request, state, Effect::None, Accepts::Gzip).await.map(Self)
+        Payload::read(request, state, Effect::None, Accepts::Gzip, Terms::Query { max_bytes: MAX_BYTES }).await.map(Self)
     }
 }
 
@@ -118,22 +119,28 @@ impl Payload {
         self.share.cover(self.bytes.len() + bytes).is_ok()
     }
 
-    async fn read(request: Request, state: &AppState, effect: Effect, accepts: Accepts) -> Result<Self, ApiError> {
+    async fn read(request: Request, state: &AppState, effect: Effect, accepts: Accepts, terms: Terms) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let signature = state.signatures.check_header(&parts.headers, effect).await?;
         let packed = accepts.packing(&parts.headers)?;
         let limits = &state.bodies;
+        let max_bytes = terms.max_bytes(limits);
         let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-        if declared.is_some_and(|bytes| bytes > limits.max_bytes) {
-            return Err(too_large(limits.max_bytes));
+        if declared.is_some_and(|bytes| bytes > max_bytes) {
+            return Err(too_large(max_bytes));
         }
-        let mut share = Share { budget: Arc::clone(&limits.budget), held: 0 };
-        let read = read_within(body, declared.unwrap_or(0), limits, &mut share);
+        // hyper holds up to 16 KiB of what follows the last chunk.
+        let mut trailers = parts.headers.contains_key(header::TRANSFER_ENCODING).then(|| Share::new(&limits.budget, terms));
+        if let Some(trailers) = &mut trailers {
+            trailers.cover(UNIT_BYTES)?;
+        }
+        let mut share = Share::new(&limits.budget, terms);
+        let read = read_within(body, declared.unwrap_or(0), max_bytes, &mut share);
         let mut bytes = timeout_at(Instant::now() + limits.timeout, read).await.map_err(|_| too_slow(limits.timeout))??;
         match packed {
             Packing::None => {}
-            Packing::Gzip => bytes = unpack(&bytes, limits, &mut share)?,
-            Packing::Snappy => bytes = unpack_snappy(&bytes, limits, &mut share)?,
+            Packing::Gzip => bytes = unpack(&bytes, max_bytes, &mut share)?,
+            Packing::Snappy => bytes = unpack_snappy(&bytes, max_bytes, &mut share)?,
         }
         let hash = BodyHash::of(&bytes);
         if let Some(signature) = signature {
@@ -147,15 +154,15 @@ impl Payload {
 }
 
 /// Reads the body as it was sent; `declared` is its Content-Length in bytes.
-async fn read_within(mut body: axum::body::Body, declared: usize, limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
+async fn read_within(mut body: axum::body::Body, declared: usize, max_bytes: usize, share: &mut Share) -> Result<Bytes, ApiError> {
     share.cover(1)?;
     let (mut whole, mut first) = (Vec::new(), Bytes::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ApiError::new(ErrorCode::CutOff, "the body was cut off or is malformed").close())?;
         let Ok(piece) = frame.into_data() else { continue };
         let taken = first.len() + whole.len() + piece.len();
-        if taken > limits.max_bytes {
-            return Err(too_large(limits.max_bytes));
+        if taken > max_bytes {
+            return Err(too_large(max_bytes));
         }
         share.cover(taken)?;
         if taken == piece.len() {
@@ -174,8 +181,8 @@ async fn read_within(mut body: axum::body::Body, declared: usize, limits: &BodyL
 }
 
 /// Unpacks a body. Memory is taken from the budget before it is allocated, so a gzip bomb is never held in memory.
-fn unpack(packed: &[u8], limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
-    let unpacked = unpack_within(packed, limits.max_bytes, |bytes| share.cover(packed.len() + bytes).is_ok());
+fn unpack(packed: &[u8], max_bytes: usize, share: &mut Share) -> Result<Bytes, ApiError> {
+    let unpacked = unpack_within(packed, max_bytes, |bytes| share.cover(packed.len() + bytes).is_ok());
     let unpacked = unpacked.map_err(|error| match error {
         UnpackError::Invalid => ApiError::new(ErrorCode::InvalidGzip, error.to_string()),
         UnpackError::TooLarge(_) => ApiError::new(ErrorCode::TooLarge, error.to_string()),
@@ -185,14 +192,32 @@ fn unpack(packed: &[u8], limits: &BodyLimits, share: &mut Share) -> Result<Bytes
 }
 
 /// Unpacks a remote-write body, whose size is accounted for as well.
-fn unpack_snappy(packed: &[u8], limits: &BodyLimits, share: &mut Share) -> Result<Bytes, ApiError> {
-    let unpacked = unsnap(packed, limits.max_bytes, |bytes| share.cover(packed.len() + bytes).is_ok());
+fn unpack_snappy(packed: &[u8], max_bytes: usize, share: &mut Share) -> Result<Bytes, ApiError> {
+    let unpacked = unsnap(packed, max_bytes, |bytes| share.cover(packed.len() + bytes).is_ok());
     let unpacked = unpacked.map_err(|error| match error {
         UnsnapError::Invalid => ApiError::new(ErrorCode::InvalidSnappy, error.to_string()),
         UnsnapError::TooLarge(_) => ApiError::new(ErrorCode::TooLarge, error.to_string()),
         UnsnapError::NoRoom(_) => overloaded(),
     })?;
     Ok(unpacked.into())
+}
+
+/// What a body may take.
+#[derive(Debug, Clone, Copy)]
+enum Terms {
+    /// That of a request that changes something: the largest body, and all of the memory.
+    Write,
+    /// That of a request that only reads: so many bytes, and of the memory what is not kept for writes.
+    Query { max_bytes: usize },
+}
+
+impl Terms {
+    fn max_bytes(self, limits: &BodyLimits) -> usize {
+        match self {
+            Self::Write => limits.max_bytes,
+            Self::Query { max_bytes } => max_bytes.min(limits.max_bytes),
+        }
+    }
 }
 
 /// How a body is packed.
@@ -265,23 +290,43 @@ fn overloaded() -> ApiError {
     ApiError::overloaded("MAX_INFLIGHT_BYTES is reached by the bodies that are being handled")
 }
 
-/// The free units of the memory that all bodies share.
-struct Budget(AtomicUsize);
+/// The memory that all bodies share, in units.
+struct Budget {
+    free: AtomicUsize,
+    /// What only writes may take.
+    kept_for_writes: usize,
+}
+
+impl Budget {
+    fn new(units: usize) -> Self {
+        Self { free: AtomicUsize::new(units), kept_for_writes: units / 4 }
+    }
+}
 
 /// A request's share of the budget. It never waits: two requests that waited for each other's share would wait for ever.
 struct Share {
     budget: Arc<Budget>,
-    /// In units of the budget.
+    /// In units of the budget, as the next.
     held: usize,
+    /// What it must leave to others.
+    leaves: usize,
 }
 
 impl Share {
+    fn new(budget: &Arc<Budget>, terms: Terms) -> Self {
+        let leaves = match terms {
+            Terms::Write => 0,
+            Terms::Query { .. } => budget.kept_for_writes,
+        };
+        Self { budget: Arc::clone(budget), held: 0, leaves }
+    }
+
     /// Extends the share to this many bytes.
     fn cover(&mut self, bytes: usize) -> Result<(), ApiError> {
         let more = bytes.div_ceil(UNIT_BYTES).saturating_sub(self.held);
         if more > 0 {
-            let take = |left: usize| left.checked_sub(more);
-            self.budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| overloaded())?;
+            let take = |free: usize| free.checked_sub(more).filter(|rest| *rest >= self.leaves);
+            self.budget.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| overloaded())?;
             self.held += more;
         }
         Ok(())
@@ -290,6 +335,45 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.0.fetch_add(self.held, Ordering::Relaxed);
+        self.budget.free.fetch_add(self.held, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_leave_a_quarter_of_the_memory_to_writes() {
+        const QUERY: Terms = Terms::Query { max_bytes: UNIT_BYTES };
+        let budget = Arc::new(Budget::new(8));
+        let mut queries: Vec<_> = (0..6).map(|_| Share::new(&budget, QUERY)).collect();
+        for query in &mut queries {
+            query.cover(1).unwrap();
+        }
+        assert!(Share::new(&budget, QUERY).cover(1).is_err());
+        assert!(queries[0].cover(UNIT_BYTES + 1).is_err(), "nor does one that has a share get more");
+        let mut write = Share::new(&budget, Terms::Write);
+        write.cover(2 * UNIT_BYTES).unwrap();
+        assert!(write.cover(3 * UNIT_BYTES).is_err());
+        drop(queries);
+        assert!(write.cover(8 * UNIT_BYTES).is_ok(), "writes may take all of it");
+        drop(write);
+        assert!(Share::new(&budget, QUERY).cover(6 * UNIT_BYTES).is_ok());
+    }
+
+    #[test]
+    fn a_query_is_no_larger_than_its_route_and_the_server_allow() {
+        let max_bytes = |largest| Terms::Query { max_bytes: 1000 }.max_bytes(&BodyLimits::new(largest, Duration::ZERO, 0));
+        assert_eq!((max_bytes(16 << 20), max_bytes(512)), (1000, 512));
+    }
+
+    #[test]
+    fn what_is_unpacked_is_no_larger_either() {
+        let budget = Arc::new(Budget::new(100));
+        let packed = golectra_protocol::gzip::pack(&[b' '; 1001]);
+        let mut share = Share::new(&budget, Terms::Query { max_bytes: 1000 });
+        assert_eq!(unpack(&packed, 1000, &mut share).unwrap_err().code(), ErrorCode::TooLarge);
+        assert_eq!(unpack(&packed, 1001, &mut share).unwrap().len(), 1001);
     }
 }
