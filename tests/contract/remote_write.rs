@@ -23,6 +23,8 @@ on_both_stores!(
     a_stale_marker_ends_a_series,
     new_series_over_the_cap_are_429_and_known_ones_are_stored,
     a_request_makes_one_audit_event,
+    a_large_request_is_stored_in_parts_and_answered_as_one,
+    very_many_new_series_are_stored,
     unsigned_requests_are_refused_where_signatures_are_required,
     what_was_stored_is_known_after_a_crash,
 );
@@ -281,6 +283,59 @@ async fn a_request_makes_one_audit_event(t: Target) {
     until("all events are in the file", Duration::from_secs(30), async || events().lines().count() >= 4).await;
     let names: Vec<Value> = events().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["metrics"].clone()).collect();
     assert_eq!(names, [json!(["a_metric", "b_metric"]), json!(["new"]), json!(["a_metric"]), json!(["last"])]);
+}
+
+async fn a_large_request_is_stored_in_parts_and_answered_as_one(t: Target) {
+    const SAMPLES: i64 = 10_500;
+    let server = t.own().env("AUDIT_FILE", "audit.ndjson").metrics().start();
+    let (client, now) = (server.client(), now());
+    let first = now - 1000 * SAMPLES;
+    let all: Vec<(i64, f64)> = (0..SAMPLES).map(|second| (first + 1000 * second, 1.0)).collect();
+    // A part has 10,000 samples. The third one has two times of the first one again, one of them with another value.
+    let again = [(first, 1.0), (first + 1000, 2.0)];
+    let body = remote_write_v2(&[named("a_metric", &all), named("b_metric", &all), named("a_metric", &again)]);
+    for _ in 0..2 {
+        let answer = client.remote_write_2(body.clone()).send().await;
+        assert_eq!(written(&answer), "21001");
+        let reason = refusal(answer, 400);
+        assert!(reason.starts_with("1 of 21002 samples were refused, the others are stored: 1 have another value"), "{reason}");
+    }
+    let expected: Vec<(i64, String)> = all.iter().map(|(at, _)| (*at, "1".to_owned())).collect();
+    for name in ["a_metric", "b_metric"] {
+        assert!(samples(&client, name).await == expected, "{name} has each of its samples once");
+    }
+    let metrics = server.metrics_client().get("/metrics").send().await;
+    // The client repeats what a busy database refused for a moment.
+    assert!(metrics.metric("golectra_ingest_batches_total") >= Some(6.0), "three parts, twice");
+    assert_eq!(metrics.metric("golectra_remote_write_refused_total"), Some(2.0));
+    // Each part that stores something has an event. None is made by the repeat.
+    client.remote_write(remote_write_v1(&[named("last", &[(now, 1.0)])])).send().await.expect(204);
+    let file = server.folder().join("audit.ndjson");
+    let events = || std::fs::read_to_string(&file).unwrap_or_default();
+    until("all events are in the file", Duration::from_secs(30), async || events().lines().count() >= 4).await;
+    let names: Vec<Value> = events().lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["metrics"].clone()).collect();
+    assert_eq!(names, [json!(["a_metric"]), json!(["a_metric", "b_metric"]), json!(["b_metric"]), json!(["last"])]);
+}
+
+async fn very_many_new_series_are_stored(t: Target) {
+    const SERIES: i32 = 100_000;
+    let server = t.own().start();
+    let (client, now) = (server.client(), now());
+    let one = |number: i32| remote_series("wide", &[("number", &number.to_string())], &[(now, f64::from(number))]);
+    let body = remote_write_v1(&(0..SERIES).map(one).collect::<Vec<_>>());
+    // As a sender does: it repeats the request after a 503, which a busy machine may answer.
+    until("all series are stored", Duration::from_mins(1), async || {
+        let answer = client.remote_write(body.clone()).send().await;
+        let is_busy = answer.status == 503;
+        if !is_busy {
+            answer.expect(204);
+        }
+        !is_busy
+    })
+    .await;
+    let sources = client.get("/api/v1/sources").send().await.expect(200).json();
+    assert_eq!(sources["sources"][0]["series"], json!(SERIES), "{sources}");
+    assert_eq!(client.value("gauge", "wide{number=\"99999\"}").await.as_deref(), Some("99999"));
 }
 
 async fn unsigned_requests_are_refused_where_signatures_are_required(t: Target) {

@@ -4,6 +4,7 @@
 //! which is more than all other work on it. So all ids are stored in one string, one after the other.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::id::{append, canonical};
 use crate::{IdError, Kind, Metric, MetricId, Value};
@@ -184,6 +185,33 @@ impl Metrics {
         item.bits = bits(value);
     }
 
+    /// A copy of the metrics at these indexes, which holds no other ids. Samples that share an id here share it there.
+    ///
+    /// # Panics
+    /// If the range ends behind the last metric.
+    #[must_use]
+    pub fn part(&self, range: Range<usize>) -> Self {
+        let items = &self.items[range.clone()];
+        let mut part = Self::with_capacity(items.len(), 0);
+        let mut last: Option<(u32, u32)> = None;
+        for item in items {
+            let start = match last {
+                Some((whole, start)) if whole == item.start => start,
+                _ => {
+                    let start = u32::try_from(part.text.len()).expect("a part has no more text than the whole");
+                    part.text.push_str(self.view(*item).id);
+                    start
+                }
+            };
+            last = Some((item.start, start));
+            part.items.push(Item { start, ..*item });
+        }
+        if self.has_times() {
+            part.times.extend_from_slice(&self.times[range]);
+        }
+        part
+    }
+
     /// Keeps the metrics at the indexes for which `keep` returns true, in their order.
     pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
         let kept: Vec<bool> = (0..self.items.len()).map(&mut keep).collect();
@@ -333,6 +361,23 @@ mod tests {
         assert_eq!(kept.to_bits(), stale.to_bits());
         assert_ne!(batch, twin);
         assert_eq!(self::batch().at_millis(0), None);
+    }
+
+    #[test]
+    fn a_part_has_its_metrics_and_their_ids_once() {
+        let mut all = Metrics::default();
+        for name in ["a", "bc", "d"] {
+            all.push_samples(name, &[("k", "v")], &[(1, 1.0), (2, f64::NAN), (3, 3.0)]).unwrap();
+        }
+        for (start, end) in (0..=9).flat_map(|start| (start..=9).map(move |end| (start, end))) {
+            let mut expected = all.clone();
+            expected.retain(|index| (start..end).contains(&index));
+            assert_eq!(all.part(start..end), expected, "{start}..{end}");
+        }
+        assert_eq!(all.part(0..9).held_bytes(), all.held_bytes());
+        assert_eq!(all.part(2..4).text, "a{k=\"v\"}bc{k=\"v\"}");
+        assert_eq!(batch().part(1..3).iter().map(|metric| metric.id).collect::<Vec<_>>(), ["b{a=\"2\",z=\"1\"}", "c"]);
+        assert!(!batch().part(1..3).has_times());
     }
 
     #[test]

@@ -121,6 +121,16 @@ impl RefusedSamples {
         self.firsts[refusal as usize].get_or_insert_with(name);
     }
 
+    /// Counts those of a later batch as well.
+    pub fn merge(&mut self, later: Self) {
+        for (count, more) in self.counts.iter_mut().zip(later.counts) {
+            *count += more;
+        }
+        for (first, of_later) in self.firsts.iter_mut().zip(later.firsts) {
+            *first = first.take().or(of_later);
+        }
+    }
+
     /// How many were refused for this reason.
     pub fn count(&self, refusal: Refusal) -> usize {
         self.counts[refusal as usize]
