@@ -1,5 +1,6 @@
 //! The pages as people use them: in Chromium, with and without scripts, by keyboard, on a phone, and for those who do not see them.
 
+mod alerts;
 mod explore;
 mod figures;
 mod graphs;
@@ -92,6 +93,29 @@ fn start(folder: &TempDir) -> Server {
         .env("BUILT_IN_RULES_DISABLED", "all")
         .env("EVALUATION_INTERVAL", "5s")
         .start()
+}
+
+/// Counts how often the page was fetched again since this.
+const COUNT: &str = "window.refreshes = 0; document.addEventListener('golectra:refreshed', () => { window.refreshes += 1; }); true";
+
+/// Whether an element is in sight: within the window, and nothing is above its middle.
+fn in_sight(selector: &str) -> String {
+    format!(
+        "(() => {{ const element = document.querySelector({}); const box = element.getBoundingClientRect(); \
+         const middle = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2); \
+         return box.height > 0 && box.top >= 0 && box.bottom <= innerHeight && element.contains(middle); }})()",
+        json!(selector)
+    )
+}
+
+/// Holds back what the page asks for at addresses that begin so, until `window.release()`. `window.sent` counts it.
+fn hold(address: &str) -> String {
+    format!(
+        "(() => {{ const real = window.fetch; const held = new Promise((resolve) => {{ window.release = resolve; }}); window.sent = 0; \
+         window.fetch = async (...asked) => {{ if (!String(asked[0]).startsWith({})) return real(...asked); \
+         window.sent += 1; await held; return real(asked[0], {{ ...asked[1], signal: undefined }}); }}; }})()",
+        json!(address)
+    )
 }
 
 /// The titles and links of a page's list.

@@ -414,8 +414,8 @@ node:
         of_first,
         unit,
         "data-title=\"Online\"",
-        "<option selected>g1</option>",
-        "<option>g2</option>",
+        "<option value=\"g1\" selected>g1</option>",
+        "<option value=\"g2\">g2</option>",
         "<option value=\"\">All</option>",
         "aria-current=\"page\">Game",
     ] {

@@ -12,6 +12,8 @@ const LIMIT_MS = 20_000;
 const SILENT_LIMIT_MS = 10_000;
 /** How long the page is changed without a break. */
 const SLICE_MS = 12;
+/** How long what people press or select stays as it is. */
+const HELD_MS = 30_000;
 const live = document.getElementById("live");
 const main = document.getElementById("main");
 
@@ -20,13 +22,15 @@ const isNear = (at) => Math.abs(Date.now() / 1000 - at) < 72_000;
 
 /** Times of the clock in the time zone of who looks. @param {ParentNode} part */
 function localize(part) {
+  // A text that is replaced is not selected any more, even where it is the same.
+  const put = (/** @type {Element} */ element, /** @type {string} */ text) => { if (element.textContent !== text) element.textContent = text; };
   for (const element of part.querySelectorAll("time[data-time]")) {
     const at = Date.parse(/** @type {HTMLTimeElement} */ (element).dateTime) / 1000;
-    if (at) element.textContent = time(at, isNear(at) ? "second" : "full");
+    if (at) put(element, time(at, isNear(at) ? "second" : "full"));
   }
   for (const element of part.querySelectorAll("time[data-clock]")) {
     const at = Number(/** @type {HTMLElement} */ (element).dataset.clock) / 1000;
-    element.textContent = time(at, isNear(at) ? "time" : "full");
+    put(element, time(at, isNear(at) ? "time" : "full"));
   }
 }
 
@@ -53,9 +57,13 @@ function path(element) {
 
 /** Carries over what scripts and people changed of a part, so that this alone is no difference. @param {Element} part @param {Element} next */
 function carry(part, next) {
-  // alerts.js shows the buttons of the page of alerts.
+  // alerts.js shows the buttons of the page of alerts, and marks those whose request is under way.
   if (document.getElementById("silence")) {
     for (const button of next.querySelectorAll("button[hidden]:is([data-silence], [data-end], [data-test])")) /** @type {HTMLElement} */ (button).hidden = false;
+    for (const button of part.querySelectorAll("button[aria-disabled]")) {
+      const name = path(button);
+      if (name) next.querySelector(name)?.setAttribute("aria-disabled", "true");
+    }
   }
   const before = part.querySelectorAll("details");
   for (const [index, details] of [...next.querySelectorAll("details")].entries()) {
@@ -66,19 +74,44 @@ function carry(part, next) {
 /** The server's scripts that a page loads; extensions and proxies may add others. @param {Document} page */
 const scripts = (page) => [...page.querySelectorAll('head script[src^="/assets/"]')].map((script) => script.getAttribute("src")).join();
 
-/** Whether a new page may come by itself. Two versions of the server may answer in turn, and nobody's typing is to be lost. */
-const mayReload = () => performance.now() > AGAIN_MS && !document.activeElement?.matches("input, textarea, select, dialog *");
+/** When a mouse button, a finger or the space bar went down that is still down. */
+let pressedAt = -Infinity;
+/** When people selected a text last. */
+let selectedAt = -Infinity;
+const press = () => { pressedAt = performance.now(); };
+const release = () => { pressedAt = -Infinity; };
+
+/** Whether somebody presses something, of which only an element that stays makes a click, or has selected a text of this. @param {Element} part */
+function isHeld(part) {
+  const now = performance.now();
+  if (now - pressedAt < HELD_MS) return true;
+  const selection = getSelection();
+  return now - selectedAt < HELD_MS && selection !== null && !selection.isCollapsed && selection.getRangeAt(0).intersectsNode(part);
+}
+
+/** Whether a new page may come by itself. Two versions of the server may answer in turn, and nothing that people are at is to be lost. */
+const mayReload = () => performance.now() > AGAIN_MS && !document.activeElement?.matches("input, textarea, select, dialog *") && !isHeld(document.body);
 
 /** Lets what the browser has to do go first, so that nothing that people do waits for long. */
 const breathe = () => new Promise((resolve) => setTimeout(resolve));
 
-/** Replaces what changed of a part: single rows where its tables have the same rows as before. @param {Element} part @param {Element} next */
+/** Replaces the content of a part; boxes stay scrolled as they are. @param {Element} part @param {Element} next */
+function fill(part, next) {
+  const boxes = () => [...part.querySelectorAll(".scroll, .events")];
+  const places = boxes().map(({ scrollLeft, scrollTop }) => ({ scrollLeft, scrollTop }));
+  part.replaceChildren(...next.childNodes);
+  // To set a place makes the browser compute the layout at once.
+  for (const [index, box] of boxes().entries()) if (places[index]?.scrollLeft || places[index]?.scrollTop) Object.assign(box, places[index]);
+}
+
+/** Replaces what changed of a part: single rows where its tables have the same rows as before. What is held is left to the next refresh. @param {Element} part @param {Element} next */
 async function replace(part, next) {
+  if (isHeld(part)) return;
   const [old, rows] = [part, next].map((one) => [...one.querySelectorAll("tr")]);
   const keys = (/** @type {Element[]} */ of) => of.map((row) => row.querySelector("th a, td a")?.getAttribute("href")).join("\n");
   const frame = (/** @type {Element} */ one) => one.innerHTML.replace(/<tbody>[^]*?<\/tbody>/g, "");
   if (rows.length < 2 || keys(old) !== keys(rows) || frame(part) !== frame(next)) {
-    if (part.innerHTML !== next.innerHTML) part.replaceChildren(...next.childNodes);
+    if (part.innerHTML !== next.innerHTML) fill(part, next);
     return;
   }
   let begun = performance.now();
@@ -86,6 +119,7 @@ async function replace(part, next) {
     if (old[index].outerHTML !== row.outerHTML && old[index].isConnected) old[index].replaceWith(row);
     if (performance.now() - begun > SLICE_MS) {
       await breathe();
+      if (isHeld(part)) return;
       begun = performance.now();
     }
   }
@@ -139,7 +173,7 @@ async function refresh() {
         if (mayReload()) location.reload();
         return;
       }
-      main?.replaceChildren(...(next.getElementById("main")?.childNodes ?? []));
+      if (main && !isHeld(main)) main.replaceChildren(...(next.getElementById("main")?.childNodes ?? []));
     } else {
       const focused = path(document.activeElement);
       for (const [index, part] of here.entries()) {
@@ -172,6 +206,13 @@ function say(text, lost) {
   live.textContent = text;
   live.classList.toggle("lost", lost);
 }
+
+for (const name of ["pointerup", "pointercancel", "keyup"]) addEventListener(name, release, true);
+addEventListener("pointerdown", press, true);
+addEventListener("keydown", (event) => { if (event.key === " ") press(); }, true);
+// It may go up where the page does not see it, as outside of the window.
+addEventListener("pointermove", (event) => { if (event.buttons === 0) release(); }, true);
+document.addEventListener("selectionchange", () => { selectedAt = performance.now(); });
 
 let typing = 0;
 document.addEventListener("input", (event) => {

@@ -15,6 +15,12 @@ const HOUR = 3600;
 const STEPS = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800];
 /** A value counts for this long at least; many scrape once a minute. */
 const LOOKBACK = 120;
+/** Over how long the newest values are asked for: samples answer that, and where these are no longer kept, rollups of an hour still do. */
+const NEWEST = 2 * HOUR;
+/** A line whose newest value is older than this, in seconds, and than two steps has ended. */
+const RECENT = 300;
+/** The time between two graphs that are drawn before anybody sees them. */
+const REST_MS = 1000;
 
 /** From this step on, in seconds, there may be several samples between two values of a gauge. */
 const SPREAD_STEP = 60;
@@ -88,6 +94,15 @@ function sentence(error) {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** A time with its day where that may not be today. @param {number} at */
+const clock = (at) => time(at, Math.abs(Date.now() / 1000 - at) < 72_000 ? "second" : "full");
+
+/** A series whose values are the last ones of so many. @param {Series} one @param {number} count @returns {Series} */
+function atEnd(one, count) {
+  const fill = (/** @type {(number | null)[]} */ values) => [...Array(count - values.length).fill(null), ...values];
+  return { name: one.name, values: fill(one.values), least: one.least && fill(one.least), most: one.most && fill(one.most) };
+}
+
 /** Values as they are drawn: infinite ones would leave no height to the others. @param {(number | null)[]} values */
 function finite(values) {
   return values.map((value) => (Number.isFinite(value) ? value : null));
@@ -118,8 +133,13 @@ class Graph {
     this.to = 0;
     /** @type {number[]} */
     this.times = [];
+    this.step = 0;
     /** @type {Series[]} */
     this.series = [];
+    /** What the legend has for each of them. @type {HTMLElement[]} */
+    this.items = [];
+    /** Whether it has not been asked for yet in this range. */
+    this.isDue = true;
     /** @type {AbortController | null} */
     this.loading = null;
     /** Whether its newest question is under way or waits for its turn. */
@@ -181,22 +201,25 @@ class Graph {
     this.loading = loading;
     this.isLoading = true;
     this.isUnanswered = false;
+    this.isDue = false;
     const { from, to } = range.current();
     const least = (to - from) / Math.max(60, this.plot.clientWidth / 2);
     const step = STEPS.find((step) => step >= least) ?? STEPS[STEPS.length - 1];
     this.plot.classList.add("busy");
     try {
       // Multiples of several days since 1970 would leave out the newest days. Where there is nothing at these times, the series may have begun since the last one:
-      // then they are drawn up to now.
+      // then their newest values stand at the end. Of a long time they would be missing once more, since rollups end with the last full hour.
       for (const grid of [Math.min(step, HOUR), 1]) {
         const end = Math.floor(to / grid) * grid;
         const start = end - Math.max(0, Math.floor((end - from) / step)) * step;
-        const answers = await Promise.all(this.lines().map((line) => inTurn(() => ask(line, start, end, step, loading.signal))));
+        const [first, length] = grid === 1 ? [end, Math.min(step, NEWEST)] : [start, step];
+        const answers = await Promise.all(this.lines().map((line) => inTurn(() => ask(line, first, end, length, loading.signal))));
         if (loading.signal.aborted) return;
         this.isFailed = false;
         const steps = Math.floor((end - start) / step) + 1;
         this.times = Array.from({ length: steps }, (_, index) => start + index * step);
-        this.series = answers.flat();
+        this.step = step;
+        this.series = answers.flat().map((one) => atEnd(one, steps));
         if (this.series.length > 0) break;
       }
       // The server sorts series by their labels, and an answer that it cut has more than these too.
@@ -266,6 +289,7 @@ class Graph {
     this.before = pointed(this.chart);
     this.chart?.destroy();
     this.chart = null;
+    this.items = [];
     const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
     const top = this.top;
     // Many lines are easier to tell apart where they are thin, and a browser draws them in a fraction of the time.
@@ -366,7 +390,7 @@ class Graph {
 
   /** @param {string[]} colours */
   list(colours) {
-    this.legend.replaceChildren(...this.series.map((one, index) => {
+    this.items = this.series.map((one, index) => {
       const item = document.createElement("li");
       const mark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
       mark.setAttribute("viewBox", "0 0 9 9");
@@ -381,27 +405,46 @@ class Graph {
       name.textContent = one.name;
       item.append(mark, name, document.createElement("b"));
       return item;
-    }));
+    });
+    this.legend.replaceChildren(...this.items);
     this.legend.classList.toggle("long", this.series.length > 8);
     if (this.series.length > 8) this.legend.tabIndex = 0;
     else this.legend.removeAttribute("tabindex");
     this.tell(null);
   }
 
+  /** The newest value of a line; with its time where the line has ended since. @param {Series} one */
+  newest(one) {
+    const at = one.values.findLastIndex((value) => value !== null);
+    const text = format(one.values[at], this.unit);
+    // A range may end in the future.
+    const end = Math.min(this.times[this.times.length - 1], Date.now() / 1000);
+    const hasEnded = !(end - this.times[at] <= Math.max(RECENT, 2 * this.step));
+    return { text: hasEnded && at >= 0 ? `${text} at ${clock(this.times[at])}` : text, hasEnded };
+  }
+
   /** Shows the values at the cursor, or the newest ones. @param {number | null | undefined} index */
   tell(index) {
-    const items = [...this.legend.querySelectorAll("b")];
-    const texts = this.series.map((one) => (index === null || index === undefined ? format(one.values.findLast((value) => value !== null), this.unit) : this.text(one, index)));
-    items.forEach((item, at) => { item.textContent = texts[at] ?? ""; });
-    const moment = index === null || index === undefined ? undefined : this.times[index];
-    this.when.textContent = moment === undefined ? "" : time(moment, Math.abs(Date.now() / 1000 - moment) < 72_000 ? "second" : "full");
+    const at = index ?? null;
+    const found = this.series.map((one) => (at === null ? this.newest(one) : { text: this.text(one, at), hasEnded: false }));
+    for (const [place, item] of this.items.entries()) {
+      const value = item.querySelector("b");
+      if (!value || !found[place]) continue;
+      value.textContent = found[place].text;
+      value.classList.toggle("old", found[place].hasEnded);
+    }
+    const moment = at === null ? undefined : this.times[at];
+    this.when.textContent = moment === undefined ? "" : clock(moment);
     const left = this.chart?.cursor.left ?? -1;
     const near = left < 0 ? [] : happened.filter(({ at }) => Math.abs(this.chart.valToPos(at, "x") - left) < 6);
     this.at.textContent = near.slice(0, 3).map(({ at, title }) => `${time(at, "second")} ${title}`).join(" · ");
-    if (index === null || index === undefined) {
-      const summary = this.series.slice(0, 4).map((one, at) => `${one.name} ${texts[at]}`).join(", ");
-      this.plot.setAttribute("aria-label", `${this.title}: ${summary || "no values"}. Arrow keys move the cursor.`);
-    }
+    if (at !== null) return;
+    // Lines that have ended come last.
+    const order = [...found.keys()].sort((a, b) => Number(found[a].hasEnded) - Number(found[b].hasEnded));
+    const items = order.map((place) => this.items[place]).filter(Boolean);
+    if (items.some((item, place) => this.legend.children[place] !== item)) this.legend.replaceChildren(...items);
+    const summary = order.slice(0, 4).map((place) => `${this.series[place].name} ${found[place].text}`).join(", ");
+    this.plot.setAttribute("aria-label", `${this.title}: ${summary || "no values"}. Arrow keys move the cursor.`);
   }
 
   /** @param {KeyboardEvent} event */
@@ -558,6 +601,20 @@ function renew() {
   for (const graph of shown) if (!graph.isLoading) graph.load();
 }
 
+let resting = 0;
+
+/** Draws the graphs that nobody has seen yet, one after another while nothing else is asked for: a page that is printed has all of them. */
+function rest() {
+  clearTimeout(resting);
+  resting = setTimeout(async () => {
+    const next = graphs.find((graph) => graph.isDue && !shown.has(graph));
+    // A hidden page goes on when it is seen again.
+    if (!next || document.hidden) return;
+    if (!graphs.some((graph) => graph.isLoading)) await next.load();
+    if (!next.isUnanswered) rest();
+  }, REST_MS);
+}
+
 let following = 0;
 
 /** Ranges that end now go on, the short ones sooner. */
@@ -578,18 +635,25 @@ function follow() {
 readEvents();
 range.start();
 range.onChange(() => {
+  for (const graph of graphs) graph.isDue = true;
   for (const graph of shown) graph.load();
   follow();
+  rest();
 });
 document.addEventListener("golectra:refreshed", () => {
   // The server answers again. What it refused or had no time for waits for its turn.
   for (const graph of shown) if (graph.isUnanswered) graph.load();
   const before = JSON.stringify(happened);
   readEvents();
-  if (JSON.stringify(happened) !== before) for (const graph of shown) graph.chart?.redraw(false);
+  if (JSON.stringify(happened) !== before) for (const graph of graphs) graph.chart?.redraw(false);
 });
 // What a hidden page has not asked for is fetched as soon as someone sees it.
-document.addEventListener("visibilitychange", () => { if (!document.hidden && range.current().range) renew(); });
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  if (range.current().range) renew();
+  rest();
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readEvents(); renew(); });
 for (const graph of graphs) seen.observe(graph.figure);
 follow();
+rest();

@@ -60,20 +60,27 @@ export function open() {
     none.className = "none";
     none.setAttribute("role", "status");
     dialog.append(none);
-    const show = () => {
+    const show = (/** @type {string | undefined} */ kept) => {
       const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
       const found = all.filter((one) => words.every((word) => one.text.toLowerCase().includes(word)));
       found.sort((a, b) => Number(b.text.toLowerCase().startsWith(words[0] ?? "")) - Number(a.text.toLowerCase().startsWith(words[0] ?? "")));
-      choices.show(found.slice(0, MAX_SHOWN), 0);
+      const shown = found.slice(0, MAX_SHOWN);
+      const at = found.findIndex((one) => one.value === kept);
+      if (at >= MAX_SHOWN) shown[MAX_SHOWN - 1] = found[at];
+      choices.show(shown, Math.max(0, Math.min(at, MAX_SHOWN - 1)));
       none.textContent = found.length === 0 && isLoaded ? "Nothing has such a name." : "";
     };
-    input.addEventListener("input", show);
+    input.addEventListener("input", () => show(undefined));
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog?.close(); });
-    dialog.addEventListener("close", () => { input.value = ""; });
+    dialog.addEventListener("close", () => {
+      input.value = "";
+      choices.hide();
+    });
     // Escape closes the dialog, not only the list.
     input.addEventListener("keydown", (event) => { if (event.key === "Escape") dialog?.close(); });
     document.body.append(dialog);
-    dialog.addEventListener("golectra:show", show);
+    // Answers come while people choose: what is selected stays selected.
+    dialog.addEventListener("golectra:show", () => show(choices.choices[choices.at]?.value));
   }
   if (!dialog.open) dialog.showModal();
   const shown = dialog;

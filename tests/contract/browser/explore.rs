@@ -86,6 +86,37 @@ async fn completion_takes_only_what_is_meant() {
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
 
+/// Enter takes what people see selected, also where answers came just before.
+#[tokio::test]
+async fn answers_leave_what_is_selected_in_the_search() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    let batch = json!([{"id": "node_load1", "type": "gauge", "value": 1}]);
+    server.client().post("/updates").source("n1").json(&batch).send().await.expect(200);
+    browser.open(&format!("{}/status", server.url())).await;
+    browser.wait_for("document.querySelector('#search:not([hidden])')").await;
+    browser.eval(&hold("/api/v1/")).await;
+    browser.press("k", true).await;
+    browser.wait_for("document.activeElement?.matches('dialog[open] input') && document.querySelector('dialog[open] [role=option]')").await;
+    for _ in 0..2 {
+        browser.press("ArrowDown", false).await;
+    }
+    let selected = "document.querySelector('dialog[open] [aria-selected=true]')?.textContent";
+    assert_eq!(browser.eval(selected).await, json!("Changespage"));
+    browser.eval("window.release()").await;
+    browser.wait_for("[...document.querySelectorAll('dialog[open] [role=option]')].some((one) => one.textContent === 'n1node')").await;
+    assert_eq!(browser.eval(selected).await, json!("Changespage"));
+
+    // Another text begins with its first hit, and so does the search when it is opened again.
+    browser.type_text("n1").await;
+    browser.wait_for(&format!("{selected} === 'n1node'")).await;
+    browser.press("Escape", false).await;
+    browser.wait_for("!document.querySelector('dialog[open]')").await;
+    browser.press("k", true).await;
+    browser.wait_for(&format!("{selected} === 'Overviewpage'")).await;
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
 #[tokio::test]
 async fn the_window_of_rates_is_no_error() {
     let Some(mut browser) = Browser::start().await else { return };

@@ -271,15 +271,47 @@ async fn a_graph_is_drawn_where_answers_are_slow() {
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
 
-/// Graphs of a day have values at multiples of a quarter of an hour and more: those of a server that has just started come after the last one.
+/// Graphs of a day have values at multiples of a quarter of an hour and more, and those of months are made of whole hours: what a server that has just started
+/// knows comes after the last one.
 #[tokio::test]
-async fn what_began_a_moment_ago_is_on_the_graph_of_a_day() {
+async fn what_began_a_moment_ago_is_on_the_graph_of_a_day_and_of_years() {
     let Some(mut browser) = Browser::start().await else { return };
     let server = Server::builder().start();
     write(&server, &[("young", vec![("instance", "n")], &|left| if left == 1 { 1.0 } else { f64::NAN }, 1)]).await;
-    browser.open(&format!("{}/explore?query=young&range=1d", server.url())).await;
-    browser.wait_for("document.querySelector('figure.graph canvas')").await;
-    assert_eq!(browser.eval("document.querySelector('figure.graph .note').textContent").await, json!(""));
+    for range in ["1d", "90d", "1y", "2y"] {
+        browser.open(&format!("{}/explore?query=young&range={range}", server.url())).await;
+        browser.wait_for("document.querySelector('figure.graph canvas')").await;
+        assert_eq!(browser.eval("document.querySelector('figure.graph .note').textContent").await, json!(""), "{range}");
+        assert_eq!(browser.eval("document.querySelector('.legend b')?.textContent").await, json!("1"), "{range}");
+    }
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
+/// Without a cursor the legend has the newest values. One of long ago is not that of now.
+#[tokio::test]
+async fn a_line_that_has_ended_has_the_time_of_its_value_and_comes_last() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    let ended = |left: i64| if left < 40 { f64::NAN } else { 7.0 };
+    write(&server, &[("level", vec![("instance", "a")], &ended, 1), ("level", vec![("instance", "b")], &|_| 3.0, 1)]).await;
+    browser.show(1280, "light").await;
+    browser.open(&format!("{}/explore?query=level&range=1h", server.url())).await;
+    browser.wait_for("document.querySelectorAll('.legend li').length === 2").await;
+    let legend = browser.eval("[...document.querySelectorAll('.legend li')].map((one) => one.textContent)").await;
+    let lines: Vec<_> = legend.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    assert!(lines[0].contains("\"b\"") && lines[0].ends_with("}3"), "{lines:?}");
+    assert!(lines[1].contains("\"a\"") && lines[1].contains("}7 at "), "{lines:?}");
+    assert_eq!(browser.eval("[...document.querySelectorAll('.legend b')].map((one) => one.className)").await, json!(["", "old"]));
+    let spoken = browser.eval("document.querySelector('figure.graph .plot').getAttribute('aria-label')").await;
+    let spoken = spoken.as_str().expect("text");
+    assert!(spoken.find("} 3").is_some_and(|at| spoken[at..].contains("} 7 at ")), "{spoken}");
+
+    // At the cursor both have the values of its time.
+    browser.eval("document.querySelector('figure.graph .plot').focus()").await;
+    browser.press("Home", false).await;
+    browser.wait_for("document.querySelector('.when').textContent").await;
+    let values = browser.eval("[...document.querySelectorAll('.legend b')].map((one) => one.textContent)").await;
+    assert_eq!(values, json!(["3", "7"]));
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
 

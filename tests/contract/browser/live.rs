@@ -2,8 +2,27 @@
 
 use super::*;
 
-/// Counts how often the page was fetched again since this.
-const COUNT: &str = "window.refreshes = 0; document.addEventListener('golectra:refreshed', () => { window.refreshes += 1; }); true";
+/// Fetches the page again, and is there when that is done. What was under way before counts as well.
+const REFRESH: &str = "new Promise((resolve) => { document.addEventListener('golectra:refreshed', () => resolve(true), { once: true }); \
+    document.dispatchEvent(new Event('golectra:refresh')); })";
+
+/// From now on the elements that begin so are others each time that the page is fetched: their `data-turn` counts.
+fn changing(begin: &str) -> String {
+    format!(
+        "(() => {{ const real = window.fetch; let turn = 0; window.fetch = async (...asked) => {{ \
+         const answer = await real(...asked); if (asked[0] !== location.href) return answer; \
+         turn += 1; const text = await answer.text(); const begin = {}; \
+         return new Response(text.replaceAll(begin, `${{begin}} data-turn=\"${{turn}}\"`), {{ status: answer.status }}); }}; }})()",
+        json!(begin)
+    )
+}
+
+/// A page as it is after two refreshes: one may have been under way.
+async fn refresh(browser: &mut Browser) {
+    for _ in 0..2 {
+        browser.eval(REFRESH).await;
+    }
+}
 
 #[tokio::test]
 async fn what_people_did_with_a_page_outlasts_its_refreshes() {
@@ -47,6 +66,82 @@ async fn what_people_did_with_a_page_outlasts_its_refreshes() {
     browser.wait_for("document.querySelector('dialog[open] [role=option]')?.textContent === 'cartpod'").await;
     browser.press("Enter", false).await;
     browser.wait_for("location.pathname + location.search === '/pods?find=cart'").await;
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
+/// A click and a selection need elements that stay while they last.
+#[tokio::test]
+async fn what_people_press_or_select_is_not_replaced_meanwhile() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    for node in ["n1", "n2"] {
+        let batch = json!([{"id": "node_load1", "type": "gauge", "value": 1}]);
+        server.client().post("/updates").source(node).json(&batch).send().await.expect(200);
+    }
+    browser.show(1280, "light").await;
+    browser.open(&format!("{}/status", server.url())).await;
+    browser.wait_for("document.getElementById('live').textContent === 'live'").await;
+    browser.eval(&changing("<td class=\"warn\"")).await;
+    refresh(&mut browser).await;
+    let turn = "document.querySelector('[data-live=agents] [data-turn]').dataset.turn";
+    let before = browser.eval(turn).await;
+    refresh(&mut browser).await;
+    assert_ne!(browser.eval(turn).await, before, "rows change");
+
+    let select = "new Promise((resolve) => { document.addEventListener('selectionchange', () => resolve(true), { once: true }); \
+        getSelection().selectAllChildren(document.querySelector('[data-live=agents] tbody th a')); })";
+    browser.eval(select).await;
+    let (text, before) = (browser.eval("getSelection().toString()").await, browser.eval(turn).await);
+    refresh(&mut browser).await;
+    assert_eq!(browser.eval("getSelection().toString()").await, text);
+    assert_eq!(browser.eval(turn).await, before, "what is selected stays as it was");
+    browser.eval("getSelection().removeAllRanges()").await;
+    refresh(&mut browser).await;
+    assert_ne!(browser.eval(turn).await, before, "and comes with the next refresh after that");
+
+    let place = "(() => { const box = document.querySelector('[data-live=agents] tbody th a').getBoundingClientRect(); \
+        return [box.x + box.width / 2, box.y + box.height / 2]; })()";
+    let place = browser.eval(place).await;
+    let mouse = |kind: &str, buttons: u8| json!({"type": kind, "x": place[0], "y": place[1], "button": "left", "buttons": buttons, "clickCount": 1});
+    browser.call("Input.dispatchMouseEvent", mouse("mousePressed", 1)).await;
+    refresh(&mut browser).await;
+    browser.call("Input.dispatchMouseEvent", mouse("mouseReleased", 0)).await;
+    browser.wait_for("location.pathname === '/source'").await;
+    assert_eq!(browser.said(), [] as [String; 0], "the console");
+}
+
+#[tokio::test]
+async fn boxes_stay_scrolled_when_their_content_is_replaced() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    let batch = json!([{"id": "node_load1", "type": "gauge", "value": 1}]);
+    server.client().post("/updates").source("n").json(&batch).send().await.expect(200);
+    let restarts = |left: i64| if left > 25 { 0.0 } else { 1.0 };
+    let of = |pod: &'static str| vec![("instance", "n"), ("namespace", "shop"), ("pod", pod), ("container", "app")];
+    let pods = ["a", "b", "c", "d"].into_iter();
+    let series: Vec<Written> = pods.map(|pod| ("kube_pod_container_status_restarts_total", of(pod), &restarts as _, 1)).collect();
+    write(&server, &series).await;
+    browser.show(1280, "light").await;
+    for (path, rule, begin, selector) in [
+        ("/status", ".scroll table { width: 3000px !important }", "<thead", "[data-live=agents] .scroll"),
+        ("/changes", ".events { max-height: 40px !important }", "<ol class=\"card events\"", "[data-live=events] .events"),
+    ] {
+        browser.open(&format!("{}{path}", server.url())).await;
+        let is_there = format!("document.getElementById('live').textContent === 'live' && document.querySelector('{selector}')");
+        browser.wait_for(&is_there).await;
+        browser.eval(&format!("document.styleSheets[0].insertRule({})", json!(rule))).await;
+        browser.eval(&changing(begin)).await;
+        let scroll = format!(
+            "(() => {{ window.box = document.querySelector('{selector}'); window.box.scrollTo(30, 30); return [window.box.scrollLeft, window.box.scrollTop]; }})()"
+        );
+        let before = browser.eval(&scroll).await;
+        assert!(before == json!([30, 0]) || before == json!([0, 30]), "{path}: {before}");
+        refresh(&mut browser).await;
+        let after = format!(
+            "(() => {{ const box = document.querySelector('{selector}'); return [box !== window.box, box.scrollLeft, box.scrollTop]; }})()"
+        );
+        assert_eq!(browser.eval(&after).await, json!([true, before[0], before[1]]), "{path}");
+    }
     assert_eq!(browser.said(), [] as [String; 0], "the console");
 }
 

@@ -42,6 +42,24 @@ fn start_with_long_names(folder: &TempDir, metric: &str) -> Server {
         .start()
 }
 
+/// On a phone the bar scrolls away with the page.
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_told_at_the_end_of_a_page_too() {
+    let Some(mut browser) = Browser::start().await else { return };
+    let server = Server::builder().start();
+    browser.show(390, "light").await;
+    browser.open(&format!("{}/alerts", server.url())).await;
+    browser.wait_for("document.getElementById('live').textContent === 'live'").await;
+    let fail = "(() => { window.fetch = () => Promise.reject(new TypeError('Failed to fetch')); scrollTo(0, document.body.scrollHeight); \
+        document.dispatchEvent(new Event('golectra:refresh')); return scrollY; })()";
+    assert!(browser.eval(fail).await.as_f64() > Some(900.0), "the rules make the page a long one");
+    browser.wait_for("document.querySelector('#live.lost')?.textContent === 'the server does not answer'").await;
+    browser.wait_for(&in_sight("#live")).await;
+    let background = browser.eval("getComputedStyle(document.getElementById('live')).backgroundColor").await;
+    assert_ne!(background, json!("rgba(0, 0, 0, 0)"), "what is below does not shine through");
+    assert_eq!(browser.eval(TOO_WIDE).await, Value::Null);
+}
+
 /// Every page at the width of a phone, in both themes, with names as long as they may be: nothing makes it scroll sideways.
 #[tokio::test]
 async fn no_page_scrolls_sideways_on_a_phone() {

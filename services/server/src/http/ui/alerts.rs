@@ -150,6 +150,13 @@ fn text(alert: &ActiveAlert) -> String {
     format!("{} {}{labels}", alert.name, alert.summary)
 }
 
+/// An alert that is held back, in a list of them. Not every one is about an instance.
+fn held(alert: &AlertState) -> String {
+    let ended = if alert.phase == Phase::Inactive { "(ended)" } else { "" };
+    let parts = [alert.label("alertname"), alert.label("instance"), ended];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 impl Active {
     fn new(alert: &ActiveAlert, now: u64) -> Self {
         let matchers: Vec<_> = alert.labels.iter().map(|(name, value)| serde_json::json!({ "name": name, "value": value })).collect();
@@ -171,10 +178,6 @@ impl Active {
 
 impl ReceiverRow {
     fn new(receiver: &Receiver, alerts: &Alerts, now_ms: i64) -> Self {
-        let text = |alert: &AlertState| match alert.phase {
-            Phase::Inactive => format!("{} {} (ended)", alert.label("alertname"), alert.label("instance")),
-            _ => format!("{} {}", alert.label("alertname"), alert.label("instance")),
-        };
         let quiet = receiver.quiet_hours.iter().map(|hours| QuietRow { text: hours.to_string(), is_on: hours.is_on(now_ms) });
         Self {
             name: receiver.name.clone(),
@@ -182,7 +185,7 @@ impl ReceiverRow {
             min_severity: receiver.min_severity.as_str(),
             quiet_hours: quiet.collect(),
             held_up_to: held_up_to(&receiver.quiet_hours, now_ms).map_or("", Severity::as_str),
-            held: alerts.held(receiver).iter().map(text).collect(),
+            held: alerts.held(receiver).iter().map(held).collect(),
         }
     }
 }
@@ -206,5 +209,33 @@ impl SilenceRow {
             comment: silence.comment.clone(),
             active: silence.starts_ms <= now_ms,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::alerts::Texts;
+
+    #[test]
+    fn an_alert_that_is_held_back_is_named_by_what_it_has() {
+        let of = |labels: &[(&str, &str)], phase: Phase| {
+            held(&AlertState {
+                labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+                annotations: Texts::new(),
+                phase,
+                active_ms: 0,
+                fired_ms: None,
+                resolved_ms: None,
+                keep_firing_since_ms: None,
+                value: 1.0,
+                told: BTreeMap::new(),
+            })
+        };
+        assert_eq!(of(&[("alertname", "A"), ("instance", "n1")], Phase::Firing), "A n1");
+        assert_eq!(of(&[("alertname", "A")], Phase::Firing), "A");
+        assert_eq!(of(&[("alertname", "A")], Phase::Inactive), "A (ended)");
     }
 }

@@ -14,7 +14,7 @@ use rust_embed::Embed;
 use sha2::{Digest as _, Sha256};
 
 use crate::http::fallback;
-use crate::middleware::answer::accepts_gzip;
+use crate::middleware::answer::{Permanent, accepts_gzip};
 
 #[derive(Embed)]
 #[folder = "assets/"]
@@ -118,6 +118,7 @@ pub async fn asset(name: Result<Path<String>, PathRejection>, headers: HeaderMap
     let caching = if same.is_some() { "public, max-age=31536000, immutable" } else { "no-store" };
     let packed = asset.packed.as_ref().filter(|_| accepts_gzip(&headers));
     let mut response = packed.unwrap_or(&asset.content).clone().into_response();
+    response.extensions_mut().insert(Permanent);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.mime));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));

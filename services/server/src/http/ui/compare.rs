@@ -246,6 +246,25 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_page_says_what_it_is_without_scripts() {
+        let page = ComparePage {
+            shell: Shell::bare("t", "compare"),
+            query: "up".to_owned(),
+            unit: Unit::Number.as_str(),
+            choices: Vec::new(),
+            columns: Vec::new(),
+            rows: Vec::new(),
+            series: 0,
+            presets: Vec::new(),
+            window: Window::of(&HashMap::new(), 10_000_000),
+            error: None,
+            lines: String::new(),
+            sort: String::new(),
+        };
+        assert!(page.render().unwrap().contains("<noscript><p class=\"note\">Graphs need JavaScript."));
+    }
+
     fn summary(name: &str, values: &[f64]) -> Option<Summary> {
         Summary::of(&Line { labels: Labels::new([(SOURCE_LABEL, name)]), values: values.to_vec() })
     }

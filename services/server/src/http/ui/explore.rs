@@ -100,7 +100,32 @@ fn six_digits(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+
+    #[test]
+    fn a_page_says_what_it_is_without_scripts() {
+        let html = |query: &str| {
+            let window = Window::of(&HashMap::new(), 10_000_000);
+            let page = ExplorePage {
+                shell: Shell::bare("t", "explore"),
+                query: query.to_owned(),
+                presets: Vec::new(),
+                window,
+                rows: Vec::new(),
+                series: 0,
+                error: None,
+                changes: String::new(),
+                happened: None,
+                lines: String::new(),
+            };
+            page.render().unwrap()
+        };
+        let said = "<noscript><p class=\"note\">Graphs need JavaScript.";
+        assert!(html("up").contains(said));
+        assert!(!html("").contains(said), "there is no graph");
+    }
 
     #[test]
     fn long_fractions_are_shortened_and_nothing_else() {

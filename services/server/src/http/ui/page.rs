@@ -162,6 +162,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_chosen_value_is_sent_as_it_is() {
+        let variable = Variable { name: "v".into(), title: "V".into(), label: "l".into(), series: None, all: true };
+        let chosen = Chosen::new(&variable, vec!["a  b".into(), "c".into()], Some(&"a  b".to_owned()));
+        let window = Window::of(&HashMap::new(), 10_000_000);
+        let page = OwnPage {
+            shell: Shell::bare("t", ""),
+            name: "own".into(),
+            title: "Own".into(),
+            variables: vec![chosen],
+            presets: presets("/page?name=own", &window),
+            groups: Vec::new(),
+            happened: None,
+            missing: Vec::new(),
+            window,
+        };
+        let html = page.render().unwrap();
+        // Without its value an option stands for its text with single spaces.
+        assert!(html.contains(r#"<option value="a  b" selected>a  b</option><option value="c">c</option>"#), "{html}");
+    }
+
+    #[test]
     fn the_address_chooses_and_else_all_or_the_first() {
         let chosen = |all, asked: Option<&str>| {
             let variable = Variable { name: "v".into(), title: "V".into(), label: "l".into(), series: None, all };

@@ -452,6 +452,30 @@ mod tests {
     }
 
     #[test]
+    fn a_chosen_name_is_sent_as_it_is() {
+        let choice = |name: &str| Choice { name: name.to_owned(), chosen: true };
+        let page = PodsPage {
+            shell: Shell::bare("t", "pods"),
+            columns: Vec::new(),
+            rows: Vec::new(),
+            found: 0,
+            all: 0,
+            namespaces: vec![choice("a  b")],
+            nodes: vec![choice(" c")],
+            find: String::new(),
+            sort: String::new(),
+            missing: Vec::new(),
+            hint: None,
+            now: rfc3339(0),
+        };
+        let html = page.render().unwrap();
+        // Without its value an option stands for its text with single spaces.
+        for option in [r#"<option value="a  b" selected>a  b</option>"#, r#"<option value=" c" selected> c</option>"#] {
+            assert!(html.contains(option), "{html}");
+        }
+    }
+
+    #[test]
     fn every_expression_is_valid_with_and_without_matchers() {
         use golectra_promql::Query;
         use golectra_promql::parse::ParseLimits;
