@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 async fn session(mut connection: PgConnection) -> Vec<String> {
     let query = "SELECT name || '=' || setting FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout', 'search_path',
             'idle_in_transaction_session_timeout', 'client_connection_check_interval', 'tcp_keepalives_idle', 'plan_cache_mode',
-            'enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'jit', 'golectra.session')
+            'enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'jit', 'default_transaction_isolation', 'golectra.session')
         UNION ALL SELECT 'prepared=' || count(*) FROM pg_prepared_statements ORDER BY 1";
     let work = async move {
         let rows = connection.fetch_all(query).await?;

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use sqlx::PgConnection;
 
 use crate::clock::Clock;
 use crate::metrics::postgres::WriterMetrics;
-use crate::store::expiry_clock::ExpiryClock;
+use crate::store::expiry_clock::{ExpiryClock, since_boot};
 
 /// A server whose clock differs by more than this says so.
 const LARGE_OFFSET_MILLIS: i64 = 60_000;
@@ -27,10 +25,7 @@ enum SteadyClock {
 impl SteadyClock {
     fn millis(&self) -> u64 {
         match self {
-            Self::System => {
-                let since_start = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
-                u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX)
-            }
+            Self::System => u64::try_from(since_boot().as_millis()).unwrap_or(u64::MAX),
             #[cfg(test)]
             Self::Set(now) => now.load(Ordering::Relaxed),
         }

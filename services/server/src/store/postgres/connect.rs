@@ -5,6 +5,7 @@
 //! by then, so nothing of ours stays behind in a session that the pooler hands to another client.
 
 use std::fmt::Write as _;
+use std::sync::Once;
 use std::time::Duration;
 
 use golectra_process::LogLimiter;
@@ -22,6 +23,9 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Databases that became unusable after the schema was there, by the reason.
 static REFUSED: LogLimiter<String> = LogLimiter::new();
+
+/// Whether it was said that the database does not look for connections that were closed.
+static NO_LOOK: Once = Once::new();
 
 /// A setting without meaning to PostgreSQL, by which a session shows that it got those of its startup packet.
 const MARK: &str = "golectra.session";
@@ -47,18 +51,19 @@ const FRESH: Duration = Duration::from_millis(200);
 /// How much longer than its caller the database lets a query run.
 const QUERY_GRACE: Duration = Duration::from_secs(5);
 
-/// The advisory locks that servers agree on, beside the number that makes them golectra's.
+/// The advisory locks that servers agree on, beside the number that makes them golectra's. All servers of a database share them or, where it is said, those
+/// whose tables are in one schema: see [`Lock::numbers`].
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lock {
     /// Changing the schema.
     Migrate = 1,
-    /// Making or dropping a partition.
+    /// Making or dropping a partition of a schema.
     Partition = 2,
-    /// Expiring and removing what is too old.
+    /// Expiring and removing what is too old in a schema.
     Maintenance = 3,
     /// Sealing and dropping history.
     Seal = 4,
-    /// Evaluating rules.
+    /// Evaluating the rules of a schema.
     EvaluateRules = 5,
     /// Making a test commit, see [`super::commits`].
     AwaitCommit = 6,
@@ -67,16 +72,50 @@ pub(super) enum Lock {
 impl Lock {
     /// The first half of every lock's number: "gole".
     pub(super) const SPACE: i32 = 0x676f_6c65;
+
+    /// Both halves of the lock's number, as SQL. In the schema `golectra` the second half is the number above; where a lock belongs to a schema, it has a hash
+    /// of the name of any other one too.
+    ///
+    /// Servers of earlier versions have one number for all schemas. While some of them run beside newer ones in a schema of another name, such a lock has two
+    /// holders there:
+    ///
+    /// - `Partition`: the second one fails to make what is there by then, and is tried again.
+    /// - `Maintenance`: each step locks what it changes, or skips what is locked. Names and label pairs may stay whose last series both remove at once.
+    /// - `EvaluateRules`: an evaluation is committed once for each time. Where one takes longer than the interval, a notification may come twice.
+    ///
+    /// The others keep one number for all schemas:
+    ///
+    /// - `Seal`: when one server folds a window while another seals what came late for it, counters' totals would be wrong for good. A round ends within
+    ///   minutes, and a pause follows, in which the servers of another schema have their turn.
+    /// - `Migrate`: two servers that make one schema at once would fail. It takes a moment, and the others wait.
+    /// - `AwaitCommit`: there is to be one test commit in the whole database.
+    fn numbers(self) -> String {
+        let (space, number) = (Self::SPACE, self as i32);
+        match self {
+            Self::Partition | Self::Maintenance | Self::EvaluateRules => {
+                format!("{space}, {number} | CASE current_schema() WHEN 'golectra' THEN 0 ELSE hashtext(current_schema()::text) << 3 END")
+            }
+            Self::Migrate | Self::Seal | Self::AwaitCommit => format!("{space}, {number}"),
+        }
+    }
 }
 
 /// Takes the lock for the session, unless another holds it.
 pub(super) async fn try_lock(conn: &mut PgConnection, lock: Lock) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1, $2) AS "taken!""#, Lock::SPACE, lock as i32).fetch_one(conn).await
+    let statement = format!("SELECT pg_try_advisory_lock({})", lock.numbers());
+    sqlx::query_scalar(&statement).fetch_one(conn).await
 }
 
 /// Releases it at once. Where the session just ends, others may find it taken until the database sees the end.
 pub(super) async fn unlock(conn: &mut PgConnection, lock: Lock) -> Result<(), sqlx::Error> {
-    sqlx::query("SELECT pg_advisory_unlock($1, $2)").bind(Lock::SPACE).bind(lock as i32).execute(conn).await.map(drop)
+    let statement = format!("SELECT pg_advisory_unlock({})", lock.numbers());
+    sqlx::query(&statement).execute(conn).await.map(drop)
+}
+
+/// Waits for the lock, which is held until the end of the transaction.
+pub(super) async fn lock_in_transaction(conn: &mut PgConnection, lock: Lock) -> Result<(), sqlx::Error> {
+    let statement = format!("SELECT pg_advisory_xact_lock({})", lock.numbers());
+    sqlx::query(&statement).execute(conn).await.map(drop)
 }
 
 /// Where the database is and what its sessions are told.
@@ -120,6 +159,8 @@ impl DatabaseOptions {
         let own = [
             (MARK, self.mark.as_str()),
             ("search_path", &schema),
+            // Writers and maintenance rely on it that a statement after a lock sees what was committed before the lock was had.
+            ("default_transaction_isolation", "read committed"),
             ("statement_timeout", limits.statement),
             ("lock_timeout", limits.lock),
             ("idle_in_transaction_session_timeout", "5s"),
@@ -231,7 +272,7 @@ pub(super) fn timed_out(limit: Duration) -> sqlx::Error {
 async fn check(conn: &mut PgConnection, mark: &str) -> Result<(), sqlx::Error> {
     let query = format!(
         "SELECT current_setting('{MARK}', true) AS mark, pg_is_in_recovery() AS standby, current_setting('server_encoding') AS encoding,
-            current_setting('server_version_num')::integer AS version"
+            current_setting('session_replication_role', true) AS replication_role, current_setting('server_version_num')::integer AS version"
     );
     let row = conn.fetch_one(query.as_str()).await?;
     if row.try_get::<Option<String>, _>("mark")?.as_deref() != Some(mark) {
@@ -248,9 +289,24 @@ async fn check(conn: &mut PgConnection, mark: &str) -> Result<(), sqlx::Error> {
         ))
         .into());
     }
+    // Only a superuser may set it, so it can't be in the startup packet.
+    if row.try_get::<Option<String>, _>("replication_role")?.as_deref() == Some("replica") {
+        let text = "session_replication_role is replica, so that triggers do not fire, which golectra's tables need: ALTER ROLE … RESET session_replication_role, or ALTER DATABASE … RESET session_replication_role";
+        return Err(Unusable(text.to_owned()).into());
+    }
     // Earlier versions refuse it, so it can't be in the startup packet.
-    if row.try_get::<i32, _>("version")? >= 140_000 {
-        conn.execute("SET client_connection_check_interval = '200ms'").await?;
+    if row.try_get::<i32, _>("version")? >= 140_000
+        && let Err(error) = conn.execute("SET client_connection_check_interval = '200ms'").await
+    {
+        // invalid_parameter_value: on some systems, such as Windows, PostgreSQL can't look.
+        if !has_code(&error, "22023") {
+            return Err(error);
+        }
+        NO_LOOK.call_once(|| {
+            tracing::info!(
+                "the database does not look for closed connections (client_connection_check_interval is refused): a statement that was given up ends at its time limit, and holds its locks until then"
+            );
+        });
     }
     Ok(())
 }

@@ -20,10 +20,11 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const MAX_CONNECT_SECONDS: u64 = 60;
 
 /// What every session is told by [`connect`](super::connect) and sqlx. A DSN that says otherwise would not be followed.
-const OWN_SETTINGS: [&str; 16] = [
+const OWN_SETTINGS: [&str; 17] = [
     "statement_timeout",
     "lock_timeout",
     "idle_in_transaction_session_timeout",
+    "default_transaction_isolation",
     "client_connection_check_interval",
     "tcp_keepalives_idle",
     "tcp_keepalives_interval",

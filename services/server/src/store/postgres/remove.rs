@@ -40,12 +40,11 @@ pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -
         unused_totals(&mut tx, &blocks.into_iter().collect::<Vec<_>>()).await?;
         tx.commit().await?;
         all += ids.len() as u64;
-    }
-    if all > 0 {
         // Caches of the index search anew. In a transaction of its own: writers lock the row of series_total before any series, and changes are in the order
         // of its locks.
-        let statement = "WITH locked AS (UPDATE series_total SET series = series RETURNING one) INSERT INTO series_changes (block_id) SELECT NULL::integer FROM locked";
-        sqlx::query(statement).execute(conn).await?;
+        let statement = "WITH locked AS (UPDATE series_total SET series = series RETURNING one)
+            INSERT INTO series_changes (block_id) SELECT NULL::integer FROM locked";
+        sqlx::query(statement).execute(&mut *conn).await?;
     }
     Ok(all)
 }

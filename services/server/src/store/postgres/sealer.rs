@@ -291,6 +291,7 @@ impl Sealer {
             round.held += 1;
             return Ok(round);
         }
+        self.partitions.begin_round();
         let seal_after = u64::try_from(self.lifetimes.seal_after.as_millis()).unwrap_or(u64::MAX);
         let mut chunk_days: BTreeSet<i32> = CHUNKS.existing(conn).await?.into_iter().collect();
         let mut failure = FirstFailure::default();

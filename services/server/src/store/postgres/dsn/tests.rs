@@ -104,6 +104,7 @@ fn a_parameter_without_effect_is_refused_by_name() {
         ("connect_timeout=0", "connect_timeout must be a number of seconds from 1 to 60"),
         ("options=-c%20statement_timeout%3D0", "sets statement_timeout, which golectra-server sets itself"),
         ("options=--Enable-SeqScan%3Don", "sets enable_seqscan"),
+        ("options=-c%20default_transaction_isolation%3Dserializable", "sets default_transaction_isolation"),
         ("options[timezone]=UTC", "sets timezone"),
         ("options=-B%203", "options must be session settings, each as -c NAME=VALUE"),
         ("port=0", "port must be a number from 1 to 65535"),

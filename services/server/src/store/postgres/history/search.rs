@@ -151,8 +151,11 @@ pub(super) async fn changes(conn: &mut PgConnection, after: i64) -> Result<Chang
     let limit = i64::try_from(MAX_CHANGED).unwrap_or(i64::MAX) + 2;
     let rows: Vec<(i64, Option<i32>, Option<i64>)> =
         sqlx::query_as(statement).bind(after).bind(limit).fetch_all(&mut *conn).await.map_err(failed)?;
-    // Where this change is gone, so are others behind it.
-    let Some((_, rows)) = rows.split_first().filter(|((first, ..), _)| *first == after) else { return Ok(Changes::Unknown) };
+    // Where this change is gone, so are others behind it; and there may be more rows than were read.
+    let is_complete = i64::try_from(rows.len()).is_ok_and(|read| read < limit);
+    let Some((_, rows)) = rows.split_first().filter(|((first, ..), _)| is_complete && *first == after) else {
+        return Ok(Changes::Unknown);
+    };
     let mut changed: BTreeMap<i32, i64> = BTreeMap::new();
     for (n, block_id, slots) in rows {
         let Some((block_id, slots)) = block_id.zip(*slots) else { return Ok(Changes::Unknown) };

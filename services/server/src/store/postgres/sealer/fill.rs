@@ -88,7 +88,7 @@ impl Fill {
                 pg_stat_get_dead_tuples(oid)::double precision AS dead_rows,
                 (SELECT sum((1 - null_frac) * avg_width) FROM pg_stats WHERE schemaname = current_schema() AND tablename = relname)::double precision
                     AS row_width
-            FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname = ANY($1)",
+            FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND relname = ANY($1)",
         )
         .bind(TABLES_OF_SERIES)
         .fetch_all(&mut *conn)

@@ -21,11 +21,11 @@ const WARN_EVERY: Duration = Duration::from_hours(1);
 
 /// Bytes of all tables and indexes of the schema.
 async fn bytes(conn: &mut PgConnection) -> Result<u64, sqlx::Error> {
-    let bytes = sqlx::query_scalar!(
-        r#"SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint AS "bytes!" FROM pg_class
-        WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'"#
-    );
-    Ok(u64::try_from(bytes.fetch_one(conn).await?).unwrap_or(0))
+    // Not `current_schema()::regnamespace`, which reads the name as SQL: without its quotes it is another one, or none.
+    let statement = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
+        WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND relkind = 'r'";
+    let bytes: i64 = sqlx::query_scalar(statement).fetch_one(conn).await?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
 }
 
 /// Tells how much the database takes.

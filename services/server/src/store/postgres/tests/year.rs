@@ -420,6 +420,7 @@ async fn answers(cluster: &Cluster, store: &Arc<PostgresStore>, conn: &mut PgCon
         max_series: 100_000,
         max_bytes: 128 << 20,
         log_after: Duration::from_mins(1),
+        subquery_step: Duration::from_mins(1),
     };
     let queries = Queries::start(store.clone(), limits, WriterLoad::default(), &Registry::new()).unwrap();
     let millis = |at: u64| i64::try_from(at).unwrap();

@@ -10,6 +10,10 @@ use super::failure::GroupFailure;
 use super::fold::{Change, Fold};
 use crate::store::postgres::timestamp::Timestamp;
 
+/// A slot whose time is so much later than now was set before the clock went back: no time is later than its arrival, and servers' estimates of the database's
+/// clock differ by less.
+const WENT_BACK_MILLIS: u64 = 60 * 1000;
+
 /// When a series was set: the time of its value, then the arrival of the last batch that named it.
 type When = (Timestamp, i64);
 
@@ -26,8 +30,8 @@ struct Block {
     /// As far as the last slot that is a counter's.
     totals: Vec<i64>,
     whens: [When; BLOCK as usize],
-    /// The latest time of a sample that was ahead of its arrival, whose slot's time is earlier than its own; or, where a series was brought back, up to when
-    /// it may have samples from before.
+    /// The latest time of a sample that was ahead of its arrival, whose slot's time is earlier than its own; or, where a series was brought back or the clock
+    /// went back, up to when it may have samples from before.
     ahead_until: Option<Timestamp>,
 }
 
@@ -69,6 +73,15 @@ impl Block {
             clear(&mut self.totals, slot);
         }
         Ok(slot)
+    }
+
+    /// Where the slot was set before the clock went back, what comes now is newer.
+    fn allow_earlier(&mut self, slot: usize, now: Timestamp) {
+        let at = self.whens[slot].0;
+        if at.0 > now.0.saturating_add(WENT_BACK_MILLIS) {
+            self.ahead_until = self.ahead_until.max(Some(at));
+            self.whens[slot].0 = Timestamp(0);
+        }
     }
 
     /// Sets a gauge to the value of a batch with this arrival, unless a later one has set it. `seen` is the arrival of the last batch that names it.
@@ -118,14 +131,16 @@ pub(super) struct Blocks {
     /// Those that are not there yet, and their sources.
     new: Vec<(i32, i32)>,
     changed: BTreeSet<i32>,
+    now: Timestamp,
 }
 
 impl Blocks {
-    /// Reads and locks the rows of these series; `made_blocks` are the sources of rows that may not be there yet.
+    /// Reads and locks the rows of these series; `made_blocks` are the sources of rows that may not be there yet. `now` is the database's time.
     pub(super) async fn lock(
         conn: &mut PgConnection,
         series: impl Iterator<Item = i32>,
         made_blocks: &BTreeMap<i32, i32>,
+        now: Timestamp,
     ) -> Result<Self, GroupFailure> {
         let ids = touched(series);
         let mut rows = read(conn, &ids).await?;
@@ -134,14 +149,14 @@ impl Blocks {
             new.push((*id, *made_blocks.get(id).ok_or(GroupFailure::Stale)?));
         }
         rows.extend(new.iter().map(|(id, source_id)| (*id, Block::new(*id, *source_id))));
-        Ok(Self { rows, new, changed: BTreeSet::new() })
+        Ok(Self { rows, new, changed: BTreeSet::new(), now })
     }
 
     /// Makes changes; `made` are the series that this transaction made live. Returns the counters that have no room for theirs: then the
     /// transaction is not to be committed.
     pub(super) fn change(&mut self, fold: &Fold, arrival: i64, made: &BTreeSet<i32>) -> Result<Vec<i32>, GroupFailure> {
         self.changed.extend(touched(fold.series()));
-        change(&mut self.rows, fold, arrival, made)
+        change(&mut self.rows, fold, arrival, made, self.now)
     }
 
     /// The newest sample of a gauge whose row is here; none where the series is not live.
@@ -175,12 +190,19 @@ fn touched(series: impl Iterator<Item = i32>) -> Vec<i32> {
 }
 
 /// Changes the rows. Returns the counters that have no room.
-fn change(blocks: &mut BTreeMap<i32, Block>, fold: &Fold, arrival: i64, made: &BTreeSet<i32>) -> Result<Vec<i32>, GroupFailure> {
+fn change(
+    blocks: &mut BTreeMap<i32, Block>,
+    fold: &Fold,
+    arrival: i64,
+    made: &BTreeSet<i32>,
+    now: Timestamp,
+) -> Result<Vec<i32>, GroupFailure> {
     let arrival_of = |place: usize| Ok::<i64, GroupFailure>(arrival + i64::try_from(place + 1).map_err(|_| GroupFailure::Stale)?);
     for gauges in of_one_block(&fold.gauges) {
         let block = blocks.get_mut(&(gauges[0].series / BLOCK)).ok_or(GroupFailure::Stale)?;
         for gauge in gauges {
             let slot = block.slot(gauge.series, made)?;
+            block.allow_earlier(slot, now);
             block.set(slot, gauge.value, (gauge.time, arrival_of(gauge.place)?), arrival_of(gauge.last)?);
         }
     }
@@ -189,6 +211,7 @@ fn change(blocks: &mut BTreeMap<i32, Block>, fold: &Fold, arrival: i64, made: &B
         let block = blocks.get_mut(&(counters[0].series / BLOCK)).ok_or(GroupFailure::Stale)?;
         for counter in counters {
             let slot = block.slot(counter.series, made)?;
+            block.allow_earlier(slot, now);
             if !block.add(slot, counter.value, counter.time, arrival_of(counter.last)?) {
                 full.push(counter.series);
             }
@@ -363,6 +386,20 @@ mod tests {
         block.set(slot, 1.0, (Timestamp(9), 1), 1);
         block.set(slot, 2.0, (Timestamp(3), 2), 2);
         assert_eq!((block.values[0], block.whens[0]), (1.0, (Timestamp(9), 2)));
+    }
+
+    #[test]
+    fn what_comes_after_the_clock_went_back_is_newer() {
+        let mut block = NOTHING;
+        let slot = block.slot(64, &[64].into()).unwrap();
+        let at = Timestamp(WENT_BACK_MILLIS + 10);
+        block.set(slot, 1.0, (at, 1), 1);
+        block.allow_earlier(slot, Timestamp(10));
+        block.set(slot, 2.0, (Timestamp(10), 2), 2);
+        assert_eq!((block.values[0], block.whens[0], block.ahead_until), (1.0, (at, 2), None), "servers may differ by so much");
+        block.allow_earlier(slot, Timestamp(9));
+        block.set(slot, 2.0, (Timestamp(9), 3), 3);
+        assert_eq!((block.values[0], block.whens[0], block.ahead_until), (2.0, (Timestamp(9), 3), Some(at)));
     }
 
     #[test]

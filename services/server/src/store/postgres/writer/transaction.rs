@@ -114,7 +114,8 @@ async fn apply(
         return Ok(false);
     }
     let folded = Fold::of(&new).map_err(|full| overflow(batches, &new, &[full]))?;
-    let mut blocks = Blocks::lock(conn, folded.series().chain(samples::series(&timed)), &group.made_blocks).await?;
+    let now = Timestamp(context.clock.unix_millis());
+    let mut blocks = Blocks::lock(conn, folded.series().chain(samples::series(&timed)), &group.made_blocks, now).await?;
     let full = blocks.change(&folded, inserted.arrival, &group.made_series)?;
     if !full.is_empty() {
         return Err(overflow(batches, &new, &full));
