@@ -263,7 +263,7 @@ impl Borrowed {
             pool: IntGaugeVec::new(pool, &["state"])?,
             open: IntGauge::new("golectra_http_connections_open", "Connections open.")?,
             accepted: IntCounter::new("golectra_http_connections_accepted_total", "Connections accepted.")?,
-            cut: counters("http_connections_cut_total", "Connections closed at a time limit.", &["limit"])?,
+            cut: counters("http_connections_cut_total", "Connections closed at a limit of time or memory.", &["limit"])?,
         }))
     }
 

@@ -3,7 +3,8 @@
 //! - A batch is applied whole or not at all, and once: a repeat of its key changes nothing.
 //! - What [`Write::apply`] answered `Ok` is there for every later read, and outlives what the store promises to outlive.
 //! - A gauge's newest value is that of the batch with the latest time, then of the latest arrival. A batch's time is never later than
-//!   its arrival. A counter only adds.
+//!   its arrival. A value whose time is more than a minute ahead of the clock is from before the clock went back: the next one takes its place.
+//!   A counter only adds.
 //! - A refused batch leaves no trace: no series, no source, no key.
 //! - A series that its source no longer reports, and a source that no longer reports, leave the newest state as [`lifetime`] says. The total
 //!   of an unlabelled counter that leaves goes on counting in [`Newest::value`] and [`Newest::snapshot`].

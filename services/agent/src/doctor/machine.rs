@@ -97,6 +97,15 @@ pub(super) fn kernel(paths: &HostPaths) -> Vec<Finding> {
     findings
 }
 
+fn is_in_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+/// What to set in a container that stands for a machine, as those of LXC do: what it sees as its own is what is to be reported. A pod is none.
+fn own_machine(setting: &str, is_in_pod: bool) -> String {
+    if is_in_pod { String::new() } else { format!("; in a container that is a machine of its own (LXC), set {setting}") }
+}
+
 /// Where the node's network is read.
 pub(super) fn network(settings: &Settings, paths: &HostPaths) -> Finding {
     let finding = |state, text: String| Finding::new(state, "network", text);
@@ -109,7 +118,8 @@ pub(super) fn network(settings: &Settings, paths: &HostPaths) -> Finding {
         return if paths.sees_first_process {
             finding(State::Works, "this agent runs outside of containers and sees the node's network".to_owned())
         } else {
-            let text = format!("HOST_PROC is not set: {of_kubelet}; {NETWORK} need the node's /proc, mounted at HOST_PROC");
+            let own = own_machine("HOST_PROC=/proc", is_in_pod());
+            let text = format!("HOST_PROC is not set: {of_kubelet}; {NETWORK} need the node's /proc, mounted at HOST_PROC{own}");
             finding(State::Note, text)
         };
     };
@@ -152,14 +162,21 @@ pub(super) fn filesystems(settings: &Settings, paths: &HostPaths) -> Finding {
             } else {
                 "nothing is reported of them"
             };
-            finding(State::Note, format!("HOST_ROOT is not set: {of_kubelet}; all of them need the node's /, mounted at HOST_ROOT"))
+            let own = own_machine("HOST_ROOT=/", is_in_pod());
+            finding(State::Note, format!("HOST_ROOT is not set: {of_kubelet}; all of them need the node's /, mounted at HOST_ROOT{own}"))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::too_small;
+    use super::{own_machine, too_small};
+
+    #[test]
+    fn a_container_that_is_a_machine_of_its_own_is_told_what_to_set() {
+        assert!(own_machine("HOST_ROOT=/", false).ends_with("(LXC), set HOST_ROOT=/"));
+        assert_eq!(own_machine("HOST_ROOT=/", true), "");
+    }
 
     #[test]
     fn what_the_spool_has_already_counts_as_room() {

@@ -51,9 +51,11 @@ const COUNTERS: [(&str, &str, Read); 10] = [
     ("memory_history_corrupt_columns_total", "Sealed series of history that could not be decoded and were left out.", |metrics| {
         &metrics.history_corrupt_columns
     }),
-    ("memory_history_skipped_bytes_total", "Bytes of damaged history files that were skipped at the start.", |metrics| {
-        &metrics.history_skipped_bytes
-    }),
+    (
+        "memory_history_skipped_bytes_total",
+        "Bytes of history's files that were skipped at the start, being damaged or of no index of the snapshot.",
+        |metrics| &metrics.history_skipped_bytes,
+    ),
 ];
 
 /// Reads the memory store's metrics at each scrape.
@@ -61,6 +63,8 @@ pub struct MemoryCollector {
     store: Arc<MemoryStore>,
     snapshot_seconds: Gauge,
     pause_seconds: Gauge,
+    /// Where there are files: for how long something has not been saved, and how often it is to be.
+    saving: Option<[Gauge; 2]>,
     gauges: Vec<(IntGauge, Read)>,
     counters: Vec<(IntCounter, Read)>,
 }
@@ -71,8 +75,16 @@ impl MemoryCollector {
         let name = |name| format!("golectra_{name}");
         let gauges = GAUGES.map(|(short, help, read)| Ok((IntGauge::new(name(short), help)?, read)));
         let counters = COUNTERS.map(|(short, help, read)| Ok((IntCounter::new(name(short), help)?, read)));
+        let saving = store.store_interval().map(|interval| {
+            let unsaved =
+                Gauge::new(name("memory_unsaved_seconds"), "For how long the oldest write is in no file, at most; 0 where all are saved.")?;
+            let every = Gauge::new(name("memory_store_interval_seconds"), "STORE_INTERVAL: how often writes are saved.")?;
+            every.set(interval.as_secs_f64());
+            Ok::<_, prometheus::Error>([unsaved, every])
+        });
         registry.register(Box::new(Self {
             store,
+            saving: saving.transpose()?,
             snapshot_seconds: Gauge::new(name("memory_snapshot_duration_seconds"), "How long the last snapshot took.")?,
             pause_seconds: Gauge::new(
                 name("memory_snapshot_pause_seconds"),
@@ -86,6 +98,7 @@ impl MemoryCollector {
     fn parts(&self) -> impl Iterator<Item = &dyn Collector> {
         let gauges = self.gauges.iter().map(|(gauge, _)| gauge as &dyn Collector);
         let gauges = gauges.chain([&self.snapshot_seconds as &dyn Collector, &self.pause_seconds]);
+        let gauges = gauges.chain(self.saving.iter().flatten().map(|gauge| gauge as &dyn Collector));
         gauges.chain(self.counters.iter().map(|(counter, _)| counter as &dyn Collector))
     }
 }
@@ -101,6 +114,9 @@ impl Collector for MemoryCollector {
         self.snapshot_seconds.set(Duration::from_millis(millis).as_secs_f64());
         let micros = metrics.longest_pause_micros.load(Ordering::Relaxed);
         self.pause_seconds.set(Duration::from_micros(micros).as_secs_f64());
+        if let (Some([unsaved, _]), Some(unsaved_for)) = (&self.saving, self.store.unsaved_for()) {
+            unsaved.set(unsaved_for.as_secs_f64());
+        }
         for (gauge, read) in &self.gauges {
             gauge.set(int(read(metrics).load(Ordering::Relaxed)));
         }
@@ -113,16 +129,18 @@ impl Collector for MemoryCollector {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::clock::Clock;
     use crate::store::memory::MemoryConfig;
     use crate::store::{Lifetimes, SeriesLimits};
 
-    #[tokio::test]
-    async fn history_has_the_names_that_it_has_with_postgresql() {
+    /// What a store tells whose snapshot file is this.
+    fn gathered(path: Option<PathBuf>) -> Vec<MetricFamily> {
         let config = MemoryConfig {
-            path: None,
-            store_interval: Duration::ZERO,
+            path,
+            store_interval: Duration::from_mins(5),
             restore: false,
             lifetimes: Lifetimes::default(),
             max_keys: 10,
@@ -132,11 +150,29 @@ mod tests {
         };
         let registry = Registry::new();
         MemoryCollector::register(&registry, MemoryStore::open(config, Clock::System).unwrap()).unwrap();
-        let families = registry.gather();
-        let value =
-            |name: &str| families.iter().find(|family| family.name() == name).map(|family| family.get_metric()[0].get_gauge().get_value());
-        assert!(value("golectra_history_bytes").is_some());
-        assert_eq!(value("golectra_history_max_bytes"), Some(f64::from(1 << 20)));
+        registry.gather()
+    }
+
+    fn gauge(families: &[MetricFamily], name: &str) -> Option<f64> {
+        families.iter().find(|family| family.name() == name).map(|family| family.get_metric()[0].get_gauge().get_value())
+    }
+
+    #[tokio::test]
+    async fn what_is_not_saved_is_told_where_there_are_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let families = gathered(Some(folder.path().join("m.json")));
+        assert_eq!(gauge(&families, "golectra_memory_unsaved_seconds"), Some(0.0));
+        assert_eq!(gauge(&families, "golectra_memory_store_interval_seconds"), Some(300.0));
+        let families = gathered(None);
+        assert_eq!(gauge(&families, "golectra_memory_unsaved_seconds"), None);
+        assert_eq!(gauge(&families, "golectra_memory_store_interval_seconds"), None);
+    }
+
+    #[tokio::test]
+    async fn history_has_the_names_that_it_has_with_postgresql() {
+        let families = gathered(None);
+        assert!(gauge(&families, "golectra_history_bytes").is_some());
+        assert_eq!(gauge(&families, "golectra_history_max_bytes"), Some(f64::from(1 << 20)));
         let too_old = families.iter().find(|family| family.name() == "golectra_history_too_old_samples_total").unwrap();
         assert_eq!(too_old.get_metric()[0].get_counter().get_value().to_bits(), 0.0_f64.to_bits());
     }

@@ -193,6 +193,7 @@ macro_rules! conformance_suite {
             gauges::a_late_batch_does_not_overwrite
             gauges::the_newest_over_all_sources_counts
             gauges::a_batch_from_the_future_does_not_hide_newer_ones
+            gauges::a_clock_that_was_ahead_hides_nothing
             gauges::values_that_are_no_numbers_are_kept_and_not_shown
             gauges::the_newest_of_no_numbers_hides_older_numbers
             gauges::samples_with_times_of_their_own_are_set_by_them
@@ -211,6 +212,7 @@ macro_rules! conformance_suite {
             repeats::keys_are_per_source
             repeats::a_refused_batch_may_come_again
             samples::the_same_again_is_a_repeat
+            samples::samples_of_a_clock_that_was_ahead_are_stored_once
             samples::another_value_at_a_stored_time_is_refused_alone
             samples::zeros_of_both_signs_are_two_values
             samples::samples_come_in_any_order
@@ -280,6 +282,7 @@ macro_rules! conformance_suite {
             history::samples_leave_with_their_retention_and_totals_go_on
             rollups::rollups_answer_as_the_samples_do_and_refuse_what_needs_samples
             rollups::rollups_of_two_sources_answer_as_their_merged_samples_do
+            rollups::rollups_show_series_whose_samples_begin_buckets
             load::writers_of_many_sources_sum_right
             load::a_big_batch_is_one_batch
             load::nothing_is_applied_after_close

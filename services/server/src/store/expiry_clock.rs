@@ -2,12 +2,19 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// The clock was set when it went on by so much more than time did.
 const STEP: Duration = Duration::from_mins(1);
 /// For how long it has to stay ahead until things are removed by it.
 const STEP_LASTS: Duration = Duration::from_hours(1);
+
+/// The time since the machine's start. Nobody sets it, and it goes on while the machine is suspended.
+pub(super) fn since_boot() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+}
 
 /// Follows a clock, but a step forward only after an hour: what was removed because the clock was wrong for a while would not come back. It begins with what
 /// the clock shows when it is asked for the first time.
@@ -18,18 +25,19 @@ pub(super) struct ExpiryClock {
     last_millis: AtomicU64,
 }
 
-/// What the clock showed when it was last followed.
+/// What the clock showed when it was last followed. Times are those since the machine's start: by one that stands still while the machine is suspended, every
+/// suspension would look like a step of the clock.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    at: Instant,
+    at: Duration,
     unix_millis: u64,
-    ahead_since: Option<Instant>,
+    ahead_since: Option<Duration>,
 }
 
 impl ExpiryClock {
     /// The time to remove by, when the clock shows this.
     pub(super) fn follow(&self, unix_millis: u64) -> u64 {
-        let followed = self.follow_at(Instant::now(), unix_millis);
+        let followed = self.follow_at(since_boot(), unix_millis);
         self.last_millis.store(followed, Ordering::Relaxed);
         followed
     }
@@ -39,11 +47,11 @@ impl ExpiryClock {
         self.last_millis.load(Ordering::Relaxed)
     }
 
-    fn follow_at(&self, now: Instant, unix_millis: u64) -> u64 {
+    fn follow_at(&self, now: Duration, unix_millis: u64) -> u64 {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = &mut *seen {
-            let expected = seen.unix_millis.saturating_add(millis(now - seen.at));
+            let expected = seen.unix_millis.saturating_add(millis(now.saturating_sub(seen.at)));
             if unix_millis > expected.saturating_add(millis(STEP)) {
                 let since = *seen.ahead_since.get_or_insert_with(|| {
                     tracing::warn!(
@@ -52,7 +60,7 @@ impl ExpiryClock {
                     );
                     now
                 });
-                if now - since < STEP_LASTS {
+                if now.saturating_sub(since) < STEP_LASTS {
                     return expected;
                 }
             }
@@ -69,9 +77,8 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_forward_is_followed_only_after_an_hour() {
         const MONTH: u64 = 30 * 24 * 60 * 60 * 1000;
-        let begun = Instant::now();
         let clock = ExpiryClock::default();
-        let at = |seconds: u64, unix_millis| clock.follow_at(begun + Duration::from_secs(seconds), unix_millis);
+        let at = |seconds: u64, unix_millis| clock.follow_at(Duration::from_secs(1_000 + seconds), unix_millis);
         assert_eq!(at(0, MONTH), MONTH);
         assert_eq!(at(20, MONTH + 20_000), MONTH + 20_000);
         // Wrong for a minute.

@@ -1,5 +1,7 @@
 //! Whether a store works, what it holds, and its end.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::StoreError;
@@ -13,6 +15,8 @@ pub struct StoreMetrics {
     pub pool: Option<(u32, u32)>,
     /// Writes that wait for the store.
     pub queue_depth: u64,
+    /// For how long the oldest write has been in memory alone; none where writes are not kept in memory, or never saved.
+    pub unsaved_for: Option<Duration>,
 }
 
 /// Tells of a store's state.

@@ -91,6 +91,8 @@ pub struct MemoryStore {
 /// The store's files.
 struct Files {
     writer: Arc<DiskWriterHandle>,
+    /// STORE_INTERVAL.
+    interval: Duration,
     /// Whether each write waits for the disk.
     journaled: bool,
     /// While it is open the files are this process's; closed when the store is.
@@ -114,6 +116,17 @@ impl MemoryStore {
         metrics::set(&self.metrics.history_corrupt_columns, history.corrupt_columns());
         metrics::set(&self.metrics.history_damaged_files, history.damaged_files());
         &self.metrics
+    }
+
+    /// STORE_INTERVAL; none where nothing is saved.
+    pub fn store_interval(&self) -> Option<Duration> {
+        self.files.as_ref().map(|files| files.interval)
+    }
+
+    /// For how long the oldest write has been in memory alone, at most. Zero where all are saved, none where nothing ever is.
+    pub fn unsaved_for(&self) -> Option<Duration> {
+        let files = self.files.as_ref()?;
+        Some(if files.journaled { files.writer.unjournaled_for() } else { files.writer.unsaved_for(self.shards.writes()) })
     }
 
     /// The disk writer, where each write waits for the disk.
@@ -302,7 +315,7 @@ impl Health for MemoryStore {
 
     fn metrics(&self) -> StoreMetrics {
         let queue_depth = self.files.as_ref().map_or(0, |files| files.writer.queued_changes());
-        StoreMetrics { series: Some(self.shards.series() as u64), pool: None, queue_depth }
+        StoreMetrics { series: Some(self.shards.series() as u64), pool: None, queue_depth, unsaved_for: self.unsaved_for() }
     }
 
     async fn flush(&self) -> Result<(), StoreError> {

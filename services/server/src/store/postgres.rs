@@ -424,7 +424,7 @@ impl Health for PostgresStore {
         let size: u32 = pools.iter().map(|pool| pool.size()).sum();
         let pool = Some((size.saturating_sub(idle) + self.writers.connections(), idle));
         let series = u64::try_from(self.series.load(Ordering::Relaxed)).ok();
-        StoreMetrics { series, pool, queue_depth: self.writers.waiting() }
+        StoreMetrics { series, pool, queue_depth: self.writers.waiting(), unsaved_for: None }
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -114,6 +114,10 @@ pub async fn status(State(state): State<AppState>, query: Parameters) -> Result<
     if let Some((used, idle)) = store.pool {
         facts.push(("Connections to the database", format!("{used} in use, {idle} idle")));
     }
+    if let Some(unsaved) = store.unsaved_for {
+        let writes = if unsaved.is_zero() { "nothing".to_owned() } else { format!("writes of the last {}", span(unsaved.as_secs())) };
+        facts.push(("Not saved yet", writes));
+    }
     if store.queue_depth > 0 {
         facts.push(("Writes that wait", grouped(store.queue_depth)));
     }

@@ -82,6 +82,29 @@ pub(crate) async fn a_batch_from_the_future_does_not_hide_newer_ones(make: &impl
     assert_eq!((lab.gauge("g").await, lab.store.snapshot().await.unwrap().gauges["g"]), (Some(4.0), 4.0));
 }
 
+pub(crate) async fn a_clock_that_was_ahead_hides_nothing(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    let two_hours = 2 * 60 * 60_000;
+    lab.at(two_hours);
+    lab.put_at("a", lab.now + two_hours, vec![gauge("g", 1.0), counter("c", 1)]).await.unwrap();
+    assert_eq!(lab.gauge("g").await, Some(1.0));
+    lab.at(0);
+    lab.put("a", vec![gauge("g", 2.0)]).await.unwrap();
+    assert_eq!((lab.gauge("g").await, lab.store.snapshot().await.unwrap().gauges["g"]), (Some(2.0), 2.0));
+    lab.put("a", vec![counter("c", 1)]).await.unwrap();
+    assert_eq!(lab.counter("c").await, Some(2));
+    assert!(lab.series().await.iter().all(|series| series.at_millis == lab.now));
+    // A client that is only late still loses.
+    lab.put_at("a", lab.now - 1, vec![gauge("g", 3.0)]).await.unwrap();
+    assert_eq!(lab.gauge("g").await, Some(2.0));
+    // So does one whose time is a little earlier by another server's clock.
+    lab.at(1_000);
+    lab.put_at("a", lab.now + 1_000, vec![gauge("g", 4.0)]).await.unwrap();
+    lab.at(0);
+    lab.put("a", vec![gauge("g", 5.0)]).await.unwrap();
+    assert_eq!(lab.gauge("g").await, Some(4.0));
+}
+
 /// A batch of samples with times of their own.
 pub(crate) fn timed(source: &str, at: u64, samples: &[(&str, f64, u64)]) -> Batch {
     let mut metrics = Metrics::default();

@@ -41,6 +41,22 @@ pub(crate) async fn the_same_again_is_a_repeat(make: &impl AsyncFn(Setup) -> Opt
     assert_eq!(lab.gauge("g").await, Some(2.0));
 }
 
+pub(crate) async fn samples_of_a_clock_that_was_ahead_are_stored_once(make: &impl AsyncFn(Setup) -> Option<Made>) {
+    let Some(lab) = Lab::new(make).await else { return };
+    let hour = 60 * MINUTE;
+    lab.at(hour);
+    let ahead = [("g", 1.0, lab.now + hour)];
+    assert_eq!(put(&lab, "p", &ahead).await, Applied::New);
+    lab.at(0);
+    assert_eq!(put(&lab, "p", &[("g", 2.0, lab.now)]).await, Applied::New);
+    assert_eq!(lab.gauge("g").await, Some(2.0));
+    lab.at(hour);
+    assert_eq!(put(&lab, "p", &ahead).await, Applied::Repeat);
+    assert_eq!(refused(&put(&lab, "p", &[("g", 3.0, lab.now + hour)]).await), [1, 0, 0, 0]);
+    assert_eq!(put(&lab, "p", &[("g", 4.0, lab.now + hour + 1)]).await, Applied::New);
+    assert_eq!(lab.gauge("g").await, Some(4.0));
+}
+
 pub(crate) async fn another_value_at_a_stored_time_is_refused_alone(make: &impl AsyncFn(Setup) -> Option<Made>) {
     let Some(lab) = Lab::new(make).await else { return };
     put(&lab, "p", &[("g", 1.0, lab.now - 2000), ("g", 2.0, lab.now - 1000), ("stale", STALE, lab.now)]).await;

@@ -10,7 +10,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -56,13 +56,46 @@ pub(super) enum Command {
 }
 
 /// What the store sees of its disk writer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct DiskHealth {
     /// The disk refuses: nothing new is taken until what waits is on disk.
     failed: AtomicBool,
     /// Bytes and changes that wait in the queue.
     queued_bytes: AtomicU64,
     queued_changes: AtomicU64,
+    on_disk: Mutex<OnDisk>,
+}
+
+/// What is known to be on disk.
+#[derive(Debug, Clone, Copy)]
+struct OnDisk {
+    /// How many writes there were when all of them were known to be in a snapshot, and when that was.
+    writes: u64,
+    at: Instant,
+    /// Since when the journal has been tried to be written that it has not taken.
+    unjournaled_since: Option<Instant>,
+}
+
+impl DiskHealth {
+    /// Of files that have so many writes.
+    pub(super) fn new(writes: u64) -> Self {
+        Self {
+            failed: AtomicBool::new(false),
+            queued_bytes: AtomicU64::new(0),
+            queued_changes: AtomicU64::new(0),
+            on_disk: Mutex::new(OnDisk { writes, at: Instant::now(), unjournaled_since: None }),
+        }
+    }
+
+    fn on_disk(&self) -> MutexGuard<'_, OnDisk> {
+        self.on_disk.lock().expect("nothing panics while it holds this")
+    }
+
+    /// All of so many writes were in a snapshot at this time.
+    fn note_saved(&self, writes: u64, at: Instant) {
+        let mut on_disk = self.on_disk();
+        (on_disk.writes, on_disk.at) = (writes, at);
+    }
 }
 
 /// The way to the disk writer.
@@ -120,6 +153,18 @@ impl DiskWriterHandle {
 
     pub(super) fn queued_changes(&self) -> u64 {
         self.health.queued_changes.load(Ordering::Relaxed)
+    }
+
+    /// For how long the oldest write is in no snapshot at most, where so many were applied. Saves look only now and then: it is up to STORE_INTERVAL less.
+    pub(super) fn unsaved_for(&self, writes: u64) -> Duration {
+        let OnDisk { writes: saved, at, .. } = *self.health.on_disk();
+        if writes == saved { Duration::ZERO } else { at.elapsed() }
+    }
+
+    /// For how long the oldest change waits for the journal.
+    pub(super) fn unjournaled_for(&self) -> Duration {
+        let since = self.health.on_disk().unjournaled_since;
+        since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 }
 
@@ -245,7 +290,12 @@ impl DiskWriter {
         if !due {
             return;
         }
+        // Before it is tried, since the disk may hang.
+        self.health.on_disk().unjournaled_since.get_or_insert_with(Instant::now);
         let durable = self.journal_now();
+        if durable.is_ok() {
+            self.health.on_disk().unjournaled_since = None;
+        }
         if let Err(reason) = &durable {
             add(&self.metrics.journal_failures, 1);
             if !self.health.failed.swap(true, Ordering::SeqCst) {
@@ -297,8 +347,13 @@ impl DiskWriter {
             let grown = self.journal.bytes().saturating_sub(self.progress.folded_bytes);
             return self.journal.is_open() && grown > self.fold_journal_at_bytes.max(2 * (snapshot_bytes + self.progress.folded_bytes));
         }
-        self.progress.next_save = Instant::now() + self.interval;
-        self.shards.writes() != self.progress.saved_writes
+        let now = Instant::now();
+        self.progress.next_save = now + self.interval;
+        let is_due = self.shards.writes() != self.progress.saved_writes;
+        if !is_due {
+            self.health.note_saved(self.progress.saved_writes, now);
+        }
+        is_due
     }
 
     fn start_save(&mut self) {
@@ -362,6 +417,7 @@ impl DiskWriter {
         match put {
             Ok((writes, bytes)) => {
                 self.progress.saved_writes = writes;
+                self.health.note_saved(writes, started);
                 add(&self.metrics.snapshots_written, 1);
                 set(&self.metrics.last_snapshot_bytes, bytes);
                 set(&self.metrics.journal_bytes, self.journal.bytes());

@@ -38,7 +38,7 @@ use golectra_protocol::{Kind, Source as SourceName};
 
 pub(super) use self::files::{HistorySave, SavedHistory};
 use self::read::{MergedSamples, SeriesSamples, SourceCopy, SourceSamples};
-pub(super) use self::restore::{note_segments, restore};
+pub(super) use self::restore::{catch_up, note_segments, restore};
 use self::rolled_up::SourceRollups;
 pub(super) use self::seal::Keeper;
 use self::search::Search;

@@ -47,7 +47,13 @@ pub(super) fn restore(
         }
         continues = true;
     }
-    read_journal(shards, disk, paths, journal, metrics, continues).map_err(journal_error(journal))
+    let journal = read_journal(shards, disk, paths, journal, metrics, continues, !restored.is_ahead).map_err(journal_error(journal))?;
+    if restored.is_ahead {
+        history::catch_up(shards);
+        // The next start could not tell the writes that come to it now from those that history has: the first of them makes a save instead.
+        return Ok(None);
+    }
+    Ok(journal)
 }
 
 /// Whether there is anything a start without RESTORE would leave behind.
@@ -97,7 +103,8 @@ fn head(path: &Path) -> io::Result<Option<[u8; 32]>> {
     })
 }
 
-/// Reads the journal. Its changes count only where it continues the snapshot; its keys are remembered in any case.
+/// Reads the journal. Its changes count only where it continues the snapshot; its keys are remembered in any case. Its samples come into history unless that
+/// has them.
 fn read_journal(
     shards: &Shards,
     disk: Option<&Disk>,
@@ -105,6 +112,7 @@ fn read_journal(
     journal: &Path,
     metrics: &MemoryMetrics,
     continues: bool,
+    with_history: bool,
 ) -> io::Result<Option<(File, u64)>> {
     let file = match OpenOptions::new().read(true).write(disk.is_some()).open(journal) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -134,7 +142,7 @@ fn read_journal(
             Record::Foreign => return Err(foreign(journal)),
             Record::Head(_) | Record::Mark(_) | Record::Expiry(..) | Record::Forget(_) => {}
             Record::Write(write) => {
-                shards.replay(&write, continues);
+                shards.replay(&write, continues, with_history);
                 if continues {
                     add(&metrics.journal_replayed, 1);
                 } else {

@@ -221,7 +221,7 @@ fn open_files(
     }
     // What was replayed is not in the snapshot file yet.
     let saved_writes = shards.writes().saturating_sub(metrics::get(&metrics.journal_replayed));
-    let health = Arc::new(DiskHealth::default());
+    let health = Arc::new(DiskHealth::new(shards.writes()));
     let writer = DiskWriter {
         shards: Arc::clone(shards),
         clock: clock.clone(),
@@ -243,6 +243,7 @@ fn open_files(
     drop(thread);
     Ok(Some(Files {
         writer: Arc::new(DiskWriterHandle::new(queue, health)),
+        interval: config.store_interval,
         journaled: config.store_interval.is_zero(),
         lock: Mutex::new(Some(lock)),
         #[cfg(test)]

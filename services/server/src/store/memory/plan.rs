@@ -7,6 +7,9 @@ use golectra_protocol::{IdempotencyKey, Kind, MetricRef, Metrics, Value};
 use super::source::{NewSeries, SourceSeries};
 use super::table::{IdHasher, NEW, SCATTERED_AT_ONCE, Version, Walk};
 
+/// A row whose time is so much later than now was written before the clock went back: no time is later than its arrival.
+const WENT_BACK_MILLIS: u64 = 60 * 1000;
+
 /// The slots of a batch's series, and what stands against it. Its memory is used again for the next batch.
 #[derive(Debug, Default)]
 pub(super) struct BatchPlan {
@@ -115,6 +118,11 @@ impl BatchTimes {
     /// The time of values without times of their own, in unix milliseconds, as history has it.
     pub(super) fn of_history(self) -> i64 {
         i64::try_from(self.at_millis.min(self.now_millis)).unwrap_or(i64::MAX)
+    }
+
+    /// The latest time that a row has unless the clock went back since.
+    pub(super) fn latest_millis(self) -> u64 {
+        self.now_millis.saturating_add(WENT_BACK_MILLIS)
     }
 
     /// When the batch arrived.

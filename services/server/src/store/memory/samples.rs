@@ -53,7 +53,7 @@ impl Shards {
         source.note_ahead(&batch.metrics, now_millis);
         history.record_always(&self.history, self.hasher(), source, plan, &batch.metrics, times);
         plan.carry_out(source, self.hasher(), &batch.metrics, times);
-        cache.written(self.hasher(), &batch.metrics, times.of_batch());
+        cache.written(self.hasher(), &batch.metrics, times);
         taken(shard.epoch, batch);
         Ok(Applied::of_samples(stored, refused))
     }

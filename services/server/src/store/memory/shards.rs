@@ -174,7 +174,7 @@ impl Shards {
         source.report(now_millis, &self.lifetimes);
         history.record(&self.history, &self.hasher, source, plan, &batch.metrics, times);
         plan.carry_out(source, &self.hasher, &batch.metrics, times);
-        cache.written(&self.hasher, &batch.metrics, times.of_batch());
+        cache.written(&self.hasher, &batch.metrics, times);
         if batch.keyed {
             shard.remember(batch.key, place, digest);
         }
@@ -185,8 +185,8 @@ impl Shards {
         Ok(Applied::New)
     }
 
-    /// Applies a write of the journal once more, unless its key says that it is there. What was taken once is not refused now.
-    pub(super) fn replay(&self, write: &WriteRecord, with_values: bool) {
+    /// Applies a write of the journal once more, unless its key says that it is there. What was taken once is not refused now. History may have it already.
+    pub(super) fn replay(&self, write: &WriteRecord, with_values: bool, with_history: bool) {
         let mut locked = self.of(&write.source);
         let place = locked.ensure(write.seen_millis);
         let shard = &mut *locked.shard;
@@ -199,7 +199,9 @@ impl Shards {
             let ShardParts { source, plan, history, .. } = shard.parts_for(place);
             source.report(write.seen_millis, &self.lifetimes);
             source.note_ahead(&write.metrics, write.seen_millis);
-            history.record_always(&self.history, &self.hasher, source, plan, &write.metrics, times);
+            if with_history {
+                history.record_always(&self.history, &self.hasher, source, plan, &write.metrics, times);
+            }
             plan.carry_out(source, &self.hasher, &write.metrics, times);
             self.series.fetch_add(plan.new.series, Ordering::Relaxed);
         } else {

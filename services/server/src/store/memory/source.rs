@@ -32,8 +32,8 @@ pub(super) struct SourceSeries {
     swept_period: u64,
     /// Behind the last batch's last series, where the next batch may go on: agents send many series in parts.
     next: u32,
-    /// The latest time of a sample that was ahead of its arrival, in unix milliseconds: up to this time a sample may be stored that is newer than
-    /// its series' row says.
+    /// The latest time of a sample that was ahead of its arrival, or of a row from before the clock went back, in unix milliseconds: up to this time a sample
+    /// may be stored that is newer than its series' row says.
     ahead_until_millis: i64,
     /// The same for samples that no row tells of: those from before a restart, of which it is not known whether they were ahead, and those of series that
     /// left the newest state and may come back.
@@ -176,7 +176,9 @@ impl SourceSeries {
             return self.write_samples(slots, hasher, metrics, times);
         }
         let version = times.of_batch();
-        self.table.write(slots.iter().copied().zip(metrics.iter().map(|metric| metric.value)), version, period);
+        let changes = slots.iter().copied().zip(metrics.iter().map(|metric| metric.value));
+        let went_back = self.table.write(changes, version, times.latest_millis(), period);
+        self.note_went_back(went_back);
         if new.series > 0 {
             self.table.reserve(new.series, new.id_bytes, hasher);
             for (_, metric) in slots.iter().zip(metrics).filter(|(slot, _)| **slot == NEW) {
@@ -194,9 +196,19 @@ impl SourceSeries {
             let known =
                 if *slot == NEW { self.table.find(hash(hasher, metric.id.as_bytes()), metric.id, metric.kind()) } else { Some(*slot) };
             match known {
-                Some(slot) => self.table.write([(slot, metric.value)].into_iter(), version, period),
+                Some(slot) => {
+                    let went_back = self.table.write([(slot, metric.value)].into_iter(), version, times.latest_millis(), period);
+                    self.note_went_back(went_back);
+                }
                 None => drop(self.table.push(hasher, metric, version, period)),
             }
+        }
+    }
+
+    /// Notes that a row has an earlier time than it had: up to that one, samples may be stored that are newer than it says.
+    fn note_went_back(&mut self, from_millis: Option<u64>) {
+        if let Some(millis) = from_millis {
+            self.ahead_until_millis = self.ahead_until_millis.max(signed(millis));
         }
     }
 
@@ -214,7 +226,7 @@ impl SourceSeries {
                 Err("the counter is there twice and its sum exceeds 9223372036854775807".into())
             }
             Some(slot) => {
-                self.table.write([(slot, value)].into_iter(), version, period);
+                self.table.write([(slot, value)].into_iter(), version, u64::MAX, period);
                 Ok(false)
             }
             None if !self.table.has_room_for(1, metric.id.len()) => Err("the ids of one source have at most 2 GiB".into()),

@@ -246,18 +246,27 @@ impl Table {
         slot
     }
 
-    /// Writes to series that are there; [`NEW`] ones are passed over.
-    pub(super) fn write(&mut self, changes: impl Iterator<Item = (u32, Value)>, version: Version, period: u8) {
+    /// Writes to series that are there; [`NEW`] ones are passed over. Gives the latest time of those that were written before the clock went back (see
+    /// [`Row::write`]).
+    pub(super) fn write(
+        &mut self,
+        changes: impl Iterator<Item = (u32, Value)>,
+        version: Version,
+        latest_millis: u64,
+        period: u8,
+    ) -> Option<u64> {
+        let mut went_back: Option<u64> = None;
         let place = |slot: u32| (slot as usize / ROWS_A_CHUNK, slot as usize % ROWS_A_CHUNK);
         let mut changes = changes.filter(|(slot, _)| *slot != NEW).map(|(slot, value)| (place(slot), value)).peekable();
         while let Some(((number, row), value)) = changes.next() {
             // Whether a copy shares the chunk is asked once for all changes that follow in it.
             let chunk = self.rows.rows.chunk_mut(number);
-            chunk[row].write(value, version, period);
+            went_back = went_back.max(chunk[row].write(value, version, latest_millis, period));
             while let Some(((_, row), value)) = changes.next_if(|((next, _), _)| *next == number) {
-                chunk[row].write(value, version, period);
+                went_back = went_back.max(chunk[row].write(value, version, latest_millis, period));
             }
         }
+        went_back
     }
 
     /// The slots of the series with this id or this name, as single slots and as the last ones of chains.

@@ -4,9 +4,10 @@
 //! is kept stays exact: a write of a single metric is merged into it, and anything else that may change it clears the cache,
 //! since agents' batches should not pay for values that nobody asks for.
 
-use golectra_protocol::{Metrics, Selector, Value};
+use golectra_protocol::{Kind, Metrics, Selector, Value};
 use hashbrown::HashTable;
 
+use super::plan::BatchTimes;
 use super::table::{IdHasher, Version, hash};
 
 /// How many metrics a shard keeps before its cache is cleared.
@@ -70,8 +71,8 @@ impl ValueCache {
         merged
     }
 
-    /// A source of the shard was written to; all values have this version.
-    pub(super) fn written(&mut self, hasher: &IdHasher, metrics: &Metrics, version: Version) {
+    /// A source of the shard was written to; all values have these times.
+    pub(super) fn written(&mut self, hasher: &IdHasher, metrics: &Metrics, times: BatchTimes) {
         if self.0.is_empty() {
             return;
         }
@@ -80,8 +81,13 @@ impl ValueCache {
         }
         for metric in metrics {
             let is = |cached: &CachedValue| cached.metric.kind == metric.kind() && cached.metric.id.as_str() == metric.id;
-            if let Some(cached) = self.0.find_mut(hash(hasher, metric.id.as_bytes()), is) {
-                MergedValue::merge(&mut cached.merged, Some(MergedValue { value: metric.value, version }));
+            let Ok(mut cached) = self.0.find_entry(hash(hasher, metric.id.as_bytes()), is) else { continue };
+            // From before the clock went back: it may be that of the series that was written to now.
+            let is_ahead = |merged: MergedValue| metric.kind() == Kind::Gauge && merged.version.at_millis() > times.latest_millis();
+            if cached.get().merged.is_some_and(is_ahead) {
+                cached.remove();
+            } else {
+                MergedValue::merge(&mut cached.get_mut().merged, Some(MergedValue { value: metric.value, version: times.of_batch() }));
             }
         }
     }

@@ -52,10 +52,15 @@ const fn pod(title: &'static str, style: Style, floor: f64, expr: &'static str) 
     Kind { title, expr, style, floor, subject: Subject::Pod, detail: None, starts_at_zero: true, ends: false }
 }
 
-/// The bytes of a node's disks, without devices that stand on others: volumes, arrays, replicas and loops, whose bytes are those of the disks below.
+/// The bytes of a node's disks, without devices that stand on others: volumes, arrays, replicas and loops, whose bytes are those of the disks below, and
+/// partitions, of which agents leave out the most but not all. Where a disk's name ends with a digit, a `p` stands before the partition's number.
 macro_rules! of_disks {
     ($metric:literal) => {
-        concat!("sum by (instance) (rate(", $metric, r#"{device!~"(dm-|md|drbd|bcache|zd|loop|z?ram).*",$of}[$window]))"#)
+        concat!(
+            "sum by (instance) (rate(",
+            $metric,
+            r#"{device!~"(dm-|md|drbd|bcache|zd|loop|z?ram).*|(h|s|v|xv|das)d[a-z]+[0-9]+|.*[0-9]p[0-9]+",$of}[$window]))"#
+        )
     };
 }
 
@@ -186,7 +191,8 @@ mod tests {
             }
         };
         let disks = ["node_disk_written_bytes_total", "node_disk_read_bytes_total"];
-        add(disks, "sda nvme0n1 mmcblk0 rbd1", 5.0);
+        add(disks, "sda sdaa nvme0n1 mmcblk0 nbd0 rbd1", 5.0);
+        add(disks, "sda1 sdaa1 vdb12 nvme0n1p2 mmcblk0p1 nbd0p1", 5.0);
         add(disks, "dm-0 md127 drbd0 bcache0 zd16 loop0 zram0", 5.0);
         let network = ["node_network_receive_bytes_total", "node_network_transmit_bytes_total"];
         add(network, "eth0 ens3 enp0s31f6 wlan0 ib0", 5.0);
@@ -195,7 +201,7 @@ mod tests {
             "lo bond0 team0 br0 vmbr0 br-a1b2c3 eth0.100 bond0.7 vlan5 wg0 tun0 tailscale0 docker0 veth1a2b cali1234 cni0 cilium_host",
             5.0,
         );
-        for (title, devices) in [("disk writes", 4), ("disk reads", 4), ("network received", 5), ("network sent", 5)] {
+        for (title, devices) in [("disk writes", 6), ("disk reads", 6), ("network received", 5), ("network sent", 5)] {
             let expected = format!("n {}.000", devices * 5);
             assert_eq!(fixture.values(&expr(title, Subject::Node), &["instance"]), [expected], "{title}");
         }

@@ -77,6 +77,12 @@ impl DamagedFiles {
         }
     }
 
+    /// Nothing needs any of them, and the next start would not know them: they get other names.
+    pub(super) fn rename(&self, disk: &Disk) -> io::Result<()> {
+        let files = self.unnamed().clone();
+        files.iter().try_for_each(|path| self.remove(disk, path))
+    }
+
     /// Removes a file that nothing needs any more. A damaged one gets another name.
     pub(super) fn remove(&self, disk: &Disk, path: &Path) -> io::Result<()> {
         if !self.unnamed().contains(path) {

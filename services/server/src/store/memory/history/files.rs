@@ -8,6 +8,9 @@
 //! put in place. A crash in between leaves the old snapshot with its own index, so history and the newest state are always of one moment, and
 //! what the journal has since then comes to both. Files that the index of the snapshot in place does not name are removed.
 //!
+//! A snapshot that was saved without history has no index. Before the first save with history writes anything else it gives that snapshot one, which is empty:
+//! after a crash in that save the journal has all samples, and its new index must not be taken for one that came into place.
+//!
 //! A segment stays as long as one of its records is needed. So records that are dropped at different times are in different segments, and a save moves what is
 //! left of segments that are mostly not needed into its own. A record counts as moved only when the index that says so is in place; the old segment stays until
 //! the snapshot of that index, or of a later one, is in place.
@@ -39,7 +42,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 const MAX_MOVED_BYTES: u64 = 8 * 1024 * 1024;
 /// How many saves move nothing after one that was to move something and failed.
 pub(super) const SAVES_WITHOUT_MOVES: u32 = 16;
-pub(super) const INDEX: &str = "index-";
+const INDEX: &str = "index-";
 const SEGMENT: &str = "segment-";
 const INDEX_NEW: &str = "index.tmp";
 
@@ -160,6 +163,7 @@ impl<'a> HistorySave<'a> {
             disk.sync_folder(folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
         }
         let unfinished = Unfinished(vec![folder.join(INDEX_NEW)]);
+        ensure_index(shards, disk, folder)?;
         let mut index = NewFile::create(disk, &folder.join(INDEX_NEW))?;
         coding::encode_head(&mut index.buffer, shards.history.snapshot(), now_millis);
         let without = &shards.history.saves_without_moves;
@@ -307,9 +311,14 @@ impl<'a> HistorySave<'a> {
         let index = index_path(self.folder, &digest);
         self.shards.history.damaged.keep_replaced(self.disk, &index)?;
         self.disk.rename(&self.folder.join(INDEX_NEW), &index)?;
-        // From now on the index names the segments.
-        self.unfinished.0.clear();
+        // From now on the index names the segments, and goes with them where it may not be on disk; unless it may be the index of the snapshot in place.
+        if is_of_another(self.shards, &digest) {
+            self.unfinished.0.insert(0, index);
+        } else {
+            self.unfinished.0.clear();
+        }
         self.disk.sync_folder(self.folder)?;
+        self.unfinished.0.clear();
         for (part, at) in self.written {
             part.stored.set(at);
         }
@@ -319,6 +328,35 @@ impl<'a> HistorySave<'a> {
         drop(self.changing);
         Ok(SavedHistory { digest, segments: self.segments, moved: !self.emptied.is_empty() })
     }
+}
+
+/// Gives the snapshot in place an empty index where there is none at all.
+fn ensure_index(shards: &Shards, disk: &Disk, folder: &Path) -> io::Result<()> {
+    let Some(digest) = shards.history.snapshot() else { return Ok(()) };
+    let index = index_path(folder, &digest);
+    if index.exists() {
+        return Ok(());
+    }
+    for file in std::fs::read_dir(folder)? {
+        if is_index(&file?.path()) {
+            return Ok(());
+        }
+    }
+    // The next start would not look for segments that no index names.
+    shards.history.damaged.rename(disk)?;
+    let new = folder.join(INDEX_NEW);
+    let mut file = NewFile::create(disk, &new)?;
+    // Its time is before that of any other, which is taken rather than this one if the snapshot is edited.
+    coding::encode_head(&mut file.buffer, None, 0);
+    coding::encode_end(&mut file.buffer);
+    file.finish()?;
+    disk.rename(&new, &index)?;
+    disk.sync_folder(folder).inspect_err(|_| remove_unfinished(&index))
+}
+
+/// Whether a snapshot is in place, and has another digest.
+fn is_of_another(shards: &Shards, digest: &[u8; 32]) -> bool {
+    shards.history.snapshot().is_some_and(|in_place| in_place != *digest)
 }
 
 /// Segments of which less than half is needed, as many as a save can move: those with the most bytes that are not needed.
@@ -370,7 +408,7 @@ impl SavedHistory {
     /// Takes note that the snapshot did not come into place: its index is removed, unless it is also that of the snapshot that is. The segments stay, since
     /// the next save does not write what they have again; so do those that the index of the snapshot in place names.
     pub(in crate::store::memory) fn abandon(&self, shards: &Shards, folder: &Path) {
-        if shards.history.snapshot().is_some_and(|in_place| in_place != self.digest) {
+        if is_of_another(shards, &self.digest) {
             remove_unfinished(&index_path(folder, &self.digest));
         }
     }
@@ -402,6 +440,13 @@ fn is_ours(path: &Path) -> bool {
 
 /// Whether it is that of an index or a segment.
 pub(super) fn is_kept(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.starts_with(INDEX) || name.starts_with(SEGMENT)
+    is_index(path) || has_prefix(path, SEGMENT)
+}
+
+pub(super) fn is_index(path: &Path) -> bool {
+    has_prefix(path, INDEX)
+}
+
+fn has_prefix(path: &Path, prefix: &str) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
 }

@@ -15,15 +15,18 @@ use super::super::shard::Shard;
 use super::super::shards::Shards;
 use super::super::table::{IdHasher, Rows};
 use super::coding::{self, IndexRecord, SEGMENT_HEAD};
-use super::files::{INDEX, index_path, segment_number, segment_path};
+use super::files::{index_path, is_index, is_kept, segment_number, segment_path};
 use super::part::StoredAt;
 use super::room::Room;
 
 /// What a start found.
 #[derive(Debug, Default)]
 pub(in crate::store::memory) struct Restored {
-    /// Bytes of damaged records.
+    /// Bytes of damaged records, and of files that no index of the snapshot names.
     pub(in crate::store::memory) skipped_bytes: u64,
+    /// Whether the history is that of a later snapshot: it has what the journal has, and its counters are to be told the totals of the newest state
+    /// (see [`catch_up`]) once that is complete.
+    pub(in crate::store::memory) is_ahead: bool,
 }
 
 /// Gives segments numbers that are not in use, whether they are read or not.
@@ -33,8 +36,8 @@ pub(in crate::store::memory) fn note_segments(shards: &Shards, folder: &Path) {
     shards.history.next_segment.store(numbers.max().map_or(1, |last| last.saturating_add(1)), Ordering::Relaxed);
 }
 
-/// Fills the history of an empty store from the files that belong to this snapshot. Where they are damaged they are kept first, in the folder that is
-/// given with the disk.
+/// Fills the history of an empty store from the files that belong to this snapshot. Where they are damaged, or none of them belongs to it, they are kept
+/// first, in the folder that is given with the disk.
 pub(in crate::store::memory) fn restore(
     shards: &Shards,
     folder: &Path,
@@ -49,19 +52,24 @@ pub(in crate::store::memory) fn restore(
     if shards.history.is_off() {
         return Ok(restored);
     }
-    let Found { index, is_own, mut is_whole } = find_index(folder, snapshot)?;
-    if let Some(index) = &index {
+    let Found { index, mut is_whole, bytes } = find_index(folder, snapshot)?;
+    let mut why = "history's files are damaged or were cut off: what can't be read is skipped";
+    if let Some((index, of)) = &index {
         is_whole &= read(shards, folder, index, now_millis, &mut restored)?;
-        if !is_own {
-            shards.each().for_each(|mut shard| catch_up(&mut shard, shards.hasher()));
+        match of {
+            Of::This => {}
+            Of::Another => catch_up(shards),
+            Of::Next => restored.is_ahead = true,
+        }
+    } else if snapshot.is_some() {
+        // Without a snapshot they are what the first save left that a crash ended.
+        restored.skipped_bytes = bytes;
+        if is_whole {
+            why = "no index of history's files belongs to the snapshot file: the history is not read";
         }
     }
     if restored.skipped_bytes > 0 || !is_whole {
-        tracing::warn!(
-            path = %folder.display(),
-            skipped_bytes = restored.skipped_bytes,
-            "history's files are damaged or were cut off: what can't be read is skipped"
-        );
+        tracing::warn!(path = %folder.display(), skipped_bytes = restored.skipped_bytes, "{why}");
         if let Some((disk, damaged)) = keep_in {
             // The next save removes what was skipped.
             shards.history.damaged.keep_at_start(disk, folder, damaged).map_err(|error| {
@@ -152,38 +160,60 @@ pub(super) fn read_index(path: &Path, mut each: impl FnMut(IndexRecord) -> io::R
 }
 
 /// The index is that of another snapshot, as after a time without history: counters go on from the totals that they have now.
-fn catch_up(shard: &mut Shard, hasher: &IdHasher) {
+pub(in crate::store::memory) fn catch_up(shards: &Shards) {
+    shards.each().for_each(|mut shard| catch_up_shard(&mut shard, shards.hasher()));
+}
+
+fn catch_up_shard(shard: &mut Shard, hasher: &IdHasher) {
     let live: Vec<(Source, Rows)> = shard.sources().map(|(_, source)| (source.name.clone(), source.table.rows().clone())).collect();
     for (source, rows) in live {
         shard.history.catch_up(hasher, &source, &rows);
     }
 }
 
-/// What a start found in history's folder.
-struct Found {
-    index: Option<PathBuf>,
-    /// Whether the index was written for the snapshot that is in place.
-    is_own: bool,
-    /// Whether no index had to be passed over since it is damaged.
-    is_whole: bool,
+/// Which snapshot an index was written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// The one that is in place.
+    This,
+    /// The one that came after it: the snapshot file was copied before a save, and the history after it.
+    Next,
+    Another,
 }
 
-/// The index of the snapshot that is in place; where that has none, since it was edited or put there, the newest one. One that was written
-/// for a save that never came into place holds what the journal has too, or what was never acknowledged.
+/// What a start found in history's folder.
+struct Found {
+    index: Option<(PathBuf, Of)>,
+    /// Whether no index had to be passed over since it is damaged.
+    is_whole: bool,
+    /// What all indexes and segments take, where the snapshot has no index of its own.
+    bytes: u64,
+}
+
+/// The index of the snapshot that is in place; where that has none, since it was edited, copied or put there, the newest one.
+///
+/// One that was written for a save that never came into place holds what the journal has too, or what was never acknowledged, and is not taken. A save that
+/// came into place has removed all indexes before its own, and there was one (see [`super::files`]). So an index of a save that came after the snapshot
+/// is taken only where there is none from before it; of several the first, since a save may have followed on the start that took it.
 fn find_index(folder: &Path, snapshot: Option<[u8; 32]>) -> io::Result<Found> {
-    let mut found = Found { index: None, is_own: false, is_whole: true };
+    let mut found = Found { index: None, is_whole: true, bytes: 0 };
     let files = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
         files => files?,
     };
     if let Some(path) = snapshot.map(|digest| index_path(folder, &digest)).filter(|path| path.exists()) {
-        (found.index, found.is_own) = (Some(path), true);
+        found.index = Some((path, Of::This));
         return Ok(found);
     }
-    let mut newest: Option<(u64, PathBuf)> = None;
+    let mut others: Vec<(u64, PathBuf)> = Vec::new();
+    let mut next: Vec<(u64, PathBuf)> = Vec::new();
     for file in files {
-        let path = file?.path();
-        if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(INDEX)) {
+        let file = file?;
+        let path = file.path();
+        if is_kept(&path) {
+            found.bytes += file.metadata()?.len();
+        }
+        if !is_index(&path) {
             continue;
         }
         let (before, saved_millis) = match RecordReader::new(File::open(&path)?)?.next(coding::decode_index)? {
@@ -194,14 +224,17 @@ fn find_index(folder: &Path, snapshot: Option<[u8; 32]>) -> io::Result<Found> {
                 continue;
             }
         };
-        if before != snapshot && newest.as_ref().is_none_or(|(newest, _)| *newest < saved_millis) {
-            newest = Some((saved_millis, path));
-        }
+        let of = if before == snapshot { &mut next } else { &mut others };
+        of.push((saved_millis, path));
     }
-    if let Some((_, path)) = &newest {
+    if let Some((_, path)) = others.into_iter().max() {
+        found.index = Some((path, Of::Another));
+    } else if snapshot.is_some() && found.is_whole {
+        found.index = next.into_iter().min().map(|(_, path)| (path, Of::Next));
+    }
+    if let Some((path, _)) = &found.index {
         tracing::warn!(path = %path.display(), "the history belongs to another snapshot file and is taken as it is");
     }
-    found.index = newest.map(|(_, path)| path);
     Ok(found)
 }
 

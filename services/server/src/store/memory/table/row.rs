@@ -109,10 +109,13 @@ impl Row {
     }
 
     /// Takes a value of the row's kind; that it fits was checked before. A gauge older than the one that is there changes nothing but the
-    /// period of the last report.
+    /// period of the last report. A row whose time is later than `latest_millis` was written before the clock went back: what comes now is newer. Its time
+    /// comes back then.
     #[inline]
-    pub(super) fn write(&mut self, value: Value, version: Version, period: u8) {
-        let newer = version.at_millis() >= self.time_and_arrival >> ARRIVAL_HIGH_BITS;
+    pub(super) fn write(&mut self, value: Value, version: Version, latest_millis: u64, period: u8) -> Option<u64> {
+        let at_millis = self.time_and_arrival >> ARRIVAL_HIGH_BITS;
+        let went_back = at_millis > latest_millis;
+        let newer = went_back || version.at_millis() >= at_millis;
         match value {
             Value::Gauge(value) if newer => self.bits = value.to_bits(),
             Value::Gauge(_) => {}
@@ -123,6 +126,7 @@ impl Row {
             (self.time_and_arrival, arrival_low) = (version.time_and_arrival, version.arrival_low);
         }
         self.arrival_low_and_period = arrival_low | u32::from(period);
+        went_back.then_some(at_millis)
     }
 
     /// Sets what a restart brings back: the write that set the value, and the period of the last report.
@@ -160,15 +164,25 @@ mod tests {
     #[test]
     fn an_older_gauge_is_a_report_and_changes_nothing_else() {
         let mut row = Row::new(0, Value::Gauge(1.0), Version::new(10, 1), 3);
-        row.write(Value::Gauge(2.0), Version::new(9, 2), 4);
+        assert_eq!(row.write(Value::Gauge(2.0), Version::new(9, 2), 10, 4), None);
         assert_eq!((row.value(), row.version(), row.period()), (Value::Gauge(1.0), Version::new(10, 1), 4));
-        row.write(Value::Gauge(3.0), Version::new(10, 3), 5);
+        row.write(Value::Gauge(3.0), Version::new(10, 3), 10, 5);
         assert_eq!((row.value(), row.version(), row.period()), (Value::Gauge(3.0), Version::new(10, 3), 5));
         let mut counter = Row::new(0, Value::Counter(1), Version::new(10, 1), 3);
-        counter.write(Value::Counter(2), Version::new(9, 2), 4);
+        counter.write(Value::Counter(2), Version::new(9, 2), 10, 4);
         assert_eq!((counter.value(), counter.version(), counter.period()), (Value::Counter(3), Version::new(10, 1), 4));
         counter.restore(77, 6);
         assert_eq!((counter.version(), counter.period()), (Version::new(10, 77), 6));
+    }
+
+    #[test]
+    fn what_comes_after_the_clock_went_back_is_newer() {
+        for (value, expected) in [(Value::Gauge(2.0), Value::Gauge(2.0)), (Value::Counter(2), Value::Counter(3))] {
+            let first = if value.kind() == Kind::Gauge { Value::Gauge(1.0) } else { Value::Counter(1) };
+            let mut row = Row::new(0, first, Version::new(100, 1), 3);
+            assert_eq!(row.write(value, Version::new(9, 2), 99, 4), Some(100));
+            assert_eq!((row.value(), row.version(), row.period()), (expected, Version::new(9, 2), 4));
+        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ proptest! {
             scattered.chunks(SCATTERED_AT_ONCE).for_each(|some| table.find_scattered(&hasher, some, |_, slot| slots.push(slot)));
             prop_assert!(slots.iter().zip(&before).all(|(slot, before)| *slot == before.unwrap_or(NEW)));
             prop_assert!(changes.iter().zip(&before).all(|((slot, _), before)| *slot == before.unwrap_or(NEW)));
-            table.write(changes.into_iter(), version, 0);
+            table.write(changes.into_iter(), version, u64::MAX, 0);
             if number % 2 == 0 {
                 table.reserve(new.len(), new.iter().map(|metric| metric.id.len()).sum(), &hasher);
             }

@@ -101,6 +101,39 @@ async fn a_failed_snapshot_leaves_the_last_one_and_is_tried_again() {
     }
 }
 
+#[tokio::test]
+async fn for_how_long_writes_are_not_saved_is_told() {
+    let one = |delta: i64| batch("a", IdempotencyKey::at(NOW), vec![count("c", delta)]);
+    let pause = || tokio::time::sleep(Duration::from_millis(5));
+    for interval in [Duration::from_hours(1), Duration::ZERO] {
+        let folder = tempfile::tempdir().unwrap();
+        let (disk, full) = faulty(|op| matches!(op, Op::Create | Op::Sync));
+        let config = config(Some(folder.path().join("m.json")), interval, true);
+        let store = MemoryStore::open_on(config, Clock::at(NOW), disk, FOLD_JOURNAL_AT_BYTES).unwrap();
+        assert_eq!(store.unsaved_for(), Some(Duration::ZERO));
+        store.apply(one(1)).await.unwrap();
+        store.save_now().await.unwrap();
+        assert_eq!(store.unsaved_for(), Some(Duration::ZERO));
+        full.store(true, Ordering::SeqCst);
+        let answer = store.apply(one(2)).await;
+        assert_eq!(answer.is_err(), interval.is_zero(), "{answer:?}");
+        let mut before = Duration::ZERO;
+        for _ in 0..3 {
+            store.save_now().await.unwrap_err();
+            pause().await;
+            let now = store.metrics().unsaved_for.unwrap();
+            assert!(now >= before + Duration::from_millis(5), "{now:?} after {before:?}");
+            before = now;
+        }
+        full.store(false, Ordering::SeqCst);
+        until_taken(&store, &one(4)).await;
+        store.save_now().await.unwrap();
+        assert_eq!(store.unsaved_for(), Some(Duration::ZERO));
+    }
+    let without_files = MemoryStore::open(config(None, Duration::ZERO, false), Clock::at(NOW)).unwrap();
+    assert_eq!(without_files.unsaved_for(), None);
+}
+
 /// Time stands still here but where nothing else is under way: whoever waits for a limited time gives up at once.
 #[tokio::test(start_paused = true)]
 async fn the_end_waits_for_the_last_save_as_long_as_it_takes() {

@@ -499,6 +499,7 @@ async fn a_save_that_fails_while_it_writes_something_once_more_loses_nothing() {
         let store = open_short(Disk::default(), &folder.join("m.json"), &clock);
         assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), 0, "{what}");
         assert_eq!(store.shards.history.rollup_bytes(), of_rollups, "{what}");
+        assert!(!folder.join("m.json.history.damaged").exists(), "{what}");
         store.crash();
     };
     for op in [Op::Create, Op::Write, Op::Sync, Op::Rename, Op::SyncFolder] {
@@ -578,6 +579,183 @@ async fn history_stays_where_the_snapshot_was_edited() {
     fs::write(&path, "[]\n").unwrap();
     let store = open(&path, Duration::ZERO, true, &clock, MAX_BYTES);
     assert_eq!(read(&store, i64::MIN, i64::MAX).await, before);
+}
+
+/// How much the counters of history rise from sample to sample, and the other series as they are.
+fn rises(found: &BTreeMap<String, Vec<(i64, u64)>>) -> BTreeMap<String, Vec<(i64, u64)>> {
+    let rise = |samples: &[(i64, u64)]| -> Vec<(i64, u64)> {
+        samples.windows(2).map(|two| (two[1].0, (f64::from_bits(two[1].1) - f64::from_bits(two[0].1)).to_bits())).collect()
+    };
+    found.iter().map(|(labels, samples)| (labels.clone(), if labels.starts_with("c{") { rise(samples) } else { samples.clone() })).collect()
+}
+
+#[tokio::test]
+async fn a_copy_of_the_files_that_a_save_was_replacing_has_the_history() {
+    // The snapshot file is the one before the save, and the history the one after it.
+    for interval in [Duration::ZERO, Duration::from_hours(1)] {
+        for journal in ["before", "after", "none"] {
+            let what = format!("{interval:?}, the journal {journal}");
+            let (folder, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let (path, copy) = (folder.path().join("m.json"), copies.path().join("m.json"));
+            let journal_copy = copies.path().join("m.json.journal");
+            let clock = Clock::at(NOW);
+            let store = open(&path, interval, true, &clock, MAX_BYTES);
+            fill(&store, NOW).await;
+            store.save_now().await.unwrap();
+            fs::copy(&path, &copy).unwrap();
+            put(&store, "a", NOW - 7, 2.0).await;
+            if journal == "before" {
+                fs::copy(folder.path().join("m.json.journal"), &journal_copy).unwrap();
+            }
+            put(&store, "a", NOW - 5, 3.0).await;
+            store.save_now().await.unwrap();
+            if journal == "after" {
+                fs::copy(folder.path().join("m.json.journal"), &journal_copy).unwrap();
+            }
+            copy_folder(&folder.path().join("m.json.history"), &copies.path().join("m.json.history"));
+            let whole = read(&store, i64::MIN, i64::MAX).await;
+            store.crash();
+
+            let store = open(&copy, interval, true, &clock, MAX_BYTES);
+            assert_eq!(rises(&read(&store, i64::MIN, i64::MAX).await), rises(&whole), "{what}");
+            // Totals go on from those of the snapshot and the journal.
+            put(&store, "a", NOW - 1, 4.0).await;
+            let found = read(&store, i64::MIN, i64::MAX).await;
+            let last = |source: &str| f64::from_bits(found[&format!(r#"c{{instance="{source}"}}"#)].last().unwrap().1).to_string();
+            let total: i64 = [last("a"), last("b")].iter().map(|total| total.parse::<i64>().unwrap()).sum();
+            assert_eq!(Some(total), counter(&store, "c").await, "{what}");
+            if interval.is_zero() {
+                store.crash();
+            } else {
+                store.close().await.unwrap();
+            }
+            let store = open(&copy, interval, true, &clock, MAX_BYTES);
+            assert_eq!(read(&store, i64::MIN, i64::MAX).await, found, "{what}");
+            assert!(!copies.path().join("m.json.history.damaged").exists(), "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_crash_in_the_first_save_with_history_loses_none_of_the_journal() {
+    for had_history in [false, true] {
+        let home = tempfile::tempdir().unwrap();
+        let live = home.path().join("live");
+        fs::create_dir(&live).unwrap();
+        let path = live.join("m.json");
+        let clock = Clock::at(NOW);
+        if had_history {
+            let store = open(&path, Duration::ZERO, true, &clock, MAX_BYTES);
+            fill(&store, NOW - HOUR).await;
+            store.close().await.unwrap();
+        }
+        let store = open(&path, Duration::ZERO, true, &clock, 0);
+        put(&store, "a", NOW - 100, 1.0).await;
+        store.close().await.unwrap();
+        let before = fs::read(&path).unwrap();
+
+        // Before each touch of the disk the folder is copied as it stands.
+        let (is_saving, images) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
+        let (switch, made, images_in, of) = (Arc::clone(&is_saving), Arc::clone(&images), home.path().to_owned(), live.clone());
+        let hook = move |op: Op| -> io::Result<()> {
+            if switch.load(Ordering::SeqCst) {
+                copy_folder(&of, &images_in.join(format!("{}-{op:?}", made.fetch_add(1, Ordering::SeqCst))));
+            }
+            Ok(())
+        };
+        let store = open_on(Disk { hook: Some(Arc::new(hook)) }, &path, Duration::ZERO, true, &clock, MAX_BYTES);
+        put(&store, "a", NOW - 50, 2.0).await;
+        put(&store, "a", NOW - 40, 3.0).await;
+        let expected = read(&store, i64::MIN, i64::MAX).await;
+        assert!(!expected.is_empty());
+        is_saving.store(true, Ordering::SeqCst);
+        store.save_now().await.unwrap();
+        is_saving.store(false, Ordering::SeqCst);
+        store.crash();
+        assert!(images.load(Ordering::SeqCst) > 10);
+
+        for image in names(home.path()).into_iter().filter(|name| name != "live") {
+            let (what, folder) = (format!("before {image}, had history: {had_history}"), home.path().join(&image));
+            let path = folder.join("m.json");
+            if fs::read(&path).unwrap() == before {
+                // As the next save leaves it that is ended as soon as it begins.
+                fs::write(folder.join("m.json.journal.tmp"), "").unwrap();
+            }
+            let mut expected = expected.clone();
+            for round in 0..3 {
+                let store = open(&path, Duration::ZERO, true, &clock, MAX_BYTES);
+                assert_eq!(read(&store, i64::MIN, i64::MAX).await, expected, "{what}, round {round}");
+                assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), 0, "{what}, round {round}");
+                put(&store, "a", NOW - 30 + round, 4.0).await;
+                expected = read(&store, i64::MIN, i64::MAX).await;
+                store.crash();
+            }
+            assert!(!folder.join("m.json.history.damaged").exists(), "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_may_not_be_on_disk_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.json");
+    let history = folder.path().join("m.json.history");
+    let clock = Clock::at(NOW);
+    let fails = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&fails);
+    let hook =
+        move |op: Op| if op == Op::SyncFolder && switch.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) };
+    let store = open_on(Disk { hook: Some(Arc::new(hook)) }, &path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    fill(&store, NOW).await;
+    store.save_now().await.unwrap();
+    let before = names(&history);
+    put(&store, "a", NOW - 7, 1.0).await;
+    fails.store(true, Ordering::SeqCst);
+    store.save_now().await.unwrap_err();
+    assert_eq!(names(&history), before);
+    fails.store(false, Ordering::SeqCst);
+    store.save_now().await.unwrap();
+    let whole = read(&store, i64::MIN, i64::MAX).await;
+    store.crash();
+    let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+    assert_eq!(read(&store, i64::MIN, i64::MAX).await, whole);
+}
+
+#[tokio::test]
+async fn segments_that_no_index_names_are_kept_before_the_next_save_removes_them() {
+    for is_full in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.json");
+        let (history, damaged) = (folder.path().join("m.json.history"), folder.path().join("m.json.history.damaged"));
+        let clock = Clock::at(NOW);
+        let store = open(&path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+        fill(&store, NOW).await;
+        store.close().await.unwrap();
+        for index in names(&history).into_iter().filter(|name| name.starts_with("index-")) {
+            fs::remove_file(history.join(index)).unwrap();
+        }
+        let before = files(&history);
+        assert!(!before.is_empty());
+        let full = Arc::new(AtomicBool::new(is_full));
+        let switch = Arc::clone(&full);
+        let hook = move |op: Op| {
+            let fails = op == Op::CreateFolder && switch.load(Ordering::SeqCst);
+            if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        };
+        let store = open_on(Disk { hook: Some(Arc::new(hook)) }, &path, Duration::from_hours(1), true, &clock, MAX_BYTES);
+        full.store(false, Ordering::SeqCst);
+        assert!(read(&store, i64::MIN, i64::MAX).await.is_empty());
+        assert_eq!(store.memory_metrics().history_skipped_bytes.load(Ordering::Relaxed), bytes_of(&history) as u64);
+        put(&store, "a", NOW, 1.0).await;
+        store.close().await.unwrap();
+        assert!(names(&history).is_disjoint(&before.keys().cloned().collect::<BTreeSet<_>>()), "{:?}", names(&history));
+        if is_full {
+            let kept = files(&history);
+            assert!(before.iter().all(|(name, bytes)| kept.get(&format!("damaged-{name}")) == Some(bytes)), "{:?}", names(&history));
+        } else {
+            assert_eq!(files(&damaged), before);
+        }
+    }
 }
 
 #[tokio::test]

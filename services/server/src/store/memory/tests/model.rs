@@ -97,12 +97,14 @@ impl Model {
                 source.series.insert((metric.id.to_owned(), metric.kind()), new);
                 continue;
             };
+            // No time is later than its arrival: one that is so far ahead is from before the clock went back.
+            let is_newer = at >= kept.version.0 || kept.version.0 > now + MINUTE;
             match (&mut kept.value, metric.value) {
                 (Value::Counter(total), Value::Counter(delta)) => *total += delta,
-                (value, new) if at >= kept.version.0 => *value = new,
+                (value, new) if is_newer => *value = new,
                 _ => {}
             }
-            kept.version = if at >= kept.version.0 { version } else { kept.version };
+            kept.version = if is_newer { version } else { kept.version };
             kept.last_arrival = self.arrival;
         }
         Ok(Applied::New)
