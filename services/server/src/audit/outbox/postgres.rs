@@ -1,6 +1,11 @@
 //! The outbox of a server with a database. An event is inserted by the transaction of its write, so that there is an event for
 //! every committed write and for no other. Servers share a sink's events: each server claims some of them for the time of a
 //! lease.
+//!
+//! Statements are written so that the planner has no choice. The tables are nearly empty at one moment and long at the next, and after a vacuum that found them
+//! empty it takes any index for a tiny one: it then looks up each of a thousand events by reading all entries of an index, dead ones included. That took seconds,
+//! in which the database cleaned up nothing behind writers either. So there are no joins but those of `lateral (… offset 0)`, and no condition on `sink`
+//! alone (`sink || ''` uses no index) where events are named.
 
 mod exchange;
 mod hook;
@@ -14,6 +19,7 @@ pub use exchange::Connections;
 pub use hook::Hook;
 pub use sweep::{Bounds, Swept, sweep};
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,21 +49,19 @@ const LOST_LIST_PAUSE: Duration = Duration::from_mins(15);
 /// may ask for. What is due later was postponed before the database's clock was set back, and is due.
 const LONGEST_PAUSE: Duration = Duration::from_mins(61);
 
-/// Claims the oldest events that are due.
-const CLAIM: &str = "with due as (
-        select event from deliveries
-        where sink = $1 and (due_at <= clock_timestamp() or due_at > clock_timestamp() + make_interval(secs => $6))
-        order by event limit $2 for update skip locked
-    ), sized as (
-        select event, sum(bytes) over (order by event) - bytes as bytes_before from due join outbox on id = event
-    ), claimed as (
-        update deliveries set due_at = clock_timestamp() + make_interval(secs => $3), claim = $4
-        from sized where deliveries.event = sized.event and deliveries.sink = $1 and bytes_before < $5
-        returning deliveries.event, deliveries.attempts
-    )
-    select id, event_id, ts, ip_address, metrics, name_list, traceparent, attempts,
+/// The oldest events that are due, and their bytes. Their rows are locked.
+const DUE: &str = "select event, attempts, (select bytes from outbox where id = event)::bigint as bytes from deliveries
+    where sink = $1 and (due_at <= clock_timestamp() or due_at > clock_timestamp() + make_interval(secs => $3))
+    order by event + 0 limit $2 for update skip locked";
+
+/// Claims these.
+const CLAIM: &str =
+    "update deliveries set due_at = clock_timestamp() + make_interval(secs => $3), claim = $4 where sink || '' = $1 and event = any($2)";
+
+/// These events, in no order.
+const READ: &str = "select id, event_id, ts, ip_address, metrics, name_list, traceparent,
         extract(epoch from clock_timestamp() - created_at)::float8 as age_seconds
-    from claimed join outbox on id = event order by id";
+    from outbox where id = any($1)";
 
 /// Backlogs are counted up to this number; beyond it, it is enough to know that the backlog is large.
 const COUNTED: i64 = 100_000;
@@ -75,7 +79,6 @@ struct ClaimedEvent {
     metrics: Option<String>,
     name_list: Option<Vec<u8>>,
     traceparent: Option<String>,
-    attempts: i32,
     age_seconds: f64,
 }
 
@@ -108,15 +111,22 @@ impl Outbox for PostgresOutbox {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         change(&self.connections, async |conn| {
             let mut transaction = begin(conn).await?;
-            let rows: Vec<ClaimedEvent> = sqlx::query_as(CLAIM)
+            let due: Vec<(i64, i32, Option<i64>)> =
+                sqlx::query_as(DUE).bind(&self.sink).bind(limit).bind(LONGEST_PAUSE.as_secs_f64()).fetch_all(&mut *transaction).await?;
+            let attempts = within_bytes(due);
+            if attempts.is_empty() {
+                return Ok(Vec::new());
+            }
+            let events: Vec<i64> = attempts.keys().copied().collect();
+            sqlx::query(CLAIM)
                 .bind(&self.sink)
-                .bind(limit)
+                .bind(&events)
                 .bind(LEASE.as_secs_f64())
                 .bind(self.holder)
-                .bind(i64::try_from(CLAIM_BYTES).unwrap_or(i64::MAX))
-                .bind(LONGEST_PAUSE.as_secs_f64())
-                .fetch_all(&mut *transaction)
+                .execute(&mut *transaction)
                 .await?;
+            let mut rows: Vec<ClaimedEvent> = sqlx::query_as(READ).bind(&events).fetch_all(&mut *transaction).await?;
+            rows.sort_unstable_by_key(|row| row.id);
             let lists = self.name_lists.read(&mut transaction, rows.iter().filter_map(|row| row.name_list.as_deref())).await?;
             let (mut claimed, mut lost) = (Vec::with_capacity(rows.len()), Vec::new());
             for row in rows {
@@ -131,7 +141,7 @@ impl Outbox for PostgresOutbox {
                     content: EventContent { ts: row.ts, names, ip_address: row.ip_address.into() },
                     traceparent: row.traceparent,
                     age: Duration::try_from_secs_f64(row.age_seconds).unwrap_or_default(),
-                    attempts: u32::try_from(row.attempts).unwrap_or(0),
+                    attempts: attempts.get(&row.id).and_then(|attempts| u32::try_from(*attempts).ok()).unwrap_or(0),
                 });
             }
             if !lost.is_empty() {
@@ -172,7 +182,7 @@ impl Outbox for PostgresOutbox {
             let row = sqlx::query!(
                 r#"select count(*) as "events!",
                     coalesce(extract(epoch from clock_timestamp() - min(created_at))::float8, 0) as "oldest_seconds!"
-                from (select created_at from deliveries where sink = $1 order by event limit $2) as oldest"#,
+                from (select created_at from deliveries where sink = $1 order by event + 0 limit $2) as oldest"#,
                 self.sink,
                 COUNTED,
             )
@@ -197,7 +207,7 @@ impl PostgresOutbox {
         });
         sqlx::query!(
             "update deliveries set claim = null, due_at = clock_timestamp() + make_interval(secs => $4)
-            where sink = $1 and claim = $2 and event = any($3)",
+            where sink || '' = $1 and claim = $2 and event = any($3)",
             self.sink,
             self.holder,
             lost,
@@ -213,10 +223,9 @@ impl PostgresOutbox {
             return Ok(());
         }
         sqlx::query!(
-            r#"update deliveries set claim = null, attempts = attempts + failed,
-                due_at = clock_timestamp() + make_interval(secs => after)
-            from unnest($3::bigint[], $4::integer[], $5::float8[]) as back (id, failed, after)
-            where event = id and sink = $1 and claim = $2"#,
+            r#"update deliveries set claim = null, attempts = attempts + ($4::integer[])[array_position($3::bigint[], event)],
+                due_at = clock_timestamp() + make_interval(secs => ($5::float8[])[array_position($3, event)])
+            where event = any($3) and sink || '' = $1 and claim = $2"#,
             self.sink,
             self.holder,
             &outcomes.back,
@@ -234,9 +243,10 @@ impl PostgresOutbox {
         }
         sqlx::query!(
             r#"insert into dead_letters (event_id, sink, ts, ip_address, metrics, name_list, traceparent, created_at, reason)
-            select event_id, deliveries.sink, ts, ip_address, metrics, name_list, traceparent, outbox.created_at, dead.reason
+            select event_id, $1, ts, ip_address, metrics, name_list, traceparent, created_at, dead.reason
             from unnest($2::bigint[], $3::text[]) as dead (id, reason)
-            join outbox using (id) join deliveries on event = id and deliveries.sink = $1
+            cross join lateral (select * from outbox where outbox.id = dead.id offset 0) as event
+            where (select true from deliveries where deliveries.event = dead.id and sink || '' = $1 limit 1)
             on conflict do nothing"#,
             self.sink,
             &outcomes.dead,
@@ -254,16 +264,41 @@ impl PostgresOutbox {
         }
         // Two sinks that finish one event at the same time would each see the other's row. The lock makes one wait for the
         // other.
-        sqlx::query!("select id from outbox where id = any($1) order by id for update", &outcomes.done).fetch_all(&mut *conn).await?;
-        sqlx::query!("delete from deliveries where sink = $1 and event = any($2)", self.sink, &outcomes.done).execute(&mut *conn).await?;
+        let mut done = outcomes.done.clone();
+        done.sort_unstable();
         sqlx::query!(
-            "delete from outbox where id = any($1) and not exists (select from deliveries where event = outbox.id)",
+            "select locked.id from unnest($1::bigint[]) as done (id)
+            cross join lateral (select id from outbox where outbox.id = done.id for update offset 0) as locked",
+            &done,
+        )
+        .fetch_all(&mut *conn)
+        .await?;
+        sqlx::query!("delete from deliveries where sink || '' = $1 and event = any($2)", self.sink, &outcomes.done)
+            .execute(&mut *conn)
+            .await?;
+        sqlx::query!(
+            "delete from outbox where id = any($1) and (select true from deliveries where event = outbox.id limit 1) is null",
             &outcomes.done
         )
         .execute(conn)
         .await?;
         Ok(())
     }
+}
+
+/// As many of the oldest events as have these bytes together, one at least, and how often each was tried.
+fn within_bytes(due: Vec<(i64, i32, Option<i64>)>) -> BTreeMap<i64, i32> {
+    let mut before = 0;
+    let mut claimed = BTreeMap::new();
+    // Without its row in outbox there is nothing to deliver.
+    for (event, attempts, bytes) in due.into_iter().filter_map(|(event, attempts, bytes)| Some((event, attempts, bytes?))) {
+        if before >= i64::try_from(CLAIM_BYTES).unwrap_or(i64::MAX) {
+            break;
+        }
+        before += bytes;
+        claimed.insert(event, attempts);
+    }
+    claimed
 }
 
 /// Outcomes as columns, the parameters of the statements.

@@ -13,10 +13,8 @@ use crate::store::postgres::{Commits, describe};
 /// The time limit of the statements together, including the wait for a connection.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Begins a transaction whose statements find rows by their indexes. The tables are nearly empty at one moment and long at the next. A plan that was made for
-/// an empty table reads all of a long one for each event: seconds, in which the database cleans up nothing behind writers either.
-const BEGIN: &str =
-    "BEGIN; SET LOCAL enable_seqscan TO off; SET LOCAL enable_hashjoin TO off; SET LOCAL enable_mergejoin TO off; SET LOCAL jit TO off";
+/// Begins a transaction whose statements are planned for their values, each time. The tables are nearly empty at one moment and long at the next.
+const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode TO force_custom_plan; SET LOCAL jit TO off";
 
 /// The store's connections.
 #[derive(Debug, Clone)]

@@ -93,10 +93,11 @@ async fn give_up_old_events(
     let mut transaction = begin(conn).await?;
     // The oldest events have the lowest ids; checking a fixed number of them costs the same however many events there are.
     let old = sqlx::query_scalar!(
-        r#"select id from outbox
-        where id in (select id from outbox order by id limit $1)
-        and created_at < clock_timestamp() - make_interval(secs => $2)
-        for update skip locked"#,
+        r#"with old as materialized (
+            select id from (select id, created_at from outbox order by id limit $1) as oldest
+            where created_at < clock_timestamp() - make_interval(secs => $2)
+        )
+        select locked.id from old cross join lateral (select id from outbox where outbox.id = old.id for update skip locked offset 0) as locked"#,
         ROWS_AT_ONCE,
         retention.as_secs_f64(),
     )
@@ -111,7 +112,7 @@ async fn give_up_old_events(
             select event_id, sink, ts, ip_address, metrics, name_list, traceparent, created_at,
                 case when metrics is not null or exists (select from audit_name_lists where digest = name_list)
                     then 'not delivered in time' else 'the list of its metrics was lost' end
-            from gone join outbox on id = event
+            from gone cross join lateral (select * from outbox where id = gone.event offset 0) as outbox
             on conflict do nothing
         )
         select sink as "sink!", count(*) as "events!" from gone group by sink"#,

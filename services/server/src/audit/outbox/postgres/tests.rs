@@ -122,27 +122,26 @@ async fn an_event_is_part_of_its_transaction() {
 }
 
 #[tokio::test]
-async fn plans_that_were_made_for_empty_tables_read_no_long_table_from_end_to_end() {
+async fn statements_that_are_planned_for_empty_tables_read_no_long_table_for_each_event() {
+    const EVENTS: i64 = 4_000;
     let Some(database) = Database::new().await else { return };
-    database.run("analyze outbox; analyze deliveries").await;
     let outbox = database.outbox("webhook");
-    // After five plans for its values a statement gets one for all values, which stays.
-    for number in 0..8 {
-        database.write(number..number + 1, &["webhook"]).await;
-        let claimed = outbox.claim(9).await.unwrap();
-        outbox.settle(&all(&claimed, &DeliveryOutcome::Delivered)).await.unwrap();
-        database.sweep(&WIDE).await;
-    }
-    database.put(&(0..2_000).map(draft).collect::<Vec<_>>(), &["webhook"]).await;
-    let mut settled = 0;
-    while settled < 2_000 {
+    let deliver = async || {
         let claimed = outbox.claim(500).await.unwrap();
-        settled += claimed.len();
         outbox.settle(&all(&claimed, &DeliveryOutcome::Delivered)).await.unwrap();
-        database.sweep(&WIDE).await;
+        claimed.len()
+    };
+    for _ in 0..2 {
+        database.put(&(0..EVENTS).map(draft).collect::<Vec<_>>(), &["webhook"]).await;
+        while deliver().await > 0 {
+            database.sweep(&WIDE).await;
+        }
+        // A vacuum finds nothing in them, and keeps their pages: on a busy table it has no lock to cut them off. Statements are planned for what it found.
+        database.run("vacuum (truncate off, analyze) outbox").await;
+        database.run("vacuum (truncate off, analyze) deliveries").await;
     }
-    let read = database.rows_read_from_end_to_end(&["outbox", "deliveries"]).await;
-    assert!(read < 2_000, "{read} rows");
+    let read = database.rows_read(&["outbox", "deliveries"]).await;
+    assert!(read < 100 * EVENTS, "{read} rows and entries of indexes");
 }
 
 #[tokio::test]

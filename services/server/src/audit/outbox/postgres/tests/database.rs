@@ -28,12 +28,12 @@ impl Database {
         let pool = PgPoolOptions::new().max_connections(8).connect_with(admin.clone().database(&name)).await.unwrap();
         let database = Self { pool, admin, name };
         database.run(include_str!("../../../../../migrations/0002_audit.sql")).await;
+        database.run(include_str!("../../../../../migrations/0007_claims_in_order.sql")).await;
         Some(database)
     }
 
-    /// Ends all connections, as sessions tell at their end what they read, and says how many rows of these tables were read by reading the tables from
-    /// end to end.
-    pub async fn rows_read_from_end_to_end(&self, tables: &[&str]) -> i64 {
+    /// Ends all connections, as sessions tell at their end what they read, and says how many rows and entries of indexes were read of these tables.
+    pub async fn rows_read(&self, tables: &[&str]) -> i64 {
         self.pool.close().await;
         let mut conn = PgConnection::connect_with(&self.admin.clone().database(&self.name)).await.unwrap();
         let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
@@ -41,7 +41,8 @@ impl Database {
         while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut conn).await.unwrap() > 0 {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
-        let read = "select coalesce(sum(seq_tup_read), 0)::bigint from pg_stat_user_tables where relname = any($1)";
+        let read = "select (select coalesce(sum(seq_tup_read), 0) from pg_stat_user_tables where relname = any($1))::bigint
+            + (select coalesce(sum(idx_tup_read), 0) from pg_stat_user_indexes where relname = any($1))::bigint";
         sqlx::query_scalar(read).bind(tables).fetch_one(&mut conn).await.unwrap()
     }
 }
