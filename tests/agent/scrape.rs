@@ -83,6 +83,26 @@ async fn a_target_that_fails_is_down_and_is_logged_once() {
 }
 
 #[tokio::test]
+async fn series_beyond_the_limit_are_in_the_log() {
+    let server = Server::builder().start();
+    let many = Receiver::start(|_| {
+        let text = (0..130).fold(String::new(), |text, number| text + &format!("a{{number=\"{number}\"}} 1\n"));
+        Reply::status(200).body("text/plain; version=0.0.4", text)
+    })
+    .await;
+    let agent = Agent::builder(&server.url())
+        .env("SCRAPE", format!("many={}/metrics", many.url()))
+        .env("SCRAPE_INTERVAL", "2s")
+        .env("SCRAPE_MAX_SERIES", "100")
+        .start();
+    let line =
+        eventually("the line", LIMIT, async || agent.stderr().lines().find(|line| line.contains("SCRAPE_MAX_SERIES")).map(str::to_owned))
+            .await;
+    let line: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!((line["job"].as_str(), line["samples"].as_u64(), line["level"].as_str()), (Some("many"), Some(30), Some("WARN")), "{line}");
+}
+
+#[tokio::test]
 async fn packed_answers_and_openmetrics_are_read_and_a_bomb_is_not() {
     let server = Server::builder().start();
     let client = server.client();

@@ -345,6 +345,12 @@ fn the_notes_say_who_can_reach_the_server() {
     assert!(compat.contains(unauthenticated) && compat.contains("unsigned") && compat.contains("http://a.example.com/"), "{compat}");
     let required = notes(&[&public[..], &["--set", "signatures.mode=required"]].concat());
     assert!(required.contains(unauthenticated) && !required.contains("unsigned"), "{required}");
+
+    let (closed, clients) = ("must be among them", ["--set-json", r#"networkPolicy.clients=[{"podSelector":{}}]"#]);
+    let public_to_clients = [&public[..], &clients].concat();
+    assert!(notes(&public_to_clients).contains(closed));
+    assert!(!compat.contains(closed) && !notes(&clients).contains(closed));
+    assert!(!notes(&[&public_to_clients[..], &["--set", "networkPolicy.enabled=false"]].concat()).contains(closed));
 }
 
 #[test]

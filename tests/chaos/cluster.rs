@@ -1,7 +1,7 @@
 //! The chart in a cluster, under load: the primary deleted, servers rolled out, the primary's node lost and back.
 //!
-//! Part of the complete form where KUBECONFIG is set, with three nodes; what else it needs is said in tests/cluster. The
-//! node is lost and brought back by the commands in CLUSTER_NODE_DOWN and CLUSTER_NODE_UP, given to a shell with the
+//! Part of the complete form where GOLECTRA_CLUSTER_TESTS and KUBECONFIG are set, with three nodes; what else it needs is said in
+//! tests/cluster. The node is lost and brought back by the commands in CLUSTER_NODE_DOWN and CLUSTER_NODE_UP, given to a shell with the
 //! node's name as `$1`; without them that part is left out.
 
 use std::time::{Duration, Instant};
@@ -28,10 +28,11 @@ const DELETIONS: usize = 5;
 const ROLLOUTS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "part of the complete form: make chaos, where KUBECONFIG is set"]
+#[ignore = "part of the complete form: make chaos, where GOLECTRA_CLUSTER_TESTS and KUBECONFIG are set"]
 async fn the_primary_the_servers_and_a_node_go_under_load() {
-    if std::env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty()) {
-        say("left out: KUBECONFIG is not set");
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if !["GOLECTRA_CLUSTER_TESTS", "KUBECONFIG"].into_iter().all(is_set) {
+        say("left out: GOLECTRA_CLUSTER_TESTS and KUBECONFIG are not both set");
         return;
     }
     images::ready().await;

@@ -469,7 +469,7 @@ async fn seed_cluster(client: &Client) {
 
 /// 200 rules over 50 nodes and 1,500 pods are evaluated in a fifth of the time between two evaluations. Not run with the others, since it measures a time:
 ///
-/// `GOLECTRA_BIN=target/release cargo test -p golectra-tests --test contract two_hundred_rules -- --ignored --nocapture`
+/// after `make build`, `GOLECTRA_BIN=$PWD/target/release cargo test -p golectra-tests --test contract two_hundred_rules -- --ignored --nocapture`
 async fn two_hundred_rules_are_evaluated_in_three_seconds(t: Target) {
     let files = Files::new("groups: []", "receivers: []");
     let server = files.start(&t).restart_with(&[("EVALUATION_INTERVAL", "15s")]);

@@ -247,7 +247,7 @@ fn of_alerts(error: AlertsError) -> Box<dyn Error> {
     }
 }
 
-/// What all of golectra's tables and indexes may take. 0 is no limit, as it is in the metric `golectra_history_max_bytes`.
+/// What golectra's tables and indexes may take, but for those of audit events. 0 is no limit, as it is in the metric `golectra_history_max_bytes`.
 fn database_history_bytes(setting: Option<Bytes>) -> Option<u64> {
     setting.map(|bytes| bytes.get() as u64).filter(|bytes| *bytes > 0)
 }

@@ -49,13 +49,13 @@ golectra_process::settings! {
         pub audit_url: Option<Secret>,
         /// The key that webhook requests are signed with (Standard Webhooks): any text, or whsec_ and base64.
         pub audit_key: Option<WebhookKey>,
-        /// How many audit events may wait in memory for each sink, where there is no database; more, or more than 128 MiB of them, are dropped and counted.
+        /// How many audit events may wait in memory for each sink, where there is no database; more, or more than 128 MiB of them, are dropped and counted. A crash loses those that wait.
         pub audit_queue: NonZeroUsize = "10000",
-        /// The space that waiting audit events and dead letters may take in the database, at least 1MiB. Beyond it the oldest dead letters and then the oldest events are dropped and counted.
+        /// The space that waiting audit events and dead letters may take in the database, at least 1MiB. Beyond it the oldest dead letters and then the oldest events are dropped and counted. This space comes beside HISTORY_MAX_BYTES.
         pub audit_database_max_bytes: AuditDatabaseBytes = "1GiB",
         /// Where /metrics and /ping of this process are served for Prometheus. Without it they are not.
         pub metrics_address: Option<ListenAddress>,
-        /// What this server is called among those that share a database: its audit file gets the events of its own writes. The host's name by default.
+        /// What this server is called among those that share a database: its audit file gets the events of its own writes. The host's name by default. Set it in containers with AUDIT_FILE: a name that changes leaves events of the old one undelivered.
         pub instance: Option<String>,
         /// How long it is remembered which batches were applied, so that a repeat is recognised; older batches are refused. At least 1h, as the five below.
         pub dedup_window: Retention = "48h",
@@ -71,7 +71,7 @@ golectra_process::settings! {
         pub source_expiry: Retention = "7d",
         /// How long the database keeps reports as rows that SQL can read before they are sealed into chunks, counted from the end of their half hour. From 2m to 48h.
         pub seal_after: SealAfter = "5m",
-        /// What history may take; beyond it the oldest is dropped: samples first, then rollups of 5 minutes, then those of an hour. In a database it is what all of golectra's tables and indexes take, without a limit by default, and whole days are dropped. If most of the space belongs to series that no longer report (short-lived pods), the oldest four weeks are dropped together: their samples, their rollups and then those series. In memory it is 256MiB by default, and its files in FILE_STORAGE_PATH.history take up to about twice as much of the disk. 0 is no limit in a database and keeps none in memory.
+        /// What history may take; beyond it the oldest is dropped: samples first, then rollups of 5 minutes, then those of an hour. In a database it is what golectra's tables and indexes take, but for those of audit events (AUDIT_DATABASE_MAX_BYTES), without a limit by default, and whole days are dropped. If most of the space belongs to series that no longer report (short-lived pods), the oldest four weeks are dropped together: their samples, their rollups and then those series. In memory it is 256MiB by default, and its files in FILE_STORAGE_PATH.history take up to about twice as much of the disk. 0 is no limit in a database and keeps none in memory.
         pub history_max_bytes: Option<Bytes>,
         /// How many idempotency keys the memory store remembers; when there are more it forgets the oldest and refuses batches as old as those.
         pub max_remembered_keys: usize = "2000000",

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -187,6 +187,13 @@ impl Target {
             let hint = if resumed { "" } else { "; a file that is there is only appended to, with --after" };
             format!("the file {} can't be written ({error}){hint}", path.display())
         })?;
+        if good_bytes > 0 && !ends_with_a_line(path).map_err(|error| format!("the file {} can't be read ({error})", path.display()))? {
+            return Err(format!(
+                "the file {} ends within a line: remove that part of a line and go on with --after=ID@UNIX_MILLISECONDS, the id and the last time of the last whole line",
+                path.display()
+            )
+            .into());
+        }
         Ok(Self::File { file, good_bytes, made: (!resumed).then(|| path.to_owned()) })
     }
 
@@ -196,6 +203,14 @@ impl Target {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Whether the last byte of a file that is not empty ends a line.
+fn ends_with_a_line(path: &Path) -> io::Result<bool> {
+    let (mut file, mut last) = (File::open(path)?, [0_u8]);
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last == *b"\n")
 }
 
 impl Sink for Output {
@@ -256,6 +271,21 @@ mod tests {
         let error = output.write(b"line\n").unwrap_err();
         let said = output.cut_off(&error, Some(&taken()));
         assert!(said.contains("may end within a line") && !said.contains("n/1@5"), "{said}");
+    }
+
+    #[test]
+    fn a_file_that_ends_within_a_line_is_not_appended_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let flag = format!("--output={}", path.display());
+        let settings = ExportSettings::parse([flag.as_str(), "--after=n/1@4"], [] as [(&str, &str); 0]).unwrap();
+        for (text, ends_within) in [("", false), ("line\n", false), ("line\npart", true)] {
+            std::fs::write(&path, text).unwrap();
+            let refused = Output::open(&settings).err().map(|error| error.to_string());
+            assert_eq!(refused.as_ref().is_some_and(|error| error.contains("ends within a line")), ends_within, "{text:?}: {refused:?}");
+            assert_eq!(refused.is_some(), ends_within, "{refused:?}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
     }
 
     #[test]

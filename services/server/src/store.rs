@@ -4,6 +4,7 @@
 //! - What [`Write::apply`] answered `Ok` is there for every later read, and outlives what the store promises to outlive.
 //! - A gauge's newest value is that of the batch with the latest time, then of the latest arrival. A batch's time is never later than
 //!   its arrival. A value whose time is more than a minute ahead of the clock is from before the clock went back: the next one takes its place.
+//!   In the memory store a batch without a key, which is sent once, takes the place of any value whose time is ahead of the clock.
 //!   A counter only adds.
 //! - A refused batch leaves no trace: no series, no source, no key.
 //! - A series that its source no longer reports, and a source that no longer reports, leave the newest state as [`lifetime`] says. The total

@@ -1,6 +1,6 @@
 //! How large and how quick the pages are. The sizes are checked with all tests; times are measured only where that is asked for, since they depend on the machine:
 //!
-//! `GOLECTRA_BIN=target/release cargo test -p golectra-tests --test contract browser::figures -- --ignored --nocapture`
+//! after `make build`, `GOLECTRA_BIN=$PWD/target/release cargo test -p golectra-tests --test contract browser::figures -- --ignored --nocapture`
 
 use std::time::Instant;
 

@@ -27,7 +27,7 @@ use golectra_process::{LogLimiter, Secret};
 use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-pub use self::annotated::{AnnotatedPod, AnnotatedPods};
+pub use self::annotated::{AnnotatedPod, AnnotatedPods, PodList, UnusablePod};
 use self::cadvisor::Cadvisor;
 pub use self::check::{Check, Finding, State};
 use self::client::{Client, Endpoint};
@@ -37,7 +37,7 @@ use self::items::{BatchItems, Items, LabelSets, Owner, Writer};
 pub use self::namespaces::{NamespaceList, NamespaceListError, Namespaces};
 use self::splitter::Splitter;
 pub use self::summary::NodeMetrics;
-use self::summary::Summary;
+use self::summary::{HostNetworks, Summary};
 pub use self::tls::Certificate;
 pub(super) use self::tls::authorities;
 use super::Filter;
@@ -88,6 +88,8 @@ pub struct Kubelet {
     logged_certificate: Certificate,
     /// The questions that failed the last time.
     failing: Vec<&'static str>,
+    /// What the last list of pods told.
+    host_networks: Arc<HostNetworks>,
 }
 
 impl Kubelet {
@@ -100,6 +102,7 @@ impl Kubelet {
             metrics,
             logged_certificate: Certificate::Unknown,
             failing: Vec::new(),
+            host_networks: Arc::default(),
         }
     }
 
@@ -155,7 +158,8 @@ impl Kubelet {
     }
 
     async fn summary(&mut self, items: &mut Items) -> Result<(), KubeletError> {
-        let mut summary = Summary::new(self.settings.node_metrics, Arc::clone(&self.settings.filter), mounts::devices());
+        let mut summary = Summary::new(self.settings.node_metrics, Arc::clone(&self.settings.filter), mounts::devices())
+            .knowing(Arc::clone(&self.host_networks));
         let mut splitter = Splitter::default();
         let labels = &mut self.labels;
         self.client
@@ -169,7 +173,9 @@ impl Kubelet {
         let (mut splitter, labels) = (Splitter::default(), &mut self.labels);
         let read = |piece: &[u8]| Ok(splitter.read(piece, &mut |member, object| pods::read(member, object, items, labels))?);
         self.client.get(PODS, read).await?;
-        Ok(splitter.finish()?)
+        splitter.finish()?;
+        self.host_networks = Arc::new(std::mem::take(&mut items.host_networks));
+        Ok(())
     }
 
     async fn cadvisor(&mut self, items: &mut Items) -> Result<(), KubeletError> {

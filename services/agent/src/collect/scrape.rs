@@ -40,7 +40,7 @@ use self::series::SeriesBudget;
 pub use self::target::{Target, is_loopback};
 use crate::batch::Batch;
 use crate::collect::Choice;
-use crate::collect::kubelet::{AnnotatedPods, KubeletAddress, Namespaces, read_small};
+use crate::collect::kubelet::{AnnotatedPods, KubeletAddress, Namespaces, PodList, UnusablePod, read_small};
 use crate::metrics::{AgentMetrics, SkipReason};
 use crate::spool::Queue;
 
@@ -60,6 +60,8 @@ const MAX_PODS: usize = 250;
 static PODS_FAILURES: LogLimiter = LogLimiter::new();
 
 static CA_FAILURES: LogLimiter = LogLimiter::new();
+
+static OVER_LIMIT: LogLimiter = LogLimiter::new();
 
 /// What is scraped, and how.
 #[derive(Debug, Clone)]
@@ -114,6 +116,8 @@ pub struct Scraper {
     pods: Option<AnnotatedPods>,
     /// The targets of the last list of pods.
     pod_targets: Vec<Target>,
+    /// Those of that list that ask in vain.
+    unusable_pods: Vec<UnusablePod>,
     /// Those that are not being scraped.
     jobs: HashMap<Target, Box<ScrapeJob>>,
     budget: Arc<SeriesBudget>,
@@ -132,7 +136,17 @@ impl Scraper {
         let client = Arc::new(client(&settings, roots(&settings, &settings.targets))?);
         let pods = settings.pods.clone().map(AnnotatedPods::new);
         let budget = Arc::new(SeriesBudget::new(max_series));
-        Ok(Self { settings, client, pods, pod_targets: Vec::new(), jobs: HashMap::new(), budget, hash_key, metrics })
+        Ok(Self {
+            settings,
+            client,
+            pods,
+            pod_targets: Vec::new(),
+            unusable_pods: Vec::new(),
+            jobs: HashMap::new(),
+            budget,
+            hash_key,
+            metrics,
+        })
     }
 
     /// Scrapes each interval until `stop` is cancelled. Ticks that were missed are skipped.
@@ -158,12 +172,28 @@ impl Scraper {
     /// Asks the kubelet which pods are to be scraped. If it does not answer, they are the last ones.
     async fn list_pods(&mut self) {
         let Some(pods) = &mut self.pods else { return };
-        let error = match timeout(PODS_LIMIT, pods.list()).await {
-            Ok(Ok(mut pods)) => {
-                pods.retain(|pod| self.settings.namespaces.allow(&pod.namespace));
+        let error = match timeout(PODS_LIMIT, pods.list(&self.settings.namespaces)).await {
+            Ok(Ok(PodList { pods, unusable })) => {
+                for UnusablePod { namespace, name, reason } in unusable.iter().filter(|pod| !self.unusable_pods.contains(pod)) {
+                    tracing::warn!(
+                        namespace,
+                        pod = name,
+                        reason,
+                        "a pod asks to be scraped and cannot be: its annotations have to be changed"
+                    );
+                }
+                self.unusable_pods = unusable;
                 let too_many = pods.len().saturating_sub(MAX_PODS) as u64;
                 if too_many > 0 {
                     self.metrics.readings_skipped("scrape", SkipReason::Limit, too_many);
+                    OVER_LIMIT.log("pods", move |count| {
+                        tracing::warn!(
+                            count,
+                            pods = too_many,
+                            limit = MAX_PODS,
+                            "more pods of this node ask to be scraped than an agent scrapes: the last ones by namespace and name are left out"
+                        );
+                    });
                 }
                 self.pod_targets = pods.iter().take(MAX_PODS).filter_map(Target::of_pod).collect();
                 return;
@@ -218,8 +248,8 @@ impl Scraper {
                 // A bug; the target starts anew with the next round.
                 Some(Err(error)) => tracing::error!(%error, "a scrape ended early"),
                 Some(Ok((index, job, scraped))) => {
+                    self.count(job.target(), &scraped);
                     self.jobs.insert(job.target().clone(), job);
-                    self.count(&scraped);
                     joint.push((index, scraped.pieces));
                     if !is_joint {
                         self.seal(std::mem::take(&mut joint), queue);
@@ -249,7 +279,8 @@ impl Scraper {
         }
     }
 
-    fn count(&self, scraped: &Scraped) {
+    /// Counts what of a target cannot be reported. A limit that is reached is logged; the other reasons are the target's own, and NaN is usual there.
+    fn count(&self, target: &Target, scraped: &Scraped) {
         let counts = scraped.counts;
         for (reason, samples) in [
             (SkipReason::InvalidValue, counts.not_finite),
@@ -260,6 +291,19 @@ impl Scraper {
             if samples > 0 {
                 self.metrics.readings_skipped("scrape", reason, samples as u64);
             }
+        }
+        if counts.over_budget > 0 {
+            let (job, instance, url) = (target.job().to_owned(), target.instance().to_owned(), target.url_for_log());
+            OVER_LIMIT.log("series", move |count| {
+                tracing::warn!(
+                    count,
+                    job,
+                    instance,
+                    url,
+                    samples = counts.over_budget,
+                    "samples of a target are left out: all targets together have more series, or more text in them, than SCRAPE_MAX_SERIES allows"
+                );
+            });
         }
     }
 

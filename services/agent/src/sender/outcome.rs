@@ -74,6 +74,8 @@ pub(super) enum RetryReason {
     NoSigningKey,
     /// A success that does not say that the whole batch was taken.
     NotAcknowledged,
+    /// A success that says that another number of items was taken.
+    OtherCount,
     /// A success with a wrong HashSHA256.
     Unverified,
     /// The server has another KEY.
@@ -110,7 +112,7 @@ impl RetryReason {
             Self::Timeout => "timeout",
             Self::Cut => "cut",
             Self::NoSigningKey => "no_signing_key",
-            Self::NotAcknowledged => "not_acknowledged",
+            Self::NotAcknowledged | Self::OtherCount => "not_acknowledged",
             Self::Unverified => "unverified",
             Self::InvalidHash => "invalid_hash",
             Self::Altered => "altered",
@@ -130,7 +132,7 @@ impl RetryReason {
     /// What an operator can do about it.
     const fn advice(self) -> &'static str {
         match self {
-            Self::NotAcknowledged | Self::NotFound | Self::NotGolectra => {
+            Self::NotAcknowledged | Self::OtherCount | Self::NotFound | Self::NotGolectra => {
                 "; check that ADDRESS leads to a golectra server and what is between"
             }
             Self::InvalidHash => "; check that KEY is the server's",
@@ -149,8 +151,8 @@ impl RetryReason {
 pub(super) fn of_success(body: &[u8], items: u64, replayed: bool) -> Outcome {
     match golectra_protocol::answer::updated(body) {
         Some(updated) if updated == items => Outcome::Acknowledged { replayed },
-        _ => {
-            let reason = RetryReason::NotAcknowledged;
+        updated => {
+            let reason = if updated.is_some() { RetryReason::OtherCount } else { RetryReason::NotAcknowledged };
             let error = format!(
                 "the answer is not {{\"updated\":{items}}}, so it does not say that the report was taken: {}{}",
                 shortened(body),
@@ -242,7 +244,10 @@ mod tests {
         assert_eq!(of_success(br#"{"updated":5}"#, 5, true), Outcome::Acknowledged { replayed: true });
         for body in ["<html>login</html>", "", "5", "[5]", r#"{"updated":4}"#, r#"{"updated":6}"#, r#"{"updated":"5"}"#, "{}"] {
             let Outcome::Retry(retry) = of_success(body.as_bytes(), 5, false) else { panic!("{body}") };
-            assert_eq!((retry.reason, retry.failure), (RetryReason::NotAcknowledged, Failure::Unknown), "{body}");
+            let is_count = body.contains(":4") || body.contains(":6");
+            let reason = if is_count { RetryReason::OtherCount } else { RetryReason::NotAcknowledged };
+            assert_eq!((retry.reason, retry.failure), (reason, Failure::Unknown), "{body}");
+            assert_eq!(retry.reason.as_str(), "not_acknowledged");
             assert!(retry.error.contains(body), "{}", retry.error);
         }
     }

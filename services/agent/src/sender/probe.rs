@@ -24,7 +24,7 @@ pub(crate) enum Probe {
 }
 
 impl Client {
-    /// Sends one report that every server refuses.
+    /// Sends one report that golectra refuses.
     pub(crate) async fn probe(&self) -> Probe {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
@@ -40,6 +40,8 @@ fn of_outcome(outcome: Outcome) -> Probe {
         Outcome::Acknowledged { .. } => Probe::Unknown("it takes a report that golectra refuses".to_owned()),
         Outcome::Retry(Retry { reason, error, .. }) => match reason {
             RetryReason::NotGolectra => Probe::Unknown(error),
+            // As the original does.
+            RetryReason::OtherCount => Probe::Unknown("it skips an item that golectra refuses".to_owned()),
             RetryReason::Connect | RetryReason::Timeout | RetryReason::Cut => Probe::Unreachable(error),
             _ => Probe::Refuses(error),
         },

@@ -51,6 +51,8 @@ async fn the_server_is_asked_whether_it_takes_the_reports_of_this_agent() {
         ),
         (404, "not found", ["refuses reports", "check that ADDRESS leads to a golectra server"]),
         (503, "<html>", ["refuses reports", "503"]),
+        (200, "<html>login</html>", ["refuses reports", "login"]),
+        (200, "{}", ["refuses reports", "check that ADDRESS leads to a golectra server"]),
     ] {
         let server = answering(status, body).await;
         let (lines, complete) = doctor(&[("ADDRESS", &server.address), ("KEY", "swordfish")]).await;
@@ -59,9 +61,15 @@ async fn the_server_is_asked_whether_it_takes_the_reports_of_this_agent() {
         assert!(!lines.contains("swordfish"), "{lines}");
     }
 
-    let original = answering(400, "bad metric").await;
-    let (lines, complete) = doctor(&[("ADDRESS", &original.address)]).await;
-    assert!(complete && line(&lines, "server").starts_with("note    ") && lines.contains("does not answer as golectra does"), "{lines}");
+    // The second one skips what is invalid.
+    for (status, body) in [(400, "bad metric"), (200, r#"{"updated":0}"#)] {
+        let original = answering(status, body).await;
+        let (lines, complete) = doctor(&[("ADDRESS", &original.address)]).await;
+        assert!(
+            complete && line(&lines, "server").starts_with("note    ") && lines.contains("does not answer as golectra does"),
+            "{lines}"
+        );
+    }
 
     let nothing = Server::reserve();
     let (lines, complete) = doctor(&[("ADDRESS", &nothing)]).await;

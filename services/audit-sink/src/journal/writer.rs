@@ -85,6 +85,8 @@ impl Writer {
         let sequence = newest(segment::EVENTS)?.map_or(after_compressed, |sequence| sequence.max(after_compressed));
         let mut recent = RecentIds::new(limits.remember_ids, i64::try_from(limits.remember.as_secs()).unwrap_or(i64::MAX));
         let closed = ClosedSegments::load(folder, sequence, limits, metrics.clone(), &mut recent, now)?;
+        // Repairs write to the disk, which may be full.
+        closed.make_room(bytes_on_disk(folder, sequence))?;
         let acknowledged = recover::plain_segment(folder, sequence, &mut recent, now)?;
         let read_limit = Arc::new(Mutex::new(ReadLimit { sequence, bytes: acknowledged.events_bytes }));
         let mut writer = Self {
@@ -256,17 +258,28 @@ impl Writer {
             self.reopen()?;
         }
         let next = self.sequence + 1;
-        // A failed attempt may have left a file. Nothing in it was acknowledged.
-        let events = File::create(segment::events(&self.folder, next))?;
-        let begun = recover::begin_ids(&self.folder, next, 0)?;
-        events.sync_all()?;
-        segment::sync_folder(&self.folder)?;
+        let begun = self.begin(next).inspect_err(|_| {
+            // A start would take them for the newest segment, and a full disk has no room to repair it. Those that can't be removed are overwritten by
+            // the next attempt.
+            let _ = fs::remove_file(segment::events(&self.folder, next));
+            let _ = fs::remove_file(segment::ids(&self.folder, next));
+        })?;
         self.closed.add(self.sequence, &self.acknowledged);
         (self.sequence, self.acknowledged, self.torn_bytes, self.open) = (next, begun, 0, None);
         self.publish();
         self.tidy(now);
         self.compressor.wake();
         Ok(())
+    }
+
+    /// Makes the files of a new segment.
+    fn begin(&self, sequence: u64) -> io::Result<Acknowledged> {
+        // A failed attempt may have left a file. Nothing in it was acknowledged.
+        let events = File::create(segment::events(&self.folder, sequence))?;
+        let begun = recover::begin_ids(&self.folder, sequence, 0)?;
+        events.sync_all()?;
+        segment::sync_folder(&self.folder)?;
+        Ok(begun)
     }
 
     /// Removes what need not be kept. A failure costs room, and it is tried again with the next segment.
@@ -299,6 +312,12 @@ impl Writer {
     }
 }
 
+/// What the files of an uncompressed segment take, in bytes.
+fn bytes_on_disk(folder: &Path, sequence: u64) -> u64 {
+    let files = [segment::events(folder, sequence), segment::ids(folder, sequence), segment::torn(folder, sequence)];
+    files.iter().filter_map(|path| path.metadata().ok()).map(|about| about.len()).sum()
+}
+
 /// Writes lines with their newlines. Short ones are written together, and long ones are not copied.
 fn write_lines(file: &mut File, lines: &[&[u8]]) -> io::Result<()> {
     let mut writer = io::BufWriter::with_capacity(256 << 10, file);
@@ -321,10 +340,14 @@ mod tests {
     const NOW: i64 = 1_700_000_000;
 
     fn open(folder: &TempDir, rotate_bytes: u64) -> Writer {
+        open_within(folder, rotate_bytes, u64::MAX).unwrap()
+    }
+
+    fn open_within(folder: &TempDir, rotate_bytes: u64, retain_bytes: u64) -> io::Result<Writer> {
         let metrics = SinkMetrics::register(&Registry::new()).unwrap();
         let remember = Duration::from_hours(48);
-        let limits = Limits { rotate_bytes, retain_files: 0, retain_bytes: u64::MAX, remember_ids: 1000, remember };
-        Writer::open(folder.path(), limits, metrics, NOW).unwrap()
+        let limits = Limits { rotate_bytes, retain_files: 0, retain_bytes, remember_ids: 1000, remember };
+        Writer::open(folder.path(), limits, metrics, NOW)
     }
 
     fn event(id: &str, line: &str) -> (String, Vec<u8>, i64) {
@@ -342,6 +365,13 @@ mod tests {
         fs::read_to_string(path).unwrap()
     }
 
+    /// The events of a segment, which may be compressed.
+    fn text_of(folder: &TempDir, sequence: u64) -> String {
+        let mut text = String::new();
+        io::Read::read_to_string(&mut segment::Events::open(folder.path(), sequence).unwrap().unwrap(), &mut text).unwrap();
+        text
+    }
+
     #[test]
     fn a_failed_write_is_taken_back_at_once() {
         let folder = tempfile::tempdir().unwrap();
@@ -356,6 +386,33 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_that_a_full_disk_did_not_let_begin_leaves_no_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = open(&folder, 10);
+        writer.append(&[event("a", "{1}")]).unwrap();
+        let next = event("b", "{\"long\":1}");
+        std::os::unix::fs::symlink("/dev/full", segment::ids(folder.path(), 2)).unwrap();
+        let error = writer.append(std::slice::from_ref(&next)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
+        assert!(!segment::events(folder.path(), 2).exists() && !segment::ids(folder.path(), 2).exists());
+        drop(writer);
+        // It starts, and goes on when there is room.
+        open(&folder, 10).append(&[next]).unwrap();
+        assert_eq!((text_of(&folder, 1).as_str(), text_of(&folder, 2).as_str()), ("{1}\n", "{\"long\":1}\n"));
+    }
+
+    #[test]
+    fn the_oldest_segments_give_room_before_anything_is_repaired() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(segment::events(folder.path(), 1), "{\"ts\":7}\n".repeat(30)).unwrap();
+        fs::write(segment::events(folder.path(), 2), "").unwrap();
+        // The newest segment can't be repaired.
+        fs::create_dir(segment::ids(folder.path(), 2)).unwrap();
+        assert!(open_within(&folder, 1000, 100).is_err());
+        assert!(!segment::events(folder.path(), 1).exists());
+    }
+
+    #[test]
     fn a_segment_is_closed_without_what_a_failed_write_left() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = open(&folder, 10);
@@ -365,8 +422,6 @@ mod tests {
         writer.open = None;
         writer.append(&[event("b", "{\"long\":1}")]).unwrap();
         drop(writer);
-        let mut text = String::new();
-        io::Read::read_to_string(&mut segment::Events::open(folder.path(), 1).unwrap().unwrap(), &mut text).unwrap();
-        assert_eq!((text.as_str(), read(&segment::events(folder.path(), 2)).as_str()), ("{1}\n", "{\"long\":1}\n"));
+        assert_eq!((text_of(&folder, 1).as_str(), read(&segment::events(folder.path(), 2)).as_str()), ("{1}\n", "{\"long\":1}\n"));
     }
 }

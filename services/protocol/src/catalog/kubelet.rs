@@ -16,7 +16,9 @@ pub(super) static GROUP: MetricGroup = MetricGroup {
             the runtime does not tell one by one has no label `container`; the whole node has `id=\"/\"` and no other label. Of a volume that several pods of a node use, \
             the values that the kubelet measured last are told, and of two measured at the same time those with more bytes in use. The collector `cadvisor` \
             needs `PODS_DETAILS`. The node's `node_network_*` and `node_filesystem_*` come from the kubelet too where its own folders are not mounted: \
-            without `packets` and `drop`, and with `mountpoint=\"/\"` for the filesystem of the kubelet and `imagefs` for another one of images.",
+            without `packets` and `drop`, and with `mountpoint=\"/\"` for the filesystem of the kubelet and `imagefs` for another one of images. A pod on the \
+            node's network (`hostNetwork`) has no `container_network_*`, since they would be the node's: with `PODS_DETAILS` its specification tells, without \
+            it the same interfaces with traffic within 1 % of the node's.",
     job: Some("kubelet"),
     metrics: &[
         M::counter("kubelet", "container_cpu_usage_seconds_total", "seconds", PROCESSOR, "Processor time that a container used; `cpu` is `total`."),

@@ -64,7 +64,7 @@ impl HistoryMetrics {
             failures: counter("failures_total", "Rounds of sealing that failed; the next one does the work.")?,
             unsealed_age_seconds: Gauge::new("golectra_history_unsealed_age_seconds", "Since when reports are not sealed yet.")?,
             seal_after_seconds: gauge("seal_after_seconds", "SEAL_AFTER: how long after the end of their half hour reports are sealed.")?,
-            bytes: gauge("bytes", "Bytes of golectra's tables and indexes in the database.")?,
+            bytes: gauge("bytes", "Bytes of golectra's tables and indexes in the database, but for those of audit events.")?,
             max_bytes: gauge("max_bytes", "HISTORY_MAX_BYTES: beyond it the oldest history is dropped; 0 without a limit.")?,
             series_ids_used_ratio: Gauge::new(
                 "golectra_postgres_series_ids_used_ratio",

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::client::{Client, KubeletAddress, KubeletError};
+use super::namespaces::Namespaces;
 use super::splitter::Splitter;
 
 /// Without an annotation, and without a port that a container declares.
@@ -13,6 +14,9 @@ const DEFAULT_PORT: u16 = 80;
 
 /// The longest path. Kubernetes takes 256 KiB, and a target is kept as long as its pod runs.
 const MAX_PATH_BYTES: usize = 1024;
+
+/// How much of an annotation is shown, in characters.
+const MAX_SHOWN_CHARS: usize = 100;
 
 /// A running pod that asks to be scraped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +33,26 @@ pub struct AnnotatedPod {
     pub scheme: &'static str,
     /// The path, and perhaps a query.
     pub path: String,
+}
+
+/// A running pod that asks to be scraped and cannot be, because of its annotations.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnusablePod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The pods that ask to be scraped, sorted.
+#[derive(Debug, Default)]
+pub struct PodList {
+    /// Those that can be.
+    pub pods: Vec<AnnotatedPod>,
+    /// The others.
+    pub unusable: Vec<UnusablePod>,
 }
 
 /// Asks the kubelet for these pods.
@@ -86,23 +110,29 @@ impl AnnotatedPods {
         Self { client: Client::new(address) }
     }
 
-    /// The pods, sorted.
-    pub async fn list(&mut self) -> Result<Vec<AnnotatedPod>, KubeletError> {
-        let (mut splitter, mut pods) = (Splitter::default(), Vec::new());
+    /// The pods of these namespaces.
+    pub async fn list(&mut self, namespaces: &Namespaces) -> Result<PodList, KubeletError> {
+        let (mut splitter, mut list) = (Splitter::default(), PodList::default());
         let mut found = |member: &str, object: &[u8]| {
-            if member == "items" {
-                pods.extend(parse(object));
+            if member != "items" {
+                return;
+            }
+            match parse(object) {
+                Some(Ok(pod)) if namespaces.allow(&pod.namespace) => list.pods.push(pod),
+                Some(Err(pod)) if namespaces.allow(&pod.namespace) => list.unusable.push(pod),
+                _ => {}
             }
         };
         self.client.get(super::PODS, |piece| Ok(splitter.read(piece, &mut found)?)).await?;
         splitter.finish()?;
-        pods.sort();
-        Ok(pods)
+        list.pods.sort();
+        list.unusable.sort();
+        Ok(list)
     }
 }
 
-/// A pod that asks to be scraped and can be; None for any other.
-pub(super) fn parse(object: &[u8]) -> Option<AnnotatedPod> {
+/// A running pod that asks to be scraped; None for any other.
+pub(super) fn parse(object: &[u8]) -> Option<Result<AnnotatedPod, UnusablePod>> {
     let pod: Pod = serde_json::from_slice(object).ok()?;
     let annotations = pod.metadata.annotations.unwrap_or_default();
     let annotation =
@@ -112,29 +142,36 @@ pub(super) fn parse(object: &[u8]) -> Option<AnnotatedPod> {
     }
     let mut ports = pod.spec.containers.iter().flatten().flat_map(|container| container.ports.iter().flatten());
     let declared = ports.find(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP").map(|port| port.container_port);
-    // A port that is no number cannot be scraped; guessing another would show another program's metrics.
-    let port = match annotation("port") {
-        Some(port) => port.parse().ok()?,
-        None => declared.unwrap_or(DEFAULT_PORT),
+    let ip = pod.status.pod_ip.filter(|ip| !ip.is_empty())?;
+    let endpoint = || -> Result<(u16, &'static str, String), String> {
+        // A port that is no number cannot be scraped; guessing another would show another program's metrics.
+        let port = match annotation("port") {
+            Some(port) => port.parse::<u16>().map_err(|_| format!("prometheus.io/port is {}: it has to be one number", shown(port)))?,
+            None => declared.unwrap_or(DEFAULT_PORT),
+        };
+        let scheme = match annotation("scheme").unwrap_or("http") {
+            scheme if scheme.eq_ignore_ascii_case("http") => "http",
+            scheme if scheme.eq_ignore_ascii_case("https") => "https",
+            scheme => return Err(format!("prometheus.io/scheme is {}: it has to be http or https", shown(scheme))),
+        };
+        let path = annotation("path").unwrap_or("/metrics");
+        if path.len() > MAX_PATH_BYTES {
+            return Err(format!("prometheus.io/path has {} bytes: it may have {MAX_PATH_BYTES}", path.len()));
+        }
+        let slash = if path.starts_with('/') { "" } else { "/" };
+        Ok((port, scheme, format!("{slash}{path}")))
     };
-    let scheme = match annotation("scheme") {
-        None | Some("http") => "http",
-        Some("https") => "https",
-        Some(_) => return None,
-    };
-    let path = annotation("path").unwrap_or("/metrics");
-    if path.len() > MAX_PATH_BYTES {
-        return None;
-    }
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    Some(AnnotatedPod {
-        namespace: pod.metadata.namespace,
-        name: pod.metadata.name,
-        ip: pod.status.pod_ip.filter(|ip| !ip.is_empty())?,
-        port,
-        scheme,
-        path: format!("{slash}{path}"),
+    let endpoint = endpoint();
+    let (namespace, name) = (pod.metadata.namespace, pod.metadata.name);
+    Some(match endpoint {
+        Ok((port, scheme, path)) => Ok(AnnotatedPod { namespace, name, ip, port, scheme, path }),
+        Err(reason) => Err(UnusablePod { namespace, name, reason }),
     })
+}
+
+/// The beginning of an annotation, quoted.
+fn shown(value: &str) -> String {
+    format!("{:?}", value.chars().take(MAX_SHOWN_CHARS).collect::<String>())
 }
 
 #[cfg(test)]
@@ -142,6 +179,10 @@ mod tests {
     use super::*;
 
     fn pod(annotations: &str, rest: &str) -> Option<AnnotatedPod> {
+        parsed(annotations, rest)?.ok()
+    }
+
+    fn parsed(annotations: &str, rest: &str) -> Option<Result<AnnotatedPod, UnusablePod>> {
         let status = r#""status":{"phase":"Running","podIP":"10.1.0.7"}"#;
         let rest = if rest.is_empty() { status } else { rest };
         parse(format!(r#"{{"metadata":{{"name":"app-1","namespace":"shop","annotations":{annotations}}},{rest}}}"#).as_bytes())
@@ -168,6 +209,25 @@ mod tests {
         let rest = r#""spec":{"containers":[{"ports":[{"containerPort":53,"protocol":"UDP"}]},{"ports":[{"containerPort":8080},{"containerPort":9}]}]},
             "status":{"phase":"Running","podIP":"10.1.0.7"}"#;
         assert_eq!(pod(r#"{"prometheus.io/scrape":"true"}"#, rest).unwrap().port, 8080);
+    }
+
+    #[test]
+    fn a_pod_that_asks_in_vain_has_a_reason() {
+        let long = "x".repeat(MAX_PATH_BYTES + 1);
+        let many = "9,".repeat(1000);
+        for (name, value, words) in [
+            ("port", "metrics", "prometheus.io/port is \"metrics\": it has to be one number"),
+            ("port", "8080,9090", "prometheus.io/port is \"8080,9090\""),
+            ("port", many.as_str(), "prometheus.io/port is \"9,9,"),
+            ("scheme", "file", "prometheus.io/scheme is \"file\": it has to be http or https"),
+            ("path", long.as_str(), "prometheus.io/path has 1025 bytes"),
+        ] {
+            let annotations = format!(r#"{{"prometheus.io/scrape":"true","prometheus.io/{name}":"{value}"}}"#);
+            let unusable = parsed(&annotations, "").unwrap().unwrap_err();
+            assert_eq!((unusable.namespace.as_str(), unusable.name.as_str()), ("shop", "app-1"));
+            assert!(unusable.reason.contains(words) && unusable.reason.len() < 200, "{unusable:?}");
+        }
+        assert_eq!(pod(r#"{"prometheus.io/scrape":"true","prometheus.io/scheme":"HTTPS"}"#, "").unwrap().scheme, "https");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::ops::Range;
 use golectra_protocol::{IdError, MAX_ID_BYTES, MetricId};
 
 use super::namespaces::Namespaces;
+use super::summary::HostNetworks;
 use crate::batch::MAX_BATCH_ITEMS;
 use crate::collect::Readings;
 use crate::metrics::SkipReason;
@@ -103,6 +104,8 @@ pub(super) struct Items {
     /// How many series are kept free for what later requests of this reading report about themselves.
     pub(super) reserved: usize,
     namespaces: Namespaces,
+    /// Of the pods in the kubelet's list of pods.
+    pub(super) host_networks: HostNetworks,
     /// What could not be reported.
     pub(super) readings: Readings,
 }

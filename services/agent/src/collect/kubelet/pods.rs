@@ -200,6 +200,7 @@ impl Pod<'_> {
         let Metadata { name, namespace, uid, .. } = &self.metadata;
         let created_at = unix_seconds(self.metadata.creation_timestamp.as_deref()).unwrap_or(0.0);
         let of = Of { namespace, pod: name, uid };
+        items.host_networks.insert((namespace.to_string(), name.to_string()), self.spec.host_network == Some(true));
         items.group(labels, Owner::PodObject(namespace.to_string(), name.to_string()), created_at, |writer| {
             self.info(writer, of);
             self.status(writer, of);

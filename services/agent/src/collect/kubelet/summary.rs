@@ -4,7 +4,7 @@
 //! does not have, such as the image of a container, is not among the labels.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -24,6 +24,9 @@ const MICROSECONDS: f64 = 1e6;
 
 /// The type of a filesystem whose device is not known: rules and pages leave out filesystems without a type.
 const UNKNOWN_KIND: &str = "unknown";
+
+/// By how much the traffic of a pod on the node's network may differ from the node's, which is measured up to 20 s earlier or later, as a part of it.
+const NETWORK_TOLERANCE: f64 = 0.01;
 
 /// The type of a filesystem that makes inodes as they are needed.
 const XFS: &str = "xfs";
@@ -221,6 +224,33 @@ struct Measured {
     used_bytes: f64,
 }
 
+/// Whether pods are on the node's network (`hostNetwork`), by namespace and name.
+pub(super) type HostNetworks = HashMap<(String, String), bool>;
+
+/// The node's network as its pods may have it too.
+#[derive(Debug)]
+struct NodeNetwork {
+    interfaces: Vec<String>,
+    rx_bytes: f64,
+    tx_bytes: f64,
+}
+
+impl NodeNetwork {
+    fn of(network: &Network<'_>) -> Option<Self> {
+        let interfaces = network.interfaces().iter().map(|interface| interface.name.to_string()).collect();
+        Some(Self { interfaces, rx_bytes: network.default.rx_bytes?, tx_bytes: network.default.tx_bytes? })
+    }
+
+    /// Whether a pod's network is this one, as far as its values tell.
+    fn is(&self, network: &Network<'_>) -> bool {
+        let near =
+            |pod: Option<f64>, node: f64| pod.is_some_and(|pod| pod > 0.0 && node > 0.0 && (pod - node).abs() <= node * NETWORK_TOLERANCE);
+        near(network.default.rx_bytes, self.rx_bytes)
+            && near(network.default.tx_bytes, self.tx_bytes)
+            && network.interfaces().iter().map(|interface| &*interface.name).eq(self.interfaces.iter().map(String::as_str))
+    }
+}
+
 /// What is read from one summary.
 #[derive(Debug)]
 pub(super) struct Summary {
@@ -230,6 +260,10 @@ pub(super) struct Summary {
     devices: Devices,
     /// The claims that were reported, by namespace and name, with what decides between the pods that use one.
     claims: BTreeMap<(String, String), Measured>,
+    /// What is known of pods from elsewhere.
+    host_networks: Arc<HostNetworks>,
+    /// The node comes before its pods.
+    node_network: Option<NodeNetwork>,
     /// Pods that it has.
     pub(super) pods: usize,
     /// Whether it has the node's part.
@@ -240,7 +274,22 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn new(node_metrics: NodeMetrics, filter: Arc<Filter>, devices: Devices) -> Self {
-        Self { node_metrics, filter, devices, claims: BTreeMap::new(), pods: 0, has_node: false, has_pressure: false }
+        Self {
+            node_metrics,
+            filter,
+            devices,
+            claims: BTreeMap::new(),
+            host_networks: Arc::default(),
+            node_network: None,
+            pods: 0,
+            has_node: false,
+            has_pressure: false,
+        }
+    }
+
+    /// The same with what is known of the networks of pods. Of others it is found out by their traffic.
+    pub(super) fn knowing(self, host_networks: Arc<HostNetworks>) -> Self {
+        Self { host_networks, ..self }
     }
 
     /// Adds what an object of the summary tells. One that cannot be read is skipped.
@@ -257,6 +306,7 @@ impl Summary {
 
     fn node(&mut self, node: &NodeStats<'_>, items: &mut Items, labels: &mut LabelSets) {
         self.has_node = true;
+        self.node_network = node.network.as_ref().and_then(NodeNetwork::of);
         items.group(labels, Owner::Node("summary"), 0.0, |writer| {
             let root: &[(&str, &str)] = &[("id", "/"), KUBELET];
             usage(writer, root, &[("cpu", "total"), ("id", "/"), KUBELET], node.cpu.as_ref(), node.memory.as_ref());
@@ -319,6 +369,8 @@ impl Summary {
         // The kubelet lists them in another order each time.
         containers.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| b.start_time.cmp(&a.start_time)));
         containers.dedup_by(|next, kept| next.name == kept.name);
+        // That of the node is told once.
+        let network = pod.network.as_ref().filter(|network| !self.is_on_host_network(namespace, name, network));
         let has_pressure = &mut self.has_pressure;
         items.group(labels, Owner::Pod(namespace.to_owned(), name.to_owned()), started_at, |writer| {
             for container in &containers {
@@ -331,7 +383,7 @@ impl Summary {
                 usage(writer, of_pod, cpu, pod.cpu.as_ref(), pod.memory.as_ref());
                 pressure(writer, of_pod, pod.cpu.as_ref(), pod.memory.as_ref(), pod.io.as_ref());
             }
-            for interface in pod.network.iter().flat_map(Network::interfaces) {
+            for interface in network.into_iter().flat_map(Network::interfaces) {
                 let labels: &[(&str, &str)] = &[("interface", &interface.name), KUBELET, ("namespace", namespace), ("pod", name)];
                 writer.gauge("container_network_receive_bytes_total", labels, interface.rx_bytes);
                 writer.gauge("container_network_receive_errors_total", labels, interface.rx_errors);
@@ -342,6 +394,12 @@ impl Summary {
         for volume in pod.volumes.iter().flatten() {
             self.volume(volume, items, labels);
         }
+    }
+
+    /// Some kubelets give a pod on the node's network the values of the node.
+    fn is_on_host_network(&self, namespace: &str, name: &str, network: &Network<'_>) -> bool {
+        let known = self.host_networks.get(&(namespace.to_owned(), name.to_owned())).copied();
+        known.unwrap_or_else(|| self.node_network.as_ref().is_some_and(|node| node.is(network)))
     }
 
     /// Adds a volume of a claim, unless what is known of the claim is from later.

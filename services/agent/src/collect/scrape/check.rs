@@ -12,7 +12,7 @@ use super::job::ScrapeJob;
 use super::series::{Counts, SeriesBudget};
 use super::target::Target;
 use super::{MAX_PODS, PODS_LIMIT, ScrapeSettings, client, roots};
-use crate::collect::kubelet::{AnnotatedPods, Finding, State, authorities, read_small};
+use crate::collect::kubelet::{AnnotatedPods, Finding, PodList, State, authorities, read_small};
 
 /// How many pods that cannot be scraped are named.
 const MAX_NAMED_PODS: usize = 10;
@@ -61,15 +61,14 @@ fn files(settings: &ScrapeSettings) -> Vec<Finding> {
 async fn pods(settings: &ScrapeSettings) -> Vec<Finding> {
     let Some(address) = settings.pods.clone() else { return Vec::new() };
     let missing = |text: String| vec![Finding::new(State::Missing, "scrape", format!("SCRAPE_PODS: {text}"))];
-    let mut pods = match timeout(PODS_LIMIT, AnnotatedPods::new(address).list()).await {
-        Ok(Ok(pods)) => pods,
+    let PodList { pods, unusable } = match timeout(PODS_LIMIT, AnnotatedPods::new(address).list(&settings.namespaces)).await {
+        Ok(Ok(list)) => list,
         Ok(Err(error)) => return missing(error.to_string()),
         Err(_) => return missing(format!("the kubelet did not list its pods within {} s", PODS_LIMIT.as_secs())),
     };
-    pods.retain(|pod| settings.namespaces.allow(&pod.namespace));
     let targets: Vec<_> = pods.iter().take(MAX_PODS).filter_map(Target::of_pod).collect();
     let results = scrape(settings, targets, None).await;
-    let (annotated, scraped) = (pods.len(), results.iter().filter(|(_, result)| result.is_ok()).count());
+    let (annotated, scraped) = (pods.len() + unusable.len(), results.iter().filter(|(_, result)| result.is_ok()).count());
     let text = format!("SCRAPE_PODS: {annotated} pods of this node ask to be scraped, {scraped} can be");
     let mut findings = vec![Finding::new(State::Works, "scrape", text)];
     let failed = results.iter().filter_map(|(target, result)| Some((target, result.as_ref().err()?)));
@@ -77,6 +76,8 @@ async fn pods(settings: &ScrapeSettings) -> Vec<Finding> {
         Finding::new(State::Note, "scrape", format!("pod {} at {}: {error}", target.pod(), target.url_for_log()))
     };
     findings.extend(failed.take(MAX_NAMED_PODS).map(named));
+    let in_vain = unusable.iter().take(MAX_NAMED_PODS);
+    findings.extend(in_vain.map(|pod| Finding::new(State::Note, "scrape", format!("pod {}/{}: {}", pod.namespace, pod.name, pod.reason))));
     findings
 }
 

@@ -40,13 +40,13 @@ const SEEN: &str = r#"max by (instance) (timestamp({__name__=~"node_load1|node_m
 /// The nodes that were stopped: they do not report, and their last report says that the agent ends.
 pub const STOPPED: &str = "golectra_source_stopped == 1";
 const FILESYSTEMS: &str = r#"{__name__=~"(node_)?filesystem_((size|avail|available)_bytes|readonly)",fstype!~"tmpfs|ramfs|devtmpfs|overlay|squashfs|erofs|iso9660|fuse.*|nsfs"}"#;
-const PODS: &str = r#"count by (instance, node) (count by (instance, node, namespace, pod) ({__name__=~"kube_pod_info|container_memory_working_set_bytes",pod!=""}))"#;
+/// Here and below without series of a program that is scraped with the labels of its own pod: their label `pod` is that pod, and `exported_pod` the one they are about.
+const PODS: &str = r#"count by (instance, node) (count by (instance, node, namespace, pod) ({__name__=~"kube_pod_info|container_memory_working_set_bytes",pod!="",exported_pod=""}))"#;
 /// 0 where states are reported and all pods are ready; nothing where no state is reported. A pod that several programs report counts once.
-const NOT_READY: &str =
-    r#"count(max by (namespace, pod) (kube_pod_status_phase{phase=~"Pending|Failed|Unknown"}) == 1) or count(kube_pod_status_phase) * 0"#;
+const NOT_READY: &str = r#"count(max by (namespace, pod) (kube_pod_status_phase{phase=~"Pending|Failed|Unknown",exported_pod=""}) == 1) or count(kube_pod_status_phase{exported_pod=""}) * 0"#;
 /// The pods that restarted, and beside them a 0 without labels where restarts are reported at all. What several programs report of a container counts once. A
-/// deleted pod does not count; stale markers are passed over for a while, since a single failed scrape writes them too.
-const RESTARTS: &str = "sum by (namespace, pod) (max by (namespace, pod, container) (increase(kube_pod_container_status_restarts_total[1h])) and max by (namespace, pod, container) (last_over_time(kube_pod_container_status_restarts_total[3m]))) > 0 or count(last_over_time(kube_pod_container_status_restarts_total[3m])) * 0";
+/// deleted pod does not count; stale markers are passed over for a while, since a single failed scrape writes them too. Sidecars are init containers.
+const RESTARTS: &str = r#"sum by (namespace, pod) (max by (namespace, pod, container) (increase(kube_pod_container_status_restarts_total{exported_pod=""}[1h])) and max by (namespace, pod, container) (last_over_time(kube_pod_container_status_restarts_total{exported_pod=""}[3m])) or max by (namespace, pod, container) (increase(kube_pod_init_container_status_restarts_total{exported_pod=""}[1h])) and max by (namespace, pod, container) (last_over_time(kube_pod_init_container_status_restarts_total{exported_pod=""}[3m]))) > 0 or count(last_over_time(kube_pod_container_status_restarts_total{exported_pod=""}[3m])) * 0"#;
 /// What is told of nodes in labels: the kernel, the system, the labels that Kubernetes has, and those that people write into a file of the agent.
 const INFOS: &str = r#"{__name__=~"node_uname_info|node_os_info|kube_node_labels|node_labels",instance!=""}"#;
 /// Labels of those that tell nothing by which nodes could be grouped, or tell it once more.
@@ -577,9 +577,16 @@ mod tests {
         }
         let deleted = r#"kube_pod_container_status_restarts_total{instance="n1",namespace="shop",pod="old",container="app"}"#;
         fixture.add(deleted, 0..=NOW - 330, |second| second / 15.0);
+        let sidecar = r#"kube_pod_init_container_status_restarts_total{instance="n1",namespace="shop",pod="cart",container="proxy"}"#;
+        fixture.add(sidecar, 0..=NOW, |second| if second < 300.0 { 0.0 } else { 1.0 });
+        // A kube-state-metrics that is scraped with the labels of its own pod.
+        let exported = r#"exported_namespace="shop",exported_pod="cart",instance="n1",job="pods",namespace="mon",pod="ksm""#;
+        fixture.add(&format!(r#"kube_pod_status_phase{{{exported},phase="Pending"}}"#), 0..=NOW, |_| 1.0);
+        let restarts = format!(r#"kube_pod_container_status_restarts_total{{{exported},container="app"}}"#);
+        fixture.add(&restarts, 0..=NOW, |second| if second < 300.0 { 0.0 } else { 2.0 });
         assert_eq!(fixture.values(NOT_READY, &[]), ["1.000"]);
         let (times, restarted) = reader().restarts(Ok(fixture.now(RESTARTS)));
-        assert_eq!((times, restarted), (Some(4.0), vec![("shop".to_owned(), "cart".to_owned(), 4.0)]));
+        assert_eq!((times, restarted), (Some(5.0), vec![("shop".to_owned(), "cart".to_owned(), 5.0)]));
     }
 
     #[test]

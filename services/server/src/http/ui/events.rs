@@ -38,8 +38,8 @@ pub const EVENTS_LIMIT: Duration = Duration::from_millis(400);
 const MAX_EVENTS: usize = 100;
 
 const ALERTS: &str = r#"ALERTS{alertstate="firing",alertname!="Watchdog",$of}"#;
-const RESTARTS: &str = r#"max by (namespace, pod, container) (kube_pod_container_status_restarts_total{pod!="",$of})"#;
-const OOM_OF_PODS: &str = r#"max by (namespace, pod, container) (container_oom_events_total{pod!="",container!="",$of})"#;
+const RESTARTS: &str = r#"max by (namespace, pod, container) (kube_pod_container_status_restarts_total{pod!="",exported_pod="",$of}) or max by (namespace, pod, container) (kube_pod_init_container_status_restarts_total{pod!="",exported_pod="",$of})"#;
+const OOM_OF_PODS: &str = r#"max by (namespace, pod, container) (container_oom_events_total{pod!="",container!="",exported_pod="",$of})"#;
 const OOM_OF_NODES: &str = "max by (instance) (node_vmstat_oom_kill{$of})";
 /// How long ago each node had reported when that was written; and, with the label `stopped`, the nodes that were stopped. The age is that at the time of the
 /// sample: with rollups a step may be minutes after its newest sample.

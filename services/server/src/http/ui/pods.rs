@@ -21,17 +21,17 @@ use crate::history::query::QueryError;
 use crate::http::error::TextError;
 use crate::http::{App, AppState};
 
-/// `$of` stands for matchers. Of a pod whose containers the runtime does not tell one by one there are series without a container; other programs have such
-/// series of every pod, one of the whole pod and one of its pause container.
+/// `$of` stands for matchers, see [`matching`]. Of a pod whose containers the runtime does not tell one by one there are series without a container; other
+/// programs have such series of every pod, one of the whole pod and one of its pause container.
 const CPU: &str = r#"sum by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container!="",$of}[2m])) or max by (instance, namespace, pod) (rate(container_cpu_usage_seconds_total{pod!="",container="",$of}[2m]))"#;
 const MEMORY: &str = r#"sum by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container!="",$of}) or max by (instance, namespace, pod) (container_memory_working_set_bytes{pod!="",container="",$of})"#;
 /// What several programs report of a container counts once.
 const RESOURCES: &str = r#"sum by (__name__, namespace, pod, resource) (max by (__name__, namespace, pod, container, resource) ({__name__=~"kube_pod_container_resource_(requests|limits)",resource=~"cpu|memory",$of}))"#;
-const RESTARTS: &str = "sum by (namespace, pod) (max by (namespace, pod, container) (kube_pod_container_status_restarts_total{$of}))";
-const RECENT_RESTARTS: &str =
-    "sum by (namespace, pod) (max by (namespace, pod, container) (increase(kube_pod_container_status_restarts_total{$of}[1h])))";
+/// Sidecars that Kubernetes knows as such are init containers.
+const RESTARTS: &str = "sum by (namespace, pod) (max by (namespace, pod, container) (kube_pod_container_status_restarts_total{$of}) or max by (namespace, pod, container) (kube_pod_init_container_status_restarts_total{$of}))";
+const RECENT_RESTARTS: &str = "sum by (namespace, pod) (max by (namespace, pod, container) (increase(kube_pod_container_status_restarts_total{$of}[1h])) or max by (namespace, pod, container) (increase(kube_pod_init_container_status_restarts_total{$of}[1h])))";
 /// Without what is told of former pods of the same name: those whose uid is not the one that was reported last.
-const INFO: &str = r#"{__name__=~"kube_pod_info|kube_pod_status_phase|kube_pod_container_status_last_terminated_reason",$of} > 0 unless on (namespace, pod, uid) (kube_pod_info{uid!="",$of} unless on (namespace, pod, uid) topk by (namespace, pod) (1, timestamp(kube_pod_info{uid!="",$of})))"#;
+const INFO: &str = r#"{__name__=~"kube_pod_info|kube_pod_status_phase|kube_pod_container_status_last_terminated_reason|kube_pod_init_container_status_last_terminated_reason",$of} > 0 unless on (namespace, pod, uid) (kube_pod_info{uid!="",$of} unless on (namespace, pod, uid) topk by (namespace, pod) (1, timestamp(kube_pod_info{uid!="",$of})))"#;
 
 const COLUMNS: [(&str, &str); 7] = [
     ("pod", "Pod"),
@@ -229,7 +229,13 @@ pub async fn facts(app: &App, namespace: &str, name: &str) -> (String, Vec<Fact>
 }
 
 async fn ask_of(app: &App, expr: &str, of: &str) -> Result<Vec<Sample>, QueryError> {
-    ask::instant(app, &expr.replace("$of", of)).await
+    ask::instant(app, &matching(expr, of)).await
+}
+
+/// The expression of the series with these labels. A kube-state-metrics or cAdvisor that is scraped with the labels of its own pod tells the pods that it is about
+/// in `exported_pod`: its series are left out, since their label `pod` is its own.
+fn matching(expr: &str, of: &str) -> String {
+    expr.replace("$of", &format!(r#"exported_pod="",{of}"#))
 }
 
 /// Asks for everything of the pods with these labels, with a sentence for what can't be had.
@@ -284,6 +290,8 @@ fn filled(answers: Answers) -> (Pods, Vec<String>) {
     each("States", answers.info, &|pod, labels, _| match labels.metric_name() {
         "kube_pod_info" => labels.value("node").clone_into(&mut pod.node),
         "kube_pod_status_phase" => labels.value("phase").clone_into(&mut pod.phase),
+        // Why an init container ended counts where no other container did.
+        "kube_pod_init_container_status_last_terminated_reason" if !pod.reason.is_empty() => {}
         _ => labels.value("reason").clone_into(&mut pod.reason),
     });
     each("CPU", answers.cpu, &|pod, labels, value| set(&mut pod.cpu, &mut pod.node, labels, value));
@@ -361,7 +369,7 @@ mod tests {
     /// What is known of each pod of these series, with and without matchers.
     fn known(fixture: &Fixture) -> Pods {
         let of = |of: &str| {
-            let answer = |expr: &str| Ok(fixture.now(&expr.replace("$of", of)));
+            let answer = |expr: &str| Ok(fixture.now(&matching(expr, of)));
             filled(Answers {
                 info: answer(INFO),
                 cpu: answer(CPU),
@@ -427,6 +435,32 @@ mod tests {
     }
 
     #[test]
+    fn restarts_of_sidecars_count() {
+        let mut fixture = Fixture::default();
+        let mut add = |init: &str, labels: &str, reason: &str| {
+            let of = format!(r#"instance="n1",{labels}"#);
+            let restarts = format!("kube_pod_{init}container_status_restarts_total{{{of}}}");
+            fixture.add(&restarts, 0..=NOW, |second| if second < 300.0 { 0.0 } else { 2.0 });
+            let ended = format!(r#"kube_pod_{init}container_status_last_terminated_reason{{{of},reason="{reason}"}}"#);
+            fixture.add(&ended, 0..=NOW, |_| 1.0);
+        };
+        // The sidecar comes after the other container by name, and before it.
+        add("", r#"namespace="shop",pod="cart",container="app""#, "Error");
+        add("init_", r#"namespace="shop",pod="cart",container="proxy""#, "OOMKilled");
+        add("", r#"namespace="shop",pod="web",container="web""#, "Error");
+        add("init_", r#"namespace="shop",pod="web",container="proxy""#, "OOMKilled");
+        add("init_", r#"namespace="shop",pod="lone",container="proxy""#, "OOMKilled");
+        // A kube-state-metrics that is scraped with the labels of its own pod.
+        add("", r#"namespace="shop",pod="ksm",container="app",exported_namespace="shop",exported_pod="cart""#, "Error");
+        let pods = known(&fixture);
+        let shown = |name: &str| (pod(&pods, name).restarts, Some(pod(&pods, name).recent), pod(&pods, name).reason.as_str());
+        assert_eq!(shown("cart"), (Some(4.0), Some(4.0), "Error"));
+        assert_eq!(shown("web"), (Some(4.0), Some(4.0), "Error"));
+        assert_eq!(shown("lone"), (Some(2.0), Some(2.0), "OOMKilled"));
+        assert_eq!(pods.len(), 3, "{:?}", pods.keys());
+    }
+
+    #[test]
     fn of_a_pod_that_was_made_again_the_newer_one_counts() {
         let mut fixture = Fixture::default();
         let memory = r#"container_memory_working_set_bytes{namespace="shop",pod="db-0",container="app""#;
@@ -481,7 +515,7 @@ mod tests {
         use golectra_promql::parse::ParseLimits;
         for expr in [CPU, MEMORY, RESOURCES, RESTARTS, RECENT_RESTARTS, INFO] {
             for of in ["", r#"namespace="a",pod="b""#] {
-                let query = expr.replace("$of", of);
+                let query = matching(expr, of);
                 Query::parse(&query, &ParseLimits::default()).unwrap_or_else(|error| panic!("{query}: {error}"));
                 assert!(expr.contains("$of"), "{expr}");
             }

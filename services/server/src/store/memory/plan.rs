@@ -102,12 +102,14 @@ pub(super) struct BatchTimes {
     at_millis: u64,
     now_millis: u64,
     arrival: u64,
+    /// Whether the client sent the key.
+    keyed: bool,
 }
 
 impl BatchTimes {
     /// The times of a batch with this key that arrived now, as the store's write of this number.
-    pub(super) fn new(key: IdempotencyKey, now_millis: u64, arrival: u64) -> Self {
-        Self { at_millis: key.unix_millis(), now_millis, arrival }
+    pub(super) fn new(key: IdempotencyKey, keyed: bool, now_millis: u64, arrival: u64) -> Self {
+        Self { at_millis: key.unix_millis(), now_millis, arrival, keyed }
     }
 
     /// The version of values without times of their own. A clock that is ahead does not make them newer than their arrival.
@@ -120,8 +122,14 @@ impl BatchTimes {
         i64::try_from(self.at_millis.min(self.now_millis)).unwrap_or(i64::MAX)
     }
 
-    /// The latest time that a row has unless the clock went back since.
+    /// The latest time that a row has unless the clock went back since, for values without times of their own. Those without a key have this server's time
+    /// and are sent once: any row later than now gives way to them, however little the clock went back.
     pub(super) fn latest_millis(self) -> u64 {
+        if self.keyed { self.latest_sample_millis() } else { self.now_millis }
+    }
+
+    /// The same for samples with times of their own.
+    pub(super) fn latest_sample_millis(self) -> u64 {
         self.now_millis.saturating_add(WENT_BACK_MILLIS)
     }
 

@@ -45,7 +45,7 @@ impl Shards {
             return Ok(Applied::of_samples(0, refused));
         }
 
-        let times = BatchTimes::new(batch.key, now_millis, self.next_arrival());
+        let times = BatchTimes::new(batch.key, batch.keyed, now_millis, self.next_arrival());
         let place = locked.place().unwrap_or_else(|| locked.ensure(now_millis));
         let shard = &mut *locked.shard;
         let ShardParts { source, plan, cache, history } = shard.parts_for(place);

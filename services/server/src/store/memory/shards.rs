@@ -167,7 +167,7 @@ impl Shards {
         }
         self.reserve(new.series)?;
 
-        let times = BatchTimes::new(batch.key, now_millis, self.next_arrival());
+        let times = BatchTimes::new(batch.key, batch.keyed, now_millis, self.next_arrival());
         let place = place.unwrap_or_else(|| locked.ensure(now_millis));
         let shard = &mut *locked.shard;
         let ShardParts { source, plan, cache, history } = shard.parts_for(place);
@@ -195,7 +195,7 @@ impl Shards {
         }
         if with_values {
             shard.plan(Some(place), &self.hasher, &write.metrics);
-            let times = BatchTimes::new(write.key, write.seen_millis, self.next_arrival());
+            let times = BatchTimes::new(write.key, write.keyed, write.seen_millis, self.next_arrival());
             let ShardParts { source, plan, history, .. } = shard.parts_for(place);
             source.report(write.seen_millis, &self.lifetimes);
             source.note_ahead(&write.metrics, write.seen_millis);

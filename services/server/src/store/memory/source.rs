@@ -197,7 +197,7 @@ impl SourceSeries {
                 if *slot == NEW { self.table.find(hash(hasher, metric.id.as_bytes()), metric.id, metric.kind()) } else { Some(*slot) };
             match known {
                 Some(slot) => {
-                    let went_back = self.table.write([(slot, metric.value)].into_iter(), version, times.latest_millis(), period);
+                    let went_back = self.table.write([(slot, metric.value)].into_iter(), version, times.latest_sample_millis(), period);
                     self.note_went_back(went_back);
                 }
                 None => drop(self.table.push(hasher, metric, version, period)),

@@ -87,7 +87,7 @@ pub(super) struct Sealer {
     pub(super) options: DatabaseOptions,
     pub(super) clock: DatabaseClock,
     pub(super) lifetimes: Lifetimes,
-    /// What the schema may take, in bytes.
+    /// What the schema may take beside the audit trail, in bytes.
     pub(super) max_bytes: Option<u64>,
     pub(super) partitions: Arc<Partitions>,
     pub(super) metrics: HistoryMetrics,

@@ -182,6 +182,42 @@ fn a_summary_of_1_36_with_the_runtimes_stats() {
 }
 
 #[test]
+fn a_pod_on_the_nodes_network_is_not_told_to_have_the_nodes_traffic() {
+    let network = |rx: u64, tx: u64| {
+        let of = |name: &str| serde_json::json!({"name": name, "rxBytes": rx, "rxErrors": 0, "txBytes": tx, "txErrors": 0});
+        let mut network = of("eth0");
+        network["interfaces"] = serde_json::json!([of("vetha1b2c3d4"), of("eth0")]);
+        network
+    };
+    let pod =
+        |name: &str, network: &serde_json::Value| serde_json::json!({"podRef": {"name": name, "namespace": "shop"}, "network": network});
+    let other_name = serde_json::json!({"name": "eth1", "rxBytes": 1_000_000, "txBytes": 2_000_000});
+    let document = |node: serde_json::Value, proxy: serde_json::Value| {
+        let pods = [pod("proxy", &proxy), pod("web", &network(1_005_000, 900)), pod("idle", &network(0, 0)), pod("other", &other_name)];
+        serde_json::json!({"node": {"nodeName": "n", "network": node}, "pods": pods}).to_string()
+    };
+    let told = |document: &str, known: HostNetworks| {
+        let (mut items, mut labels, mut splitter) = (Items::default(), LabelSets::default(), Splitter::default());
+        let mut summary = Summary::new(ALL, Arc::default(), Devices::default()).knowing(Arc::new(known));
+        splitter.read(document.as_bytes(), &mut |member, object| summary.read(member, object, &mut items, &mut labels)).unwrap();
+        let found = checked(&mut items);
+        let is_told = |pod: &str| {
+            let start = "container_network_receive_bytes_total{";
+            found.keys().any(|id| id.starts_with(start) && id.contains(&format!("pod=\"{pod}\"")))
+        };
+        ["proxy", "web", "idle", "other"].map(is_told)
+    };
+    let busy = document(network(1_000_000, 2_000_000), network(1_005_000, 2_010_000));
+    assert_eq!(told(&busy, HostNetworks::new()), [false, true, true, true]);
+    let quiet = document(network(0, 0), network(0, 0));
+    assert_eq!(told(&quiet, HostNetworks::new()), [true, true, true, true], "without traffic it is not known");
+    // What the list of pods says counts.
+    let known = |name: &str, is_on_host: bool| (("shop".to_owned(), name.to_owned()), is_on_host);
+    let known = HostNetworks::from([known("proxy", false), known("web", true), known("idle", true)]);
+    assert_eq!(told(&busy, known), [true, false, false, true]);
+}
+
+#[test]
 fn a_windows_node_in_the_cluster() {
     let (found, skipped) = read(include_bytes!("../testdata/summary-windows.json"), ALL);
     assert_eq!(skipped, []);

@@ -1,6 +1,6 @@
 //! A clock that is behind at the start.
 
-use golectra_protocol::WindowError;
+use golectra_protocol::{Kind, WindowError};
 
 use super::conformance::counter as count;
 use super::conformance::samples::{refused, samples};
@@ -49,6 +49,27 @@ async fn what_is_in_range_by_the_right_time_is_refused_only_for_now() {
     for one in [later, sampled(), unkeyed(NOW + HOUR)] {
         assert_eq!(store.apply(one).await.unwrap(), Applied::New);
     }
+}
+
+#[tokio::test]
+async fn a_write_without_a_key_counts_when_the_clock_went_back_by_seconds() {
+    let clock = Clock::at(NOW);
+    let store = MemoryStore::open(config(None, Duration::ZERO, false), clock.clone()).unwrap();
+    let put = async |keyed: bool, value: f64| {
+        let one = batch("a", IdempotencyKey::at(clock.unix_millis()), vec![conformance::gauge("g", value)]);
+        assert_eq!(store.apply(Batch { keyed, ..one }).await.unwrap(), Applied::New);
+    };
+    let selector = Selector { id: conformance::name("g"), kind: Kind::Gauge };
+    let shown = async || (store.value(&selector).await.unwrap(), store.snapshot().await.unwrap().gauges["g"]);
+    put(false, 1.0).await;
+    assert_eq!(shown().await, (Some(Value::Gauge(1.0)), 1.0));
+    clock.set(NOW - 20_000);
+    put(false, 2.0).await;
+    assert_eq!(shown().await, (Some(Value::Gauge(2.0)), 2.0), "also where the value was remembered");
+    // A batch with a key keeps its place by its time.
+    clock.set(NOW - 40_000);
+    put(true, 3.0).await;
+    assert_eq!(shown().await, (Some(Value::Gauge(2.0)), 2.0));
 }
 
 #[tokio::test(start_paused = true)]

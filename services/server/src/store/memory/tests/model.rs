@@ -97,8 +97,9 @@ impl Model {
                 source.series.insert((metric.id.to_owned(), metric.kind()), new);
                 continue;
             };
-            // No time is later than its arrival: one that is so far ahead is from before the clock went back.
-            let is_newer = at >= kept.version.0 || kept.version.0 > now + MINUTE;
+            // No time is later than its arrival: one that is so far ahead is from before the clock went back. A write without a key is sent once.
+            let may_be_ahead = if batch.keyed { MINUTE } else { 0 };
+            let is_newer = at >= kept.version.0 || kept.version.0 > now + may_be_ahead;
             match (&mut kept.value, metric.value) {
                 (Value::Counter(total), Value::Counter(delta)) => *total += delta,
                 (value, new) if is_newer => *value = new,

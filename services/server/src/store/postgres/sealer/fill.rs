@@ -53,7 +53,7 @@ impl Table {
 /// What fills the database. Numbers of rows and what they take are estimates.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::store::postgres) struct Fill {
-    /// All tables and indexes of the schema.
+    /// All tables and indexes of the schema that count towards HISTORY_MAX_BYTES.
     bytes: u64,
     /// Chunks and rollups.
     history_bytes: f64,

@@ -19,12 +19,15 @@ const WARN_PERCENT: u64 = 90;
 /// How often that is said.
 const WARN_EVERY: Duration = Duration::from_hours(1);
 
-/// Bytes of all tables and indexes of the schema.
+/// The tables of the audit trail. They have a limit of their own, AUDIT_DATABASE_MAX_BYTES: while a sink takes no events, no history goes for those that wait.
+const AUDIT_TABLES: [&str; 4] = ["outbox", "deliveries", "dead_letters", "audit_name_lists"];
+
+/// Bytes of all tables and indexes of the schema but for those of the audit trail.
 async fn bytes(conn: &mut PgConnection) -> Result<u64, sqlx::Error> {
     // Not `current_schema()::regnamespace`, which reads the name as SQL: without its quotes it is another one, or none.
     let statement = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
-        WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND relkind = 'r'";
-    let bytes: i64 = sqlx::query_scalar(statement).fetch_one(conn).await?;
+        WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND relkind = 'r' AND relname <> ALL($1)";
+    let bytes: i64 = sqlx::query_scalar(statement).bind(AUDIT_TABLES).fetch_one(conn).await?;
     Ok(u64::try_from(bytes).unwrap_or(0))
 }
 

@@ -205,6 +205,16 @@ async fn the_oldest_days_go_where_the_database_is_too_large() {
     let mut sealer = sealer(&lab.store);
     sealer.max_bytes = Some(u64::MAX);
     assert_eq!(sealer.round().await.unwrap().days, Vec::<i32>::new());
+    // Audit events that wait do not count.
+    let bytes = sealer.metrics.bytes.get();
+    let waiting = "INSERT INTO outbox (event_id, ts, ip_address, metrics, bytes)
+        SELECT gen_random_uuid(), 1, '192.0.2.1', repeat('m', 1000), 1000 FROM generate_series(1, 4000)";
+    sqlx::query(waiting).execute(&mut lab.conn).await.unwrap();
+    let size: i64 = sqlx::query_scalar("SELECT pg_total_relation_size('outbox')").fetch_one(&mut lab.conn).await.unwrap();
+    assert!(size > 4_000_000, "{size}");
+    sealer.max_bytes = Some(u64::try_from(bytes).unwrap() + 2_000_000);
+    assert_eq!(sealer.round().await.unwrap().days, Vec::<i32>::new());
+    assert!(sealer.metrics.bytes.get() < bytes + 2_000_000, "{} of {bytes}", sealer.metrics.bytes.get());
     sealer.max_bytes = Some(1);
     assert_eq!(sealer.round().await.unwrap().days, [20_000, 20_001], "the newest stays");
     assert_eq!((sealer.metrics.dropped_partitions.with_label_values(&["chunks"]).get(), sealer.metrics.max_bytes.get()), (2, 1));

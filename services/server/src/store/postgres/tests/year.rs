@@ -372,7 +372,8 @@ async fn kept_days(conn: &mut PgConnection, end: u64) -> Kept {
 /// As the server counts them.
 async fn total_bytes(conn: &mut PgConnection) -> u64 {
     let statement =
-        "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relnamespace = 'golectra'::regnamespace AND relkind = 'r'";
+        "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relnamespace = 'golectra'::regnamespace AND relkind = 'r'
+        AND relname NOT IN ('outbox', 'deliveries', 'dead_letters', 'audit_name_lists')";
     u64::try_from(sqlx::query_scalar::<_, i64>(statement).fetch_one(conn).await.unwrap()).unwrap()
 }
 
