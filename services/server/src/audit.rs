@@ -122,7 +122,8 @@ impl Trail {
     /// one. Must be called inside a runtime.
     pub fn start(config: AuditConfig, backend: Backend, registry: &prometheus::Registry, clock: Clock) -> Result<Option<Self>, AuditError> {
         let mut sinks: Vec<(String, Arc<dyn Sink>)> = Vec::new();
-        if let Some(path) = config.file {
+        // The original's flag is empty where there is no file.
+        if let Some(path) = config.file.filter(|path| !path.as_os_str().is_empty()) {
             sinks.push((format!("file:{}", config.instance), Arc::new(FileSink::new(path))));
         }
         if let Some(url) = config.url {

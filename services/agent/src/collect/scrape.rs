@@ -23,7 +23,7 @@ mod target;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use golectra_process::{LogLimiter, Secret};
@@ -61,7 +61,29 @@ static PODS_FAILURES: LogLimiter = LogLimiter::new();
 
 static CA_FAILURES: LogLimiter = LogLimiter::new();
 
-static OVER_LIMIT: LogLimiter = LogLimiter::new();
+static PODS_OVER_LIMIT: Hourly = Hourly::new();
+
+static SERIES_OVER_LIMIT: Hourly = Hourly::new();
+
+/// What stays so until somebody changes a setting is said once an hour.
+struct Hourly(Mutex<Option<Instant>>);
+
+impl Hourly {
+    const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// Whether it is to be said now.
+    fn is_due(&self) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let is_due = said.is_none_or(|said| now.duration_since(said) >= Duration::from_hours(1));
+        if is_due {
+            *said = Some(now);
+        }
+        is_due
+    }
+}
 
 /// What is scraped, and how.
 #[derive(Debug, Clone)]
@@ -186,14 +208,13 @@ impl Scraper {
                 let too_many = pods.len().saturating_sub(MAX_PODS) as u64;
                 if too_many > 0 {
                     self.metrics.readings_skipped("scrape", SkipReason::Limit, too_many);
-                    OVER_LIMIT.log("pods", move |count| {
+                    if PODS_OVER_LIMIT.is_due() {
                         tracing::warn!(
-                            count,
                             pods = too_many,
                             limit = MAX_PODS,
                             "more pods of this node ask to be scraped than an agent scrapes: the last ones by namespace and name are left out"
                         );
-                    });
+                    }
                 }
                 self.pod_targets = pods.iter().take(MAX_PODS).filter_map(Target::of_pod).collect();
                 return;
@@ -292,18 +313,14 @@ impl Scraper {
                 self.metrics.readings_skipped("scrape", reason, samples as u64);
             }
         }
-        if counts.over_budget > 0 {
-            let (job, instance, url) = (target.job().to_owned(), target.instance().to_owned(), target.url_for_log());
-            OVER_LIMIT.log("series", move |count| {
-                tracing::warn!(
-                    count,
-                    job,
-                    instance,
-                    url,
-                    samples = counts.over_budget,
-                    "samples of a target are left out: all targets together have more series, or more text in them, than SCRAPE_MAX_SERIES allows"
-                );
-            });
+        if counts.over_budget > 0 && SERIES_OVER_LIMIT.is_due() {
+            tracing::warn!(
+                job = target.job(),
+                instance = target.instance(),
+                url = %target.url_for_log(),
+                samples = counts.over_budget,
+                "samples of a target are left out: all targets together have more series, or more text in them, than SCRAPE_MAX_SERIES allows"
+            );
         }
     }
 

@@ -45,7 +45,7 @@ where
 
 /// A field that may be left out; implemented by `Option` only.
 pub trait OptionalField: Sized {
-    /// The value; None when none was given, or an empty one.
+    /// The value; None when none was given.
     fn optional(given: Given) -> Result<Self, SettingsError>;
 }
 
@@ -54,8 +54,7 @@ where
     T: FromStr<Err: Display + 'static> + 'static,
 {
     fn optional(given: Given) -> Result<Self, SettingsError> {
-        // An empty flag as an empty variable, which is left out before: in the original both turn such a setting off.
-        given.value.filter(|(text, _)| !text.is_empty()).map(|(text, origin)| value(&text, &origin)).transpose()
+        given.value.map(|(text, origin)| value(&text, &origin)).transpose()
     }
 }
 

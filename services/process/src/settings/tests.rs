@@ -76,14 +76,6 @@ fn a_variable_wins_over_a_flag_and_an_empty_one_does_not() {
 }
 
 #[test]
-fn an_empty_flag_leaves_out_a_setting_that_has_no_default() {
-    let settings = parse(&["--audit-file=", "-d", ""], &[]).unwrap();
-    assert!(settings.audit_file.is_none() && settings.database_dsn.is_none(), "{settings:?}");
-    let settings = parse(&["--audit-file="], &[("AUDIT_FILE", "events")]).unwrap();
-    assert_eq!(settings.audit_file.as_deref(), Some("events"));
-}
-
-#[test]
 fn go_forms_reach_every_kind_of_setting() {
     let settings =
         parse(&["-r", "-i", "1m30s", "-d=postgres://u:p@h/db?a=b", "--audit-file", "-x", "-max-body=1GiB", "-l=7", "-f", "x y"], &[])

@@ -38,6 +38,8 @@ fn metric_value(registry: &Registry, series: &str) -> f64 {
 #[tokio::test]
 async fn without_a_sink_there_is_no_trail() {
     assert!(Trail::start(config(None), Backend::Memory, &Registry::new(), Clock::default()).unwrap().is_none());
+    let empty = AuditConfig { file: Some(std::path::PathBuf::new()), ..config(None) };
+    assert!(Trail::start(empty, Backend::Memory, &Registry::new(), Clock::default()).unwrap().is_none());
     let wrong = config(Some("audit-sink:8090".into()));
     assert!(Trail::start(wrong, Backend::Memory, &Registry::new(), Clock::default()).is_err());
 }

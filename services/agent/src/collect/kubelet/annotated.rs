@@ -146,7 +146,9 @@ pub(super) fn parse(object: &[u8]) -> Option<Result<AnnotatedPod, UnusablePod>> 
     let endpoint = || -> Result<(u16, &'static str, String), String> {
         // A port that is no number cannot be scraped; guessing another would show another program's metrics.
         let port = match annotation("port") {
-            Some(port) => port.parse::<u16>().map_err(|_| format!("prometheus.io/port is {}: it has to be one number", shown(port)))?,
+            Some(port) => {
+                port.parse::<u16>().map_err(|_| format!("prometheus.io/port is {}: it has to be one number up to 65535", shown(port)))?
+            }
             None => declared.unwrap_or(DEFAULT_PORT),
         };
         let scheme = match annotation("scheme").unwrap_or("http") {

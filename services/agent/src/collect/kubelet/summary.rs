@@ -161,7 +161,7 @@ struct Swap {
 
 #[derive(Deserialize)]
 struct Network<'a> {
-    /// The interface of the default route, which older kubelets tell alone.
+    /// The interface `eth0`, where there is one, which older kubelets tell alone.
     #[serde(borrow, flatten)]
     default: Interface<'a>,
     #[serde(borrow)]
@@ -238,15 +238,16 @@ struct NodeNetwork {
 impl NodeNetwork {
     fn of(network: &Network<'_>) -> Option<Self> {
         let interfaces = network.interfaces().iter().map(|interface| interface.name.to_string()).collect();
-        Some(Self { interfaces, rx_bytes: network.default.rx_bytes?, tx_bytes: network.default.tx_bytes? })
+        let (rx_bytes, tx_bytes) = network.traffic();
+        (rx_bytes > 0.0 && tx_bytes > 0.0).then_some(Self { interfaces, rx_bytes, tx_bytes })
     }
 
     /// Whether a pod's network is this one, as far as its values tell.
     fn is(&self, network: &Network<'_>) -> bool {
-        let near =
-            |pod: Option<f64>, node: f64| pod.is_some_and(|pod| pod > 0.0 && node > 0.0 && (pod - node).abs() <= node * NETWORK_TOLERANCE);
-        near(network.default.rx_bytes, self.rx_bytes)
-            && near(network.default.tx_bytes, self.tx_bytes)
+        let near = |pod: f64, node: f64| pod > 0.0 && (pod - node).abs() <= node * NETWORK_TOLERANCE;
+        let (rx_bytes, tx_bytes) = network.traffic();
+        near(rx_bytes, self.rx_bytes)
+            && near(tx_bytes, self.tx_bytes)
             && network.interfaces().iter().map(|interface| &*interface.name).eq(self.interfaces.iter().map(String::as_str))
     }
 }
@@ -475,6 +476,13 @@ impl Swap {
 }
 
 impl<'a> Network<'a> {
+    /// The bytes that all interfaces received and sent.
+    fn traffic(&self) -> (f64, f64) {
+        let all = self.interfaces();
+        let sum = |bytes: fn(&Interface<'a>) -> Option<f64>| all.iter().filter_map(|interface| bytes(interface)).sum();
+        (sum(|interface| interface.rx_bytes), sum(|interface| interface.tx_bytes))
+    }
+
     /// Those of the node or the pod, without those between them, sorted by name.
     fn interfaces(&self) -> Vec<&Interface<'a>> {
         let mut interfaces: Vec<_> = match &self.interfaces {

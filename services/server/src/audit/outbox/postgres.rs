@@ -58,6 +58,9 @@ const DUE: &str = "select event, attempts, (select bytes from outbox where id = 
 const CLAIM: &str =
     "update deliveries set due_at = clock_timestamp() + make_interval(secs => $3), claim = $4 where sink || '' = $1 and event = any($2)";
 
+/// Removes these, which have no event.
+const FORGET: &str = "delete from deliveries where sink || '' = $1 and event = any($2)";
+
 /// These events, in no order.
 const READ: &str = "select id, event_id, ts, ip_address, metrics, name_list, traceparent,
         extract(epoch from clock_timestamp() - created_at)::float8 as age_seconds
@@ -113,10 +116,16 @@ impl Outbox for PostgresOutbox {
             let mut transaction = begin(conn).await?;
             let due: Vec<(i64, i32, Option<i64>)> =
                 sqlx::query_as(DUE).bind(&self.sink).bind(limit).bind(LONGEST_PAUSE.as_secs_f64()).fetch_all(&mut *transaction).await?;
-            let attempts = within_bytes(due);
-            if attempts.is_empty() {
+            if due.is_empty() {
                 return Ok(Vec::new());
             }
+            let without: Vec<i64> = due.iter().filter(|(.., bytes)| bytes.is_none()).map(|(event, ..)| *event).collect();
+            if !without.is_empty() {
+                // Nothing is left to deliver: somebody removed their rows of outbox by hand. They would fill each claim.
+                sqlx::query(FORGET).bind(&self.sink).bind(&without).execute(&mut *transaction).await?;
+                self.wake.notify_one();
+            }
+            let attempts = within_bytes(due);
             let events: Vec<i64> = attempts.keys().copied().collect();
             sqlx::query(CLAIM)
                 .bind(&self.sink)
@@ -159,8 +168,8 @@ impl Outbox for PostgresOutbox {
         let outcomes = OutcomeColumns::of(settlements);
         change(&self.connections, async |conn| {
             let mut transaction = begin(conn).await?;
+            lock(&mut transaction, &outcomes).await?;
             self.keep_dead_letters(&mut transaction, &outcomes).await?;
-            // Locks rows of outbox before rows of deliveries, like the sweep: otherwise the two could deadlock.
             self.finish(&mut transaction, &outcomes).await?;
             self.put_back(&mut transaction, &outcomes).await?;
             transaction.commit().await
@@ -262,17 +271,6 @@ impl PostgresOutbox {
         if outcomes.done.is_empty() {
             return Ok(());
         }
-        // Two sinks that finish one event at the same time would each see the other's row. The lock makes one wait for the
-        // other.
-        let mut done = outcomes.done.clone();
-        done.sort_unstable();
-        sqlx::query!(
-            "select locked.id from unnest($1::bigint[]) as done (id)
-            cross join lateral (select id from outbox where outbox.id = done.id for update offset 0) as locked",
-            &done,
-        )
-        .fetch_all(&mut *conn)
-        .await?;
         sqlx::query!("delete from deliveries where sink || '' = $1 and event = any($2)", self.sink, &outcomes.done)
             .execute(&mut *conn)
             .await?;
@@ -286,11 +284,25 @@ impl PostgresOutbox {
     }
 }
 
+/// Locks the rows of outbox in their order, as the sweep does, before those of other tables: otherwise the two could deadlock. And two sinks that finish one event at
+/// the same time would each see the other's row of deliveries; so one waits for the other.
+async fn lock(conn: &mut PgConnection, outcomes: &OutcomeColumns) -> Result<(), sqlx::Error> {
+    let mut events: Vec<i64> = outcomes.done.iter().chain(&outcomes.back).copied().collect();
+    events.sort_unstable();
+    sqlx::query!(
+        "select locked.id from unnest($1::bigint[]) as done (id)
+            cross join lateral (select id from outbox where outbox.id = done.id for update offset 0) as locked",
+        &events,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(())
+}
+
 /// As many of the oldest events as have these bytes together, one at least, and how often each was tried.
 fn within_bytes(due: Vec<(i64, i32, Option<i64>)>) -> BTreeMap<i64, i32> {
     let mut before = 0;
     let mut claimed = BTreeMap::new();
-    // Without its row in outbox there is nothing to deliver.
     for (event, attempts, bytes) in due.into_iter().filter_map(|(event, attempts, bytes)| Some((event, attempts, bytes?))) {
         if before >= i64::try_from(CLAIM_BYTES).unwrap_or(i64::MAX) {
             break;

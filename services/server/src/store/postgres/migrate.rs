@@ -148,7 +148,7 @@ async fn make_schema(conn: &mut PgConnection, schema: &SchemaName) -> Result<(),
 
 /// Whether a migration did not get a lock in time (`lock_not_available`).
 fn is_held_up(error: &MigrateError) -> bool {
-    matches!(error, MigrateError::ExecuteMigration(error, _) if has_code(error, "55P03"))
+    matches!(error, MigrateError::ExecuteMigration(error, _) if has_code(error, "55P03") || has_code(error, "40P01"))
 }
 
 /// What went wrong in a few words.

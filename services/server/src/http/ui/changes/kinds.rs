@@ -148,7 +148,7 @@ pub const KINDS: [Kind; 17] = [
         "restarts",
         Style::Events,
         0.5,
-        r#"sum by (namespace, pod) (max by (namespace, pod, container) (rate(kube_pod_container_status_restarts_total{pod!="",$of}[$window]))) * 3600"#,
+        r#"sum by (namespace, pod) (max by (namespace, pod, container) (rate(kube_pod_container_status_restarts_total{pod!="",$of}[$window])) or max by (namespace, pod, container) (rate(kube_pod_init_container_status_restarts_total{pod!="",$of}[$window]))) * 3600"#,
     ),
     pod(
         "OOM kills",

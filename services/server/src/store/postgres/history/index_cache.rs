@@ -338,6 +338,11 @@ impl IndexCache {
         held.remove(&key);
         held.end_old(now);
         held.make_room(bytes, self.max_bytes);
+        if version.change < held.waiting_after {
+            // The last entry went, and what waited for it: this one would miss that.
+            self.count_bytes(&held);
+            return;
+        }
         held.uses += 1;
         let kept_until = now + KEPT + Duration::from_mins(held.uses % SPREAD_MINUTES);
         let (matchers, change) = (matchers.into(), version.change);
@@ -476,6 +481,17 @@ mod tests {
         cache.put(&[Matcher::equal("x", "1")], version(2), 0, &vec![].into());
         assert_eq!(ids(cache.get(&named("late"), version(4), 0)), Some(vec![]));
         assert_eq!(ids(cache.get(&[Matcher::equal("x", "1")], version(4), 0)), Some(vec![3]));
+    }
+
+    #[test]
+    fn a_search_that_replaces_the_last_entry_misses_nothing_that_waited() {
+        let cache = IndexCache::new(1 << 20, IndexCacheMetrics::default());
+        assert_eq!(cache.behind(version(1)), None);
+        cache.put(&named("a"), version(1), 100, &vec![].into());
+        // One searches for an earlier time, and another reads meanwhile what is new.
+        cache.advance(1, version(2), Changes::Series(vec![(2, one(2, false, &[]))]));
+        cache.put(&named("a"), version(1), 0, &vec![].into());
+        assert_ne!(ids(cache.get(&named("a"), version(2), 0)), Some(vec![]));
     }
 
     #[test]
