@@ -58,9 +58,6 @@ const DUE: &str = "select event, attempts, (select bytes from outbox where id = 
 const CLAIM: &str =
     "update deliveries set due_at = clock_timestamp() + make_interval(secs => $3), claim = $4 where sink || '' = $1 and event = any($2)";
 
-/// Removes these, which have no event.
-const FORGET: &str = "delete from deliveries where sink || '' = $1 and event = any($2)";
-
 /// These events, in no order.
 const READ: &str = "select id, event_id, ts, ip_address, metrics, name_list, traceparent,
         extract(epoch from clock_timestamp() - created_at)::float8 as age_seconds
@@ -122,7 +119,7 @@ impl Outbox for PostgresOutbox {
             let without: Vec<i64> = due.iter().filter(|(.., bytes)| bytes.is_none()).map(|(event, ..)| *event).collect();
             if !without.is_empty() {
                 // Nothing is left to deliver: somebody removed their rows of outbox by hand. They would fill each claim.
-                sqlx::query(FORGET).bind(&self.sink).bind(&without).execute(&mut *transaction).await?;
+                self.remove(&mut transaction, &without).await?;
                 self.wake.notify_one();
             }
             let attempts = within_bytes(due);
@@ -266,14 +263,18 @@ impl PostgresOutbox {
         Ok(())
     }
 
+    /// Removes this sink's rows of these events.
+    async fn remove(&self, conn: &mut PgConnection, events: &[i64]) -> Result<(), sqlx::Error> {
+        sqlx::query!("delete from deliveries where sink || '' = $1 and event = any($2)", self.sink, events).execute(conn).await?;
+        Ok(())
+    }
+
     /// Removes delivered and given up events: this sink's rows, then the events that are not to be delivered to any other sink.
     async fn finish(&self, conn: &mut PgConnection, outcomes: &OutcomeColumns) -> Result<(), sqlx::Error> {
         if outcomes.done.is_empty() {
             return Ok(());
         }
-        sqlx::query!("delete from deliveries where sink || '' = $1 and event = any($2)", self.sink, &outcomes.done)
-            .execute(&mut *conn)
-            .await?;
+        self.remove(conn, &outcomes.done).await?;
         sqlx::query!(
             "delete from outbox where id = any($1) and (select true from deliveries where event = outbox.id limit 1) is null",
             &outcomes.done
@@ -303,7 +304,8 @@ async fn lock(conn: &mut PgConnection, outcomes: &OutcomeColumns) -> Result<(), 
 fn within_bytes(due: Vec<(i64, i32, Option<i64>)>) -> BTreeMap<i64, i32> {
     let mut before = 0;
     let mut claimed = BTreeMap::new();
-    for (event, attempts, bytes) in due.into_iter().filter_map(|(event, attempts, bytes)| Some((event, attempts, bytes?))) {
+    for (event, attempts, bytes) in due {
+        let Some(bytes) = bytes else { continue };
         if before >= i64::try_from(CLAIM_BYTES).unwrap_or(i64::MAX) {
             break;
         }

@@ -40,8 +40,8 @@ pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -
         unused_totals(&mut tx, &blocks.into_iter().collect::<Vec<_>>()).await?;
         tx.commit().await?;
         all += ids.len() as u64;
-        // Caches of the index search anew. In a transaction of its own: writers lock the row of series_total before any series, and changes are in the order
-        // of its locks.
+        // Caches of the index search anew. The trigger has said so too, but without a lock of series_total, so that caches may have passed the number of its row. In a
+        // transaction of its own: writers lock that row before any series.
         let statement = "WITH locked AS (UPDATE series_total SET series = series RETURNING one)
             INSERT INTO series_changes (block_id) SELECT NULL::integer FROM locked";
         sqlx::query(statement).execute(&mut *conn).await?;

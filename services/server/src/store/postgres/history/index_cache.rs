@@ -223,8 +223,8 @@ impl Held {
         let reported_bytes = self.reported_bytes();
         while self.bytes + reported_bytes + bytes > max_bytes {
             let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone());
-            let Some(gone) = oldest.and_then(|key| self.entries.remove(&key)) else { break };
-            self.bytes -= gone.bytes;
+            let Some(key) = oldest else { break };
+            self.remove(&key);
         }
         if self.entries.is_empty() {
             self.forget_waiting();
