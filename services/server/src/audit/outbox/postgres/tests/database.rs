@@ -32,15 +32,13 @@ impl Database {
         Some(database)
     }
 
-    /// Ends all connections, as sessions tell at their end what they read, and says how many rows and entries of indexes were read of these tables.
+    /// Ends all sessions, as they tell at their end what they read, and says how many rows and entries of indexes were read of these tables.
     pub async fn rows_read(&self, tables: &[&str]) -> i64 {
-        self.pool.close().await;
         let mut conn = PgConnection::connect_with(&self.admin.clone().database(&self.name)).await.unwrap();
-        let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
-            and backend_type = 'client backend'";
-        while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut conn).await.unwrap() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        // Not by closing the pool: a connection that comes back to it at that moment stays open.
+        let end = "select coalesce(bool_and(pg_terminate_backend(pid, 30000)), true) from pg_stat_activity
+            where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
+        assert!(sqlx::query_scalar::<_, bool>(end).fetch_one(&mut conn).await.unwrap(), "sessions that do not end");
         let read = "select (select coalesce(sum(seq_tup_read), 0) from pg_stat_user_tables where relname = any($1))::bigint
             + (select coalesce(sum(idx_tup_read), 0) from pg_stat_user_indexes where relname = any($1))::bigint";
         sqlx::query_scalar(read).bind(tables).fetch_one(&mut conn).await.unwrap()
