@@ -31,10 +31,10 @@ use crate::metrics::history::HistoryMetrics;
 use crate::metrics::keys::KeyMetrics;
 use crate::metrics::memory::MemoryCollector;
 use crate::metrics::panels::PanelMetrics;
-use crate::metrics::postgres::{IndexCacheCollector, WriterMetrics};
+use crate::metrics::postgres::{CacheCollector, WriterMetrics};
 use crate::metrics::{Borrowed, ServerMetrics};
 use crate::store::memory::{AuditHook, MemoryConfig, MemoryStore};
-use crate::store::postgres::{PostgresConfig, PostgresStore, READ_WAIT, TransactionHook, WriteLimits};
+use crate::store::postgres::{CacheConfig, PostgresConfig, PostgresStore, READ_WAIT, TransactionHook, WriteLimits};
 use crate::store::timed::Timed;
 use crate::store::{Lifetimes, SeriesLimits, Store};
 
@@ -186,8 +186,14 @@ fn in_postgres(
         metrics: WriterMetrics::register(registry)?,
         history_max_bytes: database_history_bytes(settings.history_max_bytes),
         history: HistoryMetrics::register(registry)?,
-        index_cache_bytes: settings.index_cache_bytes.get(),
-        index_cache: IndexCacheCollector::register(registry)?,
+        index_cache: CacheConfig {
+            max_bytes: settings.index_cache_bytes.get(),
+            metrics: CacheCollector::register(registry, "index_cache", "searches for series and lists of names")?,
+        },
+        chunk_cache: CacheConfig {
+            max_bytes: settings.chunk_cache_bytes.get(),
+            metrics: CacheCollector::register(registry, "chunk_cache", "rows of sealed chunks")?,
+        },
     };
     let store = PostgresStore::open(config, clock.clone()).map_err(|error| Refused(error.to_string()))?;
     let connections = Connections { pool: store.pool().clone(), commits: Arc::clone(store.commits()) };

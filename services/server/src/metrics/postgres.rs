@@ -5,7 +5,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
 
 use super::{SECONDS, catch_up, int};
-use crate::store::postgres::IndexCacheMetrics;
+use crate::store::postgres::CacheMetrics;
 
 /// Buckets for the number of batches in a transaction, up to the maximum.
 const BATCHES: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
@@ -71,35 +71,31 @@ impl WriterMetrics {
     }
 }
 
-/// Shows what the cache of the index does.
-pub struct IndexCacheCollector {
-    metrics: IndexCacheMetrics,
+/// Shows what a cache does.
+pub struct CacheCollector {
+    metrics: CacheMetrics,
     hits: IntCounter,
     misses: IntCounter,
     bytes: IntGauge,
 }
 
-impl IndexCacheCollector {
-    /// Registers every metric, for a cache that is yet to be made.
-    pub fn register(registry: &Registry) -> prometheus::Result<IndexCacheMetrics> {
-        let metrics = IndexCacheMetrics::default();
+impl CacheCollector {
+    /// Registers every metric of the cache of that name, which is yet to be made, and says what it is asked for.
+    pub fn register(registry: &Registry, cache: &str, what: &str) -> prometheus::Result<CacheMetrics> {
+        let metrics = CacheMetrics::default();
+        let counter =
+            |event: &str, end: &str| IntCounter::new(format!("golectra_{cache}_{event}_total"), format!("How many {what} {end}."));
         registry.register(Box::new(Self {
             metrics: metrics.clone(),
-            hits: IntCounter::new(
-                "golectra_index_cache_hits_total",
-                "Searches for series and lists of names that the cache of the index answered.",
-            )?,
-            misses: IntCounter::new(
-                "golectra_index_cache_misses_total",
-                "Searches for series and lists of names that went to the database.",
-            )?,
-            bytes: IntGauge::new("golectra_index_cache_bytes", "Memory of the cache of the index.")?,
+            hits: counter("hits", "the cache answered")?,
+            misses: counter("misses", "were read from the database")?,
+            bytes: IntGauge::new(format!("golectra_{cache}_bytes"), format!("Memory of the cache of {what}."))?,
         }))?;
         Ok(metrics)
     }
 }
 
-impl Collector for IndexCacheCollector {
+impl Collector for CacheCollector {
     fn desc(&self) -> Vec<&Desc> {
         [self.hits.desc(), self.misses.desc(), self.bytes.desc()].concat()
     }

@@ -60,7 +60,7 @@ use self::connect::{DatabaseOptions, Lease, timed_out};
 use self::error::unavailable;
 pub use self::error::{OpenError, describe};
 use self::history::HistoryReader;
-pub use self::history::IndexCacheMetrics;
+pub use self::history::{CacheConfig, CacheMetrics};
 use self::maintenance::Maintenance;
 use self::metadata::KnownMetadata;
 use self::migrate::SchemaState;
@@ -121,10 +121,10 @@ pub struct PostgresConfig {
     pub metrics: WriterMetrics,
     /// What sealing counts.
     pub history: HistoryMetrics,
-    /// What may be remembered of searches of the index of series.
-    pub index_cache_bytes: usize,
-    /// What that counts.
-    pub index_cache: IndexCacheMetrics,
+    /// The cache of what searches of the index of series found.
+    pub index_cache: CacheConfig,
+    /// The cache of sealed chunks.
+    pub chunk_cache: CacheConfig,
 }
 
 /// The promises stand in [`super`].
@@ -208,7 +208,7 @@ impl PostgresStore {
             limit: READ_LIMIT.max(config.read_wait),
             commits,
         };
-        let history = HistoryReader::new(query_pool, reader.clone(), config.index_cache_bytes, config.index_cache);
+        let history = HistoryReader::new(query_pool, reader.clone(), config.index_cache, config.chunk_cache);
         let series = Arc::new(AtomicI64::new(-1));
         let (stopped, observed) = (stop.clone(), (reader.clone(), Arc::clone(&series)));
         tasks.spawn(async move {
@@ -248,7 +248,7 @@ impl PostgresStore {
         let pool = connect::query_pool(&options, 1, query_timeout, history::PREPARE_STATE);
         let (_, schema) = watch::channel(SchemaState::Ready);
         let reader = Reader { pool: pool.clone(), schema, turns: Arc::new(Semaphore::new(1)), limit: READ_LIMIT, commits: Arc::default() };
-        Ok(Arc::new(HistoryReader::new(pool, reader, 0, IndexCacheMetrics::default())))
+        Ok(Arc::new(HistoryReader::new(pool, reader, CacheConfig::default(), CacheConfig::default())))
     }
 
     /// The connections, for others who keep their tables in the same database.

@@ -3,6 +3,8 @@
 //! Queries have connections of their own, so that no query can starve a write. A selection is one transaction, which sees one state of the database.
 //! A query that is given up closes its connection, which ends its statement soon.
 
+mod cache_metrics;
+mod chunk_cache;
 mod chunks;
 mod export;
 mod frames;
@@ -24,7 +26,8 @@ use golectra_promql::{Labels, Matcher, Reservation};
 use golectra_protocol::remote_write::Metadata;
 use sqlx::{Executor as _, FromRow, PgConnection, PgPool};
 
-pub use self::index_cache::IndexCacheMetrics;
+pub use self::cache_metrics::CacheMetrics;
+use self::chunk_cache::ChunkCache;
 use self::index_cache::{Found, IndexCache, IndexVersion};
 use self::layouts::LayoutLists;
 use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
@@ -50,12 +53,21 @@ pub(super) struct HistoryReader {
     reader: Reader,
     layouts: LayoutLists,
     index: IndexCache,
+    chunks: ChunkCache,
+}
+
+/// The memory that a cache may take, and what it counts. With the default it holds nothing.
+#[derive(Debug, Clone, Default)]
+pub struct CacheConfig {
+    pub max_bytes: usize,
+    pub metrics: CacheMetrics,
 }
 
 impl HistoryReader {
-    /// Reads on these connections, and remembers so much of the index.
-    pub(super) fn new(pool: PgPool, reader: Reader, index_cache_bytes: usize, metrics: IndexCacheMetrics) -> Self {
-        Self { pool, reader, layouts: LayoutLists::default(), index: IndexCache::new(index_cache_bytes, metrics) }
+    /// Reads on these connections, and remembers so much of the index and of chunks.
+    pub(super) fn new(pool: PgPool, reader: Reader, index: CacheConfig, chunks: CacheConfig) -> Self {
+        let (index, chunks) = (IndexCache::new(index.max_bytes, index.metrics), ChunkCache::new(chunks.max_bytes, chunks.metrics));
+        Self { pool, reader, layouts: LayoutLists::default(), index, chunks }
     }
 
     /// Its connections.
@@ -217,7 +229,7 @@ impl HistoryReader {
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
         let (conn, frames, dropped_ms) = (transaction.lease.conn(), &transaction.frames, transaction.dropped_ms);
         let server_started = transaction.server_started;
-        chunks::each(conn, &ids, range, None, |column, bytes| {
+        chunks::each(conn, (&self.chunks, server_started), &ids, range, None, |column, bytes| {
             let Some(one) = places.get(&column.series_id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
             count(one.samples.is_empty())?;
             one.samples.push_sealed(column);

@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
 
 use super::maintenance::Maintenance;
 use super::sealer::{Pace, Sealer, SealerLimits, Steps};
-use super::{IndexCacheMetrics, Lifetimes, PostgresConfig, PostgresStore, READ_WAIT, SeriesLimits, WriteLimits};
+use super::{CacheConfig, CacheMetrics, Lifetimes, PostgresConfig, PostgresStore, READ_WAIT, SeriesLimits, WriteLimits};
 use crate::clock::Clock;
 use crate::metrics::history::HistoryMetrics;
 use crate::metrics::postgres::WriterMetrics;
@@ -102,9 +102,14 @@ pub(crate) fn config(dsn: Secret) -> PostgresConfig {
         hook: None,
         metrics,
         history,
-        index_cache_bytes: 1 << 20,
-        index_cache: IndexCacheMetrics::default(),
+        index_cache: cache(1 << 20, &CacheMetrics::default()),
+        chunk_cache: cache(1 << 20, &CacheMetrics::default()),
     }
+}
+
+/// A cache of so much memory, and what it is to count.
+pub(super) fn cache(max_bytes: usize, metrics: &CacheMetrics) -> CacheConfig {
+    CacheConfig { max_bytes, metrics: metrics.clone() }
 }
 
 /// The same with the time for a read and a write that a server gives them.

@@ -2,6 +2,7 @@
 
 mod away;
 mod blocks;
+mod chunk_cache;
 mod clocks;
 mod crowd;
 mod drops;
@@ -20,7 +21,7 @@ mod turnover;
 mod upgrade;
 mod year;
 
-use super::testing::{TestDatabase, config, config_with_default_limits, maintenance, ready, sealer};
+use super::testing::{TestDatabase, cache, config, config_with_default_limits, maintenance, ready, sealer};
 use sqlx::PgConnection;
 
 use super::*;

@@ -1,6 +1,6 @@
 //! Sealed samples: columns cut out of the rows of `chunks`. A row's times are for all of its columns, and are decoded once for all that are read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use futures_util::TryStreamExt as _;
 use golectra_chunks::Times;
 use sqlx::{FromRow, PgConnection};
 
+use super::chunk_cache::{ChunkCache, Cut, PieceKey, RowKey};
 use super::failed;
 use crate::store::history::{CorruptHistory, HistoryError, TimeRange};
 use crate::store::postgres::sealer::WINDOW_MILLIS;
@@ -17,6 +18,8 @@ use crate::store::postgres::timestamp::Timestamp;
 pub(super) const BLOCK_SERIES: i32 = 64;
 /// Columns that stand so close in a row are cut out in one piece.
 const MAX_GAP: i32 = 4;
+/// So many rows of the cache at most are named to the database in one read.
+const MAX_KNOWN: usize = 20_000;
 
 /// The samples of one series in one row.
 pub(super) struct SealedColumn {
@@ -56,21 +59,68 @@ pub(super) struct Piece {
     pub(super) slots: u64,
 }
 
+impl Piece {
+    fn key(&self) -> PieceKey {
+        (self.block_id, self.first, self.last)
+    }
+}
+
 #[derive(FromRow)]
 struct Row {
     piece: i64,
     window_start: Timestamp,
     part: i16,
-    times: Vec<u8>,
-    offsets: Vec<i32>,
-    data: Vec<u8>,
+    version: i64,
+    /// None where the cache has the row, as what follows.
+    times: Option<Vec<u8>>,
+    offsets: Option<Vec<i32>>,
+    data: Option<Vec<u8>>,
     bases: Option<Vec<Option<i64>>>,
 }
 
+/// Rows that the cache has, by the place of their piece, as the statement asks for them.
+#[derive(Default)]
+struct Known {
+    cuts: HashMap<(usize, RowKey), Arc<Cut>>,
+    pieces: Vec<i64>,
+    windows: Vec<Timestamp>,
+    parts: Vec<i16>,
+    versions: Vec<i64>,
+}
+
+impl Known {
+    fn of(
+        cache: &ChunkCache,
+        server_started: i64,
+        pieces: &[Piece],
+        (from_ms, to_ms): (i64, i64),
+        only: Option<&BTreeSet<(i32, i64)>>,
+    ) -> Self {
+        let mut known = Self::default();
+        for (place, piece) in pieces.iter().enumerate() {
+            for (row, cut) in cache.rows(server_started, piece.key(), from_ms, to_ms) {
+                if known.parts.len() == MAX_KNOWN {
+                    return known;
+                }
+                if only.is_some_and(|only| !only.contains(&(piece.block_id, row.0))) {
+                    continue;
+                }
+                known.pieces.push(i64::try_from(place + 1).unwrap_or(i64::MAX));
+                known.windows.push(Timestamp(u64::try_from(row.0).unwrap_or(0)));
+                known.parts.push(row.1);
+                known.versions.push(cut.version);
+                known.cuts.insert((place, row), cut);
+            }
+        }
+        known
+    }
+}
+
 /// Gives each column of these series that may have samples in the time, in no order, and how much memory it takes; or only those of these blocks and windows. An
-/// error of `take` ends it.
+/// error of `take` ends it. The database, which started then, sends only what the cache does not have.
 pub(super) async fn each(
     conn: &mut PgConnection,
+    (cache, server_started): (&ChunkCache, i64),
     series_ids: &[i32],
     range: TimeRange,
     only: Option<&BTreeSet<(i32, i64)>>,
@@ -84,18 +134,28 @@ pub(super) async fn each(
     let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
     let lasts: Vec<i32> = pieces.iter().map(|piece| piece.last).collect();
     let from = range.start_ms.div_euclid(WINDOW_MILLIS).saturating_mul(WINDOW_MILLIS);
-    // OFFSET keeps the planner from joining the other way round, which reads all blocks of the time where there are few.
+    let known = Known::of(cache, server_started, &pieces, (from, range.end_ms), only);
+    // OFFSET keeps the planner from joining the other way round, which reads all blocks of the time where there are few; and from looking up more than once
+    // whether a row is known. What is stored apart from a known row, its data, is not read.
     let statement = "SELECT piece.n AS piece, cut.*
         FROM unnest($1::integer[], $2::integer[], $3::integer[]) WITH ORDINALITY AS piece (block_id, first, last, n)
         CROSS JOIN LATERAL (
-            SELECT window_start, part, times, bases[piece.first + 1:piece.last + 1] AS bases,
-                offsets[piece.first + 1:least(piece.last + 2, cardinality(offsets))] AS offsets,
-                substring(data FROM offsets[piece.first + 1] + 1
-                    FOR offsets[least(piece.last + 2, cardinality(offsets))] - offsets[piece.first + 1]) AS data
-            FROM chunks
-            WHERE block_id = piece.block_id AND window_start >= $4 AND window_start <= $5
-                AND offsets[piece.first + 1] < offsets[least(piece.last + 2, cardinality(offsets))]
-                AND ($6 OR (block_id, window_start) IN (SELECT * FROM unnest($7::integer[], $8::timestamptz[])))
+            SELECT window_start, part, version,
+                CASE WHEN NOT is_known THEN times END AS times,
+                CASE WHEN NOT is_known THEN bases[piece.first + 1:piece.last + 1] END AS bases,
+                CASE WHEN NOT is_known THEN offsets[piece.first + 1:least(piece.last + 2, cardinality(offsets))] END AS offsets,
+                CASE WHEN NOT is_known THEN substring(data FROM offsets[piece.first + 1] + 1
+                    FOR offsets[least(piece.last + 2, cardinality(offsets))] - offsets[piece.first + 1]) END AS data
+            FROM (
+                SELECT window_start, part, times, bases, offsets, data, xmin::text::bigint AS version,
+                    (piece.n, window_start, part, xmin::text::bigint)
+                        IN (SELECT * FROM unnest($9::bigint[], $10::timestamptz[], $11::smallint[], $12::bigint[])) AS is_known
+                FROM chunks
+                WHERE block_id = piece.block_id AND window_start >= $4 AND window_start <= $5
+                    AND ($6 OR (block_id, window_start) IN (SELECT * FROM unnest($7::integer[], $8::timestamptz[])))
+                OFFSET 0
+            ) AS chunk
+            WHERE CASE WHEN is_known THEN true ELSE offsets[piece.first + 1] < offsets[least(piece.last + 2, cardinality(offsets))] END
             OFFSET 0
         ) AS cut";
     let (only_blocks, only_windows): (Vec<i32>, Vec<Timestamp>) =
@@ -109,30 +169,43 @@ pub(super) async fn each(
         .bind(only.is_none())
         .bind(only_blocks)
         .bind(only_windows)
+        .bind(&known.pieces)
+        .bind(&known.windows)
+        .bind(&known.parts)
+        .bind(&known.versions)
         .fetch(conn);
     while let Some(row) = rows.try_next().await.map_err(failed)? {
         let window_start_ms = i64::try_from(row.window_start.0).unwrap_or(i64::MAX);
-        let Some(piece) = usize::try_from(row.piece - 1).ok().and_then(|piece| pieces.get(piece)) else { continue };
+        let place = usize::try_from(row.piece - 1).unwrap_or(usize::MAX);
+        let Some(piece) = pieces.get(place) else { continue };
         let first_id = piece.block_id * BLOCK_SERIES + piece.first;
         let damaged = |problem: &dyn std::fmt::Display| HistoryError::from(corrupt(first_id, window_start_ms, row.part, &problem));
-        let times = Arc::new(Times::decode(&row.times).map_err(|error| damaged(&error))?);
-        let data = Bytes::from(row.data);
-        let begin = row.offsets.first().copied().unwrap_or_default();
+        let key = (window_start_ms, row.part);
+        let (cut, is_hit) = match (row.times, row.offsets, row.data) {
+            (Some(times), Some(offsets), Some(data)) => {
+                let times = Arc::new(Times::decode(&times).map_err(|error| damaged(&error))?);
+                (Arc::new(Cut { version: row.version, times, offsets, data: Bytes::from(data), bases: row.bases }), false)
+            }
+            _ => (known.cuts.get(&(place, key)).cloned().ok_or_else(|| damaged(&"it was not sent"))?, true),
+        };
+        cache.put(server_started, piece.key(), key, &cut, is_hit);
+        let Cut { times, data, .. } = &*cut;
+        let begin = cut.offsets.first().copied().unwrap_or_default();
         // The row's memory is counted with its first column.
-        let mut bytes = times.memory_bytes() + data.len();
-        for (index, ends) in row.offsets.windows(2).enumerate() {
+        let mut bytes = cut.memory_bytes();
+        for (index, ends) in cut.offsets.windows(2).enumerate() {
             let slot = piece.first + i32::try_from(index).unwrap_or(i32::MAX);
             if piece.slots & (1 << slot) == 0 || ends[0] == ends[1] {
                 continue;
             }
             let within = |offset: i32| usize::try_from(offset - begin).ok().filter(|offset| *offset <= data.len());
             let (from, to) = within(ends[0]).zip(within(ends[1])).filter(|(from, to)| from <= to).ok_or_else(|| damaged(&"its offsets"))?;
-            let base = row.bases.as_ref().and_then(|bases| bases.get(index).copied().flatten()).unwrap_or_default();
+            let base = cut.bases.as_ref().and_then(|bases| bases.get(index).copied().flatten()).unwrap_or_default();
             let column = SealedColumn {
                 series_id: piece.block_id * BLOCK_SERIES + slot,
                 window_start_ms,
                 part: row.part,
-                times: Arc::clone(&times),
+                times: Arc::clone(times),
                 data: data.slice(from..to),
                 base,
             };

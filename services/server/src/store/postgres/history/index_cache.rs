@@ -11,13 +11,13 @@
 //! Half of the bytes may be what lists know of reported series ([`super::reported`]).
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use golectra_promql::{Labels, Matcher};
 use tokio::time::Instant;
 
+use super::cache_metrics::CacheMetrics;
 use super::reported::{Key, Reported};
 use super::search::{Changes, FoundSeries};
 use crate::history::labels::TYPE_LABEL;
@@ -38,39 +38,11 @@ pub(super) type Found = Arc<[FoundSeries]>;
 /// What is known of reported series. Whoever reads it holds the lock meanwhile; the others wait and find it there.
 pub(super) type Shared = Arc<tokio::sync::Mutex<Option<Reported>>>;
 
-/// What the cache did and holds. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct IndexCacheMetrics(Arc<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    hits: AtomicU64,
-    misses: AtomicU64,
-    bytes: AtomicUsize,
-}
-
-impl IndexCacheMetrics {
-    /// Searches and lists that were answered from it.
-    pub fn hits(&self) -> u64 {
-        self.0.hits.load(Ordering::Relaxed)
-    }
-
-    /// Searches and lists that went to the database.
-    pub fn misses(&self) -> u64 {
-        self.0.misses.load(Ordering::Relaxed)
-    }
-
-    /// What it holds.
-    pub fn bytes(&self) -> usize {
-        self.0.bytes.load(Ordering::Relaxed)
-    }
-}
-
 /// The cache.
 pub(super) struct IndexCache {
     max_bytes: usize,
     held: Mutex<Held>,
-    metrics: IndexCacheMetrics,
+    metrics: CacheMetrics,
 }
 
 /// Up to which change of series a snapshot or the cache has seen them.
@@ -239,7 +211,7 @@ fn key(matchers: &[Matcher]) -> String {
 }
 
 impl IndexCache {
-    pub(super) fn new(max_bytes: usize, metrics: IndexCacheMetrics) -> Self {
+    pub(super) fn new(max_bytes: usize, metrics: CacheMetrics) -> Self {
         Self { max_bytes, held: Mutex::default(), metrics }
     }
 
@@ -249,12 +221,11 @@ impl IndexCache {
 
     /// Counts what was asked for.
     pub(super) fn count(&self, is_hit: bool) {
-        let counter = if is_hit { &self.metrics.0.hits } else { &self.metrics.0.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+        self.metrics.count(is_hit);
     }
 
     fn count_bytes(&self, held: &Held) {
-        self.metrics.0.bytes.store(held.bytes + held.reported_bytes(), Ordering::Relaxed);
+        self.metrics.set_bytes(held.bytes + held.reported_bytes());
     }
 
     /// After which change series are to be read before an entry can answer for this version; None where the cache has them all.
@@ -430,7 +401,7 @@ mod tests {
 
     #[test]
     fn an_entry_answers_for_its_time_and_for_what_is_known_of_changes() {
-        let metrics = IndexCacheMetrics::default();
+        let metrics = CacheMetrics::default();
         let cache = IndexCache::new(1 << 20, metrics.clone());
         assert_eq!(cache.behind(version(1)), None);
         assert!(cache.get(&named("a"), version(1), 100).is_none());
@@ -457,7 +428,7 @@ mod tests {
 
     #[test]
     fn entries_take_what_their_matchers_select_of_what_changed() {
-        let cache = IndexCache::new(1 << 20, IndexCacheMetrics::default());
+        let cache = IndexCache::new(1 << 20, CacheMetrics::default());
         assert_eq!(cache.behind(version(1)), None);
         let b = [Matcher::equal("__name__", "a"), Matcher::equal("x", "1")];
         let gone = FoundSeries { expired_ms: Some(50), ..one(3, false, &[("x", "1")]) };
@@ -485,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_search_that_replaces_the_last_entry_misses_nothing_that_waited() {
-        let cache = IndexCache::new(1 << 20, IndexCacheMetrics::default());
+        let cache = IndexCache::new(1 << 20, CacheMetrics::default());
         assert_eq!(cache.behind(version(1)), None);
         cache.put(&named("a"), version(1), 100, &vec![].into());
         // One searches for an earlier time, and another reads meanwhile what is new.
@@ -499,7 +470,7 @@ mod tests {
         for (before, changed) in
             [(vec![one(1, true, &[])], vec![(2, one(2, false, &[]))]), (vec![], vec![(2, one(1, true, &[])), (3, one(2, false, &[]))])]
         {
-            let cache = IndexCache::new(1 << 20, IndexCacheMetrics::default());
+            let cache = IndexCache::new(1 << 20, CacheMetrics::default());
             cache.behind(version(1));
             cache.put(&named("a"), version(1), 0, &before.into());
             cache.put(&named("b"), version(1), 0, &vec![].into());
@@ -513,7 +484,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_ends_all_entries_and_much_is_taken_by_all() {
-        let metrics = IndexCacheMetrics::default();
+        let metrics = CacheMetrics::default();
         let cache = IndexCache::new(1 << 22, metrics.clone());
         cache.behind(version(1));
         cache.put(&named("a"), version(1), 0, &vec![].into());
@@ -529,7 +500,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn entries_are_searched_anew_after_an_hour() {
-        let metrics = IndexCacheMetrics::default();
+        let metrics = CacheMetrics::default();
         let cache = IndexCache::new(1 << 20, metrics.clone());
         cache.behind(version(1));
         cache.put(&named("a"), version(1), 0, &found(0..1));
@@ -574,7 +545,7 @@ mod tests {
 
     #[test]
     fn what_is_known_of_reported_series_is_kept_for_a_minute() {
-        let metrics = IndexCacheMetrics::default();
+        let metrics = CacheMetrics::default();
         let cache = IndexCache::new(1 << 20, metrics.clone());
         cache.behind(version(0));
         let now = Instant::now();
@@ -599,7 +570,7 @@ mod tests {
 
     #[test]
     fn searches_and_reported_series_share_the_bound() {
-        let metrics = IndexCacheMetrics::default();
+        let metrics = CacheMetrics::default();
         let cache = IndexCache::new(40_000, metrics.clone());
         cache.behind(version(1));
         let now = Instant::now();
@@ -621,7 +592,7 @@ mod tests {
 
     #[test]
     fn the_bound_holds_and_what_is_used_stays() {
-        let metrics = IndexCacheMetrics::default();
+        let metrics = CacheMetrics::default();
         let cache = IndexCache::new(40_000, metrics.clone());
         cache.behind(version(1));
         for number in 0..100 {

@@ -44,11 +44,14 @@ async fn list_within(store: &PostgresStore, label: &str, start: u64, bytes: usiz
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_that_start_in_one_minute_cost_one_read_and_have_what_is_new() {
     let Some(database) = TestDatabase::create().await else { return };
-    let metrics = IndexCacheMetrics::default();
+    let metrics = CacheMetrics::default();
     let start = Clock::System.unix_millis() / MINUTE * MINUTE;
     let clock = Clock::at(start);
-    let open = |index_cache| PostgresStore::open(PostgresConfig { index_cache, ..config(database.dsn()) }, clock.clone()).unwrap();
-    let (store, other) = (open(metrics.clone()), open(IndexCacheMetrics::default()));
+    let open = |metrics: CacheMetrics| {
+        let index_cache = cache(1 << 20, &metrics);
+        PostgresStore::open(PostgresConfig { index_cache, ..config(database.dsn()) }, clock.clone()).unwrap()
+    };
+    let (store, other) = (open(metrics.clone()), open(CacheMetrics::default()));
     assert!(ready(&store).await && ready(&other).await);
     begin(&other, &clock, start).await;
     let (since, now) = (start + 2 * HOUR, start + 3 * HOUR);
@@ -109,7 +112,8 @@ async fn a_counter_beside_a_gauge_is_listed_where_it_was_reported() {
     let start = Clock::System.unix_millis() / MINUTE * MINUTE;
     let clock = Clock::at(start);
     // Without room, lists are what they are with it.
-    let store = PostgresStore::open(PostgresConfig { index_cache_bytes: 0, ..config(database.dsn()) }, clock.clone()).unwrap();
+    let store =
+        PostgresStore::open(PostgresConfig { index_cache: CacheConfig::default(), ..config(database.dsn()) }, clock.clone()).unwrap();
     assert!(ready(&store).await);
     let both = || vec![gauge("both", 1.0), counter("both", 1)];
     put(&store, "t", start, both()).await;

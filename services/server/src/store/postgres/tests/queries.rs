@@ -102,8 +102,9 @@ async fn what_can_not_be_decoded_is_an_error_that_says_where() {
 #[tokio::test]
 async fn a_search_that_is_remembered_finds_what_another_server_changed() {
     let Some(database) = TestDatabase::create().await else { return };
-    let metrics = IndexCacheMetrics::default();
-    let store = PostgresStore::open(PostgresConfig { index_cache: metrics.clone(), ..config(database.dsn()) }, Clock::System).unwrap();
+    let metrics = CacheMetrics::default();
+    let store =
+        PostgresStore::open(PostgresConfig { index_cache: cache(1 << 20, &metrics), ..config(database.dsn()) }, Clock::System).unwrap();
     let other = PostgresStore::open(config(database.dsn()), Clock::System).unwrap();
     assert!(ready(&store).await && ready(&other).await);
     let now = Clock::System.unix_millis();
@@ -148,11 +149,11 @@ async fn searches_that_are_remembered_and_new_ones_always_find_the_same() {
     let Some(database) = TestDatabase::create().await else { return };
     let start = 20_000 * 24 * HOUR;
     let clock = Clock::at(start);
-    let metrics = IndexCacheMetrics::default();
-    let open = |index_cache_bytes, index_cache| {
-        PostgresStore::open(PostgresConfig { index_cache_bytes, index_cache, ..config(database.dsn()) }, clock.clone()).unwrap()
+    let metrics = CacheMetrics::default();
+    let open = |bytes, metrics| {
+        PostgresStore::open(PostgresConfig { index_cache: cache(bytes, &metrics), ..config(database.dsn()) }, clock.clone()).unwrap()
     };
-    let (store, anew) = (open(1 << 20, metrics.clone()), open(0, IndexCacheMetrics::default()));
+    let (store, anew) = (open(1 << 20, metrics.clone()), open(0, CacheMetrics::default()));
     assert!(ready(&store).await && ready(&anew).await);
     let selectors = [
         vec![Matcher::equal("__name__", "m1")],
