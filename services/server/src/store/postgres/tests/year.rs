@@ -257,11 +257,8 @@ async fn a_year_of_pods_that_come_and_go_stays_within_its_bytes_and_is_answered_
         (Cluster { nodes: 2, weeks_of_a_node: 8, node_samples: 2, pods_a_step: 12, namespaces: 5, step_millis: WEEK / 2, start }, lifetimes)
     };
     let clock = Clock::at(start);
-    let store = PostgresStore::open(
-        PostgresConfig { lifetimes, index_cache: cache(32 << 20, &CacheMetrics::default()), ..config(database.dsn()) },
-        clock.clone(),
-    )
-    .unwrap();
+    let index_cache = cache(32 << 20, &CacheMetrics::default());
+    let store = PostgresStore::open(PostgresConfig { lifetimes, index_cache, ..config(database.dsn()) }, clock.clone()).unwrap();
     assert!(ready(&store).await);
     let mut conn = database.connect().await;
     let (maintenance, mut sealer) = (maintenance(&store), sealer(&store));
