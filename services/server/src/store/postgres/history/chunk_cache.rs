@@ -2,7 +2,8 @@
 //!
 //! Each read asks PostgreSQL which rows there are, and in which version: the transaction that wrote it (`xmin`). Only what the cache does not have of that
 //! version is sent. So nothing is answered from the cache that the read's snapshot does not have, whatever was sealed, merged or dropped meanwhile. A transaction
-//! writes a row once, and no other has its number: on one server that takes 2^32 transactions, and what was read of another server is forgotten.
+//! writes a row once, and no other has its number: on one server that takes 2^32 transactions, and what was read of another server is forgotten. An exception is a
+//! database that somebody set to `synchronous_commit = off`: after a crash it may give the numbers of transactions that it lost to others.
 //!
 //! What was not used for long goes first. It is not known when each row was used, but in which of two generations: used rows are in the young one. When that has
 //! half of the bytes, it is the old one, and what was in the old one goes.
