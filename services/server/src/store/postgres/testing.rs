@@ -107,14 +107,14 @@ pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     }
 }
 
-/// A cache of so much memory, and what it is to count.
-pub(super) fn cache(max_bytes: usize, metrics: &CacheMetrics) -> CacheConfig {
-    CacheConfig { max_bytes, metrics: metrics.clone() }
-}
-
 /// The same with the time for a read and a write that a server gives them.
 pub(super) fn config_with_default_limits(dsn: Secret) -> PostgresConfig {
     PostgresConfig { write_limits: WriteLimits::default(), read_wait: READ_WAIT, ..config(dsn) }
+}
+
+/// A cache of so much memory, and what it is to count.
+pub(super) fn cache(max_bytes: usize, metrics: &CacheMetrics) -> CacheConfig {
+    CacheConfig { max_bytes, metrics: metrics.clone() }
 }
 
 /// The store's maintenance, to be run by a test.

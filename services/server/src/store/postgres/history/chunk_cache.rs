@@ -110,9 +110,13 @@ impl ChunkCache {
         if bytes > self.max_bytes / 8 {
             return;
         }
-        let mut held = self.lock();
+        // What goes is freed after the lock is released, as it is declared before it: other reads do not wait for that.
+        let mut gone = Vec::new();
+        let mut guard = self.lock();
+        let held = &mut *guard;
         if held.server_started != server_started {
-            *held = Held { server_started, ..Held::default() };
+            let before = std::mem::replace(held, Held { server_started, ..Held::default() });
+            gone.extend([before.young, before.old]);
         }
         if held.young.has(piece, row, cut.version) {
             return;
@@ -120,7 +124,7 @@ impl ChunkCache {
         held.young.remove(piece, row);
         held.old.remove(piece, row);
         if held.young.bytes + bytes > self.max_bytes / 2 {
-            held.old = std::mem::take(&mut held.young);
+            gone.push(std::mem::replace(&mut held.old, std::mem::take(&mut held.young)));
         }
         held.young.pieces.entry(piece).or_default().insert(row, Arc::clone(cut));
         held.young.bytes += bytes;

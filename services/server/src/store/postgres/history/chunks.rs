@@ -135,8 +135,9 @@ pub(super) async fn each(
     let lasts: Vec<i32> = pieces.iter().map(|piece| piece.last).collect();
     let from = range.start_ms.div_euclid(WINDOW_MILLIS).saturating_mul(WINDOW_MILLIS);
     let known = Known::of(cache, server_started, &pieces, (from, range.end_ms), only);
-    // OFFSET keeps the planner from joining the other way round, which reads all blocks of the time where there are few; and from looking up more than once
-    // whether a row is known. What is stored apart from a known row, its data, is not read.
+    // OFFSET keeps the planner from joining the other way round, which reads all blocks of the time where there are few; from looking up more than once
+    // whether a row is known; and from doing so in the scan of each partition, which would each make a hash table of all known rows. What is stored apart from
+    // a known row, its data, is not read.
     let statement = "SELECT piece.n AS piece, cut.*
         FROM unnest($1::integer[], $2::integer[], $3::integer[]) WITH ORDINALITY AS piece (block_id, first, last, n)
         CROSS JOIN LATERAL (
@@ -147,12 +148,15 @@ pub(super) async fn each(
                 CASE WHEN NOT is_known THEN substring(data FROM offsets[piece.first + 1] + 1
                     FOR offsets[least(piece.last + 2, cardinality(offsets))] - offsets[piece.first + 1]) END AS data
             FROM (
-                SELECT window_start, part, times, bases, offsets, data, xmin::text::bigint AS version,
-                    (piece.n, window_start, part, xmin::text::bigint)
-                        IN (SELECT * FROM unnest($9::bigint[], $10::timestamptz[], $11::smallint[], $12::bigint[])) AS is_known
-                FROM chunks
-                WHERE block_id = piece.block_id AND window_start >= $4 AND window_start <= $5
-                    AND ($6 OR (block_id, window_start) IN (SELECT * FROM unnest($7::integer[], $8::timestamptz[])))
+                SELECT stored.*, (piece.n, window_start, part, version)
+                    IN (SELECT * FROM unnest($9::bigint[], $10::timestamptz[], $11::smallint[], $12::bigint[])) AS is_known
+                FROM (
+                    SELECT window_start, part, times, bases, offsets, data, xmin::text::bigint AS version
+                    FROM chunks
+                    WHERE block_id = piece.block_id AND window_start >= $4 AND window_start <= $5
+                        AND ($6 OR (block_id, window_start) IN (SELECT * FROM unnest($7::integer[], $8::timestamptz[])))
+                    OFFSET 0
+                ) AS stored
                 OFFSET 0
             ) AS chunk
             WHERE CASE WHEN is_known THEN true ELSE offsets[piece.first + 1] < offsets[least(piece.last + 2, cardinality(offsets))] END

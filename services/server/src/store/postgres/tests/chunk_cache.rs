@@ -1,31 +1,15 @@
 //! Sealed chunks that are read again.
 
-use golectra_promql::MemoryBudget;
-use golectra_promql::store::{Hints, Selection};
 use golectra_protocol::IdempotencyKey;
 use sqlx::Executor as _;
 
+use super::sealing::queried::read;
 use super::*;
-use crate::store::History;
 use crate::store::conformance::{batch, counter, gauge};
 
 const MINUTE: u64 = 60 * 1000;
 const HOUR: u64 = 60 * MINUTE;
 const START: u64 = 20_000 * 24 * HOUR;
-
-/// The samples of all series of this time, in the order of the series' labels.
-async fn read(store: &PostgresStore, start: u64, end: u64) -> Vec<(String, Vec<i64>, Vec<f64>)> {
-    let (start_ms, end_ms) = (i64::try_from(start).unwrap(), i64::try_from(end).unwrap());
-    let selection = Selection { matchers: [].into(), start_ms, end_ms, hints: Hints::default() };
-    let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
-    let mut found = Vec::new();
-    for series in store.select(&selection, 100, &mut reservation).await.unwrap() {
-        let (mut timestamps_ms, mut values) = (Vec::new(), Vec::new());
-        series.samples.read(&mut timestamps_ms, &mut values).unwrap();
-        found.push((series.labels.to_string(), timestamps_ms, values));
-    }
-    found
-}
 
 /// Two servers of one database of which the second has no cache. Chunks of eight hours are sealed.
 struct Lab {
@@ -66,7 +50,8 @@ impl Lab {
     /// How many rows the cache had and had not.
     async fn counted(&self, start: u64, end: u64) -> (u64, u64) {
         let before = (self.metrics.hits(), self.metrics.misses());
-        assert_eq!(read(&self.store, start, end).await, read(&self.anew, start, end).await);
+        let (start_ms, end_ms) = (i64::try_from(start).unwrap(), i64::try_from(end).unwrap());
+        assert_eq!(read(&self.store, start_ms, end_ms).await, read(&self.anew, start_ms, end_ms).await);
         (self.metrics.hits() - before.0, self.metrics.misses() - before.1)
     }
 }

@@ -5,7 +5,7 @@
 mod answers;
 mod failing;
 mod passes;
-mod queried;
+pub(super) mod queried;
 mod reading;
 mod rolled_up;
 mod size;

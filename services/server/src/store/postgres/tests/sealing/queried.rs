@@ -11,10 +11,10 @@ use crate::history::labels;
 use crate::store::History;
 
 /// A series' values, as bits, by time.
-type Read = BTreeMap<String, Vec<(i64, u64)>>;
+pub(in super::super) type Read = BTreeMap<String, Vec<(i64, u64)>>;
 
-/// Asserts that a query of this time sees what is expected. No source has a gauge and a counter of one id.
-pub(super) async fn check(store: &PostgresStore, expected: &Expected, start_ms: i64, end_ms: i64) {
+/// What a query of this time sees of all series.
+pub(in super::super) async fn read(store: &PostgresStore, start_ms: i64, end_ms: i64) -> Read {
     let selection = Selection { matchers: [].into(), start_ms, end_ms, hints: Hints::default() };
     let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
     let mut read = Read::new();
@@ -26,6 +26,12 @@ pub(super) async fn check(store: &PostgresStore, expected: &Expected, start_ms: 
             read.insert(series.labels.to_string(), samples);
         }
     }
+    read
+}
+
+/// Asserts that a query of this time sees what is expected. No source has a gauge and a counter of one id.
+pub(super) async fn check(store: &PostgresStore, expected: &Expected, start_ms: i64, end_ms: i64) {
+    let read = read(store, start_ms, end_ms).await;
     let mut wanted = Read::new();
     for (name, samples) in expected {
         let mut total = 0_i64;
