@@ -27,7 +27,7 @@ use golectra_protocol::remote_write::Metadata;
 use sqlx::{Executor as _, FromRow, PgConnection, PgPool};
 
 pub use self::cache_metrics::CacheMetrics;
-use self::chunk_cache::ChunkCache;
+use self::chunk_cache::{ChunkCache, ChunkVersion};
 use self::index_cache::{Found, IndexCache, IndexVersion};
 use self::layouts::LayoutLists;
 use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
@@ -85,12 +85,27 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     LOCK TABLE frames, ONLY chunks, ONLY rollups_5m, ONLY rollups_1h IN ACCESS SHARE MODE;";
 /// What every read of the transaction needs, as a statement of the session: sent with [`BEGIN`] in one message, and yet planned once.
 pub(super) const PREPARE_STATE: &str = "PREPARE read_state AS
-    SELECT (SELECT max(n) FROM series_changes),
+    SELECT (SELECT max(n) FROM series_changes) AS series_change,
         (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-            WHERE inhparent = 'frames'::regclass),
-        (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint, (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint,
-        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint
+            WHERE inhparent = 'frames'::regclass) AS frames,
+        (SELECT changes FROM chunk_total) AS chunk_change,
+        (SELECT string_agg(inhrelid::text, ' ' ORDER BY inhrelid) FROM pg_inherits WHERE inhparent = 'chunks'::regclass) AS chunks,
+        (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint AS dropped_ms,
+        (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint AS five_minutes_dropped_ms,
+        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS server_started
     FROM dropped_history";
+
+/// What [`PREPARE_STATE`] answers.
+#[derive(Default, FromRow)]
+struct State {
+    series_change: Option<i64>,
+    frames: Option<String>,
+    chunk_change: Option<i64>,
+    chunks: Option<String>,
+    dropped_ms: i64,
+    five_minutes_dropped_ms: i64,
+    server_started: i64,
+}
 
 /// Statements are planned once for a connection, not for each of their values: planning takes longer than reading the samples of a few series. What they
 /// read is found by its index, block by block, as what writers read; the planner is not to guess from numbers of rows that it does not know then.
@@ -109,6 +124,8 @@ pub(super) struct ReadTransaction {
     index_version: IndexVersion,
     /// The partitions of frames that there are, in order.
     frames: Vec<i32>,
+    /// See [`chunk_cache`].
+    chunks: ChunkVersion,
     /// Samples before this were dropped, in unix milliseconds.
     dropped_ms: i64,
     /// Rollups of 5 minutes before this were.
@@ -130,12 +147,14 @@ impl ReadTransaction {
             }
             state => state,
         };
-        let state = state.and_then(|row| row.map(|row| FromRow::from_row(&row)).transpose()).map_err(failed)?;
-        let (change, partitions, dropped_ms, five_minutes_dropped_ms, server_started): (Option<i64>, Option<String>, i64, i64, i64) =
-            state.unwrap_or_default();
-        let frames = FRAMES.slots_by_names(partitions.unwrap_or_default().split(' '));
-        let index_version = IndexVersion { server_started, change: change.unwrap_or_default() };
-        Ok(Self { lease, index_version, frames, dropped_ms, five_minutes_dropped_ms, server_started })
+        let state: Option<State> = state.and_then(|row| row.map(|row| State::from_row(&row)).transpose()).map_err(failed)?;
+        let state = state.unwrap_or_default();
+        let State { dropped_ms, five_minutes_dropped_ms, server_started, .. } = state;
+        let frames = FRAMES.slots_by_names(state.frames.unwrap_or_default().split(' '));
+        let index_version = IndexVersion { server_started, change: state.series_change.unwrap_or_default() };
+        let (partitions, change) = (state.chunks.unwrap_or_default().into(), state.chunk_change.unwrap_or_default());
+        let chunks = ChunkVersion { server_started, partitions, change };
+        Ok(Self { lease, index_version, frames, chunks, dropped_ms, five_minutes_dropped_ms, server_started })
     }
 
     fn conn(&mut self) -> &mut PgConnection {
@@ -216,7 +235,7 @@ impl HistoryReader {
         transaction: &mut ReadTransaction,
         collected: &mut [Collected],
         range: TimeRange,
-        max_series: usize,
+        (max_series, keep): (usize, Keep),
         reservation: &mut Reservation,
     ) -> Result<(), HistoryError> {
         let places: HashMap<i32, usize> = collected.iter().enumerate().map(|(place, one)| (one.found.id, place)).collect();
@@ -229,11 +248,15 @@ impl HistoryReader {
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
         let (conn, frames, dropped_ms) = (transaction.lease.conn(), &transaction.frames, transaction.dropped_ms);
         let server_started = transaction.server_started;
-        chunks::each(conn, (&self.chunks, server_started), &ids, range, None, |column, bytes| {
+        let cache = match keep {
+            Keep::Read => self.chunks.view(conn, &transaction.chunks).await.map_err(failed)?,
+            Keep::Nothing => None,
+        };
+        chunks::each(conn, cache.as_ref(), &ids, range, None, reservation, |column| {
             let Some(one) = places.get(&column.series_id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
             count(one.samples.is_empty())?;
             one.samples.push_sealed(column);
-            Ok(reservation.grow(bytes)?)
+            Ok(())
         })
         .await?;
         for is_counter in [false, true] {
@@ -260,6 +283,13 @@ impl HistoryReader {
         .await
         .map_err(failed)
     }
+}
+
+/// Whether what is read of chunks is kept for other reads, and what is kept is used.
+#[derive(Clone, Copy)]
+enum Keep {
+    Read,
+    Nothing,
 }
 
 /// A selected series whose samples are being collected.
@@ -292,7 +322,7 @@ impl History for HistoryReader {
             transaction.end();
             return Ok(series);
         }
-        self.read_samples(&mut transaction, &mut collected, range, max_series, reservation).await?;
+        self.read_samples(&mut transaction, &mut collected, range, (max_series, Keep::Read), reservation).await?;
         transaction.end();
 
         let mut series: Vec<(Labels, StoredSamples)> =
@@ -320,7 +350,8 @@ impl History for HistoryReader {
         let mut collected: Vec<Collected> =
             found.into_iter().map(|found| Collected { samples: SamplesBuilder::new(range, found.is_counter), found }).collect();
         reservation.grow(collected.iter().map(|one| size_of::<Collected>() + one.found.labels.memory_bytes()).sum())?;
-        self.read_samples(&mut transaction, &mut collected, range, usize::MAX, reservation).await?;
+        // What is exported is not read again soon.
+        self.read_samples(&mut transaction, &mut collected, range, (usize::MAX, Keep::Nothing), reservation).await?;
         transaction.end();
         Ok(collected.into_iter().filter_map(export::exported).collect())
     }

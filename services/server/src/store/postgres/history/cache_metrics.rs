@@ -30,9 +30,9 @@ impl CacheMetrics {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count(&self, is_hit: bool) {
+    pub(super) fn count(&self, is_hit: bool, times: usize) {
         let counter = if is_hit { &self.0.hits } else { &self.0.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(times as u64, Ordering::Relaxed);
     }
 
     pub(super) fn set_bytes(&self, bytes: usize) {

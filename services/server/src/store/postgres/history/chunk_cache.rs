@@ -1,28 +1,33 @@
 //! What queries read of sealed chunks, within CHUNK_CACHE_BYTES.
 //!
-//! Each read asks PostgreSQL which rows there are, and in which version: the transaction that wrote it (`xmin`). Only what the cache does not have of that
-//! version is sent. So nothing is answered from the cache that the read's snapshot does not have, whatever was sealed, merged or dropped meanwhile. A transaction
-//! writes a row once, and no other has its number: on one server that takes 2^32 transactions, and what was read of another server is forgotten. An exception is a
-//! database that somebody set to `synchronous_commit = off`: after a crash it may give the numbers of transactions that it lost to others.
+//! For each piece of a block and each window the cache has all rows that there are, which may be none, or does not know. The table `chunk_changes` has the last
+//! change of each window, and `chunk_total` the last change of all, in the order of commits. A query's snapshot says which change is the last that it sees; a
+//! cache that is behind it reads which windows changed since. So a query asks PostgreSQL only for windows that it did not read before or that changed.
+//! Whenever a partition is made or dropped, or the database server is another one, the cache begins anew.
 //!
-//! What was not used for long goes first. It is not known when each row was used, but in which of two generations: used rows are in the young one. When that has
-//! half of the bytes, it is the old one, and what was in the old one goes.
+//! What was not used for long goes first. It is not known when each entry was used, but in which of two generations: used entries are in the young one. When
+//! that has half of the bytes, it is the old one, and what was in the old one goes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use golectra_chunks::Times;
+use sqlx::PgConnection;
 
 use super::cache_metrics::CacheMetrics;
+use crate::store::postgres::partitions::CHUNKS;
+use crate::store::postgres::sealer::WINDOW_MILLIS;
+use crate::store::postgres::timestamp::Timestamp;
 
-/// What a row takes in the maps, about.
-const ROW_BYTES: usize = 160;
+/// What an entry takes in the maps beside its rows, and each row beside its cut, about.
+const ENTRY_BYTES: usize = 120;
+const ROW_BYTES: usize = 64;
+/// What a piece takes with its first entry, about: a tree has room for eleven.
+const PIECE_BYTES: usize = 350;
 
 /// Columns of a row of chunks that stand together.
 pub(super) struct Cut {
-    /// The transaction that wrote the row.
-    pub(super) version: i64,
     pub(super) times: Arc<Times>,
     /// Where each column begins, and where the last one ends.
     pub(super) offsets: Vec<i32>,
@@ -41,8 +46,19 @@ impl Cut {
 
 /// A block, and the first and the last slot of it.
 pub(super) type PieceKey = (i32, i32, i32);
-/// The start of a window in unix milliseconds, and the part.
-pub(super) type RowKey = (i64, i16);
+/// All rows of a piece and a window, with their parts.
+pub(super) type Rows = Arc<[(i16, Arc<Cut>)]>;
+
+/// Which chunks a snapshot sees.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct ChunkVersion {
+    /// When the database server started, in unix microseconds: another server, a standby or a restored backup, may count its changes otherwise.
+    pub(super) server_started: i64,
+    /// The object identifiers of the partitions of chunks.
+    pub(super) partitions: Arc<str>,
+    /// The last change.
+    pub(super) change: i64,
+}
 
 /// The cache.
 pub(super) struct ChunkCache {
@@ -53,32 +69,109 @@ pub(super) struct ChunkCache {
 
 #[derive(Default)]
 struct Held {
-    /// When the database server started whose rows these are.
-    server_started: i64,
+    /// Up to which change `changed` is complete.
+    version: ChunkVersion,
+    /// After which change it begins.
+    since: i64,
+    /// The last change of each window that changed.
+    changed: HashMap<i64, i64>,
+    /// The partitions that there are.
+    days: Arc<[i32]>,
     young: Generation,
     old: Generation,
 }
 
+impl Held {
+    /// Whether it has followed what this snapshot sees.
+    fn knows(&self, version: &ChunkVersion) -> bool {
+        self.is_of(version) && (self.since..=self.version.change).contains(&version.change)
+    }
+
+    fn is_of(&self, version: &ChunkVersion) -> bool {
+        self.version.server_started == version.server_started && self.version.partitions == version.partitions
+    }
+
+    fn last_change(&self, window: i64) -> i64 {
+        self.changed.get(&window).copied().unwrap_or(self.since)
+    }
+
+    /// The rows as a snapshot sees them that knows this change. They are in the young generation then; what goes for that is put aside.
+    fn rows(&mut self, max_bytes: usize, piece: PieceKey, window: i64, change: i64, gone: &mut Vec<Generation>) -> Option<Rows> {
+        let last_change = self.last_change(window);
+        let is_valid = |entry: &Entry| last_change <= entry.change.min(change);
+        if let Some(entry) = self.young.get(piece, window) {
+            return is_valid(entry).then(|| Arc::clone(&entry.rows));
+        }
+        let entry = self.old.get(piece, window).filter(|entry| is_valid(entry))?.clone();
+        let rows = Arc::clone(&entry.rows);
+        self.old.remove(piece, window);
+        self.put(max_bytes, piece, window, entry, gone);
+        Some(rows)
+    }
+
+    fn put(&mut self, max_bytes: usize, piece: PieceKey, window: i64, entry: Entry, gone: &mut Vec<Generation>) {
+        if self.young.bytes + entry.bytes() + PIECE_BYTES > max_bytes / 2 {
+            gone.push(std::mem::replace(&mut self.old, std::mem::take(&mut self.young)));
+        }
+        self.young.insert(piece, window, entry);
+    }
+}
+
+#[derive(Clone)]
+struct Entry {
+    rows: Rows,
+    /// The last change that the snapshot saw which they were read in.
+    change: i64,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.rows.iter().map(|(_, cut)| ROW_BYTES + cut.memory_bytes()).sum::<usize>()
+    }
+}
+
 #[derive(Default)]
 struct Generation {
-    pieces: HashMap<PieceKey, BTreeMap<RowKey, Arc<Cut>>>,
+    pieces: HashMap<PieceKey, BTreeMap<i64, Entry>>,
     bytes: usize,
 }
 
 impl Generation {
-    fn remove(&mut self, piece: PieceKey, row: RowKey) {
-        let Some(rows) = self.pieces.get_mut(&piece) else { return };
-        if let Some(gone) = rows.remove(&row) {
-            self.bytes -= ROW_BYTES + gone.memory_bytes();
-        }
-        if rows.is_empty() {
-            self.pieces.remove(&piece);
-        }
+    fn get(&self, piece: PieceKey, window: i64) -> Option<&Entry> {
+        self.pieces.get(&piece)?.get(&window)
     }
 
-    fn has(&self, piece: PieceKey, row: RowKey, version: i64) -> bool {
-        self.pieces.get(&piece).and_then(|rows| rows.get(&row)).is_some_and(|cut| cut.version == version)
+    fn insert(&mut self, piece: PieceKey, window: i64, entry: Entry) {
+        self.remove(piece, window);
+        let bytes = entry.bytes();
+        let of_piece = self.pieces.entry(piece).or_insert_with(|| {
+            self.bytes += PIECE_BYTES;
+            BTreeMap::new()
+        });
+        of_piece.insert(window, entry);
+        self.bytes += bytes;
     }
+
+    fn remove(&mut self, piece: PieceKey, window: i64) {
+        let Some(of_piece) = self.pieces.get_mut(&piece) else { return };
+        if let Some(gone) = of_piece.remove(&window) {
+            self.bytes -= gone.bytes();
+        }
+        if of_piece.is_empty() {
+            self.pieces.remove(&piece);
+            self.bytes -= PIECE_BYTES;
+        }
+    }
+}
+
+/// What a cache does not know yet of a snapshot.
+enum Unknown {
+    /// Nothing; these are the partitions.
+    Nothing(Arc<[i32]>),
+    /// What changed after this change.
+    After(i64, Arc<[i32]>),
+    /// All.
+    All,
 }
 
 impl ChunkCache {
@@ -87,48 +180,60 @@ impl ChunkCache {
         Self { max_bytes, held: Mutex::default(), metrics }
     }
 
-    /// The rows of this server that it has of a piece, between these starts of windows.
-    pub(super) fn rows(&self, server_started: i64, piece: PieceKey, from_ms: i64, to_ms: i64) -> Vec<(RowKey, Arc<Cut>)> {
-        let held = self.lock();
-        if held.server_started != server_started || from_ms > to_ms {
-            return Vec::new();
+    /// What it has of this connection's snapshot, which sees this version. None where it holds nothing.
+    pub(super) async fn view(&self, conn: &mut PgConnection, version: &ChunkVersion) -> Result<Option<ChunkView<'_>>, sqlx::Error> {
+        if self.max_bytes == 0 {
+            return Ok(None);
         }
-        let of = |generation: &Generation| -> Vec<(RowKey, Arc<Cut>)> {
-            let rows = generation.pieces.get(&piece).map(|rows| rows.range((from_ms, i16::MIN)..=(to_ms, i16::MAX)));
-            rows.into_iter().flatten().map(|(row, cut)| (*row, Arc::clone(cut))).collect()
+        let days = match self.unknown(version) {
+            Unknown::Nothing(days) => days,
+            Unknown::After(after, days) => {
+                let statement = "SELECT window_start, change FROM chunk_changes WHERE change > $1";
+                let changed: Vec<(Timestamp, i64)> = sqlx::query_as(statement).bind(after).fetch_all(conn).await?;
+                self.advance(after, version, changed.into_iter().map(|(window, change)| (millis(window.0), change)));
+                days
+            }
+            Unknown::All => {
+                let days: Arc<[i32]> = CHUNKS.existing(conn).await?.into();
+                self.begin(version, &days);
+                days
+            }
         };
-        let mut rows = of(&held.young);
-        rows.extend(of(&held.old));
-        rows
+        Ok(Some(ChunkView { cache: self, version: version.clone(), days }))
     }
 
-    /// A read used this row, which it had from the cache or not.
-    pub(super) fn put(&self, server_started: i64, piece: PieceKey, row: RowKey, cut: &Arc<Cut>, is_hit: bool) {
-        self.metrics.count(is_hit);
-        let bytes = ROW_BYTES + cut.memory_bytes();
-        // A large one would drive out half of the others.
-        if bytes > self.max_bytes / 8 {
+    fn unknown(&self, version: &ChunkVersion) -> Unknown {
+        let held = self.lock();
+        if !held.is_of(version) {
+            return Unknown::All;
+        }
+        let days = Arc::clone(&held.days);
+        if held.version.change < version.change { Unknown::After(held.version.change, days) } else { Unknown::Nothing(days) }
+    }
+
+    /// Takes the last changes of windows after that change, up to this version.
+    fn advance(&self, after: i64, version: &ChunkVersion, changed: impl Iterator<Item = (i64, i64)>) {
+        let mut held = self.lock();
+        // Another query may have done it meanwhile, even up to a newer version.
+        if !held.is_of(version) || after < held.since || held.version.change < after {
             return;
         }
-        // What goes is freed after the lock is released, as it is declared before it: other reads do not wait for that.
-        let mut gone = Vec::new();
-        let mut guard = self.lock();
-        let held = &mut *guard;
-        if held.server_started != server_started {
-            let before = std::mem::replace(held, Held { server_started, ..Held::default() });
-            gone.extend([before.young, before.old]);
+        for (window, change) in changed {
+            let last = held.changed.entry(window).or_insert(change);
+            *last = change.max(*last);
         }
-        if held.young.has(piece, row, cut.version) {
-            return;
+        held.version.change = held.version.change.max(version.change);
+    }
+
+    fn begin(&self, version: &ChunkVersion, days: &Arc<[i32]>) {
+        // What goes is freed after the lock is released, as it is declared before it.
+        let _gone;
+        let mut held = self.lock();
+        if !held.is_of(version) {
+            let (version, since, days) = (version.clone(), version.change, Arc::clone(days));
+            _gone = std::mem::replace(&mut *held, Held { version, since, days, ..Held::default() });
+            self.metrics.set_bytes(0);
         }
-        held.young.remove(piece, row);
-        held.old.remove(piece, row);
-        if held.young.bytes + bytes > self.max_bytes / 2 {
-            gone.push(std::mem::replace(&mut held.old, std::mem::take(&mut held.young)));
-        }
-        held.young.pieces.entry(piece).or_default().insert(row, Arc::clone(cut));
-        held.young.bytes += bytes;
-        self.metrics.set_bytes(held.young.bytes + held.old.bytes);
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -136,62 +241,170 @@ impl ChunkCache {
     }
 }
 
+/// Unix milliseconds.
+fn millis(at: u64) -> i64 {
+    i64::try_from(at).unwrap_or(i64::MAX)
+}
+
+/// The cache as one snapshot may use it.
+pub(super) struct ChunkView<'a> {
+    cache: &'a ChunkCache,
+    version: ChunkVersion,
+    days: Arc<[i32]>,
+}
+
+impl ChunkView<'_> {
+    /// The windows of a time that may have rows, in order.
+    pub(super) fn windows(&self, from_ms: i64, to_ms: i64) -> Vec<i64> {
+        let of_day = |day: &i32| {
+            let (start, end) = (millis(CHUNKS.start_of(*day)), millis(CHUNKS.end_of(*day)));
+            (0..).map(move |number| start + number * WINDOW_MILLIS).take_while(move |window| *window < end)
+        };
+        self.days.iter().flat_map(of_day).filter(|window| (from_ms..=to_ms).contains(window)).collect()
+    }
+
+    /// The rows of a piece in each of these windows; None where they are not known.
+    pub(super) fn rows(&self, piece: PieceKey, windows: &[i64]) -> Vec<Option<Rows>> {
+        // What goes is freed after the lock is released, as it is declared before it: other reads do not wait for that.
+        let mut gone = Vec::new();
+        let mut held = self.cache.lock();
+        if !held.knows(&self.version) {
+            return vec![None; windows.len()];
+        }
+        let rows: Vec<Option<Rows>> = windows
+            .iter()
+            .map(|window| held.rows(self.cache.max_bytes, piece, *window, self.version.change, &mut gone))
+            .collect();
+        self.cache.metrics.set_bytes(held.young.bytes + held.old.bytes);
+        drop(held);
+        self.cache.metrics.count(true, rows.iter().flatten().map(|rows| rows.len()).sum());
+        rows
+    }
+
+    /// Keeps all rows of a piece and a window, which were read.
+    pub(super) fn put(&self, piece: PieceKey, window: i64, rows: Vec<(i16, Arc<Cut>)>) {
+        self.cache.metrics.count(false, rows.len());
+        let entry = Entry { rows: rows.into(), change: self.version.change };
+        // A large one would drive out half of the others.
+        if entry.bytes() + PIECE_BYTES > self.cache.max_bytes / 8 {
+            return;
+        }
+        let mut gone = Vec::new();
+        let mut held = self.cache.lock();
+        // What was read in an old snapshot serves nobody else.
+        if !held.knows(&self.version) || held.last_change(window) > self.version.change {
+            return;
+        }
+        held.old.remove(piece, window);
+        held.put(self.cache.max_bytes, piece, window, entry, &mut gone);
+        self.cache.metrics.set_bytes(held.young.bytes + held.old.bytes);
+    }
+}
+
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const PIECE: PieceKey = (1, 0, 3);
 
-    fn cut(version: i64, bytes: usize) -> Arc<Cut> {
+    fn cut(bytes: usize) -> Arc<Cut> {
         let times = Arc::new(Times::decode(&golectra_chunks::encode(&[]).times).unwrap());
-        Arc::new(Cut { version, times, offsets: vec![0], data: Bytes::from(vec![0; bytes]), bases: None })
+        Arc::new(Cut { times, offsets: vec![0], data: Bytes::from(vec![0; bytes]), bases: None })
     }
 
-    fn rows(cache: &ChunkCache, server: i64, piece: PieceKey, from: i64, to: i64) -> Vec<(RowKey, i64)> {
-        cache.rows(server, piece, from, to).into_iter().map(|(row, cut)| (row, cut.version)).collect()
+    /// Rows that are told apart by their part.
+    fn rows(part: i16, bytes: usize) -> Vec<(i16, Arc<Cut>)> {
+        vec![(part, cut(bytes))]
+    }
+
+    fn view<'a>(cache: &'a ChunkCache, server_started: i64, partitions: &str, change: i64) -> ChunkView<'a> {
+        let version = ChunkVersion { server_started, partitions: partitions.into(), change };
+        let days: Arc<[i32]> = [0, 2].into();
+        cache.begin(&version, &days);
+        ChunkView { cache, version, days }
+    }
+
+    /// The parts of a window's rows; None where they are not known.
+    fn parts(view: &ChunkView<'_>, window: i64) -> Option<Vec<i16>> {
+        view.rows(PIECE, &[window])[0].as_ref().map(|rows| rows.iter().map(|(part, _)| *part).collect())
     }
 
     #[test]
-    fn rows_are_found_by_their_piece_and_window() {
+    fn windows_are_those_of_partitions() {
         let cache = ChunkCache::new(1 << 20, CacheMetrics::default());
-        for (window, part) in [(10, 0), (10, 1), (20, 0), (30, 0)] {
-            cache.put(7, PIECE, (window, part), &cut(window, 10), false);
-        }
-        assert_eq!(rows(&cache, 7, PIECE, 10, 20), [((10, 0), 10), ((10, 1), 10), ((20, 0), 20)]);
-        assert_eq!(rows(&cache, 7, PIECE, 20, 10), []);
-        assert_eq!(rows(&cache, 7, (1, 0, 2), 10, 20), []);
-        cache.put(7, PIECE, (20, 0), &cut(21, 10), false);
-        assert_eq!(rows(&cache, 7, PIECE, 20, 20), [((20, 0), 21)]);
+        let view = view(&cache, 7, "1 2", 1);
+        let all = view.windows(0, i64::MAX);
+        assert_eq!((all.len(), all[1], all[12]), (24, WINDOW_MILLIS, 24 * WINDOW_MILLIS));
+        assert_eq!(view.windows(11 * WINDOW_MILLIS, 25 * WINDOW_MILLIS - 1), [11 * WINDOW_MILLIS, 24 * WINDOW_MILLIS]);
     }
 
     #[test]
-    fn rows_of_another_server_are_forgotten() {
+    fn rows_are_known_until_their_window_changes() {
+        let cache = ChunkCache::new(1 << 20, CacheMetrics::default());
+        let first = view(&cache, 7, "1", 5);
+        first.put(PIECE, 10, rows(1, 9));
+        first.put(PIECE, 20, Vec::new());
+        assert!(first.rows((1, 0, 2), &[10])[0].is_none(), "another piece");
+        assert_eq!([10, 20, 30].map(|window| parts(&first, window)), [Some(vec![1]), Some(vec![]), None]);
+        let second = view(&cache, 7, "1", 8);
+        // It is not known yet what changed.
+        assert_eq!([10, 20].map(|window| parts(&second, window)), [None, None]);
+        cache.advance(5, &second.version, [(20, 7)].into_iter());
+        assert_eq!([10, 20].map(|window| parts(&second, window)), [Some(vec![1]), None]);
+        second.put(PIECE, 20, rows(2, 9));
+        assert_eq!(parts(&second, 20), Some(vec![2]));
+        // An older snapshot sees what was before, and does not say what is now.
+        assert_eq!([10, 20].map(|window| parts(&first, window)), [Some(vec![1]), None]);
+        first.put(PIECE, 20, rows(3, 9));
+        assert_eq!(parts(&second, 20), Some(vec![2]));
+        // What a query found out that was overtaken takes nothing back.
+        cache.advance(5, &ChunkVersion { change: 6, ..second.version.clone() }, std::iter::empty());
+        assert_eq!(parts(&second, 20), Some(vec![2]));
+        assert_eq!(cache.lock().version.change, 8);
+        // A window that changed since is not known to a snapshot that was begun before, either.
+        cache.advance(8, &ChunkVersion { change: 9, ..second.version.clone() }, [(10, 9)].into_iter());
+        assert_eq!([10, 20].map(|window| parts(&second, window)), [None, Some(vec![2])]);
+    }
+
+    #[test]
+    fn another_server_or_partition_begins_anew() {
         let metrics = CacheMetrics::default();
         let cache = ChunkCache::new(1 << 20, metrics.clone());
-        cache.put(7, PIECE, (10, 0), &cut(1, 10), false);
-        let bytes = metrics.bytes();
-        assert_eq!(rows(&cache, 8, PIECE, 0, 99), []);
-        cache.put(8, PIECE, (20, 0), &cut(2, 10), false);
-        assert_eq!((rows(&cache, 8, PIECE, 0, 99), metrics.bytes()), (vec![((20, 0), 2)], bytes));
+        for (server, partitions) in [(8, "1"), (7, "1 2")] {
+            let before = view(&cache, 7, "1", 5);
+            before.put(PIECE, 10, rows(1, 9));
+            assert_eq!(parts(&before, 10), Some(vec![1]));
+            let now = view(&cache, server, partitions, 3);
+            assert_eq!((metrics.bytes(), parts(&now, 10)), (0, None));
+            // What is read now is of another time.
+            before.put(PIECE, 10, rows(1, 9));
+            now.put(PIECE, 20, rows(2, 9));
+            assert_eq!((parts(&now, 10), parts(&now, 20), parts(&before, 20)), (None, Some(vec![2]), None));
+        }
     }
 
     #[test]
     fn it_stays_within_its_bytes_and_keeps_what_is_used() {
         let metrics = CacheMetrics::default();
         let cache = ChunkCache::new(100_000, metrics.clone());
-        let used = cut(1, 1_000);
+        let view = view(&cache, 7, "1", 5);
+        view.put(PIECE, -1, rows(1, 1_000));
         for window in 0..1_000 {
-            cache.put(7, PIECE, (window, 0), &cut(window, 1_000), false);
-            cache.put(7, PIECE, (-1, 0), &used, window > 0);
+            view.put((i32::try_from(window % 7).unwrap(), 0, 3), window, rows(0, 1_000));
+            assert_eq!(parts(&view, -1), Some(vec![1]));
             assert!(metrics.bytes() <= 100_000);
         }
-        assert_eq!(rows(&cache, 7, PIECE, -1, -1), [((-1, 0), 1)]);
-        assert!((30..100).contains(&rows(&cache, 7, PIECE, 0, 999).len()));
-        assert_eq!((metrics.hits(), metrics.misses()), (999, 1_001));
-        cache.put(7, PIECE, (1_000, 0), &cut(1, 20_000), false);
-        assert_eq!(rows(&cache, 7, PIECE, 1_000, 1_000), [], "a large one is not kept");
-        let none = ChunkCache::new(0, CacheMetrics::default());
-        none.put(7, PIECE, (10, 0), &used, false);
-        assert_eq!(rows(&none, 7, PIECE, 0, 99), []);
+        let kept = (0..1_000).filter(|window| view.rows((i32::try_from(window % 7).unwrap(), 0, 3), &[*window])[0].is_some()).count();
+        assert!((30..100).contains(&kept), "{kept}");
+        assert_eq!(metrics.misses(), 1_001);
+        view.put(PIECE, 1_000, rows(1, 20_000));
+        assert_eq!(parts(&view, 1_000), None, "a large one is not kept");
+        // What is there says how much it is.
+        let held = cache.lock();
+        for generation in [&held.young, &held.old] {
+            let entries: usize = generation.pieces.values().flat_map(BTreeMap::values).map(Entry::bytes).sum();
+            assert_eq!(generation.bytes, entries + PIECE_BYTES * generation.pieces.len());
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! Sealed samples: columns cut out of the rows of `chunks`. A row's times are for all of its columns, and are decoded once for all that are read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use golectra_chunks::Times;
+use golectra_promql::Reservation;
 use sqlx::{FromRow, PgConnection};
 
-use super::chunk_cache::{ChunkCache, Cut, PieceKey, RowKey};
+use super::chunk_cache::{ChunkView, Cut, PieceKey};
 use super::failed;
 use crate::store::history::{CorruptHistory, HistoryError, TimeRange};
 use crate::store::postgres::sealer::WINDOW_MILLIS;
@@ -18,8 +19,8 @@ use crate::store::postgres::timestamp::Timestamp;
 pub(super) const BLOCK_SERIES: i32 = 64;
 /// Columns that stand so close in a row are cut out in one piece.
 const MAX_GAP: i32 = 4;
-/// So many rows of the cache at most are named to the database in one read.
-const MAX_KNOWN: usize = 20_000;
+/// A read of more pieces and windows than this does not use the cache: it would take all of it.
+const MAX_LOOKUPS: usize = 100_000;
 
 /// The samples of one series in one row.
 pub(super) struct SealedColumn {
@@ -63,160 +64,180 @@ impl Piece {
     fn key(&self) -> PieceKey {
         (self.block_id, self.first, self.last)
     }
+
+    fn corrupt(&self, window_start_ms: i64, part: i16, problem: &impl std::fmt::Display) -> CorruptHistory {
+        corrupt(self.block_id * BLOCK_SERIES + self.first, window_start_ms, part, problem)
+    }
+
+    /// Gives each wanted column of a row that is not empty, and charges them.
+    fn each_column(
+        &self,
+        window_start_ms: i64,
+        part: i16,
+        cut: &Cut,
+        reservation: &mut Reservation,
+        take: &mut impl FnMut(SealedColumn) -> Result<(), HistoryError>,
+    ) -> Result<(), HistoryError> {
+        let Cut { times, offsets, data, bases } = cut;
+        let columns = offsets.len().saturating_sub(1).min(self.slots.count_ones() as usize);
+        reservation.grow(cut.memory_bytes() + columns * size_of::<SealedColumn>())?;
+        let begin = offsets.first().copied().unwrap_or_default();
+        let within = |offset: i32| usize::try_from(offset - begin).ok().filter(|offset| *offset <= data.len());
+        for (index, ends) in offsets.windows(2).enumerate() {
+            let slot = self.first + i32::try_from(index).unwrap_or(i32::MAX);
+            if self.slots & (1 << slot) == 0 || ends[0] == ends[1] {
+                continue;
+            }
+            let bytes = within(ends[0]).zip(within(ends[1])).filter(|(from, to)| from <= to);
+            let (from, to) = bytes.ok_or_else(|| self.corrupt(window_start_ms, part, &"its offsets"))?;
+            take(SealedColumn {
+                series_id: self.block_id * BLOCK_SERIES + slot,
+                window_start_ms,
+                part,
+                times: Arc::clone(times),
+                data: data.slice(from..to),
+                base: bases.as_ref().and_then(|bases| bases.get(index).copied().flatten()).unwrap_or_default(),
+            })?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(FromRow)]
 struct Row {
-    piece: i64,
+    /// The place of its piece in what is asked for, from 1 on.
+    place: i64,
     window_start: Timestamp,
     part: i16,
-    version: i64,
-    /// None where the cache has the row, as what follows.
-    times: Option<Vec<u8>>,
-    offsets: Option<Vec<i32>>,
-    data: Option<Vec<u8>>,
+    times: Vec<u8>,
+    offsets: Vec<i32>,
+    data: Vec<u8>,
     bases: Option<Vec<Option<i64>>>,
 }
 
-/// Rows that the cache has, by the place of their piece, as the statement asks for them.
-#[derive(Default)]
-struct Known {
-    cuts: HashMap<(usize, RowKey), Arc<Cut>>,
-    pieces: Vec<i64>,
-    windows: Vec<Timestamp>,
-    parts: Vec<i16>,
-    versions: Vec<i64>,
+/// What the database is asked for: a piece, from one window to another.
+struct Asked<'a> {
+    piece: &'a Piece,
+    from_ms: i64,
+    to_ms: i64,
+    /// The windows in between whose rows are not known, in order, and what was read of them. None where no cache is used, and all rows are wanted.
+    windows: Option<BTreeMap<i64, Vec<(i16, Arc<Cut>)>>>,
 }
 
-impl Known {
-    fn of(
-        cache: &ChunkCache,
-        server_started: i64,
-        pieces: &[Piece],
-        (from_ms, to_ms): (i64, i64),
-        only: Option<&BTreeSet<(i32, i64)>>,
-    ) -> Self {
-        let mut known = Self::default();
-        for (place, piece) in pieces.iter().enumerate() {
-            for (row, cut) in cache.rows(server_started, piece.key(), from_ms, to_ms) {
-                if known.parts.len() == MAX_KNOWN {
-                    return known;
-                }
-                if only.is_some_and(|only| !only.contains(&(piece.block_id, row.0))) {
-                    continue;
-                }
-                known.pieces.push(i64::try_from(place + 1).unwrap_or(i64::MAX));
-                known.windows.push(Timestamp(u64::try_from(row.0).unwrap_or(0)));
-                known.parts.push(row.1);
-                known.versions.push(cut.version);
-                known.cuts.insert((place, row), cut);
-            }
-        }
-        known
-    }
-}
-
-/// Gives each column of these series that may have samples in the time, in no order, and how much memory it takes; or only those of these blocks and windows. An
-/// error of `take` ends it. The database, which started then, sends only what the cache does not have.
+/// Gives each column of these series that may have samples in the time, in no order, and charges what they take; or only those of these blocks and windows. An
+/// error of `take` ends it. The database is asked only for what the cache does not have.
 pub(super) async fn each(
     conn: &mut PgConnection,
-    (cache, server_started): (&ChunkCache, i64),
+    cache: Option<&ChunkView<'_>>,
     series_ids: &[i32],
     range: TimeRange,
     only: Option<&BTreeSet<(i32, i64)>>,
-    mut take: impl FnMut(SealedColumn, usize) -> Result<(), HistoryError>,
+    reservation: &mut Reservation,
+    mut take: impl FnMut(SealedColumn) -> Result<(), HistoryError>,
 ) -> Result<(), HistoryError> {
     if series_ids.is_empty() || only.is_some_and(BTreeSet::is_empty) {
         return Ok(());
     }
     let pieces = pieces(series_ids);
-    let block_ids: Vec<i32> = pieces.iter().map(|piece| piece.block_id).collect();
-    let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
-    let lasts: Vec<i32> = pieces.iter().map(|piece| piece.last).collect();
-    let from = range.start_ms.div_euclid(WINDOW_MILLIS).saturating_mul(WINDOW_MILLIS);
-    let known = Known::of(cache, server_started, &pieces, (from, range.end_ms), only);
-    // OFFSET keeps the planner from joining the other way round, which reads all blocks of the time where there are few; from looking up more than once
-    // whether a row is known; and from doing so in the scan of each partition, which would each make a hash table of all known rows. What is stored apart from
-    // a known row, its data, is not read.
-    let statement = "SELECT piece.n AS piece, cut.*
-        FROM unnest($1::integer[], $2::integer[], $3::integer[]) WITH ORDINALITY AS piece (block_id, first, last, n)
-        CROSS JOIN LATERAL (
-            SELECT window_start, part, version,
-                CASE WHEN NOT is_known THEN times END AS times,
-                CASE WHEN NOT is_known THEN bases[piece.first + 1:piece.last + 1] END AS bases,
-                CASE WHEN NOT is_known THEN offsets[piece.first + 1:least(piece.last + 2, cardinality(offsets))] END AS offsets,
-                CASE WHEN NOT is_known THEN substring(data FROM offsets[piece.first + 1] + 1
-                    FOR offsets[least(piece.last + 2, cardinality(offsets))] - offsets[piece.first + 1]) END AS data
-            FROM (
-                SELECT stored.*, (piece.n, window_start, part, version)
-                    IN (SELECT * FROM unnest($9::bigint[], $10::timestamptz[], $11::smallint[], $12::bigint[])) AS is_known
-                FROM (
-                    SELECT window_start, part, times, bases, offsets, data, xmin::text::bigint AS version
-                    FROM chunks
-                    WHERE block_id = piece.block_id AND window_start >= $4 AND window_start <= $5
-                        AND ($6 OR (block_id, window_start) IN (SELECT * FROM unnest($7::integer[], $8::timestamptz[])))
-                    OFFSET 0
-                ) AS stored
-                OFFSET 0
-            ) AS chunk
-            WHERE CASE WHEN is_known THEN true ELSE offsets[piece.first + 1] < offsets[least(piece.last + 2, cardinality(offsets))] END
-            OFFSET 0
-        ) AS cut";
-    let (only_blocks, only_windows): (Vec<i32>, Vec<Timestamp>) =
-        only.into_iter().flatten().map(|(block_id, window)| (*block_id, Timestamp(u64::try_from(*window).unwrap_or(0)))).unzip();
-    let mut rows = sqlx::query_as::<_, Row>(statement)
-        .bind(block_ids)
-        .bind(firsts)
-        .bind(lasts)
-        .bind(Timestamp(u64::try_from(from).unwrap_or(0)))
-        .bind(Timestamp(u64::try_from(range.end_ms).unwrap_or(0)))
-        .bind(only.is_none())
-        .bind(only_blocks)
-        .bind(only_windows)
-        .bind(&known.pieces)
-        .bind(&known.windows)
-        .bind(&known.parts)
-        .bind(&known.versions)
-        .fetch(conn);
-    while let Some(row) = rows.try_next().await.map_err(failed)? {
-        let window_start_ms = i64::try_from(row.window_start.0).unwrap_or(i64::MAX);
-        let place = usize::try_from(row.piece - 1).unwrap_or(usize::MAX);
-        let Some(piece) = pieces.get(place) else { continue };
-        let first_id = piece.block_id * BLOCK_SERIES + piece.first;
-        let damaged = |problem: &dyn std::fmt::Display| HistoryError::from(corrupt(first_id, window_start_ms, row.part, &problem));
-        let key = (window_start_ms, row.part);
-        let (cut, is_hit) = match (row.times, row.offsets, row.data) {
-            (Some(times), Some(offsets), Some(data)) => {
-                let times = Arc::new(Times::decode(&times).map_err(|error| damaged(&error))?);
-                (Arc::new(Cut { version: row.version, times, offsets, data: Bytes::from(data), bases: row.bases }), false)
-            }
-            _ => (known.cuts.get(&(place, key)).cloned().ok_or_else(|| damaged(&"it was not sent"))?, true),
+    let (from_ms, to_ms) = (range.start_ms.div_euclid(WINDOW_MILLIS).saturating_mul(WINDOW_MILLIS), range.end_ms);
+    let windows = cache.map(|cache| cache.windows(from_ms, to_ms)).unwrap_or_default();
+    let cache = cache.filter(|_| pieces.len().saturating_mul(windows.len()) <= MAX_LOOKUPS);
+    let mut asked: Vec<Asked<'_>> = Vec::new();
+    for piece in &pieces {
+        let Some(cache) = cache else {
+            asked.push(Asked { piece, from_ms, to_ms, windows: None });
+            continue;
         };
-        cache.put(server_started, piece.key(), key, &cut, is_hit);
-        let Cut { times, data, .. } = &*cut;
-        let begin = cut.offsets.first().copied().unwrap_or_default();
-        // The row's memory is counted with its first column.
-        let mut bytes = cut.memory_bytes();
-        for (index, ends) in cut.offsets.windows(2).enumerate() {
-            let slot = piece.first + i32::try_from(index).unwrap_or(i32::MAX);
-            if piece.slots & (1 << slot) == 0 || ends[0] == ends[1] {
-                continue;
+        let is_wanted = |window: &i64| only.is_none_or(|only| only.contains(&(piece.block_id, *window)));
+        let wanted: Vec<i64> = windows.iter().copied().filter(is_wanted).collect();
+        let mut missing = BTreeMap::new();
+        for (window, rows) in wanted.iter().zip(cache.rows(piece.key(), &wanted)) {
+            match rows {
+                Some(rows) => rows.iter().try_for_each(|(part, cut)| piece.each_column(*window, *part, cut, reservation, &mut take))?,
+                None => drop(missing.insert(*window, Vec::new())),
             }
-            let within = |offset: i32| usize::try_from(offset - begin).ok().filter(|offset| *offset <= data.len());
-            let (from, to) = within(ends[0]).zip(within(ends[1])).filter(|(from, to)| from <= to).ok_or_else(|| damaged(&"its offsets"))?;
-            let base = cut.bases.as_ref().and_then(|bases| bases.get(index).copied().flatten()).unwrap_or_default();
-            let column = SealedColumn {
-                series_id: piece.block_id * BLOCK_SERIES + slot,
-                window_start_ms,
-                part: row.part,
-                times: Arc::clone(times),
-                data: data.slice(from..to),
-                base,
-            };
-            take(column, std::mem::take(&mut bytes) + size_of::<SealedColumn>())?;
+        }
+        if let Some(((from_ms, _), (to_ms, _))) = missing.first_key_value().zip(missing.last_key_value()) {
+            asked.push(Asked { piece, from_ms: *from_ms, to_ms: *to_ms, windows: Some(missing) });
+        }
+    }
+    if asked.is_empty() {
+        return Ok(());
+    }
+    read(conn, &mut asked, only, reservation, &mut take).await?;
+    for Asked { piece, windows, .. } in asked {
+        for ((window, rows), cache) in windows.into_iter().flatten().zip(std::iter::repeat(cache)) {
+            cache.inspect(|cache| cache.put(piece.key(), window, rows));
         }
     }
     Ok(())
+}
+
+/// Reads what is asked for, gives each column of it, and puts the rows to the windows that want them.
+async fn read(
+    conn: &mut PgConnection,
+    asked: &mut [Asked<'_>],
+    only: Option<&BTreeSet<(i32, i64)>>,
+    reservation: &mut Reservation,
+    take: &mut impl FnMut(SealedColumn) -> Result<(), HistoryError>,
+) -> Result<(), HistoryError> {
+    // OFFSET keeps the planner from joining the other way round, which reads all blocks of the time where there are few. The times of all pieces leave out
+    // partitions before the statement begins.
+    let statement = "SELECT piece.n AS place, cut.*
+        FROM unnest($1::integer[], $2::integer[], $3::integer[], $4::timestamptz[], $5::timestamptz[]) WITH ORDINALITY
+            AS piece (block_id, first, last, start, until, n)
+        CROSS JOIN LATERAL (
+            SELECT window_start, part, times, bases[piece.first + 1:piece.last + 1] AS bases,
+                offsets[piece.first + 1:least(piece.last + 2, cardinality(offsets))] AS offsets,
+                substring(data FROM offsets[piece.first + 1] + 1
+                    FOR offsets[least(piece.last + 2, cardinality(offsets))] - offsets[piece.first + 1]) AS data
+            FROM chunks
+            WHERE block_id = piece.block_id AND window_start >= piece.start AND window_start <= piece.until
+                AND window_start >= $6 AND window_start <= $7
+                AND offsets[piece.first + 1] < offsets[least(piece.last + 2, cardinality(offsets))]
+                AND ($8 OR (block_id, window_start) IN (SELECT * FROM unnest($9::integer[], $10::timestamptz[])))
+            OFFSET 0
+        ) AS cut";
+    let numbers = |of: fn(&Piece) -> i32| -> Vec<i32> { asked.iter().map(|asked| of(asked.piece)).collect() };
+    let starts: Vec<Timestamp> = asked.iter().map(|asked| timestamp(asked.from_ms)).collect();
+    let ends: Vec<Timestamp> = asked.iter().map(|asked| timestamp(asked.to_ms)).collect();
+    let (only_blocks, only_windows): (Vec<i32>, Vec<Timestamp>) =
+        only.into_iter().flatten().map(|(block_id, window)| (*block_id, timestamp(*window))).unzip();
+    let mut rows = sqlx::query_as::<_, Row>(statement)
+        .bind(numbers(|piece| piece.block_id))
+        .bind(numbers(|piece| piece.first))
+        .bind(numbers(|piece| piece.last))
+        .bind(&starts)
+        .bind(&ends)
+        .bind(starts.iter().min())
+        .bind(ends.iter().max())
+        .bind(only.is_none())
+        .bind(only_blocks)
+        .bind(only_windows)
+        .fetch(conn);
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
+        let window = i64::try_from(row.window_start.0).unwrap_or(i64::MAX);
+        let Some(asked) = usize::try_from(row.place - 1).ok().and_then(|place| asked.get_mut(place)) else { continue };
+        let of_window = match &mut asked.windows {
+            None => None,
+            Some(windows) => match windows.get_mut(&window) {
+                Some(rows) => Some(rows),
+                // The cache had it.
+                None => continue,
+            },
+        };
+        let times = Times::decode(&row.times).map_err(|error| asked.piece.corrupt(window, row.part, &error))?;
+        let cut = Arc::new(Cut { times: Arc::new(times), offsets: row.offsets, data: Bytes::from(row.data), bases: row.bases });
+        asked.piece.each_column(window, row.part, &cut, reservation, take)?;
+        if let Some(rows) = of_window {
+            rows.push((row.part, cut));
+        }
+    }
+    Ok(())
+}
+
+fn timestamp(unix_millis: i64) -> Timestamp {
+    Timestamp(u64::try_from(unix_millis).unwrap_or(0))
 }
 
 /// The slots of each block, in pieces.
@@ -258,7 +279,7 @@ pub(super) async fn each_total_after(
                 ORDER BY chunks.window_start, chunks.part LIMIT 1),
             (SELECT totals FROM sealed_totals WHERE sealed_totals.block_id = block.id)
         ) FROM unnest($1::integer[]) AS block (id)";
-    let end = Timestamp(u64::try_from(end_ms).unwrap_or(0));
+    let end = timestamp(end_ms);
     let mut rows = sqlx::query_as::<_, (i32, Option<Vec<Option<i64>>>)>(statement).bind(block_ids).bind(end).fetch(conn);
     while let Some((block_id, totals)) = rows.try_next().await? {
         let Some((totals, ids)) = totals.zip(blocks.get(&block_id)) else { continue };

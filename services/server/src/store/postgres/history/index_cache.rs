@@ -221,7 +221,7 @@ impl IndexCache {
 
     /// Counts what was asked for.
     pub(super) fn count(&self, is_hit: bool) {
-        self.metrics.count(is_hit);
+        self.metrics.count(is_hit, 1);
     }
 
     fn count_bytes(&self, held: &Held) {

@@ -87,12 +87,13 @@ impl HistoryReader {
             .await?;
         }
         let bases = bases_at(transaction.conn(), &dirty).await?;
-        let cache = (&self.chunks, transaction.server_started);
-        chunks::each(transaction.conn(), cache, &ids, range, Some(&dirty), |column, bytes| {
-            let Some(one) = places.get(&column.series_id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
-            let window = column.window_start_ms;
-            one.windows.entry(window).or_insert_with(|| window_builder(window, range, one.found.is_counter)).push_sealed(column);
-            Ok(reservation.grow(bytes)?)
+        let cache = self.chunks.view(transaction.lease.conn(), &transaction.chunks).await.map_err(failed)?;
+        chunks::each(transaction.conn(), cache.as_ref(), &ids, range, Some(&dirty), reservation, |column| {
+            if let Some(one) = places.get(&column.series_id).and_then(|place| collected.get_mut(*place)) {
+                let window = column.window_start_ms;
+                one.windows.entry(window).or_insert_with(|| window_builder(window, range, one.found.is_counter)).push_sealed(column);
+            }
+            Ok(())
         })
         .await?;
         let mut with_buckets = 0;

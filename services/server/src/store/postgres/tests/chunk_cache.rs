@@ -1,11 +1,15 @@
 //! Sealed chunks that are read again.
 
+use golectra_promql::MemoryBudget;
+use golectra_promql::store::{Hints, Selection};
 use golectra_protocol::IdempotencyKey;
 use sqlx::Executor as _;
 
 use super::sealing::queried::read;
 use super::*;
 use crate::store::conformance::{batch, counter, gauge};
+use crate::store::history::{History as _, SeriesFilter, TimeRange};
+use crate::store::postgres::partitions::CHUNKS;
 
 const MINUTE: u64 = 60 * 1000;
 const HOUR: u64 = 60 * MINUTE;
@@ -78,4 +82,79 @@ async fn what_was_read_is_read_again_only_where_it_changed() {
     conn.execute("DELETE FROM chunks WHERE window_start = (SELECT min(window_start) FROM chunks)").await.unwrap();
     let (hits, misses) = lab.counted(all.0, all.1).await;
     assert!(hits > 0 && misses == 0, "{hits} {misses}");
+    assert_eq!(lab.counted(all.0, all.1).await, (hits, 0));
+    // Nor are those of a partition that is gone. It was the only one, of the day.
+    conn.execute(format!("DROP TABLE {}", CHUNKS.partition(CHUNKS.slot_of(START))).as_str()).await.unwrap();
+    assert_eq!(lab.counted(all.0, all.1).await, (0, 0));
+    assert_eq!(lab.metrics.bytes(), 0);
+}
+
+#[tokio::test]
+async fn windows_without_rows_are_not_asked_for_again() {
+    let Some(lab) = Lab::new().await else { return };
+    let (start, end) = (START + 20 * HOUR, START + 30 * HOUR);
+    assert_eq!(lab.counted(start, end).await, (0, 0));
+    let mut conn = lab.database.connect().await;
+    // A query that reads chunks would fail.
+    conn.execute("ALTER TABLE chunks RENAME COLUMN data TO hidden").await.unwrap();
+    read(&lab.store, i64::try_from(start).unwrap(), i64::try_from(end).unwrap()).await;
+    conn.execute("ALTER TABLE chunks RENAME COLUMN hidden TO data").await.unwrap();
+    // Rows that come are found.
+    lab.put(start).await;
+    lab.seal(START + 40 * HOUR).await;
+    let (hits, misses) = lab.counted(start, end).await;
+    assert!(hits == 0 && misses > 0, "{hits} {misses}");
+}
+
+#[tokio::test]
+async fn changes_are_counted_in_the_order_of_commits() {
+    let Some(lab) = Lab::new().await else { return };
+    let (mut one, mut other) = (lab.database.connect().await, lab.database.connect().await);
+    one.execute("BEGIN; UPDATE chunks SET part = part WHERE window_start = (SELECT min(window_start) FROM chunks)").await.unwrap();
+    let change = "UPDATE chunks SET part = part WHERE window_start = (SELECT max(window_start) FROM chunks)";
+    let waits = other.execute(format!("SET lock_timeout = '50ms'; {change}").as_str()).await.unwrap_err();
+    assert_eq!(waits.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(), Some("55P03"));
+    // A rollback leaves no gap, and a transaction counts once.
+    one.execute("ROLLBACK").await.unwrap();
+    let changes = "SELECT (SELECT changes FROM chunk_total), (SELECT max(change) FROM chunk_changes)";
+    let before: (i64, i64) = sqlx::query_as(changes).fetch_one(&mut other).await.unwrap();
+    other.execute(format!("BEGIN; {change}; {change}; COMMIT").as_str()).await.unwrap();
+    let after: (i64, i64) = sqlx::query_as(changes).fetch_one(&mut other).await.unwrap();
+    assert_eq!((before.0, after), (before.1, (before.0 + 1, before.0 + 1)));
+}
+
+#[tokio::test]
+async fn exports_leave_the_cache_to_queries() {
+    let Some(lab) = Lab::new().await else { return };
+    let (start_ms, end_ms) = (i64::try_from(START).unwrap(), i64::try_from(START + 10 * HOUR).unwrap());
+    let range = TimeRange { start_ms, end_ms };
+    let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
+    let filter = SeriesFilter { any: vec![], range, limit: usize::MAX };
+    let listed = lab.store.list(&filter, &mut reservation).await.unwrap();
+    for of_source in &listed {
+        let read = lab.store.read_listed(&of_source.source, &of_source.series, range, &mut reservation).await.unwrap();
+        assert_eq!(read.len(), 7);
+    }
+    assert_eq!((listed.len(), lab.metrics.bytes(), lab.metrics.misses()), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn what_a_query_has_from_the_cache_is_charged_to_it() {
+    let Some(lab) = Lab::new().await else { return };
+    let selection = Selection {
+        matchers: [].into(),
+        start_ms: i64::try_from(START).unwrap(),
+        end_ms: i64::try_from(START + 10 * HOUR).unwrap(),
+        hints: Hints::default(),
+    };
+    let mut charged = Vec::new();
+    for _ in 0..2 {
+        let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
+        lab.store.select(&selection, 1_000, &mut reservation).await.unwrap();
+        charged.push(reservation.used_bytes());
+    }
+    assert_eq!(charged[0], charged[1]);
+    assert!(lab.metrics.hits() > 0 && charged[1] > lab.metrics.bytes() / 2, "{charged:?}");
+    let mut reservation = MemoryBudget::new(1 << 30).reserve(charged[1] - 1);
+    lab.store.select(&selection, 1_000, &mut reservation).await.map(drop).unwrap_err();
 }
