@@ -1,29 +1,43 @@
--- Which windows of chunks changed, and in which order. So a server that keeps rows of chunks reads what changed since, not which rows there are.
+-- Which chunks changed, and in which order. So a server that keeps rows of chunks reads what changed since, not which rows there are.
 CREATE TABLE chunk_total (
     -- How many transactions changed chunks. In the order of commits: whoever changes chunks holds this row.
     changes bigint NOT NULL,
-    changed_by xid8
+    changed_by bigint
 );
-INSERT INTO chunk_total VALUES (0, NULL);
+INSERT INTO chunk_total (changes) VALUES (0);
 
--- The last change of each window. The drop of a partition is none; the rows of its windows go with it.
+-- What each of these transactions changed. Maintenance keeps the newest rows.
 CREATE TABLE chunk_changes (
-    window_start timestamptz PRIMARY KEY,
-    change bigint NOT NULL
+    change bigint NOT NULL,
+    block_id integer NOT NULL,
+    window_start timestamptz NOT NULL,
+    PRIMARY KEY (change, block_id, window_start)
 );
 
 CREATE FUNCTION chunks_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE chunk_total SET changes = changes + 1, changed_by = pg_current_xact_id() WHERE changed_by IS DISTINCT FROM pg_current_xact_id();
-    INSERT INTO chunk_changes
-    SELECT DISTINCT changed.window_start, chunk_total.changes FROM changed, chunk_total
-    ON CONFLICT (window_start) DO UPDATE SET change = excluded.change WHERE chunk_changes.change <> excluded.change;
+    IF NOT EXISTS (SELECT FROM changed) THEN
+        RETURN NULL;
+    END IF;
+    -- A crash must not take back a change that others have seen: another would get its number.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'local', true);
+    END IF;
+    UPDATE chunk_total SET changes = changes + 1, changed_by = txid_current() WHERE changed_by IS DISTINCT FROM txid_current();
+    -- A transaction that began before there was this table does not see its row.
+    IF NOT EXISTS (SELECT FROM chunk_total WHERE changed_by = txid_current()) THEN
+        RAISE EXCEPTION 'this transaction is too old to change chunks: try again' USING ERRCODE = 'serialization_failure';
+    END IF;
+    INSERT INTO chunk_changes SELECT DISTINCT chunk_total.changes, changed.block_id, changed.window_start FROM chunk_total, changed ON CONFLICT DO NOTHING;
     RETURN NULL;
 END
 $$;
 CREATE TRIGGER chunks_inserted AFTER INSERT ON chunks
     REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION chunks_changed();
+-- Of rows that are moved both places.
 CREATE TRIGGER chunks_updated AFTER UPDATE ON chunks
     REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION chunks_changed();
+CREATE TRIGGER chunks_updated_to AFTER UPDATE ON chunks
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION chunks_changed();
 CREATE TRIGGER chunks_deleted AFTER DELETE ON chunks
     REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION chunks_changed();

@@ -87,20 +87,21 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 pub(super) const PREPARE_STATE: &str = "PREPARE read_state AS
     SELECT (SELECT max(n) FROM series_changes) AS series_change,
         (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-            WHERE inhparent = 'frames'::regclass) AS frames,
+            WHERE inhparent = 'frames'::regclass AND pg_relation_size(inhrelid) > 0) AS frames,
         (SELECT changes FROM chunk_total) AS chunk_change,
-        (SELECT string_agg(inhrelid::text, ' ' ORDER BY inhrelid) FROM pg_inherits WHERE inhparent = 'chunks'::regclass) AS chunks,
+        (SELECT string_agg(inhrelid || ' ' || pg_relation_filenode(inhrelid), ' ' ORDER BY inhrelid)
+            FROM pg_inherits WHERE inhparent = 'chunks'::regclass) AS chunks,
         (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint AS dropped_ms,
         (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint AS five_minutes_dropped_ms,
         (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS server_started
     FROM dropped_history";
 
 /// What [`PREPARE_STATE`] answers.
-#[derive(Default, FromRow)]
+#[derive(FromRow)]
 struct State {
-    series_change: Option<i64>,
+    series_change: i64,
     frames: Option<String>,
-    chunk_change: Option<i64>,
+    chunk_change: i64,
     chunks: Option<String>,
     dropped_ms: i64,
     five_minutes_dropped_ms: i64,
@@ -122,7 +123,7 @@ pub(super) struct ReadTransaction {
     lease: Lease,
     /// See [`index_cache`].
     index_version: IndexVersion,
-    /// The partitions of frames that there are, in order.
+    /// The partitions of frames that have any, in order: some are made hours ahead.
     frames: Vec<i32>,
     /// See [`chunk_cache`].
     chunks: ChunkVersion,
@@ -147,13 +148,12 @@ impl ReadTransaction {
             }
             state => state,
         };
-        let state: Option<State> = state.and_then(|row| row.map(|row| State::from_row(&row)).transpose()).map_err(failed)?;
-        let state = state.unwrap_or_default();
+        // A row that is missing, which somebody deleted, is an error: what is answered depends on it.
+        let state = state.and_then(|row| State::from_row(&row.ok_or(sqlx::Error::RowNotFound)?)).map_err(failed)?;
         let State { dropped_ms, five_minutes_dropped_ms, server_started, .. } = state;
         let frames = FRAMES.slots_by_names(state.frames.unwrap_or_default().split(' '));
-        let index_version = IndexVersion { server_started, change: state.series_change.unwrap_or_default() };
-        let (partitions, change) = (state.chunks.unwrap_or_default().into(), state.chunk_change.unwrap_or_default());
-        let chunks = ChunkVersion { server_started, partitions, change };
+        let index_version = IndexVersion { server_started, change: state.series_change };
+        let chunks = ChunkVersion { server_started, partitions: state.chunks.unwrap_or_default().into(), change: state.chunk_change };
         Ok(Self { lease, index_version, frames, chunks, dropped_ms, five_minutes_dropped_ms, server_started })
     }
 

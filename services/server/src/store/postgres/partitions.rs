@@ -266,10 +266,6 @@ async fn try_to_drop(
         }
     }
     tx.execute(format!("DROP TABLE IF EXISTS {name}").as_str()).await?;
-    if table == CHUNKS {
-        let statement = "DELETE FROM chunk_changes WHERE window_start >= $1 AND window_start < $2";
-        sqlx::query(statement).bind(Timestamp(table.start_of(slot))).bind(Timestamp(table.end_of(slot))).execute(&mut *tx).await?;
-    }
     if let Some(column) = table.dropped_column() {
         // After the lock: a drop that fails and is tried again each minute leaves no dead rows.
         let statement = format!("UPDATE dropped_history SET {column} = $1 WHERE {column} < $1");

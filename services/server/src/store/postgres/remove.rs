@@ -52,10 +52,15 @@ pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -
 /// How many rows of `series_changes` are kept. A server that searches now and then is never so far behind; one that is searches anew.
 const CHANGES_KEPT: i64 = 2_000;
 
-/// Removes the oldest changes of series.
+/// The same of `chunk_changes`, in changes: a cache of chunks that is so far behind begins anew.
+const CHUNK_CHANGES_KEPT: i64 = 10_000;
+
+/// Removes the oldest changes of series and of chunks.
 pub(super) async fn changes(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
     let statement = "DELETE FROM series_changes WHERE n <= (SELECT max(n) FROM series_changes) - $1";
-    sqlx::query(statement).bind(CHANGES_KEPT).execute(conn).await?;
+    sqlx::query(statement).bind(CHANGES_KEPT).execute(&mut *conn).await?;
+    let statement = "DELETE FROM chunk_changes WHERE change <= (SELECT changes FROM chunk_total) - $1";
+    sqlx::query(statement).bind(CHUNK_CHANGES_KEPT).execute(conn).await?;
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! What queries read of sealed chunks, within CHUNK_CACHE_BYTES.
 //!
-//! For each piece of a block and each window the cache has all rows that there are, which may be none, or does not know. The table `chunk_changes` has the last
-//! change of each window, and `chunk_total` the last change of all, in the order of commits. A query's snapshot says which change is the last that it sees; a
-//! cache that is behind it reads which windows changed since. So a query asks PostgreSQL only for windows that it did not read before or that changed.
-//! Whenever a partition is made or dropped, or the database server is another one, the cache begins anew.
+//! For each piece of a block and each window the cache has all rows that there are, which may be none, or does not know. The table `chunk_changes` has which
+//! windows of which blocks changed, and `chunk_total` the number of changes, in the order of commits. A query's snapshot says which change is the last that
+//! it sees; a cache that is behind it reads what changed since, and forgets that. So a query asks PostgreSQL only for windows that were not read before
+//! or that changed. Whenever a partition is made, emptied or dropped, or the database server is another one, the cache begins anew.
 //!
 //! What was not used for long goes first. It is not known when each entry was used, but in which of two generations: used entries are in the young one. When
 //! that has half of the bytes, it is the old one, and what was in the old one goes.
@@ -20,8 +20,10 @@ use crate::store::postgres::partitions::CHUNKS;
 use crate::store::postgres::sealer::WINDOW_MILLIS;
 use crate::store::postgres::timestamp::Timestamp;
 
+/// So many changes are read one by one, and remembered for older snapshots.
+const MAX_CHANGED: usize = 20_000;
 /// What an entry takes in the maps beside its rows, and each row beside its cut, about.
-const ENTRY_BYTES: usize = 120;
+pub(super) const ENTRY_BYTES: usize = 120;
 const ROW_BYTES: usize = 64;
 /// What a piece takes with its first entry, about: a tree has room for eleven.
 const PIECE_BYTES: usize = 350;
@@ -54,7 +56,7 @@ pub(super) type Rows = Arc<[(i16, Arc<Cut>)]>;
 pub(super) struct ChunkVersion {
     /// When the database server started, in unix microseconds: another server, a standby or a restored backup, may count its changes otherwise.
     pub(super) server_started: i64,
-    /// The object identifiers of the partitions of chunks.
+    /// The identifiers of the partitions of chunks, and of their files.
     pub(super) partitions: Arc<str>,
     /// The last change.
     pub(super) change: i64,
@@ -69,12 +71,11 @@ pub(super) struct ChunkCache {
 
 #[derive(Default)]
 struct Held {
-    /// Up to which change `changed` is complete.
+    /// What is there did not change up to this.
     version: ChunkVersion,
-    /// After which change it begins.
+    /// The last change of what changed after the change `since`, by block and window.
+    changed: HashMap<(i32, i64), i64>,
     since: i64,
-    /// The last change of each window that changed.
-    changed: HashMap<i64, i64>,
     /// The partitions that there are.
     days: Arc<[i32]>,
     young: Generation,
@@ -82,27 +83,23 @@ struct Held {
 }
 
 impl Held {
-    /// Whether it has followed what this snapshot sees.
-    fn knows(&self, version: &ChunkVersion) -> bool {
-        self.is_of(version) && (self.since..=self.version.change).contains(&version.change)
-    }
-
     fn is_of(&self, version: &ChunkVersion) -> bool {
         self.version.server_started == version.server_started && self.version.partitions == version.partitions
     }
 
-    fn last_change(&self, window: i64) -> i64 {
-        self.changed.get(&window).copied().unwrap_or(self.since)
+    /// Whether the rows of a block and window have not changed since a snapshot, as far as is known.
+    fn is_unchanged(&self, version: &ChunkVersion, block_id: i32, window: i64) -> bool {
+        let has_changed = || self.changed.get(&(block_id, window)).is_some_and(|change| *change > version.change);
+        version.change == self.version.change || version.change >= self.since && !has_changed()
     }
 
-    /// The rows as a snapshot sees them that knows this change. They are in the young generation then; what goes for that is put aside.
-    fn rows(&mut self, max_bytes: usize, piece: PieceKey, window: i64, change: i64, gone: &mut Vec<Generation>) -> Option<Rows> {
-        let last_change = self.last_change(window);
-        let is_valid = |entry: &Entry| last_change <= entry.change.min(change);
+    /// The rows as a snapshot sees them. They are in the young generation then; what goes for that is put aside.
+    fn rows(&mut self, max_bytes: usize, piece: PieceKey, window: i64, version: &ChunkVersion, gone: &mut Vec<Generation>) -> Option<Rows> {
+        let is_seen = |entry: &Entry| entry.change <= version.change || self.is_unchanged(version, piece.0, window);
         if let Some(entry) = self.young.get(piece, window) {
-            return is_valid(entry).then(|| Arc::clone(&entry.rows));
+            return is_seen(entry).then(|| Arc::clone(&entry.rows));
         }
-        let entry = self.old.get(piece, window).filter(|entry| is_valid(entry))?.clone();
+        let entry = self.old.get(piece, window).filter(|entry| is_seen(entry))?.clone();
         let rows = Arc::clone(&entry.rows);
         self.old.remove(piece, window);
         self.put(max_bytes, piece, window, entry, gone);
@@ -120,7 +117,7 @@ impl Held {
 #[derive(Clone)]
 struct Entry {
     rows: Rows,
-    /// The last change that the snapshot saw which they were read in.
+    /// The last change that the snapshot saw in which they were read. They have not changed since.
     change: i64,
 }
 
@@ -132,7 +129,7 @@ impl Entry {
 
 #[derive(Default)]
 struct Generation {
-    pieces: HashMap<PieceKey, BTreeMap<i64, Entry>>,
+    pieces: BTreeMap<PieceKey, BTreeMap<i64, Entry>>,
     bytes: usize,
 }
 
@@ -150,6 +147,15 @@ impl Generation {
         });
         of_piece.insert(window, entry);
         self.bytes += bytes;
+    }
+
+    /// Removes all pieces of a block in a window.
+    fn remove_block(&mut self, block_id: i32, window: i64) {
+        let of_block = (block_id, i32::MIN, i32::MIN)..=(block_id, i32::MAX, i32::MAX);
+        let pieces: Vec<PieceKey> = self.pieces.range(of_block).map(|(piece, _)| *piece).collect();
+        for piece in pieces {
+            self.remove(piece, window);
+        }
     }
 
     fn remove(&mut self, piece: PieceKey, window: i64) {
@@ -188,9 +194,15 @@ impl ChunkCache {
         let days = match self.unknown(version) {
             Unknown::Nothing(days) => days,
             Unknown::After(after, days) => {
-                let statement = "SELECT window_start, change FROM chunk_changes WHERE change > $1";
-                let changed: Vec<(Timestamp, i64)> = sqlx::query_as(statement).bind(after).fetch_all(conn).await?;
-                self.advance(after, version, changed.into_iter().map(|(window, change)| (millis(window.0), change)));
+                let statement = "SELECT change, block_id, window_start FROM chunk_changes WHERE change > $1 ORDER BY change LIMIT $2";
+                let limit = i64::try_from(MAX_CHANGED).unwrap_or(i64::MAX).saturating_add(1);
+                let changed: Vec<(i64, i32, Timestamp)> = sqlx::query_as(statement).bind(after).bind(limit).fetch_all(conn).await?;
+                // Changes have no gaps: where the next one is gone, so may be others.
+                if changed.len() <= MAX_CHANGED && changed.first().is_some_and(|(change, ..)| *change == after + 1) {
+                    self.advance(after, version, &changed);
+                } else {
+                    self.begin(version, &days);
+                }
                 days
             }
             Unknown::All => {
@@ -211,25 +223,32 @@ impl ChunkCache {
         if held.version.change < version.change { Unknown::After(held.version.change, days) } else { Unknown::Nothing(days) }
     }
 
-    /// Takes the last changes of windows after that change, up to this version.
-    fn advance(&self, after: i64, version: &ChunkVersion, changed: impl Iterator<Item = (i64, i64)>) {
-        let mut held = self.lock();
-        // Another query may have done it meanwhile, even up to a newer version.
-        if !held.is_of(version) || after < held.since || held.version.change < after {
+    /// Forgets what changed after that change, up to this version.
+    fn advance(&self, after: i64, version: &ChunkVersion, changed: &[(i64, i32, Timestamp)]) {
+        let mut guard = self.lock();
+        let held = &mut *guard;
+        // Another query may have done it meanwhile, or have begun anew.
+        if !held.is_of(version) || !(after..version.change).contains(&held.version.change) {
             return;
         }
-        for (window, change) in changed {
-            let last = held.changed.entry(window).or_insert(change);
-            *last = change.max(*last);
+        for (change, block_id, window) in changed {
+            let window = millis(window.0);
+            held.young.remove_block(*block_id, window);
+            held.old.remove_block(*block_id, window);
+            held.changed.insert((*block_id, window), *change);
         }
-        held.version.change = held.version.change.max(version.change);
+        held.version.change = version.change;
+        if held.changed.len() > MAX_CHANGED {
+            (held.changed, held.since) = (HashMap::new(), version.change);
+        }
+        self.metrics.set_bytes(held.young.bytes + held.old.bytes);
     }
 
     fn begin(&self, version: &ChunkVersion, days: &Arc<[i32]>) {
         // What goes is freed after the lock is released, as it is declared before it.
         let _gone;
         let mut held = self.lock();
-        if !held.is_of(version) {
+        if !held.is_of(version) || held.version.change < version.change {
             let (version, since, days) = (version.clone(), version.change, Arc::clone(days));
             _gone = std::mem::replace(&mut *held, Held { version, since, days, ..Held::default() });
             self.metrics.set_bytes(0);
@@ -268,13 +287,11 @@ impl ChunkView<'_> {
         // What goes is freed after the lock is released, as it is declared before it: other reads do not wait for that.
         let mut gone = Vec::new();
         let mut held = self.cache.lock();
-        if !held.knows(&self.version) {
+        if !held.is_of(&self.version) || held.version.change < self.version.change {
             return vec![None; windows.len()];
         }
-        let rows: Vec<Option<Rows>> = windows
-            .iter()
-            .map(|window| held.rows(self.cache.max_bytes, piece, *window, self.version.change, &mut gone))
-            .collect();
+        let rows: Vec<Option<Rows>> =
+            windows.iter().map(|window| held.rows(self.cache.max_bytes, piece, *window, &self.version, &mut gone)).collect();
         self.cache.metrics.set_bytes(held.young.bytes + held.old.bytes);
         drop(held);
         self.cache.metrics.count(true, rows.iter().flatten().map(|rows| rows.len()).sum());
@@ -291,8 +308,8 @@ impl ChunkView<'_> {
         }
         let mut gone = Vec::new();
         let mut held = self.cache.lock();
-        // What was read in an old snapshot serves nobody else.
-        if !held.knows(&self.version) || held.last_change(window) > self.version.change {
+        // What changed since serves nobody else.
+        if !held.is_of(&self.version) || held.version.change < self.version.change || !held.is_unchanged(&self.version, piece.0, window) {
             return;
         }
         held.old.remove(piece, window);
@@ -300,7 +317,6 @@ impl ChunkView<'_> {
         self.cache.metrics.set_bytes(held.young.bytes + held.old.bytes);
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -339,32 +355,52 @@ mod tests {
         assert_eq!(view.windows(11 * WINDOW_MILLIS, 25 * WINDOW_MILLIS - 1), [11 * WINDOW_MILLIS, 24 * WINDOW_MILLIS]);
     }
 
+    fn advance(cache: &ChunkCache, after: i64, to: i64, changed: &[(i64, i32, i64)]) {
+        let changed: Vec<_> = changed.iter().map(|(change, block_id, at)| (*change, *block_id, Timestamp(at.unsigned_abs()))).collect();
+        cache.advance(after, &ChunkVersion { server_started: 7, partitions: "1".into(), change: to }, &changed);
+    }
+
     #[test]
-    fn rows_are_known_until_their_window_changes() {
+    fn rows_are_known_until_they_change() {
         let cache = ChunkCache::new(1 << 20, CacheMetrics::default());
         let first = view(&cache, 7, "1", 5);
         first.put(PIECE, 10, rows(1, 9));
         first.put(PIECE, 20, Vec::new());
         assert!(first.rows((1, 0, 2), &[10])[0].is_none(), "another piece");
         assert_eq!([10, 20, 30].map(|window| parts(&first, window)), [Some(vec![1]), Some(vec![]), None]);
-        let second = view(&cache, 7, "1", 8);
-        // It is not known yet what changed.
+        // Before it is known what changed nothing is.
+        let second = ChunkView { cache: &cache, version: ChunkVersion { change: 8, ..first.version.clone() }, days: [].into() };
         assert_eq!([10, 20].map(|window| parts(&second, window)), [None, None]);
-        cache.advance(5, &second.version, [(20, 7)].into_iter());
+        second.put(PIECE, 10, rows(9, 9));
+        advance(&cache, 5, 8, &[(6, 2, 10), (7, 1, 20)]);
         assert_eq!([10, 20].map(|window| parts(&second, window)), [Some(vec![1]), None]);
         second.put(PIECE, 20, rows(2, 9));
+        second.put(PIECE, 30, rows(2, 9));
         assert_eq!(parts(&second, 20), Some(vec![2]));
         // An older snapshot sees what was before, and does not say what is now.
-        assert_eq!([10, 20].map(|window| parts(&first, window)), [Some(vec![1]), None]);
+        assert_eq!([10, 20, 30].map(|window| parts(&first, window)), [Some(vec![1]), None, Some(vec![2])]);
         first.put(PIECE, 20, rows(3, 9));
         assert_eq!(parts(&second, 20), Some(vec![2]));
-        // What a query found out that was overtaken takes nothing back.
-        cache.advance(5, &ChunkVersion { change: 6, ..second.version.clone() }, std::iter::empty());
-        assert_eq!(parts(&second, 20), Some(vec![2]));
+        // What was overtaken takes nothing back.
+        advance(&cache, 5, 7, &[(6, 2, 10), (7, 1, 20)]);
         assert_eq!(cache.lock().version.change, 8);
-        // A window that changed since is not known to a snapshot that was begun before, either.
-        cache.advance(8, &ChunkVersion { change: 9, ..second.version.clone() }, [(10, 9)].into_iter());
+        assert_eq!(parts(&second, 20), Some(vec![2]));
+        // What others see later they may have of a snapshot from before, but not what changed in between.
+        advance(&cache, 8, 9, &[(9, 1, 10)]);
         assert_eq!([10, 20].map(|window| parts(&second, window)), [None, Some(vec![2])]);
+    }
+
+    #[test]
+    fn changes_are_remembered_for_older_snapshots_up_to_a_number() {
+        let cache = ChunkCache::new(1 << 20, CacheMetrics::default());
+        let first = view(&cache, 7, "1", 5);
+        first.put(PIECE, 10, rows(1, 9));
+        let many: Vec<(i64, i32, i64)> = (0..=i32::try_from(MAX_CHANGED).unwrap()).map(|n| (6, 2 + n, 0)).collect();
+        advance(&cache, 5, 6, &many);
+        assert_eq!(cache.lock().changed.len(), 0);
+        assert_eq!(parts(&first, 10), Some(vec![1]), "it was read by the time of this snapshot");
+        first.put(PIECE, 20, rows(1, 9));
+        assert_eq!(parts(&first, 20), None, "it may have changed");
     }
 
     #[test]

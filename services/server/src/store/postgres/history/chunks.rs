@@ -9,7 +9,7 @@ use golectra_chunks::Times;
 use golectra_promql::Reservation;
 use sqlx::{FromRow, PgConnection};
 
-use super::chunk_cache::{ChunkView, Cut, PieceKey};
+use super::chunk_cache::{ChunkView, Cut, ENTRY_BYTES, PieceKey};
 use super::failed;
 use crate::store::history::{CorruptHistory, HistoryError, TimeRange};
 use crate::store::postgres::sealer::WINDOW_MILLIS;
@@ -120,7 +120,7 @@ struct Asked<'a> {
     piece: &'a Piece,
     from_ms: i64,
     to_ms: i64,
-    /// The windows in between whose rows are not known, in order, and what was read of them. None where no cache is used, and all rows are wanted.
+    /// These windows, and what was read of them. None where no cache is used.
     windows: Option<BTreeMap<i64, Vec<(i16, Arc<Cut>)>>>,
 }
 
@@ -135,30 +135,46 @@ pub(super) async fn each(
     reservation: &mut Reservation,
     mut take: impl FnMut(SealedColumn) -> Result<(), HistoryError>,
 ) -> Result<(), HistoryError> {
-    if series_ids.is_empty() || only.is_some_and(BTreeSet::is_empty) {
+    let (from_ms, to_ms) = (range.start_ms.div_euclid(WINDOW_MILLIS).saturating_mul(WINDOW_MILLIS), range.end_ms);
+    if series_ids.is_empty() || from_ms > to_ms {
         return Ok(());
     }
     let pieces = pieces(series_ids);
-    let (from_ms, to_ms) = (range.start_ms.div_euclid(WINDOW_MILLIS).saturating_mul(WINDOW_MILLIS), range.end_ms);
     let windows = cache.map(|cache| cache.windows(from_ms, to_ms)).unwrap_or_default();
-    let cache = cache.filter(|_| pieces.len().saturating_mul(windows.len()) <= MAX_LOOKUPS);
+    let wanted_of =
+        |piece: &Piece| only.map(|only| only.range((piece.block_id, from_ms)..=(piece.block_id, to_ms)).map(|(_, window)| *window));
+    let lookups: usize = pieces.iter().map(|piece| wanted_of(piece).map_or(windows.len(), Iterator::count)).sum();
+    let cache = cache.filter(|_| lookups <= MAX_LOOKUPS);
     let mut asked: Vec<Asked<'_>> = Vec::new();
+    let mut missing_bytes = 0;
     for piece in &pieces {
+        let of_piece = wanted_of(piece).map(Iterator::collect::<Vec<i64>>);
         let Some(cache) = cache else {
-            asked.push(Asked { piece, from_ms, to_ms, windows: None });
+            let (from_ms, to_ms) = of_piece
+                .as_ref()
+                .map_or((from_ms, to_ms), |wanted| wanted.first().zip(wanted.last()).map_or((1, 0), |(first, last)| (*first, *last)));
+            asked.extend((from_ms <= to_ms).then_some(Asked { piece, from_ms, to_ms, windows: None }));
             continue;
         };
-        let is_wanted = |window: &i64| only.is_none_or(|only| only.contains(&(piece.block_id, *window)));
-        let wanted: Vec<i64> = windows.iter().copied().filter(is_wanted).collect();
-        let mut missing = BTreeMap::new();
-        for (window, rows) in wanted.iter().zip(cache.rows(piece.key(), &wanted)) {
-            match rows {
-                Some(rows) => rows.iter().try_for_each(|(part, cut)| piece.each_column(*window, *part, cut, reservation, &mut take))?,
-                None => drop(missing.insert(*window, Vec::new())),
+        let wanted = of_piece.as_ref().unwrap_or(&windows);
+        // Windows that follow each other are asked for together.
+        let mut is_run = false;
+        for (window, rows) in wanted.iter().zip(cache.rows(piece.key(), wanted)) {
+            if let Some(rows) = rows {
+                is_run = false;
+                rows.iter().try_for_each(|(part, cut)| piece.each_column(*window, *part, cut, reservation, &mut take))?;
+                continue;
             }
-        }
-        if let Some(((from_ms, _), (to_ms, _))) = missing.first_key_value().zip(missing.last_key_value()) {
-            asked.push(Asked { piece, from_ms: *from_ms, to_ms: *to_ms, windows: Some(missing) });
+            if !is_run {
+                asked.push(Asked { piece, from_ms: *window, to_ms: *window, windows: Some(BTreeMap::new()) });
+                is_run = true;
+            }
+            if let Some(Asked { to_ms, windows: Some(windows), .. }) = asked.last_mut() {
+                reservation.grow(ENTRY_BYTES)?;
+                missing_bytes += ENTRY_BYTES;
+                *to_ms = *window;
+                windows.insert(*window, Vec::new());
+            }
         }
     }
     if asked.is_empty() {
@@ -166,10 +182,11 @@ pub(super) async fn each(
     }
     read(conn, &mut asked, only, reservation, &mut take).await?;
     for Asked { piece, windows, .. } in asked {
-        for ((window, rows), cache) in windows.into_iter().flatten().zip(std::iter::repeat(cache)) {
+        for (window, rows) in windows.into_iter().flatten() {
             cache.inspect(|cache| cache.put(piece.key(), window, rows));
         }
     }
+    reservation.shrink(missing_bytes);
     Ok(())
 }
 
@@ -218,18 +235,10 @@ async fn read(
     while let Some(row) = rows.try_next().await.map_err(failed)? {
         let window = i64::try_from(row.window_start.0).unwrap_or(i64::MAX);
         let Some(asked) = usize::try_from(row.place - 1).ok().and_then(|place| asked.get_mut(place)) else { continue };
-        let of_window = match &mut asked.windows {
-            None => None,
-            Some(windows) => match windows.get_mut(&window) {
-                Some(rows) => Some(rows),
-                // The cache had it.
-                None => continue,
-            },
-        };
         let times = Times::decode(&row.times).map_err(|error| asked.piece.corrupt(window, row.part, &error))?;
         let cut = Arc::new(Cut { times: Arc::new(times), offsets: row.offsets, data: Bytes::from(row.data), bases: row.bases });
         asked.piece.each_column(window, row.part, &cut, reservation, take)?;
-        if let Some(rows) = of_window {
+        if let Some(rows) = asked.windows.as_mut().and_then(|windows| windows.get_mut(&window)) {
             rows.push((row.part, cut));
         }
     }

@@ -40,9 +40,13 @@ impl Lab {
     }
 
     async fn put(&self, at: u64) {
+        self.put_of("a", at).await;
+    }
+
+    async fn put_of(&self, source: &str, at: u64) {
         self.clock.set(self.clock.unix_millis().max(at));
         let metrics = (0..6).map(|n| gauge(&format!("g{n}"), 0.5)).chain([counter("c", 2)]).collect();
-        assert_eq!(self.anew.apply(batch("a", IdempotencyKey::at(at), metrics)).await.unwrap(), Applied::New);
+        assert_eq!(self.anew.apply(batch(source, IdempotencyKey::at(at), metrics)).await.unwrap(), Applied::New);
     }
 
     async fn seal(&self, now: u64) {
@@ -83,7 +87,7 @@ async fn what_was_read_is_read_again_only_where_it_changed() {
     let (hits, misses) = lab.counted(all.0, all.1).await;
     assert!(hits > 0 && misses == 0, "{hits} {misses}");
     assert_eq!(lab.counted(all.0, all.1).await, (hits, 0));
-    // Nor are those of a partition that is gone. It was the only one, of the day.
+    // Nor are those of a partition that is gone.
     conn.execute(format!("DROP TABLE {}", CHUNKS.partition(CHUNKS.slot_of(START))).as_str()).await.unwrap();
     assert_eq!(lab.counted(all.0, all.1).await, (0, 0));
     assert_eq!(lab.metrics.bytes(), 0);
@@ -107,20 +111,77 @@ async fn windows_without_rows_are_not_asked_for_again() {
 }
 
 #[tokio::test]
+async fn only_what_changed_is_asked_for() {
+    let Some(lab) = Lab::new().await else { return };
+    for at in [START + HOUR, START + 5 * HOUR] {
+        lab.put_of("b", at).await;
+    }
+    lab.seal(START + 12 * HOUR).await;
+    let all = (START, START + 10 * HOUR);
+    let (_, rows) = lab.counted(all.0, all.1).await;
+    // What is known stands between what is not.
+    let mut conn = lab.database.connect().await;
+    let ends = "UPDATE chunks SET part = part WHERE source_id = (SELECT id FROM sources WHERE name = 'a')
+        AND window_start IN ((SELECT min(window_start) FROM chunks), (SELECT max(window_start) FROM chunks))";
+    let changed = conn.execute(ends).await.unwrap().rows_affected();
+    assert!((2..rows).contains(&changed), "{changed} of {rows}");
+    assert_eq!(lab.counted(all.0, all.1).await, (rows - changed, changed));
+    // Another source's samples are not read again for that of one.
+    lab.put_of("b", START + HOUR + MINUTE).await;
+    lab.seal(START + 14 * HOUR).await;
+    let (hits, misses) = lab.counted(all.0, all.1).await;
+    assert!(hits >= 4 && (1..=2).contains(&misses), "{hits} {misses} of {rows}");
+    // Rows that are moved are where they are then.
+    conn.execute("UPDATE chunks SET window_start = window_start + interval '12 hours'").await.unwrap();
+    let (hits, misses) = lab.counted(START + 12 * HOUR, START + 30 * HOUR).await;
+    assert_eq!((hits, misses > 0), (0, true));
+    assert_eq!(lab.counted(all.0, all.1).await, (0, 0));
+    // It is not known any more what changed.
+    conn.execute("UPDATE chunks SET part = part; UPDATE chunks SET part = part; DELETE FROM chunk_changes WHERE change < (SELECT changes FROM chunk_total)")
+        .await
+        .unwrap();
+    let (hits, misses) = lab.counted(START + 12 * HOUR, START + 30 * HOUR).await;
+    assert_eq!((hits, misses > 0), (0, true));
+    // An emptied partition is another one.
+    conn.execute("TRUNCATE chunks").await.unwrap();
+    assert_eq!(lab.counted(START, START + 30 * HOUR).await, (0, 0));
+}
+
+#[tokio::test]
 async fn changes_are_counted_in_the_order_of_commits() {
     let Some(lab) = Lab::new().await else { return };
     let (mut one, mut other) = (lab.database.connect().await, lab.database.connect().await);
-    one.execute("BEGIN; UPDATE chunks SET part = part WHERE window_start = (SELECT min(window_start) FROM chunks)").await.unwrap();
-    let change = "UPDATE chunks SET part = part WHERE window_start = (SELECT max(window_start) FROM chunks)";
-    let waits = other.execute(format!("SET lock_timeout = '50ms'; {change}").as_str()).await.unwrap_err();
-    assert_eq!(waits.as_database_error().and_then(sqlx::error::DatabaseError::code).as_deref(), Some("55P03"));
-    // A rollback leaves no gap, and a transaction counts once.
-    one.execute("ROLLBACK").await.unwrap();
+    let first = "UPDATE chunks SET part = part WHERE window_start = (SELECT min(window_start) FROM chunks)";
+    let last = "UPDATE chunks SET part = part WHERE window_start = (SELECT max(window_start) FROM chunks)";
+    let code = |error: &sqlx::Error| error.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default().into_owned();
+    one.execute(format!("BEGIN; {first}").as_str()).await.unwrap();
+    let waits = other.execute(format!("SET lock_timeout = '50ms'; {last}").as_str()).await.unwrap_err();
+    assert_eq!(code(&waits), "55P03");
+    // Who waited counts behind the other.
+    other.execute("SET lock_timeout = '30s'").await.unwrap();
+    let (done, ()) = tokio::join!(other.execute(last), async { drop(one.execute("COMMIT").await.unwrap()) });
+    done.unwrap();
+    let order = "SELECT array_agg(window_start ORDER BY change) = ARRAY[min(window_start), max(window_start)]
+        FROM (SELECT * FROM chunk_changes ORDER BY change DESC LIMIT 2) AS newest";
+    assert!(sqlx::query_scalar::<_, bool>(order).fetch_one(&mut other).await.unwrap());
+    // A rollback leaves no gap, a transaction counts once, and what changes nothing does not count.
     let changes = "SELECT (SELECT changes FROM chunk_total), (SELECT max(change) FROM chunk_changes)";
     let before: (i64, i64) = sqlx::query_as(changes).fetch_one(&mut other).await.unwrap();
-    other.execute(format!("BEGIN; {change}; {change}; COMMIT").as_str()).await.unwrap();
+    one.execute(format!("BEGIN; {first}; ROLLBACK; BEGIN; {last}; {last}; {first}; COMMIT; DELETE FROM chunks WHERE false").as_str())
+        .await
+        .unwrap();
     let after: (i64, i64) = sqlx::query_as(changes).fetch_one(&mut other).await.unwrap();
     assert_eq!((before.0, after), (before.1, (before.0 + 1, before.0 + 1)));
+    // Who can't count does not change anything: not who saw no number, nor who saw an older one.
+    for meanwhile in [
+        "WITH row AS (SELECT * FROM chunk_total) SELECT * INTO TEMP kept FROM row; TRUNCATE chunk_total; INSERT INTO chunk_total SELECT * FROM kept",
+        last,
+    ] {
+        one.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM chunks").await.unwrap();
+        other.execute(meanwhile).await.unwrap();
+        assert_eq!(code(&one.execute(first).await.unwrap_err()), "40001");
+        one.execute("ROLLBACK").await.unwrap();
+    }
 }
 
 #[tokio::test]
