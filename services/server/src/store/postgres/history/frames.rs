@@ -43,14 +43,14 @@ pub(super) struct Wanted<'a> {
     pub(super) end_ms: i64,
     /// Samples before this are left out: the others of their time were dropped, and they are not sealed any more.
     pub(super) dropped_ms: i64,
-    /// The partitions of frames that there are, in order.
+    /// The partitions of frames that have any, in order.
     pub(super) partitions: &'a [i32],
     /// When the database server that is read started, in unix microseconds.
     pub(super) server_started: i64,
 }
 
 /// Frames of a source and half an hour that are sealed as well: what stands for their keys.
-type SealedKeys = HashMap<(i32, i64), HashSet<[u8; 8]>>;
+type SealedKeys = HashMap<(i32, u64), HashSet<[u8; 8]>>;
 
 /// A piece of a layout: the places from `first` to `last`, counted from 1, of which some are wanted.
 struct Piece {
@@ -134,7 +134,7 @@ enum Layouts {
 /// Which frames are read.
 struct Scope {
     sources: Vec<i32>,
-    /// When the partitions begin that are read.
+    /// When the partitions begin that are read, in order.
     starts: Vec<Timestamp>,
     from: Timestamp,
     until: Timestamp,
@@ -149,6 +149,7 @@ struct Scope {
 #[derive(FromRow)]
 struct Row {
     source_id: i32,
+    /// Of keys: when their half hour begins.
     start: Option<Timestamp>,
     piece: Option<i64>,
     ats: Option<Words>,
@@ -163,9 +164,8 @@ struct Row {
     last_day: Option<i32>,
 }
 
-/// Frames of a source and a half hour. Each is found by the primary key.
-const OF_A_HALF_HOUR: &str = "frames.source_id = source.id AND frames.at >= slot.start AND frames.at < slot.start + $1
-    AND coalesce(frames.newest_at, frames.at) >= $2 AND coalesce(frames.oldest_at, frames.at) <= $3";
+/// Frames that may have samples of the time.
+const OF_A_TIME: &str = "AND coalesce(frames.newest_at, frames.at) >= $2 AND coalesce(frames.oldest_at, frames.at) <= $3";
 
 /// So many series at most are looked for in a frame's own list before it is taken apart: comparing each of them with each of the list takes a fraction of the time
 /// then.
@@ -227,16 +227,18 @@ impl Scope {
         while let Some(row) = rows.try_next().await.map_err(failed)? {
             match row {
                 Row { sealed_keys: Some(keys), start: Some(start), source_id, .. } if !sealed_is_complete => {
-                    sealed.entry((source_id, millis_of(start))).or_default().extend(marks(&keys).map(|mark| mark.key));
+                    sealed.entry((source_id, start.0)).or_default().extend(marks(&keys).map(|mark| mark.key));
                 }
                 Row { last_day: Some(last_day), piece: Some(id), ids: Some(series_ids), source_id, .. } => {
                     let id = i32::try_from(id).map_err(|_| odd("a layout"))?;
                     found.push(LayoutList { id, source_id, series_ids: series_ids.into(), last_day });
                 }
-                Row { start: Some(start), ats: Some(ats), arrivals: Some(arrivals), values: Some(values), .. } => {
+                Row { ats: Some(ats), arrivals: Some(arrivals), values: Some(values), .. } => {
                     sealed_is_complete = true;
+                    let at = ats.millis(0).ok_or_else(|| odd("times"))?;
+                    let half_hour = FRAMES.start_of(FRAMES.slot_of(millis(at)));
                     let frames = Frames { ats, arrivals, values, times: row.times, deltas: row.deltas, keys: row.keys };
-                    let sealed = sealed.get(&(row.source_id, millis_of(start)));
+                    let sealed = sealed.get(&(row.source_id, half_hour));
                     if let Some(ids) = row.ids {
                         frames.each(&ids.into_iter().map(Some).collect::<Vec<_>>(), sealed, take)?;
                     } else {
@@ -264,7 +266,7 @@ fn statement(series: usize) -> String {
         FROM sealed"#;
     let some_are_sealed = "(SELECT EXISTS (SELECT FROM sealed))";
     let of_layouts = format!(
-        r#"SELECT source.id, slot.start, cut.*, NULL, NULL, NULL
+        r#"SELECT source.id, NULL::timestamptz, cut.*, NULL, NULL, NULL
         FROM unnest($6::integer[], $7::integer[], $8::integer[]) AS source (id, first, last)
         CROSS JOIN unnest($5::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
             SELECT source.first - 1 + piece.n AS piece, array_agg(frames.at) AS ats, array_agg(frames.arrival) AS arrivals,
@@ -276,19 +278,18 @@ fn statement(series: usize) -> String {
                 ($9::integer[])[source.first:source.last], ($10::integer[])[source.first:source.last],
                 ($11::integer[])[source.first:source.last]
             ) WITH ORDINALITY AS piece (layout_id, first, last, n) ON piece.layout_id = frames.layout_id
-            WHERE {OF_A_HALF_HOUR}
+            WHERE frames.source_id = source.id AND frames.at >= slot.start AND frames.at < slot.start + $1 {OF_A_TIME}
             GROUP BY piece.n, frames.times IS NULL, frames.deltas IS NULL
         ) AS cut"#
     );
     // Few series are looked for in a frame's own list before it is taken apart, and then only the part is in which they stand.
     let (has_some, span, part) =
         if series <= MAX_COMPARED_SERIES { ("AND frames.series_ids && $12", OWN_SPAN, "[span.first:span.last]") } else { ("", "", "") };
-    // Lists that are taken apart in the target list are not stored on the way, as they would be in FROM.
+    // These frames have an index of their own. Lists that are taken apart in the target list are not stored on the way, as they would be in FROM.
     let of_own_lists = format!(
-        r#"SELECT source.id, slot.start, NULL, ARRAY[frames.at], ARRAY[frames.arrival], cut."values", cut.times, cut.deltas,
+        r#"SELECT frames.source_id, NULL, NULL, ARRAY[frames.at], ARRAY[frames.arrival], cut."values", cut.times, cut.deltas,
             CASE WHEN {some_are_sealed} THEN ARRAY[frames.key] END, cut.ids, NULL, NULL
-        FROM unnest($4::integer[]) AS source (id) CROSS JOIN unnest($5::timestamptz[]) AS slot (start)
-        JOIN frames ON {OF_A_HALF_HOUR} AND frames.series_ids IS NOT NULL {has_some}
+        FROM frames
         {span}
         CROSS JOIN LATERAL (
             SELECT array_agg(own.id) AS ids, array_agg(own.value) AS "values",
@@ -300,7 +301,8 @@ fn statement(series: usize) -> String {
             ) AS own
             WHERE own.id = ANY($12) AND coalesce(own.at, frames.at) >= $2 AND coalesce(own.at, frames.at) <= $3
         ) AS cut
-        WHERE cut.ids IS NOT NULL"#
+        WHERE frames.source_id = ANY($4) AND frames.at >= ($5::timestamptz[])[1] AND frames.series_ids IS NOT NULL {OF_A_TIME} {has_some}
+            AND cut.ids IS NOT NULL"#
     );
     let other_layouts = "SELECT source_id, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, series_ids, NULL, last_day - date '1970-01-01'
         FROM layouts WHERE source_id = ANY($4) AND last_day >= date '1970-01-01' + $14 AND id <> ALL($15)";
@@ -351,10 +353,6 @@ impl Frames {
 fn half_hour() -> sqlx::postgres::types::PgInterval {
     let microseconds = i64::try_from(FRAMES.span_millis * 1000).unwrap_or(i64::MAX);
     sqlx::postgres::types::PgInterval { months: 0, days: 0, microseconds }
-}
-
-fn millis_of(time: Timestamp) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
 }
 
 fn odd(what: &str) -> HistoryError {

@@ -130,6 +130,47 @@ async fn seen(store: &PostgresStore) -> Vec<(String, usize)> {
     found.iter().map(count).collect()
 }
 
+/// Ends all sessions, as they tell at their end what they read, and says how many frames were read.
+async fn frames_read(conn: &mut PgConnection) -> i64 {
+    // One that ends by itself meanwhile is not there any more to be ended.
+    let end = "SELECT count(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    let mut looks = 0..10;
+    while sqlx::query_scalar::<_, i64>(end).fetch_one(&mut *conn).await.unwrap() > 0 {
+        assert!(looks.next().is_some(), "sessions that do not end");
+    }
+    let read = "SELECT sum(coalesce(idx_tup_fetch, 0) + seq_tup_read)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'frames\\_%'";
+    sqlx::query_scalar(read).fetch_one(conn).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_query_reads_frames_of_its_time_and_no_others() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let start = 20_000 * DAY;
+    let clock = Clock::at(start);
+    let store = PostgresStore::open(config(database.dsn()), clock.clone()).unwrap();
+    assert!(ready(&store).await);
+    let end = start + 10 * HOUR;
+    for at in (start..=end).step_by(300_000) {
+        clock.set(at);
+        store.apply(batch("a", IdempotencyKey::at(at), vec![gauge("g", 1.0)])).await.unwrap();
+    }
+    let mut conn = database.connect().await;
+    drop(store);
+    let before = frames_read(&mut conn).await;
+    let again = PostgresStore::open(config(database.dsn()), clock).unwrap();
+    assert!(ready(&again).await);
+    let start_ms = i64::try_from(end - 600_000).unwrap();
+    let selection = Selection { matchers: [].into(), start_ms, end_ms: i64::MAX, hints: Hints::default() };
+    let mut reservation = MemoryBudget::new(1 << 20).reserve(1 << 20);
+    let found = crate::store::History::select(&*again, &selection, 100, &mut reservation).await.unwrap();
+    assert_eq!(found.iter().map(|series| series.samples.max_samples()).collect::<Vec<_>>(), [3]);
+    drop(again);
+    let read = frames_read(&mut conn).await - before;
+    // Of 121 frames those of two half hours.
+    assert!(read <= 14, "{read}");
+}
+
 #[tokio::test]
 async fn a_query_sees_what_stands_in_a_list_of_other_series_than_before() {
     let Some(database) = TestDatabase::create().await else { return };
