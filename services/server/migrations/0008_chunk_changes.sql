@@ -1,5 +1,6 @@
 -- Which chunks changed, and in which order. So a server that keeps rows of chunks reads what changed since, not which rows there are.
 CREATE TABLE chunk_total (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
     -- How many transactions changed chunks. In the order of commits: whoever changes chunks holds this row.
     changes bigint NOT NULL,
     changed_by bigint

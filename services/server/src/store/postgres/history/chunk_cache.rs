@@ -178,6 +178,8 @@ enum Unknown {
     After(i64, Arc<[i32]>),
     /// All.
     All,
+    /// What it has is of a newer snapshot, with other partitions.
+    TooOld,
 }
 
 impl ChunkCache {
@@ -186,7 +188,7 @@ impl ChunkCache {
         Self { max_bytes, held: Mutex::default(), metrics }
     }
 
-    /// What it has of this connection's snapshot, which sees this version. None where it holds nothing.
+    /// What it has of this connection's snapshot, which sees this version. None where it holds nothing, or only what is newer.
     pub(super) async fn view(&self, conn: &mut PgConnection, version: &ChunkVersion) -> Result<Option<ChunkView<'_>>, sqlx::Error> {
         if self.max_bytes == 0 {
             return Ok(None);
@@ -194,17 +196,20 @@ impl ChunkCache {
         let days = match self.unknown(version) {
             Unknown::Nothing(days) => days,
             Unknown::After(after, days) => {
-                let statement = "SELECT change, block_id, window_start FROM chunk_changes WHERE change > $1 ORDER BY change LIMIT $2";
+                let statement = "SELECT max(change), block_id, window_start, min(min(change)) OVER () FROM chunk_changes WHERE change > $1
+                    GROUP BY block_id, window_start LIMIT $2";
                 let limit = i64::try_from(MAX_CHANGED).unwrap_or(i64::MAX).saturating_add(1);
-                let changed: Vec<(i64, i32, Timestamp)> = sqlx::query_as(statement).bind(after).bind(limit).fetch_all(conn).await?;
+                let changed: Vec<(i64, i32, Timestamp, i64)> = sqlx::query_as(statement).bind(after).bind(limit).fetch_all(conn).await?;
                 // Changes have no gaps: where the next one is gone, so may be others.
-                if changed.len() <= MAX_CHANGED && changed.first().is_some_and(|(change, ..)| *change == after + 1) {
-                    self.advance(after, version, &changed);
+                if changed.len() <= MAX_CHANGED && changed.first().is_some_and(|(.., first)| *first == after + 1) {
+                    let changed = changed.into_iter().map(|(change, block_id, window, _)| (change, block_id, millis(window.0)));
+                    self.advance(after, version, changed);
                 } else {
                     self.begin(version, &days);
                 }
                 days
             }
+            Unknown::TooOld => return Ok(None),
             Unknown::All => {
                 let days: Arc<[i32]> = CHUNKS.existing(conn).await?.into();
                 self.begin(version, &days);
@@ -217,14 +222,15 @@ impl ChunkCache {
     fn unknown(&self, version: &ChunkVersion) -> Unknown {
         let held = self.lock();
         if !held.is_of(version) {
-            return Unknown::All;
+            let is_newer = held.version.server_started == version.server_started && held.version.change > version.change;
+            return if is_newer { Unknown::TooOld } else { Unknown::All };
         }
         let days = Arc::clone(&held.days);
         if held.version.change < version.change { Unknown::After(held.version.change, days) } else { Unknown::Nothing(days) }
     }
 
-    /// Forgets what changed after that change, up to this version.
-    fn advance(&self, after: i64, version: &ChunkVersion, changed: &[(i64, i32, Timestamp)]) {
+    /// Forgets what changed after that change, up to this version: the last change of each block and window in unix milliseconds.
+    fn advance(&self, after: i64, version: &ChunkVersion, changed: impl Iterator<Item = (i64, i32, i64)>) {
         let mut guard = self.lock();
         let held = &mut *guard;
         // Another query may have done it meanwhile, or have begun anew.
@@ -232,10 +238,9 @@ impl ChunkCache {
             return;
         }
         for (change, block_id, window) in changed {
-            let window = millis(window.0);
-            held.young.remove_block(*block_id, window);
-            held.old.remove_block(*block_id, window);
-            held.changed.insert((*block_id, window), *change);
+            held.young.remove_block(block_id, window);
+            held.old.remove_block(block_id, window);
+            held.changed.insert((block_id, window), change);
         }
         held.version.change = version.change;
         if held.changed.len() > MAX_CHANGED {
@@ -356,8 +361,7 @@ mod tests {
     }
 
     fn advance(cache: &ChunkCache, after: i64, to: i64, changed: &[(i64, i32, i64)]) {
-        let changed: Vec<_> = changed.iter().map(|(change, block_id, at)| (*change, *block_id, Timestamp(at.unsigned_abs()))).collect();
-        cache.advance(after, &ChunkVersion { server_started: 7, partitions: "1".into(), change: to }, &changed);
+        cache.advance(after, &ChunkVersion { server_started: 7, partitions: "1".into(), change: to }, changed.iter().copied());
     }
 
     #[test]
@@ -401,6 +405,18 @@ mod tests {
         assert_eq!(parts(&first, 10), Some(vec![1]), "it was read by the time of this snapshot");
         first.put(PIECE, 20, rows(1, 9));
         assert_eq!(parts(&first, 20), None, "it may have changed");
+    }
+
+    #[test]
+    fn a_snapshot_from_before_a_partition_leaves_what_is_newer() {
+        let cache = ChunkCache::new(1 << 20, CacheMetrics::default());
+        let now = view(&cache, 7, "1 2", 5);
+        now.put(PIECE, 10, rows(1, 9));
+        let of = |server_started, change| ChunkVersion { server_started, partitions: "1".into(), change };
+        assert!(matches!(cache.unknown(&of(7, 4)), Unknown::TooOld));
+        assert!(matches!(cache.unknown(&of(7, 5)), Unknown::All), "it may be newer");
+        assert!(matches!(cache.unknown(&of(8, 4)), Unknown::All), "another server counts otherwise");
+        assert_eq!(parts(&now, 10), Some(vec![1]));
     }
 
     #[test]
