@@ -53,7 +53,7 @@ pub(super) async fn series(conn: &mut PgConnection, expired_before: Timestamp) -
 const CHANGES_KEPT: i64 = 2_000;
 
 /// The same of `chunk_changes`, in changes: a cache of chunks that is so far behind begins anew.
-const CHUNK_CHANGES_KEPT: i64 = 10_000;
+const CHUNK_CHANGES_KEPT: i64 = 2_000;
 
 /// Removes the oldest changes of series and of chunks.
 pub(super) async fn changes(conn: &mut PgConnection) -> Result<(), sqlx::Error> {
