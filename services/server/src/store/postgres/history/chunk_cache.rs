@@ -48,8 +48,10 @@ impl Cut {
 
 /// A block, and the first and the last slot of it.
 pub(super) type PieceKey = (i32, i32, i32);
-/// All rows of a piece and a window, with their parts.
-pub(super) type Rows = Arc<[(i16, Arc<Cut>)]>;
+/// What was cut out of a row, with the row's part.
+pub(super) type PartCut = (i16, Arc<Cut>);
+/// Those of all rows of a piece and a window.
+pub(super) type Rows = Arc<[PartCut]>;
 
 /// Which chunks a snapshot sees.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -304,7 +306,7 @@ impl ChunkView<'_> {
     }
 
     /// Keeps all rows of a piece and a window, which were read.
-    pub(super) fn put(&self, piece: PieceKey, window: i64, rows: Vec<(i16, Arc<Cut>)>) {
+    pub(super) fn put(&self, piece: PieceKey, window: i64, rows: Vec<PartCut>) {
         self.cache.metrics.count(false, rows.len());
         let entry = Entry { rows: rows.into(), change: self.version.change };
         // A large one would drive out half of the others.
@@ -335,7 +337,7 @@ mod tests {
     }
 
     /// Rows that are told apart by their part.
-    fn rows(part: i16, bytes: usize) -> Vec<(i16, Arc<Cut>)> {
+    fn rows(part: i16, bytes: usize) -> Vec<PartCut> {
         vec![(part, cut(bytes))]
     }
 

@@ -9,7 +9,7 @@ use golectra_chunks::Times;
 use golectra_promql::Reservation;
 use sqlx::{FromRow, PgConnection};
 
-use super::chunk_cache::{ChunkView, Cut, ENTRY_BYTES, PieceKey};
+use super::chunk_cache::{ChunkView, Cut, ENTRY_BYTES, PartCut, PieceKey};
 use super::failed;
 use crate::store::history::{CorruptHistory, HistoryError, TimeRange};
 use crate::store::postgres::sealer::WINDOW_MILLIS;
@@ -121,7 +121,7 @@ struct Asked<'a> {
     from_ms: i64,
     to_ms: i64,
     /// These windows, and what was read of them. None where no cache is used.
-    windows: Option<BTreeMap<i64, Vec<(i16, Arc<Cut>)>>>,
+    windows: Option<BTreeMap<i64, Vec<PartCut>>>,
 }
 
 /// Gives each column of these series that may have samples in the time, in no order, and charges what they take; or only those of these blocks and windows. An
