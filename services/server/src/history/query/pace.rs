@@ -20,7 +20,7 @@ use crate::store::{QueryUnderWay, WriterLoad};
 /// tenth of it and more, and writers are to be at most a tenth slower.
 const SHARE: f64 = 0.03;
 /// So much that is not used is saved for later.
-const SAVED: Duration = Duration::from_millis(150);
+const SAVED: Duration = Duration::from_millis(250);
 /// What a query computes before it may have to pause.
 const UNPAUSED: Duration = Duration::from_millis(25);
 /// The longest that a query pauses in all.
