@@ -83,6 +83,17 @@ impl Drop for TestDatabase {
     }
 }
 
+/// Ends all other sessions of a connection's database: they tell at their end what they read.
+pub(crate) async fn end_sessions(conn: &mut PgConnection) {
+    // One that ends by itself meanwhile is not there any more to be ended.
+    let end = "SELECT count(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    let mut looks = 0..10;
+    while sqlx::query_scalar::<_, i64>(end).fetch_one(&mut *conn).await.unwrap() > 0 {
+        assert!(looks.next().is_some(), "sessions that do not end");
+    }
+}
+
 /// Two days of history, plenty of room, and so much time for a read and a write that none fails because the machine is busy.
 pub(crate) fn config(dsn: Secret) -> PostgresConfig {
     let limits = SeriesLimits { total: 1_000_000, per_source: 100_000 };

@@ -10,6 +10,13 @@ use sqlx::{Decode, Encode, Postgres, Type};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Timestamp(pub(super) u64);
 
+impl Timestamp {
+    /// A time in unix milliseconds; 1970 for one before.
+    pub(super) fn from_millis(unix_millis: i64) -> Self {
+        Self(u64::try_from(unix_millis).unwrap_or(0))
+    }
+}
+
 /// 2000-01-01 in unix milliseconds, from where PostgreSQL counts.
 pub(super) const POSTGRES_EPOCH: i64 = 946_684_800_000;
 

@@ -216,10 +216,10 @@ async fn read(
             OFFSET 0
         ) AS cut";
     let numbers = |of: fn(&Piece) -> i32| -> Vec<i32> { asked.iter().map(|asked| of(asked.piece)).collect() };
-    let starts: Vec<Timestamp> = asked.iter().map(|asked| timestamp(asked.from_ms)).collect();
-    let ends: Vec<Timestamp> = asked.iter().map(|asked| timestamp(asked.to_ms)).collect();
+    let starts: Vec<Timestamp> = asked.iter().map(|asked| Timestamp::from_millis(asked.from_ms)).collect();
+    let ends: Vec<Timestamp> = asked.iter().map(|asked| Timestamp::from_millis(asked.to_ms)).collect();
     let (only_blocks, only_windows): (Vec<i32>, Vec<Timestamp>) =
-        only.into_iter().flatten().map(|(block_id, window)| (*block_id, timestamp(*window))).unzip();
+        only.into_iter().flatten().map(|(block_id, window)| (*block_id, Timestamp::from_millis(*window))).unzip();
     let mut rows = sqlx::query_as::<_, Row>(statement)
         .bind(numbers(|piece| piece.block_id))
         .bind(numbers(|piece| piece.first))
@@ -243,10 +243,6 @@ async fn read(
         }
     }
     Ok(())
-}
-
-fn timestamp(unix_millis: i64) -> Timestamp {
-    Timestamp(u64::try_from(unix_millis).unwrap_or(0))
 }
 
 /// The slots of each block, in pieces.
@@ -288,7 +284,7 @@ pub(super) async fn each_total_after(
                 ORDER BY chunks.window_start, chunks.part LIMIT 1),
             (SELECT totals FROM sealed_totals WHERE sealed_totals.block_id = block.id)
         ) FROM unnest($1::integer[]) AS block (id)";
-    let end = timestamp(end_ms);
+    let end = Timestamp::from_millis(end_ms);
     let mut rows = sqlx::query_as::<_, (i32, Option<Vec<Option<i64>>>)>(statement).bind(block_ids).bind(end).fetch(conn);
     while let Some((block_id, totals)) = rows.try_next().await? {
         let Some((totals, ids)) = totals.zip(blocks.get(&block_id)) else { continue };

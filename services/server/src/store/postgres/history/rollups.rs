@@ -39,8 +39,8 @@ pub(super) async fn choose(transaction: &mut ReadTransaction, selection: &Select
         let statement = format!("SELECT EXISTS (SELECT FROM {of} WHERE block_id = ANY($1) AND day_start >= $2 AND day_start < $3)");
         let found = sqlx::query_scalar(&statement)
             .bind(blocks)
-            .bind(timestamp(day_of(start_ms)))
-            .bind(timestamp(until))
+            .bind(Timestamp::from_millis(day_of(start_ms)))
+            .bind(Timestamp::from_millis(until))
             .fetch_one(&mut *conn)
             .await;
         found.map_err(failed)
@@ -272,8 +272,8 @@ async fn unfolded(conn: &mut PgConnection, series_ids: &[i32], range: TimeRange)
         WHERE part > 0 AND block_id = ANY($1) AND window_start >= $2 AND window_start <= $3";
     let rows: Vec<(i32, Timestamp)> = sqlx::query_as(statement)
         .bind(blocks)
-        .bind(timestamp(window_of(range.start_ms)))
-        .bind(timestamp(range.end_ms))
+        .bind(Timestamp::from_millis(window_of(range.start_ms)))
+        .bind(Timestamp::from_millis(range.end_ms))
         .fetch_all(conn)
         .await
         .map_err(failed)?;
@@ -285,7 +285,8 @@ async fn bases_at(conn: &mut PgConnection, windows: &BTreeSet<(i32, i64)>) -> Re
     if windows.is_empty() {
         return Ok(HashMap::new());
     }
-    let (blocks, starts): (Vec<i32>, Vec<Timestamp>) = windows.iter().map(|(block_id, window)| (*block_id, timestamp(*window))).unzip();
+    let (blocks, starts): (Vec<i32>, Vec<Timestamp>) =
+        windows.iter().map(|(block_id, window)| (*block_id, Timestamp::from_millis(*window))).unzip();
     let statement = "SELECT asked.block_id, asked.window_start, coalesce(
             (SELECT coalesce(chunks.bases, '{}') FROM chunks WHERE chunks.block_id = asked.block_id AND chunks.window_start >= asked.window_start
                 ORDER BY chunks.window_start, cardinality(coalesce(chunks.bases, '{}')) DESC LIMIT 1),
@@ -340,8 +341,8 @@ async fn each_day(
         .bind(block_ids)
         .bind(firsts)
         .bind(lasts)
-        .bind(timestamp(day_of(range.start_ms)))
-        .bind(timestamp(range.end_ms))
+        .bind(Timestamp::from_millis(day_of(range.start_ms)))
+        .bind(Timestamp::from_millis(range.end_ms))
         .fetch(conn);
     while let Some(row) = rows.try_next().await.map_err(failed)? {
         let Some(piece) = usize::try_from(row.piece - 1).ok().and_then(|piece| pieces.get(piece)) else { continue };
@@ -376,10 +377,6 @@ async fn each_day(
 
 fn window_of(at_ms: i64) -> i64 {
     at_ms - at_ms.rem_euclid(WINDOW_MILLIS)
-}
-
-fn timestamp(at_millis: i64) -> Timestamp {
-    Timestamp(u64::try_from(at_millis).unwrap_or(0))
 }
 
 fn millis(at: Timestamp) -> i64 {

@@ -37,11 +37,6 @@ fn window_of(at_millis: i64) -> Window {
     at_millis - at_millis.rem_euclid(WINDOW_MILLIS)
 }
 
-/// A window as the database has it.
-fn timestamp(window: Window) -> Timestamp {
-    Timestamp(u64::try_from(window).unwrap_or(0))
-}
-
 /// Writes the blocks of a source, in the caller's transaction.
 pub(super) async fn write(
     conn: &mut PgConnection,
@@ -58,7 +53,7 @@ pub(super) async fn write(
             windows.entry(*id).or_default().extend(samples.times().iter().map(|at| window_of(*at)));
         }
     }
-    let days = windows.values().flatten().map(|window| CHUNKS.slot_of(timestamp(*window).0));
+    let days = windows.values().flatten().map(|window| CHUNKS.slot_of(Timestamp::from_millis(*window).0));
     let missing: BTreeSet<i32> = days.filter(|day| !chunk_days.contains(day)).collect();
     if !missing.is_empty() {
         return Ok(Outcome::NeedsDays(missing));
@@ -98,7 +93,7 @@ async fn last_parts(
     windows: &BTreeMap<i32, BTreeSet<Window>>,
 ) -> Result<BTreeMap<(i32, Window), i16>, sqlx::Error> {
     let (ids, starts): (Vec<i32>, Vec<Timestamp>) =
-        windows.iter().flat_map(|(id, windows)| windows.iter().map(|window| (*id, timestamp(*window)))).unzip();
+        windows.iter().flat_map(|(id, windows)| windows.iter().map(|window| (*id, Timestamp::from_millis(*window)))).unzip();
     let rows = sqlx::query!(
         r#"SELECT asked.block_id AS "block_id!", asked.window_start AS "window_start!: Timestamp", max(chunks.part) AS "part!"
         FROM unnest($1::integer[], $2::timestamptz[]) AS asked (block_id, window_start)
@@ -145,7 +140,7 @@ pub(super) async fn insert(conn: &mut PgConnection, row: &Row<'_>) -> Result<(),
     let offsets: Vec<i32> = row.encoded.offsets.iter().map(|offset| i32::try_from(*offset).unwrap_or(i32::MAX)).collect();
     sqlx::query!(
         "INSERT INTO chunks (window_start, source_id, block_id, part, times, offsets, data, bases) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        timestamp(row.window) as Timestamp,
+        Timestamp::from_millis(row.window) as Timestamp,
         row.source_id,
         row.block_id,
         row.part,
@@ -183,7 +178,7 @@ impl Totals {
     /// Reads those of blocks, with the windows from the given one on.
     async fn read(conn: &mut PgConnection, blocks: &BTreeMap<i32, Window>) -> Result<Self, sqlx::Error> {
         let mut all: BTreeMap<i32, BlockTotals> = blocks.keys().map(|id| (*id, BlockTotals::default())).collect();
-        let Some(oldest) = blocks.values().min().map(|window| timestamp(*window)) else { return Ok(Self(all)) };
+        let Some(oldest) = blocks.values().min().map(|window| Timestamp::from_millis(*window)) else { return Ok(Self(all)) };
         let ids: Vec<i32> = blocks.keys().copied().collect();
         let rows = sqlx::query!("SELECT block_id, totals FROM sealed_totals WHERE block_id = ANY($1)", &ids).fetch_all(&mut *conn).await?;
         for row in rows {
@@ -250,7 +245,7 @@ impl BlockTotals {
             sqlx::query!(
                 "UPDATE chunks SET bases = $3 WHERE block_id = $1 AND window_start = $2 AND bases IS DISTINCT FROM $3",
                 block_id,
-                timestamp(window) as Timestamp,
+                Timestamp::from_millis(window) as Timestamp,
                 &bases.values,
             )
             .execute(&mut *conn)

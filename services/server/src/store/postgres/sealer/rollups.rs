@@ -67,7 +67,7 @@ impl Day {
             "SELECT day_start, source_id, windows, times, offsets, data, bases FROM rollups_5m WHERE block_id = $1 AND day_start = $2",
         )
         .bind(block_id)
-        .bind(timestamp(start))
+        .bind(Timestamp::from_millis(start))
         .fetch_optional(conn)
         .await?;
         let empty = Self { start, source_id, block_id, windows: 0, series: BTreeMap::new(), bases: BTreeMap::new() };
@@ -151,7 +151,7 @@ impl Day {
         if self.series.is_empty() {
             for table in ["rollups_5m", "rollups_1h"] {
                 let statement = format!("DELETE FROM {table} WHERE block_id = $1 AND day_start = $2");
-                sqlx::query(&statement).bind(self.block_id).bind(timestamp(self.start)).execute(&mut *conn).await?;
+                sqlx::query(&statement).bind(self.block_id).bind(Timestamp::from_millis(self.start)).execute(&mut *conn).await?;
             }
             return Ok(());
         }
@@ -163,7 +163,7 @@ impl Day {
             ON CONFLICT (block_id, day_start) DO UPDATE SET windows = excluded.windows, times = excluded.times, offsets = excluded.offsets,
                 data = excluded.data, bases = excluded.bases",
         )
-        .bind(timestamp(self.start))
+        .bind(Timestamp::from_millis(self.start))
         .bind(self.source_id)
         .bind(self.block_id)
         .bind(self.windows)
@@ -199,7 +199,7 @@ impl Day {
                 data = excluded.data, counts = excluded.counts, sums = excluded.sums, mins = excluded.mins, maxs = excluded.maxs,
                 lasts = excluded.lasts",
         )
-        .bind(timestamp(self.start))
+        .bind(Timestamp::from_millis(self.start))
         .bind(self.source_id)
         .bind(self.block_id)
         .bind(self.windows)
@@ -260,7 +260,7 @@ pub(super) async fn raise_totals(conn: &mut PgConnection, block_id: i32, added: 
         WHERE block_id = $1 AND bases IS NOT NULL AND (day_start > $2 OR (day_start = $2 AND windows >> $3 <> 0))",
     )
     .bind(block_id)
-    .bind(timestamp(day_of(*oldest)))
+    .bind(Timestamp::from_millis(day_of(*oldest)))
     .bind(later.cast_signed())
     .fetch_all(&mut *conn)
     .await?;
@@ -289,10 +289,6 @@ pub(super) fn say_damaged(block_id: i32, day_start: i64, error: &DecodeError) {
 
 fn as_integers(offsets: &[u32]) -> Vec<i32> {
     offsets.iter().map(|offset| i32::try_from(*offset).unwrap_or(i32::MAX)).collect()
-}
-
-fn timestamp(at_millis: i64) -> Timestamp {
-    Timestamp(u64::try_from(at_millis).unwrap_or(0))
 }
 
 fn millis(at: Timestamp) -> i64 {

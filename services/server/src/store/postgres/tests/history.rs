@@ -130,15 +130,9 @@ async fn seen(store: &PostgresStore) -> Vec<(String, usize)> {
     found.iter().map(count).collect()
 }
 
-/// Ends all sessions, as they tell at their end what they read, and says how many frames were read.
+/// Ends all sessions and says how many frames were read.
 async fn frames_read(conn: &mut PgConnection) -> i64 {
-    // One that ends by itself meanwhile is not there any more to be ended.
-    let end = "SELECT count(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
-    let mut looks = 0..10;
-    while sqlx::query_scalar::<_, i64>(end).fetch_one(&mut *conn).await.unwrap() > 0 {
-        assert!(looks.next().is_some(), "sessions that do not end");
-    }
+    testing::end_sessions(conn).await;
     let read = "SELECT sum(coalesce(idx_tup_fetch, 0) + seq_tup_read)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'frames\\_%'";
     sqlx::query_scalar(read).fetch_one(conn).await.unwrap()
 }

@@ -377,8 +377,8 @@ async fn total_bytes(conn: &mut PgConnection) -> u64 {
     u64::try_from(sqlx::query_scalar::<_, i64>(statement).fetch_one(conn).await.unwrap()).unwrap()
 }
 
-/// Asserts that nothing is a tenth more in the second half of the year than it was in the middle; in the small form a fifth, where few partitions are left, and one of
-/// them that is dropped a week later, as it depends on how much room autovacuum found, keeps an eighth of all series.
+/// Asserts that nothing is a tenth more in the second half of the year than it was in the middle; in the small form a fifth, which has
+/// so few series that one of five runs had 10.8 % more.
 fn is_flat(sizes: &[Size]) {
     let most = |weeks: &[Size]| {
         let mut most = Size::default().rows();

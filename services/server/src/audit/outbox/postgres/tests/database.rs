@@ -4,6 +4,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection as _, PgConnection, PgPool};
 use uuid::Uuid;
 
+use crate::store::postgres::testing::end_sessions;
+
 pub struct Database {
     pub pool: PgPool,
     admin: PgConnectOptions,
@@ -36,13 +38,7 @@ impl Database {
     pub async fn rows_read(&self, tables: &[&str]) -> i64 {
         let mut conn = PgConnection::connect_with(&self.admin.clone().database(&self.name)).await.unwrap();
         // Not by closing the pool: a connection that comes back to it at that moment stays open.
-        // One that ends by itself meanwhile is not there any more to be ended.
-        let end = "select count(pg_terminate_backend(pid, 30000)) from pg_stat_activity
-            where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'";
-        let mut looks = 0..10;
-        while sqlx::query_scalar::<_, i64>(end).fetch_one(&mut conn).await.unwrap() > 0 {
-            assert!(looks.next().is_some(), "sessions that do not end");
-        }
+        end_sessions(&mut conn).await;
         let read = "select (select coalesce(sum(seq_tup_read), 0) from pg_stat_user_tables where relname = any($1))::bigint
             + (select coalesce(sum(idx_tup_read), 0) from pg_stat_user_indexes where relname = any($1))::bigint";
         sqlx::query_scalar(read).bind(tables).fetch_one(&mut conn).await.unwrap()
