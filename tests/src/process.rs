@@ -214,14 +214,20 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 
 /// The CPU time of a process and its children in seconds: of those that run, and of those that have ended and were waited for.
 pub fn family_cpu_seconds(pid: u32) -> f64 {
-    let own = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let ended = cpu_ticks_at(&own, 16).unwrap_or(0.0);
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let running = children.split_whitespace().filter_map(|child| {
-        // One that ends just now is counted with those that have ended the next time.
-        cpu_ticks(&std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?)
-    });
-    (cpu_ticks(&own).unwrap_or(0.0) + ended + running.sum::<f64>()) / ticks_per_second()
+    let read_own = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ended_of = |own: &str| cpu_ticks_at(own, 16).unwrap_or(0.0);
+    let mut own = read_own();
+    loop {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+        let ticks_of = |child: &str| cpu_ticks(&std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?);
+        let running: f64 = children.split_whitespace().filter_map(ticks_of).sum();
+        let after = read_own();
+        // One that ended meanwhile is in neither number, or in both.
+        if ended_of(&own).to_bits() == ended_of(&after).to_bits() {
+            return (cpu_ticks(&after).unwrap_or(0.0) + ended_of(&after) + running) / ticks_per_second();
+        }
+        own = after;
+    }
 }
 
 /// utime and stime of a line of /proc/PID/stat. The program's name may contain spaces and parentheses.
