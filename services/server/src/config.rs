@@ -111,7 +111,7 @@ golectra_process::settings! {
         pub query_max_bytes: QueryBytes = "128MiB",
         /// The memory for what searches of the index of series found, so that the next query for the same series does not ask the database; 0 remembers nothing. Without effect in memory.
         pub index_cache_bytes: Bytes = "32MiB",
-        /// The memory for what queries read of sealed chunks, so that a dashboard's next refresh does not read it from the database again; 0 keeps nothing. Without effect in memory.
+        /// The memory for what queries read of samples, half of it for sealed chunks and half for frames, so that a dashboard's next refresh does not read it from the database again; 0 keeps nothing. Without effect in memory.
         pub chunk_cache_bytes: Bytes = "64MiB",
         /// Queries that take at least this long are logged with what they took; 0 logs all of them.
         pub query_log_after: Interval = "5s",

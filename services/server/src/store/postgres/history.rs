@@ -7,6 +7,7 @@ mod cache_metrics;
 mod chunk_cache;
 mod chunks;
 mod export;
+mod frame_cache;
 mod frames;
 mod index_cache;
 mod labels;
@@ -15,9 +16,10 @@ mod reported;
 mod rollups;
 mod samples;
 mod search;
+mod snapshot;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,13 +30,15 @@ use sqlx::{Executor as _, FromRow, PgConnection, PgPool};
 
 pub use self::cache_metrics::CacheMetrics;
 use self::chunk_cache::{ChunkCache, ChunkVersion};
+use self::frame_cache::FrameCache;
+use self::frames::FramesPartition;
 use self::index_cache::{Found, IndexCache, IndexVersion};
 use self::layouts::LayoutLists;
 use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
 use self::search::{FoundSeries, Recency};
+use self::snapshot::Snapshot;
 use super::connect::{Lease, WRITER_PLANS};
 use super::error::unavailable;
-use super::partitions::FRAMES;
 use super::reader::Reader;
 use super::{PostgresStore, metadata};
 use crate::store::StoreError;
@@ -54,6 +58,7 @@ pub(super) struct HistoryReader {
     layouts: LayoutLists,
     index: IndexCache,
     chunks: ChunkCache,
+    unsealed: FrameCache,
 }
 
 /// The memory that a cache may take, and what it counts. With the default it holds nothing.
@@ -64,10 +69,11 @@ pub struct CacheConfig {
 }
 
 impl HistoryReader {
-    /// Reads on these connections, and remembers so much of the index and of chunks.
-    pub(super) fn new(pool: PgPool, reader: Reader, index: CacheConfig, chunks: CacheConfig) -> Self {
+    /// Reads on these connections, and remembers so much of the index, of chunks and of frames.
+    pub(super) fn new(pool: PgPool, reader: Reader, index: CacheConfig, chunks: CacheConfig, frames: CacheConfig) -> Self {
         let (index, chunks) = (IndexCache::new(index.max_bytes, index.metrics), ChunkCache::new(chunks.max_bytes, chunks.metrics));
-        Self { pool, reader, layouts: LayoutLists::default(), index, chunks }
+        let unsealed = FrameCache::new(frames.max_bytes, frames.metrics);
+        Self { pool, reader, layouts: LayoutLists::default(), index, chunks, unsealed }
     }
 
     /// Its connections.
@@ -86,7 +92,9 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 /// What every read of the transaction needs, as a statement of the session: sent with [`BEGIN`] in one message, and yet planned once.
 pub(super) const PREPARE_STATE: &str = "PREPARE read_state AS
     SELECT (SELECT max(n) FROM series_changes) AS series_change,
-        (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+        pg_current_snapshot()::text AS snapshot,
+        (SELECT string_agg(child.relname || ' ' || inhrelid || ' ' || pg_relation_filenode(inhrelid), ' ')
+            FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
             WHERE inhparent = 'frames'::regclass AND pg_relation_size(inhrelid) > 0) AS frames,
         (SELECT changes FROM chunk_total) AS chunk_change,
         (SELECT string_agg(inhrelid || ' ' || pg_relation_filenode(inhrelid), ' ' ORDER BY inhrelid)
@@ -100,6 +108,7 @@ pub(super) const PREPARE_STATE: &str = "PREPARE read_state AS
 #[derive(FromRow)]
 struct State {
     series_change: i64,
+    snapshot: String,
     frames: Option<String>,
     chunk_change: i64,
     chunks: Option<String>,
@@ -124,7 +133,8 @@ pub(super) struct ReadTransaction {
     /// See [`index_cache`].
     index_version: IndexVersion,
     /// The partitions of frames that have any, in order: some are made hours ahead.
-    frames: Vec<i32>,
+    frames: Vec<FramesPartition>,
+    snapshot: Arc<Snapshot>,
     /// See [`chunk_cache`].
     chunks: ChunkVersion,
     /// Samples before this were dropped, in unix milliseconds.
@@ -151,10 +161,12 @@ impl ReadTransaction {
         // A row that is missing, which somebody deleted, is an error: what is answered depends on it.
         let state = state.and_then(|row| State::from_row(&row.ok_or(sqlx::Error::RowNotFound)?)).map_err(failed)?;
         let State { dropped_ms, five_minutes_dropped_ms, server_started, .. } = state;
-        let frames = FRAMES.slots_by_names(state.frames.unwrap_or_default().split(' '));
+        let frames = FramesPartition::read_all(&state.frames.unwrap_or_default());
+        let odd = || StoreError::Unavailable(format!("the database tells of a snapshot {:?}", state.snapshot));
+        let snapshot = Arc::new(Snapshot::parse(&state.snapshot).ok_or_else(odd)?);
         let index_version = IndexVersion { server_started, change: state.series_change };
         let chunks = ChunkVersion { server_started, partitions: state.chunks.unwrap_or_default().into(), change: state.chunk_change };
-        Ok(Self { lease, index_version, frames, chunks, dropped_ms, five_minutes_dropped_ms, server_started })
+        Ok(Self { lease, index_version, frames, snapshot, chunks, dropped_ms, five_minutes_dropped_ms, server_started })
     }
 
     fn conn(&mut self) -> &mut PgConnection {
@@ -248,9 +260,12 @@ impl HistoryReader {
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
         let (conn, frames, dropped_ms) = (transaction.lease.conn(), &transaction.frames, transaction.dropped_ms);
         let server_started = transaction.server_started;
-        let cache = match keep {
-            Keep::Read => self.chunks.view(conn, &transaction.chunks).await.map_err(failed)?,
-            Keep::Nothing => None,
+        let (cache, unsealed) = match keep {
+            Keep::Read => (
+                self.chunks.view(conn, &transaction.chunks).await.map_err(failed)?,
+                self.unsealed.view(server_started, &transaction.snapshot),
+            ),
+            Keep::Nothing => (None, None),
         };
         chunks::each(conn, cache.as_ref(), &ids, range, None, reservation, |column| {
             let Some(one) = places.get(&column.series_id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
@@ -264,13 +279,15 @@ impl HistoryReader {
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             // What was added to a counter before is in its total.
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
-            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions: frames, server_started };
-            frames::each(conn, &self.layouts, &wanted, |id, sample| {
-                let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
+            let cache = unsealed.as_ref();
+            let wanted =
+                frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions: frames, server_started, cache };
+            frames::each(conn, &self.layouts, &wanted, reservation, |id, samples: &mut dyn Iterator<Item = _>| {
+                let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(0) };
                 let was_empty = one.samples.is_empty();
-                let bytes = one.samples.push(sample);
+                let bytes = samples.map(|sample| one.samples.push(sample)).sum();
                 count(was_empty && bytes > 0)?;
-                Ok(reservation.grow(bytes)?)
+                Ok(bytes)
             })
             .await?;
         }

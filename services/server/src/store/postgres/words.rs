@@ -17,6 +17,27 @@ impl Words {
         self.0.len()
     }
 
+    /// What they take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.0.capacity() * size_of::<u64>()
+    }
+
+    /// Those at these places, which there are.
+    pub(super) fn select(&self, places: impl Iterator<Item = usize>) -> Self {
+        Self(places.map(|place| self.0[place]).collect())
+    }
+
+    /// Adds others behind them.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
+    /// So many zeros.
+    #[cfg(test)]
+    pub(super) fn zeros(count: usize) -> Self {
+        Self(vec![0; count])
+    }
+
     /// The elements of a `double precision[]`.
     pub(super) fn double(&self, index: usize) -> Option<f64> {
         self.0.get(index).map(|word| f64::from_bits(*word))
