@@ -28,8 +28,9 @@ impl Words {
     }
 
     /// Adds others behind them.
-    pub(super) fn append(&mut self, mut other: Self) {
-        self.0.append(&mut other.0);
+    pub(super) fn append(&mut self, other: &Self) {
+        self.0.reserve_exact(other.0.len());
+        self.0.extend_from_slice(&other.0);
     }
 
     /// So many zeros.
@@ -81,7 +82,14 @@ fn read(bytes: &[u8]) -> Option<Vec<u64>> {
         (*length == 8_i32.to_be_bytes()).then_some(())?;
         Some(u64::from_be_bytes(word.try_into().ok()?))
     };
-    rest.is_empty().then(|| whole.iter().map(word).collect()).flatten()
+    if !rest.is_empty() {
+        return None;
+    }
+    let mut words = Vec::with_capacity(whole.len());
+    for element in whole {
+        words.push(word(element)?);
+    }
+    Some(words)
 }
 
 #[cfg(test)]

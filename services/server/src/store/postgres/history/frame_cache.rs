@@ -1,16 +1,17 @@
-//! What queries read of frames that are not sealed, within a half of CHUNK_CACHE_BYTES.
+//! What queries read of frames that are not sealed, within a half of SAMPLE_CACHE_BYTES.
 //!
-//! For a partition of frames and a piece of a layout the cache has what the frames of a snapshot say, all of them. A frame never changes once it is
+//! For each partition of frames and piece of a layout the cache has all frames that one snapshot sees. A frame never changes once it is
 //! written, and it says which transaction wrote it. So a query with a later snapshot reads only the frames of transactions that the cache's snapshot may not
 //! have seen: those from the first one on that was open then. A query whose snapshot does not see all that the cache has reads everything itself.
 //!
 //! A partition is known by the number of its table and of its file: one that is emptied, or made again, is another one. Frames that somebody removes by
-//! hand are still answered until their partition goes.
+//! hand are still answered until their partition is dropped.
 //!
-//! What is asked for once is not kept: such a query reads frames of its time only, where the cache needs those of the whole partition. It is noted, and
-//! kept when it is asked for again. What was not used for long goes first: see [`super::chunk_cache`].
+//! The first query for a piece reads only frames of its time, and the cache remembers that it was asked for. When it is asked for again, all frames of the
+//! partition are read and kept. What was not used for long goes first: see [`super::chunk_cache`].
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cache_metrics::CacheMetrics;
@@ -18,7 +19,7 @@ use super::frames::Frames;
 use super::snapshot::Snapshot;
 
 /// What an entry takes beside its frames, about.
-const ENTRY_BYTES: usize = 160;
+const ENTRY_BYTES: usize = 256;
 
 /// A piece of a layout in a partition of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,13 +45,15 @@ pub(super) struct HeldFrames {
 enum Entry {
     /// It was asked for once.
     Asked,
+    /// It takes too much to be kept.
+    TooLarge,
     Frames(HeldFrames),
 }
 
 impl Entry {
     fn bytes(&self) -> usize {
         match self {
-            Self::Asked => ENTRY_BYTES,
+            Self::Asked | Self::TooLarge => ENTRY_BYTES,
             Self::Frames(held) => ENTRY_BYTES + frames_bytes(&held.frames),
         }
     }
@@ -58,12 +61,21 @@ impl Entry {
 
 /// What the cache has of a piece.
 pub(super) enum Known {
-    /// Nothing, and it need not be kept.
+    /// Nothing that the snapshot may use. What is read is not kept.
     Nothing,
     /// It was asked for before, so it is to be kept.
     Asked,
     /// The frames of this snapshot or an earlier one.
     Frames(HeldFrames),
+}
+
+/// What is kept of a piece.
+pub(super) enum Kept {
+    /// What is known: no frames came since.
+    Same,
+    Frames(FramesOfPiece),
+    /// Nothing: it takes too much.
+    Nothing,
 }
 
 /// The cache.
@@ -87,19 +99,19 @@ struct Generation {
     bytes: usize,
 }
 
+/// What goes. It is freed after the lock is released, so that other reads do not wait for that.
+#[derive(Default)]
+struct Gone {
+    generations: Vec<Generation>,
+    entries: Vec<Entry>,
+}
+
 /// The memory of frames.
 pub(super) fn frames_bytes(frames: &[Arc<Frames>]) -> usize {
     frames.iter().map(|frames| frames.memory_bytes()).sum()
 }
 
 impl Generation {
-    fn insert(&mut self, key: FramesKey, entry: Entry) {
-        self.bytes += entry.bytes();
-        if let Some(gone) = self.entries.insert(key, entry) {
-            self.bytes -= gone.bytes();
-        }
-    }
-
     fn remove(&mut self, key: &FramesKey) -> Option<Entry> {
         let gone = self.entries.remove(key)?;
         self.bytes -= gone.bytes();
@@ -109,20 +121,22 @@ impl Generation {
 
 impl Held {
     /// What is there, which is in the young generation then.
-    fn touch(&mut self, key: &FramesKey, max_bytes: usize, gone: &mut Vec<Generation>) -> Option<&Entry> {
+    fn touch(&mut self, key: &FramesKey, max_bytes: usize, gone: &mut Gone) -> Option<&mut Entry> {
         if !self.young.entries.contains_key(key) {
             let entry = self.old.remove(key)?;
             self.put(*key, entry, max_bytes, gone);
         }
-        self.young.entries.get(key)
+        self.young.entries.get_mut(key)
     }
 
-    fn put(&mut self, key: FramesKey, entry: Entry, max_bytes: usize, gone: &mut Vec<Generation>) {
+    fn put(&mut self, key: FramesKey, entry: Entry, max_bytes: usize, gone: &mut Gone) {
+        gone.entries.extend(self.young.remove(&key));
+        gone.entries.extend(self.old.remove(&key));
         if self.young.bytes + entry.bytes() > max_bytes / 2 {
-            gone.push(std::mem::replace(&mut self.old, std::mem::take(&mut self.young)));
+            gone.generations.push(std::mem::replace(&mut self.old, std::mem::take(&mut self.young)));
         }
-        self.old.remove(&key);
-        self.young.insert(key, entry);
+        self.young.bytes += entry.bytes();
+        self.young.entries.insert(key, entry);
     }
 }
 
@@ -134,7 +148,12 @@ impl FrameCache {
 
     /// What it has for a snapshot of the database server that started then. None where it holds nothing.
     pub(super) fn view(&self, server_started: i64, snapshot: &Arc<Snapshot>) -> Option<FrameView<'_>> {
-        (self.max_bytes > 0).then(|| FrameView { cache: self, server_started, snapshot: Arc::clone(snapshot) })
+        (self.max_bytes > 0).then(|| FrameView {
+            cache: self,
+            server_started,
+            snapshot: Arc::clone(snapshot),
+            is_charged: AtomicBool::new(false),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -147,6 +166,7 @@ pub(super) struct FrameView<'a> {
     cache: &'a FrameCache,
     server_started: i64,
     snapshot: Arc<Snapshot>,
+    is_charged: AtomicBool,
 }
 
 impl FrameView<'_> {
@@ -157,12 +177,11 @@ impl FrameView<'_> {
 
     /// What there is of each of these, which were asked for then.
     pub(super) fn ask(&self, keys: impl Iterator<Item = FramesKey>) -> Vec<Known> {
-        // What goes is freed after the lock is released, as it is declared before it: other reads do not wait for that.
-        let mut gone = Vec::new();
+        let mut gone = Gone::default();
         let (mut held, max_bytes) = (self.cache.lock(), self.cache.max_bytes);
         if held.server_started != self.server_started {
             let Held { young, old, .. } = std::mem::replace(&mut *held, Held { server_started: self.server_started, ..Held::default() });
-            gone.extend([young, old]);
+            gone.generations.extend([young, old]);
         }
         let mut know = |key: FramesKey| match held.touch(&key, max_bytes, &mut gone) {
             None => {
@@ -170,8 +189,8 @@ impl FrameView<'_> {
                 Known::Nothing
             }
             Some(Entry::Asked) => Known::Asked,
-            Some(Entry::Frames(frames)) if self.snapshot.covers(&frames.snapshot) => Known::Frames(frames.clone()),
-            Some(Entry::Frames(_)) => Known::Nothing,
+            Some(Entry::Frames(frames)) if self.covers(&frames.snapshot) => Known::Frames(frames.clone()),
+            Some(Entry::Frames(_) | Entry::TooLarge) => Known::Nothing,
         };
         let known = keys.map(&mut know).collect();
         self.cache.metrics.set_bytes(held.young.bytes + held.old.bytes);
@@ -179,27 +198,48 @@ impl FrameView<'_> {
     }
 
     /// Keeps what this snapshot sees of each of these.
-    pub(super) fn put(&self, read: impl Iterator<Item = (FramesKey, FramesOfPiece)>) {
-        let mut gone = Vec::new();
+    pub(super) fn put(&self, read: impl Iterator<Item = (FramesKey, Kept)>) {
+        let mut gone = Gone::default();
         let (mut held, max_bytes) = (self.cache.lock(), self.cache.max_bytes);
         if held.server_started != self.server_started {
             return;
         }
-        for (key, frames) in read {
-            // One that is newer stays.
-            let is_newer = |there: &Entry| matches!(there, Entry::Frames(there) if !self.snapshot.covers(&there.snapshot));
-            if held.touch(&key, max_bytes, &mut gone).is_some_and(is_newer) {
-                continue;
-            }
-            let mut entry = Entry::Frames(HeldFrames { frames, snapshot: Arc::clone(&self.snapshot) });
+        for (key, kept) in read {
+            let entry = match (held.touch(&key, max_bytes, &mut gone), kept) {
+                // One that is newer stays.
+                (Some(Entry::Frames(there)), _) if !self.covers(&there.snapshot) => continue,
+                (Some(Entry::Frames(there)), Kept::Same) => {
+                    there.snapshot = Arc::clone(&self.snapshot);
+                    continue;
+                }
+                (_, Kept::Same) => continue,
+                (_, Kept::Frames(frames)) => Entry::Frames(HeldFrames { frames, snapshot: Arc::clone(&self.snapshot) }),
+                (_, Kept::Nothing) => Entry::TooLarge,
+            };
             if entry.bytes() > max_bytes / 8 {
                 // It would drive out half of the others.
-                entry = Entry::Asked;
+                gone.entries.push(entry);
+                held.put(key, Entry::TooLarge, max_bytes, &mut gone);
+            } else {
+                held.put(key, entry, max_bytes, &mut gone);
             }
-            held.young.remove(&key);
-            held.put(key, entry, max_bytes, &mut gone);
         }
         self.cache.metrics.set_bytes(held.young.bytes + held.old.bytes);
+    }
+
+    /// Whether this snapshot sees all that another one does.
+    fn covers(&self, other: &Arc<Snapshot>) -> bool {
+        Arc::ptr_eq(&self.snapshot, other) || self.snapshot.covers(other)
+    }
+
+    /// Notes that the query was charged for what the cache has, or is to have.
+    pub(super) fn note_charge(&self) {
+        self.is_charged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was.
+    pub(super) fn is_charged(&self) -> bool {
+        self.is_charged.load(Ordering::Relaxed)
     }
 
     /// Counts frames that the cache had, or that were read.
@@ -233,7 +273,7 @@ mod tests {
     }
 
     fn put(view: &FrameView<'_>, place: i32, count: usize) {
-        view.put([(key(place), frames(count))].into_iter());
+        view.put([(key(place), Kept::Frames(frames(count)))].into_iter());
     }
 
     #[test]
@@ -257,6 +297,9 @@ mod tests {
         put(&first, 1, 5);
         let (same, older, newer) = (view(&cache, 7, "10:12:10"), view(&cache, 7, "10:11:10"), view(&cache, 7, "12:12:"));
         assert_eq!([&same, &older, &newer].map(|view| count(view, 1)), [Some(5), None, Some(5)]);
+        // Where nothing came since, the frames are those of the newer snapshot.
+        newer.put([(key(1), Kept::Same)].into_iter());
+        assert_eq!([&first, &newer].map(|view| count(view, 1)), [None, Some(5)]);
         // What an older one has read does not take the place of what is newer.
         put(&newer, 1, 6);
         put(&first, 1, 5);
@@ -299,6 +342,7 @@ mod tests {
         }
         drop(held);
         put(&view, 1_000, 5_000);
-        assert_eq!(count(&view, 1_000), None, "a large one is not kept");
+        let asked = || view.ask([key(1_000)].into_iter()).pop().unwrap();
+        assert!(matches!((asked(), asked()), (Known::Nothing, Known::Nothing)), "a large one is not kept, and not read whole again");
     }
 }

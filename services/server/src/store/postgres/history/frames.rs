@@ -1,7 +1,7 @@
 //! The samples that are not sealed yet, cut out of frames.
 //!
 //! A frame has one value for each series of a list, mostly one that many frames share, a layout. Where the wanted series stand in a layout is worked
-//! out here; the database cuts just these values out, reads each frame once for all series of its source that stand side by side, and gives the
+//! out here; the database cuts just these values out, reads a frame once for all series of its source that stand side by side, and gives the
 //! frames of half an hour as one row, so that a row stays small. What is asked for again comes from [`super::frame_cache`], and only newer frames are read.
 
 mod columns;
@@ -17,16 +17,23 @@ use uuid::Uuid;
 
 pub(super) use self::columns::Frames;
 use self::columns::frames_count;
-use self::question::{ASKED_PIECE_BYTES, AskedPiece, Piece, Question, pieces};
-use self::statement::statement;
+use self::question::{AskedPiece, Piece, Question, pieces};
+use self::statement::{of_all, with_cache};
 use super::failed;
-use super::frame_cache::{FrameView, FramesOfPiece, frames_bytes};
+use super::frame_cache::{FrameView, FramesKey, FramesOfPiece, Kept};
 use super::layouts::{LayoutList, LayoutLists};
 use crate::store::history::HistoryError;
 use crate::store::postgres::partitions::{FRAMES, day_of};
 use crate::store::postgres::sealed::{key_mark, marks};
 use crate::store::postgres::timestamp::Timestamp;
 use crate::store::postgres::words::Words;
+
+/// So many partitions at most are named in a statement: each set of them is a statement of its own, which each session plans and keeps.
+const MAX_NAMED: usize = 8;
+/// So many pieces of partitions at most are looked for in the cache.
+const MAX_LOOKED_FOR: usize = 10_000;
+/// After so many pieces other queries have their turn.
+const PIECES_AT_ONCE: usize = 256;
 
 /// A sample that is not sealed. Ordered by its time, then by its arrival.
 #[derive(Debug, Clone, Copy)]
@@ -186,11 +193,10 @@ impl Scope {
             Layouts::Found(lists) => (lists, None),
         };
         let pieces: Vec<Piece> = known.iter().flat_map(|list| pieces(list, &ids)).collect();
-        // What is charged until the end: what is asked, and what is kept.
-        let mut charged_bytes = pieces.len() * self.partitions.len() * ASKED_PIECE_BYTES;
-        reservation.grow(charged_bytes)?;
-        let mut question = Question::new(self, &pieces, cache);
-        let statement = statement(&self.partitions, self.ids.len());
+        let (mut question, cache) = self.question(&pieces, cache, reservation)?;
+        // What is charged until the end: what is asked, what is known, and what is kept.
+        let mut charged_bytes = question.memory_bytes();
+        let statement = if cache.is_some() { with_cache(&self.partitions, self.ids.len()) } else { of_all(self.ids.len()) };
         // Where only some layouts are asked for, everything else of their sources was read already.
         let others_of: &[i32] = if day.is_some() { &self.sources } else { &[] };
         let starts: Vec<Timestamp> = self.partitions.iter().map(|partition| Timestamp(FRAMES.start_of(partition.slot))).collect();
@@ -198,7 +204,7 @@ impl Scope {
         let layout_ids: Vec<i32> = question.pieces.iter().map(|asked| asked.piece.layout_id).collect();
         let firsts: Vec<i32> = question.pieces.iter().map(|asked| asked.piece.first).collect();
         let lasts: Vec<i32> = question.pieces.iter().map(|asked| asked.piece.last).collect();
-        let mut rows = sqlx::query_as::<_, Row>(&statement)
+        let mut query = sqlx::query_as::<_, Row>(&statement)
             .bind(self.from)
             .bind(self.until)
             .bind(others_of)
@@ -210,18 +216,21 @@ impl Scope {
             .bind(&question.sources)
             .bind(&question.firsts)
             .bind(&question.lasts)
-            .bind(&question.since)
-            .bind(&question.until)
-            .bind(&question.after)
-            .bind(&question.is_kept)
-            .bind(&question.parts_first)
-            .bind(&question.parts_last)
             .bind(layout_ids)
             .bind(firsts)
-            .bind(lasts)
-            .fetch(conn);
+            .bind(lasts);
+        if cache.is_some() {
+            query = query
+                .bind(&question.since)
+                .bind(&question.until)
+                .bind(&question.since_transaction)
+                .bind(&question.is_kept)
+                .bind(&question.parts_first)
+                .bind(&question.parts_last);
+        }
+        let mut rows = query.fetch(conn);
         let (mut sealed, mut sealed_is_complete, mut found) = (SealedKeys::new(), false, Vec::new());
-        let (mut kept_bytes, max_kept_bytes) = (0, cache.map_or(0, FrameView::max_kept_bytes));
+        let (mut kept_bytes, max_kept_bytes, mut too_large) = (0, cache.map_or(0, FrameView::max_kept_bytes), Vec::new());
         while let Some(row) = rows.try_next().await.map_err(failed)? {
             match row {
                 Row { sealed_keys: Some(keys), start: Some(start), source_id, .. } if !sealed_is_complete => {
@@ -244,13 +253,17 @@ impl Scope {
                     let asked = asked.ok_or_else(|| odd("a piece"))?;
                     frames.check(asked.piece.series.len())?;
                     let bytes = frames.memory_bytes();
-                    if asked.known.is_some() || asked.is_kept && kept_bytes + bytes <= max_kept_bytes {
+                    let is_known = asked.known.is_some();
+                    let has_room = is_known || kept_bytes + bytes <= max_kept_bytes;
+                    if is_known {
+                        reservation.grow(bytes)?;
+                    }
+                    if asked.key.is_some() && has_room && (is_known || reservation.grow(bytes).is_ok()) {
                         kept_bytes += bytes;
                         charged_bytes += bytes;
-                        reservation.grow(bytes)?;
                         asked.read.push(frames);
                     } else {
-                        asked.is_kept = false;
+                        too_large.extend(asked.key.take().filter(|_| !has_room));
                         self.give(&frames, &asked.piece.series, row.source_id, &sealed, reservation, take)?;
                     }
                 }
@@ -258,27 +271,53 @@ impl Scope {
             }
         }
         drop(rows);
-        charged_bytes += self.give_kept(question, cache, &sealed, reservation, take)?;
+        let kept = self.give_kept(question, cache, &sealed, reservation, take).await?;
+        if let Some(cache) = cache {
+            cache.put(kept.into_iter().chain(too_large.into_iter().map(|key| (key, Kept::Nothing))));
+        }
         reservation.shrink(charged_bytes);
         found.sort_unstable_by_key(|list| (list.source_id, list.id));
         Ok(found)
     }
 
-    /// Gives the samples of what is kept, and keeps it for other queries. Answers how much was charged for that.
-    fn give_kept(
+    /// What is asked about these pieces, for which it is charged, and the cache, if that is used: without room for what is known the query goes on without it.
+    fn question<'a, 'b>(
+        &self,
+        pieces: &'a [Piece],
+        cache: Option<&'b FrameView<'b>>,
+        reservation: &mut Reservation,
+    ) -> Result<(Question<'a>, Option<&'b FrameView<'b>>), HistoryError> {
+        let cache = cache.filter(|_| self.partitions.len() <= MAX_NAMED && pieces.len() * self.partitions.len() <= MAX_LOOKED_FOR);
+        if let Some(cache) = cache {
+            let question = Question::with_cache(self, pieces, cache);
+            if reservation.grow(question.memory_bytes()).is_ok() {
+                cache.note_charge();
+                return Ok((question, Some(cache)));
+            }
+        }
+        let question = Question::of_all(self, pieces);
+        reservation.grow(question.memory_bytes())?;
+        Ok((question, None))
+    }
+
+    /// Gives the samples of what is kept for other queries, and answers that.
+    async fn give_kept(
         &self,
         question: Question<'_>,
         cache: Option<&FrameView<'_>>,
         sealed: &SealedKeys,
         reservation: &mut Reservation,
         take: &mut impl TakeSamples,
-    ) -> Result<usize, HistoryError> {
-        let mut charged_bytes = 0;
+    ) -> Result<Vec<(FramesKey, Kept)>, HistoryError> {
         let mut kept = Vec::new();
-        for AskedPiece { piece, key, is_kept, known, read } in question.pieces {
-            if !is_kept && read.is_empty() {
+        for (number, AskedPiece { piece, key, known, read }) in question.pieces.into_iter().enumerate() {
+            if number % PIECES_AT_ONCE == PIECES_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            if key.is_none() && read.is_empty() {
                 continue;
             }
+            let is_same = known.is_some() && read.is_empty();
             let known: FramesOfPiece = known.map_or_else(Default::default, |held| held.frames);
             let before = frames_count(&known);
             let frames = if read.is_empty() { known } else { Frames::join(&known, read, piece.series.len()) };
@@ -286,21 +325,12 @@ impl Scope {
                 cache.count(true, before);
                 cache.count(false, frames_count(&frames) - before);
             }
-            // What was known is charged as well: it may be gone from the cache.
-            let bytes = frames_bytes(&frames);
-            charged_bytes += bytes;
-            reservation.grow(bytes)?;
             for of_shape in frames.iter() {
                 self.give(of_shape, &piece.series, piece.source_id, sealed, reservation, take)?;
             }
-            if is_kept {
-                kept.push((key, frames));
-            }
+            kept.extend(key.map(|key| (key, if is_same { Kept::Same } else { Kept::Frames(frames) })));
         }
-        if let Some(cache) = cache {
-            cache.put(kept.into_iter());
-        }
-        Ok(charged_bytes)
+        Ok(kept)
     }
 
     /// Gives the wanted samples of frames of one source and half hour, but for those that are sealed.

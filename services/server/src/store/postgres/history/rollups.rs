@@ -15,6 +15,7 @@ use golectra_promql::{Labels, Reservation};
 use sqlx::{FromRow, PgConnection};
 
 use super::chunks::{BLOCK_SERIES, pieces};
+use super::frame_cache::FrameView;
 use super::frames::{self, UnsealedSample};
 use super::samples::{SamplesBuilder, StoredSamples};
 use super::search::FoundSeries;
@@ -57,7 +58,7 @@ impl HistoryReader {
         &self,
         transaction: &mut ReadTransaction,
         resolution: Resolution,
-        found: Vec<FoundSeries>,
+        (found, unsealed): (Vec<FoundSeries>, Option<&FrameView<'_>>),
         selection: &Selection,
         max_series: usize,
         reservation: &mut Reservation,
@@ -70,13 +71,12 @@ impl HistoryReader {
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
 
         let mut dirty = unfolded(transaction.conn(), &ids, range).await?;
-        let unsealed = self.unsealed.view(transaction.server_started, &transaction.snapshot);
         for is_counter in [false, true] {
             let of_kind = collected.iter().filter(|one| one.found.is_counter == is_counter);
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
             let (partitions, server_started) = (&transaction.frames, transaction.server_started);
-            let cache = unsealed.as_ref();
+            let cache = unsealed;
             let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions, server_started, cache };
             frames::each(transaction.lease.conn(), &self.layouts, &wanted, reservation, |id, samples: &mut dyn Iterator<Item = _>| {
                 let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(0) };

@@ -5,7 +5,7 @@ use golectra_promql::store::{Hints, Selection};
 use golectra_protocol::{IdempotencyKey, Metric};
 use sqlx::Executor as _;
 
-use super::sealing::queried::{Read, read};
+use super::sealing::queried::{Read, read, read_metric};
 use super::*;
 use crate::store::conformance::{batch, counter, gauge};
 use crate::store::history::{History as _, SeriesFilter, TimeRange};
@@ -26,12 +26,16 @@ struct Lab {
 
 impl Lab {
     async fn new() -> Option<Self> {
+        Self::with_cache_of(1 << 20).await
+    }
+
+    async fn with_cache_of(max_bytes: usize) -> Option<Self> {
         let database = TestDatabase::create().await?;
         let (clock, metrics) = (Clock::at(START), CacheMetrics::default());
         let open = |chunk_cache, frame_cache| {
             PostgresStore::open(PostgresConfig { chunk_cache, frame_cache, ..config(database.dsn()) }, clock.clone()).unwrap()
         };
-        let store = open(cache(1 << 20, &CacheMetrics::default()), cache(1 << 20, &metrics));
+        let store = open(cache(1 << 20, &CacheMetrics::default()), cache(max_bytes, &metrics));
         let anew = open(CacheConfig::default(), CacheConfig::default());
         assert!(ready(&store).await && ready(&anew).await);
         Some(Self { clock, store, anew, metrics, database })
@@ -115,6 +119,71 @@ async fn frames_of_transactions_that_were_open_are_found_when_these_are_over() {
 }
 
 #[tokio::test]
+async fn pieces_that_were_read_at_different_times_are_read_from_the_first_of_them_on() {
+    let Some(lab) = Lab::new().await else { return };
+    // Two layouts of one source.
+    let put = async |minute: u64| {
+        let at = START + minute * MINUTE;
+        lab.put("a", at, vec![gauge("g", 0.5)]).await;
+        lab.put("a", at + 1, vec![gauge("h", 1.5)]).await;
+    };
+    for minute in 0..3 {
+        put(minute).await;
+    }
+    let read_one = async |metric: &str| read_metric(&lab.store, metric).await.values().map(Vec::len).sum::<usize>();
+    for n in 0..4 {
+        assert_eq!((read_one("g").await, read_one("h").await), (3, 3), "{n}");
+    }
+    put(3).await;
+    assert_eq!(read_one("h").await, 4);
+    put(4).await;
+    // What is known of `g` is older than what is known of `h`.
+    let all = lab.read(START, START + HOUR).await;
+    assert_eq!(all.values().map(Vec::len).collect::<Vec<_>>(), [5, 5]);
+    assert_eq!((read_one("g").await, read_one("h").await), (5, 5));
+}
+
+#[tokio::test]
+async fn frames_that_are_sealed_while_their_partition_stays_are_answered_once() {
+    let Some(lab) = Lab::new().await else { return };
+    lab.put_some(START, 8).await;
+    for _ in 0..4 {
+        lab.counted().await;
+    }
+    assert_eq!(lab.counted().await, (14, 0));
+    // A long read keeps the partition from being dropped.
+    let mut dump = lab.database.connect().await;
+    dump.execute("BEGIN; LOCK TABLE frames IN ACCESS SHARE MODE").await.unwrap();
+    lab.clock.set(START + HOUR);
+    assert_eq!(sealer(&lab.anew).round().await.unwrap().half_hours, [] as [i32; 0]);
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM frames, sealed_reports").fetch_one(&mut dump).await.unwrap();
+    assert!(left > 0, "it is sealed, and its frames are there");
+    assert_eq!(lab.counted().await, (14, 0));
+    lab.put("a", START + 9 * MINUTE, vec![gauge("g", 2.5), counter("c", 1)]).await;
+    assert_eq!(lab.read(START, START + HOUR).await.values().map(Vec::len).collect::<Vec<_>>(), [9, 9]);
+}
+
+#[tokio::test]
+async fn frames_from_before_transactions_were_noted_are_read() {
+    let Some(database) = TestDatabase::create().await else { return };
+    let mut conn = database.connect().await;
+    upgrade::make_schema_of(&mut conn, 9).await;
+    let (clock, metrics) = (Clock::at(START), CacheMetrics::default());
+    let open = |frame_cache| PostgresStore::open(PostgresConfig { frame_cache, ..config(database.dsn()) }, clock.clone()).unwrap();
+    let (store, anew) = (open(cache(1 << 20, &metrics)), open(CacheConfig::default()));
+    assert!(ready(&store).await && ready(&anew).await);
+    let lab = Lab { clock, store, anew, metrics, database };
+    lab.put_some(START, 6).await;
+    // As the version before wrote them.
+    conn.execute("UPDATE frames SET transaction_id = NULL WHERE at <= (SELECT min(at) + interval '3 minutes' FROM frames)").await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(lab.read(START, START + HOUR).await.values().map(Vec::len).collect::<Vec<_>>(), [6, 6]);
+    }
+    lab.put_some(START + 6 * MINUTE, 2).await;
+    assert_eq!(lab.read(START, START + HOUR).await.values().map(Vec::len).collect::<Vec<_>>(), [8, 8]);
+}
+
+#[tokio::test]
 async fn a_partition_that_is_emptied_or_made_again_is_read_anew() {
     let Some(lab) = Lab::new().await else { return };
     lab.put_some(START, 6).await;
@@ -127,10 +196,8 @@ async fn a_partition_that_is_emptied_or_made_again_is_read_anew() {
     let copied = format!("CREATE TEMP TABLE copied AS SELECT * FROM {partition}; TRUNCATE {partition}");
     conn.execute(copied.as_str()).await.unwrap();
     assert_eq!(lab.counted().await, (0, 0));
-    conn.execute("INSERT INTO frames SELECT * FROM copied LIMIT 3").await.unwrap();
-    lab.counted().await;
-    lab.counted().await;
-    assert_eq!(lab.counted().await.1, 0);
+    conn.execute("INSERT INTO frames SELECT * FROM copied ORDER BY at DESC LIMIT 3").await.unwrap();
+    assert_eq!([lab.counted().await, lab.counted().await, lab.counted().await], [(0, 0), (0, 6), (6, 0)]);
     // What is sealed is not in frames any more; a late batch makes the partition again.
     lab.clock.set(START + 3 * HOUR);
     let sealer = sealer(&lab.anew);
@@ -178,7 +245,19 @@ async fn answers_are_those_without_a_cache() {
             assert_eq!(cached, anew, "seed {seed}, step {step}, from {start} to {end}");
         }
     }
-    assert!(lab.metrics.hits() > 100, "{}", lab.metrics.hits());
+    assert!(lab.metrics.hits() > 100, "seed {seed}: {}", lab.metrics.hits());
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_read_each_time() {
+    // Of the frames of the gauge and of the counter neither fits.
+    let Some(lab) = Lab::with_cache_of(8_000).await else { return };
+    lab.put_some(START, 25).await;
+    for _ in 0..4 {
+        lab.counted().await;
+        assert!(lab.metrics.bytes() < 1_500, "{}", lab.metrics.bytes());
+    }
+    assert_eq!(lab.counted().await, (0, 0));
 }
 
 #[tokio::test]
@@ -217,6 +296,16 @@ async fn what_a_query_has_from_the_cache_is_charged_while_it_reads() {
     assert!(lab.metrics.hits() > 0);
     assert!(used.iter().all(|bytes| *bytes == used[0]), "{used:?}");
     assert!(most[4] > most[0], "{most:?}");
-    let mut reservation = MemoryBudget::new(1 << 30).reserve(most[4] - 1);
+    // Where there is room for the samples without the cache, there is with it.
+    let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
+    lab.anew.select(&selection, 1_000, &mut reservation).await.unwrap();
+    let least = reservation.peak_bytes();
+    assert!(least < most[4], "{least} {most:?}");
+    for max_bytes in [least, least, most[4] - 1] {
+        let mut reservation = MemoryBudget::new(1 << 30).reserve(max_bytes);
+        assert_eq!(lab.store.select(&selection, 1_000, &mut reservation).await.unwrap().len(), 2);
+        assert_eq!(reservation.used_bytes(), used[0]);
+    }
+    let mut reservation = MemoryBudget::new(1 << 30).reserve(used[0] - 1);
     lab.store.select(&selection, 1_000, &mut reservation).await.map(drop).unwrap_err();
 }

@@ -58,8 +58,11 @@ impl Frames {
     /// Frames that are held, and those that were read later: those of one shape together, each once.
     pub(super) fn join(held: &[Arc<Self>], read: Vec<Self>, width: usize) -> Arc<[Arc<Self>]> {
         let mut all = held.to_vec();
-        let known: HashSet<Uuid> =
-            if read.is_empty() { HashSet::new() } else { all.iter().flat_map(|frames| frames.keys.iter().flatten().copied()).collect() };
+        // What is read later is little, as a rule, and mostly new.
+        let mut read_keys: Vec<Uuid> = read.iter().flat_map(|frames| frames.keys.iter().flatten().copied()).collect();
+        read_keys.sort_unstable();
+        let held_keys = held.iter().flat_map(|frames| frames.keys.iter().flatten());
+        let known: HashSet<Uuid> = held_keys.filter(|key| read_keys.binary_search(key).is_ok()).copied().collect();
         for read in read {
             let new = read.without(&known, width);
             if new.len() == 0 {
@@ -68,7 +71,7 @@ impl Frames {
             let same =
                 |frames: &&mut Arc<Self>| frames.times.is_some() == new.times.is_some() && frames.deltas.is_some() == new.deltas.is_some();
             match all.iter_mut().find(same) {
-                Some(frames) => Arc::make_mut(frames).append(new),
+                Some(frames) => Arc::make_mut(frames).append(&new),
                 None => all.push(Arc::new(new)),
             }
         }
@@ -90,17 +93,18 @@ impl Frames {
         }
     }
 
-    fn append(&mut self, other: Self) {
-        self.ats.append(other.ats);
-        self.arrivals.append(other.arrivals);
-        self.values.append(other.values);
-        for (own, other) in [(&mut self.times, other.times), (&mut self.deltas, other.deltas)] {
-            if let Some((own, other)) = own.as_mut().zip(other) {
+    fn append(&mut self, other: &Self) {
+        self.ats.append(&other.ats);
+        self.arrivals.append(&other.arrivals);
+        self.values.append(&other.values);
+        for (own, other) in [(&mut self.times, &other.times), (&mut self.deltas, &other.deltas)] {
+            if let Some((own, other)) = own.as_mut().zip(other.as_ref()) {
                 own.append(other);
             }
         }
-        if let Some((own, other)) = self.keys.as_mut().zip(other.keys) {
-            own.extend(other);
+        if let Some((own, other)) = self.keys.as_mut().zip(other.keys.as_ref()) {
+            own.reserve_exact(other.len());
+            own.extend_from_slice(other);
         }
     }
 
