@@ -17,7 +17,7 @@ const SEALING: u64 = 64 * MIB;
 
 /// Settings in bytes that are no memory of their own: a part of MAX_INFLIGHT_BYTES, and the database's disk.
 const NO_MEMORY: [&str; 2] = ["MAX_BODY_BYTES", "AUDIT_DATABASE_MAX_BYTES"];
-const MEMORY: [&str; 5] = ["MAX_INFLIGHT_BYTES", "QUERY_MAX_BYTES", "INDEX_CACHE_BYTES", "CHUNK_CACHE_BYTES", "HISTORY_MAX_BYTES"];
+const MEMORY: [&str; 5] = ["MAX_INFLIGHT_BYTES", "QUERY_MAX_BYTES", "INDEX_CACHE_BYTES", "SAMPLE_CACHE_BYTES", "HISTORY_MAX_BYTES"];
 
 /// The settings of a program with their defaults, from the table that the program itself prints.
 fn defaults_of(program: &str) -> BTreeMap<String, String> {
@@ -89,7 +89,7 @@ fn held_and_limit(objects: &[Value], workload: &str) -> (u64, u64) {
             // The threads of those that make way for writers.
             + stacks(queries_and_exports)
             + size("INDEX_CACHE_BYTES")
-            + size("CHUNK_CACHE_BYTES")
+            + size("SAMPLE_CACHE_BYTES")
             + 4 * constant("server/src/store/postgres/history/layouts.rs", "MAX_IDS")
             // Two writers; an id has 4 bytes, and a list takes about 100 beside its ids.
             + 2 * (4 * layouts("MAX_IDS") + 100 * layouts("MAX_LISTS"))

@@ -56,7 +56,7 @@ fn settings_of_history_and_queries_reach_the_server() {
         ("queryMaxSeries", "QUERY_MAX_SERIES", "1000000", "1.5"),
         ("queryMaxBytes", "QUERY_MAX_BYTES", "1GiB", "1Gi"),
         ("indexCacheBytes", "INDEX_CACHE_BYTES", "64MiB", "64Mi"),
-        ("chunkCacheBytes", "CHUNK_CACHE_BYTES", "128MiB", "64Mi"),
+        ("sampleCacheBytes", "SAMPLE_CACHE_BYTES", "128MiB", "64Mi"),
         ("queryLogAfter", "QUERY_LOG_AFTER", "0s", "1y"),
     ] {
         assert_eq!(variable(&standard, SERVER, name), None, "{name}: the server's own default");

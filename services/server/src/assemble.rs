@@ -191,8 +191,12 @@ fn in_postgres(
             metrics: CacheCollector::register(registry, "index_cache", "searches for series and lists of names")?,
         },
         chunk_cache: CacheConfig {
-            max_bytes: settings.chunk_cache_bytes.get(),
+            max_bytes: settings.sample_cache_bytes.get() / 2,
             metrics: CacheCollector::register(registry, "chunk_cache", "rows of sealed chunks")?,
+        },
+        frame_cache: CacheConfig {
+            max_bytes: settings.sample_cache_bytes.get() / 2,
+            metrics: CacheCollector::register(registry, "frame_cache", "frames that are not sealed")?,
         },
     };
     let store = PostgresStore::open(config, clock.clone()).map_err(|error| Refused(error.to_string()))?;

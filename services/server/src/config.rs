@@ -111,8 +111,8 @@ golectra_process::settings! {
         pub query_max_bytes: QueryBytes = "128MiB",
         /// The memory for what searches of the index of series found, so that the next query for the same series does not ask the database; 0 remembers nothing. Without effect in memory.
         pub index_cache_bytes: Bytes = "32MiB",
-        /// The memory for what queries read of sealed chunks, so that a dashboard's next refresh does not read it from the database again; 0 keeps nothing. Without effect in memory.
-        pub chunk_cache_bytes: Bytes = "64MiB",
+        /// The memory for what queries read of samples, so that a dashboard's next refresh does not read it from the database again: half for chunks (samples that are sealed), half for frames (samples that are not sealed yet); 0 keeps nothing. Without effect in memory.
+        pub sample_cache_bytes: Bytes = "64MiB",
         /// Queries that take at least this long are logged with what they took; 0 logs all of them.
         pub query_log_after: Interval = "5s",
         /// A folder of rules in Prometheus's format (*.yaml, *.yml), beside those that are built in. It is read again when it changes.

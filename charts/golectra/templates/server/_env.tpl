@@ -90,7 +90,7 @@ checksum/database: {{ include "golectra.database.checksum" . | quote }}
     "QUERY_MAX_SERIES" .queryMaxSeries
     "QUERY_MAX_BYTES" .queryMaxBytes
     "INDEX_CACHE_BYTES" .indexCacheBytes
-    "CHUNK_CACHE_BYTES" .chunkCacheBytes
+    "SAMPLE_CACHE_BYTES" .sampleCacheBytes
     "QUERY_LOG_AFTER" .queryLogAfter
     "AUDIT_DATABASE_MAX_BYTES" .auditDatabaseMaxBytes
     "HEADER_TIMEOUT" .headerTimeout

@@ -57,7 +57,7 @@
 {{- $mebibytes = concat $mebibytes (list 128 72 69) -}}
 {{- else -}}
 {{- $bytes = append $bytes (include "golectra.bytes" ($settings.indexCacheBytes | default "32MiB") | int64) -}}
-{{- $bytes = append $bytes (include "golectra.bytes" ($settings.chunkCacheBytes | default "64MiB") | int64) -}}
+{{- $bytes = append $bytes (include "golectra.bytes" ($settings.sampleCacheBytes | default "64MiB") | int64) -}}
 {{- /* Batches that wait for the two writers; the lists of series that these know, and that queries know; sealing; audit events on their way to the sink; the
        stacks of queries and exports that make way for writers. */ -}}
 {{- $mebibytes = concat $mebibytes (list 32 72 8 64 16 $stacks) -}}

@@ -125,6 +125,8 @@ pub struct PostgresConfig {
     pub index_cache: CacheConfig,
     /// The cache of sealed chunks.
     pub chunk_cache: CacheConfig,
+    /// The cache of frames that are not sealed.
+    pub frame_cache: CacheConfig,
 }
 
 /// The promises stand in [`super`].
@@ -208,7 +210,7 @@ impl PostgresStore {
             limit: READ_LIMIT.max(config.read_wait),
             commits,
         };
-        let history = HistoryReader::new(query_pool, reader.clone(), config.index_cache, config.chunk_cache);
+        let history = HistoryReader::new(query_pool, reader.clone(), config.index_cache, config.chunk_cache, config.frame_cache);
         let series = Arc::new(AtomicI64::new(-1));
         let (stopped, observed) = (stop.clone(), (reader.clone(), Arc::clone(&series)));
         tasks.spawn(async move {
@@ -248,7 +250,7 @@ impl PostgresStore {
         let pool = connect::query_pool(&options, 1, query_timeout, history::PREPARE_STATE);
         let (_, schema) = watch::channel(SchemaState::Ready);
         let reader = Reader { pool: pool.clone(), schema, turns: Arc::new(Semaphore::new(1)), limit: READ_LIMIT, commits: Arc::default() };
-        Ok(Arc::new(HistoryReader::new(pool, reader, CacheConfig::default(), CacheConfig::default())))
+        Ok(Arc::new(HistoryReader::new(pool, reader, CacheConfig::default(), CacheConfig::default(), CacheConfig::default())))
     }
 
     /// The connections, for others who keep their tables in the same database.

@@ -7,6 +7,7 @@ mod cache_metrics;
 mod chunk_cache;
 mod chunks;
 mod export;
+mod frame_cache;
 mod frames;
 mod index_cache;
 mod labels;
@@ -15,9 +16,10 @@ mod reported;
 mod rollups;
 mod samples;
 mod search;
+mod snapshot;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,13 +30,15 @@ use sqlx::{Executor as _, FromRow, PgConnection, PgPool};
 
 pub use self::cache_metrics::CacheMetrics;
 use self::chunk_cache::{ChunkCache, ChunkVersion};
+use self::frame_cache::{FrameCache, FrameView};
+use self::frames::FramesPartition;
 use self::index_cache::{Found, IndexCache, IndexVersion};
 use self::layouts::LayoutLists;
 use self::samples::{EqualSeries, SamplesBuilder, StoredSamples};
 use self::search::{FoundSeries, Recency};
+use self::snapshot::Snapshot;
 use super::connect::{Lease, WRITER_PLANS};
 use super::error::unavailable;
-use super::partitions::FRAMES;
 use super::reader::Reader;
 use super::{PostgresStore, metadata};
 use crate::store::StoreError;
@@ -54,6 +58,7 @@ pub(super) struct HistoryReader {
     layouts: LayoutLists,
     index: IndexCache,
     chunks: ChunkCache,
+    unsealed: FrameCache,
 }
 
 /// The memory that a cache may take, and what it counts. With the default it holds nothing.
@@ -64,10 +69,11 @@ pub struct CacheConfig {
 }
 
 impl HistoryReader {
-    /// Reads on these connections, and remembers so much of the index and of chunks.
-    pub(super) fn new(pool: PgPool, reader: Reader, index: CacheConfig, chunks: CacheConfig) -> Self {
+    /// Reads on these connections, and remembers so much of the index, of chunks and of frames.
+    pub(super) fn new(pool: PgPool, reader: Reader, index: CacheConfig, chunks: CacheConfig, frames: CacheConfig) -> Self {
         let (index, chunks) = (IndexCache::new(index.max_bytes, index.metrics), ChunkCache::new(chunks.max_bytes, chunks.metrics));
-        Self { pool, reader, layouts: LayoutLists::default(), index, chunks }
+        let unsealed = FrameCache::new(frames.max_bytes, frames.metrics);
+        Self { pool, reader, layouts: LayoutLists::default(), index, chunks, unsealed }
     }
 
     /// Its connections.
@@ -84,28 +90,37 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     LOCK TABLE frames, ONLY chunks, ONLY rollups_5m, ONLY rollups_1h IN ACCESS SHARE MODE;";
 /// What every read of the transaction needs, as a statement of the session: sent with [`BEGIN`] in one message, and yet planned once.
+///
+/// When one process of PostgreSQL crashes, the server goes on, ends all sessions and recovers: numbers of transactions whose end was not on disk yet are given out again.
+/// From version 15 on it resets its statistics then, and so tells when that was.
 pub(super) const PREPARE_STATE: &str = "PREPARE read_state AS
     SELECT (SELECT max(n) FROM series_changes) AS series_change,
-        (SELECT string_agg(child.relname::text, ' ') FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-            WHERE inhparent = 'frames'::regclass AND pg_relation_size(inhrelid) > 0) AS frames,
+        pg_current_snapshot()::text AS snapshot,
+        (SELECT string_agg(child.relname || ' ' || inhrelid || ' ' || pg_relation_filenode(inhrelid), ' ')
+            FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
+            WHERE inhparent = 'frames'::regclass AND child.relname ~ '^frames_[0-9]+$' AND pg_relation_size(inhrelid) > 0) AS frames,
         (SELECT changes FROM chunk_total) AS chunk_change,
         (SELECT string_agg(inhrelid || ' ' || pg_relation_filenode(inhrelid), ' ' ORDER BY inhrelid)
             FROM pg_inherits WHERE inhparent = 'chunks'::regclass) AS chunks,
         (extract(epoch FROM greatest(raw, 'epoch')) * 1000)::bigint AS dropped_ms,
         (extract(epoch FROM greatest(rollups_5m, 'epoch')) * 1000)::bigint AS five_minutes_dropped_ms,
-        (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint AS server_started
-    FROM dropped_history";
+        (extract(epoch FROM greatest(pg_postmaster_start_time(), CASE WHEN tells_of_crashes THEN pg_stat_get_bgwriter_stat_reset_time() END)) * 1000000)::bigint
+            AS server_started,
+        tells_of_crashes
+    FROM dropped_history, (SELECT current_setting('server_version_num')::integer >= 150000 AS tells_of_crashes) AS version";
 
 /// What [`PREPARE_STATE`] answers.
 #[derive(FromRow)]
 struct State {
     series_change: i64,
+    snapshot: String,
     frames: Option<String>,
     chunk_change: i64,
     chunks: Option<String>,
     dropped_ms: i64,
     five_minutes_dropped_ms: i64,
     server_started: i64,
+    tells_of_crashes: bool,
 }
 
 /// Statements are planned once for a connection, not for each of their values: planning takes longer than reading the samples of a few series. What they
@@ -124,15 +139,18 @@ pub(super) struct ReadTransaction {
     /// See [`index_cache`].
     index_version: IndexVersion,
     /// The partitions of frames that have any, in order: some are made hours ahead.
-    frames: Vec<i32>,
+    frames: Vec<FramesPartition>,
+    snapshot: Arc<Snapshot>,
     /// See [`chunk_cache`].
     chunks: ChunkVersion,
     /// Samples before this were dropped, in unix milliseconds.
     dropped_ms: i64,
     /// Rollups of 5 minutes before this were.
     five_minutes_dropped_ms: i64,
-    /// When this database server started, in unix microseconds, see [`LayoutLists`].
+    /// When this database server started, or recovered from the crash of one of its processes, in unix microseconds, see [`LayoutLists`].
     server_started: i64,
+    /// Whether it tells of such crashes.
+    tells_of_crashes: bool,
 }
 
 impl ReadTransaction {
@@ -150,15 +168,22 @@ impl ReadTransaction {
         };
         // A row that is missing, which somebody deleted, is an error: what is answered depends on it.
         let state = state.and_then(|row| State::from_row(&row.ok_or(sqlx::Error::RowNotFound)?)).map_err(failed)?;
-        let State { dropped_ms, five_minutes_dropped_ms, server_started, .. } = state;
-        let frames = FRAMES.slots_by_names(state.frames.unwrap_or_default().split(' '));
+        let State { dropped_ms, five_minutes_dropped_ms, server_started, tells_of_crashes, .. } = state;
+        let frames = FramesPartition::read_all(&state.frames.unwrap_or_default());
+        let odd = || StoreError::Unavailable(format!("the database tells of a snapshot {:?}", state.snapshot));
+        let snapshot = Arc::new(Snapshot::parse(&state.snapshot).ok_or_else(odd)?);
         let index_version = IndexVersion { server_started, change: state.series_change };
         let chunks = ChunkVersion { server_started, partitions: state.chunks.unwrap_or_default().into(), change: state.chunk_change };
-        Ok(Self { lease, index_version, frames, chunks, dropped_ms, five_minutes_dropped_ms, server_started })
+        Ok(Self { lease, index_version, frames, snapshot, chunks, dropped_ms, five_minutes_dropped_ms, server_started, tells_of_crashes })
     }
 
     fn conn(&mut self) -> &mut PgConnection {
         self.lease.conn()
+    }
+
+    /// What a cache of frames has for this transaction: nothing where numbers of transactions may come again unnoticed.
+    fn view<'a>(&self, cache: &'a FrameCache) -> Option<FrameView<'a>> {
+        self.tells_of_crashes.then(|| cache.view(self.server_started, &self.snapshot)).flatten()
     }
 
     /// Nothing depends on its end, so it has none to wait for.
@@ -236,6 +261,7 @@ impl HistoryReader {
         collected: &mut [Collected],
         range: TimeRange,
         (max_series, keep): (usize, Keep),
+        unsealed: Option<&FrameView<'_>>,
         reservation: &mut Reservation,
     ) -> Result<(), HistoryError> {
         let places: HashMap<i32, usize> = collected.iter().enumerate().map(|(place, one)| (one.found.id, place)).collect();
@@ -264,13 +290,15 @@ impl HistoryReader {
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             // What was added to a counter before is in its total.
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
-            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions: frames, server_started };
-            frames::each(conn, &self.layouts, &wanted, |id, sample| {
-                let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
+            let cache = unsealed;
+            let wanted =
+                frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions: frames, server_started, cache };
+            frames::each(conn, &self.layouts, &wanted, reservation, |id, samples: &mut dyn Iterator<Item = _>| {
+                let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(0) };
                 let was_empty = one.samples.is_empty();
-                let bytes = one.samples.push(sample);
+                let bytes = samples.map(|sample| one.samples.push(sample)).sum();
                 count(was_empty && bytes > 0)?;
-                Ok(reservation.grow(bytes)?)
+                Ok(bytes)
             })
             .await?;
         }
@@ -298,12 +326,14 @@ struct Collected {
     samples: SamplesBuilder,
 }
 
-#[async_trait]
-impl History for HistoryReader {
-    async fn select(
+impl HistoryReader {
+    /// See [`History::select`]. Says whether it was charged for frames of the cache.
+    async fn select_once(
         &self,
         selection: &Selection,
         max_series: usize,
+        keep: Keep,
+        uses_frames: &mut bool,
         reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
         let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
@@ -315,20 +345,47 @@ impl History for HistoryReader {
             collected.push(Collected { samples: SamplesBuilder::new(range, found.is_counter), found: found.clone() });
         }
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
+        let unsealed = if matches!(keep, Keep::Read) { transaction.view(&self.unsealed) } else { None };
         let source = rollups::choose(&mut transaction, selection, &ids).await?;
         if let Source::Rollups(resolution) = source {
             let found = collected.into_iter().map(|one| one.found).collect();
-            let series = self.select_rollups(&mut transaction, resolution, found, selection, max_series, reservation).await?;
+            let read =
+                self.select_rollups(&mut transaction, resolution, (found, unsealed.as_ref()), selection, max_series, reservation).await;
+            *uses_frames = unsealed.is_some_and(|view| view.is_charged());
+            let series = read?;
             transaction.end();
             return Ok(series);
         }
-        self.read_samples(&mut transaction, &mut collected, range, (max_series, Keep::Read), reservation).await?;
+        let read = self.read_samples(&mut transaction, &mut collected, range, (max_series, keep), unsealed.as_ref(), reservation).await;
+        *uses_frames = unsealed.is_some_and(|view| view.is_charged());
+        read?;
         transaction.end();
 
         let mut series: Vec<(Labels, StoredSamples)> =
             collected.into_iter().filter_map(|one| Some((one.found.labels, one.samples.build()?))).collect();
         series.sort_by(|one, other| one.0.cmp(&other.0));
         Ok(EqualSeries::join(series))
+    }
+}
+
+#[async_trait]
+impl History for HistoryReader {
+    async fn select(
+        &self,
+        selection: &Selection,
+        max_series: usize,
+        reservation: &mut Reservation,
+    ) -> Result<Vec<HistorySeries>, HistoryError> {
+        let used_bytes = reservation.used_bytes();
+        let mut uses_frames = false;
+        match self.select_once(selection, max_series, Keep::Read, &mut uses_frames, reservation).await {
+            // There may be room for the samples, where there is none for frames of the cache beside them.
+            Err(HistoryError::Memory(_)) if uses_frames => {
+                reservation.shrink(reservation.used_bytes() - used_bytes);
+                self.select_once(selection, max_series, Keep::Nothing, &mut uses_frames, reservation).await
+            }
+            answer => answer,
+        }
     }
 
     async fn list(&self, filter: &SeriesFilter, reservation: &mut Reservation) -> Result<Vec<ListedSource>, HistoryError> {
@@ -351,7 +408,7 @@ impl History for HistoryReader {
             found.into_iter().map(|found| Collected { samples: SamplesBuilder::new(range, found.is_counter), found }).collect();
         reservation.grow(collected.iter().map(|one| size_of::<Collected>() + one.found.labels.memory_bytes()).sum())?;
         // What is exported is not read again soon.
-        self.read_samples(&mut transaction, &mut collected, range, (usize::MAX, Keep::Nothing), reservation).await?;
+        self.read_samples(&mut transaction, &mut collected, range, (usize::MAX, Keep::Nothing), None, reservation).await?;
         transaction.end();
         Ok(collected.into_iter().filter_map(export::exported).collect())
     }

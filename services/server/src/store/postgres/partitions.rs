@@ -86,7 +86,7 @@ impl PartitionedTable {
     }
 
     /// The slot of a partition by its name; none where it is another's table.
-    fn slot_by_name(self, partition: &str) -> Option<i32> {
+    pub(super) fn slot_by_name(self, partition: &str) -> Option<i32> {
         let digits = partition.strip_prefix(self.name)?.strip_prefix('_')?;
         if digits.len() != self.digits || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;

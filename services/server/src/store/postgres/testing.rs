@@ -115,6 +115,7 @@ pub(crate) fn config(dsn: Secret) -> PostgresConfig {
         history,
         index_cache: cache(1 << 20, &CacheMetrics::default()),
         chunk_cache: cache(1 << 20, &CacheMetrics::default()),
+        frame_cache: cache(1 << 20, &CacheMetrics::default()),
     }
 }
 

@@ -7,6 +7,7 @@ mod clocks;
 mod crowd;
 mod drops;
 mod fill;
+mod frame_cache;
 mod group;
 mod history;
 mod hook;

@@ -17,6 +17,28 @@ impl Words {
         self.0.len()
     }
 
+    /// What they take.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.0.capacity() * size_of::<u64>()
+    }
+
+    /// Those at these places, which there are.
+    pub(super) fn select(&self, places: impl Iterator<Item = usize>) -> Self {
+        Self(places.map(|place| self.0[place]).collect())
+    }
+
+    /// Adds others behind them.
+    pub(super) fn append(&mut self, other: &Self) {
+        self.0.reserve_exact(other.0.len());
+        self.0.extend_from_slice(&other.0);
+    }
+
+    /// So many zeros.
+    #[cfg(test)]
+    pub(super) fn zeros(count: usize) -> Self {
+        Self(vec![0; count])
+    }
+
     /// The elements of a `double precision[]`.
     pub(super) fn double(&self, index: usize) -> Option<f64> {
         self.0.get(index).map(|word| f64::from_bits(*word))
@@ -60,7 +82,14 @@ fn read(bytes: &[u8]) -> Option<Vec<u64>> {
         (*length == 8_i32.to_be_bytes()).then_some(())?;
         Some(u64::from_be_bytes(word.try_into().ok()?))
     };
-    rest.is_empty().then(|| whole.iter().map(word).collect()).flatten()
+    if !rest.is_empty() {
+        return None;
+    }
+    let mut words = Vec::with_capacity(whole.len());
+    for element in whole {
+        words.push(word(element)?);
+    }
+    Some(words)
 }
 
 #[cfg(test)]

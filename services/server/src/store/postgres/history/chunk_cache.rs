@@ -1,4 +1,4 @@
-//! What queries read of sealed chunks, within CHUNK_CACHE_BYTES.
+//! What queries read of sealed chunks, within a half of SAMPLE_CACHE_BYTES.
 //!
 //! For each piece of a block and each window the cache has all rows that there are, which may be none, or does not know. The table `chunk_changes` has which
 //! windows of which blocks changed, and `chunk_total` the number of changes, in the order of commits. A query's snapshot says which change is the last that

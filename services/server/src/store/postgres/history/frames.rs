@@ -1,26 +1,39 @@
 //! The samples that are not sealed yet, cut out of frames.
 //!
 //! A frame has one value for each series of a list, mostly one that many frames share, a layout. Where the wanted series stand in a layout is worked
-//! out here; the database cuts just these values out, reads each frame once for all series of its source that stand side by side, and gives the
-//! frames of half an hour as one row, so that a row stays small.
+//! out here; the database cuts just these values out, reads a frame once for all series of its source that stand side by side, and gives the
+//! frames of half an hour as one row, so that a row stays small. What is asked for again comes from [`super::frame_cache`], and only newer frames are read.
+
+mod columns;
+mod question;
+mod statement;
 
 use std::collections::{HashMap, HashSet};
 
 use futures_util::TryStreamExt as _;
+use golectra_promql::Reservation;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+pub(super) use self::columns::Frames;
+use self::columns::frames_count;
+use self::question::{AskedPiece, Piece, Question, pieces};
+use self::statement::{of_all, with_cache};
 use super::failed;
+use super::frame_cache::{FrameView, FramesKey, FramesOfPiece, Kept};
 use super::layouts::{LayoutList, LayoutLists};
 use crate::store::history::HistoryError;
 use crate::store::postgres::partitions::{FRAMES, day_of};
 use crate::store::postgres::sealed::{key_mark, marks};
 use crate::store::postgres::timestamp::Timestamp;
 use crate::store::postgres::words::Words;
-use crate::store::postgres::writer::as_delta;
 
-/// Wanted values that stand so close in a frame are cut out in one piece.
-const MAX_GAP: usize = 16;
+/// So many partitions at most are named in a statement: each set of them is a statement of its own, which each session plans and keeps.
+const MAX_NAMED: usize = 8;
+/// So many pieces of partitions at most are looked for in the cache.
+const MAX_LOOKED_FOR: usize = 10_000;
+/// After so many pieces other queries have their turn.
+const PIECES_AT_ONCE: usize = 256;
 
 /// A sample that is not sealed. Ordered by its time, then by its arrival.
 #[derive(Debug, Clone, Copy)]
@@ -44,82 +57,80 @@ pub(super) struct Wanted<'a> {
     /// Samples before this are left out: the others of their time were dropped, and they are not sealed any more.
     pub(super) dropped_ms: i64,
     /// The partitions of frames that have any, in order.
-    pub(super) partitions: &'a [i32],
+    pub(super) partitions: &'a [FramesPartition],
     /// When the database server that is read started, in unix microseconds.
     pub(super) server_started: i64,
+    /// What is known already.
+    pub(super) cache: Option<&'a FrameView<'a>>,
+}
+
+/// A partition of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FramesPartition {
+    pub(super) slot: i32,
+    /// The numbers of its table and of its file.
+    pub(super) table: (i64, i64),
+}
+
+impl FramesPartition {
+    /// Reads a list of names and numbers, as `read_state` answers it; in order.
+    pub(super) fn read_all(text: &str) -> Vec<Self> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let one = |words: &[&str]| match words {
+            [name, table, file] => Some(Self { slot: FRAMES.slot_by_name(name)?, table: (table.parse().ok()?, file.parse().ok()?) }),
+            _ => None,
+        };
+        let mut all: Vec<Self> = words.chunks(3).filter_map(one).collect();
+        all.sort_unstable_by_key(|partition| partition.slot);
+        all
+    }
 }
 
 /// Frames of a source and half an hour that are sealed as well: what stands for their keys.
 type SealedKeys = HashMap<(i32, u64), HashSet<[u8; 8]>>;
 
-/// A piece of a layout: the places from `first` to `last`, counted from 1, of which some are wanted.
-struct Piece {
-    source_id: i32,
-    layout_id: i32,
-    first: i32,
-    last: i32,
-    /// For each place the wanted series that stands there.
-    series: Box<[Option<i32>]>,
-}
+/// Takes samples of a series, which belong to its wanted ones, and answers how much memory they take now.
+pub(super) trait TakeSamples: FnMut(i32, &mut dyn Iterator<Item = UnsealedSample>) -> Result<usize, HistoryError> {}
 
-/// Gives each wanted sample, as it comes from the database, with its series. An error of `take` ends it.
+impl<T: FnMut(i32, &mut dyn Iterator<Item = UnsealedSample>) -> Result<usize, HistoryError>> TakeSamples for T {}
+
+/// Gives each wanted sample, as it comes from the database, with its series. A series may come several times. What is taken is charged. An error of `take`
+/// ends it.
 pub(super) async fn each(
     conn: &mut PgConnection,
     layouts: &LayoutLists,
     wanted: &Wanted<'_>,
-    mut take: impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
+    reservation: &mut Reservation,
+    mut take: impl TakeSamples,
 ) -> Result<(), HistoryError> {
     if wanted.series.is_empty() {
         return Ok(());
     }
     // No sample is newer than its frame; one with a time of its own may be older.
     let from = millis(wanted.start_ms);
-    let slots: Vec<i32> = wanted.partitions.iter().copied().filter(|slot| FRAMES.end_of(*slot) > from).collect();
-    let Some(oldest) = slots.first().map(|slot| FRAMES.start_of(*slot)) else { return Ok(()) };
+    let partitions: Vec<FramesPartition> =
+        wanted.partitions.iter().copied().filter(|partition| FRAMES.end_of(partition.slot) > from).collect();
+    let Some(oldest) = partitions.first().map(|partition| FRAMES.start_of(partition.slot)) else { return Ok(()) };
     let scope = Scope {
         sources: wanted.series.iter().map(|(source_id, _)| *source_id).collect::<HashSet<_>>().into_iter().collect(),
-        starts: slots.iter().map(|slot| Timestamp(FRAMES.start_of(*slot))).collect(),
+        partitions,
         from: Timestamp(from),
         until: Timestamp(millis(wanted.end_ms)),
+        dropped_ms: wanted.dropped_ms,
         ids: wanted.series.iter().map(|(_, id)| *id).collect(),
     };
     let day = day_of(oldest.max(from));
-    let mut take = |id, sample: UnsealedSample| if sample.at_ms < wanted.dropped_ms { Ok(()) } else { take(id, sample) };
-    let found = scope.each_of_frames(conn, Layouts::Held(layouts.held(wanted.server_started, &scope.sources, day), day), &mut take).await?;
+    let held = Layouts::Held(layouts.held(wanted.server_started, &scope.sources, day), day);
+    let found = scope.each_of_frames(conn, held, wanted.cache, reservation, &mut take).await?;
     layouts.hold(wanted.server_started, &found);
     if !found.is_empty() {
-        scope.each_of_frames(conn, Layouts::Found(found), &mut take).await?;
+        scope.each_of_frames(conn, Layouts::Found(found), None, reservation, &mut take).await?;
     }
     Ok(())
 }
 
 fn millis(unix_millis: i64) -> u64 {
     u64::try_from(unix_millis).unwrap_or(0)
-}
-
-/// The places of a list that are wanted, in pieces.
-fn pieces(layout: &LayoutList, wanted: &HashSet<i32>) -> Vec<Piece> {
-    let ids = &layout.series_ids;
-    let mut pieces: Vec<(usize, usize)> = Vec::new();
-    for place in (0..ids.len()).filter(|place| wanted.contains(&ids[*place])) {
-        match pieces.last_mut() {
-            Some((_, last)) if place - *last <= MAX_GAP => *last = place,
-            _ => pieces.push((place, place)),
-        }
-    }
-    let piece = |(first, last): (usize, usize)| Piece {
-        source_id: layout.source_id,
-        layout_id: layout.id,
-        first: number(first),
-        last: number(last),
-        series: ids[first..=last].iter().map(|id| wanted.contains(id).then_some(*id)).collect(),
-    };
-    pieces.into_iter().map(piece).collect()
-}
-
-/// A place as PostgreSQL counts, from 1.
-fn number(place: usize) -> i32 {
-    i32::try_from(place + 1).unwrap_or(i32::MAX)
 }
 
 /// Of which layouts frames are read.
@@ -134,10 +145,11 @@ enum Layouts {
 /// Which frames are read.
 struct Scope {
     sources: Vec<i32>,
-    /// When the partitions begin that are read, in order.
-    starts: Vec<Timestamp>,
+    /// In order.
+    partitions: Vec<FramesPartition>,
     from: Timestamp,
     until: Timestamp,
+    dropped_ms: i64,
     ids: Vec<i32>,
 }
 
@@ -151,39 +163,29 @@ struct Row {
     source_id: i32,
     /// Of keys: when their half hour begins.
     start: Option<Timestamp>,
+    /// Which of [`Question::pieces`], counted from 1.
     piece: Option<i64>,
     ats: Option<Words>,
     arrivals: Option<Words>,
     values: Option<Words>,
     times: Option<Words>,
     deltas: Option<Words>,
-    /// Only where some frames are sealed as well.
+    /// Only of what is kept, or where some frames are sealed as well.
     keys: Option<Vec<Uuid>>,
     ids: Option<Vec<i32>>,
     sealed_keys: Option<Vec<u8>>,
     last_day: Option<i32>,
 }
 
-/// Frames that may have samples of the time.
-const OF_A_TIME: &str = "AND coalesce(frames.newest_at, frames.at) >= $2 AND coalesce(frames.oldest_at, frames.at) <= $3";
-
-/// So many series at most are looked for in a frame's own list before it is taken apart: comparing each of them with each of the list takes a fraction of the time
-/// then.
-const MAX_COMPARED_SERIES: usize = 16;
-
-/// Between which places of a frame's own list the wanted series stand.
-const OWN_SPAN: &str = "CROSS JOIN LATERAL (
-        SELECT min(own.place) AS first, max(own.place) AS last
-        FROM (SELECT unnest(frames.series_ids) AS id, generate_subscripts(frames.series_ids, 1) AS place) AS own WHERE own.id = ANY($12)
-    ) AS span";
-
 impl Scope {
-    /// Gives the samples, and the layouts that were found.
+    /// Gives the samples, and answers the layouts that were found.
     async fn each_of_frames(
         &self,
         conn: &mut PgConnection,
         layouts: Layouts,
-        take: &mut impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
+        cache: Option<&FrameView<'_>>,
+        reservation: &mut Reservation,
+        take: &mut impl TakeSamples,
     ) -> Result<Vec<LayoutList>, HistoryError> {
         let ids: HashSet<i32> = self.ids.iter().copied().collect();
         let (known, day) = match layouts {
@@ -191,39 +193,44 @@ impl Scope {
             Layouts::Found(lists) => (lists, None),
         };
         let pieces: Vec<Piece> = known.iter().flat_map(|list| pieces(list, &ids)).collect();
-        let statement = statement(self.ids.len());
-        let layout_ids: Vec<i32> = pieces.iter().map(|piece| piece.layout_id).collect();
-        let firsts: Vec<i32> = pieces.iter().map(|piece| piece.first).collect();
-        let lasts: Vec<i32> = pieces.iter().map(|piece| piece.last).collect();
-        let (mut sources, mut pieces_from, mut pieces_to) = (Vec::new(), Vec::new(), Vec::new());
-        let mut pieces_before = 0;
-        for of_source in pieces.chunk_by(|one, other| one.source_id == other.source_id) {
-            sources.extend(of_source.first().map(|piece| piece.source_id));
-            pieces_from.push(number(pieces_before));
-            pieces_before += of_source.len();
-            pieces_to.push(number(pieces_before - 1));
-        }
+        let (mut question, cache) = self.question(&pieces, cache, reservation)?;
+        // What is charged until the end: what is asked, what is known, and what is kept.
+        let mut charged_bytes = question.memory_bytes();
+        let statement = if cache.is_some() { with_cache(&self.partitions, self.ids.len()) } else { of_all(self.ids.len()) };
         // Where only some layouts are asked for, everything else of their sources was read already.
         let others_of: &[i32] = if day.is_some() { &self.sources } else { &[] };
+        let starts: Vec<Timestamp> = self.partitions.iter().map(|partition| Timestamp(FRAMES.start_of(partition.slot))).collect();
         let known_ids: Vec<i32> = known.iter().map(|list| list.id).collect();
-        let mut rows = sqlx::query_as::<_, Row>(&statement)
-            .bind(half_hour())
+        let layout_ids: Vec<i32> = question.pieces.iter().map(|asked| asked.piece.layout_id).collect();
+        let firsts: Vec<i32> = question.pieces.iter().map(|asked| asked.piece.first).collect();
+        let lasts: Vec<i32> = question.pieces.iter().map(|asked| asked.piece.last).collect();
+        let mut query = sqlx::query_as::<_, Row>(&statement)
             .bind(self.from)
             .bind(self.until)
             .bind(others_of)
-            .bind(&self.starts)
-            .bind(sources)
-            .bind(pieces_from)
-            .bind(pieces_to)
-            .bind(layout_ids)
-            .bind(firsts)
-            .bind(lasts)
+            .bind(&starts)
             .bind(&self.ids)
             .bind(&self.sources)
             .bind(day.unwrap_or_default())
             .bind(known_ids)
-            .fetch(conn);
+            .bind(&question.sources)
+            .bind(&question.firsts)
+            .bind(&question.lasts)
+            .bind(layout_ids)
+            .bind(firsts)
+            .bind(lasts);
+        if cache.is_some() {
+            query = query
+                .bind(&question.since)
+                .bind(&question.until)
+                .bind(&question.since_transaction)
+                .bind(&question.is_kept)
+                .bind(&question.parts_first)
+                .bind(&question.parts_last);
+        }
+        let mut rows = query.fetch(conn);
         let (mut sealed, mut sealed_is_complete, mut found) = (SealedKeys::new(), false, Vec::new());
+        let (mut kept_bytes, max_kept_bytes, mut too_large) = (0, cache.map_or(0, FrameView::max_kept_bytes), Vec::new());
         while let Some(row) = rows.try_next().await.map_err(failed)? {
             match row {
                 Row { sealed_keys: Some(keys), start: Some(start), source_id, .. } if !sealed_is_complete => {
@@ -235,124 +242,121 @@ impl Scope {
                 }
                 Row { ats: Some(ats), arrivals: Some(arrivals), values: Some(values), .. } => {
                     sealed_is_complete = true;
-                    let at = ats.millis(0).ok_or_else(|| odd("times"))?;
-                    let half_hour = FRAMES.start_of(FRAMES.slot_of(millis(at)));
                     let frames = Frames { ats, arrivals, values, times: row.times, deltas: row.deltas, keys: row.keys };
-                    let sealed = sealed.get(&(row.source_id, half_hour));
                     if let Some(ids) = row.ids {
-                        frames.each(&ids.into_iter().map(Some).collect::<Vec<_>>(), sealed, take)?;
+                        let ids: Vec<Option<i32>> = ids.into_iter().map(Some).collect();
+                        frames.check(ids.len())?;
+                        self.give(&frames, &ids, row.source_id, &sealed, reservation, take)?;
+                        continue;
+                    }
+                    let asked = row.piece.and_then(|piece| question.pieces.get_mut(usize::try_from(piece - 1).ok()?));
+                    let asked = asked.ok_or_else(|| odd("a piece"))?;
+                    frames.check(asked.piece.series.len())?;
+                    let bytes = frames.memory_bytes();
+                    let is_known = asked.known.is_some();
+                    let has_room = is_known || kept_bytes + bytes <= max_kept_bytes;
+                    if is_known {
+                        reservation.grow(bytes)?;
+                    }
+                    if asked.key.is_some() && has_room && (is_known || reservation.grow(bytes).is_ok()) {
+                        kept_bytes += bytes;
+                        charged_bytes += bytes;
+                        asked.read.push(frames);
                     } else {
-                        let piece = row.piece.and_then(|piece| pieces.get(usize::try_from(piece - 1).ok()?));
-                        frames.each(&piece.ok_or_else(|| odd("a piece"))?.series, sealed, take)?;
+                        too_large.extend(asked.key.take().filter(|_| !has_room));
+                        self.give(&frames, &asked.piece.series, row.source_id, &sealed, reservation, take)?;
                     }
                 }
                 _ => return Err(odd("kind")),
             }
         }
+        drop(rows);
+        let kept = self.give_kept(question, cache, &sealed, reservation, take).await?;
+        if let Some(cache) = cache {
+            cache.put(kept.into_iter().chain(too_large.into_iter().map(|key| (key, Kept::Nothing))));
+        }
+        reservation.shrink(charged_bytes);
         found.sort_unstable_by_key(|list| (list.source_id, list.id));
         Ok(found)
     }
-}
 
-/// The statement that gives each [`Row`] of these many series.
-fn statement(series: usize) -> String {
-    // Rows of a UNION ALL come part by part, since no parallel workers make them. Frames that are sealed as well are rare: they are dropped soon.
-    let sealed_keys = r#"WITH sealed AS MATERIALIZED (
-            SELECT source_id, frames_start, keys FROM sealed_reports WHERE frames_start = ANY($5) AND source_id = ANY($13)
-        )
-        SELECT source_id, frames_start AS start, NULL::bigint AS piece, NULL::timestamptz[] AS ats, NULL::bigint[] AS arrivals,
-            NULL::double precision[] AS "values", NULL::timestamptz[] AS times, NULL::bigint[] AS deltas, NULL::uuid[] AS keys,
-            NULL::integer[] AS ids, keys AS sealed_keys, NULL::integer AS last_day
-        FROM sealed"#;
-    let some_are_sealed = "(SELECT EXISTS (SELECT FROM sealed))";
-    let of_layouts = format!(
-        r#"SELECT source.id, NULL::timestamptz, cut.*, NULL, NULL, NULL
-        FROM unnest($6::integer[], $7::integer[], $8::integer[]) AS source (id, first, last)
-        CROSS JOIN unnest($5::timestamptz[]) AS slot (start) CROSS JOIN LATERAL (
-            SELECT source.first - 1 + piece.n AS piece, array_agg(frames.at) AS ats, array_agg(frames.arrival) AS arrivals,
-                array_agg(frames."values"[piece.first:piece.last]) AS "values",
-                array_agg(frames.times[piece.first:piece.last]) FILTER (WHERE frames.times IS NOT NULL) AS times,
-                array_agg(frames.deltas[piece.first:piece.last]) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas,
-                array_agg(frames.key) FILTER (WHERE {some_are_sealed}) AS keys
-            FROM frames JOIN unnest(
-                ($9::integer[])[source.first:source.last], ($10::integer[])[source.first:source.last],
-                ($11::integer[])[source.first:source.last]
-            ) WITH ORDINALITY AS piece (layout_id, first, last, n) ON piece.layout_id = frames.layout_id
-            WHERE frames.source_id = source.id AND frames.at >= slot.start AND frames.at < slot.start + $1 {OF_A_TIME}
-            GROUP BY piece.n, frames.times IS NULL, frames.deltas IS NULL
-        ) AS cut"#
-    );
-    // Few series are looked for in a frame's own list before it is taken apart, and then only the part is in which they stand.
-    let (has_some, span, part) =
-        if series <= MAX_COMPARED_SERIES { ("AND frames.series_ids && $12", OWN_SPAN, "[span.first:span.last]") } else { ("", "", "") };
-    // These frames have an index of their own. Lists that are taken apart in the target list are not stored on the way, as they would be in FROM.
-    let of_own_lists = format!(
-        r#"SELECT frames.source_id, NULL, NULL, ARRAY[frames.at], ARRAY[frames.arrival], cut."values", cut.times, cut.deltas,
-            CASE WHEN {some_are_sealed} THEN ARRAY[frames.key] END, cut.ids, NULL, NULL
-        FROM frames
-        {span}
-        CROSS JOIN LATERAL (
-            SELECT array_agg(own.id) AS ids, array_agg(own.value) AS "values",
-                array_agg(own.at) FILTER (WHERE frames.times IS NOT NULL) AS times,
-                array_agg(own.delta) FILTER (WHERE frames.deltas IS NOT NULL) AS deltas
-            FROM (
-                SELECT unnest(frames.series_ids{part}) AS id, unnest(frames."values"{part}) AS value, unnest(frames.times{part}) AS at,
-                    unnest(frames.deltas{part}) AS delta
-            ) AS own
-            WHERE own.id = ANY($12) AND coalesce(own.at, frames.at) >= $2 AND coalesce(own.at, frames.at) <= $3
-        ) AS cut
-        WHERE frames.source_id = ANY($4) AND frames.at >= ($5::timestamptz[])[1] AND frames.series_ids IS NOT NULL {OF_A_TIME} {has_some}
-            AND cut.ids IS NOT NULL"#
-    );
-    let other_layouts = "SELECT source_id, NULL, id, NULL, NULL, NULL, NULL, NULL, NULL, series_ids, NULL, last_day - date '1970-01-01'
-        FROM layouts WHERE source_id = ANY($4) AND last_day >= date '1970-01-01' + $14 AND id <> ALL($15)";
-    [sealed_keys, &of_layouts, &of_own_lists, other_layouts].join(" UNION ALL ")
-}
-
-/// Frames of a source and half an hour.
-struct Frames {
-    ats: Words,
-    arrivals: Words,
-    values: Words,
-    times: Option<Words>,
-    deltas: Option<Words>,
-    keys: Option<Vec<Uuid>>,
-}
-
-impl Frames {
-    /// Gives the samples of the series that stand at these places, but for those of frames that are sealed.
-    fn each(
+    /// What is asked about these pieces, for which it is charged, and the cache, if that is used: without room for what is known the query goes on without it.
+    fn question<'a, 'b>(
         &self,
-        series: &[Option<i32>],
-        sealed: Option<&HashSet<[u8; 8]>>,
-        take: &mut impl FnMut(i32, UnsealedSample) -> Result<(), HistoryError>,
-    ) -> Result<(), HistoryError> {
-        let (width, frames) = (series.len(), self.ats.len());
-        let whole = |words: &Words| words.len() == frames * width;
-        if !whole(&self.values) || !self.times.as_ref().is_none_or(whole) || !self.deltas.as_ref().is_none_or(whole) {
-            return Err(odd("values"));
+        pieces: &'a [Piece],
+        cache: Option<&'b FrameView<'b>>,
+        reservation: &mut Reservation,
+    ) -> Result<(Question<'a>, Option<&'b FrameView<'b>>), HistoryError> {
+        let cache = cache.filter(|_| self.partitions.len() <= MAX_NAMED && pieces.len() * self.partitions.len() <= MAX_LOOKED_FOR);
+        if let Some(cache) = cache {
+            let question = Question::with_cache(self, pieces, cache);
+            if reservation.grow(question.memory_bytes()).is_ok() {
+                cache.note_charge();
+                return Ok((question, Some(cache)));
+            }
         }
-        for frame in 0..frames {
-            let key = self.keys.as_ref().and_then(|keys| keys.get(frame));
-            if sealed.zip(key).is_some_and(|(sealed, key)| sealed.contains(&key_mark(*key))) {
+        let question = Question::of_all(self, pieces);
+        reservation.grow(question.memory_bytes())?;
+        Ok((question, None))
+    }
+
+    /// Gives the samples of what is kept for other queries, and answers that.
+    async fn give_kept(
+        &self,
+        question: Question<'_>,
+        cache: Option<&FrameView<'_>>,
+        sealed: &SealedKeys,
+        reservation: &mut Reservation,
+        take: &mut impl TakeSamples,
+    ) -> Result<Vec<(FramesKey, Kept)>, HistoryError> {
+        let mut kept = Vec::new();
+        for (number, AskedPiece { piece, key, known, read }) in question.pieces.into_iter().enumerate() {
+            if number % PIECES_AT_ONCE == PIECES_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            if key.is_none() && read.is_empty() {
                 continue;
             }
-            for (place, id) in series.iter().enumerate().filter_map(|(place, id)| Some((frame * width + place, (*id)?))) {
-                let own = self.times.as_ref().and_then(|times| times.millis(place));
-                let at_ms = own.or_else(|| self.ats.millis(frame)).ok_or_else(|| odd("times"))?;
-                let arrival = self.arrivals.integer(frame).ok_or_else(|| odd("arrivals"))?;
-                let value = self.values.double(place).ok_or_else(|| odd("values"))?;
-                let delta = self.deltas.as_ref().and_then(|deltas| deltas.integer(place)).unwrap_or_else(|| as_delta(value));
-                take(id, UnsealedSample { at_ms, arrival, value, delta })?;
+            let is_same = known.is_some() && read.is_empty();
+            let known: FramesOfPiece = known.map_or_else(Default::default, |held| held.frames);
+            let before = frames_count(&known);
+            let frames = if read.is_empty() { known } else { Frames::join(&known, read, piece.series.len()) };
+            if let Some(cache) = cache {
+                cache.count(true, before);
+                cache.count(false, frames_count(&frames) - before);
             }
+            for of_shape in frames.iter() {
+                self.give(of_shape, &piece.series, piece.source_id, sealed, reservation, take)?;
+            }
+            kept.extend(key.map(|key| (key, if is_same { Kept::Same } else { Kept::Frames(frames) })));
+        }
+        Ok(kept)
+    }
+
+    /// Gives the wanted samples of frames of one source and half hour, but for those that are sealed.
+    fn give(
+        &self,
+        frames: &Frames,
+        series: &[Option<i32>],
+        source_id: i32,
+        sealed: &SealedKeys,
+        reservation: &mut Reservation,
+        take: &mut impl TakeSamples,
+    ) -> Result<(), HistoryError> {
+        let Some(first) = frames.ats.millis(0) else { return Ok(()) };
+        let sealed = sealed.get(&(source_id, FRAMES.start_of(FRAMES.slot_of(millis(first)))));
+        let is_sealed = |frame| sealed.zip(frames.keys.as_ref()?.get(frame)).map(|(sealed, key)| sealed.contains(&key_mark(*key)));
+        // Samples with a time of their own are looked at one by one.
+        let is_of_time =
+            |frame| frames.times.is_some() || frames.ats.millis(frame).is_some_and(|at| (self.from.0..=self.until.0).contains(&millis(at)));
+        let wanted: Vec<usize> = (0..frames.len()).filter(|frame| is_of_time(*frame) && is_sealed(*frame) != Some(true)).collect();
+        for (place, id) in series.iter().enumerate().filter_map(|(place, id)| Some((place, (*id)?))) {
+            let samples = wanted.iter().filter_map(|frame| frames.sample(*frame, *frame * series.len() + place));
+            let bytes = take(id, &mut samples.filter(|sample| sample.at_ms >= self.dropped_ms))?;
+            reservation.grow(bytes)?;
         }
         Ok(())
     }
-}
-
-fn half_hour() -> sqlx::postgres::types::PgInterval {
-    let microseconds = i64::try_from(FRAMES.span_millis * 1000).unwrap_or(i64::MAX);
-    sqlx::postgres::types::PgInterval { months: 0, days: 0, microseconds }
 }
 
 fn odd(what: &str) -> HistoryError {

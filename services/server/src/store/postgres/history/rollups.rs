@@ -15,6 +15,7 @@ use golectra_promql::{Labels, Reservation};
 use sqlx::{FromRow, PgConnection};
 
 use super::chunks::{BLOCK_SERIES, pieces};
+use super::frame_cache::FrameView;
 use super::frames::{self, UnsealedSample};
 use super::samples::{SamplesBuilder, StoredSamples};
 use super::search::FoundSeries;
@@ -57,7 +58,7 @@ impl HistoryReader {
         &self,
         transaction: &mut ReadTransaction,
         resolution: Resolution,
-        found: Vec<FoundSeries>,
+        (found, unsealed): (Vec<FoundSeries>, Option<&FrameView<'_>>),
         selection: &Selection,
         max_series: usize,
         reservation: &mut Reservation,
@@ -75,14 +76,16 @@ impl HistoryReader {
             let series: Vec<(i32, i32)> = of_kind.map(|one| (one.found.source_id, one.found.id)).collect();
             let start_ms = if is_counter { i64::MIN } else { range.start_ms };
             let (partitions, server_started) = (&transaction.frames, transaction.server_started);
-            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions, server_started };
-            frames::each(transaction.lease.conn(), &self.layouts, &wanted, |id, sample| {
-                let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(()) };
-                if sample.at_ms >= range.start_ms && sample.at_ms <= range.end_ms {
-                    dirty.insert((id / BLOCK_SERIES, window_of(sample.at_ms)));
-                }
-                one.unsealed.push(sample);
-                Ok(reservation.grow(size_of::<UnsealedSample>())?)
+            let cache = unsealed;
+            let wanted = frames::Wanted { series: &series, start_ms, end_ms: range.end_ms, dropped_ms, partitions, server_started, cache };
+            frames::each(transaction.lease.conn(), &self.layouts, &wanted, reservation, |id, samples: &mut dyn Iterator<Item = _>| {
+                let Some(one) = places.get(&id).and_then(|place| collected.get_mut(*place)) else { return Ok(0) };
+                let before = one.unsealed.len();
+                one.unsealed.extend(samples);
+                let new = &one.unsealed[before..];
+                let in_range = new.iter().filter(|sample| sample.at_ms >= range.start_ms && sample.at_ms <= range.end_ms);
+                dirty.extend(in_range.map(|sample| (id / BLOCK_SERIES, window_of(sample.at_ms))));
+                Ok(size_of_val(new))
             })
             .await?;
         }

@@ -28,7 +28,10 @@ impl Lab {
     async fn new() -> Option<Self> {
         let database = TestDatabase::create().await?;
         let (clock, metrics) = (Clock::at(START), CacheMetrics::default());
-        let open = |chunk_cache| PostgresStore::open(PostgresConfig { chunk_cache, ..config(database.dsn()) }, clock.clone()).unwrap();
+        let open = |chunk_cache| {
+            let config = PostgresConfig { chunk_cache, frame_cache: CacheConfig::default(), ..config(database.dsn()) };
+            PostgresStore::open(config, clock.clone()).unwrap()
+        };
         let (store, anew) = (open(cache(1 << 20, &metrics)), open(CacheConfig::default()));
         assert!(ready(&store).await && ready(&anew).await);
         let lab = Self { clock, store, anew, metrics, database };

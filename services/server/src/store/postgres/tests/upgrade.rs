@@ -9,7 +9,7 @@ use super::*;
 const WATCHED: Duration = Duration::from_secs(4);
 
 /// Makes the schema as it was after its first migrations.
-async fn make_schema_of(conn: &mut PgConnection, last: i64) {
+pub(super) async fn make_schema_of(conn: &mut PgConnection, last: i64) {
     conn.execute("CREATE SCHEMA golectra").await.unwrap();
     let mut earlier = migrator();
     earlier.migrations.to_mut().retain(|migration| migration.version <= last);

@@ -63,7 +63,7 @@ pub(super) async fn run(
             }
         }
     } else {
-        // Repeats and refusals only: not even the number of a transaction is left.
+        // Repeats and refusals only: nothing is left but the number of a transaction.
         tx.rollback().await?;
         if group.outcomes.iter().any(|outcome| matches!(outcome, Some(Ok(_)))) {
             await_standbys(conn).await.map_err(GroupFailure::Commit)?;

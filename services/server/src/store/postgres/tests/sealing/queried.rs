@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use golectra_promql::MemoryBudget;
 use golectra_promql::store::{Hints, Selection};
+use golectra_promql::{MatchOp, Matcher, MemoryBudget};
 
 use super::reading::History as Expected;
 use super::*;
@@ -15,7 +15,16 @@ pub(in super::super) type Read = BTreeMap<String, Vec<(i64, u64)>>;
 
 /// What a query of this time sees of all series.
 pub(in super::super) async fn read(store: &PostgresStore, start_ms: i64, end_ms: i64) -> Read {
-    let selection = Selection { matchers: [].into(), start_ms, end_ms, hints: Hints::default() };
+    select(store, Selection { matchers: [].into(), start_ms, end_ms, hints: Hints::default() }).await
+}
+
+/// What a query of all times sees of one metric.
+pub(in super::super) async fn read_metric(store: &PostgresStore, name: &str) -> Read {
+    let matcher = Matcher::new(MatchOp::Equal, "__name__", name).unwrap();
+    select(store, Selection { matchers: [matcher].into(), start_ms: 0, end_ms: i64::MAX, hints: Hints::default() }).await
+}
+
+async fn select(store: &PostgresStore, selection: Selection) -> Read {
     let mut reservation = MemoryBudget::new(1 << 30).reserve(1 << 30);
     let mut read = Read::new();
     for series in store.select(&selection, 1_000, &mut reservation).await.unwrap() {
