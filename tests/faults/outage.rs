@@ -94,6 +94,35 @@ async fn a_listing_that_loses_its_database_is_cut_off() {
     recovers(&client).await;
 }
 
+/// Numbers of transactions may come again after a crash that PostgreSQL itself survives.
+#[tokio::test]
+async fn nothing_that_was_kept_of_frames_is_answered_after_a_session_crashed() {
+    let Some(cluster) = PostgresCluster::start() else { return };
+    // No rule asks for anything meanwhile.
+    let server = Server::builder().env("DATABASE_DSN", cluster.url()).env("EVALUATION_INTERVAL", "0s").metrics().start();
+    let (client, metrics) = (server.client(), server.metrics_client());
+    let send = async |value: i32| client.updates(&json!([{"id": "g", "type": "gauge", "value": value}])).await.expect(200);
+    let newest = async || {
+        let answer = client.get("/api/v1/query?query=g").send().await.expect(200).json();
+        answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned)
+    };
+    let hits = async || metrics.get("/metrics").send().await.metric("golectra_frame_cache_hits_total").unwrap_or_default();
+    for value in 0..6 {
+        send(value).await;
+        assert_eq!(newest().await, Some(value.to_string()));
+    }
+    let before = hits().await;
+    assert!(before > 0.0, "frames are kept");
+    cluster.crash_a_session().await;
+    until("queries are answered", RECOVERY, async || client.get("/api/v1/query?query=g").send().await.status == 200).await;
+    // The first query after it had nothing to go by.
+    let after = hits().await;
+    assert!((after - before).abs() < f64::EPSILON, "{before} {after}");
+    recovers(&client).await;
+    send(7).await;
+    assert_eq!(newest().await, Some("7".to_owned()));
+}
+
 /// Writers that send each batch until it is accepted, like agents.
 struct Load {
     stop: Arc<AtomicBool>,

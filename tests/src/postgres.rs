@@ -292,6 +292,22 @@ impl PostgresCluster {
         wait_for(&all, None);
     }
 
+    /// Sends SIGKILL to the process of one session: PostgreSQL ends all sessions and recovers, and its main process goes on. Returns when sessions are ended.
+    pub async fn crash_a_session(&self) {
+        let url = self.url.clone();
+        let work = async move {
+            let (mut one, mut other) = (PgConnection::connect(&url).await?, PgConnection::connect(&url).await?);
+            let (pid,): (i32,) = sqlx::query_as("SELECT pg_backend_pid()").fetch_one(&mut one).await?;
+            signal(pid, libc::SIGKILL);
+            let start = std::time::Instant::now();
+            while sqlx::query("SELECT pg_sleep(0.01)").execute(&mut other).await.is_ok() {
+                assert!(start.elapsed() < LIMIT, "PostgreSQL does not end its sessions");
+            }
+            Ok::<_, sqlx::Error>(())
+        };
+        runtime().spawn(work).await.expect("no panic").expect("sessions can be opened");
+    }
+
     fn main_process(&self) -> libc::pid_t {
         let path = self.folder.path().join("pg/data/postmaster.pid");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

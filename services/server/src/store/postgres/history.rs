@@ -327,12 +327,11 @@ struct Collected {
 }
 
 impl HistoryReader {
-    /// See [`History::select`]. Says whether it was charged for frames of the cache.
+    /// See [`History::select`]. May use the cache of frames, and says whether it was charged for that.
     async fn select_once(
         &self,
         selection: &Selection,
         max_series: usize,
-        keep: Keep,
         uses_frames: &mut bool,
         reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
@@ -345,7 +344,7 @@ impl HistoryReader {
             collected.push(Collected { samples: SamplesBuilder::new(range, found.is_counter), found: found.clone() });
         }
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
-        let unsealed = if matches!(keep, Keep::Read) { transaction.view(&self.unsealed) } else { None };
+        let unsealed = if std::mem::take(uses_frames) { transaction.view(&self.unsealed) } else { None };
         let source = rollups::choose(&mut transaction, selection, &ids).await?;
         if let Source::Rollups(resolution) = source {
             let found = collected.into_iter().map(|one| one.found).collect();
@@ -356,7 +355,8 @@ impl HistoryReader {
             transaction.end();
             return Ok(series);
         }
-        let read = self.read_samples(&mut transaction, &mut collected, range, (max_series, keep), unsealed.as_ref(), reservation).await;
+        let read =
+            self.read_samples(&mut transaction, &mut collected, range, (max_series, Keep::Read), unsealed.as_ref(), reservation).await;
         *uses_frames = unsealed.is_some_and(|view| view.is_charged());
         read?;
         transaction.end();
@@ -377,12 +377,12 @@ impl History for HistoryReader {
         reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
         let used_bytes = reservation.used_bytes();
-        let mut uses_frames = false;
-        match self.select_once(selection, max_series, Keep::Read, &mut uses_frames, reservation).await {
+        let mut uses_frames = true;
+        match self.select_once(selection, max_series, &mut uses_frames, reservation).await {
             // There may be room for the samples, where there is none for frames of the cache beside them.
             Err(HistoryError::Memory(_)) if uses_frames => {
                 reservation.shrink(reservation.used_bytes() - used_bytes);
-                self.select_once(selection, max_series, Keep::Nothing, &mut uses_frames, reservation).await
+                self.select_once(selection, max_series, &mut false, reservation).await
             }
             answer => answer,
         }

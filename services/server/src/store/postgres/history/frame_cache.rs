@@ -45,7 +45,7 @@ pub(super) struct HeldFrames {
 enum Entry {
     /// It was asked for once.
     Asked,
-    /// It takes too much to be kept.
+    /// It takes too much to be kept, or all that its query read did.
     TooLarge,
     Frames(HeldFrames),
 }
@@ -71,10 +71,8 @@ pub(super) enum Known {
 
 /// What is kept of a piece.
 pub(super) enum Kept {
-    /// What is known: no frames came since.
-    Same,
     Frames(FramesOfPiece),
-    /// Nothing: it takes too much.
+    /// Nothing: it takes too much, or all that its query reads does.
     Nothing,
 }
 
@@ -87,7 +85,7 @@ pub(super) struct FrameCache {
 
 #[derive(Default)]
 struct Held {
-    /// When the database server started, in unix microseconds: another one may give numbers of transactions and tables again.
+    /// When the database server started, or recovered from a crash, in unix microseconds: numbers of transactions and tables may come again then.
     server_started: i64,
     young: Generation,
     old: Generation,
@@ -206,13 +204,14 @@ impl FrameView<'_> {
         }
         for (key, kept) in read {
             let entry = match (held.touch(&key, max_bytes, &mut gone), kept) {
-                // One that is newer stays.
+                // One that is newer stays, and so does one that another query kept.
                 (Some(Entry::Frames(there)), _) if !self.covers(&there.snapshot) => continue,
-                (Some(Entry::Frames(there)), Kept::Same) => {
+                (Some(Entry::Frames(_)), Kept::Nothing) => continue,
+                // No frames came since.
+                (Some(Entry::Frames(there)), Kept::Frames(frames)) if Arc::ptr_eq(&there.frames, &frames) => {
                     there.snapshot = Arc::clone(&self.snapshot);
                     continue;
                 }
-                (_, Kept::Same) => continue,
                 (_, Kept::Frames(frames)) => Entry::Frames(HeldFrames { frames, snapshot: Arc::clone(&self.snapshot) }),
                 (_, Kept::Nothing) => Entry::TooLarge,
             };
@@ -298,8 +297,21 @@ mod tests {
         let (same, older, newer) = (view(&cache, 7, "10:12:10"), view(&cache, 7, "10:11:10"), view(&cache, 7, "12:12:"));
         assert_eq!([&same, &older, &newer].map(|view| count(view, 1)), [Some(5), None, Some(5)]);
         // Where nothing came since, the frames are those of the newer snapshot.
-        newer.put([(key(1), Kept::Same)].into_iter());
+        let same = |view: &FrameView<'_>| match view.ask([key(1)].into_iter()).pop() {
+            Some(Known::Frames(held)) => held.frames,
+            _ => panic!("they are known"),
+        };
+        let known = same(&newer);
+        newer.put([(key(1), Kept::Frames(Arc::clone(&known)))].into_iter());
         assert_eq!([&first, &newer].map(|view| count(view, 1)), [None, Some(5)]);
+        // Where they went meanwhile, and an older query put what it saw, they come back whole.
+        drop(cache.lock().young.remove(&key(1)));
+        put(&first, 1, 4);
+        newer.put([(key(1), Kept::Frames(known))].into_iter());
+        assert_eq!([&first, &newer].map(|view| count(view, 1)), [None, Some(5)]);
+        // A query that had no room takes nothing from others.
+        newer.put([(key(1), Kept::Nothing)].into_iter());
+        assert_eq!(count(&newer, 1), Some(5));
         // What an older one has read does not take the place of what is newer.
         put(&newer, 1, 6);
         put(&first, 1, 5);

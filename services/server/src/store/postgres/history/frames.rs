@@ -317,7 +317,6 @@ impl Scope {
             if key.is_none() && read.is_empty() {
                 continue;
             }
-            let is_same = known.is_some() && read.is_empty();
             let known: FramesOfPiece = known.map_or_else(Default::default, |held| held.frames);
             let before = frames_count(&known);
             let frames = if read.is_empty() { known } else { Frames::join(&known, read, piece.series.len()) };
@@ -328,7 +327,7 @@ impl Scope {
             for of_shape in frames.iter() {
                 self.give(of_shape, &piece.series, piece.source_id, sealed, reservation, take)?;
             }
-            kept.extend(key.map(|key| (key, if is_same { Kept::Same } else { Kept::Frames(frames) })));
+            kept.extend(key.map(|key| (key, Kept::Frames(frames))));
         }
         Ok(kept)
     }

@@ -25,7 +25,7 @@ pub(super) struct LayoutLists(Mutex<Held>);
 
 #[derive(Default)]
 struct Held {
-    /// When the server that they are from started, in unix microseconds.
+    /// When the server that they are from started, or recovered from a crash, in unix microseconds.
     server_started: i64,
     lists: HashMap<i32, HashMap<i32, LayoutList>>,
     ids: usize,

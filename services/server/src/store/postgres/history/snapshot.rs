@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// A snapshot, as `pg_current_snapshot()` tells it. Numbers of transactions are of 64 bits, and come again at most after a crash of the database server.
+/// A snapshot, as `pg_current_snapshot()` tells it. Numbers of transactions are of 64 bits, and are given out again only after a crash of the database server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Snapshot {
     /// Every transaction before this one was over.
