@@ -335,6 +335,7 @@ impl HistoryReader {
         uses_frames: &mut bool,
         reservation: &mut Reservation,
     ) -> Result<Vec<HistorySeries>, HistoryError> {
+        let may_use_frames = std::mem::take(uses_frames);
         let range = TimeRange { start_ms: selection.start_ms, end_ms: selection.end_ms };
         let mut transaction = self.begin_samples().await?;
         let found = self.find(&mut transaction, &selection.matchers, range, reservation).await?;
@@ -344,7 +345,7 @@ impl HistoryReader {
             collected.push(Collected { samples: SamplesBuilder::new(range, found.is_counter), found: found.clone() });
         }
         let ids: Vec<i32> = collected.iter().map(|one| one.found.id).collect();
-        let unsealed = if std::mem::take(uses_frames) { transaction.view(&self.unsealed) } else { None };
+        let unsealed = if may_use_frames { transaction.view(&self.unsealed) } else { None };
         let source = rollups::choose(&mut transaction, selection, &ids).await?;
         if let Source::Rollups(resolution) = source {
             let found = collected.into_iter().map(|one| one.found).collect();
