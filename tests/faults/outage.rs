@@ -115,7 +115,7 @@ async fn nothing_that_was_kept_of_frames_is_answered_after_a_session_crashed() {
     assert!(before > 0.0, "frames are kept");
     cluster.crash_a_session().await;
     until("queries are answered", RECOVERY, async || client.get("/api/v1/query?query=g").send().await.status == 200).await;
-    // The first query after it had nothing to go by.
+    // The first query after it had nothing from the cache.
     let after = hits().await;
     assert!((after - before).abs() < f64::EPSILON, "{before} {after}");
     recovers(&client).await;

@@ -253,12 +253,14 @@ impl Scope {
                     let asked = asked.ok_or_else(|| odd("a piece"))?;
                     frames.check(asked.piece.series.len())?;
                     let bytes = frames.memory_bytes();
-                    let is_known = asked.known.is_some();
-                    let has_room = is_known || kept_bytes + bytes <= max_kept_bytes;
-                    if is_known {
+                    let has_room = kept_bytes + bytes <= max_kept_bytes;
+                    let is_kept = if asked.known.is_some() {
                         reservation.grow(bytes)?;
-                    }
-                    if asked.key.is_some() && has_room && (is_known || reservation.grow(bytes).is_ok()) {
+                        true
+                    } else {
+                        asked.key.is_some() && has_room && reservation.grow(bytes).is_ok()
+                    };
+                    if is_kept {
                         kept_bytes += bytes;
                         charged_bytes += bytes;
                         asked.read.push(frames);

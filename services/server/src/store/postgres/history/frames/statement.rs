@@ -34,8 +34,11 @@ pub(super) fn of_all(series: usize) -> String {
         "unnest($9::integer[], $10::integer[], $11::integer[]) AS job (source_id, first, last) CROSS JOIN unnest($4::timestamptz[]) AS slot (start)",
         "frames",
         SOME_ARE_SEALED,
-        "AND frames.at >= greatest(slot.start, $1) AND frames.at < slot.start + interval '30 minutes'
+        &format!(
+            "AND frames.at >= greatest(slot.start, $1) AND frames.at < slot.start + interval '{} ms'
             AND coalesce(frames.newest_at, frames.at) >= $1 AND coalesce(frames.oldest_at, frames.at) <= $2",
+            FRAMES.span_millis
+        ),
     );
     format!("{SEALED_KEYS}{frames}{}{OTHER_LAYOUTS}", of_own_lists("frames", "AND frames.at >= ($4::timestamptz[])[1]", series))
 }
