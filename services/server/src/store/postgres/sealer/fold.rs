@@ -16,8 +16,19 @@ use crate::store::postgres::timestamp::Timestamp;
 const SPAN_MILLIS: u64 = super::WINDOW_MILLIS.unsigned_abs();
 /// How many blocks one transaction folds.
 const BLOCKS_AT_ONCE: usize = 32;
+
+/// What folding blocks did.
+#[derive(Default)]
+struct Folded {
+    /// How many rows became one with others.
+    rows: u64,
+    /// The blocks whose window was not folded before, as many in a list as one transaction folded.
+    new: Vec<Vec<i32>>,
+}
+
 /// A row that is to be folded.
 struct Part {
+    number: i16,
     times: Vec<u8>,
     offsets: Vec<i32>,
     data: Vec<u8>,
@@ -70,6 +81,7 @@ impl Sealer {
         let folded_before = round.folded;
         let mut failure = FirstFailure::default();
         let mut day = None;
+        let mut last_blocks = Vec::new();
         let mut partitions = Vec::new();
         for table in [ROLLUPS_5M, ROLLUPS_1H] {
             partitions.extend(table.existing(conn).await?.into_iter().map(|slot| (table, slot)));
@@ -90,19 +102,56 @@ impl Sealer {
             // What was folded leaves room in its partition, which the next window takes.
             let this = CHUNKS.slot_of(row.window_start.0);
             if let Some(last) = day.filter(|last| *last != this) {
-                vacuum(conn, last).await?;
+                self.tidy(conn, last, std::mem::take(&mut last_blocks), until).await?;
             }
             day = Some(this);
-            round.folded += failure.keep(self.fold_window(conn, row.window_start, row.source_id, until).await)?.unwrap_or(0);
+            let folded = failure.keep(self.fold_window(conn, row.window_start, row.source_id, until).await)?.unwrap_or_default();
+            round.folded += folded.rows;
+            if row.window_start.0 + SPAN_MILLIS == CHUNKS.end_of(this) {
+                last_blocks.extend(folded.new);
+            }
         }
         if let Some(last) = day.filter(|_| round.folded > folded_before) {
-            vacuum(conn, last).await?;
+            self.tidy(conn, last, last_blocks, until).await?;
         }
         failure.into_result()
     }
 
+    /// Makes the room of deleted rows in a day's partitions free for others. `last_blocks` were folded in its last window, for the first time: no window comes
+    /// that takes the room of their parts. So their rows move there, and the room behind the others is given back to the file system.
+    async fn tidy(&self, conn: &mut PgConnection, day: i32, last_blocks: Vec<Vec<i32>>, until: Instant) -> Result<(), sqlx::Error> {
+        for table in [CHUNKS, ROLLUPS_5M, ROLLUPS_1H] {
+            let partition = table.partition(table.slot_of(CHUNKS.start_of(day)));
+            conn.execute(format!("VACUUM (TRUNCATE false) {partition}").as_str()).await?;
+        }
+        if last_blocks.is_empty() {
+            return Ok(());
+        }
+        let last_window = Timestamp(CHUNKS.end_of(day) - SPAN_MILLIS);
+        for ids in last_blocks {
+            // What is not moved takes more room, and no harm is done.
+            if Instant::now() >= until {
+                return Ok(());
+            }
+            let started = Instant::now();
+            // The column is written anew because the expression makes a new value.
+            sqlx::query!(
+                "UPDATE chunks SET data = data || '' WHERE block_id = ANY($1) AND window_start = $2",
+                &ids,
+                last_window as Timestamp
+            )
+            .execute(&mut *conn)
+            .await?;
+            self.steps.step()?;
+            self.pace.rest_after(started.elapsed()).await;
+        }
+        // It takes the lock for cutting the file off only when nobody has or wants the partition, and gives up after some seconds.
+        conn.execute(format!("VACUUM {}", CHUNKS.partition(day)).as_str()).await?;
+        Ok(())
+    }
+
     /// The rest of a window is left to the next round once it is `until`.
-    async fn fold_window(&self, conn: &mut PgConnection, window: Timestamp, source_id: i32, until: Instant) -> Result<u64, sqlx::Error> {
+    async fn fold_window(&self, conn: &mut PgConnection, window: Timestamp, source_id: i32, until: Instant) -> Result<Folded, sqlx::Error> {
         let blocks = sqlx::query_scalar!(
             "SELECT DISTINCT block_id FROM chunks WHERE window_start = $1 AND source_id = $2 AND part > 0 ORDER BY block_id",
             window as Timestamp,
@@ -110,25 +159,32 @@ impl Sealer {
         )
         .fetch_all(&mut *conn)
         .await?;
-        let mut folded = 0;
+        let mut folded = Folded::default();
         for ids in blocks.chunks(BLOCKS_AT_ONCE) {
-            if Instant::now() >= until && folded > 0 {
+            if Instant::now() >= until && folded.rows > 0 {
                 break;
             }
             let started = Instant::now();
             let mut tx = conn.begin().await?;
             tx.execute(super::PATIENT).await?;
             let kinds = half_hour::kinds(&mut tx, ids).await?;
+            let mut new = Vec::new();
             for block_id in ids {
-                folded += self.fold_block(&mut tx, window, source_id, *block_id, kinds.of(*block_id)).await?;
+                let parts = self.fold_block(&mut tx, window, source_id, *block_id, kinds.of(*block_id)).await?;
+                folded.rows += parts.len() as u64;
+                if parts.first().is_some_and(|first| *first > 0) {
+                    new.push(*block_id);
+                }
             }
             tx.commit().await?;
+            folded.new.extend(Some(new).filter(|new| !new.is_empty()));
             self.steps.step()?;
             self.pace.rest_after(started.elapsed()).await;
         }
         Ok(folded)
     }
 
+    /// Gives the parts that are one now, in order; none where a row can't be read.
     async fn fold_block(
         &self,
         conn: &mut PgConnection,
@@ -136,10 +192,10 @@ impl Sealer {
         source_id: i32,
         block_id: i32,
         kinds: BlockKinds,
-    ) -> Result<u64, sqlx::Error> {
+    ) -> Result<Vec<i16>, sqlx::Error> {
         let parts = sqlx::query_as!(
             Part,
-            "SELECT times, offsets, data, bases FROM chunks WHERE block_id = $1 AND window_start = $2 ORDER BY part",
+            "SELECT part AS number, times, offsets, data, bases FROM chunks WHERE block_id = $1 AND window_start = $2 ORDER BY part",
             block_id,
             window as Timestamp,
         )
@@ -150,7 +206,7 @@ impl Sealer {
             Ok(day) => day,
             Err(error) => {
                 rollups::say_damaged(block_id, start, &error);
-                return Ok(0);
+                return Ok(Vec::new());
             }
         };
         let bases = parts.iter().filter_map(|part| part.bases.as_deref()).max_by_key(|bases| bases.len());
@@ -170,7 +226,7 @@ impl Sealer {
             Err(error) => {
                 // Left as it is, for those who look into it; readers say the same.
                 tracing::error!(block_id, window = window.0, problem = %error, "a row of chunks can't be read");
-                return Ok(0);
+                return Ok(Vec::new());
             }
         };
         sqlx::query!("DELETE FROM chunks WHERE block_id = $1 AND window_start = $2", block_id, window as Timestamp)
@@ -184,7 +240,7 @@ impl Sealer {
         }
         day.write(conn).await?;
         self.steps.step()?;
-        Ok(parts.len() as u64)
+        Ok(parts.iter().map(|part| part.number).collect())
     }
 }
 
@@ -232,15 +288,6 @@ fn join(parts: &[Part], times: &[Times], kinds: BlockKinds, slots: &[usize]) -> 
     Ok(block)
 }
 
-/// Makes the room of deleted rows free for others.
-async fn vacuum(conn: &mut PgConnection, day: i32) -> Result<(), sqlx::Error> {
-    for table in [CHUNKS, ROLLUPS_5M, ROLLUPS_1H] {
-        let partition = table.partition(table.slot_of(CHUNKS.start_of(day)));
-        conn.execute(format!("VACUUM (TRUNCATE false) {partition}").as_str()).await?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use golectra_chunks::EncodedBlock;
@@ -249,7 +296,7 @@ mod tests {
 
     fn part(block: &Block) -> Part {
         let (EncodedBlock { times, offsets, data }, _) = parts::encode_window(block, 0);
-        Part { times, offsets: offsets.into_iter().map(|offset| i32::try_from(offset).unwrap()).collect(), data, bases: None }
+        Part { number: 1, times, offsets: offsets.into_iter().map(|offset| i32::try_from(offset).unwrap()).collect(), data, bases: None }
     }
 
     #[test]
