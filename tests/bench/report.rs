@@ -16,6 +16,7 @@ pub enum Unit {
     Bytes,
     /// Bytes with two decimals.
     Hundredths,
+    Kibibytes,
     Mebibytes,
     Count,
 }
@@ -34,6 +35,7 @@ impl Unit {
             Self::Seconds => format!("{value:.2} s"),
             Self::Bytes => format!("{value:.0} B"),
             Self::Hundredths => format!("{value:.2} B"),
+            Self::Kibibytes => format!("{:.0} KiB", value / 1024.0),
             Self::Mebibytes => format!("{:.0} MiB", value / 1_048_576.0),
             Self::Count => format!("{value:.0}"),
         }

@@ -21,7 +21,7 @@ use crate::cases::history::{HOUR_MS, WINDOW_MS, http, now_ms};
 use crate::cases::postgres::fresh_database;
 use crate::cases::{Bench, CONNECTIONS, say};
 use crate::contestants::{Contestant, Started};
-use crate::history::node_data::MAX_SERIES;
+use crate::history::node_data::RECORDED_SERIES;
 use crate::history::reports::{Agent, send};
 use crate::load::{Plan, Tally};
 use crate::measure::measure;
@@ -159,7 +159,7 @@ fn prepare(bench: &Bench) -> Prepared {
     let half_hours = (bench.options.seconds / 2.0 / SECONDS_PER_HALF_HOUR).round().clamp(1.0, 16.0) as i64;
     let last = start_ms / WINDOW_MS * WINDOW_MS;
     let unsealed = (last - half_hours * HOUR_MS / 2, last);
-    let mut agents: Vec<Agent> = (0..nodes).map(|number| Agent::new("unsealed", number, MAX_SERIES, 0)).collect();
+    let mut agents: Vec<Agent> = (0..nodes).map(|number| Agent::new("unsealed", number, RECORDED_SERIES, 0)).collect();
     let sent = send(&mut agents, &Address::local(server.port()), unsealed.0, unsealed.1);
     say(&format!("{} samples to be sealed in {:.1} s", sent.samples, sent.seconds));
     server.stop();

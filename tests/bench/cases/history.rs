@@ -17,7 +17,7 @@ use golectra_tests::statistics::percentile;
 use golectra_tests::{Client, Database, Program, ProgramBuilder, Server, free_port, runtime};
 
 use crate::cases::{Bench, say};
-use crate::history::node_data::{MAX_SERIES, Node};
+use crate::history::node_data::{Node, RECORDED_SERIES};
 use crate::history::questions::{LONG_QUESTIONS, QUESTIONS, Question, Set};
 use crate::history::remote_write;
 use crate::report::{Report, Section, Target, Unit};
@@ -91,7 +91,7 @@ pub fn run(bench: &Bench, report: &mut Report) {
     let day = Set {
         section: Section::History,
         nodes,
-        series_per_node: MAX_SERIES,
+        series_per_node: RECORDED_SERIES,
         interval_ms: 10_000,
         intervals_per_request: 5,
         hours,

@@ -1,9 +1,12 @@
-//! Samples as node_exporter's: up to 445 series a node, of which some count, some wander and most rest.
+//! Samples of nodes: all 445 series of a recorded node, where is measured how much room they take; or some under the names of node_exporter's, of which
+//! some count, some wander and most rest.
+
+use std::sync::{Arc, OnceLock};
 
 use fastrand::Rng;
 
-/// The most series of a node. The first ones are load, CPU seconds and network.
-pub const MAX_SERIES: usize = 445;
+/// How many series the recorded node has.
+pub const RECORDED_SERIES: usize = 445;
 
 /// How a value moves.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +23,7 @@ enum Movement {
     Load,
 }
 
-/// One series of a node.
+/// One generated series of a node.
 struct Series {
     /// Name and labels without `instance`, the name under `__name__`.
     labels: Vec<(String, String)>,
@@ -32,13 +35,58 @@ struct Series {
 pub struct Node {
     /// What `instance` says.
     pub instance: String,
-    series: Vec<Series>,
-    rng: Rng,
+    samples: Samples,
 }
 
+enum Samples {
+    Recorded { node: Arc<golectra_recorded::Node>, next_report: usize },
+    Generated { series: Vec<Series>, rng: Rng },
+}
+
+/// How many reports of the recorded node lie between what one node and the next begin with.
+const REPORTS_APART: usize = 37;
+
 impl Node {
-    /// The node of this number with so many series; the same numbers have the same samples each time.
+    /// The node of this number with so many series; the same numbers have the same samples each time. With [`RECORDED_SERIES`] they are the recorded node's,
+    /// from another report on for each number; with fewer they are generated, the first ones being load, CPU seconds and network.
     pub fn new(number: usize, series_per_node: usize) -> Self {
+        static RECORDED: OnceLock<Arc<golectra_recorded::Node>> = OnceLock::new();
+        let samples = if series_per_node == RECORDED_SERIES {
+            let node = RECORDED.get_or_init(|| Arc::new(golectra_recorded::Node::load()));
+            Samples::Recorded { node: Arc::clone(node), next_report: number * REPORTS_APART }
+        } else {
+            Samples::generated(number, series_per_node)
+        };
+        Self { instance: format!("node-{number:03}:9100"), samples }
+    }
+
+    /// The labels of each series, `instance` and `job` among them, sorted by name as remote-write wants them.
+    pub fn labels(&self) -> Vec<Vec<(String, String)>> {
+        let mut all: Vec<Vec<(String, String)>> = match &self.samples {
+            Samples::Recorded { node, .. } => node.labels().collect(),
+            Samples::Generated { series, .. } => series.iter().map(|series| series.labels.clone()).collect(),
+        };
+        for labels in &mut all {
+            labels.extend([("instance".to_owned(), self.instance.clone()), ("job".to_owned(), "node".to_owned())]);
+            labels.sort();
+        }
+        all
+    }
+
+    /// The values of the next interval, in the order of the labels.
+    pub fn advance(&mut self) -> Vec<f64> {
+        match &mut self.samples {
+            Samples::Recorded { node, next_report } => {
+                *next_report += 1;
+                node.report(*next_report - 1).collect()
+            }
+            Samples::Generated { series, rng } => series.iter_mut().map(|series| series.advance(rng)).collect(),
+        }
+    }
+}
+
+impl Samples {
+    fn generated(number: usize, series_per_node: usize) -> Self {
         let mut rng = Rng::with_seed(number as u64 + 1);
         let mut series = Vec::new();
         let mut add = |rng: &mut Rng, name: &str, labels: &[(&str, &str)], movement: Movement| {
@@ -95,54 +143,25 @@ impl Node {
                 add(&mut rng, &format!("node_filesystem_{kind}"), &[("mountpoint", mount)], Movement::Constant);
             }
         }
-        for index in 0..48 {
-            let movement = if index % 3 == 0 { Movement::Constant } else { Movement::Pages };
-            add(&mut rng, &format!("node_memory_field_{index:02}_bytes"), &[], movement);
-        }
-        for index in 0..60 {
-            let movement = if index % 4 == 0 { Movement::Count { most: 500, rests: 0.3 } } else { Movement::Constant };
-            add(&mut rng, &format!("node_netstat_field_{index:02}"), &[], movement);
-        }
-        let mut index = 0;
-        while series.len() < MAX_SERIES {
-            let name = ("__name__".to_owned(), format!("node_other_field_{:02}", index / 8));
-            let labels = vec![name, ("sensor".to_owned(), format!("s{}", index % 8))];
-            series.push(Series { labels, movement: Movement::Constant, value: f64::from(rng.u32(0..1000)) });
-            index += 1;
-        }
+        assert!(series.len() >= series_per_node, "so many series are not generated");
         series.truncate(series_per_node);
-        Self { instance: format!("node-{number:03}:9100"), series, rng }
+        Self::Generated { series, rng }
     }
+}
 
-    /// The labels of each series, `instance` and `job` among them, sorted by name as remote-write wants them.
-    pub fn labels(&self) -> Vec<Vec<(String, String)>> {
-        let with_target = |series: &Series| {
-            let mut labels = series.labels.clone();
-            labels.extend([("instance".to_owned(), self.instance.clone()), ("job".to_owned(), "node".to_owned())]);
-            labels.sort();
-            labels
+impl Series {
+    /// The value of the next interval.
+    fn advance(&mut self, rng: &mut Rng) -> f64 {
+        self.value = match self.movement {
+            Movement::Hundredths { busy } => {
+                let ticks = (busy * 1000.0 * (0.5 + rng.f64())).round();
+                ((self.value * 100.0).round() + ticks) / 100.0
+            }
+            Movement::Count { most, rests } if rng.f64() >= rests => self.value + f64::from(u32::try_from(rng.u64(0..=most)).unwrap_or(0)),
+            Movement::Pages if rng.f64() < 0.7 => (self.value + f64::from(rng.i32(-400..=400)) * 4096.0).max(4096.0),
+            Movement::Constant | Movement::Count { .. } | Movement::Pages => self.value,
+            Movement::Load => ((self.value * 100.0).round() + f64::from(rng.i32(-9..=9))).max(0.0) / 100.0,
         };
-        self.series.iter().map(with_target).collect()
-    }
-
-    /// The values of the next interval, in the order of the labels.
-    pub fn advance(&mut self) -> Vec<f64> {
-        let rng = &mut self.rng;
-        let next = |series: &mut Series| {
-            series.value = match series.movement {
-                Movement::Hundredths { busy } => {
-                    let ticks = (busy * 1000.0 * (0.5 + rng.f64())).round();
-                    ((series.value * 100.0).round() + ticks) / 100.0
-                }
-                Movement::Count { most, rests } if rng.f64() >= rests => {
-                    series.value + f64::from(u32::try_from(rng.u64(0..=most)).unwrap_or(0))
-                }
-                Movement::Pages if rng.f64() < 0.7 => (series.value + f64::from(rng.i32(-400..=400)) * 4096.0).max(4096.0),
-                Movement::Constant | Movement::Count { .. } | Movement::Pages => series.value,
-                Movement::Load => ((series.value * 100.0).round() + f64::from(rng.i32(-9..=9))).max(0.0) / 100.0,
-            };
-            series.value
-        };
-        self.series.iter_mut().map(next).collect()
+        self.value
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct SealerLimits {
     pub(super) sealing: Duration,
     /// When it folds nothing more.
     pub(super) folding: Duration,
+    /// How long it waits for the end of others' snapshots before it moves rows, and again afterwards.
+    pub(super) snapshots: Duration,
 }
 
 impl Default for SealerLimits {
@@ -78,6 +80,7 @@ impl Default for SealerLimits {
             fold_samples: 2_000_000,
             sealing: Duration::from_mins(5),
             folding: Duration::from_mins(8),
+            snapshots: Duration::from_secs(10),
         }
     }
 }

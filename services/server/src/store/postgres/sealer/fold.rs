@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use golectra_chunks::{DecodeError, Times, decode_counter, decode_gauge, samples_of};
 use sqlx::{Connection, Executor as _, PgConnection};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::collect::{Block, BlockKinds, Samples};
 use super::{FirstFailure, Round, Sealer, half_hour, parts, rollups};
@@ -16,6 +17,8 @@ use crate::store::postgres::timestamp::Timestamp;
 const SPAN_MILLIS: u64 = super::WINDOW_MILLIS.unsigned_abs();
 /// How many blocks one transaction folds.
 const BLOCKS_AT_ONCE: usize = 32;
+/// How long to pause before others' snapshots are looked for again.
+const SNAPSHOTS_PAUSE: Duration = Duration::from_millis(100);
 
 /// What folding blocks did.
 #[derive(Default)]
@@ -80,8 +83,8 @@ impl Sealer {
         .await?;
         let folded_before = round.folded;
         let mut failure = FirstFailure::default();
-        let mut day = None;
-        let mut last_blocks = Vec::new();
+        let mut window: Option<Timestamp> = None;
+        let mut new_blocks = Vec::new();
         let mut partitions = Vec::new();
         for table in [ROLLUPS_5M, ROLLUPS_1H] {
             partitions.extend(table.existing(conn).await?.into_iter().map(|slot| (table, slot)));
@@ -100,54 +103,75 @@ impl Sealer {
                 }
             }
             // What was folded leaves room in its partition, which the next window takes.
-            let this = CHUNKS.slot_of(row.window_start.0);
-            if let Some(last) = day.filter(|last| *last != this) {
-                self.tidy(conn, last, std::mem::take(&mut last_blocks), until).await?;
+            if let Some(last) = window.filter(|last| *last != row.window_start) {
+                self.tidy(conn, last, std::mem::take(&mut new_blocks), until).await?;
             }
-            day = Some(this);
+            window = Some(row.window_start);
             let folded = failure.keep(self.fold_window(conn, row.window_start, row.source_id, until).await)?.unwrap_or_default();
             round.folded += folded.rows;
-            if row.window_start.0 + SPAN_MILLIS == CHUNKS.end_of(this) {
-                last_blocks.extend(folded.new);
-            }
+            new_blocks.extend(folded.new);
         }
-        if let Some(last) = day.filter(|_| round.folded > folded_before) {
-            self.tidy(conn, last, last_blocks, until).await?;
+        if let Some(last) = window.filter(|_| round.folded > folded_before) {
+            self.tidy(conn, last, new_blocks, until).await?;
         }
         failure.into_result()
     }
 
-    /// Makes the room of deleted rows in a day's partitions free for others. `last_blocks` were folded in its last window, for the first time: no window comes
-    /// that takes the room of their parts. So their rows move there, and the room behind the others is given back to the file system.
-    async fn tidy(&self, conn: &mut PgConnection, day: i32, last_blocks: Vec<Vec<i32>>, until: Instant) -> Result<(), sqlx::Error> {
-        for table in [CHUNKS, ROLLUPS_5M, ROLLUPS_1H] {
-            let partition = table.partition(table.slot_of(CHUNKS.start_of(day)));
-            conn.execute(format!("VACUUM (TRUNCATE false) {partition}").as_str()).await?;
+    /// Makes the room of what was folded free for others. `new_blocks` were folded in this window for the first time. Where it is the last of its day no window
+    /// comes that takes the room of their parts. So their rows move there, and the room at the end of the file is given back to the file system.
+    ///
+    /// Nobody waits for this. Where somebody else's snapshot stays too long, or time is short, the partition keeps the room.
+    async fn tidy(&self, conn: &mut PgConnection, window: Timestamp, new_blocks: Vec<Vec<i32>>, until: Instant) -> Result<(), sqlx::Error> {
+        let partition = CHUNKS.partition(CHUNKS.slot_of(window.0));
+        let is_last = window.0 + SPAN_MILLIS == CHUNKS.end_of(CHUNKS.slot_of(window.0));
+        // While a snapshot sees the parts their room is not free, and rows that are moved would make the file longer.
+        let moves = is_last && !new_blocks.is_empty() && self.snapshots_ended(conn, until).await?;
+        for name in
+            [partition.clone(), ROLLUPS_5M.partition(ROLLUPS_5M.slot_of(window.0)), ROLLUPS_1H.partition(ROLLUPS_1H.slot_of(window.0))]
+        {
+            conn.execute(format!("VACUUM (TRUNCATE false) {name}").as_str()).await?;
         }
-        if last_blocks.is_empty() {
-            return Ok(());
-        }
-        let last_window = Timestamp(CHUNKS.end_of(day) - SPAN_MILLIS);
-        for ids in last_blocks {
-            // What is not moved takes more room, and no harm is done.
+        for ids in if moves { new_blocks } else { Vec::new() } {
             if Instant::now() >= until {
                 return Ok(());
             }
             let started = Instant::now();
             // The column is written anew because the expression makes a new value.
-            sqlx::query!(
-                "UPDATE chunks SET data = data || '' WHERE block_id = ANY($1) AND window_start = $2",
-                &ids,
-                last_window as Timestamp
-            )
-            .execute(&mut *conn)
-            .await?;
+            sqlx::query!("UPDATE chunks SET data = data || '' WHERE block_id = ANY($1) AND window_start = $2", &ids, window as Timestamp)
+                .execute(&mut *conn)
+                .await?;
             self.steps.step()?;
             self.pace.rest_after(started.elapsed()).await;
         }
-        // It takes the lock for cutting the file off only when nobody has or wants the partition, and gives up after some seconds.
-        conn.execute(format!("VACUUM {}", CHUNKS.partition(day)).as_str()).await?;
+        if moves && self.snapshots_ended(conn, until).await? {
+            // It takes the lock for cutting off the end only when nobody has or wants the partition, and gives up after some seconds.
+            conn.execute(format!("VACUUM {partition}").as_str()).await?;
+        }
         Ok(())
+    }
+
+    /// Waits until no snapshot in the database sees what is deleted by now; says whether that came in time.
+    async fn snapshots_ended(&self, conn: &mut PgConnection, until: Instant) -> Result<bool, sqlx::Error> {
+        let until = until.min(Instant::now() + self.limits.snapshots);
+        let next: i64 = sqlx::query_scalar("SELECT txid_snapshot_xmax(txid_current_snapshot())").fetch_one(&mut *conn).await?;
+        loop {
+            // Numbers of transactions have 32 bits there, and begin anew. Autovacuum's snapshots keep nothing; of another role's session the type is unknown.
+            let ended: bool = sqlx::query_scalar(
+                "SELECT NOT EXISTS (
+                    SELECT FROM (
+                        SELECT backend_xmin AS xmin FROM pg_stat_activity
+                        WHERE pid <> pg_backend_pid() AND coalesce(datname = current_database(), true) AND backend_type IS DISTINCT FROM 'autovacuum worker'
+                        UNION ALL SELECT xmin FROM pg_replication_slots
+                    ) AS snapshots WHERE (xmin::text::bigint - $1) & 4294967295 >= 2147483648)",
+            )
+            .bind(next)
+            .fetch_one(&mut *conn)
+            .await?;
+            if ended || Instant::now() >= until {
+                return Ok(ended);
+            }
+            sleep(SNAPSHOTS_PAUSE).await;
+        }
     }
 
     /// The rest of a window is left to the next round once it is `until`.

@@ -83,8 +83,12 @@ struct Lab {
 
 impl Lab {
     async fn new() -> Option<Self> {
+        Self::new_at(START).await
+    }
+
+    async fn new_at(start: u64) -> Option<Self> {
         let database = TestDatabase::create().await?;
-        let clock = Clock::at(START);
+        let clock = Clock::at(start);
         let store = open(&database, &clock).await;
         Some(Self { store, clock, conn: database.connect().await, model: Model::default(), limits: SealerLimits::default(), database })
     }

@@ -1,91 +1,159 @@
-//! How many bytes a sample takes.
+//! How many bytes a sample takes, with what its time and its batch's key take.
 //!
-//! `GOLECTRA_NODE_SAMPLES=FILE` measures real ones: for each report a line `@ NUMBER`, then a line `NAME VALUE` for each series.
-//! `GOLECTRA_NODES=NUMBER` has as many sources send them.
+//! `GOLECTRA_NODES=NUMBER` has as many sources send them, `GOLECTRA_DAYS=NUMBER` so many days.
 
-use std::fmt::Write as _;
+use std::cmp::Reverse;
+
+use golectra_recorded::Node;
+use sqlx::Executor as _;
 
 use super::*;
 
-/// Reports of ten seconds.
-fn reports() -> Vec<Vec<(String, f64)>> {
-    let Some(file) = std::env::var_os("GOLECTRA_NODE_SAMPLES") else {
-        let mut random = fastrand::Rng::with_seed(7);
-        let mut values = vec![0.0_f64; 128];
-        // Of a node's series most stand still or count; some are noise.
-        let mut report = |number: usize| {
-            for (place, value) in values.iter_mut().enumerate() {
-                match place % 8 {
-                    4 | 5 => *value += f64::from(random.u32(0..50)),
-                    6 if number.is_multiple_of(6) => *value += 0.01,
-                    0..4 | 6 => {}
-                    _ => *value = f64::from(random.u32(0..1 << 20)) * 4096.0,
-                }
+/// How many reports of ten seconds a day has.
+const REPORTS: usize = 8_640;
+
+/// Bytes of tables with their indexes and TOAST, by the sample.
+#[derive(Debug)]
+struct Sizes {
+    chunks: f64,
+    keys: f64,
+    rollups: f64,
+    /// How much smaller the tables of chunks could be, of 1.
+    room: f64,
+}
+
+impl Sizes {
+    /// Of what nodes send from the start of a day on, so that the partitions of chunks are whole: names, and the values of each report.
+    async fn of(names: &[String], report: impl Fn(usize) -> Vec<f64>) -> Option<Self> {
+        let number = |name: &str, usual: usize| std::env::var(name).map_or(usual, |number| number.parse().expect("a number"));
+        // What an index takes at least counts for little where two send.
+        let (nodes, reports) = (number("GOLECTRA_NODES", 2), number("GOLECTRA_DAYS", 1) * REPORTS);
+        let start = 20_000 * DAY;
+        let mut lab = Lab::new_at(start).await?;
+        for number in 0..reports {
+            // A timer is a few milliseconds late.
+            let at = start + u64::try_from(number).unwrap() * 10_000 + fastrand::u64(0..10);
+            lab.clock.set(at);
+            let mut metrics = Metrics::default();
+            for (name, value) in names.iter().zip(report(number)) {
+                metrics.push_parsed(name, Value::Gauge(value)).unwrap();
             }
-            values.iter().enumerate().map(|(n, value)| (format!("node_metric_{n}"), *value)).collect()
-        };
-        return (0..1_440).map(&mut report).collect();
-    };
-    let text = std::fs::read_to_string(file).expect("GOLECTRA_NODE_SAMPLES names a file");
-    let mut all: Vec<Vec<(String, f64)>> = Vec::new();
-    for line in text.lines() {
-        if line.starts_with('@') {
-            all.push(Vec::new());
-        } else if let (Some(last), Some((name, value))) = (all.last_mut(), line.rsplit_once(' ')) {
-            last.push((name.to_owned(), value.parse().expect("a number")));
+            for source in 0..nodes {
+                let plain = batch(&format!("node-{source}"), IdempotencyKey::at(at), vec![gauge("unused", 0.0)]);
+                lab.store.apply(Batch { metrics: metrics.clone(), ..plain }).await.unwrap();
+            }
+            if number % 180 == 179 {
+                sealer(&lab.store).round().await.unwrap();
+            }
         }
+        lab.clock.set(lab.now() + 3 * HOUR);
+        lab.seal_all().await;
+        #[expect(clippy::cast_precision_loss, reason = "some millions")]
+        let samples = (reports * nodes * names.len()) as f64;
+        let chunks = bytes_of(&mut lab.conn, "^chunks_2").await;
+        let keys = bytes_of(&mut lab.conn, "^sealed_reports$").await;
+        let rollups = bytes_of(&mut lab.conn, "^rollups_").await;
+        lab.conn.execute("VACUUM FULL chunks").await.unwrap();
+        let room = 1.0 - bytes_of(&mut lab.conn, "^chunks_2").await / chunks;
+        let sizes = Self { chunks: chunks / samples, keys: keys / samples, rollups: rollups / samples, room };
+        println!("{nodes} nodes with {} series, {reports} reports, in bytes a sample: {sizes:.3?}", names.len());
+        Some(sizes)
     }
-    all
+
+    /// Of these series of the recorded node, by their numbers.
+    async fn of_recorded(node: &Node, series: &[usize]) -> Option<Self> {
+        let ids: Vec<String> = node.ids().map(str::to_owned).collect();
+        let names: Vec<String> = series.iter().map(|one| ids[*one].clone()).collect();
+        let report = |number| {
+            let values: Vec<f64> = node.report(number).collect();
+            series.iter().map(|one| values[*one]).collect()
+        };
+        Self::of(&names, report).await
+    }
+}
+
+/// What tables take with their indexes and TOAST.
+async fn bytes_of(conn: &mut PgConnection, tables: &str) -> f64 {
+    let size = "SELECT sum(pg_total_relation_size(oid))::float8 FROM pg_class WHERE relkind = 'r' AND relname ~ $1";
+    sqlx::query_scalar(size).bind(tables).fetch_one(conn).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sealed_history_takes_few_bytes_a_sample() {
-    let Some(mut lab) = Lab::new().await else { return };
-    let reports = reports();
-    let nodes = std::env::var("GOLECTRA_NODES").map_or(1, |nodes| nodes.parse().expect("a number"));
-    let (mut samples, mut frames_bytes) = (0, 0);
-    let mut sealing = Duration::ZERO;
-    let size = "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class WHERE relkind = 'r' AND relname ~ $1";
-    for (number, report) in reports.iter().enumerate() {
-        let at = START + u64::try_from(number).unwrap() * 10_000 + fastrand::u64(0..20);
-        lab.clock.set(at);
-        let mut metrics = Metrics::default();
-        for (name, value) in report {
-            metrics.push_parsed(name, Value::Gauge(*value)).unwrap();
-        }
-        for node in 0..nodes {
-            samples += report.len();
-            let plain = batch(&format!("node-{node}"), IdempotencyKey::at(at), vec![gauge("unused", 0.0)]);
-            lab.store.apply(Batch { metrics: metrics.clone(), ..plain }).await.unwrap();
-        }
-        if number % 180 == 179 || number + 1 == reports.len() {
-            let bytes: i64 = sqlx::query_scalar(size).bind("^frames_").fetch_one(&mut lab.conn).await.unwrap();
-            frames_bytes = frames_bytes.max(bytes);
-            let started = std::time::Instant::now();
-            sealer(&lab.store).round().await.unwrap();
-            sealing += started.elapsed();
+async fn a_node_takes_few_bytes_a_sample() {
+    let node = Node::load();
+    let all: Vec<usize> = (0..node.ids().len()).collect();
+    let Some(sizes) = Sizes::of_recorded(&node, &all).await else { return };
+    assert!(sizes.chunks + sizes.keys <= 0.4, "{sizes:?}");
+    assert!(sizes.chunks + sizes.keys + sizes.rollups <= 0.6, "{sizes:?}");
+    assert!(sizes.room < 0.08, "the room of the last parts of a day is given back: {sizes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn series_that_all_move_take_few_bytes_a_sample() {
+    let names: Vec<String> = (0..70).map(|number| format!("moving_{number}")).collect();
+    // Half of them count up to a hundred, the others go up and down by up to fifty hundredths.
+    let random = std::cell::RefCell::new((fastrand::Rng::with_seed(7), vec![0_i32; names.len()]));
+    let report = |_| {
+        let (random, values) = &mut *random.borrow_mut();
+        let next = |(number, value): (usize, &mut i32)| {
+            *value += if number % 2 == 0 { random.i32(0..=100) } else { random.i32(-50..=50) };
+            f64::from(*value) / if number % 2 == 0 { 1.0 } else { 100.0 }
+        };
+        values.iter_mut().enumerate().map(next).collect()
+    };
+    let Some(sizes) = Sizes::of(&names, report).await else { return };
+    assert!(sizes.chunks + sizes.keys <= 1.5, "{sizes:?}");
+}
+
+/// For comparison: what counts bytes, or tells of memory, has more digits that nobody can predict.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_series_of_a_node_that_move_most_take_more() {
+    let node = Node::load();
+    let changes: Vec<usize> = node.changes().collect();
+    let mut series: Vec<usize> = (0..changes.len()).collect();
+    series.sort_by_key(|one| Reverse(changes[*one]));
+    series.truncate(70);
+    series.sort_unstable();
+    let Some(sizes) = Sizes::of_recorded(&node, &series).await else { return };
+    assert!(sizes.chunks + sizes.keys <= 2.2, "{sizes:?}");
+}
+
+/// The bytes of a partition of chunks whose last window was folded, of its parts before that, and of one copy of what was folded.
+async fn last_window(is_read: bool) -> Option<[f64; 3]> {
+    let start = 20_000 * DAY + 22 * HOUR;
+    let mut lab = Lab::new_at(start).await?;
+    let mut random = fastrand::Rng::with_seed(7);
+    for second in (0..7_200).step_by(20) {
+        lab.clock.set(start + second * 1000);
+        let metrics = (0..64).map(|n| gauge(&format!("g{n}"), f64::from(random.u32(..)))).collect();
+        lab.put(batch("a", IdempotencyKey::at(lab.now()), metrics)).await;
+        if second % 1_800 == 0 {
+            lab.sealer().round().await.unwrap();
         }
     }
-    lab.clock.set(lab.now() + 3 * HOUR);
+    lab.clock.set(start + 2 * HOUR + 6 * MINUTE);
     lab.seal_all().await;
-    let mut said = format!("{} reports, {samples} samples, frames at most {frames_bytes} bytes, sealed in {sealing:?};", reports.len());
-    let mut all = 0.0;
-    for tables in ["^chunks_", "^sealed_", "^rollups_5m_", "^rollups_1h_"] {
-        let bytes: i64 = sqlx::query_scalar(size).bind(tables).fetch_one(&mut lab.conn).await.unwrap();
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-        let each = bytes as f64 / samples as f64;
-        all += if tables.starts_with("^rollups") { 0.0 } else { each };
-        write!(said, " {tables} {bytes} bytes, {each:.3} a sample;").unwrap();
+    assert_eq!(lab.count("chunks WHERE part > 0").await, 4);
+    let parts = bytes_of(&mut lab.conn, "^chunks_2").await;
+    let mut reader = lab.database.connect().await;
+    if is_read {
+        reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM chunks LIMIT 0").await.unwrap();
+        lab.limits.snapshots = Duration::from_millis(100);
     }
-    let (rows, coded, row): (i64, i64, i64) = sqlx::query_as(
-        "SELECT count(*), sum(octet_length(data) + octet_length(times))::bigint, sum(pg_column_size(chunks) + octet_length(data))::bigint FROM chunks",
-    )
-    .fetch_one(&mut lab.conn)
-    .await
-    .unwrap();
-    println!("{said} {rows} rows of chunks, {coded} bytes coded, {row} bytes at most in rows");
-    // So few samples share the first pages of tables and indexes; a frame takes ten bytes a sample.
-    assert!(all < 2.5, "{all} bytes a sample");
+    lab.clock.set(start + 3 * HOUR);
+    assert_eq!(lab.seal_all().await.folded, 4);
+    lab.check().await;
+    let folded: f64 = sqlx::query_scalar("SELECT sum(octet_length(data))::float8 FROM chunks").fetch_one(&mut lab.conn).await.unwrap();
+    Some([bytes_of(&mut lab.conn, "^chunks_2").await, parts, folded])
+}
+
+#[tokio::test]
+async fn the_last_window_of_a_day_moves_into_the_room_of_its_parts() {
+    // VACUUM makes its maps of what is free, of 32 KiB.
+    let Some([bytes, parts, folded]) = last_window(false).await else { return };
+    assert!(bytes < parts + 0.5 * folded, "{bytes} bytes, {parts} of parts, {folded} folded");
+    let Some([bytes, parts, folded]) = last_window(true).await else { return };
+    assert!(bytes < parts + 1.5 * folded, "nothing moves that would not find room: {bytes} bytes, {parts} of parts, {folded} folded");
 }
 
 #[tokio::test]
