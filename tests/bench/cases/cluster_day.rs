@@ -40,8 +40,13 @@ struct Sizes {
 impl Sizes {
     fn of(database: &Database) -> Self {
         let of = |tables| bytes_of_tables(database, tables);
-        let (rollups_5m, rollups_1h) = (of(Some("rollups_5m")), of(Some("rollups_1h")));
-        Self { chunks: of(Some("chunks")), keys: of(Some("sealed_reports")), rollups_5m, rollups_1h, all: of(None) }
+        Self {
+            chunks: of(Some("chunks")),
+            keys: of(Some("sealed_reports")),
+            rollups_5m: of(Some("rollups_5m")),
+            rollups_1h: of(Some("rollups_1h")),
+            all: of(None),
+        }
     }
 }
 
