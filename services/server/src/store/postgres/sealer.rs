@@ -68,8 +68,8 @@ pub(super) struct SealerLimits {
     pub(super) sealing: Duration,
     /// When it folds nothing more.
     pub(super) folding: Duration,
-    /// How long it waits for the end of others' snapshots before it moves rows, and again afterwards.
-    pub(super) snapshots: Duration,
+    /// How long it waits for the end of others' transactions before it moves rows, and again afterwards.
+    pub(super) others: Duration,
 }
 
 impl Default for SealerLimits {
@@ -80,7 +80,8 @@ impl Default for SealerLimits {
             fold_samples: 2_000_000,
             sealing: Duration::from_mins(5),
             folding: Duration::from_mins(8),
-            snapshots: Duration::from_secs(10),
+            // A standby tells of its queries every ten seconds.
+            others: Duration::from_secs(20),
         }
     }
 }

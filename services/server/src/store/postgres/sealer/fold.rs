@@ -17,8 +17,8 @@ use crate::store::postgres::timestamp::Timestamp;
 const SPAN_MILLIS: u64 = super::WINDOW_MILLIS.unsigned_abs();
 /// How many blocks one transaction folds.
 const BLOCKS_AT_ONCE: usize = 32;
-/// How long to pause before others' snapshots are looked for again.
-const SNAPSHOTS_PAUSE: Duration = Duration::from_millis(100);
+/// How long to pause before others' transactions are looked for again.
+const OTHERS_PAUSE: Duration = Duration::from_millis(100);
 
 /// What folding blocks did.
 #[derive(Default)]
@@ -56,21 +56,22 @@ impl Sealer {
         round: &mut Round,
     ) -> Result<(), sqlx::Error> {
         let newest = (ended_before / SPAN_MILLIS).saturating_sub(1) * SPAN_MILLIS;
-        self.fold_windows(conn, 0..=newest, until, round).await
+        self.fold_windows(conn, 0..=newest, until, true, round).await
     }
 
     /// Folds the windows of a day that is about to be dropped: late ones may not be folded yet.
     pub(super) async fn fold_day(&self, conn: &mut PgConnection, day: i32, round: &mut Round) -> Result<(), sqlx::Error> {
         let windows = CHUNKS.start_of(day)..=CHUNKS.end_of(day) - SPAN_MILLIS;
-        self.fold_windows(conn, windows, Instant::now() + super::ROUND_LIMIT, round).await
+        self.fold_windows(conn, windows, Instant::now() + super::ROUND_LIMIT, false, round).await
     }
 
-    /// Folds the windows that begin then.
+    /// Folds the windows that begin then. `tidies` says whether their room is made free for others.
     async fn fold_windows(
         &self,
         conn: &mut PgConnection,
         windows: RangeInclusive<u64>,
         until: Instant,
+        tidies: bool,
         round: &mut Round,
     ) -> Result<(), sqlx::Error> {
         let due = sqlx::query!(
@@ -103,16 +104,16 @@ impl Sealer {
                 }
             }
             // What was folded leaves room in its partition, which the next window takes.
-            if let Some(last) = window.filter(|last| *last != row.window_start) {
-                self.tidy(conn, last, std::mem::take(&mut new_blocks), until).await?;
+            if let Some(last) = window.filter(|last| tidies && *last != row.window_start) {
+                failure.keep(self.tidy(conn, last, std::mem::take(&mut new_blocks), until).await)?;
             }
             window = Some(row.window_start);
             let folded = failure.keep(self.fold_window(conn, row.window_start, row.source_id, until).await)?.unwrap_or_default();
             round.folded += folded.rows;
             new_blocks.extend(folded.new);
         }
-        if let Some(last) = window.filter(|_| round.folded > folded_before) {
-            self.tidy(conn, last, new_blocks, until).await?;
+        if let Some(last) = window.filter(|_| tidies && round.folded > folded_before) {
+            failure.keep(self.tidy(conn, last, new_blocks, until).await)?;
         }
         failure.into_result()
     }
@@ -120,12 +121,12 @@ impl Sealer {
     /// Makes the room of what was folded free for others. `new_blocks` were folded in this window for the first time. Where it is the last of its day no window
     /// comes that takes the room of their parts. So their rows move there, and the room at the end of the file is given back to the file system.
     ///
-    /// Nobody waits for this. Where somebody else's snapshot stays too long, or time is short, the partition keeps the room.
+    /// Nobody waits for this. Where somebody else's transaction takes too long, or time is short, the partition keeps the room.
     async fn tidy(&self, conn: &mut PgConnection, window: Timestamp, new_blocks: Vec<Vec<i32>>, until: Instant) -> Result<(), sqlx::Error> {
         let partition = CHUNKS.partition(CHUNKS.slot_of(window.0));
         let is_last = window.0 + SPAN_MILLIS == CHUNKS.end_of(CHUNKS.slot_of(window.0));
-        // While a snapshot sees the parts their room is not free, and rows that are moved would make the file longer.
-        let moves = is_last && !new_blocks.is_empty() && self.snapshots_ended(conn, until).await?;
+        // While the parts can't be removed their room is not free, and rows that are moved would make the file longer.
+        let moves = is_last && !new_blocks.is_empty() && self.is_removable(conn, until).await?;
         for name in
             [partition.clone(), ROLLUPS_5M.partition(ROLLUPS_5M.slot_of(window.0)), ROLLUPS_1H.partition(ROLLUPS_1H.slot_of(window.0))]
         {
@@ -143,34 +144,37 @@ impl Sealer {
             self.steps.step()?;
             self.pace.rest_after(started.elapsed()).await;
         }
-        if moves && self.snapshots_ended(conn, until).await? {
+        if moves && self.is_removable(conn, until).await? {
             // It takes the lock for cutting off the end only when nobody has or wants the partition, and gives up after some seconds.
             conn.execute(format!("VACUUM {partition}").as_str()).await?;
         }
         Ok(())
     }
 
-    /// Waits until no snapshot in the database sees what is deleted by now; says whether that came in time.
-    async fn snapshots_ended(&self, conn: &mut PgConnection, until: Instant) -> Result<bool, sqlx::Error> {
-        let until = until.min(Instant::now() + self.limits.snapshots);
+    /// Waits until VACUUM can remove what is deleted by now: no snapshot and no transaction in the database is older. Says whether that came in time.
+    async fn is_removable(&self, conn: &mut PgConnection, until: Instant) -> Result<bool, sqlx::Error> {
+        let until = until.min(Instant::now() + self.limits.others);
         let next: i64 = sqlx::query_scalar("SELECT txid_snapshot_xmax(txid_current_snapshot())").fetch_one(&mut *conn).await?;
         loop {
-            // Numbers of transactions have 32 bits there, and begin anew. Autovacuum's snapshots keep nothing; of another role's session the type is unknown.
-            let ended: bool = sqlx::query_scalar(
+            // Numbers of transactions have 32 bits there, and begin anew. Those of VACUUM keep nothing. A standby's feedback is a slot's, or a session's
+            // without a database.
+            let removable: bool = sqlx::query_scalar(
                 "SELECT NOT EXISTS (
                     SELECT FROM (
-                        SELECT backend_xmin AS xmin FROM pg_stat_activity
-                        WHERE pid <> pg_backend_pid() AND coalesce(datname = current_database(), true) AND backend_type IS DISTINCT FROM 'autovacuum worker'
+                        SELECT unnest(ARRAY[backend_xid, backend_xmin]) AS number FROM pg_stat_activity
+                        WHERE pid <> pg_backend_pid() AND coalesce(datname = current_database(), true)
+                            AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
+                        UNION ALL SELECT transaction FROM pg_prepared_xacts WHERE database = current_database()
                         UNION ALL SELECT xmin FROM pg_replication_slots
-                    ) AS snapshots WHERE (xmin::text::bigint - $1) & 4294967295 >= 2147483648)",
+                    ) AS others WHERE (number::text::bigint - $1) & 4294967295 >= 2147483648)",
             )
             .bind(next)
             .fetch_one(&mut *conn)
             .await?;
-            if ended || Instant::now() >= until {
-                return Ok(ended);
+            if removable || Instant::now() >= until {
+                return Ok(removable);
             }
-            sleep(SNAPSHOTS_PAUSE).await;
+            sleep(OTHERS_PAUSE).await;
         }
     }
 

@@ -64,3 +64,29 @@ async fn a_source_that_cannot_be_sealed_holds_nothing_else_back() {
     assert_eq!(lab.seal_all().await.frames, 1);
     assert_eq!(lab.count("chunks").await, 2);
 }
+
+#[tokio::test]
+async fn a_vacuum_that_somebodys_lock_keeps_out_holds_no_folding_back() {
+    let Some(mut lab) = Lab::new().await else { return };
+    // Two windows, which are sealed in one round and folded in another.
+    lab.clock.set(START + 5 * HOUR);
+    for hours in [0, 2] {
+        lab.put(batch("a", IdempotencyKey::at(START + hours * HOUR), vec![gauge("g", 1.0)])).await;
+    }
+    let mut sealer = lab.sealer();
+    sealer.limits.folding = Duration::ZERO;
+    sealer.round().await.unwrap();
+    assert_eq!(lab.count("chunks WHERE part > 0").await, 2);
+    let mut other = lab.database.connect().await;
+    let partition: String = sqlx::query_scalar("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'chunks'::regclass")
+        .fetch_one(&mut other)
+        .await
+        .unwrap();
+    other.execute(format!("BEGIN; LOCK TABLE {partition} IN SHARE UPDATE EXCLUSIVE MODE").as_str()).await.unwrap();
+    sealer.limits.folding = Duration::from_mins(8);
+    let error = sealer.round_once().await.unwrap_err();
+    assert!(error.to_string().contains("lock timeout"), "{error}");
+    assert_eq!(lab.count("chunks WHERE part > 0").await, 0);
+    other.execute("ROLLBACK").await.unwrap();
+    lab.check().await;
+}

@@ -11,7 +11,7 @@ pub(super) const SMALL: SealerLimits = SealerLimits {
     fold_samples: 10,
     sealing: Duration::from_mins(5),
     folding: Duration::from_mins(8),
-    snapshots: Duration::from_millis(100),
+    others: Duration::from_millis(100),
 };
 
 #[tokio::test]
