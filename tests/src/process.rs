@@ -215,20 +215,26 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 /// The CPU time of a process and its children in seconds: of those that run, and of those that have ended and were waited for.
 pub fn family_cpu_seconds(pid: u32) -> f64 {
     let read_own = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let list = || std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let ended_of = |own: &str| cpu_ticks_at(own, 16).unwrap_or(0.0);
-    let mut own = read_own();
+    let ticks_of = |child: &str| cpu_ticks(&std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?);
+    let (mut own, mut children, mut tries) = (read_own(), list(), 0);
     loop {
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        let ticks_of = |child: &str| cpu_ticks(&std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?);
         let running: f64 = children.split_whitespace().filter_map(ticks_of).sum();
-        let after = read_own();
-        // One that ended meanwhile is in neither number, or in both.
-        if ended_of(&own).to_bits() == ended_of(&after).to_bits() {
-            return (cpu_ticks(&after).unwrap_or(0.0) + ended_of(&after) + running) / ticks_per_second();
+        let (own_after, children_after) = (read_own(), list());
+        // One that ended meanwhile is in neither number, or in both. The list leaves out children that run when another one ends while it is read, also
+        // one that took no time.
+        let is_settled = ended_of(&own).to_bits() == ended_of(&own_after).to_bits() && children == children_after;
+        tries += 1;
+        if is_settled || tries == READS_OF_A_FAMILY {
+            return (cpu_ticks(&own_after).unwrap_or(0.0) + ended_of(&own_after) + running) / ticks_per_second();
         }
-        own = after;
+        (own, children) = (own_after, children_after);
     }
 }
+
+/// How often a family is read at most until nothing ends or begins meanwhile.
+const READS_OF_A_FAMILY: u32 = 100;
 
 /// utime and stime of a line of /proc/PID/stat. The program's name may contain spaces and parentheses.
 fn cpu_ticks(stat: &str) -> Option<f64> {
