@@ -5,6 +5,9 @@
 
 use std::io::Read as _;
 
+/// How many series there are.
+pub const SERIES: usize = 445;
+
 /// The series of a node, as node_exporter named them, with a value for every 10 seconds.
 pub struct Node {
     series: Vec<Series>,
@@ -131,9 +134,9 @@ mod tests {
     #[test]
     fn the_data_is_an_hour_of_a_node() {
         let node = Node::load();
-        assert_eq!(node.ids().len(), 445);
+        assert_eq!(node.ids().len(), SERIES);
         let ids: std::collections::HashSet<&str> = node.ids().collect();
-        assert_eq!(ids.len(), 445, "each series once");
+        assert_eq!(ids.len(), SERIES, "each series once");
         for asked_for in [
             "node_load1",
             r#"node_cpu_seconds_total{cpu="1",mode="idle"}"#,

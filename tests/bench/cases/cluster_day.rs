@@ -107,10 +107,10 @@ pub fn run(bench: &Bench, report: &mut Report) {
     server.kill();
 
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
-    let (nodes, hours, hours_of_window, series, pods, node_seconds, pod_seconds) = (
+    let (nodes, hours, later_days, series, pods, node_seconds, pod_seconds) = (
         nodes as f64,
         (windows * WINDOW_MS / HOUR_MS) as f64,
-        (WINDOW_MS / HOUR_MS) as f64,
+        ((windows - 1).max(1) * WINDOW_MS) as f64 / DAY_MS as f64,
         RECORDED_SERIES as f64,
         PODS_PER_NODE as f64,
         NODE_INTERVAL_MS as f64 / 1000.0,
@@ -123,31 +123,28 @@ pub fn run(bench: &Bench, report: &mut Report) {
     tell("samples written by the clock", Unit::PerSecond, all.samples / all.seconds);
     tell("samples written per core of the server", Unit::PerSecond, all.samples / server_cpu);
     tell("samples written per core of the database", Unit::PerSecond, all.samples / database_cpu);
-    let Some((sizes, (first_samples, first))) = sizes.zip(first) else { return };
+    let Some((sizes, first)) = sizes.zip(first) else { return };
+    // What series, names and newest values take does not grow with time, nor the room that parts need until they are folded: the first window has paid for them.
+    let (first_samples, first) = if windows > 1 { first } else { (0.0, Sizes::default()) };
     tell("bytes a sample of chunks", Unit::Hundredths, sizes.chunks / all.samples);
     tell("bytes a sample of keys", Unit::Hundredths, sizes.keys / all.samples);
     tell("bytes a sample of chunks and keys", Unit::Hundredths, (sizes.chunks + sizes.keys) / all.samples);
     tell("bytes a sample of both rollups", Unit::Hundredths, (sizes.rollups_5m + sizes.rollups_1h) / all.samples);
     tell("bytes a sample of all tables", Unit::Hundredths, sizes.all / all.samples);
-    // What series, names and newest values take does not grow with time: the first window has paid for them.
-    let later = all.samples - first_samples;
-    let growth = if later > 0.0 { (sizes.all - first.all) / later } else { sizes.all / all.samples };
+    let growth = (sizes.all - first.all) / (all.samples - first_samples);
     tell("bytes a sample by which all tables grow", Unit::Hundredths, growth);
     tell("all tables grow, a day", Unit::Mebibytes, growth * a_day);
     tell("all tables grow, a day and node with its 30 pods", Unit::Mebibytes, growth * a_day / nodes);
-    // By which they grow with each window: the first one has paid for the room that parts need until they are folded.
-    let days = if windows > 1 { (hours - hours_of_window) / 24.0 } else { hours / 24.0 };
-    let first = if windows > 1 { first } else { Sizes::default() };
     let tables = [
         ("chunks", sizes.chunks - first.chunks),
         ("5-minute rollups", sizes.rollups_5m - first.rollups_5m),
         ("1-hour rollups", sizes.rollups_1h - first.rollups_1h),
     ];
     for ((name, bytes), of_pods) in tables.into_iter().zip(of_pods) {
-        tell(&format!("{name}, a day and node without its pods"), Unit::Kibibytes, bytes * (1.0 - of_pods) / nodes / days);
-        tell(&format!("{name}, a day and pod"), Unit::Kibibytes, bytes * of_pods / (nodes * pods) / days);
+        tell(&format!("{name}, a day and node without its pods"), Unit::Kibibytes, bytes * (1.0 - of_pods) / nodes / later_days);
+        tell(&format!("{name}, a day and pod"), Unit::Kibibytes, bytes * of_pods / (nodes * pods) / later_days);
     }
-    tell("keys, a day and node with its pods", Unit::Kibibytes, (sizes.keys - first.keys) / nodes / days);
+    tell("keys, a day and node with its pods", Unit::Kibibytes, (sizes.keys - first.keys) / nodes / later_days);
     tell("what does not grow: series, names, newest values", Unit::Mebibytes, sizes.all - growth * all.samples);
     let (written, sealed, at_pace) = (log_of_writes / all.samples, log_of_sealing / all.samples, log_of_live / live.samples);
     tell("log, bytes a sample: written as fast as possible", Unit::Hundredths, written);

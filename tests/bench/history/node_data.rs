@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use fastrand::Rng;
 
 /// How many series the recorded node has.
-pub const RECORDED_SERIES: usize = 445;
+pub const RECORDED_SERIES: usize = golectra_recorded::SERIES;
 
 /// How a value moves.
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +17,6 @@ enum Movement {
     Hundredths { busy: f64 },
     /// A counter of whole numbers that rests in some intervals: bytes, packets.
     Count { most: u64, rests: f64 },
-    /// A gauge that moves by pages of 4,096 bytes.
-    Pages,
     /// A gauge of two decimals, such as load.
     Load,
 }
@@ -95,7 +93,6 @@ impl Samples {
             let value = match movement {
                 Movement::Hundredths { .. } => f64::from(rng.u32(0..9_000_000)) / 100.0,
                 Movement::Load => f64::from(rng.u32(0..400)) / 100.0,
-                Movement::Pages => f64::from(rng.u32(1000..2_000_000)) * 4096.0,
                 Movement::Count { .. } => f64::from(rng.u32(0..u32::MAX)),
                 Movement::Constant => f64::from(rng.u32(0..3)) * f64::from(rng.u32(0..100_000)),
             };
@@ -126,23 +123,6 @@ impl Samples {
                 }
             }
         }
-        for device in ["nvme0n1", "nvme1n1", "dm-0"] {
-            for (kind, most) in [("reads_completed", 30), ("writes_completed", 300), ("read_bytes", 500_000), ("written_bytes", 9_000_000)]
-            {
-                add(&mut rng, &format!("node_disk_{kind}_total"), &[("device", device)], Movement::Count { most, rests: 0.4 });
-            }
-            for kind in ["io_time_seconds", "read_time_seconds", "write_time_seconds"] {
-                add(&mut rng, &format!("node_disk_{kind}_total"), &[("device", device)], Movement::Hundredths { busy: 0.02 });
-            }
-        }
-        for mount in ["/", "/boot", "/var/lib/containers", "/run", "/tmp"] {
-            for kind in ["avail_bytes", "free_bytes"] {
-                add(&mut rng, &format!("node_filesystem_{kind}"), &[("mountpoint", mount)], Movement::Pages);
-            }
-            for kind in ["size_bytes", "files", "files_free", "readonly", "device_error"] {
-                add(&mut rng, &format!("node_filesystem_{kind}"), &[("mountpoint", mount)], Movement::Constant);
-            }
-        }
         assert!(series.len() >= series_per_node, "so many series are not generated");
         series.truncate(series_per_node);
         Self::Generated { series, rng }
@@ -158,8 +138,7 @@ impl Series {
                 ((self.value * 100.0).round() + ticks) / 100.0
             }
             Movement::Count { most, rests } if rng.f64() >= rests => self.value + f64::from(u32::try_from(rng.u64(0..=most)).unwrap_or(0)),
-            Movement::Pages if rng.f64() < 0.7 => (self.value + f64::from(rng.i32(-400..=400)) * 4096.0).max(4096.0),
-            Movement::Constant | Movement::Count { .. } | Movement::Pages => self.value,
+            Movement::Constant | Movement::Count { .. } => self.value,
             Movement::Load => ((self.value * 100.0).round() + f64::from(rng.i32(-9..=9))).max(0.0) / 100.0,
         };
         self.value

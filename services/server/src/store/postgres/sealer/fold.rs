@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::collect::{Block, BlockKinds, Samples};
 use super::{FirstFailure, Round, Sealer, half_hour, parts, rollups};
-use crate::store::postgres::partitions::{self, CHUNKS, ROLLUPS_1H, ROLLUPS_5M};
+use crate::store::postgres::partitions::{self, CHUNKS, PartitionedTable, ROLLUPS_1H, ROLLUPS_5M};
 use crate::store::postgres::timestamp::Timestamp;
 
 /// How long a window is, in milliseconds.
@@ -25,8 +25,8 @@ const OTHERS_PAUSE: Duration = Duration::from_millis(100);
 struct Folded {
     /// How many rows became one with others.
     rows: u64,
-    /// The blocks whose window was not folded before, as many in a list as one transaction folded.
-    new: Vec<Vec<i32>>,
+    /// The blocks whose window was not folded before.
+    new: Vec<i32>,
 }
 
 /// A row that is to be folded.
@@ -105,7 +105,7 @@ impl Sealer {
             }
             // What was folded leaves room in its partition, which the next window takes.
             if let Some(last) = window.filter(|last| tidies && *last != row.window_start) {
-                failure.keep(self.tidy(conn, last, std::mem::take(&mut new_blocks), until).await)?;
+                failure.keep(self.tidy(conn, last, &std::mem::take(&mut new_blocks), until).await)?;
             }
             window = Some(row.window_start);
             let folded = failure.keep(self.fold_window(conn, row.window_start, row.source_id, until).await)?.unwrap_or_default();
@@ -113,7 +113,7 @@ impl Sealer {
             new_blocks.extend(folded.new);
         }
         if let Some(last) = window.filter(|_| tidies && round.folded > folded_before) {
-            failure.keep(self.tidy(conn, last, new_blocks, until).await)?;
+            failure.keep(self.tidy(conn, last, &new_blocks, until).await)?;
         }
         failure.into_result()
     }
@@ -122,31 +122,32 @@ impl Sealer {
     /// comes that takes the room of their parts. So their rows move there, and the room at the end of the file is given back to the file system.
     ///
     /// Nobody waits for this. Where somebody else's transaction takes too long, or time is short, the partition keeps the room.
-    async fn tidy(&self, conn: &mut PgConnection, window: Timestamp, new_blocks: Vec<Vec<i32>>, until: Instant) -> Result<(), sqlx::Error> {
-        let partition = CHUNKS.partition(CHUNKS.slot_of(window.0));
+    async fn tidy(&self, conn: &mut PgConnection, window: Timestamp, new_blocks: &[i32], until: Instant) -> Result<(), sqlx::Error> {
+        let partition = |table: PartitionedTable| table.partition(table.slot_of(window.0));
         let is_last = window.0 + SPAN_MILLIS == CHUNKS.end_of(CHUNKS.slot_of(window.0));
         // While the parts can't be removed their room is not free, and rows that are moved would make the file longer.
         let moves = is_last && !new_blocks.is_empty() && self.is_removable(conn, until).await?;
-        for name in
-            [partition.clone(), ROLLUPS_5M.partition(ROLLUPS_5M.slot_of(window.0)), ROLLUPS_1H.partition(ROLLUPS_1H.slot_of(window.0))]
-        {
-            conn.execute(format!("VACUUM (TRUNCATE false) {name}").as_str()).await?;
+        for table in [CHUNKS, ROLLUPS_5M, ROLLUPS_1H] {
+            conn.execute(format!("VACUUM (TRUNCATE false) {}", partition(table)).as_str()).await?;
         }
-        for ids in if moves { new_blocks } else { Vec::new() } {
+        if !moves {
+            return Ok(());
+        }
+        for ids in new_blocks.chunks(BLOCKS_AT_ONCE) {
             if Instant::now() >= until {
                 return Ok(());
             }
             let started = Instant::now();
             // The column is written anew because the expression makes a new value.
-            sqlx::query!("UPDATE chunks SET data = data || '' WHERE block_id = ANY($1) AND window_start = $2", &ids, window as Timestamp)
+            sqlx::query!("UPDATE chunks SET data = data || '' WHERE block_id = ANY($1) AND window_start = $2", ids, window as Timestamp)
                 .execute(&mut *conn)
                 .await?;
             self.steps.step()?;
             self.pace.rest_after(started.elapsed()).await;
         }
-        if moves && self.is_removable(conn, until).await? {
+        if self.is_removable(conn, until).await? {
             // It takes the lock for cutting off the end only when nobody has or wants the partition, and gives up after some seconds.
-            conn.execute(format!("VACUUM {partition}").as_str()).await?;
+            conn.execute(format!("VACUUM {}", partition(CHUNKS)).as_str()).await?;
         }
         Ok(())
     }
@@ -196,16 +197,14 @@ impl Sealer {
             let mut tx = conn.begin().await?;
             tx.execute(super::PATIENT).await?;
             let kinds = half_hour::kinds(&mut tx, ids).await?;
-            let mut new = Vec::new();
             for block_id in ids {
                 let parts = self.fold_block(&mut tx, window, source_id, *block_id, kinds.of(*block_id)).await?;
                 folded.rows += parts.len() as u64;
                 if parts.first().is_some_and(|first| *first > 0) {
-                    new.push(*block_id);
+                    folded.new.push(*block_id);
                 }
             }
             tx.commit().await?;
-            folded.new.extend(Some(new).filter(|new| !new.is_empty()));
             self.steps.step()?;
             self.pace.rest_after(started.elapsed()).await;
         }

@@ -24,7 +24,7 @@ struct Sizes {
 
 impl Sizes {
     /// Of what nodes send from the start of a day on, so that the partitions of chunks are whole: names, and the values of each report.
-    async fn of(names: &[String], report: impl Fn(usize) -> Vec<f64>) -> Option<Self> {
+    async fn of(names: &[String], mut report: impl FnMut(usize) -> Vec<f64>) -> Option<Self> {
         let number = |name: &str, usual: usize| std::env::var(name).map_or(usual, |number| number.parse().expect("a number"));
         // What an index takes at least counts for little where two send.
         let (nodes, reports) = (number("GOLECTRA_NODES", 2), number("GOLECTRA_DAYS", 1) * REPORTS);
@@ -92,9 +92,8 @@ async fn a_node_takes_few_bytes_a_sample() {
 async fn series_that_all_move_take_few_bytes_a_sample() {
     let names: Vec<String> = (0..70).map(|number| format!("moving_{number}")).collect();
     // Half of them count up to a hundred, the others go up and down by up to fifty hundredths.
-    let random = std::cell::RefCell::new((fastrand::Rng::with_seed(7), vec![0_i32; names.len()]));
+    let (mut random, mut values) = (fastrand::Rng::with_seed(7), vec![0_i32; names.len()]);
     let report = |_| {
-        let (random, values) = &mut *random.borrow_mut();
         let next = |(number, value): (usize, &mut i32)| {
             *value += if number % 2 == 0 { random.i32(0..=100) } else { random.i32(-50..=50) };
             f64::from(*value) / if number % 2 == 0 { 1.0 } else { 100.0 }
